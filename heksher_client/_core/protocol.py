@@ -1,0 +1,370 @@
+"""The wire protocol as values: what is asked, what came back, and how a flow asks for it.
+
+A flow is a generator. It yields a step, is sent what came of it, and returns its result. Whoever runs it sends, waits
+and locks; everything else is decided here and in `session`. Each endpoint has one builder and one parser, and a parser
+raises `ServiceUnavailableError` or `UnexpectedResponseError` for every answer that is not of the protocol.
+"""
+
+import re
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from heksher_client.exceptions import (
+    DeclarationError,
+    ServiceUnavailableError,
+    UnexpectedResponseError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request, relative to the service's URL."""
+
+    method: str
+    target: str
+    """Path and query, encoded."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target.partition('?')[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP response, of whatever status."""
+
+    status: int
+    content: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoResponse:
+    """There was no response; a value, so that a flow decides what that means for it."""
+
+    error: Exception
+
+
+Reply: TypeAlias = Response | NoResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Send these requests at once, where possible; the flow is sent their replies in the same order."""
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let others run, or wait."""
+
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Call this while holding the modification lock."""
+
+    apply: Callable[[], None]
+
+
+Step: TypeAlias = Exchange | Pause | Install
+Flow: TypeAlias = Generator[Step, tuple[Reply, ...], T]
+
+
+_AT_ONCE: Final = 8
+"""How many requests of one client the service may get at the same moment."""
+
+
+def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
+    """Send requests, several at once, and get their replies in the same order."""
+    replies: tuple[Reply, ...] = ()
+    for start in range(0, len(requests), _AT_ONCE):
+        replies += yield Exchange(requests[start : start + _AT_ONCE])
+    return replies
+
+
+# -- health, context features ------------------------------------------------------------------------------------------
+
+HEALTH: Final = Request("GET", "/api/health")
+CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features")
+
+
+def parse_health(reply: Reply) -> None:
+    """Accept any success: the body is for people."""
+    response = _answered(HEALTH, reply)
+    if not 200 <= response.status < 300:
+        raise unexpected(HEALTH, response)
+
+
+def parse_context_features(reply: Reply) -> tuple[str, ...]:
+    """The context features, in the service's order."""
+    response = _answered(CONTEXT_FEATURES, reply)
+    features = _field(CONTEXT_FEATURES, response, "context_features", list)
+    if not all(isinstance(feature, str) for feature in features):
+        raise unexpected(CONTEXT_FEATURES, response, "a context feature is no string")
+    return tuple(features)
+
+
+# -- declarations ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeclarationAnswer:
+    """What the service did with a declaration."""
+
+    outcome: str
+    differences: tuple[Mapping[str, Any], ...] = ()
+    latest_version: str | None = None
+    detail: str = ""
+    """The service's words where it gave no outcome."""
+
+    def latest(self, attribute: str) -> Any:
+        """The value that the service holds for an attribute that differs, or None."""
+        values = [d.get("latest_value") for d in self.differences if d.get("attribute") == attribute]
+        return values[0] if values else None
+
+
+def declare(declaration: bytes) -> Request:
+    """Declare a setting."""
+    return Request("POST", "/api/v1/settings/declare", _JSON_CONTENT, declaration)
+
+
+CREATED: Final = "created"
+UPTODATE: Final = "uptodate"
+UPGRADED: Final = "upgraded"
+OUTDATED: Final = "outdated"
+REJECTED: Final = "rejected"
+MISMATCH: Final = "mismatch"
+CONFLICT: Final = "conflict"
+"""Not the service's word: a 409 that came without an outcome."""
+_OUTCOMES: Final = {200: {CREATED, UPTODATE, UPGRADED, OUTDATED}, 409: {REJECTED, MISMATCH}}
+
+
+def parse_declaration(request: Request, reply: Reply, setting: str) -> DeclarationAnswer:
+    """What became of a declaration.
+
+    Raises:
+        DeclarationError: The service refused it as such (400, 404, 422).
+    """
+    response = _answered(request, reply)
+    if response.status in (400, 404, 422):
+        raise DeclarationError(
+            f"the service refused the declaration of setting {setting}: {_words(response)}", setting=setting
+        )
+    answer = _json_object(request, response, _OUTCOMES)
+    if response.status == 409 and "outcome" not in answer:
+        return DeclarationAnswer(CONFLICT, detail=_words(response))
+    outcome, version, differences = answer.get("outcome"), answer.get("latest_version"), answer.get("differences")
+    if outcome not in _OUTCOMES[response.status]:
+        raise unexpected(request, response, "no known outcome")
+    return DeclarationAnswer(
+        outcome,
+        tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),
+        version if isinstance(version, str) else None,
+    )
+
+
+# -- queries -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """The settings that a query answered with, by their canonical names, as yet unread."""
+
+    settings: Mapping[str, Any]
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RawRule:
+    """A rule whose form has been checked, and whose value has not."""
+
+    rule_id: int
+    conditions: Mapping[str, str]
+    value: Any
+
+
+def query_target(names: Sequence[str], context_filters: str) -> str:
+    """The path and query that ask for the rules of settings."""
+    return (
+        f"/api/v1/query?settings={','.join(names)}"
+        f"&context_filters={quote(context_filters, safe=',:()*')}&include_metadata=false"
+    )
+
+
+def query(target: str, etag: str | None) -> Request:
+    """Ask for rules, or for whether they have changed since the answer with this ETag."""
+    return Request("GET", target, {} if etag is None else {"If-None-Match": etag})
+
+
+def parse_query(request: Request, reply: Reply) -> QueryAnswer | None:
+    """The answer to a query; None if nothing has changed."""
+    response = _answered(request, reply)
+    if response.status == 304 and "If-None-Match" in request.headers:
+        return None
+    return QueryAnswer(_field(request, response, "settings", dict), response.headers.get("etag") or None)
+
+
+def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
+    """The settings that the service says it does not have, if that is what it says."""
+    if not isinstance(reply, Response) or reply.status != 404:
+        return frozenset()
+    # The names stand in a sentence. Where none of ours does, any of them may be meant.
+    named = frozenset(re.findall(r"[a-zA-Z_0-9.]+", reply.content.decode(errors="replace"))) & frozenset(asked)
+    return named or frozenset(asked)
+
+
+def is_too_much(reply: Reply) -> bool:
+    """Whether asking for less might help: too long a request, or (500) too many rules for one answer."""
+    return isinstance(reply, Response) and reply.status in (413, 414, 431, 500)
+
+
+def parse_queried_setting(name: str, raw: Any) -> tuple[Any, list[Any]]:
+    """The default value and the rules of one setting in the answer to a query.
+
+    Raises:
+        UnexpectedResponseError: They are not there.
+    """
+    if not isinstance(raw, dict) or "default_value" not in raw or not isinstance(raw.get("rules"), list):
+        raise UnexpectedResponseError(
+            f"the answer for setting {name} has no default value or no list of rules", status=200
+        )
+    return raw["default_value"], raw["rules"]
+
+
+def parse_rule(raw: Any) -> RawRule:
+    """Check the form of one rule.
+
+    Raises:
+        ValueError: With what is wrong, in words for a log.
+    """
+    if not isinstance(raw, dict) or not isinstance(rule_id := raw.get("rule_id"), int) or "value" not in raw:
+        raise ValueError("it is no object with a rule_id and a value")
+    pairs = raw.get("context_features")
+    if not isinstance(pairs, list) or not all(_is_condition(pair) for pair in pairs):
+        raise ValueError("its conditions are no list of feature and value")
+    conditions = dict(pairs)
+    if len(conditions) < len(pairs):
+        raise ValueError("it has two conditions on one context feature")
+    return RawRule(rule_id, conditions, raw["value"])
+
+
+def _is_condition(pair: Any) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SettingData:
+    """A setting as the service knows it, whoever declared it."""
+
+    name: str
+    configurable_features: list[str]
+    """In the service's order."""
+    type: str
+    """As the service writes it, for example `Sequence<int>`."""
+    default_value: Any
+    metadata: dict[str, Any]
+    aliases: list[str]
+    version: str
+    """The version of the latest declaration."""
+
+
+SETTINGS: Final = Request("GET", "/api/v1/settings?include_additional_data=true")
+
+
+def parse_settings(reply: Reply) -> dict[str, SettingData]:
+    """All settings of the service, by name."""
+    response = _answered(SETTINGS, reply)
+    parsed = [_setting_data(SETTINGS, response, raw) for raw in _field(SETTINGS, response, "settings", list)]
+    return {setting.name: setting for setting in parsed}
+
+
+def setting(name: str) -> Request:
+    """Ask for one setting, by its name or an alias."""
+    return Request("GET", f"/api/v1/settings/{name}")
+
+
+def parse_setting(request: Request, reply: Reply) -> SettingData | None:
+    """One setting; None if the service has none of that name."""
+    response = _answered(request, reply)
+    return None if response.status == 404 else _setting_data(request, response, _json_object(request, response))
+
+
+_SETTING_FIELDS: Final = {"name": str, "configurable_features": list, "type": str, "metadata": dict, "version": str}
+
+
+def _setting_data(request: Request, response: Response, raw: Any) -> SettingData:
+    if not isinstance(raw, dict) or "default_value" not in raw or not isinstance(raw.get("aliases"), list):
+        raise unexpected(request, response, "a setting is incomplete")
+    for key, kind in _SETTING_FIELDS.items():
+        if not isinstance(raw.get(key), kind):
+            raise unexpected(request, response, f"a setting has no {key}")
+    return SettingData(**{key: raw[key] for key in (*_SETTING_FIELDS, "default_value", "aliases")})
+
+
+# -- what all of them share --------------------------------------------------------------------------------------------
+
+_JSON_CONTENT: Final = {"Content-Type": "application/json"}
+_KEPT_OF_A_BODY: Final = 1024
+
+
+def unexpected(request: Request, response: Response, what: str = "") -> UnexpectedResponseError:
+    """An error for an answer outside the protocol."""
+    return UnexpectedResponseError(
+        f"{request}: the service answered {response.status}{f', but {what}' if what else ''}: {_words(response)}",
+        status=response.status,
+        content=response.content[:_KEPT_OF_A_BODY],
+    )
+
+
+def _answered(request: Request, reply: Reply) -> Response:
+    if isinstance(reply, NoResponse):
+        raise ServiceUnavailableError(f"{request}: no answer ({reply.error!r})") from reply.error
+    return reply
+
+
+def _json_object(request: Request, response: Response, statuses: Collection[int] = (200,)) -> dict[str, Any]:
+    """The JSON object of an answer; all other statuses, and all other bodies, are outside the protocol."""
+    if response.status not in statuses:
+        raise unexpected(request, response)
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        raise unexpected(request, response, "not in JSON") from None
+    if not isinstance(body, dict):
+        raise unexpected(request, response, "not with an object")
+    return body
+
+
+def _field(request: Request, response: Response, key: str, kind: type[T]) -> T:
+    value = _json_object(request, response).get(key)
+    if not isinstance(value, kind):
+        raise unexpected(request, response, f"without {key}")
+    return value
+
+
+def _words(response: Response) -> str:
+    """What the service says, for a message: short, and in one line. A fault has text, JSON or nothing for a body."""
+    text = response.content[:_KEPT_OF_A_BODY].decode(errors="replace")
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        pass
+    else:
+        if isinstance(body, dict) and "detail" in body:
+            text = str(body["detail"])
+    shown = repr(text)
+    return shown if len(shown) <= 300 else f"{shown[:297]}..."

@@ -1,0 +1,130 @@
+"""Asking for the rules of many settings: in how many queries, and what "unchanged" is worth.
+
+A URL has a longest length and an answer a largest size, so one question may take several queries. Each of them has an
+ETag of its own; they are remembered together, and only when all that they brought has been put in place.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from heksher_client._core import protocol
+from heksher_client._core.protocol import Flow, Reply, Request, Response, exchange
+from heksher_client.exceptions import UnexpectedResponseError
+
+_MAX_TARGET: Final = 4000
+"""The longest path and query that is sent, in characters. Common servers and proxies stop at 8 KiB with the headers."""
+MAX_FILTER: Final = 1000
+"""The part of it that context filters may take, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One query out of those that together ask for all settings."""
+
+    names: tuple[str, ...]
+    target: str
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the queries of one refresh brought."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The answers, unread, by the names that the service answered under."""
+    changed: list[str] = field(default_factory=list)
+    """The names that were asked for in the queries that were not answered with "unchanged"."""
+    missing: set[str] = field(default_factory=set)
+    """The names that the service does not have."""
+    too_large: dict[str, UnexpectedResponseError] = field(default_factory=dict)
+    """What the service said of settings that are too much for one answer each by itself."""
+    _answered: set[str] = field(default_factory=set)
+    _etags: dict[str, str] = field(default_factory=dict)
+
+    def is_open(self, name: str) -> bool:
+        """Whether a name is still to be asked for."""
+        return not (name in self._answered or name in self.missing or name in self.too_large)
+
+
+class Queries:
+    """Remembers how much the service can answer at once, and the ETags of what it answered."""
+
+    def __init__(self) -> None:
+        self._etags: dict[str, str] = {}
+        self._most_names = 1_000_000
+        """In one query; shrinks when the service cannot answer that many."""
+
+    def ask(self, names: Iterable[str], context_filter: str, is_current: Callable[[str], bool]) -> Flow[Answers]:
+        """Ask for settings, in as few queries as the service can answer.
+
+        A query may be too much for it: too long, or (a 500) with too many rules. Then smaller ones are tried, and the
+        size that worked is remembered. But a 500 may as well mean a service in trouble, so until the first answer there
+        is one query at a time, and two single settings that it cannot answer are proof enough.
+
+        Args:
+            names: The settings to ask for.
+            context_filter: As it goes into the query.
+            is_current: Whether a setting still has what was made of the last answer, and would have the same made of it
+                again. Only then "unchanged" means that there is nothing to do.
+
+        Raises:
+            ServiceUnavailableError, UnexpectedResponseError: There is no answer, or it is none.
+        """
+        answers = Answers()
+        names = list(names)
+        is_probing = False
+        while names:
+            parts = self._parts(names, context_filter)[: 1 if is_probing else None]
+            requests = [protocol.query(part.target, self._usable_etag(part, is_current)) for part in parts]
+            replies = yield from exchange(*requests)
+            too_much = []
+            for part, request, reply in zip(parts, requests, replies, strict=True):
+                if missing := protocol.missing_names(reply, part.names):
+                    answers.missing |= missing
+                elif isinstance(reply, Response) and protocol.is_too_much(reply):
+                    too_much.append(len(part.names))
+                    if len(part.names) == 1:
+                        answers.too_large[part.names[0]] = protocol.unexpected(request, reply)
+                else:
+                    _take(part, request, reply, answers)
+            if len(answers.too_large) > 1 and not answers._answered:
+                raise next(iter(answers.too_large.values()))
+            names = list(filter(answers.is_open, names))
+            if too_much:
+                self._most_names = max(1, (max(too_much) if max(too_much) > 1 else len(names)) // 2)
+            is_probing = bool(too_much) and not answers._answered
+        return answers
+
+    def remember(self, answers: Answers) -> None:
+        """Keep the ETags. To be called when everything is in place: one that is kept too early hides its answer."""
+        self._etags = answers._etags
+
+    def _parts(self, names: Iterable[str], context_filter: str) -> list[_Part]:
+        room = _MAX_TARGET - len(protocol.query_target((), context_filter))
+        parts: list[list[str]] = []
+        length = 0
+        for name in names:
+            length += len(name) + 1
+            if not parts or length > room or len(parts[-1]) >= self._most_names:
+                parts.append([])
+                length = len(name)
+            parts[-1].append(name)
+        return [_Part(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
+
+    def _usable_etag(self, part: _Part, is_current: Callable[[str], bool]) -> str | None:
+        etag = self._etags.get(part.target)
+        return etag if etag is not None and all(map(is_current, part.names)) else None
+
+
+def _take(part: _Part, request: Request, reply: Reply, answers: Answers) -> None:
+    answer = protocol.parse_query(request, reply)
+    answers._answered.update(part.names)
+    etag: str | None
+    if answer is None:
+        etag = request.headers["If-None-Match"]
+    else:
+        etag = answer.etag
+        answers.settings.update(answer.settings)
+        answers.changed += part.names
+    if etag is not None:
+        answers._etags[part.target] = etag

@@ -1,0 +1,494 @@
+"""One client's state, its flows and its policy: what is asked, what is tried again, what is logged, what is fatal.
+
+A refresh declares what is new, asks for rules, converts everything that came, and only then puts it all in place. A
+fault stays where it is: a bad rule costs that rule, a bad setting that setting, and what was good stays.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
+
+from heksher_client._core import protocol
+from heksher_client._core.contexts import (
+    Defaults,
+    Tracking,
+    check_feature_names,
+    check_known,
+)
+from heksher_client._core.conversion import to_default, to_rule_set
+from heksher_client._core.protocol import (
+    DeclarationAnswer,
+    Flow,
+    Install,
+    Pause,
+    Reply,
+    Response,
+    SettingData,
+    exchange,
+)
+from heksher_client._core.queries import MAX_FILTER, Answers, Queries
+from heksher_client._core.registry import Registry
+from heksher_client._core.rules import RuleSet
+from heksher_client._core.schedule import Schedule
+from heksher_client._core.settings import Setting, View
+from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
+
+logger = logging.getLogger("heksher_client")
+
+AnySetting = Setting[Any]
+
+_DECLARED_TOGETHER: Final = 64
+"""Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
+_DECLARATION_RETRIES: Final = (0.1, 0.4)
+"""Seconds before a declaration that was answered 500 is sent again: of several processes that declare a new setting at
+the same moment, some get a 500, and find the setting up to date a moment later."""
+_REFUSED_RETRY: Final = 300.0
+"""Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""
+
+
+class Hooks(Protocol):
+    """What a program can override to follow the refreshes."""
+
+    def on_update_ok(self) -> None: ...  # pragma: no cover - a protocol
+    def on_update_error(self, exc: Exception, /) -> None: ...  # pragma: no cover - a protocol
+
+
+Caller = Callable[[Exception | None], None]
+"""Called with the outcome of the refresh that somebody waits for."""
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What is known of one setting in the service."""
+
+    canonical: str
+    """The name that the service answers under."""
+    declare_at: float | None = None
+    """When to declare it again; None if there is nothing more to declare."""
+    is_there: bool = True
+    """Whether the service has it, so that it can be asked for."""
+    loaded: "_Loaded | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What this client put in place for a setting, and under which conditions it was converted."""
+
+    rule_set: RuleSet[Any]
+    validators: tuple[Any, ...]
+    tracking: Tracking
+    order: tuple[str, ...]
+
+
+class Session:
+    """The client, but for sending, waiting and locking."""
+
+    def __init__(
+        self,
+        context_features: Iterable[str],
+        update_interval: float,
+        *,
+        hooks: Hooks,
+        registry: Registry,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+        raises_at_start: bool,
+    ) -> None:
+        """Make a session that has yet to start.
+
+        Args:
+            context_features: The service's context features, in its order.
+            update_interval: In seconds.
+            hooks: Told how each refresh ended.
+            registry: Knows the settings and the main client.
+            clock: Monotonic, in seconds.
+            wake: Makes the driver stop waiting, from whatever thread it is called.
+            raises_at_start: Whether the driver raises the error of the first refresh, which then is not logged.
+        """
+        self._context_features = check_feature_names(context_features)
+        self._order = self._context_features
+        self._order_is_known = False
+        self._schedule = Schedule(update_interval)
+        self._hooks = hooks
+        self._registry = registry
+        self._clock = clock
+        self._wake = wake
+        self._raises_at_start = raises_at_start
+        self._rounds = 0
+        self._defaults = Defaults()
+        self._tracking = Tracking()
+        self._standings: WeakKeyDictionary[AnySetting, _Standing] = WeakKeyDictionary()
+        self._queries = Queries()
+        self._callers: list[Caller] = []
+        """Those who wait for the next refresh to begin, and end."""
+        self._served: list[Caller] = []
+        """Those who wait for the one under way."""
+        self._is_wanted = False
+        self._is_open = False
+        self._is_closed = False
+
+    # -- the calls that never wait; from any thread --------------------------------------------------------------------
+
+    def set_defaults(self, values: Mapping[str, str | ContextVar[str]]) -> None:
+        """Set what reads take for the context features that they do not give."""
+        check_known(values, self._context_features, "this client")
+        self._defaults.update(values)
+
+    def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
+        """Say which context values will be asked for."""
+        check_known(values, self._context_features, "this client")
+        self._tracking = self._tracking.with_values(values)
+        self.refresh_soon()
+
+    def adopt(self, setting: AnySetting) -> None:
+        """Have the reads of a setting use this client's defaults. The rules that it has stay until new ones arrive."""
+        setting._view = View(setting._view.rule_set, self._defaults)
+
+    def refresh_soon(self) -> None:
+        """Do not wait for the next interval."""
+        self._is_wanted = True
+        if self._is_open:
+            self._wake()
+
+    def call_back(self, caller: Caller) -> None:
+        """Have the outcome of the next refresh to begin reported, which begins at once.
+
+        Raises:
+            ClientNotRunningError: There will be no such refresh.
+        """
+        if not self._is_open:
+            raise ClientNotRunningError("the client is not running: it was not set as main, or it is closed")
+        self._callers.append(caller)
+        self.refresh_soon()
+        if not self._is_open:
+            self.close()  # It was closed between the two, by another thread that may not have seen this caller.
+
+    # -- start and end -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Become the main client.
+
+        Raises:
+            RuntimeError: It is already.
+            ClientNotRunningError: It was closed.
+        """
+        if self._is_closed:
+            raise ClientNotRunningError("the client is closed: make a new one")
+        if self._is_open:
+            raise RuntimeError("the client was set as main before")
+        self._is_open = True
+        former = self._registry.activate(self)
+        if isinstance(former, Session):
+            logger.warning("another client is the main client now; the former one stops updating settings")
+
+    def close(self) -> None:
+        """Stop being the main client. Settings keep their last values, and the next client takes them over."""
+        self._is_open, self._is_closed = False, True
+        self._registry.deactivate(self)
+        callers = self._served + self._callers
+        self._served, self._callers = [], []
+        for caller in callers:
+            caller(ClientNotRunningError("the client was closed before the refresh was done"))
+
+    # -- the flows -----------------------------------------------------------------------------------------------------
+
+    def round(self) -> Flow[None]:
+        """Refresh once, and report the outcome to the log, the hooks and the callers that wait for it."""
+        self._is_wanted = False  # before all else: what is asked for from now on takes another round
+        self._served, self._callers = self._callers, []
+        self._rounds += 1
+        try:
+            failures = yield from self._refresh()
+        except HeksherError as problem:
+            failures = [problem]
+        except Exception as defect:  # Ours, or a setting type's: it must not end all refreshes to come.
+            logger.exception("a refresh failed in an unforeseen way")
+            failures = [defect]
+        self._schedule.completed(self._clock(), failed=bool(failures))
+        if not self._is_open:
+            return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
+        error = self._report(failures)
+        served, self._served = self._served, []
+        for caller in served:
+            caller(error)
+
+    def wait(self) -> float:
+        """Seconds until there is something to do."""
+        return 0.0 if self._is_wanted or not self._is_open else self._schedule.wait(self._clock())
+
+    def ping(self) -> Flow[None]:
+        """Ask whether the service is well."""
+        (reply,) = yield from exchange(protocol.HEALTH)
+        protocol.parse_health(reply)
+
+    def get_settings(self) -> Flow[dict[str, SettingData]]:
+        """Ask for all settings of the service."""
+        (reply,) = yield from exchange(protocol.SETTINGS)
+        return protocol.parse_settings(reply)
+
+    # -- a refresh -----------------------------------------------------------------------------------------------------
+
+    def _report(self, failures: Sequence[Exception]) -> Exception | None:
+        if not failures:
+            self._call_hook(self._hooks.on_update_ok)
+            return None
+        error = failures[0]
+        for other in failures[1:]:
+            error.add_note(f"and: {other}")
+        if not (self._raises_at_start and self._rounds == 1):
+            for failure in failures:
+                logger.error("refresh failed: %s", failure, extra={"error": failure})
+        self._call_hook(self._hooks.on_update_error, error)
+        return error
+
+    def _call_hook(self, hook: Callable[..., None], *args: object) -> None:
+        try:
+            hook(*args)
+        except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
+            logger.exception("%s raised", hook.__name__, extra={"hook": hook.__name__})
+
+    def _refresh(self) -> Flow[list[Exception]]:
+        """Bring all settings up to date.
+
+        Returns:
+            What failed for single settings, or for declarations; all the rest is up to date.
+        """
+        yield from self._read_context_features()
+        settings = sorted(self._registry.settings(), key=lambda setting: setting.name)
+        failures = yield from self._declare(settings)
+        failures += yield from self._load(settings)
+        return failures
+
+    def _read_context_features(self) -> Flow[None]:
+        if self._order_is_known:
+            return
+        (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
+        try:
+            order = protocol.parse_context_features(reply)
+        except UnexpectedResponseError as error:
+            # The client's own order serves as well, if it is right; it is asked again at the next refresh.
+            logger.warning("the order of the context features is not known: %s", error, extra={"error": error})
+            return
+        self._order, self._order_is_known = order, True
+        if order != self._context_features:
+            logger.warning(
+                "the service has other context features than this client, or in another order; its order is used",
+                extra={"features_in_service": list(order), "features_in_client": list(self._context_features)},
+            )
+
+    # -- declarations --------------------------------------------------------------------------------------------------
+
+    def _declare(self, settings: Iterable[AnySetting]) -> Flow[list[Exception]]:
+        """Declare the settings that are due for it, each distinct declaration once."""
+        due: dict[bytes, list[AnySetting]] = {}
+        for setting in settings:
+            standing = self._standings.get(setting)
+            if standing is None or (standing.declare_at is not None and standing.declare_at <= self._clock()):
+                due.setdefault(setting._declaration, []).append(setting)
+        failures: list[Exception] = []
+        for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
+            replies = yield from self._send_declarations([declaration for declaration, _ in batch])
+            for (declaration, same), reply in zip(batch, replies, strict=True):
+                try:
+                    answer = protocol.parse_declaration(protocol.declare(declaration), reply, same[0].name)
+                except DeclarationError as error:
+                    failures.append(error)
+                    for setting in same:
+                        self._stand(setting, is_there=False, declare_at=self._clock() + _REFUSED_RETRY)
+                except UnexpectedResponseError as error:
+                    if error.status != 500:
+                        raise  # It is not about this setting: the others would fare no better.
+                    failures.append(error)
+                else:
+                    for setting in same:
+                        yield from self._accept_declaration(setting, answer)
+        return failures
+
+    def _send_declarations(self, declarations: Sequence[bytes]) -> Flow[list[Reply]]:
+        replies = list((yield from exchange(*map(protocol.declare, declarations))))
+        for delay in _DECLARATION_RETRIES:
+            failed = [i for i, reply in enumerate(replies) if isinstance(reply, Response) and reply.status == 500]
+            if not failed:
+                break
+            yield Pause(delay)
+            again = yield from exchange(*(protocol.declare(declarations[i]) for i in failed))
+            for i, reply in zip(failed, again, strict=True):
+                replies[i] = reply
+        return replies
+
+    def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
+        standing = self._stand(setting)
+        extra = {
+            "setting": setting.name,
+            "outcome": answer.outcome,
+            "differences": list(answer.differences),
+            "declared_version": setting.version,
+            "latest_version": answer.latest_version,
+        }
+        if answer.outcome in (protocol.REJECTED, protocol.MISMATCH, protocol.CONFLICT):
+            logger.error(
+                "the declaration of setting %s is in conflict with what the service has (%s): %s",
+                setting.name,
+                answer.outcome,
+                answer.detail or list(answer.differences),
+                extra=extra | {"detail": answer.detail},
+            )
+        elif answer.outcome == protocol.OUTDATED:
+            is_major = (answer.latest_version or "").partition(".")[0] != setting.version.partition(".")[0]
+            logger.log(
+                logging.WARNING if is_major else logging.INFO,
+                "the declaration of setting %s is outdated: version %s, and the service has %s",
+                setting.name,
+                setting.version,
+                answer.latest_version,
+                extra=extra,
+            )
+            if (default := answer.latest("default_value")) is not None:
+                yield self._install_default(setting, default)
+        # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
+        if answer.outcome in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH):
+            name = answer.latest("name")
+            standing.canonical = name if isinstance(name, str) else setting.name
+
+    def _install_default(self, setting: AnySetting, raw: Any) -> Install:
+        default, reason = to_default(setting, raw)
+
+        def apply() -> None:
+            if self._is_main():
+                rule_set = replace(setting._view.rule_set, default=default, default_reason=reason)
+                setting._view = View(rule_set, self._defaults)
+
+        return Install(apply)
+
+    def _stand(self, setting: AnySetting, *, is_there: bool = True, declare_at: float | None = None) -> _Standing:
+        standing = self._standings[setting] = _Standing(setting.name, declare_at, is_there)
+        return standing
+
+    # -- queries -------------------------------------------------------------------------------------------------------
+
+    def _load(self, settings: Sequence[AnySetting]) -> Flow[list[Exception]]:
+        """Ask for the rules of all settings that the service has, and put what came in place."""
+        wanted = self._wanted(settings)
+        answers = yield from self._ask(wanted)
+        failures: list[Exception] = []
+        if answers.missing:
+            failures += yield from self._declare_lost(_named(answers.missing, wanted))
+            wanted = self._wanted(settings)
+            answers = yield from self._ask(wanted)
+            failures += map(self._give_up, _named(answers.missing, wanted))
+        failures += answers.too_large.values()
+        failures += yield from self._follow_renames(answers, wanted)
+        prepared, malformed = yield from self._prepare(answers, wanted)
+        if prepared:
+            yield self._install(prepared)
+        self._queries.remember(answers)
+        return failures + malformed
+
+    def _ask(self, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[Answers]:
+        context_filter = self._tracking.wire_filter(MAX_FILTER)
+        return self._queries.ask(wanted, context_filter, lambda name: all(map(self._is_current, wanted[name])))
+
+    def _wanted(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
+        """The settings that the service has, by the name that it answers under."""
+        wanted: dict[str, list[AnySetting]] = {}
+        for setting in settings:
+            standing = self._standings.get(setting)
+            if standing is not None and standing.is_there:
+                wanted.setdefault(standing.canonical, []).append(setting)
+        return wanted
+
+    def _is_current(self, setting: AnySetting) -> bool:
+        """Whether a setting has what this client put in place, and would get the same if it were converted again."""
+        loaded = self._standings[setting].loaded
+        return (
+            loaded is not None
+            and loaded.rule_set is setting._view.rule_set
+            and loaded.validators is setting._validators
+            and loaded.tracking is self._tracking
+            and loaded.order is self._order
+        )
+
+    def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[list[Exception]]:
+        """Declare settings again that the service had and has no more: deleted one by one, or with its database."""
+        names = [setting.name for setting in settings]
+        logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
+        for setting in settings:
+            del self._standings[setting]
+        self._order_is_known = False
+        yield from self._read_context_features()
+        return (yield from self._declare(settings))
+
+    def _give_up(self, setting: AnySetting) -> DeclarationError:
+        self._stand(setting, is_there=False, declare_at=self._clock() + _REFUSED_RETRY)
+        return DeclarationError(
+            f"the service does not have setting {setting.name}, though it was declared", setting=setting.name
+        )
+
+    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[list[Exception]]:
+        """Find the names under which the service answered for settings that were renamed since they were declared."""
+        unanswered = [name for name in answers.changed if name not in answers.settings]
+        requests = [protocol.setting(name) for name in unanswered]
+        failures: list[Exception] = []
+        replies = yield from exchange(*requests)
+        for name, request, reply in zip(unanswered, requests, replies, strict=True):
+            data = protocol.parse_setting(request, reply)
+            if data is None or data.name not in answers.settings:
+                failures.append(
+                    UnexpectedResponseError(f"the service left setting {name} out of its answer; it keeps its rules")
+                )
+                continue
+            logger.info("setting %s was renamed to %s in the service", name, data.name, extra={"setting": name})
+            for setting in wanted[name]:
+                self._standings[setting].canonical = data.name
+            wanted.setdefault(data.name, []).extend(wanted.pop(name))
+        return failures
+
+    # -- from answers to rule sets -------------------------------------------------------------------------------------
+
+    def _prepare(
+        self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]
+    ) -> Flow[tuple[list[tuple[AnySetting, _Loaded]], list[Exception]]]:
+        """Convert and index everything, before any of it is put in place."""
+        prepared: list[tuple[AnySetting, _Loaded]] = []
+        failures: list[Exception] = []
+        for name in answers.settings.keys() & wanted.keys():
+            for setting in wanted[name]:
+                try:
+                    default, rules = protocol.parse_queried_setting(name, answers.settings[name])
+                except UnexpectedResponseError as error:
+                    failures.append(error)
+                    self._standings[setting].loaded = None  # so that its part is asked for in full next time
+                else:
+                    prepared.append((setting, self._convert(setting, default, rules)))
+                yield Pause()  # so that an event loop gets its turn between two settings
+        return prepared, failures
+
+    def _convert(self, setting: AnySetting, default: Any, rules: Sequence[Any]) -> _Loaded:
+        validators, tracking, order = setting._validators, self._tracking, self._order
+        rule_set = to_rule_set(setting, default, rules, tracking=tracking, order=order)
+        return _Loaded(rule_set, validators, tracking, order)
+
+    def _install(self, prepared: Sequence[tuple[AnySetting, _Loaded]]) -> Install:
+        def apply() -> None:
+            if not self._is_main():
+                return  # Another client took over while this one waited for its answer.
+            for setting, loaded in prepared:
+                setting._view = View(loaded.rule_set, self._defaults)
+                self._standings[setting].loaded = loaded
+
+        return Install(apply)
+
+    def _is_main(self) -> bool:
+        return self._registry.main is self
+
+
+def _named(names: Iterable[str], settings: Mapping[str, Sequence[AnySetting]]) -> list[AnySetting]:
+    return [setting for name in sorted(names) for setting in settings[name]]
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

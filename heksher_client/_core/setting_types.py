@@ -1,0 +1,330 @@
+"""The types that a setting may have: their names on the wire, and values from and to JSON.
+
+A value that comes from the service is made immutable (a list becomes a tuple, an object a read-only mapping). Where
+part of it cannot be used, the rest is kept and the loss is reported as a coercion; where nothing can, the conversion
+raises `TypeError`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, Flag
+from types import MappingProxyType
+from typing import Any, Final, Generic, TypeVar, get_args, get_origin
+
+import orjson
+
+T = TypeVar("T")
+EnumT = TypeVar("EnumT", bound=Enum)
+FlagT = TypeVar("FlagT", bound=Flag)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion(Generic[T]):
+    """A value from the service as a Python value, and what was lost on the way."""
+
+    value: T
+    coercions: tuple[str, ...] = ()
+
+
+class SettingType(ABC, Generic[T]):
+    """How values of one type travel between JSON and Python. Subclass it for a type of your own."""
+
+    @abstractmethod
+    def heksher_string(self) -> str:
+        """The name of the type on the wire, as the service writes it."""
+
+    @abstractmethod
+    def convert_from_heksher(self, x: Any, /) -> Conversion[T]:
+        """Turn a JSON value into an immutable Python value.
+
+        Raises:
+            TypeError: The value is not of this type, and no part of it can be used.
+        """
+
+    @abstractmethod
+    def convert_to_heksher(self, x: T, /) -> Any:
+        """Turn a Python value into a JSON value.
+
+        Raises:
+            TypeError: The value is not of this type.
+        """
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.heksher_string()))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.heksher_string()}>"
+
+
+class _Int(SettingType[int]):
+    def heksher_string(self) -> str:
+        return "int"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[int]:
+        if isinstance(x, float) and x.is_integer():
+            # The service stores 5.0 for an int as it came. Past 2**53 a float stands for many integers: no guessing.
+            if abs(x) > 2**53:
+                raise TypeError(f"{x!r} is too large to be an exact int")
+            x = int(x)
+        return Conversion(self.convert_to_heksher(x))
+
+    def convert_to_heksher(self, x: int, /) -> int:
+        if not isinstance(x, int) or isinstance(x, bool):
+            raise _mismatch(x, "an int")
+        if not -(2**63) <= x < 2**64:
+            raise TypeError("an int beyond 64 bits has no exact JSON form")
+        return int(x)
+
+
+class _Float(SettingType[float]):
+    def heksher_string(self) -> str:
+        return "float"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[float]:
+        return Conversion(self.convert_to_heksher(x))
+
+    def convert_to_heksher(self, x: float, /) -> float:
+        if not isinstance(x, int | float) or isinstance(x, bool):
+            raise _mismatch(x, "a float")
+        try:
+            value = float(x)
+        except OverflowError:
+            raise TypeError("an int this large is no float") from None
+        if not math.isfinite(value):
+            raise TypeError(f"{x!r} has no JSON form")
+        return value
+
+
+class _Str(SettingType[str]):
+    def heksher_string(self) -> str:
+        return "str"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[str]:
+        return Conversion(self.convert_to_heksher(x))
+
+    def convert_to_heksher(self, x: str, /) -> str:
+        if not isinstance(x, str):
+            raise _mismatch(x, "a str")
+        return str(x)
+
+
+class _Bool(SettingType[bool]):
+    def heksher_string(self) -> str:
+        return "bool"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[bool]:
+        return Conversion(self.convert_to_heksher(x))
+
+    def convert_to_heksher(self, x: bool, /) -> bool:
+        if not isinstance(x, bool):
+            raise _mismatch(x, "a bool")
+        return x
+
+
+class HeksherEnum(SettingType[EnumT]):
+    """One of the members of an `Enum` class; on the wire, the member's value."""
+
+    def __init__(self, enum_type: type[EnumT]) -> None:
+        """Take an `Enum` class whose members' values are str, int, float or bool.
+
+        Raises:
+            TypeError: The class has no members, a value that is no JSON primitive, or an alias of 0 or 1.
+        """
+        self.enum_type = enum_type
+        if not list(enum_type):
+            raise TypeError(f"{enum_type.__name__} has no members, so no value could ever be valid")
+        self._members: dict[tuple[bool, object], EnumT] = {}
+        for member in enum_type:
+            _check_option(member)
+            self._members[_option_key(member.value)] = member
+        for name, member in enum_type.__members__.items():
+            # Python makes `B = True` an alias of `A = 1` and forgets what B was: declaring only 1 would lose a value.
+            if name != member.name and member.value in (0, 1):
+                raise TypeError(
+                    f"{enum_type.__name__}.{name} is an alias of {member.name} ({member.value!r}): to Python 1, 1.0 "
+                    "and True are one value, to JSON they are not. Remove the alias, or use strings"
+                )
+
+    def heksher_string(self) -> str:
+        return _options_string("Enum", (member.value for member in self.enum_type))
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[EnumT]:
+        try:
+            return Conversion(self._members[_option_key(x)])
+        except (KeyError, TypeError):
+            raise TypeError(f"{_shown(x)} is no member of {self.enum_type.__name__}") from None
+
+    def convert_to_heksher(self, x: EnumT, /) -> Any:
+        if not isinstance(x, self.enum_type):
+            raise _mismatch(x, f"a member of {self.enum_type.__name__}")
+        return x.value
+
+
+class HeksherFlags(SettingType[FlagT]):
+    """A combination of the members of an `IntFlag` (or `Flag`) class; on the wire, a list of the members' names.
+
+    Only members of a single bit are options of the type. Names for zero or for combinations are understood when the
+    service sends them, and never declared.
+    """
+
+    def __init__(self, flags_type: type[FlagT]) -> None:
+        """Take a flag class with at least one member of a single bit.
+
+        Raises:
+            TypeError: The class has no such member.
+        """
+        self.flags_type = flags_type
+        self._options: dict[str, FlagT] = {str(member.name): member for member in flags_type}
+        if not self._options:
+            raise TypeError(f"{flags_type.__name__} has no member of a single bit, so there is nothing to declare")
+
+    def heksher_string(self) -> str:
+        return _options_string("Flags", self._options)
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[FlagT]:
+        if not isinstance(x, list):
+            raise _mismatch(x, "a list of flags")
+        value, coercions = self.flags_type(0), []
+        for name in x:
+            member = self.flags_type.__members__.get(name) if isinstance(name, str) else None
+            if member is None:
+                coercions.append(f"unknown flag {_shown(name)} dropped")
+            else:
+                value |= member
+        return Conversion(value, tuple(coercions))
+
+    def convert_to_heksher(self, x: FlagT, /) -> list[str]:
+        if not isinstance(x, self.flags_type):
+            raise _mismatch(x, f"a {self.flags_type.__name__}")
+        names = [name for name, member in self._options.items() if member in x]
+        known = self.flags_type(0)
+        for name in names:
+            known |= self._options[name]
+        if known != x and x.value >= 0:  # `~flag` of an IntFlag is negative: all bits but some
+            raise TypeError(f"{x!r} has bits without a name, which the service could not store")
+        return names
+
+
+class HeksherSequence(SettingType[Sequence[T]]):
+    """A sequence of values of one type; a tuple when it comes from the service."""
+
+    def __init__(self, inner: SettingType[T] | type[T]) -> None:
+        """Take the type of the elements: a `SettingType`, or whatever `setting_type` understands."""
+        self.inner: SettingType[T] = setting_type(inner)
+
+    def heksher_string(self) -> str:
+        return f"Sequence<{self.inner.heksher_string()}>"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[Sequence[T]]:
+        if not isinstance(x, list):
+            raise _mismatch(x, "a list")
+        values, coercions = _convert_each(self.inner, enumerate(x), "element")
+        return Conversion(tuple(values.values()), coercions)
+
+    def convert_to_heksher(self, x: Sequence[T], /) -> list[Any]:
+        if not isinstance(x, abc.Sequence) or isinstance(x, str | bytes | bytearray):
+            raise _mismatch(x, "a sequence")
+        return [self.inner.convert_to_heksher(element) for element in x]
+
+
+class HeksherMapping(SettingType[Mapping[str, T]]):
+    """A mapping from strings to values of one type; read-only when it comes from the service."""
+
+    def __init__(self, inner: SettingType[T] | type[T]) -> None:
+        """Take the type of the values: a `SettingType`, or whatever `setting_type` understands."""
+        self.inner: SettingType[T] = setting_type(inner)
+
+    def heksher_string(self) -> str:
+        return f"Mapping<{self.inner.heksher_string()}>"
+
+    def convert_from_heksher(self, x: Any, /) -> Conversion[Mapping[str, T]]:
+        if not isinstance(x, dict):
+            raise _mismatch(x, "a mapping")
+        values, coercions = _convert_each(self.inner, x.items(), "key")
+        return Conversion(MappingProxyType(values), coercions)
+
+    def convert_to_heksher(self, x: Mapping[str, T], /) -> dict[str, Any]:
+        if not isinstance(x, abc.Mapping) or not all(isinstance(key, str) for key in x):
+            raise _mismatch(x, "a mapping with string keys")
+        return {str(key): self.inner.convert_to_heksher(value) for key, value in x.items()}
+
+
+_PRIMITIVES: Final[Mapping[Any, SettingType[Any]]] = {int: _Int(), float: _Float(), str: _Str(), bool: _Bool()}
+
+
+def setting_type(arg: Any) -> SettingType[Any]:
+    """Find the setting type for a Python type.
+
+    Args:
+        arg: `int`, `float`, `str`, `bool`, an `Enum` or `IntFlag` class, `Sequence[...]`, `Mapping[str, ...]` (nested
+            at will), or a `SettingType`, which is returned as it is.
+
+    Raises:
+        TypeError: There is no setting type for it.
+    """
+    if isinstance(arg, SettingType):
+        return arg
+    if isinstance(arg, type) and arg in _PRIMITIVES:
+        return _PRIMITIVES[arg]
+    origin, args = get_origin(arg), get_args(arg)
+    if origin is abc.Sequence and len(args) == 1:
+        return HeksherSequence(args[0])
+    if origin is abc.Mapping and len(args) == 2:
+        if args[0] is not str:
+            raise TypeError(f"the keys of a mapping must be str, not {args[0]!r}")
+        return HeksherMapping(args[1])
+    if isinstance(arg, type) and issubclass(arg, Flag):
+        return HeksherFlags(arg)
+    if isinstance(arg, type) and issubclass(arg, Enum):
+        return HeksherEnum(arg)
+    raise TypeError(
+        f"{arg!r} is no setting type: use int, float, str, bool, an Enum or IntFlag class, Sequence[...], "
+        "Mapping[str, ...] or a SettingType"
+    )
+
+
+def _convert_each(
+    inner: SettingType[T], items: abc.Iterable[tuple[Any, Any]], word: str
+) -> tuple[dict[Any, T], tuple[str, ...]]:
+    values: dict[Any, T] = {}
+    coercions: list[str] = []
+    for key, raw in items:
+        try:
+            conversion = inner.convert_from_heksher(raw)
+        except TypeError as error:
+            coercions.append(f"{word} {key!r} dropped: {error}")
+        else:
+            values[key] = conversion.value
+            coercions.extend(f"{word} {key!r}: {coercion}" for coercion in conversion.coercions)
+    return values, tuple(coercions)
+
+
+def _check_option(member: Enum) -> None:
+    value = member.value
+    if type(value) not in (str, int, float, bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TypeError(f"{member!r} has a value that is no JSON primitive (str, int, float or bool)")
+
+
+def _option_key(value: object) -> tuple[bool, object]:
+    """Keep `true` and `1` apart, which Python holds to be equal; `1` and `1.0` are one number to JSON as well."""
+    return isinstance(value, bool), value
+
+
+def _options_string(word: str, options: abc.Iterable[object]) -> str:
+    return f"{word}[{','.join(sorted(orjson.dumps(option).decode() for option in options))}]"
+
+
+def _mismatch(x: object, wanted: str) -> TypeError:
+    return TypeError(f"{_shown(x)} is not {wanted}")
+
+
+def _shown(x: object) -> str:
+    """A value for a message: never longer than a line of a log, and without line breaks of its own."""
+    text = repr(x)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,160 @@
+"""The client for threads: flows run in a daemon thread, which sends, waits and locks."""
+
+import threading
+from contextlib import closing
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from heksher_client._client import Client
+from heksher_client._core.protocol import (
+    Exchange,
+    Flow,
+    Install,
+    NoResponse,
+    Pause,
+    Reply,
+    Request,
+    SettingData,
+    Step,
+)
+from heksher_client._transport import as_http_error, from_httpx, to_httpx
+from heksher_client.exceptions import ClientNotRunningError, HeksherError
+
+T = TypeVar("T")
+
+
+class ThreadHeksherClient(Client):
+    """Keeps all settings up to date in a daemon thread. All methods may be called from any thread.
+
+    As a context manager it is the main client inside the block.
+    """
+
+    modification_lock: threading.Lock
+    """Held while settings get new rules. Acquire it, and no value changes until it is released; so calling `reload`
+    meanwhile is a deadlock."""
+
+    _raises_at_start = False
+    _close_within = 0.5
+    """Seconds. A request that takes longer is left to end by itself, and what it brings is not used."""
+    _thread: threading.Thread | None = None
+
+    def set_as_main(self) -> None:
+        """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
+
+        Returns when the first attempt is over, successful or not: an error is logged, and tried again soon.
+        """
+        self._session.start()
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
+        self._session.call_back(outcome.put)  # before the thread starts, so that its first refresh is the one meant
+        self._thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
+        self._thread.start()
+        try:
+            outcome.get()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop updating. All settings keep their last values."""
+        self._session.close()
+        self._closed.set()
+        self._woken.set()
+        if self._thread is None:
+            self._http.close()
+        elif self._thread is not threading.current_thread():
+            self._thread.join(self._close_within)
+
+    def reload(self) -> None:
+        """Wait for a refresh that begins after this call. The next one is due a full interval later.
+
+        An error of the refresh is logged. Called in a hook, where waiting would be for ever, it only asks for the
+        refresh.
+
+        Raises:
+            ClientNotRunningError: The client was not set as main, or is closed.
+        """
+        if self._thread is threading.current_thread():
+            self._session.refresh_soon()
+            return
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
+        self._session.call_back(outcome.put)
+        error = outcome.get()
+        if isinstance(error, ClientNotRunningError):
+            raise error
+
+    def ping(self) -> None:
+        """Ask the service whether it is well.
+
+        Raises:
+            ServiceUnavailableError, UnexpectedResponseError: It is not; either is an `httpx.HTTPError` too.
+        """
+        try:
+            self._run(self._session.ping())
+        except HeksherError as error:
+            raise as_http_error(error) from error.__cause__
+
+    def get_settings(self) -> dict[str, SettingData]:
+        """Ask for all settings of the service, by name, whoever declared them.
+
+        Raises:
+            ServiceUnavailableError, UnexpectedResponseError: It did not say.
+        """
+        return self._run(self._session.get_settings())
+
+    def __enter__(self) -> Self:
+        self.set_as_main()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _set_up(self, http_arguments: dict[str, Any]) -> None:
+        self.modification_lock = threading.Lock()
+        self._http = httpx.Client(**http_arguments)
+        self._woken = threading.Event()
+        self._closed = threading.Event()
+
+    def _wake_up(self) -> None:
+        self._woken.set()
+
+    def _keep_updating(self) -> None:
+        with self._http:
+            while not self._closed.is_set():
+                self._run(self._session.round())
+                while (seconds := self._session.wait()) > 0:
+                    self._woken.wait(min(seconds, threading.TIMEOUT_MAX))
+                    self._woken.clear()
+
+    def _run(self, flow: Flow[T]) -> T:
+        with closing(flow):
+            try:
+                step = next(flow)
+                while True:
+                    step = flow.send(self._take(step))
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    def _take(self, step: Step) -> tuple[Reply, ...]:
+        match step:
+            case Exchange(requests):
+                return tuple(map(self._send, requests))
+            case Install(apply):
+                with self.modification_lock:
+                    apply()
+            case Pause(seconds) if seconds:
+                self._closed.wait(seconds)
+        return ()
+
+    def _send(self, request: Request) -> Reply:
+        try:
+            return from_httpx(self._http.send(to_httpx(self._http, request)))
+        except (
+            Exception
+        ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
+            return NoResponse(error)

@@ -1,0 +1,57 @@
+"""Between the core's values and httpx's: the only place that knows both."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from heksher_client._core.protocol import Request, Response
+from heksher_client._version import __version__
+from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
+
+
+def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments for an httpx client: the program's own, with ours where it says nothing.
+
+    Raises:
+        ValueError: The URL is no HTTP URL that paths can be appended to.
+    """
+    parts = urlsplit(service_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("service_url must be an absolute http:// or https:// URL")
+    if parts.query or parts.fragment:
+        raise ValueError("service_url must have no query and no fragment: requests append their paths to it")
+    arguments = dict(arguments or {})
+    headers = httpx.Headers(arguments.pop("headers", None))
+    headers.setdefault("User-Agent", f"heksher-client/{__version__}")
+    return {"base_url": service_url, "headers": headers, **arguments}
+
+
+def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
+    """A request as httpx sends it, with the client's URL, headers, cookies and parameters."""
+    return client.build_request(request.method, request.target, headers=dict(request.headers), content=request.content)
+
+
+def from_httpx(response: httpx.Response) -> Response:
+    """A response, read to its end, as the core takes it."""
+    return Response(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
+
+
+class UnavailableHTTPError(ServiceUnavailableError, httpx.HTTPError):
+    """A `ServiceUnavailableError` where the interface promises an `httpx.HTTPError`."""
+
+
+class UnexpectedHTTPError(UnexpectedResponseError, httpx.HTTPError):
+    """An `UnexpectedResponseError` where the interface promises an `httpx.HTTPError`."""
+
+    def __init__(self, error: UnexpectedResponseError) -> None:
+        httpx.HTTPError.__init__(self, str(error))
+        self.status, self.content = error.status, error.content
+
+
+def as_http_error(error: HeksherError) -> HeksherError:
+    """The same error, as an `httpx.HTTPError` as well."""
+    if isinstance(error, UnexpectedResponseError):
+        return UnexpectedHTTPError(error)
+    return UnavailableHTTPError(str(error))

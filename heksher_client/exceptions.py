@@ -1,0 +1,71 @@
+"""All errors that the package raises on purpose.
+
+    HeksherError
+    ├── ServiceUnavailableError     the service could not be reached, or not in time
+    ├── UnexpectedResponseError     it answered outside the protocol
+    ├── DeclarationError            it refused the declaration of a setting
+    ├── UnknownContextError         a name that is no context feature here (also a ValueError)
+    ├── MissingContextError         a context feature without a value (also a RuntimeError)
+    ├── ClientNotRunningError       a client that was not started, or is closed (also a RuntimeError)
+    └── NoMatchError                never raised; kept so that older `except` clauses still import
+
+The first three are the service's or the network's doing, the next three the calling program's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class HeksherError(Exception):
+    """The root of all errors of this package."""
+
+
+class ServiceUnavailableError(HeksherError):
+    """The service could not be reached, or did not answer in time. `__cause__` is the HTTP library's own error."""
+
+
+class UnexpectedResponseError(HeksherError):
+    """The service answered with a status or a body that the protocol does not have at this place."""
+
+    def __init__(self, message: str, *, status: int = 0, content: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        """The HTTP status of the answer."""
+        self.content = content
+        """The beginning of the body: 1,024 bytes at the most."""
+
+
+class DeclarationError(HeksherError):
+    """The service refused the declaration of a setting, so that the setting has no rules there."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        setting: str = "",
+        outcome: str | None = None,
+        differences: tuple[Mapping[str, Any], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.setting = setting
+        """The name under which the setting was declared."""
+        self.outcome = outcome
+        """The service's word for what it did (`"rejected"`, `"mismatch"`), or None where it gave none."""
+        self.differences = differences
+        """How the declaration differs from what the service holds, in the service's own form."""
+
+
+class UnknownContextError(HeksherError, ValueError):
+    """A name was given that is no context feature of this setting or client."""
+
+
+class MissingContextError(HeksherError, RuntimeError):
+    """A setting was read while one of its configurable features had no value."""
+
+
+class ClientNotRunningError(HeksherError, RuntimeError):
+    """The call needs a running client: one that was set as main and is not closed."""
+
+
+class NoMatchError(HeksherError):
+    """Never raised: a setting always has a default. The older client exported the name."""

@@ -1,0 +1,129 @@
+"""The types of settings as the service knows them: parsed from their names, checked against JSON values, compared."""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+class SettingType(ABC):
+    """A type. `str()` gives its name as the service writes it."""
+
+    @abstractmethod
+    def accepts(self, value: Any) -> bool:
+        """Whether a JSON value is of this type."""
+
+    @abstractmethod
+    def is_subtype_of(self, other: "SettingType") -> bool:
+        """Whether every value of this type is one of the other type too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive(SettingType):
+    """`int`, `float`, `str` or `bool`."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def accepts(self, value: Any) -> bool:
+        match self.name:
+            case "int":  # 1.0 is a whole number to JSON
+                return type(value) is int or (isinstance(value, float) and value.is_integer())
+            case "float":
+                return type(value) in (int, float)
+            case "str":
+                return isinstance(value, str)
+        return isinstance(value, bool)
+
+    def is_subtype_of(self, other: SettingType) -> bool:
+        return self == other or (self.name == "int" and other == Primitive("float"))
+
+
+@dataclass(frozen=True, slots=True)
+class Options(SettingType):
+    """`Enum[...]`: one of some JSON primitives; or `Flags[...]`: a list of them, none twice."""
+
+    word: str
+    options: frozenset[str]
+    """As JSON: to JSON `1` and `true` are two values, to Python one."""
+
+    def __str__(self) -> str:
+        return f"{self.word}[{','.join(sorted(self.options))}]"
+
+    def accepts(self, value: Any) -> bool:
+        if self.word == "Enum":
+            return _is_primitive(value) and _option(value) in self.options
+        if not isinstance(value, list) or not all(map(_is_primitive, value)):
+            return False
+        chosen = [_option(element) for element in value]
+        return len(set(chosen)) == len(chosen) and self.options.issuperset(chosen)
+
+    def is_subtype_of(self, other: SettingType) -> bool:
+        return isinstance(other, Options) and self.word == other.word and self.options <= other.options
+
+
+@dataclass(frozen=True, slots=True)
+class Collection(SettingType):
+    """`Sequence<...>` or `Mapping<...>`."""
+
+    word: str
+    inner: SettingType
+
+    def __str__(self) -> str:
+        return f"{self.word}<{self.inner}>"
+
+    def accepts(self, value: Any) -> bool:
+        if self.word == "Sequence":
+            return isinstance(value, list) and all(map(self.inner.accepts, value))
+        return isinstance(value, dict) and all(map(self.inner.accepts, value.values()))
+
+    def is_subtype_of(self, other: SettingType) -> bool:
+        return isinstance(other, Collection) and self.word == other.word and self.inner.is_subtype_of(other.inner)
+
+
+_PRIMITIVE: Final = re.compile(r"int|float|str|bool")
+_OPTIONS: Final = re.compile(r"(Enum|Flags)\s*(\[.*\])", re.DOTALL)
+_COLLECTION: Final = re.compile(r"(Sequence|Mapping)\s*<(.*)>", re.DOTALL)
+_DEEPEST: Final = 32
+
+
+def parse_setting_type(name: str, depth: int = 0) -> SettingType:
+    """Find the type for a name.
+
+    Raises:
+        ValueError: There is none.
+    """
+    name = name.strip()
+    if _PRIMITIVE.fullmatch(name):
+        return Primitive(name)
+    if match := _OPTIONS.fullmatch(name):
+        return Options(match[1], _parse_options(name, match[2]))
+    if (match := _COLLECTION.fullmatch(name)) and depth < _DEEPEST:
+        return Collection(match[1], parse_setting_type(match[2], depth + 1))
+    raise ValueError(f"cannot resolve setting type {name}")
+
+
+def _parse_options(name: str, text: str) -> frozenset[str]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        raise ValueError(f"cannot resolve setting type {name}: its options are not in JSON") from None
+    if not options or not all(map(_is_primitive, options)):
+        raise ValueError(f"cannot resolve setting type {name}: its options must be JSON primitives, at least one")
+    distinct = frozenset(map(_option, options))
+    if len(distinct) < len(options):
+        raise ValueError(f"cannot resolve setting type {name}: an option is given twice")
+    return distinct
+
+
+def _is_primitive(value: Any) -> bool:
+    return isinstance(value, str | int | float)  # a bool is an int to Python
+
+
+def _option(value: Any) -> str:
+    """One text for each JSON primitive; 1.0 and 1 are one number."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps(whole, ensure_ascii=False)

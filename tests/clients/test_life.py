@@ -1,0 +1,609 @@
+"""The life of a client: its start, what it keeps up to date while it runs, and its end. With both clients."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import httpx
+import pytest
+
+from heksher_client import (
+    TRACK_ALL,
+    ClientNotRunningError,
+    HeksherError,
+    Reason,
+    Rule,
+    ServiceUnavailableError,
+    Setting,
+    UnexpectedResponseError,
+    UnknownContextError,
+    __version__,
+)
+from heksher_client._core.registry import registry
+from heksher_client.service import LocalService
+from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
+from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
+
+
+def test_a_read_takes_constants_context_variables_and_arguments(kind: Kind, service: WatchedService) -> None:
+    """The context of a read comes from its arguments, then from the client's defaults; set late, they count as well."""
+    user: ContextVar[str] = ContextVar("user")
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, environment="prod", user="jim")
+        service.add_rule("s", 2, environment="prod", user="john")
+        client.reload()
+        client.client.set_defaults(environment="prod", user=user)
+
+        token = user.set("jim")
+        assert setting.get() == 1
+        assert setting.get(user="john") == 2
+        assert setting.get(environment="dev") == 0
+        user.reset(token)
+
+
+def test_explain_says_which_rule_won_and_which_ones_lost(kind: Kind, service: WatchedService) -> None:
+    """A resolution has the value, the reason, the rule with its id and conditions, and the losers, strongest first."""
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with running(kind, service.url) as client:
+        weakest = service.add_rule("s", 1, environment="prod")
+        middle = service.add_rule("s", 2, environment="prod", user="jim")
+        winner = service.add_rule("s", 3, theme="dark")
+        client.reload()
+        resolution = setting.explain(environment="prod", user="jim", theme="dark")
+
+    assert (resolution.value, resolution.reason) == (3, Reason.RULE)
+    assert resolution.rule == Rule({"theme": "dark"}, 3, winner)
+    assert resolution.outranked == (
+        Rule({"environment": "prod", "user": "jim"}, 2, middle),
+        Rule({"environment": "prod"}, 1, weakest),
+    )
+    assert dict(resolution.context) == {"environment": "prod", "user": "jim", "theme": "dark"}
+
+
+def test_the_order_of_context_features_is_the_services(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that lists the features in another order says so, and resolves in the service's."""
+    setting = Setting("s", int, ["theme", "user"], 0)
+    with running(kind, service.url, context_features=("theme", "user", "environment")) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, theme="dark")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+    (record,) = [r for r in caplog.records if "context features" in r.message]
+    assert vars(record)["features_in_service"] == ["environment", "user", "theme"]
+    assert vars(record)["features_in_client"] == ["theme", "user", "environment"]
+
+
+def test_a_service_that_does_not_tell_its_context_features_is_no_obstacle(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client's own order is used, and the service is asked again at the next refresh."""
+    setting = Setting("s", int, ["user"], 0)
+    service.answering("GET /api/v1/context_features", Answer.of({"context_features": [1]}), times=1)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        client.reload()
+        assert setting.get(user="jim") == 1
+        assert len(service.questions("GET /api/v1/context_features")) == 2
+    assert "order of the context features is not known" in caplog.text
+
+
+def test_a_late_setting_is_declared_and_loaded_promptly(kind: Kind, service: WatchedService) -> None:
+    """A setting that is made while a client runs has its rules soon, not an interval later."""
+    service.declare("late", "int", 1, ["user"])
+    service.add_rule("late", 2, user="jim")
+    with running(kind, service.url, interval=3600) as client:
+        client.next_outcome()
+        late = Setting("late", int, ["user"], 1)
+        client.next_outcome()
+        assert late.get(user="jim") == 2
+
+
+def test_a_dropped_setting_is_asked_for_no_more(kind: Kind, service: WatchedService) -> None:
+    """Settings are held weakly: the client forgets those that the program has dropped."""
+    kept, dropped = Setting("kept", int, ["user"], 1), Setting("dropped", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        del dropped
+        client.reload()
+        assert service.questions(QUERY)[-1].query["settings"] == "kept"
+    assert kept.get() == 1
+
+
+def test_tracking_changed_while_running_takes_effect_at_once(kind: Kind, service: WatchedService) -> None:
+    """What is tracked adds up, and everything is asked again for it; `TRACK_ALL` tracks all values of a feature."""
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, user="john")
+        service.add_rule("s", 3, environment="prod")
+        service.add_rule("s", 4, theme="dark")
+        client.next_outcome()
+
+        client.client.track_contexts(user="jim", environment=TRACK_ALL)
+        client.next_outcome()
+        assert [setting.get(user=user) for user in ("jim", "john")] == [1, 0]
+        assert (setting.get(environment="prod"), setting.get(theme="dark")) == (3, 0)
+
+        client.client.track_contexts(user=["john", "jack"])
+        client.next_outcome()
+        assert [setting.get(user=user) for user in ("jim", "john")] == [1, 2]
+        filters = service.questions(QUERY)[-1].query["context_filters"]
+        assert filters == "environment:*,user:(jack,jim,john)"
+
+
+@pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n", 5])
+def test_a_value_that_no_rule_can_have_is_not_tracked(kind: Kind, value: Any) -> None:
+    """Tracking such a value is refused with a `ValueError` that names it, and changes nothing."""
+    subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
+    with pytest.raises(ValueError, match="cannot be tracked") as raised:
+        subject.client.track_contexts(user=[value])
+    assert repr(value) in str(raised.value)
+    subject.close()
+
+
+def test_names_that_are_no_context_features_of_the_client_are_refused(kind: Kind) -> None:
+    """A default or a tracked value for an unknown feature could never matter, so it is a mistake."""
+    subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
+    with pytest.raises(UnknownContextError, match="planet"):
+        subject.client.set_defaults(planet="mars")
+    with pytest.raises(UnknownContextError, match="planet"):
+        subject.client.track_contexts(planet="mars")
+    with pytest.raises(TypeError, match="user"):
+        subject.client.set_defaults(user=5)
+    subject.close()
+
+
+def test_a_validator_judges_values_also_those_that_came_before_it(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A validator may change a value or reject it; one that is added late applies to what is there, promptly."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 5, user="jim")
+        service.add_rule("s", 500, user="john")
+        client.reload()
+        client.forget_outcomes()
+        seen: list[Any] = []
+
+        @setting.add_validator
+        def at_most_100(value: int, rule: Rule[int] | None, of: Setting[int]) -> int:
+            seen.append((value, rule and rule.rule_id, of))
+            if value > 100:
+                raise ValueError("too large")
+            return value + 1
+
+        client.next_outcome()
+        assert (setting.get(user="jim"), setting.get(user="john"), setting.get(user="x")) == (6, 2, 2)
+    assert seen == [(1, None, setting), (5, 1, setting), (500, 2, setting)]
+    assert "too large" in caplog.text
+
+
+def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: WatchedService) -> None:
+    """While a program holds the lock, an update that has arrived waits; afterwards it is put in place as a whole."""
+    first, second = Setting("a", int, ["user"], 1), Setting("b", int, ["user"], 1)
+    answered = threading.Event()
+    with running(kind, service.url) as client:
+        service.add_rule("a", 2, user="jim")
+        service.add_rule("b", 2, user="jim")
+        lock = client.client.modification_lock
+        acquired = lock.acquire()
+        if kind.raises_at_start:
+            kind.call(acquired)
+        client.next_outcome()
+        client.client._session.refresh_soon()
+
+        def note(asked: Asked) -> None:
+            if str(asked) == QUERY:
+                answered.set()
+
+        service.intercept = note
+        client.client._session.refresh_soon()
+        assert answered.wait(PATIENCE)
+        assert client.client.outcomes.empty()
+        assert (first.get(user="jim"), second.get(user="jim")) == (1, 1)
+        if kind.raises_at_start:
+            client.kind.loop.call_soon_threadsafe(lock.release)  # type: ignore[attr-defined]
+        else:
+            lock.release()
+        client.next_outcome()
+        assert (first.get(user="jim"), second.get(user="jim")) == (2, 2)
+
+
+def test_callers_of_reload_share_an_exchange_that_begins_after_their_calls(kind: Kind, service: WatchedService) -> None:
+    """Fifty reloads at once take a few refreshes, and each sees what was there when it was called."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        before = len(service.questions(QUERY))
+        results: list[int] = []
+        gate = threading.Barrier(50)
+
+        def reload() -> None:
+            gate.wait(PATIENCE)
+            client.reload()
+            results.append(setting.get(user="jim"))
+
+        service.add_rule("s", 2, user="jim")
+        threads = [threading.Thread(target=reload) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+        assert results == [2] * 50
+        assert len(service.questions(QUERY)) - before <= 10
+
+
+def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> None:
+    """Before the start and after the end there is no refresh to wait for, and the client says so."""
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    with pytest.raises(ClientNotRunningError):
+        subject.reload()
+    subject.start()
+    with pytest.raises(RuntimeError, match="before"):
+        subject.start()
+    subject.close()
+    with pytest.raises(ClientNotRunningError):
+        subject.reload()
+    with pytest.raises(ClientNotRunningError):
+        subject.start()
+
+
+def test_closing_twice_or_before_the_start_does_nothing(kind: Kind, service: WatchedService) -> None:
+    """Closing is safe at any time."""
+    never_started = Subject(kind, service.url, 3600, FEATURES)
+    never_started.close()
+    never_started.close()
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.start()
+    subject.close()
+    subject.close()
+    assert registry.main is None
+
+
+def test_closing_takes_well_under_a_second_while_waiting(kind: Kind, service: WatchedService) -> None:
+    """A client that waits for its next refresh is closed at once; its thread or task is gone."""
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.start()
+    started = time.monotonic()
+    subject.close()
+    assert time.monotonic() - started < 0.5
+    assert not any(thread.name == "heksher-client" for thread in threading.enumerate())
+
+
+def test_closing_does_not_wait_for_an_answer(kind: Kind, service: WatchedService) -> None:
+    """A request in flight does not hold up the end, nor does what it brings change anything; who waits is told."""
+    setting = Setting("s", int, ["user"], 1)
+    asked, release = threading.Event(), threading.Event()
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(user="jim")
+    subject.start()
+    service.add_rule("s", 2, user="jim")
+
+    def stall(question: Asked) -> None:
+        if str(question) == QUERY:
+            asked.set()
+            release.wait(PATIENCE)
+
+    service.intercept = stall
+    told: list[Exception] = []
+
+    def reload() -> None:
+        try:
+            subject.reload()
+        except ClientNotRunningError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=reload)
+    thread.start()
+    assert asked.wait(PATIENCE)
+    started = time.monotonic()
+    subject.close()
+    assert time.monotonic() - started < 1
+    release.set()
+    thread.join(PATIENCE)
+    assert len(told) == 1
+    assert setting.get() == 1
+
+
+def test_the_values_stay_readable_after_the_end_and_the_next_client_takes_over(
+    kind: Kind, service: WatchedService
+) -> None:
+    """Between two clients settings have what the first one left; the second one brings them up to date."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+    assert setting.get(user="jim") == 2
+    service.call("PUT", "/api/v1/rules/1/value", {"value": 3})
+    assert setting.get(user="jim") == 2
+    with running(kind, service.url):
+        assert setting.get(user="jim") == 3
+
+
+def test_a_second_main_client_takes_over_and_gives_back(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The latest client to be set as main serves all settings; at its end the former one does again, and says so."""
+    setting = Setting("s", int, ["environment"], 1)
+    with WatchedService() as other, running(kind, service.url) as first:
+        first.client.set_defaults(environment="prod")
+        service.add_rule("s", 2, environment="prod")
+        first.reload()
+        other.declare("s", "int", 1, ["environment"])
+        other.add_rule("s", 3, environment="dev")
+        with running(kind, other.url) as second:
+            second.client.set_defaults(environment="dev")
+            assert setting.get() == 3
+            service.call("PUT", "/api/v1/rules/1/value", {"value": 4})
+            first.reload()
+            assert setting.get() == 3
+            first.forget_outcomes()
+        first.next_outcome()
+        assert setting.get() == 4
+    assert "another client is the main client now" in caplog.text
+
+
+def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the service down, the async start raises and closes cleanly; the thread start logs, and recovers."""
+    setting = Setting("s", int, ["user"], 1)
+    down = WatchedService()
+    with down:
+        pass  # from here on its port is known, and nobody answers there
+    subject = Subject(kind, down.url, 0.05, FEATURES)
+    subject.client.set_defaults(user="jim")
+    if kind.raises_at_start:
+        with pytest.raises(ServiceUnavailableError):
+            subject.start()
+        assert registry.main is None
+        assert "refresh failed" not in caplog.text
+        with pytest.raises(ClientNotRunningError):
+            subject.reload()
+        return
+    subject.start()
+    assert isinstance(subject.next_outcome(), ServiceUnavailableError)
+    assert setting.get() == 1
+    assert "refresh failed: GET /api/v1/context_features: no answer" in caplog.text
+    with down:
+        while subject.next_outcome() is not None:
+            pass
+        down.add_rule("s", 2, user="jim")
+        subject.reload()
+        assert setting.get() == 2
+        subject.close()
+
+
+def test_what_the_program_wants_of_the_http_client_is_passed_on(kind: Kind, service: WatchedService) -> None:
+    """Headers, authentication and a base URL with a path are used for all requests; a User-Agent of ours is sent."""
+    prefixed: list[str] = []
+
+    def under_a_path(asked: Asked) -> Answer | None:
+        prefixed.append(asked.path)
+        return Answer.of({"context_features": list(FEATURES)}) if asked.path.endswith("context_features") else None
+
+    service.intercept = under_a_path
+    arguments = {"headers": {"X-Team": "shop"}, "auth": ("somebody", "secret"), "timeout": 3.0}
+    with running(kind, f"{service.url}/settings/", http_client_args=arguments):
+        pass
+    asked = service.asked[0]
+    assert prefixed == ["/settings/api/v1/context_features"]
+    assert asked.headers["x-team"] == "shop"
+    assert asked.headers["authorization"].startswith("Basic ")
+    assert asked.headers["user-agent"] == f"heksher-client/{__version__}"
+
+    with running(kind, service.url, http_client_args={"headers": [("User-Agent", "mine")]}):
+        pass
+    assert service.asked[-1].headers["user-agent"] == "mine"
+
+
+def test_what_the_programs_own_http_parts_raise_is_a_failure_to_reach_the_service(
+    kind: Kind, service: WatchedService
+) -> None:
+    """An authentication object that raises does not end the refreshing."""
+    setting = Setting("s", int, ["user"], 1)
+
+    class Tokens(httpx.Auth):
+        is_broken = False
+
+        def auth_flow(self, request: httpx.Request) -> Any:
+            if self.is_broken:
+                raise KeyError("token")
+            yield request
+
+    auth = Tokens()
+    with running(kind, service.url, http_client_args={"auth": auth}) as client:
+        auth.is_broken = True
+        error = client.reload_expecting(ServiceUnavailableError)
+        assert isinstance(error.__cause__, KeyError)
+        auth.is_broken = False
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 2
+
+
+def test_ping_raises_an_error_of_both_worlds(kind: Kind) -> None:
+    """A service that is unwell or away makes `ping` raise a `HeksherError` that is an `httpx.HTTPError` too."""
+    with WatchedService() as service:
+        subject = Subject(kind, service.url, 3600, FEATURES)
+        subject.ping()
+        service.answering("GET /api/health", Answer(500, b"unwell"))
+        with pytest.raises(httpx.HTTPError) as unwell:
+            subject.ping()
+    assert isinstance(unwell.value, UnexpectedResponseError)
+    assert (unwell.value.status, unwell.value.content) == (500, b"unwell")
+    with pytest.raises(httpx.HTTPError) as away:
+        subject.ping()
+    assert isinstance(away.value, ServiceUnavailableError)
+    assert isinstance(away.value.__cause__, httpx.HTTPError)
+    subject.close()
+    with pytest.raises(HeksherError):
+        subject.ping()
+
+
+@pytest.mark.parametrize("status", [204, 206, 304, 401, 403, 404, 429, 503])
+def test_answers_outside_the_protocol_change_nothing(kind: Kind, service: WatchedService, status: int) -> None:
+    """Whatever is no answer to the question is an error, and the last good values stay."""
+    setting = Setting("s", int, ["user"], 1)
+    rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
+    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}}))  # without an ETag
+    with running(kind, service.url) as client:
+        assert setting.get(user="jim") == 2
+        service.intercept = lambda asked: Answer(status) if str(asked) in (QUERY, DECLARE) else None
+        client.reload_expecting(HeksherError)
+        assert setting.get(user="jim") == 2
+
+
+@pytest.mark.parametrize(("version", "level"), [("1.1", logging.INFO), ("2.0", logging.WARNING)])
+def test_an_outdated_declaration_takes_the_newer_default(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, version: str, level: int
+) -> None:
+    """The newer default is used even where the rules cannot be had; a major version behind is logged as a warning."""
+    caplog.set_level(logging.INFO, "heksher_client")
+    service.declare("s", "int", 1, ["user"])
+    service.declare("s", "int", 7, ["user"], version=version)
+    setting = Setting("s", int, ["user"], 1)
+    service.answering(QUERY, Answer(503))
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(user="jim")
+    if kind.raises_at_start:
+        with pytest.raises(UnexpectedResponseError):
+            subject.start()
+    else:
+        subject.start()
+    subject.close()
+
+    assert setting.explain(user="jim").reason is Reason.SERVER_DEFAULT
+    assert setting.get(user="jim") == 7
+    (record,) = [r for r in caplog.records if "is outdated" in r.message]
+    assert record.levelno == level
+    assert vars(record)["latest_version"] == version
+
+
+@pytest.mark.parametrize("how", ["mismatch", "rejected", "conflict"])
+def test_a_declaration_in_conflict_is_an_error_in_the_log_and_the_setting_is_used(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """A 409 is logged with its differences; the setting is queried all the same."""
+    service.declare("s", "int", 1, ["user"])
+    service.declare("unrelated", "int", 1, ["user"])
+    service.add_rule("s", 5, user="jim")
+    declarations: dict[str, Callable[[], Setting[Any]]] = {
+        "mismatch": lambda: Setting("s", int, ["user"], 2),
+        "rejected": lambda: Setting("s", str, ["user"], "x", version="1.1"),
+        "conflict": lambda: Setting("s", int, ["user"], 1, alias="unrelated"),
+    }
+    setting = declarations[how]()
+    with running(kind, service.url):
+        expected = "x" if how == "rejected" else 5
+        assert setting.get(user="jim") == expected
+    (record,) = [r for r in caplog.records if "in conflict" in r.message]
+    assert record.levelname == "ERROR"
+    assert vars(record)["outcome"] == how
+    assert bool(vars(record)["differences"]) == (how != "conflict")
+    assert ("alias of unrelated setting" in record.message) == (how == "conflict")
+
+
+def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
+    kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People have to mend a refused declaration, so it is tried again only after minutes."""
+    setting = Setting("s", int, ["user"], 1)
+    service.answering(DECLARE, Answer(422, b"no"), times=1)
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    monkeypatch.undo()
+    subject.client.set_defaults(user="jim")
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError):
+            subject.start()
+        subject.close()
+        return
+    subject.start()
+    subject.reload()
+    assert len(service.questions(DECLARE)) == 1
+    clock[0] += 301
+    subject.reload()
+    assert len(service.questions(DECLARE)) == 2
+    assert setting.explain().reason is Reason.SERVER_DEFAULT
+    subject.close()
+
+
+def test_a_setting_left_out_of_the_answer_keeps_its_rules(kind: Kind, service: WatchedService) -> None:
+    """A setting that was asked for, exists, and is not in the answer is reported."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        service.answering(QUERY, Answer.of({"settings": {}}))
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "left setting s out" in str(error)
+        assert setting.get(user="jim") == 2
+
+
+def test_several_failures_are_all_told(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
+    """Of several failures the first is raised, with notes of the others, and each has its record."""
+    settings = [Setting(f"s{i}", int, ["no_such_feature"], 1) for i in range(3)]
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError) as raised:
+            subject.start()
+        error: Any = raised.value
+    else:
+        subject.start()
+        error = subject.next_outcome()
+        assert len([r for r in caplog.records if r.message.startswith("refresh failed")]) == len(settings)
+    subject.close()
+    assert len(error.__notes__) == 2
+
+
+def test_rules_with_the_same_conditions_leave_the_one_with_the_higher_id(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No service should send such; if one does, the later rule is used, and the other one is named in the log."""
+    setting = Setting("s", int, ["environment", "user"], 1)
+    conditions = [["user", "jim"], ["environment", "prod"]]
+    rules = [
+        {"value": 2, "context_features": conditions, "rule_id": 8},
+        {"value": 3, "context_features": conditions[::-1], "rule_id": 7},
+    ]
+    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
+    with running(kind, service.url):
+        assert setting.get(environment="prod", user="jim") == 2
+    (record,) = [r for r in caplog.records if "same conditions" in r.message]
+    assert vars(record)["unused_rules"] == [7]
+
+
+def test_one_service_serves_both_kinds_of_readers(service: WatchedService) -> None:
+    """Threads read what an asyncio client keeps up to date: reads belong to no loop and no thread."""
+    from tests.support.clients import AsyncKind
+
+    kind = AsyncKind()
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        values: list[int] = []
+        thread = threading.Thread(target=lambda: values.append(setting.get(user="jim")))
+        thread.start()
+        thread.join(PATIENCE)
+    kind.stop()
+    assert values == [2]
+
+
+def test_a_local_service_on_a_file_remembers(kind: Kind, tmp_path: Any) -> None:
+    """A service that is stopped and started again on its file has all that it was told."""
+    setting = Setting("s", int, ["user"], 1)
+    local = LocalService(["user"], database=tmp_path / "settings.db")
+    with local, running(kind, local.url, context_features=("user",)):
+        body = {"setting": "s", "feature_values": {"user": "jim"}, "value": 2}
+        httpx.post(f"{local.url}/api/v1/rules", json=body).raise_for_status()
+    with local, running(kind, local.url, context_features=("user",)):
+        assert setting.get(user="jim") == 2

@@ -1,0 +1,187 @@
+"""The protocol: the recorded exchanges with the reference service, and answers that are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
+from heksher_client._core import protocol
+from heksher_client._core.protocol import NoResponse, Reply, Response
+
+WIRE = Path(__file__).parents[1] / "data" / "wire"
+RECORDED = [
+    (f"{path.stem}-{i}", exchange)
+    for path in sorted(WIRE.glob("*.json"))
+    for i, exchange in enumerate(json.loads(path.read_text()))
+]
+
+
+def recorded_response(exchange: dict[str, Any]) -> Response:
+    answer = exchange["response"]
+    content = json.dumps(answer["json"]).encode() if "json" in answer else answer.get("text", "").encode()
+    return Response(answer["status"], content, answer.get("headers", {}))
+
+
+def recorded(path: str) -> list[Any]:
+    return [pytest.param(exchange, id=name) for name, exchange in RECORDED if exchange["request"]["path"] == path]
+
+
+@pytest.mark.parametrize("exchange", recorded("/api/v1/settings/declare"))
+def test_every_recorded_declaration_is_understood(exchange: dict[str, Any]) -> None:
+    """Each outcome comes out as such; each refusal is a declaration error with the service's words."""
+    response, answer = recorded_response(exchange), exchange["response"]
+    request = protocol.declare(b"{}")
+    if answer["status"] in (400, 404, 422):
+        with pytest.raises(DeclarationError) as raised:
+            protocol.parse_declaration(request, response, "foo")
+        assert raised.value.setting == "foo"
+        words = answer.get("text") or answer["json"]["detail"]
+        assert str(words)[:20].strip("'[{") in str(raised.value).replace("\\'", "'")
+    else:
+        parsed = protocol.parse_declaration(request, response, "foo")
+        assert parsed.outcome == answer["json"].get("outcome", protocol.CONFLICT)
+        assert list(parsed.differences) == answer["json"].get("differences", [])
+        assert parsed.latest_version == answer["json"].get("latest_version")
+
+
+@pytest.mark.parametrize("exchange", recorded("/api/v1/query"))
+def test_every_recorded_query_is_understood(exchange: dict[str, Any]) -> None:
+    """Settings and ETag, unchanged, missing settings or an error."""
+    response, answer = recorded_response(exchange), exchange["response"]
+    request = protocol.query("/api/v1/query", '"etag"')
+    if answer["status"] == 200:
+        parsed = protocol.parse_query(request, response)
+        assert parsed is not None
+        assert parsed.settings == answer["json"]["settings"]
+        assert parsed.etag == answer["headers"]["etag"]
+        for name, setting in parsed.settings.items():
+            default, rules = protocol.parse_queried_setting(name, setting)
+            assert default == setting["default_value"]
+            assert [protocol.parse_rule(rule).rule_id for rule in rules] == [r["rule_id"] for r in setting["rules"]]
+    elif answer["status"] == 304:
+        assert protocol.parse_query(request, response) is None
+    elif answer["status"] == 404:
+        assert protocol.missing_names(response, ["cache_size", "nosuch"]) == {"nosuch"}
+    else:
+        with pytest.raises(UnexpectedResponseError) as raised:
+            protocol.parse_query(request, response)
+        assert raised.value.status == answer["status"]
+
+
+@pytest.mark.parametrize(
+    "exchange", recorded("/api/v1/settings") + recorded("/api/v1/settings/foo") + recorded("/api/v1/settings/nosuch")
+)
+def test_every_recorded_listing_is_understood(exchange: dict[str, Any]) -> None:
+    """All data of a setting; a listing without the additional data is not what was asked for."""
+    response, answer = recorded_response(exchange), exchange["response"]
+    if "settings" not in answer.get("json", {}):
+        parsed = protocol.parse_setting(protocol.setting("foo"), response)
+        assert (parsed is None) == (answer["status"] in (404, 204))
+    elif exchange["request"].get("query", {}).get("include_additional_data") == "true":
+        listed = protocol.parse_settings(response)
+        assert list(listed) == [setting["name"] for setting in answer["json"]["settings"]]
+    else:
+        with pytest.raises(UnexpectedResponseError):
+            protocol.parse_settings(response)
+
+
+def test_recorded_context_features_come_in_their_order() -> None:
+    """The order is what the priority of rules depends on."""
+    answers = [
+        x for _, x in RECORDED if (x["request"]["method"], x["request"]["path"]) == ("GET", "/api/v1/context_features")
+    ]
+    assert len(answers) == 4
+    for exchange in answers:
+        features = protocol.parse_context_features(recorded_response(exchange))
+        assert list(features) == exchange["response"]["json"]["context_features"]
+
+
+def test_no_response_is_a_service_that_is_unavailable() -> None:
+    """Whatever was asked; the HTTP library's error is the cause."""
+    error = OSError("unplugged")
+    for parse in PARSERS:
+        with pytest.raises(ServiceUnavailableError, match="unplugged") as raised:
+            parse(NoResponse(error))
+        assert raised.value.__cause__ is error
+
+
+PARSERS: list[Any] = [
+    protocol.parse_health,
+    protocol.parse_context_features,
+    protocol.parse_settings,
+    lambda reply: protocol.parse_setting(protocol.setting("s"), reply),
+    lambda reply: protocol.parse_declaration(protocol.declare(b""), reply, "s"),
+    lambda reply: protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), reply),
+]
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.sampled_from(["settings", "context_features", "outcome", "differences", "detail", "default_value", "rules"])
+        | st.text(), inner,
+    ),
+)  # fmt: skip
+BODIES = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
+
+
+@given(st.sampled_from(PARSERS), st.sampled_from([200, 201, 204, 206, 302, 304, 400, 404, 409, 413, 422, 500]), BODIES)
+def test_any_answer_is_a_value_or_one_of_our_errors(parse: Any, status: int, body: bytes) -> None:
+    """No body, of whatever status, makes a parser fail in any other way."""
+    reply: Reply = Response(status, body)
+    message = ""
+    try:
+        parse(reply)
+    except (UnexpectedResponseError, DeclarationError) as error:
+        message = str(error)
+    assert len(message) < 600
+    assert "\n" not in message
+
+
+@given(JSON)
+def test_any_rule_is_a_rule_or_a_value_error(raw: Any) -> None:
+    """A malformed rule costs that rule."""
+    try:
+        rule = protocol.parse_rule(raw)
+    except ValueError:
+        return
+    assert isinstance(rule.rule_id, int)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"rule_id": "1"}, "rule_id"),
+        ({"context_features": {"user": "jim"}}, "no list"),
+        ({"context_features": None}, "no list"),
+        ({"context_features": [["user"]]}, "no list"),
+        ({"context_features": [["user", 1]]}, "no list"),
+        ({"context_features": [["user", "jim"], ["user", "john"]]}, "two conditions"),
+    ],
+)
+def test_a_malformed_rule_is_refused_with_a_reason(changes: dict[str, Any], why: str) -> None:
+    """The words are for the log."""
+    rule = {"rule_id": 1, "value": 1, "context_features": [["user", "jim"]]}
+    assert protocol.parse_rule(rule).conditions == {"user": "jim"}
+    with pytest.raises(ValueError, match=why):
+        protocol.parse_rule(rule | changes)
+
+
+@pytest.mark.parametrize("body", ['{"settings": [{"name": "s"}]}', '{"settings": [5]}',
+                                  '{"settings": [{"name": 5, "default_value": 1, "aliases": []}]}'])  # fmt: skip
+def test_an_incomplete_setting_is_an_unexpected_answer(body: str) -> None:
+    """`get_settings` promises all of the data, or says what is missing."""
+    with pytest.raises(UnexpectedResponseError, match="a setting"):
+        protocol.parse_settings(Response(200, body.encode()))
+
+
+def test_an_error_keeps_the_beginning_of_a_body_only() -> None:
+    """What a proxy sends may be long, and an error is kept in logs."""
+    with pytest.raises(UnexpectedResponseError) as raised:
+        protocol.parse_context_features(Response(502, b"<html>" * 1000))
+    assert len(raised.value.content) == 1024
+    assert len(str(raised.value)) < 400

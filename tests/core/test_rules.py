@@ -1,0 +1,111 @@
+"""Rules: which of them wins. The specification as data, and a plain oracle for all the rest."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client import Reason, Rule
+from heksher_client._core.rules import RuleSet
+
+FEATURES = ("environment", "user", "theme")
+CONTEXT = {"environment": "prod", "user": "jim", "theme": "dark"}
+
+
+def index(rules: list[Rule[int]], default: int = -1) -> RuleSet[int]:
+    rule_set, _ = RuleSet.index(rules, FEATURES, default, Reason.DECLARED_DEFAULT)
+    return rule_set
+
+
+@pytest.mark.parametrize(
+    ("stronger", "weaker"),
+    [
+        (("user", "theme"), ("environment", "theme")),
+        (("theme",), ("environment", "user")),
+        (("environment", "user"), ("user",)),
+        (("user",), ("environment",)),
+        (("environment", "theme"), ("theme",)),
+        (("environment", "user", "theme"), ("user", "theme")),
+        (("environment",), ()),
+    ],
+)
+def test_at_the_last_feature_where_they_differ_the_exact_condition_wins(
+    stronger: tuple[str, ...], weaker: tuple[str, ...]
+) -> None:
+    """The documented priority, whatever the order in which the rules came."""
+    rules = [Rule({f: CONTEXT[f] for f in features}, len(features) * 10, i) for i, features in
+             enumerate([stronger, weaker])]  # fmt: skip
+
+    for given_rules in (rules, rules[::-1]):
+        resolution = index(given_rules).explain(CONTEXT)
+        assert (resolution.rule, resolution.outranked) == (rules[0], (rules[1],))
+
+
+def test_a_rule_matches_only_if_all_its_conditions_do() -> None:
+    """One condition on another value is enough for a rule not to count."""
+    rules = index([Rule({"user": "jim", "theme": "light"}, 1, 1), Rule({"user": "john"}, 2, 2)], default=0)
+    assert rules.resolve(CONTEXT) == 0
+    resolution = rules.explain(CONTEXT)
+    assert (resolution.value, resolution.reason, resolution.rule) == (0, Reason.DECLARED_DEFAULT, None)
+
+
+def test_of_two_rules_with_the_same_conditions_the_higher_id_is_kept() -> None:
+    """Whatever their order; the other one is returned, for the log."""
+    low, high = Rule({"user": "jim", "theme": "dark"}, 1, 1), Rule({"theme": "dark", "user": "jim"}, 2, 2)
+    for rules in ([low, high], [high, low]):
+        rule_set, duplicates = RuleSet.index(rules, FEATURES, 0, Reason.SERVER_DEFAULT)
+        assert (rule_set.resolve(CONTEXT), len(rule_set), duplicates) == (2, 1, [low])
+
+
+def test_conditions_are_shown_in_the_order_of_the_service() -> None:
+    """In whatever order they came."""
+    (rule,) = index([Rule({"theme": "dark", "environment": "prod"}, 1)]).rules()
+    assert list(rule.match_conditions) == ["environment", "theme"]
+
+
+def test_a_rule_cannot_be_changed() -> None:
+    """Not even through the mapping that it was made of."""
+    conditions = {"user": "jim"}
+    rule = Rule(conditions, 1)
+    conditions["user"] = "john"
+    assert rule.match_conditions == {"user": "jim"}
+    with pytest.raises(TypeError):
+        rule.match_conditions["user"] = "john"  # type: ignore[index]
+
+
+# -- the oracle --------------------------------------------------------------------------------------------------------
+
+
+def brute_force(rules: list[Rule[int]], context: Mapping[str, str]) -> list[Rule[int]]:
+    """The matching rules, strongest first, by the sentence in the documentation."""
+    matching = [r for r in rules if all(context[f] == v for f, v in r.match_conditions.items())]
+
+    def beats(a: Rule[int], b: Rule[int]) -> bool:
+        for feature in reversed(FEATURES):
+            if (feature in a.match_conditions) != (feature in b.match_conditions):
+                return feature in a.match_conditions
+        return False
+
+    return sorted(matching, key=lambda rule: sum(beats(other, rule) for other in matching))
+
+
+VALUES = st.sampled_from(["a", "b"])
+CONDITIONS = st.dictionaries(st.sampled_from(FEATURES), VALUES)
+CONTEXTS = st.fixed_dictionaries(dict.fromkeys(FEATURES, VALUES))
+
+
+@given(st.lists(CONDITIONS, max_size=30, unique_by=lambda c: tuple(sorted(c.items()))), CONTEXTS)
+def test_resolution_agrees_with_the_definition(conditions: list[dict[str, str]], context: dict[str, str]) -> None:
+    """For any rules and any context, the winner and the losers are those of a ten-line brute-force oracle."""
+    rules = [Rule(c, i, i) for i, c in enumerate(conditions)]
+    expected = brute_force(rules, context)
+    rule_set = index(rules)
+
+    assert rule_set.matching(context) == expected
+    assert rule_set.resolve(context) == (expected[0].value if expected else -1)
+    resolution = rule_set.explain(context)
+    assert resolution.value == rule_set.resolve(context)
+    assert ([resolution.rule] if resolution.rule else []) + list(resolution.outranked) == expected
+    assert len(rule_set) == len(rules)
+    assert sorted(rule.value for rule in rule_set.rules()) == sorted(rule.value for rule in rules)

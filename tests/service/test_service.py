@@ -1,0 +1,292 @@
+"""The local service where no recorded exchange tells what is right."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy.exc import OperationalError
+
+from heksher_client.service import LocalService, create_app
+from heksher_client.service.context_filters import parse_context_filters
+from heksher_client.service.setting_types import parse_setting_type
+from tests.support.service import WatchedService
+
+FEATURES = ["environment", "user", "theme"]
+
+
+@pytest.fixture
+def http(service: WatchedService) -> Iterator[httpx.Client]:
+    with _client(service.url) as client:
+        yield client
+
+
+def _client(url: str) -> httpx.Client:
+    return httpx.Client(base_url=url, verify=False)  # noqa: S501 - there is no TLS
+
+
+def declare(http: httpx.Client, **changes: Any) -> httpx.Response:
+    body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], **changes}
+    return http.post("/api/v1/settings/declare", json=body)
+
+
+def add_rule(http: httpx.Client, value: Any, setting: str = "s", **conditions: str) -> httpx.Response:
+    body = {"setting": setting, "feature_values": conditions, "value": value}
+    return http.post("/api/v1/rules", json=body)
+
+
+@pytest.mark.parametrize("feature", ["with_underscore", "Upper", "digit2"])
+def test_a_filter_reads_the_name_of_any_feature(feature: str) -> None:
+    """The reference loses rules on features that are not lower-case letters; this service does not."""
+    with LocalService([feature]) as service, _client(service.url) as http:
+        declare(http, configurable_features=[feature])
+        add_rule(http, 2, **{feature: "a"})
+        for context_filters in (f"{feature}:*", f"{feature}:(a,b)"):
+            answer = http.get("/api/v1/query", params={"settings": "s", "context_filters": context_filters})
+            assert len(answer.json()["settings"]["s"]["rules"]) == 1
+
+
+def test_a_declaration_under_an_alias_at_the_same_version_is_the_same_setting(http: httpx.Client) -> None:
+    """The reference answers 500 to it."""
+    declare(http)
+    http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
+    assert declare(http, name="s", version="1.1").json() == {"outcome": "uptodate"}
+    upgraded = declare(http, name="s", version="1.2", default_value=5)
+    assert upgraded.json()["outcome"] == "upgraded"
+    assert http.get("/api/v1/settings/s").json()["name"] == "t"
+
+
+def test_a_rename_by_declaration_needs_a_higher_version(http: httpx.Client) -> None:
+    """At the same version a new name is a mismatch like any other difference."""
+    declare(http)
+    answer = declare(http, name="t", alias="s")
+    assert answer.status_code == 409
+    assert answer.json()["differences"] == [{"level": "minor", "attribute": "name", "latest_value": "s"}]
+    assert declare(http, name="t", alias="s", version="1.1").json()["outcome"] == "upgraded"
+    assert declare(http, name="t", alias="s", version="1.1").json()["outcome"] == "uptodate"
+
+
+def test_a_former_name_can_be_taken_up_again(http: httpx.Client) -> None:
+    """Renaming back and forth leaves the other name as an alias; a name in use is refused."""
+    declare(http)
+    declare(http, name="other")
+    for i, name in enumerate(["t", "s", "t"], start=1):
+        assert http.put("/api/v1/settings/s/name", json={"name": name, "version": f"1.{i}"}).status_code == 204
+    assert http.get("/api/v1/settings/s").json()["aliases"] == ["s"]
+    for name in ("t", "other"):
+        assert http.put("/api/v1/settings/t/name", json={"name": name, "version": "1.9"}).status_code == 409
+    lower = http.put("/api/v1/settings/t/name", json={"name": "u", "version": "1.3"})
+    assert (lower.status_code, lower.text) == (409, "the setting t is at version 1.3 already")
+
+
+def test_an_upgrade_to_a_type_that_rules_do_not_fit_is_rejected(http: httpx.Client) -> None:
+    """Even a major version may not leave rules with values that nobody can use."""
+    declare(http)
+    add_rule(http, 5, user="jim")
+    answer = declare(http, type="str", default_value="x", version="2.0")
+    assert answer.status_code == 409
+    message = {"level": "mismatch", "message": "setting type incompatible with values for rules: [1]"}
+    assert message in answer.json()["differences"]
+
+
+def test_an_upgrade_to_features_that_do_not_exist_is_refused(http: httpx.Client) -> None:
+    """As a new setting would be."""
+    declare(http)
+    answer = declare(http, configurable_features=["user", "planet"], version="2.0")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "{'planet'} are not acceptable context features"})
+
+
+def test_versions_are_numbers_and_no_texts(http: httpx.Client) -> None:
+    """1.10 is newer than 1.9."""
+    declare(http)
+    declare(http, version="1.9", default_value=2)
+    assert declare(http, version="1.10", default_value=3).json()["outcome"] == "upgraded"
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"[Infinity]", b'"\\ud800"', b'{"a": -Infinity}'], ids=["nan", "inf", "surrogate", "deep"]
+)
+def test_what_is_no_json_is_refused(http: httpx.Client, value: bytes) -> None:
+    """Python's parser takes NaN and lone surrogates; nobody could read them again."""
+    body = (
+        b'{"name": "s", "type": "float", "default_value": 1, "configurable_features": ["user"], "metadata": {"a": %s}}'
+    )
+    answer = http.post("/api/v1/settings/declare", content=body % value, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert http.get("/api/v1/settings").json() == {"settings": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "good", "bad"),
+    [
+        ("int", "int", [1, 1.0, -(2**40)], [True, 1.5, "1", None]),
+        ("float", "float", [1, 0.5], [True, "1", [1]]),
+        ("str", "str", ["", "x"], [1, None]),
+        ("bool", "bool", [True, False], [0, 1, "true"]),
+        ('Enum [ "b", "a",1, true]', 'Enum["a","b",1,true]', ["a", 1, 1.0, True], [0, False, "c", None, ["a"]]),
+        ('Flags["b","a"]', 'Flags["a","b"]', [[], ["a"], ["b", "a"]], ["a", ["a", "a"], ["c"], [["a"]]]),
+        ("Sequence < int >", "Sequence<int>", [[], [1]], ["x", [None], {}]),
+        ("Mapping<Sequence<bool>>", "Mapping<Sequence<bool>>", [{}, {"a": [True]}], [[], {"a": [1]}, {"a": True}]),
+    ],
+)
+def test_a_type_accepts_its_values_and_no_others(name: str, canonical: str, good: list[Any], bad: list[Any]) -> None:
+    """And is written in one way, however it was given."""
+    parsed = parse_setting_type(name)
+    assert str(parsed) == canonical
+    assert parse_setting_type(canonical) == parsed
+    assert [parsed.accepts(value) for value in good] == [True] * len(good)
+    assert [parsed.accepts(value) for value in bad] == [False] * len(bad)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "integer", "Enum[]", "Enum", "Enum[1,1.0]", 'Enum["a", "a"]', "Enum[[1]]", "Enum[null]", "Enum[1", "Enum{1}",
+     "Flags[nope]", "Sequence<>", "Sequence", "Mapping<str, int>", "Sequence<" * 40 + "int" + ">" * 40],
+)  # fmt: skip
+def test_what_is_no_type_is_refused(name: str) -> None:
+    """With the name that was given."""
+    with pytest.raises(ValueError, match="cannot resolve setting type"):
+        parse_setting_type(name)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        ("int", "float"),
+        ('Enum["a"]', 'Enum["a","b"]'),
+        ("Flags[1]", "Flags[1,2]"),
+        ("Sequence<int>", "Sequence<float>"),
+        ("Mapping<Sequence<int>>", "Mapping<Sequence<float>>"),
+    ],
+)
+def test_a_subtype_is_one_in_one_direction(narrow: str, wide: str) -> None:
+    """Every value of the one is a value of the other, and not the other way round."""
+    small, large = parse_setting_type(narrow), parse_setting_type(wide)
+    assert small.is_subtype_of(large)
+    assert small.is_subtype_of(small)
+    assert not large.is_subtype_of(small)
+    assert not small.is_subtype_of(parse_setting_type("str"))
+
+
+def test_a_filter_of_nothing_wants_nothing() -> None:
+    """And `*` wants everything."""
+    assert parse_context_filters("") == {}
+    assert parse_context_filters("*") is None
+
+
+def test_deleting_a_setting_frees_its_names_and_rules(http: httpx.Client) -> None:
+    """A setting that is declared again has neither the old rules nor their ids."""
+    declare(http)
+    add_rule(http, 5, user="jim")
+    http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
+    assert http.delete("/api/v1/settings/s").status_code == 204
+    assert declare(http).json() == {"outcome": "created"}
+    assert http.get("/api/v1/query").json()["settings"] == {"s": {"default_value": 1, "rules": []}}
+    assert add_rule(http, 5, user="jim").json() == {"rule_id": 2}
+
+
+def test_conditions_come_in_the_order_of_the_features(http: httpx.Client) -> None:
+    """However they were given."""
+    declare(http, configurable_features=FEATURES[::-1])
+    answer = add_rule(http, 5, theme="dark", user="jim", environment="prod")
+    assert answer.headers["location"] == "/api/v1/rules/1"
+    expected = [["environment", "prod"], ["user", "jim"], ["theme", "dark"]]
+    assert http.get(answer.headers["location"]).json()["feature_values"] == expected
+    assert http.get("/api/v1/settings/s").json()["configurable_features"] == FEATURES
+
+
+def test_a_context_feature_with_an_impossible_name_is_refused_at_the_start() -> None:
+    """Instead of being found out by the first rule."""
+    with pytest.raises(ValueError, match="has-dash"):
+        create_app(context_features=["has-dash"])
+
+
+def test_a_database_in_trouble_is_a_500_in_one_line(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No stack trace in an answer."""
+
+    def fail(*_: object) -> None:
+        raise OperationalError("SELECT", {}, OSError("disk"))
+
+    monkeypatch.setattr("heksher_client.service.store.setting", fail)
+    answer = http.get("/api/v1/settings/s")
+    assert (answer.status_code, answer.text) == (500, "the database does not answer")
+
+
+def test_one_of_two_writers_of_the_same_thing_gets_a_conflict(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database has the last word, where a check before it saw nothing."""
+    declare(http)
+    add_rule(http, 5, user="jim")
+    monkeypatch.setattr("heksher_client.service.store.find_rule", lambda *_: None)
+    assert add_rule(http, 6, user="jim").status_code == 409
+
+
+def test_many_first_declarations_of_one_setting_all_end_well() -> None:
+    """The reference answers some of them 500; here one is `created`, and the others are `uptodate`."""
+    with LocalService(FEATURES) as service:
+        body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
+        outcomes: list[str] = []
+        gate = threading.Barrier(8)
+
+        def declare_it() -> None:
+            with _client(service.url) as client:
+                gate.wait()
+                outcomes.append(client.post("/api/v1/settings/declare", json=body).json()["outcome"])
+
+        threads = [threading.Thread(target=declare_it) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(outcomes) == ["created"] + ["uptodate"] * 7
+
+
+def test_a_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
+    """Stopped and started again, it is the same service."""
+    service = LocalService(FEATURES, database=tmp_path / "settings.db")
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = service.url
+    with service:
+        url = service.url
+        with pytest.raises(RuntimeError, match="runs already"):
+            service.start()
+        httpx.post(f"{url}/api/v1/context_features", json={"context_feature": "planet"}).raise_for_status()
+    service.stop()
+    with service:
+        assert service.url == url
+        assert httpx.get(f"{url}/api/v1/context_features").json()["context_features"] == [*FEATURES, "planet"]
+
+
+def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
+    """And the service can be started elsewhere afterwards."""
+    with LocalService(FEATURES) as first:
+        second = LocalService(FEATURES, port=int(first.url.rpartition(":")[2]))
+        with pytest.raises(OSError, match="in use"):
+            second.start()
+
+
+def test_a_service_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of letting its caller wait for ever."""
+
+    async def give_up(server: uvicorn.Server, _: object) -> None:
+        server.should_exit = True
+
+    monkeypatch.setattr("uvicorn.Server.startup", give_up)
+    with pytest.raises(RuntimeError, match="could not start"):
+        LocalService(FEATURES).start()
+
+
+def test_the_bodies_of_answers_are_compact_json(http: httpx.Client) -> None:
+    """A query's answer is read by thousands of processes."""
+    declare(http, type="str", default_value="é")
+    assert (
+        http.get("/api/v1/query").content
+        == json.dumps(
+            {"settings": {"s": {"default_value": "é", "rules": []}}}, ensure_ascii=False, separators=(",", ":")
+        ).encode()
+    )

@@ -1,0 +1,146 @@
+"""Both clients behind one face, so that each scenario is written once."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from heksher_client import AsyncHeksherClient, SettingData, ThreadHeksherClient
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds after which something that a test waits for has failed to come."""
+
+FEATURES = ("environment", "user", "theme")
+
+
+_TLS = ssl.create_default_context()
+"""Made once: loading the certificates takes longer than most tests."""
+
+
+class _Noting:
+    """Hooks that a test can wait for."""
+
+    outcomes: SimpleQueue[Exception | None]
+
+    def on_update_ok(self) -> None:
+        self.outcomes.put(None)
+
+    def on_update_error(self, exc: Exception, /) -> None:
+        self.outcomes.put(exc)
+
+
+class NotingThreadClient(_Noting, ThreadHeksherClient):
+    pass
+
+
+class NotingAsyncClient(_Noting, AsyncHeksherClient):
+    pass
+
+
+class Kind(Protocol):
+    """How to make and call one kind of client."""
+
+    raises_at_start: bool
+
+    def make(self, *args: Any, **kwargs: Any) -> Any: ...
+    def call(self, result: Any) -> Any: ...
+
+
+class ThreadKind:
+    """The thread client: a call is a call."""
+
+    raises_at_start = False
+
+    def make(self, *args: Any, **kwargs: Any) -> Any:
+        return NotingThreadClient(*args, **kwargs)
+
+    def call(self, result: Any) -> Any:
+        return result
+
+
+class AsyncKind:
+    """The asyncio client, in an event loop in a thread of its own: a call is a coroutine, run over there."""
+
+    raises_at_start = True
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="loop", daemon=True)
+        self._thread.start()
+
+    def make(self, *args: Any, **kwargs: Any) -> Any:
+        return NotingAsyncClient(*args, **kwargs)
+
+    def call(self, result: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(result, self.loop).result(PATIENCE)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class Subject:
+    """A client under test, whichever it is."""
+
+    def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
+        self.kind = kind
+        kwargs.setdefault("http_client_args", {"verify": _TLS})
+        self.client = kind.make(*args, **kwargs)
+        self.client.outcomes = SimpleQueue()
+
+    def start(self) -> None:
+        self.kind.call(self.client.set_as_main())
+
+    def close(self) -> None:
+        self.kind.call(self.client.aclose() if self.kind.raises_at_start else self.client.close())
+
+    def reload(self) -> None:
+        self.kind.call(self.client.reload())
+
+    def ping(self) -> None:
+        self.kind.call(self.client.ping())
+
+    def get_settings(self) -> dict[str, SettingData]:
+        settings: dict[str, SettingData] = self.kind.call(self.client.get_settings())
+        return settings
+
+    def next_outcome(self) -> Exception | None:
+        """Wait for the next refresh to end: None if it went well."""
+        outcome: Exception | None = self.client.outcomes.get(timeout=PATIENCE)
+        return outcome
+
+    def forget_outcomes(self) -> None:
+        """Have `next_outcome` wait for a refresh that is yet to end."""
+        while not self.client.outcomes.empty():
+            self.client.outcomes.get()
+
+    def reload_expecting(self, error: type[Exception]) -> Exception:
+        """Reload, when that is to fail: the async client raises what the thread client only reports."""
+        self.forget_outcomes()
+        raised = None
+        try:
+            self.reload()
+        except error as exc:
+            raised = exc
+        reported = self.next_outcome()
+        assert isinstance(reported, error)
+        assert (raised is reported) if self.kind.raises_at_start else raised is None
+        return reported
+
+
+@contextmanager
+def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iterator[Subject]:
+    """A client that is the main one, with defaults for all features unless a test wants others."""
+    subject = Subject(kind, url, interval, kwargs.pop("context_features", FEATURES), **kwargs)
+    subject.client.set_defaults(**dict.fromkeys(subject.client._session._context_features, "none"))
+    try:
+        subject.start()
+        yield subject
+    finally:
+        subject.close()
