@@ -1,0 +1,294 @@
+"""Stub clients, for tests of programs that read settings: no service, no thread, no mocks.
+
+A stub is set as main like a client, and has a client's methods. What settings give is said by the test:
+
+    with SyncStubHeksherClient() as stub:
+        stub[cache_size].rules = 100
+        stub[color].rules = [Rule({"theme": "dark"}, "black"), Rule({}, "white")]
+
+At the end of the block every setting has again what it had before.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+from warnings import warn
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known
+from heksher_client._core.protocol import SettingData
+from heksher_client._core.registry import registry
+from heksher_client._core.rules import Reason, Rule, RuleSet
+from heksher_client._core.settings import Setting, View
+
+__all__ = ["AsyncStubHeksherClient", "Call", "Rule", "Rules", "StubbedSetting", "SyncStubHeksherClient"]
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple):
+    """A call that a stub received."""
+
+    method: str
+    arguments: Mapping[str, Any] = {}
+    """The keyword arguments."""
+
+
+class Rules(tuple[Rule[T], ...]):
+    """What reading `rules` gives. Assigning it puts the same rules in place again."""
+
+    __slots__ = ()
+
+
+class StubbedSetting(Generic[T]):
+    """A setting in the hands of a stub."""
+
+    rules: Any
+    """The rules of the setting, the strongest first. Assign a value, which then holds in all contexts, or a list of
+    `Rule`. Restorable by whatever reads an attribute, sets it and sets it back, as `monkeypatch.setattr` and
+    `unittest.mock.patch.object` do."""
+
+    def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults) -> None:
+        # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
+        vars(self).update(
+            _setting=setting, _order=order, _defaults=defaults, rules=Rules(setting._view.rule_set.rules())
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "rules":
+            raise AttributeError(f"a stubbed setting has no attribute {name!r} to set, only rules")
+        setting: Setting[T] = vars(self)["_setting"]
+        order = (*self._order, *(f for f in setting.configurable_features if f not in self._order))
+        former = setting._view.rule_set
+        rule_set, duplicates = RuleSet.index(_as_rules(setting, value), order, former.default, former.default_reason)
+        if duplicates:
+            raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
+        setting._view = View(rule_set, self._defaults)
+        vars(self)["rules"] = Rules(rule_set.rules())
+
+    _order: Sequence[str]
+    _defaults: Defaults
+
+
+class _Stub:
+    """What both stubs share."""
+
+    modification_lock: Any
+    _make_lock: Callable[[], Any]
+
+    def __init__(
+        self,
+        service_url: str = "http://stub",
+        update_interval: float = 60,
+        context_features: Sequence[str] = (),
+        *,
+        http_client_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make a stub. It takes a client's arguments, and needs none of them.
+
+        Args:
+            service_url: Not used.
+            update_interval: Not used.
+            context_features: The order of the context features, which the priority of rules depends on. Without them,
+                each setting's own order is used, and defaults may be set for any name.
+            http_client_args: Not used.
+        """
+        del service_url, update_interval, http_client_args
+        self.modification_lock = self._make_lock()
+        self.calls: list[Call] = []
+        """All calls of methods other than hooks, in their order."""
+        self._context_features = check_feature_names(context_features)
+        self._defaults = Defaults()
+        self._tracking = Tracking()
+        self._former_views: WeakKeyDictionary[Setting[Any], View[Any]] = WeakKeyDictionary()
+
+    def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
+        """Get hold of a setting's rules."""
+        self._former_views.setdefault(setting, setting._view)
+        return StubbedSetting(setting, self._context_features, self._defaults)
+
+    def patch(self, setting: Setting[T], value: T | Collection[Rule[T]]) -> "_Patch[T]":
+        """Set the rules of a setting, until the end of a `with` block.
+
+        Deprecated: assign `stub[setting].rules` instead, by `monkeypatch.setattr` where it must be undone.
+        """
+        warn("patch is deprecated: assign stub[setting].rules", DeprecationWarning, stacklevel=2)
+        return _Patch(self[setting], value)
+
+    def set_defaults(self, /, **values: str | ContextVar[str]) -> None:
+        """Set defaults, as the clients do."""
+        self.calls.append(Call("set_defaults", values))
+        self._check_known(values)
+        self._defaults.update(values)
+
+    def track_contexts(self, /, **values: str | Collection[str]) -> None:
+        """Check the arguments as the clients do. A stub uses all rules that it is given."""
+        self.calls.append(Call("track_contexts", values))
+        self._check_known(values)
+        self._tracking = self._tracking.with_values(values)
+
+    def on_update_ok(self) -> None:
+        """Override as in a client. A stub never calls it."""
+
+    def on_update_error(self, exc: Exception, /) -> None:
+        """Override as in a client. A stub never calls it."""
+
+    def adopt(self, setting: Setting[Any]) -> None:
+        """Take a setting over, as the registry asks of a main client."""
+        self._former_views.setdefault(setting, setting._view)
+        setting._view = View(RuleSet(setting.default_value, Reason.DECLARED_DEFAULT), self._defaults)
+
+    def refresh_soon(self) -> None:
+        """Do nothing, as the registry asks of a main client: there is nothing to refresh from."""
+
+    def _check_known(self, values: Iterable[str]) -> None:
+        if self._context_features:
+            check_known(values, self._context_features, "this client")
+
+    def _start(self) -> None:
+        self.calls.append(Call("set_as_main"))
+        registry.activate(self)
+
+    def _stop(self, method: str) -> None:
+        self.calls.append(Call(method))
+        registry.deactivate(self)
+        for setting, view in self._former_views.items():
+            setting._view = view
+        self._former_views.clear()
+
+    def _settings(self) -> dict[str, SettingData]:
+        self.calls.append(Call("get_settings"))
+        return {setting.name: _data(setting) for setting in registry.settings()}
+
+
+class SyncStubHeksherClient(_Stub):
+    """Stands in for a `ThreadHeksherClient`."""
+
+    modification_lock: threading.Lock
+    _make_lock = threading.Lock
+
+    def set_as_main(self) -> None:
+        """Become the main client."""
+        self._start()
+
+    def close(self) -> None:
+        """Give all settings back what they had, and the former main client its place."""
+        self._stop("close")
+
+    def reload(self) -> None:
+        """Note the call."""
+        self.calls.append(Call("reload"))
+
+    def ping(self) -> None:
+        """Note the call."""
+        self.calls.append(Call("ping"))
+
+    def get_settings(self) -> dict[str, SettingData]:
+        """The settings of this program, as a service would have them that knows only their declarations."""
+        return self._settings()
+
+    def __enter__(self) -> Self:
+        self.set_as_main()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStubHeksherClient(_Stub):
+    """Stands in for an `AsyncHeksherClient`."""
+
+    modification_lock: asyncio.Lock
+    _make_lock = asyncio.Lock
+
+    async def set_as_main(self) -> None:
+        """Become the main client."""
+        self._start()
+
+    async def aclose(self) -> None:
+        """Give all settings back what they had, and the former main client its place."""
+        self._stop("aclose")
+
+    async def close(self) -> None:
+        """Call `aclose`, which is the name to use."""
+        warn("AsyncStubHeksherClient.close is deprecated, use aclose", DeprecationWarning, stacklevel=2)
+        await self.aclose()
+
+    async def reload(self) -> None:
+        """Note the call."""
+        self.calls.append(Call("reload"))
+
+    async def ping(self) -> None:
+        """Note the call."""
+        self.calls.append(Call("ping"))
+
+    async def get_settings(self) -> dict[str, SettingData]:
+        """The settings of this program, as a service would have them that knows only their declarations."""
+        return self._settings()
+
+    async def __aenter__(self) -> Self:
+        await self.set_as_main()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Patch(Generic[T]):
+    """Rules that are in place at once, and taken back at the end of a block."""
+
+    def __init__(self, stubbed: StubbedSetting[T], value: T | Collection[Rule[T]]) -> None:
+        self._stubbed, self._former = stubbed, stubbed.rules
+        stubbed.rules = value
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._stubbed.rules = self._former
+
+
+def _as_rules(setting: Setting[T], value: Any) -> list[Rule[T]]:
+    if _is_rules(setting, value):
+        for rule in value:
+            check_known(rule.match_conditions, setting.configurable_features, f"setting {setting.name}")
+        return [Rule(rule.match_conditions, _checked(setting, rule.value), rule.rule_id) for rule in value]
+    return [Rule({}, _checked(setting, value))]
+
+
+def _is_rules(setting: Setting[Any], value: Any) -> bool:
+    if isinstance(value, Rules):
+        return True
+    if not isinstance(value, list | tuple):
+        return False
+    if value:
+        return all(isinstance(element, Rule) for element in value)
+    # An empty list is a value to a sequence, and to all others a lack of rules.
+    try:
+        setting.type.convert_to_heksher(value)
+    except TypeError:
+        return True
+    return False
+
+
+def _checked(setting: Setting[T], value: T) -> T:
+    """A value as the setting would have it from the service; a TypeError for what it could never have."""
+    try:
+        return setting.type.convert_from_heksher(setting.type.convert_to_heksher(value)).value
+    except TypeError as error:
+        raise TypeError(f"setting {setting.name}: {error}") from None
+
+
+def _data(setting: Setting[Any]) -> SettingData:
+    declaration = orjson.loads(setting._declaration)
+    alias = declaration.pop("alias", None)
+    return SettingData(**declaration, aliases=[] if alias is None else [alias])
