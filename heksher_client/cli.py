@@ -1,0 +1,42 @@
+"""The command `heksher-client`. Needs the extra `cli`; its demo needs `service` as well."""
+
+import sys
+
+try:
+    import click
+    from rich.console import Console
+except ImportError:  # pragma: no cover - an installation without the extra
+    sys.exit("heksher-client needs more than the library does: pip install 'heksher_client[cli,service]'")
+
+from heksher_client._version import __version__
+
+_PLAIN_WIDTH = 120
+"""Columns of what is written where there is no terminal to ask for its width."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="heksher-client")
+def main() -> None:
+    """Context-dependent settings, from the command line."""
+
+
+@main.command()
+@click.option("--url", metavar="URL", help="Use the Heksher service there, instead of starting one.")
+def demo(url: str | None) -> None:
+    """Show settings that follow their context, and change while programs run.
+
+    Starts a service, puts some fifty rules on the settings of a shop, runs a worker on asyncio and one with threads,
+    shows what they read and why, and changes rules while they run. A service that is there already is left as it was,
+    but for context features that it lacks.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    try:
+        from heksher_client import demo as show
+    except ImportError:  # pragma: no cover - an installation without the extra
+        raise click.ClickException("the demo needs a service: pip install 'heksher_client[cli,service]'") from None
+    try:
+        show.run(url, console)
+    except show.DemoError as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,115 @@
+"""What the package offers, and that both clients offer the same."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import heksher_client
+from heksher_client import AsyncHeksherClient, HeksherError, ThreadHeksherClient
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_all_public_names_are_listed_and_there() -> None:
+    """`__all__` is sorted as the linter sorts it, complete, and nothing public is missing from it."""
+    names = [n for n, v in vars(heksher_client).items() if not n.startswith("_") and not inspect.ismodule(v)]
+    assert sorted(heksher_client.__all__) == sorted([*names, "__version__"])
+    assert all(hasattr(heksher_client, name) for name in heksher_client.__all__)
+
+
+def test_every_error_of_ours_is_public() -> None:
+    """Whoever catches an error can import it from the package."""
+    errors = {name for name, value in vars(heksher_client.exceptions).items()
+              if inspect.isclass(value) and issubclass(value, HeksherError)}  # fmt: skip
+    assert errors <= set(heksher_client.__all__)
+
+
+def public_methods(client: type) -> dict[str, Any]:
+    return {
+        name: method
+        for name, method in inspect.getmembers(client, inspect.isfunction)
+        if not name.startswith("_") or name == "__init__"
+    }
+
+
+def test_both_clients_have_the_same_signatures() -> None:
+    """But for `async`, and for `aclose` where the other has `close`."""
+    asynchronous, threaded = public_methods(AsyncHeksherClient), public_methods(ThreadHeksherClient)
+    assert inspect.signature(asynchronous.pop("aclose")) == inspect.signature(threaded["close"])
+    assert asynchronous.keys() == threaded.keys()
+    for name, method in threaded.items():
+        assert inspect.signature(asynchronous[name]) == inspect.signature(method), name
+        waits = name in ("set_as_main", "close", "reload", "ping", "get_settings")
+        assert inspect.iscoroutinefunction(asynchronous[name]) == waits, name
+        assert not inspect.iscoroutinefunction(method), name
+    locks = [c.__annotations__["modification_lock"].__qualname__ for c in (AsyncHeksherClient, ThreadHeksherClient)]
+    assert [lock.lower() for lock in locks] == ["lock", "allocate_lock" if "allocate" in locks[1] else "lock"]
+
+
+def test_every_public_function_says_what_it_does() -> None:
+    """Every public class and function of every module has a docstring, but hooks of protocols and dunder methods."""
+    silent = []
+    for module in pkgutil.walk_packages(heksher_client.__path__, "heksher_client."):
+        if "._core" in module.name or module.name.startswith("heksher_client._"):
+            continue
+        tree = ast.parse(Path(str(importlib.import_module(module.name).__file__)).read_text())
+        assert ast.get_docstring(tree), module.name
+    for name in heksher_client.__all__:
+        value = getattr(heksher_client, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            silent += [name] * (not inspect.getdoc(value))
+        if inspect.isclass(value):
+            own = [m for m, f in vars(value).items() if inspect.isfunction(f) and not m.startswith("_")]
+            silent += [f"{name}.{m}" for m in own if not inspect.getdoc(getattr(value, m))]
+    assert silent == []
+
+
+def test_the_version_is_said_in_one_voice() -> None:
+    """The package, its metadata and the changelog agree."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == heksher_client.__version__
+    assert f"## [{heksher_client.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_package_imports_no_more_than_it_needs() -> None:
+    """Neither the service's, nor the command line's, nor any test's libraries: those are extras."""
+    code = (
+        "import sys, heksher_client, heksher_client.testing; print(*sorted(m.partition('.')[0] for m in sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
+    assert not {"fastapi", "sqlalchemy", "uvicorn", "pytest", "unittest", "mock", "pydantic"} & set(loaded)
+
+
+def test_the_readme_has_two_commands_each_enough_by_itself() -> None:
+    """Under Quick start: exactly two fenced `sh` blocks, each of one line."""
+    section = (ROOT / "README.md").read_text().partition("## Quick start")[2].partition("\n## ")[0]
+    blocks = section.split("```sh\n")[1:]
+    assert [block.partition("\n```")[0].count("\n") for block in blocks] == [0, 0]
+    assert section.count("```") == 4
+    assert (ROOT / ".ci" / "run").read_text().count(blocks[1].partition("\n")[0]) == 1
+
+
+@pytest.mark.parametrize("client_class", [AsyncHeksherClient, ThreadHeksherClient])
+@pytest.mark.parametrize(
+    ("url", "features", "error"),
+    [
+        ("no url", ["user"], "service_url"),
+        ("ftp://host", ["user"], "service_url"),
+        ("http://", ["user"], "service_url"),
+        ("http://host/?a=b", ["user"], "service_url"),
+        ("http://host", "user", "not one string"),
+        ("http://host", ["has-dash"], "has-dash"),
+    ],
+)
+def test_impossible_arguments_are_refused(client_class: Any, url: str, features: Any, error: str) -> None:
+    """At the construction of a client, with what is wrong; a URL is never repeated, as it may hold a password."""
+    with pytest.raises((ValueError, TypeError), match=error):
+        client_class(url, 60, features)
