@@ -15,7 +15,6 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     NoResponse,
-    Pause,
     Reply,
     Request,
     SettingData,
@@ -40,7 +39,7 @@ class AsyncHeksherClient(Client):
     _raises_at_start = True
     _close_within = 0.9
     """Seconds."""
-    _loop: asyncio.AbstractEventLoop | None = None
+    _loop: asyncio.AbstractEventLoop
     _task: asyncio.Task[None] | None = None
 
     async def set_as_main(self) -> None:
@@ -50,8 +49,8 @@ class AsyncHeksherClient(Client):
             HeksherError: A declaration or the first update failed. The client is closed then, and the settings wait
                 for the next client.
         """
-        self._session.start()
         self._loop = asyncio.get_running_loop()
+        self._session.start()
         self._task = asyncio.create_task(self._keep_updating(), name="heksher-client")
         try:
             await self.reload()
@@ -128,8 +127,7 @@ class AsyncHeksherClient(Client):
 
     def _wake_up(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody sleeps
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._woken.set)
+            self._loop.call_soon_threadsafe(self._woken.set)
 
     async def _keep_updating(self) -> None:
         try:
@@ -139,8 +137,10 @@ class AsyncHeksherClient(Client):
                     with anyio.move_on_after(seconds):
                         await self._woken.wait()
                     self._woken.clear()
-        finally:
-            self._session.close()  # also when it is not us who ends the task, but the loop's end
+        finally:  # also when it is not us who ends the task, but the loop's end
+            self._session.close()
+            with anyio.CancelScope(shield=True):
+                await self._http.aclose()
 
     async def _run(self, flow: Flow[T]) -> T:
         with closing(flow):
@@ -153,14 +153,13 @@ class AsyncHeksherClient(Client):
                 return result
 
     async def _take(self, step: Step) -> tuple[Reply, ...]:
-        match step:
-            case Exchange(requests):
-                return tuple(await asyncio.gather(*map(self._send, requests)))
-            case Install(apply):
-                async with self.modification_lock:
-                    apply()
-            case Pause(seconds):
-                await asyncio.sleep(seconds)
+        if isinstance(step, Exchange):
+            return tuple(await asyncio.gather(*map(self._send, step.requests)))
+        if isinstance(step, Install):
+            async with self.modification_lock:
+                step.apply()
+        else:
+            await asyncio.sleep(step.seconds)
         return ()
 
     async def _send(self, request: Request) -> Reply:

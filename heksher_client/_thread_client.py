@@ -14,7 +14,6 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     NoResponse,
-    Pause,
     Reply,
     Request,
     SettingData,
@@ -45,6 +44,9 @@ class ThreadHeksherClient(Client):
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
 
         Returns when the first attempt is over, successful or not: an error is logged, and tried again soon.
+
+        Raises:
+            ClientNotRunningError: The client is closed, or was closed meanwhile.
         """
         self._session.start()
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
@@ -52,7 +54,7 @@ class ThreadHeksherClient(Client):
         self._thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
         self._thread.start()
         try:
-            outcome.get()
+            _raise_if_closed(outcome.get())
         except BaseException:
             self.close()
             raise
@@ -81,9 +83,7 @@ class ThreadHeksherClient(Client):
             return
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         self._session.call_back(outcome.put)
-        error = outcome.get()
-        if isinstance(error, ClientNotRunningError):
-            raise error
+        _raise_if_closed(outcome.get())
 
     def ping(self) -> None:
         """Ask the service whether it is well.
@@ -141,20 +141,27 @@ class ThreadHeksherClient(Client):
                 return result
 
     def _take(self, step: Step) -> tuple[Reply, ...]:
-        match step:
-            case Exchange(requests):
-                return tuple(map(self._send, requests))
-            case Install(apply):
-                with self.modification_lock:
-                    apply()
-            case Pause(seconds) if seconds:
-                self._closed.wait(seconds)
+        if isinstance(step, Exchange):
+            return tuple(map(self._send, step.requests))
+        if isinstance(step, Install):
+            with self.modification_lock:
+                step.apply()
+        else:
+            self._closed.wait(step.seconds)
         return ()
 
     def _send(self, request: Request) -> Reply:
+        if self._closed.is_set():
+            return NoResponse(ClientNotRunningError("the client was closed"))
         try:
             return from_httpx(self._http.send(to_httpx(self._http, request)))
         except (
             Exception
         ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
             return NoResponse(error)
+
+
+def _raise_if_closed(outcome: Exception | None) -> None:
+    """Of the outcomes of a refresh, only that there was none is an error of the call that waited for it."""
+    if isinstance(outcome, ClientNotRunningError):
+        raise outcome

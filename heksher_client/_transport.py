@@ -51,7 +51,7 @@ class UnexpectedHTTPError(UnexpectedResponseError, httpx.HTTPError):
 
 
 def as_http_error(error: HeksherError) -> HeksherError:
-    """The same error, as an `httpx.HTTPError` as well."""
+    """The same error, as an `httpx.HTTPError` as well if it is the service's or the network's doing."""
     if isinstance(error, UnexpectedResponseError):
         return UnexpectedHTTPError(error)
-    return UnavailableHTTPError(str(error))
+    return UnavailableHTTPError(str(error)) if isinstance(error, ServiceUnavailableError) else error

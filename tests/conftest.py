@@ -44,3 +44,9 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     kind = AsyncKind()
     yield kind
     kind.stop()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as the async client does."""
+    return "asyncio"

@@ -1,16 +1,21 @@
 """The command `heksher-client`, as a user runs it."""
 
+import multiprocessing
 import subprocess
 import sys
+import threading
 import time
 
+import httpx
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from heksher_client import __version__
 from heksher_client._core.registry import registry
 from heksher_client.cli import main
 from heksher_client.demo import shop
+from heksher_client.demo.workers import run_thread_worker
 from tests.support.service import Answer, Asked, WatchedService
 
 
@@ -115,3 +120,44 @@ def test_the_command_says_its_version_and_what_it_can_do() -> None:
     """As commands do."""
     assert CliRunner().invoke(main, ["--version"]).output == f"heksher-client, version {__version__}\n"
     assert "demo" in CliRunner().invoke(main, ["-h"]).output
+
+
+def test_the_thread_worker_reports_what_it_sees_and_stops_when_told(service: WatchedService) -> None:
+    """The part of the demo that runs in a process of its own, here in a thread."""
+    for setting in shop.SETTINGS:
+        registry.add(setting)
+    ours, theirs = multiprocessing.Pipe()
+    thread = threading.Thread(target=run_thread_worker, args=(service.url, theirs))
+    thread.start()
+    seen = {ours.recv() for _ in range(len(shop.SETTINGS) * len(shop.VISITORS))}
+    ours.send("stop")
+    reads = ours.recv()
+    thread.join()
+    ours.close()
+    assert ("guest, light", "shop.cache_size", "100") in seen
+    assert reads >= len(seen) == 30
+
+
+def test_a_terminal_is_not_told_how_wide_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo fits the width that there is."""
+    consoles: list[Console] = []
+    monkeypatch.setattr("heksher_client.demo.run", lambda url, console: consoles.append(console))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "77")
+    assert CliRunner().invoke(main, ["demo"]).exit_code == 0
+    assert consoles[0].width == 77
+
+
+def test_the_demo_starts_a_service_of_its_own_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers while the demo runs, and with what the shop needs."""
+    seen: list[list[str]] = []
+
+    async def show(url: str, _: Console) -> None:
+        async with httpx.AsyncClient(base_url=url) as http:
+            seen.append((await http.get("/api/v1/context_features")).json()["context_features"])
+
+    monkeypatch.setattr("heksher_client.demo._show", show)
+    result = CliRunner().invoke(main, ["demo"])
+    assert result.exit_code == 0
+    assert result.output.startswith("A local Heksher service answers at http://127.0.0.1:")
+    assert seen == [["environment", "user", "theme"]]

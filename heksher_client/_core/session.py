@@ -175,8 +175,7 @@ class Session:
             RuntimeError: It is already.
             ClientNotRunningError: It was closed.
         """
-        if self._is_closed:
-            raise ClientNotRunningError("the client is closed: make a new one")
+        self._check_not_closed()
         if self._is_open:
             raise RuntimeError("the client was set as main before")
         self._is_open = True
@@ -221,11 +220,13 @@ class Session:
 
     def ping(self) -> Flow[None]:
         """Ask whether the service is well."""
+        self._check_not_closed()
         (reply,) = yield from exchange(protocol.HEALTH)
         protocol.parse_health(reply)
 
     def get_settings(self) -> Flow[dict[str, SettingData]]:
         """Ask for all settings of the service."""
+        self._check_not_closed()
         (reply,) = yield from exchange(protocol.SETTINGS)
         return protocol.parse_settings(reply)
 
@@ -480,6 +481,10 @@ class Session:
                 self._standings[setting].loaded = loaded
 
         return Install(apply)
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise ClientNotRunningError("the client is closed: make a new one")
 
     def _is_main(self) -> bool:
         return self._registry.main is self

@@ -24,6 +24,8 @@ from heksher_client import (
 )
 from heksher_client._core.registry import registry
 from heksher_client.service import LocalService
+from heksher_client.testing import SyncStubHeksherClient
+from tests.core.test_setting_types import Letters
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
@@ -443,8 +445,10 @@ def test_ping_raises_an_error_of_both_worlds(kind: Kind) -> None:
     assert isinstance(away.value, ServiceUnavailableError)
     assert isinstance(away.value.__cause__, httpx.HTTPError)
     subject.close()
-    with pytest.raises(HeksherError):
+    with pytest.raises(ClientNotRunningError):
         subject.ping()
+    with pytest.raises(ClientNotRunningError):
+        subject.get_settings()
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 403, 404, 429, 503])
@@ -607,3 +611,99 @@ def test_a_local_service_on_a_file_remembers(kind: Kind, tmp_path: Any) -> None:
         httpx.post(f"{local.url}/api/v1/rules", json=body).raise_for_status()
     with local, running(kind, local.url, context_features=("user",)):
         assert setting.get(user="jim") == 2
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b"fine"), Answer.of({"outcome": "splendid"}), Answer(503), Answer(401)])
+def test_a_declaration_answered_outside_the_protocol_is_sent_again_at_the_next_refresh(
+    kind: Kind, service: WatchedService, answer: Answer
+) -> None:
+    """Nothing is known of the setting then, and the other settings would fare no better: the refresh ends there."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
+    with running(kind, service.url) as client:
+        client.forget_outcomes()
+        service.answering(DECLARE, answer)
+        later = Setting("later", int, ["user"], 1)
+        client.reload_expecting(UnexpectedResponseError)
+        service.intercept = lambda asked: None
+        service.declare("later", "int", 1, ["user"])
+        service.add_rule("later", 2, user="jim")
+        client.reload()
+        assert later.get(user="jim") == 2
+        assert [setting.get() for setting in settings] == [1] * 3
+
+
+def test_a_declaration_that_is_answered_500_again_and_again_costs_that_setting(
+    kind: Kind, service: WatchedService
+) -> None:
+    """Three times at once; then it is an error of that setting, tried again at the next refresh."""
+    good = Setting("good", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.add_rule("good", 2, user="jim")
+        service.answering(DECLARE, Answer(500), times=3)
+        client.forget_outcomes()
+        bad = Setting("bad", int, ["user"], 1)
+        assert isinstance(client.next_outcome(), UnexpectedResponseError)
+        assert good.get(user="jim") == 2
+        assert bad.explain().reason is Reason.DECLARED_DEFAULT
+        client.reload()
+        assert bad.explain().reason is Reason.SERVER_DEFAULT
+
+
+def test_a_default_that_is_coerced_is_used_and_logged(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can be used of the service's default is used."""
+    service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
+    service.declare("s", 'Flags["A","B","C"]', ["A", "C"], ["user"], version="1.1")
+    setting = Setting("s", Letters, ["user"], Letters.A)
+    with running(kind, service.url):
+        assert setting.explain().reason is Reason.SERVER_DEFAULT
+        assert setting.get() == Letters.A
+    assert "default value was coerced: unknown flag 'C' dropped" in caplog.text
+
+
+def test_a_default_that_is_a_json_null_or_false_is_a_default(kind: Kind, service: WatchedService) -> None:
+    """Nothing about a value's truth says whether the service gave one."""
+    service.declare("s", "bool", True, ["user"])
+    service.declare("s", "bool", False, ["user"], version="1.1")
+    setting = Setting("s", bool, ["user"], True)
+    with running(kind, service.url):
+        resolution = setting.explain()
+    assert (resolution.value, resolution.reason) == (False, Reason.SERVER_DEFAULT)
+
+
+def test_an_update_that_arrives_after_another_client_took_over_is_not_used(kind: Kind, service: WatchedService) -> None:
+    """Not even the newer default of an outdated declaration."""
+    service.declare("late", "int", 1, ["user"])
+    service.declare("late", "int", 7, ["user"], version="1.1")
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client, SyncStubHeksherClient() as stub:
+        stub.set_defaults(user="jim")
+        late = Setting("late", int, ["user"], 1)
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert (setting.get(), late.get()) == (1, 1)
+
+
+def test_a_caller_that_comes_while_the_client_is_closed_is_told(kind: Kind, service: WatchedService) -> None:
+    """Whichever of the two is first, nobody waits for a refresh that does not come."""
+    told: list[Exception | None] = []
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.start()
+    session = subject.client._session
+    session._wake = session.close  # another thread that closes between the check and the wait
+    session.call_back(told.append)
+    session._wake = subject.client._wake_up
+    subject.close()
+    assert [type(error) for error in told] == [ClientNotRunningError]
+
+
+def test_tracking_may_begin_before_the_start(kind: Kind, service: WatchedService) -> None:
+    """The first query asks for what is tracked already."""
+    setting = Setting("s", int, ["user"], 1)
+    setting.add_validator(lambda value, rule, of: value)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.track_contexts(user=["jim", "john"])
+    subject.start()
+    subject.close()
+    assert [asked.query["context_filters"] for asked in service.questions(QUERY)] == ["user:(jim,john)"]

@@ -130,7 +130,7 @@ class Subject:
             raised = exc
         reported = self.next_outcome()
         assert isinstance(reported, error)
-        assert (raised is reported) if self.kind.raises_at_start else raised is None
+        assert isinstance(raised, error) == self.kind.raises_at_start
         return reported
 
 

@@ -1,0 +1,249 @@
+"""What is of one driver alone: tasks, cancellation and event loops; threads, hooks and signals."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from heksher_client import (
+    AsyncHeksherClient,
+    ClientNotRunningError,
+    ServiceUnavailableError,
+    Setting,
+    ThreadHeksherClient,
+)
+from heksher_client._core.registry import registry
+from tests.support.clients import FEATURES, PATIENCE
+from tests.support.service import QUERY, Answer, Asked, WatchedService
+
+
+@pytest.fixture
+def stalled(service: WatchedService) -> Iterator[threading.Event]:
+    """A service that does not answer queries until the end of the test; set when the first has been asked."""
+    asked, release = threading.Event(), threading.Event()
+
+    def stall(question: Asked) -> Answer | None:
+        if str(question) == QUERY:
+            asked.set()
+            release.wait(PATIENCE)
+        return None
+
+    service.intercept = stall
+    yield asked
+    release.set()
+
+
+def other_tasks() -> list[str]:
+    return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task() and "client" in t.get_name()]
+
+
+# -- asyncio -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_async_client_is_a_context_manager(service: WatchedService) -> None:
+    """Inside the block it is the main client; after it, no task of it is left."""
+    setting = Setting("s", int, ["user"], 1)
+    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+        client.set_defaults(user="jim")
+        service.add_rule("s", 2, user="jim")
+        await client.reload()
+        assert setting.get() == 2
+        assert len(other_tasks()) == 1
+    assert other_tasks() == []
+    assert setting.get() == 2
+
+
+@pytest.mark.anyio
+async def test_an_error_in_the_block_stays_what_it_is(service: WatchedService) -> None:
+    """The program's own error comes out of the block unchanged, not in a group."""
+    with pytest.raises(LookupError, match="mine"):
+        async with AsyncHeksherClient(service.url, 3600, FEATURES):
+            raise LookupError("mine")
+    assert other_tasks() == []
+
+
+def test_a_client_may_be_made_outside_a_running_loop(service: WatchedService) -> None:
+    """At module level, say; and the loop it is used in may end without closing it."""
+    setting = Setting("s", int, ["user"], 1)
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client.set_defaults(user="jim")
+    service.declare("s", "int", 1, ["user"])
+    service.add_rule("s", 2, user="jim")
+
+    asyncio.run(client.set_as_main())
+
+    assert setting.get() == 2
+    assert registry.main is None
+    another = Setting("another", int, ["user"], 1)  # nobody is woken, and nothing goes wrong
+    assert another.get() == 1
+    client._wake_up()
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("stalled")
+async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService) -> None:
+    """No task, no main client: the settings wait for the next client."""
+    setting = Setting("s", int, ["user"], 1)
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    with anyio.move_on_after(0.1) as scope:
+        await client.set_as_main()
+    assert scope.cancelled_caught
+    assert (other_tasks(), registry.main, setting.get(user="jim")) == ([], None, 1)
+    with pytest.raises(ClientNotRunningError):
+        await client.ping()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_reload_is_nobody_elses_business(service: WatchedService) -> None:
+    """The refresh goes on, and other callers of it get their outcome."""
+    setting = Setting("s", int, ["user"], 1)
+    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+        client.set_defaults(user="jim")
+        service.add_rule("s", 2, user="jim")
+        first, second = asyncio.ensure_future(client.reload()), asyncio.ensure_future(client.reload())
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert setting.get() == 2
+        assert first.cancelled()
+
+
+@pytest.mark.anyio
+async def test_closing_completes_also_while_its_caller_is_cancelled(service: WatchedService) -> None:
+    """Leaving the block in a cancelled scope closes the client all the same."""
+    with anyio.CancelScope() as scope:
+        async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+            scope.cancel()
+    assert client._http.is_closed
+    assert other_tasks() == []
+
+
+@pytest.mark.anyio
+async def test_close_is_the_deprecated_name_of_aclose(service: WatchedService) -> None:
+    """It works, and says what to use."""
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    await client.set_as_main()
+    with pytest.warns(DeprecationWarning, match="aclose"):
+        await client.close()
+    assert other_tasks() == []
+
+
+@pytest.mark.anyio
+async def test_a_hook_may_close_the_async_client(service: WatchedService) -> None:
+    """By a task of its own, as a hook cannot wait."""
+    closing: list[asyncio.Task[None]] = []
+
+    class ClosesItself(AsyncHeksherClient):
+        def on_update_ok(self) -> None:
+            if not closing:
+                closing.append(asyncio.ensure_future(self.aclose()))
+
+    client = ClosesItself(service.url, 3600, FEATURES)
+    await client.set_as_main()
+    await closing[0]
+    assert other_tasks() == []
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_thread_client_is_a_context_manager(service: WatchedService) -> None:
+    """Inside the block it is the main client, with one daemon thread; after it, the thread is gone."""
+    setting = Setting("s", int, ["user"], 1)
+    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+        client.set_defaults(user="jim")
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert setting.get() == 2
+        (thread,) = [t for t in threading.enumerate() if t.name == "heksher-client"]
+        assert thread.daemon
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("method", ["reload", "close"])
+def test_a_hook_may_call_back(service: WatchedService, method: str) -> None:
+    """In a hook, `reload` asks for another refresh without waiting for it, and `close` ends the thread."""
+    called = threading.Event()
+
+    class CallsBack(ThreadHeksherClient):
+        refreshes = 0
+
+        def on_update_ok(self) -> None:
+            self.refreshes += 1
+            if self.refreshes == 1:
+                getattr(self, method)()
+            if self.refreshes == 2 or method == "close":
+                called.set()
+
+    client = CallsBack(service.url, 3600, FEATURES)
+    if method == "close":
+        with pytest.raises(ClientNotRunningError):
+            client.set_as_main()
+    else:
+        client.set_as_main()
+    assert called.wait(PATIENCE)
+    client.close()
+    assert client.refreshes == (2 if method == "reload" else 1)
+
+
+def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever presses Ctrl-C while the service hangs is left with no main client."""
+
+    class Interrupted:
+        def put(self, _: object) -> None: ...
+
+        def get(self) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("heksher_client._thread_client.SimpleQueue", Interrupted)
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    with pytest.raises(KeyboardInterrupt):
+        client.set_as_main()
+    assert registry.main is None
+
+
+def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) -> None:
+    """A closed thread client sends nothing more, however much it still wanted to ask."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(30)]
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    asked = threading.Event()
+
+    def close_at_the_third(question: Asked) -> Answer | None:
+        if len(service.asked) == 3:
+            threading.Thread(target=client.close).start()
+            client._closed.wait(PATIENCE)
+            asked.set()
+        return None
+
+    service.intercept = close_at_the_third
+    with pytest.raises(ClientNotRunningError):
+        client.set_as_main()
+    assert asked.wait(PATIENCE)
+    for thread in threading.enumerate():
+        if thread.name == "heksher-client":
+            thread.join(PATIENCE)
+    assert len(service.asked) == 3
+    assert len(settings) == 30
+
+
+def test_the_thread_client_pauses_for_a_declaration_only_as_long_as_it_runs(service: WatchedService) -> None:
+    """Closing does not wait for a pause to end."""
+    setting = Setting("s", int, ["user"], 1)
+    service.answering("POST /api/v1/settings/declare", Answer(500))
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client.set_as_main()
+    client.close()
+    assert len(service.questions("POST /api/v1/settings/declare")) == 3
+    assert setting.get(user="jim") == 1
+
+
+def test_a_service_that_is_gone_is_unavailable() -> None:
+    """To a client that was never started too."""
+    client = ThreadHeksherClient("http://127.0.0.1:9", 3600, FEATURES)
+    with pytest.raises(ServiceUnavailableError):
+        client.get_settings()
+    client.close()
