@@ -124,7 +124,7 @@ class ThreadHeksherClient(Client):
 
     def _keep_updating(self) -> None:
         with self._http:
-            while not self._closed.is_set():
+            while self._session.is_open:
                 self._run(self._session.round())
                 while (seconds := self._session.wait()) > 0:
                     self._woken.wait(min(seconds, threading.TIMEOUT_MAX))

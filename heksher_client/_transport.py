@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,15 +16,22 @@ def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> d
     Raises:
         ValueError: The URL is no HTTP URL that paths can be appended to.
     """
-    parts = urlsplit(service_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        url = httpx.URL(service_url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ValueError(f"service_url is no URL: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("service_url must be an absolute http:// or https:// URL")
-    if parts.query or parts.fragment:
+    if url.query or url.fragment:
         raise ValueError("service_url must have no query and no fragment: requests append their paths to it")
     arguments = dict(arguments or {})
+    if url.userinfo:
+        # httpx would do the same with each request, and write the URL with its password into its log.
+        arguments.setdefault("auth", (url.username, url.password))
+        url = url.copy_with(username=None, password=None)
     headers = httpx.Headers(arguments.pop("headers", None))
     headers.setdefault("User-Agent", f"heksher-client/{__version__}")
-    return {"base_url": service_url, "headers": headers, **arguments}
+    return {"base_url": url, "headers": headers, **arguments}
 
 
 def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:

@@ -104,6 +104,8 @@ def test_the_readme_has_two_commands_each_enough_by_itself() -> None:
         ("no url", ["user"], "service_url"),
         ("ftp://host", ["user"], "service_url"),
         ("http://", ["user"], "service_url"),
+        ("http://host:port", ["user"], "service_url"),
+        (None, ["user"], "service_url"),
         ("http://host/?a=b", ["user"], "service_url"),
         ("http://host", "user", "not one string"),
         ("http://host", ["has-dash"], "has-dash"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
-from heksher_client._core import protocol
+from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import (
     Defaults,
     Tracking,
@@ -24,8 +24,6 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     Pause,
-    Reply,
-    Response,
     SettingData,
     exchange,
 )
@@ -42,9 +40,6 @@ AnySetting = Setting[Any]
 
 _DECLARED_TOGETHER: Final = 64
 """Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
-_DECLARATION_RETRIES: Final = (0.1, 0.4)
-"""Seconds before a declaration that was answered 500 is sent again: of several processes that declare a new setting at
-the same moment, some get a 500, and find the setting up to date a moment later."""
 _REFUSED_RETRY: Final = 300.0
 """Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""
 
@@ -214,6 +209,11 @@ class Session:
         for caller in served:
             caller(error)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has started, and is not closed."""
+        return self._is_open
+
     def wait(self) -> float:
         """Seconds until there is something to do."""
         return 0.0 if self._is_wanted or not self._is_open else self._schedule.wait(self._clock())
@@ -291,7 +291,7 @@ class Session:
                 due.setdefault(setting._declaration, []).append(setting)
         failures: list[Exception] = []
         for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
-            replies = yield from self._send_declarations([declaration for declaration, _ in batch])
+            replies = yield from declarations.send([declaration for declaration, _ in batch])
             for (declaration, same), reply in zip(batch, replies, strict=True):
                 try:
                     answer = protocol.parse_declaration(protocol.declare(declaration), reply, same[0].name)
@@ -308,47 +308,11 @@ class Session:
                         yield from self._accept_declaration(setting, answer)
         return failures
 
-    def _send_declarations(self, declarations: Sequence[bytes]) -> Flow[list[Reply]]:
-        replies = list((yield from exchange(*map(protocol.declare, declarations))))
-        for delay in _DECLARATION_RETRIES:
-            failed = [i for i, reply in enumerate(replies) if isinstance(reply, Response) and reply.status == 500]
-            if not failed:
-                break
-            yield Pause(delay)
-            again = yield from exchange(*(protocol.declare(declarations[i]) for i in failed))
-            for i, reply in zip(failed, again, strict=True):
-                replies[i] = reply
-        return replies
-
     def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
         standing = self._stand(setting)
-        extra = {
-            "setting": setting.name,
-            "outcome": answer.outcome,
-            "differences": list(answer.differences),
-            "declared_version": setting.version,
-            "latest_version": answer.latest_version,
-        }
-        if answer.outcome in (protocol.REJECTED, protocol.MISMATCH, protocol.CONFLICT):
-            logger.error(
-                "the declaration of setting %s is in conflict with what the service has (%s): %s",
-                setting.name,
-                answer.outcome,
-                answer.detail or list(answer.differences),
-                extra=extra | {"detail": answer.detail},
-            )
-        elif answer.outcome == protocol.OUTDATED:
-            is_major = (answer.latest_version or "").partition(".")[0] != setting.version.partition(".")[0]
-            logger.log(
-                logging.WARNING if is_major else logging.INFO,
-                "the declaration of setting %s is outdated: version %s, and the service has %s",
-                setting.name,
-                setting.version,
-                answer.latest_version,
-                extra=extra,
-            )
-            if (default := answer.latest("default_value")) is not None:
-                yield self._install_default(setting, default)
+        declarations.log(setting, answer)
+        if answer.outcome == protocol.OUTDATED and (default := answer.latest("default_value")) is not None:
+            yield self._install_default(setting, default)
         # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
         if answer.outcome in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH):
             name = answer.latest("name")

@@ -382,7 +382,9 @@ def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
         subject.close()
 
 
-def test_what_the_program_wants_of_the_http_client_is_passed_on(kind: Kind, service: WatchedService) -> None:
+def test_what_the_program_wants_of_the_http_client_is_passed_on(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
     """Headers, authentication and a base URL with a path are used for all requests; a User-Agent of ours is sent."""
     prefixed: list[str] = []
 
@@ -399,6 +401,13 @@ def test_what_the_program_wants_of_the_http_client_is_passed_on(kind: Kind, serv
     assert asked.headers["x-team"] == "shop"
     assert asked.headers["authorization"].startswith("Basic ")
     assert asked.headers["user-agent"] == f"heksher-client/{__version__}"
+
+    with_password = service.url.replace("http://", "http://jim:p%40ss@")
+    caplog.set_level(logging.DEBUG)
+    with running(kind, with_password) as client:
+        client.get_settings()
+    assert service.asked[-1].headers["authorization"] == "Basic amltOnBAc3M="
+    assert "p%40ss" not in caplog.text
 
     with running(kind, service.url, http_client_args={"headers": [("User-Agent", "mine")]}):
         pass

@@ -1,0 +1,63 @@
+"""Declaring settings: sending declarations, and what is said of the service's answers."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from heksher_client._core import protocol
+from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, exchange
+from heksher_client._core.settings import Setting
+
+logger = logging.getLogger("heksher_client")
+
+_RETRIES: Final = (0.1, 0.4)
+"""Seconds before a declaration that was answered 500 is sent again: of several processes that declare a new setting at
+the same moment, some get a 500, and find the setting up to date a moment later."""
+
+
+def send(declarations: Sequence[bytes]) -> Flow[list[Reply]]:
+    """Send declarations, and those that lost a race once more.
+
+    Returns:
+        The last reply to each.
+    """
+    replies = list((yield from exchange(*map(protocol.declare, declarations))))
+    for delay in _RETRIES:
+        failed = [i for i, reply in enumerate(replies) if isinstance(reply, Response) and reply.status == 500]
+        if not failed:
+            break
+        yield Pause(delay)
+        again = yield from exchange(*(protocol.declare(declarations[i]) for i in failed))
+        for i, reply in zip(failed, again, strict=True):
+            replies[i] = reply
+    return replies
+
+
+def log(setting: Setting[Any], answer: DeclarationAnswer) -> None:
+    """Note an answer that somebody should know of: a conflict is an error, an outdated version a warning or less."""
+    extra = {
+        "setting": setting.name,
+        "outcome": answer.outcome,
+        "differences": list(answer.differences),
+        "declared_version": setting.version,
+        "latest_version": answer.latest_version,
+        "detail": answer.detail,
+    }
+    if answer.outcome in (protocol.REJECTED, protocol.MISMATCH, protocol.CONFLICT):
+        logger.error(
+            "the declaration of setting %s is in conflict with what the service has (%s): %s",
+            setting.name,
+            answer.outcome,
+            answer.detail or list(answer.differences),
+            extra=extra,
+        )
+    elif answer.outcome == protocol.OUTDATED:
+        is_major = (answer.latest_version or "").partition(".")[0] != setting.version.partition(".")[0]
+        logger.log(
+            logging.WARNING if is_major else logging.INFO,
+            "the declaration of setting %s is outdated: version %s, and the service has %s",
+            setting.name,
+            setting.version,
+            answer.latest_version,
+            extra=extra,
+        )
