@@ -131,7 +131,7 @@ class AsyncHeksherClient(Client):
 
     async def _keep_updating(self) -> None:
         try:
-            while self._session.is_open:
+            while True:
                 await self._run(self._session.round())
                 while (seconds := self._session.wait()) > 0:
                     with anyio.move_on_after(seconds):

@@ -14,6 +14,7 @@ import pytest
 
 import heksher_client
 from heksher_client import AsyncHeksherClient, HeksherError, ThreadHeksherClient
+from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,3 +116,19 @@ def test_impossible_arguments_are_refused(client_class: Any, url: str, features:
     """At the construction of a client, with what is wrong; a URL is never repeated, as it may hold a password."""
     with pytest.raises((ValueError, TypeError), match=error):
         client_class(url, 60, features)
+
+
+def test_the_examples_in_the_readme_run_as_they_stand(
+    service: WatchedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a service with the rule that the first sentence tells of."""
+    service.declare("cache_size", "int", 10, ["environment", "user"])
+    service.add_rule("cache_size", 200, environment="prod", user="jim")
+    monkeypatch.chdir(tmp_path)
+    blocks = [block.partition("```")[0] for block in (ROOT / "README.md").read_text().split("```python\n")[1:]]
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("http://heksher:8080", service.url), names)  # noqa: S102 - it is our own
+    resolution = names["cache_size"].explain(environment="prod", user="jim")
+    assert (resolution.value, dict(resolution.rule.match_conditions)) == (200, {"environment": "prod", "user": "jim"})

@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.setting_types import parse_setting_type
@@ -104,6 +105,10 @@ class StoredRule:
     metadata: Mapping[str, Any]
 
 
+class StoreClosedError(SQLAlchemyError):
+    """A request came when the service had been stopped already."""
+
+
 class Store:
     """A database, made on first use."""
 
@@ -118,6 +123,7 @@ class Store:
         if is_memory:
             options["poolclass"] = StaticPool  # the database is gone with its one connection
         self._engine = create_engine(database_url, **options)
+        self._is_closed = False
         self._lock = threading.Lock()
         """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
         event.listen(self._engine, "connect", _prepare_connection)
@@ -127,13 +133,21 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction: committed at the end, undone by an exception."""
-        with self._lock, self._engine.begin() as connection:
-            yield connection
+        """A transaction: committed at the end, undone by an exception.
+
+        Raises:
+            StoreClosedError: The store is closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise StoreClosedError("the database is closed")
+            with self._engine.begin() as connection:
+                yield connection
 
     def close(self) -> None:
         """Close all connections, when the transaction that may be under way has ended."""
         with self._lock:
+            self._is_closed = True
             self._engine.dispose()
 
 

@@ -216,6 +216,13 @@ def test_a_database_in_trouble_is_a_500_in_one_line(http: httpx.Client, monkeypa
     assert (answer.status_code, answer.text) == (500, "the database does not answer")
 
 
+def test_a_request_that_comes_after_the_end_is_told_so(service: WatchedService, http: httpx.Client) -> None:
+    """Instead of being answered from a new and empty database."""
+    assert service.database is not None
+    service.database.close()
+    assert (http.get("/api/v1/settings").status_code, http.get("/api/health").status_code) == (500, 500)
+
+
 def test_one_of_two_writers_of_the_same_thing_gets_a_conflict(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

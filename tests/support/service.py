@@ -10,6 +10,7 @@ import httpx
 from fastapi import FastAPI
 
 from heksher_client.service import LocalService, create_app
+from heksher_client.service.store import Store
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -71,6 +72,11 @@ class WatchedService(LocalService):
         self._renewed = create_app(context_features=self._context_features)
         self.asked = []
         self.intercept = lambda asked: None
+
+    @property
+    def database(self) -> Store | None:
+        """The database behind the service since it was last renewed."""
+        return None if self._renewed is None else self._renewed.state.store
 
     def questions(self, what: str) -> list[Asked]:
         """The requests so far of one kind: `DECLARE`, `QUERY`..."""
