@@ -26,16 +26,16 @@ def demo(url: str | None) -> None:
     """Show settings that follow their context, and change while programs run.
 
     Starts a service, puts some fifty rules on the settings of a shop, runs a worker on asyncio and one with threads,
-    shows what they read and why, and changes rules while they run. A service that is there already is left as it was,
-    but for context features that it lacks.
+    shows what they read and why, and changes rules while they run. A service that is there already has the shop's
+    settings for as long as the demo runs, and keeps context features that it lacked.
     """
     console = Console()
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     try:
         from heksher_client import demo as show
-    except ImportError:  # pragma: no cover - an installation without the extra
-        raise click.ClickException("the demo needs a service: pip install 'heksher_client[cli,service]'") from None
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
     try:
         show.run(url, console)
     except show.DemoError as error:

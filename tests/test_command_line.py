@@ -1,6 +1,7 @@
 """The command `heksher-client`, as a user runs it."""
 
 import multiprocessing
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from heksher_client import __version__
 from heksher_client._core.registry import registry
 from heksher_client.cli import main
 from heksher_client.demo import shop
-from heksher_client.demo.workers import run_thread_worker
+from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process
 from tests.support.service import Answer, Asked, WatchedService
 
 
@@ -37,6 +38,7 @@ def test_the_demo_shows_values_reasons_and_changes_in_plain_text() -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert time.monotonic() - started < 20
+    assert result.stdout.isascii()
     assert "\x1b" not in result.stdout
     assert "53 rules on 10 settings" in result.stdout
     assert "rule 6: environment prod" in result.stdout
@@ -55,23 +57,34 @@ def test_the_demo_leaves_a_service_as_it_was() -> None:
         assert features == ["theme", "user", "environment"]
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
-def test_the_demo_can_be_run_on_what_a_former_run_left(service: WatchedService) -> None:
-    """Rules that are there already are set to the demo's values, and settings that were there stay."""
+def test_the_demo_changes_no_settings_of_others(service: WatchedService) -> None:
+    """Where the service has settings of the shop's names, the demo refuses to run."""
     service.declare("shop.cache_size", "int", 100, ["environment", "user"])
     service.add_rule("shop.cache_size", 1, user="jim")
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
-    assert result.exit_code == 0, result.output
-    assert [s["name"] for s in service.call("GET", "/api/v1/settings").json()["settings"]] == ["shop.cache_size"]
+    assert (result.exit_code, "shop.cache_size" in result.output) == (1, True)
+    assert service.call("GET", "/api/v1/rules/1").json()["value"] == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9", "nonsense", "http://127.0.0.1:99999", "http://jim:secret@127.0.0.1:9"]
+)
 def test_a_service_that_cannot_be_used_is_an_error_in_one_line(url: str) -> None:
-    """With status 1, and no traceback."""
+    """With status 1, no traceback, and no password."""
     result = CliRunner().invoke(main, ["demo", "--url", url])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: the service at ")
+    assert result.output.startswith("Error: the service cannot be used: ")
     assert result.output.count("\n") == 1
+    assert "secret" not in result.output
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b"<html>please sign in"), Answer.of({}), Answer.of([]), Answer(404)])
+def test_what_is_no_heksher_service_is_an_error_in_one_line(service: WatchedService, answer: Answer) -> None:
+    """A login page, or anything else that answers."""
+    service.intercept = lambda asked: answer
+    result = CliRunner().invoke(main, ["demo", "--url", service.url])
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert result.output.startswith("Error: ")
 
 
 def test_a_service_that_refuses_is_an_error_in_one_line(service: WatchedService) -> None:
@@ -88,18 +101,19 @@ def test_a_change_that_does_not_arrive_is_an_error(service: WatchedService, monk
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert result.exit_code == 1
     assert "did not get" in result.output
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.usefixtures("_the_shops_settings")
 def test_a_worker_that_ends_early_is_an_error(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever of the two it is."""
-    monkeypatch.setattr("heksher_client.demo.run_thread_worker", _ends_at_once)
+    monkeypatch.setattr("heksher_client.demo.run_thread_worker_process", _ends_at_once)
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert result.exit_code == 1
     assert "the thread worker ended early" in result.output
 
 
-def _ends_at_once(url: str, connection: object) -> None:
+def _ends_at_once(url: str, features: object, connection: object) -> None:
     """A worker that a new process can import."""
 
 
@@ -127,7 +141,7 @@ def test_the_thread_worker_reports_what_it_sees_and_stops_when_told(service: Wat
     for setting in shop.SETTINGS:
         registry.add(setting)
     ours, theirs = multiprocessing.Pipe()
-    thread = threading.Thread(target=run_thread_worker, args=(service.url, theirs))
+    thread = threading.Thread(target=run_thread_worker, args=(service.url, shop.CONTEXT_FEATURES, theirs))
     thread.start()
     seen = {ours.recv() for _ in range(len(shop.SETTINGS) * len(shop.VISITORS))}
     ours.send("stop")
@@ -161,3 +175,37 @@ def test_the_demo_starts_a_service_of_its_own_unless_it_is_given_one(monkeypatch
     assert result.exit_code == 0
     assert result.output.startswith("A local Heksher service answers at http://127.0.0.1:")
     assert seen == [["environment", "user", "theme"]]
+
+
+@pytest.mark.usefixtures("_the_shops_settings")
+def test_a_thread_worker_whose_listener_is_gone_ends_by_itself(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A demo that was killed leaves no process behind; and one that is interrupted tells its worker to stop."""
+    ignored: list[object] = []
+    monkeypatch.setattr("signal.signal", lambda number, handler: ignored.append((number, handler)))
+    ours, theirs = multiprocessing.Pipe()
+    ours.close()
+    run_thread_worker_process(service.url, shop.CONTEXT_FEATURES, theirs)
+    assert registry.main is None
+    assert ignored == [(signal.SIGINT, signal.SIG_IGN)]
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"),
+    [("heksher_client.cli", "click"), ("heksher_client.service", "fastapi"), ("heksher_client.demo", "rich")],
+)
+def test_without_the_extra_an_import_says_which_one_is_needed(module: str, missing: str) -> None:
+    """Not only what is missing."""
+    code = f"import sys; sys.modules[{missing!r}] = None; import {module}"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert result.returncode == 1
+    assert "pip install 'heksher_client[" in result.stderr
+
+
+def test_without_a_service_to_start_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line."""
+    monkeypatch.delattr("heksher_client.demo")
+    monkeypatch.setitem(sys.modules, "heksher_client.demo", None)
+    result = CliRunner().invoke(main, ["demo"])
+    assert (result.exit_code, result.output.startswith("Error: ")) == (1, True)

@@ -17,13 +17,17 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import httpx
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+try:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+except ImportError as error:
+    raise ImportError("the demo needs extras: pip install 'heksher_client[cli,service]'") from error
 
 from heksher_client import HeksherError, Reason, Resolution
 from heksher_client.demo import shop
-from heksher_client.demo.workers import Seen, run_asyncio_worker, run_thread_worker
+from heksher_client.demo.workers import Seen, run_asyncio_worker, run_thread_worker_process
 from heksher_client.service import LocalService
 
 _PATIENCE: Final = 10.0
@@ -91,28 +95,38 @@ class _Operator:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
         self.created: list[str] = []
-        """The settings that were not there before."""
+        """The settings that the demo brought."""
 
     async def load(self, data: Mapping[str, Any]) -> int:
         """Bring context features, settings and rules into the service.
 
         Returns:
             The number of rules.
+
+        Raises:
+            DemoError: It has settings of the same names, which are not the demo's to change.
         """
-        there = (await self._call("GET", "/api/v1/context_features")).json()["context_features"]
+        names = {setting["name"] for setting in data["settings"]}
+        taken = sorted(names & {setting["name"] for setting in await self._list("/api/v1/settings", "settings")})
+        if taken:
+            raise DemoError(
+                f"the service has settings of these names; delete them first: {', '.join(taken)}"
+            )
+        there = await self.features()
         for feature in data["context_features"]:
             if feature not in there:
                 await self._call("POST", "/api/v1/context_features", {"context_feature": feature})
-        rules = 0
         for setting in data["settings"]:
             declaration = {key: value for key, value in setting.items() if key != "rules"}
-            answer = await self._call("POST", "/api/v1/settings/declare", declaration)
-            if answer.json()["outcome"] == "created":
-                self.created.append(setting["name"])
+            await self._call("POST", "/api/v1/settings/declare", declaration)
+            self.created.append(setting["name"])
             for rule in setting["rules"]:
                 await self.put(setting["name"], rule["feature_values"], rule["value"])
-                rules += 1
-        return rules
+        return sum(len(setting["rules"]) for setting in data["settings"])
+
+    async def features(self) -> list[str]:
+        """The context features of the service, in its order."""
+        return await self._list("/api/v1/context_features", "context_features")
 
     async def put(self, setting: str, conditions: Mapping[str, str], value: Any) -> None:
         """Add a rule, or change the one that has these conditions."""
@@ -128,7 +142,7 @@ class _Operator:
         await self._call("DELETE", f"/api/v1/rules/{await self._find(setting, conditions)}")
 
     async def clean_up(self) -> None:
-        """Delete the settings that were not there before."""
+        """Delete the settings that the demo brought."""
         while self.created:
             await self._call("DELETE", f"/api/v1/settings/{self.created.pop()}")
 
@@ -137,10 +151,17 @@ class _Operator:
         answer = await self._http.get("/api/v1/rules/search", params={"setting": setting, "feature_values": text})
         return None if answer.status_code == 404 else int(answer.raise_for_status().json()["rule_id"])
 
+    async def _list(self, path: str, key: str) -> list[Any]:
+        answer = await self._call("GET", path)
+        try:
+            return list(answer.json()[key])
+        except (ValueError, KeyError, TypeError):
+            raise DemoError(f"what answers GET {path} is no Heksher service") from None
+
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         answer = await self._http.request(method, path, json=body)
         if answer.is_error:
-            raise DemoError(f"the service refused {method} {path}: {answer.status_code} {answer.text}")
+            raise DemoError(f"the service refused {method} {path}: {answer.status_code} {answer.text[:200]!r}")
         return answer
 
 
@@ -163,21 +184,24 @@ async def _show(url: str, console: Console) -> None:
     try:
         async with httpx.AsyncClient(base_url=url) as http:
             operator = _Operator(http)
-            rules = await operator.load(data)
-            console.print(f"The operator has put {rules} rules on {len(data['settings'])} settings of a shop")
             try:
+                rules = await operator.load(data)
+                console.print(f"The operator has put {rules} rules on {len(data['settings'])} settings of a shop")
                 await _follow(url, console, operator)
             finally:
                 await operator.clean_up()
-    except (httpx.HTTPError, httpx.InvalidURL, HeksherError) as error:
-        raise DemoError(f"the service at {url} cannot be used: {error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, OverflowError, HeksherError, ExceptionGroup) as error:
+        raise DemoError(f"the service cannot be used: {str(error) or type(error).__name__}") from error
 
 
 async def _follow(url: str, console: Console, operator: _Operator) -> None:
     """Start both workers, show what they get, and change it."""
     watch, stop = _Watch(), asyncio.Event()
+    features = await operator.features()
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=run_thread_worker, args=(url, theirs), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_thread_worker_process, args=(url, features, theirs), daemon=True
+    )
     process.start()
     theirs.close()
     started = time.perf_counter()
@@ -187,7 +211,7 @@ async def _follow(url: str, console: Console, operator: _Operator) -> None:
             def tell(seen: Seen) -> None:
                 tasks.create_task(watch.note("asyncio worker", seen))
 
-            in_asyncio = tasks.create_task(run_asyncio_worker(url, tell, stop))
+            in_asyncio = tasks.create_task(run_asyncio_worker(url, features, tell, stop))
             in_threads = tasks.create_task(_listen(ours, watch))
             try:
                 await _play(watch, console, operator)
@@ -198,7 +222,8 @@ async def _follow(url: str, console: Console, operator: _Operator) -> None:
     except ExceptionGroup as group:
         raise group.exceptions[0] from None  # whichever failed first ended the others
     finally:
-        process.join()
+        process.join(_PATIENCE)
+        process.kill()
         ours.close()
     reads = await in_asyncio + await in_threads
     seconds = time.perf_counter() - started
@@ -257,16 +282,16 @@ def _values(console: Console) -> Table:
         box=box.ROUNDED if console.is_terminal else box.ASCII,
         show_lines=True,
     )
-    table.add_column("setting", no_wrap=True)
+    table.add_column("shop.", overflow="fold")
     for visitor in shop.VISITORS:
-        table.add_column(str(visitor), ratio=1)
+        table.add_column(str(visitor), ratio=1, overflow="fold")
     for setting in shop.SETTINGS:
         cells = []
         for visitor in shop.VISITORS:
             with shop.serving(visitor):
                 resolution = setting.explain()
             cells.append(f"[bold]{shop.shown(resolution.value)}[/bold]\n[dim]{_why(resolution)}[/dim]")
-        table.add_row(setting.name, *cells)
+        table.add_row(setting.name.removeprefix("shop."), *cells)
     return table
 
 

@@ -1,8 +1,10 @@
 """Two programs that read settings all the time: one on asyncio, one with threads in a process of its own."""
 
 import asyncio
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -39,13 +41,15 @@ class Reading:
                         self._tell((*key, shop.shown(value)))
 
 
-async def run_asyncio_worker(url: str, tell: Callable[[Seen], None], stop: asyncio.Event) -> int:
+async def run_asyncio_worker(
+    url: str, features: Sequence[str], tell: Callable[[Seen], None], stop: asyncio.Event
+) -> int:
     """Read settings in a task, kept up to date by an `AsyncHeksherClient`, until told to stop.
 
     Returns:
         How often a setting was read.
     """
-    async with AsyncHeksherClient(url, UPDATE_INTERVAL, shop.CONTEXT_FEATURES) as client:
+    async with AsyncHeksherClient(url, UPDATE_INTERVAL, features) as client:
         client.set_defaults(environment="prod", user=shop.user, theme=shop.theme)
         reading = Reading(tell)
         while not stop.is_set():
@@ -54,15 +58,22 @@ async def run_asyncio_worker(url: str, tell: Callable[[Seen], None], stop: async
         return reading.reads
 
 
-def run_thread_worker(url: str, connection: Connection) -> None:
-    """Read settings in a process of its own, kept up to date by a `ThreadHeksherClient`.
+def run_thread_worker(url: str, features: Sequence[str], connection: Connection) -> None:
+    """Read settings, kept up to date by a `ThreadHeksherClient`.
 
-    Sends what it sees until anything is received, and then how often a setting was read.
+    Sends what it sees until anything is received, or nobody is there any more; then how often a setting was read.
     """
-    with connection, ThreadHeksherClient(url, UPDATE_INTERVAL, shop.CONTEXT_FEATURES) as client:
+    with connection, ThreadHeksherClient(url, UPDATE_INTERVAL, features) as client:
         client.set_defaults(environment="prod", user=shop.user, theme=shop.theme)
         reading = Reading(connection.send)
-        while not connection.poll():
-            reading.go_round()
-            time.sleep(_BREATH)
-        connection.send(reading.reads)
+        with suppress(OSError):
+            while not connection.poll():
+                reading.go_round()
+                time.sleep(_BREATH)
+            connection.send(reading.reads)
+
+
+def run_thread_worker_process(url: str, features: Sequence[str], connection: Connection) -> None:
+    """Be a process with the thread worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; ours is told to stop
+    run_thread_worker(url, features, connection)

@@ -4,7 +4,12 @@ with LocalService(["environment", "user", "theme"]) as service:
 ThreadHeksherClient(service.url, ...)
 """
 
-from heksher_client.service.app import create_app
-from heksher_client.service.server import LocalService
+try:
+    from heksher_client.service.app import create_app
+    from heksher_client.service.server import LocalService
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"heksher_client.service needs {error.name}, which an extra brings: pip install 'heksher_client[service]'"
+    ) from error
 
 __all__ = ["LocalService", "create_app"]

@@ -3,15 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
-from sqlalchemy import Connection
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, model_validator
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from heksher_client._version import __version__
@@ -29,21 +30,41 @@ from heksher_client.service.store import Store, StoredRule, StoredSetting
 ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$")]
 SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$")]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=20)]
-RuleId = Annotated[int, Path(ge=1, lt=2**63)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
+
+
+_DEEPEST: Final = 100
+"""How many lists and objects of a value may be inside each other. JSON libraries stop at a few hundred."""
 
 
 def _check_type(name: str) -> str:
+    _check_json(name)
     parse_setting_type(name)
     return name
 
 
 def _check_json(value: Any) -> Any:
+    if _is_deeper_than(_DEEPEST, value):
+        raise ValueError(f"more than {_DEEPEST} lists and objects inside each other")
     _json(value)  # Python's parser lets NaN and lone surrogates through, which nobody else could read again
     return value
 
 
+def _is_deeper_than(limit: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return limit == 0 or any(_is_deeper_than(limit - 1, element) for element in inner)
+
+
+def _check_digits(text: Any) -> Any:
+    if not re.fullmatch("[0-9]{1,18}", str(text)):
+        raise ValueError("a rule id is a whole number")
+    return text
+
+
 TypeName = Annotated[str, AfterValidator(_check_type)]
+RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
 JSONValue = Annotated[Any, AfterValidator(_check_json)]
 
 
@@ -104,7 +125,7 @@ class RefusalError(Exception):
 
 def _transaction(request: Request) -> Iterator[Connection]:
     opened: Store = request.app.state.store
-    with opened.begin() as connection:
+    with opened.begin(writes=request.method != "GET") as connection:
         yield connection
 
 
@@ -282,7 +303,10 @@ def search_rule(
 ) -> dict[str, int]:
     """The rule of a setting that has just these conditions, in whatever order: `user:jim,theme:dark`."""
     held = store.setting(connection, setting)
-    conditions = dict(pair.split(":") for pair in feature_values.split(","))
+    pairs = [pair.split(":") for pair in feature_values.split(",")]
+    conditions: dict[str, str] = dict(pairs)
+    if len(conditions) < len(pairs):
+        raise RefusalError(422, "a context feature is named twice")
     rule_id = None if held is None else store.find_rule(connection, held.id, conditions)
     if rule_id is None:
         raise RefusalError(404)
@@ -345,7 +369,7 @@ def query(
     settings: Annotated[str | None, Query(pattern=r"^([a-zA-Z_0-9.]+(,[a-zA-Z_0-9.]+)*)?$")] = None,
     context_filters: str = "*",
     include_metadata: bool = False,
-    if_none_match: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """The default values and rules of settings: all of them, or those named."""
     try:
@@ -369,7 +393,7 @@ def query(
         )
     body = _json({"settings": {held.declaration.name: answers[held.id] for held in wanted}})
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    if _matches(if_none_match, etag):
+    if _matches(",".join(if_none_match or ()), etag):
         return Response(status_code=304, headers={"ETag": etag})
     return Response(body, media_type="application/json", headers={"ETag": etag})
 
@@ -384,9 +408,8 @@ def _wanted(connection: Connection, names: str | None) -> list[StoredSetting]:
     return store.settings(connection, ids.values())
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
-    candidates = re.split(r"\s*,\s*", (if_none_match or "").strip())
-    return "*" in candidates or etag in (candidate.removeprefix("W/") for candidate in candidates)
+def _matches(if_none_match: str, etag: str) -> bool:
+    return if_none_match.strip() == "*" or etag in re.findall(r'"[^"]*"', if_none_match)
 
 
 def _json(value: Any) -> bytes:
@@ -415,7 +438,13 @@ def _unwell(_: Request, __: Exception) -> Response:
     return PlainTextResponse("the database does not answer", 500)
 
 
-def create_app(database_url: str = "sqlite://", context_features: Sequence[str] = ()) -> FastAPI:
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.store.close()
+
+
+def create_app(database_url: str | URL = "sqlite://", context_features: Sequence[str] = ()) -> FastAPI:
     """Make the service as an ASGI application.
 
     Args:
@@ -423,8 +452,11 @@ def create_app(database_url: str = "sqlite://", context_features: Sequence[str] 
         context_features: Added to the database, after those it has, where it lacks them.
 
     Raises:
+        TypeError: One string was given for a list of context features.
         ValueError: A name that no context feature can have.
     """
+    if isinstance(context_features, str):
+        raise TypeError(f"context_features must be a list of names, not one string: use [{context_features!r}]")
     for name in context_features:
         if not re.fullmatch(r"[a-zA-Z_0-9]+", name):
             raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
@@ -433,7 +465,7 @@ def create_app(database_url: str = "sqlite://", context_features: Sequence[str] 
         for name in dict.fromkeys(context_features):
             if name not in store.context_features(connection):
                 store.add_context_feature(connection, name)
-    app = FastAPI(title="Heksher", version=__version__)
+    app = FastAPI(title="Heksher", version=__version__, lifespan=_lifespan)
     app.state.store = opened
     app.include_router(router)
     app.add_exception_handler(RefusalError, _refuse)

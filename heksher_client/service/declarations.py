@@ -54,7 +54,7 @@ class Verdict:
 
 
 def parse_version(version: str) -> tuple[int, int]:
-    """`"1.10"` is (1, 10), and higher than `"1.9"`."""
+    """`"1.10"` is (1, 10), and higher than `"1.9"`; `"1.01"` is the same as `"1.1"`."""
     major, minor = version.split(".")
     return int(major), int(minor)
 

@@ -8,6 +8,7 @@ from typing import Self
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import URL
 
 from heksher_client.service.app import create_app
 
@@ -53,12 +54,16 @@ class LocalService:
         """
         if self._server is not None:
             raise RuntimeError("the service runs already")
-        listener = socket.create_server((self._host, self._port), backlog=2048)
+        app = self._make_app("sqlite://" if self._database is None else _file_url(self._database))
+        try:
+            listener = socket.create_server((self._host, self._port), backlog=2048)
+        except OSError:
+            app.state.store.close()
+            raise
         # asyncio would set it, but not on sockets made like this one: without it each answer takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
-        url = "sqlite://" if self._database is None else f"sqlite:///{fspath(self._database)}"
-        self._server = _Server(self._make_app(url))
+        self._server = _Server(app)
         self._thread = threading.Thread(
             target=self._server.serve_on, args=(listener,), name="heksher-service", daemon=True
         )
@@ -66,6 +71,7 @@ class LocalService:
         self._server.ready.wait()
         if not self._server.started:
             self.stop()
+            app.state.store.close()
             raise RuntimeError("the service could not start; its log says why")
 
     def stop(self) -> None:
@@ -75,7 +81,7 @@ class LocalService:
             self._thread.join()
         self._server = self._thread = None
 
-    def _make_app(self, database_url: str) -> FastAPI:
+    def _make_app(self, database_url: str | URL) -> FastAPI:
         return create_app(database_url, self._context_features)
 
     def __enter__(self) -> Self:
@@ -86,14 +92,17 @@ class LocalService:
         self.stop()
 
 
+def _file_url(path: str | PathLike[str]) -> URL:
+    return URL.create("sqlite", database=fspath(path))
+
+
 class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1, ws="none"
+                app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1, ws="none"
             )
         )
-        self._app = app
         self.ready = threading.Event()
 
     def serve_on(self, listener: socket.socket) -> None:
@@ -102,7 +111,6 @@ class _Server(uvicorn.Server):
                 self.run(sockets=[listener])
         finally:
             self.ready.set()
-            self._app.state.store.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -1,6 +1,7 @@
 """The types of settings as the service knows them: parsed from their names, checked against JSON values, compared."""
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -108,8 +109,8 @@ def parse_setting_type(name: str, depth: int = 0) -> SettingType:
 
 def _parse_options(name: str, text: str) -> frozenset[str]:
     try:
-        options = json.loads(text)
-    except ValueError:
+        options = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         raise ValueError(f"cannot resolve setting type {name}: its options are not in JSON") from None
     if not options or not all(map(_is_primitive, options)):
         raise ValueError(f"cannot resolve setting type {name}: its options must be JSON primitives, at least one")
@@ -119,8 +120,12 @@ def _parse_options(name: str, text: str) -> frozenset[str]:
     return distinct
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _is_primitive(value: Any) -> bool:
-    return isinstance(value, str | int | float)  # a bool is an int to Python
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))  # a bool is an int
 
 
 def _option(value: Any) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
-    JSON,
     Column,
     Connection,
     ForeignKey,
@@ -20,6 +19,8 @@ from sqlalchemy import (
     StaticPool,
     String,
     Table,
+    Text,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     delete,
@@ -29,13 +30,30 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
+
+
+class ExactJSON(TypeDecorator[Any]):
+    """JSON as the text that it was given as.
+
+    To a column of the type `JSON` SQLite gives a numeric affinity, and makes 1 of 1.0 and a float of a large integer.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str:  # noqa: ARG002
+        return json.dumps(value, allow_nan=False)
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Any:  # noqa: ARG002
+        return json.loads(value or "null")
+
 
 _METADATA: Final = MetaData()
 
@@ -52,8 +70,8 @@ _SETTINGS: Final = Table(
     Column("id", Integer, primary_key=True),
     Column("name", String, nullable=False, unique=True),
     Column("type", String, nullable=False),
-    Column("default_value", JSON(none_as_null=False), nullable=False),
-    Column("metadata", JSON, nullable=False),
+    Column("default_value", ExactJSON, nullable=False),
+    Column("metadata", ExactJSON, nullable=False),
     Column("version", String, nullable=False),
 )
 
@@ -78,8 +96,8 @@ _RULES: Final = Table(
     Column("setting_id", ForeignKey("settings.id", ondelete="CASCADE"), nullable=False),
     # The conditions as one text, sorted by feature: what makes two rules of a setting the same to the database too.
     Column("conditions", String, nullable=False),
-    Column("value", JSON(none_as_null=False), nullable=False),
-    Column("metadata", JSON, nullable=False),
+    Column("value", ExactJSON, nullable=False),
+    Column("metadata", ExactJSON, nullable=False),
     UniqueConstraint("setting_id", "conditions"),
     sqlite_autoincrement=True,  # the id of a deleted rule is never given to another one
 )
@@ -112,7 +130,7 @@ class StoreClosedError(SQLAlchemyError):
 class Store:
     """A database, made on first use."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str | URL) -> None:
         """Open the database, with tables if it has none.
 
         Args:
@@ -127,13 +145,16 @@ class Store:
         self._lock = threading.Lock()
         """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
         event.listen(self._engine, "connect", _prepare_connection)
-        event.listen(self._engine, "begin", _begin_immediately)
+        event.listen(self._engine, "begin", _begin)
         with self.begin() as connection:
             _METADATA.create_all(connection)
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
+    def begin(self, *, writes: bool = True) -> Iterator[Connection]:
         """A transaction: committed at the end, undone by an exception.
+
+        Args:
+            writes: Whether it may write. One that does not is not held up by another process that does.
 
         Raises:
             StoreClosedError: The store is closed.
@@ -141,7 +162,7 @@ class Store:
         with self._lock:
             if self._is_closed:
                 raise StoreClosedError("the database is closed")
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
                 yield connection
 
     def close(self) -> None:
@@ -154,11 +175,13 @@ class Store:
 def _prepare_connection(dbapi_connection: Any, _: Any) -> None:
     dbapi_connection.execute("PRAGMA foreign_keys = ON")
     dbapi_connection.execute("PRAGMA busy_timeout = 5000")
+    dbapi_connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _begin_immediately(connection: Connection) -> None:
-    # Reads decide what is written, so another process must not write between the two.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    # What is written depends on what was read, so another process must not write between the two.
+    writes = connection.get_execution_options()["writes"]
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 # -- context features --------------------------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ def test_the_local_service_answers_as_the_reference_does(path: Path) -> None:
                 assert answer.json() == {"version": __version__}
             elif recorded["status"] != 422 and (path.stem, i) not in OURS_IS_RIGHT:
                 body = answer.json() if "json" in recorded else answer.text
-                assert as_recorded(body) == as_recorded(recorded.get("json", recorded.get("text", ""))), i
+                # As text, because to Python 1, 1.0 and True are equal.
+                expected = as_recorded(recorded.get("json", recorded.get("text", "")))
+                assert json.dumps(as_recorded(body), sort_keys=True) == json.dumps(expected, sort_keys=True), i
 
 
 def test_equal_bodies_have_equal_etags_and_others_have_not() -> None:

@@ -1,6 +1,7 @@
 """The local service where no recorded exchange tells what is right."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, create_app
@@ -170,6 +173,128 @@ def test_a_subtype_is_one_in_one_direction(narrow: str, wide: str) -> None:
     assert small.is_subtype_of(small)
     assert not large.is_subtype_of(small)
     assert not small.is_subtype_of(parse_setting_type("str"))
+
+
+@given(
+    st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False, allow_infinity=False)).filter(
+        lambda x: isinstance(x, int) or not x.is_integer() or abs(x) < 2**53
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@example(1.0)
+@example(-0.0)
+@example(2**63 + 1)
+@example(10**400)
+@example(-3.8505053788517434e-292)
+def test_a_number_comes_back_as_it_was_given(http: httpx.Client, number: float) -> None:
+    """To the last digit: as a default, as a rule's value and in metadata, whole floats included."""
+    http.delete("/api/v1/settings/s")
+    kind = "float" if isinstance(number, float) and not number.is_integer() else "int"
+    assert declare(http, type=kind, default_value=number, metadata={"n": number}).status_code == 200
+    assert add_rule(http, number, user="jim").status_code == 201
+    held = http.get("/api/v1/settings/s").json()
+    answer = http.get("/api/v1/query").json()["settings"]["s"]
+    for given_back in (
+        held["default_value"],
+        held["metadata"]["n"],
+        answer["default_value"],
+        answer["rules"][0]["value"],
+    ):
+        assert (repr(given_back), type(given_back)) == (repr(number), type(number))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "Enum[\ud800]"},
+        {"type": 'Enum["\ud800"]', "default_value": "x"},
+        {"type": "Enum" + "[" * 5000},
+        {"type": "Enum[NaN,1]"},
+        {"type": "Enum[1e999,1]"},
+        {"metadata": {"a": eval("[" * 150 + "]" * 150)}},  # noqa: S307
+    ],
+    ids=["surrogate", "surrogate option", "brackets", "nan", "infinity", "deep"],
+)
+def test_what_others_could_not_read_again_is_refused(http: httpx.Client, changes: dict[str, Any]) -> None:
+    """Instead of being stored, and failing every answer that it is part of."""
+    body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], **changes}
+    headers = {"Content-Type": "application/json"}
+    answer = http.post("/api/v1/settings/declare", content=json.dumps(body), headers=headers)
+    assert answer.status_code == 422, answer.text
+    assert http.get("/api/v1/settings").json() == {"settings": []}
+
+
+def test_metadata_are_kept(http: httpx.Client) -> None:
+    """Of settings and of rules; a query tells those of rules when asked."""
+    declare(http, metadata={"team": "a"})
+    body = {"setting": "s", "feature_values": {"user": "jim"}, "value": 2, "metadata": {"by": ["ops", 1.0]}}
+    http.post("/api/v1/rules", json=body)
+    assert http.get("/api/v1/settings/s").json()["metadata"] == {"team": "a"}
+    assert http.get("/api/v1/rules/1").json()["metadata"] == {"by": ["ops", 1.0]}
+    for asked, told in (("true", True), ("false", False)):
+        (rule,) = http.get("/api/v1/query", params={"include_metadata": asked}).json()["settings"]["s"]["rules"]
+        assert ("metadata" in rule) == told
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/rules/1.0", 422),
+        ("GET", "/api/v1/rules/+1", 422),
+        ("GET", "/api/v1/rules/%201", 422),
+        ("GET", "/api/v1/rules/" + "9" * 30, 422),
+        ("GET", "/api/v1/rules/1", 200),
+        ("GET", "/api/v1/rules/search?setting=s&feature_values=user:john,user:jim", 422),
+        ("GET", "/api/v1/rules/search?setting=s&feature_values=user:jim", 200),
+    ],
+)
+def test_a_rule_is_found_by_what_names_it_and_by_nothing_else(
+    http: httpx.Client, method: str, path: str, status: int
+) -> None:
+    """An id is digits; conditions name each feature once."""
+    declare(http)
+    add_rule(http, 5, user="jim")
+    assert http.request(method, path).status_code == status
+
+
+def test_an_etag_is_matched_as_a_whole(http: httpx.Client) -> None:
+    """In a list, weak, or in a line of its own; not as part of another one."""
+    declare(http)
+    etag = http.get("/api/v1/query").headers["etag"]
+    for line in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        assert http.get("/api/v1/query", headers={"If-None-Match": line}).status_code == 304, line
+    assert http.get("/api/v1/query", headers=[("If-None-Match", '"x"'), ("If-None-Match", etag)]).status_code == 304
+    for line in ("", '"x"', '"a, *, b"', etag.strip('"')):
+        assert http.get("/api/v1/query", headers={"If-None-Match": line}).status_code == 200, line
+
+
+def test_two_services_on_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    """Neither loses a write, nor keeps the other one from reading."""
+    path = tmp_path / "with ? and %41.db"
+    with LocalService(FEATURES, database=path) as first, LocalService(database=path) as second:
+        assert path.exists()
+        with _client(first.url) as a, _client(second.url) as b:
+            declare(a)
+            threads = [
+                threading.Thread(target=lambda http, i: add_rule(http, i, user=f"u{i}"), args=(http, i))
+                for i, http in enumerate([a, b] * 10)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(a.get("/api/v1/query").json()["settings"]["s"]["rules"]) == 20
+            with sqlite3.connect(path, isolation_level=None) as writer:
+                writer.execute("BEGIN IMMEDIATE")
+                assert len(b.get("/api/v1/query").json()["settings"]["s"]["rules"]) == 20
+                writer.execute("ROLLBACK")
+            writer.close()
+
+
+def test_one_string_is_no_list_of_context_features() -> None:
+    """It would be taken for a list of letters."""
+    with pytest.raises(TypeError, match="not one string"):
+        create_app(context_features="user")
 
 
 def test_a_filter_of_nothing_wants_nothing() -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 import httpx
 from fastapi import FastAPI
+from sqlalchemy import URL
 
 from heksher_client.service import LocalService, create_app
 from heksher_client.service.store import Store
@@ -110,7 +111,12 @@ class WatchedService(LocalService):
         body = {"name": name, "type": type_, "default_value": default, "configurable_features": features, **more}
         self.call("POST", "/api/v1/settings/declare", body)
 
-    def _make_app(self, database_url: str) -> FastAPI:
+    def stop(self) -> None:
+        super().stop()
+        if self._renewed is not None:
+            self._renewed.state.store.close()
+
+    def _make_app(self, database_url: str | URL) -> FastAPI:
         app = super()._make_app(database_url)
         app.add_middleware(_Listener, service=self)
         return app
@@ -121,6 +127,9 @@ class _Listener:
         self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         body = b""
         more = True
         while more:
