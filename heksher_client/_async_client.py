@@ -14,14 +14,13 @@ from heksher_client._core.protocol import (
     Exchange,
     Flow,
     Install,
-    NoResponse,
     Reply,
     Request,
     SettingData,
     Step,
 )
-from heksher_client._transport import as_http_error, from_httpx, to_httpx
-from heksher_client.exceptions import HeksherError
+from heksher_client._transport import as_http_error, from_httpx, no_response, to_httpx
+from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
 
@@ -39,7 +38,7 @@ class AsyncHeksherClient(Client):
     _raises_at_start = True
     _close_within = 0.9
     """Seconds."""
-    _loop: asyncio.AbstractEventLoop
+    _loop: asyncio.AbstractEventLoop | None = None
     _task: asyncio.Task[None] | None = None
 
     async def set_as_main(self) -> None:
@@ -49,8 +48,8 @@ class AsyncHeksherClient(Client):
             HeksherError: A declaration or the first update failed. The client is closed then, and the settings wait
                 for the next client.
         """
-        self._loop = asyncio.get_running_loop()
         self._session.start()
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._keep_updating(), name="heksher-client")
         try:
             await self.reload()
@@ -62,10 +61,14 @@ class AsyncHeksherClient(Client):
         """Stop updating. All settings keep their last values."""
         self._session.close()
         with anyio.move_on_after(self._close_within, shield=True):
-            if self._task is not None and self._task is not asyncio.current_task():
+            if self._task is None:
+                await self._http.aclose()
+            elif self._loop is not asyncio.get_running_loop():
+                with suppress(RuntimeError):  # the other loop is closed, and the task with it
+                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+            else:
                 self._task.cancel()
                 await asyncio.wait([self._task])
-            await self._http.aclose()
 
     async def close(self) -> None:
         """Call `aclose`, which is the name to use."""
@@ -77,8 +80,10 @@ class AsyncHeksherClient(Client):
 
         Raises:
             HeksherError: It failed.
-            ClientNotRunningError: The client was not set as main, or is closed.
+            ClientNotRunningError: The client was not set as main, or is closed, or it runs in another event loop.
         """
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise ClientNotRunningError("the client runs in another event loop than this one, which cannot wait for it")
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def tell(error: Exception | None) -> None:
@@ -97,6 +102,7 @@ class AsyncHeksherClient(Client):
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It is not; either is an `httpx.HTTPError` too.
+            ClientNotRunningError: The client is closed.
         """
         try:
             await self._run(self._session.ping())
@@ -108,6 +114,7 @@ class AsyncHeksherClient(Client):
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It did not say.
+            ClientNotRunningError: The client is closed.
         """
         return await self._run(self._session.get_settings())
 
@@ -127,7 +134,8 @@ class AsyncHeksherClient(Client):
 
     def _wake_up(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody sleeps
-            self._loop.call_soon_threadsafe(self._woken.set)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._woken.set)
 
     async def _keep_updating(self) -> None:
         try:
@@ -168,4 +176,4 @@ class AsyncHeksherClient(Client):
         except (
             Exception
         ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
-            return NoResponse(error)
+            return no_response(error)

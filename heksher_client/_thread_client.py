@@ -19,7 +19,7 @@ from heksher_client._core.protocol import (
     SettingData,
     Step,
 )
-from heksher_client._transport import as_http_error, from_httpx, to_httpx
+from heksher_client._transport import as_http_error, from_httpx, no_response, to_httpx
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -48,11 +48,13 @@ class ThreadHeksherClient(Client):
         Raises:
             ClientNotRunningError: The client is closed, or was closed meanwhile.
         """
-        self._session.start()
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
-        self._session.call_back(outcome.put)  # before the thread starts, so that its first refresh is the one meant
-        self._thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
+        with self._starting:
+            self._session.start()
+            self._session.call_back(outcome.put)  # before the thread starts, so that its first refresh is the one meant
+            thread.start()
+            self._thread = thread
         try:
             _raise_if_closed(outcome.get())
         except BaseException:
@@ -61,7 +63,8 @@ class ThreadHeksherClient(Client):
 
     def close(self) -> None:
         """Stop updating. All settings keep their last values."""
-        self._session.close()
+        with self._starting:
+            self._session.close()
         self._closed.set()
         self._woken.set()
         if self._thread is None:
@@ -90,6 +93,7 @@ class ThreadHeksherClient(Client):
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It is not; either is an `httpx.HTTPError` too.
+            ClientNotRunningError: The client is closed.
         """
         try:
             self._run(self._session.ping())
@@ -101,6 +105,7 @@ class ThreadHeksherClient(Client):
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It did not say.
+            ClientNotRunningError: The client is closed.
         """
         return self._run(self._session.get_settings())
 
@@ -118,17 +123,21 @@ class ThreadHeksherClient(Client):
         self._http = httpx.Client(**http_arguments)
         self._woken = threading.Event()
         self._closed = threading.Event()
+        self._starting = threading.Lock()
 
     def _wake_up(self) -> None:
         self._woken.set()
 
     def _keep_updating(self) -> None:
-        with self._http:
+        try:
             while self._session.is_open:
                 self._run(self._session.round())
                 while (seconds := self._session.wait()) > 0:
                     self._woken.wait(min(seconds, threading.TIMEOUT_MAX))
                     self._woken.clear()
+        finally:  # also when a hook or a validator ends the thread, by SystemExit say: nobody waits for it in vain
+            self._session.close()
+            self._http.close()
 
     def _run(self, flow: Flow[T]) -> T:
         with closing(flow):
@@ -158,7 +167,7 @@ class ThreadHeksherClient(Client):
         except (
             Exception
         ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
-            return NoResponse(error)
+            return no_response(error)
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from heksher_client._core.protocol import Request, Response
+from heksher_client._core.protocol import NoResponse, Request, Response
 from heksher_client._version import __version__
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
@@ -18,8 +18,8 @@ def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> d
     """
     try:
         url = httpx.URL(service_url)
-    except (httpx.InvalidURL, TypeError) as error:
-        raise ValueError(f"service_url is no URL: {error}") from None
+    except (httpx.InvalidURL, TypeError):
+        raise ValueError("service_url is no URL (a user name or password in it must be percent-encoded)") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("service_url must be an absolute http:// or https:// URL")
     if url.query or url.fragment:
@@ -36,12 +36,22 @@ def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> d
 
 def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
     """A request as httpx sends it, with the client's URL, headers, cookies and parameters."""
-    return client.build_request(request.method, request.target, headers=dict(request.headers), content=request.content)
+    built = client.build_request(request.method, request.target, headers=dict(request.headers), content=request.content)
+    query = request.target.partition("?")[2]
+    if query and client.params:
+        # httpx would replace the query of a URL by the client's parameters.
+        built.url = built.url.copy_with(query=f"{query}&{client.params}".encode())
+    return built
 
 
 def from_httpx(response: httpx.Response) -> Response:
     """A response, read to its end, as the core takes it."""
     return Response(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
+
+
+def no_response(error: Exception) -> NoResponse:
+    """A failure to get any response. Of httpx's errors, those of the network are told from those of bad requests."""
+    return NoResponse(error, is_networks=isinstance(error, httpx.NetworkError | httpx.TimeoutException))
 
 
 class UnavailableHTTPError(ServiceUnavailableError, httpx.HTTPError):

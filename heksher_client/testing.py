@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 from warnings import warn
 from weakref import WeakKeyDictionary
 
@@ -48,31 +48,42 @@ class Rules(tuple[Rule[T], ...]):
 class StubbedSetting(Generic[T]):
     """A setting in the hands of a stub."""
 
-    rules: Any
-    """The rules of the setting, the strongest first. Assign a value, which then holds in all contexts, or a list of
-    `Rule`. Restorable by whatever reads an attribute, sets it and sets it back, as `monkeypatch.setattr` and
-    `unittest.mock.patch.object` do."""
+    _setting: Setting[T]
+    _order: Sequence[str]
+    _defaults: Defaults
 
     def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults) -> None:
+        order = (*order, *(feature for feature in setting.configurable_features if feature not in order))
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
-        vars(self).update(
-            _setting=setting, _order=order, _defaults=defaults, rules=Rules(setting._view.rule_set.rules())
-        )
+        vars(self).update(_setting=setting, _order=order, _defaults=defaults)
+        vars(self)["rules"] = Rules(setting._view.rule_set.rules())
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "rules":
-            raise AttributeError(f"a stubbed setting has no attribute {name!r} to set, only rules")
-        setting: Setting[T] = vars(self)["_setting"]
-        order = (*self._order, *(f for f in setting.configurable_features if f not in self._order))
-        former = setting._view.rule_set
-        rule_set, duplicates = RuleSet.index(_as_rules(setting, value), order, former.default, former.default_reason)
+    if not TYPE_CHECKING:  # to a type checker, no other attribute exists anyway
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name != "rules":
+                raise AttributeError(f"a stubbed setting has no attribute {name!r} to set, only rules")
+            super().__setattr__(name, value)
+
+    @property
+    def rules(self) -> Rules[T]:
+        """The rules of the setting, the strongest first.
+
+        Assign a value, which then holds in all contexts, or a list of `Rule`. Restorable by whatever reads an
+        attribute, sets it and sets it back, as `monkeypatch.setattr` and `unittest.mock.patch.object` do.
+        """
+        rules: Rules[T] = vars(self)["rules"]
+        return rules
+
+    @rules.setter
+    def rules(self, value: T | Sequence[Rule[T]]) -> None:
+        setting, former = self._setting, self._setting._view.rule_set
+        rules = _as_rules(setting, value)
+        rule_set, duplicates = RuleSet.index(rules, self._order, former.default, former.default_reason)
         if duplicates:
             raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
         setting._view = View(rule_set, self._defaults)
         vars(self)["rules"] = Rules(rule_set.rules())
-
-    _order: Sequence[str]
-    _defaults: Defaults
 
 
 class _Stub:
@@ -105,14 +116,19 @@ class _Stub:
         self._context_features = check_feature_names(context_features)
         self._defaults = Defaults()
         self._tracking = Tracking()
+        self._is_main = False
+        self._stubbed: dict[Setting[Any], StubbedSetting[Any]] = {}
+        """One for each setting, so that what one holder assigns is what another one sees and puts back."""
         self._former_views: WeakKeyDictionary[Setting[Any], View[Any]] = WeakKeyDictionary()
 
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Get hold of a setting's rules."""
         self._former_views.setdefault(setting, setting._view)
-        return StubbedSetting(setting, self._context_features, self._defaults)
+        if setting not in self._stubbed:
+            self._stubbed[setting] = StubbedSetting(setting, self._context_features, self._defaults)
+        return self._stubbed[setting]
 
-    def patch(self, setting: Setting[T], value: T | Collection[Rule[T]]) -> "_Patch[T]":
+    def patch(self, setting: Setting[T], value: T | Sequence[Rule[T]]) -> "_Patch[T]":
         """Set the rules of a setting, until the end of a `with` block.
 
         Deprecated: assign `stub[setting].rules` instead, by `monkeypatch.setattr` where it must be undone.
@@ -139,7 +155,9 @@ class _Stub:
         """Override as in a client. A stub never calls it."""
 
     def adopt(self, setting: Setting[Any]) -> None:
-        """Take a setting over, as the registry asks of a main client."""
+        """Take a setting over, as the registry asks of a main client; one that the stub has already stays as it is."""
+        if setting._view.defaults is self._defaults:
+            return
         self._former_views.setdefault(setting, setting._view)
         setting._view = View(RuleSet(setting.default_value, Reason.DECLARED_DEFAULT), self._defaults)
 
@@ -151,15 +169,23 @@ class _Stub:
             check_known(values, self._context_features, "this client")
 
     def _start(self) -> None:
+        if self._is_main:
+            raise RuntimeError("the client was set as main before")
+        self._is_main = True
         self.calls.append(Call("set_as_main"))
         registry.activate(self)
 
     def _stop(self, method: str) -> None:
         self.calls.append(Call(method))
-        registry.deactivate(self)
+        self._is_main = False
+        # First the views, and then the main client, which may put newer rules in place at once. A view that is not of
+        # this stub was put in place by a client that was started inside it, and stays.
         for setting, view in self._former_views.items():
-            setting._view = view
+            if setting._view.defaults is self._defaults:
+                setting._view = view
         self._former_views.clear()
+        self._stubbed.clear()
+        registry.deactivate(self)
 
     def _settings(self) -> dict[str, SettingData]:
         self.calls.append(Call("get_settings"))
@@ -246,7 +272,7 @@ class AsyncStubHeksherClient(_Stub):
 class _Patch(Generic[T]):
     """Rules that are in place at once, and taken back at the end of a block."""
 
-    def __init__(self, stubbed: StubbedSetting[T], value: T | Collection[Rule[T]]) -> None:
+    def __init__(self, stubbed: StubbedSetting[T], value: T | Sequence[Rule[T]]) -> None:
         self._stubbed, self._former = stubbed, stubbed.rules
         stubbed.rules = value
 

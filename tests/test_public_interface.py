@@ -1,19 +1,25 @@
 """What the package offers, and that both clients offer the same."""
 
 import ast
+import asyncio
 import importlib
 import inspect
+import json
 import pkgutil
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from pytest_httpx import HTTPXMock
 
 import heksher_client
-from heksher_client import AsyncHeksherClient, HeksherError, ThreadHeksherClient
+from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient
+from heksher_client.service import LocalService
 from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +57,9 @@ def test_both_clients_have_the_same_signatures() -> None:
         waits = name in ("set_as_main", "close", "reload", "ping", "get_settings")
         assert inspect.iscoroutinefunction(asynchronous[name]) == waits, name
         assert not inspect.iscoroutinefunction(method), name
-    locks = [c.__annotations__["modification_lock"].__qualname__ for c in (AsyncHeksherClient, ThreadHeksherClient)]
-    assert [lock.lower() for lock in locks] == ["lock", "allocate_lock" if "allocate" in locks[1] else "lock"]
+    for client, lock in ((AsyncHeksherClient, asyncio.Lock()), (ThreadHeksherClient, threading.Lock())):
+        made: Any = client("http://host", 60, ["user"])
+        assert type(made.modification_lock) is type(lock)
 
 
 def test_every_public_function_says_what_it_does() -> None:
@@ -86,7 +93,9 @@ def test_the_package_imports_no_more_than_it_needs() -> None:
         "import sys, heksher_client, heksher_client.testing; print(*sorted(m.partition('.')[0] for m in sys.modules))"
     )
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
-    assert not {"fastapi", "sqlalchemy", "uvicorn", "pytest", "unittest", "mock", "pydantic"} & set(loaded)
+    # Without click and rich, which httpx imports where they are installed.
+    others = {"fastapi", "sqlalchemy", "uvicorn", "pytest", "hypothesis", "unittest", "pydantic"}
+    assert not others & set(loaded)
 
 
 def test_the_readme_has_two_commands_each_enough_by_itself() -> None:
@@ -127,8 +136,28 @@ def test_the_examples_in_the_readme_run_as_they_stand(
     monkeypatch.chdir(tmp_path)
     blocks = [block.partition("```")[0] for block in (ROOT / "README.md").read_text().split("```python\n")[1:]]
     assert len(blocks) == 3
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"expected": {"environment": "prod", "user": "jim"}}
     for block in blocks:
         exec(block.replace("http://heksher:8080", service.url), names)  # noqa: S102 - it is our own
-    resolution = names["cache_size"].explain(environment="prod", user="jim")
-    assert (resolution.value, dict(resolution.rule.match_conditions)) == (200, {"environment": "prod", "user": "jim"})
+        if "client" in names:
+            resolution = names.pop("cache_size").explain(environment="prod", user="jim")
+            assert (resolution.value, dict(resolution.rule.match_conditions)) == (200, names.pop("expected"))
+            del names["client"]
+    with LocalService(database="settings.db") as local:
+        answer = httpx.get(f"{local.url}/api/v1/query?settings=page_size").json()
+    assert answer["settings"]["page_size"]["rules"][0]["value"] == 50
+
+
+@pytest.mark.anyio
+async def test_programs_may_mock_the_service_with_pytest_httpx(httpx_mock: HTTPXMock) -> None:
+    """The clients talk through httpx like any other, so what programs test httpx with works for them too."""
+    setting = Setting("s", int, ["user"], 1)
+    httpx_mock.add_response(url="http://heksher/api/v1/context_features", json={"context_features": ["user"]})
+    httpx_mock.add_response(method="POST", json={"outcome": "uptodate"}, match_json=json.loads(setting._declaration))
+    rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
+    httpx_mock.add_response(
+        url="http://heksher/api/v1/query?settings=s&context_filters=*&include_metadata=false",
+        json={"settings": {"s": {"default_value": 1, "rules": [rule]}}},
+    )
+    async with AsyncHeksherClient("http://heksher", 3600, ["user"]):
+        assert setting.get(user="jim") == 2

@@ -10,6 +10,7 @@ import pytest
 
 from heksher_client import (
     AsyncHeksherClient,
+    ClientNotRunningError,
     MissingContextError,
     Reason,
     Setting,
@@ -85,6 +86,40 @@ def test_mock_patch_puts_back_what_was_there(stub: SyncStubHeksherClient, settin
     assert (setting.get(), setting.explain().reason) == (1, Reason.DECLARED_DEFAULT)
 
 
+def test_all_who_hold_a_stubbed_setting_see_the_same(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
+    """So that what is put back is what was there."""
+    held = stub[setting]
+    stub[setting].rules = 5
+    assert held.rules == (Rule({}, 5),)
+    with mock.patch.object(held, "rules", 6):
+        assert setting.get() == 6
+    assert setting.get() == 5
+
+
+def test_a_client_that_was_started_inside_a_stub_keeps_its_values(
+    service: WatchedService, setting: Setting[int]
+) -> None:
+    """Whichever of the two ends first."""
+    service.declare("s", "int", 1, ["environment", "user", "theme"])
+    service.add_rule("s", 2, user="none")
+    stub = SyncStubHeksherClient()
+    stub.set_as_main()
+    with running(ThreadKind(), service.url):
+        stub.close()
+        assert setting.get() == 2
+
+
+def test_a_setting_made_inside_a_stub_belongs_to_the_client_outside(service: WatchedService) -> None:
+    """From the end of the stub on."""
+    service.declare("inside", "int", 1, ["user"])
+    service.add_rule("inside", 2, user="none")
+    with running(ThreadKind(), service.url) as client:
+        with SyncStubHeksherClient():
+            inside = Setting("inside", int, ["user"], 1)
+        client.reload()
+        assert inside.get() == 2
+
+
 def test_patch_works_and_is_deprecated(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
     """As in the older client it takes effect at once, and is undone at the end of the block."""
     with pytest.warns(DeprecationWarning, match="rules"):
@@ -120,7 +155,8 @@ def test_a_value_that_the_setting_could_never_have_is_refused(
     stub: SyncStubHeksherClient, setting: Setting[int]
 ) -> None:
     """A slip in a test must not pass for a setting's value."""
-    for value in ("5", None, [5], [Rule({}, 5), 5], [Rule({}, "5")], mock.Mock()):
+    values: list[Any] = ["5", None, [5], [Rule({}, 5), 5], [Rule({}, "5")], mock.Mock()]
+    for value in values:
         with pytest.raises(TypeError, match="setting s"):
             stub[setting].rules = value
     with pytest.raises(UnknownContextError, match="planet"):
@@ -128,7 +164,7 @@ def test_a_value_that_the_setting_could_never_have_is_refused(
     with pytest.raises(ValueError, match="same conditions"):
         stub[setting].rules = [Rule({"user": "jim"}, 5), Rule({"user": "jim"}, 6)]
     with pytest.raises(AttributeError, match="only rules"):
-        stub[setting].rule = 5
+        stub[setting].rule = 5  # type: ignore[attr-defined]
     assert setting.get() == 1
 
 
@@ -146,10 +182,13 @@ def test_at_the_end_everything_is_as_it_was(service: WatchedService, setting: Se
             with SyncStubHeksherClient() as inner:
                 inner.set_defaults(environment="a", user="b", theme="c")
                 inner[setting].rules = 4
+                with pytest.raises(RuntimeError, match="before"):
+                    inner.set_as_main()
                 inside = Setting("inside", int, ["user"], 7)
                 assert (setting.get(), inside.get()) == (4, 7)
             assert setting.get() == 3
-            client.reload()
+            with pytest.raises(ClientNotRunningError):
+                client.reload()
             assert setting.get() == 3
         assert (setting.get(), registry.main) == (2, former)
         client.reload()

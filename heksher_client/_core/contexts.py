@@ -65,10 +65,12 @@ class Defaults:
 
         Raises:
             MissingContextError: A feature has no value, or None for one.
+            TypeError: A value is no string.
         """
         context = {feature: given[feature] if feature in given else self._default(feature) for feature in features}
-        if None in context.values():
-            raise _missing([feature for feature, value in context.items() if value is None])
+        for feature, value in context.items():
+            if not isinstance(value, str):
+                raise _no_value(context, feature)
         return context  # type: ignore[return-value]  # the check above is what mypy cannot follow
 
     def _default(self, feature: str) -> str | None:
@@ -92,9 +94,12 @@ def check_known(given: Iterable[str], known: Collection[str], whose: str) -> Non
         raise UnknownContextError(f"{whose} has no context feature {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
-def _missing(features: list[str]) -> MissingContextError:
+def _no_value(context: Mapping[str, object], feature: str) -> Exception:
+    if context[feature] is not None:
+        return TypeError(f"the value of the context feature {feature} must be a str, not {context[feature]!r}")
+    missing = [name for name, value in context.items() if value is None]
     return MissingContextError(
-        f"no value for the context feature {', '.join(features)}: pass it to the call, or give the client a default "
+        f"no value for the context feature {', '.join(missing)}: pass it to the call, or give the client a default "
         "with set_defaults (a context variable counts only where it is set)"
     )
 

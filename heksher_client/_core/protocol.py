@@ -51,6 +51,8 @@ class NoResponse:
     """There was no response; a value, so that a flow decides what that means for it."""
 
     error: Exception
+    is_networks: bool = False
+    """Whether the error is the network's, and not one of the program's authentication, transport or headers."""
 
 
 Reply: TypeAlias = Response | NoResponse
@@ -219,8 +221,8 @@ def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
     """The settings that the service says it does not have, if that is what it says."""
     if not isinstance(reply, Response) or reply.status != 404:
         return frozenset()
-    # The names stand in a sentence. Where none of ours does, any of them may be meant.
-    named = frozenset(re.findall(r"[a-zA-Z_0-9.]+", reply.content.decode(errors="replace"))) & frozenset(asked)
+    # The names stand quoted in a sentence. Where none of ours does, any of them may be meant.
+    named = frozenset(re.findall(r"'([a-zA-Z_0-9.]+)'", reply.content.decode(errors="replace"))) & frozenset(asked)
     return named or frozenset(asked)
 
 
@@ -294,7 +296,7 @@ def parse_settings(reply: Reply) -> dict[str, SettingData]:
 
 def setting(name: str) -> Request:
     """Ask for one setting, by its name or an alias."""
-    return Request("GET", f"/api/v1/settings/{name}")
+    return Request("GET", f"/api/v1/settings/{name.replace('.', '%2E')}")
 
 
 def parse_setting(request: Request, reply: Reply) -> SettingData | None:
@@ -332,7 +334,10 @@ def unexpected(request: Request, response: Response, what: str = "") -> Unexpect
 
 def _answered(request: Request, reply: Reply) -> Response:
     if isinstance(reply, NoResponse):
-        raise ServiceUnavailableError(f"{request}: no answer ({reply.error!r})") from reply.error
+        # The words of the network's errors are harmless; those of others may hold a header or a token.
+        name = type(reply.error).__name__
+        words = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
+        raise ServiceUnavailableError(f"{request}: no answer ({words})") from reply.error
     return reply
 
 

@@ -14,6 +14,10 @@ from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
 """The longest path and query that is sent, in characters. Common servers and proxies stop at 8 KiB with the headers."""
+_NO_LIMIT: Final = 1_000_000
+"""Settings in one query."""
+_GOOD_ASKS_TO_GROW: Final = 60
+"""How often all goes well before twice as many settings are asked for at once: the trouble may have passed."""
 MAX_FILTER: Final = 1000
 """The part of it that context filters may take, in characters."""
 
@@ -51,8 +55,9 @@ class Queries:
 
     def __init__(self) -> None:
         self._etags: dict[str, str] = {}
-        self._most_names = 1_000_000
-        """In one query; shrinks when the service cannot answer that many."""
+        self._most_names = _NO_LIMIT
+        """In one query; the number that the service could answer, where it could not answer more."""
+        self._asks_without_trouble = 0
 
     def ask(self, names: Iterable[str], context_filter: str, is_current: Callable[[str], bool]) -> Flow[Answers]:
         """Ask for settings, in as few queries as the service can answer.
@@ -72,9 +77,10 @@ class Queries:
         """
         answers = Answers()
         names = list(names)
+        most = self._most_names
         is_probing = False
         while names:
-            parts = self._parts(names, context_filter)[: 1 if is_probing else None]
+            parts = _parts(names, context_filter, most)[: 1 if is_probing else None]
             requests = [protocol.query(part.target, self._usable_etag(part, is_current)) for part in parts]
             replies = yield from exchange(*requests)
             too_much = []
@@ -90,30 +96,40 @@ class Queries:
             if len(answers.too_large) > 1 and not answers._answered:
                 raise next(iter(answers.too_large.values()))
             names = list(filter(answers.is_open, names))
-            if too_much:
-                self._most_names = max(1, (max(too_much) if max(too_much) > 1 else len(names)) // 2)
+            if too_much and names:
+                most = max(1, (max(too_much) if max(too_much) > 1 else len(names)) // 2)
             is_probing = bool(too_much) and not answers._answered
+        self._learn(most)
         return answers
+
+    def _learn(self, most: int) -> None:
+        """Keep the size with which all was answered, and try a larger one after a while."""
+        self._asks_without_trouble = self._asks_without_trouble + 1 if most == self._most_names else 0
+        if self._asks_without_trouble >= _GOOD_ASKS_TO_GROW:
+            self._asks_without_trouble = 0
+            most = min(_NO_LIMIT, most * 2)
+        self._most_names = most
 
     def remember(self, answers: Answers) -> None:
         """Keep the ETags. To be called when everything is in place: one that is kept too early hides its answer."""
         self._etags = answers._etags
 
-    def _parts(self, names: Iterable[str], context_filter: str) -> list[_Part]:
-        room = _MAX_TARGET - len(protocol.query_target((), context_filter))
-        parts: list[list[str]] = []
-        length = 0
-        for name in names:
-            length += len(name) + 1
-            if not parts or length > room or len(parts[-1]) >= self._most_names:
-                parts.append([])
-                length = len(name)
-            parts[-1].append(name)
-        return [_Part(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
-
     def _usable_etag(self, part: _Part, is_current: Callable[[str], bool]) -> str | None:
         etag = self._etags.get(part.target)
         return etag if etag is not None and all(map(is_current, part.names)) else None
+
+
+def _parts(names: Iterable[str], context_filter: str, most: int) -> list[_Part]:
+    room = _MAX_TARGET - len(protocol.query_target((), context_filter))
+    parts: list[list[str]] = []
+    length = 0
+    for name in names:
+        length += len(name) + 1
+        if not parts or length > room or len(parts[-1]) >= most:
+            parts.append([])
+            length = len(name)
+        parts[-1].append(name)
+    return [_Part(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
 
 
 def _take(part: _Part, request: Request, reply: Reply, answers: Answers) -> None:

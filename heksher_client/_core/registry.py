@@ -65,10 +65,11 @@ class Registry:
 
     def deactivate(self, client: MainClient) -> None:
         """Take a client out, if it is in. If it was the main one, the one before it is the main one again."""
-        if client not in self._clients:
-            return
         was_main = client is self.main
-        self._clients.remove(client)
+        try:
+            self._clients.remove(client)
+        except ValueError:
+            return
         if was_main and (main := self.main) is not None:
             for setting in self.settings():
                 main.adopt(setting)

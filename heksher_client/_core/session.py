@@ -66,6 +66,8 @@ class _Standing:
     is_there: bool = True
     """Whether the service has it, so that it can be asked for."""
     loaded: "_Loaded | None" = None
+    was_served: bool = False
+    """Whether this client ever had rules for it, before the service came to deny it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,6 @@ class Session:
         """
         self._context_features = check_feature_names(context_features)
         self._order = self._context_features
-        self._order_is_known = False
         self._schedule = Schedule(update_interval)
         self._hooks = hooks
         self._registry = registry
@@ -113,6 +114,8 @@ class Session:
         self._wake = wake
         self._raises_at_start = raises_at_start
         self._rounds = 0
+        self._failures: list[Exception] = []
+        """What failed in the refresh under way: for single settings, while all others are brought up to date."""
         self._defaults = Defaults()
         self._tracking = Tracking()
         self._standings: WeakKeyDictionary[AnySetting, _Standing] = WeakKeyDictionary()
@@ -176,7 +179,10 @@ class Session:
         self._is_open = True
         former = self._registry.activate(self)
         if isinstance(former, Session):
-            logger.warning("another client is the main client now; the former one stops updating settings")
+            logger.warning(
+                "another client is the main client now; the former one stops updating settings until that is closed",
+                extra={"main_client": self, "former_client": former},
+            )
 
     def close(self) -> None:
         """Stop being the main client. Settings keep their last values, and the next client takes them over."""
@@ -194,20 +200,24 @@ class Session:
         self._is_wanted = False  # before all else: what is asked for from now on takes another round
         self._served, self._callers = self._callers, []
         self._rounds += 1
+        if not self._is_main():
+            # Another client serves the settings; this one will be woken when that has gone.
+            self._schedule.completed(self._clock(), failed=False)
+            self._tell(ClientNotRunningError("another client is the main one, so this one updates nothing"))
+            return
+        failures: list[Exception] = []
+        self._failures = failures
         try:
-            failures = yield from self._refresh()
+            yield from self._refresh()
         except HeksherError as problem:
-            failures = [problem]
+            failures.append(problem)
         except Exception as defect:  # Ours, or a setting type's: it must not end all refreshes to come.
-            logger.exception("a refresh failed in an unforeseen way")
-            failures = [defect]
+            logger.exception("a refresh failed in an unforeseen way", extra={"error": defect})
+            failures.append(defect)
         self._schedule.completed(self._clock(), failed=bool(failures))
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
-        error = self._report(failures)
-        served, self._served = self._served, []
-        for caller in served:
-            caller(error)
+        self._tell(self._report(failures))
 
     @property
     def is_open(self) -> bool:
@@ -232,6 +242,11 @@ class Session:
 
     # -- a refresh -----------------------------------------------------------------------------------------------------
 
+    def _tell(self, error: Exception | None) -> None:
+        served, self._served = self._served, []
+        for caller in served:
+            caller(error)
+
     def _report(self, failures: Sequence[Exception]) -> Exception | None:
         if not failures:
             self._call_hook(self._hooks.on_update_ok)
@@ -251,62 +266,58 @@ class Session:
         except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
             logger.exception("%s raised", hook.__name__, extra={"hook": hook.__name__})
 
-    def _refresh(self) -> Flow[list[Exception]]:
-        """Bring all settings up to date.
-
-        Returns:
-            What failed for single settings, or for declarations; all the rest is up to date.
-        """
+    def _refresh(self) -> Flow[None]:
+        """Bring all settings up to date, but for those of `_failures`."""
         yield from self._read_context_features()
         settings = sorted(self._registry.settings(), key=lambda setting: setting.name)
-        failures = yield from self._declare(settings)
-        failures += yield from self._load(settings)
-        return failures
+        yield from self._declare(settings)
+        yield from self._load(settings)
 
     def _read_context_features(self) -> Flow[None]:
-        if self._order_is_known:
-            return
+        # At each refresh: an operator may move a feature, and nothing in the answers to queries needs to show it.
         (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
         try:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
-            # The client's own order serves as well, if it is right; it is asked again at the next refresh.
+            # The order known so far serves as well, be it the client's own.
             logger.warning("the order of the context features is not known: %s", error, extra={"error": error})
             return
-        self._order, self._order_is_known = order, True
-        if order != self._context_features:
+        if order != self._order:
+            self._order = order
             logger.warning(
-                "the service has other context features than this client, or in another order; its order is used",
+                "the service has other context features than were known, or in another order; its order is used",
                 extra={"features_in_service": list(order), "features_in_client": list(self._context_features)},
             )
 
     # -- declarations --------------------------------------------------------------------------------------------------
 
-    def _declare(self, settings: Iterable[AnySetting]) -> Flow[list[Exception]]:
+    def _declare(self, settings: Iterable[AnySetting]) -> Flow[None]:
         """Declare the settings that are due for it, each distinct declaration once."""
         due: dict[bytes, list[AnySetting]] = {}
         for setting in settings:
             standing = self._standings.get(setting)
-            if standing is None or (standing.declare_at is not None and standing.declare_at <= self._clock()):
+            if standing is None or self._is_due(standing):
                 due.setdefault(setting._declaration, []).append(setting)
-        failures: list[Exception] = []
         for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
             replies = yield from declarations.send([declaration for declaration, _ in batch])
             for (declaration, same), reply in zip(batch, replies, strict=True):
                 try:
                     answer = protocol.parse_declaration(protocol.declare(declaration), reply, same[0].name)
                 except DeclarationError as error:
-                    failures.append(error)
+                    self._failures.append(error)
                     for setting in same:
-                        self._stand(setting, is_there=False, declare_at=self._clock() + _REFUSED_RETRY)
+                        self._refuse(setting)
                 except UnexpectedResponseError as error:
                     if error.status != 500:
                         raise  # It is not about this setting: the others would fare no better.
-                    failures.append(error)
+                    self._failures.append(error)
                 else:
                     for setting in same:
                         yield from self._accept_declaration(setting, answer)
-        return failures
+
+    def _is_due(self, standing: _Standing) -> bool:
+        """Whether a declaration is to be tried again: its time has come, or somebody waits for this refresh."""
+        return standing.declare_at is not None and (standing.declare_at <= self._clock() or bool(self._served))
 
     def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
         standing = self._stand(setting)
@@ -328,29 +339,40 @@ class Session:
 
         return Install(apply)
 
+    def _refuse(self, setting: AnySetting) -> None:
+        """Note that the service refused a declaration.
+
+        It takes people to mend that, so it is tried again only after minutes; but soon where the service has served the
+        setting before, as then it is more likely that something else answered in its place.
+        """
+        was_served = self._is_served(setting)
+        self._stand(setting, is_there=False, declare_at=self._clock() + (0 if was_served else _REFUSED_RETRY))
+        self._standings[setting].was_served = was_served
+
+    def _is_served(self, setting: AnySetting) -> bool:
+        standing = self._standings.get(setting)
+        return standing is not None and (standing.was_served or standing.loaded is not None)
+
     def _stand(self, setting: AnySetting, *, is_there: bool = True, declare_at: float | None = None) -> _Standing:
         standing = self._standings[setting] = _Standing(setting.name, declare_at, is_there)
         return standing
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
-    def _load(self, settings: Sequence[AnySetting]) -> Flow[list[Exception]]:
+    def _load(self, settings: Sequence[AnySetting]) -> Flow[None]:
         """Ask for the rules of all settings that the service has, and put what came in place."""
         wanted = self._wanted(settings)
         answers = yield from self._ask(wanted)
-        failures: list[Exception] = []
         if answers.missing:
-            failures += yield from self._declare_lost(_named(answers.missing, wanted))
+            yield from self._declare_lost(_named(answers.missing, wanted))
             wanted = self._wanted(settings)
             answers = yield from self._ask(wanted)
-            failures += map(self._give_up, _named(answers.missing, wanted))
-        failures += answers.too_large.values()
-        failures += yield from self._follow_renames(answers, wanted)
-        prepared, malformed = yield from self._prepare(answers, wanted)
-        if prepared:
-            yield self._install(prepared)
-        self._queries.remember(answers)
-        return failures + malformed
+            for setting in _named(answers.missing, wanted):
+                self._give_up(setting)
+        self._failures += answers.too_large.values()
+        yield from self._follow_renames(answers, wanted)
+        prepared = yield from self._prepare(answers, wanted)
+        yield self._install(prepared, answers)
 
     def _ask(self, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[Answers]:
         context_filter = self._tracking.wire_filter(MAX_FILTER)
@@ -373,76 +395,89 @@ class Session:
             and loaded.rule_set is setting._view.rule_set
             and loaded.validators is setting._validators
             and loaded.tracking is self._tracking
-            and loaded.order is self._order
+            and loaded.order == self._order
         )
 
-    def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[list[Exception]]:
+    def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[None]:
         """Declare settings again that the service had and has no more: deleted one by one, or with its database."""
         names = [setting.name for setting in settings]
         logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
         for setting in settings:
-            del self._standings[setting]
-        self._order_is_known = False
-        yield from self._read_context_features()
-        return (yield from self._declare(settings))
+            self._standings[setting].declare_at = self._clock()
+        yield from self._declare(settings)
 
-    def _give_up(self, setting: AnySetting) -> DeclarationError:
-        self._stand(setting, is_there=False, declare_at=self._clock() + _REFUSED_RETRY)
-        return DeclarationError(
-            f"the service does not have setting {setting.name}, though it was declared", setting=setting.name
+    def _give_up(self, setting: AnySetting) -> None:
+        self._refuse(setting)
+        self._failures.append(
+            DeclarationError(
+                f"the service does not have setting {setting.name}, though it was declared", setting=setting.name
+            )
         )
 
-    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[list[Exception]]:
+    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[None]:
         """Find the names under which the service answered for settings that were renamed since they were declared."""
         unanswered = [name for name in answers.changed if name not in answers.settings]
         requests = [protocol.setting(name) for name in unanswered]
-        failures: list[Exception] = []
         replies = yield from exchange(*requests)
         for name, request, reply in zip(unanswered, requests, replies, strict=True):
-            data = protocol.parse_setting(request, reply)
-            if data is None or data.name not in answers.settings:
-                failures.append(
-                    UnexpectedResponseError(f"the service left setting {name} out of its answer; it keeps its rules")
-                )
+            try:
+                data = protocol.parse_setting(request, reply)
+                if data is None or data.name not in answers.settings:
+                    raise UnexpectedResponseError(
+                        f"the service left setting {name} out of its answer; it keeps its rules"
+                    )
+            except HeksherError as error:
+                self._failures.append(error)
+                self._ask_again(wanted[name])
                 continue
-            logger.info("setting %s was renamed to %s in the service", name, data.name, extra={"setting": name})
+            logger.info(
+                "setting %s was renamed to %s in the service",
+                name,
+                data.name,
+                extra={"setting": name, "canonical_name": data.name},
+            )
             for setting in wanted[name]:
                 self._standings[setting].canonical = data.name
             wanted.setdefault(data.name, []).extend(wanted.pop(name))
-        return failures
+
+    def _ask_again(self, settings: Iterable[AnySetting]) -> None:
+        """Have settings asked for in full next time: "unchanged" would not mean that they are up to date."""
+        for setting in settings:
+            self._standings[setting].was_served = self._is_served(setting)
+            self._standings[setting].loaded = None
 
     # -- from answers to rule sets -------------------------------------------------------------------------------------
 
     def _prepare(
         self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]
-    ) -> Flow[tuple[list[tuple[AnySetting, _Loaded]], list[Exception]]]:
+    ) -> Flow[list[tuple[AnySetting, _Loaded]]]:
         """Convert and index everything, before any of it is put in place."""
         prepared: list[tuple[AnySetting, _Loaded]] = []
-        failures: list[Exception] = []
         for name in answers.settings.keys() & wanted.keys():
             for setting in wanted[name]:
                 try:
                     default, rules = protocol.parse_queried_setting(name, answers.settings[name])
                 except UnexpectedResponseError as error:
-                    failures.append(error)
-                    self._standings[setting].loaded = None  # so that its part is asked for in full next time
+                    self._failures.append(error)
+                    self._ask_again([setting])
                 else:
                     prepared.append((setting, self._convert(setting, default, rules)))
                 yield Pause()  # so that an event loop gets its turn between two settings
-        return prepared, failures
+        return prepared
 
     def _convert(self, setting: AnySetting, default: Any, rules: Sequence[Any]) -> _Loaded:
         validators, tracking, order = setting._validators, self._tracking, self._order
         rule_set = to_rule_set(setting, default, rules, tracking=tracking, order=order)
         return _Loaded(rule_set, validators, tracking, order)
 
-    def _install(self, prepared: Sequence[tuple[AnySetting, _Loaded]]) -> Install:
+    def _install(self, prepared: Sequence[tuple[AnySetting, _Loaded]], answers: Answers) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
             for setting, loaded in prepared:
                 setting._view = View(loaded.rule_set, self._defaults)
                 self._standings[setting].loaded = loaded
+            self._queries.remember(answers)
 
         return Install(apply)
 

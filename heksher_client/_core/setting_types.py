@@ -111,7 +111,7 @@ class _Str(SettingType[str]):
     def convert_to_heksher(self, x: str, /) -> str:
         if not isinstance(x, str):
             raise _mismatch(x, "a str")
-        return str(x)
+        return str.__str__(x)  # the text itself, also of a member of a str Enum
 
 
 class _Bool(SettingType[bool]):
@@ -206,7 +206,7 @@ class HeksherFlags(SettingType[FlagT]):
         known = self.flags_type(0)
         for name in names:
             known |= self._options[name]
-        if known != x and x.value >= 0:  # `~flag` of an IntFlag is negative: all bits but some
+        if known != x and x.value >= 0:  # a negative one is the inverse of some flags: all bits but theirs
             raise TypeError(f"{x!r} has bits without a name, which the service could not store")
         return names
 
@@ -252,7 +252,7 @@ class HeksherMapping(SettingType[Mapping[str, T]]):
     def convert_to_heksher(self, x: Mapping[str, T], /) -> dict[str, Any]:
         if not isinstance(x, abc.Mapping) or not all(isinstance(key, str) for key in x):
             raise _mismatch(x, "a mapping with string keys")
-        return {str(key): self.inner.convert_to_heksher(value) for key, value in x.items()}
+        return {str.__str__(key): self.inner.convert_to_heksher(value) for key, value in x.items()}
 
 
 _PRIMITIVES: Final[Mapping[Any, SettingType[Any]]] = {int: _Int(), float: _Float(), str: _Str(), bool: _Bool()}

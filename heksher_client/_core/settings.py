@@ -82,6 +82,7 @@ class Setting(Generic[T]):
 
     A setting registers itself when it is constructed, is declared to the service by the main client, and from then on
     has the rules that the service holds for it. It is held weakly: one that the program drops is no longer updated.
+    Settings are told apart by identity, so a subclass must not define equality.
     """
 
     # What the rest of the package works with, and a program does not.
@@ -257,6 +258,7 @@ class Setting(Generic[T]):
             UnknownContextError: A name that is none of the setting's configurable features.
             MissingContextError: A configurable feature has no value, neither here nor by default. (Not before the
                 first client is set as main: then the value is the declared default whatever the context.)
+            TypeError: The value of a context feature is no string.
         """
         view = self._view
         return view.rule_set.resolve(self._context(view, contexts))

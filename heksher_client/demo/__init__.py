@@ -22,7 +22,7 @@ try:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-except ImportError as error:
+except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("the demo needs extras: pip install 'heksher_client[cli,service]'") from error
 
 from heksher_client import HeksherError, Reason, Resolution
@@ -109,9 +109,7 @@ class _Operator:
         names = {setting["name"] for setting in data["settings"]}
         taken = sorted(names & {setting["name"] for setting in await self._list("/api/v1/settings", "settings")})
         if taken:
-            raise DemoError(
-                f"the service has settings of these names; delete them first: {', '.join(taken)}"
-            )
+            raise DemoError(f"the service has settings of these names; delete them first: {', '.join(taken)}")
         there = await self.features()
         for feature in data["context_features"]:
             if feature not in there:

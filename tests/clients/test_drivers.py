@@ -1,6 +1,7 @@
 """What is of one driver alone: tasks, cancellation and event loops; threads, hooks and signals."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -70,6 +71,7 @@ def test_a_client_may_be_made_outside_a_running_loop(service: WatchedService) ->
     """At module level, say; and the loop it is used in may end without closing it."""
     setting = Setting("s", int, ["user"], 1)
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client._wake_up()  # nobody sleeps yet
     client.set_defaults(user="jim")
     service.declare("s", "int", 1, ["user"])
     service.add_rule("s", 2, user="jim")
@@ -81,6 +83,29 @@ def test_a_client_may_be_made_outside_a_running_loop(service: WatchedService) ->
     another = Setting("another", int, ["user"], 1)  # nobody is woken, and nothing goes wrong
     assert another.get() == 1
     client._wake_up()
+
+
+def test_another_event_loop_is_told_so(service: WatchedService) -> None:
+    """A client belongs to the loop that it was started in; closing it works from any."""
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(client.set_as_main())
+    with pytest.raises(ClientNotRunningError, match="another event loop"):
+        asyncio.run(client.reload())
+    asyncio.run(client.aclose())
+    assert registry.main is None
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert client._http.is_closed
+    loop.close()
+    asyncio.run(client.aclose())
+
+
+def test_a_client_whose_loop_has_ended_can_be_closed(service: WatchedService) -> None:
+    """Though there is nothing left to close."""
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    asyncio.run(client.set_as_main())
+    asyncio.run(client.aclose())
+    assert client._http.is_closed
 
 
 @pytest.mark.anyio
@@ -239,6 +264,51 @@ def test_the_thread_client_pauses_for_a_declaration_only_as_long_as_it_runs(serv
     client.close()
     assert len(service.questions("POST /api/v1/settings/declare")) == 3
     assert setting.get(user="jim") == 1
+
+
+def test_a_client_may_ask_before_it_is_started(service: WatchedService) -> None:
+    """`ping` at the start of a program, and then the start."""
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client.ping()
+    client.set_as_main()
+    client.reload()
+    client.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whoever_waits_is_told_when_the_thread_is_ended(service: WatchedService) -> None:
+    """By something in a hook that is no error to be logged."""
+
+    class Ending(ThreadHeksherClient):
+        def on_update_ok(self) -> None:
+            raise SystemExit
+
+    client = Ending(service.url, 3600, FEATURES)
+    with pytest.raises(ClientNotRunningError):
+        client.set_as_main()
+    assert registry.main is None
+
+
+def test_closing_from_many_threads_is_closing_once(service: WatchedService) -> None:
+    """Also while it starts."""
+    for _ in range(20):
+        client = ThreadHeksherClient(service.url, 3600, FEATURES)
+        errors: list[BaseException] = []
+
+        def close(client: ThreadHeksherClient = client, errors: list[BaseException] = errors) -> None:
+            try:
+                client.close()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        with contextlib.suppress(ClientNotRunningError):
+            client.set_as_main()
+        for thread in threads:
+            thread.join()
+        assert (errors, registry.main) == ([], None)
 
 
 def test_a_service_that_is_gone_is_unavailable() -> None:

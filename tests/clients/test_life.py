@@ -13,6 +13,7 @@ import pytest
 from heksher_client import (
     TRACK_ALL,
     ClientNotRunningError,
+    DeclarationError,
     HeksherError,
     Reason,
     Rule,
@@ -84,7 +85,7 @@ def test_the_order_of_context_features_is_the_services(
 def test_a_service_that_does_not_tell_its_context_features_is_no_obstacle(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client's own order is used, and the service is asked again at the next refresh."""
+    """The client's own order is used, and the service is asked again at each refresh."""
     setting = Setting("s", int, ["user"], 0)
     service.answering("GET /api/v1/context_features", Answer.of({"context_features": [1]}), times=1)
     with running(kind, service.url) as client:
@@ -92,7 +93,7 @@ def test_a_service_that_does_not_tell_its_context_features_is_no_obstacle(
         client.reload()
         client.reload()
         assert setting.get(user="jim") == 1
-        assert len(service.questions("GET /api/v1/context_features")) == 2
+        assert len(service.questions("GET /api/v1/context_features")) == 3
     assert "order of the context features is not known" in caplog.text
 
 
@@ -189,7 +190,7 @@ def test_a_validator_judges_values_also_those_that_came_before_it(
 def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: WatchedService) -> None:
     """While a program holds the lock, an update that has arrived waits; afterwards it is put in place as a whole."""
     first, second = Setting("a", int, ["user"], 1), Setting("b", int, ["user"], 1)
-    answered = threading.Event()
+    arrived = threading.Event()
     with running(kind, service.url) as client:
         service.add_rule("a", 2, user="jim")
         service.add_rule("b", 2, user="jim")
@@ -197,17 +198,28 @@ def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: W
         acquired = lock.acquire()
         if kind.raises_at_start:
             kind.call(acquired)
-        client.next_outcome()
-        client.client._session.refresh_soon()
+        client.forget_outcomes()
 
-        def note(asked: Asked) -> None:
-            if str(asked) == QUERY:
-                answered.set()
+        class Watched:
+            """The lock, which tells when the client waits for it."""
 
-        service.intercept = note
+            def __enter__(self) -> None:
+                arrived.set()
+                lock.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                lock.release()
+
+            async def __aenter__(self) -> None:
+                arrived.set()
+                await lock.acquire()
+
+            async def __aexit__(self, *_: object) -> None:
+                lock.release()
+
+        client.client.modification_lock = Watched()
         client.client._session.refresh_soon()
-        assert answered.wait(PATIENCE)
-        assert client.client.outcomes.empty()
+        assert arrived.wait(PATIENCE)
         assert (first.get(user="jim"), second.get(user="jim")) == (1, 1)
         if kind.raises_at_start:
             client.kind.loop.call_soon_threadsafe(lock.release)  # type: ignore[attr-defined]
@@ -343,7 +355,8 @@ def test_a_second_main_client_takes_over_and_gives_back(
             second.client.set_defaults(environment="dev")
             assert setting.get() == 3
             service.call("PUT", "/api/v1/rules/1/value", {"value": 4})
-            first.reload()
+            with pytest.raises(ClientNotRunningError, match="another client"):
+                first.reload()
             assert setting.get() == 3
             first.forget_outcomes()
         first.next_outcome()
@@ -540,13 +553,136 @@ def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
         subject.close()
         return
     subject.start()
-    subject.reload()
-    assert len(service.questions(DECLARE)) == 1
-    clock[0] += 301
-    subject.reload()
-    assert len(service.questions(DECLARE)) == 2
+    for later, declarations in ((0, 1), (301, 2)):
+        clock[0] += later
+        subject.forget_outcomes()
+        subject.client._session.refresh_soon()
+        assert subject.next_outcome() is None
+        assert len(service.questions(DECLARE)) == declarations
     assert setting.explain().reason is Reason.SERVER_DEFAULT
     subject.close()
+
+
+def test_reload_tries_a_refused_declaration_again(kind: Kind, service: WatchedService) -> None:
+    """Whoever has mended what was wrong does not wait for minutes."""
+    with running(kind, service.url) as client:
+        client.forget_outcomes()
+        service.answering(DECLARE, Answer(422, b"no"), times=1)
+        setting = Setting("s", int, ["user"], 1)
+        assert isinstance(client.next_outcome(), DeclarationError)
+        client.reload()
+        assert setting.explain().reason is Reason.SERVER_DEFAULT
+
+
+def test_a_404_of_something_in_between_costs_one_refresh(kind: Kind, service: WatchedService) -> None:
+    """A proxy that answers in the service's place for a moment does not freeze the settings for minutes."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
+    with running(kind, service.url) as client:
+        for setting in settings:
+            service.add_rule(setting.name, 2, user="jim")
+        service.intercept = lambda asked: Answer(404, b"<html>no route</html>")
+        client.reload_expecting(HeksherError)
+        service.intercept = lambda asked: None
+        client.client._session.refresh_soon()
+        assert client.next_outcome() is None
+        assert [setting.get(user="jim") for setting in settings] == [2, 2, 2]
+
+
+def test_what_failed_is_told_also_when_more_fails_after_it(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refused declaration is not forgotten because the query that follows fails."""
+    with running(kind, service.url) as client:
+        client.forget_outcomes()
+        service.intercept = lambda asked: (
+            Answer(422, b"no") if str(asked) == DECLARE else Answer(503) if str(asked) == QUERY else None
+        )
+        kept, refused = Setting("kept", int, ["user"], 1), Setting("refused", int, ["user"], 1)
+        error = client.reload_expecting(DeclarationError)
+        assert {"kept", "refused"} <= set(str([error, *error.__notes__]).replace(":", " ").split())
+        assert (kept.get(), refused.get()) == (1, 1)
+
+
+def test_moved_context_features_change_the_priority(kind: Kind, service: WatchedService) -> None:
+    """Also where the answers to queries are the same as before."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, theme="dark")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+        moved = Answer.of({"context_features": ["environment", "theme", "user"]})
+        service.answering("GET /api/v1/context_features", moved)
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 1
+
+
+def test_what_arrives_while_another_client_is_the_main_one_is_loaded_later(kind: Kind, service: WatchedService) -> None:
+    """An answer that was not put in place must not make the next one "unchanged"."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        stub = SyncStubHeksherClient()
+
+        def take_over(asked: Asked) -> None:
+            if str(asked) == QUERY:
+                service.intercept = lambda asked: None
+                stub.set_as_main()
+
+        service.add_rule("s", 2, user="jim")
+        service.intercept = take_over
+        client.reload()
+        stub.close()
+        client.reload()
+        assert setting.get(user="jim") == 2
+
+
+def test_a_size_that_was_too_large_once_is_tried_again_after_a_while(kind: Kind, service: WatchedService) -> None:
+    """One passing 500 does not split the questions for ever."""
+    settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
+    with running(kind, service.url) as client:
+        service.answering(QUERY, Answer(500), times=1)
+        client.reload()
+        assert [len(a.query["settings"].split(",")) for a in service.questions(QUERY)][-3:] == [8, 4, 4]
+        for _ in range(61):
+            client.reload()
+        assert len(service.questions(QUERY)[-1].query["settings"].split(",")) == len(settings)
+
+
+def test_query_parameters_of_the_program_are_added_to_ours(kind: Kind, service: WatchedService) -> None:
+    """An API key in the query string, say."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url, http_client_args={"params": {"key": "k y"}}) as client:
+        client.get_settings()
+        query = service.questions(QUERY)[-1].query
+    assert query == {"settings": "s", "context_filters": "*", "include_metadata": "false", "key": "k y"}
+    assert service.asked[0].query == {"key": "k y"}
+    assert setting.get() == 1
+
+
+def test_no_header_or_token_is_in_an_error_or_a_record(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even of one that cannot be sent, which the HTTP library repeats in its own error."""
+    caplog.set_level(logging.DEBUG, "heksher_client")
+    headers = {"Authorization": "Bearer s3cret\n"}
+    with WatchedService() as service:
+        subject = Subject(kind, service.url, 3600, FEATURES, http_client_args={"headers": headers})
+        if kind.raises_at_start:
+            with pytest.raises(ServiceUnavailableError) as raised:
+                subject.start()
+            assert "s3cret" not in str(raised.value)
+        else:
+            subject.start()
+        subject.close()
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("value", [["x"], 5, b"x"])
+def test_a_context_value_that_is_no_string_is_a_mistake_with_rules_and_without(
+    kind: Kind, service: WatchedService, value: Any
+) -> None:
+    """It could never match, so it is told at the first read."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url), pytest.raises(TypeError, match="user must be a str"):
+        setting.get(user=value)
 
 
 def test_a_setting_left_out_of_the_answer_keeps_its_rules(kind: Kind, service: WatchedService) -> None:
@@ -681,17 +817,26 @@ def test_a_default_that_is_a_json_null_or_false_is_a_default(kind: Kind, service
     assert (resolution.value, resolution.reason) == (False, Reason.SERVER_DEFAULT)
 
 
-def test_an_update_that_arrives_after_another_client_took_over_is_not_used(kind: Kind, service: WatchedService) -> None:
-    """Not even the newer default of an outdated declaration."""
+def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used(
+    kind: Kind, service: WatchedService
+) -> None:
+    """What is put in place is the main client's."""
     service.declare("late", "int", 1, ["user"])
     service.declare("late", "int", 7, ["user"], version="1.1")
-    setting = Setting("s", int, ["user"], 1)
-    with running(kind, service.url) as client, SyncStubHeksherClient() as stub:
+    with running(kind, service.url) as client:
+        stub = SyncStubHeksherClient()
         stub.set_defaults(user="jim")
+
+        def take_over(asked: Asked) -> None:
+            if str(asked) == DECLARE:
+                stub.set_as_main()
+
+        service.intercept = take_over
+        client.forget_outcomes()
         late = Setting("late", int, ["user"], 1)
-        service.add_rule("s", 2, user="jim")
-        client.reload()
-        assert (setting.get(), late.get()) == (1, 1)
+        client.next_outcome()
+        assert late.get() == 1
+        stub.close()
 
 
 def test_a_caller_that_comes_while_the_client_is_closed_is_told(kind: Kind, service: WatchedService) -> None:

@@ -40,6 +40,29 @@ def test_trap_1_a_rename_while_the_client_runs_freezes_nothing(kind: Kind, servi
         client.reload()
         assert (foo.get(user="john"), foo.get(user="jim")) == (7, 5)
 
+        lookups = [asked for asked in service.asked if asked.path.startswith("/api/v1/settings/ba")]
+        client.reload()
+        client.reload()
+        assert [asked for asked in service.asked if asked.path.startswith("/api/v1/settings/ba")] == lookups
+
+
+def test_trap_1_a_rename_that_cannot_be_looked_up_costs_that_setting_until_it_can(
+    kind: Kind, service: WatchedService
+) -> None:
+    """All other settings are updated, and the renamed one as soon as the service tells its name."""
+    foo, other = Setting("foo", int, ["user"], 1), Setting("other", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
+        service.add_rule("bar", 5, user="jim")
+        service.add_rule("other", 6, user="jim")
+        for status in (404, 500):
+            service.answering("GET /api/v1/settings/foo", Answer(status))
+            client.reload_expecting(UnexpectedResponseError)
+            assert (foo.get(user="jim"), other.get(user="jim")) == (1, 6)
+        service.intercept = lambda asked: None
+        client.reload()
+        assert foo.get(user="jim") == 5
+
 
 def test_trap_1_a_setting_declared_under_both_names_is_one(kind: Kind, service: WatchedService) -> None:
     """A program that declares a setting by its old and its new name gets the rules for both."""
@@ -63,6 +86,8 @@ def test_trap_2_a_filter_that_the_service_would_misread_is_not_sent(kind: Kind, 
         service.add_rule("s", 1, **{feature: "a"})
         service.add_rule("s", 2, **{feature: "b"})
         service.add_rule("s", 3, plain="a")
+        client.reload()
+        assert (setting.get(**{feature: "b"}), setting.get(plain="a")) == (2, 3)
         client.client.track_contexts(**{feature: "a"})
         client.reload()
 
@@ -124,6 +149,17 @@ def test_trap_3_a_deleted_setting_is_declared_again_and_the_others_are_updated(
         service.add_rule("gone", 3, user="jim")
         client.reload()
         assert gone.get(user="jim") == 3
+
+
+def test_trap_3_the_words_of_a_refusal_are_no_names(kind: Kind, service: WatchedService) -> None:
+    """Only what the service quotes is missing, though settings may be called as any word of its sentence."""
+    gone, other = Setting("gone", int, ["user"], 1), Setting("not", int, ["user"], 1)
+    with running(kind, service.url) as client:
+        before = len(service.questions(DECLARE))
+        service.call("DELETE", "/api/v1/settings/gone")
+        client.reload()
+        assert [asked.json["name"] for asked in service.questions(DECLARE)[before:]] == ["gone"]
+        assert (gone.get(), other.get()) == (1, 1)
 
 
 def test_trap_3_a_refusal_that_names_nothing_we_know_has_all_settings_declared_again(

@@ -104,9 +104,11 @@ def test_no_response_is_a_service_that_is_unavailable() -> None:
     """Whatever was asked; the HTTP library's error is the cause."""
     error = OSError("unplugged")
     for parse in PARSERS:
-        with pytest.raises(ServiceUnavailableError, match="unplugged") as raised:
-            parse(NoResponse(error))
+        with pytest.raises(ServiceUnavailableError, match="OSError: unplugged") as raised:
+            parse(NoResponse(error, is_networks=True))
         assert raised.value.__cause__ is error
+        with pytest.raises(ServiceUnavailableError, match=r"\(OSError\)"):
+            parse(NoResponse(error))
 
 
 PARSERS: list[Any] = [
@@ -185,3 +187,14 @@ def test_an_error_keeps_the_beginning_of_a_body_only() -> None:
         protocol.parse_context_features(Response(502, b"<html>" * 1000))
     assert len(raised.value.content) == 1024
     assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b'{"detail": "no such"}', "no such"), (b"[1]", "[1]"), (b"plain", "plain"), (b"", "''"), (b"x" * 999, "xxx...")],
+)
+def test_an_error_says_what_the_service_said(body: bytes, words: str) -> None:
+    """In whatever shape it said it, and not longer than a line."""
+    with pytest.raises(UnexpectedResponseError) as raised:
+        protocol.parse_health(Response(500, body))
+    assert words in str(raised.value)

@@ -42,6 +42,7 @@ def stubs(setting: Setting[int]) -> None:
     with SyncStubHeksherClient() as stub:
         stub[setting].rules = 5
         stub[setting].rules = [Rule({"user": "jim"}, 5)]
+        stub[setting].rules = "nonsense"  # type: ignore[assignment]
         assert_type(stub.modification_lock, threading.Lock)
 
 

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from heksher_client import (
     HeksherEnum,
+    HeksherFlags,
     HeksherMapping,
     HeksherSequence,
     Resolution,
@@ -52,6 +53,7 @@ assert_type(
 assert_type(Setting("s", HeksherEnum(Color), ["user"], Color.RED), Setting[Color])
 assert_type(Setting("s", HeksherSequence(HeksherEnum(Color)), ["user"], [Color.RED]), Setting[Sequence[Color]])
 assert_type(Setting("s", HeksherMapping(HeksherEnum(Color)), ["user"], {}), Setting[Mapping[str, Color]])
+assert_type(Setting("s", HeksherFlags(Letters), ["user"], Letters.A), Setting[Letters])
 
 # A default of another type is an error.
 Setting("s", int, ["user"], "x")  # type: ignore[call-overload]
@@ -67,6 +69,9 @@ Setting("s", Letters, ["user"], 1)  # type: ignore[call-overload]
 Setting("s", Sequence[int], ["user"], 1)  # type: ignore[call-overload]
 Setting("s", Sequence[int], ["user"], ["x"])  # type: ignore[call-overload]
 Setting("s", Mapping[str, int], ["user"], {"a": "x"})  # type: ignore[call-overload]
+Setting("s", HeksherEnum(Color), ["user"], "red")  # type: ignore[arg-type]
+Setting("s", HeksherFlags(Letters), ["user"], 1)  # type: ignore[arg-type]
+Setting("s", HeksherSequence(HeksherEnum(Color)), ["user"], ["red"])  # type: ignore[misc]
 
 # A type of one's own decides alone.
 
