@@ -15,6 +15,7 @@ from heksher_client import (
     ClientNotRunningError,
     DeclarationError,
     HeksherError,
+    MissingContextError,
     Reason,
     Rule,
     ServiceUnavailableError,
@@ -364,11 +365,26 @@ def test_a_second_main_client_takes_over_and_gives_back(
     assert "another client is the main client now" in caplog.text
 
 
+def test_a_client_that_is_the_main_one_again_brings_its_own_rules_back(kind: Kind, service: WatchedService) -> None:
+    """Though nothing has changed in its service since it was."""
+    setting = Setting("s", int, ["user"], 1)
+    with WatchedService() as other, running(kind, service.url) as first:
+        service.add_rule("s", 2, user="jim")
+        first.reload()
+        other.declare("s", "int", 1, ["user"])
+        other.add_rule("s", 3, user="jim")
+        with running(kind, other.url):
+            assert setting.get(user="jim") == 3
+            first.forget_outcomes()
+        first.next_outcome()
+        assert setting.get(user="jim") == 2
+
+
 def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
     kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the service down, the async start raises and closes cleanly; the thread start logs, and recovers."""
-    setting = Setting("s", int, ["user"], 1)
+    setting, without_default = Setting("s", int, ["user"], 1), Setting("t", int, ["theme"], 1)
     down = WatchedService()
     with down:
         pass  # from here on its port is known, and nobody answers there
@@ -385,6 +401,8 @@ def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
     subject.start()
     assert isinstance(subject.next_outcome(), ServiceUnavailableError)
     assert setting.get() == 1
+    with pytest.raises(MissingContextError):
+        without_default.get()
     assert "refresh failed: GET /api/v1/context_features: no answer" in caplog.text
     with down:
         while subject.next_outcome() is not None:

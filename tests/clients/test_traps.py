@@ -40,10 +40,12 @@ def test_trap_1_a_rename_while_the_client_runs_freezes_nothing(kind: Kind, servi
         client.reload()
         assert (foo.get(user="john"), foo.get(user="jim")) == (7, 5)
 
-        lookups = [asked for asked in service.asked if asked.path.startswith("/api/v1/settings/ba")]
+        before = len(service.asked)
         client.reload()
+        service.add_rule("baz", 8, user="jack")
         client.reload()
-        assert [asked for asked in service.asked if asked.path.startswith("/api/v1/settings/ba")] == lookups
+        assert foo.get(user="jack") == 8
+        assert {asked.path.rpartition("/")[2] for asked in service.asked[before:]} == {"context_features", "query"}
 
 
 def test_trap_1_a_rename_that_cannot_be_looked_up_costs_that_setting_until_it_can(
