@@ -5,11 +5,11 @@ fault stays where it is: a bad rule costs that rule, a bad setting that setting,
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import (
@@ -29,14 +29,13 @@ from heksher_client._core.protocol import (
 )
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
 from heksher_client._core.registry import Registry
-from heksher_client._core.rules import RuleSet
+from heksher_client._core.rules import Reason
 from heksher_client._core.schedule import Schedule
-from heksher_client._core.settings import Setting, View
+from heksher_client._core.settings import View
+from heksher_client._core.standings import AnySetting, Loaded, Standings
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
 
 logger = logging.getLogger("heksher_client")
-
-AnySetting = Setting[Any]
 
 _DECLARED_TOGETHER: Final = 64
 """Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
@@ -53,31 +52,6 @@ class Hooks(Protocol):
 
 Caller = Callable[[Exception | None], None]
 """Called with the outcome of the refresh that somebody waits for."""
-
-
-@dataclass(slots=True)
-class _Standing:
-    """What is known of one setting in the service."""
-
-    canonical: str
-    """The name that the service answers under."""
-    declare_at: float | None = None
-    """When to declare it again; None if there is nothing more to declare."""
-    is_there: bool = True
-    """Whether the service has it, so that it can be asked for."""
-    loaded: "_Loaded | None" = None
-    was_served: bool = False
-    """Whether this client ever had rules for it, before the service came to deny it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What this client put in place for a setting, and under which conditions it was converted."""
-
-    rule_set: RuleSet[Any]
-    validators: tuple[Any, ...]
-    tracking: Tracking
-    order: tuple[str, ...]
 
 
 class Session:
@@ -118,7 +92,7 @@ class Session:
         """What failed in the refresh under way: for single settings, while all others are brought up to date."""
         self._defaults = Defaults()
         self._tracking = Tracking()
-        self._standings: WeakKeyDictionary[AnySetting, _Standing] = WeakKeyDictionary()
+        self._standings = Standings()
         self._queries = Queries()
         self._callers: list[Caller] = []
         """Those who wait for the next refresh to begin, and end."""
@@ -293,10 +267,11 @@ class Session:
 
     def _declare(self, settings: Iterable[AnySetting]) -> Flow[None]:
         """Declare the settings that are due for it, each distinct declaration once."""
+        # Somebody who waits for this refresh may have mended what a declaration was refused for.
+        now = math.inf if self._served else self._clock()
         due: dict[bytes, list[AnySetting]] = {}
         for setting in settings:
-            standing = self._standings.get(setting)
-            if standing is None or self._is_due(standing):
+            if self._standings.is_due(setting, now):
                 due.setdefault(setting._declaration, []).append(setting)
         for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
             replies = yield from declarations.send([declaration for declaration, _ in batch])
@@ -304,9 +279,7 @@ class Session:
                 try:
                     answer = protocol.parse_declaration(protocol.declare(declaration), reply, same[0].name)
                 except DeclarationError as error:
-                    self._failures.append(error)
-                    for setting in same:
-                        self._refuse(setting)
+                    self._refuse(same, error)
                 except UnexpectedResponseError as error:
                     if error.status != 500:
                         raise  # It is not about this setting: the others would fare no better.
@@ -315,19 +288,14 @@ class Session:
                     for setting in same:
                         yield from self._accept_declaration(setting, answer)
 
-    def _is_due(self, standing: _Standing) -> bool:
-        """Whether a declaration is to be tried again: its time has come, or somebody waits for this refresh."""
-        return standing.declare_at is not None and (standing.declare_at <= self._clock() or bool(self._served))
-
     def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
-        standing = self._stand(setting)
+        # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
+        is_newest = answer.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
+        name = None if is_newest else answer.latest("name")
+        self._standings.accept(setting, name if isinstance(name, str) else setting.name)
         declarations.log(setting, answer)
         if answer.outcome == protocol.OUTDATED and (default := answer.latest("default_value")) is not None:
             yield self._install_default(setting, default)
-        # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
-        if answer.outcome in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH):
-            name = answer.latest("name")
-            standing.canonical = name if isinstance(name, str) else setting.name
 
     def _install_default(self, setting: AnySetting, raw: Any) -> Install:
         default, reason = to_default(setting, raw)
@@ -339,80 +307,50 @@ class Session:
 
         return Install(apply)
 
-    def _refuse(self, setting: AnySetting) -> None:
-        """Note that the service refused a declaration.
+    def _refuse(self, settings: Iterable[AnySetting], error: DeclarationError) -> None:
+        """Note that the service does not have these settings.
 
-        It takes people to mend that, so it is tried again only after minutes; but soon where the service has served the
-        setting before, as then it is more likely that something else answered in its place.
+        It takes people to mend that, so they are declared again only after minutes; but soon where a service has served
+        one before, as then it is more likely that something else answered in its place.
         """
-        was_served = self._is_served(setting)
-        self._stand(setting, is_there=False, declare_at=self._clock() + (0 if was_served else _REFUSED_RETRY))
-        self._standings[setting].was_served = was_served
-
-    def _is_served(self, setting: AnySetting) -> bool:
-        standing = self._standings.get(setting)
-        return standing is not None and (standing.was_served or standing.loaded is not None)
-
-    def _stand(self, setting: AnySetting, *, is_there: bool = True, declare_at: float | None = None) -> _Standing:
-        standing = self._standings[setting] = _Standing(setting.name, declare_at, is_there)
-        return standing
+        self._failures.append(error)
+        for setting in settings:
+            was_served = setting._view.rule_set.default_reason is Reason.SERVER_DEFAULT
+            self._standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY))
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
     def _load(self, settings: Sequence[AnySetting]) -> Flow[None]:
         """Ask for the rules of all settings that the service has, and put what came in place."""
-        wanted = self._wanted(settings)
+        wanted = self._standings.by_name(settings)
         answers = yield from self._ask(wanted)
         if answers.missing:
             yield from self._declare_lost(_named(answers.missing, wanted))
-            wanted = self._wanted(settings)
+            wanted = self._standings.by_name(settings)
             answers = yield from self._ask(wanted)
             for setting in _named(answers.missing, wanted):
-                self._give_up(setting)
+                error = DeclarationError(f"the service denies setting {setting.name}", setting=setting.name)
+                self._refuse([setting], error)
         self._failures += answers.too_large.values()
         yield from self._follow_renames(answers, wanted)
         prepared = yield from self._prepare(answers, wanted)
         yield self._install(prepared, answers)
 
     def _ask(self, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[Answers]:
-        context_filter = self._tracking.wire_filter(MAX_FILTER)
-        return self._queries.ask(wanted, context_filter, lambda name: all(map(self._is_current, wanted[name])))
+        tracking, order = self._tracking, self._order
 
-    def _wanted(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
-        """The settings that the service has, by the name that it answers under."""
-        wanted: dict[str, list[AnySetting]] = {}
-        for setting in settings:
-            standing = self._standings.get(setting)
-            if standing is not None and standing.is_there:
-                wanted.setdefault(standing.canonical, []).append(setting)
-        return wanted
+        def is_current(name: str) -> bool:
+            return all(self._standings.is_current(setting, tracking, order) for setting in wanted[name])
 
-    def _is_current(self, setting: AnySetting) -> bool:
-        """Whether a setting has what this client put in place, and would get the same if it were converted again."""
-        loaded = self._standings[setting].loaded
-        return (
-            loaded is not None
-            and loaded.rule_set is setting._view.rule_set
-            and loaded.validators is setting._validators
-            and loaded.tracking is self._tracking
-            and loaded.order == self._order
-        )
+        return self._queries.ask(wanted, tracking.wire_filter(MAX_FILTER), is_current)
 
     def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[None]:
         """Declare settings again that the service had and has no more: deleted one by one, or with its database."""
         names = [setting.name for setting in settings]
         logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
         for setting in settings:
-            self._standings[setting].declare_at = self._clock()
+            self._standings.lose(setting)
         yield from self._declare(settings)
-
-    def _give_up(self, setting: AnySetting) -> None:
-        self._refuse(setting)
-        self._failures.append(
-            DeclarationError(
-                f"the service does not have setting {setting.name}, though it was declared", setting=setting.name
-            )
-        )
 
     def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[None]:
         """Find the names under which the service answered for settings that were renamed since they were declared."""
@@ -428,7 +366,8 @@ class Session:
                     )
             except HeksherError as error:
                 self._failures.append(error)
-                self._ask_again(wanted[name])
+                for setting in wanted[name]:
+                    self._standings.load(setting, None)
                 continue
             logger.info(
                 "setting %s was renamed to %s in the service",
@@ -437,46 +376,40 @@ class Session:
                 extra={"setting": name, "canonical_name": data.name},
             )
             for setting in wanted[name]:
-                self._standings[setting].canonical = data.name
+                self._standings.rename(setting, data.name)
             wanted.setdefault(data.name, []).extend(wanted.pop(name))
-
-    def _ask_again(self, settings: Iterable[AnySetting]) -> None:
-        """Have settings asked for in full next time: "unchanged" would not mean that they are up to date."""
-        for setting in settings:
-            self._standings[setting].was_served = self._is_served(setting)
-            self._standings[setting].loaded = None
 
     # -- from answers to rule sets -------------------------------------------------------------------------------------
 
     def _prepare(
         self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]
-    ) -> Flow[list[tuple[AnySetting, _Loaded]]]:
+    ) -> Flow[list[tuple[AnySetting, Loaded]]]:
         """Convert and index everything, before any of it is put in place."""
-        prepared: list[tuple[AnySetting, _Loaded]] = []
-        for name in answers.settings.keys() & wanted.keys():
+        prepared: list[tuple[AnySetting, Loaded]] = []
+        for name in filter(answers.settings.__contains__, wanted):
             for setting in wanted[name]:
                 try:
                     default, rules = protocol.parse_queried_setting(name, answers.settings[name])
                 except UnexpectedResponseError as error:
                     self._failures.append(error)
-                    self._ask_again([setting])
+                    self._standings.load(setting, None)
                 else:
                     prepared.append((setting, self._convert(setting, default, rules)))
                 yield Pause()  # so that an event loop gets its turn between two settings
         return prepared
 
-    def _convert(self, setting: AnySetting, default: Any, rules: Sequence[Any]) -> _Loaded:
+    def _convert(self, setting: AnySetting, default: Any, rules: Sequence[Any]) -> Loaded:
         validators, tracking, order = setting._validators, self._tracking, self._order
         rule_set = to_rule_set(setting, default, rules, tracking=tracking, order=order)
-        return _Loaded(rule_set, validators, tracking, order)
+        return Loaded(rule_set, validators, tracking, order)
 
-    def _install(self, prepared: Sequence[tuple[AnySetting, _Loaded]], answers: Answers) -> Install:
+    def _install(self, prepared: Sequence[tuple[AnySetting, Loaded]], answers: Answers) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
             for setting, loaded in prepared:
                 setting._view = View(loaded.rule_set, self._defaults)
-                self._standings[setting].loaded = loaded
+                self._standings.load(setting, loaded)
             self._queries.remember(answers)
 
         return Install(apply)

@@ -1,0 +1,90 @@
+"""What one client knows of each setting in the service: whether it is declared, its name there, and what was loaded."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from heksher_client._core.contexts import Tracking
+from heksher_client._core.rules import RuleSet
+from heksher_client._core.settings import Setting
+
+AnySetting = Setting[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was made of the service's answer for a setting, and under which conditions it was converted."""
+
+    rule_set: RuleSet[Any]
+    validators: tuple[Any, ...]
+    tracking: Tracking
+    order: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Standing:
+    canonical: str
+    """The name that the service answers under."""
+    declare_at: float | None = None
+    """When to declare it again, by the session's clock; None if there is nothing more to declare."""
+    is_there: bool = True
+    """Whether the service has it, so that it can be asked for."""
+    loaded: Loaded | None = None
+
+
+class Standings:
+    """The standing of all settings that were ever declared. Settings are held weakly."""
+
+    def __init__(self) -> None:
+        self._standings: WeakKeyDictionary[AnySetting, _Standing] = WeakKeyDictionary()
+
+    def is_due(self, setting: AnySetting, now: float) -> bool:
+        """Whether a setting is to be declared: it never was, or is to be again and the time has come."""
+        standing = self._standings.get(setting)
+        return standing is None or (standing.declare_at is not None and standing.declare_at <= now)
+
+    def accept(self, setting: AnySetting, canonical: str) -> None:
+        """Note that the service has a setting, under this name."""
+        self._standings[setting] = _Standing(canonical)
+
+    def refuse(self, setting: AnySetting, declare_at: float) -> None:
+        """Note that the service does not have a setting, and when to declare it again."""
+        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False)
+
+    def lose(self, setting: AnySetting) -> None:
+        """Note that the service seems to have lost a setting, which is to be declared again at once."""
+        self._standings[setting].declare_at = -math.inf
+
+    def rename(self, setting: AnySetting, canonical: str) -> None:
+        """Note the name that the service answers under from now on."""
+        self._standings[setting].canonical = canonical
+
+    def load(self, setting: AnySetting, loaded: Loaded | None) -> None:
+        """Note what was put in place for a setting; None to have it asked for in full next time."""
+        self._standings[setting].loaded = loaded
+
+    def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
+        """Those of the settings that the service has, by the name that it answers under."""
+        wanted: dict[str, list[AnySetting]] = {}
+        for setting in settings:
+            standing = self._standings.get(setting)
+            if standing is not None and standing.is_there:
+                wanted.setdefault(standing.canonical, []).append(setting)
+        return wanted
+
+    def is_current(self, setting: AnySetting, tracking: Tracking, order: tuple[str, ...]) -> bool:
+        """Whether a setting has what this client put in place, and would get the same if it were converted again.
+
+        Only then "unchanged" means that there is nothing to do: not after another client or a stub, not with a new
+        validator, other tracking or another order.
+        """
+        loaded = self._standings[setting].loaded
+        return (
+            loaded is not None
+            and loaded.rule_set is setting._view.rule_set
+            and loaded.validators is setting._validators
+            and loaded.tracking is tracking
+            and loaded.order == order
+        )
