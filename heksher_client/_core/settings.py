@@ -1,5 +1,6 @@
 """A setting: its declaration, its validators, and the reading of its value."""
 
+import json
 import re
 from collections.abc import (
     Callable,
@@ -234,11 +235,15 @@ class Setting(Generic[T]):
                 raise ValueError(f"setting {name}: {key!r} is no metadata key: letters, digits, _ and - only")
         self.on_coerce = on_coerce
         try:
+            # Stricter than orjson, which turns NaN into null and dates into strings.
+            json.dumps(dict(self.metadata), allow_nan=False)
             wire_default = self.type.convert_to_heksher(default_value)
             self.default_value: T = self.type.convert_from_heksher(wire_default).value
             self._declaration = self._wire_declaration(wire_default)
         except TypeError as error:
             raise TypeError(f"setting {name}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"setting {name}: {error}") from None
         self._validators = ()
         self._view = View(RuleSet(self.default_value, Reason.DECLARED_DEFAULT))
         registry.add(self)

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import pytest
@@ -30,6 +31,8 @@ from heksher_client._core.registry import registry
         ({"metadata": {"bad key": 1}}, "metadata key"),
         ({"metadata": {1: 1}}, "metadata key"),
         ({"metadata": {"a": object()}}, "setting s"),
+        ({"metadata": {"a": [float("nan")]}}, "setting s"),
+        ({"metadata": {"a": date(2026, 1, 1)}}, "setting s"),
         ({"default_value": "x"}, "setting s: 'x' is not an int"),
         ({"default_value": None}, "setting s"),
         ({"type": list}, "no setting type"),
