@@ -222,6 +222,7 @@ async def _follow(url: str, console: Console, operator: _Operator) -> None:
     finally:
         process.join(_PATIENCE)
         process.kill()
+        process.join()
         ours.close()
     reads = await in_asyncio + await in_threads
     seconds = time.perf_counter() - started
