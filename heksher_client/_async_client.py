@@ -53,7 +53,7 @@ class AsyncHeksherClient(Client):
         self._task = asyncio.create_task(self._keep_updating(), name="heksher-client")
         try:
             await self.reload()
-        except BaseException:
+        except BaseException:  # cancellation included
             await self.aclose()
             raise
 
@@ -173,7 +173,6 @@ class AsyncHeksherClient(Client):
     async def _send(self, request: Request) -> Reply:
         try:
             return from_httpx(await self._http.send(to_httpx(self._http, request)))
-        except (
-            Exception
-        ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
+        except Exception as error:
+            # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)

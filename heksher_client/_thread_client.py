@@ -47,17 +47,23 @@ class ThreadHeksherClient(Client):
 
         Raises:
             ClientNotRunningError: The client is closed, or was closed meanwhile.
+            RuntimeError: It is the main client already, or no thread could be started.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
         with self._starting:
             self._session.start()
             self._session.call_back(outcome.put)  # before the thread starts, so that its first refresh is the one meant
-            thread.start()
-            self._thread = thread
+            self._thread = thread  # before it starts as well: what a hook calls first must know it for its own thread
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left to give
+                self._thread = None
+                self._session.close()
+                raise
         try:
             _raise_if_closed(outcome.get())
-        except BaseException:
+        except BaseException:  # Ctrl-C included
             self.close()
             raise
 
@@ -164,9 +170,8 @@ class ThreadHeksherClient(Client):
             return NoResponse(ClientNotRunningError("the client was closed"))
         try:
             return from_httpx(self._http.send(to_httpx(self._http, request)))
-        except (
-            Exception
-        ) as error:  # Authentication, transports and event hooks are the program's and may raise anything.
+        except Exception as error:
+            # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
 
 

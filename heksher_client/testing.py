@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known
+from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known, order_with
 from heksher_client._core.protocol import SettingData
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import Reason, Rule, RuleSet
@@ -53,7 +53,7 @@ class StubbedSetting(Generic[T]):
     _defaults: Defaults
 
     def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults) -> None:
-        order = (*order, *(feature for feature in setting.configurable_features if feature not in order))
+        order = order_with(order, setting.configurable_features)
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
         vars(self).update(_setting=setting, _order=order, _defaults=defaults)
         vars(self)["rules"] = Rules(setting._view.rule_set.rules())

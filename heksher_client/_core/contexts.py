@@ -5,7 +5,7 @@ that a refresh works with one from its beginning to its end.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
@@ -102,6 +102,11 @@ def _no_value(context: Mapping[str, object], feature: str) -> Exception:
         f"no value for the context feature {', '.join(missing)}: pass it to the call, or give the client a default "
         "with set_defaults (a context variable counts only where it is set)"
     )
+
+
+def order_with(order: Sequence[str], features: Iterable[str]) -> tuple[str, ...]:
+    """An order of context features, followed by those that it lacks: no rule of the service can be on them."""
+    return (*order, *(feature for feature in features if feature not in order))
 
 
 @dataclass(frozen=True, slots=True)

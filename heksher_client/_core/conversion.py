@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from heksher_client._core import protocol
-from heksher_client._core.contexts import Tracking
+from heksher_client._core.contexts import Tracking, order_with
 from heksher_client._core.rules import Reason, Rule, RuleSet
 from heksher_client._core.settings import Setting
 
@@ -28,8 +28,7 @@ def to_rule_set(
         order: The context features in the service's order.
     """
     value, reason = to_default(setting, default)
-    # A feature that the service does not have is in no rule of its, but in those of a setting that knows better.
-    order = (*order, *(feature for feature in setting.configurable_features if feature not in order))
+    order = order_with(order, setting.configurable_features)
     rule_set, duplicates = RuleSet.index(_to_rules(setting, rules, tracking), order, value, reason)
     if duplicates:
         logger.warning(

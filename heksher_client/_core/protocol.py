@@ -8,7 +8,7 @@ raises `ServiceUnavailableError` or `UnexpectedResponseError` for every answer t
 import re
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -226,7 +226,7 @@ def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
     return named or frozenset(asked)
 
 
-def is_too_much(reply: Reply) -> bool:
+def is_too_much(reply: Reply) -> TypeGuard[Response]:
     """Whether asking for less might help: too long a request, or (500) too many rules for one answer."""
     return isinstance(reply, Response) and reply.status in (413, 414, 431, 500)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from heksher_client._core import protocol
-from heksher_client._core.protocol import Flow, Reply, Request, Response, exchange
+from heksher_client._core.protocol import Flow, Reply, Request, exchange
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -87,7 +87,7 @@ class Queries:
             for part, request, reply in zip(parts, requests, replies, strict=True):
                 if missing := protocol.missing_names(reply, part.names):
                     answers.missing |= missing
-                elif isinstance(reply, Response) and protocol.is_too_much(reply):
+                elif protocol.is_too_much(reply):
                     too_much.append(len(part.names))
                     if len(part.names) == 1:
                         answers.too_large[part.names[0]] = protocol.unexpected(request, reply)

@@ -128,7 +128,7 @@ class StoreClosedError(SQLAlchemyError):
 
 
 class Store:
-    """A database, made on first use."""
+    """A database: its tables are made where it has none, and its transactions take turns."""
 
     def __init__(self, database_url: str | URL) -> None:
         """Open the database, with tables if it has none.

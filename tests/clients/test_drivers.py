@@ -231,6 +231,47 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
     assert registry.main is None
 
 
+def test_a_start_without_a_thread_to_be_had_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is the machine's own, and no client is the main one."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = ThreadHeksherClient("http://127.0.0.1:9", 3600, FEATURES)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            client.set_as_main()
+    assert registry.main is None
+    client.close()
+    assert client._http.is_closed
+
+
+def test_a_hook_may_reload_before_the_start_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However early the first refresh fails, the thread knows itself, and does not wait for itself."""
+    client: ThreadHeksherClient
+    called = threading.Event()
+
+    class Reloads(ThreadHeksherClient):
+        def on_update_error(self, exc: Exception, /) -> None:
+            if not called.is_set():
+                self.reload()
+                called.set()
+
+    start = threading.Thread.start
+
+    def start_and_wait(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "heksher-client":
+            assert called.wait(PATIENCE)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_wait)
+    client = Reloads("http://127.0.0.1:9", 3600, FEATURES)
+    client.set_as_main()
+    client.close()
+    assert called.is_set()
+
+
 def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) -> None:
     """A closed thread client sends nothing more, however much it still wanted to ask."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(30)]
