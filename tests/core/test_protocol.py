@@ -198,3 +198,14 @@ def test_an_error_says_what_the_service_said(body: bytes, words: str) -> None:
     with pytest.raises(UnexpectedResponseError) as raised:
         protocol.parse_health(Response(500, body))
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [(b"<html>", "not in JSON"), (b"[]", "not with an object"), (b"{}", "without context_features"),
+     (b'{"context_features": {}}', "without context_features"), (b'{"context_features": [5]}', "no string")],
+)  # fmt: skip
+def test_an_answer_that_is_none_says_what_is_wrong_with_it(body: bytes, why: str) -> None:
+    """So that whoever reads the log knows whether it was the service that answered."""
+    with pytest.raises(UnexpectedResponseError, match=why):
+        protocol.parse_context_features(Response(200, body))
