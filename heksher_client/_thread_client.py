@@ -1,10 +1,11 @@
 """The client for threads: flows run in a daemon thread, which sends, waits and locks."""
 
 import threading
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 
@@ -157,13 +158,36 @@ class ThreadHeksherClient(Client):
 
     def _take(self, step: Step) -> tuple[Reply, ...]:
         if isinstance(step, Exchange):
-            return tuple(map(self._send, step.requests))
+            return self._send_at_once(step.requests)
         if isinstance(step, Install):
             with self.modification_lock:
                 step.apply()
         else:
             self._closed.wait(step.seconds)
         return ()
+
+    def _send_at_once(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
+        replies: list[Reply] = [_NOT_SENT] * len(requests)
+
+        def send(index: int) -> None:
+            replies[index] = self._send(requests[index])
+
+        # This thread takes one: a lone request takes no other. They are daemons, and delay the program's end no more.
+        helpers = [
+            threading.Thread(target=send, args=[index], name="heksher-client-request", daemon=True)
+            for index in range(1, len(requests))
+        ]
+        started: list[threading.Thread] = []
+        with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
+            for helper in helpers:
+                helper.start()
+                started.append(helper)
+        send(0)
+        for helper in started:
+            helper.join()
+        for index in range(1 + len(started), len(requests)):
+            send(index)
+        return tuple(replies)
 
     def _send(self, request: Request) -> Reply:
         if self._closed.is_set():
@@ -173,6 +197,9 @@ class ThreadHeksherClient(Client):
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
+
+
+_NOT_SENT: Final = NoResponse(ClientNotRunningError("the thread that was to send the request has ended"))
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

@@ -22,9 +22,10 @@ import orjson
 
 from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known, order_with
 from heksher_client._core.protocol import SettingData
+from heksher_client._core.readers import View
 from heksher_client._core.registry import registry
-from heksher_client._core.rules import Reason, Rule, RuleSet
-from heksher_client._core.settings import Setting, View
+from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings import Setting
 
 __all__ = ["AsyncStubHeksherClient", "Call", "Rule", "Rules", "StubbedSetting", "SyncStubHeksherClient"]
 
@@ -56,7 +57,7 @@ class StubbedSetting(Generic[T]):
         order = order_with(order, setting.configurable_features)
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
         vars(self).update(_setting=setting, _order=order, _defaults=defaults)
-        vars(self)["rules"] = Rules(setting._view.rule_set.rules())
+        vars(self)["rules"] = Rules(setting._reader.view.rule_set.rules())
 
     if not TYPE_CHECKING:  # to a type checker, no other attribute exists anyway
 
@@ -77,12 +78,12 @@ class StubbedSetting(Generic[T]):
 
     @rules.setter
     def rules(self, value: T | Sequence[Rule[T]]) -> None:
-        setting, former = self._setting, self._setting._view.rule_set
+        setting, former = self._setting, self._setting._reader.view.rule_set
         rules = _as_rules(setting, value)
-        rule_set, duplicates = RuleSet.index(rules, self._order, former.default, former.default_reason)
+        rule_set, duplicates = RuleSet.index(grouped(rules), self._order, former.default, former.default_reason)
         if duplicates:
             raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
-        setting._view = View(rule_set, self._defaults)
+        setting._reader.view = View(rule_set, self._defaults)
         vars(self)["rules"] = Rules(rule_set.rules())
 
 
@@ -123,7 +124,7 @@ class _Stub:
 
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Get hold of a setting's rules."""
-        self._former_views.setdefault(setting, setting._view)
+        self._former_views.setdefault(setting, setting._reader.view)
         if setting not in self._stubbed:
             self._stubbed[setting] = StubbedSetting(setting, self._context_features, self._defaults)
         return self._stubbed[setting]
@@ -141,6 +142,7 @@ class _Stub:
         self.calls.append(Call("set_defaults", values))
         self._check_known(values)
         self._defaults.update(values)
+        registry.renew(self._defaults)
 
     def track_contexts(self, /, **values: str | Collection[str]) -> None:
         """Check the arguments as the clients do. A stub uses all rules that it is given."""
@@ -156,10 +158,10 @@ class _Stub:
 
     def adopt(self, setting: Setting[Any]) -> None:
         """Take a setting over, as the registry asks of a main client; one that the stub has already stays as it is."""
-        if setting._view.defaults is self._defaults:
+        if setting._reader.view.defaults is self._defaults:
             return
-        self._former_views.setdefault(setting, setting._view)
-        setting._view = View(RuleSet(setting.default_value, Reason.DECLARED_DEFAULT), self._defaults)
+        self._former_views.setdefault(setting, setting._reader.view)
+        setting._reader.view = View(RuleSet(setting.default_value, Reason.DECLARED_DEFAULT), self._defaults)
 
     def refresh_soon(self) -> None:
         """Do nothing, as the registry asks of a main client: there is nothing to refresh from."""
@@ -181,8 +183,8 @@ class _Stub:
         # First the views, and then the main client, which may put newer rules in place at once. A view that is not of
         # this stub was put in place by a client that was started inside it, and stays.
         for setting, view in self._former_views.items():
-            if setting._view.defaults is self._defaults:
-                setting._view = view
+            if setting._reader.view.defaults is self._defaults:
+                setting._reader.view = view
         self._former_views.clear()
         self._stubbed.clear()
         registry.deactivate(self)

@@ -44,10 +44,11 @@ class Defaults:
     All settings of a client share one, so a default set late holds for every later read.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("values",)
 
     def __init__(self) -> None:
-        self._values: Mapping[str, str | ContextVar[str]] = {}
+        self.values: Mapping[str, str | ContextVar[str]] = {}
+        """Replaced as a whole when one changes, so that a read can keep to what it was at one moment."""
 
     def update(self, values: Mapping[str, str | ContextVar[str]]) -> None:
         """Add or replace defaults.
@@ -58,29 +59,32 @@ class Defaults:
         for feature, value in values.items():
             if not isinstance(value, str | ContextVar):
                 raise TypeError(f"the default of {feature!r} must be a str or a ContextVar, not {value!r}")
-        self._values = {**self._values, **values}  # replaced as a whole: readers in other threads do not lock
+        self.values = {**self.values, **values}
 
-    def complete(self, features: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-        """Find a value for each feature: the given one, else the default.
 
-        Raises:
-            MissingContextError: A feature has no value, or None for one.
-            TypeError: A value is no string.
-        """
-        context = {feature: given[feature] if feature in given else self._default(feature) for feature in features}
-        for feature, value in context.items():
-            if not isinstance(value, str):
-                raise _no_value(context, feature)
-        return context  # type: ignore[return-value]  # the check above is what mypy cannot follow
+def complete(
+    features: Iterable[str], given: Mapping[str, str], defaults: Mapping[str, str | ContextVar[str]]
+) -> dict[str, str]:
+    """Find a value for each feature: the given one, else the default.
 
-    def _default(self, feature: str) -> str | None:
-        default = self._values.get(feature)
-        if not isinstance(default, ContextVar):
-            return default
-        try:
-            return default.get()
-        except LookupError:
-            return None
+    Raises:
+        MissingContextError: A feature has no value, or None for one.
+        TypeError: A value is no string.
+    """
+    context = {feature: given[feature] if feature in given else _current(defaults.get(feature)) for feature in features}
+    for feature, value in context.items():
+        if not isinstance(value, str):
+            raise _no_value(context, feature)
+    return context  # type: ignore[return-value]  # the check above is what mypy cannot follow
+
+
+def _current(default: str | ContextVar[str] | None) -> str | None:
+    if not isinstance(default, ContextVar):
+        return default
+    try:
+        return default.get()
+    except LookupError:
+        return None
 
 
 def check_known(given: Iterable[str], known: Collection[str], whose: str) -> None:

@@ -1,12 +1,18 @@
-"""From the service's answer for one setting to its rule set: what can be used is, and what cannot is logged."""
+"""From the service's answer for one setting to its rule set: what can be used is, and what cannot is logged.
+
+All of it is done in columns, and where possible to a whole column at once. A column that has anything in it to be
+judged is gone through value by value.
+"""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
-from heksher_client._core import protocol
 from heksher_client._core.contexts import Tracking, order_with
-from heksher_client._core.rules import Reason, Rule, RuleSet
+from heksher_client._core.protocol import QueriedSetting, RawRule
+from heksher_client._core.rules import Group, Reason, Rule, RuleSet, Work
 from heksher_client._core.settings import Setting
 
 logger = logging.getLogger("heksher_client")
@@ -16,26 +22,38 @@ _LOGGED_AT_MOST: Final = 20
 
 
 def to_rule_set(
-    setting: Setting[Any], default: Any, rules: Iterable[Any], *, tracking: Tracking, order: Sequence[str]
-) -> RuleSet[Any]:
+    setting: Setting[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
+) -> Work[RuleSet[Any]]:
     """Convert and index what the service holds for a setting.
 
     Args:
         setting: Its type, `on_coerce` and validators convert and judge the values.
-        default: The service's default value, as JSON.
-        rules: The service's rules, as JSON.
+        queried: What the service holds.
         tracking: Rules that it does not admit are left out.
         order: The context features in the service's order.
     """
-    value, reason = to_default(setting, default)
+    default, reason = to_default(setting, queried.default_value)
+    findings = _Findings()
+    groups = []
+    for group in (yield from _grouped(queried, findings)):
+        admitted = _admitted(group, setting, tracking, findings)
+        values = setting._convert_many(admitted.values) if admitted else None
+        if values is None:
+            converted = yield from _converted_one_by_one(admitted, setting, findings)
+        else:
+            converted = replace(admitted, values=values)
+            yield len(converted)
+        if converted:
+            groups.append(converted)
+    findings.log(setting)
     order = order_with(order, setting.configurable_features)
-    rule_set, duplicates = RuleSet.index(_to_rules(setting, rules, tracking), order, value, reason)
-    if duplicates:
+    rule_set, outdone = yield from RuleSet.index_in_steps(groups, order, default, reason)
+    if outdone:
         logger.warning(
             "setting %s: %d rules have the same conditions as another one; of each two the higher id is used",
             setting.name,
-            len(duplicates),
-            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in duplicates[:_LOGGED_AT_MOST]]},
+            len(outdone),
+            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:_LOGGED_AT_MOST]]},
         )
     return rule_set
 
@@ -43,7 +61,7 @@ def to_rule_set(
 def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
     """Convert the service's default value; where it cannot be used, the setting keeps the default that it has."""
     try:
-        conversion = setting._convert(raw, None)
+        conversion = setting._convert(raw, lambda _: None)
     except Exception as error:  # Whatever a program's validator may raise, it costs this value alone.
         logger.warning(
             "setting %s: the service's default value was rejected: %s",
@@ -51,7 +69,8 @@ def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
             error,
             extra={"setting": setting.name, "default_value": raw},
         )
-        return setting._view.rule_set.default, setting._view.rule_set.default_reason
+        rule_set = setting._reader.view.rule_set
+        return rule_set.default, rule_set.default_reason
     if conversion.coercions:
         logger.warning(
             "setting %s: the service's default value was coerced: %s",
@@ -62,39 +81,93 @@ def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
     return conversion.value, Reason.SERVER_DEFAULT
 
 
-def _to_rules(setting: Setting[Any], raw_rules: Iterable[Any], tracking: Tracking) -> list[Rule[Any]]:
-    """The rules that can be used. The others are logged, all of a setting's in one record."""
-    rules: list[Rule[Any]] = []
-    rejected: list[tuple[Any, str]] = []
-    coerced: list[tuple[int, tuple[str, ...]]] = []
-    for raw in raw_rules:
+@dataclass(slots=True)
+class _Findings:
+    """What somebody should know of the rules of a setting, in one log record of each kind."""
+
+    rejected: list[tuple[Any, str]] = field(default_factory=list)
+    """The ids of rules that are not used, and why."""
+    coerced: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
+    """The ids of rules of whose value a part is not used, and which."""
+
+    def log(self, setting: Setting[Any]) -> None:
+        self._log(logging.WARNING, setting, "rejected", self.rejected)
+        self._log(logging.INFO, setting, "coerced", self.coerced)
+
+    def _log(self, level: int, setting: Setting[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
+        if rules:
+            logger.log(
+                level,
+                "setting %s: %d rules were %s, the first of them: %s",
+                setting.name,
+                len(rules),
+                what,
+                rules[0],
+                extra={"setting": setting.name, f"{what}_rules": list(rules[:_LOGGED_AT_MOST])},
+            )
+
+
+def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[Any]]]:
+    """The rules by the features of their conditions."""
+    by_features: dict[Any, tuple[list[Any], list[RawRule]]] = {}
+    for rules, faults in queried.batches():
+        findings.rejected += faults
+        for rule in rules:
+            conditions: Any = rule.context_features
+            # The busiest lines of a refresh: a lone condition, the commonest case, is kept without a tuple around it.
+            if len(conditions) == 1:
+                ((features, key),) = conditions
+            else:
+                features, key = zip(*conditions) if conditions else ((), ())  # noqa: B905 - they are pairs
+            try:
+                keys, members = by_features[features]
+            except KeyError:
+                keys, members = by_features[features] = [], []
+            keys.append(key)
+            members.append(rule)
+        yield len(rules)
+    groups = []
+    for features, (keys, members) in by_features.items():
+        is_lone = isinstance(features, str)
+        demanded = {features: keys} if is_lone else dict(zip(features, zip(*keys, strict=True), strict=False))
+        rule_ids = [rule.rule_id for rule in members]
+        if is_lone or len(demanded) == len(features):
+            groups.append(Group(demanded, [rule.value for rule in members], rule_ids))
+        else:
+            findings.rejected += [(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids]
+    return groups
+
+
+def _admitted(group: Group[Any], setting: Setting[Any], tracking: Tracking, findings: _Findings) -> Group[Any]:
+    """Those of the rules that can ever matter to the setting."""
+    if unknown := sorted(group.demanded.keys() - setting.configurable_features):
+        problem = f"it has conditions on {unknown}, which the declaration does not name"
+        findings.rejected += [(rule_id, problem) for rule_id in group.rule_ids]
+        return group.only([])
+    if not tracking.options:
+        return group
+    return group.only([row for row in range(len(group)) if tracking.admits(group.conditions(row))])
+
+
+def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _Findings) -> Work[Group[Any]]:
+    """Those of the rules whose values can be used."""
+    rows, values = [], []
+    for row, raw in enumerate(group.values):
         try:
-            parsed = protocol.parse_rule(raw)
-            unknown = parsed.conditions.keys() - setting.configurable_features
-            if unknown:
-                raise ValueError(f"it has conditions on {sorted(unknown)}, which the declaration does not name")
-            if not tracking.admits(parsed.conditions):
-                continue
-            conversion = setting._convert(parsed.value, Rule(parsed.conditions, parsed.value, parsed.rule_id))
+            conversion = setting._convert(raw, partial(_rule, group, row))
         except Exception as error:  # As above: a validator may raise anything.
-            rejected.append((raw.get("rule_id") if isinstance(raw, dict) else None, str(error)))
+            findings.rejected.append((group.rule_ids[row], str(error)))
             continue
+        finally:
+            if row % 1000 == 999:
+                yield 1000
         if conversion.coercions:
-            coerced.append((parsed.rule_id, conversion.coercions))
-        rules.append(Rule(parsed.conditions, conversion.value, parsed.rule_id))
-    _log(logging.WARNING, setting, "rejected", rejected)
-    _log(logging.INFO, setting, "coerced", coerced)
-    return rules
+            findings.coerced.append((group.rule_ids[row], conversion.coercions))
+        values.append(conversion.value)
+        rows.append(row)
+    return replace(group.only(rows), values=values)
 
 
-def _log(level: int, setting: Setting[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
-    if rules:
-        logger.log(
-            level,
-            "setting %s: %d rules were %s, the first of them: %s",
-            setting.name,
-            len(rules),
-            what,
-            rules[0],
-            extra={"setting": setting.name, f"{what}_rules": list(rules[:_LOGGED_AT_MOST])},
-        )
+def _rule(group: Group[Any], row: int, raw: Any) -> Rule[Any]:
+    """The rule with the value as it was sent."""
+    return Rule(group.conditions(row), raw, group.rule_ids[row])

@@ -1,18 +1,70 @@
-"""Declaring settings: sending declarations, and what is said of the service's answers."""
+"""Declaring settings: which declarations need not be sent, sending the others, and what is said of the answers."""
 
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from heksher_client._core import protocol
-from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, exchange
+from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, SettingData, exchange
 from heksher_client._core.settings import Setting
+from heksher_client.exceptions import UnexpectedResponseError
 
 logger = logging.getLogger("heksher_client")
 
 _RETRIES: Final = (0.1, 0.4)
 """Seconds before a declaration that was answered 500 is sent again: of several processes that declare a new setting at
 the same moment, some get a 500, and find the setting up to date a moment later."""
+
+
+def ask(due: int) -> Flow[dict[str, SettingData]]:
+    """Ask which settings the service has, if that may spare declarations.
+
+    Args:
+        due: How many are to be declared. Where they can all be declared at once, that is no slower than to ask first.
+
+    Returns:
+        The settings of the service by name; none if it was not asked, or had no answer: then all are declared.
+
+    Raises:
+        ServiceUnavailableError: It could not be reached.
+    """
+    if due <= protocol.AT_ONCE:
+        return {}
+    (reply,) = yield from exchange(protocol.SETTINGS)
+    try:
+        return protocol.parse_settings(reply)
+    except UnexpectedResponseError as error:
+        logger.info("all settings are declared, as the service did not say which it has: %s", error)
+        return {}
+
+
+def is_settled(setting: Setting[Any], known: SettingData | None) -> bool:
+    """Whether the service has a setting exactly as it is declared, so that it would answer "uptodate"."""
+    if known is None:
+        return False
+    declaration = orjson.loads(setting._declaration)
+    alias = declaration.pop("alias", None)
+    return (alias is None or alias in known.aliases) and _canonical(declaration) == _canonical(
+        {
+            "name": known.name,
+            "type": known.type,
+            "default_value": known.default_value,
+            "configurable_features": known.configurable_features,
+            "metadata": known.metadata,
+            "version": known.version,
+        }
+    )
+
+
+def _canonical(declaration: dict[str, Any]) -> bytes:
+    """As bytes, because to Python 1, 1.0 and True are equal. The service has its own order of context features."""
+    features = sorted(declaration["configurable_features"])
+    try:
+        return orjson.dumps({**declaration, "configurable_features": features}, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        return b""
 
 
 def send(declarations: Sequence[bytes]) -> Flow[list[Reply]]:

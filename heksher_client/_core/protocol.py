@@ -6,11 +6,12 @@ raises `ServiceUnavailableError` or `UnexpectedResponseError` for every answer t
 """
 
 import re
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
 from heksher_client.exceptions import (
@@ -83,15 +84,15 @@ Step: TypeAlias = Exchange | Pause | Install
 Flow: TypeAlias = Generator[Step, tuple[Reply, ...], T]
 
 
-_AT_ONCE: Final = 8
+AT_ONCE: Final = 8
 """How many requests of one client the service may get at the same moment."""
 
 
 def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
     """Send requests, several at once, and get their replies in the same order."""
     replies: tuple[Reply, ...] = ()
-    for start in range(0, len(requests), _AT_ONCE):
-        replies += yield Exchange(requests[start : start + _AT_ONCE])
+    for start in range(0, len(requests), AT_ONCE):
+        replies += yield Exchange(requests[start : start + AT_ONCE])
     return replies
 
 
@@ -177,23 +178,42 @@ def parse_declaration(request: Request, reply: Reply, setting: str) -> Declarati
 
 
 # -- queries -----------------------------------------------------------------------------------------------------------
+#
+# Their answers are the large ones. So they are taken apart into the bytes of each setting, which can be compared with
+# what they were, and decoded one setting at a time: objects for all of them at once would take a multiple of the
+# memory, and of the time, as the garbage collector goes through them again and again.
 
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswer:
     """The settings that a query answered with, by their canonical names, as yet unread."""
 
-    settings: Mapping[str, Any]
+    settings: dict[str, msgspec.Raw]
     etag: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RawRule:
-    """A rule whose form has been checked, and whose value has not."""
+class RawRule(msgspec.Struct, gc=False):
+    """A rule whose form has been checked, and whose value and conditions have not."""
 
     rule_id: int
-    conditions: Mapping[str, str]
+    context_features: tuple[tuple[str, str], ...]
+    """The conditions: feature and value."""
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class QueriedSetting:
+    """What the service holds for a setting."""
+
+    default_value: Any
+    rules: Sequence[RawRule | msgspec.Raw]
+    """Still as bytes if not all of them have the form of rules, or if they are too many to be decoded in one go."""
+
+    def batches(self) -> Iterator[tuple[Sequence[RawRule], list[tuple[Any, str]]]]:
+        """The rules, some at a time; beside them those that have not the form of rules: their id, and what is wrong."""
+        for start in range(0, len(self.rules), _BATCH):
+            batch = self.rules[start : start + _BATCH]
+            yield _decode_rules(batch) if isinstance(batch[0], msgspec.Raw) else (batch, [])  # type: ignore[misc, arg-type]
 
 
 def query_target(names: Sequence[str], context_filters: str) -> str:
@@ -214,7 +234,15 @@ def parse_query(request: Request, reply: Reply) -> QueryAnswer | None:
     response = _answered(request, reply)
     if response.status == 304 and "If-None-Match" in request.headers:
         return None
-    return QueryAnswer(_field(request, response, "settings", dict), response.headers.get("etag") or None)
+    if response.status != 200:
+        raise unexpected(request, response)
+    try:
+        body = _QUERY_BODY.decode(response.content)
+    except msgspec.ValidationError:
+        raise unexpected(request, response, "without settings") from None
+    except _UNDECODABLE:
+        raise unexpected(request, response, "not in JSON") from None
+    return QueryAnswer(body.settings, response.headers.get("etag") or None)
 
 
 def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
@@ -231,38 +259,72 @@ def is_too_much(reply: Reply) -> TypeGuard[Response]:
     return isinstance(reply, Response) and reply.status in (413, 414, 431, 500)
 
 
-def parse_queried_setting(name: str, raw: Any) -> tuple[Any, list[Any]]:
+def parse_queried_setting(name: str, raw: msgspec.Raw) -> QueriedSetting:
     """The default value and the rules of one setting in the answer to a query.
 
     Raises:
         UnexpectedResponseError: They are not there.
     """
-    if not isinstance(raw, dict) or "default_value" not in raw or not isinstance(raw.get("rules"), list):
+    try:
+        if len(raw) <= _DECODED_AT_ONCE:
+            try:
+                whole = _WHOLE_SETTING.decode(raw)
+                return QueriedSetting(whole.default_value, whole.rules)
+            except _UNDECODABLE:
+                pass  # One rule's fault is not the others': they will be decoded one by one.
+        parts = _SETTING_IN_PARTS.decode(raw)
+    except _UNDECODABLE:
         raise UnexpectedResponseError(
             f"the answer for setting {name} has no default value or no list of rules", status=200
-        )
-    return raw["default_value"], raw["rules"]
+        ) from None
+    return QueriedSetting(parts.default_value, parts.rules)
 
 
-def parse_rule(raw: Any) -> RawRule:
-    """Check the form of one rule.
-
-    Raises:
-        ValueError: With what is wrong, in words for a log.
-    """
-    if not isinstance(raw, dict) or not isinstance(rule_id := raw.get("rule_id"), int) or "value" not in raw:
-        raise ValueError("it is no object with a rule_id and a value")
-    pairs = raw.get("context_features")
-    if not isinstance(pairs, list) or not all(_is_condition(pair) for pair in pairs):
-        raise ValueError("its conditions are no list of feature and value")
-    conditions = dict(pairs)
-    if len(conditions) < len(pairs):
-        raise ValueError("it has two conditions on one context feature")
-    return RawRule(rule_id, conditions, raw["value"])
+class _QueryBody(msgspec.Struct):
+    settings: dict[str, msgspec.Raw]
 
 
-def _is_condition(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+class _WholeSetting(msgspec.Struct):
+    default_value: Any
+    rules: list[RawRule]
+
+
+class _SettingInParts(msgspec.Struct):
+    default_value: Any
+    rules: list[msgspec.Raw]
+
+
+class _Numbered(msgspec.Struct):
+    rule_id: Any = None
+
+
+_QUERY_BODY: Final = msgspec.json.Decoder(_QueryBody)
+_WHOLE_SETTING: Final = msgspec.json.Decoder(_WholeSetting)
+_SETTING_IN_PARTS: Final = msgspec.json.Decoder(_SettingInParts)
+_RULE: Final = msgspec.json.Decoder(RawRule)
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECODED_AT_ONCE: Final = 1 << 20
+"""Bytes of one setting, some 10,000 rules, which take less than 10 ms: nothing else gets its turn meanwhile."""
+_BATCH: Final = 1000
+"""Rules between two opportunities for others."""
+
+
+def _decode_rules(raws: Sequence[msgspec.Raw]) -> tuple[list[RawRule], list[tuple[Any, str]]]:
+    rules: list[RawRule] = []
+    faults: list[tuple[Any, str]] = []
+    for raw in raws:
+        try:
+            rules.append(_RULE.decode(raw))
+        except _UNDECODABLE as error:
+            faults.append((_rule_id(raw), str(error)))
+    return rules, faults
+
+
+def _rule_id(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=_Numbered).rule_id
+    except _UNDECODABLE:
+        return None
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

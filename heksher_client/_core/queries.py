@@ -6,10 +6,13 @@ ETag of its own; they are remembered together, and only when all that they broug
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
+from zlib import crc32
+
+import msgspec
 
 from heksher_client._core import protocol
-from heksher_client._core.protocol import Flow, Reply, Request, exchange
+from heksher_client._core.protocol import AT_ONCE, Flow, Reply, Request, exchange
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -20,6 +23,9 @@ _GOOD_ASKS_TO_GROW: Final = 60
 """How often all goes well before twice as many settings are asked for at once: the trouble may have passed."""
 MAX_FILTER: Final = 1000
 """The part of it that context filters may take, in characters."""
+_FEW_NAMES: Final = 16
+"""So many are asked for in one query. More are shared out over as many queries as are sent at once anyway: no answer is
+larger than need be, and where one setting changes, the others' answers are still good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class _Part:
 class Answers:
     """What the queries of one refresh brought."""
 
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, msgspec.Raw] = field(default_factory=dict)
     """The answers, unread, by the names that the service answered under."""
     changed: list[str] = field(default_factory=list)
     """The names that were asked for in the queries that were not answered with "unchanged"."""
@@ -120,7 +126,24 @@ class Queries:
 
 
 def _parts(names: Iterable[str], context_filter: str, most: int) -> list[_Part]:
+    names = list(names)
+    shares = _shares(len(names))
+    # By what a name is, not by where it stands: so a new name changes one question and not all of those behind it, and
+    # all processes of a program ask the same questions.
+    shared: list[list[str]] = [[] for _ in range(shares)]
+    for name in names:
+        shared[crc32(name.encode()) % shares].append(name)
     room = _MAX_TARGET - len(protocol.query_target((), context_filter))
+    parts = [part for share in shared for part in _fitting(share, room, most)]
+    return [_Part(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
+
+
+def _shares(names: int) -> int:
+    """How many questions to make of so many names, where their length does not demand more."""
+    return next(n for n in (1, 2, 4, AT_ONCE) if n == AT_ONCE or names <= n * _FEW_NAMES)
+
+
+def _fitting(names: Iterable[str], room: int, most: int) -> list[list[str]]:
     parts: list[list[str]] = []
     length = 0
     for name in names:
@@ -129,7 +152,7 @@ def _parts(names: Iterable[str], context_filter: str, most: int) -> list[_Part]:
             parts.append([])
             length = len(name)
         parts[-1].append(name)
-    return [_Part(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
+    return parts
 
 
 def _take(part: _Part, request: Request, reply: Reply, answers: Answers) -> None:

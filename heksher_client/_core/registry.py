@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
+    from heksher_client._core.contexts import Defaults
     from heksher_client._core.settings import Setting
 
 
@@ -40,6 +41,12 @@ class Registry:
         """Tell the main client that a setting converts values differently from now on."""
         if (main := self.main) is not None:
             main.refresh_soon()
+
+    def renew(self, defaults: "Defaults") -> None:
+        """Have the settings that use these defaults use them as they are now."""
+        for setting in self.settings():
+            if setting._reader.view.defaults is defaults:
+                setting._reader.renew()
 
     def settings(self) -> "list[Setting[Any]]":
         """All settings that the program still holds, in the order of their construction."""

@@ -6,16 +6,24 @@ the first: at the first feature where they differ, the rule with an exact condit
 Rules are grouped by their shape, the set of features that they have a condition on. Two different rules of one shape
 never match the same context, so the priority of a rule is that of its shape, and a read looks once into each shape
 however many rules there are.
+
+`RuleSet.resolve` says what a read gives. `readers` does the same faster, and is tested against it.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from operator import itemgetter
+from itertools import takewhile
+from operator import indexOf, itemgetter
 from types import MappingProxyType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+Work: TypeAlias = Generator[int, None, T]
+"""Something long: it yields now and then how many rules it has worked on since, so that others may get their turn, and
+returns its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,16 @@ class Rule(Generic[T]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "match_conditions", MappingProxyType(dict(self.match_conditions)))
+
+
+def finished(work: Work[T]) -> T:
+    """The result of some work that nobody has to wait beside."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Reason(Enum):
@@ -57,37 +75,148 @@ class Resolution(Generic[T]):
     """The rules that matched too and lost, the strongest first."""
 
 
-_ABSENT: Final[Any] = object()
+ABSENT: Final[Any] = object()
+"""What is not there, where None may be a value."""
+
+_PLACED_LATE: Final = 5000
+"""Up to so many rules, their places are not found before somebody reads, which then takes half a millisecond: many
+settings are never read, and places take room."""
+
+Tree: TypeAlias = Any
+"""The rules of one shape by the values that they demand: a dict for each feature, nested, and inside the last of them
+the rules' values. Without features it is the one rule's value itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape(Generic[T]):
-    """All rules with conditions on the same features."""
+class Group(Generic[T]):
+    """Rules with conditions on the same features, not yet indexed: in columns, which take less room than objects."""
+
+    demanded: Mapping[str, Sequence[str]]
+    """By feature, the value that each rule demands of it."""
+    values: Sequence[T]
+    rule_ids: Sequence[int | None]
+
+    def __len__(self) -> int:
+        return len(self.rule_ids)
+
+    def conditions(self, row: int) -> dict[str, str]:
+        return {feature: column[row] for feature, column in self.demanded.items()}
+
+    def rule(self, row: int) -> Rule[T]:
+        return Rule(self.conditions(row), self.values[row], self.rule_ids[row])
+
+    def ordered(self, place: Mapping[str, int]) -> "Group[T]":
+        """The same rules, with the features in their order."""
+        features = sorted(self.demanded, key=place.__getitem__)
+        return Group({feature: self.demanded[feature] for feature in features}, self.values, self.rule_ids)
+
+    def only(self, rows: Iterable[int]) -> "Group[T]":
+        """Some of the rules, by their position."""
+        rows = list(rows)
+        demanded = {feature: _picked(column, rows) for feature, column in self.demanded.items()}
+        return Group(demanded, _picked(self.values, rows), _picked(self.rule_ids, rows))
+
+    def __add__(self, other: "Group[T]") -> "Group[T]":
+        """These rules and others on the same features."""
+        demanded = {feature: [*column, *other.demanded[feature]] for feature, column in self.demanded.items()}
+        return Group(demanded, [*self.values, *other.values], [*self.rule_ids, *other.rule_ids])
+
+    def distinct(self) -> "tuple[Group[T], list[Rule[T]]]":
+        """Of rules with the same conditions, keep the one with the highest id; the others are returned beside."""
+        kept: dict[tuple[str, ...], int] = {}
+        outdone = []
+        for row in range(len(self)):
+            key = tuple(column[row] for column in self.demanded.values())
+            other = kept.setdefault(key, row)
+            if other != row:
+                if (self.rule_ids[other] or 0) <= (self.rule_ids[row] or 0):
+                    kept[key], row = row, other
+                outdone.append(self.rule(row))
+        return self.only(kept.values()), outdone
+
+
+def grouped(rules: Iterable[Rule[T]]) -> list[Group[T]]:
+    """Rules by the features of their conditions."""
+    by_features: dict[tuple[str, ...], list[Rule[T]]] = {}
+    for rule in rules:
+        by_features.setdefault(tuple(rule.match_conditions), []).append(rule)
+    return [
+        Group(
+            {feature: [rule.match_conditions[feature] for rule in alike] for feature in features},
+            [rule.value for rule in alike],
+            [rule.rule_id for rule in alike],
+        )
+        for features, alike in by_features.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape(Generic[T]):
+    """All rules of a rule set with conditions on the same features."""
 
     features: tuple[str, ...]
     """In the order of the service."""
-    key: Callable[[Mapping[str, str]], Hashable]
-    """Picks what identifies a rule of this shape, alike from the rule's conditions and from a context."""
-    values: dict[Hashable, T] = field(default_factory=dict)
-    rule_ids: dict[Hashable, int | None] = field(default_factory=dict)
+    levels: tuple[str, ...]
+    """The same features in the order in which the tree nests them."""
+    tree: Tree
+    rule_ids: Sequence[int | None]
+    """In the order in which a walk through the tree meets the rules."""
 
     @classmethod
-    def of(cls, features: tuple[str, ...]) -> "_Shape[T]":
-        return cls(features, itemgetter(*features) if features else lambda _: ())
+    def of(cls, group: Group[T], levels: Sequence[str]) -> "tuple[Shape[T], list[Rule[T]]]":
+        """Index a group.
 
-    def put(self, rule: Rule[T]) -> Rule[T] | None:
-        """Add a rule; of two with the same conditions keep the higher id, and return the other one."""
-        key = self.key(rule.match_conditions)
-        held = self.rule(key) if key in self.values else None
-        if held is not None and (held.rule_id or 0) > (rule.rule_id or 0):
-            return rule
-        self.values[key] = rule.value
-        self.rule_ids[key] = rule.rule_id
-        return held
+        Args:
+            group: Its features are in the order of the service.
+            levels: The order in which the tree nests features.
 
-    def rule(self, key: Hashable) -> Rule[T]:
-        wanted = key if isinstance(key, tuple) else (key,)
-        return Rule(dict(zip(self.features, wanted, strict=True)), self.values[key], self.rule_ids[key])
+        Returns:
+            The shape, and the rules left out of it because another one has the same conditions.
+        """
+        own_levels = tuple(level for level in levels if level in group.demanded)
+        outdone: list[Rule[T]] = []
+        while True:
+            rule_ids: list[int | None] = []
+            tree = _tree([group.demanded[level] for level in own_levels], group.values, group.rule_ids, rule_ids)
+            if _size(tree, len(own_levels)) == len(rule_ids):
+                return cls(tuple(group.demanded), own_levels, tree, _compact(rule_ids)), outdone
+            group, outdone = group.distinct()
+
+    def __len__(self) -> int:
+        return _size(self.tree, len(self.levels))
+
+    def find(self, context: Mapping[str, str]) -> T:
+        """The value of the rule that matches; `ABSENT` if none does."""
+        found = self.tree
+        for level in self.levels:
+            found = found.get(context[level], ABSENT)
+            if found is ABSENT:
+                break
+        value: T = found
+        return value
+
+    def match(self, context: Mapping[str, str]) -> Rule[T] | None:
+        """The rule that matches."""
+        value = self.find(context)
+        if value is ABSENT:
+            return None
+        key = [context[level] for level in self.levels]
+        return self._rule(key, value, self.rule_ids[_position(self.tree, key)])
+
+    def leaves(self) -> Iterator[Mapping[str, T]]:
+        """The last dicts of all branches."""
+        trees = [self.tree]
+        for _ in self.levels[1:]:
+            trees = [subtree for tree in trees for subtree in tree.values()]
+        yield from trees
+
+    def rules(self) -> Iterator[Rule[T]]:
+        for (key, value), rule_id in zip(_walk(self.tree, len(self.levels)), self.rule_ids, strict=True):
+            yield self._rule(key, value, rule_id)
+
+    def _rule(self, key: Sequence[str], value: T, rule_id: int | None) -> Rule[T]:
+        conditions = dict(zip(self.levels, key, strict=True))
+        return Rule({feature: conditions[feature] for feature in self.features}, value, rule_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,47 +225,87 @@ class RuleSet(Generic[T]):
 
     default: T
     default_reason: Reason
-    shapes: tuple[_Shape[T], ...] = ()
+    shapes: tuple[Shape[T], ...] = ()
     """In the order of their priority, the highest first."""
+    demanded: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The values that rules demand of each feature, the feature with the fewest values first. Trees are nested in this
+    order: so there are few dicts, each with many values. Of the last feature, which may have as many values as there
+    are rules, they are not kept."""
+    places: dict[str, int] = field(default_factory=dict)
+    """In which shapes each value of that last feature occurs, one bit a shape. Empty where there is but one such shape,
+    and until `find_places` is called."""
 
     @classmethod
     def index(
-        cls, rules: Iterable[Rule[T]], order: Sequence[str], default: T, default_reason: Reason
-    ) -> tuple["RuleSet[T]", list[Rule[T]]]:
+        cls, groups: Iterable[Group[T]], order: Sequence[str], default: T, default_reason: Reason
+    ) -> "tuple[RuleSet[T], list[Rule[T]]]":
         """Index rules once, so that they are resolved at little cost ever after.
 
         Args:
-            rules: In any order; of two with the same conditions, the one with the higher id is kept.
+            groups: In any order; of two rules with the same conditions, the one with the higher id is kept.
+            order: The context features in the service's order; all that the rules name.
             default: The value where no rule matches.
             default_reason: Whose default that is.
-            order: The context features in the service's order; all that the rules name.
 
         Returns:
             The rule set, and the rules left out of it because another one has the same conditions.
         """
+        return finished(cls.index_in_steps(groups, order, default, default_reason))
+
+    @classmethod
+    def index_in_steps(
+        cls, groups: Iterable[Group[T]], order: Sequence[str], default: T, default_reason: Reason
+    ) -> "Work[tuple[RuleSet[T], list[Rule[T]]]]":
+        """Do the same as `index`, bit by bit."""
         place = {feature: index for index, feature in enumerate(order)}
-        shapes: dict[int, _Shape[T]] = {}
-        duplicates = []
-        for rule in rules:
-            # One bit a feature, the last feature's the highest: comparing the numbers is the documented comparison.
-            priority = sum(1 << place[feature] for feature in rule.match_conditions)
-            shape = shapes.get(priority)
-            if shape is None:
-                shape = shapes[priority] = _Shape.of(tuple(sorted(rule.match_conditions, key=place.__getitem__)))
-            duplicate = shape.put(rule)
-            if duplicate is not None:
-                duplicates.append(duplicate)
-        ranked = tuple(shapes[priority] for priority in sorted(shapes, reverse=True))
-        return cls(default, default_reason, ranked), duplicates
+        ranked = _ranked(groups, place)
+        demanded: dict[str, set[str]] = {}
+        for group in ranked:
+            for feature, column in group.demanded.items():
+                demanded.setdefault(feature, set()).update(column)
+            yield len(group)
+        levels = sorted(demanded, key=lambda feature: (len(demanded[feature]), place[feature]))
+        shapes, outdone = [], []
+        for group in ranked:
+            shape, same = Shape.of(group, levels)
+            shapes.append(shape)
+            outdone += same
+            yield len(group)
+        kept = {level: frozenset(demanded[level]) if level != levels[-1] else frozenset[str]() for level in levels}
+        rule_set = cls(default, default_reason, tuple(shapes), kept)
+        if len(rule_set) > _PLACED_LATE:
+            yield from rule_set.find_places()
+        return rule_set, outdone
 
     def __len__(self) -> int:
-        return sum(len(shape.values) for shape in self.shapes)
+        return sum(map(len, self.shapes))
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether more than one shape has the feature with the most values, so that places tell something."""
+        return len(self._placed()) > 1
+
+    def find_places(self) -> Work[None]:
+        """Fill `places`."""
+        places: dict[str, int] = {}
+        for bit, shape in self._placed().items() if self.is_placed else ():
+            here: dict[str, int] = {}
+            for leaf in shape.leaves():
+                here.update(dict.fromkeys(leaf, bit))
+            for value in places.keys() & here.keys():
+                here[value] |= places[value]
+            places.update(here)
+            yield len(here)
+        self.places.update(places)  # at once, as somebody may be reading
+
+    def _placed(self) -> "dict[int, Shape[T]]":
+        return {1 << i: shape for i, shape in enumerate(self.shapes) if shape.levels[-1:] == tuple(self.demanded)[-1:]}
 
     def resolve(self, context: Mapping[str, str]) -> T:
         """The value in a context that has a value for every feature."""
         for shape in self.shapes:
-            value: T = shape.values.get(shape.key(context), _ABSENT)
-            if value is not _ABSENT:
+            value = shape.find(context)
+            if value is not ABSENT:
                 return value
         return self.default
 
@@ -150,9 +319,105 @@ class RuleSet(Generic[T]):
 
     def matching(self, context: Mapping[str, str]) -> list[Rule[T]]:
         """All rules that match, the strongest first."""
-        keys = ((shape, shape.key(context)) for shape in self.shapes)
-        return [shape.rule(key) for shape, key in keys if key in shape.values]
+        return [rule for shape in self.shapes if (rule := shape.match(context)) is not None]
 
     def rules(self) -> list[Rule[T]]:
         """All rules, in the order of their priority."""
-        return [shape.rule(key) for shape in self.shapes for key in shape.values]
+        return [rule for shape in self.shapes for rule in shape.rules()]
+
+
+def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> list[Group[T]]:
+    """One group for each set of features, in the order of their priority."""
+    by_priority: dict[int, Group[T]] = {}
+    for group in groups:
+        # One bit a feature, the last feature's the highest: comparing the numbers is the documented comparison.
+        priority = sum(1 << place[feature] for feature in group.demanded)
+        known = by_priority.get(priority)
+        by_priority[priority] = group.ordered(place) if known is None else known + group
+    return [by_priority[priority] for priority in sorted(by_priority, reverse=True)]
+
+
+def _tree(
+    columns: Sequence[Sequence[str]], values: Sequence[Any], rule_ids: Sequence[int | None], walked: list[int | None]
+) -> Tree:
+    """Nest rules, and note their ids in the order in which a walk meets them."""
+    if len(columns) < 2:
+        walked += rule_ids
+        return dict(zip(columns[0], values, strict=True)) if columns else values[0]
+    first, *others = columns
+    if len(others) == 1:
+        return _tree_of_two(first, others[0], values, rule_ids, walked)
+    rows_by_value: dict[str, list[int]] = {}
+    for row, value in enumerate(first):
+        try:
+            rows_by_value[value].append(row)
+        except KeyError:
+            rows_by_value[value] = [row]
+    return {
+        value: _tree(
+            [_picked(column, rows) for column in others], _picked(values, rows), _picked(rule_ids, rows), walked
+        )
+        for value, rows in rows_by_value.items()
+    }
+
+
+def _tree_of_two(
+    first: Sequence[str],
+    second: Sequence[str],
+    values: Sequence[Any],
+    rule_ids: Sequence[int | None],
+    walked: list[int | None],
+) -> Tree:
+    """The commonest of the deeper trees, and the last two levels of the others: in one go, without columns between."""
+    branches: dict[str, tuple[dict[str, Any], list[int | None]]] = {}
+    for one, other, value, rule_id in zip(first, second, values, rule_ids, strict=True):
+        try:
+            leaf, ids = branches[one]
+        except KeyError:
+            leaf, ids = branches[one] = {}, []
+        leaf[other] = value
+        ids.append(rule_id)
+    for _, ids in branches.values():
+        walked += ids
+    return {one: leaf for one, (leaf, _) in branches.items()}
+
+
+def _picked(column: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
+    """Some of the elements, by their position."""
+    if len(rows) < 2:
+        return [column[row] for row in rows]
+    picked: tuple[T, ...] = itemgetter(*rows)(column)
+    return picked
+
+
+def _walk(tree: Tree, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if depth == 0:
+        yield (), tree
+        return
+    for first, subtree in tree.items():
+        for others, value in _walk(subtree, depth - 1):
+            yield (first, *others), value
+
+
+def _size(tree: Tree, depth: int) -> int:
+    """How many rules there are in a tree."""
+    if depth < 2:
+        return len(tree) if depth else 1
+    return sum(_size(subtree, depth - 1) for subtree in tree.values())
+
+
+def _position(tree: Tree, key: Sequence[str]) -> int:
+    """How many rules a walk meets before the one with this key."""
+    if len(key) < 2:
+        return indexOf(tree, key[0]) if key else 0
+    first, *others = key
+    before = takewhile(lambda value: value != first, tree)
+    return sum(_size(tree[value], len(others)) for value in before) + _position(tree[first], others)
+
+
+def _compact(rule_ids: list[int | None]) -> Sequence[int | None]:
+    """Ids in 8 bytes each, where they are numbers of 64 bits."""
+    try:
+        return array("q", rule_ids)  # type: ignore[type-var]
+    except (TypeError, OverflowError):
+        return tuple(rule_ids)

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from hashlib import sha256
+from typing import Any, Final, Protocol, TypeVar
 
 from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import (
@@ -28,10 +29,10 @@ from heksher_client._core.protocol import (
     exchange,
 )
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
+from heksher_client._core.readers import View
 from heksher_client._core.registry import Registry
-from heksher_client._core.rules import Reason
+from heksher_client._core.rules import Reason, Work
 from heksher_client._core.schedule import Schedule
-from heksher_client._core.settings import View
 from heksher_client._core.standings import AnySetting, Loaded, Standings
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
 
@@ -42,6 +43,11 @@ _DECLARED_TOGETHER: Final = 64
 _REFUSED_RETRY: Final = 300.0
 """Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""
 
+_WORK_BETWEEN_PAUSES: Final = 5000
+"""Rules worked on before others get their turn: a few milliseconds."""
+_BYTES_AS_MUCH_WORK_AS_A_RULE: Final = 500
+"""Where bytes are only compared."""
+
 
 class Hooks(Protocol):
     """What a program can override to follow the refreshes."""
@@ -49,6 +55,8 @@ class Hooks(Protocol):
     def on_update_ok(self) -> None: ...  # pragma: no cover - a protocol
     def on_update_error(self, exc: Exception, /) -> None: ...  # pragma: no cover - a protocol
 
+
+T = TypeVar("T")
 
 Caller = Callable[[Exception | None], None]
 """Called with the outcome of the refresh that somebody waits for."""
@@ -98,6 +106,7 @@ class Session:
         """Those who wait for the next refresh to begin, and end."""
         self._served: list[Caller] = []
         """Those who wait for the one under way."""
+        self._work_since_pause = 0
         self._is_wanted = False
         self._is_open = False
         self._is_closed = False
@@ -108,6 +117,7 @@ class Session:
         """Set what reads take for the context features that they do not give."""
         check_known(values, self._context_features, "this client")
         self._defaults.update(values)
+        self._registry.renew(self._defaults)
 
     def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
         """Say which context values will be asked for."""
@@ -117,7 +127,7 @@ class Session:
 
     def adopt(self, setting: AnySetting) -> None:
         """Have the reads of a setting use this client's defaults. The rules that it has stay until new ones arrive."""
-        setting._view = View(setting._view.rule_set, self._defaults)
+        setting._reader.view = View(setting._reader.view.rule_set, self._defaults)
 
     def refresh_soon(self) -> None:
         """Do not wait for the next interval."""
@@ -273,6 +283,12 @@ class Session:
         for setting in settings:
             if self._standings.is_due(setting, now):
                 due.setdefault(setting._declaration, []).append(setting)
+        known = yield from declarations.ask(len(due))
+        for declaration, same in list(due.items()):
+            if declarations.is_settled(same[0], known.get(same[0].name)):
+                del due[declaration]
+                for setting in same:
+                    self._standings.accept(setting, setting.name)
         for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
             replies = yield from declarations.send([declaration for declaration, _ in batch])
             for (declaration, same), reply in zip(batch, replies, strict=True):
@@ -302,8 +318,8 @@ class Session:
 
         def apply() -> None:
             if self._is_main():
-                rule_set = replace(setting._view.rule_set, default=default, default_reason=reason)
-                setting._view = View(rule_set, self._defaults)
+                rule_set = replace(setting._reader.view.rule_set, default=default, default_reason=reason)
+                setting._reader.view = View(rule_set, self._defaults)
 
         return Install(apply)
 
@@ -315,7 +331,7 @@ class Session:
         """
         self._failures.append(error)
         for setting in settings:
-            was_served = setting._view.rule_set.default_reason is Reason.SERVER_DEFAULT
+            was_served = setting._reader.view.rule_set.default_reason is Reason.SERVER_DEFAULT
             self._standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY))
 
     # -- queries -------------------------------------------------------------------------------------------------------
@@ -384,31 +400,54 @@ class Session:
     def _prepare(
         self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]
     ) -> Flow[list[tuple[AnySetting, Loaded]]]:
-        """Convert and index everything, before any of it is put in place."""
+        """Convert and index all that has changed, before any of it is put in place."""
         prepared: list[tuple[AnySetting, Loaded]] = []
         for name in filter(answers.settings.__contains__, wanted):
-            for setting in wanted[name]:
-                try:
-                    default, rules = protocol.parse_queried_setting(name, answers.settings[name])
-                except UnexpectedResponseError as error:
-                    self._failures.append(error)
+            raw = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
+            digest = sha256(raw).digest()
+            tracking, order = self._tracking, self._order
+            changed = [s for s in wanted[name] if not self._standings.is_loaded(s, digest, tracking, order)]
+            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
+            if not changed:
+                continue
+            try:
+                queried = protocol.parse_queried_setting(name, raw)
+            except UnexpectedResponseError as error:
+                self._failures.append(error)
+                for setting in changed:
                     self._standings.load(setting, None)
-                else:
-                    prepared.append((setting, self._convert(setting, default, rules)))
-                yield Pause()  # so that an event loop gets its turn between two settings
+                continue
+            yield from self._rest(len(queried.rules))
+            for setting in changed:
+                validators = setting._validators
+                work = to_rule_set(setting, queried, tracking=tracking, order=order)
+                rule_set = yield from self._paced(work)
+                prepared.append((setting, Loaded(rule_set, validators, tracking, order, digest)))
         return prepared
 
-    def _convert(self, setting: AnySetting, default: Any, rules: Sequence[Any]) -> Loaded:
-        validators, tracking, order = setting._validators, self._tracking, self._order
-        rule_set = to_rule_set(setting, default, rules, tracking=tracking, order=order)
-        return Loaded(rule_set, validators, tracking, order)
+    def _paced(self, work: Work[T]) -> Flow[T]:
+        """Do some work, and let others run after every so much of it."""
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield from self._rest(done)
+
+    def _rest(self, done: int) -> Flow[None]:
+        """Let others run, if enough work was done since they last did."""
+        self._work_since_pause += done
+        if self._work_since_pause >= _WORK_BETWEEN_PAUSES:
+            self._work_since_pause = 0
+            yield Pause()
 
     def _install(self, prepared: Sequence[tuple[AnySetting, Loaded]], answers: Answers) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
             for setting, loaded in prepared:
-                setting._view = View(loaded.rule_set, self._defaults)
+                setting._reader.view = View(loaded.rule_set, self._defaults)
                 self._standings.load(setting, loaded)
             self._queries.remember(answers)
 

@@ -7,6 +7,7 @@ raises `TypeError`.
 
 import math
 from abc import ABC, abstractmethod
+from array import array
 from collections import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,14 @@ class SettingType(ABC, Generic[T]):
             TypeError: The value is not of this type.
         """
 
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[T] | None:  # noqa: ARG002
+        """Turn many JSON values into Python values at once, if nothing is lost of any of them.
+
+        A matter of speed: whatever makes a look at each value necessary is answered with None, and each is then
+        converted by `convert_from_heksher`. So a type of your own need not have it.
+        """
+        return None
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
@@ -74,6 +83,13 @@ class _Int(SettingType[int]):
             x = int(x)
         return Conversion(self.convert_to_heksher(x))
 
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[int] | None:
+        try:
+            array("q", values)  # Numbers of up to 64 bits: the quickest check that there is.
+        except (TypeError, OverflowError):
+            return None
+        return values if set(map(type, values)) == {int} else None
+
     def convert_to_heksher(self, x: int, /) -> int:
         if not isinstance(x, int) or isinstance(x, bool):
             raise _mismatch(x, "an int")
@@ -88,6 +104,9 @@ class _Float(SettingType[float]):
 
     def convert_from_heksher(self, x: Any, /) -> Conversion[float]:
         return Conversion(self.convert_to_heksher(x))
+
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[float] | None:
+        return values if set(map(type, values)) == {float} and all(map(math.isfinite, values)) else None
 
     def convert_to_heksher(self, x: float, /) -> float:
         if not isinstance(x, int | float) or isinstance(x, bool):
@@ -108,6 +127,9 @@ class _Str(SettingType[str]):
     def convert_from_heksher(self, x: Any, /) -> Conversion[str]:
         return Conversion(self.convert_to_heksher(x))
 
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[str] | None:
+        return values if set(map(type, values)) == {str} else None
+
     def convert_to_heksher(self, x: str, /) -> str:
         if not isinstance(x, str):
             raise _mismatch(x, "a str")
@@ -120,6 +142,9 @@ class _Bool(SettingType[bool]):
 
     def convert_from_heksher(self, x: Any, /) -> Conversion[bool]:
         return Conversion(self.convert_to_heksher(x))
+
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[bool] | None:
+        return values if set(map(type, values)) == {bool} else None
 
     def convert_to_heksher(self, x: bool, /) -> bool:
         if not isinstance(x, bool):
@@ -159,6 +184,12 @@ class HeksherEnum(SettingType[EnumT]):
             return Conversion(self._members[_option_key(x)])
         except (KeyError, TypeError):
             raise TypeError(f"{_shown(x)} is no member of {self.enum_type.__name__}") from None
+
+    def _convert_many(self, values: Sequence[Any]) -> Sequence[EnumT] | None:
+        try:
+            return [self._members[_option_key(value)] for value in values]
+        except (KeyError, TypeError):
+            return None
 
     def convert_to_heksher(self, x: EnumT, /) -> Any:
         if not isinstance(x, self.enum_type):

@@ -10,14 +10,14 @@ from collections.abc import (
     Sequence,
     ValuesView,
 )
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
 
 import orjson
 
-from heksher_client._core.contexts import Defaults, check_feature_names, check_known
+from heksher_client._core.contexts import check_feature_names
+from heksher_client._core.readers import Reader, View
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import Reason, Resolution, Rule, RuleSet
 from heksher_client._core.setting_types import Conversion, SettingType, setting_type
@@ -68,16 +68,6 @@ def keep_coerced(value: T, *_: object) -> T:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class View(Generic[T]):
-    """All that a read needs. It is replaced as a whole, so a read never sees the rules of one update and the defaults
-    of another."""
-
-    rule_set: RuleSet[T]
-    defaults: Defaults | None = None
-    """None before any client was the main one: then there is nothing to complete a context with, nor to resolve."""
-
-
 class Setting(Generic[T]):
     """A named value that may depend on the context.
 
@@ -91,8 +81,8 @@ class Setting(Generic[T]):
     """The body of the request that declares the setting."""
     _validators: "tuple[Validator[T], ...]"
     """Replaced as a whole when one is added, so that a client can tell that it has to convert again."""
-    _view: View[T]
-    """What reads see. A client puts new rules in place by assigning it."""
+    _reader: Reader[T]
+    """What reads go through. A client puts new rules in place by assigning its view."""
 
     @overload
     def __init__(
@@ -245,7 +235,10 @@ class Setting(Generic[T]):
         except ValueError as error:
             raise ValueError(f"setting {name}: {error}") from None
         self._validators = ()
-        self._view = View(RuleSet(self.default_value, Reason.DECLARED_DEFAULT))
+        view = View(RuleSet(self.default_value, Reason.DECLARED_DEFAULT))
+        self._reader = Reader(name, self.configurable_features, view, like=Setting.get)
+        if self.__class__.get is Setting.get:
+            vars(self)["get"] = self._reader.get  # without the detour that the method below takes
         registry.add(self)
 
     def __repr__(self) -> str:
@@ -265,8 +258,7 @@ class Setting(Generic[T]):
                 first client is set as main: then the value is the declared default whatever the context.)
             TypeError: The value of a context feature is no string.
         """
-        view = self._view
-        return view.rule_set.resolve(self._context(view, contexts))
+        return self._reader.get(**contexts)
 
     def explain(self, /, **contexts: str) -> Resolution[T]:
         """Read the value as `get` does, with the reason for it: the rule that won, and those that it outranked.
@@ -274,8 +266,7 @@ class Setting(Generic[T]):
         Raises:
             UnknownContextError, MissingContextError: As `get` does.
         """
-        view = self._view
-        return view.rule_set.explain(self._context(view, contexts))
+        return self._reader.explain(contexts)
 
     def add_validator(self, validator: Validator[T]) -> Validator[T]:
         """Have every value that comes from the service checked or changed before it is used.
@@ -291,8 +282,16 @@ class Setting(Generic[T]):
         registry.changed()
         return validator
 
-    def _convert(self, raw: Any, rule: Rule[Any] | None) -> Conversion[T]:
+    def _convert_many(self, raws: Sequence[Any]) -> Sequence[T] | None:
+        """Do what `_convert` does to many values at once; None if they have to be looked at one by one."""
+        return None if self._validators else self.type._convert_many(raws)
+
+    def _convert(self, raw: Any, rule_of: Callable[[Any], Rule[Any] | None]) -> Conversion[T]:
         """Turn a JSON value from the service into the value to use: coercions judged, validators passed.
+
+        Args:
+            raw: The JSON value.
+            rule_of: Gives the rule that it came with, with the value as it was sent; called only if somebody wants it.
 
         Raises:
             Exception: Whatever the conversion, `on_coerce` or a validator raised to reject the value.
@@ -302,14 +301,10 @@ class Setting(Generic[T]):
         if conversion.coercions:
             if self.on_coerce is None:
                 raise TypeError(f"coercions are disabled for this setting: {'; '.join(conversion.coercions)}")
-            value = self.on_coerce(value, raw, conversion.coercions, rule, self)
+            value = self.on_coerce(value, raw, conversion.coercions, rule_of(raw), self)
         for validator in self._validators:
-            value = validator(value, rule, self)
+            value = validator(value, rule_of(raw), self)
         return Conversion(value, conversion.coercions)
-
-    def _context(self, view: View[T], given: Mapping[str, str]) -> Mapping[str, str]:
-        check_known(given, self.configurable_features, f"setting {self.name}")
-        return given if view.defaults is None else view.defaults.complete(self.configurable_features, given)
 
     def _wire_declaration(self, wire_default: Any) -> bytes:
         declaration = {

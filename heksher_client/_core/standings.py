@@ -21,6 +21,8 @@ class Loaded:
     validators: tuple[Any, ...]
     tracking: Tracking
     order: tuple[str, ...]
+    digest: bytes
+    """Of the answer's bytes: whatever has the same is the same."""
 
 
 @dataclass(slots=True)
@@ -83,8 +85,13 @@ class Standings:
         loaded = self._standings[setting].loaded
         return (
             loaded is not None
-            and loaded.rule_set is setting._view.rule_set
+            and loaded.rule_set is setting._reader.view.rule_set
             and loaded.validators is setting._validators
             and loaded.tracking is tracking
             and loaded.order == order
         )
+
+    def is_loaded(self, setting: AnySetting, digest: bytes, tracking: Tracking, order: tuple[str, ...]) -> bool:
+        """Whether a setting has what would be made of the answer with this digest."""
+        loaded = self._standings[setting].loaded
+        return loaded is not None and loaded.digest == digest and self.is_current(setting, tracking, order)

@@ -278,21 +278,21 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
     asked = threading.Event()
 
-    def close_at_the_third(question: Asked) -> Answer | None:
-        if len(service.asked) == 3:
+    def close_at_the_second(question: Asked) -> Answer | None:
+        if len(service.asked) == 2:
             threading.Thread(target=client.close).start()
             client._closed.wait(PATIENCE)
             asked.set()
         return None
 
-    service.intercept = close_at_the_third
+    service.intercept = close_at_the_second
     with pytest.raises(ClientNotRunningError):
         client.set_as_main()
     assert asked.wait(PATIENCE)
     for thread in threading.enumerate():
         if thread.name == "heksher-client":
             thread.join(PATIENCE)
-    assert len(service.asked) == 3
+    assert len(service.asked) == 2
     assert len(settings) == 30
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import TRACK_ALL, MissingContextError
-from heksher_client._core.contexts import Defaults, Tracking, check_feature_names
+from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, complete
 from heksher_client.service.context_filters import admits as service_admits
 from heksher_client.service.context_filters import parse_context_filters
 
@@ -18,12 +18,12 @@ def test_what_is_given_goes_before_the_default() -> None:
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
 
-    assert defaults.complete(["environment", "user"], {}) == {"environment": "prod", "user": "nobody"}
-    assert defaults.complete(["environment", "user"], {"user": "jim"}) == {"environment": "prod", "user": "jim"}
+    assert complete(["environment", "user"], {}, defaults.values) == {"environment": "prod", "user": "nobody"}
+    assert complete(["environment", "user"], {"user": "jim"}, defaults.values) == {"environment": "prod", "user": "jim"}
     user.set("john")
-    assert defaults.complete(["user"], {}) == {"user": "john"}
+    assert complete(["user"], {}, defaults.values) == {"user": "john"}
     defaults.update({"user": "jack"})
-    assert defaults.complete(["user", "environment"], {}) == {"user": "jack", "environment": "prod"}
+    assert complete(["user", "environment"], {}, defaults.values) == {"user": "jack", "environment": "prod"}
 
 
 def test_every_feature_without_a_value_is_named() -> None:
@@ -31,7 +31,7 @@ def test_every_feature_without_a_value_is_named() -> None:
     defaults = Defaults()
     defaults.update({"unset": ContextVar("unset")})
     with pytest.raises(MissingContextError, match="environment, unset, user:"):
-        defaults.complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None})  # type: ignore[dict-item]
+        complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None}, defaults.values)  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("names", ["user", ["a-b"], [""], ["user", "user"], [5], ["a\n"]])

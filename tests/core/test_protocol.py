@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,12 +57,15 @@ def test_every_recorded_query_is_understood(exchange: dict[str, Any]) -> None:
     if answer["status"] == 200:
         parsed = protocol.parse_query(request, response)
         assert parsed is not None
-        assert parsed.settings == answer["json"]["settings"]
+        assert {name: json.loads(bytes(raw)) for name, raw in parsed.settings.items()} == answer["json"]["settings"]
         assert parsed.etag == answer["headers"]["etag"]
-        for name, setting in parsed.settings.items():
-            default, rules = protocol.parse_queried_setting(name, setting)
-            assert default == setting["default_value"]
-            assert [protocol.parse_rule(rule).rule_id for rule in rules] == [r["rule_id"] for r in setting["rules"]]
+        for name, setting in answer["json"]["settings"].items():
+            queried = protocol.parse_queried_setting(name, parsed.settings[name])
+            assert queried.default_value == setting["default_value"]
+            rules = [rule for rules, _ in queried.batches() for rule in rules]
+            assert [(rule.rule_id, rule.value, [*map(list, rule.context_features)]) for rule in rules] == [
+                (rule["rule_id"], rule["value"], rule["context_features"]) for rule in setting["rules"]
+            ]
     elif answer["status"] == 304:
         assert protocol.parse_query(request, response) is None
     elif answer["status"] == 404:
@@ -144,33 +148,61 @@ def test_any_answer_is_a_value_or_one_of_our_errors(parse: Any, status: int, bod
     assert "\n" not in message
 
 
+RULE: dict[str, Any] = {"rule_id": 1, "value": 1, "context_features": [["user", "jim"]]}
+
+
+def rules_of(*raw_rules: bytes) -> tuple[list[int], list[tuple[Any, str]]]:
+    """The ids of the rules that are read in an answer with these, and the faults that are found."""
+    raw = msgspec.Raw(b'{"default_value": 0, "rules": [%s]}' % b",".join(raw_rules))
+    ids: list[int] = []
+    all_faults: list[tuple[Any, str]] = []
+    for rules, faults in protocol.parse_queried_setting("s", raw).batches():
+        ids += [rule.rule_id for rule in rules]
+        all_faults += faults
+    return ids, all_faults
+
+
 @given(JSON)
-def test_any_rule_is_a_rule_or_a_value_error(raw: Any) -> None:
-    """A malformed rule costs that rule."""
-    try:
-        rule = protocol.parse_rule(raw)
-    except ValueError:
-        return
-    assert isinstance(rule.rule_id, int)
+def test_any_rule_is_a_rule_or_a_fault(raw: Any) -> None:
+    """A malformed rule costs that rule, and none beside it."""
+    ids, faults = rules_of(json.dumps(RULE).encode(), json.dumps(raw).encode())
+    assert ids[0] == 1
+    assert len(ids) + len(faults) == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"rule_id": "1"}, "rule_id"),
-        ({"context_features": {"user": "jim"}}, "no list"),
-        ({"context_features": None}, "no list"),
-        ({"context_features": [["user"]]}, "no list"),
-        ({"context_features": [["user", 1]]}, "no list"),
-        ({"context_features": [["user", "jim"], ["user", "john"]]}, "two conditions"),
+        ({"context_features": {"user": "jim"}}, "context_features"),
+        ({"context_features": None}, "context_features"),
+        ({"context_features": [["user"]]}, "context_features"),
+        ({"context_features": [["user", 1]]}, "context_features"),
     ],
 )
 def test_a_malformed_rule_is_refused_with_a_reason(changes: dict[str, Any], why: str) -> None:
-    """The words are for the log."""
-    rule = {"rule_id": 1, "value": 1, "context_features": [["user", "jim"]]}
-    assert protocol.parse_rule(rule).conditions == {"user": "jim"}
-    with pytest.raises(ValueError, match=why):
-        protocol.parse_rule(rule | changes)
+    """The id and the words are for the log."""
+    malformed = RULE | {"rule_id": 2} | changes
+    ids, [(rule_id, words)] = rules_of(json.dumps(RULE).encode(), json.dumps(malformed).encode())
+    assert (ids, rule_id) == ([1], malformed["rule_id"])
+    assert why in words
+
+
+@pytest.mark.parametrize("value", [b"1e999", b'"\xff"'])
+def test_a_value_that_cannot_be_decoded_costs_its_rule(value: bytes) -> None:
+    """A number beyond all floats, text that is none: only of that rule is nothing known."""
+    bad = b'{"rule_id": 2, "context_features": [], "value": %s}' % value
+    ids, faults = rules_of(json.dumps(RULE).encode(), bad)
+    assert ids == [1]
+    assert len(faults) == 1
+
+
+def test_a_setting_that_is_too_large_for_one_go_is_decoded_in_batches() -> None:
+    """So that others get their turn in between."""
+    rule = json.dumps(RULE | {"value": "x" * 1000}).encode()
+    raw = msgspec.Raw(b'{"default_value": 0, "rules": [%s]}' % b",".join([rule] * 1500))
+    queried = protocol.parse_queried_setting("s", raw)
+    assert [len(rules) for rules, _ in queried.batches()] == [1000, 500]
 
 
 @pytest.mark.parametrize("body", ['{"settings": [{"name": "s"}]}', '{"settings": [5]}',
