@@ -1,6 +1,8 @@
 """Settings that depend on the context: the client of the Heksher service."""
 
-from heksher_client._async_client import AsyncHeksherClient
+import importlib
+import typing
+
 from heksher_client._core.contexts import TRACK_ALL
 from heksher_client._core.protocol import SettingData
 from heksher_client._core.rules import Reason, Resolution, Rule
@@ -14,7 +16,6 @@ from heksher_client._core.setting_types import (
     setting_type,
 )
 from heksher_client._core.settings import Setting
-from heksher_client._thread_client import ThreadHeksherClient
 from heksher_client._version import __version__
 from heksher_client.exceptions import (
     ClientNotRunningError,
@@ -26,6 +27,10 @@ from heksher_client.exceptions import (
     UnexpectedResponseError,
     UnknownContextError,
 )
+
+if typing.TYPE_CHECKING:
+    from heksher_client._async_client import AsyncHeksherClient
+    from heksher_client._thread_client import ThreadHeksherClient
 
 __all__ = [
     "TRACK_ALL",
@@ -53,3 +58,19 @@ __all__ = [
     "__version__",
     "setting_type",
 ]
+
+# A module that declares settings needs no client, and a program has one kind of them: asyncio and httpx take longer to
+# import than all the rest.
+_CLIENTS: typing.Final = {"AsyncHeksherClient": "_async_client", "ThreadHeksherClient": "_thread_client"}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _CLIENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    client = getattr(importlib.import_module(f"{__name__}.{_CLIENTS[name]}"), name)
+    globals()[name] = client
+    return client
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CLIENTS})
