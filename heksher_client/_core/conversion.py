@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from heksher_client._core.contexts import Tracking, order_with
-from heksher_client._core.protocol import QueriedSetting, RawRule
+from heksher_client._core.protocol import QueriedSetting
 from heksher_client._core.rules import Group, Reason, Rule, RuleSet, Work
 from heksher_client._core.settings import Setting
 
@@ -109,7 +109,7 @@ class _Findings:
 
 def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[Any]]]:
     """The rules by the features of their conditions."""
-    by_features: dict[Any, tuple[list[Any], list[RawRule]]] = {}
+    by_features: dict[Any, tuple[list[Any], list[Any], list[Any]]] = {}
     for rules, faults in queried.batches():
         findings.rejected += faults
         for rule in rules:
@@ -120,22 +120,29 @@ def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[An
             else:
                 features, key = zip(*conditions) if conditions else ((), ())  # noqa: B905 - they are pairs
             try:
-                keys, members = by_features[features]
+                keys, values, rule_ids = by_features[features]
             except KeyError:
-                keys, members = by_features[features] = [], []
+                keys, values, rule_ids = by_features[features] = [], [], []
             keys.append(key)
-            members.append(rule)
+            values.append(rule.value)
+            rule_ids.append(rule.rule_id)
         yield len(rules)
     groups = []
-    for features, (keys, members) in by_features.items():
-        is_lone = isinstance(features, str)
-        demanded = {features: keys} if is_lone else dict(zip(features, zip(*keys, strict=True), strict=False))
-        rule_ids = [rule.rule_id for rule in members]
-        if is_lone or len(demanded) == len(features):
-            groups.append(Group(demanded, [rule.value for rule in members], rule_ids))
-        else:
+    for features in list(by_features):
+        keys, values, rule_ids = by_features.pop(features)
+        demanded = {features: keys} if isinstance(features, str) else _columns(features, keys)
+        if demanded is None:
             findings.rejected += [(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids]
+        else:
+            groups.append(Group(demanded, values, rule_ids))
+        yield len(rule_ids)
     return groups
+
+
+def _columns(features: tuple[str, ...], keys: list[tuple[str, ...]]) -> dict[str, list[str]] | None:
+    """The values by feature; None if a feature is there twice."""
+    demanded = {feature: [key[i] for key in keys] for i, feature in enumerate(features)}
+    return demanded if len(demanded) == len(features) else None
 
 
 def _admitted(group: Group[Any], setting: Setting[Any], tracking: Tracking, findings: _Findings) -> Group[Any]:

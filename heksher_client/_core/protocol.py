@@ -303,8 +303,8 @@ _WHOLE_SETTING: Final = msgspec.json.Decoder(_WholeSetting)
 _SETTING_IN_PARTS: Final = msgspec.json.Decoder(_SettingInParts)
 _RULE: Final = msgspec.json.Decoder(RawRule)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_DECODED_AT_ONCE: Final = 1 << 20
-"""Bytes of one setting, some 10,000 rules, which take less than 10 ms: nothing else gets its turn meanwhile."""
+_DECODED_AT_ONCE: Final = 1 << 18
+"""Bytes of one setting, some 3,000 rules, which take a few milliseconds: nothing else gets its turn meanwhile."""
 _BATCH: Final = 1000
 """Rules between two opportunities for others."""
 

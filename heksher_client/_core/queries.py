@@ -12,7 +12,7 @@ from zlib import crc32
 import msgspec
 
 from heksher_client._core import protocol
-from heksher_client._core.protocol import AT_ONCE, Flow, Reply, Request, exchange
+from heksher_client._core.protocol import AT_ONCE, Flow, Pause, Reply, Request, exchange
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -91,6 +91,7 @@ class Queries:
             replies = yield from exchange(*requests)
             too_much = []
             for part, request, reply in zip(parts, requests, replies, strict=True):
+                yield Pause()  # Taking a large answer apart is one step, of a few milliseconds for 10 MB.
                 if missing := protocol.missing_names(reply, part.names):
                     answers.missing |= missing
                 elif protocol.is_too_much(reply):

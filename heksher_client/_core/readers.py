@@ -20,7 +20,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from heksher_client._core.contexts import Defaults, check_known, complete
-from heksher_client._core.rules import ABSENT, Resolution, RuleSet, finished
+from heksher_client._core.rules import ABSENT, Resolution, RuleSet
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Reading(Generic[T]):
         context = self.context({**given, **unknown})
         if self._defaults is not None and self._room.left > 0:
             if self._is_placed and not self.view.rule_set.places:
-                finished(self.view.rule_set.find_places())
+                self.view.rule_set.find_places()
             self._node(context)
         return self.view.rule_set.resolve(context)
 

@@ -12,7 +12,7 @@ however many rules there are.
 
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import takewhile
 from operator import indexOf, itemgetter
@@ -274,7 +274,7 @@ class RuleSet(Generic[T]):
         kept = {level: frozenset(demanded[level]) if level != levels[-1] else frozenset[str]() for level in levels}
         rule_set = cls(default, default_reason, tuple(shapes), kept)
         if len(rule_set) > _PLACED_LATE:
-            yield from rule_set.find_places()
+            rule_set = replace(rule_set, places=(yield from rule_set._found_places()))
         return rule_set, outdone
 
     def __len__(self) -> int:
@@ -285,18 +285,20 @@ class RuleSet(Generic[T]):
         """Whether more than one shape has the feature with the most values, so that places tell something."""
         return len(self._placed()) > 1
 
-    def find_places(self) -> Work[None]:
+    def find_places(self) -> None:
         """Fill `places`."""
+        self.places.update(finished(self._found_places()))  # at once, as somebody may be reading
+
+    def _found_places(self) -> Work[dict[str, int]]:
         places: dict[str, int] = {}
         for bit, shape in self._placed().items() if self.is_placed else ():
-            here: dict[str, int] = {}
             for leaf in shape.leaves():
-                here.update(dict.fromkeys(leaf, bit))
-            for value in places.keys() & here.keys():
-                here[value] |= places[value]
-            places.update(here)
-            yield len(here)
-        self.places.update(places)  # at once, as somebody may be reading
+                here = dict.fromkeys(leaf, bit)
+                for value in here.keys() & places.keys():
+                    here[value] |= places[value]
+                places.update(here)
+                yield len(leaf)
+        return places
 
     def _placed(self) -> "dict[int, Shape[T]]":
         return {1 << i: shape for i, shape in enumerate(self.shapes) if shape.levels[-1:] == tuple(self.demanded)[-1:]}
