@@ -1,6 +1,7 @@
 """The client for asyncio: flows run in a task, which sends, waits and locks."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,6 +12,7 @@ import httpx
 
 from heksher_client._client import Client
 from heksher_client._core.protocol import (
+    AT_ONCE,
     Exchange,
     Flow,
     Install,
@@ -162,13 +164,24 @@ class AsyncHeksherClient(Client):
 
     async def _take(self, step: Step) -> tuple[Reply, ...]:
         if isinstance(step, Exchange):
-            return tuple(await asyncio.gather(*map(self._send, step.requests)))
+            return await self._send_all(step.requests)
         if isinstance(step, Install):
             async with self.modification_lock:
                 step.apply()
         else:
             await asyncio.sleep(step.seconds)
         return ()
+
+    async def _send_all(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
+        replies: dict[int, Reply] = {}
+        waiting = iter(enumerate(requests))
+
+        async def send() -> None:
+            for index, request in waiting:  # the next one that nobody has taken
+                replies[index] = await self._send(request)
+
+        await asyncio.gather(*(send() for _ in requests[:AT_ONCE]))
+        return tuple(replies[index] for index in range(len(requests)))
 
     async def _send(self, request: Request) -> Reply:
         try:

@@ -1,6 +1,7 @@
 """The client for threads: flows run in a daemon thread, which sends, waits and locks."""
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from queue import SimpleQueue
@@ -11,6 +12,7 @@ import httpx
 
 from heksher_client._client import Client
 from heksher_client._core.protocol import (
+    AT_ONCE,
     Exchange,
     Flow,
     Install,
@@ -158,7 +160,7 @@ class ThreadHeksherClient(Client):
 
     def _take(self, step: Step) -> tuple[Reply, ...]:
         if isinstance(step, Exchange):
-            return self._send_at_once(step.requests)
+            return self._send_all(step.requests)
         if isinstance(step, Install):
             with self.modification_lock:
                 step.apply()
@@ -166,28 +168,29 @@ class ThreadHeksherClient(Client):
             self._closed.wait(step.seconds)
         return ()
 
-    def _send_at_once(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
-        replies: list[Reply] = [_NOT_SENT] * len(requests)
+    def _send_all(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
+        replies: dict[int, Reply] = {}
+        waiting = deque(enumerate(requests))
 
-        def send(index: int) -> None:
-            replies[index] = self._send(requests[index])
+        def send() -> None:
+            with suppress(IndexError):  # none is left
+                while True:
+                    index, request = waiting.popleft()
+                    replies[index] = self._send(request)
 
-        # This thread takes one: a lone request takes no other. They are daemons, and delay the program's end no more.
+        # This thread is one of them. The others are daemons too, so that none of them delays the program's end.
         helpers = [
-            threading.Thread(target=send, args=[index], name="heksher-client-request", daemon=True)
-            for index in range(1, len(requests))
+            threading.Thread(target=send, name="heksher-client-request", daemon=True) for _ in requests[1:AT_ONCE]
         ]
         started: list[threading.Thread] = []
         with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
             for helper in helpers:
                 helper.start()
                 started.append(helper)
-        send(0)
+        send()
         for helper in started:
             helper.join()
-        for index in range(1 + len(started), len(requests)):
-            send(index)
-        return tuple(replies)
+        return tuple(replies.get(index, _NOT_SENT) for index in range(len(requests)))
 
     def _send(self, request: Request) -> Reply:
         if self._closed.is_set():
@@ -199,7 +202,8 @@ class ThreadHeksherClient(Client):
             return no_response(error)
 
 
-_NOT_SENT: Final = NoResponse(ClientNotRunningError("the thread that was to send the request has ended"))
+_NOT_SENT: Final = NoResponse(RuntimeError("the thread that was to send it has ended"))
+"""For what an authentication or a transport of the program does to end its thread, SystemExit say."""
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

@@ -161,3 +161,28 @@ async def test_programs_may_mock_the_service_with_pytest_httpx(httpx_mock: HTTPX
     )
     async with AsyncHeksherClient("http://heksher", 3600, ["user"]):
         assert setting.get(user="jim") == 2
+
+
+def test_declaring_settings_imports_no_client() -> None:
+    """Asyncio and httpx take longer to import than all the rest; the clients bring them when they are asked for."""
+    code = (
+        "import sys, heksher_client\n"
+        "heksher_client.Setting('s', int, ['user'], 1)\n"
+        "assert {'AsyncHeksherClient', 'ThreadHeksherClient'} <= set(dir(heksher_client))\n"
+        "print(*({'asyncio', 'anyio', 'httpx'} & set(sys.modules)))\n"
+        "from heksher_client import ThreadHeksherClient\n"
+        "print('httpx' in sys.modules, 'asyncio' in sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout.splitlines() == ["", "True False"]
+
+
+def test_what_is_imported_late_is_listed() -> None:
+    """For those who look around."""
+    assert set(heksher_client.__all__) <= set(dir(heksher_client))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="module 'heksher_client' has no attribute 'nosuch'"):
+        _ = heksher_client.nosuch

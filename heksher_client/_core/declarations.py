@@ -60,7 +60,7 @@ def is_settled(setting: Setting[Any], known: SettingData | None) -> bool:
 
 def _canonical(declaration: dict[str, Any]) -> bytes:
     """As bytes, because to Python 1, 1.0 and True are equal. The service has its own order of context features."""
-    features = sorted(declaration["configurable_features"])
+    features = sorted(declaration["configurable_features"], key=str)
     try:
         return orjson.dumps({**declaration, "configurable_features": features}, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError:

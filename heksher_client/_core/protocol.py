@@ -59,9 +59,13 @@ class NoResponse:
 Reply: TypeAlias = Response | NoResponse
 
 
+AT_ONCE: Final = 10
+"""How many requests of one client the service may get at the same moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Send these requests at once, where possible; the flow is sent their replies in the same order."""
+    """Send these requests, `AT_ONCE` at the same moment; the flow is sent their replies in the same order."""
 
     requests: tuple[Request, ...]
 
@@ -84,16 +88,9 @@ Step: TypeAlias = Exchange | Pause | Install
 Flow: TypeAlias = Generator[Step, tuple[Reply, ...], T]
 
 
-AT_ONCE: Final = 8
-"""How many requests of one client the service may get at the same moment."""
-
-
 def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
     """Send requests, several at once, and get their replies in the same order."""
-    replies: tuple[Reply, ...] = ()
-    for start in range(0, len(requests), AT_ONCE):
-        replies += yield Exchange(requests[start : start + AT_ONCE])
-    return replies
+    return (yield Exchange(requests)) if requests else ()
 
 
 # -- health, context features ------------------------------------------------------------------------------------------

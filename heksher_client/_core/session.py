@@ -38,7 +38,7 @@ from heksher_client.exceptions import ClientNotRunningError, DeclarationError, H
 
 logger = logging.getLogger("heksher_client")
 
-_DECLARED_TOGETHER: Final = 64
+_DECLARED_TOGETHER: Final = 60
 """Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
 _REFUSED_RETRY: Final = 300.0
 """Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""

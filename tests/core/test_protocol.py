@@ -241,3 +241,13 @@ def test_an_answer_that_is_none_says_what_is_wrong_with_it(body: bytes, why: str
     """So that whoever reads the log knows whether it was the service that answered."""
     with pytest.raises(UnexpectedResponseError, match=why):
         protocol.parse_context_features(Response(200, body))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b"{}", "without settings"), (b'{"settings": []}', "without settings"), (b"<html>", "not in JSON")],
+)
+def test_an_answer_to_a_query_without_settings_is_unexpected(body: bytes, words: str) -> None:
+    """With what is wrong about it."""
+    with pytest.raises(UnexpectedResponseError, match=words):
+        protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), Response(200, body))

@@ -1,0 +1,122 @@
+"""From the service's answer to a rule set: whole columns at once where possible, and value by value where not."""
+
+import enum
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+
+from heksher_client import Rule, Setting
+from heksher_client._core.contexts import Tracking
+from heksher_client._core.conversion import to_rule_set
+from heksher_client._core.protocol import parse_queried_setting
+from heksher_client._core.rules import RuleSet, finished
+
+FEATURES = ("environment", "user", "theme")
+
+
+class Color(enum.Enum):
+    RED = "red"
+    ONE = 1
+
+
+def converted(
+    setting: Setting[Any], rules: list[tuple[Any, list[list[str]]]], default: Any, tracking: Tracking | None = None
+) -> RuleSet[Any]:
+    """The rule set that is made of an answer with these values and conditions; ids count from 1."""
+    answer = {
+        "default_value": default,
+        "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
+    }
+    queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(answer)))
+    return finished(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES))
+
+
+def used(setting: Setting[Any], *values: Any) -> list[Any]:
+    """What is made of these values of rules."""
+    rules = [(value, [["user", f"u{i}"]]) for i, value in enumerate(values)]
+    return [rule.value for rule in converted(setting, rules, None).rules()]
+
+
+@pytest.mark.parametrize(
+    ("setting_type", "default", "values", "expected"),
+    [
+        (int, 1, [1, -(2**63), 2**63 - 1], [1, -(2**63), 2**63 - 1]),
+        (int, 1, [1, 2**64 - 1, 2**64, 2.0, 2.5, True, "1", None], [1, 2**64 - 1, 2]),
+        (float, 1.0, [1.5, 2.5], [1.5, 2.5]),
+        (float, 1.0, [1.5, 2, True, "1"], [1.5, 2.0]),
+        (str, "", ["a", "b"], ["a", "b"]),
+        (str, "", ["a", 1], ["a"]),
+        (bool, False, [True, False], [True, False]),
+        (bool, False, [True, 1, "x"], [True]),
+        (Color, Color.RED, ["red", 1], [Color.RED, Color.ONE]),
+        (Color, Color.RED, ["red", "blue", True, []], [Color.RED]),
+    ],
+)
+def test_a_column_is_taken_as_it_is_only_if_all_of_it_can_be(
+    setting_type: Any, default: Any, values: list[Any], expected: list[Any]
+) -> None:
+    """One value that is another type's, or only nearly this one's, and each is looked at by itself."""
+    setting: Setting[Any] = Setting("s", setting_type, ["user"], default)
+    result = used(setting, *values)
+    assert result == expected
+    assert [type(value) for value in result] == [type(value) for value in expected]
+
+
+def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    """It could never match, or always; the rules beside it are used."""
+    setting = Setting("s", int, ["user", "theme"], 1)
+    rule_set = converted(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
+    assert [rule.value for rule in rule_set.rules()] == [2]
+    assert caplog.records[0].__dict__["rejected_rules"] == [(1, "it has two conditions on one context feature")]
+
+
+def test_rules_on_what_is_not_tracked_are_left_out_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody will read them."""
+    tracking = Tracking().with_values({"user": "jim"})
+    setting = Setting("s", int, ["user", "theme"], 1)
+    rules: list[tuple[Any, list[list[str]]]] = [
+        (1, [["user", "jim"]]), (2, [["user", "ann"]]), (3, [["theme", "x"]]), (4, []),
+    ]  # fmt: skip
+    rule_set = converted(setting, rules, 0, tracking)
+    assert sorted(rule.value for rule in rule_set.rules()) == [1, 4]
+    assert not caplog.records
+
+
+def test_a_validator_sees_each_rule_as_the_service_has_it() -> None:
+    """Its conditions in the service's order, its id, and the value before conversion."""
+    seen = []
+    setting = Setting("s", int, ["user", "theme"], 1)
+
+    def note(value: int, rule: Rule[int] | None, _: Setting[int]) -> int:
+        seen.append((value, rule))
+        return value * 10
+
+    setting.add_validator(note)
+    rule_set = converted(setting, [(2.0, [["user", "a"], ["theme", "b"]])], 5)
+    assert seen == [(5, None), (2, Rule({"user": "a", "theme": "b"}, 2.0, 1))]
+    assert (rule_set.default, rule_set.rules()[0].value) == (50, 20)
+
+
+def test_a_long_column_that_is_looked_at_value_by_value_lets_others_run() -> None:
+    """A validator makes a large setting slow, and the event loop must not feel it."""
+    setting = Setting("s", int, ["user"], 1)
+    setting.add_validator(lambda value, *_: value)
+    answer = {
+        "default_value": 1,
+        "rules": [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(2500)],
+    }
+    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode(answer)))
+    work = to_rule_set(setting, queried, tracking=Tracking(), order=FEATURES)
+    assert list(work).count(1000) >= 4  # two full batches are grouped, and two are validated
+
+
+def test_each_kind_of_finding_is_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    """However many rules it is about."""
+    caplog.set_level(logging.INFO)
+    setting = Setting("s", int, ["user"], 1)
+    assert used(setting, *["x"] * 30) == []
+    (_, rejected) = caplog.records
+    assert len(rejected.__dict__["rejected_rules"]) == 20
+    assert "30 rules were rejected" in rejected.message

@@ -1,0 +1,339 @@
+"""Reads: the generated functions give what `RuleSet.resolve` says, and refuse what it cannot answer."""
+
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar, copy_context
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
+from heksher_client._core import readers
+from heksher_client._core.contexts import Defaults, complete
+from heksher_client._core.readers import Reader, View
+from heksher_client._core.rules import RuleSet, grouped
+
+FEATURES = ("environment", "user", "theme")
+
+
+def like(**contexts: str) -> Any:
+    """Something to look like."""
+
+
+def rule_set(rules: list[Rule[Any]], features: tuple[str, ...] = FEATURES, default: Any = "default") -> RuleSet[Any]:
+    return RuleSet.index(grouped(rules), features, default, Reason.SERVER_DEFAULT)[0]
+
+
+def reader(
+    rules: list[Rule[Any]], features: tuple[str, ...] = FEATURES, /, **default_values: str | ContextVar[str]
+) -> Reader[Any]:
+    defaults = Defaults()
+    defaults.update(default_values)
+    return Reader("s", features, View(rule_set(rules, features), defaults), like=like)
+
+
+def twice(read: Reader[Any], **given_values: Any) -> Any:
+    """Read plainly, which lets the tree grow, and then by the tree: the outcome is the same."""
+    first, second = [outcome(read, given_values) for _ in range(2)]
+    assert first == second
+    return first
+
+
+def outcome(read: Reader[Any], given_values: Mapping[str, Any]) -> Any:
+    try:
+        return read.get(**given_values)
+    except (UnknownContextError, MissingContextError, TypeError) as error:
+        return type(error), str(error)
+
+
+def specified(view: View[Any], given_values: Mapping[str, str]) -> Any:
+    """The outcome of a read by the plain resolver."""
+    assert view.defaults is not None
+    try:
+        return view.rule_set.resolve(complete(NAMES, given_values, view.defaults.values))
+    except MissingContextError as error:
+        return type(error), str(error)
+
+
+# -- against the specification -----------------------------------------------------------------------------------------
+
+NAMES = ("environment", "user", "class", "_plan_1", "0")
+VALUES = st.sampled_from(["a", "b", "c", "stranger"])
+CONDITIONS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["a", "b", "c"]))
+RULES = st.lists(CONDITIONS, max_size=40, unique_by=lambda c: tuple(sorted(c.items())))
+SOURCES = st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_from(["constant", "variable", "unset"]), VALUES))
+READS = st.lists(st.dictionaries(st.sampled_from([*NAMES, "unknown"]), VALUES), min_size=1, max_size=30)
+
+
+@given(RULES, SOURCES, READS, st.sampled_from([0, 3, 1024]))
+def test_every_read_gives_what_the_specification_says(
+    conditions: list[dict[str, str]],
+    sources: dict[str, tuple[str, str]],
+    reads: list[dict[str, str]],
+    room: int,
+) -> None:
+    """For any rules, defaults and arguments, read again and again: the plain resolver's value, or the same error."""
+    rules = [Rule(c, f"rule {i}", i) for i, c in enumerate(conditions)]
+    defaults = Defaults()
+    for feature, (kind, value) in sources.items():
+        variable = ContextVar(feature, default=value) if kind == "variable" else ContextVar[str](feature)
+        defaults.update({feature: value if kind == "constant" else variable})
+    view = View(rule_set(rules, NAMES), defaults)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_SMALLEST_ROOM", room)
+        read = Reader("s", NAMES, view, like=like)
+    for given_values in reads:
+        if "unknown" in given_values:
+            with pytest.raises(UnknownContextError, match="setting s has no context feature unknown"):
+                read.get(**given_values)
+            continue
+        assert twice(read, **given_values) == specified(view, given_values)
+        if not isinstance(specified(view, given_values), tuple):
+            assert read.explain(given_values).value == specified(view, given_values)
+
+
+def test_a_feature_with_a_name_that_python_has_for_itself_is_read_like_any_other() -> None:
+    """Keywords, digits, and the names that the generated code uses."""
+    names = ("class", "0", "_plan", "type", "str", "get", "self")
+    read = reader([Rule({name: "a"}, name) for name in names], names)
+    for name in names:
+        assert twice(read, **dict.fromkeys(names, "b") | {name: "a"}) == name
+    assert twice(read, **dict.fromkeys(names, "b")) == "default"
+    assert twice(read)[0] is MissingContextError
+
+
+def test_values_that_no_rule_demands_are_read_right_however_many_there_are() -> None:
+    """The first of them get branches of their own, the others share one."""
+    read = reader([Rule({"theme": "dark", "user": f"u{i}"}, i) for i in range(5)] + [Rule({"user": "jim"}, "jim")])
+    for i in range(200):
+        assert twice(read, environment="prod", theme=f"theme{i}", user="jim") == "jim"
+        assert twice(read, environment="prod", theme="dark", user=f"u{i}") == (i if i < 5 else "default")
+
+
+def test_where_the_last_feature_has_rules_of_several_shapes_the_strongest_wins() -> None:
+    """Also for a value that occurs in a shape, but not with the other values of this context."""
+    read = reader(
+        [Rule({"user": f"u{i}"}, ("user", i)) for i in range(10)]
+        + [Rule({"environment": "prod", "user": f"u{i}"}, ("both", i)) for i in range(5, 15)]
+        + [Rule({"environment": "dev", "user": "u0"}, "dev")]
+    )
+    for i in range(20):
+        expected = ("both", i) if 5 <= i < 15 else ("user", i) if i < 10 else "default"
+        for _ in range(3):
+            assert twice(read, environment="prod", theme="x", user=f"u{i}") == expected
+    assert twice(read, environment="dev", theme="x", user="u0") == "dev"
+
+
+def test_a_large_rule_set_knows_its_places_before_it_is_read() -> None:
+    """A small one finds them at the first read: too long a pause for a large one."""
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(6000)] + [Rule({"theme": "dark", "user": "u1"}, "dark")]
+    large, small = rule_set(rules), rule_set(rules[5000:])
+    assert (len(large.places), len(small.places)) == (6000, 0)
+    read = Reader("s", FEATURES, View(small, Defaults()), like=like)
+    assert read.get(environment="prod", user="u1", theme="dark") == "dark"
+    assert len(small.places) == 1001
+
+
+def test_a_tree_without_room_is_read_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not outgrow the rules, and no context is worth more than another."""
+    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 4)
+    rules = [Rule({"user": "u1"}, "user"), Rule({"user": "u1", "theme": "t1"}, "both"), Rule({"environment": "e"}, "e")]
+    read = reader(rules, theme="t1")
+    for _ in range(2):
+        for i in range(20):
+            assert twice(read, environment=f"e{i}", user="u1") == "both"
+            assert twice(read, environment=f"e{i}", user="u1", theme="x") == "user"
+            assert twice(read, environment="e", user=f"u{i + 2}") == "e"
+
+
+def test_what_was_found_for_a_value_of_several_shapes_is_noted_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second read of it is as fast as any, and what is not noted is found again."""
+    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 0)
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(4)]
+    rules += [Rule({"user": f"u{i}", "theme": "dark"}, 10 + i) for i in range(4)]
+    rules += [Rule({"user": f"u{i}", "theme": "dark", "environment": "e"}, 20 + i) for i in range(2)]
+    read = reader(rules, environment="x", theme="dark")
+    for _ in range(3):
+        assert [twice(read, user=f"u{i}") for i in range(5)] == [10, 11, 12, 13, "default"]
+        assert [twice(read, user=f"u{i}", theme="light") for i in range(5)] == [0, 1, 2, 3, "default"]
+        assert [twice(read, user=f"u{i}", environment="e") for i in range(5)] == [20, 21, 12, 13, "default"]
+
+
+def test_a_value_of_several_shapes_may_be_in_none_of_them_here() -> None:
+    """It occurs with other values of the other features only."""
+    read = reader(
+        [Rule({"user": "u", "theme": "t0"}, 1), Rule({"user": "u", "environment": "e0"}, 2)]
+        + [Rule({"user": f"v{i}", "theme": "t1"}, 3) for i in range(3)]
+        + [Rule({"user": f"v{i}", "environment": "e1"}, 4) for i in range(3)]
+    )
+    for _ in range(2):
+        assert twice(read, user="u", theme="t1", environment="e1") == "default"
+        assert twice(read, user="u", theme="t0", environment="e1") == 1
+        assert twice(read, user="v1", theme="t1", environment="e1") == 3
+
+
+def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as it is read."""
+    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 0)
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(4)] + [
+        Rule({"user": f"u{i}", "theme": "t"}, -i) for i in range(4)
+    ]
+    read = reader([*rules, Rule({"environment": "e"}, "e")], theme="t")
+    assert twice(read, user="u0", environment="x") == 0
+    for i in range(20):
+        assert twice(read, user="u0", environment=f"x{i}") == 0
+    for _ in range(2):
+        assert [twice(read, user=f"u{i}", environment="x") for i in range(4)] == [0, -1, -2, -3]
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+class Text(str):
+    """A string of another class."""
+
+
+@pytest.mark.parametrize("rules", [[], [Rule({"user": "jim"}, 1)], [Rule({"theme": "x", "user": "u"}, 1), Rule({}, 2)]])
+def test_what_is_no_value_is_refused_by_every_path(rules: list[Rule[Any]]) -> None:
+    """Missing, None, no string, nothing to look up by: with rules on the feature and without."""
+    unset: ContextVar[str] = ContextVar("unset")
+    read = reader(rules, environment="prod", theme=unset)
+    assert twice(read, user="x", theme="y") == (rule_set(rules).resolve({"user": "x", "theme": "y"}))
+    assert twice(read, user="x")[0] is MissingContextError
+    assert twice(read, theme="y")[0] is MissingContextError
+    for feature in FEATURES:
+        good = {"environment": "prod", "user": "x", "theme": "y"}
+        assert twice(read, **good | {feature: None})[0] is MissingContextError
+        for bad in (5, b"x", ["x"], {"x"}, object()):
+            kind, message = twice(read, **good | {feature: bad})
+            assert kind is TypeError
+            assert f"the value of the context feature {feature} must be a str" in message
+        assert twice(read, **good | {"usr": "x"})[0] is UnknownContextError
+
+
+def test_a_string_of_another_class_is_a_string() -> None:
+    """Whether a rule has it or not."""
+    read = reader([Rule({"user": "jim"}, 1), Rule({"theme": "dark", "user": "x"}, 2)], environment="prod")
+    assert twice(read, user=Text("jim"), theme=Text("light")) == 1
+    assert twice(read, user=Text("ann"), theme=Text("dark")) == "default"
+
+
+def test_before_there_are_defaults_the_context_does_not_matter() -> None:
+    """No client has been the main one, so no value is asked for. A wrong name is wrong all the same."""
+    read = Reader("s", FEATURES, View(RuleSet("declared", Reason.DECLARED_DEFAULT)), like=like)
+    assert (twice(read), twice(read, user="jim")) == ("declared", "declared")
+    assert twice(read, usr="jim")[0] is UnknownContextError
+
+
+# -- what stays --------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_that_was_kept_sees_what_is_put_in_place_later() -> None:
+    """`get` can be taken out of a loop: it is one function for ever, whatever rules and defaults come."""
+    read = reader([], environment="prod", theme="dark")
+    get = read.get
+    assert get(user="jim") == "default"
+    for rules, expected in [
+        ([Rule({"user": "jim"}, 1)], 1),
+        ([Rule({"user": "jim"}, 2)], 2),
+        ([Rule({"theme": "dark"}, 3), Rule({"user": "jim", "environment": "prod"}, 4)], 3),
+        ([], "default"),
+    ]:
+        read.view = View(rule_set(rules), read.view.defaults)
+        assert [get(user="jim"), get(user="jim")] == [expected, expected]
+
+
+def test_defaults_that_change_late_hold_for_the_next_read() -> None:
+    """A constant becomes a context variable, and another constant."""
+    defaults = Defaults()
+    defaults.update({"environment": "prod", "theme": "dark", "user": "jim"})
+    read = Reader("s", FEATURES, View(rule_set([Rule({"user": "ann"}, "ann")]), defaults), like=like)
+    assert twice(read) == "default"
+    user: ContextVar[str] = ContextVar("user")
+    defaults.update({"user": user})
+    read.renew()
+    assert twice(read)[0] is MissingContextError
+    context = copy_context()
+    context.run(user.set, "ann")
+    assert context.run(read.get) == "ann"
+    defaults.update({"user": "ann"})
+    read.renew()
+    assert twice(read) == "ann"
+
+
+def test_a_subclass_reads_in_its_own_way() -> None:
+    """It overrides `get` like any method, and calls that of its base."""
+
+    class Doubled(Setting[int]):
+        def get(self, /, **contexts: str) -> int:
+            return 2 * super().get(**contexts)
+
+    doubled: Setting[int] = Doubled("s", int, ["user"], 21)
+    assert doubled.get(user="jim") == 42
+    assert Setting("s", int, ["user"], 21).get(user="jim") == 21
+
+
+def test_the_function_looks_like_the_method() -> None:
+    """To those who ask for help."""
+    setting = Setting("s", int, ["user"], 1)
+    assert setting.get.__doc__ == Setting.get.__doc__
+    assert setting.get.__qualname__ == "Setting.get"
+    assert setting.get.__module__ == Setting.__module__
+
+
+def test_a_reader_that_is_overtaken_puts_the_newer_in_place() -> None:
+    """Two threads that change a setting at once: whichever ends last, reads see the last change."""
+    read = reader([], environment="prod", theme="dark")
+    newer = View(rule_set([Rule({"user": "jim"}, "newer")]), read.view.defaults)
+    calls = []
+
+    class Overtaken(View[Any]):
+        @property
+        def defaults(self) -> Defaults | None:
+            calls.append(1)
+            if len(calls) == 2:  # while it is being put in place
+                read._view = newer
+            return newer.defaults
+
+    overtaken: View[Any] = Overtaken.__new__(Overtaken)
+    object.__setattr__(overtaken, "rule_set", rule_set([Rule({"user": "jim"}, "older")]))
+    read.view = overtaken
+    assert read.get(user="jim") == "newer"
+
+
+def test_no_read_sees_a_mix_of_two_updates() -> None:
+    """While one thread replaces rules by those of other shapes, a read is of one update, and never of an older one."""
+    shapes = [["user"], ["user", "theme"], ["environment"], []]
+    updates = []
+    for number in range(200):
+        features = shapes[number % len(shapes)]
+        context = {"environment": "prod", "user": "jim", "theme": "dark"}
+        rules = [Rule({f: context[f] for f in features}, number), Rule({"user": "ann", "theme": "x"}, -1)]
+        updates.append(rule_set(rules, default=number))
+    read = Reader("s", FEATURES, View(updates[0], defaults := Defaults()), like=like)
+    defaults.update({"environment": "prod", "theme": "dark"})
+    read.renew()
+    seen: list[list[int]] = [[] for _ in range(3)]
+    done = threading.Event()
+
+    def watch(values: list[int]) -> None:
+        while not done.is_set():
+            values.append(read.get(user="jim"))
+
+    threads = [threading.Thread(target=watch, args=[values]) for values in seen]
+    for thread in threads:
+        thread.start()
+    for update in updates:
+        read.view = View(update, defaults)
+    done.set()
+    for thread in threads:
+        thread.join()
+
+    for values in seen:
+        assert values == sorted(values)
+    assert read.get(user="jim") == 199
