@@ -138,6 +138,10 @@ class Tracking:
             options[feature] = options.get(feature, frozenset()) | added
         return Tracking(options)
 
+    def admits_all(self, features: Iterable[str]) -> bool:
+        """Whether no rule with conditions on these features is left out, whatever values it demands."""
+        return not self.options or all(TRACK_ALL in self.options.get(feature, ()) for feature in features)
+
     def admits(self, conditions: Mapping[str, str]) -> bool:
         """Whether a rule with these conditions can ever matter. The service's filter and this one agree."""
         if not self.options:

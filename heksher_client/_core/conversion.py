@@ -151,7 +151,7 @@ def _admitted(group: Group[Any], setting: Setting[Any], tracking: Tracking, find
         problem = f"it has conditions on {unknown}, which the declaration does not name"
         findings.rejected += [(rule_id, problem) for rule_id in group.rule_ids]
         return group.only([])
-    if not tracking.options:
+    if tracking.admits_all(group.demanded):
         return group
     return group.only([row for row in range(len(group)) if tracking.admits(group.conditions(row))])
 

@@ -110,35 +110,32 @@ class Reading(Generic[T]):
 
     def __init__(self, setting: str, features: tuple[str, ...], view: View[T], defaults: DefaultValues | None) -> None:
         self.view = view
-        self._setting, self._features, self._defaults = setting, features, defaults
-        self._demanded, self._is_placed = view.rule_set.demanded, view.rule_set.is_placed
-        levels = list(self._demanded)
+        self._setting, self._features, self.default_values = setting, features, defaults
+        self.demanded = view.rule_set.demanded
+        levels = list(self.demanded)
         # Constants first: a read that overrides none of them starts below them. But never before the last feature,
         # which is for the leaves.
         self._constants = [level for level in levels[:-1] if isinstance(self._default(level), str)]
         self._few = sorted(levels[:-1], key=lambda level: level not in self._constants)
-        self._last = levels[-1] if levels else ""
+        self._levels = (*self._few, *levels[-1:])
         self._room = _Room(max(_SMALLEST_ROOM, len(view.rule_set)))
-        self._root: Any = {}.get if self._few or self._is_placed else self._leaf({}, None)
+        self.root: Any = {}.get if self._few else self._leaf({})
         self.code = _compiled(
             features,
             None if defaults is None else tuple(type(self._default(feature)) for feature in features),
-            (*self._few, *levels[-1:]),
+            self._levels,
             len(self._constants),
-            self._is_placed,
+            view.rule_set.shares_last,
         )
 
     def plan(self) -> tuple[Any, ...]:
         """What the code unpacks at the beginning of a read, in the order that `source` gives it."""
         start = self._node({feature: self._default(feature) for feature in self._constants})
-        root = [self._root] if self._constants else []
-        places = [self.view.rule_set.places.get] if self._is_placed else []
-        known = [self._demanded[feature] for feature in self._few]
-        levels = [*self._few, *([self._last] if self._last else [])]
-        constants = [default for default in map(self._default, levels) if isinstance(default, str)]
+        last_values = [self.view.rule_set.last_values] if self.view.rule_set.shares_last else []
+        last = [default for default in map(self._default, self._levels[-1:]) if isinstance(default, str)]
         defaults = map(self._default, self._features)
         variables = [default.get for default in defaults if isinstance(default, ContextVar)]
-        return (self, start, *root, *places, *known, *constants, *variables)
+        return (self, start, *last_values, *last, *variables)
 
     def plainly(self, values: Sequence[Any], unknown: Mapping[str, Any]) -> T:
         """Read as the specification says, and make the next read of such a context a fast one.
@@ -149,9 +146,7 @@ class Reading(Generic[T]):
         """
         given = {feature: value for feature, value in zip(self._features, values, strict=True) if value is not ABSENT}
         context = self.context({**given, **unknown})
-        if self._defaults is not None and self._room.left > 0:
-            if self._is_placed and not self.view.rule_set.places:
-                self.view.rule_set.find_places()
+        if self.default_values is not None and self._room.left > 0:
             self._node(context)
         return self.view.rule_set.resolve(context)
 
@@ -162,61 +157,50 @@ class Reading(Generic[T]):
             UnknownContextError, MissingContextError, TypeError: As `Setting.get` says.
         """
         check_known(given, self._features, f"setting {self._setting}")
-        return given if self._defaults is None else complete(self._features, given, self._defaults)
+        return given if self.default_values is None else complete(self._features, given, self.default_values)
 
     def _default(self, feature: str) -> str | ContextVar[str] | None:
-        return None if self._defaults is None else self._defaults.get(feature)
+        return None if self.default_values is None else self.default_values.get(feature)
 
     def _node(self, context: Mapping[str, Any]) -> Any:
         """Go down the tree as far as there are values for it, and grow what is not there yet.
 
         A node is the `get` of a dict, which has the next nodes by value, and at `ABSENT` the one for all other values.
         """
-        node = self._root
+        node = self.root
         conditions: dict[str, str] = {}
         for feature in self._few:
             if feature not in context:
                 return node
             branches = node.__self__
             branch = str.__str__(context[feature])
-            if branch in self._demanded[feature]:
+            if branch in self.demanded[feature]:
                 conditions[feature] = branch
-            elif branch not in branches and len(branches) - len(self._demanded[feature]) >= _STRANGERS:
+            elif branch not in branches and len(branches) - len(self.demanded[feature]) >= _STRANGERS:
                 branch = ABSENT
             if branch not in branches:
-                is_end = feature == self._few[-1] and not self._is_placed
-                branches[branch] = self._leaf(conditions, None) if is_end else {}.get
+                branches[branch] = self._leaf(conditions) if feature == self._few[-1] else {}.get
             node = branches[branch]
-        if self._is_placed and self._last in context:
-            branches = node.__self__
-            place = self.view.rule_set.places.get(context[self._last])
-            if place not in branches:
-                branches[place] = self._leaf(conditions, place or 0)
-            node = branches[place]
         return node
 
-    def _leaf(
-        self, conditions: Mapping[str, str], place: int | None
-    ) -> tuple[_Lookup, Any, Callable[[str], Any] | None]:
+    def _leaf(self, conditions: Mapping[str, str]) -> tuple[_Lookup, Any, Callable[[str], Any] | None]:
         """What is left of the rules when all features but the last have values.
 
         Args:
             conditions: Those of the values that rules demand.
-            place: The shapes that the last feature's value occurs in; None if that is not known.
 
         Returns:
-            Where to look the last feature's value up; and for where it is not there, the value that holds then, or if
-            that is not None what to call with the feature's value.
+            Where to look the last feature's value up; what holds where it is not there; and, if rules of several shapes
+            are left, what to call with a value that is not there and that rules demand somewhere.
         """
         self._room.left -= 1
         lookups: list[_Lookup] = []
         otherwise = self.view.rule_set.default
-        for i, shape in enumerate(self.view.rule_set.shapes):
+        for shape in self.view.rule_set.shapes:
             found = shape.tree
             for level in shape.levels:
-                if level == self._last:
-                    if place is None or place >> i & 1:
-                        lookups.append(found.get)
+                if level == self.view.rule_set.last:
+                    lookups.append(found.get)
                     break
                 found = found.get(conditions.get(level, ABSENT), ABSENT)
                 if found is ABSENT:
@@ -225,8 +209,10 @@ class Reading(Generic[T]):
                 otherwise = found  # It matches whatever the last feature's value is: no weaker rule ever wins.
                 break
         if len(lookups) > 1:
+            if not self.view.rule_set.last_values:
+                self.view.rule_set.find_last_values()
             findings: dict[str, Any] = {}
-            return findings.get, None, _finder(lookups, otherwise, findings, self._room)
+            return findings.get, otherwise, _finder(lookups, otherwise, findings, self._room)
         nowhere: dict[str, Any] = {}
         return lookups[0] if lookups else nowhere.get, otherwise, None
 
@@ -272,11 +258,11 @@ def _compiled(
     sources: tuple[type, ...] | None,
     levels: tuple[str, ...],
     constants: int = 0,
-    is_placed: bool = False,
+    shares_last: bool = False,
 ) -> _Code:
     plan = f"_plan_{next(_numbers)}"
     namespace: dict[str, Any] = {"_ABSENT": ABSENT}
-    text = source(plan, features, sources, levels, constants, is_placed)
+    text = source(plan, features, sources, levels, constants, shares_last)
     exec(compile(text, f"<get with {plan}>", "exec"), namespace)  # noqa: S102 - the names in it are checked
     return _Code(namespace["get"].__code__, plan)
 
@@ -287,7 +273,7 @@ def source(
     sources: Sequence[type] | None,
     levels: Sequence[str],
     constants: int,
-    is_placed: bool,
+    shares_last: bool,
 ) -> str:
     """Write the function that reads.
 
@@ -298,72 +284,66 @@ def source(
             has none. None as a whole if the context does not matter yet.
         levels: The features that rules have conditions on, in the order of the tree.
         constants: How many of them the plan's node is below: the tree begins with features that have constant defaults.
-        is_placed: Whether leaves stand by the shapes in which the last feature's value occurs.
+        shares_last: Whether rules of several shapes have a condition on the last level.
     """
     names = {feature: feature if _can_be_parameter(feature) else f"_{i}" for i, feature in enumerate(features)}
     kinds = dict(zip(features, sources or (), strict=False))
     constant = [feature for feature, kind in kinds.items() if kind is str]
     variable = [feature for feature, kind in kinds.items() if kind is ContextVar]
     few, last = levels[:-1], levels[-1] if levels else None
-    plainly = f"return _here.plainly(({''.join(f'{name}, ' for name in names.values())}), _unknown)"
-
-    def fill_in(feature: str, call: str = "") -> list[str]:
-        name = names[feature]
-        return [f"if {name} is _ABSENT:", f"    {name} = _default_{name}{call}"]
+    values = ", ".join(names.values()) + ("," if len(names) == 1 else "")
+    plainly = f"return _here.plainly(({values}), _unknown)"
 
     def check(feature: str) -> list[str]:
         name = names[feature]
         given = f"{name} is not _ABSENT and " if feature in constant else ""
         return [f"if {given}_type({name}) is not _str:", f"    {plainly}"]
 
-    def step(feature: str) -> list[str]:
+    def step(feature: str, node: str) -> list[str]:
         name = names[feature]
         return [
-            f"_next = _node({name})",
-            "if _next is None:",
-            "    _next = _node(_ABSENT)",
-            f"    if _next is None or _type({name}) is not _str or {name} in _known_{name}:",
+            f"_below_{name} = {node}({name})",
+            f"if _below_{name} is None:",
+            f"    _below_{name} = {node}(_ABSENT)",
+            f"    if _below_{name} is None or _type({name}) is not _str or {name} in _here.demanded[{feature!r}]:",
             f"        {plainly}",
-            "_node = _next",
         ]
 
-    unpacked = ["_here", "_node", *(["_root"] if constants else []), *(["_places"] if is_placed else [])]
-    unpacked += [f"_known_{names[feature]}" for feature in few]
-    unpacked += [f"_default_{names[feature]}" for feature in levels if feature in constant]
-    unpacked += [f"_default_{names[feature]}" for feature in variable]
+    unpacked = ["_here", "_node", *(["_last_values"] if shares_last else [])]
+    last_constant = [level for level in levels[-1:] if level in constant]
+    unpacked += [f"_default_{names[feature]}" for feature in (*last_constant, *variable)]
     lines = [f"{', '.join(unpacked)} = {plan}"]
     lines += [f"{name} = _unknown.pop({feature!r}, _ABSENT)" for feature, name in names.items() if feature != name]
     lines += ["if _unknown:", f"    {plainly}"]
     for feature in variable:
-        lines += fill_in(feature, "()")
+        lines += [f"if {names[feature]} is _ABSENT:", f"    {names[feature]} = _default_{names[feature]}()"]
+    for feature in last_constant:
+        lines += [f"if {names[feature]} is _ABSENT:", f"    {names[feature]} = _default_{names[feature]}"]
     for feature in [feature for feature in kinds if feature not in levels]:
         lines += check(feature)
     if constants:
         overridden = " or ".join(f"{names[feature]} is not _ABSENT" for feature in few[:constants])
-        lines += [f"if {overridden}:", "    _node = _root"]
+        lines += [f"if {overridden}:"]
+        node = "_here.root"
         for feature in few[:constants]:
-            lines += _indented([*(fill_in(feature) if constants > 1 else []), *step(feature)])
+            name = names[feature]
+            filling = [f"if {name} is _ABSENT:", f"    {name} = _here.default_values[{feature!r}]"]
+            lines += _indented([*(filling if constants > 1 else []), *step(feature, node)])
+            node = f"_below_{names[feature]}"
+        lines += [f"    _node = {node}"]
+    node = "_node"
     for feature in few[constants:]:
-        lines += step(feature)
+        lines += step(feature, node)
+        node = f"_below_{names[feature]}"
     if last is None:
         lines += ["return _node[1]"]
     else:
-        lines += fill_in(last) if last in constant else []
         name = names[last]
-        if is_placed:
-            lines += [f"_place = _places({name})", "_node = _node(_place)", "if _node is None:", f"    {plainly}"]
-        lines += ["_lookup, _otherwise, _find = _node"]
-        if is_placed:
-            lines += ["if _place is None:", *_indented(check(last)), "    return _otherwise"]
-        lines += [
-            f"_value = _lookup({name}, _ABSENT)",
-            "if _value is not _ABSENT:",
-            "    return _value",
-            *check(last),
-            "if _find is None:",
-            "    return _otherwise",
-            f"return _find({name})",
-        ]
+        lines += [f"_lookup, _otherwise, _find = {node}", f"_value = _lookup({name}, _ABSENT)"]
+        lines += ["if _value is not _ABSENT:", "    return _value"]
+        if shares_last:
+            lines += [f"if _find is not None and {name} in _last_values:", f"    return _find({name})"]
+        lines += [*check(last), "return _otherwise"]
     parameters = "".join(f"{feature}=_ABSENT, " for feature, name in names.items() if name == feature)
     return "\n".join(
         [

@@ -12,9 +12,9 @@ however many rules there are.
 
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from itertools import takewhile
+from itertools import chain, takewhile
 from operator import indexOf, itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -78,9 +78,9 @@ class Resolution(Generic[T]):
 ABSENT: Final[Any] = object()
 """What is not there, where None may be a value."""
 
-_PLACED_LATE: Final = 5000
-"""Up to so many rules, their places are not found before somebody reads, which then takes half a millisecond: many
-settings are never read, and places take room."""
+_FOUND_LATE: Final = 5000
+"""Up to so many rules, their last values are not found before somebody reads, which then takes half a millisecond: many
+settings are never read, and all that is kept takes room."""
 
 Tree: TypeAlias = Any
 """The rules of one shape by the values that they demand: a dict for each feature, nested, and inside the last of them
@@ -231,9 +231,9 @@ class RuleSet(Generic[T]):
     """The values that rules demand of each feature, the feature with the fewest values first. Trees are nested in this
     order: so there are few dicts, each with many values. Of the last feature, which may have as many values as there
     are rules, they are not kept."""
-    places: dict[str, int] = field(default_factory=dict)
-    """In which shapes each value of that last feature occurs, one bit a shape. Empty where there is but one such shape,
-    and until `find_places` is called."""
+    last_values: dict[str, None] = field(default_factory=dict)
+    """These too, where rules of more than one shape have a condition on that last feature: those of any shape. Empty
+    until `find_last_values` is called."""
 
     @classmethod
     def index(
@@ -273,35 +273,30 @@ class RuleSet(Generic[T]):
             yield len(group)
         kept = {level: frozenset(demanded[level]) if level != levels[-1] else frozenset[str]() for level in levels}
         rule_set = cls(default, default_reason, tuple(shapes), kept)
-        if len(rule_set) > _PLACED_LATE:
-            rule_set = replace(rule_set, places=(yield from rule_set._found_places()))
+        if rule_set.shares_last and len(rule_set) > _FOUND_LATE:
+            rule_set.last_values.update(dict.fromkeys(demanded[levels[-1]]))
         return rule_set, outdone
 
     def __len__(self) -> int:
         return sum(map(len, self.shapes))
 
     @property
-    def is_placed(self) -> bool:
-        """Whether more than one shape has the feature with the most values, so that places tell something."""
-        return len(self._placed()) > 1
+    def shares_last(self) -> bool:
+        """Whether more than one shape has the last feature."""
+        return len(self._shapes_with_last()) > 1
 
-    def find_places(self) -> None:
-        """Fill `places`."""
-        self.places.update(finished(self._found_places()))  # at once, as somebody may be reading
+    def find_last_values(self) -> None:
+        """Fill `last_values`."""
+        leaves = [leaf for shape in self._shapes_with_last() for leaf in shape.leaves()]
+        self.last_values.update(dict.fromkeys(chain.from_iterable(leaves)))  # at once, as somebody may be reading
 
-    def _found_places(self) -> Work[dict[str, int]]:
-        places: dict[str, int] = {}
-        for bit, shape in self._placed().items() if self.is_placed else ():
-            for leaf in shape.leaves():
-                here = dict.fromkeys(leaf, bit)
-                for value in here.keys() & places.keys():
-                    here[value] |= places[value]
-                places.update(here)
-                yield len(leaf)
-        return places
+    def _shapes_with_last(self) -> "list[Shape[T]]":
+        return [shape for shape in self.shapes if shape.levels and shape.levels[-1] == self.last]
 
-    def _placed(self) -> "dict[int, Shape[T]]":
-        return {1 << i: shape for i, shape in enumerate(self.shapes) if shape.levels[-1:] == tuple(self.demanded)[-1:]}
+    @property
+    def last(self) -> str | None:
+        """The feature that rules demand the most values of."""
+        return next(reversed(list(self.demanded)), None)
 
     def resolve(self, context: Mapping[str, str]) -> T:
         """The value in a context that has a value for every feature."""

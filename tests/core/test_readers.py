@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -127,14 +129,14 @@ def test_where_the_last_feature_has_rules_of_several_shapes_the_strongest_wins()
     assert twice(read, environment="dev", theme="x", user="u0") == "dev"
 
 
-def test_a_large_rule_set_knows_its_places_before_it_is_read() -> None:
-    """A small one finds them at the first read: too long a pause for a large one."""
+def test_a_large_rule_set_knows_its_last_values_before_it_is_read() -> None:
+    """A small one finds them when they are needed first: that would be too long a pause for a large one."""
     rules = [Rule({"user": f"u{i}"}, i) for i in range(6000)] + [Rule({"theme": "dark", "user": "u1"}, "dark")]
     large, small = rule_set(rules), rule_set(rules[5000:])
-    assert (len(large.places), len(small.places)) == (6000, 0)
+    assert (len(large.last_values), len(small.last_values)) == (6000, 0)
     read = Reader("s", FEATURES, View(small, Defaults()), like=like)
     assert read.get(environment="prod", user="u1", theme="dark") == "dark"
-    assert len(small.places) == 1001
+    assert len(small.last_values) == 1001
 
 
 def test_a_tree_without_room_is_read_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,6 +278,14 @@ def test_a_subclass_reads_in_its_own_way() -> None:
     doubled: Setting[int] = Doubled("s", int, ["user"], 21)
     assert doubled.get(user="jim") == 42
     assert Setting("s", int, ["user"], 21).get(user="jim") == 21
+
+
+def test_the_code_is_that_of_the_documentation() -> None:
+    """It is shown where it is explained."""
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "performance.md").read_text()
+    sources = (str, NoneType, ContextVar)
+    text = readers.source("_plan_1", ("environment", "user", "theme"), sources, ["user"], 0, shares_last=False)
+    assert text in page
 
 
 def test_the_function_looks_like_the_method() -> None:
