@@ -1,0 +1,275 @@
+"""Measure everything, print the table, and put it with its plots into the documentation."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import canned_service
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "explanation" / "performance.md"
+CACHE = ROOT / ".cache" / "benchmarks"
+Figures = dict[str, float]
+NEW, OLD = "heksher_client", "heksher"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything is measured."""
+
+    read_rules: Sequence[int] = (10, 1000, 100_000, 1_000_000)
+    read_rounds: int = 15
+    refresh_rules: Sequence[int] = (1000, 10_000, 100_000, 1_000_000)
+    refresh_settings: int = 100
+    start_settings: int = 300
+    poll_settings: int = 10_000
+    repeats: int = 5
+    imports: int = 21
+    instructions: int = 20_000
+
+
+SHORT = Sizes((10, 1000), 1, (1000, 2000), 10, 30, 50, 1, 2, 100)
+
+
+@dataclass
+class Bench:
+    """Runs measurements in processes of their own, each client in its environment."""
+
+    sizes: Sizes
+    pythons: Mapping[str, str]
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """What was measured, our figure, the older client's, and what was to be reached."""
+    reads: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Floors of a read by the number of rules, by what was read."""
+    refreshes: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Seconds of a refresh by the number of rules, by what changed."""
+
+    def measure(self, client: str, *arguments: object, repeats: int = 1, latency: float = 0.0) -> Figures:
+        """The medians of a task's figures over so many processes."""
+        runs: list[Figures] = []
+        for _ in range(repeats):
+            with canned_service.running(latency) as service:
+                runs.append(self.once(client, service, *arguments))
+        return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+
+    def once(self, client: str, service: canned_service.Service, *arguments: object) -> Figures:
+        task, *more = arguments
+        command = [self.pythons[client], "-m", "benchmarks.measure", client, task, service.url, *more]
+        result = subprocess.run(
+            [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=_environment()
+        )
+        if result.returncode:
+            raise SystemExit(f"{' '.join(map(str, arguments))} with {client} failed:\n{result.stderr}")
+        figures: Figures = json.loads(result.stdout.splitlines()[-1])
+        return figures
+
+    def add(self, what: str, ours: str, theirs: str = "", target: str = "") -> None:
+        self.rows.append((what, ours, theirs, target))
+        print(f"{what}: {ours}; heksher 0.2.2: {theirs or '-'}; to reach: {target or '-'}", flush=True)
+
+    # -- what is measured ----------------------------------------------------------------------------------------------
+
+    def measure_reads(self) -> None:
+        for kind in ("users", "many shapes"):
+            for rules in self.sizes.read_rules:
+                figures = {
+                    client: self.measure(client, "reads", kind, rules, self.sizes.read_rounds) for client in (NEW, OLD)
+                }
+                target = "1.6" if rules <= 1000 else "1.8"
+                for what in ("known user", "unknown user", "all arguments", "random users"):
+                    floor = "random users: floor" if what == "random users" else "floor"
+                    ours, theirs = (figures[client][what] / figures[client][floor] for client in (NEW, OLD))
+                    self.reads.setdefault(f"{kind}, {what}", {})[rules] = ours
+                    self.reads.setdefault(f"heksher 0.2.2: {kind}, {what}", {})[rules] = theirs
+                    label = f"read, {rules:,} rules ({kind}), {what}, in floors"
+                    self.add(label, f"{ours:.2f}", f"{theirs:.0f}", target)
+                self.add(f"the floor itself, {rules:,} rules ({kind})", f"{figures[NEW]['floor']:.0f} ns")
+
+    def measure_features(self) -> None:
+        for size in (1, 2, 4, 6):
+            for given in sorted({0, (size + 1) // 2, size}):
+                figures = self.measure(NEW, "features", size, given, 1000, self.sizes.read_rounds)
+                label = f"read, 1,000 rules (many shapes), {size} features, {given} given, in floors"
+                self.add(label, f"{figures['read'] / figures['floor']:.2f}", target="1.6")
+
+    def measure_instructions(self) -> None:
+        if shutil.which("valgrind") is None:
+            self.add("instructions of a read", "not counted: there is no valgrind")
+            return
+        counts = {what: self._instructions(what) for what in ("floor", "known", "unknown")}
+        for what in ("known", "unknown"):
+            ratio = counts[what] / counts["floor"]
+            self.add(f"instructions of a read, {what} user, in floors", f"{ratio:.2f} ({counts[what]:.0f})")
+
+    def _instructions(self, what: str) -> float:
+        number = self.sizes.instructions
+        totals = []
+        for times in (number, 2 * number):
+            command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", self.pythons[NEW]]
+            command += ["-m", "benchmarks.measure", NEW, "spin", "http://none:0", what, "1000", str(times)]
+            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=_environment(), check=True)
+            totals.append(int(re.findall(r"Collected : (\d+)", result.stderr)[0]))
+        return (totals[1] - totals[0]) / number
+
+    def measure_refreshes(self) -> None:
+        settings, repeats = self.sizes.refresh_settings, self.sizes.repeats
+        for rules in self.sizes.refresh_rules:
+            arguments = (settings, rules)
+            loads, ours, theirs = [], [], []
+            for _ in range(repeats):
+                # In turn, so that a machine that is slow for a while is so for all of them.
+                loads.append(self.measure(NEW, "loads", *arguments)["loads"])
+                ours.append(self.measure(NEW, "refresh", *arguments))
+                theirs.append(self.measure(OLD, "refresh", *arguments))
+            base = statistics.median(loads)
+            self.refreshes.setdefault("orjson.loads of the answer", {})[rules] = base
+            for what, target in (("all changed", "1.0"), ("one changed", "0.25"), ("none changed", "")):
+                new, old = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
+                self.refreshes.setdefault(what, {})[rules] = new
+                self.refreshes.setdefault(f"heksher 0.2.2: {what}", {})[rules] = old
+                if rules >= 100_000 or self.sizes is SHORT:
+                    label = f"refresh, {rules:,} rules in {settings} settings, {what}, in `orjson.loads`"
+                    self.add(label, f"{new / base:.2f} ({new * 1000:.0f} ms)", f"{old / base:.2f}", target)
+
+    def measure_memory_and_stalls(self) -> None:
+        settings = self.sizes.refresh_settings
+        large = self.sizes.refresh_rules[-2:]
+        for rules in large:
+            ours, theirs = (self.measure(client, "memory", settings, rules) for client in (NEW, OLD))
+            for what, target in (("kept", "160"), ("peak", "400"), ("resident peak", "400")):
+                label = f"memory, {rules:,} rules in {settings} settings, {what}, bytes a rule"
+                self.add(label, f"{ours[what]:.0f}", f"{theirs[what]:.0f}", target)
+        for count, rules, target in ((settings, large[0], "20"), (settings, large[1], "100"), (1, large[0], "20")):
+            repeats = self.sizes.repeats
+            ours, theirs = (self.measure(client, "stall", count, rules, repeats=repeats) for client in (NEW, OLD))
+            label = f"longest stall of the event loop, {rules:,} rules in {count} settings, ms"
+            self.add(label, f"{ours['stall'] * 1000:.0f}", f"{theirs['stall'] * 1000:.0f}", target)
+
+    def measure_starts(self) -> None:
+        for kind in ("thread", "async"):
+            figures: dict[str, list[Figures]] = {}
+            for client in (NEW, OLD):
+                runs: list[list[Figures]] = []
+                for _ in range(min(3, self.sizes.repeats)):
+                    with canned_service.running(0.02) as service:
+                        runs.append(
+                            [self.once(client, service, "start", kind, self.sizes.start_settings) for _ in "ab"]
+                        )
+                figures[client] = [
+                    {name: statistics.median(run[i][name] for run in runs) for name in ("seconds", "requests")}
+                    for i in (0, 1)
+                ]
+            for i, (what, target) in enumerate((("all new", "1.5 s"), ("none new", "0.5 s, 20"))):
+                ours, theirs = (
+                    f"{x[i]['seconds']:.2f} s, {x[i]['requests']:.0f}" for x in (figures[NEW], figures[OLD])
+                )
+                label = f"start, {self.sizes.start_settings} settings, {what}, 20 ms an answer, {kind} client; requests"
+                self.add(label, ours, theirs, target)
+
+    def measure_polls(self) -> None:
+        figures = self.measure(NEW, "poll", self.sizes.poll_settings, repeats=min(3, self.sizes.repeats))
+        self.add(
+            f"refresh that changes nothing, {self.sizes.poll_settings:,} settings",
+            f"{figures['requests']:.0f} requests, {figures['bytes_in'] / 1000:.0f} kB sent, "
+            f"{figures['bytes_out'] / 1000:.1f} kB received, {figures['seconds'] * 1000:.0f} ms "
+            f"({figures['processor seconds'] * 1000:.0f} ms of the processor)",
+        )
+
+    def measure_imports(self) -> None:
+        statements = {
+            "httpx": "import httpx",
+            "`import heksher_client`": "import heksher_client",
+            "`from heksher_client import ThreadHeksherClient`": "from heksher_client import ThreadHeksherClient",
+            "`from heksher_client import AsyncHeksherClient`": "from heksher_client import AsyncHeksherClient",
+        }
+        # Where nothing else is installed: httpx imports rich and click where it finds them.
+        seconds: dict[str, list[float]] = {name: [] for name in statements}
+        for _ in range(self.sizes.imports):
+            for name, statement in statements.items():
+                code = f"import time; t = time.perf_counter()\n{statement}\nprint(time.perf_counter() - t)"
+                output = subprocess.check_output([self.pythons["clean"], "-c", code], text=True, cwd=CACHE)
+                seconds[name].append(float(output))
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        for name, median in list(medians.items())[1:]:
+            label = f"{name}, in `import httpx`"
+            target = "1.25" if name == "`import heksher_client`" else ""
+            self.add(label, f"{median / medians['httpx']:.2f} ({median * 1000:.0f} ms)", target=target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="see that everything works; the figures mean nothing")
+    parser.add_argument("--only", help="the measurements with this in their name, and no change to the documentation")
+    arguments = parser.parse_args()
+    bench = Bench(SHORT if arguments.short else Sizes(), _pythons())
+    measurements: list[Callable[[], None]] = [
+        bench.measure_reads, bench.measure_features, bench.measure_instructions, bench.measure_refreshes,
+        bench.measure_memory_and_stalls, bench.measure_starts, bench.measure_polls, bench.measure_imports,
+    ]  # fmt: skip
+    for measurement in measurements:
+        if (arguments.only or "") in measurement.__name__:
+            measurement()
+    table = _table(bench.rows)
+    print(f"\n{table}")
+    if not arguments.only:
+        from benchmarks import plots
+
+        folder = CACHE if arguments.short else PAGE.parent
+        plots.draw(bench.reads, bench.refreshes, folder)
+        if not arguments.short:
+            text = PAGE.read_text()
+            begin, end = "<!-- figures -->\n", "<!-- end of figures -->"
+            PAGE.write_text(text[: text.index(begin) + len(begin)] + f"\n{table}\n" + text[text.index(end) :])
+
+
+def _pythons() -> dict[str, str]:
+    """The interpreters to measure with: this one, and two with environments of their own."""
+    requirements = {OLD: ["heksher==0.2.2", "pydantic<2", "httpx"], "clean": [str(ROOT)]}
+    pythons = {NEW: sys.executable}
+    for name, packages in requirements.items():
+        folder = CACHE / name
+        pythons[name] = str(folder / "bin" / "python")
+        if name == "clean" or not folder.exists():
+            venv.create(folder, with_pip=True, clear=True)
+            command = [pythons[name], "-m", "pip", "install", "--quiet", "--no-cache-dir", *packages]
+            subprocess.run(command, check=True)
+    return pythons
+
+
+def _environment() -> dict[str, str]:
+    """Hashes as they are for users, different in each process, but nothing else that differs from run to run."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in ("httpx", "anyio", "orjson", "msgspec"))
+    lines = [
+        f"CPython {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors "
+        f"({_processor()}); {packages}.",
+        "",
+        "| what | heksher_client | heksher 0.2.2 | to reach |",
+        "| --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
+
+
+def _processor() -> str:
+    try:
+        return str(re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[0])
+    except (OSError, IndexError):
+        return platform.processor() or "unknown"
+
+
+if __name__ == "__main__":
+    main()

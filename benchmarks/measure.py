@@ -1,0 +1,351 @@
+"""One measurement in one process: `python -m benchmarks.measure CLIENT TASK URL ...` prints its figures as JSON.
+
+It runs with either client, `heksher_client` or the older `heksher`, in the environment of that client. The tasks are
+the functions in `TASKS`; the URL is that of a `canned_service`, and what follows are the task's own arguments.
+"""
+
+import asyncio
+import gc
+import importlib
+import json
+import random
+import resource
+import statistics
+import sys
+import time
+import timeit
+import tracemalloc
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from benchmarks import workload
+from benchmarks.canned_service import Service
+
+Figures = dict[str, float]
+
+
+class Library:
+    """What the two clients have in common."""
+
+    def __init__(self, name: str) -> None:
+        self._root = importlib.import_module(name)
+        self.setting = self._root.Setting
+
+    def async_client(self, service: Service) -> Any:
+        return self._tracking(self._root.AsyncHeksherClient(service.url, 3600, workload.FEATURES))
+
+    def thread_client(self, service: Service) -> Any:
+        return self._tracking(self._root.ThreadHeksherClient(service.url, 3600, workload.FEATURES))
+
+    def _tracking(self, client: Any) -> Any:
+        # The older client tracks nothing by default, and logs a warning at each read of what is not tracked.
+        client.track_contexts(**dict.fromkeys(workload.FEATURES, self._root.TRACK_ALL))
+        return client
+
+    def settings(self, count: int) -> list[Any]:
+        return [self.setting(workload.setting_name(i), int, workload.FEATURES, 10) for i in range(count)]
+
+
+# -- reads -------------------------------------------------------------------------------------------------------------
+
+theme: ContextVar[str] = ContextVar("theme")
+
+
+_current_theme = theme.get
+_values: dict[tuple[str, str], int] = {}
+
+
+class Floor:
+    """The least that a read can be: a method call, a context variable, a lookup."""
+
+    def __init__(self, values: dict[tuple[str, str], int]) -> None:
+        _values.clear()
+        _values.update(values)
+
+    def get(self, *, user: str, environment: str) -> int:  # noqa: ARG002
+        return _values[user, _current_theme()]
+
+
+def reads(library: Library, service: Service, kind: str, count: int, rounds: int) -> Figures:
+    """Nanoseconds of a read, and of the floor, alternately in one process.
+
+    Of the three features one has a constant default, one a context variable, and `user` is given.
+    """
+    service.hold(1, count, kind)
+    (setting,) = library.settings(1)
+    client = library.thread_client(service)
+    client.set_as_main()
+    client.set_defaults(environment="prod", theme=theme)
+    theme.set("theme_1")
+    raw = list(workload.rules(count, kind, 0))
+    known = [dict(rule["context_features"]).get("user") for rule in raw]
+    many = [user for user in known if user][: workload.USERS]
+    random.Random(1).shuffle(many)
+    floor = Floor({(user, "theme_1"): 1 for user in many})
+    statements = {
+        "floor": "floor.get(user=user, environment='prod')",
+        "known user": "s.get(user=user)",
+        "unknown user": "s.get(user='nobody')",
+        "all arguments": "s.get(user=user, environment='prod', theme='theme_1')",
+    }
+    timers = {
+        name: [
+            (timeit.Timer(statement, globals={"floor": floor, "s": setting, "user": user}).timeit, 20_000)
+            for user in many[:5]
+        ]
+        for name, statement in statements.items()
+    }
+    walks = {
+        "random users: floor": "for user in users: floor.get(user=user, environment='prod')",
+        "random users": "for user in users: s.get(user=user)",
+    }
+    for name, statement in walks.items():
+        timer = timeit.Timer(statement, globals={"floor": floor, "s": setting, "users": many})
+        timers[name] = [(timer.timeit, max(1, 20_000 // len(many)))]
+    figures = _alternately(timers, rounds)
+    client.close()
+    return {name: value / len(many) if name in walks else value for name, value in figures.items()}
+
+
+def _alternately(timers: Mapping[str, Sequence[tuple[Callable[[int], float], int]]], rounds: int) -> Figures:
+    """The median nanoseconds of one execution, where each round times each of them once."""
+    samples: dict[str, list[float]] = {name: [] for name in timers}
+    for i in range(rounds + 1):
+        for name, variants in timers.items():
+            for run, number in variants:
+                nanoseconds = run(number) / number * 1e9
+                if i:  # the first round warms up
+                    samples[name].append(nanoseconds)
+    return {name: statistics.median(values) for name, values in samples.items()}
+
+
+def features(library: Library, service: Service, size: int, given: int, count: int, rounds: int) -> Figures:
+    """Nanoseconds of a read, and of the floor, for a setting with so many features and rules of many shapes.
+
+    Some of the features are given; half of the others have constant defaults, and half context variables.
+    """
+    del service
+    from heksher_client.testing import Rule, SyncStubHeksherClient
+
+    names = [f"feature{i}" for i in range(size)]
+    rest = names[given:]
+    source = random.Random(1)
+    values = {name: [f"v{i}" for i in range(2 * count if name == names[0] else 4)] for name in names}
+    rules: dict[tuple[tuple[str, str], ...], Rule[int]] = {}
+    while len(rules) < count:
+        chosen = [name for name in names if name == names[0] or source.random() < 0.3]
+        conditions = {name: source.choice(values[name]) for name in chosen}
+        rules[tuple(conditions.items())] = Rule(conditions, len(rules))
+    defaults: dict[str, Any] = dict.fromkeys(rest[: len(rest) // 2], "v1")
+    for name in rest[len(rest) // 2 :]:
+        defaults[name] = variable = ContextVar[str](name)
+        variable.set("v1")
+    theme.set("theme_1")
+    floor = Floor({("v1", "theme_1"): 1})
+    setting = library.setting("s", int, names, 0)
+    with SyncStubHeksherClient(context_features=names) as stub:
+        stub.set_defaults(**defaults)
+        stub[setting].rules = list(rules.values())
+        timers = {"floor": [timeit.Timer("f.get(user='v1', environment='v1')", globals={"f": floor})], "read": []}
+        for conditions in [dict(rule) for rule in rules][:5]:
+            arguments = ", ".join(f"{name}={conditions.get(name, 'v1')!r}" for name in names[:given])
+            timers["read"].append(timeit.Timer(f"s.get({arguments})", globals={"s": setting}))
+        return _alternately({name: [(timer.timeit, 10_000) for timer in ts] for name, ts in timers.items()}, rounds)
+
+
+# -- refreshes ---------------------------------------------------------------------------------------------------------
+
+
+def loads(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    """Seconds that orjson takes for the whole payload, in a process that has done nothing else."""
+    import orjson
+
+    del library
+    service.hold(settings, rules)
+    names = ",".join(map(workload.setting_name, range(settings)))
+    with urllib.request.urlopen(f"{service.url}/api/v1/query?settings={names}") as response:
+        payload = response.read()
+    started = time.perf_counter()
+    decoded = orjson.loads(payload)
+    seconds = time.perf_counter() - started
+    assert len(decoded["settings"]) == settings
+    return {"loads": seconds, "bytes": len(payload)}
+
+
+def refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    """Seconds of a refresh that brings everything, one setting, and nothing; the HTTP part included."""
+    return asyncio.run(_refresh(library, service, settings, rules))
+
+
+async def _refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    service.hold(settings, 0)
+    kept = library.settings(settings)
+    client = library.async_client(service)
+    await client.set_as_main()
+    figures = {}
+    for name, changed, revision in (("all changed", 0, 1), ("one changed", 1, 2), ("none changed", 1, 2)):
+        service.hold(settings, rules, revision=revision, changed=changed)
+        started = time.perf_counter()
+        await client.reload()
+        figures[name] = time.perf_counter() - started
+        assert kept[0].get(environment="nowhere", user="nobody", theme="none") == revision
+    await client.aclose()
+    return figures
+
+
+def stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    """The longest time, in seconds, that another task of the event loop waits for its turn during a refresh."""
+    return asyncio.run(_stall(library, service, settings, rules))
+
+
+async def _stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    service.hold(settings, 0)
+    kept = library.settings(settings)
+    client = library.async_client(service)
+    await client.set_as_main()
+    service.hold(settings, rules, revision=1)
+    waits = []
+
+    async def watch() -> None:
+        while True:
+            started = time.perf_counter()
+            await asyncio.sleep(0)
+            waits.append(time.perf_counter() - started)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0.1)
+    waits.clear()
+    await client.reload()
+    watcher.cancel()
+    await client.aclose()
+    assert len(kept) == settings
+    return {"stall": max(waits)}
+
+
+def memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    """Bytes a rule: what a refresh takes at its peak, beyond the payload, and what is kept of it."""
+    return asyncio.run(_memory(library, service, settings, rules))
+
+
+async def _memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    service.hold(settings, 0)
+    kept = library.settings(settings)
+    client = library.async_client(service)
+    await client.set_as_main()
+    size = service.hold(settings, rules, revision=1)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = _resident("VmRSS")
+    await client.reload()
+    peak = _resident("VmHWM")
+    figures = {"resident peak": (peak - before - size) / rules}
+    tracemalloc.start()
+    service.hold(settings, rules, revision=2)
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    await client.reload()
+    peak = tracemalloc.get_traced_memory()[1]
+    gc.collect()
+    # The second refresh allocates all rules anew; what it replaces was not traced.
+    figures |= {"kept": (tracemalloc.get_traced_memory()[0] - before) / rules, "peak": (peak - before - size) / rules}
+    await client.aclose()
+    assert len(kept) == settings
+    return figures
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+# -- starts and polls --------------------------------------------------------------------------------------------------
+
+
+def start(library: Library, service: Service, kind: str, settings: int) -> Figures:
+    """Seconds and requests until a client is up to date."""
+    kept = library.settings(settings)
+    service.counted()
+    if kind == "thread":
+        started = time.perf_counter()
+        thread_client = library.thread_client(service)
+        thread_client.set_as_main()
+        seconds = time.perf_counter() - started
+        thread_client.close()
+    else:
+        seconds = asyncio.run(_start(library, service))
+    assert len(kept) == settings
+    return {"seconds": seconds, "requests": service.counted()["requests"]}
+
+
+async def _start(library: Library, service: Service) -> float:
+    started = time.perf_counter()
+    client = library.async_client(service)
+    await client.set_as_main()
+    seconds = time.perf_counter() - started
+    await client.aclose()
+    return seconds
+
+
+def poll(library: Library, service: Service, settings: int) -> Figures:
+    """What a refresh costs that changes nothing."""
+    return asyncio.run(_poll(library, service, settings))
+
+
+async def _poll(library: Library, service: Service, settings: int) -> Figures:
+    service.hold(settings, settings * 10)
+    kept = library.settings(settings)
+    client = library.async_client(service)
+    await client.set_as_main()
+    service.counted()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    started = time.perf_counter()
+    await client.reload()
+    seconds = time.perf_counter() - started
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    await client.aclose()
+    assert len(kept) == settings
+    processor = used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime
+    return {"seconds": seconds, "processor seconds": processor} | {k: float(v) for k, v in service.counted().items()}
+
+
+# -- instructions ------------------------------------------------------------------------------------------------------
+
+
+def spin(library: Library, service: Service, what: str, count: int, number: int) -> Figures:
+    """Read so many times, for a tool that counts instructions: the floor, a known or an unknown user."""
+    del service
+    from heksher_client.testing import Rule, SyncStubHeksherClient
+
+    theme.set("theme_1")
+    setting = library.setting("s", int, workload.FEATURES, 0)
+    with SyncStubHeksherClient(context_features=workload.FEATURES) as stub:
+        stub.set_defaults(environment="prod", theme=theme)
+        stub[setting].rules = [Rule({"user": f"user_{i}"}, i) for i in range(count)]
+        floor = Floor({(f"user_{i}", "theme_1"): i for i in range(count)})
+        if what == "floor":
+            for _ in range(number):
+                floor.get(user="user_3", environment="prod")
+        else:
+            user = "user_3" if what == "known" else "nobody"
+            for _ in range(number):
+                setting.get(user=user)
+    return {}
+
+
+TASKS: dict[str, Callable[..., Figures]] = {
+    task.__name__: task for task in (reads, features, loads, refresh, stall, memory, start, poll, spin)
+}
+
+
+def main() -> None:
+    name, task, url, *arguments = sys.argv[1:]
+    service = Service(int(url.rpartition(":")[2]))
+    parsed = [int(argument) if argument.isdigit() else argument for argument in arguments]
+    print(json.dumps(TASKS[task](Library(name), service, *parsed)))
+
+
+if __name__ == "__main__":
+    main()
