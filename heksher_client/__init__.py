@@ -1,7 +1,7 @@
 """Settings that depend on the context: the client of the Heksher service."""
 
-import importlib
-import typing
+import importlib as _importlib
+import typing as _typing
 
 from heksher_client._core.contexts import TRACK_ALL
 from heksher_client._core.protocol import SettingData
@@ -28,7 +28,7 @@ from heksher_client.exceptions import (
     UnknownContextError,
 )
 
-if typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from heksher_client._async_client import AsyncHeksherClient
     from heksher_client._thread_client import ThreadHeksherClient
 
@@ -61,13 +61,13 @@ __all__ = [
 
 # A module that declares settings needs no client, and a program has one kind of them: asyncio and httpx take longer to
 # import than all the rest.
-_CLIENTS: typing.Final = {"AsyncHeksherClient": "_async_client", "ThreadHeksherClient": "_thread_client"}
+_CLIENTS: _typing.Final = {"AsyncHeksherClient": "_async_client", "ThreadHeksherClient": "_thread_client"}
 
 
-def __getattr__(name: str) -> typing.Any:
+def __getattr__(name: str) -> _typing.Any:
     if name not in _CLIENTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    client = getattr(importlib.import_module(f"{__name__}.{_CLIENTS[name]}"), name)
+    client = getattr(_importlib.import_module(f"{__name__}.{_CLIENTS[name]}"), name)
     globals()[name] = client
     return client
 

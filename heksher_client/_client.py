@@ -31,7 +31,8 @@ class Client(ABC):
             service_url: Where the service is; may have a path, which all requests are then below.
             update_interval: Seconds from the end of one refresh to the next.
             context_features: All context features of the service, in its order.
-            http_client_args: Arguments for the httpx client: headers, auth, timeout (seconds), verify, ...
+            http_client_args: Arguments for the httpx client: headers, auth, timeout (seconds), verify, ... The thread
+                client sends requests from several threads at once, so what a program hands in must bear that.
 
         Raises:
             ValueError: Any of them is impossible.

@@ -59,7 +59,8 @@ class Defaults:
         for feature, value in values.items():
             if not isinstance(value, str | ContextVar):
                 raise TypeError(f"the default of {feature!r} must be a str or a ContextVar, not {value!r}")
-        self.values = {**self.values, **values}
+        plain = {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
+        self.values = {**self.values, **plain}
 
 
 def complete(

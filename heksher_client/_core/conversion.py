@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from heksher_client._core.contexts import Tracking, order_with
 from heksher_client._core.protocol import QueriedSetting
-from heksher_client._core.rules import Group, Reason, Rule, RuleSet, Work
+from heksher_client._core.rules import Group, Reason, RuleSet, Work
 from heksher_client._core.settings import Setting
 
 logger = logging.getLogger("heksher_client")
@@ -61,7 +61,7 @@ def to_rule_set(
 def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
     """Convert the service's default value; where it cannot be used, the setting keeps the default that it has."""
     try:
-        conversion = setting._convert(raw, lambda _: None)
+        conversion = setting._convert(raw, lambda: None)
     except Exception as error:  # Whatever a program's validator may raise, it costs this value alone.
         logger.warning(
             "setting %s: the service's default value was rejected: %s",
@@ -161,7 +161,7 @@ def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _F
     rows, values = [], []
     for row, raw in enumerate(group.values):
         try:
-            conversion = setting._convert(raw, partial(_rule, group, row))
+            conversion = setting._convert(raw, partial(group.rule, row))
         except Exception as error:  # As above: a validator may raise anything.
             findings.rejected.append((group.rule_ids[row], str(error)))
             continue
@@ -173,8 +173,3 @@ def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _F
         values.append(conversion.value)
         rows.append(row)
     return replace(group.only(rows), values=values)
-
-
-def _rule(group: Group[Any], row: int, raw: Any) -> Rule[Any]:
-    """The rule with the value as it was sent."""
-    return Rule(group.conditions(row), raw, group.rule_ids[row])

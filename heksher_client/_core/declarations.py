@@ -1,5 +1,6 @@
 """Declaring settings: which declarations need not be sent, sending the others, and what is said of the answers."""
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
@@ -9,7 +10,7 @@ import orjson
 from heksher_client._core import protocol
 from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, SettingData, exchange
 from heksher_client._core.settings import Setting
-from heksher_client.exceptions import UnexpectedResponseError
+from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
 
 logger = logging.getLogger("heksher_client")
 
@@ -26,16 +27,13 @@ def ask(due: int) -> Flow[dict[str, SettingData]]:
 
     Returns:
         The settings of the service by name; none if it was not asked, or had no answer: then all are declared.
-
-    Raises:
-        ServiceUnavailableError: It could not be reached.
     """
     if due <= protocol.AT_ONCE:
         return {}
     (reply,) = yield from exchange(protocol.SETTINGS)
     try:
         return protocol.parse_settings(reply)
-    except UnexpectedResponseError as error:
+    except (ServiceUnavailableError, UnexpectedResponseError) as error:
         logger.info("all settings are declared, as the service did not say which it has: %s", error)
         return {}
 
@@ -46,25 +44,14 @@ def is_settled(setting: Setting[Any], known: SettingData | None) -> bool:
         return False
     declaration = orjson.loads(setting._declaration)
     alias = declaration.pop("alias", None)
-    return (alias is None or alias in known.aliases) and _canonical(declaration) == _canonical(
-        {
-            "name": known.name,
-            "type": known.type,
-            "default_value": known.default_value,
-            "configurable_features": known.configurable_features,
-            "metadata": known.metadata,
-            "version": known.version,
-        }
-    )
+    held = {key: getattr(known, key) for key in declaration}
+    return (alias is None or alias in known.aliases) and _canonical(declaration) == _canonical(held)
 
 
-def _canonical(declaration: dict[str, Any]) -> bytes:
-    """As bytes, because to Python 1, 1.0 and True are equal. The service has its own order of context features."""
+def _canonical(declaration: dict[str, Any]) -> str:
+    """As text, because to Python 1, 1.0 and True are equal. The service has its own order of context features."""
     features = sorted(declaration["configurable_features"], key=str)
-    try:
-        return orjson.dumps({**declaration, "configurable_features": features}, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:
-        return b""
+    return json.dumps({**declaration, "configurable_features": features}, sort_keys=True)
 
 
 def send(declarations: Sequence[bytes]) -> Flow[list[Reply]]:

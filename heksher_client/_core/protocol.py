@@ -203,14 +203,16 @@ class QueriedSetting:
     """What the service holds for a setting."""
 
     default_value: Any
-    rules: Sequence[RawRule | msgspec.Raw]
-    """Still as bytes if not all of them have the form of rules, or if they are too many to be decoded in one go."""
+    rules: Sequence[RawRule] = ()
+    undecoded: Sequence[msgspec.Raw] = ()
+    """Instead of them, if not all have the form of rules, or if they are too many to be decoded in one go."""
 
     def batches(self) -> Iterator[tuple[Sequence[RawRule], list[tuple[Any, str]]]]:
         """The rules, some at a time; beside them those that have not the form of rules: their id, and what is wrong."""
         for start in range(0, len(self.rules), _BATCH):
-            batch = self.rules[start : start + _BATCH]
-            yield _decode_rules(batch) if isinstance(batch[0], msgspec.Raw) else (batch, [])  # type: ignore[misc, arg-type]
+            yield self.rules[start : start + _BATCH], []
+        for start in range(0, len(self.undecoded), _BATCH):
+            yield _decode_rules(self.undecoded[start : start + _BATCH])
 
 
 def query_target(names: Sequence[str], context_filters: str) -> str:
@@ -274,7 +276,7 @@ def parse_queried_setting(name: str, raw: msgspec.Raw) -> QueriedSetting:
         raise UnexpectedResponseError(
             f"the answer for setting {name} has no default value or no list of rules", status=200
         ) from None
-    return QueriedSetting(parts.default_value, parts.rules)
+    return QueriedSetting(parts.default_value, undecoded=parts.rules)
 
 
 class _QueryBody(msgspec.Struct):

@@ -129,8 +129,8 @@ class Queries:
 def _parts(names: Iterable[str], context_filter: str, most: int) -> list[_Part]:
     names = list(names)
     shares = _shares(len(names))
-    # By what a name is, not by where it stands: so a new name changes one question and not all of those behind it, and
-    # all processes of a program ask the same questions.
+    # By what a name is, not by where it stands: so a new name changes the questions of one share, and not all of those
+    # behind it; and all processes of a program ask the same questions.
     shared: list[list[str]] = [[] for _ in range(shares)]
     for name in names:
         shared[crc32(name.encode()) % shares].append(name)

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from operator import indexOf, itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -75,9 +75,18 @@ class Resolution(Generic[T]):
     """The rules that matched too and lost, the strongest first."""
 
 
-ABSENT: Final[Any] = object()
+class _Absent(Enum):
+    ABSENT = "not given"
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+ABSENT: Final[Any] = _Absent.ABSENT
 """What is not there, where None may be a value."""
 
+_AT_A_TIME: Final = 10_000
+"""Rules indexed in one step: a few milliseconds."""
 _FOUND_LATE: Final = 5000
 """Up to so many rules, their last values are not found before somebody reads, which then takes half a millisecond: many
 settings are never read, and all that is kept takes room."""
@@ -163,7 +172,7 @@ class Shape(Generic[T]):
     """In the order in which a walk through the tree meets the rules."""
 
     @classmethod
-    def of(cls, group: Group[T], levels: Sequence[str]) -> "tuple[Shape[T], list[Rule[T]]]":
+    def of(cls, group: Group[T], levels: Sequence[str]) -> "Work[tuple[Shape[T], list[Rule[T]]]]":
         """Index a group.
 
         Args:
@@ -177,7 +186,8 @@ class Shape(Generic[T]):
         outdone: list[Rule[T]] = []
         while True:
             rule_ids: list[int | None] = []
-            tree = _tree([group.demanded[level] for level in own_levels], group.values, group.rule_ids, rule_ids)
+            columns = [group.demanded[level] for level in own_levels]
+            tree = yield from _tree(columns, group.values, group.rule_ids, rule_ids)
             if _size(tree, len(own_levels)) == len(rule_ids):
                 return cls(tuple(group.demanded), own_levels, tree, _compact(rule_ids)), outdone
             group, outdone = group.distinct()
@@ -232,8 +242,8 @@ class RuleSet(Generic[T]):
     order: so there are few dicts, each with many values. Of the last feature, which may have as many values as there
     are rules, they are not kept."""
     last_values: dict[str, None] = field(default_factory=dict)
-    """These too, where rules of more than one shape have a condition on that last feature: those of any shape. Empty
-    until `find_last_values` is called."""
+    """These too, where rules of more than one shape have a condition on that last feature: those of any shape. In small
+    rule sets they are found when they are first needed."""
 
     @classmethod
     def index(
@@ -267,10 +277,9 @@ class RuleSet(Generic[T]):
         levels = sorted(demanded, key=lambda feature: (len(demanded[feature]), place[feature]))
         shapes, outdone = [], []
         for group in ranked:
-            shape, same = Shape.of(group, levels)
+            shape, same = yield from Shape.of(group, levels)
             shapes.append(shape)
             outdone += same
-            yield len(group)
         kept = {level: frozenset(demanded[level]) if level != levels[-1] else frozenset[str]() for level in levels}
         rule_set = cls(default, default_reason, tuple(shapes), kept)
         if rule_set.shares_last and len(rule_set) > _FOUND_LATE:
@@ -286,7 +295,9 @@ class RuleSet(Generic[T]):
         return len(self._shapes_with_last()) > 1
 
     def find_last_values(self) -> None:
-        """Fill `last_values`."""
+        """Fill `last_values`, if that was not done."""
+        if self.last_values:
+            return
         leaves = [leaf for shape in self._shapes_with_last() for leaf in shape.leaves()]
         self.last_values.update(dict.fromkeys(chain.from_iterable(leaves)))  # at once, as somebody may be reading
 
@@ -336,26 +347,28 @@ def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> list[Group[
 
 def _tree(
     columns: Sequence[Sequence[str]], values: Sequence[Any], rule_ids: Sequence[int | None], walked: list[int | None]
-) -> Tree:
+) -> Work[Tree]:
     """Nest rules, and note their ids in the order in which a walk meets them."""
+    if len(columns) == 2:
+        return (yield from _tree_of_two(columns[0], columns[1], values, rule_ids, walked))
     if len(columns) < 2:
         walked += rule_ids
+        yield len(rule_ids)
         return dict(zip(columns[0], values, strict=True)) if columns else values[0]
     first, *others = columns
-    if len(others) == 1:
-        return _tree_of_two(first, others[0], values, rule_ids, walked)
     rows_by_value: dict[str, list[int]] = {}
-    for row, value in enumerate(first):
-        try:
-            rows_by_value[value].append(row)
-        except KeyError:
-            rows_by_value[value] = [row]
-    return {
-        value: _tree(
-            [_picked(column, rows) for column in others], _picked(values, rows), _picked(rule_ids, rows), walked
-        )
-        for value, rows in rows_by_value.items()
-    }
+    for start in range(0, len(first), _AT_A_TIME):
+        for row, value in enumerate(first[start : start + _AT_A_TIME], start):
+            try:
+                rows_by_value[value].append(row)
+            except KeyError:
+                rows_by_value[value] = [row]
+        yield _AT_A_TIME
+    tree = {}
+    for value, rows in rows_by_value.items():
+        below = [_picked(column, rows) for column in others]
+        tree[value] = yield from _tree(below, _picked(values, rows), _picked(rule_ids, rows), walked)
+    return tree
 
 
 def _tree_of_two(
@@ -364,16 +377,19 @@ def _tree_of_two(
     values: Sequence[Any],
     rule_ids: Sequence[int | None],
     walked: list[int | None],
-) -> Tree:
+) -> Work[Tree]:
     """The commonest of the deeper trees, and the last two levels of the others: in one go, without columns between."""
     branches: dict[str, tuple[dict[str, Any], list[int | None]]] = {}
-    for one, other, value, rule_id in zip(first, second, values, rule_ids, strict=True):
-        try:
-            leaf, ids = branches[one]
-        except KeyError:
-            leaf, ids = branches[one] = {}, []
-        leaf[other] = value
-        ids.append(rule_id)
+    rows = zip(first, second, values, rule_ids, strict=True)
+    for _ in range(0, len(first), _AT_A_TIME):
+        for one, other, value, rule_id in islice(rows, _AT_A_TIME):
+            try:
+                leaf, ids = branches[one]
+            except KeyError:
+                leaf, ids = branches[one] = {}, []
+            leaf[other] = value
+            ids.append(rule_id)
+        yield min(len(first), _AT_A_TIME)
     for _, ids in branches.values():
         walked += ids
     return {one: leaf for one, (leaf, _) in branches.items()}

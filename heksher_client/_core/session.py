@@ -417,7 +417,7 @@ class Session:
                 for setting in changed:
                     self._standings.load(setting, None)
                 continue
-            yield from self._rest(len(queried.rules))
+            yield from self._rest(len(queried.rules or queried.undecoded))
             for setting in changed:
                 validators = setting._validators
                 work = to_rule_set(setting, queried, tracking=tracking, order=order)

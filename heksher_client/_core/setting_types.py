@@ -106,7 +106,13 @@ class _Float(SettingType[float]):
         return Conversion(self.convert_to_heksher(x))
 
     def _convert_many(self, values: Sequence[Any]) -> Sequence[float] | None:
-        return values if set(map(type, values)) == {float} and all(map(math.isfinite, values)) else None
+        if not set(map(type, values)) <= {int, float}:
+            return None
+        try:
+            converted = list(map(float, values))
+        except OverflowError:
+            return None
+        return converted if all(map(math.isfinite, converted)) else None
 
     def convert_to_heksher(self, x: float, /) -> float:
         if not isinstance(x, int | float) or isinstance(x, bool):
@@ -186,6 +192,8 @@ class HeksherEnum(SettingType[EnumT]):
             raise TypeError(f"{_shown(x)} is no member of {self.enum_type.__name__}") from None
 
     def _convert_many(self, values: Sequence[Any]) -> Sequence[EnumT] | None:
+        if type(self) is not HeksherEnum:
+            return None  # A subclass may convert in its own way.
         try:
             return [self._members[_option_key(value)] for value in values]
         except (KeyError, TypeError):

@@ -72,8 +72,9 @@ class Setting(Generic[T]):
     """A named value that may depend on the context.
 
     A setting registers itself when it is constructed, is declared to the service by the main client, and from then on
-    has the rules that the service holds for it. It is held weakly: one that the program drops is no longer updated.
-    Settings are told apart by identity, so a subclass must not define equality.
+    has the rules that the service holds for it. It is held weakly: one that the program drops, and of which it keeps no
+    `get` either, is no longer updated once the garbage collector has found it. Settings are told apart by identity, so
+    a subclass must not define equality.
     """
 
     # What the rest of the package works with, and a program does not.
@@ -236,7 +237,7 @@ class Setting(Generic[T]):
             raise ValueError(f"setting {name}: {error}") from None
         self._validators = ()
         view = View(RuleSet(self.default_value, Reason.DECLARED_DEFAULT))
-        self._reader = Reader(name, self.configurable_features, view, like=Setting.get)
+        self._reader = Reader(self, name, self.configurable_features, view, like=Setting.get)
         if self.__class__.get is Setting.get:
             vars(self)["get"] = self._reader.get  # without the detour that the method below takes
         registry.add(self)
@@ -286,24 +287,25 @@ class Setting(Generic[T]):
         """Do what `_convert` does to many values at once; None if they have to be looked at one by one."""
         return None if self._validators else self.type._convert_many(raws)
 
-    def _convert(self, raw: Any, rule_of: Callable[[Any], Rule[Any] | None]) -> Conversion[T]:
+    def _convert(self, raw: Any, rule_of: Callable[[], Rule[Any] | None]) -> Conversion[T]:
         """Turn a JSON value from the service into the value to use: coercions judged, validators passed.
 
         Args:
             raw: The JSON value.
-            rule_of: Gives the rule that it came with, with the value as it was sent; called only if somebody wants it.
+            rule_of: Gives the rule that it came with; called only if somebody wants it.
 
         Raises:
             Exception: Whatever the conversion, `on_coerce` or a validator raised to reject the value.
         """
         conversion = self.type.convert_from_heksher(raw)
         value = conversion.value
+        rule = rule_of() if conversion.coercions or self._validators else None
         if conversion.coercions:
             if self.on_coerce is None:
                 raise TypeError(f"coercions are disabled for this setting: {'; '.join(conversion.coercions)}")
-            value = self.on_coerce(value, raw, conversion.coercions, rule_of(raw), self)
+            value = self.on_coerce(value, raw, conversion.coercions, rule, self)
         for validator in self._validators:
-            value = validator(value, rule_of(raw), self)
+            value = validator(value, rule, self)
         return Conversion(value, conversion.coercions)
 
     def _wire_declaration(self, wire_default: Any) -> bytes:

@@ -57,6 +57,23 @@ def test_a_few_settings_are_declared_without_asking_first(kind: Kind, service: W
         assert len(service.questions(DECLARE)) == len(few)
 
 
+def test_a_listing_that_gets_no_answer_is_no_condition(kind: Kind, service: WatchedService) -> None:
+    """It may take too long where a service has very many settings."""
+    all_of_them = settings(30)
+
+    def lose(request: httpx.Request) -> None:
+        if request.url.path == "/api/v1/settings":
+            raise httpx.ReadTimeout("too long")
+
+    async def lose_async(request: httpx.Request) -> None:
+        lose(request)
+
+    hook = lose_async if kind.raises_at_start else lose
+    with running(kind, service.url, http_client_args={"event_hooks": {"request": [hook]}}):
+        assert len(service.questions(DECLARE)) == 30
+        assert all_of_them[3].get() == 3
+
+
 @pytest.mark.parametrize("answer", [Answer(500), Answer(404), Answer.of({"settings": [{"name": "s0"}]})])
 def test_where_the_service_does_not_say_what_it_has_all_are_declared(
     kind: Kind, service: WatchedService, answer: Answer

@@ -1,5 +1,6 @@
 """The life of a client: its start, what it keeps up to date while it runs, and its end. With both clients."""
 
+import gc
 import logging
 import threading
 import time
@@ -114,6 +115,7 @@ def test_a_dropped_setting_is_asked_for_no_more(kind: Kind, service: WatchedServ
     kept, dropped = Setting("kept", int, ["user"], 1), Setting("dropped", int, ["user"], 1)
     with running(kind, service.url) as client:
         del dropped
+        gc.collect()
         client.reload()
         assert service.questions(QUERY)[-1].query["settings"] == "kept"
     assert kept.get() == 1

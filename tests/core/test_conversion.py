@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from heksher_client import Rule, Setting
+from heksher_client import Conversion, HeksherEnum, Rule, Setting
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.conversion import to_rule_set
 from heksher_client._core.protocol import parse_queried_setting
@@ -45,6 +45,8 @@ def used(setting: Setting[Any], *values: Any) -> list[Any]:
         (int, 1, [1, -(2**63), 2**63 - 1], [1, -(2**63), 2**63 - 1]),
         (int, 1, [1, 2**64 - 1, 2**64, 2.0, 2.5, True, "1", None], [1, 2**64 - 1, 2]),
         (float, 1.0, [1.5, 2.5], [1.5, 2.5]),
+        (float, 1.0, [1.5, 2], [1.5, 2.0]),
+        (float, 1.0, [1.5, 10**400, 2], [1.5, 2.0]),
         (float, 1.0, [1.5, 2, True, "1"], [1.5, 2.0]),
         (str, "", ["a", "b"], ["a", "b"]),
         (str, "", ["a", 1], ["a"]),
@@ -62,6 +64,16 @@ def test_a_column_is_taken_as_it_is_only_if_all_of_it_can_be(
     result = used(setting, *values)
     assert result == expected
     assert [type(value) for value in result] == [type(value) for value in expected]
+
+
+def test_a_type_that_converts_in_its_own_way_is_asked_for_each_value() -> None:
+    """Also where it is made from a type that converts whole columns."""
+
+    class Lenient(HeksherEnum[Color]):
+        def convert_from_heksher(self, x: Any, /) -> Conversion[Color]:
+            return Conversion(Color.ONE) if x == "red" else super().convert_from_heksher(x)
+
+    assert used(Setting("s", Lenient(Color), ["user"], Color.RED), "red", 1) == [Color.ONE, Color.ONE]
 
 
 def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,9 @@
 """Reads: the generated functions give what `RuleSet.resolve` says, and refuse what it cannot answer."""
 
+import gc
+import inspect
 import threading
+import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
 from pathlib import Path
@@ -12,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
-from heksher_client._core import readers
+from heksher_client._core import read_code, trees
 from heksher_client._core.contexts import Defaults, complete
 from heksher_client._core.readers import Reader, View
+from heksher_client._core.registry import registry
 from heksher_client._core.rules import RuleSet, grouped
 
 FEATURES = ("environment", "user", "theme")
@@ -33,7 +37,7 @@ def reader(
 ) -> Reader[Any]:
     defaults = Defaults()
     defaults.update(default_values)
-    return Reader("s", features, View(rule_set(rules, features), defaults), like=like)
+    return Reader(None, "s", features, View(rule_set(rules, features), defaults), like=like)
 
 
 def twice(read: Reader[Any], **given_values: Any) -> Any:
@@ -59,42 +63,49 @@ def specified(view: View[Any], given_values: Mapping[str, str]) -> Any:
         return type(error), str(error)
 
 
+class Text(str):
+    """A string of another class."""
+
+
 # -- against the specification -----------------------------------------------------------------------------------------
 
-NAMES = ("environment", "user", "class", "_plan_1", "0")
-VALUES = st.sampled_from(["a", "b", "c", "stranger"])
+NAMES = ("environment", "user", "class", "_reading", "0")
+VALUES = st.sampled_from(["a", "b", "c", "stranger", "another", "third"])
 CONDITIONS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["a", "b", "c"]))
 RULES = st.lists(CONDITIONS, max_size=40, unique_by=lambda c: tuple(sorted(c.items())))
-SOURCES = st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_from(["constant", "variable", "unset"]), VALUES))
+KINDS = st.sampled_from(["constant", "text", "variable", "unset"])
+SOURCES = st.dictionaries(st.sampled_from(NAMES), st.tuples(KINDS, VALUES))
 READS = st.lists(st.dictionaries(st.sampled_from([*NAMES, "unknown"]), VALUES), min_size=1, max_size=30)
 
 
-@given(RULES, SOURCES, READS, st.sampled_from([0, 3, 1024]))
+@given(RULES, SOURCES, READS, st.sampled_from([0, 3, 1024]), st.sampled_from([0, 1, 64]))
 def test_every_read_gives_what_the_specification_says(
     conditions: list[dict[str, str]],
     sources: dict[str, tuple[str, str]],
     reads: list[dict[str, str]],
     room: int,
+    strangers: int,
 ) -> None:
     """For any rules, defaults and arguments, read again and again: the plain resolver's value, or the same error."""
     rules = [Rule(c, f"rule {i}", i) for i, c in enumerate(conditions)]
     defaults = Defaults()
     for feature, (kind, value) in sources.items():
         variable = ContextVar(feature, default=value) if kind == "variable" else ContextVar[str](feature)
-        defaults.update({feature: value if kind == "constant" else variable})
+        defaults.update({feature: value if kind == "constant" else Text(value) if kind == "text" else variable})
     view = View(rule_set(rules, NAMES), defaults)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_SMALLEST_ROOM", room)
-        read = Reader("s", NAMES, view, like=like)
-    for given_values in reads:
-        if "unknown" in given_values:
-            with pytest.raises(UnknownContextError, match="setting s has no context feature unknown"):
-                read.get(**given_values)
-            continue
-        assert twice(read, **given_values) == specified(view, given_values)
-        if not isinstance(specified(view, given_values), tuple):
-            assert read.explain(given_values).value == specified(view, given_values)
+        patch.setattr(trees, "_SMALLEST_ROOM", room)
+        patch.setattr(trees, "_STRANGERS", strangers)
+        read = Reader(None, "s", NAMES, view, like=like)
+        for given_values in reads * 2:
+            if "unknown" in given_values:
+                with pytest.raises(UnknownContextError, match="setting s has no context feature unknown"):
+                    read.get(**given_values)
+                continue
+            assert twice(read, **given_values) == specified(view, given_values)
+            if not isinstance(specified(view, given_values), tuple):
+                assert read.explain(given_values).value == specified(view, given_values)
 
 
 def test_a_feature_with_a_name_that_python_has_for_itself_is_read_like_any_other() -> None:
@@ -134,14 +145,14 @@ def test_a_large_rule_set_knows_its_last_values_before_it_is_read() -> None:
     rules = [Rule({"user": f"u{i}"}, i) for i in range(6000)] + [Rule({"theme": "dark", "user": "u1"}, "dark")]
     large, small = rule_set(rules), rule_set(rules[5000:])
     assert (len(large.last_values), len(small.last_values)) == (6000, 0)
-    read = Reader("s", FEATURES, View(small, Defaults()), like=like)
+    read = Reader(None, "s", FEATURES, View(small, Defaults()), like=like)
     assert read.get(environment="prod", user="u1", theme="dark") == "dark"
     assert len(small.last_values) == 1001
 
 
 def test_a_tree_without_room_is_read_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not outgrow the rules, and no context is worth more than another."""
-    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 4)
+    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 4)
     rules = [Rule({"user": "u1"}, "user"), Rule({"user": "u1", "theme": "t1"}, "both"), Rule({"environment": "e"}, "e")]
     read = reader(rules, theme="t1")
     for _ in range(2):
@@ -155,7 +166,7 @@ def test_what_was_found_for_a_value_of_several_shapes_is_noted_while_there_is_ro
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second read of it is as fast as any, and what is not noted is found again."""
-    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 0)
+    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 0)
     rules = [Rule({"user": f"u{i}"}, i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark"}, 10 + i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark", "environment": "e"}, 20 + i) for i in range(2)]
@@ -181,7 +192,7 @@ def test_a_value_of_several_shapes_may_be_in_none_of_them_here() -> None:
 
 def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as it is read."""
-    monkeypatch.setattr(readers, "_SMALLEST_ROOM", 0)
+    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 0)
     rules = [Rule({"user": f"u{i}"}, i) for i in range(4)] + [
         Rule({"user": f"u{i}", "theme": "t"}, -i) for i in range(4)
     ]
@@ -194,10 +205,6 @@ def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.Mo
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
-
-
-class Text(str):
-    """A string of another class."""
 
 
 @pytest.mark.parametrize("rules", [[], [Rule({"user": "jim"}, 1)], [Rule({"theme": "x", "user": "u"}, 1), Rule({}, 2)]])
@@ -218,6 +225,17 @@ def test_what_is_no_value_is_refused_by_every_path(rules: list[Rule[Any]]) -> No
         assert twice(read, **good | {"usr": "x"})[0] is UnknownContextError
 
 
+def test_a_value_stays_missing_however_many_others_were_given() -> None:
+    """The branch that further strangers share is not for those who give nothing."""
+    read = reader([Rule({"theme": "x", "user": "1"}, 1), Rule({"user": "2"}, 2), Rule({"user": "3"}, 3)], user="2")
+    missing = twice(read, environment="prod")
+    assert missing[0] is MissingContextError
+    for i in range(200):
+        assert twice(read, environment="prod", theme=f"stranger{i}") == 2
+    assert twice(read, environment="prod") == missing
+    assert twice(read, environment="prod", theme=None)[0] is MissingContextError
+
+
 def test_a_string_of_another_class_is_a_string() -> None:
     """Whether a rule has it or not."""
     read = reader([Rule({"user": "jim"}, 1), Rule({"theme": "dark", "user": "x"}, 2)], environment="prod")
@@ -227,7 +245,7 @@ def test_a_string_of_another_class_is_a_string() -> None:
 
 def test_before_there_are_defaults_the_context_does_not_matter() -> None:
     """No client has been the main one, so no value is asked for. A wrong name is wrong all the same."""
-    read = Reader("s", FEATURES, View(RuleSet("declared", Reason.DECLARED_DEFAULT)), like=like)
+    read = Reader(None, "s", FEATURES, View(RuleSet("declared", Reason.DECLARED_DEFAULT)), like=like)
     assert (twice(read), twice(read, user="jim")) == ("declared", "declared")
     assert twice(read, usr="jim")[0] is UnknownContextError
 
@@ -254,7 +272,7 @@ def test_defaults_that_change_late_hold_for_the_next_read() -> None:
     """A constant becomes a context variable, and another constant."""
     defaults = Defaults()
     defaults.update({"environment": "prod", "theme": "dark", "user": "jim"})
-    read = Reader("s", FEATURES, View(rule_set([Rule({"user": "ann"}, "ann")]), defaults), like=like)
+    read = Reader(None, "s", FEATURES, View(rule_set([Rule({"user": "ann"}, "ann")]), defaults), like=like)
     assert twice(read) == "default"
     user: ContextVar[str] = ContextVar("user")
     defaults.update({"user": user})
@@ -266,6 +284,53 @@ def test_defaults_that_change_late_hold_for_the_next_read() -> None:
     defaults.update({"user": "ann"})
     read.renew()
     assert twice(read) == "ann"
+
+
+def test_a_read_that_was_kept_keeps_its_setting() -> None:
+    """It is declared and updated as long as it is read; dropped by all, it goes with the garbage collector."""
+    get = Setting("kept", int, ["user"], 1).get
+    gc.collect()
+    assert [setting.name for setting in registry.settings()] == ["kept"]
+    assert get(user="jim") == 1
+    del get
+    gc.collect()
+    assert registry.settings() == []
+
+
+def test_what_was_replaced_is_freed_at_once() -> None:
+    """A million old rules do not wait for the garbage collector beside a million new ones."""
+    read = reader([Rule({"user": f"u{i}"}, i) for i in range(5)] + [Rule({"theme": "x", "user": "u1"}, 9)], theme="x")
+    gc.disable()
+    try:
+        for i in range(5):
+            assert read.get(environment="e", user=f"u{i}") is not None
+        replaced = weakref.ref(read._globals["_reading"]._tree)
+        read.view = View(rule_set([]), read.view.defaults)
+        assert replaced() is None
+    finally:
+        gc.enable()
+
+
+def test_a_reading_that_is_replaced_while_it_is_first_read_is_not_read_again() -> None:
+    """Its tree would be in place with former rules, and nobody would know."""
+    read = reader([Rule({"user": "jim"}, "former")], environment="e", theme="x")
+    former = read._globals["_reading"]
+    newer = View(rule_set([Rule({"user": "jim"}, "newer")]), read.view.defaults)
+    read.view = newer
+    assert former.plainly(("e", "jim", "x"), {}) == "former"  # as a read does that began before
+    assert twice(read, user="jim") == "newer"
+
+
+def test_features_with_odd_names_are_read_while_rules_change() -> None:
+    """Code that is not for what it looks into reads plainly."""
+    names = ("class", "0")
+    read = reader([Rule({"class": "a"}, 1)], names)
+    assert twice(read, **{"class": "a", "0": "x"}) == 1
+    code = read.get.__code__
+    read.view = View(rule_set([Rule({"0": "x"}, 2)], names), read.view.defaults)
+    assert twice(read, **{"class": "a", "0": "x"}) == 2
+    read.get.__code__ = code  # as a read does that began before the change
+    assert twice(read, **{"class": "a", "0": "x"}) == 2
 
 
 def test_a_subclass_reads_in_its_own_way() -> None:
@@ -284,7 +349,7 @@ def test_the_code_is_that_of_the_documentation() -> None:
     """It is shown where it is explained."""
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "performance.md").read_text()
     sources = (str, NoneType, ContextVar)
-    text = readers.source("_plan_1", ("environment", "user", "theme"), sources, ["user"], 0, shares_last=False)
+    text = read_code.source("_plan_1", ("environment", "user", "theme"), sources, ["user"], 0, shares_last=False)
     assert text in page
 
 
@@ -294,6 +359,7 @@ def test_the_function_looks_like_the_method() -> None:
     assert setting.get.__doc__ == Setting.get.__doc__
     assert setting.get.__qualname__ == "Setting.get"
     assert setting.get.__module__ == Setting.__module__
+    assert str(inspect.signature(setting.get)) == "(*, user=<not given>, **_unknown)"
 
 
 def test_a_reader_that_is_overtaken_puts_the_newer_in_place() -> None:
@@ -325,7 +391,7 @@ def test_no_read_sees_a_mix_of_two_updates() -> None:
         context = {"environment": "prod", "user": "jim", "theme": "dark"}
         rules = [Rule({f: context[f] for f in features}, number), Rule({"user": "ann", "theme": "x"}, -1)]
         updates.append(rule_set(rules, default=number))
-    read = Reader("s", FEATURES, View(updates[0], defaults := Defaults()), like=like)
+    read = Reader(None, "s", FEATURES, View(updates[0], defaults := Defaults()), like=like)
     defaults.update({"environment": "prod", "theme": "dark"})
     read.renew()
     seen: list[list[int]] = [[] for _ in range(3)]
