@@ -80,11 +80,11 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
     client.set_as_main()
     client.set_defaults(environment="prod", theme=theme)
     theme.set("theme_1")
-    raw = list(workload.rules(count, kind, 0))
-    known = [dict(rule["context_features"]).get("user") for rule in raw]
-    many = [user for user in known if user][: workload.USERS]
+    values = {dict(rule["context_features"]).get("user"): rule["value"] for rule in workload.rules(count, kind, 0)}
+    many = [user for user in values if user][: workload.USERS]
+    # Keys that are equal to what is looked up and not the same objects, and as many different values, as in a client.
+    floor = Floor({(user.encode().decode(), "theme_1"): values[user] for user in many})
     random.Random(1).shuffle(many)
-    floor = Floor({(user, "theme_1"): 1 for user in many})
     statements = {
         "floor": "floor.get(user=user, environment='prod')",
         "known user": "s.get(user=user)",
@@ -92,10 +92,7 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
         "all arguments": "s.get(user=user, environment='prod', theme='theme_1')",
     }
     timers = {
-        name: [
-            (timeit.Timer(statement, globals={"floor": floor, "s": setting, "user": user}).timeit, 20_000)
-            for user in many[:5]
-        ]
+        name: [timeit.Timer(statement, globals={"floor": floor, "s": setting, "user": user}) for user in many[:5]]
         for name, statement in statements.items()
     }
     walks = {
@@ -103,22 +100,20 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
         "random users": "for user in users: s.get(user=user)",
     }
     for name, statement in walks.items():
-        timer = timeit.Timer(statement, globals={"floor": floor, "s": setting, "users": many})
-        timers[name] = [(timer.timeit, max(1, 20_000 // len(many)))]
+        timers[name] = [timeit.Timer(statement, globals={"floor": floor, "s": setting, "users": many})]
     figures = _alternately(timers, rounds)
     client.close()
     return {name: value / len(many) if name in walks else value for name, value in figures.items()}
 
 
-def _alternately(timers: Mapping[str, Sequence[tuple[Callable[[int], float], int]]], rounds: int) -> Figures:
-    """The median nanoseconds of one execution, where each round times each of them once."""
+def _alternately(timers: Mapping[str, Sequence[timeit.Timer]], rounds: int) -> Figures:
+    """The median nanoseconds of one execution, where each round times each of them once, for some milliseconds."""
     samples: dict[str, list[float]] = {name: [] for name in timers}
-    for i in range(rounds + 1):
+    all_timers = [timer for variants in timers.values() for timer in variants]
+    numbers = {timer: max(1, int(0.005 / (timer.timeit(20) / 20))) for timer in all_timers}
+    for _ in range(rounds):
         for name, variants in timers.items():
-            for run, number in variants:
-                nanoseconds = run(number) / number * 1e9
-                if i:  # the first round warms up
-                    samples[name].append(nanoseconds)
+            samples[name] += [timer.timeit(numbers[timer]) / numbers[timer] * 1e9 for timer in variants]
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
@@ -153,7 +148,7 @@ def features(library: Library, service: Service, size: int, given: int, count: i
         for conditions in [dict(rule) for rule in rules][:5]:
             arguments = ", ".join(f"{name}={conditions.get(name, 'v1')!r}" for name in names[:given])
             timers["read"].append(timeit.Timer(f"s.get({arguments})", globals={"s": setting}))
-        return _alternately({name: [(timer.timeit, 10_000) for timer in ts] for name, ts in timers.items()}, rounds)
+        return _alternately(timers, rounds)
 
 
 # -- refreshes ---------------------------------------------------------------------------------------------------------
