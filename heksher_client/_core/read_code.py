@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from keyword import iskeyword
+from sys import intern
 from types import CodeType
 from typing import Any, Final
 
@@ -56,8 +57,11 @@ def read_code(
 
 
 def parameters(features: Sequence[str]) -> list[str]:
-    """The features that are parameters: their names can stand in code. Those with a leading underscore are its own."""
-    return [name for name in features if name.isidentifier() and not iskeyword(name) and not name.startswith("_")]
+    """The features that are parameters: their names can stand in code. Those with a leading underscore are its own.
+
+    They are interned, as the names in code are: so the interpreter finds them by what they are, without comparing.
+    """
+    return [intern(name) for name in features if name.isidentifier() and name[0] != "_" and not iskeyword(name)]
 
 
 def source(
