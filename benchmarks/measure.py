@@ -16,7 +16,8 @@ import time
 import timeit
 import tracemalloc
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -170,24 +171,33 @@ def loads(library: Library, service: Service, settings: int, rules: int) -> Figu
     return {"loads": seconds, "bytes": len(payload)}
 
 
+@asynccontextmanager
+async def _up_to_date(
+    library: Library, service: Service, settings: int, rules: int
+) -> AsyncIterator[tuple[Any, list[Any]]]:
+    """An async client that has loaded so many settings with so many rules, and the settings."""
+    service.hold(settings, rules)
+    kept = library.settings(settings)
+    client = library.async_client(service)
+    await client.set_as_main()
+    yield client, kept
+    await client.aclose()
+
+
 def refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
     """Seconds of a refresh that brings everything, one setting, and nothing; the HTTP part included."""
     return asyncio.run(_refresh(library, service, settings, rules))
 
 
 async def _refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    service.hold(settings, 0)
-    kept = library.settings(settings)
-    client = library.async_client(service)
-    await client.set_as_main()
-    figures = {}
-    for name, changed, revision in (("all changed", 0, 1), ("one changed", 1, 2), ("none changed", 1, 2)):
-        service.hold(settings, rules, revision=revision, changed=changed)
-        started = time.perf_counter()
-        await client.reload()
-        figures[name] = time.perf_counter() - started
-        assert kept[0].get(environment="nowhere", user="nobody", theme="none") == revision
-    await client.aclose()
+    async with _up_to_date(library, service, settings, 0) as (client, kept):
+        figures = {}
+        for name, changed, revision in (("all changed", 0, 1), ("one changed", 1, 2), ("none changed", 1, 2)):
+            service.hold(settings, rules, revision=revision, changed=changed)
+            started = time.perf_counter()
+            await client.reload()
+            figures[name] = time.perf_counter() - started
+            assert kept[0].get(environment="nowhere", user="nobody", theme="none") == revision
     return figures
 
 
@@ -197,26 +207,21 @@ def stall(library: Library, service: Service, settings: int, rules: int) -> Figu
 
 
 async def _stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    service.hold(settings, 0)
-    kept = library.settings(settings)
-    client = library.async_client(service)
-    await client.set_as_main()
-    service.hold(settings, rules, revision=1)
-    waits = []
+    async with _up_to_date(library, service, settings, 0) as (client, _):
+        service.hold(settings, rules, revision=1)
+        waits = []
 
-    async def watch() -> None:
-        while True:
-            started = time.perf_counter()
-            await asyncio.sleep(0)
-            waits.append(time.perf_counter() - started)
+        async def watch() -> None:
+            while True:
+                started = time.perf_counter()
+                await asyncio.sleep(0)
+                waits.append(time.perf_counter() - started)
 
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0.1)
-    waits.clear()
-    await client.reload()
-    watcher.cancel()
-    await client.aclose()
-    assert len(kept) == settings
+        watcher = asyncio.create_task(watch())
+        await asyncio.sleep(0.1)
+        waits.clear()
+        await client.reload()
+        watcher.cancel()
     return {"stall": max(waits)}
 
 
@@ -226,28 +231,26 @@ def memory(library: Library, service: Service, settings: int, rules: int) -> Fig
 
 
 async def _memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    service.hold(settings, 0)
-    kept = library.settings(settings)
-    client = library.async_client(service)
-    await client.set_as_main()
-    size = service.hold(settings, rules, revision=1)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = _resident("VmRSS")
-    await client.reload()
-    peak = _resident("VmHWM")
-    figures = {"resident peak": (peak - before - size) / rules}
-    tracemalloc.start()
-    service.hold(settings, rules, revision=2)
-    gc.collect()
-    before = tracemalloc.get_traced_memory()[0]
-    await client.reload()
-    peak = tracemalloc.get_traced_memory()[1]
-    gc.collect()
-    # The second refresh allocates all rules anew; what it replaces was not traced.
-    figures |= {"kept": (tracemalloc.get_traced_memory()[0] - before) / rules, "peak": (peak - before - size) / rules}
-    await client.aclose()
-    assert len(kept) == settings
+    async with _up_to_date(library, service, settings, 0) as (client, _):
+        size = service.hold(settings, rules, revision=1)
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        before = _resident("VmRSS")
+        await client.reload()
+        peak = _resident("VmHWM")
+        figures = {"resident peak": (peak - before - size) / rules}
+        tracemalloc.start()
+        service.hold(settings, rules, revision=2)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        await client.reload()
+        peak = tracemalloc.get_traced_memory()[1]
+        gc.collect()
+        # The second refresh allocates all rules anew; what it replaces was not traced.
+        figures |= {
+            "kept": (tracemalloc.get_traced_memory()[0] - before) / rules,
+            "peak": (peak - before - size) / rules,
+        }
     return figures
 
 
@@ -290,18 +293,13 @@ def poll(library: Library, service: Service, settings: int) -> Figures:
 
 
 async def _poll(library: Library, service: Service, settings: int) -> Figures:
-    service.hold(settings, settings * 10)
-    kept = library.settings(settings)
-    client = library.async_client(service)
-    await client.set_as_main()
-    service.counted()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    started = time.perf_counter()
-    await client.reload()
-    seconds = time.perf_counter() - started
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    await client.aclose()
-    assert len(kept) == settings
+    async with _up_to_date(library, service, settings, 10 * settings) as (client, _):
+        service.counted()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        started = time.perf_counter()
+        await client.reload()
+        seconds = time.perf_counter() - started
+        used = resource.getrusage(resource.RUSAGE_SELF)
     processor = used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime
     return {"seconds": seconds, "processor seconds": processor} | {k: float(v) for k, v in service.counted().items()}
 

@@ -33,6 +33,7 @@ class ReadCode:
 
     code: CodeType
     name: str
+    """The name among a function's globals of its own copy of this code."""
     plan: str
     """The name among the function's globals of the plan for this code, and for no other."""
 

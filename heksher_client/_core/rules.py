@@ -26,6 +26,16 @@ Work: TypeAlias = Generator[int, None, T]
 returns its result."""
 
 
+def finished(work: Work[T]) -> T:
+    """The result of some work that nobody has to wait beside."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[T]):
     """A value for all contexts that match the conditions."""
@@ -38,16 +48,6 @@ class Rule(Generic[T]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "match_conditions", MappingProxyType(dict(self.match_conditions)))
-
-
-def finished(work: Work[T]) -> T:
-    """The result of some work that nobody has to wait beside."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 class Reason(Enum):
