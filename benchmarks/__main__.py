@@ -22,6 +22,14 @@ PAGE = ROOT / "docs" / "explanation" / "performance.md"
 CACHE = ROOT / ".cache" / "benchmarks"
 Figures = dict[str, float]
 NEW, OLD = "heksher_client", "heksher"
+READS = {
+    "known user": "floor",
+    "unknown user": "floor",
+    "random users": "random users: floor",
+    "all arguments": "afterwards: floor",
+    "known user, others give all": "afterwards: floor",
+}
+"""What is read, and the floor that was measured beside it."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,7 @@ class Bench:
                     client: self.measure(client, "reads", kind, rules, self.sizes.read_rounds) for client in (NEW, OLD)
                 }
                 target = "1.6" if rules <= 1000 else "1.8"
-                for what in ("known user", "unknown user", "all arguments", "random users"):
-                    floor = "random users: floor" if what == "random users" else "floor"
+                for what, floor in READS.items():
                     ours, theirs = (figures[client][what] / figures[client][floor] for client in (NEW, OLD))
                     self.reads.setdefault(f"{kind}, {what}", {})[rules] = ours
                     self.reads.setdefault(f"heksher 0.2.2: {kind}, {what}", {})[rules] = theirs

@@ -75,14 +75,7 @@ class Resolution(Generic[T]):
     """The rules that matched too and lost, the strongest first."""
 
 
-class _Absent(Enum):
-    ABSENT = "not given"
-
-    def __repr__(self) -> str:
-        return "<not given>"
-
-
-ABSENT: Final[Any] = _Absent.ABSENT
+ABSENT: Final[Any] = object()
 """What is not there, where None may be a value."""
 
 _AT_A_TIME: Final = 10_000

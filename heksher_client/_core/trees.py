@@ -14,30 +14,21 @@ from heksher_client._core.rules import ABSENT, RuleSet
 OTHERS: Final[Any] = object()
 """Where in a node all values go that have no branch of their own."""
 
-Node: TypeAlias = Callable[[Any], Any]
-"""The `get` of a dict with the next nodes, or leaves, by value."""
+Node: TypeAlias = dict[Any, Any]
+"""The next nodes, or leaves, by value. A plain dict, as the interpreter looks into those the fastest."""
 
 _SMALLEST_ROOM: Final = 4096
 """A tree grows by so many branches and findings, or by as many as there are rules if that is more: it must not outgrow
 them by much. Contexts beyond that are read plainly."""
-_STRANGERS: Final = 64
-"""So many values that no rule demands get a branch in a node, which is the fastest way. For all further ones there is
-one more branch: who knows how many there are. All these branches lead to the same."""
+_STRANGERS: Final = 256
+"""So many branches of a level are for values that no rule demands, which is the fastest way. All further ones, and who
+knows how many there are, take one more branch of their node. All these branches of a node lead to the same."""
 
 
 Leaf: TypeAlias = tuple[Callable[..., Any], Any, Callable[[str], Any] | None]
 """What is left of the rules when all features but the last have values: where to look the last feature's value up;
 what holds where it is not there; and, if rules of several shapes are left, what to call with a value that is not there
 but is demanded somewhere. A plain tuple, as the interpreter unpacks those the fastest."""
-
-
-class _Branches(dict[Any, Any]):
-    """A node's dict."""
-
-    others: Any = None
-    """What all values lead to that no rule demands."""
-    strangers = 0
-    """How many of these have a branch."""
 
 
 @dataclass(slots=True)
@@ -61,8 +52,11 @@ class Tree:
         self._rule_set = rule_set
         self._few = few
         self._leaves: dict[tuple[int, ...], Leaf] = {}
+        self._strangers = dict.fromkeys(few, 0)
+        self.open_levels: frozenset[str] = frozenset()
+        """Those at which there are more values that no rule demands than get a branch of their own."""
         self._room = _Room(max(_SMALLEST_ROOM, len(rule_set)))
-        self.root: Node | Leaf = _Branches().get if few else self._leaf({})
+        self.root: Node | Leaf = {} if few else self._leaf({})
 
     @property
     def has_room(self) -> bool:
@@ -79,26 +73,25 @@ class Tree:
             value = str.__str__(context[feature])
             if value in self._rule_set.demanded[feature]:
                 conditions[feature] = value
-            node = self._next(node.__self__, feature, value, conditions)
+            node = self._next(node, feature, value, conditions)
         return node
 
-    def _next(self, branches: _Branches, feature: str, value: str, conditions: Mapping[str, str]) -> Any:
-        found = branches.get(value)
-        if found is not None:
-            return found
-        self._room.left -= 1
-        if feature not in conditions:
-            if branches.others is None:
-                branches.others = self._new(feature, conditions)
-            # The branch for all further strangers comes last: where it is, a read no longer grows the tree.
-            branches[value if branches.strangers < _STRANGERS else OTHERS] = branches.others
-            branches.strangers += 1
-            return branches.others
-        branches[value] = found = self._new(feature, conditions)
-        return found
-
-    def _new(self, feature: str, conditions: Mapping[str, str]) -> Any:
-        return self._leaf(conditions) if feature == self._few[-1] else _Branches().get
+    def _next(self, node: Node, feature: str, value: str, conditions: Mapping[str, str]) -> Any:
+        if value in node:
+            return node[value]
+        # All values that no rule demands lead to the same.
+        branch = value if feature in conditions else OTHERS
+        if branch not in node:
+            self._room.left -= 1
+            node[branch] = self._leaf(conditions) if feature == self._few[-1] else {}
+        if branch is OTHERS:
+            if self._strangers[feature] < _STRANGERS:
+                self._strangers[feature] += 1
+                self._room.left -= 1
+                node[value] = node[OTHERS]
+            else:
+                self.open_levels |= {feature}
+        return node[branch]
 
     def _leaf(self, conditions: Mapping[str, str]) -> Leaf:
         """The leaf for these values, out of those that rules demand. Where the same is left, it is the same leaf."""

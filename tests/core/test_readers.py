@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
 from heksher_client._core import read_code, trees
 from heksher_client._core.contexts import Defaults, complete
-from heksher_client._core.readers import Reader, View
+from heksher_client._core.readers import Reader, Reading, View
 from heksher_client._core.registry import registry
-from heksher_client._core.rules import RuleSet, grouped
+from heksher_client._core.rules import ABSENT, RuleSet, grouped
 
 FEATURES = ("environment", "user", "theme")
 
@@ -118,12 +118,46 @@ def test_a_feature_with_a_name_that_python_has_for_itself_is_read_like_any_other
     assert twice(read)[0] is MissingContextError
 
 
-def test_values_that_no_rule_demands_are_read_right_however_many_there_are() -> None:
-    """The first of them get branches of their own, the others share one."""
+@pytest.fixture
+def plain_reads(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """What was given to the reads that went the plain way."""
+    reads = []
+    plainly = Reading.plainly
+
+    def noted(reading: Reading[Any], values: Mapping[str, Any]) -> Any:
+        reads.append(values)
+        return plainly(reading, values)
+
+    monkeypatch.setattr(Reading, "plainly", noted)
+    return reads
+
+
+def test_values_that_no_rule_demands_are_read_right_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, plain_reads: list[Mapping[str, Any]]
+) -> None:
+    """The first of them get branches of their own; the others share one, and are no longer read plainly."""
+    monkeypatch.setattr(trees, "_STRANGERS", 10)
     read = reader([Rule({"theme": "dark", "user": f"u{i}"}, i) for i in range(5)] + [Rule({"user": "jim"}, "jim")])
-    for i in range(200):
+    for i in range(100):
         assert twice(read, environment="prod", theme=f"theme{i}", user="jim") == "jim"
         assert twice(read, environment="prod", theme="dark", user=f"u{i}") == (i if i < 5 else "default")
+    assert len(plain_reads) < 15
+    for bad in (None, 5, ["x"], ABSENT):
+        with pytest.raises((MissingContextError, TypeError)):
+            read.get(environment="prod", theme=bad, user="jim")
+
+
+def test_only_the_first_read_of_its_kind_goes_the_plain_way(plain_reads: list[Mapping[str, Any]]) -> None:
+    """A feature that is given for the first time is a parameter from then on, also after an update."""
+    names = (*FEATURES, "class")
+    defaults = dict.fromkeys(names, "x") | {"user": "jim"}
+    read = reader([Rule({"user": "jim"}, 1), Rule({"class": "a"}, 2)], names, **defaults)
+    kinds: list[dict[str, str]] = [{}, {"user": "ann"}, {"theme": "t", "user": "jim"}, {"class": "a"}, {"user": "jim"}]
+    for update in range(2):
+        read.renew()
+        for kind in kinds * 3:
+            assert read.get(**kind) == (2 if "class" in kind else "default" if kind.get("user") == "ann" else 1)
+        assert len(plain_reads) == (4 if update == 0 else 6)
 
 
 def test_where_the_last_feature_has_rules_of_several_shapes_the_strongest_wins() -> None:
@@ -317,7 +351,9 @@ def test_a_reading_that_is_replaced_while_it_is_first_read_is_not_read_again() -
     former = read._globals["_reading"]
     newer = View(rule_set([Rule({"user": "jim"}, "newer")]), read.view.defaults)
     read.view = newer
-    assert former.plainly(("e", "jim", "x"), {}) == "former"  # as a read does that began before
+    assert (
+        former.plainly({"environment": "e", "user": "jim", "theme": "x"}) == "former"
+    )  # as a read does that began before
     assert twice(read, user="jim") == "newer"
 
 
@@ -349,8 +385,8 @@ def test_the_code_is_that_of_the_documentation() -> None:
     """It is shown where it is explained."""
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "performance.md").read_text()
     sources = (str, NoneType, ContextVar)
-    text = read_code.source("_plan_1", ("environment", "user", "theme"), sources, ["user"], 0, shares_last=False)
-    assert text in page
+    form = read_code.Form(("environment", "user", "theme"), frozenset(["user"]), sources, ("theme", "user"))
+    assert read_code.source(form, "_plan_1") in page
 
 
 def test_the_function_looks_like_the_method() -> None:
@@ -359,7 +395,9 @@ def test_the_function_looks_like_the_method() -> None:
     assert setting.get.__doc__ == Setting.get.__doc__
     assert setting.get.__qualname__ == "Setting.get"
     assert setting.get.__module__ == Setting.__module__
-    assert str(inspect.signature(setting.get)) == "(*, user=<not given>, **_unknown)"
+    assert inspect.signature(setting.get) == inspect.signature(Setting.get).replace(
+        parameters=[*inspect.signature(Setting.get).parameters.values()][1:]
+    )
 
 
 def test_a_reader_that_is_overtaken_puts_the_newer_in_place() -> None:
