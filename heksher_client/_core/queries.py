@@ -23,7 +23,7 @@ _GOOD_ASKS_TO_GROW: Final = 60
 """How often all goes well before twice as many settings are asked for at once: the trouble may have passed."""
 MAX_FILTER: Final = 1000
 """The part of it that context filters may take, in characters."""
-_FEW_NAMES: Final = 16
+_FEW_NAMES: Final = 50
 """So many are asked for in one query. More are shared out over as many queries as are sent at once anyway: no answer is
 larger than need be, and where one setting changes, the others' answers are still good."""
 
