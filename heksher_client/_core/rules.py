@@ -11,6 +11,7 @@ however many rules there are.
 """
 
 from array import array
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -262,21 +263,27 @@ class RuleSet(Generic[T]):
         """Do the same as `index`, bit by bit."""
         place = {feature: index for index, feature in enumerate(order)}
         ranked = _ranked(groups, place)
+        del groups
         demanded: dict[str, set[str]] = {}
         for group in ranked:
             for feature, column in group.demanded.items():
-                demanded.setdefault(feature, set()).update(column)
-            yield len(group)
+                values = demanded.setdefault(feature, set())
+                for start in range(0, len(column), _AT_A_TIME):
+                    values.update(column[start : start + _AT_A_TIME])
+                    yield _AT_A_TIME // 2
         levels = sorted(demanded, key=lambda feature: (len(demanded[feature]), place[feature]))
         shapes, outdone = [], []
-        for group in ranked:
-            shape, same = yield from Shape.of(group, levels)
+        while ranked:  # Each group is freed as soon as it is indexed: all at once would take a while.
+            shape, same = yield from Shape.of(ranked.popleft(), levels)
             shapes.append(shape)
             outdone += same
         kept = {level: frozenset(demanded[level]) if level != levels[-1] else frozenset[str]() for level in levels}
         rule_set = cls(default, default_reason, tuple(shapes), kept)
         if rule_set.shares_last and len(rule_set) > _FOUND_LATE:
-            rule_set.last_values.update(dict.fromkeys(demanded[levels[-1]]))
+            values_left = iter(demanded.pop(levels[-1]))
+            while some := dict.fromkeys(islice(values_left, _AT_A_TIME)):
+                rule_set.last_values.update(some)
+                yield _AT_A_TIME // 2
         return rule_set, outdone
 
     def __len__(self) -> int:
@@ -327,7 +334,7 @@ class RuleSet(Generic[T]):
         return [rule for shape in self.shapes for rule in shape.rules()]
 
 
-def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> list[Group[T]]:
+def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> deque[Group[T]]:
     """One group for each set of features, in the order of their priority."""
     by_priority: dict[int, Group[T]] = {}
     for group in groups:
@@ -335,7 +342,7 @@ def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> list[Group[
         priority = sum(1 << place[feature] for feature in group.demanded)
         known = by_priority.get(priority)
         by_priority[priority] = group.ordered(place) if known is None else known + group
-    return [by_priority[priority] for priority in sorted(by_priority, reverse=True)]
+    return deque(by_priority[priority] for priority in sorted(by_priority, reverse=True))
 
 
 def _tree(
@@ -346,8 +353,7 @@ def _tree(
         return (yield from _tree_of_two(columns[0], columns[1], values, rule_ids, walked))
     if len(columns) < 2:
         walked += rule_ids
-        yield len(rule_ids)
-        return dict(zip(columns[0], values, strict=True)) if columns else values[0]
+        return (yield from _tree_of_one(columns[0], values)) if columns else values[0]
     first, *others = columns
     rows_by_value: dict[str, list[int]] = {}
     for start in range(0, len(first), _AT_A_TIME):
@@ -362,6 +368,15 @@ def _tree(
         below = [_picked(column, rows) for column in others]
         tree[value] = yield from _tree(below, _picked(values, rows), _picked(rule_ids, rows), walked)
     return tree
+
+
+def _tree_of_one(column: Sequence[str], values: Sequence[Any]) -> Work[Tree]:
+    leaf: dict[str, Any] = {}
+    rows = zip(column, values, strict=True)
+    for _ in range(0, len(column), _AT_A_TIME):
+        leaf.update(islice(rows, _AT_A_TIME))
+        yield min(len(column), _AT_A_TIME)
+    return leaf
 
 
 def _tree_of_two(

@@ -404,6 +404,7 @@ class Session:
         prepared: list[tuple[AnySetting, Loaded]] = []
         for name in filter(answers.settings.__contains__, wanted):
             raw = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
+            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
             digest = sha256(raw).digest()
             tracking, order = self._tracking, self._order
             changed = [s for s in wanted[name] if not self._standings.is_loaded(s, digest, tracking, order)]
