@@ -87,6 +87,8 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
     # Keys that are equal to what is looked up and not the same objects, and as many different values, as in a client.
     floor = Floor({(user.encode().decode(), "theme_1"): values[user] for user in many})
     random.Random(1).shuffle(many)
+    for user in many:  # What is noted of it is noted of another object than the one that is read later.
+        setting.get(user=user.encode().decode())
     few, walk = [{"user": user} for user in many[:5]], [{"users": many}]
     # The interpreter, and a setting, adapt to how they are called: so those who give more come afterwards.
     phases: list[dict[str, tuple[str, list[dict[str, Any]]]]] = [

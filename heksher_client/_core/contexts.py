@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
@@ -72,20 +72,20 @@ def complete(
         MissingContextError: A feature has no value, or None for one.
         TypeError: A value is no string.
     """
-    context = {feature: given[feature] if feature in given else _current(defaults.get(feature)) for feature in features}
+    context: dict[str, Any] = {}
+    for feature in features:
+        if feature in given:
+            context[feature] = given[feature]
+            continue
+        default = defaults.get(feature)
+        try:
+            context[feature] = default.get() if isinstance(default, ContextVar) else default
+        except LookupError:  # it is not set
+            context[feature] = None
     for feature, value in context.items():
         if not isinstance(value, str):
             raise _no_value(context, feature)
-    return context  # type: ignore[return-value]  # the check above is what mypy cannot follow
-
-
-def _current(default: str | ContextVar[str] | None) -> str | None:
-    if not isinstance(default, ContextVar):
-        return default
-    try:
-        return default.get()
-    except LookupError:
-        return None
+    return context
 
 
 def check_known(given: Iterable[str], known: Collection[str], whose: str) -> None:

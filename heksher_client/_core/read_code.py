@@ -83,7 +83,7 @@ def parameters(features: Iterable[str]) -> list[str]:
 def source(form: Form, plan: str) -> str:
     """Write a function.
 
-    The plan, which it finds under the name that is given here, has in this order: the reading that it is of; the tree's
+    The plan, which it finds under the name that is given here, has in this order: what was planted for the reading; the
     node that a read starts at; the last values, if they are shared; the default of the last level, if that is a
     constant; and the `get` of each context variable, in the order of the features. The plan of a reading that is no
     longer in place is empty.
@@ -95,6 +95,7 @@ def source(form: Form, plan: str) -> str:
     plainly = f"return _reading.plainly({{{values}**_unknown}})"
     lines = [f'{names[feature]} = _unknown.pop("{feature}", _ABSENT)' for feature in given if feature not in own]
     if form.sources is not None:
+        lines += ["if _unknown:", f"    {plainly}"]
         fast = _fast(form, plan, names, dict(zip(form.features, form.sources, strict=True)), plainly)
         lines += ["try:", *_indented(fast), "except _errors:"]
         lines += ["    pass  # no branch, an unset context variable, a value that is no key, or no plan"]
@@ -134,7 +135,7 @@ def _fast(form: Form, plan: str, names: Mapping[str, str], kinds: Mapping[str, t
 
     unpacked = ["_here", "_node", *(["_last_values"] if form.shares_last else [])]
     unpacked += [f"_default_{names[feature]}" for feature in (*filled, *variable)]
-    lines = ["if _unknown:", f"    {plainly}", f"{', '.join(unpacked)} = {plan}"]
+    lines = [f"{', '.join(unpacked)} = {plan}"]
     for feature in variable:
         lines += fill(feature, f"_default_{names[feature]}()")
     for feature in filled:

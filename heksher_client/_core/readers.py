@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from inspect import Signature, signature
 from types import FunctionType
@@ -33,6 +33,20 @@ class View(Generic[T]):
     """None before any client was the main one: then there is nothing to complete a context with, nor to resolve."""
 
 
+@dataclass(slots=True, eq=False)
+class Planted:
+    """What makes reads of one reading fast. The code of `get` looks into it."""
+
+    tree: Tree
+    root: Any
+    """The node at which a read starts that overrides constants."""
+    demanded: Mapping[str, frozenset[str]]
+    """The values that rules demand."""
+    defaults: DefaultValues
+    form: Form
+    plan: list[Any] = field(default_factory=list)
+
+
 class Reader(Generic[T]):
     """The reads of one setting."""
 
@@ -52,12 +66,15 @@ class Reader(Generic[T]):
             view: What is read at first.
             like: What `get` looks like to those who ask for its documentation.
         """
-        self._setting, self._features, self._view = setting, features, view
+        self.setting, self.features, self._view = setting, features, view
         self._globals = {**GLOBALS, "_owner": owner}
         self._live: deque[Reading[T]] = deque()
         """The reading in place. More than one only while another takes its place."""
-        self._given: set[str] = set()
-        get = FunctionType(read_code(Form(features)).code, self._globals)
+        self.given: set[str] = set()
+        """The features that callers were seen to give."""
+        self._written = (form := Form(features)), read_code(form)
+        """What the code of `get` was last written for, and the code."""
+        get = FunctionType(self._written[1].code, self._globals)
         get.__kwdefaults__ = dict.fromkeys(parameters(features), ABSENT)
         get.__doc__, get.__module__, get.__qualname__ = like.__doc__, like.__module__, like.__qualname__
         # Its code has a parameter for some features and not for others, which is nobody's business.
@@ -79,7 +96,7 @@ class Reader(Generic[T]):
         """Read with the view's defaults as they are now."""
         while True:
             view, defaults = self._view, self._default_values()
-            reading = Reading(self.get, self._setting, self._features, view, defaults, self._given)
+            reading = Reading(self, view, defaults)
             self._live.append(reading)
             while len(self._live) > 1:
                 with suppress(IndexError):  # Another thread does the same.
@@ -95,6 +112,24 @@ class Reader(Generic[T]):
         reading: Reading[T] = self._globals["_reading"]
         return reading.view.rule_set.explain(reading.context(given))
 
+    def go_by(self, planted: Planted) -> None:
+        """Have the next read go down a tree, by code for what callers give."""
+        given, open_levels = self.given, planted.tree.open_levels
+        # Features are only ever added to those that are given.
+        if len(planted.form.given) < len(given) or planted.form.open_levels != open_levels:
+            planted.form = replace(planted.form, given=frozenset(given), open_levels=open_levels)
+        names, (form, former) = self._globals, self._written
+        code = former if form is planted.form or form == planted.form else read_code(planted.form)
+        self._written = planted.form, code
+        # A copy of the code for each function: the interpreter notes in it what it found, and that in other globals.
+        own_code = names.get(code.name) or names.setdefault(code.name, code.code.replace())
+        names[code.plan] = planted.plan
+        if self.get.__code__ is not own_code:  # This reading is new, or a former one was read a moment ago.
+            self.get.__code__ = own_code
+        if code is not former:  # A read that is still under way by it finds no plan, and reads plainly.
+            names.pop(former.name, None)
+            names.pop(former.plan, None)
+
     def _default_values(self) -> DefaultValues | None:
         return None if self._view.defaults is None else self._view.defaults.values
 
@@ -109,44 +144,20 @@ def _signature(method: Callable[..., Any]) -> Signature:
 class Reading(Generic[T]):
     """What reads look into, as long as neither the view nor its defaults change."""
 
-    root: Any
-    """The node at which a read starts that overrides constants."""
-    demanded: Mapping[str, frozenset[str]]
-    """The values that rules demand."""
+    _planted: Planted | None = None
 
-    def __init__(
-        self,
-        function: Callable[..., T],
-        setting: str,
-        features: tuple[str, ...],
-        view: View[T],
-        defaults: DefaultValues | None,
-        given: set[str],
-    ) -> None:
-        """Make a reading.
-
-        Args:
-            function: What is called to read.
-            setting: The setting's name.
-            features: Its configurable features.
-            view: What is read.
-            defaults: The defaults to complete a context with; None if there is nothing to complete.
-            given: The features that callers were seen to give; added to here.
-        """
+    def __init__(self, reader: Reader[T], view: View[T], defaults: DefaultValues | None) -> None:
+        """Make a reading of a view; without defaults there is nothing to complete a context with, nor to resolve."""
         self.view = view
-        self.defaults = defaults or {}
-        self._function, self._setting, self._features = function, setting, features
-        self._given = given
-        self._is_bound = defaults is not None
-        self._tree: Tree | None = None
-        self._form: Form
-        self._plan: list[Any] = []
+        self._reader = reader
+        self._defaults = defaults
         self.is_retired = False
 
     def retire(self) -> None:
         """Have no read go down the tree any more: another reading is about to take this one's place."""
         self.is_retired = True
-        self._plan.clear()
+        if self._planted is not None:
+            self._planted.plan.clear()
 
     def plainly(self, values: Mapping[str, Any]) -> T:
         """Read as the specification says, and make the next read of such a context a fast one.
@@ -156,9 +167,12 @@ class Reading(Generic[T]):
         """
         given = {name: value for name, value in values.items() if value is not ABSENT}
         context = self.context(given)
-        if self._is_bound:
-            self._given.update(given)
-            self._prepare(context)
+        if self._defaults is not None:
+            self._reader.given.update(given)
+            planted = self._planted or self._plant(self._defaults)
+            if planted.tree.has_room:
+                planted.tree.grow(context)
+            self._reader.go_by(planted)
         return self.view.rule_set.resolve(context)
 
     def context(self, given: Mapping[str, str]) -> Mapping[str, str]:
@@ -167,48 +181,33 @@ class Reading(Generic[T]):
         Raises:
             UnknownContextError, MissingContextError, TypeError: As `Setting.get` says.
         """
-        check_known(given, self._features, f"setting {self._setting}")
-        return complete(self._features, given, self.defaults) if self._is_bound else given
+        features = self._reader.features
+        check_known(given, features, f"setting {self._reader.setting}")
+        return given if self._defaults is None else complete(features, given, self._defaults)
 
-    def _prepare(self, context: Mapping[str, str]) -> None:
-        """Have the next read of such a context go down the tree."""
-        tree = self._tree or self._plant()
-        if tree.has_room:
-            tree.node(context)
-        if len(self._given) != len(self._form.given) or tree.open_levels != self._form.open_levels:
-            self._form = replace(self._form, given=frozenset(self._given), open_levels=tree.open_levels)
-        names, code = self._function.__globals__, read_code(self._form)
-        # A copy of the code for each function: the interpreter notes in it what it found, and that in other globals.
-        own_code = names.get(code.name) or names.setdefault(code.name, code.code.replace())
-        names[code.plan] = self._plan
-        if self._function.__code__ is not own_code:  # This reading is new, or a former one was read a moment ago.
-            self._function.__code__ = own_code
-
-    def _plant(self) -> Tree:
+    def _plant(self, defaults: DefaultValues) -> Planted:
         """Make the tree, and the plan for the code that goes down it."""
-        rule_set = self.view.rule_set
+        features, rule_set = self._reader.features, self.view.rule_set
         levels = list(rule_set.demanded)
         # Constants first: a read that overrides none of them starts below them. But never before the last feature,
         # which is for the leaves.
-        constants = {level: self.defaults[level] for level in levels[:-1] if isinstance(self.defaults.get(level), str)}
+        constants = {level: defaults[level] for level in levels[:-1] if isinstance(defaults.get(level), str)}
         few = sorted(levels[:-1], key=lambda level: level not in constants)
         tree = Tree(rule_set, few)
-        self._form = Form(
-            self._features,
-            frozenset(self._given),
-            tuple(type(self.defaults.get(feature)) for feature in self._features),
+        form = Form(
+            features,
+            sources=tuple(type(defaults.get(feature)) for feature in features),
             levels=(*few, *levels[-1:]),
             constants=len(constants),
-            open_levels=tree.open_levels,
             shares_last=rule_set.shares_last,
         )
+        planted = Planted(tree, tree.root, rule_set.demanded, defaults, form)
         last_values = [rule_set.last_values] if rule_set.shares_last else []
-        last = [default for default in map(self.defaults.get, levels[-1:]) if isinstance(default, str)]
-        defaults = map(self.defaults.get, self._features)
-        variables = [default.get for default in defaults if isinstance(default, ContextVar)]
-        self.root, self.demanded = tree.root, rule_set.demanded
-        self._plan[:] = [self, tree.node(constants), *last_values, *last, *variables]
+        last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
+        variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
+        planted.plan[:] = [planted, tree.grow(constants), *last_values, *last, *variables]
+        # One step: of two threads that come here at once, both go on with what the first of them has made.
+        first: Planted = vars(self).setdefault("_planted", planted)
         if self.is_retired:
-            self._plan.clear()  # It was retired meanwhile, maybe before there was a plan.
-        self._tree = tree
-        return tree
+            first.plan.clear()  # It was retired meanwhile, maybe before there was a plan.
+        return first

@@ -85,7 +85,7 @@ _FOUND_LATE: Final = 5000
 """Up to so many rules, their last values are not found before somebody reads, which then takes half a millisecond: many
 settings are never read, and all that is kept takes room."""
 
-Tree: TypeAlias = Any
+Nested: TypeAlias = Any
 """The rules of one shape by the values that they demand: a dict for each feature, nested, and inside the last of them
 the rules' values. Without features it is the one rule's value itself."""
 
@@ -161,7 +161,7 @@ class Shape(Generic[T]):
     """In the order of the service."""
     levels: tuple[str, ...]
     """The same features in the order in which the tree nests them."""
-    tree: Tree
+    tree: Nested
     rule_ids: Sequence[int | None]
     """In the order in which a walk through the tree meets the rules."""
 
@@ -347,7 +347,7 @@ def _ranked(groups: Iterable[Group[T]], place: Mapping[str, int]) -> deque[Group
 
 def _tree(
     columns: Sequence[Sequence[str]], values: Sequence[Any], rule_ids: Sequence[int | None], walked: list[int | None]
-) -> Work[Tree]:
+) -> Work[Nested]:
     """Nest rules, and note their ids in the order in which a walk meets them."""
     if len(columns) == 2:
         return (yield from _tree_of_two(columns[0], columns[1], values, rule_ids, walked))
@@ -370,7 +370,7 @@ def _tree(
     return tree
 
 
-def _tree_of_one(column: Sequence[str], values: Sequence[Any]) -> Work[Tree]:
+def _tree_of_one(column: Sequence[str], values: Sequence[Any]) -> Work[Nested]:
     leaf: dict[str, Any] = {}
     rows = zip(column, values, strict=True)
     for _ in range(0, len(column), _AT_A_TIME):
@@ -385,7 +385,7 @@ def _tree_of_two(
     values: Sequence[Any],
     rule_ids: Sequence[int | None],
     walked: list[int | None],
-) -> Work[Tree]:
+) -> Work[Nested]:
     """The commonest of the deeper trees, and the last two levels of the others: in one go, without columns between."""
     branches: dict[str, tuple[dict[str, Any], list[int | None]]] = {}
     rows = zip(first, second, values, rule_ids, strict=True)
@@ -411,7 +411,7 @@ def _picked(column: Sequence[T], rows: Sequence[int]) -> Sequence[T]:
     return picked
 
 
-def _walk(tree: Tree, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk(tree: Nested, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
     if depth == 0:
         yield (), tree
         return
@@ -420,14 +420,14 @@ def _walk(tree: Tree, depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (first, *others), value
 
 
-def _size(tree: Tree, depth: int) -> int:
+def _size(tree: Nested, depth: int) -> int:
     """How many rules there are in a tree."""
     if depth < 2:
         return len(tree) if depth else 1
     return sum(_size(subtree, depth - 1) for subtree in tree.values())
 
 
-def _position(tree: Tree, key: Sequence[str]) -> int:
+def _position(tree: Nested, key: Sequence[str]) -> int:
     """How many rules a walk meets before the one with this key."""
     if len(key) < 2:
         return indexOf(tree, key[0]) if key else 0

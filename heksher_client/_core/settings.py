@@ -237,8 +237,8 @@ class Setting(Generic[T]):
             raise ValueError(f"setting {name}: {error}") from None
         self._validators = ()
         view = View(RuleSet(self.default_value, Reason.DECLARED_DEFAULT))
-        self._reader = Reader(self, name, self.configurable_features, view, like=Setting.get)
-        if self.__class__.get is Setting.get:
+        self._reader = Reader(self, name, self.configurable_features, view, like=_get)
+        if self.__class__.get is _get:
             vars(self)["get"] = self._reader.get  # without the detour that the method below takes
         registry.add(self)
 
@@ -257,7 +257,8 @@ class Setting(Generic[T]):
             UnknownContextError: A name that is none of the setting's configurable features.
             MissingContextError: A configurable feature has no value, neither here nor by default. (Not before the
                 first client is set as main: then the value is the declared default whatever the context.)
-            TypeError: The value of a context feature is no string.
+            TypeError: The value of a context feature is no string. (One that is equal to a string and has its hash, as
+                `collections.UserString`, may be taken for it.)
         """
         return self._reader.get(**contexts)
 
@@ -318,6 +319,10 @@ class Setting(Generic[T]):
             "version": self.version,
         }
         return orjson.dumps(declaration if self.alias is None else declaration | {"alias": self.alias})
+
+
+_get: Final = Setting.get
+"""What it is, whatever a test puts in its place."""
 
 
 def _check_name(name: str, what: str) -> str:

@@ -17,9 +17,11 @@ OTHERS: Final[Any] = object()
 Node: TypeAlias = dict[Any, Any]
 """The next nodes, or leaves, by value. A plain dict, as the interpreter looks into those the fastest."""
 
-_SMALLEST_ROOM: Final = 4096
-"""A tree grows by so many branches and findings, or by as many as there are rules if that is more: it must not outgrow
-them by much. Contexts beyond that are read plainly."""
+_SMALLEST_ROOM: Final = 16_384
+"""A tree grows by so many branches, or by as many as there are rules if that is more: it must not outgrow them by much.
+Contexts beyond that are read plainly."""
+_FEWEST_FINDINGS: Final = 4096
+"""So many values found are noted, or as many as there are rules."""
 _STRANGERS: Final = 256
 """So many branches of a level are for values that no rule demands, which is the fastest way. All further ones, and who
 knows how many there are, take one more branch of their node. All these branches of a node lead to the same."""
@@ -33,8 +35,8 @@ but is demanded somewhere. A plain tuple, as the interpreter unpacks those the f
 
 @dataclass(slots=True)
 class _Room:
-    """How much more a tree may grow. A part of its own, as a leaf that referred to its tree would keep it from being
-    freed at once."""
+    """How many more findings may be noted. A part of its own, as a leaf that referred to its tree would keep it from
+    being freed at once."""
 
     left: int
 
@@ -55,16 +57,17 @@ class Tree:
         self._strangers = dict.fromkeys(few, 0)
         self.open_levels: frozenset[str] = frozenset()
         """Those at which there are more values that no rule demands than get a branch of their own."""
-        self._room = _Room(max(_SMALLEST_ROOM, len(rule_set)))
+        self._room = max(_SMALLEST_ROOM, len(rule_set))
+        self._room_for_findings = _Room(max(_FEWEST_FINDINGS, len(rule_set)))
         self.root: Node | Leaf = {} if few else self._leaf({})
 
     @property
     def has_room(self) -> bool:
         """Whether it may grow."""
-        return self._room.left > 0
+        return self._room > 0
 
-    def node(self, context: Mapping[str, Any]) -> Any:
-        """Go down as far as there are values for the features, and grow what is not there yet."""
+    def grow(self, context: Mapping[str, Any]) -> Any:
+        """Grow the way for a context, and go down it as far as there are values for the features."""
         node: Any = self.root
         conditions: dict[str, str] = {}
         for feature in self._few:
@@ -73,21 +76,21 @@ class Tree:
             value = str.__str__(context[feature])
             if value in self._rule_set.demanded[feature]:
                 conditions[feature] = value
-            node = self._next(node, feature, value, conditions)
+            node = self._branch(node, feature, value, conditions)
         return node
 
-    def _next(self, node: Node, feature: str, value: str, conditions: Mapping[str, str]) -> Any:
+    def _branch(self, node: Node, feature: str, value: str, conditions: Mapping[str, str]) -> Any:
         if value in node:
             return node[value]
         # All values that no rule demands lead to the same.
         branch = value if feature in conditions else OTHERS
         if branch not in node:
-            self._room.left -= 1
+            self._room -= 1
             node[branch] = self._leaf(conditions) if feature == self._few[-1] else {}
         if branch is OTHERS:
             if self._strangers[feature] < _STRANGERS:
                 self._strangers[feature] += 1
-                self._room.left -= 1
+                self._room -= 1
                 node[value] = node[OTHERS]
             else:
                 self.open_levels |= {feature}
@@ -121,7 +124,7 @@ class Tree:
             return (dicts[0] if dicts else nowhere).get, otherwise, None
         self._rule_set.find_last_values()
         findings: dict[str, Any] = {}
-        return findings.get, otherwise, _finder(dicts, otherwise, findings, self._room)
+        return findings.get, otherwise, _finder(dicts, otherwise, findings, self._room_for_findings)
 
 
 def _finder(

@@ -96,6 +96,7 @@ def test_every_read_gives_what_the_specification_says(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trees, "_SMALLEST_ROOM", room)
+        patch.setattr(trees, "_FEWEST_FINDINGS", room)
         patch.setattr(trees, "_STRANGERS", strangers)
         read = Reader(None, "s", NAMES, view, like=like)
         for given_values in reads * 2:
@@ -116,6 +117,53 @@ def test_a_feature_with_a_name_that_python_has_for_itself_is_read_like_any_other
         assert twice(read, **dict.fromkeys(names, "b") | {name: "a"}) == name
     assert twice(read, **dict.fromkeys(names, "b")) == "default"
     assert twice(read)[0] is MissingContextError
+
+
+def test_what_is_noted_of_many_users_leaves_the_room_for_other_contexts(
+    plain_reads: list[Mapping[str, Any]],
+) -> None:
+    """A note spares a little, a branch spares a plain read."""
+    many = [Rule({"user": f"u{i}"}, i) for i in range(300)]
+    many += [Rule({"theme": f"t{i % 10}", "user": f"u{i}"}, -i) for i in range(300)]
+    read = reader(many, environment="e")
+    for _ in range(2):
+        for theme in range(20):
+            for user in range(300):
+                expected = -user if theme == user % 10 else user
+                assert read.get(theme=f"t{theme}", user=f"u{user}") == expected
+    assert len(plain_reads) == 20
+
+
+def test_threads_that_read_first_go_on_with_one_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each made one, one would grow and another one be read."""
+    read = reader([Rule({"theme": "dark", "user": "jim"}, 1), Rule({"user": "ann"}, 2)], environment="e")
+    grow = trees.Tree.grow
+    overtaking: list[Any] = []
+
+    def overtaken(tree: trees.Tree, context: Mapping[str, Any]) -> Any:
+        if not overtaking:
+            overtaking.append(tree)
+            overtaking.append(read.get(theme="dark", user="jim"))
+        return grow(tree, context)
+
+    monkeypatch.setattr(trees.Tree, "grow", overtaken)
+    assert read.get(theme="dark", user="jim") == 1
+    planted = read._globals["_reading"]._planted
+    assert planted.tree is not overtaking[0]
+    assert planted.plan[0] is planted
+    assert overtaking[1] == 1
+
+
+def test_a_setting_keeps_nothing_of_former_code() -> None:
+    """However often its rules change their shapes, and whatever callers give."""
+    read = reader([], environment="e", theme="t", user="u")
+    sets = [rule_set([Rule(dict.fromkeys(names, "a"), 1)]) for names in (["user"], ["theme"], ["user", "theme"], [])]
+    sizes = set()
+    for i in range(40):
+        read.view = View(sets[i % 4], read.view.defaults)
+        read.get(**{} if i % 3 else {"user": "a"})
+        sizes.add(len(read._globals))
+    assert len(sizes) <= 2
 
 
 @pytest.fixture
@@ -200,7 +248,7 @@ def test_what_was_found_for_a_value_of_several_shapes_is_noted_while_there_is_ro
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second read of it is as fast as any, and what is not noted is found again."""
-    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 0)
+    monkeypatch.setattr(trees, "_FEWEST_FINDINGS", 0)
     rules = [Rule({"user": f"u{i}"}, i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark"}, 10 + i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark", "environment": "e"}, 20 + i) for i in range(2)]
@@ -226,16 +274,14 @@ def test_a_value_of_several_shapes_may_be_in_none_of_them_here() -> None:
 
 def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as it is read."""
-    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 0)
-    rules = [Rule({"user": f"u{i}"}, i) for i in range(4)] + [
-        Rule({"user": f"u{i}", "theme": "t"}, -i) for i in range(4)
-    ]
-    read = reader([*rules, Rule({"environment": "e"}, "e")], theme="t")
-    assert twice(read, user="u0", environment="x") == 0
-    for i in range(20):
-        assert twice(read, user="u0", environment=f"x{i}") == 0
-    for _ in range(2):
-        assert [twice(read, user=f"u{i}", environment="x") for i in range(4)] == [0, -1, -2, -3]
+    monkeypatch.setattr(trees, "_FEWEST_FINDINGS", 0)
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(2)]
+    rules += [Rule({"theme": f"t{i}", "user": f"u{i % 2}"}, 10 + i) for i in range(4)]
+    read = reader(rules, environment="e")
+    for _ in range(3):
+        for theme in range(4):
+            for user in range(2):
+                assert twice(read, theme=f"t{theme}", user=f"u{user}") == (10 + theme if theme % 2 == user else user)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -338,7 +384,7 @@ def test_what_was_replaced_is_freed_at_once() -> None:
     try:
         for i in range(5):
             assert read.get(environment="e", user=f"u{i}") is not None
-        replaced = weakref.ref(read._globals["_reading"]._tree)
+        replaced = weakref.ref(read._globals["_reading"]._planted.tree)
         read.view = View(rule_set([]), read.view.defaults)
         assert replaced() is None
     finally:
