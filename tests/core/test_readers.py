@@ -275,13 +275,24 @@ def test_a_value_of_several_shapes_may_be_in_none_of_them_here() -> None:
 def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as it is read."""
     monkeypatch.setattr(trees, "_FEWEST_FINDINGS", 0)
-    rules = [Rule({"user": f"u{i}"}, i) for i in range(2)]
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(5)]
     rules += [Rule({"theme": f"t{i}", "user": f"u{i % 2}"}, 10 + i) for i in range(4)]
     read = reader(rules, environment="e")
     for _ in range(3):
         for theme in range(4):
-            for user in range(2):
+            for user in range(5):
                 assert twice(read, theme=f"t{theme}", user=f"u{user}") == (10 + theme if theme % 2 == user else user)
+
+
+def test_paths_that_leave_the_same_rules_end_at_the_same_leaf() -> None:
+    """What is noted for one is noted for all of them."""
+    rules = [Rule({"environment": e, "theme": "dark"}, e) for e in ("prod", "dev")]
+    read = reader([*rules, *(Rule({"user": f"u{i}"}, i) for i in range(5))])
+    for environment in ("prod", "dev", "other"):
+        assert twice(read, environment=environment, theme="light", user="u1") == 1
+    # The tree begins with the theme, which has fewer values.
+    tree = read._globals["_reading"]._planted.tree
+    assert len({id(leaf) for node in tree.root.values() for leaf in node.values()}) == 1
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
