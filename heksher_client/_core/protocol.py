@@ -165,7 +165,7 @@ def parse_declaration(request: Request, reply: Reply, setting: str) -> Declarati
     if response.status == 409 and "outcome" not in answer:
         return DeclarationAnswer(CONFLICT, detail=_words(response))
     outcome, version, differences = answer.get("outcome"), answer.get("latest_version"), answer.get("differences")
-    if outcome not in _OUTCOMES[response.status]:
+    if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
         raise unexpected(request, response, "no known outcome")
     return DeclarationAnswer(
         outcome,

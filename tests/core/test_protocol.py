@@ -221,6 +221,14 @@ def test_an_error_keeps_the_beginning_of_a_body_only() -> None:
     assert len(str(raised.value)) < 400
 
 
+@pytest.mark.parametrize("outcome", [[], {}, None, 5, "done", "rejected"])
+def test_an_answer_to_a_declaration_without_a_known_outcome_is_unexpected(outcome: Any) -> None:
+    """Of whatever type it is."""
+    reply = Response(200, json.dumps({"outcome": outcome}).encode())
+    with pytest.raises(UnexpectedResponseError, match="no known outcome"):
+        protocol.parse_declaration(protocol.declare(b""), reply, "s")
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [(b'{"detail": "no such"}', "no such"), (b"[1]", "[1]"), (b"plain", "plain"), (b"", "''"), (b"x" * 999, "xxx...")],
