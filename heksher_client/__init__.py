@@ -16,6 +16,7 @@ from heksher_client._core.setting_types import (
     setting_type,
 )
 from heksher_client._core.settings import Setting
+from heksher_client._core.status import RejectedRule, SettingStatus, State, Status
 from heksher_client._version import __version__
 from heksher_client.exceptions import (
     ClientNotRunningError,
@@ -26,6 +27,7 @@ from heksher_client.exceptions import (
     ServiceUnavailableError,
     UnexpectedResponseError,
     UnknownContextError,
+    UntrustedServiceError,
 )
 
 if _typing.TYPE_CHECKING:
@@ -46,15 +48,20 @@ __all__ = [
     "MissingContextError",
     "NoMatchError",
     "Reason",
+    "RejectedRule",
     "Resolution",
     "Rule",
     "ServiceUnavailableError",
     "Setting",
     "SettingData",
+    "SettingStatus",
     "SettingType",
+    "State",
+    "Status",
     "ThreadHeksherClient",
     "UnexpectedResponseError",
     "UnknownContextError",
+    "UntrustedServiceError",
     "__version__",
     "setting_type",
 ]

@@ -1,7 +1,8 @@
 """The client for asyncio: flows run in a task, which sends, waits and locks."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections import deque
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -10,18 +11,21 @@ from warnings import warn
 import anyio
 import httpx
 
-from heksher_client._client import Client
+from heksher_client._client import LONGEST_SLEEP, Client
 from heksher_client._core.protocol import (
     AT_ONCE,
+    Aside,
     Exchange,
     Flow,
     Install,
+    Pause,
     Reply,
     Request,
     SettingData,
     Step,
+    too_late,
 )
-from heksher_client._transport import as_http_error, from_httpx, no_response, to_httpx
+from heksher_client._transport import MAX_REDIRECTS, Body, as_http_error, no_response, redirected, to_httpx
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -42,6 +46,8 @@ class AsyncHeksherClient(Client):
     """Seconds."""
     _loop: asyncio.AbstractEventLoop | None = None
     _task: asyncio.Task[None] | None = None
+    _has_own_loop = False
+    """Whether it is the child of a fork, where it runs in a thread and an event loop of its own."""
 
     async def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
@@ -84,17 +90,22 @@ class AsyncHeksherClient(Client):
             HeksherError: It failed.
             ClientNotRunningError: The client was not set as main, or is closed, or it runs in another event loop.
         """
-        if self._loop not in (None, asyncio.get_running_loop()):
+        loop = asyncio.get_running_loop()
+        if self._loop not in (None, loop) and not self._has_own_loop:
             raise ClientNotRunningError("the client runs in another event loop than this one, which cannot wait for it")
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        outcome: asyncio.Future[None] = loop.create_future()
 
-        def tell(error: Exception | None) -> None:
+        def settle(error: Exception | None) -> None:
             if outcome.done():
                 return  # cancelled meanwhile
             if error is None:
                 outcome.set_result(None)
             else:
                 outcome.set_exception(error)
+
+        def tell(error: Exception | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
+                loop.call_soon_threadsafe(settle, error)
 
         self._session.call_back(tell)
         await outcome
@@ -131,6 +142,7 @@ class AsyncHeksherClient(Client):
 
     def _set_up(self, http_arguments: dict[str, Any]) -> None:
         self.modification_lock = asyncio.Lock()
+        self._http_arguments = http_arguments
         self._http = httpx.AsyncClient(**http_arguments)
         self._woken = asyncio.Event()
 
@@ -139,18 +151,42 @@ class AsyncHeksherClient(Client):
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._woken.set)
 
+    def _set_up_again(self) -> None:  # in the child of a fork
+        # The loop of the parent does not go on here, and nobody knows whether there will be another one.
+        was_main = self._task is not None and self._session.is_open
+        self._set_up(self._http_arguments)
+        self._loop = self._task = None
+        if was_main:
+            self._has_own_loop = True
+            threading.Thread(target=self._update_in_own_loop, name="heksher-client", daemon=True).start()
+
+    def _update_in_own_loop(self) -> None:  # in the child of a fork
+        async def update() -> None:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            await self._sleep()
+            await self._keep_updating()
+
+        with suppress(asyncio.CancelledError):
+            asyncio.run(update())
+
     async def _keep_updating(self) -> None:
         try:
-            while True:
+            # In the child of a fork out of this very loop another one goes on.
+            while self._task is asyncio.current_task():  # pragma: no branch - only there
                 await self._run(self._session.round())
-                while (seconds := self._session.wait()) > 0:
-                    with anyio.move_on_after(seconds):
-                        await self._woken.wait()
-                    self._woken.clear()
+                await self._sleep()
         finally:  # also when it is not us who ends the task, but the loop's end
-            self._session.close()
-            with anyio.CancelScope(shield=True):
-                await self._http.aclose()
+            if self._task is asyncio.current_task():  # pragma: no branch - only there
+                self._session.close()
+                with anyio.CancelScope(shield=True):
+                    await self._http.aclose()
+
+    async def _sleep(self) -> None:
+        """Until there is something to do."""
+        while (seconds := self._session.wait()) > 0:
+            with anyio.move_on_after(min(seconds, LONGEST_SLEEP)):
+                await self._woken.wait()
+            self._woken.clear()
 
     async def _run(self, flow: Flow[T]) -> T:
         with closing(flow):
@@ -162,30 +198,56 @@ class AsyncHeksherClient(Client):
                 result: T = end.value
                 return result
 
-    async def _take(self, step: Step) -> tuple[Reply, ...]:
-        if isinstance(step, Exchange):
-            return await self._send_all(step.requests)
-        if isinstance(step, Install):
-            async with self.modification_lock:
-                step.apply()
-        else:
-            await asyncio.sleep(step.seconds)
-        return ()
+    async def _take(self, step: Step) -> Any:
+        match step:
+            case Exchange():
+                return await self._send_all(step)
+            case Aside():
+                return await asyncio.to_thread(step.call)
+            case Install():
+                async with self.modification_lock:
+                    step.apply()
+            case Pause():  # pragma: no branch - there are no others
+                await asyncio.sleep(step.seconds)
+        return None
 
-    async def _send_all(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
+    async def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
         replies: dict[int, Reply] = {}
-        waiting = iter(enumerate(requests))
+        waiting = deque(enumerate(exchange.requests))
 
         async def send() -> None:
-            for index, request in waiting:  # the next one that nobody has taken
-                replies[index] = await self._send(request)
+            while waiting:
+                index, request = waiting.popleft()
+                with anyio.move_on_after(exchange.limits.seconds) as scope:
+                    replies[index] = await self._send(request, exchange.limits.max_bytes)
+                if scope.cancelled_caught:
+                    waiting.clear()
 
-        await asyncio.gather(*(send() for _ in requests[:AT_ONCE]))
-        return tuple(replies[index] for index in range(len(requests)))
+        with anyio.move_on_after(exchange.limits.total_seconds):
+            await asyncio.gather(*(send() for _ in exchange.requests[:AT_ONCE]))
+        return tuple(replies.get(index, too_late(exchange.limits)) for index in range(len(exchange.requests)))
 
-    async def _send(self, request: Request) -> Reply:
+    async def _send(self, request: Request, max_bytes: int) -> Reply:
         try:
-            return from_httpx(await self._http.send(to_httpx(self._http, request)))
+            following: httpx.Request | None = to_httpx(self._http, request)
+            redirects = 0
+            while following is not None and redirects <= MAX_REDIRECTS:
+                reply, following = await self._receive(following, max_bytes)
+                redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
+        return reply
+
+    async def _receive(self, request: httpx.Request, max_bytes: int) -> tuple[Reply, httpx.Request | None]:
+        """The reply to a request, and the request that it asks for instead."""
+        response = await self._http.send(request, stream=True)
+        try:
+            body = Body(response, max_bytes)
+            if not body.is_read:
+                async for chunk in response.aiter_raw():
+                    if not body.add(chunk):
+                        break
+            return body.reply(), redirected(request, response)
+        finally:
+            await response.aclose()

@@ -1,28 +1,30 @@
 """The client for threads: flows run in a daemon thread, which sends, waits and locks."""
 
 import threading
-from collections import deque
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import closing
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import httpx
 
-from heksher_client._client import Client
+from heksher_client._client import LONGEST_SLEEP, Client
 from heksher_client._core.protocol import (
     AT_ONCE,
+    Aside,
     Exchange,
     Flow,
     Install,
     NoResponse,
+    Pause,
     Reply,
     Request,
     SettingData,
     Step,
 )
-from heksher_client._transport import as_http_error, from_httpx, no_response, to_httpx
+from heksher_client._sending import CLOSED, Sending
+from heksher_client._transport import MAX_REDIRECTS, Body, as_http_error, no_response, redirected, to_httpx
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ class ThreadHeksherClient(Client):
 
     _raises_at_start = False
     _close_within = 0.5
-    """Seconds. A request that takes longer is left to end by itself, and what it brings is not used."""
+    """Seconds."""
     _thread: threading.Thread | None = None
 
     def set_as_main(self) -> None:
@@ -76,6 +78,8 @@ class ThreadHeksherClient(Client):
             self._session.close()
         self._closed.set()
         self._woken.set()
+        for sending in self._sendings.copy():
+            sending.give_up(CLOSED)
         if self._thread is None:
             self._http.close()
         elif self._thread is not threading.current_thread():
@@ -129,24 +133,45 @@ class ThreadHeksherClient(Client):
 
     def _set_up(self, http_arguments: dict[str, Any]) -> None:
         self.modification_lock = threading.Lock()
+        self._http_arguments = http_arguments
         self._http = httpx.Client(**http_arguments)
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._starting = threading.Lock()
+        self._sendings: set[Sending] = set()
+        self._left_alone: list[threading.Thread] = []
+        """Threads that still send what was given up."""
 
     def _wake_up(self) -> None:
         self._woken.set()
 
+    def _set_up_again(self) -> None:  # in the child of a fork
+        was_main = self._thread is not None and self._session.is_open
+        self._set_up(self._http_arguments)
+        if was_main:
+            self._thread = threading.Thread(target=self._keep_updating_in_child, name="heksher-client", daemon=True)
+            self._thread.start()
+
+    def _keep_updating_in_child(self) -> None:  # in the child of a fork
+        while (seconds := self._session.wait()) > 0 and self._session.is_open:
+            self._sleep(seconds)
+        self._keep_updating()
+
     def _keep_updating(self) -> None:
         try:
-            while self._session.is_open:
+            # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
+            while self._session.is_open and self._thread is threading.current_thread():
                 self._run(self._session.round())
                 while (seconds := self._session.wait()) > 0:
-                    self._woken.wait(min(seconds, threading.TIMEOUT_MAX))
-                    self._woken.clear()
+                    self._sleep(seconds)
         finally:  # also when a hook or a validator ends the thread, by SystemExit say: nobody waits for it in vain
-            self._session.close()
-            self._http.close()
+            if self._thread is threading.current_thread():  # pragma: no branch - only there
+                self._session.close()
+                self._http.close()
+
+    def _sleep(self, seconds: float) -> None:
+        self._woken.wait(min(seconds, LONGEST_SLEEP))
+        self._woken.clear()
 
     def _run(self, flow: Flow[T]) -> T:
         with closing(flow):
@@ -158,52 +183,68 @@ class ThreadHeksherClient(Client):
                 result: T = end.value
                 return result
 
-    def _take(self, step: Step) -> tuple[Reply, ...]:
-        if isinstance(step, Exchange):
-            return self._send_all(step.requests)
-        if isinstance(step, Install):
-            with self.modification_lock:
-                step.apply()
-        else:
-            self._closed.wait(step.seconds)
-        return ()
+    def _take(self, step: Step) -> Any:
+        match step:
+            case Exchange():
+                return self._send_all(step)
+            case Aside():
+                return step.call()
+            case Install():
+                with self.modification_lock:
+                    step.apply()
+            case Pause():  # pragma: no branch - there are no others
+                self._closed.wait(step.seconds)
+        return None
 
-    def _send_all(self, requests: Sequence[Request]) -> tuple[Reply, ...]:
-        replies: dict[int, Reply] = {}
-        waiting = deque(enumerate(requests))
-
-        def send() -> None:
-            with suppress(IndexError):  # none is left
-                while True:
-                    index, request = waiting.popleft()
-                    replies[index] = self._send(request)
-
-        # This thread is one of them. The others are daemons too, so that none of them delays the program's end.
-        helpers = [
-            threading.Thread(target=send, name="heksher-client-request", daemon=True) for _ in requests[1:AT_ONCE]
-        ]
-        started: list[threading.Thread] = []
-        with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
-            for helper in helpers:
-                helper.start()
-                started.append(helper)
-        send()
-        for helper in started:
-            helper.join()
-        return tuple(replies.get(index, _NOT_SENT) for index in range(len(requests)))
-
-    def _send(self, request: Request) -> Reply:
-        if self._closed.is_set():
-            return NoResponse(ClientNotRunningError("the client was closed"))
+    def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
+        self._left_alone = [thread for thread in self._left_alone if thread.is_alive()]
+        if len(self._left_alone) >= _MOST_LEFT_ALONE:
+            return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
+        if len(self._left_alone) >= AT_ONCE and not {"transport", "mounts"} & self._http_arguments.keys():
+            # Those that wait for a server get an error from the connection that is closed under them.
+            self._http, former = httpx.Client(**self._http_arguments), self._http
+            former.close()
+        sending = Sending(exchange, self._send)
+        self._sendings.add(sending)
         try:
-            return from_httpx(self._http.send(to_httpx(self._http, request)))
+            if self._closed.is_set():
+                sending.give_up(CLOSED)  # `close` may not have seen it
+            return sending.replies()
+        finally:
+            self._sendings.discard(sending)
+            self._left_alone += [thread for thread in sending.threads if thread.is_alive()]
+
+    def _send(self, request: Request, max_bytes: int, is_given_up: Callable[[], bool]) -> Reply:
+        try:
+            following: httpx.Request | None = to_httpx(self._http, request)
+            redirects = 0
+            while following is not None and redirects <= MAX_REDIRECTS:
+                reply, following = self._receive(following, max_bytes, is_given_up)
+                redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
+        return reply
+
+    def _receive(
+        self, request: httpx.Request, max_bytes: int, is_given_up: Callable[[], bool]
+    ) -> tuple[Reply, httpx.Request | None]:
+        """The reply to a request, and the request that it asks for instead."""
+        response = self._http.send(request, stream=True)
+        try:
+            body = Body(response, max_bytes)
+            if not body.is_read:
+                for chunk in response.iter_raw():
+                    if is_given_up() or not body.add(chunk):
+                        break
+            return body.reply(), redirected(request, response)
+        finally:
+            response.close()
 
 
-_NOT_SENT: Final = NoResponse(RuntimeError("the thread that was to send it has ended"))
-"""For what an authentication or a transport of the program does to end its thread, SystemExit say."""
+_MOST_LEFT_ALONE: Final = 5 * AT_ONCE
+"""Threads that still wait for what nobody else waits for: more of them would only hang in the same way."""
+_TOO_MANY_LEFT_ALONE: Final = NoResponse(TimeoutError("too many former requests still hang"), is_networks=True)
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

@@ -1,13 +1,23 @@
 """Between the core's values and httpx's: the only place that knows both."""
 
+import ssl
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
-from heksher_client._core.protocol import NoResponse, Request, Response
+from heksher_client._core.protocol import NoResponse, Oversized, Reply, Request, Response
 from heksher_client._version import __version__
-from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
+from heksher_client.exceptions import (
+    HeksherError,
+    ServiceUnavailableError,
+    UnexpectedResponseError,
+    UntrustedServiceError,
+)
+
+MAX_REDIRECTS: Final = 3
+"""How many redirects a request follows."""
 
 
 def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -36,7 +46,9 @@ def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> d
 
 def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
     """A request as httpx sends it, with the client's URL, headers, cookies and parameters."""
-    built = client.build_request(request.method, request.target, headers=dict(request.headers), content=request.content)
+    # Only what `Body` can inflate bit by bit: a small answer may inflate to more than the memory holds.
+    headers = {**request.headers, "Accept-Encoding": "gzip"}
+    built = client.build_request(request.method, request.target, headers=headers, content=request.content)
     query = request.target.partition("?")[2]
     if query and client.params:
         # httpx would replace the query of a URL by the client's parameters.
@@ -44,14 +56,100 @@ def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> http
     return built
 
 
-def from_httpx(response: httpx.Response) -> Response:
-    """A response, read to its end, as the core takes it."""
-    return Response(response.status_code, response.content, {k.lower(): v for k, v in response.headers.items()})
+def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
+    """The request that a redirect asks for, if it may be followed: to the same server, with the same method.
+
+    Elsewhere it would take the program's credentials along, or (as a GET) lose what was to be declared.
+    """
+    following = response.next_request
+    if following is None or following.method != request.method or _origin(following.url) != _origin(request.url):
+        return None
+    return following
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+class Body:
+    """The body of a response on its way in: inflated bit by bit, and never to more than a limit."""
+
+    def __init__(self, response: httpx.Response, max_bytes: int) -> None:
+        """Begin with a response of which only the head is there.
+
+        Raises:
+            httpx.DecodingError: Its encoding is none that was asked for.
+        """
+        self._response, self._max_bytes = response, max_bytes
+        self.is_read = response.is_stream_consumed
+        """Whether somebody has read all of it already, and inflated it: a transport of the program, or a hook."""
+        self._parts: list[bytes] = []
+        self._size = 0
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("gzip", "x-gzip", "identity", "") and not self.is_read:
+            raise httpx.DecodingError(f"the answer is encoded as {encoding[:20]!r}")
+        self._inflate = zlib.decompressobj(_GZIP) if "gzip" in encoding else None
+
+    def add(self, chunk: bytes) -> bool:
+        """Take some bytes as they came.
+
+        Returns:
+            Whether more are wanted.
+
+        Raises:
+            httpx.DecodingError: They are not what their encoding says.
+        """
+        if self._inflate is None:
+            self._keep(chunk)
+        while self._inflate is not None and chunk and self._size <= self._max_bytes:
+            try:
+                self._keep(self._inflate.decompress(chunk, self._max_bytes + 1 - self._size))
+            except zlib.error:
+                raise httpx.DecodingError("the answer cannot be inflated") from None
+            chunk = self._inflate.unconsumed_tail
+        return self._size <= self._max_bytes
+
+    def reply(self) -> Reply:
+        """The response as the core takes it.
+
+        Raises:
+            httpx.DecodingError: The body ends too early.
+        """
+        if self.is_read:
+            self._keep(self._response.content)
+        elif self._inflate is not None and not self._inflate.eof and 0 < self._size <= self._max_bytes:
+            raise httpx.DecodingError("the answer ends before its compressed data does")
+        if self._size > self._max_bytes:
+            return Oversized(self._response.status_code, self._max_bytes)
+        headers = {name.lower(): value for name, value in self._response.headers.items()}
+        return Response(self._response.status_code, b"".join(self._parts), headers)
+
+    def _keep(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+
+
+_GZIP: Final = 31
+"""What zlib calls its largest window, and a gzip header."""
+_NETWORKS_ERRORS: Final = (
+    httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError, httpx.DecodingError, TimeoutError
+)  # fmt: skip
 
 
 def no_response(error: Exception) -> NoResponse:
     """A failure to get any response. Of httpx's errors, those of the network are told from those of bad requests."""
-    return NoResponse(error, is_networks=isinstance(error, httpx.NetworkError | httpx.TimeoutException))
+    is_untrusted = isinstance(error, httpx.ConnectError) and _is_caused_by(error, ssl.SSLError)
+    return NoResponse(error, isinstance(error, _NETWORKS_ERRORS), is_untrusted)
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+class UntrustedHTTPError(UntrustedServiceError, httpx.HTTPError):
+    """An `UntrustedServiceError` where the interface promises an `httpx.HTTPError`."""
 
 
 class UnavailableHTTPError(ServiceUnavailableError, httpx.HTTPError):
@@ -63,11 +161,13 @@ class UnexpectedHTTPError(UnexpectedResponseError, httpx.HTTPError):
 
     def __init__(self, error: UnexpectedResponseError) -> None:
         httpx.HTTPError.__init__(self, str(error))
-        self.status, self.content = error.status, error.content
+        self.status, self.content, self.retry_after = error.status, error.content, error.retry_after
 
 
 def as_http_error(error: HeksherError) -> HeksherError:
     """The same error, as an `httpx.HTTPError` as well if it is the service's or the network's doing."""
     if isinstance(error, UnexpectedResponseError):
         return UnexpectedHTTPError(error)
+    if isinstance(error, UntrustedServiceError):
+        return UntrustedHTTPError(str(error))
     return UnavailableHTTPError(str(error)) if isinstance(error, ServiceUnavailableError) else error

@@ -2,6 +2,7 @@
 
     HeksherError
     ├── ServiceUnavailableError     the service could not be reached, or not in time
+    │   └── UntrustedServiceError   there was no secure connection to it
     ├── UnexpectedResponseError     it answered outside the protocol
     ├── DeclarationError            it refused the declaration of a setting
     ├── UnknownContextError         a name that is no context feature here (also a ValueError)
@@ -24,15 +25,23 @@ class ServiceUnavailableError(HeksherError):
     """The service could not be reached, or did not answer in time. `__cause__` is the HTTP library's own error."""
 
 
+class UntrustedServiceError(ServiceUnavailableError):
+    """There was no secure connection to the service: a certificate that is not valid for it, or no TLS at all."""
+
+
 class UnexpectedResponseError(HeksherError):
     """The service answered with a status or a body that the protocol does not have at this place."""
 
-    def __init__(self, message: str, *, status: int = 0, content: bytes = b"") -> None:
+    def __init__(
+        self, message: str, *, status: int = 0, content: bytes = b"", retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         """The HTTP status of the answer."""
         self.content = content
         """The beginning of the body: 1,024 bytes at the most."""
+        self.retry_after = retry_after
+        """The seconds that the service asks to wait before the next attempt, if it does."""
 
 
 class DeclarationError(HeksherError):

@@ -10,6 +10,7 @@ At the end of the block every setting has again what it had before.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ from heksher_client._core.readers import View
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
 from heksher_client._core.settings import Setting
+from heksher_client._core.status import SettingStatus, State, Status
 
 __all__ = ["AsyncStubHeksherClient", "Call", "Rule", "Rules", "StubbedSetting", "SyncStubHeksherClient"]
 
@@ -100,6 +102,14 @@ class _Stub:
         context_features: Sequence[str] = (),
         *,
         http_client_args: Mapping[str, Any] | None = None,
+        start_timeout: float = 60.0,
+        request_timeout: float = 30.0,
+        max_response_bytes: int = 1 << 28,
+        jitter: float = 0.1,
+        max_backoff: float = 60.0,
+        stale_after: float | None = None,
+        last_known_good: str | os.PathLike[str] | None = None,
+        max_age: float = 7 * 24 * 3600.0,
     ) -> None:
         """Make a stub. It takes a client's arguments, and needs none of them.
 
@@ -109,8 +119,17 @@ class _Stub:
             context_features: The order of the context features, which the priority of rules depends on. Without them,
                 each setting's own order is used, and defaults may be set for any name.
             http_client_args: Not used.
+            start_timeout: Not used.
+            request_timeout: Not used.
+            max_response_bytes: Not used.
+            jitter: Not used.
+            max_backoff: Not used.
+            stale_after: Not used.
+            last_known_good: Not used.
+            max_age: Not used.
         """
-        del service_url, update_interval, http_client_args
+        del service_url, update_interval, http_client_args, start_timeout, request_timeout, max_response_bytes
+        del jitter, max_backoff, stale_after, last_known_good, max_age
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in their order."""
@@ -149,6 +168,25 @@ class _Stub:
         self.calls.append(Call("track_contexts", values))
         self._check_known(values)
         self._tracking = self._tracking.with_values(values)
+
+    def status(self) -> Status:
+        """A status as of a client that has just received what the test has said."""
+        self.calls.append(Call("status"))
+        return Status(
+            state=State.FRESH if self._is_main else State.STARTING,
+            age=0.0 if self._is_main else None,
+            last_success=None,
+            last_error=None,
+            last_error_at=None,
+            failures=0,
+            next_attempt=None,
+            is_main=registry.main is self,
+            is_last_known_good=False,
+            settings={
+                setting.name: SettingStatus(None, setting.name, len(setting._reader.view.rule_set), 0, ())
+                for setting in registry.settings()
+            },
+        )
 
     def on_update_ok(self) -> None:
         """Override as in a client. A stub never calls it."""

@@ -14,6 +14,7 @@ from heksher_client import (
     MissingContextError,
     Reason,
     Setting,
+    State,
     ThreadHeksherClient,
     UnknownContextError,
 )
@@ -267,3 +268,14 @@ def test_a_stub_can_stand_wherever_a_client_does(stub_class: type, client_class:
     parameters = inspect.signature(stub_class).parameters
     assert list(parameters) == list(inspect.signature(client_class).parameters)
     assert all(p.default is not p.empty for p in parameters.values())
+
+
+def test_a_stub_has_a_status() -> None:
+    """As of a client that has just received what the test has said."""
+    setting = Setting("s", int, ["user"], 1)
+    stub = SyncStubHeksherClient()
+    assert stub.status().state is State.STARTING
+    with stub:
+        stub[setting].rules = [Rule({"user": "jim"}, 2)]
+        status = stub.status()
+        assert (status.state, status.is_healthy, status.is_main, status.rules) == (State.FRESH, True, True, 1)

@@ -11,19 +11,29 @@ from functools import partial
 from typing import Any, Final
 
 from heksher_client._core.contexts import Tracking, order_with
+from heksher_client._core.logs import logger
 from heksher_client._core.protocol import QueriedSetting
 from heksher_client._core.rules import Group, Reason, RuleSet, Work
 from heksher_client._core.settings import Setting
+from heksher_client._core.status import RejectedRule
 
-logger = logging.getLogger("heksher_client")
+LISTED_AT_MOST: Final = 20
+"""Rules listed in one log record, or in the status of one setting."""
 
-_LOGGED_AT_MOST: Final = 20
-"""Rules listed in one log record."""
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What was made of the service's answer for one setting."""
+
+    rule_set: RuleSet[Any]
+    rejected: int = 0
+    """How many rules could not be used."""
+    first_rejected: tuple[RejectedRule, ...] = ()
 
 
 def to_rule_set(
     setting: Setting[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
-) -> Work[RuleSet[Any]]:
+) -> Work[Converted]:
     """Convert and index what the service holds for a setting.
 
     Args:
@@ -53,9 +63,10 @@ def to_rule_set(
             "setting %s: %d rules have the same conditions as another one; of each two the higher id is used",
             setting.name,
             len(outdone),
-            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:_LOGGED_AT_MOST]]},
+            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:LISTED_AT_MOST]]},
         )
-    return rule_set
+        findings.rejected += [RejectedRule(rule.rule_id, "another rule has the same conditions") for rule in outdone]
+    return Converted(rule_set, len(findings.rejected), tuple(findings.rejected[:LISTED_AT_MOST]))
 
 
 def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
@@ -85,8 +96,7 @@ def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
 class _Findings:
     """What somebody should know of the rules of a setting, in one log record of each kind."""
 
-    rejected: list[tuple[Any, str]] = field(default_factory=list)
-    """The ids of rules that are not used, and why."""
+    rejected: list[RejectedRule] = field(default_factory=list)
     coerced: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
     """The ids of rules of whose value a part is not used, and which."""
 
@@ -102,8 +112,8 @@ class _Findings:
                 setting.name,
                 len(rules),
                 what,
-                rules[0],
-                extra={"setting": setting.name, f"{what}_rules": list(rules[:_LOGGED_AT_MOST])},
+                tuple(rules[0]),
+                extra={"setting": setting.name, f"{what}_rules": [tuple(rule) for rule in rules[:LISTED_AT_MOST]]},
             )
 
 
@@ -111,7 +121,7 @@ def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[An
     """The rules by the features of their conditions."""
     by_features: dict[Any, tuple[list[Any], list[Any], list[Any]]] = {}
     for rules, faults in queried.batches():
-        findings.rejected += faults
+        findings.rejected += [RejectedRule(*fault) for fault in faults]
         for rule in rules:
             conditions: Any = rule.context_features
             # The busiest lines of a refresh: a lone condition, the commonest case, is kept without a tuple around it.
@@ -132,7 +142,9 @@ def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[An
         keys, values, rule_ids = by_features.pop(features)
         demanded = {features: keys} if isinstance(features, str) else _columns(features, keys)
         if demanded is None:
-            findings.rejected += [(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids]
+            findings.rejected += [
+                RejectedRule(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids
+            ]
         else:
             groups.append(Group(demanded, values, rule_ids))
         yield len(rule_ids)
@@ -149,7 +161,7 @@ def _admitted(group: Group[Any], setting: Setting[Any], tracking: Tracking, find
     """Those of the rules that can ever matter to the setting."""
     if unknown := sorted(group.demanded.keys() - setting.configurable_features):
         problem = f"it has conditions on {unknown}, which the declaration does not name"
-        findings.rejected += [(rule_id, problem) for rule_id in group.rule_ids]
+        findings.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
         return group.only([])
     if tracking.admits_all(group.demanded):
         return group
@@ -163,7 +175,7 @@ def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _F
         try:
             conversion = setting._convert(raw, partial(group.rule, row))
         except Exception as error:  # As above: a validator may raise anything.
-            findings.rejected.append((group.rule_ids[row], str(error)))
+            findings.rejected.append(RejectedRule(group.rule_ids[row], str(error)))
             continue
         finally:
             if row % 1000 == 999:

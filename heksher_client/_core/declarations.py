@@ -8,11 +8,10 @@ from typing import Any, Final
 import orjson
 
 from heksher_client._core import protocol
+from heksher_client._core.logs import logger
 from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, SettingData, exchange
 from heksher_client._core.settings import Setting
 from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
-
-logger = logging.getLogger("heksher_client")
 
 _RETRIES: Final = (0.1, 0.4)
 """Seconds before a declaration that was answered 500 is sent again: of several processes that declare a new setting at

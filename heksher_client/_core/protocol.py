@@ -5,9 +5,12 @@ and locks; everything else is decided here and in `session`. Each endpoint has o
 raises `ServiceUnavailableError` or `UnexpectedResponseError` for every answer that is not of the protocol.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 from urllib.parse import quote
 
@@ -18,6 +21,7 @@ from heksher_client.exceptions import (
     DeclarationError,
     ServiceUnavailableError,
     UnexpectedResponseError,
+    UntrustedServiceError,
 )
 
 T = TypeVar("T")
@@ -54,9 +58,20 @@ class NoResponse:
     error: Exception
     is_networks: bool = False
     """Whether the error is the network's, and not one of the program's authentication, transport or headers."""
+    is_untrusted: bool = False
+    """Whether there was no secure connection to the right service."""
 
 
-Reply: TypeAlias = Response | NoResponse
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """There was a response, and more of it than is accepted."""
+
+    status: int
+    limit: int
+    """Bytes."""
+
+
+Reply: TypeAlias = Response | NoResponse | Oversized
 
 
 AT_ONCE: Final = 10
@@ -64,10 +79,24 @@ AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What an exchange may take."""
+
+    seconds: float = math.inf
+    """For each request, from looking the service up to the last byte of the body. Once one has taken longer, those that
+    were not sent yet are not sent any more."""
+    total_seconds: float = math.inf
+    """For all requests of an exchange together."""
+    max_bytes: int = 1 << 62
+    """Of the body of a response, inflated."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """Send these requests, `AT_ONCE` at the same moment; the flow is sent their replies in the same order."""
 
     requests: tuple[Request, ...]
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +113,69 @@ class Install:
     apply: Callable[[], None]
 
 
-Step: TypeAlias = Exchange | Pause | Install
-Flow: TypeAlias = Generator[Step, tuple[Reply, ...], T]
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Call this where waiting for a disk keeps nobody from running; the flow is sent its result."""
+
+    call: Callable[[], Any]
+
+
+Step: TypeAlias = Exchange | Pause | Install | Aside
+Flow: TypeAlias = Generator[Step, Any, T]
+
+
+def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
+    """The same flow, with limits for its exchanges, as they are at the time of each.
+
+    An exchange for which there is no time is not begun.
+    """
+    with closing(flow):
+        try:
+            step = next(flow)
+            while True:
+                if not isinstance(step, Exchange):
+                    step = flow.send((yield step))
+                    continue
+                now = limits()
+                if now.total_seconds > 0:
+                    step = flow.send((yield replace(step, limits=now)))
+                else:
+                    step = flow.send((too_late(now),) * len(step.requests))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def too_late(limits: Limits) -> NoResponse:
+    """The reply to a request for which there was not enough time."""
+    allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
+    return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_networks=True)
 
 
 def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
     """Send requests, several at once, and get their replies in the same order."""
-    return (yield Exchange(requests)) if requests else ()
+    replies: tuple[Reply, ...] = (yield Exchange(requests)) if requests else ()
+    return replies
+
+
+def aside(call: Callable[[], T]) -> Flow[T]:
+    """Call something that may wait for a disk.
+
+    Raises:
+        Exception: What it raised.
+    """
+
+    def attempt() -> tuple[list[T], Exception | None]:
+        try:
+            return [call()], None
+        except Exception as error:  # The flow decides what that means.
+            return [], error
+
+    results, error = yield Aside(attempt)
+    if error is not None:
+        raise error
+    result: T = results[0]
+    return result
 
 
 # -- health, context features ------------------------------------------------------------------------------------------
@@ -253,9 +338,9 @@ def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
     return named or frozenset(asked)
 
 
-def is_too_much(reply: Reply) -> TypeGuard[Response]:
+def is_too_much(reply: Reply) -> TypeGuard[Response | Oversized]:
     """Whether asking for less might help: too long a request, or (500) too many rules for one answer."""
-    return isinstance(reply, Response) and reply.status in (413, 414, 431, 500)
+    return isinstance(reply, Oversized) or (isinstance(reply, Response) and reply.status in (413, 414, 431, 500))
 
 
 def parse_queried_setting(name: str, raw: msgspec.Raw) -> QueriedSetting:
@@ -384,13 +469,34 @@ _JSON_CONTENT: Final = {"Content-Type": "application/json"}
 _KEPT_OF_A_BODY: Final = 1024
 
 
-def unexpected(request: Request, response: Response, what: str = "") -> UnexpectedResponseError:
+def unexpected(request: Request, response: Response | Oversized, what: str = "") -> UnexpectedResponseError:
     """An error for an answer outside the protocol."""
+    if isinstance(response, Oversized):
+        return UnexpectedResponseError(
+            f"{request}: the service answered {response.status} with more than {response.limit:,} bytes, the most that "
+            "is accepted (max_response_bytes)",
+            status=response.status,
+        )
+    if response.status in (401, 403):
+        what = what or "which is for people to mend: the credentials are missing, wrong or not enough"
     return UnexpectedResponseError(
         f"{request}: the service answered {response.status}{f', but {what}' if what else ''}: {_words(response)}",
         status=response.status,
         content=response.content[:_KEPT_OF_A_BODY],
+        retry_after=_retry_after(response),
     )
+
+
+def _retry_after(response: Response) -> float | None:
+    """The seconds that the service asks to wait. A date is counted from the answer's own, by the service's clock."""
+    value = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        until, now = parsedate_to_datetime(value), parsedate_to_datetime(response.headers.get("date", ""))
+        return (until - now).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # it is no date, or one without a time zone
+        return None
 
 
 def _answered(request: Request, reply: Reply) -> Response:
@@ -398,7 +504,10 @@ def _answered(request: Request, reply: Reply) -> Response:
         # The words of the network's errors are harmless; those of others may hold a header or a token.
         name = type(reply.error).__name__
         words = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
-        raise ServiceUnavailableError(f"{request}: no answer ({words})") from reply.error
+        kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
+        raise kind(f"{request}: no answer ({words})") from reply.error
+    if isinstance(reply, Oversized):
+        raise unexpected(request, reply)
     return reply
 
 

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.rules import RuleSet
 from heksher_client._core.settings import Setting
+from heksher_client._core.status import RejectedRule, SettingStatus
 
 AnySetting = Setting[Any]
 
@@ -23,6 +24,9 @@ class Loaded:
     order: tuple[str, ...]
     digest: bytes
     """Of the answer's bytes: whatever has the same is the same."""
+    rejected: int = 0
+    """How many of the rules in it could not be used."""
+    first_rejected: tuple[RejectedRule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -34,6 +38,13 @@ class _Standing:
     is_there: bool = True
     """Whether the service has it, so that it can be asked for."""
     loaded: Loaded | None = None
+    outcome: str | None = None
+    """Of the declaration."""
+
+
+REFUSED: Final = "refused"
+"""Not the service's word: it did not take the declaration as such."""
+_UNKNOWN: Final = _Standing("")
 
 
 class Standings:
@@ -47,13 +58,13 @@ class Standings:
         standing = self._standings.get(setting)
         return standing is None or (standing.declare_at is not None and standing.declare_at <= now)
 
-    def accept(self, setting: AnySetting, canonical: str) -> None:
-        """Note that the service has a setting, under this name."""
-        self._standings[setting] = _Standing(canonical)
+    def accept(self, setting: AnySetting, canonical: str, outcome: str) -> None:
+        """Note that the service has a setting, under this name, and what it said of the declaration."""
+        self._standings[setting] = _Standing(canonical, outcome=outcome)
 
     def refuse(self, setting: AnySetting, declare_at: float) -> None:
         """Note that the service does not have a setting, and when to declare it again."""
-        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False)
+        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False, outcome=REFUSED)
 
     def lose(self, setting: AnySetting) -> None:
         """Note that the service seems to have lost a setting, which is to be declared again at once."""
@@ -66,6 +77,18 @@ class Standings:
     def load(self, setting: AnySetting, loaded: Loaded | None) -> None:
         """Note what was put in place for a setting; None to have it asked for in full next time."""
         self._standings[setting].loaded = loaded
+
+    def status(self, setting: AnySetting) -> SettingStatus:
+        """What is known of a setting. May be called from any thread."""
+        standing = self._standings.get(setting, _UNKNOWN)
+        loaded = standing.loaded
+        return SettingStatus(
+            declaration=standing.outcome,
+            canonical_name=standing.canonical or setting.name,
+            rules=len(setting._reader.view.rule_set),
+            rejected=loaded.rejected if loaded else 0,
+            first_rejected=loaded.first_rejected if loaded else (),
+        )
 
     def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
         """Those of the settings that the service has, by the name that it answers under."""

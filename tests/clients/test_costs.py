@@ -202,6 +202,9 @@ def test_a_request_whose_thread_ends_is_one_that_was_not_sent(many: list[Setting
     )
     client.set_as_main()
     client.close()
+    for thread in threading.enumerate():
+        if thread.name == "heksher-client-request":
+            thread.join(10)
     assert names == {"heksher-client-request"}
     assert many[3].get(user="jim") == 3
 

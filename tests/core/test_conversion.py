@@ -30,7 +30,7 @@ def converted(
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
     }
     queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(answer)))
-    return finished(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES))
+    return finished(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
 
 
 def used(setting: Setting[Any], *values: Any) -> list[Any]:

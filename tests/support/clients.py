@@ -91,6 +91,7 @@ class Subject:
     def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
         self.kind = kind
         kwargs.setdefault("http_client_args", {"verify": _TLS})
+        kwargs.setdefault("jitter", 0)
         self.client = kind.make(*args, **kwargs)
         self.client.outcomes = SimpleQueue()
 

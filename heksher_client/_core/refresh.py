@@ -1,0 +1,460 @@
+"""One refresh: what is declared, what is asked, what is made of the answers, and how it is put in place.
+
+A refresh declares what is new, asks for rules, converts everything that came, and only then puts it all in place. A
+fault stays where it is: a bad rule costs that rule, a bad setting that setting, and what was good stays.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from heksher_client._core import declarations, protocol
+from heksher_client._core.contexts import Defaults, Tracking
+from heksher_client._core.conversion import to_default, to_rule_set
+from heksher_client._core.logs import logger
+from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, Pause, aside, exchange
+from heksher_client._core.queries import MAX_FILTER, Answers, Queries
+from heksher_client._core.readers import View
+from heksher_client._core.rules import Reason, RuleSet, Work
+from heksher_client._core.standings import AnySetting, Loaded, Standings
+from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
+
+T = TypeVar("T")
+
+_DECLARED_TOGETHER: Final = 60
+"""Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
+_REFUSED_RETRY: Final = 300.0
+"""Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""
+
+_WORK_BETWEEN_PAUSES: Final = 5000
+"""Rules worked on before others get their turn: a few milliseconds."""
+_BYTES_AS_MUCH_WORK_AS_A_RULE: Final = 500
+"""Where bytes are only compared."""
+
+
+class NotKeptError(Exception):
+    """There is nothing to go back to, or nothing that may be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was last received, by this process or one before it."""
+
+    settings: Mapping[str, msgspec.Raw]
+    """The service's answers by the names of the settings, as they are declared."""
+    order: tuple[str, ...]
+    """The context features in the service's order."""
+    age: float
+    """Seconds since it was last confirmed."""
+
+
+class Keeper(Protocol):
+    """Keeps what was last received, beyond the end of the process. Its calls may wait for a disk."""
+
+    def load(self) -> Kept:  # pragma: no cover - a protocol
+        """Give back what was kept.
+
+        Raises:
+            NotKeptError: It is not there, or not to be used.
+            OSError: It cannot be read.
+        """
+        ...
+
+    def save(
+        self, changed: Mapping[str, msgspec.Raw], names: Collection[str], order: tuple[str, ...]
+    ) -> Collection[str]:  # pragma: no cover - a protocol
+        """Keep what is new, beside what was kept before.
+
+        Args:
+            changed: What there is to keep for settings that have something else now.
+            names: All settings that are up to date.
+            order: The context features in the service's order.
+
+        Returns:
+            Those of the names for which nothing is kept, neither now nor before.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        ...
+
+
+class _Prepared(NamedTuple):
+    """What is to be put in place for a setting."""
+
+    setting: AnySetting
+    loaded: Loaded
+    raw: msgspec.Raw | None
+    """What it was made of, if that is to be kept."""
+
+
+class Refresher:
+    """What one client knows of the service, and how it is brought up to date."""
+
+    def __init__(
+        self,
+        context_features: tuple[str, ...],
+        *,
+        settings: Callable[[], Sequence[AnySetting]],
+        defaults: Defaults,
+        clock: Callable[[], float],
+        is_main: Callable[[], bool],
+        keeper: Keeper | None,
+    ) -> None:
+        """Make one that knows nothing yet.
+
+        Args:
+            context_features: In the order to assume until the service tells its own.
+            settings: Gives all settings of the program.
+            defaults: What the reads of settings use that are brought up to date.
+            clock: Monotonic, in seconds.
+            is_main: Whether settings are this client's to change.
+            keeper: Keeps what is received, for a start without the service.
+        """
+        self._context_features = self._order = context_features
+        self._settings, self._defaults, self._clock, self._is_main = settings, defaults, clock, is_main
+        self._keeper = keeper
+        self.tracking = Tracking()
+        self.standings = Standings()
+        self._queries = Queries()
+        self._failures: list[Exception] = []
+        """What failed in the refresh under way: for single settings, while all others are brought up to date."""
+        self._order_problem = ""
+        self._keeping_problem = ""
+        self._recalled: WeakKeyDictionary[AnySetting, RuleSet[Any] | None] = WeakKeyDictionary()
+        """What was kept for settings, of those for which it was looked up."""
+        self.received_at: float | None = None
+        """When the service last said what the rules are, or that they have not changed."""
+        self._not_kept: dict[str, msgspec.Raw] = {}
+        """What could not be kept yet."""
+        self._has_order = False
+        """Whether the service has told the order of the context features."""
+        self._work_since_pause = 0
+        self._is_awaited = False
+
+    def refresh(self, *, is_awaited: bool) -> Flow[list[Exception]]:
+        """Bring all settings up to date.
+
+        Args:
+            is_awaited: Whether somebody waits for it, who may have mended what a declaration was refused for.
+
+        Returns:
+            What failed for single settings.
+
+        Raises:
+            HeksherError: All of it failed.
+        """
+        self._failures, self._is_awaited = [], is_awaited
+        yield from self._read_context_features()
+        settings = sorted(self._settings(), key=lambda setting: setting.name)
+        yield from self._declare(settings)
+        yield from self._load(settings)
+        return self._failures
+
+    def _read_context_features(self) -> Flow[None]:
+        # At each refresh: an operator may move a feature, and nothing in the answers to queries needs to show it.
+        (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
+        try:
+            order = protocol.parse_context_features(reply)
+        except UnexpectedResponseError as error:
+            # The order known so far serves as well, be it the client's own.
+            if str(error) != self._order_problem:
+                logger.warning("the order of the context features is not known: %s", error, extra={"error": error})
+            self._order_problem = str(error)
+            return
+        self._order_problem, self._has_order = "", True
+        if order != self._order:
+            self._order = order
+            logger.warning(
+                "the service has other context features than were known, or in another order; its order is used",
+                extra={"features_in_service": list(order), "features_in_client": list(self._context_features)},
+            )
+
+    # -- declarations --------------------------------------------------------------------------------------------------
+
+    def _declare(self, settings: Iterable[AnySetting]) -> Flow[None]:
+        """Declare the settings that are due for it, each distinct declaration once."""
+        now = math.inf if self._is_awaited else self._clock()
+        due: dict[bytes, list[AnySetting]] = {}
+        for setting in settings:
+            if self.standings.is_due(setting, now):
+                due.setdefault(setting._declaration, []).append(setting)
+        known = yield from declarations.ask(len(due))
+        for declaration, same in list(due.items()):
+            if declarations.is_settled(same[0], known.get(same[0].name)):
+                del due[declaration]
+                for setting in same:
+                    self.standings.accept(setting, setting.name, protocol.UPTODATE)
+        for batch in _batches(list(due.items()), _DECLARED_TOGETHER):
+            replies = yield from declarations.send([declaration for declaration, _ in batch])
+            for (declaration, same), reply in zip(batch, replies, strict=True):
+                try:
+                    answer = protocol.parse_declaration(protocol.declare(declaration), reply, same[0].name)
+                except DeclarationError as error:
+                    self._refuse(same, error)
+                except UnexpectedResponseError as error:
+                    if error.status != 500:
+                        raise  # It is not about this setting: the others would fare no better.
+                    self._failures.append(error)
+                else:
+                    for setting in same:
+                        yield from self._accept_declaration(setting, answer)
+
+    def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
+        # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
+        is_newest = answer.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
+        name = None if is_newest else answer.latest("name")
+        self.standings.accept(setting, name if isinstance(name, str) else setting.name, answer.outcome)
+        declarations.log(setting, answer)
+        if answer.outcome == protocol.OUTDATED and (default := answer.latest("default_value")) is not None:
+            yield self._install_default(setting, default)
+
+    def _install_default(self, setting: AnySetting, raw: Any) -> Install:
+        default, reason = to_default(setting, raw)
+
+        def apply() -> None:
+            if self._is_main():
+                rule_set = replace(setting._reader.view.rule_set, default=default, default_reason=reason)
+                setting._reader.view = View(rule_set, self._defaults)
+
+        return Install(apply)
+
+    def _refuse(self, settings: Iterable[AnySetting], error: DeclarationError) -> None:
+        """Note that the service does not have these settings.
+
+        It takes people to mend that, so they are declared again only after minutes; but soon where a service has served
+        one before, as then it is more likely that something else answered in its place.
+        """
+        self._failures.append(error)
+        for setting in settings:
+            was_served = setting._reader.view.rule_set.default_reason is Reason.SERVER_DEFAULT
+            self.standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY))
+
+    # -- queries -------------------------------------------------------------------------------------------------------
+
+    def _load(self, settings: Sequence[AnySetting]) -> Flow[None]:
+        """Ask for the rules of all settings that the service has, and put what came in place."""
+        wanted = self.standings.by_name(settings)
+        answers = yield from self._ask(wanted)
+        if answers.missing:
+            yield from self._declare_lost(_named(answers.missing, wanted))
+            wanted = self.standings.by_name(settings)
+            answers = yield from self._ask(wanted)
+            for setting in _named(answers.missing, wanted):
+                error = DeclarationError(f"the service denies setting {setting.name}", setting=setting.name)
+                self._refuse([setting], error)
+        self._failures += answers.too_large.values()
+        yield from self._follow_renames(answers, wanted)
+        up_to_date = [name for name in wanted if name not in answers.missing and name not in answers.too_large]
+        prepared = yield from self._prepare(answers, wanted)
+        yield self._install(prepared, answers)
+        yield from self._keep(prepared, _named(up_to_date, wanted))
+
+    def _ask(self, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[Answers]:
+        tracking, order = self.tracking, self._order
+
+        def is_current(name: str) -> bool:
+            return all(self.standings.is_current(setting, tracking, order) for setting in wanted[name])
+
+        return self._queries.ask(wanted, tracking.wire_filter(MAX_FILTER), is_current)
+
+    def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[None]:
+        """Declare settings again that the service had and has no more: deleted one by one, or with its database."""
+        names = [setting.name for setting in settings]
+        logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
+        for setting in settings:
+            self.standings.lose(setting)
+        yield from self._declare(settings)
+
+    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[None]:
+        """Find the names under which the service answered for settings that were renamed since they were declared."""
+        unanswered = [name for name in answers.changed if name not in answers.settings]
+        requests = [protocol.setting(name) for name in unanswered]
+        replies = yield from exchange(*requests)
+        for name, request, reply in zip(unanswered, requests, replies, strict=True):
+            try:
+                data = protocol.parse_setting(request, reply)
+                if data is None or data.name not in answers.settings:
+                    raise UnexpectedResponseError(
+                        f"the service left setting {name} out of its answer; it keeps its rules"
+                    )
+            except HeksherError as error:
+                self._failures.append(error)
+                for setting in wanted[name]:
+                    self.standings.load(setting, None)
+                continue
+            logger.info(
+                "setting %s was renamed to %s in the service",
+                name,
+                data.name,
+                extra={"setting": name, "canonical_name": data.name},
+            )
+            for setting in wanted[name]:
+                self.standings.rename(setting, data.name)
+            wanted.setdefault(data.name, []).extend(wanted.pop(name))
+
+    # -- from answers to rule sets -------------------------------------------------------------------------------------
+
+    def _prepare(self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[list[_Prepared]]:
+        """Convert and index all that has changed, before any of it is put in place."""
+        prepared: list[_Prepared] = []
+        for name in filter(answers.settings.__contains__, wanted):
+            raw = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
+            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
+            digest = sha256(raw).digest()
+            tracking, order = self.tracking, self._order
+            changed = [s for s in wanted[name] if not self.standings.is_loaded(s, digest, tracking, order)]
+            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
+            if not changed:
+                continue
+            try:
+                prepared += yield from self._convert(name, raw, digest, changed)
+            except UnexpectedResponseError as error:
+                self._failures.append(error)
+                for setting in changed:
+                    self.standings.load(setting, None)
+        return prepared
+
+    def _convert(
+        self, name: str, raw: msgspec.Raw, digest: bytes, settings: Iterable[AnySetting]
+    ) -> Flow[list[_Prepared]]:
+        """Convert and index what the service holds under a name.
+
+        Raises:
+            UnexpectedResponseError: It is not what a setting has.
+        """
+        prepared = []
+        queried = protocol.parse_queried_setting(name, raw)
+        yield from self._rest(len(queried.rules or queried.undecoded))
+        tracking, order = self.tracking, self._order
+        for setting in settings:
+            validators = setting._validators
+            made = yield from self._paced(to_rule_set(setting, queried, tracking=tracking, order=order))
+            loaded = Loaded(made.rule_set, validators, tracking, order, digest, made.rejected, made.first_rejected)
+            prepared.append(_Prepared(setting, loaded, raw if self._keeper else None))
+        return prepared
+
+    def _paced(self, work: Work[T]) -> Flow[T]:
+        """Do some work, and let others run after every so much of it."""
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield from self._rest(done)
+
+    def _rest(self, done: int) -> Flow[None]:
+        """Let others run, if enough work was done since they last did."""
+        self._work_since_pause += done
+        if self._work_since_pause >= _WORK_BETWEEN_PAUSES:
+            self._work_since_pause = 0
+            yield Pause()
+
+    def _install(self, prepared: Sequence[_Prepared], answers: Answers) -> Install:
+        def apply() -> None:
+            if not self._is_main():
+                return  # Another client took over while this one waited for its answer.
+            for setting, loaded, _ in prepared:
+                setting._reader.view = View(loaded.rule_set, self._defaults)
+                self.standings.load(setting, loaded)
+            self._queries.remember(answers)
+            self.received_at = self._clock()
+
+        return Install(apply)
+
+    # -- last known good -----------------------------------------------------------------------------------------------
+
+    def recall(self) -> Flow[bool]:
+        """Put in place what was kept for those settings that have got nothing from the service yet.
+
+        Returns:
+            Whether something was kept that may be used.
+        """
+        settings = [
+            setting
+            for setting in self._settings()
+            if setting not in self._recalled
+            and setting._reader.view.rule_set.default_reason is Reason.DECLARED_DEFAULT
+            and len(setting._reader.view.rule_set) == 0
+        ]
+        if self._keeper is None or not settings:
+            return False
+        try:
+            kept = yield from aside(self._keeper.load)
+        except (NotKeptError, OSError) as error:
+            self._say_of_keeping("there is no last known good to start from: %s", error)
+            return False
+        if not self._has_order:
+            self._order = kept.order
+        recalled: list[_Prepared] = []
+        for setting in settings:
+            self._recalled[setting] = None
+            raw = kept.settings.get(setting.name)
+            if raw is not None:
+                try:
+                    recalled += yield from self._convert(setting.name, raw, b"", [setting])
+                except UnexpectedResponseError as error:
+                    self._say_of_keeping("the last known good cannot be used: %s", error)
+        yield self._install_recalled(recalled, kept.age)
+        logger.warning(
+            "%d settings have their last known good, of %.0f seconds ago; %d have none",
+            len(recalled),
+            kept.age,
+            len(settings) - len(recalled),
+            extra={"age": kept.age, "settings": [setting.name for setting, _, _ in recalled]},
+        )
+        return True
+
+    def _install_recalled(self, recalled: Sequence[_Prepared], age: float) -> Install:
+        def apply() -> None:
+            if not self._is_main():
+                return
+            for setting, loaded, _ in recalled:
+                setting._reader.view = View(loaded.rule_set, self._defaults)
+                self._recalled[setting] = loaded.rule_set
+            if self.received_at is None:
+                self.received_at = self._clock() - age
+
+        return Install(apply)
+
+    def is_recalled(self, setting: AnySetting) -> bool:
+        """Whether a setting has rules that were kept, and none from the service since then."""
+        return self._recalled.get(setting) is setting._reader.view.rule_set
+
+    def _keep(self, prepared: Sequence[_Prepared], settings: Sequence[AnySetting]) -> Flow[None]:
+        """Have what was put in place kept."""
+        if self._keeper is None or not self._is_main():
+            return
+        changed = self._not_kept | {setting.name: raw for setting, _, raw in prepared if raw is not None}
+        names, order = {setting.name for setting in settings}, self._order
+        try:
+            lacking = yield from aside(partial(self._keeper.save, changed, names, order))
+        except (NotKeptError, OSError) as error:
+            self._say_of_keeping("the last known good cannot be kept: %s", error)
+            self._not_kept = {name: raw.copy() for name, raw in changed.items()}
+            return
+        self._keeping_problem, self._not_kept = "", {}
+        for setting in settings:
+            if setting.name in lacking:
+                self.standings.load(setting, None)  # It will be asked for again, and then be kept.
+
+    def _say_of_keeping(self, message: str, error: Exception) -> None:
+        if str(error) != self._keeping_problem:
+            logger.warning(message, error, extra={"error": error})
+        self._keeping_problem = str(error)
+
+
+def _named(names: Iterable[str], settings: Mapping[str, Sequence[AnySetting]]) -> list[AnySetting]:
+    return [setting for name in sorted(names) for setting in settings[name]]
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

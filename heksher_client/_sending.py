@@ -1,0 +1,101 @@
+"""Requests sent from threads that nobody has to wait for longer than allowed.
+
+A thread that is looking up a name, or whose server sends a byte now and then, cannot be interrupted. So the thread that
+wants the replies sends nothing itself: it waits for others to do so, and leaves those that take too long to themselves.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final
+
+from heksher_client._core.protocol import AT_ONCE, Exchange, NoResponse, Reply, Request, too_late
+from heksher_client.exceptions import ClientNotRunningError
+
+Send = Callable[[Request, int, Callable[[], bool]], Reply]
+"""Sends a request; the second argument is the most bytes of a body, the third tells whether nobody waits any more."""
+
+
+class Sending:
+    """The sending of one exchange."""
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._requests, self._limits, self._send = exchange.requests, exchange.limits, send
+        self._waiting = deque(enumerate(exchange.requests))
+        self._began: dict[int, float] = {}
+        """When the requests that are under way were begun."""
+        self._news: SimpleQueue[tuple[int, Reply] | None] = SimpleQueue()
+        """Replies as they come, and None for each thread that has ended, or when all is to be given up."""
+        self._left: Reply | None = None
+        """The reply to all requests that have none, once nobody waits for them any more."""
+        self.threads: list[threading.Thread] = []
+        """Those that were started. Daemons, so that none of them delays the program's end."""
+
+    def replies(self) -> tuple[Reply, ...]:
+        """Send all requests; wait for their replies, as long as the limits allow."""
+        until = monotonic() + self._limits.total_seconds
+        with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
+            for _ in self._requests[:AT_ONCE]:
+                if self.is_given_up:
+                    break
+                thread = threading.Thread(target=self._work, name="heksher-client-request", daemon=True)
+                thread.start()
+                self.threads.append(thread)
+        if not self.threads:
+            self._work()
+        replies: dict[int, Reply] = {}
+        working = len(self.threads) or 1
+        while self._left is None and working and len(replies) < len(self._requests):
+            patience = self._patience(until)
+            if patience <= 0:
+                self.give_up(too_late(self._limits))
+                break
+            try:
+                news = self._news.get(timeout=patience)
+            except Empty:
+                continue
+            if news is None:
+                working -= 1
+            else:
+                replies[news[0]] = news[1]
+        left = self._left or _NOT_SENT
+        self.give_up(left)
+        return tuple(replies.get(index, left) for index in range(len(self._requests)))
+
+    def give_up(self, reply: Reply) -> None:
+        """Wait no longer. To be called from any thread."""
+        self._left = self._left or reply
+        self._news.put(None)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for the replies any more."""
+        return self._left is not None
+
+    def _patience(self, until: float) -> float:
+        """Seconds until the request that is under way for the longest has taken too long."""
+        now = monotonic()
+        first = min(self._began.copy().values(), default=now)
+        return max(0.0, min(first + self._limits.seconds, until, now + threading.TIMEOUT_MAX) - now)
+
+    def _work(self) -> None:
+        try:
+            while self._left is None:
+                index, request = self._waiting.popleft()
+                self._began[index] = monotonic()
+                try:
+                    self._news.put((index, self._send(request, self._limits.max_bytes, lambda: self.is_given_up)))
+                finally:
+                    del self._began[index]
+        except IndexError:
+            pass  # none is left
+        finally:  # also when an authentication or a transport of the program ends the thread
+            self._news.put(None)
+
+
+_NOT_SENT: Final = NoResponse(RuntimeError("the thread that was to send it has ended"))
+CLOSED: Final = NoResponse(ClientNotRunningError("the client was closed"))
+"""The reply to what a closed client does not wait for."""

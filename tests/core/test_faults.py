@@ -1,0 +1,86 @@
+"""What is said of faults: once when they begin, change and end."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from heksher_client import DeclarationError, ServiceUnavailableError
+from heksher_client._core.faults import REMINDED_AFTER, Faults
+from heksher_client._core.logs import escaped, logger
+
+
+class Noting(logging.Handler):
+    """Keeps the records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """What is logged from now on."""
+    caplog.set_level(logging.INFO)
+    handler = Noting()
+    logger.addHandler(handler)
+    yield handler.records
+    logger.removeHandler(handler)
+
+
+def test_a_fault_that_lasts_is_said_once_and_now_and_then(said: list[logging.LogRecord]) -> None:
+    """Every five minutes, however often it is met; and its end is said."""
+    faults = Faults()
+    for second in range(0, 700, 10):
+        faults.note([ServiceUnavailableError("down")], float(second))
+    faults.note([], 700.0)
+    faults.note([], 760.0)
+    assert REMINDED_AFTER == 300
+    assert [(record.levelname, record.getMessage()) for record in said] == [
+        *[("ERROR", "refresh failed: down")] * 3,
+        ("INFO", "the refresh succeeds again, after 70 failures in 700 seconds"),
+    ]
+
+
+def test_a_fault_that_changes_is_said_again(said: list[logging.LogRecord]) -> None:
+    """Not if it is only a port, a time or an id that changes, and not a second time when it comes back at once."""
+    faults = Faults()
+    for second, text in enumerate(["port 80", "port 8080", "refused", "refused", "port 90"]):
+        faults.note([ServiceUnavailableError(text)], float(second))
+    assert [record.getMessage() for record in said] == [
+        "refresh failed: port 80",
+        "refresh failed: refused",
+        "refresh failed: port 90",
+    ]
+
+
+def test_each_of_several_faults_is_said(said: list[logging.LogRecord]) -> None:
+    """A new one beside an old one, and one that several settings have in common once."""
+    faults = Faults()
+    first, second = DeclarationError("s1 is refused", setting="s1"), DeclarationError("s2 is refused", setting="s2")
+    faults.note([first], 0.0)
+    faults.note([first, second, second], 1.0)
+    assert [record.getMessage() for record in said] == [
+        "refresh failed: s1 is refused",
+        "refresh failed: s2 is refused",
+    ]
+
+
+def test_what_never_failed_does_not_succeed_again(said: list[logging.LogRecord]) -> None:
+    """Success is silent."""
+    Faults().note([], 0.0)
+    assert said == []
+
+
+def test_a_record_is_one_line_whoever_wrote_what_is_in_it(said: list[logging.LogRecord]) -> None:
+    """Numbers stay numbers for formats; all else is text without control and format codes."""
+    logger.info("%d of %s: %s", 3, ["a\nb"], "red\x1b[31m\u202e\ud800")
+    logger.info("plain")
+    assert [record.getMessage() for record in said] == [
+        "3 of ['a\\nb']: red\\x1b[31m\\u202e\\ud800",
+        "plain",
+    ]
+    assert escaped("plain, with ümlauts") == "plain, with ümlauts"

@@ -1,0 +1,465 @@
+"""Faults of the HTTP and of the JSON of an answer, by the ids of the table in the documentation."""
+
+import json
+import resource
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+import pytest
+
+from heksher_client import (
+    DeclarationError,
+    HeksherError,
+    HeksherSequence,
+    Reason,
+    Setting,
+    State,
+    UnexpectedResponseError,
+)
+from tests.support.clients import FEATURES, Kind, Subject, running
+from tests.support.faults import FaultServer, inflates, says
+from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
+
+QUERIED = {"default_value": 7, "rules": []}
+
+
+def rule(value: Any, rule_id: Any = 1, features: Any = (("user", "jim"),)) -> dict[str, Any]:
+    return {"value": value, "rule_id": rule_id, "context_features": features}
+
+
+def queried(*rules: Any, default: Any = 7) -> Answer:
+    """The answer to a query for one setting, `s`."""
+    return Answer.of({"settings": {"s": {"default_value": default, "rules": list(rules)}}})
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    return Setting("s", int, ["user", "theme"], 7)
+
+
+def get(setting: Setting[Any], user: str = "jim") -> Any:
+    return setting.get(user=user, theme="none")
+
+
+# -- HTTP --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_h1_credentials_that_are_refused(
+    kind: Kind, service: WatchedService, setting: Setting[int], status: int
+) -> None:
+    """Said clearly, and tried again slowly: people have to mend it."""
+    with running(kind, service.url) as client:
+        service.intercept = lambda asked: Answer(status)
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "the credentials are missing, wrong or not enough" in str(error)
+        assert (client.client.status().next_attempt or 0) > 25
+        assert get(setting) == 7
+        service.intercept = lambda asked: None
+        client.reload()
+        assert client.client.status().state is State.FRESH
+
+
+def test_h1_an_auth_that_can_refresh_its_token_does_so_once(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """As httpx has it: the request is sent again with the new one."""
+
+    class Refreshing(httpx.Auth):
+        token = "old"  # noqa: S105
+        refreshed = 0
+
+        def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+            request.headers["Authorization"] = self.token
+            response = yield request
+            if response.status_code == 401:
+                self.token, self.refreshed = "new", self.refreshed + 1
+                request.headers["Authorization"] = self.token
+                yield request
+
+    auth = Refreshing()
+    service.intercept = lambda asked: Answer(401) if asked.headers.get("authorization") != "new" else None
+    with running(kind, service.url, http_client_args={"auth": auth}):
+        assert auth.refreshed == 1
+        assert setting.explain(user="jim", theme="x").reason is Reason.SERVER_DEFAULT
+
+
+def test_h2_one_setting_that_was_deleted(kind: Kind, service: WatchedService) -> None:
+    """It is declared again; the others are updated in the same refresh."""
+    deleted, other = (Setting(name, int, ["user"], 1) for name in ("deleted", "other"))
+    with running(kind, service.url) as client:
+        service.call("DELETE", "/api/v1/settings/deleted")
+        service.add_rule("other", 2, user="jim")
+        client.reload()
+        assert (deleted.get(user="jim"), other.get(user="jim")) == (1, 2)
+        assert client.client.status().settings["deleted"].declaration == "created"
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_h3_a_declaration_that_is_refused(
+    kind: Kind, service: WatchedService, setting: Setting[int], status: int
+) -> None:
+    """Raised at the start of the async client, tried again later by the thread's; a reload tries at once."""
+    service.answering(DECLARE, Answer(status), times=1)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+    if kind.raises_at_start:
+        with pytest.raises(DeclarationError):
+            subject.start()
+        return
+    subject.start()
+    assert subject.client.status().settings["s"].declaration == "refused"
+    subject.reload()
+    assert subject.client.status().settings["s"].declaration == "created"
+    assert setting.get() == 7
+    subject.close()
+
+
+def test_h4_a_declaration_in_conflict(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, setting: Setting[int]
+) -> None:
+    """Logged with the differences, and queried all the same."""
+    service.declare("s", "str", "x", ["user", "theme"], version="1.0")
+    with running(kind, service.url) as client:
+        assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
+        assert len(service.questions(QUERY)) == 1
+    (record,) = [record for record in caplog.records if "in conflict" in record.message]
+    assert record.__dict__["differences"]
+    assert setting.get(user="jim", theme="x") == 7
+
+
+def test_h5_a_setting_that_another_program_has_renamed(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """It is served under its new name."""
+    with running(kind, service.url) as client:
+        service.declare("renamed", "int", 7, ["user", "theme"], alias="s", version="1.1")
+        service.add_rule("renamed", 8, user="jim")
+        client.reload()
+        assert get(setting) == 8
+        assert client.client.status().settings["s"].canonical_name == "renamed"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "least", "most"),
+    [
+        ("Retry-After: 40", 40, 45),
+        ("Retry-After: Sun, 22 Nov 2026 10:02:00 GMT\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT", 120, 133),
+        ("Retry-After: Sun, 22 Nov 2026 10:02:00 GMT", 0, 1.01),
+        ("Retry-After: soon", 0, 1.01),
+        ("Retry-After: -5", 0, 1.01),
+        ("Retry-After: Sun, 99 Nov 2026 10:02:00 GMT\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT", 0, 1.01),
+        ("Retry-After: 99999999999999999999", 0, 1.01),
+        ("Retry-After: 86400", 300, 331),
+    ],
+)
+def test_h8_a_service_that_asks_for_time(
+    kind: Kind, service: WatchedService, setting: Setting[int], status: int, header: str, least: float, most: float
+) -> None:
+    """It gets what it asks for, within bounds; what is no number and no date is not heard."""
+    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+        broken.break_(says(b"", status, f"{header}\r\n"))
+        client.reload_expecting(UnexpectedResponseError)
+        assert least - 1 <= (client.client.status().next_attempt or 0) <= most
+        assert get(setting) == 7
+
+
+def test_h9_one_500_on_a_declaration(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Sent again within the same refresh."""
+    service.answering(DECLARE, Answer(500), times=1)
+    with running(kind, service.url) as client:
+        assert client.client.status().settings["s"].declaration == "created"
+        assert get(setting) == 7
+
+
+def test_h10_a_304_though_nothing_was_received(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is no success, and the next question has no ETag."""
+    service.answering(QUERY, Answer(304), times=1)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+    if kind.raises_at_start:
+        with pytest.raises(UnexpectedResponseError):
+            subject.start()
+        return
+    subject.start()
+    assert subject.client.status().age is None
+    subject.reload()
+    assert ["if-none-match" in asked.headers for asked in service.questions(QUERY)] == [False, False]
+    assert setting.explain().reason is Reason.SERVER_DEFAULT
+    subject.close()
+
+
+def test_h11_an_etag_belongs_to_one_question(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """A service whose ETag stays the same when more is asked for does not hide the new setting."""
+
+    def always_the_same(asked: Asked) -> Answer:
+        if "if-none-match" in asked.headers:
+            return Answer(304)
+        return Answer.of({"settings": dict.fromkeys(asked.query["settings"].split(","), QUERIED)}, etag='"same"')
+
+    service.answering(QUERY, always_the_same)
+    with running(kind, service.url) as client:
+        late = Setting("late", int, ["user"], 1)
+        client.reload()
+        assert late.get(user="jim") == 7
+        assert get(setting) == 7
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
+def test_h12_a_success_of_another_kind(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
+    """None of these is an answer to a query."""
+    with running(kind, service.url) as client:
+        service.answering(QUERY, Answer(status, json.dumps({"settings": {"s": QUERIED}}).encode()))
+        client.reload_expecting(UnexpectedResponseError if status != 204 else HeksherError)
+        assert get(setting) == 7
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{", b"[]", b"17", b'"x"', b"\xff\xfe", b'{"settings": null}', b'{"settings": []}', b"{}"]
+)
+def test_p1_what_is_no_answer(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
+    """Nothing of it is kept, its ETag neither."""
+    with running(kind, service.url) as client:
+        service.add_rule("s", 8, user="jim")
+        service.answering(QUERY, Answer(200, body, {"etag": '"bad"'}), times=1)
+        client.reload_expecting(UnexpectedResponseError)
+        assert get(setting) == 7
+        client.reload()
+        assert get(setting) == 8
+        assert service.questions(QUERY)[-1].headers.get("if-none-match") != '"bad"'
+
+
+@pytest.mark.parametrize("bad", [{}, [], None, {"rules": []}, {"default_value": 1}, {"default_value": 1, "rules": 5}])
+def test_p2_a_setting_of_another_shape(kind: Kind, service: WatchedService, bad: Any) -> None:
+    """It keeps its rules, and the others are updated."""
+    settings = [Setting(name, int, ["user"], 1) for name in "abc"]
+    with running(kind, service.url) as client:
+        good = {"default_value": 2, "rules": []}
+        service.answering(QUERY, Answer.of({"settings": {"a": good, "b": bad, "c": good}}))
+        client.reload_expecting(UnexpectedResponseError)
+        assert [setting.get(user="x") for setting in settings] == [2, 1, 2]
+
+
+def test_p3_a_setting_that_nobody_asked_for(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Ignored."""
+    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 8, "rules": []}, "other": {"x": 1}}}))
+    with running(kind, service.url) as client:
+        assert get(setting) == 8
+        assert client.client.status().state is State.FRESH
+
+
+def test_p4_a_setting_that_is_left_out(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It keeps its rules, and that is reported."""
+    with running(kind, service.url) as client:
+        service.answering(QUERY, Answer.of({"settings": {}}))
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "left setting s out" in str(error)
+        assert get(setting) == 7
+
+
+@pytest.mark.parametrize("bad", ["8", None, [8], {"x": 8}, 8.5, True])
+def test_p5_p6_a_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+    """That rule is not used; the status says so, and why."""
+    service.answering(QUERY, queried(rule(bad), rule(9, 2, [["user", "ann"]])))
+    with running(kind, service.url) as client:
+        assert (get(setting), get(setting, "ann")) == (7, 9)
+        status = client.client.status()
+        assert (status.rules, status.rejected) == (1, 1)
+        (rejected,) = status.settings["s"].first_rejected
+        assert rejected.rule_id == 1
+        assert rejected.reason
+
+
+def test_p6_a_whole_number_with_a_point_is_a_whole_number(kind: Kind, service: WatchedService) -> None:
+    """5.0 is 5, and a string is no sequence of letters."""
+    number, letters = Setting("s", int, ["user"], 7), Setting("t", HeksherSequence(str), ["user"], ())
+    service.answering(
+        QUERY,
+        Answer.of({"settings": {
+            "s": {"default_value": 5.0, "rules": []},
+            "t": {"default_value": [], "rules": [rule("abc")]},
+        }}),
+    )  # fmt: skip
+    with running(kind, service.url):
+        assert number.get(user="jim") == 5
+        assert letters.get(user="jim") == ()
+
+
+def test_p7_a_condition_on_a_feature_that_the_declaration_lacks(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """That rule is not used, and counted."""
+    service.answering(QUERY, queried(rule(8, 1, [["environment", "prod"]]), rule(9, 2)))
+    with running(kind, service.url) as client:
+        assert get(setting) == 9
+        assert client.client.status().rejected == 1
+
+
+def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """They are put in order."""
+    service.answering(QUERY, queried(rule(8, 1, [["theme", "none"], ["user", "jim"]]), rule(9, 2)))
+    with running(kind, service.url):
+        assert get(setting) == 8
+
+
+@pytest.mark.parametrize(
+    "bad", [[["user", "jim"], ["user", "ann"]], {"user": "jim"}, None, "user", [["user"]], [["user", 5]], [5]]
+)
+def test_p9_conditions_of_another_shape(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+    """That rule is not used."""
+    service.answering(QUERY, queried(rule(8, 1, bad), rule(9, 2)))
+    with running(kind, service.url) as client:
+        assert get(setting) == 9
+        assert client.client.status().rejected == 1
+
+
+def test_p10_two_rules_with_the_same_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The higher id wins, whichever comes first."""
+    service.answering(QUERY, queried(rule(9, 2), rule(8, 1)))
+    with running(kind, service.url) as client:
+        assert get(setting) == 9
+        assert client.client.status().settings["s"].first_rejected[0].rule_id == 1
+
+
+def test_p11_a_number_of_five_thousand_digits(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It costs its rule, wherever it stands in it."""
+    digits = "9" * 5000
+    body = f"""{{"settings": {{"s": {{"default_value": 7, "rules": [
+        {{"value": {digits}, "rule_id": 1, "context_features": [["user", "jim"]]}},
+        {{"value": 8, "rule_id": {digits}, "context_features": [["user", "jim"]]}},
+        {{"value": 9, "rule_id": 3, "context_features": [["user", "ann"]]}}]}}}}}}"""
+    service.answering(QUERY, Answer(200, body.encode()))
+    with running(kind, service.url):
+        assert get(setting, "ann") == 9
+        assert get(setting) in (7, 8)
+
+
+@pytest.mark.parametrize("bad", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b'"\\u0000"', b'"a\nb"'])
+@pytest.mark.parametrize(("type_", "default"), [(int, 7), (float, 7.0), (str, "x")])
+def test_p12_what_json_has_or_has_not(
+    kind: Kind, service: WatchedService, bad: bytes, type_: Any, default: Any
+) -> None:
+    """Each type takes it or not, and the other rules are used."""
+    setting: Setting[Any] = Setting("s", type_, ["user"], default)
+    good = json.dumps(default).encode()
+    body = b"""{"settings": {"s": {"default_value": %b, "rules": [
+        {"value": %b, "rule_id": 1, "context_features": [["user", "jim"]]},
+        {"value": %b, "rule_id": 2, "context_features": [["user", "ann"]]}]}}}""" % (good, bad, good)
+    service.answering(QUERY, Answer(200, body))
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(user="ann")
+    try:
+        subject.start()
+        assert setting.get(user="jim") == default or (type_ is str and setting.get(user="jim") == "\0")
+    except UnexpectedResponseError:
+        assert kind.raises_at_start
+    assert setting.get() == default
+    subject.close()
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_p13_two_hundred_thousand_levels(
+    kind: Kind, service: WatchedService, setting: Setting[int], opening: bytes
+) -> None:
+    """An error, wherever they stand; the last good values stay."""
+    deep = opening * 200_000
+    rules = b'{"default_value": 1, "rules": [{"value": %b, "rule_id": 1, "context_features": []}]}' % deep
+    with running(kind, service.url) as client:
+        for body in (deep, b'{"settings": %b' % deep, b'{"settings": {"s": %b' % rules):
+            service.intercept = lambda asked, body=body: Answer(200, body)  # type: ignore[misc]
+            client.reload_expecting(UnexpectedResponseError)
+            assert get(setting) == 7
+
+
+def test_p14_a_small_answer_that_inflates_to_a_large_one(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """It is inflated up to a limit, and that costs little more memory than the limit."""
+    with FaultServer(service.url) as broken, running(kind, broken.url, max_response_bytes=1 << 20) as client:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        broken.break_(inflates(400))
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "more than 1,048,576 bytes" in str(error)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; the test's own bomb included
+        assert get(setting) == 7
+        broken.break_(None)
+        client.reload()
+
+
+@pytest.mark.parametrize("body", [b"no gzip at all", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"])
+def test_p14_what_cannot_be_inflated(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
+    """An error like any other."""
+    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+        for encoding in ("gzip", "br"):
+            broken.break_(says(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
+            client.reload_expecting(HeksherError)
+        assert get(setting) == 7
+
+
+def test_p14_a_limit_that_all_settings_together_exceed(kind: Kind, service: WatchedService) -> None:
+    """They are asked for in parts; one that is too large by itself keeps what it has, and is reported."""
+    settings = [Setting(f"s{i}", str, ["user"], "small") for i in range(6)]
+    with running(kind, service.url, max_response_bytes=8000) as client:
+        for i in range(5):
+            service.add_rule(f"s{i}", "x" * 3000, user="jim")
+        service.add_rule("s5", "x" * 9000, user="jim")
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "more than 8,000 bytes" in str(error)
+        assert [len(setting.get(user="jim")) for setting in settings] == [3000] * 5 + [5]
+
+
+def test_p15_a_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """All of them are used. (What that costs others in the event loop, the benchmarks measure.)"""
+    rules = [rule(i, i, [["user", f"u{i}"]]) for i in range(100_000)]
+    service.answering(QUERY, queried(*rules))
+    with running(kind, service.url) as client:
+        assert get(setting, "u99999") == 99_999
+        assert client.client.status().rules == 100_000
+
+
+def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedService) -> None:
+    """Several queries, none too long, and all put in place together."""
+    settings = [Setting(f"a_setting_with_quite_a_long_name_{i}", int, ["user"], i) for i in range(300)]
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(user="jim")
+    subject.client.track_contexts(user=[f"user_{i}" for i in range(100_000)])
+    subject.start()
+    assert [setting.explain().reason for setting in settings] == [Reason.SERVER_DEFAULT] * 300
+    assert all(len(str(asked.query)) < 8000 for asked in service.questions(QUERY))
+    assert len(service.questions(QUERY)) > 1
+    subject.close()
+
+
+def test_p18_line_breaks_and_format_codes(
+    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Escaped in every record, and in the status."""
+    evil = "fine\nERROR root: all is lost \x1b[31m \u202e"
+    with running(kind, service.url) as client:
+        service.answering(QUERY, queried(rule(evil, 1)))
+        client.reload()
+        service.intercept = lambda asked: Answer.of({"detail": evil}, 500)
+        client.reload_expecting(UnexpectedResponseError)
+        assert (client.client.status().last_error or "\n").isprintable()
+    assert caplog.records
+    for record in caplog.records:
+        assert record.getMessage().isprintable()
+    assert get(setting) == 7
+
+
+def test_no_answer_makes_a_thread(service: WatchedService, setting: Setting[int]) -> None:
+    """Threads that send are gone when their answers are there."""
+    from tests.support.clients import ThreadKind
+
+    before = threading.active_count()
+    with running(ThreadKind(), service.url) as client:
+        for _ in range(5):
+            client.reload()
+        assert threading.active_count() <= before + 2
+    assert get(setting) == 7

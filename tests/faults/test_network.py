@@ -1,0 +1,390 @@
+"""Faults of the network, by the ids of the table in the documentation."""
+
+import gc
+import gzip
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heksher_client import (
+    HeksherError,
+    ServiceUnavailableError,
+    Setting,
+    State,
+    ThreadHeksherClient,
+    UnexpectedResponseError,
+    UntrustedServiceError,
+)
+from tests.support.clients import FEATURES, Kind, Subject, ThreadKind, running
+from tests.support.faults import (
+    Fault,
+    FaultServer,
+    inflates,
+    redirects,
+    reset,
+    says,
+    stall,
+    trickle,
+    trickle_head,
+    truncate,
+)
+from tests.support.service import QUERY, Answer, WatchedService
+
+
+@pytest.fixture
+def broken(service: WatchedService) -> Iterator[FaultServer]:
+    """What stands between the client and the service."""
+    with FaultServer(service.url) as server:
+        yield server
+
+
+def closed_port() -> str:
+    """The URL of a service that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def took(call: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def start(subject: Subject) -> HeksherError | None:
+    """Start a client that cannot; gives what is wrong, however this kind of client tells it."""
+    subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+    if subject.kind.raises_at_start:
+        with pytest.raises(HeksherError) as raised:
+            subject.start()
+        return raised.value
+    subject.start()
+    error = subject.next_outcome()
+    assert isinstance(error, HeksherError)
+    return error
+
+
+def test_n1_a_service_that_is_down_at_the_start(kind: Kind, service: WatchedService) -> None:
+    """The async start raises, the thread's logs; the next client has all settings."""
+    setting = Setting("s", int, ["user"], 7)
+    subject = Subject(kind, closed_port(), 3600, FEATURES)
+    assert isinstance(start(subject), ServiceUnavailableError)
+    assert setting.get() == 7
+    subject.close()
+    with running(kind, service.url):
+        service.add_rule("s", 8, user="jim")
+    with running(kind, service.url):
+        assert setting.get(user="jim") == 8
+
+
+def test_n2_a_service_that_goes_down_while_the_client_runs(kind: Kind, broken: FaultServer) -> None:
+    """The values stay; the status says failing and then stale; it is tried again ever more seldom."""
+    setting = Setting("s", int, ["user"], 7)
+    with running(kind, broken.url, stale_after=1000) as client:
+        broken.break_(stall)
+        broken.cut()
+        broken.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
+        waits = []
+        for failures in (1, 2, 3):
+            client.reload_expecting(ServiceUnavailableError)
+            status = client.client.status()
+            assert (status.state, status.failures) == (State.FAILING, failures)
+            assert "no answer" in (status.last_error or "")
+            waits.append(status.next_attempt or 0.0)
+        assert waits[0] < 1.01 < waits[1] < 2.01 < waits[2] < 4.01
+        assert setting.get() == 7
+        broken.break_(None)
+        client.reload()
+        assert (client.client.status().state, client.client.status().failures) == (State.FRESH, 0)
+
+
+@pytest.mark.parametrize("fault", [stall, trickle, trickle_head])
+def test_n3_n4_a_server_that_never_comes_to_an_end(kind: Kind, broken: FaultServer, fault: Fault) -> None:
+    """One deadline for the whole start, and one for each request from its beginning to its end."""
+    setting = Setting("s", int, ["user"], 7)
+    broken.break_(fault)
+    subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.3)
+    assert took(lambda: start(subject)) < 0.9
+    assert took(subject.close) < 0.5
+    broken.break_(None)
+    with running(kind, broken.url, request_timeout=0.3) as client:
+        broken.break_(fault)
+        assert took(lambda: client.reload_expecting(ServiceUnavailableError)) < 0.9
+        assert setting.get(user="jim") == 7
+        broken.break_(None)
+        client.reload()
+
+
+def test_n4_threads_that_hang_are_not_left_behind_for_ever(broken: FaultServer) -> None:
+    """A server that sends one byte after the other would keep them for hours: their connections are closed."""
+    settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
+    before = threading.active_count()
+    with running(ThreadKind(), broken.url, request_timeout=0.05) as client:
+        broken.break_(trickle_head)
+        for _ in range(40):
+            client.reload()
+        assert threading.active_count() - before < 40
+        broken.break_(None)
+        client.reload()
+        assert client.client.status().state is State.FRESH
+    assert settings[1].get(user="x") == 1
+
+
+def test_n4_where_very_many_threads_hang_no_more_are_begun(
+    broken: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would only hang in the same way; when the former ones have ended, all is as before."""
+    keep = Setting("s", int, ["user"], 7)
+    with running(ThreadKind(), broken.url, request_timeout=0.05) as client:
+        monkeypatch.setattr("heksher_client._thread_client._MOST_LEFT_ALONE", 1)
+        broken.break_(stall)
+        client.reload_expecting(ServiceUnavailableError)
+        error = client.reload_expecting(ServiceUnavailableError)
+        assert "too many former requests still hang" in str(error)
+        broken.break_(None)
+        broken.cut()
+        for thread in client.client._left_alone:
+            thread.join(10)
+        client.reload()
+        assert client.client.status().state is State.FRESH
+    assert keep.get(user="jim") == 7
+
+
+@pytest.mark.parametrize("fault", [truncate, reset])
+def test_n5_an_answer_that_breaks_off(kind: Kind, broken: FaultServer, service: WatchedService, fault: Fault) -> None:
+    """It is an error, and its ETag is not remembered: the next answer is a whole one."""
+    setting = Setting("s", int, ["user"], 7)
+    with running(kind, broken.url) as client:
+        service.add_rule("s", 8, user="jim")
+        broken.break_(fault, "/query")
+        client.reload_expecting(ServiceUnavailableError)
+        assert setting.get(user="jim") == 7
+        broken.break_(None)
+        client.reload()
+        assert setting.get(user="jim") == 8
+
+
+def test_n5_compressed_data_that_break_off(kind: Kind, broken: FaultServer) -> None:
+    """The answer is whole, and what is in it is not."""
+    setting = Setting("s", int, ["user"], 7)
+    half = gzip.compress(b'{"settings": {"s": {"default_value": 8, "rules": []}}}' * 50)[:-12]
+    with running(kind, broken.url) as client:
+        broken.break_(says(half, headers="Content-Encoding: gzip\r\n"), "/query")
+        error = client.reload_expecting(ServiceUnavailableError)
+        assert "ends before its compressed data does" in str(error)
+        assert setting.get(user="jim") == 7
+
+
+@pytest.fixture
+def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Looking a name up takes as long as the test."""
+    ended = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def hang(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in ("nowhere.invalid", b"nowhere.invalid"):
+            ended.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr("socket.getaddrinfo", hang)
+    yield
+    ended.set()
+
+
+@pytest.mark.usefixtures("hanging_names")
+def test_n6_a_name_that_takes_for_ever_to_look_up(kind: Kind) -> None:
+    """Neither the start nor closing waits for it."""
+    subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES, start_timeout=0.2)
+    assert took(lambda: start(subject)) < 0.9
+    assert took(subject.close) < 0.9
+
+
+def test_n6_a_name_that_nobody_knows(kind: Kind) -> None:
+    """A service that is unavailable."""
+    subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES)
+    assert isinstance(start(subject), ServiceUnavailableError)
+    subject.close()
+
+
+@pytest.fixture
+def self_signed() -> Iterator[str]:
+    """The URL of a TLS server that nobody has vouched for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("tests/data/tls/certificate.pem", "tests/data/tls/key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    raw, _ = listener.accept()
+                    with context.wrap_socket(raw, server_side=True) as connection:
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                except ssl.SSLError:
+                    continue
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_n7_a_certificate_that_nobody_has_vouched_for(kind: Kind, self_signed: str) -> None:
+    """An error of its own, and no request in the clear."""
+    subject = Subject(kind, self_signed, 3600, FEATURES)
+    assert isinstance(start(subject), UntrustedServiceError)
+    with pytest.raises(UntrustedServiceError):
+        subject.ping() if not kind.raises_at_start else kind.call(Subject(kind, self_signed, 1, FEATURES).client.ping())
+    subject.close()
+
+
+def test_n7_a_server_without_tls(kind: Kind, broken: FaultServer) -> None:
+    """It is not asked without TLS instead."""
+    subject = Subject(kind, broken.url.replace("http:", "https:"), 3600, FEATURES)
+    assert isinstance(start(subject), UntrustedServiceError)
+    subject.close()
+    assert broken.asked == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_n8_a_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultServer, status: int) -> None:
+    """With the same method, so that what was to be declared arrives; a 301 of a declaration would lose it."""
+    setting = Setting("s", int, ["user"], 7)
+
+    def redirect(connection: Any) -> None:
+        if connection.path.startswith("/again"):
+            connection.request = connection.request.replace(b" /again", b" ", 1)
+            connection.path = connection.path.removeprefix("/again")
+            connection.write(connection.pass_on())
+        else:
+            redirects("/again{path}", status)(connection)
+
+    broken.break_(redirect)
+    if status in (307, 308):
+        with running(kind, broken.url) as client:
+            assert client.client.status().settings["s"].declaration == "created"
+        return
+    subject = Subject(kind, broken.url, 3600, FEATURES)
+    error = start(subject)
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.status == status
+    subject.close()
+    assert setting.get() == 7
+
+
+def test_n8_a_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultServer, service: WatchedService) -> None:
+    """The other server gets no request, and so no credentials."""
+    setting = Setting("s", int, ["user"], 7)
+    with FaultServer(service.url) as other:
+        broken.break_(redirects(f"{other.url}{{path}}"))
+        subject = Subject(kind, broken.url, 3600, FEATURES, http_client_args={"auth": ("jim", "secret")})
+        error = start(subject)
+        assert isinstance(error, UnexpectedResponseError)
+        assert error.status == 307
+        subject.close()
+        assert other.asked == []
+    assert setting.get() == 7
+
+
+def test_n8_redirects_without_end_are_an_error(kind: Kind, broken: FaultServer) -> None:
+    """Three are followed."""
+    keep = Setting("s", int, ["user"], 7)
+    broken.break_(redirects("/again{path}"))
+    subject = Subject(kind, broken.url, 3600, FEATURES)
+    start(subject)
+    subject.close()
+    assert len([asked for asked in broken.asked if asked.endswith("/context_features")]) == 4
+    assert keep.get() == 7
+
+
+def test_n9_a_page_in_the_services_place(kind: Kind, broken: FaultServer) -> None:
+    """A proxy that answers 200 with HTML changes nothing."""
+    setting = Setting("s", int, ["user"], 7)
+    page = says(b"<html>Please sign in</html>", headers="Content-Type: text/html\r\nETag: x\r\n")
+    with running(kind, broken.url) as client:
+        broken.break_(page)
+        client.reload_expecting(UnexpectedResponseError)
+        assert setting.get(user="jim") == 7
+        broken.break_(None)
+        client.reload()
+    broken.break_(page)
+    subject = Subject(kind, broken.url, 3600, FEATURES)
+    assert isinstance(start(subject), UnexpectedResponseError)
+    subject.close()
+
+
+def test_n10_a_fleet_does_not_come_back_at_the_same_moment(service: WatchedService) -> None:
+    """Each process waits for another time, after a start and after failures."""
+    keep = Setting("s", int, ["user"], 7)
+    url = closed_port()
+    waits = []
+    for _ in range(5):
+        client = ThreadHeksherClient(url, 60, FEATURES)
+        client.set_as_main()
+        waits.append(client.status().next_attempt)
+        client.close()
+    assert len(set(waits)) == 5
+    after_success = []
+    for _ in range(5):
+        with ThreadHeksherClient(service.url, 60, FEATURES) as client:
+            after_success.append(client.status().next_attempt or 0)
+    assert len(set(after_success)) == 5
+    assert max(after_success) - min(after_success) > 1
+    assert keep.get(user="jim") == 7
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+def test_n11_a_question_that_is_too_long_for_something_in_between(
+    kind: Kind, service: WatchedService, status: int
+) -> None:
+    """It is asked in smaller ones, also the next time."""
+    settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
+    service.answering(QUERY, lambda asked: Answer(status) if asked.query["settings"].count(",") > 1 else None)
+    with running(kind, service.url) as client:
+        assert [setting.explain(user="x").reason.name for setting in settings] == ["SERVER_DEFAULT"] * 8
+        service.asked.clear()
+        client.reload()
+        assert max(asked.query["settings"].count(",") for asked in service.questions(QUERY)) == 1
+
+
+def test_a_connection_that_was_closed_while_idle_is_replaced_without_an_error(kind: Kind, broken: FaultServer) -> None:
+    """Servers and balancers close what nobody uses."""
+    keep = Setting("s", int, ["user"], 7)
+    with running(kind, broken.url) as client:
+        for _ in range(3):
+            broken.cut()
+            client.reload()
+        assert client.client.status().failures == 0
+    assert keep.get(user="jim") == 7
+
+
+def test_nothing_is_left_of_a_client_that_is_closed_in_the_middle(kind: Kind, broken: FaultServer) -> None:
+    """No thread, no task, no socket, whatever the network does."""
+    keep = Setting("s", int, ["user"], 7)
+    gc.collect()
+    before = open_files()
+    for fault in (stall, trickle, trickle_head, inflates(1)):
+        broken.break_(fault)
+        subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.1)
+        start(subject)
+        subject.close()
+    broken.break_(None)
+    broken.cut()
+    gc.collect()
+    for _ in range(100):
+        left = open_files() - before
+        if left <= 0:
+            break
+        time.sleep(0.05)
+    assert left <= 0
+    assert keep.get(user="jim") == 7

@@ -1,0 +1,515 @@
+"""Faults of the process and of the program, by the ids of the table in the documentation."""
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from heksher_client import AsyncHeksherClient, HeksherError, Setting, State, ThreadHeksherClient, _client
+from tests.faults.test_network import open_files, start, took
+from tests.support.clients import _TLS, FEATURES, Kind, Subject, ThreadKind, running
+from tests.support.faults import FaultServer, stall
+from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    return Setting("s", int, ["user"], 7)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
+    """Whether something comes true; for what another process does, which nobody here is told of."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# -- forks -------------------------------------------------------------------------------------------------------------
+
+
+def begun_in_child(condition: Callable[[], bool]) -> int:
+    """Fork, and check something in the child; gives the child's process id."""
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - it is another process
+        code = 1
+        try:
+            code = 0 if condition() else 2
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended_well(pid: int) -> bool:
+    """Whether what was checked in a child is true."""
+    status: list[int] = []
+
+    def has_ended() -> bool:
+        ended, code = os.waitpid(pid, os.WNOHANG)
+        status.append(code)
+        return ended == pid
+
+    return eventually(has_ended, 20) and os.waitstatus_to_exitcode(status[-1]) == 0
+
+
+def test_c1_the_child_of_a_fork_goes_on_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It begins with the parent's values, and polls by itself; the parent is not disturbed."""
+    with running(kind, service.url, 0.05) as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        rule = service.add_rule("s", 9, user="ann")
+
+        def child() -> bool:
+            has_values = setting.get(user="jim") == 8
+            return has_values and eventually(lambda: setting.get(user="ann") == 9 and setting.get(user="eve") == 10)
+
+        timer = threading.Timer(0.3, service.add_rule, ["s", 10], {"user": "eve"})
+        timer.start()
+        assert ended_well(begun_in_child(child))
+        timer.join()
+        client.reload()
+        assert client.client.status().state is State.FRESH
+        assert (setting.get(user="eve"), rule > 0) == (10, True)
+
+
+def test_c1_a_child_has_connections_of_its_own(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Two processes that write to one connection would get each other's answers."""
+    with FaultServer(service.url) as between, running(kind, between.url, 3600) as client:
+        client.reload()
+        before = between.connections
+
+        def child() -> bool:
+            reload = client.client.reload()
+            if kind.raises_at_start:
+                asyncio.run(reload)
+            client.client.status()
+            return setting.get(user="jim") == 7
+
+        assert ended_well(begun_in_child(child))
+        assert between.connections > before
+        before = between.connections
+        client.reload()
+        assert between.connections == before
+
+
+def test_c1_a_child_can_close_its_client(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The parent's goes on."""
+    with running(kind, service.url, 3600) as client:
+
+        def child() -> bool:
+            asyncio.run(client.client.aclose()) if kind.raises_at_start else client.client.close()
+            return client.client.status().state is State.CLOSED and setting.get(user="jim") == 7
+
+        assert ended_well(begun_in_child(child))
+        assert client.client.status().state is State.FRESH
+        client.reload()
+
+
+def test_c1_a_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """A lock that was held, or a request under way, is the parent's business."""
+    with FaultServer(service.url) as between, running(kind, between.url, 0.05) as client:
+        for _ in range(5):
+            between.break_(stall)
+            assert eventually(lambda: between.asked)
+            between.asked.clear()
+            pid_has_values = setting.get(user="jim") == 7
+            assert pid_has_values
+
+            def child() -> bool:
+                between.fault = None  # of no effect: the server is a thread of the parent
+                return setting.get(user="jim") == 7 and client.client.status().is_main
+
+            assert ended_well(begun_in_child(child))
+            between.break_(None)
+            between.cut()
+            client.reload()
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> None:
+    """Workers of a pool that forks see rules that come after them."""
+    with running(ThreadKind(), service.url, 0.05):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool = multiprocessing.get_context("fork").Pool(2)
+        with pool:
+            service.add_rule("s", 8, user="jim")
+            assert eventually(lambda: pool.map(_read, [("s", "jim")] * 4) == [8] * 4)
+
+
+def _read(question: tuple[str, str]) -> int:  # pragma: no cover - in another process
+    from heksher_client._core.registry import registry
+
+    (found,) = [setting for setting in registry.settings() if setting.name == question[0]]
+    value: int = found.get(user=question[1])
+    return value
+
+
+GUNICORN = """
+import json
+from heksher_client import Setting, ThreadHeksherClient
+
+setting = Setting("s", int, ["user"], 7)
+client = ThreadHeksherClient({url!r}, 0.05, ["environment", "user", "theme"])
+client.set_as_main()
+
+def application(environ, start_response):
+    import os
+    start_response("200 OK", [("Content-Type", "application/json")])
+    status = client.status()
+    return [json.dumps([os.getpid(), setting.get(user="jim"), status.state]).encode()]
+"""
+
+
+def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_path: Path) -> None:
+    """The client is started before the workers are forked, and each of them follows the rules."""
+    (tmp_path / "shop.py").write_text(GUNICORN.format(url=service.url))
+    address = tmp_path / "address"
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:0", "shop:application"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
+    with (
+        address.open("w") as log,
+        subprocess.Popen(  # noqa: S603
+            command, cwd=tmp_path, stderr=log, env=environment
+        ) as gunicorn,
+    ):
+        try:
+            assert eventually(lambda: "Listening at: http://" in address.read_text(), 20), address.read_text()
+            url = address.read_text().split("Listening at: ")[1].split(" ")[0]
+            with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
+
+                def answers() -> dict[int, list[Any]]:
+                    return {a[0]: a[1:] for a in (http.get(url).json() for _ in range(20))}
+
+                assert eventually(lambda: len(answers()) == 2)
+                service.add_rule("s", 8, user="jim")
+                assert eventually(lambda: list(answers().values()) == [[8, "fresh"]] * 2), answers()
+        finally:
+            gunicorn.send_signal(signal.SIGTERM)
+
+
+# -- loops, tasks, ends ------------------------------------------------------------------------------------------------
+
+
+def test_c3_a_second_event_loop(service: WatchedService, setting: Setting[int]) -> None:
+    """Each may have its client; the second one takes over."""
+
+    async def use() -> int:
+        async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}):
+            return setting.get(user="jim")
+
+    assert [asyncio.run(use()) for _ in range(2)] == [7, 7]
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 7))
+def test_c4_cancellation_wherever_it_strikes(service: WatchedService, setting: Setting[int], steps: int) -> None:
+    """After so many steps of the loop: no task is left, no socket, and the next client works."""
+
+    async def begin() -> None:
+        client = AsyncHeksherClient(service.url, 0.001, FEATURES, http_client_args={"verify": _TLS})
+        starting = asyncio.create_task(client.set_as_main())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+        await client.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(begin())
+    gc.collect()
+    before = open_files()
+    asyncio.run(begin())
+    gc.collect()
+    assert eventually(lambda: open_files() <= before)
+    assert setting.get(user="jim") == 7
+
+
+@pytest.mark.parametrize("kind_of_client", ["ThreadHeksherClient", "AsyncHeksherClient"])
+def test_c5_a_program_that_ends_without_closing(service: WatchedService, kind_of_client: str) -> None:
+    """It ends at once, with nothing on its standard error."""
+    program = textwrap.dedent(f"""
+        import asyncio
+        from heksher_client import {kind_of_client}, Setting
+        setting = Setting("s", int, ["user"], 7)
+        client = {kind_of_client}({service.url!r}, 60, ["environment", "user", "theme"])
+        async def main():
+            started = client.set_as_main()
+            if started is not None:
+                await started
+            print(setting.get(user="jim"))
+        asyncio.run(main())
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
+    started = time.monotonic()
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, env=environment
+    )
+    assert (result.stdout, result.returncode) == ("7\n", 0)
+    assert "Traceback" not in result.stderr
+    assert time.monotonic() - started < 15
+
+
+def test_c6_closing_while_a_request_is_in_flight(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Well under a second, whatever the server does."""
+    with FaultServer(service.url) as broken:
+        subject = Subject(kind, broken.url, 0.01, FEATURES)
+        subject.client.set_defaults(user="jim")
+        subject.start()
+        broken.break_(stall)
+        broken.asked.clear()
+        assert eventually(lambda: broken.asked)
+        assert took(subject.close) < 0.8
+        assert setting.get() == 7
+
+
+def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Does nothing."""
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.close()
+    subject.close()
+    assert subject.client.status().state is State.CLOSED
+    assert setting.get(user="jim") == 7
+
+
+def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
+    kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock means nothing; after a long sleep the next refresh comes soon, though no wait has ended."""
+    monkeypatch.setattr(_client, "LONGEST_SLEEP", 0.02)
+    for module in ("_thread_client", "_async_client"):
+        monkeypatch.setattr(f"heksher_client.{module}.LONGEST_SLEEP", 0.02)
+    slept = [0.0]
+    monkeypatch.setattr(_client, "_clock", lambda: time.monotonic() + slept[0])
+    with running(kind, service.url, 3600) as client:
+        client.forget_outcomes()
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        time.sleep(0.1)
+        assert client.client.outcomes.empty()
+        slept[0] = 7200.0
+        assert client.next_outcome() is None
+        assert setting.get(user="jim") == 7
+
+
+def test_c8_the_clock_goes_on_while_the_machine_sleeps() -> None:
+    """Where the system has such a clock."""
+    clock = _client._monotonic()
+    assert clock() <= clock()
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+
+
+def test_c8_a_system_without_such_a_clock_has_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic one."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    assert _client._monotonic() is time.monotonic
+
+
+def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """While a refresh is under way, fifty callers ask for another one: one more serves them all."""
+    with FaultServer(service.url) as between, running(kind, between.url) as client:
+        released = threading.Event()
+
+        def hold(connection: Any) -> None:
+            released.wait(10)
+            connection.write(connection.pass_on())
+
+        between.break_(hold, "/query")
+        between.asked.clear()
+        threads = [threading.Thread(target=client.reload) for _ in range(51)]
+        threads[0].start()
+        assert eventually(lambda: any("/query" in asked for asked in between.asked))
+        for thread in threads[1:]:
+            thread.start()
+        assert eventually(lambda: len(client.client._session._callers) == 50)
+        released.set()
+        for thread in threads:
+            thread.join()
+        assert len([asked for asked in between.asked if "/query" in asked]) == 2
+        assert setting.get(user="jim") == 7
+
+
+def test_c10_settings_that_come_and_go_in_other_threads(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """While the client refreshes again and again."""
+
+    def come_and_go(number: int) -> None:
+        for i in range(100):
+            assert Setting(f"t{number}_{i % 5}", int, ["user"], i).get(user="x") == i
+
+    with running(kind, service.url, 0.001) as client:
+        threads = [threading.Thread(target=come_and_go, args=[i]) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        client.reload()
+        for thread in threads:
+            thread.join()
+        # A refresh that is under way holds what it began with.
+        assert eventually(lambda: gc.collect() is not None and client.client.status().settings.keys() == {"s"})
+        client.reload()
+    assert setting.get(user="jim") == 7
+
+
+def test_c11_a_hook_that_blocks_blocks_no_read_and_no_end(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """It holds up the refreshes of its client, which the status shows, and nothing else."""
+    if kind.raises_at_start:
+        pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
+    entered, released = threading.Event(), threading.Event()
+    with running(kind, service.url, stale_after=0.05) as client:
+
+        def block() -> None:
+            entered.set()
+            released.wait(10)
+
+        client.client.on_update_ok = block
+        client.client._session.refresh_soon()
+        assert entered.wait(10)
+        assert setting.get(user="jim") == 7
+        assert eventually(lambda: client.client.status().state is State.STALE)
+        assert took(client.close) < 0.8
+        released.set()
+
+
+def test_c11_a_validator_that_raises_or_calls_back(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It costs the values that it rejects; what it reads is what is in place."""
+    read: list[int] = []
+
+    def judge(value: int, rule: Any, _: Any) -> int:
+        read.append(setting.get(user="jim"))
+        if value == 9:
+            raise SystemError("no")
+        return value
+
+    setting.add_validator(judge)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 9, user="ann")
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
+        assert client.client.status().rejected == 1
+        assert set(read) == {7}
+
+
+@pytest.mark.parametrize("problem", ["descriptors", "threads"])
+def test_c12_a_machine_that_has_nothing_left(
+    kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, problem: str
+) -> None:
+    """The values stay, and it is said what is missing."""
+    with running(kind, service.url, http_client_args={"verify": _TLS, "headers": {"Connection": "close"}}) as client:
+        with monkeypatch.context() as patched:
+            if problem == "descriptors":
+                import socket
+
+                def refuse(*args: Any, **kwargs: Any) -> Any:
+                    raise OSError(24, "Too many open files")
+
+                patched.setattr(socket, "socket", refuse)
+                error = client.reload_expecting(HeksherError)
+                assert "no answer" in str(error)
+            else:
+                begin = threading.Thread.start
+
+                def start_none(thread: threading.Thread) -> None:
+                    if thread.name.startswith("heksher"):
+                        raise RuntimeError("can't start new thread")
+                    begin(thread)
+
+                patched.setattr(threading.Thread, "start", start_none)
+                client.reload()
+        assert setting.get(user="jim") == 7
+        client.reload()
+        assert client.client.status().state is State.FRESH
+
+
+# -- what changes at the service ---------------------------------------------------------------------------------------
+
+
+def test_d1_many_processes_declare_one_new_setting_at_once(service: WatchedService, setting: Setting[int]) -> None:
+    """The losers of the race get a 500, and try again: all end well."""
+    lost = iter([True, False, True, True, False])
+    service.answering(DECLARE, lambda asked: Answer(500) if next(lost, False) else None)
+
+    def child() -> bool:
+        with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+            return client.status().settings["s"].declaration in ("created", "uptodate")
+
+    assert all(map(ended_well, [begun_in_child(child) for _ in range(4)]))
+    assert len(service.questions(DECLARE)) == 4 + 3
+    assert setting.get() == 7
+
+
+def test_d4_the_context_features_are_ordered_anew(kind: Kind, service: WatchedService) -> None:
+    """The rules are ranked anew in the same refresh."""
+    setting = Setting("s", int, ["environment", "user"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, environment="prod")
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert setting.get(environment="prod", user="jim") == 2
+        service.answering(
+            "GET /api/v1/context_features", Answer.of({"context_features": ["user", "theme", "environment"]})
+        )
+        client.reload()
+        assert setting.get(environment="prod", user="jim") == 1
+
+
+def test_d5_the_database_of_the_service_is_emptied(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Everything is declared again, and the service's new rules are used."""
+    with running(kind, service.url) as client:
+        service.renew()
+        client.reload()
+        assert len(service.questions(DECLARE)) == 1
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 8
+
+
+def test_d6_fields_that_are_new_in_answers(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Ignored, wherever they stand."""
+    new = {"new": {"field": [1, 2]}}
+    body = {
+        "settings": {
+            "s": {
+                "default_value": 7,
+                "rules": [{"value": 8, "rule_id": 1, "context_features": [["user", "jim"]], **new}],
+                **new,
+            }
+        },
+        **new,
+    }
+    service.answering(QUERY, Answer.of(body))
+    with running(kind, service.url):
+        assert setting.get(user="jim") == 8
+
+
+def test_nothing_of_the_network_is_in_the_way_of_a_read(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """A start that fails leaves nothing: the error is told, and reads go on."""
+    with FaultServer(service.url) as broken:
+        broken.break_(stall)
+        subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.05)
+        start(subject)
+        subject.close()
+    assert setting.get(user="jim") == 7
