@@ -18,6 +18,7 @@ from heksher_client._core.protocol import (
     Exchange,
     Flow,
     Install,
+    Limits,
     Pause,
     Reply,
     Request,
@@ -172,7 +173,7 @@ class AsyncHeksherClient(Client):
     async def _keep_updating(self) -> None:
         try:
             # In the child of a fork out of this very loop another one goes on.
-            while self._task is asyncio.current_task():  # pragma: no branch - only there
+            while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there
                 await self._run(self._session.round())
                 await self._sleep()
         finally:  # also when it is not us who ends the task, but the loop's end
@@ -203,7 +204,10 @@ class AsyncHeksherClient(Client):
             case Exchange():
                 return await self._send_all(step)
             case Aside():
-                return await asyncio.to_thread(step.call)
+                try:
+                    return await asyncio.to_thread(step.call)
+                except RuntimeError:  # The machine has no thread left to give.
+                    return step.call()
             case Install():
                 async with self.modification_lock:
                     step.apply()
@@ -219,7 +223,7 @@ class AsyncHeksherClient(Client):
             while waiting:
                 index, request = waiting.popleft()
                 with anyio.move_on_after(exchange.limits.seconds) as scope:
-                    replies[index] = await self._send(request, exchange.limits.max_bytes)
+                    replies[index] = await self._send(request, exchange.limits)
                 if scope.cancelled_caught:
                     waiting.clear()
 
@@ -227,12 +231,12 @@ class AsyncHeksherClient(Client):
             await asyncio.gather(*(send() for _ in exchange.requests[:AT_ONCE]))
         return tuple(replies.get(index, too_late(exchange.limits)) for index in range(len(exchange.requests)))
 
-    async def _send(self, request: Request, max_bytes: int) -> Reply:
+    async def _send(self, request: Request, limits: Limits) -> Reply:
         try:
-            following: httpx.Request | None = to_httpx(self._http, request)
+            following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
             redirects = 0
             while following is not None and redirects <= MAX_REDIRECTS:
-                reply, following = await self._receive(following, max_bytes)
+                reply, following = await self._receive(following, limits.max_bytes)
                 redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
@@ -241,7 +245,7 @@ class AsyncHeksherClient(Client):
 
     async def _receive(self, request: httpx.Request, max_bytes: int) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
-        response = await self._http.send(request, stream=True)
+        response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             body = Body(response, max_bytes)
             if not body.is_read:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
+from heksher_client._core.logs import logger
 from heksher_client._core.options import Options
 from heksher_client._core.registry import registry
 from heksher_client._core.session import Session
@@ -166,7 +167,11 @@ _clients: Final[WeakSet[Client]] = WeakSet()
 def _go_on_after_fork() -> None:  # in the child of a fork
     for client in list(_clients):
         client._session.after_fork()
-        client._set_up_again()
+        try:
+            client._set_up_again()
+        except Exception:  # The machine has no thread or file descriptor left to give.
+            logger.exception("a client cannot go on in the child of a fork")
+            client._session.close()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks

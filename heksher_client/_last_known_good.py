@@ -53,7 +53,7 @@ class LastKnownGood:
         self._number = next(_numbers)
         self._max_age = max_age
         self._service = sha256(service_url.rstrip("/").encode()).hexdigest()
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         """What the file looked like from outside when `_names` was read or written."""
         self._names: frozenset[str] = frozenset()
         self._order: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class LastKnownGood:
             age = max(0.0, time.time() - status.st_mtime)
             if age > self._max_age:
                 raise NotKeptError(f"{self._path} is too old: {age:.0f} seconds, and {self._max_age:.0f} are allowed")
-            if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS):
+            if not _is_ours_alone(status):
                 raise NotKeptError(f"{self._path} could have been written by others: it must be its owner's alone")
             body = self._parsed(file.read())
         return Kept(body.settings, body.context_features, age)
@@ -89,9 +89,11 @@ class LastKnownGood:
     def _former(self) -> _Body:
         """What there is to be added to."""
         try:
-            return self._parsed(self._path.read_bytes())
+            body = self._parsed(self._path.read_bytes())
         except (FileNotFoundError, _DamagedError):
             return _Body(self._service, (), {})
+        # Nothing is taken over from what others could have written.
+        return body if _is_ours_alone(self._path.stat()) else _Body(self._service, (), {})
 
     def _parsed(self, content: bytes) -> _Body:
         """The body of a file.
@@ -110,7 +112,7 @@ class LastKnownGood:
             if head.sha256 != sha256(rest).hexdigest():
                 raise _DamagedError(f"{self._path} is damaged: its checksum is another")
             body = msgspec.json.decode(rest, type=_Body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _DamagedError(f"{self._path} is damaged") from None
         if body.service != self._service:
             raise NotKeptError(f"{self._path} is of another service; it stays as it is")
@@ -147,17 +149,22 @@ class LastKnownGood:
 
     def _confirm(self) -> None:
         """Note that what is kept holds now."""
-        if time.time() - self._path.stat().st_mtime > _CONFIRMED_EVERY:
+        if abs(time.time() - self._path.stat().st_mtime) > _CONFIRMED_EVERY:
             os.utime(self._path)
         self._seen = self._look()
 
-    def _look(self) -> tuple[int, int] | None:
+    def _look(self) -> tuple[int, ...] | None:
         """What the file looks like from outside; whoever replaces it makes another one. None if it is not there."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
             return None
-        return status.st_ino, status.st_size
+        return status.st_ino, status.st_size, status.st_mode, status.st_uid
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """Whether nobody else could have written a file. Where there are no owners, it is."""
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS)
 
 
 _numbers: Final = count(1)

@@ -12,11 +12,11 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
-from heksher_client._core.protocol import AT_ONCE, Exchange, NoResponse, Reply, Request, too_late
+from heksher_client._core.protocol import AT_ONCE, Exchange, Limits, NoResponse, Reply, Request, too_late
 from heksher_client.exceptions import ClientNotRunningError
 
-Send = Callable[[Request, int, Callable[[], bool]], Reply]
-"""Sends a request; the second argument is the most bytes of a body, the third tells whether nobody waits any more."""
+Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
+"""Sends a request; the last argument tells whether nobody waits any more."""
 
 
 class Sending:
@@ -31,7 +31,7 @@ class Sending:
         """Replies as they come, and None for each thread that has ended, or when all is to be given up."""
         self._left: Reply | None = None
         """The reply to all requests that have none, once nobody waits for them any more."""
-        self.threads: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
         """Those that were started. Daemons, so that none of them delays the program's end."""
 
     def replies(self) -> tuple[Reply, ...]:
@@ -43,11 +43,11 @@ class Sending:
                     break
                 thread = threading.Thread(target=self._work, name="heksher-client-request", daemon=True)
                 thread.start()
-                self.threads.append(thread)
-        if not self.threads:
+                self._threads.append(thread)
+        if not self._threads:
             self._work()
         replies: dict[int, Reply] = {}
-        working = len(self.threads) or 1
+        working = len(self._threads) or 1
         while self._left is None and working and len(replies) < len(self._requests):
             patience = self._patience(until)
             if patience <= 0:
@@ -70,6 +70,10 @@ class Sending:
         self._left = self._left or reply
         self._news.put(None)
 
+    def hanging(self) -> list[threading.Thread]:
+        """The threads that still send what nobody waits for any more."""
+        return [thread for thread in self._threads if thread.is_alive()] if self._began else []
+
     @property
     def is_given_up(self) -> bool:
         """Whether nobody waits for the replies any more."""
@@ -87,7 +91,7 @@ class Sending:
                 index, request = self._waiting.popleft()
                 self._began[index] = monotonic()
                 try:
-                    self._news.put((index, self._send(request, self._limits.max_bytes, lambda: self.is_given_up)))
+                    self._news.put((index, self._send(request, self._limits, lambda: self.is_given_up)))
                 finally:
                     del self._began[index]
         except IndexError:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -16,6 +16,7 @@ from heksher_client._core.protocol import (
     Exchange,
     Flow,
     Install,
+    Limits,
     NoResponse,
     Pause,
     Reply,
@@ -202,8 +203,9 @@ class ThreadHeksherClient(Client):
             return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
         if len(self._left_alone) >= AT_ONCE and not {"transport", "mounts"} & self._http_arguments.keys():
             # Those that wait for a server get an error from the connection that is closed under them.
-            self._http, former = httpx.Client(**self._http_arguments), self._http
-            former.close()
+            with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
+                self._http, former = httpx.Client(**self._http_arguments), self._http
+                former.close()
         sending = Sending(exchange, self._send)
         self._sendings.add(sending)
         try:
@@ -212,14 +214,14 @@ class ThreadHeksherClient(Client):
             return sending.replies()
         finally:
             self._sendings.discard(sending)
-            self._left_alone += [thread for thread in sending.threads if thread.is_alive()]
+            self._left_alone += sending.hanging()
 
-    def _send(self, request: Request, max_bytes: int, is_given_up: Callable[[], bool]) -> Reply:
+    def _send(self, request: Request, limits: Limits, is_given_up: Callable[[], bool]) -> Reply:
         try:
-            following: httpx.Request | None = to_httpx(self._http, request)
+            following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
             redirects = 0
             while following is not None and redirects <= MAX_REDIRECTS:
-                reply, following = self._receive(following, max_bytes, is_given_up)
+                reply, following = self._receive(following, limits.max_bytes, is_given_up)
                 redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
@@ -230,7 +232,7 @@ class ThreadHeksherClient(Client):
         self, request: httpx.Request, max_bytes: int, is_given_up: Callable[[], bool]
     ) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
-        response = self._http.send(request, stream=True)
+        response = self._http.send(request, stream=True, follow_redirects=False)
         try:
             body = Body(response, max_bytes)
             if not body.is_read:

@@ -44,11 +44,17 @@ def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> d
     return {"base_url": url, "headers": headers, **arguments}
 
 
-def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request) -> httpx.Request:
-    """A request as httpx sends it, with the client's URL, headers, cookies and parameters."""
+def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request, seconds: float) -> httpx.Request:
+    """A request as httpx sends it, with the client's URL, headers, cookies and parameters.
+
+    No step of it takes longer than the seconds given, whatever time-outs the client has.
+    """
     # Only what `Body` can inflate bit by bit: a small answer may inflate to more than the memory holds.
     headers = {**request.headers, "Accept-Encoding": "gzip"}
     built = client.build_request(request.method, request.target, headers=headers, content=request.content)
+    steps: dict[str, float | None] = built.extensions.get("timeout", {})
+    shorter = {step: seconds if longest is None else min(longest, seconds) for step, longest in steps.items()}
+    built.extensions = {**built.extensions, "timeout": shorter}
     query = request.target.partition("?")[2]
     if query and client.params:
         # httpx would replace the query of a URL by the client's parameters.
@@ -106,6 +112,8 @@ class Body:
                 self._keep(self._inflate.decompress(chunk, self._max_bytes + 1 - self._size))
             except zlib.error:
                 raise httpx.DecodingError("the answer cannot be inflated") from None
+            if self._inflate.unused_data:
+                raise httpx.DecodingError("the answer goes on after the end of its compressed data")
             chunk = self._inflate.unconsumed_tail
         return self._size <= self._max_bytes
 
@@ -138,6 +146,9 @@ _NETWORKS_ERRORS: Final = (
 
 def no_response(error: Exception) -> NoResponse:
     """A failure to get any response. Of httpx's errors, those of the network are told from those of bad requests."""
+    if isinstance(error, httpx.LocalProtocolError):
+        # Its words quote the header that is none, which may be a token with a line break; and tracebacks show causes.
+        error = httpx.LocalProtocolError("a header of the request is not valid")
     is_untrusted = isinstance(error, httpx.ConnectError) and _is_caused_by(error, ssl.SSLError)
     return NoResponse(error, isinstance(error, _NETWORKS_ERRORS), is_untrusted)
 

@@ -34,7 +34,7 @@ class Faults:
         self._attempts += 1
         known, self._logged_at = self._logged_at, {}
         for failure in failures[:_MOST_REMEMBERED]:
-            what = _essence(failure)
+            what = essence(failure)
             if what in self._logged_at:
                 continue  # Several settings, one fault.
             last = known.get(what)
@@ -55,9 +55,10 @@ class Faults:
         self._logged_at, self._began, self._attempts = {}, None, 0
 
 
-def _essence(failure: Exception) -> str:
+def essence(failure: Exception) -> str:
     """What makes two failures the same fault: not the numbers in its text, which may be ports, times and ids."""
     return f"{type(failure).__name__}: {_NUMBER.sub('#', str(failure))}"
 
 
-_NUMBER: Final = re.compile(r"\b[0-9]+\b")
+_NUMBER: Final = re.compile(r"\b[0-9a-fA-F-]*[0-9][0-9a-fA-F-]*\b")
+"""A hexadecimal one too."""

@@ -1,7 +1,7 @@
 """What a program may choose of a client's behaviour, checked."""
 
-import math
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Options:
             interval,
             _seconds("start_timeout", start_timeout),
             _seconds("request_timeout", request_timeout),
-            max_response_bytes,
+            min(max_response_bytes, 1 << 60),
             float(jitter),
             _seconds("max_backoff", max_backoff),
             3 * interval if stale_after is None else _seconds("stale_after", stale_after),
@@ -64,6 +64,10 @@ def _seconds(name: str, value: float) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not (value > 0 and math.isfinite(value)):
+    if not 0 < value <= _LONGEST:
         raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
     return float(value)
+
+
+_LONGEST: Final = 1e9
+"""Seconds, some thirty years: beyond that clocks and locks have limits of their own."""

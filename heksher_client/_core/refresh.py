@@ -17,6 +17,7 @@ import msgspec
 from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import Defaults, Tracking
 from heksher_client._core.conversion import to_default, to_rule_set
+from heksher_client._core.faults import essence
 from heksher_client._core.logs import logger
 from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, Pause, aside, exchange
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
@@ -164,9 +165,9 @@ class Refresher:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
             # The order known so far serves as well, be it the client's own.
-            if str(error) != self._order_problem:
+            if essence(error) != self._order_problem:
                 logger.warning("the order of the context features is not known: %s", error, extra={"error": error})
-            self._order_problem = str(error)
+            self._order_problem = essence(error)
             return
         self._order_problem, self._has_order = "", True
         if order != self._order:
@@ -234,7 +235,7 @@ class Refresher:
         self._failures.append(error)
         for setting in settings:
             was_served = setting._reader.view.rule_set.default_reason is Reason.SERVER_DEFAULT
-            self.standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY))
+            self.standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY), error)
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
@@ -365,7 +366,8 @@ class Refresher:
                 setting._reader.view = View(loaded.rule_set, self._defaults)
                 self.standings.load(setting, loaded)
             self._queries.remember(answers)
-            self.received_at = self._clock()
+            if answers.are_any or not self._settings():
+                self.received_at = self._clock()
 
         return Install(apply)
 
@@ -375,7 +377,7 @@ class Refresher:
         """Put in place what was kept for those settings that have got nothing from the service yet.
 
         Returns:
-            Whether something was kept that may be used.
+            Whether something was kept for any of them.
         """
         settings = [
             setting
@@ -410,7 +412,7 @@ class Refresher:
             len(settings) - len(recalled),
             extra={"age": kept.age, "settings": [setting.name for setting, _, _ in recalled]},
         )
-        return True
+        return bool(recalled)
 
     def _install_recalled(self, recalled: Sequence[_Prepared], age: float) -> Install:
         def apply() -> None:
@@ -419,7 +421,7 @@ class Refresher:
             for setting, loaded, _ in recalled:
                 setting._reader.view = View(loaded.rule_set, self._defaults)
                 self._recalled[setting] = loaded.rule_set
-            if self.received_at is None:
+            if self.received_at is None and recalled:
                 self.received_at = self._clock() - age
 
         return Install(apply)

@@ -18,7 +18,7 @@ from heksher_client._core.registry import Registry
 from heksher_client._core.schedule import Schedule
 from heksher_client._core.standings import AnySetting
 from heksher_client._core.status import State, Status
-from heksher_client.exceptions import ClientNotRunningError, HeksherError, UnexpectedResponseError
+from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
 
 _LASTING: Final = frozenset([401, 403, 404, 422])
 """Statuses that it takes people to mend."""
@@ -161,7 +161,7 @@ class Session:
             return State.STALE if failures else State.STARTING
         if age >= self._options.stale_after:
             return State.STALE
-        return State.FAILING if failures else State.FRESH
+        return State.FAILING if failures or self._refused() else State.FRESH
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
@@ -214,14 +214,16 @@ class Session:
             self._tell(ClientNotRunningError("another client is the main one, so this one updates nothing"))
             return
         failures = yield from limited(self._refresh(), self._limits)
-        is_served = bool(failures) and (yield from self._refresher.recall())
+        is_served = bool(failures) and (yield from self._recall(failures))
         self._note(failures)
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
-        is_raised = self._raises_at_start and self._rounds == 1 and not is_served
-        if not is_raised:
-            self._faults.note(failures, self._clock())
-        self._tell(None if is_served and self._rounds == 1 else self._call_hooks(failures))
+        is_start = self._rounds == 1
+        if not (self._raises_at_start and is_start and not is_served):
+            # A declaration that was refused is still a fault when it is not yet time to send it again.
+            self._faults.note(failures or self._refused(), self._clock())
+        error = self._call_hooks(failures)
+        self._tell(None if is_start and is_served else error)
 
     @property
     def is_open(self) -> bool:
@@ -260,6 +262,20 @@ class Session:
         except Exception as defect:  # Ours, or a setting type's: it must not end all refreshes to come.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": defect})
             return [defect]
+
+    def _recall(self, failures: Sequence[Exception]) -> Flow[bool]:
+        """Have settings served from what was kept; tells whether that is as good as a start."""
+        try:
+            is_recalled = yield from self._refresher.recall()
+        except Exception as defect:  # As above.
+            logger.exception("the last known good cannot be used", extra={"error": defect})
+            return False
+        return is_recalled and not any(isinstance(failure, DeclarationError) for failure in failures)
+
+    def _refused(self) -> list[Exception]:
+        """The errors of all declarations that were refused and not accepted since."""
+        problems = map(self._refresher.standings.problem, self._registry.settings())
+        return [problem for problem in problems if problem is not None]
 
     def _request_limits(self) -> Limits:
         return Limits(self._options.request_timeout, math.inf, self._options.max_response_bytes)

@@ -40,6 +40,8 @@ class _Standing:
     loaded: Loaded | None = None
     outcome: str | None = None
     """Of the declaration."""
+    problem: Exception | None = None
+    """What it was refused with."""
 
 
 REFUSED: Final = "refused"
@@ -62,9 +64,9 @@ class Standings:
         """Note that the service has a setting, under this name, and what it said of the declaration."""
         self._standings[setting] = _Standing(canonical, outcome=outcome)
 
-    def refuse(self, setting: AnySetting, declare_at: float) -> None:
-        """Note that the service does not have a setting, and when to declare it again."""
-        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False, outcome=REFUSED)
+    def refuse(self, setting: AnySetting, declare_at: float, problem: Exception) -> None:
+        """Note that the service does not have a setting, why, and when to declare it again."""
+        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False, outcome=REFUSED, problem=problem)
 
     def lose(self, setting: AnySetting) -> None:
         """Note that the service seems to have lost a setting, which is to be declared again at once."""
@@ -89,6 +91,10 @@ class Standings:
             rejected=loaded.rejected if loaded else 0,
             first_rejected=loaded.first_rejected if loaded else (),
         )
+
+    def problem(self, setting: AnySetting) -> Exception | None:
+        """What the declaration of a setting was refused with, if it is."""
+        return self._standings.get(setting, _UNKNOWN).problem
 
     def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
         """Those of the settings that the service has, by the name that it answers under."""

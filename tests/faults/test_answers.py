@@ -1,8 +1,10 @@
 """Faults of the HTTP and of the JSON of an answer, by the ids of the table in the documentation."""
 
+import gzip
 import json
 import resource
 import threading
+import traceback
 from collections.abc import Generator
 from typing import Any
 
@@ -114,6 +116,26 @@ def test_h3_a_declaration_that_is_refused(
     subject.reload()
     assert subject.client.status().settings["s"].declaration == "created"
     assert setting.get() == 7
+    subject.close()
+
+
+def test_h3_a_service_that_knows_nothing_is_never_fresh(
+    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong URL: everything is answered 404, also while no declaration is due."""
+    if kind.raises_at_start:
+        pytest.skip("it does not start at all")
+    service.intercept = lambda asked: Answer(404)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.set_defaults(user="jim")
+    subject.start()
+    subject.forget_outcomes()
+    subject.client._session.refresh_soon()
+    subject.next_outcome()
+    status = subject.client.status()
+    assert (status.age, status.is_healthy) == (None, False)
+    assert "succeeds again" not in caplog.text
+    assert get(setting) == 7
     subject.close()
 
 
@@ -392,7 +414,9 @@ def test_p14_a_small_answer_that_inflates_to_a_large_one(
         client.reload()
 
 
-@pytest.mark.parametrize("body", [b"no gzip at all", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"])
+@pytest.mark.parametrize(
+    "body", [b"no gzip at all", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", gzip.compress(b"{}") + b"x" * 1000]
+)
 def test_p14_what_cannot_be_inflated(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
     """An error like any other."""
     with FaultServer(service.url) as broken, running(kind, broken.url) as client:
@@ -450,6 +474,23 @@ def test_p18_line_breaks_and_format_codes(
     assert caplog.records
     for record in caplog.records:
         assert record.getMessage().isprintable()
+    assert get(setting) == 7
+
+
+def test_a_header_that_is_none_is_not_quoted(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """A token that was read from a file with its line break: neither in the error, nor in what a traceback shows."""
+    arguments = {"headers": {"Authorization": "Bearer s3cr3t\n"}}
+    subject = Subject(kind, service.url, 3600, FEATURES, http_client_args=arguments)
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError) as raised:
+            subject.start()
+        error: Any = raised.value
+    else:
+        subject.start()
+        error = subject.next_outcome()
+        subject.close()
+    assert "s3cr3t" not in "".join(traceback.format_exception(error))
+    assert "s3cr3t" not in str(subject.client.status())
     assert get(setting) == 7
 
 

@@ -14,7 +14,7 @@ import pytest
 from heksher_client import HeksherError, Reason, Setting, State
 from heksher_client._last_known_good import LastKnownGood
 from tests.support.clients import FEATURES, Kind, Subject, running
-from tests.support.service import Answer, WatchedService
+from tests.support.service import DECLARE, Answer, WatchedService
 
 
 @pytest.fixture
@@ -119,6 +119,7 @@ def test_without_a_file_a_start_is_as_ever(
         (lambda content: content.replace(b'"value":8', b'"value":9'), "checksum", True),
         (lambda content: b"", "damaged", True),
         (lambda content: content[:60], "damaged", True),
+        (lambda content: content[:70] + b"\xff" + content[71:], "damaged", True),
         (lambda content: content.replace(b'"version":1', b'"version":2'), "newer version", False),
         (lambda content: b"# my own notes\n", "is no file of last known good settings", False),
     ],
@@ -280,7 +281,7 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
             for i in range(20):
                 raw = msgspec.Raw(b'{"rules":[],"default_value":%d}' % i)
                 keeper.save({f"s{number}": raw}, [f"s{number}"], ("user",))
-                assert f"s{number}" in keeper.load().settings or i < 19
+                assert keeper.load().settings
         except BaseException as fault:
             faults.append(fault)
 
@@ -290,7 +291,12 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not faults
+    for number, keeper in enumerate(keepers):
+        # Of two that wrote at once, one was the last; the other one notices, and has what is lacking asked for again.
+        for name in keeper.save({}, [f"s{number}"], ("user",)):
+            keeper.save({name: msgspec.Raw(b'{"rules":[],"default_value":19}')}, [name], ("user",))
     assert keepers[0].load().order == ("user",)
+    assert keepers[0].load().settings.keys() == {"s0", "s1", "s2", "s3"}
 
 
 def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
@@ -359,3 +365,82 @@ def test_a_late_setting_gets_its_last_known_good_too(
         later = Setting("late", int, ["user"], 1)
         client.next_outcome()
         assert later.get() == 5
+
+
+def test_a_file_without_anything_for_the_program_is_no_start(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """The async client raises as it does without a file, and nothing looks healthy."""
+    LastKnownGood(path, 1000, service.url).save({}, [], FEATURES)
+    refused(kind, service, path)
+    assert setting.get(user="jim") == 7
+
+
+def test_a_declaration_that_is_refused_is_raised_also_where_there_is_a_file(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """It is the program's mistake, and no outage."""
+    fill(kind, service, path)
+    service.answering(DECLARE, Answer(422))
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
+    subject.client.set_defaults(user="jim")
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError):
+            subject.start()
+    else:
+        subject.start()
+        assert isinstance(subject.next_outcome(), HeksherError)
+        subject.close()
+    assert setting.get() == 8
+
+
+def test_the_hook_hears_of_a_failure_also_when_the_file_serves(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """As of every refresh that failed."""
+    fill(kind, service, path)
+    down(service)
+    with running(kind, service.url, last_known_good=path) as client:
+        assert isinstance(client.next_outcome(), HeksherError)
+        assert setting.get(user="jim") == 8
+
+
+def test_a_file_from_the_future_is_put_right(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """A clock was wrong; it would never be too old."""
+    fill(kind, service, path)
+    os.utime(path, (time.time() + 1e8, time.time() + 1e8))
+    with running(kind, service.url, last_known_good=path):
+        assert abs(path.stat().st_mtime - time.time()) < 60
+        assert setting.get(user="jim") == 8
+
+
+def test_what_others_could_have_written_is_not_taken_over(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """The file is written anew, for its owner alone."""
+    raw = msgspec.Raw(b'{"rules":[],"default_value":666}')
+    LastKnownGood(path, 1000, service.url).save({"evil": raw}, ["evil"], FEATURES)
+    path.chmod(0o666)
+    with running(kind, service.url, last_known_good=path):
+        assert setting.get(user="jim") == 7
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "666" not in path.read_text()
+
+
+def test_a_keeper_that_fails_in_an_unforeseen_way_does_not_end_the_client(
+    kind: Kind, service: WatchedService, tmp_path: Path, setting: Setting[int]
+) -> None:
+    """A name that no file can have."""
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=tmp_path / "a\0b")
+    down(service)
+    subject.client.set_defaults(user="jim")
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError):
+            subject.start()
+        return
+    subject.start()
+    assert subject.client.status().state is State.STALE
+    assert setting.get() == 7
+    subject.close()

@@ -442,6 +442,22 @@ def test_c12_a_machine_that_has_nothing_left(
         assert client.client.status().state is State.FRESH
 
 
+@pytest.mark.anyio
+async def test_c12_no_thread_for_the_disk(
+    service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The async client goes to the disk by itself, as it would without threads."""
+
+    async def refuse(*args: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "to_thread", refuse)
+    path = tmp_path / "settings.json"
+    async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}, last_known_good=path):
+        assert setting.get(user="jim") == 7
+    assert path.exists()
+
+
 # -- what changes at the service ---------------------------------------------------------------------------------------
 
 

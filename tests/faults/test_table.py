@@ -15,7 +15,7 @@ def test_each_row_of_the_table_has_its_tests() -> None:
         node.name
         for path in HERE.glob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     prefixes = [match[1] for name in functions if (match := re.match(r"test_((?:[nhpcd][0-9]+_)+)", name))]
     tested = {name.upper() for prefix in prefixes for name in prefix.strip("_").split("_")}
