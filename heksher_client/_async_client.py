@@ -26,7 +26,7 @@ from heksher_client._core.protocol import (
     Step,
     too_late,
 )
-from heksher_client._transport import MAX_REDIRECTS, Body, as_http_error, no_response, redirected, to_httpx
+from heksher_client._transport import Body, as_http_error, no_response, redirected, to_httpx
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -234,10 +234,8 @@ class AsyncHeksherClient(Client):
     async def _send(self, request: Request, limits: Limits) -> Reply:
         try:
             following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
-            redirects = 0
-            while following is not None and redirects <= MAX_REDIRECTS:
+            while following is not None:
                 reply, following = await self._receive(following, limits.max_bytes)
-                redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)

@@ -25,7 +25,7 @@ from heksher_client._core.protocol import (
     Step,
 )
 from heksher_client._sending import CLOSED, Sending
-from heksher_client._transport import MAX_REDIRECTS, Body, as_http_error, no_response, redirected, to_httpx
+from heksher_client._transport import Body, as_http_error, no_response, redirected, to_httpx
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -154,8 +154,7 @@ class ThreadHeksherClient(Client):
             self._thread.start()
 
     def _keep_updating_in_child(self) -> None:  # in the child of a fork
-        while (seconds := self._session.wait()) > 0 and self._session.is_open:
-            self._sleep(seconds)
+        self._sleep()
         self._keep_updating()
 
     def _keep_updating(self) -> None:
@@ -163,16 +162,17 @@ class ThreadHeksherClient(Client):
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():
                 self._run(self._session.round())
-                while (seconds := self._session.wait()) > 0:
-                    self._sleep(seconds)
+                self._sleep()
         finally:  # also when a hook or a validator ends the thread, by SystemExit say: nobody waits for it in vain
             if self._thread is threading.current_thread():  # pragma: no branch - only there
                 self._session.close()
                 self._http.close()
 
-    def _sleep(self, seconds: float) -> None:
-        self._woken.wait(min(seconds, LONGEST_SLEEP))
-        self._woken.clear()
+    def _sleep(self) -> None:
+        """Until there is something to do."""
+        while (seconds := self._session.wait()) > 0:
+            self._woken.wait(min(seconds, LONGEST_SLEEP))
+            self._woken.clear()
 
     def _run(self, flow: Flow[T]) -> T:
         with closing(flow):
@@ -219,10 +219,8 @@ class ThreadHeksherClient(Client):
     def _send(self, request: Request, limits: Limits, is_given_up: Callable[[], bool]) -> Reply:
         try:
             following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
-            redirects = 0
-            while following is not None and redirects <= MAX_REDIRECTS:
+            while following is not None:
                 reply, following = self._receive(following, limits.max_bytes, is_given_up)
-                redirects += 1
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)

@@ -16,8 +16,10 @@ from heksher_client.exceptions import (
     UntrustedServiceError,
 )
 
-MAX_REDIRECTS: Final = 3
+_MAX_REDIRECTS: Final = 3
 """How many redirects a request follows."""
+_FOLLOWED: Final = "heksher_client.redirects"
+"""Where a request notes how many it has followed."""
 
 
 def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,14 +65,16 @@ def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request, seconds
 
 
 def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
-    """The request that a redirect asks for, if it may be followed: to the same server, with the same method.
+    """The request that a redirect asks for, if it may be followed: to the same server, with the same method, and a few.
 
     Elsewhere it would take the program's credentials along, or (as a GET) lose what was to be declared.
     """
     following = response.next_request
     if following is None or following.method != request.method or _origin(following.url) != _origin(request.url):
         return None
-    return following
+    followed = request.extensions.get(_FOLLOWED, 0) + 1
+    following.extensions = {**request.extensions, _FOLLOWED: followed}
+    return following if followed <= _MAX_REDIRECTS else None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -17,7 +17,7 @@ from heksher_client._core.rules import Group, Reason, RuleSet, Work
 from heksher_client._core.settings import Setting
 from heksher_client._core.status import RejectedRule
 
-LISTED_AT_MOST: Final = 20
+_LISTED_AT_MOST: Final = 20
 """Rules listed in one log record, or in the status of one setting."""
 
 
@@ -63,10 +63,10 @@ def to_rule_set(
             "setting %s: %d rules have the same conditions as another one; of each two the higher id is used",
             setting.name,
             len(outdone),
-            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:LISTED_AT_MOST]]},
+            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:_LISTED_AT_MOST]]},
         )
         findings.rejected += [RejectedRule(rule.rule_id, "another rule has the same conditions") for rule in outdone]
-    return Converted(rule_set, len(findings.rejected), tuple(findings.rejected[:LISTED_AT_MOST]))
+    return Converted(rule_set, len(findings.rejected), tuple(findings.rejected[:_LISTED_AT_MOST]))
 
 
 def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
@@ -113,7 +113,7 @@ class _Findings:
                 len(rules),
                 what,
                 tuple(rules[0]),
-                extra={"setting": setting.name, f"{what}_rules": [tuple(rule) for rule in rules[:LISTED_AT_MOST]]},
+                extra={"setting": setting.name, f"{what}_rules": [tuple(rule) for rule in rules[:_LISTED_AT_MOST]]},
             )
 
 
