@@ -11,6 +11,7 @@ from warnings import warn
 import anyio
 import httpx
 
+from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
 from heksher_client._core.protocol import (
     AT_ONCE,
@@ -19,6 +20,7 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     Limits,
+    Notify,
     Pause,
     Reply,
     Request,
@@ -146,6 +148,7 @@ class AsyncHeksherClient(Client):
         self._http_arguments = http_arguments
         self._http = httpx.AsyncClient(**http_arguments)
         self._woken = asyncio.Event()
+        self._disk = Apart()
 
     def _wake_up(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody sleeps
@@ -204,16 +207,35 @@ class AsyncHeksherClient(Client):
             case Exchange():
                 return await self._send_all(step)
             case Aside():
-                try:
-                    return await asyncio.to_thread(step.call)
-                except RuntimeError:  # The machine has no thread left to give.
-                    return step.call()
+                return await self._call_apart(step)
+            case Notify():
+                return step.call()  # A hook is the event loop's guest.
             case Install():
                 async with self.modification_lock:
                     step.apply()
             case Pause():  # pragma: no branch - there are no others
                 await asyncio.sleep(step.seconds)
         return None
+
+    async def _call_apart(self, step: Aside) -> Any:
+        """Not in the loop's executor: that is the program's, and the end of the loop waits for it."""
+        loop = asyncio.get_running_loop()
+        outcome = loop.create_future()
+
+        def settle(result: Any) -> None:
+            if not outcome.done():
+                outcome.set_result(result)
+
+        def tell(result: Any) -> None:
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
+                loop.call_soon_threadsafe(settle, result)
+
+        try:
+            has_begun = self._disk.begin(step.call, tell)
+        except RuntimeError:
+            return step.call()
+        with anyio.move_on_after(step.seconds):
+            return await outcome if has_begun else None
 
     async def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
         replies: dict[int, Reply] = {}

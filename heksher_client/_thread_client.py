@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeVar
 
 import httpx
 
+from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
 from heksher_client._core.protocol import (
     AT_ONCE,
@@ -18,6 +19,7 @@ from heksher_client._core.protocol import (
     Install,
     Limits,
     NoResponse,
+    Notify,
     Pause,
     Reply,
     Request,
@@ -83,7 +85,7 @@ class ThreadHeksherClient(Client):
             sending.give_up(CLOSED)
         if self._thread is None:
             self._http.close()
-        elif self._thread is not threading.current_thread():
+        elif not self._is_own_thread():
             self._thread.join(self._close_within)
 
     def reload(self) -> None:
@@ -95,7 +97,7 @@ class ThreadHeksherClient(Client):
         Raises:
             ClientNotRunningError: The client was not set as main, or is closed.
         """
-        if self._thread is threading.current_thread():
+        if self._is_own_thread():
             self._session.refresh_soon()
             return
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
@@ -142,6 +144,11 @@ class ThreadHeksherClient(Client):
         self._sendings: set[Sending] = set()
         self._left_alone: list[threading.Thread] = []
         """Threads that still send what was given up."""
+        self._disk, self._hooks = Apart(), Apart()
+
+    def _is_own_thread(self) -> bool:
+        """Whether the caller is a hook, or a validator, which the refreshes wait for."""
+        return self._thread is threading.current_thread() or self._hooks.is_here
 
     def _wake_up(self) -> None:
         self._woken.set()
@@ -189,7 +196,9 @@ class ThreadHeksherClient(Client):
             case Exchange():
                 return self._send_all(step)
             case Aside():
-                return step.call()
+                return self._disk.call(step.call, step.seconds)
+            case Notify():
+                return self._hooks.call(step.call, step.seconds)
             case Install():
                 with self.modification_lock:
                     step.apply()

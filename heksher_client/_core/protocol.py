@@ -115,17 +115,27 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """Call this where waiting for a disk keeps nobody from running; the flow is sent its result."""
+    """Call this where waiting for a disk keeps nobody from running; the flow is sent its result, or None if that takes
+    too long, or if a former call has not come back yet."""
 
     call: Callable[[], Any]
+    seconds: float = math.inf
 
 
-Step: TypeAlias = Exchange | Pause | Install | Aside
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Call this, which is the program's own, where it may take its time; the flow is sent what `Aside` says."""
+
+    call: Callable[[], Any]
+    seconds: float
+
+
+Step: TypeAlias = Exchange | Pause | Install | Aside | Notify
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
 def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
-    """The same flow, with limits for its exchanges, as they are at the time of each.
+    """The same flow, with limits for its exchanges and for waiting for a disk, as they are at the time of each.
 
     An exchange for which there is no time is not begun.
     """
@@ -133,11 +143,12 @@ def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
         try:
             step = next(flow)
             while True:
+                now = limits()
+                if isinstance(step, Aside):
+                    step = replace(step, seconds=max(0.0, min(now.seconds, now.total_seconds)))
                 if not isinstance(step, Exchange):
                     step = flow.send((yield step))
-                    continue
-                now = limits()
-                if now.total_seconds > 0:
+                elif now.total_seconds > 0:
                     step = flow.send((yield replace(step, limits=now)))
                 else:
                     step = flow.send((too_late(now),) * len(step.requests))
@@ -162,6 +173,7 @@ def aside(call: Callable[[], T]) -> Flow[T]:
     """Call something that may wait for a disk.
 
     Raises:
+        TimeoutError: It took too long, or a former call still does.
         Exception: What it raised.
     """
 
@@ -171,7 +183,10 @@ def aside(call: Callable[[], T]) -> Flow[T]:
         except Exception as error:  # The flow decides what that means.
             return [], error
 
-    results, error = yield Aside(attempt)
+    outcome = yield Aside(attempt)
+    if outcome is None:
+        raise TimeoutError("the disk takes too long")
+    results, error = outcome
     if error is not None:
         raise error
     result: T = results[0]

@@ -5,94 +5,28 @@ fault stays where it is: a bad rule costs that rule, a bad setting that setting,
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
-from weakref import WeakKeyDictionary
-
-import msgspec
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import Defaults, Tracking
-from heksher_client._core.conversion import to_default, to_rule_set
+from heksher_client._core.conversion import to_default
 from heksher_client._core.faults import essence
+from heksher_client._core.keeping import Keeper, Keeping, Recalled
+from heksher_client._core.loading import Loading, Prepared
 from heksher_client._core.logs import logger
-from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, Pause, aside, exchange
+from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, exchange
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
 from heksher_client._core.readers import View
-from heksher_client._core.rules import Reason, RuleSet, Work
-from heksher_client._core.standings import AnySetting, Loaded, Standings
+from heksher_client._core.rules import Reason
+from heksher_client._core.standings import AnySetting, Standings
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
-
-T = TypeVar("T")
 
 _DECLARED_TOGETHER: Final = 60
 """Declarations between two looks at whether they were accepted: where the first fail as one, the others are spared."""
 _REFUSED_RETRY: Final = 300.0
 """Seconds before a declaration is tried again that the service refused as such: it takes people to mend that."""
-
-_WORK_BETWEEN_PAUSES: Final = 5000
-"""Rules worked on before others get their turn: a few milliseconds."""
-_BYTES_AS_MUCH_WORK_AS_A_RULE: Final = 500
-"""Where bytes are only compared."""
-
-
-class NotKeptError(Exception):
-    """There is nothing to go back to, or nothing that may be used; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What was last received, by this process or one before it."""
-
-    settings: Mapping[str, msgspec.Raw]
-    """The service's answers by the names of the settings, as they are declared."""
-    order: tuple[str, ...]
-    """The context features in the service's order."""
-    age: float
-    """Seconds since it was last confirmed."""
-
-
-class Keeper(Protocol):
-    """Keeps what was last received, beyond the end of the process. Its calls may wait for a disk."""
-
-    def load(self) -> Kept:  # pragma: no cover - a protocol
-        """Give back what was kept.
-
-        Raises:
-            NotKeptError: It is not there, or not to be used.
-            OSError: It cannot be read.
-        """
-        ...
-
-    def save(
-        self, changed: Mapping[str, msgspec.Raw], names: Collection[str], order: tuple[str, ...]
-    ) -> Collection[str]:  # pragma: no cover - a protocol
-        """Keep what is new, beside what was kept before.
-
-        Args:
-            changed: What there is to keep for settings that have something else now.
-            names: All settings that are up to date.
-            order: The context features in the service's order.
-
-        Returns:
-            Those of the names for which nothing is kept, neither now nor before.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        ...
-
-
-class _Prepared(NamedTuple):
-    """What is to be put in place for a setting."""
-
-    setting: AnySetting
-    loaded: Loaded
-    raw: msgspec.Raw | None
-    """What it was made of, if that is to be kept."""
 
 
 class Refresher:
@@ -120,23 +54,18 @@ class Refresher:
         """
         self._context_features = self._order = context_features
         self._settings, self._defaults, self._clock, self._is_main = settings, defaults, clock, is_main
-        self._keeper = keeper
+        self._keeping = Keeping(keeper)
+        self._loading = Loading(keeps_answers=keeper is not None)
         self.tracking = Tracking()
         self.standings = Standings()
         self._queries = Queries()
         self._failures: list[Exception] = []
         """What failed in the refresh under way: for single settings, while all others are brought up to date."""
         self._order_problem = ""
-        self._keeping_problem = ""
-        self._recalled: WeakKeyDictionary[AnySetting, RuleSet[Any] | None] = WeakKeyDictionary()
-        """What was kept for settings, of those for which it was looked up."""
         self.received_at: float | None = None
         """When the service last said what the rules are, or that they have not changed."""
-        self._not_kept: dict[str, msgspec.Raw] = {}
-        """What could not be kept yet."""
         self._has_order = False
         """Whether the service has told the order of the context features."""
-        self._work_since_pause = 0
         self._is_awaited = False
 
     def refresh(self, *, is_awaited: bool) -> Flow[list[Exception]]:
@@ -241,24 +170,25 @@ class Refresher:
 
     def _load(self, settings: Sequence[AnySetting]) -> Flow[None]:
         """Ask for the rules of all settings that the service has, and put what came in place."""
+        tracking = self.tracking  # the same from the question to what is made of the answer
         wanted = self.standings.by_name(settings)
-        answers = yield from self._ask(wanted)
+        answers = yield from self._ask(wanted, tracking)
         if answers.missing:
             yield from self._declare_lost(_named(answers.missing, wanted))
             wanted = self.standings.by_name(settings)
-            answers = yield from self._ask(wanted)
+            answers = yield from self._ask(wanted, tracking)
             for setting in _named(answers.missing, wanted):
                 error = DeclarationError(f"the service denies setting {setting.name}", setting=setting.name)
                 self._refuse([setting], error)
         self._failures += answers.too_large.values()
         yield from self._follow_renames(answers, wanted)
         up_to_date = [name for name in wanted if name not in answers.missing and name not in answers.too_large]
-        prepared = yield from self._prepare(answers, wanted)
+        prepared = yield from self._prepare(answers, wanted, tracking)
         yield self._install(prepared, answers)
-        yield from self._keep(prepared, _named(up_to_date, wanted))
+        yield from self._keep(prepared, _named(up_to_date, wanted), tracking)
 
-    def _ask(self, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[Answers]:
-        tracking, order = self.tracking, self._order
+    def _ask(self, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking) -> Flow[Answers]:
+        order = self._order
 
         def is_current(name: str) -> bool:
             return all(self.standings.is_current(setting, tracking, order) for setting in wanted[name])
@@ -302,68 +232,32 @@ class Refresher:
 
     # -- from answers to rule sets -------------------------------------------------------------------------------------
 
-    def _prepare(self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]]) -> Flow[list[_Prepared]]:
+    def _prepare(
+        self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking
+    ) -> Flow[list[Prepared]]:
         """Convert and index all that has changed, before any of it is put in place."""
-        prepared: list[_Prepared] = []
+        prepared: list[Prepared] = []
+        order = self._order
         for name in filter(answers.settings.__contains__, wanted):
-            raw = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
-            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
-            digest = sha256(raw).digest()
-            tracking, order = self.tracking, self._order
+            answer = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
+            digest = yield from self._loading.digest(answer)
             changed = [s for s in wanted[name] if not self.standings.is_loaded(s, digest, tracking, order)]
-            yield from self._rest(len(raw) // _BYTES_AS_MUCH_WORK_AS_A_RULE)
             if not changed:
                 continue
             try:
-                prepared += yield from self._convert(name, raw, digest, changed)
+                prepared += yield from self._loading.convert(name, answer, digest, changed, tracking, order)
             except UnexpectedResponseError as error:
                 self._failures.append(error)
                 for setting in changed:
                     self.standings.load(setting, None)
         return prepared
 
-    def _convert(
-        self, name: str, raw: msgspec.Raw, digest: bytes, settings: Iterable[AnySetting]
-    ) -> Flow[list[_Prepared]]:
-        """Convert and index what the service holds under a name.
-
-        Raises:
-            UnexpectedResponseError: It is not what a setting has.
-        """
-        prepared = []
-        queried = protocol.parse_queried_setting(name, raw)
-        yield from self._rest(len(queried.rules or queried.undecoded))
-        tracking, order = self.tracking, self._order
-        for setting in settings:
-            validators = setting._validators
-            made = yield from self._paced(to_rule_set(setting, queried, tracking=tracking, order=order))
-            loaded = Loaded(made.rule_set, validators, tracking, order, digest, made.rejected, made.first_rejected)
-            prepared.append(_Prepared(setting, loaded, raw if self._keeper else None))
-        return prepared
-
-    def _paced(self, work: Work[T]) -> Flow[T]:
-        """Do some work, and let others run after every so much of it."""
-        while True:
-            try:
-                done = next(work)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            yield from self._rest(done)
-
-    def _rest(self, done: int) -> Flow[None]:
-        """Let others run, if enough work was done since they last did."""
-        self._work_since_pause += done
-        if self._work_since_pause >= _WORK_BETWEEN_PAUSES:
-            self._work_since_pause = 0
-            yield Pause()
-
-    def _install(self, prepared: Sequence[_Prepared], answers: Answers) -> Install:
+    def _install(self, prepared: Sequence[Prepared], answers: Answers) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
             for setting, loaded, _ in prepared:
-                setting._reader.view = View(loaded.rule_set, self._defaults)
+                setting._reader.view = View(loaded.converted.rule_set, self._defaults)
                 self.standings.load(setting, loaded)
             self._queries.remember(answers)
             if answers.are_any or not self._settings():
@@ -379,78 +273,40 @@ class Refresher:
         Returns:
             Whether something was kept for any of them.
         """
-        settings = [
-            setting
-            for setting in self._settings()
-            if setting not in self._recalled
-            and setting._reader.view.rule_set.default_reason is Reason.DECLARED_DEFAULT
-            and len(setting._reader.view.rule_set) == 0
-        ]
-        if self._keeper is None or not settings:
+        order = self._order if self._has_order else None
+        recalled = yield from self._keeping.recall(self._settings(), self._loading, self.tracking, order)
+        if recalled is None:
             return False
-        try:
-            kept = yield from aside(self._keeper.load)
-        except (NotKeptError, OSError) as error:
-            self._say_of_keeping("there is no last known good to start from: %s", error)
-            return False
-        if not self._has_order:
-            self._order = kept.order
-        recalled: list[_Prepared] = []
-        for setting in settings:
-            self._recalled[setting] = None
-            raw = kept.settings.get(setting.name)
-            if raw is not None:
-                try:
-                    recalled += yield from self._convert(setting.name, raw, b"", [setting])
-                except UnexpectedResponseError as error:
-                    self._say_of_keeping("the last known good cannot be used: %s", error)
-        yield self._install_recalled(recalled, kept.age)
-        logger.warning(
-            "%d settings have their last known good, of %.0f seconds ago; %d have none",
-            len(recalled),
-            kept.age,
-            len(settings) - len(recalled),
-            extra={"age": kept.age, "settings": [setting.name for setting, _, _ in recalled]},
-        )
-        return bool(recalled)
+        self._order = recalled.order
+        yield self._install_recalled(recalled)
+        return bool(recalled.prepared)
 
-    def _install_recalled(self, recalled: Sequence[_Prepared], age: float) -> Install:
+    def _install_recalled(self, recalled: Recalled) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return
-            for setting, loaded, _ in recalled:
-                setting._reader.view = View(loaded.rule_set, self._defaults)
-                self._recalled[setting] = loaded.rule_set
-            if self.received_at is None and recalled:
-                self.received_at = self._clock() - age
+            for setting, loaded, _ in recalled.prepared:
+                setting._reader.view = View(loaded.converted.rule_set, self._defaults)
+                self._keeping.note(setting, loaded.converted.rule_set)
+            if self.received_at is None and recalled.prepared:
+                self.received_at = self._clock() - recalled.age
 
         return Install(apply)
 
     def is_recalled(self, setting: AnySetting) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
-        return self._recalled.get(setting) is setting._reader.view.rule_set
+        return self._keeping.is_recalled(setting)
 
-    def _keep(self, prepared: Sequence[_Prepared], settings: Sequence[AnySetting]) -> Flow[None]:
-        """Have what was put in place kept."""
-        if self._keeper is None or not self._is_main():
+    def _keep(self, prepared: Sequence[Prepared], settings: Sequence[AnySetting], tracking: Tracking) -> Flow[None]:
+        """Have what is in place kept."""
+        if not self._is_main():
             return
-        changed = self._not_kept | {setting.name: raw for setting, _, raw in prepared if raw is not None}
-        names, order = {setting.name for setting in settings}, self._order
-        try:
-            lacking = yield from aside(partial(self._keeper.save, changed, names, order))
-        except (NotKeptError, OSError) as error:
-            self._say_of_keeping("the last known good cannot be kept: %s", error)
-            self._not_kept = {name: raw.copy() for name, raw in changed.items()}
-            return
-        self._keeping_problem, self._not_kept = "", {}
+        digests = {setting.name: self.standings.digest(setting) for setting in settings}
+        held = {name: digest for name, digest in digests.items() if digest is not None}
+        lacking = yield from self._keeping.save(prepared, held, tracking, self._order)
         for setting in settings:
             if setting.name in lacking:
                 self.standings.load(setting, None)  # It will be asked for again, and then be kept.
-
-    def _say_of_keeping(self, message: str, error: Exception) -> None:
-        if str(error) != self._keeping_problem:
-            logger.warning(message, error, extra={"error": error})
-        self._keeping_problem = str(error)
 
 
 def _named(names: Iterable[str], settings: Mapping[str, Sequence[AnySetting]]) -> list[AnySetting]:

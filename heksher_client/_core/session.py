@@ -9,11 +9,22 @@ from typing import Final, Protocol
 from heksher_client._core import protocol
 from heksher_client._core.contexts import Defaults, check_feature_names, check_known
 from heksher_client._core.faults import Faults
+from heksher_client._core.keeping import Keeper
 from heksher_client._core.logs import escaped, logger
 from heksher_client._core.options import Options
-from heksher_client._core.protocol import Flow, Limits, SettingData, exchange, limited
+from heksher_client._core.protocol import (
+    Flow,
+    Limits,
+    NoResponse,
+    Notify,
+    Reply,
+    Request,
+    SettingData,
+    exchange,
+    limited,
+)
 from heksher_client._core.readers import View
-from heksher_client._core.refresh import Keeper, Refresher
+from heksher_client._core.refresh import Refresher
 from heksher_client._core.registry import Registry
 from heksher_client._core.schedule import Schedule
 from heksher_client._core.standings import AnySetting
@@ -22,6 +33,8 @@ from heksher_client.exceptions import ClientNotRunningError, DeclarationError, H
 
 _LASTING: Final = frozenset([401, 403, 404, 422])
 """Statuses that it takes people to mend."""
+_HOOKS_PATIENCE: Final = 5.0
+"""Seconds that a refresh waits for a hook, where hooks can be waited for."""
 
 
 class Hooks(Protocol):
@@ -95,8 +108,11 @@ class Session:
         self._served: list[Caller] = []
         """Those who wait for the one under way."""
         self._is_wanted = False
+        self._is_refreshing = False
         self._is_open = False
         self._is_closed = False
+        self._is_hook_lost = False
+        """Whether a hook has not come back, which was logged."""
 
     # -- the calls that never wait; from any thread --------------------------------------------------------------------
 
@@ -147,7 +163,7 @@ class Session:
             last_error=error[0] if error else None,
             last_error_at=error[1] if error else None,
             failures=self._schedule.failures,
-            next_attempt=self.wait() if self._is_open else None,
+            next_attempt=(0.0 if self._is_refreshing else self.wait()) if self._is_open else None,
             is_main=self._is_main(),
             is_last_known_good=any(map(self._refresher.is_recalled, settings)),
             settings={setting.name: self._refresher.standings.status(setting) for setting in settings},
@@ -198,16 +214,24 @@ class Session:
 
         Those who wait for a refresh are threads of the parent, which do not exist here.
         """
-        self._served, self._callers, self._is_wanted = [], [], False
+        self._served, self._callers = [], []
+        self._is_wanted = self._is_refreshing = False
         self._schedule.soon(self._clock())
 
     # -- the flows -----------------------------------------------------------------------------------------------------
 
     def round(self) -> Flow[None]:
         """Refresh once, and report the outcome to the log, the hooks and the callers that wait for it."""
+        self._is_refreshing = True
         self._is_wanted = False  # before all else: what is asked for from now on takes another round
         self._served, self._callers = self._callers, []
         self._rounds += 1
+        try:
+            yield from self._round()
+        finally:
+            self._is_refreshing = False
+
+    def _round(self) -> Flow[None]:
         if not self._is_main():
             # Another client serves the settings; this one will be woken when that has gone.
             self._schedule.succeeded(self._clock())
@@ -222,7 +246,7 @@ class Session:
         if not (self._raises_at_start and is_start and not is_served):
             # A declaration that was refused is still a fault when it is not yet time to send it again.
             self._faults.note(failures or self._refused(), self._clock())
-        error = self._call_hooks(failures)
+        error = yield from self._call_hooks(failures)
         self._tell(None if is_start and is_served else error)
 
     @property
@@ -236,15 +260,18 @@ class Session:
 
     def ping(self) -> Flow[None]:
         """Ask whether the service is well."""
-        self._check_not_closed()
-        (reply,) = yield from limited(exchange(protocol.HEALTH), self._request_limits)
-        protocol.parse_health(reply)
+        protocol.parse_health((yield from self._ask(protocol.HEALTH)))
 
     def get_settings(self) -> Flow[dict[str, SettingData]]:
         """Ask for all settings of the service."""
+        return protocol.parse_settings((yield from self._ask(protocol.SETTINGS)))
+
+    def _ask(self, request: Request) -> Flow[Reply]:
         self._check_not_closed()
-        (reply,) = yield from limited(exchange(protocol.SETTINGS), self._request_limits)
-        return protocol.parse_settings(reply)
+        (reply,) = yield from limited(exchange(request), self._request_limits)
+        if isinstance(reply, NoResponse):
+            self._check_not_closed()  # which may be why
+        return reply
 
     # -- a refresh -----------------------------------------------------------------------------------------------------
 
@@ -298,21 +325,30 @@ class Session:
         is_lasting = bool(answers) and answers[0] is failures[0] and answers[0].status in _LASTING
         self._schedule.failed(now, is_lasting=is_lasting, retry_after=max(asked, default=None))
 
-    def _call_hooks(self, failures: Sequence[Exception]) -> Exception | None:
+    def _call_hooks(self, failures: Sequence[Exception]) -> Flow[Exception | None]:
         if not failures:
-            self._call_hook(self._hooks.on_update_ok)
+            yield from self._call_hook(self._hooks.on_update_ok)
             return None
         error = failures[0]
         for other in failures[1:]:
             error.add_note(f"and: {other}")
-        self._call_hook(self._hooks.on_update_error, error)
+        yield from self._call_hook(self._hooks.on_update_error, error)
         return error
 
-    def _call_hook(self, hook: Callable[..., None], *args: object) -> None:
-        try:
-            hook(*args)
-        except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
-            logger.exception("%s raised", hook.__name__, extra={"hook": hook.__name__})
+    def _call_hook(self, hook: Callable[..., None], *args: object) -> Flow[None]:
+        name = getattr(hook, "__name__", repr(hook))
+
+        def call() -> bool:
+            try:
+                hook(*args)
+            except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
+                logger.exception("%s raised", name, extra={"hook": name})
+            return True
+
+        has_returned = yield Notify(call, _HOOKS_PATIENCE)
+        if not (has_returned or self._is_hook_lost):
+            logger.error("%s does not return; no hook is called until it does", name, extra={"hook": name})
+        self._is_hook_lost = not has_returned
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

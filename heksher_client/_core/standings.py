@@ -7,26 +7,23 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from heksher_client._core.contexts import Tracking
-from heksher_client._core.rules import RuleSet
+from heksher_client._core.conversion import Converted
 from heksher_client._core.settings import Setting
-from heksher_client._core.status import RejectedRule, SettingStatus
+from heksher_client._core.status import SettingStatus
 
 AnySetting = Setting[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What was made of the service's answer for a setting, and under which conditions it was converted."""
+    """What was made of the service's answer for a setting, and under which conditions."""
 
-    rule_set: RuleSet[Any]
+    converted: Converted
     validators: tuple[Any, ...]
     tracking: Tracking
     order: tuple[str, ...]
     digest: bytes
     """Of the answer's bytes: whatever has the same is the same."""
-    rejected: int = 0
-    """How many of the rules in it could not be used."""
-    first_rejected: tuple[RejectedRule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,13 +85,18 @@ class Standings:
             declaration=standing.outcome,
             canonical_name=standing.canonical or setting.name,
             rules=len(setting._reader.view.rule_set),
-            rejected=loaded.rejected if loaded else 0,
-            first_rejected=loaded.first_rejected if loaded else (),
+            rejected=loaded.converted.rejected if loaded else 0,
+            first_rejected=loaded.converted.first_rejected if loaded else (),
         )
 
     def problem(self, setting: AnySetting) -> Exception | None:
         """What the declaration of a setting was refused with, if it is."""
         return self._standings.get(setting, _UNKNOWN).problem
+
+    def digest(self, setting: AnySetting) -> bytes | None:
+        """Of the answer that a setting has its rules from, if it has them from this client."""
+        loaded = self._standings[setting].loaded
+        return loaded.digest if loaded else None
 
     def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
         """Those of the settings that the service has, by the name that it answers under."""
@@ -114,7 +116,7 @@ class Standings:
         loaded = self._standings[setting].loaded
         return (
             loaded is not None
-            and loaded.rule_set is setting._reader.view.rule_set
+            and loaded.converted.rule_set is setting._reader.view.rule_set
             and loaded.validators is setting._validators
             and loaded.tracking is tracking
             and loaded.order == order

@@ -318,16 +318,32 @@ def test_a_client_may_ask_before_it_is_started(service: WatchedService) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_whoever_waits_is_told_when_the_thread_is_ended(service: WatchedService) -> None:
-    """By something in a hook that is no error to be logged."""
+    """By something in a validator that is no error to be logged."""
+    setting = Setting("s", int, ["user"], 1)
+
+    @setting.add_validator
+    def end(value: int, rule: Any, _: Any) -> int:
+        raise SystemExit
+
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    with pytest.raises(ClientNotRunningError):
+        client.set_as_main()
+    assert registry.main is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_hook_that_ends_its_thread_ends_nothing_else(service: WatchedService) -> None:
+    """It is called in a thread of its own."""
 
     class Ending(ThreadHeksherClient):
         def on_update_ok(self) -> None:
             raise SystemExit
 
-    client = Ending(service.url, 3600, FEATURES)
-    with pytest.raises(ClientNotRunningError):
-        client.set_as_main()
-    assert registry.main is None
+    setting = Setting("s", int, ["user"], 1)
+    with Ending(service.url, 3600, FEATURES) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 2
 
 
 def test_closing_from_many_threads_is_closing_once(service: WatchedService) -> None:

@@ -5,6 +5,9 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import msgspec
 import pytest
 
 from heksher_client import HeksherError, Reason, Setting, State
+from heksher_client._core.contexts import Tracking
+from heksher_client._core.keeping import KeptSetting
 from heksher_client._last_known_good import LastKnownGood
-from tests.support.clients import FEATURES, Kind, Subject, running
-from tests.support.service import DECLARE, Answer, WatchedService
+from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
+from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
 
 @pytest.fixture
@@ -50,6 +55,34 @@ def forget_all_rules() -> None:
         known._reader.view = View(RuleSet(known.default_value, Reason.DECLARED_DEFAULT))
 
 
+def kept(text: str, tracking: Tracking | None = None) -> KeptSetting:
+    """What a service said of a setting."""
+    return KeptSetting(msgspec.Raw(text.encode()), tracking or Tracking())
+
+
+def keep(keeper: LastKnownGood, **settings: KeptSetting) -> set[str]:
+    """Save what is new for settings, and nothing else; gives what is to be asked for again."""
+    return set(keeper.save(settings, digests(settings), FEATURES))
+
+
+def digests(settings: Mapping[str, KeptSetting]) -> dict[str, bytes]:
+    return {name: sha256(setting.answer).digest() for name, setting in settings.items()}
+
+
+def body_of(path: Path) -> Any:
+    return json.loads(path.read_bytes().split(b"\n", 1)[1])
+
+
+def age(path: Path, seconds: float, *names: str) -> None:
+    """Make what is in a file older, as if that time had passed without the service; all of it, or some settings."""
+    head, body = json.loads(path.read_bytes().split(b"\n", 1)[0]), body_of(path)
+    for name, entry in body["settings"].items():
+        entry["confirmed"] -= seconds if name in names or not names else 0
+    text = json.dumps(body, separators=(",", ":")).encode()
+    head |= {"length": len(text), "sha256": sha256(text).hexdigest()}
+    path.write_bytes(json.dumps(head, separators=(",", ":")).encode() + b"\n" + text)
+
+
 def records(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(record.getMessage() for record in caplog.records)
 
@@ -59,7 +92,7 @@ def test_a_start_without_the_service_serves_what_was_last_received(
 ) -> None:
     """Neither client raises; the status says where the values are from, and how old they are."""
     fill(kind, service, path)
-    os.utime(path, (time.time() - 100, time.time() - 100))
+    age(path, 100)
     down(service)
     new = Setting("new", int, ["user"], 1)
     with running(kind, service.url, last_known_good=path, stale_after=1000) as client:
@@ -82,7 +115,7 @@ def test_what_was_kept_is_as_stale_as_it_is_old(
 ) -> None:
     """An hour-old file is no fresh data."""
     fill(kind, service, path)
-    os.utime(path, (time.time() - 3600, time.time() - 3600))
+    age(path, 3600)
     down(service)
     with running(kind, service.url, last_known_good=path, stale_after=1000) as client:
         assert client.client.status().state is State.STALE
@@ -117,6 +150,7 @@ def test_without_a_file_a_start_is_as_ever(
     [
         (lambda content: content[:-20], "damaged", True),
         (lambda content: content.replace(b'"value":8', b'"value":9'), "checksum", True),
+        (lambda content: content + b" ", "length", True),
         (lambda content: b"", "damaged", True),
         (lambda content: content[:60], "damaged", True),
         (lambda content: content[:70] + b"\xff" + content[71:], "damaged", True),
@@ -157,7 +191,7 @@ def test_a_file_that_is_too_old_is_not_used(
 ) -> None:
     """Two hours, where one is allowed."""
     fill(kind, service, path)
-    os.utime(path, (time.time() - 7200, time.time() - 7200))
+    age(path, 7200)
     refused(kind, service, path, max_age=3600)
     assert "too old" in records(caplog)
     assert setting.get(user="jim") == 7
@@ -209,22 +243,24 @@ def test_the_file_is_its_owners_alone_and_holds_no_secret(
     assert list(path.parent.iterdir()) == [path]
     head, body = text.split("\n", 1)
     assert json.loads(head)["version"] == 1
-    assert json.loads(body)["settings"]["s"] == {"rules": [], "default_value": 7}
+    assert json.loads(body)["settings"]["s"]["answer"] == {"rules": [], "default_value": 7}
 
 
 def test_what_has_not_changed_is_not_written_again(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
-    """It is confirmed by its time, and only now and then."""
+    """It is confirmed, and only now and then."""
     fill(kind, service, path)
     with running(kind, service.url, last_known_good=path) as client:
         inode = path.stat().st_ino
-        os.utime(path, (time.time() - 100, time.time() - 100))
         client.reload()
-        assert time.time() - path.stat().st_mtime < 50
-        confirmed = path.stat().st_mtime
+        assert path.stat().st_ino == inode
+        age(path, 700)
+        client.client._session._refresher._keeping._keeper._confirmed -= 700
         client.reload()
-        assert (path.stat().st_mtime, path.stat().st_ino) == (confirmed, inode)
+        assert time.time() - body_of(path)["settings"]["s"]["confirmed"] < 50
+        assert len(service.questions(QUERY)) == 5
+        assert "if-none-match" in service.asked[-1].headers
         assert setting.get(user="jim") == 8
 
 
@@ -271,6 +307,80 @@ def test_a_disk_without_room_costs_the_file_and_nothing_else(
         assert setting.get(user="jim") == 8
 
 
+def test_a_disk_that_hangs_keeps_nobody_waiting(
+    kind: Kind,
+    service: WatchedService,
+    path: Path,
+    setting: Setting[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither refreshes nor closing; it is said once, and what could not be kept is kept when the disk is back."""
+    entered, released = threading.Event(), threading.Event()
+
+    def hang(descriptor: int) -> None:
+        entered.set()
+        released.wait(PATIENCE)
+
+    with running(kind, service.url, last_known_good=path, request_timeout=0.2) as client:
+        monkeypatch.setattr(os, "fsync", hang)
+        for value in (8, 9):
+            service.add_rule("s", value, user=f"u{value}")
+            client.reload()
+            assert setting.get(user=f"u{value}") == value
+            assert entered.is_set()
+        assert records(caplog).count("cannot be kept: the disk takes too long") == 1
+        released.set()
+        assert eventually(lambda: "u9" not in path.read_text() and "u8" in path.read_text())
+        client.reload()
+        assert "u9" in path.read_text()
+        released.clear()
+        entered.clear()
+        service.add_rule("s", 10, user="u10")
+        client.client._session.refresh_soon()
+        assert entered.wait(PATIENCE)
+        assert took(client.close) < 0.8
+        released.set()
+
+
+def test_a_pipe_in_the_place_of_the_file_keeps_nobody_waiting(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Reading it would last until somebody writes; it is no file, and stays what it is."""
+    os.mkfifo(path)
+    with running(kind, service.url, last_known_good=path):
+        assert setting.get(user="jim") == 7
+    refused(kind, service, path)
+    assert "is no file" in records(caplog)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_link_in_the_place_of_the_file_stays_one(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """What it links to is replaced."""
+    target = path.parent / "elsewhere" / "kept.json"
+    target.parent.mkdir()
+    path.symlink_to(target)
+    fill(kind, service, path)
+    assert path.is_symlink()
+    assert body_of(target)["settings"].keys() == {"s"}
+    down(service)
+    with running(kind, service.url, last_known_good=path):
+        assert setting.get(user="jim") == 8
+
+
+def test_drafts_of_processes_that_were_killed_are_removed(service: WatchedService, path: Path) -> None:
+    """Once they are an hour old; what is younger may be another process's that is writing right now."""
+    old, young, foreign = (path.with_name(name) for name in (f"{path.name}.x.new", f"{path.name}.y.new", "other.new"))
+    for draft in (old, young, foreign):
+        draft.touch()
+    for draft in (old, foreign):
+        os.utime(draft, (time.time() - 4000, time.time() - 4000))
+    keep(LastKnownGood(path, 1000, service.url), s=kept("1"))
+    assert set(path.parent.iterdir()) == {path, young, foreign}
+
+
 def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     """Each adds its settings to those of the others, and no reader ever sees half of a file."""
     keepers = [LastKnownGood(path, 1000, service.url) for _ in range(4)]
@@ -279,8 +389,7 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     def save(keeper: LastKnownGood, number: int) -> None:
         try:
             for i in range(20):
-                raw = msgspec.Raw(b'{"rules":[],"default_value":%d}' % i)
-                keeper.save({f"s{number}": raw}, [f"s{number}"], ("user",))
+                keep(keeper, **{f"s{number}": kept(f'{{"rules":[],"default_value":{i}}}')})
                 assert keeper.load().settings
         except BaseException as fault:
             faults.append(fault)
@@ -291,12 +400,88 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not faults
+    last = kept('{"rules":[],"default_value":19}')
     for number, keeper in enumerate(keepers):
         # Of two that wrote at once, one was the last; the other one notices, and has what is lacking asked for again.
-        for name in keeper.save({}, [f"s{number}"], ("user",)):
-            keeper.save({name: msgspec.Raw(b'{"rules":[],"default_value":19}')}, [name], ("user",))
-    assert keepers[0].load().order == ("user",)
-    assert keepers[0].load().settings.keys() == {"s0", "s1", "s2", "s3"}
+        for name in keeper.save({}, digests({f"s{number}": last}), FEATURES):
+            keep(keeper, **{name: last})
+    loaded = keepers[0].load()
+    assert loaded.order == FEATURES
+    assert {name: bytes(setting.answer) for name, setting in loaded.settings.items()} == {
+        f"s{number}": b'{"rules":[],"default_value":19}' for number in range(4)
+    }
+
+
+def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, path: Path) -> None:
+    """Though the file is written all the time, by those who still use other settings in it."""
+    keeper = LastKnownGood(path, 1000, service.url)
+    keep(keeper, used=kept("1"), unused=kept("2"))
+    age(path, 800, "unused")
+    assert keep(keeper, used=kept("3")) == set()
+    assert {name: round(setting.age) for name, setting in keeper.load().settings.items()} == {"used": 0, "unused": 800}
+    age(path, 300, "unused")
+    assert keeper.load().settings.keys() == {"used"}
+    keep(keeper, used=kept("4"))
+    assert body_of(path)["settings"].keys() == {"used"}
+
+
+def test_processes_that_hold_different_answers_do_not_fight(service: WatchedService, path: Path) -> None:
+    """They track other contexts, say: who wrote last is left alone, as long as it goes on confirming that."""
+    one, other = (LastKnownGood(path, 1000, service.url) for _ in range(2))
+    keep(one, s=kept("1"))
+    keep(other, s=kept("2"))
+    inode = path.stat().st_ino
+    for _ in range(3):
+        assert not one.save({}, digests({"s": kept("1")}), FEATURES)
+        assert not other.save({}, digests({"s": kept("2")}), FEATURES)
+    assert path.stat().st_ino == inode
+    # The other one ends, so what it has written is not confirmed any more.
+    age(path, 500)
+    one._confirmed -= 200
+    assert one.save({}, digests({"s": kept("1")}), FEATURES) == {"s"}
+    keep(one, s=kept("1"))
+    assert bytes(one.load().settings["s"].answer) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "value"),
+    [
+        ({}, {}, 8),
+        ({}, {"user": "jim"}, 8),
+        ({"user": ["jim", "ann"]}, {"user": "jim"}, 8),
+        ({"user": "*"}, {"user": "jim"}, 8),
+        ({"user": "jim"}, {"user": ["jim", "ann"]}, 7),
+        ({"user": "jim"}, {"user": "*"}, 7),
+        ({"user": "jim"}, {}, 7),
+        ({"user": "jim", "theme": "dark"}, {"user": "jim", "theme": "light"}, 8),
+    ],
+)
+def test_what_was_received_while_less_was_tracked_is_not_used(
+    kind: Kind,
+    service: WatchedService,
+    path: Path,
+    setting: Setting[int],
+    caplog: pytest.LogCaptureFixture,
+    before: Any,
+    now: Any,
+    value: int,
+) -> None:
+    """Rules may be missing in it, so that others would win. What a setting has no conditions on does not matter."""
+    service.declare("s", "int", 7, ["user"], version="1.0")
+    service.add_rule("s", 8, user="jim")
+    for tracked in (before, now):
+        subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
+        subject.client.set_defaults(user="nobody")
+        subject.client.track_contexts(**tracked)
+        with suppress(HeksherError):
+            subject.start()
+        assert tracked is now or setting.get(user="jim") == 8
+        if tracked is now:
+            assert setting.get(user="jim") == value
+            assert ("fewer contexts were tracked" in records(caplog)) == (value == 7)
+        subject.close()
+        forget_all_rules()
+        down(service)
 
 
 def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
@@ -305,8 +490,7 @@ def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
     """A newer version of the program may have settings of other types."""
     keeper = LastKnownGood(path, 1000, service.url)
     good = Setting("good", int, ["user"], 1)
-    raws = {"s": msgspec.Raw(b"5"), "good": msgspec.Raw(b'{"rules":[],"default_value":2}')}
-    keeper.save(raws, raws, FEATURES)
+    keep(keeper, s=kept("5"), good=kept('{"rules":[],"default_value":2}'))
     down(service)
     with running(kind, service.url, last_known_good=path):
         assert (setting.get(user="jim"), good.get(user="jim")) == (7, 2)
@@ -320,8 +504,8 @@ def test_the_order_that_was_kept_ranks_the_rules(kind: Kind, service: WatchedSer
         {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
     ]
-    raw = msgspec.Raw(json.dumps({"rules": rules, "default_value": 0}).encode())
-    keeper.save({"s": raw}, ["s"], ("theme", "user", "environment"))
+    held = {"s": kept(json.dumps({"rules": rules, "default_value": 0}))}
+    keeper.save(held, digests(held), ("theme", "user", "environment"))
     down(service)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim", theme="dark") == 1
@@ -371,7 +555,7 @@ def test_a_file_without_anything_for_the_program_is_no_start(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The async client raises as it does without a file, and nothing looks healthy."""
-    LastKnownGood(path, 1000, service.url).save({}, [], FEATURES)
+    keep(LastKnownGood(path, 1000, service.url))
     refused(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -410,9 +594,9 @@ def test_a_file_from_the_future_is_put_right(
 ) -> None:
     """A clock was wrong; it would never be too old."""
     fill(kind, service, path)
-    os.utime(path, (time.time() + 1e8, time.time() + 1e8))
+    age(path, -1e8)
     with running(kind, service.url, last_known_good=path):
-        assert abs(path.stat().st_mtime - time.time()) < 60
+        assert abs(body_of(path)["settings"]["s"]["confirmed"] - time.time()) < 60
         assert setting.get(user="jim") == 8
 
 
@@ -420,13 +604,12 @@ def test_what_others_could_have_written_is_not_taken_over(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The file is written anew, for its owner alone."""
-    raw = msgspec.Raw(b'{"rules":[],"default_value":666}')
-    LastKnownGood(path, 1000, service.url).save({"evil": raw}, ["evil"], FEATURES)
+    keep(LastKnownGood(path, 1000, service.url), evil=kept('{"rules":[],"default_value":666}'))
     path.chmod(0o666)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "666" not in path.read_text()
+    assert body_of(path)["settings"].keys() == {"s"}
 
 
 def test_a_keeper_that_fails_in_an_unforeseen_way_does_not_end_the_client(

@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from heksher_client import (
     UnexpectedResponseError,
     UntrustedServiceError,
 )
-from tests.support.clients import FEATURES, Kind, Subject, ThreadKind, running
+from tests.support.clients import FEATURES, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import (
     Fault,
     FaultServer,
@@ -48,12 +48,6 @@ def closed_port() -> str:
     """The URL of a service that is not there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
-def took(call: Callable[[], Any]) -> float:
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
 
 
 def open_files() -> int:
@@ -134,8 +128,7 @@ def test_n4_threads_that_hang_are_not_left_behind_for_ever(broken: FaultServer) 
             client.reload()
         assert threading.active_count() - before < 14
         broken.break_(None)
-        client.reload()
-        assert client.client.status().state is State.FRESH
+        assert eventually(lambda: client.state_after_reload() is State.FRESH)
     assert settings[1].get(user="x") == 1
 
 

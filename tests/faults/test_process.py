@@ -14,14 +14,23 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
 import pytest
 
-from heksher_client import AsyncHeksherClient, HeksherError, Setting, State, ThreadHeksherClient, _client
-from tests.faults.test_network import open_files, start, took
-from tests.support.clients import _TLS, FEATURES, Kind, Subject, ThreadKind, running
+from heksher_client import (
+    AsyncHeksherClient,
+    ClientNotRunningError,
+    HeksherError,
+    Setting,
+    State,
+    ThreadHeksherClient,
+    _client,
+)
+from tests.faults.test_network import open_files, start
+from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -31,16 +40,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 @pytest.fixture
 def setting() -> Setting[int]:
     return Setting("s", int, ["user"], 7)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
-    """Whether something comes true; for what another process does, which nobody here is told of."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # -- forks -------------------------------------------------------------------------------------------------------------
@@ -281,6 +280,42 @@ def test_c6_closing_while_a_request_is_in_flight(kind: Kind, service: WatchedSer
         assert setting.get() == 7
 
 
+def test_c6_a_call_that_waits_is_told_that_the_client_was_closed(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
+    """It is no fault of the service's."""
+    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+        errors: SimpleQueue[BaseException | None] = SimpleQueue()
+
+        def ping() -> None:
+            try:
+                client.ping()
+            except BaseException as error:
+                errors.put(error)
+
+        broken.break_(stall)
+        broken.asked.clear()
+        thread = threading.Thread(target=ping)
+        thread.start()
+        assert eventually(lambda: broken.asked)
+        client.close()
+        assert isinstance(errors.get(timeout=PATIENCE), ClientNotRunningError)
+        thread.join()
+        assert setting.get(user="jim") == 7
+
+
+def test_c6_the_status_while_a_request_is_in_flight(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The next attempt is the one under way."""
+    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+        assert client.client.status().next_attempt > 3000
+        broken.break_(stall)
+        broken.asked.clear()
+        client.client._session.refresh_soon()
+        assert eventually(lambda: broken.asked)
+        assert client.client.status().next_attempt == 0
+        assert setting.get(user="jim") == 7
+
+
 def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """Does nothing."""
     subject = Subject(kind, service.url, 3600, FEATURES)
@@ -369,24 +404,42 @@ def test_c10_settings_that_come_and_go_in_other_threads(
     assert setting.get(user="jim") == 7
 
 
-def test_c11_a_hook_that_blocks_blocks_no_read_and_no_end(
-    kind: Kind, service: WatchedService, setting: Setting[int]
+def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
+    kind: Kind,
+    service: WatchedService,
+    setting: Setting[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It holds up the refreshes of its client, which the status shows, and nothing else."""
+    """Refreshes go on without it, and it is said once that it is not called any more."""
     if kind.raises_at_start:
         pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
-    entered, released = threading.Event(), threading.Event()
-    with running(kind, service.url, stale_after=0.05) as client:
+    monkeypatch.setattr("heksher_client._core.session._HOOKS_PATIENCE", 0.05)
+    released = threading.Event()
+    calls = 0
+    with running(kind, service.url) as client:
 
         def block() -> None:
-            entered.set()
+            nonlocal calls
+            calls += 1
             released.wait(10)
 
         client.client.on_update_ok = block
+        for value in (8, 9):
+            service.add_rule("s", value, user=f"u{value}")
+            client.reload()
+            assert setting.get(user=f"u{value}") == value
+        assert calls == 1
+        assert [r.getMessage() for r in caplog.records if "return" in r.getMessage()] == [
+            "block does not return; no hook is called until it does"
+        ]
+        released.set()
+        assert eventually(lambda: client.state_after_reload() is State.FRESH and calls > 1)
+
+        released.clear()
+        monkeypatch.setattr("heksher_client._core.session._HOOKS_PATIENCE", 10.0)
         client.client._session.refresh_soon()
-        assert entered.wait(10)
-        assert setting.get(user="jim") == 7
-        assert eventually(lambda: client.client.status().state is State.STALE)
+        assert eventually(lambda: calls > 2)
         assert took(client.close) < 0.8
         released.set()
 

@@ -3,12 +3,13 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from heksher_client import AsyncHeksherClient, SettingData, ThreadHeksherClient
+from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State, ThreadHeksherClient
 
 T = TypeVar("T")
 
@@ -111,6 +112,12 @@ class Subject:
         settings: dict[str, SettingData] = self.kind.call(self.client.get_settings())
         return settings
 
+    def state_after_reload(self) -> State:
+        with suppress(HeksherError):
+            self.reload()
+        state: State = self.client.status().state
+        return state
+
     def next_outcome(self) -> Exception | None:
         """Wait for the next refresh to end: None if it went well."""
         outcome: Exception | None = self.client.outcomes.get(timeout=PATIENCE)
@@ -145,3 +152,20 @@ def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iter
         yield subject
     finally:
         subject.close()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+    """Whether something comes true; for what another thread or process does, which nobody here is told of."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def took(call: Callable[[], Any]) -> float:
+    """The seconds that a call takes."""
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
