@@ -239,13 +239,15 @@ class Session:
             return
         failures = yield from limited(self._refresh(), self._limits)
         is_served = bool(failures) and (yield from self._recall(failures))
+        self._plan(failures)
+        # A declaration that was refused is still a fault when it is not yet time to send it again.
+        failures = failures or self._refused()
         self._note(failures)
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
         is_start = self._rounds == 1
         if not (self._raises_at_start and is_start and not is_served):
-            # A declaration that was refused is still a fault when it is not yet time to send it again.
-            self._faults.note(failures or self._refused(), self._clock())
+            self._faults.note(failures, self._clock())
         error = yield from self._call_hooks(failures)
         self._tell(None if is_start and is_served else error)
 
@@ -313,13 +315,18 @@ class Session:
         return replace(self._request_limits(), total_seconds=left)
 
     def _note(self, failures: Sequence[Exception]) -> None:
-        """Note how a refresh ended, and when the next one is due."""
+        """Note how a refresh ended."""
+        if failures:
+            self._last_error = escaped(str(failures[0])), self._wall_clock()
+        else:
+            self._last_success = self._wall_clock()
+
+    def _plan(self, failures: Sequence[Exception]) -> None:
+        """Say when the next refresh is due."""
         now = self._clock()
         if not failures:
-            self._last_success = self._wall_clock()
             self._schedule.succeeded(now)
             return
-        self._last_error = escaped(str(failures[0])), self._wall_clock()
         answers = [failure for failure in failures if isinstance(failure, UnexpectedResponseError)]
         asked = [answer.retry_after for answer in answers if answer.retry_after is not None]
         is_lasting = bool(answers) and answers[0] is failures[0] and answers[0].status in _LASTING
@@ -330,8 +337,7 @@ class Session:
             yield from self._call_hook(self._hooks.on_update_ok)
             return None
         error = failures[0]
-        for other in failures[1:]:
-            error.add_note(f"and: {other}")
+        error.__notes__ = [f"and: {other}" for other in failures[1:]]  # anew, as it may be an error of former refreshes
         yield from self._call_hook(self._hooks.on_update_error, error)
         return error
 

@@ -559,7 +559,7 @@ def test_a_declaration_in_conflict_is_an_error_in_the_log_and_the_setting_is_use
 def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
     kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People have to mend a refused declaration, so it is tried again only after minutes."""
+    """People have to mend it, so it is tried again only after minutes; until then it is an error of each refresh."""
     setting = Setting("s", int, ["user"], 1)
     service.answering(DECLARE, Answer(422, b"no"), times=1)
     clock = [1000.0]
@@ -577,8 +577,9 @@ def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
         clock[0] += later
         subject.forget_outcomes()
         subject.client._session.refresh_soon()
-        assert subject.next_outcome() is None
+        assert isinstance(subject.next_outcome(), DeclarationError) == (declarations == 1)
         assert len(service.questions(DECLARE)) == declarations
+        assert (subject.client.status().last_success is None) == (declarations == 1)
     assert setting.explain().reason is Reason.SERVER_DEFAULT
     subject.close()
 
