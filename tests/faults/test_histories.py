@@ -3,6 +3,7 @@
 import gc
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,12 +17,17 @@ from hypothesis.stateful import (
 
 from heksher_client import HeksherError, Setting, State
 from heksher_client._core.registry import registry
-from tests.support.clients import FEATURES, Kind, Subject
+from tests.support.clients import FEATURES, Kind, Subject, eventually
+from tests.support.forks import begun_in_child, ended_well
 from tests.support.service import Answer, WatchedService
 
 USERS = ("jim", "ann")
 NAMES = st.sampled_from(["a", "b", "c"])
 VALUES = st.integers(0, 9)
+
+
+# The machine forks on purpose, where there are threads.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 class Held:
@@ -52,6 +58,7 @@ class History(RuleBasedStateMachine):
         self.allowed: dict[tuple[str, str], set[int]] = {}
         """All that the service held for a setting and a user since the last refresh that went well."""
         self.is_down = False
+        self.has_forked = False
         self.client: Subject | None = None
 
     @initialize()
@@ -129,6 +136,22 @@ class History(RuleBasedStateMachine):
         if self.client is not None:
             self.client.close()
         self._start()
+
+    @precondition(lambda self: self.client is not None and not self.has_forked)
+    @rule()
+    def fork(self) -> None:
+        """The child begins with the parent's values, and refreshes by itself if the service is there."""
+        self.has_forked = True
+
+        def has_new_values() -> bool:
+            held = {name: self.held.get(name) or Held(setting.default_value) for name, setting in self.settings.items()}
+            return all(self.settings[name].get(user=user) == held[name].value(user) for name in held for user in USERS)
+
+        def child() -> bool:
+            self.what_is_read_was_held_since_the_last_success()
+            return self.is_down or eventually(has_new_values)
+
+        assert ended_well(begun_in_child(child))
 
     # -- the operators, and the network --------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,6 +31,7 @@ from heksher_client import (
 from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
+from tests.support.forks import begun_in_child, ended_well
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -43,30 +43,6 @@ def setting() -> Setting[int]:
 
 
 # -- forks -------------------------------------------------------------------------------------------------------------
-
-
-def begun_in_child(condition: Callable[[], bool]) -> int:
-    """Fork, and check something in the child; gives the child's process id."""
-    pid = os.fork()
-    if pid == 0:  # pragma: no cover - it is another process
-        code = 1
-        try:
-            code = 0 if condition() else 2
-        finally:
-            os._exit(code)
-    return pid
-
-
-def ended_well(pid: int) -> bool:
-    """Whether what was checked in a child is true."""
-    status: list[int] = []
-
-    def has_ended() -> bool:
-        ended, code = os.waitpid(pid, os.WNOHANG)
-        status.append(code)
-        return ended == pid
-
-    return eventually(has_ended, 20) and os.waitstatus_to_exitcode(status[-1]) == 0
 
 
 def test_c1_the_child_of_a_fork_goes_on_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
