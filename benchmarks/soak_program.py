@@ -1,7 +1,9 @@
 """A program with settings, for `benchmarks.soak`: it reads all the time, and knows what each read may give.
 
 The values of rules are numbers that are never used twice, so each says which setting, user and moment it is of. A read
-is right if the service held what it gave at some moment since the last refresh that went well had begun.
+is right if the service held what it gave at some moment since the last refresh that went well had begun. Whenever a
+client is replaced its settings may be too, as in a new process: until the first refresh of the new client that goes
+well they may give their declared defaults as well, where there is nothing of them in the file.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import random
 import sys
 import tempfile
@@ -34,7 +37,7 @@ REMEMBERED = 400
 """Values of a setting and user: many more than change within any outage."""
 COUNTED = (
     "reads", "wrong reads", "changes by operators", "refreshes", "refreshes that failed", "clients started",
-    "starts that failed", "log records",
+    "starts that failed", "starts from the file", "log records",
 )  # fmt: skip
 LISTED = 10
 """Wrong reads that are told in full, each once."""
@@ -80,16 +83,19 @@ class World:
     """The settings of the program, and what the service holds for them."""
 
     def __init__(self, name: str) -> None:
-        self.settings = [Setting(f"{name}{i}", int, ["user"], -1 - i) for i in range(SETTINGS)]
-        self.slots = {(s, user): Slot(s.default_value) for s in self.settings for user in USERS}
-        self.names = {s: s.name for s in self.settings}
+        self.defaults = {f"{name}{i}": -1 - i for i in range(SETTINGS)}
+        self.slots = {(name, user): Slot(default) for name, default in self.defaults.items() for user in USERS}
+        self.names = {name: name for name in self.defaults}
         """What the service calls them."""
+        self.declare()
         self.well_since = 0.0
         """When the last refresh that went well had not begun yet."""
+        self.is_new = True
+        """Whether no refresh has gone well since the settings were declared."""
         self.subject: Subject
         """The client at present."""
-        self.is_held = False
-        """Whether it is not to be replaced for the moment."""
+        self.is_resting = False
+        """Whether operators do nothing for the moment, and the client is not to be replaced."""
         self.counts = dict.fromkeys(COUNTED, 0)
         self.slowest_close = 0.0
         self.wrong: list[str] = []
@@ -100,21 +106,27 @@ class World:
         with self._lock:
             self.counts[what] += more
 
+    def declare(self) -> None:
+        """Declare all settings, as a process does that has just begun."""
+        self.is_new = True
+        self.settings = {name: Setting(name, int, ["user"], default) for name, default in self.defaults.items()}
+
     # -- readers -------------------------------------------------------------------------------------------------------
 
     def read(self, source: random.Random) -> None:
         """Read until the end."""
         slots = list(self.slots.items())
         while not self.ended.wait(0.01):
-            for (setting, user), slot in source.choices(slots, k=100):
-                since = self.well_since
+            for (name, user), slot in source.choices(slots, k=100):
+                since, is_new = self.well_since, self.is_new
                 try:
-                    value = setting.get(user=user)
+                    value = self.settings[name].get(user=user)
                 except Exception as error:
-                    self.note_wrong(f"{setting.name} for {user} raised {error!r}")
+                    self.note_wrong(f"{name} for {user} raised {error!r}")
                     continue
-                if value not in (held := slot.held_since(since)):
-                    self.note_wrong(f"{setting.name} for {user} is {value}, and may be {held}")
+                may_be_default = is_new or self.is_new
+                if value not in (held := slot.held_since(since)) and not (may_be_default and value == slot.default):
+                    self.note_wrong(f"{name} for {user} is {value}, and may be {held}")
             self.count("reads", 100)
 
     def note_wrong(self, what: str) -> None:
@@ -128,20 +140,22 @@ class World:
         """Change what the service holds, until the end."""
         with httpx.Client(base_url=service_url) as http:
             while not self.ended.wait(source.expovariate(1 / 0.04)):
+                if self.is_resting:
+                    continue
                 with suppress(httpx.HTTPStatusError):  # The program has not declared the setting (again) yet.
                     self._change(http, source)
                     self.count("changes by operators")
 
     def _change(self, http: httpx.Client, source: random.Random) -> None:
-        setting, user = source.choice(list(self.slots))
-        slot, what = self.slots[setting, user], source.random()
+        name, user = source.choice(list(self.slots))
+        slot, what = self.slots[name, user], source.random()
         if what < 0.02:
-            self._delete(http, setting)
+            self._delete(http, name)
         elif what < 0.05:
-            self._rename(http, setting)
+            self._rename(http, name)
         elif slot.rule is None:
             with slot.becomes(value := next(_VALUES)):
-                rule = {"setting": self.names[setting], "feature_values": {"user": user}, "value": value}
+                rule = {"setting": self.names[name], "feature_values": {"user": user}, "value": value}
                 slot.rule = _call(http, "POST", "/api/v1/rules", rule)["rule_id"]
         elif what < 0.3:
             with slot.becomes(slot.default):
@@ -151,26 +165,26 @@ class World:
             with slot.becomes(value := next(_VALUES)):
                 _call(http, "PUT", f"/api/v1/rules/{slot.rule}/value", {"value": value})
 
-    def _delete(self, http: httpx.Client, setting: Setting[int]) -> None:
+    def _delete(self, http: httpx.Client, name: str) -> None:
         """The program will declare it again; its rules are gone."""
-        slots = [self.slots[setting, user] for user in USERS]
+        slots = [self.slots[name, user] for user in USERS]
         with ExitStack() as changes:
             for slot in slots:
                 changes.enter_context(slot.becomes(slot.default))
-            _call(http, "DELETE", f"/api/v1/settings/{self.names[setting]}")
+            _call(http, "DELETE", f"/api/v1/settings/{self.names[name]}")
         for slot in slots:
             slot.rule = None
-        self.names[setting] = setting.name
+        self.names[name] = name
 
-    def _rename(self, http: httpx.Client, setting: Setting[int]) -> None:
+    def _rename(self, http: httpx.Client, name: str) -> None:
         """As a newer version of the program would; this one goes on with the old name."""
-        if self.names[setting] != setting.name:
+        if self.names[name] != name:
             return
-        new = f"{setting.name}_renamed"
-        declaration = {"name": new, "type": "int", "default_value": setting.default_value, "alias": setting.name,
+        new = f"{name}_renamed"
+        declaration = {"name": new, "type": "int", "default_value": self.defaults[name], "alias": name,
                        "configurable_features": ["user"], "version": "1.1"}  # fmt: skip
         _call(http, "POST", "/api/v1/settings/declare", declaration)
-        self.names[setting] = new
+        self.names[name] = new
 
     # -- the client ----------------------------------------------------------------------------------------------------
 
@@ -190,13 +204,17 @@ class World:
                 self.ended.wait(source.uniform(0.1, 1))
                 continue
             self.subject = subject
-            until = time.monotonic() + source.uniform(5, 30)
-            while not self.ended.wait(source.uniform(0.5, 2)) and (self.is_held or time.monotonic() < until):
+            if subject.client.status().is_last_known_good:
+                self.count("starts from the file")
+            until = time.monotonic() + source.uniform(3, 15)
+            while not self.ended.wait(source.uniform(0.5, 2)) and (self.is_resting or time.monotonic() < until):
                 with suppress(HeksherError):
                     subject.reload()
             started = time.monotonic()
             subject.close()
             self.slowest_close = max(self.slowest_close, time.monotonic() - started)
+            if source.random() < 0.5:
+                self.declare()
 
 
 class _Watching:
@@ -208,6 +226,7 @@ class _Watching:
 
     def on_update_ok(self) -> None:
         self.world.well_since, self.ended_at = self.ended_at, time.monotonic()
+        self.world.is_new = False
         self.world.count("refreshes")
 
     def on_update_error(self, _: Exception, /) -> None:
@@ -285,13 +304,10 @@ def _target(entry: Path) -> str:
 
 def counted(world: World, kind: Kind) -> dict[str, Any]:
     """In calm weather: how the client fares, and what the process has."""
-    world.is_held = True
     until = time.monotonic() + 20
     while (state := world.subject.client.status().state) is not State.FRESH and time.monotonic() < until:
         time.sleep(0.1)
-    answer = {"state": state, "resources": resources(kind)}
-    world.is_held = False
-    return answer
+    return {"state": state, "resources": resources(kind)}
 
 
 def main() -> None:
@@ -320,7 +336,8 @@ def main() -> None:
         thread.start()
         return thread
 
-    with tempfile.TemporaryDirectory() as folder:
+    # In memory, so that nothing waits for a disk. A closed client may still be writing its file.
+    with tempfile.TemporaryDirectory(dir=_memory(), ignore_cleanup_errors=True) as folder:
         sources = map(random.Random, count(arguments.seed * 1000))
         threads = [
             begin(world.run_clients, kind, arguments.url, folder, next(sources)),
@@ -330,12 +347,18 @@ def main() -> None:
         for question in map(str.strip, sys.stdin):
             if question == "close":
                 break
-            print(json.dumps(counted(world, kind)), flush=True)
+            world.is_resting = question == "rest"
+            print(json.dumps({} if world.is_resting else counted(world, kind)), flush=True)
         world.ended.set()
         for thread in threads:
             thread.join()
     counts = {**world.counts, "slowest close, seconds": round(world.slowest_close, 2)}
     print(json.dumps({"counts": counts, "wrong": world.wrong}), flush=True)
+
+
+def _memory() -> str | None:
+    """A folder in memory, if the system has one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 _VALUES = count()

@@ -157,7 +157,7 @@ class AsyncHeksherClient(Client):
 
     def _set_up_again(self) -> None:  # in the child of a fork
         # The loop of the parent does not go on here, and nobody knows whether there will be another one.
-        was_main = self._task is not None and self._session.is_open
+        was_main = self._session.is_open
         self._set_up(self._http_arguments)
         self._loop = self._task = None
         if was_main:

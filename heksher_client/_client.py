@@ -1,5 +1,6 @@
 """What both clients share: the public calls that never wait, and the hooks."""
 
+import inspect
 import os
 import random
 import time
@@ -65,6 +66,9 @@ class Client(ABC):
         Raises:
             TypeError, ValueError: Any of them is impossible.
         """
+        for hook in (self.on_update_ok, self.on_update_error):
+            if inspect.iscoroutinefunction(hook):
+                raise TypeError(f"{hook.__name__} is called, and not awaited: it must be a plain method")
         http_arguments = client_arguments(service_url, http_client_args)
         options = Options.checked(
             update_interval,

@@ -144,6 +144,8 @@ class ThreadHeksherClient(Client):
         self._sendings: set[Sending] = set()
         self._left_alone: list[threading.Thread] = []
         """Threads that still send what was given up."""
+        self._renewed_at = 0
+        """How many there were when connections were last closed under them; the others wait for something else."""
         self._disk, self._hooks = Apart(), Apart()
 
     def _is_own_thread(self) -> bool:
@@ -154,7 +156,7 @@ class ThreadHeksherClient(Client):
         self._woken.set()
 
     def _set_up_again(self) -> None:  # in the child of a fork
-        was_main = self._thread is not None and self._session.is_open
+        was_main = self._session.is_open
         self._set_up(self._http_arguments)
         if was_main:
             self._thread = threading.Thread(target=self._keep_updating_in_child, name="heksher-client", daemon=True)
@@ -210,8 +212,11 @@ class ThreadHeksherClient(Client):
         self._left_alone = [thread for thread in self._left_alone if thread.is_alive()]
         if len(self._left_alone) >= _MOST_LEFT_ALONE:
             return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
-        if len(self._left_alone) >= AT_ONCE and not {"transport", "mounts"} & self._http_arguments.keys():
+        are_more = len(self._left_alone) >= self._renewed_at + AT_ONCE
+        self._renewed_at = min(self._renewed_at, len(self._left_alone))
+        if are_more and not {"transport", "mounts"} & self._http_arguments.keys():
             # Those that wait for a server get an error from the connection that is closed under them.
+            self._renewed_at = len(self._left_alone)
             with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
                 self._http, former = httpx.Client(**self._http_arguments), self._http
                 former.close()

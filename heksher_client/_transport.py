@@ -134,13 +134,33 @@ class Body:
         if self._size > self._max_bytes:
             return Oversized(self._response.status_code, self._max_bytes)
         headers = {name.lower(): value for name, value in self._response.headers.items()}
-        return Response(self._response.status_code, b"".join(self._parts), headers)
+        content = b"".join(self._parts)
+        if self._response.status_code >= 400:
+            content = _without_secrets(content, self._response.request)
+        return Response(self._response.status_code, content, headers)
 
     def _keep(self, part: bytes) -> None:
         self._parts.append(part)
         self._size += len(part)
 
 
+def _without_secrets(content: bytes, request: httpx.Request) -> bytes:
+    """The words of an error, which are shown, without what a proxy may have repeated of the request in them."""
+    sent = [*request.headers.items(), *request.url.params.items()]
+    values = [value for name, value in sent if name.lower() not in _HARMLESS]
+    secrets = {secret for value in values for secret in (value, value.rpartition(" ")[2])}  # of "Bearer x" the x too
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_SECRET:
+            content = content.replace(secret.encode(), b"***")
+    return content
+
+
+_HARMLESS: Final = frozenset(
+    ["accept", "accept-encoding", "connection", "content-length", "content-type", "host", "if-none-match", "user-agent",
+     "settings", "context_filters", "include_metadata", "include_additional_data"]
+)  # fmt: skip
+"""The headers and parameters that are the client's own."""
+_SHORTEST_SECRET: Final = 4
 _GZIP: Final = 31
 """What zlib calls its largest window, and a gzip header."""
 _NETWORKS_ERRORS: Final = (

@@ -182,8 +182,9 @@ class _Stub:
             next_attempt=None,
             is_main=registry.main is self,
             is_last_known_good=False,
+            last_known_good_problem=None,
             settings={
-                setting.name: SettingStatus(None, setting.name, len(setting._reader.view.rule_set), 0, ())
+                setting.name: SettingStatus(None, None, setting.name, len(setting._reader.view.rule_set), 0, ())
                 for setting in registry.settings()
             },
         )

@@ -153,17 +153,17 @@ class Tracking:
                 return False
         return True
 
-    def covers(self, other: "Tracking", features: Iterable[str]) -> bool:
-        """Whether no rule with conditions on these features is left out that the other tracking admits."""
+    def covers(self, other: "Tracking", features: Iterable[str] | None = None) -> bool:
+        """Whether no rule is left out that the other tracking admits: none at all, or none on these features."""
         if not self.options:
             return True
-        for feature in features:
+        for feature in other.options if features is None else features:
             values = self.options.get(feature, frozenset())
             if TRACK_ALL in values:
                 continue
             if not other.options or not other.options.get(feature, frozenset()) <= values:
                 return False
-        return True
+        return bool(other.options) or features is not None
 
     def wire_filter(self, max_length: int) -> str:
         """The `context_filters` of a query: what is tracked, or `*` where the service could not read that.

@@ -32,19 +32,16 @@ class Faults:
             return
         self._began = now if self._began is None else self._began
         self._attempts += 1
-        known, self._logged_at = self._logged_at, {}
+        # One that is absent for a while is still known: behind a balancer two faults may take turns.
+        self._logged_at = {what: at for what, at in self._logged_at.items() if now - at < REMINDED_AFTER}
         for failure in failures[:_MOST_REMEMBERED]:
-            what = essence(failure)
-            if what in self._logged_at:
-                continue  # Several settings, one fault.
-            last = known.get(what)
-            if last is None or now - last >= REMINDED_AFTER:
+            what = _essence(failure)
+            if what not in self._logged_at:
                 logger.error("refresh failed: %s", failure, extra={"error": failure, "attempts": self._attempts})
-                last = now
-            self._logged_at[what] = last
+                self._logged_at[what] = now
 
     def _end(self, now: float) -> None:
-        if self._began is not None and self._logged_at:
+        if self._began is not None:
             seconds = now - self._began
             logger.info(
                 "the refresh succeeds again, after %d failures in %.0f seconds",
@@ -55,10 +52,10 @@ class Faults:
         self._logged_at, self._began, self._attempts = {}, None, 0
 
 
-def essence(failure: Exception) -> str:
+def _essence(failure: Exception) -> str:
     """What makes two failures the same fault: not the numbers in its text, which may be ports, times and ids."""
-    return f"{type(failure).__name__}: {_NUMBER.sub('#', str(failure))}"
+    return f"{type(failure).__name__} {getattr(failure, 'status', '')}: {_NUMBER.sub('#', str(failure))}"
 
 
-_NUMBER: Final = re.compile(r"\b[0-9a-fA-F-]*[0-9][0-9a-fA-F-]*\b")
-"""A hexadecimal one too."""
+_NUMBER: Final = re.compile(r"\b(?:[0-9]+|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
+"""Or an address, or an id in hexadecimal digits; not the digits in a name."""

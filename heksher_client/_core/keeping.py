@@ -1,7 +1,7 @@
 """The last known good: what was received is kept beyond the end of the process, and is there for a start without the
 service."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -38,10 +38,19 @@ class KeptSetting:
 class Kept:
     """What was last received, by this process or one before it."""
 
-    settings: Mapping[str, KeptSetting]
-    """By the names of the settings, as they are declared."""
+    settings: Mapping[str, Sequence[KeptSetting]]
+    """By the names of the settings, as they are declared. Of each there may be several, for which other contexts were
+    tracked."""
     order: tuple[str, ...]
-    """The context features in the service's order."""
+    """The context features in the service's order; nothing if that was not known."""
+
+
+class Held(NamedTuple):
+    """What a setting has."""
+
+    digest: bytes
+    """Of the answer that it was made of."""
+    tracking: Tracking
 
 
 class Keeper(Protocol):
@@ -57,14 +66,14 @@ class Keeper(Protocol):
         ...
 
     def save(
-        self, new: Mapping[str, KeptSetting], held: Mapping[str, bytes], order: tuple[str, ...]
+        self, new: Mapping[str, KeptSetting], held: Mapping[str, Held], order: tuple[str, ...] | None
     ) -> Collection[str]:  # pragma: no cover - a protocol
         """Keep what is new, beside what was kept before, and note that the rest of it still holds.
 
         Args:
             new: What there is to keep for settings that have something else now.
-            held: The digests of what all settings have that are up to date.
-            order: The context features in the service's order.
+            held: What all settings have that are up to date.
+            order: The context features in the service's order, if it is known.
 
         Returns:
             The names of settings for which something else is kept, or nothing, and that are not new.
@@ -76,12 +85,14 @@ class Keeper(Protocol):
 
 
 class Recalled(NamedTuple):
-    """What is to be put in place of what was kept."""
+    """What was kept, as far as it is of use."""
 
     prepared: list[Prepared]
+    """What is to be put in place."""
     order: tuple[str, ...]
-    age: float
-    """Seconds since the oldest of it was confirmed."""
+    """The context features in the service's order; nothing if that was not known."""
+    age: float | None
+    """Seconds since the oldest of what the settings have was confirmed; None if nothing was kept for any of them."""
 
 
 class Keeping:
@@ -90,15 +101,26 @@ class Keeping:
     def __init__(self, keeper: Keeper | None) -> None:
         """Make one; without a keeper it keeps nothing."""
         self._keeper = keeper
-        self._recalled: WeakKeyDictionary[AnySetting, RuleSet[Any] | None] = WeakKeyDictionary()
-        """What was kept for settings, of those for which it was looked up."""
+        self._looked_up: WeakKeyDictionary[AnySetting, Tracking] = WeakKeyDictionary()
+        """For which settings it was looked up what was kept, and what was tracked then."""
+        self._recalled: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
+        """What they have of it."""
+        self._bare: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
+        """What those have that got a default value from the service, and no rules yet."""
+        self._has_age = False
+        self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, KeptSetting] = {}
         """What could not be kept yet."""
-        self._problem = ""
-        """Why, as it was logged."""
+        self.problem: str | None = None
+        """Why nothing can be kept, or used."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anything to keep it in."""
+        return self._keeper is not None
 
     def recall(
-        self, settings: Iterable[AnySetting], loading: Loading, tracking: Tracking, order: tuple[str, ...] | None
+        self, settings: Sequence[AnySetting], loading: Loading, tracking: Tracking, order: tuple[str, ...] | None
     ) -> Flow[Recalled | None]:
         """Convert what was kept for those settings that have got nothing from the service yet.
 
@@ -106,53 +128,74 @@ class Keeping:
             settings: All there are.
             loading: Converts it.
             tracking: What must have been tracked when it was received.
-            order: The service's order of context features, if it is known.
+            order: The order of context features to rank rules by; None to take the one that was kept.
 
         Returns:
-            What is to be put in place, and None if there is nothing to look up, or nothing to look it up in.
+            None if there is nothing to look up, or nothing to look it up in.
         """
-        lacking = [setting for setting in settings if setting not in self._recalled and _has_nothing(setting)]
-        kept = (yield from self._load()) if lacking else None
+        lacking = [s for s in settings if self._looked_up.get(s) is not tracking and self._has_nothing(s)]
+        kept = (yield from self._load()) if lacking or not self._has_age else None
         if kept is None:
             return None
-        recalled = Recalled([], order or kept.order, 0.0)
+        self._has_age = True
+        ages = [kept_setting.age for s in settings if (kept_setting := _newest(kept, s)) is not None]
+        recalled = Recalled([], kept.order, max(ages, default=None))
         for setting in lacking:
-            self._recalled[setting] = None
-            known = kept.settings.get(setting.name)
-            if known is None:
-                continue
+            self._looked_up[setting] = tracking
             try:
-                prepared = yield from _convert(setting, known, loading, tracking, recalled.order)
+                recalled.prepared.extend((yield from _convert(setting, kept, loading, tracking, order or kept.order)))
             except (NotKeptError, UnexpectedResponseError) as error:
                 logger.warning("there is no last known good of setting %s: %s", setting.name, error)
-                continue
-            recalled = recalled._replace(prepared=[*recalled.prepared, prepared], age=max(recalled.age, known.age))
         logger.warning(
             "%d settings have their last known good, of %.0f seconds ago; %d have none",
             len(recalled.prepared),
-            recalled.age,
+            recalled.age or 0.0,
             len(lacking) - len(recalled.prepared),
             extra={"age": recalled.age, "settings": [prepared.setting.name for prepared in recalled.prepared]},
         )
         return recalled
 
-    def note(self, setting: AnySetting, rule_set: RuleSet[Any]) -> None:
-        """Note that what was recalled is in place."""
+    def order(self) -> Flow[tuple[str, ...]]:
+        """The context features in the order that was kept; nothing if none was."""
+        if self._order is None:
+            kept = yield from self._load()
+            self._order = kept.order if kept else ()
+        return self._order
+
+    def note_recalled(self, setting: AnySetting, rule_set: RuleSet[Any]) -> None:
+        """Note that a setting has what was kept for it."""
         self._recalled[setting] = rule_set
+
+    def note_default(self, setting: AnySetting, former: RuleSet[Any], new: RuleSet[Any]) -> None:
+        """Note that a setting has another default value, and is otherwise as it was."""
+        for noted in (self._recalled, self._bare):
+            if noted.get(setting) is former:
+                noted[setting] = new
+        if _is_untouched(former):
+            self._bare[setting] = new
+
+    def note_received(self, setting: AnySetting) -> None:
+        """Note that a setting has what the service sent."""
+        self._recalled.pop(setting, None)
+        self._bare.pop(setting, None)
 
     def is_recalled(self, setting: AnySetting) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
         return self._recalled.get(setting) is setting._reader.view.rule_set
 
+    def _has_nothing(self, setting: AnySetting) -> bool:
+        """Whether a setting has got no rules yet, or none but those that were kept, which may not be all there are."""
+        rule_set = setting._reader.view.rule_set
+        return _is_untouched(rule_set) or self._bare.get(setting) is rule_set or self.is_recalled(setting)
+
     def save(
-        self, prepared: Iterable[Prepared], held: Mapping[str, bytes], tracking: Tracking, order: tuple[str, ...]
+        self, prepared: Iterable[Prepared], held: Mapping[str, Held], order: tuple[str, ...] | None
     ) -> Flow[Collection[str]]:
         """Have what was put in place kept.
 
         Args:
             prepared: What is new.
             held: As in `Keeper.save`.
-            tracking: What was tracked when it was received.
             order: As in `Keeper.save`.
 
         Returns:
@@ -160,7 +203,7 @@ class Keeping:
         """
         if self._keeper is None:
             return ()
-        new = {p.setting.name: KeptSetting(p.answer, tracking) for p in prepared if p.answer is not None}
+        new = {p.setting.name: KeptSetting(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
         new = self._unsaved | new
         try:
             lacking = yield from aside(partial(self._keeper.save, new, held, order))
@@ -168,7 +211,7 @@ class Keeping:
             self._log_problem("the last known good cannot be kept: %s", error)
             self._unsaved = {name: replace(kept, answer=kept.answer.copy()) for name, kept in new.items()}
             return ()
-        self._problem, self._unsaved = "", {}
+        self.problem, self._unsaved = None, {}
         return lacking
 
     def _load(self) -> Flow[Kept | None]:
@@ -178,25 +221,38 @@ class Keeping:
             return (yield from aside(self._keeper.load))
         except (NotKeptError, OSError) as error:
             self._log_problem("there is no last known good to start from: %s", error)
-            return None
+        except Exception as defect:  # Ours: it must not end a refresh that has no need of it.
+            logger.exception("the last known good cannot be used", extra={"error": defect})
+        return None
 
     def _log_problem(self, message: str, error: Exception) -> None:
-        if str(error) != self._problem:
+        if str(error) != self.problem:
             logger.warning(message, error, extra={"error": error})
-        self._problem = str(error)
+        self.problem = str(error)
 
 
-def _has_nothing(setting: AnySetting) -> bool:
-    """Whether a setting has neither got anything from the service, nor anything else in its place."""
-    rule_set = setting._reader.view.rule_set
+def _kept_for(kept: Kept, setting: AnySetting) -> Sequence[KeptSetting]:
+    """What was kept for a setting, or under its former name by a former release of the program."""
+    return kept.settings.get(setting.name) or kept.settings.get(setting.alias or "") or ()
+
+
+def _newest(kept: Kept, setting: AnySetting) -> KeptSetting | None:
+    return min(_kept_for(kept, setting), key=lambda one: one.age, default=None)
+
+
+def _is_untouched(rule_set: RuleSet[Any]) -> bool:
     return rule_set.default_reason is Reason.DECLARED_DEFAULT and len(rule_set) == 0
 
 
 def _convert(
-    setting: AnySetting, kept: KeptSetting, loading: Loading, tracking: Tracking, order: tuple[str, ...]
-) -> Flow[Prepared]:
-    if not kept.tracking.covers(tracking, setting.configurable_features):
+    setting: AnySetting, kept: Kept, loading: Loading, tracking: Tracking, order: tuple[str, ...]
+) -> Flow[list[Prepared]]:
+    known = _kept_for(kept, setting)
+    usable = [one for one in known if one.tracking.covers(tracking, setting.configurable_features)]
+    if known and not usable:
         raise NotKeptError("when it was received, fewer contexts were tracked than now")
-    digest = yield from loading.digest(kept.answer)
-    (prepared,) = yield from loading.convert(setting.name, kept.answer, digest, [setting], tracking, order)
-    return prepared
+    if not usable:
+        return []
+    answer = min(usable, key=lambda one: one.age).answer
+    digest = yield from loading.digest(answer)
+    return (yield from loading.convert(setting.name, answer, digest, [setting], tracking, order))

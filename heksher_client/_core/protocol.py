@@ -124,7 +124,8 @@ class Aside:
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Call this, which is the program's own, where it may take its time; the flow is sent what `Aside` says."""
+    """Call this, which is the program's own, where it may take its time. It is not called if a former one has not come
+    back yet."""
 
     call: Callable[[], Any]
     seconds: float
@@ -145,7 +146,7 @@ def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
             while True:
                 now = limits()
                 if isinstance(step, Aside):
-                    step = replace(step, seconds=max(0.0, min(now.seconds, now.total_seconds)))
+                    step = replace(step, seconds=now.seconds)
                 if not isinstance(step, Exchange):
                     step = flow.send((yield step))
                 elif now.total_seconds > 0:

@@ -12,8 +12,7 @@ from typing import Any, Final
 from heksher_client._core import declarations, protocol
 from heksher_client._core.contexts import Defaults, Tracking
 from heksher_client._core.conversion import to_default
-from heksher_client._core.faults import essence
-from heksher_client._core.keeping import Keeper, Keeping, Recalled
+from heksher_client._core.keeping import Held, Keeper, Keeping, Recalled
 from heksher_client._core.loading import Loading, Prepared
 from heksher_client._core.logs import logger
 from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, exchange
@@ -61,7 +60,7 @@ class Refresher:
         self._queries = Queries()
         self._failures: list[Exception] = []
         """What failed in the refresh under way: for single settings, while all others are brought up to date."""
-        self._order_problem = ""
+        self._order_problem: UnexpectedResponseError | None = None
         self.received_at: float | None = None
         """When the service last said what the rules are, or that they have not changed."""
         self._has_order = False
@@ -87,6 +86,11 @@ class Refresher:
         yield from self._load(settings)
         return self._failures
 
+    def problems(self) -> list[Exception]:
+        """What is wrong though the last refresh did all that was due."""
+        refused = [self.standings.problem(setting) for setting in self._settings()]
+        return [problem for problem in (*refused, self._order_problem) if problem is not None]
+
     def _read_context_features(self) -> Flow[None]:
         # At each refresh: an operator may move a feature, and nothing in the answers to queries needs to show it.
         (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
@@ -94,11 +98,13 @@ class Refresher:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
             # The order known so far serves as well, be it the client's own.
-            if essence(error) != self._order_problem:
-                logger.warning("the order of the context features is not known: %s", error, extra={"error": error})
-            self._order_problem = essence(error)
+            self._order_problem = UnexpectedResponseError(
+                f"the order of the context features is not known: {error}", status=error.status
+            )
+            if not self._has_order:
+                self._order = (yield from self._keeping.order()) or self._order
             return
-        self._order_problem, self._has_order = "", True
+        self._order_problem, self._has_order = None, True
         if order != self._order:
             self._order = order
             logger.warning(
@@ -150,8 +156,10 @@ class Refresher:
 
         def apply() -> None:
             if self._is_main():
-                rule_set = replace(setting._reader.view.rule_set, default=default, default_reason=reason)
+                former = setting._reader.view.rule_set
+                rule_set = replace(former, default=default, default_reason=reason)
                 setting._reader.view = View(rule_set, self._defaults)
+                self._keeping.note_default(setting, former, rule_set)
 
         return Install(apply)
 
@@ -180,12 +188,19 @@ class Refresher:
             for setting in _named(answers.missing, wanted):
                 error = DeclarationError(f"the service denies setting {setting.name}", setting=setting.name)
                 self._refuse([setting], error)
-        self._failures += answers.too_large.values()
+        for name, too_large in answers.too_large.items():
+            self._note_trouble(wanted[name], too_large)
         yield from self._follow_renames(answers, wanted)
         up_to_date = [name for name in wanted if name not in answers.missing and name not in answers.too_large]
         prepared = yield from self._prepare(answers, wanted, tracking)
         yield self._install(prepared, answers)
-        yield from self._keep(prepared, _named(up_to_date, wanted), tracking)
+        yield from self._keep(prepared, _named(up_to_date, wanted))
+
+    def _note_trouble(self, settings: Iterable[AnySetting], error: Exception) -> None:
+        """Note that settings keep what they have, and are to be asked for in full next time."""
+        self._failures.append(error)
+        for setting in settings:
+            self.standings.fail(setting, error)
 
     def _ask(self, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking) -> Flow[Answers]:
         order = self._order
@@ -216,9 +231,7 @@ class Refresher:
                         f"the service left setting {name} out of its answer; it keeps its rules"
                     )
             except HeksherError as error:
-                self._failures.append(error)
-                for setting in wanted[name]:
-                    self.standings.load(setting, None)
+                self._note_trouble(wanted[name], error)
                 continue
             logger.info(
                 "setting %s was renamed to %s in the service",
@@ -247,9 +260,7 @@ class Refresher:
             try:
                 prepared += yield from self._loading.convert(name, answer, digest, changed, tracking, order)
             except UnexpectedResponseError as error:
-                self._failures.append(error)
-                for setting in changed:
-                    self.standings.load(setting, None)
+                self._note_trouble(changed, error)
         return prepared
 
     def _install(self, prepared: Sequence[Prepared], answers: Answers) -> Install:
@@ -259,6 +270,7 @@ class Refresher:
             for setting, loaded, _ in prepared:
                 setting._reader.view = View(loaded.converted.rule_set, self._defaults)
                 self.standings.load(setting, loaded)
+                self._keeping.note_received(setting)
             self._queries.remember(answers)
             if answers.are_any or not self._settings():
                 self.received_at = self._clock()
@@ -271,39 +283,47 @@ class Refresher:
         """Put in place what was kept for those settings that have got nothing from the service yet.
 
         Returns:
-            Whether something was kept for any of them.
+            Whether something was kept for any setting.
         """
         order = self._order if self._has_order else None
         recalled = yield from self._keeping.recall(self._settings(), self._loading, self.tracking, order)
         if recalled is None:
             return False
-        self._order = recalled.order
+        self._order = order or recalled.order or self._order
         yield self._install_recalled(recalled)
-        return bool(recalled.prepared)
+        return recalled.age is not None
 
     def _install_recalled(self, recalled: Recalled) -> Install:
         def apply() -> None:
             if not self._is_main():
                 return
             for setting, loaded, _ in recalled.prepared:
-                setting._reader.view = View(loaded.converted.rule_set, self._defaults)
-                self._keeping.note(setting, loaded.converted.rule_set)
-            if self.received_at is None and recalled.prepared:
+                former, rule_set = setting._reader.view.rule_set, loaded.converted.rule_set
+                if former.default_reason is Reason.SERVER_DEFAULT:  # The declaration's answer is newer than the file.
+                    rule_set = replace(rule_set, default=former.default, default_reason=former.default_reason)
+                setting._reader.view = View(rule_set, self._defaults)
+                self._keeping.note_recalled(setting, rule_set)
+            if self.received_at is None and recalled.age is not None:
                 self.received_at = self._clock() - recalled.age
 
         return Install(apply)
+
+    @property
+    def keeping_problem(self) -> str | None:
+        """Why nothing can be kept beyond the end of the process, or used of it."""
+        return self._keeping.problem
 
     def is_recalled(self, setting: AnySetting) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
         return self._keeping.is_recalled(setting)
 
-    def _keep(self, prepared: Sequence[Prepared], settings: Sequence[AnySetting], tracking: Tracking) -> Flow[None]:
+    def _keep(self, prepared: Sequence[Prepared], settings: Sequence[AnySetting]) -> Flow[None]:
         """Have what is in place kept."""
-        if not self._is_main():
+        if not (self._keeping.is_on and self._is_main()):
             return
-        digests = {setting.name: self.standings.digest(setting) for setting in settings}
-        held = {name: digest for name, digest in digests.items() if digest is not None}
-        lacking = yield from self._keeping.save(prepared, held, tracking, self._order)
+        all_loaded = {setting.name: self.standings.loaded(setting) for setting in settings}
+        held = {name: Held(loaded.digest, loaded.tracking) for name, loaded in all_loaded.items() if loaded}
+        lacking = yield from self._keeping.save(prepared, held, self._order if self._has_order else None)
         for setting in settings:
             if setting.name in lacking:
                 self.standings.load(setting, None)  # It will be asked for again, and then be kept.

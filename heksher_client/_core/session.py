@@ -101,6 +101,8 @@ class Session:
             keeper=keeper,
         )
         self._faults = Faults()
+        self._failures = 0
+        """In a row."""
         self._last_success: float | None = None
         self._last_error: tuple[str, float] | None = None
         self._callers: list[Caller] = []
@@ -162,9 +164,10 @@ class Session:
             last_success=self._last_success,
             last_error=error[0] if error else None,
             last_error_at=error[1] if error else None,
-            failures=self._schedule.failures,
+            failures=self._failures,
             next_attempt=(0.0 if self._is_refreshing else self.wait()) if self._is_open else None,
             is_main=self._is_main(),
+            last_known_good_problem=self._refresher.keeping_problem,
             is_last_known_good=any(map(self._refresher.is_recalled, settings)),
             settings={setting.name: self._refresher.standings.status(setting) for setting in settings},
         )
@@ -172,12 +175,11 @@ class Session:
     def _state(self, age: float | None) -> State:
         if self._is_closed:
             return State.CLOSED
-        failures = self._schedule.failures
         if age is None:
-            return State.STALE if failures else State.STARTING
+            return State.STALE if self._failures else State.STARTING
         if age >= self._options.stale_after:
             return State.STALE
-        return State.FAILING if failures or self._refused() else State.FRESH
+        return State.FAILING if self._failures else State.FRESH
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
@@ -238,18 +240,18 @@ class Session:
             self._tell(ClientNotRunningError("another client is the main one, so this one updates nothing"))
             return
         failures = yield from limited(self._refresh(), self._limits)
-        is_served = bool(failures) and (yield from self._recall(failures))
+        is_served = bool(failures) and (yield from limited(self._recall(failures), self._request_limits))
         self._plan(failures)
+        is_raised = self._raises_at_start and self._rounds == 1 and bool(failures) and not is_served
         # A declaration that was refused is still a fault when it is not yet time to send it again.
-        failures = failures or self._refused()
-        self._note(failures)
+        problems = failures or self._refresher.problems()
+        self._note(problems)
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
-        is_start = self._rounds == 1
-        if not (self._raises_at_start and is_start and not is_served):
-            self._faults.note(failures, self._clock())
-        error = yield from self._call_hooks(failures)
-        self._tell(None if is_start and is_served else error)
+        if not is_raised:
+            self._faults.note(problems, self._clock())
+        yield from self._call_hooks(problems)
+        self._tell(None if not failures or (self._rounds == 1 and is_served) else failures[0])
 
     @property
     def is_open(self) -> bool:
@@ -301,11 +303,6 @@ class Session:
             return False
         return is_recalled and not any(isinstance(failure, DeclarationError) for failure in failures)
 
-    def _refused(self) -> list[Exception]:
-        """The errors of all declarations that were refused and not accepted since."""
-        problems = map(self._refresher.standings.problem, self._registry.settings())
-        return [problem for problem in problems if problem is not None]
-
     def _request_limits(self) -> Limits:
         return Limits(self._options.request_timeout, math.inf, self._options.max_response_bytes)
 
@@ -314,11 +311,13 @@ class Session:
         left = self._start_until - self._clock() if self._rounds == 1 else math.inf
         return replace(self._request_limits(), total_seconds=left)
 
-    def _note(self, failures: Sequence[Exception]) -> None:
+    def _note(self, problems: Sequence[Exception]) -> None:
         """Note how a refresh ended."""
-        if failures:
-            self._last_error = escaped(str(failures[0])), self._wall_clock()
+        if problems:
+            self._failures += 1
+            self._last_error = escaped(str(problems[0])), self._wall_clock()
         else:
+            self._failures = 0
             self._last_success = self._wall_clock()
 
     def _plan(self, failures: Sequence[Exception]) -> None:
@@ -329,32 +328,37 @@ class Session:
             return
         answers = [failure for failure in failures if isinstance(failure, UnexpectedResponseError)]
         asked = [answer.retry_after for answer in answers if answer.retry_after is not None]
-        is_lasting = bool(answers) and answers[0] is failures[0] and answers[0].status in _LASTING
+        first = failures[0]
+        is_lasting = isinstance(first, DeclarationError) or (
+            isinstance(first, UnexpectedResponseError) and first.status in _LASTING
+        )
         self._schedule.failed(now, is_lasting=is_lasting, retry_after=max(asked, default=None))
 
-    def _call_hooks(self, failures: Sequence[Exception]) -> Flow[Exception | None]:
-        if not failures:
+    def _call_hooks(self, problems: Sequence[Exception]) -> Flow[None]:
+        if not problems:
             yield from self._call_hook(self._hooks.on_update_ok)
-            return None
-        error = failures[0]
-        error.__notes__ = [f"and: {other}" for other in failures[1:]]  # anew, as it may be an error of former refreshes
+            return
+        error = problems[0]
+        error.__notes__ = [f"and: {other}" for other in problems[1:]]  # anew, as it may be an error of former refreshes
         yield from self._call_hook(self._hooks.on_update_error, error)
-        return error
 
     def _call_hook(self, hook: Callable[..., None], *args: object) -> Flow[None]:
         name = getattr(hook, "__name__", repr(hook))
 
-        def call() -> bool:
+        ended = []
+
+        def call() -> None:
             try:
                 hook(*args)
             except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
                 logger.exception("%s raised", name, extra={"hook": name})
-            return True
+            finally:
+                ended.append(name)
 
-        has_returned = yield Notify(call, _HOOKS_PATIENCE)
-        if not (has_returned or self._is_hook_lost):
+        yield Notify(call, _HOOKS_PATIENCE)
+        if not (ended or self._is_hook_lost):
             logger.error("%s does not return; no hook is called until it does", name, extra={"hook": name})
-        self._is_hook_lost = not has_returned
+        self._is_hook_lost = not ended
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

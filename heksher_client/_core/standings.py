@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.conversion import Converted
+from heksher_client._core.logs import escaped
 from heksher_client._core.settings import Setting
 from heksher_client._core.status import SettingStatus
 
@@ -39,6 +40,8 @@ class _Standing:
     """Of the declaration."""
     problem: Exception | None = None
     """What it was refused with."""
+    trouble: Exception | None = None
+    """Why the last answer brought nothing for it."""
 
 
 REFUSED: Final = "refused"
@@ -75,14 +78,21 @@ class Standings:
 
     def load(self, setting: AnySetting, loaded: Loaded | None) -> None:
         """Note what was put in place for a setting; None to have it asked for in full next time."""
-        self._standings[setting].loaded = loaded
+        standing = self._standings[setting]
+        standing.loaded, standing.trouble = loaded, None
+
+    def fail(self, setting: AnySetting, trouble: Exception) -> None:
+        """Note why an answer brought nothing for a setting, which is to be asked for in full next time."""
+        standing = self._standings[setting]
+        standing.loaded, standing.trouble = None, trouble
 
     def status(self, setting: AnySetting) -> SettingStatus:
         """What is known of a setting. May be called from any thread."""
         standing = self._standings.get(setting, _UNKNOWN)
-        loaded = standing.loaded
+        loaded, problem = standing.loaded, standing.problem or standing.trouble
         return SettingStatus(
             declaration=standing.outcome,
+            problem=None if problem is None else escaped(str(problem)),
             canonical_name=standing.canonical or setting.name,
             rules=len(setting._reader.view.rule_set),
             rejected=loaded.converted.rejected if loaded else 0,
@@ -93,10 +103,9 @@ class Standings:
         """What the declaration of a setting was refused with, if it is."""
         return self._standings.get(setting, _UNKNOWN).problem
 
-    def digest(self, setting: AnySetting) -> bytes | None:
-        """Of the answer that a setting has its rules from, if it has them from this client."""
-        loaded = self._standings[setting].loaded
-        return loaded.digest if loaded else None
+    def loaded(self, setting: AnySetting) -> Loaded | None:
+        """What a setting has from this client, if it has anything."""
+        return self._standings[setting].loaded
 
     def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
         """Those of the settings that the service has, by the name that it answers under."""

@@ -35,6 +35,8 @@ class SettingStatus:
     declaration: str | None
     """The outcome of its declaration in the service's words (`"created"`, `"uptodate"`, `"rejected"`...), `"refused"`
     where the service refused it as such, or None if there was no answer yet."""
+    problem: str | None
+    """Why it is not up to date, where that is its own matter: it was refused, or what came for it could not be used."""
     canonical_name: str
     """The name that the service answers under."""
     rules: int
@@ -66,6 +68,8 @@ class Status:
     """Whether settings are read from this client."""
     is_last_known_good: bool
     """Whether settings still have rules from a last known good file."""
+    last_known_good_problem: str | None
+    """Why the last known good file cannot be written or used; None if it can, or if there is to be none."""
     settings: Mapping[str, SettingStatus]
     """By the name that they are declared with."""
 

@@ -16,7 +16,7 @@ import pytest
 
 from heksher_client import HeksherError, Reason, Setting, State
 from heksher_client._core.contexts import Tracking
-from heksher_client._core.keeping import KeptSetting
+from heksher_client._core.keeping import Held, KeptSetting
 from heksher_client._last_known_good import LastKnownGood
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
@@ -65,8 +65,13 @@ def keep(keeper: LastKnownGood, **settings: KeptSetting) -> set[str]:
     return set(keeper.save(settings, digests(settings), FEATURES))
 
 
-def digests(settings: Mapping[str, KeptSetting]) -> dict[str, bytes]:
-    return {name: sha256(setting.answer).digest() for name, setting in settings.items()}
+def digests(settings: Mapping[str, KeptSetting]) -> dict[str, Held]:
+    return {name: Held(sha256(one.answer).digest(), one.tracking) for name, one in settings.items()}
+
+
+def loaded(keeper: LastKnownGood) -> dict[str, bytes]:
+    """What is kept for settings that have one answer each."""
+    return {name: bytes(one.answer) for name, (one,) in keeper.load().settings.items()}
 
 
 def body_of(path: Path) -> Any:
@@ -76,8 +81,9 @@ def body_of(path: Path) -> Any:
 def age(path: Path, seconds: float, *names: str) -> None:
     """Make what is in a file older, as if that time had passed without the service; all of it, or some settings."""
     head, body = json.loads(path.read_bytes().split(b"\n", 1)[0]), body_of(path)
-    for name, entry in body["settings"].items():
-        entry["confirmed"] -= seconds if name in names or not names else 0
+    for name, answers in body["settings"].items():
+        for answer in answers:
+            answer[1] -= seconds if name in names or not names else 0
     text = json.dumps(body, separators=(",", ":")).encode()
     head |= {"length": len(text), "sha256": sha256(text).hexdigest()}
     path.write_bytes(json.dumps(head, separators=(",", ":")).encode() + b"\n" + text)
@@ -152,6 +158,8 @@ def test_without_a_file_a_start_is_as_ever(
         (lambda content: content.replace(b'"value":8', b'"value":9'), "checksum", True),
         (lambda content: content + b" ", "length", True),
         (lambda content: b"", "damaged", True),
+        (lambda content: content[:7], "damaged", True),
+        (lambda content: bytes(len(content)), "damaged", True),
         (lambda content: content[:60], "damaged", True),
         (lambda content: content[:70] + b"\xff" + content[71:], "damaged", True),
         (lambda content: content.replace(b'"version":1', b'"version":2'), "newer version", False),
@@ -206,7 +214,7 @@ def test_a_file_of_another_service_is_not_used_and_not_overwritten(
     with WatchedService() as other:
         with running(kind, other.url, last_known_good=path):
             assert setting.get(user="jim") == 7
-        assert "is of another service" in records(caplog)
+        assert "is of a service with another URL" in records(caplog)
         assert path.read_bytes() == content
         forget_all_rules()
         refused(kind, other, path)
@@ -243,7 +251,7 @@ def test_the_file_is_its_owners_alone_and_holds_no_secret(
     assert list(path.parent.iterdir()) == [path]
     head, body = text.split("\n", 1)
     assert json.loads(head)["version"] == 1
-    assert json.loads(body)["settings"]["s"]["answer"] == {"rules": [], "default_value": 7}
+    assert json.loads(body)["settings"]["s"][0][2] == {"rules": [], "default_value": 7}
 
 
 def test_what_has_not_changed_is_not_written_again(
@@ -258,7 +266,7 @@ def test_what_has_not_changed_is_not_written_again(
         age(path, 700)
         client.client._session._refresher._keeping._keeper._confirmed -= 700
         client.reload()
-        assert time.time() - body_of(path)["settings"]["s"]["confirmed"] < 50
+        assert time.time() - body_of(path)["settings"]["s"][0][1] < 50
         assert len(service.questions(QUERY)) == 5
         assert "if-none-match" in service.asked[-1].headers
         assert setting.get(user="jim") == 8
@@ -405,11 +413,8 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
         # Of two that wrote at once, one was the last; the other one notices, and has what is lacking asked for again.
         for name in keeper.save({}, digests({f"s{number}": last}), FEATURES):
             keep(keeper, **{name: last})
-    loaded = keepers[0].load()
-    assert loaded.order == FEATURES
-    assert {name: bytes(setting.answer) for name, setting in loaded.settings.items()} == {
-        f"s{number}": b'{"rules":[],"default_value":19}' for number in range(4)
-    }
+    assert keepers[0].load().order == FEATURES
+    assert loaded(keepers[0]) == {f"s{number}": b'{"rules":[],"default_value":19}' for number in range(4)}
 
 
 def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, path: Path) -> None:
@@ -418,15 +423,39 @@ def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, pa
     keep(keeper, used=kept("1"), unused=kept("2"))
     age(path, 800, "unused")
     assert keep(keeper, used=kept("3")) == set()
-    assert {name: round(setting.age) for name, setting in keeper.load().settings.items()} == {"used": 0, "unused": 800}
+    assert {name: round(one.age) for name, (one,) in keeper.load().settings.items()} == {"used": 0, "unused": 800}
     age(path, 300, "unused")
-    assert keeper.load().settings.keys() == {"used"}
+    assert keeper.load().settings["unused"] == []
     keep(keeper, used=kept("4"))
     assert body_of(path)["settings"].keys() == {"used"}
 
 
+def test_processes_that_track_different_contexts_have_each_their_own(service: WatchedService, path: Path) -> None:
+    """Also where the service sends the same for both. What another one received while it tracked less is dropped."""
+    jim, ann, both = Tracking().with_values({"user": "jim"}), Tracking().with_values({"user": "ann"}), Tracking()
+    keepers = [LastKnownGood(path, 1000, service.url) for _ in range(3)]
+    keep(keepers[0], s=kept("1", jim))
+    keep(keepers[1], s=kept("1", ann))
+    inode = path.stat().st_ino
+    assert not keepers[0].save({}, digests({"s": kept("1", jim)}), FEATURES)
+    assert path.stat().st_ino == inode
+    assert {tuple(one.tracking.options["user"]) for one in keepers[0].load().settings["s"]} == {("jim",), ("ann",)}
+    keep(keepers[2], s=kept("2", both))
+    assert loaded(keepers[0]) == {"s": b"2"}
+    assert keepers[0].save({}, digests({"s": kept("1", jim)}), FEATURES) == {"s"}
+
+
+def test_of_many_that_track_different_contexts_the_last_are_kept(service: WatchedService, path: Path) -> None:
+    """The file has its bounds."""
+    for i in range(12):
+        keep(LastKnownGood(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": f"u{i}"})))
+        age(path, 1)
+    left = LastKnownGood(path, 1000, service.url).load().settings["s"]
+    assert {name for one in left for name in one.tracking.options["user"]} == {f"u{i}" for i in range(4, 12)}
+
+
 def test_processes_that_hold_different_answers_do_not_fight(service: WatchedService, path: Path) -> None:
-    """They track other contexts, say: who wrote last is left alone, as long as it goes on confirming that."""
+    """One of them is late, say: who wrote last is left alone, as long as it goes on confirming that."""
     one, other = (LastKnownGood(path, 1000, service.url) for _ in range(2))
     keep(one, s=kept("1"))
     keep(other, s=kept("2"))
@@ -440,7 +469,7 @@ def test_processes_that_hold_different_answers_do_not_fight(service: WatchedServ
     one._confirmed -= 200
     assert one.save({}, digests({"s": kept("1")}), FEATURES) == {"s"}
     keep(one, s=kept("1"))
-    assert bytes(one.load().settings["s"].answer) == b"1"
+    assert loaded(one) == {"s": b"1"}
 
 
 @pytest.mark.parametrize(
@@ -484,6 +513,158 @@ def test_what_was_received_while_less_was_tracked_is_not_used(
         down(service)
 
 
+def test_what_the_service_confirms_is_kept_however_old_it_is(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """After an outage, or a sleep, of longer than it may be used without the service."""
+    fill(kind, service, path)
+    with running(kind, service.url, last_known_good=path, max_age=1000) as client:
+        age(path, 5000)
+        client.client._session._refresher._keeping._keeper._confirmed -= 5000
+        client.reload()
+        assert body_of(path)["settings"].keys() == {"s"}
+        assert len(service.questions(QUERY)) == 4
+    forget_all_rules()
+    down(service)
+    with running(kind, service.url, last_known_good=path, max_age=1000):
+        assert setting.get(user="jim") == 8
+
+
+def test_a_disk_that_hangs_when_it_is_read_keeps_nobody_waiting(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start is as without a file, and the next refresh comes."""
+    fill(kind, service, path)
+    down(service)
+    released = threading.Event()
+    begin = os.open
+
+    def hang(name: Any, *args: Any) -> int:
+        if name == path:
+            released.wait(PATIENCE)
+        return begin(name, *args)
+
+    monkeypatch.setattr(os, "open", hang)
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path, request_timeout=0.3)
+    subject.client.set_defaults(user="jim")
+
+    def start() -> None:
+        with suppress(HeksherError):
+            subject.start()
+
+    assert took(start) < 2
+    assert "the disk takes too long" in (subject.client.status().last_known_good_problem or "")
+    if not kind.raises_at_start:
+        service.intercept = lambda asked: None
+        subject.reload()
+        assert setting.get() == 8
+    released.set()
+    subject.close()
+
+
+def test_a_second_client_starts_with_what_the_first_one_left(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """In the same process the settings have their values already; the file says how old they are."""
+    with running(kind, service.url, last_known_good=path) as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+    age(path, 100)
+    down(service)
+    with running(kind, service.url, last_known_good=path, stale_after=1000) as client:
+        assert setting.get(user="jim") == 8
+        assert client.client.status().state is State.FAILING
+        assert 99 < (client.client.status().age or 0) < 110
+
+
+def test_a_default_from_the_declaration_is_newer_than_what_was_kept(
+    kind: Kind, service: WatchedService, path: Path
+) -> None:
+    """An older release of a program: declarations are answered, queries fail. The kept rules are used all the same."""
+    setting = Setting("s", int, ["user"], 7)
+    fill(kind, service, path)
+    service.declare("s", "int", 5, ["user"], version="1.1")
+    service.answering(QUERY, Answer(502))
+    with running(kind, service.url, last_known_good=path) as client:
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
+        assert client.client.status().is_last_known_good
+
+
+def test_a_default_that_comes_after_the_recall_replaces_the_kept_one(
+    kind: Kind, service: WatchedService, path: Path
+) -> None:
+    """The rules are still those that were kept."""
+    setting = Setting("s", int, ["user"], 7)
+    fill(kind, service, path)
+    service.declare("s", "int", 5, ["user"], version="1.1")
+    down(service)
+    with running(kind, service.url, last_known_good=path) as client:
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
+        service.answering(QUERY, Answer(502))
+        client.reload_expecting(HeksherError)
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
+        assert client.client.status().is_last_known_good
+
+
+def test_a_renamed_setting_has_what_was_kept_under_its_former_name(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """By the release of the program before this one."""
+    fill(kind, service, path)
+    new = Setting("new", int, ["user"], 7, alias="s", version="1.1")
+    down(service)
+    with running(kind, service.url, last_known_good=path):
+        assert new.get(user="jim") == 8
+        assert setting.get(user="jim") == 8
+
+
+def test_more_that_is_tracked_later_is_looked_up_too(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """The file may have rules on it."""
+    service.declare("s", "int", 7, ["user"], version="1.0")
+    service.add_rule("s", 9, user="ann")
+    fill(kind, service, path)
+    down(service)
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
+    subject.client.track_contexts(user="jim")
+    subject.start()
+    assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
+    subject.client.track_contexts(user="ann")
+    subject.reload_expecting(HeksherError)
+    assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 9)
+    subject.close()
+
+
+def test_an_order_that_is_not_known_is_taken_from_the_file_and_does_not_replace_it(
+    kind: Kind, service: WatchedService, path: Path
+) -> None:
+    """Where only that endpoint fails, rules would be ranked by the client's own list, which may be wrong."""
+    setting = Setting("s", int, ["environment", "user"], 0)
+    order = ["user", "theme", "environment"]
+    features = "GET /api/v1/context_features"
+    service.answering(features, Answer.of({"context_features": order}))
+    with running(kind, service.url, last_known_good=path) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, environment="prod")
+        client.reload()
+        assert setting.get(user="jim", environment="prod") == 2
+    forget_all_rules()
+    service.answering(features, Answer(500))
+    with running(kind, service.url, last_known_good=path) as client:
+        assert setting.get(user="jim", environment="prod") == 2
+        assert client.client.status().state is State.FAILING
+        assert "order of the context features" in (client.client.status().last_error or "")
+    assert body_of(path)["context_features"] == order
+
+
+@pytest.mark.parametrize("nonsense", ["", "a\0b"])
+def test_a_path_that_no_file_can_have_is_an_error_at_once(kind: Kind, nonsense: str) -> None:
+    """And not at each refresh."""
+    with pytest.raises(ValueError, match="last_known_good"):
+        kind.make("http://127.0.0.1:9", 60, FEATURES, last_known_good=nonsense)
+
+
 def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
@@ -523,8 +704,9 @@ def test_a_folder_that_is_not_there_is_said(
     kind: Kind, service: WatchedService, tmp_path: Path, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The settings are served all the same."""
-    with running(kind, service.url, last_known_good=tmp_path / "none" / "file"):
+    with running(kind, service.url, last_known_good=tmp_path / "none" / "file") as client:
         assert setting.get() == 7
+        assert "No such file" in (client.client.status().last_known_good_problem or "")
     assert "cannot be kept" in records(caplog)
 
 
@@ -596,7 +778,7 @@ def test_a_file_from_the_future_is_put_right(
     fill(kind, service, path)
     age(path, -1e8)
     with running(kind, service.url, last_known_good=path):
-        assert abs(body_of(path)["settings"]["s"]["confirmed"] - time.time()) < 60
+        assert abs(body_of(path)["settings"]["s"][0][1] - time.time()) < 60
         assert setting.get(user="jim") == 8
 
 
@@ -613,10 +795,15 @@ def test_what_others_could_have_written_is_not_taken_over(
 
 
 def test_a_keeper_that_fails_in_an_unforeseen_way_does_not_end_the_client(
-    kind: Kind, service: WatchedService, tmp_path: Path, setting: Setting[int]
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that no file can have."""
-    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=tmp_path / "a\0b")
+    """It is a defect of ours."""
+
+    def fail(_: LastKnownGood) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(LastKnownGood, "load", fail)
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
     down(service)
     subject.client.set_defaults(user="jim")
     if kind.raises_at_start:

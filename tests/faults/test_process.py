@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,6 +29,7 @@ from heksher_client import (
     ThreadHeksherClient,
     _client,
 )
+from heksher_client._apart import Apart
 from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
@@ -179,6 +181,23 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
                 assert eventually(lambda: list(answers().values()) == [[8, "fresh"]] * 2), answers()
         finally:
             gunicorn.send_signal(signal.SIGTERM)
+
+
+def test_c1_a_child_that_forks_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """As daemons do: what the child had no time for goes on in the grandchild."""
+    with running(kind, service.url, 0.05) as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        for value in range(8):
+            service.add_rule("s", value, user=f"u{value}")
+
+            def grandchild(value: int = value) -> bool:
+                return eventually(lambda: setting.get(user=f"u{value}") == value)
+
+            def child(grandchild: Callable[[], bool] = grandchild) -> bool:
+                return ended_well(begun_in_child(grandchild))
+
+            assert ended_well(begun_in_child(child))
 
 
 # -- loops, tasks, ends ------------------------------------------------------------------------------------------------
@@ -476,14 +495,17 @@ async def test_c12_no_thread_for_the_disk(
     service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The async client goes to the disk by itself, as it would without threads."""
+    asked = []
 
-    async def refuse(*args: Any) -> Any:
+    def refuse(*args: Any) -> Any:
+        asked.append(args)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(asyncio, "to_thread", refuse)
+    monkeypatch.setattr(Apart, "begin", refuse)
     path = tmp_path / "settings.json"
     async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}, last_known_good=path):
         assert setting.get(user="jim") == 7
+    assert asked
     assert path.exists()
 
 
