@@ -374,3 +374,14 @@ def test_a_service_that_is_gone_is_unavailable() -> None:
     with pytest.raises(ServiceUnavailableError):
         client.get_settings()
     client.close()
+
+
+def test_a_hook_that_would_have_to_be_awaited_is_an_error_at_once() -> None:
+    """It would never run."""
+
+    class Awaiting(AsyncHeksherClient):
+        async def on_update_ok(self) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(TypeError, match="on_update_ok is called, and not awaited"):
+        Awaiting("http://127.0.0.1:9", 60, FEATURES)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from heksher_client import DeclarationError, ServiceUnavailableError
+from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core.faults import REMINDED_AFTER, Faults
 from heksher_client._core.logs import escaped, logger
 
@@ -53,6 +53,25 @@ def test_a_fault_that_changes_is_said_again(said: list[logging.LogRecord]) -> No
     assert [record.getMessage() for record in said] == [
         "refresh failed: port 80",
         "refresh failed: refused",
+    ]
+
+
+def test_faults_that_differ_in_a_status_or_in_a_name_with_digits_are_two(said: list[logging.LogRecord]) -> None:
+    """Only numbers by themselves, addresses and ids are left out of the comparison."""
+    faults = Faults()
+    for second, status in enumerate([500, 502, 500, 410]):
+        faults.note([UnexpectedResponseError(f"answered {status}", status=status)], float(second))
+    faults.note([ServiceUnavailableError(f"setting {name} was left out") for name in ("a1", "b2", "a1")], 5.0)
+    for second, text in enumerate(["at 0x7fea8c450dd0", "at 0x8fea8c450dd0", "id 1f0e2d3c-aa-bb", "id 2f0e2d3c-cc-dd"]):
+        faults.note([ServiceUnavailableError(text)], 10.0 + second)
+    assert [record.getMessage().removeprefix("refresh failed: ") for record in said] == [
+        "answered 500",
+        "answered 502",
+        "answered 410",
+        "setting a1 was left out",
+        "setting b2 was left out",
+        "at 0x7fea8c450dd0",
+        "id 1f0e2d3c-aa-bb",
     ]
 
 

@@ -1,5 +1,6 @@
 """Faults of the HTTP and of the JSON of an answer, by the ids of the table in the documentation."""
 
+import base64
 import gzip
 import json
 import resource
@@ -46,6 +47,19 @@ def get(setting: Setting[Any], user: str = "jim") -> Any:
 
 
 # -- HTTP --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_h1_h3_what_it_takes_people_to_mend_is_tried_again_slowly(
+    kind: Kind, service: WatchedService, setting: Setting[int], status: int
+) -> None:
+    """Whatever it answers so: queries, or the declarations that a 404 to a query brings about."""
+    with running(kind, service.url) as client:
+        service.intercept = lambda asked: Answer(status)
+        for longest in (30, 60, 120, 240, 300, 300):
+            client.reload_expecting(HeksherError)
+            assert longest - 2 < (client.client.status().next_attempt or 0) <= longest
+        assert get(setting) == 7
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -112,7 +126,12 @@ def test_h3_a_declaration_that_is_refused(
             subject.start()
         return
     subject.start()
-    assert subject.client.status().settings["s"].declaration == "refused"
+    refused = subject.client.status().settings["s"]
+    assert (refused.declaration, "refused the declaration" in (refused.problem or "")) == ("refused", True)
+    subject.forget_outcomes()
+    subject.client._session.refresh_soon()  # by which nothing is declared yet
+    assert isinstance(subject.next_outcome(), DeclarationError)
+    assert subject.client.status().failures == 2
     subject.reload()
     assert subject.client.status().settings["s"].declaration == "created"
     assert setting.get() == 7
@@ -266,6 +285,13 @@ def test_p2_a_setting_of_another_shape(kind: Kind, service: WatchedService, bad:
         service.answering(QUERY, Answer.of({"settings": {"a": good, "b": bad, "c": good}}))
         client.reload_expecting(UnexpectedResponseError)
         assert [setting.get(user="x") for setting in settings] == [2, 1, 2]
+        status = client.client.status().settings
+        assert "no default value" in (status["b"].problem or "")
+        assert (status["a"].problem, status["c"].problem) == (None, None)
+        service.answering(QUERY, Answer.of({"settings": dict.fromkeys("abc", good)}))
+        client.reload()
+        assert settings[1].get(user="x") == 2
+        assert client.client.status().settings["b"].problem is None
 
 
 def test_p3_a_setting_that_nobody_asked_for(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -282,6 +308,7 @@ def test_p4_a_setting_that_is_left_out(kind: Kind, service: WatchedService, sett
         service.answering(QUERY, Answer.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
         assert "left setting s out" in str(error)
+        assert "left setting s out" in (client.client.status().settings["s"].problem or "")
         assert get(setting) == 7
 
 
@@ -504,3 +531,25 @@ def test_no_answer_makes_a_thread(service: WatchedService, setting: Setting[int]
             client.reload()
         assert threading.active_count() <= before + 2
     assert get(setting) == 7
+
+
+@pytest.mark.parametrize("status", [400, 502])
+def test_a_secret_that_a_proxy_repeats_is_not_shown(
+    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """Some pages of errors have the whole request in them."""
+    arguments = {"headers": {"X-Token": "to-ken"}, "params": {"key": "pa-ram"}, "auth": ("jim", "pass-word")}
+    with running(kind, service.url, http_client_args=arguments) as client:
+
+        def repeat(asked: Asked) -> Answer:
+            return Answer(status, f"You sent {asked.headers} {asked.query}".encode())
+
+        service.intercept = repeat
+        error = client.reload_expecting(HeksherError)
+        shown = f"{error!r} {vars(error)} {client.client.status()} " + " ".join(
+            record.getMessage() for record in caplog.records if record.name.startswith("heksher")
+        )
+        basic = base64.b64encode(b"jim:pass-word").decode()
+        assert "You sent" in shown
+        assert not any(secret in shown for secret in ("to-ken", "pa-ram", "pass-word", basic))
+        assert get(setting) == 7

@@ -17,7 +17,6 @@ from heksher_client import (
     ServiceUnavailableError,
     Setting,
     State,
-    ThreadHeksherClient,
     UnexpectedResponseError,
     UntrustedServiceError,
 )
@@ -321,22 +320,18 @@ def test_n9_a_page_in_the_services_place(kind: Kind, broken: FaultServer) -> Non
     subject.close()
 
 
-def test_n10_a_fleet_does_not_come_back_at_the_same_moment(service: WatchedService) -> None:
+def test_n10_a_fleet_does_not_come_back_at_the_same_moment(kind: Kind, service: WatchedService) -> None:
     """Each process waits for another time, after a start and after failures."""
     keep = Setting("s", int, ["user"], 7)
-    url = closed_port()
-    waits = []
+    after_success, after_failure = [], []
     for _ in range(5):
-        client = ThreadHeksherClient(url, 60, FEATURES)
-        client.set_as_main()
-        waits.append(client.status().next_attempt)
-        client.close()
-    assert len(set(waits)) == 5
-    after_success = []
-    for _ in range(5):
-        with ThreadHeksherClient(service.url, 60, FEATURES) as client:
-            after_success.append(client.status().next_attempt or 0)
-    assert len(set(after_success)) == 5
+        with running(kind, service.url, 60, jitter=0.1) as client:
+            after_success.append(client.client.status().next_attempt)
+            service.intercept = lambda asked: Answer(502)
+            client.reload_expecting(UnexpectedResponseError)
+            after_failure.append(client.client.status().next_attempt)
+            service.intercept = lambda asked: None
+    assert len(set(after_success)) == len(set(after_failure)) == 5
     assert max(after_success) - min(after_success) > 1
     assert keep.get(user="jim") == 7
 

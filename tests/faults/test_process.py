@@ -26,7 +26,6 @@ from heksher_client import (
     HeksherError,
     Setting,
     State,
-    ThreadHeksherClient,
     _client,
 )
 from heksher_client._apart import Apart
@@ -512,14 +511,16 @@ async def test_c12_no_thread_for_the_disk(
 # -- what changes at the service ---------------------------------------------------------------------------------------
 
 
-def test_d1_many_processes_declare_one_new_setting_at_once(service: WatchedService, setting: Setting[int]) -> None:
+def test_d1_many_processes_declare_one_new_setting_at_once(
+    kind: Kind, service: WatchedService, setting: Setting[int]
+) -> None:
     """The losers of the race get a 500, and try again: all end well."""
     lost = iter([True, False, True, True, False])
     service.answering(DECLARE, lambda asked: Answer(500) if next(lost, False) else None)
 
     def child() -> bool:
-        with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
-            return client.status().settings["s"].declaration in ("created", "uptodate")
+        with running(type(kind)(), service.url) as client:
+            return client.client.status().settings["s"].declaration in ("created", "uptodate")
 
     assert all(map(ended_well, [begun_in_child(child) for _ in range(4)]))
     assert len(service.questions(DECLARE)) == 4 + 3
