@@ -1,7 +1,7 @@
 """The last known good: what was received is kept beyond the end of the process, and is there for a start without the
 service."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -114,11 +114,6 @@ class Keeping:
         self.problem: str | None = None
         """Why nothing can be kept, or used."""
 
-    @property
-    def is_on(self) -> bool:
-        """Whether there is anything to keep it in."""
-        return self._keeper is not None
-
     def recall(
         self, settings: Sequence[AnySetting], loading: Loading, tracking: Tracking, order: tuple[str, ...] | None
     ) -> Flow[Recalled | None]:
@@ -189,13 +184,13 @@ class Keeping:
         return _is_untouched(rule_set) or self._bare.get(setting) is rule_set or self.is_recalled(setting)
 
     def save(
-        self, prepared: Iterable[Prepared], held: Mapping[str, Held], order: tuple[str, ...] | None
+        self, prepared: Iterable[Prepared], held: Callable[[], Mapping[str, Held]], order: tuple[str, ...] | None
     ) -> Flow[Collection[str]]:
         """Have what was put in place kept.
 
         Args:
             prepared: What is new.
-            held: As in `Keeper.save`.
+            held: Gives what all settings have that are up to date.
             order: As in `Keeper.save`.
 
         Returns:
@@ -206,7 +201,7 @@ class Keeping:
         new = {p.setting.name: KeptSetting(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
         new = self._unsaved | new
         try:
-            lacking = yield from aside(partial(self._keeper.save, new, held, order))
+            lacking = yield from aside(partial(self._keeper.save, new, held(), order))
         except (NotKeptError, OSError) as error:
             self._log_problem("the last known good cannot be kept: %s", error)
             self._unsaved = {name: replace(kept, answer=kept.answer.copy()) for name, kept in new.items()}

@@ -319,10 +319,13 @@ class Refresher:
 
     def _keep(self, prepared: Sequence[Prepared], settings: Sequence[AnySetting]) -> Flow[None]:
         """Have what is in place kept."""
-        if not (self._keeping.is_on and self._is_main()):
+        if not self._is_main():
             return
-        all_loaded = {setting.name: self.standings.loaded(setting) for setting in settings}
-        held = {name: Held(loaded.digest, loaded.tracking) for name, loaded in all_loaded.items() if loaded}
+
+        def held() -> dict[str, Held]:
+            all_loaded = {setting.name: self.standings.loaded(setting) for setting in settings}
+            return {name: Held(loaded.digest, loaded.tracking) for name, loaded in all_loaded.items() if loaded}
+
         lacking = yield from self._keeping.save(prepared, held, self._order if self._has_order else None)
         for setting in settings:
             if setting.name in lacking:

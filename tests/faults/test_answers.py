@@ -538,7 +538,7 @@ def test_a_secret_that_a_proxy_repeats_is_not_shown(
     kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     """Some pages of errors have the whole request in them."""
-    arguments = {"headers": {"X-Token": "to-ken"}, "params": {"key": "pa-ram"}, "auth": ("jim", "pass-word")}
+    arguments = {"headers": {"X-Token": "to-ken"}, "params": {"key": "pa-ram", "v": "2"}, "auth": ("jim", "pass-word")}
     with running(kind, service.url, http_client_args=arguments) as client:
 
         def repeat(asked: Asked) -> Answer:

@@ -794,15 +794,17 @@ def test_what_others_could_have_written_is_not_taken_over(
     assert body_of(path)["settings"].keys() == {"s"}
 
 
-def test_a_keeper_that_fails_in_an_unforeseen_way_does_not_end_the_client(
-    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["_last_known_good.LastKnownGood.load", "_core.keeping._convert"])
+def test_a_recall_that_fails_in_an_unforeseen_way_does_not_end_the_client(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """It is a defect of ours."""
 
-    def fail(_: LastKnownGood) -> None:
+    def fail(*_: object) -> None:
         raise ValueError("unforeseen")
 
-    monkeypatch.setattr(LastKnownGood, "load", fail)
+    fill(kind, service, path)
+    monkeypatch.setattr(f"heksher_client.{what}", fail)
     subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
     down(service)
     subject.client.set_defaults(user="jim")
