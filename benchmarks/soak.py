@@ -160,7 +160,10 @@ def count(programs: Sequence[Program]) -> list[dict[str, Any]]:
     for program in programs:
         program.ask("rest")
     time.sleep(CALM)
-    return [program.ask("count") for program in programs]
+    counts = [program.ask("count") for program in programs]
+    for program in programs:
+        program.ask("go on")
+    return counts
 
 
 MOST_GROWTH = {
@@ -192,7 +195,12 @@ def report(
         print(f"| {name} | {' | '.join(cells)} |")
     problems = [
         *(f"{kind} client: {wrong}" for kind, end in zip(KINDS, ends, strict=True) for wrong in end["wrong"]),
-        *(f"{kind} client: it is {a['state']}" for kind, a in zip(KINDS, after, strict=True) if a["state"] != "fresh"),
+        *(
+            f"{kind} client: it is {one['state']}"
+            for counts in (before, after)
+            for kind, one in zip(KINDS, counts, strict=True)
+            if one["state"] != "fresh"
+        ),
         *(
             f"{kind} client: {name} left over"
             for kind, b, a in zip(KINDS, before, after, strict=True)

@@ -138,7 +138,7 @@ class World:
 
     def operate(self, service_url: str, source: random.Random) -> None:
         """Change what the service holds, until the end."""
-        with httpx.Client(base_url=service_url) as http:
+        with httpx.Client(base_url=service_url, timeout=60) as http:
             while not self.ended.wait(source.expovariate(1 / 0.04)):
                 if self.is_resting:
                     continue
@@ -208,7 +208,7 @@ class World:
                 self.count("starts from the file")
             until = time.monotonic() + source.uniform(3, 15)
             while not self.ended.wait(source.uniform(0.5, 2)) and (self.is_resting or time.monotonic() < until):
-                with suppress(HeksherError):
+                with suppress(HeksherError, TimeoutError):  # The latter on a machine that is busy with other things.
                     subject.reload()
             started = time.monotonic()
             subject.close()
@@ -347,8 +347,11 @@ def main() -> None:
         for question in map(str.strip, sys.stdin):
             if question == "close":
                 break
+            if question == "count":
+                print(json.dumps(counted(world, kind)), flush=True)
+                continue
             world.is_resting = question == "rest"
-            print(json.dumps({} if world.is_resting else counted(world, kind)), flush=True)
+            print("{}", flush=True)
         world.ended.set()
         for thread in threads:
             thread.join()

@@ -18,6 +18,8 @@ _CONFIRMED_EVERY: Final = 600.0
 """Seconds after which it is noted again that something still holds."""
 _MOST_ANSWERS: Final = 8
 """For one setting; those that were confirmed last are kept."""
+_KEPT_FOR: Final = 30 * 24 * 3600.0
+"""Seconds for which an answer is kept that nobody confirms: others may use it for longer than this client."""
 
 
 class LastKnownGood:
@@ -81,7 +83,7 @@ class LastKnownGood:
             update.put(name, one)
         lacking = {name for name, one in held.items() if name not in new and not update.confirm(name, one)}
         if update.is_any:
-            update.drop(self._max_age)
+            update.drop(max(self._max_age, _KEPT_FOR))
             look = self._file.write(content)
         self._held = {name: one for name, one in held.items() if name not in lacking}
         self._order, self._look, self._confirmed = content.order, look, now
@@ -126,7 +128,7 @@ class _Update:
         index, answers = self._index(held.tracking), self._content.settings.get(name, {})
         answer = answers.get(index)
         if answer is None:
-            return False
+            return len(answers) >= _MOST_ANSWERS  # There is no room for it, as long as the others are there.
         if self._confirmed < answer.confirmed <= self._now:
             return True  # Another process has seen to it since this one did.
         if sha256(answer.content).digest() != held.digest:

@@ -1,9 +1,12 @@
 """Between the core's values and httpx's: the only place that knows both."""
 
+import re
 import ssl
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import httpx
 
@@ -134,22 +137,21 @@ class Body:
         if self._size > self._max_bytes:
             return Oversized(self._response.status_code, self._max_bytes)
         headers = {name.lower(): value for name, value in self._response.headers.items()}
-        content = b"".join(self._parts)
-        if self._response.status_code >= 400:
-            content = _without_secrets(content, self._response.request)
-        return Response(self._response.status_code, content, headers)
+        to_show = partial(_without_secrets, self._response.request)
+        return Response(self._response.status_code, b"".join(self._parts), headers, to_show)
 
     def _keep(self, part: bytes) -> None:
         self._parts.append(part)
         self._size += len(part)
 
 
-def _without_secrets(content: bytes, request: httpx.Request) -> bytes:
-    """The words of an error, which are shown, without what a proxy may have repeated of the request in them."""
+def _without_secrets(request: httpx.Request, content: bytes) -> bytes:
+    """The words of an answer without what was sent in headers, cookies and parameters of the program's own."""
     sent = [*request.headers.items(), *request.url.params.items()]
     values = [value for name, value in sent if name.lower() not in _HARMLESS]
-    secrets = {secret for value in values for secret in (value, value.rpartition(" ")[2])}  # of "Bearer x" the x too
-    for secret in sorted(secrets, key=len, reverse=True):
+    parts = [part for value in values for part in re.split(r"[\s;,=]+", value) if len(part) >= _SHORTEST_PART]
+    shown = {form for value in (*values, *parts) for form in (value, quote(value, safe=""), quote_plus(value))}
+    for secret in sorted(shown, key=len, reverse=True):
         if len(secret) >= _SHORTEST_SECRET:
             content = content.replace(secret.encode(), b"***")
     return content
@@ -161,6 +163,8 @@ _HARMLESS: Final = frozenset(
 )  # fmt: skip
 """The headers and parameters that are the client's own."""
 _SHORTEST_SECRET: Final = 4
+_SHORTEST_PART: Final = 6
+"""Of a header that has several: a cookie, or the credentials after the name of their scheme."""
 _GZIP: Final = 31
 """What zlib calls its largest window, and a gzip header."""
 _NETWORKS_ERRORS: Final = (

@@ -4,6 +4,7 @@ service."""
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -43,6 +44,10 @@ class Kept:
     tracked."""
     order: tuple[str, ...]
     """The context features in the service's order; nothing if that was not known."""
+
+    def of(self, setting: AnySetting) -> Sequence[KeptSetting]:
+        """What was kept for a setting, also by a release of the program that called it by its former name."""
+        return [*self.settings.get(setting.name, ()), *self.settings.get(setting.alias or "", ())]
 
 
 class Held(NamedTuple):
@@ -87,12 +92,16 @@ class Keeper(Protocol):
 class Recalled(NamedTuple):
     """What was kept, as far as it is of use."""
 
-    prepared: list[Prepared]
-    """What is to be put in place."""
+    looked_up: Sequence[AnySetting]
+    """The settings that had nothing yet."""
+    prepared: Sequence[Prepared]
+    """What is to be put in place of some of them."""
+    tracking: Tracking
+    """What was tracked when they were looked up."""
     order: tuple[str, ...]
     """The context features in the service's order; nothing if that was not known."""
     age: float | None
-    """Seconds since the oldest of what the settings have was confirmed; None if nothing was kept for any of them."""
+    """Seconds since the oldest of what the settings then have was confirmed; None if they have nothing of it."""
 
 
 class Keeping:
@@ -132,23 +141,27 @@ class Keeping:
         kept = (yield from self._load()) if lacking or not self._has_age else None
         if kept is None:
             return None
-        self._has_age = True
-        ages = [kept_setting.age for s in settings if (kept_setting := _newest(kept, s)) is not None]
-        recalled = Recalled([], kept.order, max(ages, default=None))
+        prepared: list[Prepared] = []
+        # What a former client of this process has put in place was kept as well.
+        others = set(settings) - set(lacking)
+        ages = [min(one.age for one in known) for setting in others if (known := kept.of(setting))]
         for setting in lacking:
-            self._looked_up[setting] = tracking
             try:
-                recalled.prepared.extend((yield from _convert(setting, kept, loading, tracking, order or kept.order)))
+                converted, age = yield from _convert(setting, kept, loading, tracking, order or kept.order)
             except (NotKeptError, UnexpectedResponseError) as error:
                 logger.warning("there is no last known good of setting %s: %s", setting.name, error)
+                continue
+            if converted:
+                prepared += converted
+                ages.append(age)
         logger.warning(
             "%d settings have their last known good, of %.0f seconds ago; %d have none",
-            len(recalled.prepared),
-            recalled.age or 0.0,
-            len(lacking) - len(recalled.prepared),
-            extra={"age": recalled.age, "settings": [prepared.setting.name for prepared in recalled.prepared]},
+            len(prepared),
+            max(ages, default=0.0),
+            len(lacking) - len(prepared),
+            extra={"age": max(ages, default=None), "settings": [one.setting.name for one in prepared]},
         )
-        return recalled
+        return Recalled(lacking, prepared, tracking, kept.order, max(ages, default=None))
 
     def order(self) -> Flow[tuple[str, ...]]:
         """The context features in the order that was kept; nothing if none was."""
@@ -156,6 +169,12 @@ class Keeping:
             kept = yield from self._load()
             self._order = kept.order if kept else ()
         return self._order
+
+    def note_looked_up(self, recalled: Recalled) -> None:
+        """Note that what was looked up is in place."""
+        self._has_age = True
+        for setting in recalled.looked_up:
+            self._looked_up[setting] = recalled.tracking
 
     def note_recalled(self, setting: AnySetting, rule_set: RuleSet[Any]) -> None:
         """Note that a setting has what was kept for it."""
@@ -173,6 +192,11 @@ class Keeping:
         """Note that a setting has what the service sent."""
         self._recalled.pop(setting, None)
         self._bare.pop(setting, None)
+
+    @property
+    def is_any_recalled(self) -> bool:
+        """Whether any setting has."""
+        return any(map(self.is_recalled, list(self._recalled)))
 
     def is_recalled(self, setting: AnySetting) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
@@ -198,10 +222,12 @@ class Keeping:
         """
         if self._keeper is None:
             return ()
-        new = {p.setting.name: KeptSetting(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
-        new = self._unsaved | new
+        now_held = held()
+        # What could not be kept before, as far as it still holds.
+        new = {name: one for name, one in self._unsaved.items() if _is_held(one, now_held.get(name))}
+        new |= {p.setting.name: KeptSetting(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
         try:
-            lacking = yield from aside(partial(self._keeper.save, new, held(), order))
+            lacking = yield from aside(partial(self._keeper.save, new, now_held, order))
         except (NotKeptError, OSError) as error:
             self._log_problem("the last known good cannot be kept: %s", error)
             self._unsaved = {name: replace(kept, answer=kept.answer.copy()) for name, kept in new.items()}
@@ -213,11 +239,14 @@ class Keeping:
         if self._keeper is None:
             return None
         try:
-            return (yield from aside(self._keeper.load))
+            kept = yield from aside(self._keeper.load)
         except (NotKeptError, OSError) as error:
             self._log_problem("there is no last known good to start from: %s", error)
         except Exception as defect:  # Ours: it must not end a refresh that has no need of it.
             logger.exception("the last known good cannot be used", extra={"error": defect})
+        else:
+            self.problem = None
+            return kept
         return None
 
     def _log_problem(self, message: str, error: Exception) -> None:
@@ -226,13 +255,8 @@ class Keeping:
         self.problem = str(error)
 
 
-def _kept_for(kept: Kept, setting: AnySetting) -> Sequence[KeptSetting]:
-    """What was kept for a setting, or under its former name by a former release of the program."""
-    return kept.settings.get(setting.name) or kept.settings.get(setting.alias or "") or ()
-
-
-def _newest(kept: Kept, setting: AnySetting) -> KeptSetting | None:
-    return min(_kept_for(kept, setting), key=lambda one: one.age, default=None)
+def _is_held(kept: KeptSetting, held: Held | None) -> bool:
+    return held is not None and held.tracking == kept.tracking and held.digest == sha256(kept.answer).digest()
 
 
 def _is_untouched(rule_set: RuleSet[Any]) -> bool:
@@ -241,13 +265,15 @@ def _is_untouched(rule_set: RuleSet[Any]) -> bool:
 
 def _convert(
     setting: AnySetting, kept: Kept, loading: Loading, tracking: Tracking, order: tuple[str, ...]
-) -> Flow[list[Prepared]]:
-    known = _kept_for(kept, setting)
+) -> Flow[tuple[list[Prepared], float]]:
+    """What is to be put in place for a setting, nothing if nothing was kept for it, and its age."""
+    known = kept.of(setting)
     usable = [one for one in known if one.tracking.covers(tracking, setting.configurable_features)]
     if known and not usable:
         raise NotKeptError("when it was received, fewer contexts were tracked than now")
     if not usable:
-        return []
-    answer = min(usable, key=lambda one: one.age).answer
-    digest = yield from loading.digest(answer)
-    return (yield from loading.convert(setting.name, answer, digest, [setting], tracking, order))
+        return [], 0.0
+    newest = min(usable, key=lambda one: one.age)
+    digest = yield from loading.digest(newest.answer)
+    prepared = yield from loading.convert(setting.name, newest.answer, digest, [setting], tracking, order)
+    return prepared, newest.age

@@ -49,6 +49,8 @@ class Response:
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
+    to_show: Callable[[bytes], bytes] = bytes
+    """Takes out of some of the content what is not to be shown: something may have repeated the request in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,7 +500,7 @@ def unexpected(request: Request, response: Response | Oversized, what: str = "")
     return UnexpectedResponseError(
         f"{request}: the service answered {response.status}{f', but {what}' if what else ''}: {_words(response)}",
         status=response.status,
-        content=response.content[:_KEPT_OF_A_BODY],
+        content=response.to_show(response.content[:_KEPT_OF_A_BODY]),
         retry_after=_retry_after(response),
     )
 
@@ -549,13 +551,13 @@ def _field(request: Request, response: Response, key: str, kind: type[T]) -> T:
 
 def _words(response: Response) -> str:
     """What the service says, for a message: short, and in one line. A fault has text, JSON or nothing for a body."""
-    text = response.content[:_KEPT_OF_A_BODY].decode(errors="replace")
+    text = response.to_show(response.content[:_KEPT_OF_A_BODY]).decode(errors="replace")
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         pass
     else:
         if isinstance(body, dict) and "detail" in body:
-            text = str(body["detail"])
+            text = response.to_show(str(body["detail"]).encode(errors="replace")).decode()
     shown = repr(text)
     return shown if len(shown) <= 300 else f"{shown[:297]}..."

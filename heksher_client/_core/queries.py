@@ -51,11 +51,6 @@ class Answers:
     _answered: set[str] = field(default_factory=set)
     _etags: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def are_any(self) -> bool:
-        """Whether the service answered for any setting."""
-        return bool(self._answered)
-
     def is_open(self, name: str) -> bool:
         """Whether a name is still to be asked for."""
         return not (name in self._answered or name in self.missing or name in self.too_large)

@@ -18,7 +18,7 @@ from heksher_client._core.logs import logger
 from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, exchange
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
 from heksher_client._core.readers import View
-from heksher_client._core.rules import Reason
+from heksher_client._core.rules import Reason, RuleSet
 from heksher_client._core.standings import AnySetting, Standings
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
 
@@ -272,7 +272,9 @@ class Refresher:
                 self.standings.load(setting, loaded)
                 self._keeping.note_received(setting)
             self._queries.remember(answers)
-            if answers.are_any or not self._settings():
+            settings = self._settings()
+            is_any_new = not settings or any(map(self.standings.is_up_to_date, settings))
+            if is_any_new and not self._keeping.is_any_recalled:
                 self.received_at = self._clock()
 
         return Install(apply)
@@ -297,16 +299,28 @@ class Refresher:
         def apply() -> None:
             if not self._is_main():
                 return
+            self._keeping.note_looked_up(recalled)
             for setting, loaded, _ in recalled.prepared:
-                former, rule_set = setting._reader.view.rule_set, loaded.converted.rule_set
-                if former.default_reason is Reason.SERVER_DEFAULT:  # The declaration's answer is newer than the file.
-                    rule_set = replace(rule_set, default=former.default, default_reason=former.default_reason)
+                rule_set = self._with_newer_default(setting, loaded.converted.rule_set)
                 setting._reader.view = View(rule_set, self._defaults)
                 self._keeping.note_recalled(setting, rule_set)
-            if self.received_at is None and recalled.age is not None:
-                self.received_at = self._clock() - recalled.age
+            if recalled.age is not None and (self.received_at is None or recalled.prepared):
+                then = self._clock() - recalled.age
+                self.received_at = then if self.received_at is None else min(then, self.received_at)
 
         return Install(apply)
+
+    def _with_newer_default(self, setting: AnySetting, kept: RuleSet[Any]) -> RuleSet[Any]:
+        """What was kept, with what the answer to the declaration has told since then."""
+        known = setting._reader.view.rule_set
+        match self.standings.status(setting).declaration:
+            case protocol.OUTDATED if known.default_reason is Reason.SERVER_DEFAULT:
+                return replace(kept, default=known.default, default_reason=known.default_reason)
+            case protocol.UPTODATE | protocol.UPGRADED:
+                return replace(kept, default=setting.default_value, default_reason=Reason.SERVER_DEFAULT)
+            case protocol.CREATED:  # There are no rules any more.
+                return RuleSet(setting.default_value, Reason.SERVER_DEFAULT)
+        return kept
 
     @property
     def keeping_problem(self) -> str | None:
@@ -326,7 +340,8 @@ class Refresher:
             all_loaded = {setting.name: self.standings.loaded(setting) for setting in settings}
             return {name: Held(loaded.digest, loaded.tracking) for name, loaded in all_loaded.items() if loaded}
 
-        lacking = yield from self._keeping.save(prepared, held, self._order if self._has_order else None)
+        is_order_known = self._has_order and self._order_problem is None
+        lacking = yield from self._keeping.save(prepared, held, self._order if is_order_known else None)
         for setting in settings:
             if setting.name in lacking:
                 self.standings.load(setting, None)  # It will be asked for again, and then be kept.

@@ -107,6 +107,11 @@ class Standings:
         """What a setting has from this client, if it has anything."""
         return self._standings[setting].loaded
 
+    def is_up_to_date(self, setting: AnySetting) -> bool:
+        """Whether a setting has what the service sent last."""
+        standing = self._standings.get(setting)
+        return standing is not None and standing.loaded is not None
+
     def by_name(self, settings: Iterable[AnySetting]) -> dict[str, list[AnySetting]]:
         """Those of the settings that the service has, by the name that it answers under."""
         wanted: dict[str, list[AnySetting]] = {}

@@ -75,6 +75,27 @@ def test_faults_that_differ_in_a_status_or_in_a_name_with_digits_are_two(said: l
     ]
 
 
+def test_a_fault_that_comes_back_within_a_minute_is_the_same_one(said: list[logging.LogRecord]) -> None:
+    """Where every second refresh fails, that is said once in a while; an outage after a quiet time at once."""
+    faults = Faults()
+    for second in range(0, 600, 10):
+        faults.note([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
+    assert [record.levelname for record in said] == ["ERROR", "INFO"] * 2
+    said.clear()
+    faults.note([ServiceUnavailableError("down")], 660.0)
+    faults.note([], 670.0)
+    assert [record.levelname for record in said] == ["ERROR", "INFO"]
+
+
+def test_what_an_answer_says_does_not_make_it_another_fault(said: list[logging.LogRecord]) -> None:
+    """There may be an id of the request in it, of whatever form."""
+    faults = Faults()
+    for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
+        text = f"GET /api/v1/query: the service answered 503: 'reference {reference}'"
+        faults.note([UnexpectedResponseError(text, status=503)], 0.0)
+    assert len(said) == 1
+
+
 def test_each_of_several_faults_is_said(said: list[logging.LogRecord]) -> None:
     """A new one beside an old one, and one that several settings have in common once."""
     faults = Faults()

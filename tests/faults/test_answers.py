@@ -533,16 +533,22 @@ def test_no_answer_makes_a_thread(service: WatchedService, setting: Setting[int]
     assert get(setting) == 7
 
 
-@pytest.mark.parametrize("status", [400, 502])
+@pytest.mark.parametrize("status", [200, 302, 400, 404, 502])
 def test_a_secret_that_a_proxy_repeats_is_not_shown(
     kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     """Some pages of errors have the whole request in them."""
-    arguments = {"headers": {"X-Token": "to-ken"}, "params": {"key": "pa-ram", "v": "2"}, "auth": ("jim", "pass-word")}
+    arguments = {
+        "headers": {"X-Token": "to-ken"},
+        "params": {"key": "pa/ram", "v": "2"},
+        "auth": ("jim", "pass-word"),
+        "cookies": {"session": "coo-kie", "other": "coo-kie-2"},
+    }
     with running(kind, service.url, http_client_args=arguments) as client:
 
         def repeat(asked: Asked) -> Answer:
-            return Answer(status, f"You sent {asked.headers} {asked.query}".encode())
+            cookies = asked.headers["cookie"].replace(";", " and").split()
+            return Answer(status, f"You sent {asked.headers} {asked.query} {cookies} pa%2Fram".encode())
 
         service.intercept = repeat
         error = client.reload_expecting(HeksherError)
@@ -551,5 +557,16 @@ def test_a_secret_that_a_proxy_repeats_is_not_shown(
         )
         basic = base64.b64encode(b"jim:pass-word").decode()
         assert "You sent" in shown
-        assert not any(secret in shown for secret in ("to-ken", "pa-ram", "pass-word", basic))
+        assert not any(secret in shown for secret in ("to-ken", "pa/ram", "pa%2Fram", "coo-kie", "pass-word", basic))
         assert get(setting) == 7
+
+
+def test_what_a_secret_looks_like_is_no_matter_to_the_protocol(kind: Kind, service: WatchedService) -> None:
+    """Names of settings that a header has too are read as they are: only the one that was deleted is lost."""
+    settings = [Setting(name, int, ["user"], 1) for name in ("shop_size", "shop_color")]
+    with running(kind, service.url, http_client_args={"headers": {"X-Application": "shop"}}) as client:
+        service.call("DELETE", "/api/v1/settings/shop_size")
+        service.asked.clear()
+        client.reload()
+        assert len(service.questions(DECLARE)) == 1
+        assert [setting.get(user="x") for setting in settings] == [1, 1]

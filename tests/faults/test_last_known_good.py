@@ -17,6 +17,7 @@ import pytest
 from heksher_client import HeksherError, Reason, Setting, State
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.keeping import Held, KeptSetting
+from heksher_client._core.registry import registry
 from heksher_client._last_known_good import LastKnownGood
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
@@ -48,7 +49,6 @@ def fill(kind: Kind, service: WatchedService, path: Path) -> None:
 def forget_all_rules() -> None:
     """As in a new process: settings have their declared defaults."""
     from heksher_client._core.readers import View
-    from heksher_client._core.registry import registry
     from heksher_client._core.rules import RuleSet
 
     for known in registry.settings():
@@ -427,6 +427,9 @@ def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, pa
     age(path, 300, "unused")
     assert keeper.load().settings["unused"] == []
     keep(keeper, used=kept("4"))
+    assert body_of(path)["settings"].keys() == {"used", "unused"}  # Others may use it for longer.
+    age(path, 31 * 24 * 3600.0, "unused")
+    keep(keeper, used=kept("5"))
     assert body_of(path)["settings"].keys() == {"used"}
 
 
@@ -450,8 +453,13 @@ def test_of_many_that_track_different_contexts_the_last_are_kept(service: Watche
     for i in range(12):
         keep(LastKnownGood(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": f"u{i}"})))
         age(path, 1)
-    left = LastKnownGood(path, 1000, service.url).load().settings["s"]
+    late = LastKnownGood(path, 1000, service.url)
+    left = late.load().settings["s"]
     assert {name for one in left for name in one.tracking.options["user"]} == {f"u{i}" for i in range(4, 12)}
+    # One that has no room in it does not ask the service for all of it again, only to make another one do so.
+    inode = path.stat().st_ino
+    assert not late.save({}, digests({"s": kept("1", Tracking().with_values({"user": "u0"}))}), FEATURES)
+    assert path.stat().st_ino == inode
 
 
 def test_processes_that_hold_different_answers_do_not_fight(service: WatchedService, path: Path) -> None:
@@ -604,6 +612,102 @@ def test_a_default_that_comes_after_the_recall_replaces_the_kept_one(
         client.reload_expecting(HeksherError)
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
         assert client.client.status().is_last_known_good
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_default_that_was_just_declared_is_newer_than_what_was_kept(
+    kind: Kind, service: WatchedService, path: Path, version: str
+) -> None:
+    """A newer release of a program, or an operator who has put the former default back: only queries fail."""
+    kept_at = Setting("s", int, ["user"], 5)
+    fill(kind, service, path)
+    assert kept_at.get() == 5
+    registry._settings.clear()
+    setting = Setting("s", int, ["user"], 10 if version == "1.1" else 5, version=version)
+    service.answering(QUERY, Answer(502))
+    with running(kind, service.url, last_known_good=path):
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, setting.default_value)
+        assert setting.explain(user="ann").reason is Reason.SERVER_DEFAULT
+
+
+def test_what_was_kept_of_a_setting_that_the_service_has_not_is_not_used(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """Its database was emptied meanwhile; the declaration says `created`, and then queries fail."""
+    fill(kind, service, path)
+    service.renew()
+    service.answering(QUERY, Answer(502))
+    with running(kind, service.url, last_known_good=path):
+        assert setting.get(user="jim") == 7
+
+
+def test_a_file_in_which_nothing_is_of_use_is_no_start(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """Neither is it a sign of health."""
+    keep(LastKnownGood(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": "ann"})))
+    refused(kind, service, path)
+    assert setting.get(user="jim") == 7
+
+
+def test_of_two_names_of_a_setting_the_newest_answer_is_used(kind: Kind, service: WatchedService, path: Path) -> None:
+    """A release that renamed it was rolled back for a while."""
+    keeper = LastKnownGood(path, 1000, service.url)
+    keep(keeper, new=kept('{"rules":[],"default_value":1}'))
+    age(path, 500)
+    keep(keeper, s=kept('{"rules":[],"default_value":2}'))
+    new = Setting("new", int, ["user"], 7, alias="s", version="1.1")
+    down(service)
+    with running(kind, service.url, last_known_good=path):
+        assert new.get(user="jim") == 2
+
+
+def test_a_file_that_appears_later_is_used_and_is_no_problem_any_more(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """Another process wrote it, or the disk is back."""
+    if kind.raises_at_start:
+        pytest.skip("it does not start without")
+    down(service)
+    with running(kind, service.url, last_known_good=path) as client:
+        assert "No such file" in client.client.status().last_known_good_problem
+        keep(LastKnownGood(path, 1000, service.url), s=kept('{"rules":[],"default_value":2}'))
+        client.reload()
+        status = client.client.status()
+        assert (setting.get(user="jim"), status.is_last_known_good, status.last_known_good_problem) == (2, True, None)
+
+
+def test_answers_that_bring_nothing_make_nothing_younger(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """Neither what was received before, nor what was kept."""
+    fill(kind, service, path)
+    age(path, 500)
+    good = Setting("good", int, ["user"], 1)
+    service.answering(QUERY, Answer.of({"settings": {"s": {}, "good": {"rules": [], "default_value": 2}}}))
+    with running(kind, service.url, last_known_good=path, stale_after=100) as client:
+        assert (setting.get(user="jim"), good.get(user="jim")) == (8, 2)
+        assert (client.client.status().state, client.client.status().is_last_known_good) == (State.STALE, True)
+        service.intercept = lambda asked: None
+        client.reload()
+        assert client.client.status().state is State.FRESH
+        service.answering(QUERY, Answer.of({"settings": {}}))
+        client.client._session._refresher.received_at -= 200
+        client.reload_expecting(HeksherError)
+        assert client.client.status().state is State.STALE
+
+
+def test_an_order_that_is_not_known_any_more_is_not_kept_as_if_it_were(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+) -> None:
+    """Another process may have been told the new one."""
+    with running(kind, service.url, last_known_good=path) as client:
+        new = ("user", "environment", "theme")
+        LastKnownGood(path, 1000, service.url).save({}, {}, new)
+        service.answering("GET /api/v1/context_features", Answer(500))
+        client.reload()
+        assert tuple(body_of(path)["context_features"]) == new
+        assert setting.get(user="jim") == 7
 
 
 def test_a_renamed_setting_has_what_was_kept_under_its_former_name(
