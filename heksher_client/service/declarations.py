@@ -74,6 +74,24 @@ def judge(declared: Declaration, held: Declaration, rules: Callable[[], Rules]) 
     return Verdict("upgraded" if is_accepted else "rejected", body)
 
 
+def type_conflicts(held: Declaration, new: SettingType, values: Mapping[str, Any], *, is_major: bool) -> list[str]:
+    """Why a setting cannot have another type.
+
+    Args:
+        held: The setting.
+        new: The type.
+        values: Those of the setting's rules, by what to call a rule.
+        is_major: Whether the change is one of the major version, which may be to a type that is no subtype.
+    """
+    conflicts = []
+    if not is_major and not new.is_subtype_of(held.type):
+        conflicts.append(f"cannot change type to non-subtype {new} in a minor version bump")
+    if not new.accepts(held.default_value):
+        conflicts.append(f"the default value {held.default_value} does not match the new type")
+    conflicts += [f"{rule} has incompatible value {value}" for rule, value in values.items() if not new.accepts(value)]
+    return conflicts
+
+
 def _differences(
     new: Declaration, old: Declaration, held: Declaration, rules: Rules | None
 ) -> dict[str, list[Difference]]:

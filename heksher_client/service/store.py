@@ -122,6 +122,11 @@ class StoredRule:
     value: Any
     metadata: Mapping[str, Any]
 
+    def conditions_in(self, order: Sequence[str]) -> list[list[str]]:
+        """The conditions in the order of the context features."""
+        conditions = dict(self.conditions)
+        return [[feature, conditions[feature]] for feature in order if feature in conditions]
+
 
 class StoreClosedError(SQLAlchemyError):
     """A request came when the service had been stopped already."""
@@ -196,6 +201,27 @@ def add_context_feature(connection: Connection, name: str) -> None:
     """Add a context feature, after all others."""
     last = connection.scalar(select(func.max(_CONTEXT_FEATURES.c.position)))
     connection.execute(insert(_CONTEXT_FEATURES).values(name=name, position=0 if last is None else last + 1))
+
+
+def order_context_features(connection: Connection, names: Sequence[str]) -> None:
+    """Put all context features in another order."""
+    # By way of negative numbers, as no two may have the same place at any moment.
+    for position, name in enumerate(names):
+        connection.execute(
+            update(_CONTEXT_FEATURES).where(_CONTEXT_FEATURES.c.name == name).values(position=-1 - position)
+        )
+    connection.execute(update(_CONTEXT_FEATURES).values(position=-1 - _CONTEXT_FEATURES.c.position))
+
+
+def delete_context_feature(connection: Connection, name: str) -> None:
+    """Delete a context feature that no setting is configurable by."""
+    connection.execute(delete(_CONTEXT_FEATURES).where(_CONTEXT_FEATURES.c.name == name))
+
+
+def is_configured_by(connection: Connection, feature: str) -> bool:
+    """Whether any setting is configurable by a context feature."""
+    query = select(_CONFIGURABLE.c.setting_id).where(_CONFIGURABLE.c.feature == feature).limit(1)
+    return connection.scalar(query) is not None
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -324,6 +350,11 @@ def add_rule(
 def set_rule_value(connection: Connection, rule_id: int, value: Any) -> None:
     """Give a rule another value."""
     connection.execute(update(_RULES).where(_RULES.c.id == rule_id).values(value=value))
+
+
+def set_rule_metadata(connection: Connection, rule_id: int, metadata: Mapping[str, Any]) -> None:
+    """Replace what is noted of a rule."""
+    connection.execute(update(_RULES).where(_RULES.c.id == rule_id).values(metadata=dict(metadata)))
 
 
 def delete_rule(connection: Connection, rule_id: int) -> None:

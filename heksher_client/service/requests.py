@@ -1,0 +1,82 @@
+"""What requests may hold, and what their handling has in common: names, values, transactions, refusals."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Path, Request
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from sqlalchemy import Connection
+
+from heksher_client.service.setting_types import parse_setting_type
+from heksher_client.service.store import Store
+
+ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$")]
+SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$")]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
+
+
+_DEEPEST: Final = 100
+"""How many lists and objects of a value may be inside each other. JSON libraries stop at a few hundred."""
+
+
+def _check_type(name: str) -> str:
+    _check_json(name)
+    parse_setting_type(name)
+    return name
+
+
+def _check_json(value: Any) -> Any:
+    if _is_deeper_than(_DEEPEST, value):
+        raise ValueError(f"more than {_DEEPEST} lists and objects inside each other")
+    as_json(value)  # Python's parser lets NaN and lone surrogates through, which nobody else could read again
+    return value
+
+
+def _is_deeper_than(limit: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return limit == 0 or any(_is_deeper_than(limit - 1, element) for element in inner)
+
+
+def _check_digits(text: Any) -> Any:
+    if not re.fullmatch("[0-9]{1,18}", str(text)):
+        raise ValueError("a rule id is a whole number")
+    return text
+
+
+TypeName = Annotated[str, AfterValidator(_check_type)]
+RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
+JSONValue = Annotated[Any, AfterValidator(_check_json)]
+
+
+class RefusalError(Exception):
+    """An answer in plain text that is no success."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        super().__init__(status, text)
+
+
+def _transaction(request: Request) -> Iterator[Connection]:
+    opened: Store = request.app.state.store
+    with opened.begin(writes=request.method != "GET") as connection:
+        yield connection
+
+
+# Of function scope: the transaction is committed before the answer is sent, so that whoever has it can rely on it.
+Transaction = Annotated[Connection, Depends(_transaction, scope="function")]
+
+
+def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Metadata without one of its keys, which must be there."""
+    if key not in metadata:
+        raise RefusalError(404, f"there is no metadata under the key {key}")
+    return {name: value for name, value in metadata.items() if name != key}
+
+
+def as_json(value: Any) -> bytes:
+    """A value in JSON, without anything that is none."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

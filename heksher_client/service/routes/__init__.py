@@ -1,0 +1,7 @@
+"""The endpoints, a file for each kind of thing."""
+
+from typing import Final
+
+from heksher_client.service.routes import context_features, declarations, health, queries, rules, settings
+
+ROUTERS: Final = tuple(part.router for part in (health, context_features, declarations, settings, rules, queries))

@@ -1,0 +1,76 @@
+"""Context features: what there is, and in which order."""
+
+from typing import Final
+
+from fastapi import APIRouter
+from pydantic import BaseModel, model_validator
+
+from heksher_client.service import store
+from heksher_client.service.requests import ContextName, RefusalError, Transaction
+
+router: Final = APIRouter()
+
+
+class NewContextFeature(BaseModel):
+    context_feature: ContextName
+
+
+class NewPlace(BaseModel):
+    """Beside which other context feature one is to stand: exactly one of the two is given."""
+
+    to_before: ContextName | None = None
+    to_after: ContextName | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "NewPlace":
+        if (self.to_before is None) == (self.to_after is None):
+            raise ValueError("either to_before or to_after must be given")
+        return self
+
+
+@router.get("/api/v1/context_features")
+def list_context_features(connection: Transaction) -> dict[str, list[str]]:
+    """All context features, in their order."""
+    return {"context_features": store.context_features(connection)}
+
+
+@router.get("/api/v1/context_features/{name}")
+def get_context_feature(name: str, connection: Transaction) -> dict[str, int]:
+    """The place of a context feature in their order, counted from 0."""
+    features = store.context_features(connection)
+    if name not in features:
+        raise RefusalError(404)
+    return {"index": features.index(name)}
+
+
+@router.post("/api/v1/context_features", status_code=204)
+def add_context_feature(body: NewContextFeature, connection: Transaction) -> None:
+    """Add a context feature after all others."""
+    if body.context_feature in store.context_features(connection):
+        raise RefusalError(409, "context feature already exists")
+    store.add_context_feature(connection, body.context_feature)
+
+
+@router.patch("/api/v1/context_features/{name}/index", status_code=204)
+def move_context_feature(name: str, body: NewPlace, connection: Transaction) -> None:
+    """Move a context feature before or after another one. That changes which rules win."""
+    features = store.context_features(connection)
+    beside = body.to_before or body.to_after
+    if name not in features:
+        raise RefusalError(404)
+    if beside not in features:
+        raise RefusalError(404, f"there is no context feature {beside}")
+    if beside != name:
+        features.remove(name)
+        features.insert(features.index(beside) + (body.to_after is not None), name)
+        store.order_context_features(connection, features)
+
+
+@router.delete("/api/v1/context_features/{name}", status_code=204)
+def delete_context_feature(name: str, connection: Transaction) -> None:
+    """Delete a context feature that no setting is configurable by."""
+    if name not in store.context_features(connection):
+        raise RefusalError(404)
+    if store.is_configured_by(connection, name):
+        raise RefusalError(409, "context feature can't be deleted, there is at least one setting configured by it")
+    store.delete_context_feature(connection, name)

@@ -1,0 +1,106 @@
+"""Declarations of settings, as programs send them."""
+
+from dataclasses import replace
+from typing import Annotated, Final
+
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, model_validator
+from sqlalchemy import Connection
+
+from heksher_client.service import store
+from heksher_client.service.declarations import Declaration, Rules, judge
+from heksher_client.service.requests import (
+    ContextName,
+    JSONValue,
+    MetadataKey,
+    RefusalError,
+    SettingName,
+    Transaction,
+    TypeName,
+    Version,
+)
+from heksher_client.service.setting_types import parse_setting_type
+from heksher_client.service.store import StoredSetting
+
+router: Final = APIRouter()
+
+
+class DeclaredSetting(BaseModel):
+    name: SettingName
+    configurable_features: Annotated[list[ContextName], Field(min_length=1)]
+    type: TypeName
+    default_value: JSONValue
+    metadata: dict[MetadataKey, JSONValue] = {}
+    alias: SettingName | None = None
+    version: Version = "1.0"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DeclaredSetting":
+        if not parse_setting_type(self.type).accepts(self.default_value):
+            raise ValueError(f"type ({self.type}) and default value ({self.default_value}) must match")
+        if self.alias == self.name:
+            raise ValueError(f"name ({self.name}) and alias ({self.alias}) must differ")
+        return self
+
+    def declaration(self) -> Declaration:
+        return Declaration(
+            self.name,
+            tuple(dict.fromkeys(self.configurable_features)),
+            parse_setting_type(self.type),
+            self.default_value,
+            self.metadata,
+            self.version,
+        )
+
+
+@router.post("/api/v1/settings/declare")
+def declare(body: DeclaredSetting, connection: Transaction) -> JSONResponse:
+    """Create a setting, upgrade it, or say how the declaration differs from it."""
+    declared = body.declaration()
+    held = _declared_before(connection, body)
+    if held is None:
+        if declared.version != "1.0":
+            raise RefusalError(400, "newly created settings must have version 1.0")
+        if unknown := _unknown_features(connection, declared):
+            raise RefusalError(404, f"{unknown} are not acceptable context features")
+        store.add_setting(connection, declared)
+        return JSONResponse({"outcome": "created"})
+    # Under an alias, and without asking for a rename, it is the same setting.
+    is_rename = body.alias == held.declaration.name
+    is_newer = declared.version_number >= held.declaration.version_number
+    compared = replace(declared, name=held.declaration.name) if is_newer and not is_rename else declared
+    verdict = judge(compared, held.declaration, lambda: _rules_of(connection, held))
+    if verdict.outcome == "upgraded":
+        if unknown := _unknown_features(connection, declared):
+            raise HTTPException(404, f"{unknown} are not acceptable context features")
+        store.update_setting(connection, held, compared)
+    return JSONResponse({"outcome": verdict.outcome} | verdict.body, 409 if verdict.is_conflict else 200)
+
+
+def _declared_before(connection: Connection, body: DeclaredSetting) -> StoredSetting | None:
+    """The setting that a declaration is about: known by its name, or to be renamed from its alias."""
+    held = store.setting(connection, body.name)
+    if body.alias is None:
+        return held
+    aliased = store.setting(connection, body.alias)
+    if aliased is None:
+        raise HTTPException(404, f"alias {body.alias} does not exist")
+    name = aliased.declaration.name
+    if (held is None and name == body.alias) or (held is not None and held.id == aliased.id):
+        return aliased
+    raise HTTPException(409, f"alias {body.alias} is an alias of unrelated setting {name}")
+
+
+def _unknown_features(connection: Connection, declaration: Declaration) -> set[str]:
+    return set(declaration.configurable_features) - set(store.context_features(connection))
+
+
+def _rules_of(connection: Connection, setting: StoredSetting) -> Rules:
+    by_feature: dict[str, list[int]] = {}
+    values = {}
+    for rule in store.rules(connection, [setting.id]):
+        values[rule.id] = rule.value
+        for feature, _ in rule.conditions:
+            by_feature.setdefault(feature, []).append(rule.id)
+    return Rules(by_feature, values)

@@ -1,0 +1,202 @@
+"""Settings, as operators see and change them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection
+
+from heksher_client.service import store
+from heksher_client.service.declarations import parse_version, type_conflicts
+from heksher_client.service.requests import (
+    ContextName,
+    JSONValue,
+    MetadataKey,
+    RefusalError,
+    SettingName,
+    Transaction,
+    TypeName,
+    Version,
+    without,
+)
+from heksher_client.service.setting_types import parse_setting_type
+from heksher_client.service.store import StoredSetting
+
+router: Final = APIRouter()
+
+
+class NewVersion(BaseModel):
+    """Each change of a setting gives it a higher version, so that programs with older declarations keep off it."""
+
+    version: Version
+
+
+class NewName(NewVersion):
+    name: SettingName
+
+
+class NewType(NewVersion):
+    type: TypeName
+
+
+class NewFeatures(NewVersion):
+    configurable_features: Annotated[list[ContextName], Field(min_length=1)]
+
+
+class NewMetadata(NewVersion):
+    metadata: dict[MetadataKey, JSONValue]
+
+
+class NewMetadataValue(NewVersion):
+    value: JSONValue
+
+
+@router.get("/api/v1/settings")
+def list_settings(connection: Transaction, include_additional_data: bool = False) -> dict[str, Any]:
+    """All settings, by name."""
+    return {"settings": [_setting_body(s, whole=include_additional_data) for s in store.settings(connection)]}
+
+
+@router.get("/api/v1/settings/{name}")
+def get_setting(name: str, connection: Transaction) -> dict[str, Any]:
+    """A setting by its name or an alias."""
+    return _setting_body(_existing(connection, name), whole=True)
+
+
+@router.delete("/api/v1/settings/{name}", status_code=204)
+def delete_setting(name: str, connection: Transaction) -> None:
+    """Delete a setting with its rules and aliases."""
+    store.delete_setting(connection, _existing(connection, name, "setting name not found"))
+
+
+@router.put("/api/v1/settings/{name}/name", status_code=204)
+def rename_setting(name: str, body: NewName, connection: Transaction) -> None:
+    """Rename a setting; the former name stays as an alias."""
+    held = _existing(connection, name, "setting does not exist")
+    _check_higher(held, body)
+    other = store.setting(connection, body.name)
+    if body.name == held.declaration.name or (other is not None and other.id != held.id):
+        raise RefusalError(409, "name already exists")
+    _change(connection, held, body, name=body.name)
+
+
+@router.put("/api/v1/settings/{name}/type", status_code=204, response_model=None)
+def set_type(name: str, body: NewType, connection: Transaction) -> JSONResponse | None:
+    """Give a setting another type, if its default value and its rules' values fit it."""
+    held = _existing(connection, name)
+    _check_higher(held, body)
+    new = parse_setting_type(body.type)
+    is_major = parse_version(body.version)[0] > held.declaration.version_number[0]
+    order = store.context_features(connection)
+    rules = store.rules(connection, [held.id])
+    values = {f"rule {rule.id} ({list(map(tuple, rule.conditions_in(order)))})": rule.value for rule in rules}
+    if conflicts := type_conflicts(held.declaration, new, values, is_major=is_major):
+        return JSONResponse({"conflicts": conflicts}, 409)
+    _change(connection, held, body, type=new)
+    return None
+
+
+@router.put("/api/v1/settings/{name}/configurable_features", status_code=204)
+def set_configurable_features(name: str, body: NewFeatures, connection: Transaction) -> None:
+    """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
+    held = _existing(connection, name)
+    _check_higher(held, body)
+    features, former = dict.fromkeys(body.configurable_features), held.declaration.configurable_features
+    if unknown := features.keys() - set(store.context_features(connection)):
+        raise RefusalError(404, f"{unknown} are not acceptable context features")
+    removed = [feature for feature in former if feature not in features]
+    rules = store.rules(connection, [held.id])
+    in_use = [rule.id for feature in removed for rule in rules if feature in dict(rule.conditions)]
+    if in_use:
+        raise RefusalError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
+    if features.keys() - set(former) and parse_version(body.version)[0] == held.declaration.version_number[0]:
+        raise RefusalError(409, "Cannot add new configurable features on a minor version bump")
+    _change(connection, held, body, configurable_features=tuple(features))
+
+
+@router.get("/api/v1/settings/{name}/metadata")
+def get_metadata(name: str, connection: Transaction) -> dict[str, Any]:
+    """What is noted of a setting."""
+    return {"metadata": dict(_existing(connection, name).declaration.metadata)}
+
+
+@router.post("/api/v1/settings/{name}/metadata", status_code=204)
+def add_metadata(name: str, body: NewMetadata, connection: Transaction) -> None:
+    """Note more of a setting, beside what is noted under other keys."""
+    held = _existing(connection, name)
+    _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
+
+
+@router.put("/api/v1/settings/{name}/metadata", status_code=204)
+def replace_metadata(name: str, body: NewMetadata, connection: Transaction) -> None:
+    """Replace all that is noted of a setting."""
+    _set_metadata(connection, _existing(connection, name), body, body.metadata)
+
+
+@router.delete("/api/v1/settings/{name}/metadata", status_code=204)
+def delete_metadata(name: str, body: NewVersion, connection: Transaction) -> None:
+    """Remove all that is noted of a setting."""
+    _set_metadata(connection, _existing(connection, name), body, {})
+
+
+@router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204)
+def set_metadata_key(name: str, key: MetadataKey, body: NewMetadataValue, connection: Transaction) -> None:
+    """Note one thing of a setting."""
+    held = _existing(connection, name)
+    _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
+
+
+@router.delete("/api/v1/settings/{name}/metadata/{key}", status_code=204)
+def delete_metadata_key(name: str, key: MetadataKey, body: NewVersion, connection: Transaction) -> None:
+    """Remove one thing that is noted of a setting."""
+    held = _existing(connection, name)
+    _set_metadata(connection, held, body, without(held.declaration.metadata, key))
+
+
+def _existing(connection: Connection, name: str, otherwise: str | None = None) -> StoredSetting:
+    held = store.setting(connection, name)
+    if held is None:
+        raise RefusalError(404, otherwise or f"the setting {name} does not exist")
+    return held
+
+
+def _check_higher(held: StoredSetting, change: NewVersion) -> None:
+    """Refuse a change that does not give the setting a higher version."""
+    version = held.declaration.version_number
+    if parse_version(change.version) < version:
+        name = held.declaration.name
+        raise RefusalError(409, f"the setting {name} is at a higher version than the request ({version})")
+    if parse_version(change.version) == version:
+        raise RefusalError(409, f"the setting {held.declaration.name} is at version {change.version} already")
+
+
+def _set_metadata(connection: Connection, held: StoredSetting, change: NewVersion, metadata: Mapping[str, Any]) -> None:
+    _check_higher(held, change)
+    _change(connection, held, change, metadata=metadata)
+
+
+def _change(connection: Connection, held: StoredSetting, change: NewVersion, **attributes: Any) -> None:
+    store.update_setting(connection, held, replace(held.declaration, version=change.version, **attributes))
+
+
+def _as_set(names: Iterable[str]) -> str:
+    """As the reference writes a set."""
+    return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
+
+
+def _setting_body(setting: StoredSetting, *, whole: bool) -> dict[str, Any]:
+    declaration = setting.declaration
+    body: dict[str, Any] = {
+        "name": declaration.name,
+        "type": str(declaration.type),
+        "default_value": declaration.default_value,
+        "version": declaration.version,
+    }
+    if whole:
+        body["configurable_features"] = list(declaration.configurable_features)
+        body["metadata"] = dict(declaration.metadata)
+        body["aliases"] = list(setting.aliases)
+    return body

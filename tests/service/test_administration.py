@@ -1,0 +1,125 @@
+"""What operators change: context features, settings, and what is noted of settings and rules."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.service import WatchedService
+
+
+@pytest.fixture
+def http(service: WatchedService) -> Iterator[httpx.Client]:
+    """A setting `s` of version 1.0, and a rule on it: 8 for jim."""
+    service.declare("s", "int", 7, ["user"], metadata={"a": 1})
+    with httpx.Client(base_url=service.url, verify=False) as client:  # noqa: S501 - there is no TLS
+        client.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": "jim"}, "value": 8})
+        yield client
+
+
+def features(http: httpx.Client) -> list[str]:
+    names: list[str] = http.get("/api/v1/context_features").json()["context_features"]
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "order"),
+    [
+        ("theme", {"to_before": "environment"}, ["theme", "environment", "user"]),
+        ("environment", {"to_after": "theme"}, ["user", "theme", "environment"]),
+        ("environment", {"to_after": "user"}, ["user", "environment", "theme"]),
+        ("user", {"to_before": "theme"}, ["environment", "user", "theme"]),
+        ("user", {"to_before": "user"}, ["environment", "user", "theme"]),
+    ],
+)
+def test_a_context_feature_is_moved_beside_another_one(
+    http: httpx.Client, name: str, place: dict[str, str], order: list[str]
+) -> None:
+    """The others keep their order."""
+    assert http.patch(f"/api/v1/context_features/{name}/index", json=place).status_code == 204
+    assert features(http) == order
+
+
+def test_a_move_ranks_the_conditions_anew(http: httpx.Client) -> None:
+    """In rules and in queries."""
+    http.post(
+        "/api/v1/settings/declare",
+        json={"name": "t", "type": "int", "default_value": 1, "configurable_features": ["user", "theme"]},
+    )
+    conditions = {"user": "jim", "theme": "dark"}
+    rule = http.post("/api/v1/rules", json={"setting": "t", "feature_values": conditions, "value": 2}).json()["rule_id"]
+    etag = http.get("/api/v1/query").headers["etag"]
+    http.patch("/api/v1/context_features/user/index", json={"to_after": "theme"})
+    assert http.get(f"/api/v1/rules/{rule}").json()["feature_values"] == [["theme", "dark"], ["user", "jim"]]
+    assert http.get("/api/v1/query", headers={"If-None-Match": etag}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("PATCH", "context_features/user/index", {"to_before": "nosuch"}, 404, "no context feature nosuch"),
+        ("PATCH", "context_features/user/index", {"to_before": "theme", "to_after": "theme"}, 422, "must be given"),
+        ("PUT", "settings/s/type", {"type": "float", "version": "1.0"}, 409, "at version 1.0 already"),
+        ("PUT", "settings/s/type", {"type": "nosuch", "version": "1.1"}, 422, "cannot resolve"),
+        ("PUT", "settings/s/type", {"type": "int"}, 422, "version"),
+        ("PUT", "settings/nosuch/type", {"type": "int", "version": "1.1"}, 404, "nosuch does not exist"),
+        (
+            "PUT", "settings/s/configurable_features", {"configurable_features": ["x"], "version": "2.0"}, 404,
+            "not acceptable",
+        ),
+        ("PUT", "settings/s/configurable_features", {"configurable_features": [], "version": "2.0"}, 422, "at least"),
+        ("PUT", "settings/s/name", {"name": "t", "version": "0.9"}, 409, "higher version"),
+        ("DELETE", "settings/s/metadata/nosuch", {"version": "1.1"}, 404, "key nosuch"),
+        ("DELETE", "settings/s/metadata", {}, 422, "version"),
+        ("PUT", "settings/s/metadata/no.key", {"value": 1, "version": "1.1"}, 422, "pattern"),
+        ("POST", "settings/s/metadata", {"metadata": {"no.key": 1}, "version": "1.1"}, 422, "pattern"),
+        ("DELETE", "rules/1/metadata/nosuch", None, 404, "key nosuch"),
+        ("PUT", "rules/1/metadata", {}, 422, "metadata"),
+    ],
+)  # fmt: skip
+def test_a_change_that_cannot_be_is_refused_in_words(
+    http: httpx.Client, method: str, path: str, body: Any, status: int, words: str
+) -> None:
+    """And nothing is changed."""
+    before = http.get("/api/v1/settings/s").json()
+    answer = http.request(method, f"/api/v1/{path}", json=body)
+    assert (answer.status_code, words in answer.text) == (status, True), answer.text
+    assert http.get("/api/v1/settings/s").json() == before
+
+
+def test_each_change_gives_a_setting_a_higher_version(http: httpx.Client) -> None:
+    """So that a program with an older declaration keeps off it."""
+    changes: list[tuple[str, str, dict[str, Any]]] = [
+        ("PUT", "configurable_features", {"configurable_features": ["user", "theme"], "version": "2.0"}),
+        ("PUT", "metadata", {"metadata": {"b": 2}, "version": "2.1"}),
+        ("PUT", "type", {"type": "float", "version": "3.0"}),
+        ("PUT", "name", {"name": "t", "version": "3.1"}),
+    ]
+    for method, what, body in changes:
+        assert http.request(method, f"/api/v1/settings/s/{what}", json=body).status_code == 204
+        assert http.get("/api/v1/settings/s").json()["version"] == body["version"]
+    assert http.get("/api/v1/settings/s").json() == {
+        "name": "t",
+        "type": "float",
+        "default_value": 7,
+        "version": "3.1",
+        "configurable_features": ["user", "theme"],
+        "metadata": {"b": 2},
+        "aliases": ["s"],
+    }
+    declared = http.post(
+        "/api/v1/settings/declare",
+        json={"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"], "metadata": {"a": 1}},
+    ).json()
+    assert (declared["outcome"], declared["latest_version"]) == ("outdated", "3.1")
+
+
+def test_a_feature_that_no_setting_uses_any_more_can_be_deleted(http: httpx.Client) -> None:
+    """After the setting is gone."""
+    assert http.delete("/api/v1/context_features/user").status_code == 409
+    assert http.delete("/api/v1/settings/s").status_code == 204
+    assert http.delete("/api/v1/context_features/user").status_code == 204
+    assert features(http) == ["environment", "theme"]
+    http.post("/api/v1/context_features", json={"context_feature": "user"})
+    assert features(http) == ["environment", "theme", "user"]
