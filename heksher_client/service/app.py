@@ -64,10 +64,10 @@ def create_app(database_url: str | URL = "sqlite://", context_features: Sequence
         for name in dict.fromkeys(context_features):
             if name not in store.context_features(connection):
                 store.add_context_feature(connection, name)
-    app = FastAPI(title="Heksher", version=__version__, lifespan=_lifespan)
+    # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
+    routes = [route for router in ROUTERS for route in router.routes]
+    app = FastAPI(title="Heksher", version=__version__, lifespan=_lifespan, routes=routes)
     app.state.store = opened
-    for router in ROUTERS:
-        app.include_router(router)
     app.add_exception_handler(RefusalError, _refuse)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(IntegrityError, _conflict)
