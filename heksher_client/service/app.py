@@ -13,9 +13,10 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from heksher_client._version import __version__
 from heksher_client.service import store
+from heksher_client.service.answers import Answers
+from heksher_client.service.database import Database
 from heksher_client.service.requests import RefusalError
 from heksher_client.service.routes import ROUTERS
-from heksher_client.service.store import Store
 
 
 def _refuse(_: Request, refusal: Exception) -> Response:
@@ -40,7 +41,7 @@ def _unwell(_: Request, __: Exception) -> Response:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.store.close()
+    app.state.database.close()
 
 
 def create_app(database_url: str | URL = "sqlite://", context_features: Sequence[str] = ()) -> FastAPI:
@@ -59,7 +60,7 @@ def create_app(database_url: str | URL = "sqlite://", context_features: Sequence
     for name in context_features:
         if not re.fullmatch(r"[a-zA-Z_0-9]+", name):
             raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
-    opened = Store(database_url)
+    opened = Database(database_url)
     with opened.begin() as connection:
         for name in dict.fromkeys(context_features):
             if name not in store.context_features(connection):
@@ -67,7 +68,8 @@ def create_app(database_url: str | URL = "sqlite://", context_features: Sequence
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
     routes = [route for router in ROUTERS for route in router.routes]
     app = FastAPI(title="Heksher", version=__version__, lifespan=_lifespan, routes=routes)
-    app.state.store = opened
+    app.state.database = opened
+    app.state.answers = Answers()
     app.add_exception_handler(RefusalError, _refuse)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(IntegrityError, _conflict)

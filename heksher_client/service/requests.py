@@ -9,8 +9,8 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from sqlalchemy import Connection
 
+from heksher_client.service.database import Database
 from heksher_client.service.setting_types import parse_setting_type
-from heksher_client.service.store import Store
 
 ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$")]
 SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$")]
@@ -60,9 +60,16 @@ class RefusalError(Exception):
         super().__init__(status, text)
 
 
-def _transaction(request: Request) -> Iterator[Connection]:
-    opened: Store = request.app.state.store
-    with opened.begin(writes=request.method != "GET") as connection:
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+OpenDatabase = Annotated[Database, Depends(_database)]
+
+
+def _transaction(request: Request, database: OpenDatabase) -> Iterator[Connection]:
+    with database.begin(writes=request.method != "GET") as connection:
         yield connection
 
 

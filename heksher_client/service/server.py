@@ -28,7 +28,8 @@ class LocalService:
 
         Args:
             context_features: Those that the service shall have, in their order.
-            database: A file that keeps what the service is told; without one, it is forgotten at the end.
+            database: What keeps what the service is told: a file, or a URL as SQLAlchemy writes it. Without one, it is
+                forgotten at the end.
             host: The address to listen on.
             port: The port to listen on; 0 for any that is free.
         """
@@ -54,11 +55,11 @@ class LocalService:
         """
         if self._server is not None:
             raise RuntimeError("the service runs already")
-        app = self._make_app("sqlite://" if self._database is None else _file_url(self._database))
+        app = self._make_app("sqlite://" if self._database is None else _url(self._database))
         try:
             listener = socket.create_server((self._host, self._port), backlog=2048)
         except OSError:
-            app.state.store.close()
+            app.state.database.close()
             raise
         # asyncio would set it, but not on sockets made like this one: without it each answer takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,7 +72,7 @@ class LocalService:
         self._server.ready.wait()
         if not self._server.started:
             self.stop()
-            app.state.store.close()
+            app.state.database.close()
             raise RuntimeError("the service could not start; its log says why")
 
     def stop(self) -> None:
@@ -92,8 +93,10 @@ class LocalService:
         self.stop()
 
 
-def _file_url(path: str | PathLike[str]) -> URL:
-    return URL.create("sqlite", database=fspath(path))
+def _url(database: str | PathLike[str]) -> str | URL:
+    if isinstance(database, str) and "://" in database:
+        return database
+    return URL.create("sqlite", database=fspath(database))
 
 
 class _Server(uvicorn.Server):

@@ -1,106 +1,18 @@
-"""The database: its tables, and the reading and writing of them.
-
-All functions that take a connection run in the transaction of their caller, which `Store.begin` opens.
-"""
+"""Reading and writing what the service holds, in the transaction of the caller. All that changes is noted."""
 
 import json
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    ForeignKey,
-    Integer,
-    MetaData,
-    StaticPool,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    create_engine,
-    delete,
-    event,
-    func,
-    insert,
-    select,
-    update,
-)
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, delete, func, insert, select, update
 
+from heksher_client.service.changes import new_tag, note
 from heksher_client.service.declarations import Declaration
+from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, RULES, SETTINGS
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
-
-
-class ExactJSON(TypeDecorator[Any]):
-    """JSON as the text that it was given as.
-
-    To a column of the type `JSON` SQLite gives a numeric affinity, and makes 1 of 1.0 and a float of a large integer.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Any) -> str:  # noqa: ARG002
-        return json.dumps(value, allow_nan=False)
-
-    def process_result_value(self, value: str | None, dialect: Any) -> Any:  # noqa: ARG002
-        return json.loads(value or "null")
-
-
-_METADATA: Final = MetaData()
-
-_CONTEXT_FEATURES: Final = Table(
-    "context_features",
-    _METADATA,
-    Column("name", String, primary_key=True),
-    Column("position", Integer, nullable=False, unique=True),
-)
-
-_SETTINGS: Final = Table(
-    "settings",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("name", String, nullable=False, unique=True),
-    Column("type", String, nullable=False),
-    Column("default_value", ExactJSON, nullable=False),
-    Column("metadata", ExactJSON, nullable=False),
-    Column("version", String, nullable=False),
-)
-
-_CONFIGURABLE: Final = Table(
-    "configurable_features",
-    _METADATA,
-    Column("setting_id", ForeignKey("settings.id", ondelete="CASCADE"), primary_key=True),
-    Column("feature", ForeignKey("context_features.name"), primary_key=True),
-)
-
-_ALIASES: Final = Table(
-    "aliases",
-    _METADATA,
-    Column("alias", String, primary_key=True),
-    Column("setting_id", ForeignKey("settings.id", ondelete="CASCADE"), nullable=False, index=True),
-)
-
-_RULES: Final = Table(
-    "rules",
-    _METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("setting_id", ForeignKey("settings.id", ondelete="CASCADE"), nullable=False),
-    # The conditions as one text, sorted by feature: what makes two rules of a setting the same to the database too.
-    Column("conditions", String, nullable=False),
-    Column("value", ExactJSON, nullable=False),
-    Column("metadata", ExactJSON, nullable=False),
-    UniqueConstraint("setting_id", "conditions"),
-    sqlite_autoincrement=True,  # the id of a deleted rule is never given to another one
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,99 +40,44 @@ class StoredRule:
         return [[feature, conditions[feature]] for feature in order if feature in conditions]
 
 
-class StoreClosedError(SQLAlchemyError):
-    """A request came when the service had been stopped already."""
-
-
-class Store:
-    """A database: its tables are made where it has none, and its transactions take turns."""
-
-    def __init__(self, database_url: str | URL) -> None:
-        """Open the database, with tables if it has none.
-
-        Args:
-            database_url: As SQLAlchemy writes it; `sqlite://` is one in memory.
-        """
-        is_memory = make_url(database_url).database in (None, "", ":memory:")
-        options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "isolation_level": None}}
-        if is_memory:
-            options["poolclass"] = StaticPool  # the database is gone with its one connection
-        self._engine = create_engine(database_url, **options)
-        self._is_closed = False
-        self._lock = threading.Lock()
-        """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
-        event.listen(self._engine, "connect", _prepare_connection)
-        event.listen(self._engine, "begin", _begin)
-        with self.begin() as connection:
-            _METADATA.create_all(connection)
-
-    @contextmanager
-    def begin(self, *, writes: bool = True) -> Iterator[Connection]:
-        """A transaction: committed at the end, undone by an exception.
-
-        Args:
-            writes: Whether it may write. One that does not is not held up by another process that does.
-
-        Raises:
-            StoreClosedError: The store is closed.
-        """
-        with self._lock:
-            if self._is_closed:
-                raise StoreClosedError("the database is closed")
-            with self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
-                yield connection
-
-    def close(self) -> None:
-        """Close all connections, when the transaction that may be under way has ended."""
-        with self._lock:
-            self._is_closed = True
-            self._engine.dispose()
-
-
-def _prepare_connection(dbapi_connection: Any, _: Any) -> None:
-    dbapi_connection.execute("PRAGMA foreign_keys = ON")
-    dbapi_connection.execute("PRAGMA busy_timeout = 5000")
-    dbapi_connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _begin(connection: Connection) -> None:
-    # What is written depends on what was read, so another process must not write between the two.
-    writes = connection.get_execution_options()["writes"]
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
 # -- context features --------------------------------------------------------------------------------------------------
 
 
 def context_features(connection: Connection) -> list[str]:
     """All context features, in their order."""
-    return list(connection.scalars(select(_CONTEXT_FEATURES.c.name).order_by(_CONTEXT_FEATURES.c.position)))
+    return list(connection.scalars(select(CONTEXT_FEATURES.c.name).order_by(CONTEXT_FEATURES.c.position)))
 
 
 def add_context_feature(connection: Connection, name: str) -> None:
     """Add a context feature, after all others."""
-    last = connection.scalar(select(func.max(_CONTEXT_FEATURES.c.position)))
-    connection.execute(insert(_CONTEXT_FEATURES).values(name=name, position=0 if last is None else last + 1))
+    last = connection.scalar(select(func.max(CONTEXT_FEATURES.c.position)))
+    former = context_features(connection)
+    connection.execute(insert(CONTEXT_FEATURES).values(name=name, position=0 if last is None else last + 1))
+    note(connection, "context feature added", former=former, new=[*former, name], is_of_features=True)
 
 
 def order_context_features(connection: Connection, names: Sequence[str]) -> None:
     """Put all context features in another order."""
+    former = context_features(connection)
     # By way of negative numbers, as no two may have the same place at any moment.
     for position, name in enumerate(names):
         connection.execute(
-            update(_CONTEXT_FEATURES).where(_CONTEXT_FEATURES.c.name == name).values(position=-1 - position)
+            update(CONTEXT_FEATURES).where(CONTEXT_FEATURES.c.name == name).values(position=-1 - position)
         )
-    connection.execute(update(_CONTEXT_FEATURES).values(position=-1 - _CONTEXT_FEATURES.c.position))
+    connection.execute(update(CONTEXT_FEATURES).values(position=-1 - CONTEXT_FEATURES.c.position))
+    note(connection, "context feature moved", former=former, new=list(names), is_of_features=True)
 
 
 def delete_context_feature(connection: Connection, name: str) -> None:
     """Delete a context feature that no setting is configurable by."""
-    connection.execute(delete(_CONTEXT_FEATURES).where(_CONTEXT_FEATURES.c.name == name))
+    former = context_features(connection)
+    connection.execute(delete(CONTEXT_FEATURES).where(CONTEXT_FEATURES.c.name == name))
+    note(connection, "context feature deleted", former=former, new=context_features(connection), is_of_features=True)
 
 
 def is_configured_by(connection: Connection, feature: str) -> bool:
     """Whether any setting is configurable by a context feature."""
-    query = select(_CONFIGURABLE.c.setting_id).where(_CONFIGURABLE.c.feature == feature).limit(1)
+    query = select(CONFIGURABLE.c.setting_id).where(CONFIGURABLE.c.feature == feature).limit(1)
     return connection.scalar(query) is not None
 
 
@@ -229,17 +86,17 @@ def is_configured_by(connection: Connection, feature: str) -> bool:
 
 def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[StoredSetting]:
     """All settings, or some of them, by name."""
-    query = select(_SETTINGS).order_by(_SETTINGS.c.name)
+    query = select(SETTINGS)
     if ids is not None:
-        query = query.where(_SETTINGS.c.id.in_(list(ids)))
+        query = query.where(SETTINGS.c.id.in_(list(ids)))
     order = context_features(connection)
     features: dict[int, set[str]] = {}
-    for setting_id, feature in connection.execute(select(_CONFIGURABLE)):
+    for setting_id, feature in connection.execute(select(CONFIGURABLE)):
         features.setdefault(setting_id, set()).add(feature)
     aliases: dict[int, list[str]] = {}
-    for alias, setting_id in connection.execute(select(_ALIASES).order_by(_ALIASES.c.alias)):
+    for alias, setting_id in connection.execute(select(ALIASES).order_by(ALIASES.c.alias)):
         aliases.setdefault(setting_id, []).append(alias)
-    return [
+    found = [
         StoredSetting(
             row.id,
             Declaration(
@@ -254,13 +111,14 @@ def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[S
         )
         for row in connection.execute(query)
     ]
+    return sorted(found, key=lambda held: held.declaration.name)  # Each database would sort them in its own way.
 
 
 def setting_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The keys of settings by their names and aliases; without those that do not exist."""
     wanted = list(names)
-    by_name = select(_SETTINGS.c.name, _SETTINGS.c.id).where(_SETTINGS.c.name.in_(wanted))
-    by_alias = select(_ALIASES.c.alias, _ALIASES.c.setting_id).where(_ALIASES.c.alias.in_(wanted))
+    by_name = select(SETTINGS.c.name, SETTINGS.c.id).where(SETTINGS.c.name.in_(wanted))
+    by_alias = select(ALIASES.c.alias, ALIASES.c.setting_id).where(ALIASES.c.alias.in_(wanted))
     return {name: key for query in (by_name, by_alias) for name, key in connection.execute(query)}
 
 
@@ -272,22 +130,35 @@ def setting(connection: Connection, name: str) -> StoredSetting | None:
 
 def add_setting(connection: Connection, declaration: Declaration) -> None:
     """Add a new setting."""
-    key = connection.execute(insert(_SETTINGS).values(**_columns(declaration)).returning(_SETTINGS.c.id)).scalar_one()
+    columns = _columns(declaration) | {"tag": new_tag()}
+    key = connection.execute(insert(SETTINGS).values(**columns).returning(SETTINGS.c.id)).scalar_one()
     _set_features(connection, key, declaration.configurable_features)
+    note(connection, "setting declared", new=_described(declaration), settings=[declaration.name])
 
 
 def update_setting(connection: Connection, held: StoredSetting, declaration: Declaration) -> None:
     """Replace a setting. Where its name changes, the former one becomes an alias."""
-    connection.execute(update(_SETTINGS).where(_SETTINGS.c.id == held.id).values(**_columns(declaration)))
+    former = held.declaration
+    connection.execute(update(SETTINGS).where(SETTINGS.c.id == held.id).values(**_columns(declaration)))
     _set_features(connection, held.id, declaration.configurable_features)
-    if declaration.name != held.declaration.name:
-        connection.execute(delete(_ALIASES).where(_ALIASES.c.alias == declaration.name))
-        connection.execute(insert(_ALIASES).values(alias=held.declaration.name, setting_id=held.id))
+    if declaration.name != former.name:
+        connection.execute(delete(ALIASES).where(ALIASES.c.alias == declaration.name))
+        connection.execute(insert(ALIASES).values(alias=former.name, setting_id=held.id))
+    note(
+        connection,
+        "setting changed",
+        former=_described(former),
+        new=_described(declaration),
+        setting_id=held.id,
+        settings=list(dict.fromkeys([former.name, declaration.name])),
+    )
 
 
 def delete_setting(connection: Connection, held: StoredSetting) -> None:
     """Delete a setting with its rules and aliases."""
-    connection.execute(delete(_SETTINGS).where(_SETTINGS.c.id == held.id))
+    former = _described(held.declaration) | {"rules": [_noted(rule) for rule in rules(connection, [held.id])]}
+    connection.execute(delete(SETTINGS).where(SETTINGS.c.id == held.id))
+    note(connection, "setting deleted", former=former, settings=[held.declaration.name])
 
 
 def _columns(declaration: Declaration) -> dict[str, Any]:
@@ -300,9 +171,13 @@ def _columns(declaration: Declaration) -> dict[str, Any]:
     }
 
 
+def _described(declaration: Declaration) -> dict[str, Any]:
+    return _columns(declaration) | {"configurable_features": list(declaration.configurable_features)}
+
+
 def _set_features(connection: Connection, key: int, features: Iterable[str]) -> None:
-    connection.execute(delete(_CONFIGURABLE).where(_CONFIGURABLE.c.setting_id == key))
-    connection.execute(insert(_CONFIGURABLE), [{"setting_id": key, "feature": feature} for feature in features])
+    connection.execute(delete(CONFIGURABLE).where(CONFIGURABLE.c.setting_id == key))
+    connection.execute(insert(CONFIGURABLE), [{"setting_id": key, "feature": feature} for feature in features])
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
@@ -310,28 +185,28 @@ def _set_features(connection: Connection, key: int, features: Iterable[str]) -> 
 
 def rules(connection: Connection, setting_keys: Iterable[int] | None = None) -> list[StoredRule]:
     """All rules, or those of some settings, by id."""
-    query = select(_RULES).order_by(_RULES.c.id)
+    query = select(RULES).order_by(RULES.c.id)
     if setting_keys is not None:
-        query = query.where(_RULES.c.setting_id.in_(list(setting_keys)))
+        query = query.where(RULES.c.setting_id.in_(list(setting_keys)))
     return [_rule(row) for row in connection.execute(query)]
 
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:
     """A rule by its id."""
-    row = connection.execute(select(_RULES).where(_RULES.c.id == rule_id)).one_or_none()
+    row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
     return None if row is None else _rule(row)
 
 
 def find_rule(connection: Connection, setting_key: int, conditions: Mapping[str, str]) -> int | None:
     """The id of the rule of a setting that has just these conditions."""
-    query = select(_RULES.c.id).where(
-        _RULES.c.setting_id == setting_key, _RULES.c.conditions == _conditions_text(conditions)
+    query = select(RULES.c.id).where(
+        RULES.c.setting_id == setting_key, RULES.c.conditions == _conditions_text(conditions)
     )
     return connection.scalar(query)
 
 
 def add_rule(
-    connection: Connection, setting_key: int, conditions: Mapping[str, str], value: Any, metadata: Mapping[str, Any]
+    connection: Connection, held: StoredSetting, conditions: Mapping[str, str], value: Any, metadata: Mapping[str, Any]
 ) -> int:
     """Add a rule.
 
@@ -339,27 +214,49 @@ def add_rule(
         Its id.
     """
     values = {
-        "setting_id": setting_key,
+        "setting_id": held.id,
         "conditions": _conditions_text(conditions),
         "value": value,
         "metadata": dict(metadata),
     }
-    return int(connection.execute(insert(_RULES).values(**values).returning(_RULES.c.id)).scalar_one())
+    rule_id = int(connection.execute(insert(RULES).values(**values).returning(RULES.c.id)).scalar_one())
+    added = StoredRule(rule_id, held.id, sorted(conditions.items()), value, metadata)
+    _note_rule(connection, "rule added", held, None, added)
+    return rule_id
 
 
-def set_rule_value(connection: Connection, rule_id: int, value: Any) -> None:
-    """Give a rule another value."""
-    connection.execute(update(_RULES).where(_RULES.c.id == rule_id).values(value=value))
+def change_rule(connection: Connection, held: StoredSetting, former: StoredRule, **attributes: Any) -> None:
+    """Give a rule another value or other metadata."""
+    connection.execute(update(RULES).where(RULES.c.id == former.id).values(**attributes))
+    _note_rule(connection, "rule changed", held, former, replace(former, **attributes))
 
 
-def set_rule_metadata(connection: Connection, rule_id: int, metadata: Mapping[str, Any]) -> None:
-    """Replace what is noted of a rule."""
-    connection.execute(update(_RULES).where(_RULES.c.id == rule_id).values(metadata=dict(metadata)))
-
-
-def delete_rule(connection: Connection, rule_id: int) -> None:
+def delete_rule(connection: Connection, held: StoredSetting, former: StoredRule) -> None:
     """Delete a rule."""
-    connection.execute(delete(_RULES).where(_RULES.c.id == rule_id))
+    connection.execute(delete(RULES).where(RULES.c.id == former.id))
+    _note_rule(connection, "rule deleted", held, former, None)
+
+
+def _note_rule(
+    connection: Connection, action: str, held: StoredSetting, former: StoredRule | None, new: StoredRule | None
+) -> None:
+    note(
+        connection,
+        action,
+        former=former and _noted(former),
+        new=new and _noted(new),
+        setting_id=held.id,
+        settings=[held.declaration.name],
+    )
+
+
+def _noted(rule: StoredRule) -> dict[str, Any]:
+    return {
+        "rule_id": rule.id,
+        "feature_values": dict(rule.conditions),
+        "value": rule.value,
+        "metadata": dict(rule.metadata),
+    }
 
 
 def _conditions_text(conditions: Mapping[str, str]) -> str:

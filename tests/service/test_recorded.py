@@ -1,6 +1,7 @@
 """The recorded exchanges with the reference service, replayed against the local one."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ def _client(url: str) -> httpx.Client:
 
 
 @pytest.mark.parametrize("path", WIRE, ids=lambda path: path.stem)
-def test_the_local_service_answers_as_the_reference_does(path: Path) -> None:
+def test_the_local_service_answers_as_the_reference_does(path: Path, new_database: Callable[[], str]) -> None:
     """Each recorded request gets the recorded status and body; of a 422, the status and the shape of what is wrong."""
     etags: dict[str, str] = {}
-    with LocalService(["environment"]) as service, _client(service.url) as http:
+    with LocalService(["environment"], database=new_database()) as service, _client(service.url) as http:
         for i, exchange in enumerate(json.loads(path.read_text())):
             asked, recorded = exchange["request"], exchange["response"]
             headers = asked.get("headers", {})
@@ -57,11 +58,11 @@ def test_the_local_service_answers_as_the_reference_does(path: Path) -> None:
                 assert json.dumps(as_recorded(body), sort_keys=True) == json.dumps(expected, sort_keys=True), i
 
 
-def test_equal_bodies_have_equal_etags_and_others_have_not() -> None:
+def test_equal_bodies_have_equal_etags_and_others_have_not(new_database: Callable[[], str]) -> None:
     """The recorded ETags and ours tell the same bodies apart."""
     pairs = set()
     for path in WIRE:
-        with LocalService(["environment"]) as service, _client(service.url) as http:
+        with LocalService(["environment"], database=new_database()) as service, _client(service.url) as http:
             for i, exchange in enumerate(json.loads(path.read_text())):
                 asked, recorded = exchange["request"], exchange["response"]
                 answer = http.request(asked["method"], asked["path"], params=asked.get("query"), json=asked.get("json"))

