@@ -50,7 +50,7 @@ def etag(connection: Connection, now: State, question: Question) -> str | Missin
     tags = _tags(connection, question.settings)
     if isinstance(tags, Missing):
         return tags
-    text = orjson.dumps([now.context_features_tag, sorted(tags.items()), question])
+    text = orjson.dumps([now.context_features_tag, sorted(tags.items()), list(question)])
     return f'"{sha256(text).hexdigest()[:32]}"'
 
 
@@ -58,9 +58,9 @@ def _tags(connection: Connection, settings: str | None) -> Mapping[str, str] | M
     """The tags of the settings that are asked for, by the names that they are answered under."""
     query = select(SETTINGS.c.name, SETTINGS.c.tag)
     if settings is None:
-        return dict(connection.execute(query).tuples())
+        return dict(map(tuple, connection.execute(query)))
     asked = set(settings.split(",")) - {""}
-    tags = dict(connection.execute(query.where(SETTINGS.c.name.in_(asked))).tuples())
+    tags = dict(map(tuple, connection.execute(query.where(SETTINGS.c.name.in_(asked)))))
     if others := asked - tags.keys():
         known = (
             select(ALIASES.c.alias, SETTINGS.c.name, SETTINGS.c.tag)

@@ -2,11 +2,13 @@
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,24 +26,32 @@ def _programs() -> Path:
     return max(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin"))
 
 
+def _is_open(path: Path) -> bool:
+    """Whether everybody can reach it."""
+    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
 class PostgreSQL:
     """A server of its own on loopback. As a context manager it runs."""
 
     def __init__(self, folder: Path) -> None:
         """Make one, with its data in a folder.
 
-        PostgreSQL does not run as root. For root it is run as nobody, who then must be able to reach the folder and the
-        programs.
+        PostgreSQL does not run as root. For root it is run as nobody, and where nobody cannot reach the folder, in a
+        temporary one.
         """
         self._folder, self._programs = folder, _programs()
         self._as_whom: dict[str, Any] = {}
+        self._elsewhere: TemporaryDirectory[str] | None = None
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self._as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-            for path in (folder, self._programs):
-                closed = [parent for parent in path.parents if not parent.stat().st_mode & 0o001]
-                assert not closed, f"PostgreSQL is run as nobody here, who cannot reach {path} through {closed}"
+            if not (_is_open(folder) and _is_open(self._programs)):
+                self._elsewhere = TemporaryDirectory()
+                self._folder = Path(self._elsewhere.name)
+                shutil.copytree(self._programs.parent, self._folder / "postgresql", symlinks=True)
+                self._programs = self._folder / "postgresql" / "bin"
+            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
@@ -74,6 +84,8 @@ class PostgreSQL:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
         self._log.close()
+        if self._elsewhere is not None:
+            self._elsewhere.cleanup()
 
     def _at(self, command: list[str]) -> list[str]:
         return [str(self._programs / command[0]), *command[1:]]
