@@ -26,6 +26,15 @@ def _programs() -> Path:
     return max(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin"))
 
 
+def _copied(programs: Path, folder: Path) -> Path:
+    """A copy of the programs, and of the libraries that are found by where they are beside them."""
+    package = programs.parents[1]
+    for part in package.parent.glob(f"{package.name}*"):
+        if part.suffix in ("", ".libs"):
+            shutil.copytree(part, folder / part.name, symlinks=True)
+    return folder / programs.relative_to(package.parent)
+
+
 def _is_open(path: Path) -> bool:
     """Whether everybody can reach it."""
     return all(parent.stat().st_mode & 0o001 for parent in path.parents)
@@ -49,8 +58,7 @@ class PostgreSQL:
             if not (_is_open(folder) and _is_open(self._programs)):
                 self._elsewhere = TemporaryDirectory()
                 self._folder = Path(self._elsewhere.name)
-                shutil.copytree(self._programs.parent, self._folder / "postgresql", symlinks=True)
-                self._programs = self._folder / "postgresql" / "bin"
+                self._programs = _copied(self._programs, self._folder)
             os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
