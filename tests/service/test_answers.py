@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from heksher_client.service import LocalService
-from heksher_client.service.answers import Answers, Question, State
+from heksher_client.service.answers import Answers, Part, Question, State
 
 FEATURES = ["environment", "user"]
 Operation = tuple[str, str, Any]
@@ -94,13 +94,14 @@ def test_old_answers_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("heksher_client.service.answers._MOST_BYTES", 25)
     monkeypatch.setattr("heksher_client.service.answers._MOST_QUESTIONS", 2)
     answers = Answers()
-    for name in "ab":
-        answers.keep(name, b"0123456789")
-    assert answers.body("a") is not None
-    answers.keep("c", b"0123456789")
-    assert [answers.body(name) is None for name in "abc"] == [False, True, False]
-    answers.keep("c", b"01234567890123456789")
-    assert [answers.body(name) is None for name in "abc"] == [True, True, False]
+    parts = [Part(tag, "", "*", include_metadata=False) for tag in "abc"]
+    for part in parts[:2]:
+        answers.keep(part, b"0123456789")
+    assert answers.part(parts[0]) is not None
+    answers.keep(parts[2], b"0123456789")
+    assert [answers.part(part) is None for part in parts] == [False, True, False]
+    answers.keep(parts[2], b"01234567890123456789")
+    assert [answers.part(part) is None for part in parts] == [True, True, False]
 
     questions = [Question(name, "*", include_metadata=False) for name in "abc"]
     now = State(1, "tag")

@@ -1,6 +1,7 @@
 """Queries: the rules of settings, as clients ask for them."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -8,8 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.answers import Answers, Missing, Question, state
-from heksher_client.service.answers import etag as find_etag
+from heksher_client.service.answers import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
+from heksher_client.service.answers import tags as tags_of
 from heksher_client.service.context_filters import (
     ContextFilters,
     MalformedFilterError,
@@ -32,20 +33,23 @@ def query(
     if_none_match: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """The default values and rules of settings: all of them, or those named."""
-    filters = _filters(context_filters)
+    _filters(context_filters)
     question = Question(settings, context_filters, include_metadata)
     answers: Answers = request.app.state.answers
     now = state(connection)
-    etag = answers.etag(question, now) or find_etag(connection, now, question)
-    if isinstance(etag, Missing):
-        raise RefusalError(404, f"the following are not setting names: {etag.names}")
-    answers.remember(question, now, etag)
-    if _matches(",".join(if_none_match or ()), etag):
+    asked_for = ",".join(if_none_match or ())
+    etag = answers.etag(question, now)
+    if etag is not None and _matches(asked_for, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    body = answers.body(etag)
-    if body is None:
-        body = _answer(connection, settings, filters, include_metadata=include_metadata)
-        answers.keep(etag, body)
+    try:
+        tags = tags_of(connection, settings)
+    except UnknownSettingsError as error:
+        raise RefusalError(404, str(error)) from None
+    etag = etag_of(now, question, tags)
+    answers.remember(question, now, etag)
+    if _matches(asked_for, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    body = _body(connection, answers, now, question, tags)
     return Response(body, media_type="application/json", headers={"ETag": etag})
 
 
@@ -59,23 +63,31 @@ def _filters(text: str) -> ContextFilters | None:
         raise RequestValidationError([{"loc": location, "msg": str(error), "type": "value_error"}]) from None
 
 
-def _answer(
-    connection: Connection, settings: str | None, filters: ContextFilters | None, *, include_metadata: bool
-) -> bytes:
-    keys = None if settings is None else set(store.setting_ids(connection, settings.split(",")).values())
-    wanted = store.settings(connection, keys)
-    features = store.context_features(connection)
-    answers: dict[int, dict[str, Any]] = {
-        held.id: {"default_value": held.declaration.default_value, "rules": []} for held in wanted
+def _body(connection: Connection, answers: Answers, now: State, question: Question, tags: Mapping[str, str]) -> bytes:
+    """The answer, put together from what was said of each setting before and what has to be read."""
+    parts = {name: Part(tag, now.context_features_tag, *question[1:]) for name, tag in tags.items()}
+    bodies = {name: body for name, part in parts.items() if (body := answers.part(part)) is not None}
+    for name, body in _read(connection, [name for name in tags if name not in bodies], question).items():
+        bodies[name] = body
+        answers.keep(parts[name], body)
+    return b'{"settings":{%b}}' % b",".join(b'"%b":%b' % (name.encode(), bodies[name]) for name in tags)
+
+
+def _read(connection: Connection, names: Sequence[str], question: Question) -> dict[str, bytes]:
+    """What is answered for settings, each in JSON."""
+    if not names:
+        return {}
+    filters, features = _filters(question.context_filters), store.context_features(connection)
+    held = {
+        held.id: held.declaration for held in store.settings(connection, store.setting_ids(connection, names).values())
     }
-    for rule in store.rules(connection, keys):
-        if not admits(filters, rule.conditions):
-            continue
-        found = {"value": rule.value, "context_features": rule.conditions_in(features), "rule_id": rule.id}
-        answers[rule.setting_id]["rules"].append(
-            found | {"metadata": dict(rule.metadata)} if include_metadata else found
-        )
-    return as_json({"settings": {held.declaration.name: answers[held.id] for held in wanted}})
+    rules: dict[int, list[dict[str, Any]]] = {key: [] for key in held}
+    for rule in store.rules(connection, held):
+        if admits(filters, rule.conditions):
+            found = {"value": rule.value, "context_features": rule.conditions_in(features), "rule_id": rule.id}
+            more = {"metadata": dict(rule.metadata)} if question.include_metadata else {}
+            rules[rule.setting_id].append(found | more)
+    return {d.name: as_json({"default_value": d.default_value, "rules": rules[key]}) for key, d in held.items()}
 
 
 def _matches(if_none_match: str, etag: str) -> bool:
