@@ -1,6 +1,7 @@
 """The command `heksher-client`. Needs the extra `cli`; its demo needs `service` as well."""
 
 import sys
+from pathlib import Path
 
 try:
     import click
@@ -40,3 +41,33 @@ def demo(url: str | None) -> None:
         show.run(url, console)
     except show.DemoError as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.group()
+def service() -> None:
+    """Look after the database of a local service."""
+
+
+@service.command()
+@click.argument("database")
+def upgrade(database: str) -> None:
+    """Bring DATABASE up to this version of the service: a file, or a URL like postgresql://user@host/name.
+
+    Stop all services that use it first, and keep a copy of it. It is done as a whole, or not at all.
+    """
+    try:
+        from heksher_client.service import database_url
+        from heksher_client.service.migrations import VERSION
+        from heksher_client.service.migrations import upgrade as run
+    except ImportError as error:
+        raise click.ClickException(f"{error}: pip install 'heksher_client[service]'") from None
+    if "://" not in database and not Path(database).exists():
+        raise click.ClickException(f"there is no file {database}")
+    try:
+        former = run(database_url(database))
+    except Exception as error:  # Whatever the database's driver may raise, it is said in one line.
+        raise click.ClickException(str(error).splitlines()[0]) from None
+    if former == VERSION:
+        click.echo(f"Nothing to do: the database has the tables of version {VERSION}.")
+    else:
+        click.echo(f"The database has the tables of version {VERSION} now; before {former or 'it had none'}.")

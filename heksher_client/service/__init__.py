@@ -6,10 +6,10 @@ ThreadHeksherClient(service.url, ...)
 
 try:
     from heksher_client.service.app import create_app
-    from heksher_client.service.server import LocalService
+    from heksher_client.service.server import LocalService, database_url
 except ModuleNotFoundError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError(
         f"heksher_client.service needs {error.name}, which an extra brings: pip install 'heksher_client[service]'"
     ) from error
 
-__all__ = ["LocalService", "create_app"]
+__all__ = ["LocalService", "create_app", "database_url"]

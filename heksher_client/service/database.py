@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, fun
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from heksher_client.service.schema import METADATA, STATE, VERSION, VERSIONS
+from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
 
 _POSTGRESQL: Final = "postgresql"
 _PREPARING: Final = 0x4E4B5348
-"""The lock of instances that start at the same moment, of which one makes the tables."""
+"""What PostgreSQL calls the lock for it: any number that nobody else uses."""
 
 
 class DatabaseClosedError(SQLAlchemyError):
@@ -89,31 +89,49 @@ class Database:
 
     def _prepare(self) -> None:
         """Make the tables, unless they are there."""
-        with self._connect(writes=True, actor=None) as connection, connection.begin():
-            if not self._is_sqlite:
-                connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
+        with self._connect(writes=True) as connection, connection.begin():
+            _lock(connection)
             version = schema_version(connection)
             if version is None:
                 create_schema(connection)
             elif version != VERSION:
-                raise SchemaError(
-                    f"the database has the tables of version {version}, and this service needs those of {VERSION}: "
-                    "run `heksher-client service upgrade`"
-                )
+                raise SchemaError(f"the database has the tables of version {version}, and {_what_to_do(version)}")
+
+
+def _what_to_do(version: str) -> str:
+    if version < VERSION:
+        return f"this service needs those of {VERSION}: run `heksher-client service upgrade`"
+    return f"this service knows none after {VERSION}: use a newer one"
+
+
+@contextmanager
+def connect(url: str | URL) -> Iterator[Connection]:
+    """A transaction in a database of whatever version, which nobody else changes meanwhile.
+
+    Raises:
+        ValueError, SQLAlchemyError: As by `Database`.
+    """
+    engine = _engine(url)
+    try:
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            _lock(connection)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _lock(connection: Connection) -> None:
+    """Wait for other instances that prepare the database at the same moment, so that one makes the tables."""
+    if connection.dialect.name == _POSTGRESQL:
+        connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
 
 
 def schema_version(connection: Connection) -> str | None:
-    """The last migration that the database has seen; None if it has no tables.
-
-    Raises:
-        SchemaError: Its tables are not the service's.
-    """
+    """The last migration that the database has seen; None if it has no tables of ours."""
     tables = set(inspect(connection).get_table_names())
     if VERSIONS.name in tables:
         return connection.scalar(select(VERSIONS.c.version_num))
-    if tables & set(METADATA.tables):
-        raise SchemaError("the database has tables with names of ours, which no version of this service has made")
-    return None
+    return FIRST_VERSION if SETTINGS.name in tables else None
 
 
 def create_schema(connection: Connection) -> None:

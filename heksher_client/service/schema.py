@@ -16,8 +16,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0001"
+VERSION: Final = "0002"
 """The last migration."""
+FIRST_VERSION: Final = "0001"
+"""Of databases that do not say what version they are."""
 
 
 class ExactJSON(TypeDecorator[Any]):

@@ -55,7 +55,7 @@ class LocalService:
         """
         if self._server is not None:
             raise RuntimeError("the service runs already")
-        app = self._make_app("sqlite://" if self._database is None else _url(self._database))
+        app = self._make_app("sqlite://" if self._database is None else database_url(self._database))
         try:
             listener = socket.create_server((self._host, self._port), backlog=2048)
         except OSError:
@@ -93,7 +93,8 @@ class LocalService:
         self.stop()
 
 
-def _url(database: str | PathLike[str]) -> str | URL:
+def database_url(database: str | PathLike[str]) -> str | URL:
+    """The URL of a database that may be given as a file."""
     if isinstance(database, str) and "://" in database:
         return database
     return URL.create("sqlite", database=fspath(database))
