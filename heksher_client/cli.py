@@ -57,8 +57,8 @@ def upgrade(database: str) -> None:
     """
     try:
         from heksher_client.service import database_url
-        from heksher_client.service.migrations import VERSION
         from heksher_client.service.migrations import upgrade as run
+        from heksher_client.service.schema import VERSION
     except ImportError as error:
         raise click.ClickException(f"{error}: pip install 'heksher_client[service]'") from None
     if "://" not in database and not Path(database).exists():

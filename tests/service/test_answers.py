@@ -1,16 +1,12 @@
 """Answers to queries: when they are others, and that nobody gets an old one."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from heksher_client.service import LocalService
 from heksher_client.service.answers import Answers, Part, Question, State
 
-FEATURES = ["environment", "user"]
 Operation = tuple[str, str, Any]
 
 CHANGES: list[Operation] = [
@@ -26,24 +22,6 @@ ELSEWHERE: list[Operation] = [
     ("POST", "rules", {"setting": "o", "feature_values": {"user": "ann"}, "value": 9}),
     ("DELETE", "settings/o", None),
 ]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[httpx.Client]]:
-    """Two instances on one database, with a setting and a rule on it."""
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/service.db"
-    else:
-        url = request.getfixturevalue("postgresql").empty()
-    with LocalService(FEATURES, database=url) as one, LocalService(database=url) as other:
-        clients = [httpx.Client(base_url=f"{service.url}/api/v1", verify=False) for service in (one, other)]  # noqa: S501
-        declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES}
-        clients[0].post("/settings/declare", json=declaration)
-        conditions = {"environment": "prod", "user": "jim"}
-        clients[0].post("/rules", json={"setting": "s", "feature_values": conditions, "value": 8})
-        yield clients
-        for client in clients:
-            client.close()
 
 
 def ask(http: httpx.Client, settings: str | None, etag: str = "") -> httpx.Response:
@@ -84,7 +62,7 @@ def test_a_setting_that_is_made_again_has_another_etag(instances: list[httpx.Cli
     assert ask(other, "s", etag).status_code == 404
     one.post(
         "/settings/declare",
-        json={"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES},
+        json={"name": "s", "type": "int", "default_value": 7, "configurable_features": ["environment", "user"]},
     )
     assert ask(other, "s", etag).status_code == 200
 
