@@ -70,11 +70,6 @@ def note(
         connection.execute(select(func.pg_notify(CHANNEL, str(revision))))
 
 
-def revision(connection: Connection) -> int:
-    """Of the last change."""
-    return int(connection.execute(select(STATE.c.revision)).scalar_one())
-
-
 def changes(connection: Connection, *, after: int, setting: str | None = None, most: int = 100) -> list[Change]:
     """The changes after a revision, in their order.
 

@@ -1,6 +1,7 @@
 """What operators change: context features, settings, and what is noted of settings and rules."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -123,3 +124,43 @@ def test_a_feature_that_no_setting_uses_any_more_can_be_deleted(http: httpx.Clie
     assert features(http) == ["environment", "theme"]
     http.post("/api/v1/context_features", json={"context_feature": "user"})
     assert features(http) == ["environment", "theme", "user"]
+
+
+def test_every_change_is_in_the_log(http: httpx.Client) -> None:
+    """With what was there before and what is there now; a renamed setting is found by both its names."""
+    log = http.get("/api/v1/change_log", params={"after": 3}).json()["changes"]
+    assert [(change["action"], change["settings"]) for change in log] == [
+        ("setting declared", ["s"]),
+        ("rule added", ["s"]),
+    ]
+    former = log[-1]["revision"]
+    rule = {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 8, "metadata": {}}
+    assert (log[-1]["former"], log[-1]["new"], log[-1]["actor"]) == (None, rule, None)
+
+    http.put("/api/v1/rules/1/value", json={"value": 9})
+    http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
+    http.patch("/api/v1/context_features/user/index", json={"to_after": "theme"})
+    http.delete("/api/v1/settings/t")
+    log = http.get("/api/v1/change_log", params={"after": former}).json()["changes"]
+    assert [change["revision"] for change in log] == [former + i for i in range(1, 5)]
+    changed, renamed, moved, deleted = log
+    assert (changed["former"], changed["new"]) == (rule, rule | {"value": 9})
+    assert (renamed["former"]["name"], renamed["new"]["name"], renamed["settings"]) == ("s", "t", ["s", "t"])
+    assert (moved["former"], moved["new"]) == (["environment", "user", "theme"], ["environment", "theme", "user"])
+    assert (deleted["former"]["rules"], deleted["new"]) == ([rule | {"value": 9}], None)
+    assert datetime.fromisoformat(deleted["at"]).tzinfo is not None
+
+    of_t = http.get("/api/v1/change_log", params={"setting": "t"}).json()["changes"]
+    assert [change["revision"] for change in of_t] == [former + 2, former + 4]
+    assert len(http.get("/api/v1/change_log", params={"limit": 2}).json()["changes"]) == 2
+    assert http.get("/api/v1/change_log", params={"limit": 0}).status_code == 422
+
+
+def test_what_changes_nothing_is_not_in_the_log(http: httpx.Client) -> None:
+    """A declaration that is up to date, a refused rule, a feature that is moved to where it is."""
+    before = http.get("/api/v1/change_log").json()
+    declared = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"], "metadata": {"a": 1}}
+    assert http.post("/api/v1/settings/declare", json=declared).json() == {"outcome": "uptodate"}
+    http.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": "jim"}, "value": 8})
+    http.patch("/api/v1/context_features/user/index", json={"to_before": "user"})
+    assert http.get("/api/v1/change_log").json() == before

@@ -2,6 +2,8 @@
 
 from typing import Final
 
-from heksher_client.service.routes import context_features, declarations, health, queries, rules, settings
+from heksher_client.service.routes import change_log, context_features, declarations, health, queries, rules, settings
 
-ROUTERS: Final = tuple(part.router for part in (health, context_features, declarations, settings, rules, queries))
+ROUTERS: Final = tuple(
+    part.router for part in (health, context_features, declarations, settings, rules, queries, change_log)
+)
