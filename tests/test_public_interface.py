@@ -2,7 +2,7 @@
 
 import ast
 import asyncio
-import importlib
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -68,7 +68,9 @@ def test_every_public_function_says_what_it_does() -> None:
     for module in pkgutil.walk_packages(heksher_client.__path__, "heksher_client."):
         if "._core" in module.name or module.name.startswith("heksher_client._"):
             continue
-        tree = ast.parse(Path(str(importlib.import_module(module.name).__file__)).read_text())
+        spec = importlib.util.find_spec(module.name)  # Not imported: some are for a tool that runs them.
+        assert spec is not None
+        tree = ast.parse(Path(str(spec.origin)).read_text())
         assert ast.get_docstring(tree), module.name
     for name in heksher_client.__all__:
         value = getattr(heksher_client, name)
