@@ -4,9 +4,10 @@ Transactions that change something take turns, all instances of the service toge
 on what was read. Those that only read see one moment, and wait for nobody.
 """
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from secrets import token_hex
 from typing import Any, Final
 
@@ -168,7 +169,9 @@ def _sqlite_engine(url: URL) -> Engine:
 def _prepare_connection(dbapi_connection: Any, _: Any) -> None:
     dbapi_connection.execute("PRAGMA foreign_keys = ON")
     dbapi_connection.execute("PRAGMA busy_timeout = 5000")
-    dbapi_connection.execute("PRAGMA journal_mode = WAL")
+    # A property of the file. SQLite does not wait here, where another connection is just about to set it.
+    with suppress(sqlite3.OperationalError):
+        dbapi_connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _begin(connection: Connection) -> None:
