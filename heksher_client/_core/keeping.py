@@ -116,7 +116,6 @@ class Keeping:
         """What they have of it."""
         self._bare: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
         """What those have that got a default value from the service, and no rules yet."""
-        self._has_age = False
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, KeptSetting] = {}
         """What could not be kept yet."""
@@ -124,7 +123,13 @@ class Keeping:
         """Why nothing can be kept, or used."""
 
     def recall(
-        self, settings: Sequence[AnySetting], loading: Loading, tracking: Tracking, order: tuple[str, ...] | None
+        self,
+        settings: Sequence[AnySetting],
+        loading: Loading,
+        tracking: Tracking,
+        order: tuple[str, ...] | None,
+        *,
+        is_age_known: bool,
     ) -> Flow[Recalled | None]:
         """Convert what was kept for those settings that have got nothing from the service yet.
 
@@ -133,12 +138,13 @@ class Keeping:
             loading: Converts it.
             tracking: What must have been tracked when it was received.
             order: The order of context features to rank rules by; None to take the one that was kept.
+            is_age_known: Whether it is known how old what the settings have is.
 
         Returns:
             None if there is nothing to look up, or nothing to look it up in.
         """
         lacking = [s for s in settings if self._looked_up.get(s) is not tracking and self._has_nothing(s)]
-        kept = (yield from self._load()) if lacking or not self._has_age else None
+        kept = (yield from self._load()) if lacking or not is_age_known else None
         if kept is None:
             return None
         prepared: list[Prepared] = []
@@ -172,7 +178,6 @@ class Keeping:
 
     def note_looked_up(self, recalled: Recalled) -> None:
         """Note that what was looked up is in place."""
-        self._has_age = True
         for setting in recalled.looked_up:
             self._looked_up[setting] = recalled.tracking
 

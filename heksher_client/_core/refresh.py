@@ -288,7 +288,9 @@ class Refresher:
             Whether something was kept for any setting.
         """
         order = self._order if self._has_order else None
-        recalled = yield from self._keeping.recall(self._settings(), self._loading, self.tracking, order)
+        recalled = yield from self._keeping.recall(
+            self._settings(), self._loading, self.tracking, order, is_age_known=self.received_at is not None
+        )
         if recalled is None:
             return False
         self._order = order or recalled.order or self._order

@@ -255,7 +255,7 @@ def test_the_file_is_its_owners_alone_and_holds_no_secret(
 
 
 def test_what_has_not_changed_is_not_written_again(
-    kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is confirmed, and only now and then."""
     fill(kind, service, path)
@@ -270,6 +270,9 @@ def test_what_has_not_changed_is_not_written_again(
         assert len(service.questions(QUERY)) == 5
         assert "if-none-match" in service.asked[-1].headers
         assert setting.get(user="jim") == 8
+        down(service)
+        client.reload_expecting(HeksherError)  # for which the file is not needed
+        assert "last known good" not in records(caplog)
 
 
 def test_a_file_that_is_lost_is_written_again(
