@@ -3,9 +3,18 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
+
+from heksher_client import Setting, State
+from heksher_client.service import LocalService
+from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.nginx import NGINX, Nginx
+from tests.support.postgresql import PostgreSQL
 
 EACH = 8
 """Requests to each instance at the same moment."""
@@ -100,3 +109,35 @@ def test_each_change_has_a_revision_of_its_own(instances: list[httpx.Client]) ->
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.json()["rule_id"] for answer in answers}) == 2 * EACH
     assert len({http.get("/query").headers["etag"] for http in instances}) == 1
+
+
+@pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
+def test_three_instances_behind_nginx_of_which_one_stops_under_load(
+    kind: Kind, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    """Clients go on polling, operators go on changing rules, and nothing is lost or wrong."""
+    setting = Setting("s", int, ["user"], 7)
+    url = postgresql.empty()
+    with ExitStack() as stack:
+        services = [stack.enter_context(LocalService(FEATURES, database=url)) for _ in range(3)]
+        nginx = stack.enter_context(Nginx(tmp_path, *(service.url for service in services)))
+        client = stack.enter_context(running(kind, nginx.url, 0.02, max_backoff=0.1))
+        http = stack.enter_context(httpx.Client(base_url=nginx.url))
+
+        def is_added(value: int) -> bool:
+            # A request that changes something is not sent to a second instance by itself; here it is sent again.
+            rule = {"setting": "s", "feature_values": {"user": f"u{value}"}, "value": value}
+            return eventually(lambda: http.post("/api/v1/rules", json=rule).status_code in (201, 409))
+
+        def is_read(value: int) -> bool:
+            return eventually(lambda: setting.get(user=f"u{value}") == value)
+
+        for value in range(30):
+            if value == 10:
+                services[1].stop()
+            if value == 20:
+                services[1].start()
+            assert is_added(value)
+            assert is_read(value)
+        assert [setting.get(user=f"u{value}") for value in range(30)] == list(range(30))
+        assert eventually(lambda: client.client.status().state is State.FRESH)

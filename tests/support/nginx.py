@@ -29,10 +29,14 @@ http {{
     gzip on;
     gzip_types application/json;
     gzip_min_length 1;
+    upstream service {{
+        {servers}
+    }}
     server {{
         listen 127.0.0.1:{port};
         location / {{
-            proxy_pass {upstream};
+            proxy_pass http://service;
+            proxy_next_upstream error timeout;
         }}
     }}
 }}
@@ -42,13 +46,14 @@ http {{
 class Nginx:
     """As a context manager it runs; it may be ended and begun in between. The port stays the same."""
 
-    def __init__(self, folder: Path, upstream: str) -> None:
+    def __init__(self, folder: Path, *upstreams: str) -> None:
+        servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self._folder = folder
         (folder / "nginx.conf").write_text(
-            _CONFIGURATION.format(folder=folder, port=self._port, upstream=upstream), encoding="utf-8"
+            _CONFIGURATION.format(folder=folder, port=self._port, servers=servers), encoding="utf-8"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
