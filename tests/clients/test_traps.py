@@ -215,7 +215,6 @@ def test_trap_4_a_long_question_is_asked_in_parts_that_any_server_takes(kind: Ki
 
 def test_trap_5_an_etag_is_sent_back_as_it_came_and_none_before_one_came(kind: Kind, service: WatchedService) -> None:
     """The first query has no If-None-Match, not even an empty one; the next has the ETag of the last answer."""
-    Setting("forgotten", int, ["user"], 1)
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         client.reload()
