@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -37,7 +38,8 @@ class Apart:
         def work() -> None:
             result = None
             try:
-                result = call()
+                with suppress(SystemExit):  # which would end this thread, and nothing else
+                    result = call()
             finally:
                 self._thread = None
                 tell(result)

@@ -66,6 +66,7 @@ class Standings:
 
     def refuse(self, setting: AnySetting, declare_at: float, problem: Exception) -> None:
         """Note that the service does not have a setting, why, and when to declare it again."""
+        problem = problem.with_traceback(None)  # whose frames would be kept as long as it is
         self._standings[setting] = _Standing(setting.name, declare_at, is_there=False, outcome=REFUSED, problem=problem)
 
     def lose(self, setting: AnySetting) -> None:
@@ -84,7 +85,7 @@ class Standings:
     def fail(self, setting: AnySetting, trouble: Exception) -> None:
         """Note why an answer brought nothing for a setting, which is to be asked for in full next time."""
         standing = self._standings[setting]
-        standing.loaded, standing.trouble = None, trouble
+        standing.loaded, standing.trouble = None, trouble.with_traceback(None)
 
     def status(self, setting: AnySetting) -> SettingStatus:
         """What is known of a setting. May be called from any thread."""

@@ -331,7 +331,6 @@ def test_whoever_waits_is_told_when_the_thread_is_ended(service: WatchedService)
     assert registry.main is None
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_hook_that_ends_its_thread_ends_nothing_else(service: WatchedService) -> None:
     """It is called in a thread of its own."""
 
