@@ -242,16 +242,17 @@ class Session:
         failures = yield from limited(self._refresh(), self._limits)
         is_served = bool(failures) and (yield from limited(self._recall(failures), self._request_limits))
         self._plan(failures)
-        is_raised = self._raises_at_start and self._rounds == 1 and bool(failures) and not is_served
+        is_start = self._rounds == 1
+        error = failures[0] if failures and not (is_start and is_served) else None
         # A declaration that was refused is still a fault when it is not yet time to send it again.
         problems = failures or self._refresher.problems()
         self._note(problems)
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
-        if not is_raised:
+        if error is None or not (self._raises_at_start and is_start):
             self._faults.note(problems, self._clock())
         yield from self._call_hooks(problems)
-        self._tell(None if not failures or (self._rounds == 1 and is_served) else failures[0])
+        self._tell(error)
 
     @property
     def is_open(self) -> bool:
