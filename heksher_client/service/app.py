@@ -12,9 +12,10 @@ from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from heksher_client._version import __version__
-from heksher_client.service import store
+from heksher_client.service import requests, store
 from heksher_client.service.answers import Answers
 from heksher_client.service.database import Database
+from heksher_client.service.documentation import document
 from heksher_client.service.requests import RefusalError
 from heksher_client.service.routes import ROUTERS
 
@@ -67,7 +68,10 @@ def create_app(database_url: str | URL = "sqlite://", context_features: Sequence
                 store.add_context_feature(connection, name)
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
     routes = [route for router in ROUTERS for route in router.routes]
-    app = FastAPI(title="Heksher", version=__version__, lifespan=_lifespan, routes=routes)
+    app = FastAPI(
+        title="Heksher", version=__version__, lifespan=_lifespan, routes=routes, max_body_size=requests.MOST_BYTES
+    )
+    document(app)
     app.state.database = opened
     app.state.answers = Answers()
     app.add_exception_handler(RefusalError, _refuse)

@@ -6,20 +6,28 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
 from heksher_client.service.database import Database
 from heksher_client.service.setting_types import parse_setting_type
 
-ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$")]
-SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$")]
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
-
-
+MOST_BYTES: Final = 1 << 20
+"""Of the body of a request."""
+_LONGEST_NAME: Final = 255
+_LONGEST_TYPE: Final = 65_536
+_MOST_FEATURES: Final = 100
+"""That a setting may be configurable by, and a rule have conditions on."""
+_LONGEST_CONDITIONS: Final = 2_000
+"""The names and values of a rule's conditions together. They are a key of the database, and its keys have limits."""
 _DEEPEST: Final = 100
 """How many lists and objects of a value may be inside each other. JSON libraries stop at a few hundred."""
+
+ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$", max_length=_LONGEST_NAME)]
+SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$", max_length=_LONGEST_NAME)]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_LONGEST_NAME)]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
+Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MOST_FEATURES)]
 
 
 def _check_type(name: str) -> str:
@@ -48,7 +56,18 @@ def _check_digits(text: Any) -> Any:
     return text
 
 
-TypeName = Annotated[str, AfterValidator(_check_type)]
+def _check_conditions(conditions: Mapping[str, str]) -> Mapping[str, str]:
+    if sum(len(feature) + len(value) for feature, value in conditions.items()) > _LONGEST_CONDITIONS:
+        raise ValueError(f"the conditions of a rule may have {_LONGEST_CONDITIONS} characters, all of them together")
+    return conditions
+
+
+TypeName = Annotated[str, StringConstraints(max_length=_LONGEST_TYPE), AfterValidator(_check_type)]
+Conditions = Annotated[
+    dict[ContextName, ContextName],
+    Field(min_length=1, max_length=_MOST_FEATURES),
+    AfterValidator(_check_conditions),
+]
 RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
 JSONValue = Annotated[Any, AfterValidator(_check_json)]
 

@@ -20,6 +20,8 @@ VERSION: Final = "0002"
 """The last migration."""
 FIRST_VERSION: Final = "0001"
 """Of databases that do not say what version they are."""
+LARGEST_KEY: Final = 2**31 - 1
+"""The largest number of a rule or a revision: that of PostgreSQL's `integer`."""
 
 
 class ExactJSON(TypeDecorator[Any]):

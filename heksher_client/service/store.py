@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from heksher_client.service.changes import new_tag, note
 from heksher_client.service.declarations import Declaration
-from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, RULES, SETTINGS
+from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, LARGEST_KEY, RULES, SETTINGS
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
@@ -193,6 +193,8 @@ def rules(connection: Connection, setting_keys: Iterable[int] | None = None) -> 
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:
     """A rule by its id."""
+    if rule_id > LARGEST_KEY:
+        return None  # PostgreSQL would take offence
     row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
     return None if row is None else _rule(row)
 

@@ -1,7 +1,9 @@
 """The local service where no recorded exchange tells what is right."""
 
 import json
+import random
 import sqlite3
+import string
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -422,3 +424,62 @@ def test_the_bodies_of_answers_are_compact_json(http: httpx.Client) -> None:
             {"settings": {"s": {"default_value": "é", "rules": []}}}, ensure_ascii=False, separators=(",", ":")
         ).encode()
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words"),
+    [
+        ("POST", "settings/declare", {"name": "s" * 256}, "at most 255 characters"),
+        ("POST", "settings/declare", {"configurable_features": ["user"] * 101}, "at most 100 items"),
+        (
+            "POST",
+            "settings/declare",
+            {"type": f"Enum[{','.join(map(str, range(20_000)))}]"},
+            "at most 65536 characters",
+        ),
+        ("POST", "settings/declare", {"metadata": {"k" * 256: 1}}, "at most 255 characters"),
+        ("POST", "rules", {"feature_values": {"user": "x" * 256}}, "at most 255 characters"),
+        ("POST", "rules", {"feature_values": {f"f{i}": "x" for i in range(101)}}, "at most 100 items"),
+        ("POST", "rules", {"feature_values": {f"f{i}": "x" * 200 for i in range(10)}}, "2000 characters, all of them"),
+        ("POST", "context_features", {"context_feature": "f" * 256}, "at most 255 characters"),
+        ("GET", f"settings/{'s' * 256}", None, "at most 255 characters"),
+    ],
+)
+def test_what_is_too_long_is_refused_with_its_limit(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any] | None, words: str
+) -> None:
+    """So that no name or rule is a key too long for a database."""
+    declaration = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
+    whole = {"settings/declare": declaration, "rules": {"setting": "s", "value": 1}}.get(path, {}) | (body or {})
+    answer = http.request(method, f"/api/v1/{path}", json=whole if body else None)
+    assert (answer.status_code, words in answer.text) == (422, True), answer.text
+
+
+def test_the_longest_conditions_fit_into_the_database(http: httpx.Client) -> None:
+    """On PostgreSQL too, whose keys have a limit."""
+    declare(http)
+    rng = random.Random(1)
+    features = ["".join(rng.choices(string.ascii_letters, k=100)) for _ in range(10)]
+    for feature in features:
+        assert http.post("/api/v1/context_features", json={"context_feature": feature}).status_code == 204
+    declare(http, name="t", configurable_features=features)
+    conditions = {feature: "".join(rng.choices(string.ascii_letters, k=100)) for feature in features}
+    assert add_rule(http, 2, "t", **conditions).status_code == 201
+    assert add_rule(http, 2, "t", **conditions).status_code == 409
+
+
+def test_a_body_that_is_too_large_is_refused_unread(http: httpx.Client) -> None:
+    """Whether it says beforehand how large it is, or not."""
+    assert http.post("/api/v1/rules", json={"value": "x" * 2**20}).status_code == 413
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(1025):
+            yield b"x" * 1024
+
+    assert http.post("/api/v1/rules", content=chunks(), headers={"content-type": "application/json"}).status_code == 413
+
+
+@pytest.mark.parametrize("number", [2**31, 10**17])
+def test_no_rule_has_a_number_that_is_too_large(http: httpx.Client, number: int) -> None:
+    assert http.get(f"/api/v1/rules/{number}").status_code == 404
+    assert http.get(f"/api/v1/change_log?after={number}").status_code == 422

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from heksher_client.service.changes import changes
 from heksher_client.service.requests import SettingName, Transaction
+from heksher_client.service.schema import LARGEST_KEY
 
 router: Final = APIRouter()
 
@@ -14,7 +15,7 @@ router: Final = APIRouter()
 @router.get("/api/v1/change_log")
 def read_change_log(
     connection: Transaction,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=LARGEST_KEY)] = 0,
     setting: SettingName | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def list_context_features(connection: Transaction) -> dict[str, list[str]]:
 
 
 @router.get("/api/v1/context_features/{name}")
-def get_context_feature(name: str, connection: Transaction) -> dict[str, int]:
+def get_context_feature(name: ContextName, connection: Transaction) -> dict[str, int]:
     """The place of a context feature in their order, counted from 0."""
     features = store.context_features(connection)
     if name not in features:
@@ -52,7 +52,7 @@ def add_context_feature(body: NewContextFeature, connection: Transaction) -> Non
 
 
 @router.patch("/api/v1/context_features/{name}/index", status_code=204)
-def move_context_feature(name: str, body: NewPlace, connection: Transaction) -> None:
+def move_context_feature(name: ContextName, body: NewPlace, connection: Transaction) -> None:
     """Move a context feature before or after another one. That changes which rules win."""
     features = store.context_features(connection)
     beside = body.to_before or body.to_after
@@ -67,7 +67,7 @@ def move_context_feature(name: str, body: NewPlace, connection: Transaction) -> 
 
 
 @router.delete("/api/v1/context_features/{name}", status_code=204)
-def delete_context_feature(name: str, connection: Transaction) -> None:
+def delete_context_feature(name: ContextName, connection: Transaction) -> None:
     """Delete a context feature that no setting is configurable by."""
     if name not in store.context_features(connection):
         raise RefusalError(404)

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Final
+from typing import Final
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import Declaration, Rules, judge
 from heksher_client.service.requests import (
-    ContextName,
+    Features,
     JSONValue,
     MetadataKey,
     OpenDatabase,
@@ -30,7 +30,7 @@ router: Final = APIRouter()
 
 class DeclaredSetting(BaseModel):
     name: SettingName
-    configurable_features: Annotated[list[ContextName], Field(min_length=1)]
+    configurable_features: Features
     type: TypeName
     default_value: JSONValue
     metadata: dict[MetadataKey, JSONValue] = {}

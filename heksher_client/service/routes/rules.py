@@ -3,12 +3,12 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.requests import (
-    ContextName,
+    Conditions,
     JSONValue,
     MetadataKey,
     RefusalError,
@@ -24,7 +24,7 @@ router: Final = APIRouter()
 
 class NewRule(BaseModel):
     setting: SettingName
-    feature_values: Annotated[dict[ContextName, ContextName], Field(min_length=1)]
+    feature_values: Conditions
     value: JSONValue
     metadata: dict[MetadataKey, JSONValue] = {}
 

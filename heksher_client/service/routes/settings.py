@@ -2,17 +2,17 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import parse_version, type_conflicts
 from heksher_client.service.requests import (
-    ContextName,
+    Features,
     JSONValue,
     MetadataKey,
     RefusalError,
@@ -43,7 +43,7 @@ class NewType(NewVersion):
 
 
 class NewFeatures(NewVersion):
-    configurable_features: Annotated[list[ContextName], Field(min_length=1)]
+    configurable_features: Features
 
 
 class NewMetadata(NewVersion):
@@ -61,19 +61,19 @@ def list_settings(connection: Transaction, include_additional_data: bool = False
 
 
 @router.get("/api/v1/settings/{name}")
-def get_setting(name: str, connection: Transaction) -> dict[str, Any]:
+def get_setting(name: SettingName, connection: Transaction) -> dict[str, Any]:
     """A setting by its name or an alias."""
     return _setting_body(_existing(connection, name), whole=True)
 
 
 @router.delete("/api/v1/settings/{name}", status_code=204)
-def delete_setting(name: str, connection: Transaction) -> None:
+def delete_setting(name: SettingName, connection: Transaction) -> None:
     """Delete a setting with its rules and aliases."""
     store.delete_setting(connection, _existing(connection, name, "setting name not found"))
 
 
 @router.put("/api/v1/settings/{name}/name", status_code=204)
-def rename_setting(name: str, body: NewName, connection: Transaction) -> None:
+def rename_setting(name: SettingName, body: NewName, connection: Transaction) -> None:
     """Rename a setting; the former name stays as an alias."""
     held = _existing(connection, name, "setting does not exist")
     _check_higher(held, body)
@@ -84,7 +84,7 @@ def rename_setting(name: str, body: NewName, connection: Transaction) -> None:
 
 
 @router.put("/api/v1/settings/{name}/type", status_code=204, response_model=None)
-def set_type(name: str, body: NewType, connection: Transaction) -> JSONResponse | None:
+def set_type(name: SettingName, body: NewType, connection: Transaction) -> JSONResponse | None:
     """Give a setting another type, if its default value and its rules' values fit it."""
     held = _existing(connection, name)
     _check_higher(held, body)
@@ -100,7 +100,7 @@ def set_type(name: str, body: NewType, connection: Transaction) -> JSONResponse 
 
 
 @router.put("/api/v1/settings/{name}/configurable_features", status_code=204)
-def set_configurable_features(name: str, body: NewFeatures, connection: Transaction) -> None:
+def set_configurable_features(name: SettingName, body: NewFeatures, connection: Transaction) -> None:
     """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
     held = _existing(connection, name)
     _check_higher(held, body)
@@ -118,39 +118,39 @@ def set_configurable_features(name: str, body: NewFeatures, connection: Transact
 
 
 @router.get("/api/v1/settings/{name}/metadata")
-def get_metadata(name: str, connection: Transaction) -> dict[str, Any]:
+def get_metadata(name: SettingName, connection: Transaction) -> dict[str, Any]:
     """What is noted of a setting."""
     return {"metadata": dict(_existing(connection, name).declaration.metadata)}
 
 
 @router.post("/api/v1/settings/{name}/metadata", status_code=204)
-def add_metadata(name: str, body: NewMetadata, connection: Transaction) -> None:
+def add_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
     """Note more of a setting, beside what is noted under other keys."""
     held = _existing(connection, name)
     _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
 
 
 @router.put("/api/v1/settings/{name}/metadata", status_code=204)
-def replace_metadata(name: str, body: NewMetadata, connection: Transaction) -> None:
+def replace_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
     """Replace all that is noted of a setting."""
     _set_metadata(connection, _existing(connection, name), body, body.metadata)
 
 
 @router.delete("/api/v1/settings/{name}/metadata", status_code=204)
-def delete_metadata(name: str, body: NewVersion, connection: Transaction) -> None:
+def delete_metadata(name: SettingName, body: NewVersion, connection: Transaction) -> None:
     """Remove all that is noted of a setting."""
     _set_metadata(connection, _existing(connection, name), body, {})
 
 
 @router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def set_metadata_key(name: str, key: MetadataKey, body: NewMetadataValue, connection: Transaction) -> None:
+def set_metadata_key(name: SettingName, key: MetadataKey, body: NewMetadataValue, connection: Transaction) -> None:
     """Note one thing of a setting."""
     held = _existing(connection, name)
     _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
 
 
 @router.delete("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def delete_metadata_key(name: str, key: MetadataKey, body: NewVersion, connection: Transaction) -> None:
+def delete_metadata_key(name: SettingName, key: MetadataKey, body: NewVersion, connection: Transaction) -> None:
     """Remove one thing that is noted of a setting."""
     held = _existing(connection, name)
     _set_metadata(connection, held, body, without(held.declaration.metadata, key))
