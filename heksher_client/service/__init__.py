@@ -6,7 +6,8 @@ ThreadHeksherClient(service.url, ...)
 
 try:
     from heksher_client.service.app import create_app
-    from heksher_client.service.server import LocalService, database_url
+    from heksher_client.service.database import database_url
+    from heksher_client.service.server import LocalService
 except ModuleNotFoundError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError(
         f"heksher_client.service needs {error.name}, which an extra brings: pip install 'heksher_client[service]'"

@@ -10,12 +10,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from starlette.middleware import Middleware
 
 from heksher_client._version import __version__
 from heksher_client.service import requests, store
+from heksher_client.service.access import AccessControl
 from heksher_client.service.answers import Answers
 from heksher_client.service.database import Database
 from heksher_client.service.documentation import document
+from heksher_client.service.feed import Feed
+from heksher_client.service.observing import Metrics, Observed
 from heksher_client.service.requests import RefusalError
 from heksher_client.service.routes import ROUTERS
 
@@ -42,15 +46,23 @@ def _unwell(_: Request, __: Exception) -> Response:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
+    app.state.feed.close()
     app.state.database.close()
 
 
-def create_app(database_url: str | URL = "sqlite://", context_features: Sequence[str] = ()) -> FastAPI:
+def create_app(
+    database_url: str | URL = "sqlite://",
+    context_features: Sequence[str] = (),
+    *,
+    access_control: bool | None = None,
+) -> FastAPI:
     """Make the service as an ASGI application.
 
     Args:
         database_url: As SQLAlchemy writes it; one in memory unless given.
         context_features: Added to the database, after those it has, where it lacks them.
+        access_control: Whether requests need a token. Unless given, those need one that come in at another address of
+            this machine than loopback.
 
     Raises:
         TypeError: One string was given for a list of context features.
@@ -68,11 +80,22 @@ def create_app(database_url: str | URL = "sqlite://", context_features: Sequence
                 store.add_context_feature(connection, name)
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
     routes = [route for router in ROUTERS for route in router.routes]
+    metrics = Metrics()
     app = FastAPI(
-        title="Heksher", version=__version__, lifespan=_lifespan, routes=routes, max_body_size=requests.MOST_BYTES
+        title="Heksher",
+        version=__version__,
+        lifespan=_lifespan,
+        routes=routes,
+        max_body_size=requests.MOST_BYTES,
+        middleware=[
+            Middleware(Observed, metrics=metrics),
+            Middleware(AccessControl, database=opened, required=access_control),
+        ],
     )
     document(app)
     app.state.database = opened
+    app.state.metrics = metrics
+    app.state.feed = Feed(opened, metrics)
     app.state.answers = Answers()
     app.add_exception_handler(RefusalError, _refuse)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from heksher_client.service.database import CHANNEL
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
-
-CHANNEL: Final = "heksher"
-"""Where PostgreSQL tells all instances of a new revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +81,7 @@ def changes(connection: Connection, *, after: int, setting: str | None = None, m
     found: list[Change] = []
     for row in connection.execute(query):
         if setting is None or setting in row.settings:
-            at = row.at if row.at.tzinfo else row.at.replace(tzinfo=UTC)  # SQLite keeps no time zones
-            found.append(Change(row.revision, at, row.actor, row.action, row.settings, row.former, row.new))
+            found.append(Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new))
         if len(found) == most:
             break
     return found

@@ -6,9 +6,11 @@ on what was read. Those that only read see one moment, and wait for nobody.
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from os import PathLike, fspath
 from secrets import token_hex
+from time import sleep
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, func, insert, inspect, select
@@ -20,6 +22,15 @@ from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STA
 _POSTGRESQL: Final = "postgresql"
 _PREPARING: Final = 0x4E4B5348
 """What PostgreSQL calls the lock for it: any number that nobody else uses."""
+CHANNEL: Final = "heksher"
+"""Where PostgreSQL tells all instances of what was written."""
+_LONGEST: Final = 5.0
+"""Seconds that a transaction may still take when the database is to be closed."""
+_PATIENCE: Final = 5.0
+"""Seconds. PostgreSQL tells, but for while the connection that listens is lost."""
+_PATIENCE_WITH_FILES: Final = 0.2
+_PAUSE: Final = 1.0
+"""Seconds until a lost connection is tried again, and between two looks whether to go on."""
 
 
 class DatabaseClosedError(SQLAlchemyError):
@@ -47,9 +58,15 @@ class Database:
         """
         self._engine = _engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._errors: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._is_closed = False
+        self._transactions = 0
+        self._change = threading.Condition()
+        """Of the two."""
         self._turn = threading.Lock() if self._is_sqlite else None
         """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called when something may have been written, from the thread that has written it."""
         try:
             self._prepare()
         except BaseException:
@@ -67,20 +84,62 @@ class Database:
         Raises:
             DatabaseClosedError: The database was closed.
         """
-        with self._turn or nullcontext():
-            if self._is_closed:
-                raise DatabaseClosedError("the database is closed")
-            with self._connect(writes=writes, actor=actor) as connection, connection.begin():
-                if writes and not self._is_sqlite:
-                    # Whoever comes next sees what this one will have written.
-                    connection.execute(select(STATE.c.id).with_for_update())
-                yield connection
+        with (
+            self._turn or nullcontext(),
+            self._under_way(),
+            self._connect(writes=writes, actor=actor) as connection,
+            connection.begin(),
+        ):
+            if writes and not self._is_sqlite:
+                # Whoever comes next sees what this one will have written.
+                connection.execute(select(STATE.c.id).with_for_update())
+            yield connection
+        if writes:
+            self.on_commit()
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after which to look for what others may have written; None if there are no others."""
+        if not self._is_sqlite:
+            return _PATIENCE
+        return None if isinstance(self._engine.pool, StaticPool) else _PATIENCE_WITH_FILES
+
+    def listen(self, wake: Callable[[], None], is_over: Callable[[], bool]) -> None:
+        """Where the database tells of what is written, by whatever instance, pass that on until it is over."""
+        while not self._is_sqlite and not (self._is_closed or is_over()):
+            with suppress(SQLAlchemyError, self._errors):
+                self._pass_on(wake, is_over)
+            sleep(_PAUSE)
+
+    def _pass_on(self, wake: Callable[[], None], is_over: Callable[[], bool]) -> None:
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            plain: Any = connection.connection.dbapi_connection
+            connection.detach()  # It is closed at the end, and not used again by somebody else.
+            connection.exec_driver_sql(f"LISTEN {CHANNEL}")
+            wake()  # what was written before
+            while not (self._is_closed or is_over()):
+                for _ in plain.notifies(timeout=_PAUSE, stop_after=1):
+                    wake()
 
     def close(self) -> None:
-        """Close all connections, when the transaction that may be under way has ended."""
-        with self._turn or nullcontext():
+        """Close all connections, when the transactions that are under way have ended, or have taken too long."""
+        with self._change:
             self._is_closed = True
-            self._engine.dispose()
+            self._change.wait_for(lambda: self._transactions == 0, _LONGEST)
+        self._engine.dispose()
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        with self._change:
+            if self._is_closed:
+                raise DatabaseClosedError("the database is closed")
+            self._transactions += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._transactions -= 1
+                self._change.notify_all()
 
     def _connect(self, **options: Any) -> Connection:
         connection = self._engine.connect().execution_options(**options)
@@ -103,6 +162,13 @@ def _what_to_do(version: str) -> str:
     if version < VERSION:
         return f"this service needs those of {VERSION}: run `heksher-client service upgrade`"
     return f"this service knows none after {VERSION}: use a newer one"
+
+
+def database_url(database: str | PathLike[str]) -> str | URL:
+    """The URL of a database that may be given as a file."""
+    if isinstance(database, str) and "://" in database:
+        return database
+    return URL.create("sqlite", database=fspath(database))
 
 
 @contextmanager

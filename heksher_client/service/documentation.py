@@ -12,13 +12,18 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from heksher_client._version import __version__
+from heksher_client.service.access import needed_role
 from heksher_client.service.requests import MOST_BYTES
+from heksher_client.service.tokens import Role
 
 _DESCRIPTION: Final = """\
 Settings whose values depend on their context: *for user jim in environment prod, `cache_size` is 200*.
 
 Programs **declare** their settings and **query** the rules on them; operators add **rules**. All names are of letters,
 digits and underscores; those of settings may have dots as well.
+
+On any other address than loopback requests need a **token**: one for reading, which programs have, or one of an
+administrator.
 """
 
 
@@ -30,7 +35,7 @@ class Example:
     query: Mapping[str, Any] = field(default_factory=dict)
     body: Any = None
     answer: Any = None
-    """None where there is no body."""
+    """A text where it is no JSON; None where there is no body, or where that is for machines."""
     refused: Mapping[int, str] = field(default_factory=dict)
     """When it would be refused, by the status."""
 
@@ -63,6 +68,8 @@ _NOT_HIGHER: Final = {409: "The setting has that version already, or a higher on
 
 EXAMPLES: Final[Mapping[str, Example]] = {
     "GET /api/health": Example(answer={"version": __version__}),
+    "GET /api/ready": Example(answer={"revision": 5}, refused={503: "The service is stopping."}),
+    "GET /metrics": Example(),
     "GET /api/v1/context_features": Example(answer={"context_features": ["environment", "user", "theme"]}),
     "POST /api/v1/context_features": Example(
         body={"context_feature": "region"}, refused={409: "There is such a context feature already."}
@@ -176,6 +183,9 @@ EXAMPLES: Final[Mapping[str, Example]] = {
             "new": {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 200, "metadata": {"ticket": "OPS-17"}},
         }]},
     ),
+    "GET /api/v1/changes": Example(
+        answer='event: change\ndata: {"settings":["cache_size"],"all":false,"within":0.0}\nid: 6\n\n'
+    ),
 }  # fmt: skip
 """By method and path."""
 
@@ -187,9 +197,12 @@ def document(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.description = _DESCRIPTION
-            for path, operations in plain()["paths"].items():
+            schema = plain()
+            schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in schema["paths"].items():
                 for method, operation in operations.items():
                     _complete(operation, EXAMPLES[f"{method.upper()} {path}"])
+                    _say_who_may(operation, needed_role(method.upper(), path))
         return plain()
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -205,7 +218,10 @@ def _complete(operation: dict[str, Any], example: Example) -> None:
         operation["requestBody"]["content"]["application/json"]["example"] = example.body
         unreadable = {400: "The body cannot be read.", 413: f"The body has more than {MOST_BYTES:,} bytes."}
     (success,) = (status for status in responses if status.startswith("2"))
-    if example.answer is not None:
+    if isinstance(example.answer, str):
+        (content,) = responses[success]["content"].values()
+        content["example"] = example.answer
+    elif example.answer is not None:
         responses[success]["content"] = {"application/json": {"schema": {"type": "object"}, "example": example.answer}}
     if "422" in responses:
         responses["422"]["description"] = "Some of it cannot be: `detail` says what, and why."
@@ -214,3 +230,11 @@ def _complete(operation: dict[str, Any], example: Example) -> None:
         response["description"] = reason
         if "content" in response:
             response["content"]["text/plain"] = {"schema": {"type": "string"}}
+
+
+def _say_who_may(operation: dict[str, Any], role: Role | None) -> None:
+    if role is not None:
+        operation["security"] = [{}, {"token": []}]
+        operation["responses"]["401"] = {"description": "A token is needed here, and there is none that is valid."}
+    if role is Role.ADMIN:
+        operation["responses"]["403"] = {"description": "This needs a token with the role `admin`."}

@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
+from heksher_client.service.access import token_of
 from heksher_client.service.database import Database
 from heksher_client.service.setting_types import parse_setting_type
 
@@ -87,8 +88,14 @@ def _database(request: Request) -> Database:
 OpenDatabase = Annotated[Database, Depends(_database)]
 
 
+def actor_of(request: Request) -> str | None:
+    """Who makes the changes of a request, where tokens tell."""
+    token = token_of(request.scope)
+    return None if token is None else token.name
+
+
 def _transaction(request: Request, database: OpenDatabase) -> Iterator[Connection]:
-    with database.begin(writes=request.method != "GET") as connection:
+    with database.begin(writes=request.method != "GET", actor=actor_of(request)) as connection:
         yield connection
 
 

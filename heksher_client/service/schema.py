@@ -1,6 +1,7 @@
 """The tables of the database, as they are after all migrations."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -16,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0002"
+VERSION: Final = "0003"
 """The last migration."""
 FIRST_VERSION: Final = "0001"
 """Of databases that do not say what version they are."""
@@ -40,6 +41,19 @@ class ExactJSON(TypeDecorator[Any]):
         return json.loads(value or "null")
 
 
+class Moment(TypeDecorator[datetime]):
+    """A time with its zone, which SQLite would not keep."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ARG002
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ARG002
+        return value and (value if value.tzinfo else value.replace(tzinfo=UTC))
+
+
 METADATA: Final = MetaData()
 
 VERSIONS: Final = Table("alembic_version", METADATA, Column("version_num", String(32), primary_key=True))
@@ -57,7 +71,7 @@ CHANGES: Final = Table(
     "changes",
     METADATA,
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("at", DateTime(timezone=True), nullable=False),
+    Column("at", Moment, nullable=False),
     Column("actor", String),
     Column("action", String, nullable=False),
     # The settings whose answers changed, by the names that they had then and have now.
@@ -112,4 +126,22 @@ RULES: Final = Table(
     Column("metadata", ExactJSON, nullable=False),
     UniqueConstraint("setting_id", "conditions"),
     sqlite_autoincrement=True,  # the id of a deleted rule is never given to another one
+)
+
+TOKENS: Final = Table(
+    "tokens",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("digest", String, nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+)
+
+SESSIONS: Final = Table(
+    "sessions",
+    METADATA,
+    Column("digest", String, primary_key=True),
+    Column("token", ForeignKey("tokens.name", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", Moment, nullable=False),
 )

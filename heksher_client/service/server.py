@@ -1,16 +1,22 @@
 """The service on a port of this machine, started and stopped by a program."""
 
+import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Sequence
-from os import PathLike, fspath
-from typing import Self
+from os import PathLike
+from types import FrameType
+from typing import Any, Self
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import URL
 
+from heksher_client.service.access import is_loopback
 from heksher_client.service.app import create_app
+from heksher_client.service.database import database_url
+from heksher_client.service.feed import Feed
 
 
 class LocalService:
@@ -23,6 +29,7 @@ class LocalService:
         database: str | PathLike[str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
+        access_control: bool | None = None,
     ) -> None:
         """Make a service that does not run yet.
 
@@ -32,11 +39,13 @@ class LocalService:
                 forgotten at the end.
             host: The address to listen on.
             port: The port to listen on; 0 for any that is free.
+            access_control: Whether requests need a token. Unless given, they do where the host is not loopback.
         """
         self._context_features = tuple(context_features)
         self._database = database
         self._host, self._port = host, port
-        self._server: _Server | None = None
+        self._access_control = access_control
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -44,7 +53,7 @@ class LocalService:
         """Where the service answers. The port stays the same when it is stopped and started again."""
         if not self._port:
             raise RuntimeError("the service was not started, so it has no port")
-        return f"http://{self._host}:{self._port}"
+        return url_of(self._host, self._port)
 
     def start(self) -> None:
         """Start, and return when requests are answered.
@@ -57,14 +66,12 @@ class LocalService:
             raise RuntimeError("the service runs already")
         app = self._make_app("sqlite://" if self._database is None else database_url(self._database))
         try:
-            listener = socket.create_server((self._host, self._port), backlog=2048)
+            listener = listen(self._host, self._port)
         except OSError:
             app.state.database.close()
             raise
-        # asyncio would set it, but not on sockets made like this one: without it each answer takes 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = listener.getsockname()[1]
-        self._server = _Server(app)
+        self._server = Server(app, log_level="warning")
         self._thread = threading.Thread(
             target=self._server.serve_on, args=(listener,), name="heksher-service", daemon=True
         )
@@ -83,7 +90,9 @@ class LocalService:
         self._server = self._thread = None
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
-        return create_app(database_url, self._context_features)
+        return create_app(
+            database_url, self._context_features, access_control=needs_tokens(self._host, self._access_control)
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -93,23 +102,31 @@ class LocalService:
         self.stop()
 
 
-def database_url(database: str | PathLike[str]) -> str | URL:
-    """The URL of a database that may be given as a file."""
-    if isinstance(database, str) and "://" in database:
-        return database
-    return URL.create("sqlite", database=fspath(database))
+def needs_tokens(host: str, access_control: bool | None) -> bool:
+    """Whether a service needs tokens: as it is told to, or everywhere but on loopback."""
+    return not is_loopback(host) if access_control is None else access_control
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=1, ws="none"
-            )
-        )
+class Server(uvicorn.Server):
+    """The server of an application, which ends its streams before it stops."""
+
+    def __init__(self, app: FastAPI, *, drain: float = 0.0, stop_within: int = 1, **options: Any) -> None:
+        """Make a server that does not run yet.
+
+        Args:
+            app: The application.
+            drain: Seconds for which it still answers when it is to stop, but for saying that it is not ready.
+            stop_within: Seconds for requests that are under way then.
+            options: Those of uvicorn.
+        """
+        plain = {"access_log": False, "lifespan": "on", "ws": "none", "timeout_graceful_shutdown": stop_within}
+        super().__init__(uvicorn.Config(app, **{**plain, **options}))
+        self._feed: Feed = app.state.feed
+        self._drain = drain
         self.ready = threading.Event()
 
     def serve_on(self, listener: socket.socket) -> None:
+        """Serve until told to stop."""
         try:
             with listener:
                 self.run(sockets=[listener])
@@ -117,5 +134,35 @@ class _Server(uvicorn.Server):
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, as uvicorn does."""
         await super().startup(sockets)
         self.ready.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Stop in order at a signal, or at once at a second Ctrl-C; uvicorn would end as if it had been killed."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, as uvicorn does, which waits for streams as for all answers."""
+        self._feed.close()
+        await asyncio.sleep(self._drain)
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that accepts connections.
+
+    Raises:
+        OSError: The port is taken, or the host is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    # asyncio would set it, but not on sockets made like this one: without it each answer takes 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def url_of(host: str, port: int, scheme: str = "http") -> str:
+    """Where a service answers."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

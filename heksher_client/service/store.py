@@ -114,6 +114,11 @@ def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[S
     return sorted(found, key=lambda held: held.declaration.name)  # Each database would sort them in its own way.
 
 
+def number_of_settings(connection: Connection) -> int:
+    """How many settings there are."""
+    return connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
+
+
 def setting_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The keys of settings by their names and aliases; without those that do not exist."""
     wanted = list(names)
@@ -189,6 +194,11 @@ def rules(connection: Connection, setting_keys: Iterable[int] | None = None) -> 
     if setting_keys is not None:
         query = query.where(RULES.c.setting_id.in_(list(setting_keys)))
     return [_rule(row) for row in connection.execute(query)]
+
+
+def number_of_rules(connection: Connection) -> int:
+    """How many rules there are."""
+    return connection.execute(select(func.count()).select_from(RULES)).scalar_one()
 
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:

@@ -66,13 +66,22 @@ class WatchedService(LocalService):
         # No kept connections, as the service may be stopped and started; no certificates, as there is no TLS.
         self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
 
-    def renew(self, database_url: str = "sqlite://") -> None:
+    def renew(self, database_url: str = "sqlite://", *, access_control: bool | None = None) -> None:
         """Forget everything, as a new service on the same port would; quicker than starting one."""
-        if self._renewed is not None:
-            self._renewed.state.database.close()
-        self._renewed = create_app(database_url, self._context_features)
+        self._end_renewed()
+        self._renewed = create_app(database_url, self._context_features, access_control=access_control)
         self.asked = []
         self.intercept = lambda asked: None
+
+    def stop(self) -> None:
+        """Stop, if it runs."""
+        self._end_renewed()
+        super().stop()
+
+    def _end_renewed(self) -> None:
+        if self._renewed is not None:
+            self._renewed.state.feed.close()
+            self._renewed.state.database.close()
 
     @property
     def database(self) -> Database | None:
@@ -111,11 +120,6 @@ class WatchedService(LocalService):
         body = {"name": name, "type": type_, "default_value": default, "configurable_features": features, **more}
         self.call("POST", "/api/v1/settings/declare", body)
 
-    def stop(self) -> None:
-        super().stop()
-        if self._renewed is not None:
-            self._renewed.state.database.close()
-
     def _make_app(self, database_url: str | URL) -> FastAPI:
         app = super()._make_app(database_url)
         app.add_middleware(_Listener, service=self)
@@ -149,7 +153,13 @@ class _Listener:
             await send({"type": "http.response.body", "body": answer.body})
             return
 
+        is_replayed = False
+
         async def replay() -> MutableMapping[str, Any]:
+            nonlocal is_replayed
+            if is_replayed:
+                return await receive()  # that it is over
+            is_replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         await (self._service._renewed or self._app)(scope, replay, send)

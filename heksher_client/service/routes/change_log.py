@@ -1,11 +1,14 @@
-"""The log of all changes: when, who, what, from what, to what."""
+"""The changes: the log of all that there were, and those to come."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import StreamingResponse
 
+from heksher_client.service.access import token_of
 from heksher_client.service.changes import changes
+from heksher_client.service.feed import Feed
 from heksher_client.service.requests import SettingName, Transaction
 from heksher_client.service.schema import LARGEST_KEY
 
@@ -21,3 +24,23 @@ def read_change_log(
 ) -> dict[str, Any]:
     """The changes after a revision, in their order; of all settings, or of one by any name that it had."""
     return {"changes": [asdict(change) for change in changes(connection, after=after, setting=setting, most=limit)]}
+
+
+class EventStream(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+# Not FastAPI's own streams of events, which encode each event for each stream anew.
+@router.get("/api/v1/changes", response_class=EventStream)
+async def follow_changes(
+    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST_KEY)] = None
+) -> EventStream:
+    """The changes as they come, as server-sent events whose ids are revisions; after `Last-Event-ID`, if that is given.
+
+    Each event `change` has the names of the `settings` that it touched, or `all` where it touched all of them, and
+    `within`: over how many seconds programs should spread their queries, as all of them hear of it at once. An event
+    `hello` tells the revision to begin with; `reset` that the one given is none of this database.
+    """
+    feed: Feed = request.app.state.feed
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return EventStream(feed.stream(last_event_id, token_of(request.scope)), headers=headers)

@@ -40,7 +40,7 @@ def query(
     asked_for = ",".join(if_none_match or ())
     etag = answers.etag(question, now)
     if etag is not None and _matches(asked_for, etag):
-        return Response(status_code=304, headers={"ETag": etag})
+        return Response(status_code=304, headers=_headers(now, etag))
     try:
         tags = tags_of(connection, settings)
     except UnknownSettingsError as error:
@@ -48,9 +48,14 @@ def query(
     etag = etag_of(now, question, tags)
     answers.remember(question, now, etag)
     if _matches(asked_for, etag):
-        return Response(status_code=304, headers={"ETag": etag})
+        return Response(status_code=304, headers=_headers(now, etag))
     body = _body(connection, answers, now, question, tags)
-    return Response(body, media_type="application/json", headers={"ETag": etag})
+    return Response(body, media_type="application/json", headers=_headers(now, etag))
+
+
+def _headers(now: State, etag: str) -> dict[str, str]:
+    # The revision tells programs that changes after it can be followed.
+    return {"ETag": etag, "Heksher-Revision": str(now.revision)}
 
 
 def _filters(text: str) -> ContextFilters | None:

@@ -1,7 +1,6 @@
 """The command `heksher-client`. Needs the extra `cli`; its demo needs `service` as well."""
 
 import sys
-from pathlib import Path
 
 try:
     import click
@@ -10,6 +9,8 @@ except ImportError:  # pragma: no cover - an installation without the extra
     sys.exit("heksher-client needs more than the library does: pip install 'heksher_client[cli,service]'")
 
 from heksher_client._version import __version__
+from heksher_client.cli.serve import serve
+from heksher_client.cli.service import service
 
 _PLAIN_WIDTH = 120
 """Columns of what is written where there is no terminal to ask for its width."""
@@ -43,31 +44,5 @@ def demo(url: str | None) -> None:
         raise click.ClickException(str(error)) from error
 
 
-@main.group()
-def service() -> None:
-    """Look after the database of a local service."""
-
-
-@service.command()
-@click.argument("database")
-def upgrade(database: str) -> None:
-    """Bring DATABASE up to this version of the service: a file, or a URL like postgresql://user@host/name.
-
-    Stop all services that use it first, and keep a copy of it. It is done as a whole, or not at all.
-    """
-    try:
-        from heksher_client.service import database_url
-        from heksher_client.service.migrations import upgrade as run
-        from heksher_client.service.schema import VERSION
-    except ImportError as error:  # pragma: no cover - an installation without the extra
-        raise click.ClickException(str(error)) from None
-    if "://" not in database and not Path(database).exists():
-        raise click.ClickException(f"there is no file {database}")
-    try:
-        former = run(database_url(database))
-    except Exception as error:  # Whatever the database's driver may raise, it is said in one line.
-        raise click.ClickException(str(error).splitlines()[0]) from None
-    if former == VERSION:
-        click.echo(f"Nothing to do: the database has the tables of version {VERSION}.")
-    else:
-        click.echo(f"The database has the tables of version {VERSION} now; before {former or 'it had none'}.")
+main.add_command(serve)
+main.add_command(service)

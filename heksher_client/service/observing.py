@@ -1,0 +1,82 @@
+"""What is seen of the service from outside: a log of all requests, and metrics."""
+
+import logging
+from http import HTTPStatus
+from time import perf_counter
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from heksher_client.service.access import token_of
+
+access_log: Final = logging.getLogger("heksher_client.service.access")
+"""One record a request, at the level INFO, with all that it says as attributes too."""
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_NOWHERE: Final = "none"
+"""The route of requests that have none; their paths could be anything, and each would be a metric."""
+
+
+class Metrics:
+    """The metrics of one instance, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "heksher_requests", "Requests that were answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "heksher_request_seconds",
+            "From a request's arrival to the end of its answer; without streams.",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.streams = Gauge("heksher_streams", "Streams of changes that are open.", registry=self.registry)
+        self.revision = Gauge("heksher_revision", "The number of changes so far.", registry=self.registry)
+        self.settings = Gauge("heksher_settings", "Settings in the database.", registry=self.registry)
+        self.rules = Gauge("heksher_rules", "Rules in the database.", registry=self.registry)
+
+
+class Observed:
+    """Notes each request to an application."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, is_stream = perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value, False
+
+        async def note(message: Message) -> None:
+            nonlocal status, is_stream
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                is_stream = (b"content-type", b"text/event-stream; charset=utf-8") in message["headers"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        finally:
+            self._note(scope, status, None if is_stream else perf_counter() - began)
+
+    def _note(self, scope: Scope, status: int, seconds: float | None) -> None:
+        method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
+        self._metrics.requests.labels(method, route, status).inc()
+        if seconds is not None:
+            self._metrics.seconds.labels(method, route).observe(seconds)
+        if access_log.isEnabledFor(logging.INFO):
+            client, token = scope.get("client") or ("-",), token_of(scope)
+            access_log.info(
+                "%s %s %s %s %d %.1f ms",
+                client[0],
+                token.name if token else "-",
+                method,
+                scope["raw_path"].decode("ascii", "replace"),
+                status,
+                (seconds or 0.0) * 1000,
+                extra={"client": client[0], "token": token and token.name, "method": method, "path": scope["path"],
+                       "route": route, "status": status, "seconds": seconds},
+            )  # fmt: skip

@@ -1,0 +1,265 @@
+"""Changes as they come: a stream of server-sent events, from whatever instance they are asked for."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import httpx
+import pytest
+
+from heksher_client.service import LocalService, feed
+from heksher_client.service.tokens import Role, add_token, revoke_token
+from tests.support.clients import eventually
+from tests.support.service import WatchedService
+
+PATH = "/api/v1/changes"
+
+
+class Stream:
+    """A stream that is read by a thread."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.headers = response.headers
+        self._events: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._response = response
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Go away, as a program does that ends."""
+        with suppress(OSError):  # it has ended already
+            self._response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def next(self) -> dict[str, Any]:
+        """The next event."""
+        found = self._events.get(timeout=5)
+        assert found is not None, "the stream has ended"
+        return found
+
+    def is_quiet(self) -> bool:
+        """Whether nothing more comes for a moment."""
+        try:
+            self._events.get(timeout=0.1)
+        except Empty:
+            return True
+        return False
+
+    def has_ended(self) -> bool:
+        """Whether the service has ended it, when all that came is taken."""
+        return self._events.get(timeout=5) is None
+
+    def _read(self) -> None:
+        held: dict[str, Any] = {}
+        try:
+            for line in self._response.iter_lines():
+                name, _, value = line.partition(":")
+                if not line and held:
+                    self._events.put(held)
+                    held = {}
+                elif name:
+                    held[name] = json.loads(value) if name in ("data", "id") else value.strip()
+        except httpx.HTTPError:
+            pass
+        finally:
+            self._events.put(None)
+
+
+@contextmanager
+def stream(url: str, after: int | None = None, token: str | None = None) -> Iterator[Stream]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if after is not None:
+        headers["Last-Event-ID"] = str(after)
+    with httpx.Client(verify=False, timeout=5) as http, http.stream("GET", url + PATH, headers=headers) as response:  # noqa: S501
+        response.raise_for_status()
+        with closing(Stream(response)) as opened:
+            yield opened
+
+
+def declare(service: WatchedService, name: str) -> None:
+    service.declare(name, "int", 7, ["user"])
+
+
+def revision(service: WatchedService) -> int:
+    return int(service.call("GET", "/api/v1/query").headers["heksher-revision"])
+
+
+def test_a_change_comes_with_its_revision_and_the_settings_it_touched(service: WatchedService) -> None:
+    """And nothing comes for what changes nothing."""
+    declare(service, "s")
+    before = revision(service)
+    with stream(service.url) as changes:
+        assert changes.headers["content-type"].startswith("text/event-stream")
+        assert changes.next() == {"event": "hello", "data": {}, "id": before}
+        service.add_rule("s", 8, user="jim")
+        touched = {"settings": ["s"], "all": False, "within": 0.0}
+        assert changes.next() == {"event": "change", "data": touched, "id": before + 1}
+        declare(service, "s")
+        service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
+        assert changes.next()["data"]["settings"] == ["s", "t"]
+        service.call("PATCH", "/api/v1/context_features/user/index", {"to_before": "environment"})
+        assert changes.next() == {
+            "event": "change", "data": {"settings": [], "all": True, "within": 0.0}, "id": before + 3,
+        }  # fmt: skip
+        assert changes.is_quiet()
+
+
+def test_the_answer_to_a_query_says_after_which_revision_to_follow(service: WatchedService) -> None:
+    """Whether it is a 200 or a 304."""
+    declare(service, "s")
+    first = httpx.get(f"{service.url}/api/v1/query")
+    again = httpx.get(f"{service.url}/api/v1/query", headers={"If-None-Match": first.headers["etag"]})
+    assert (first.status_code, again.status_code) == (200, 304)
+    assert first.headers["heksher-revision"] == again.headers["heksher-revision"]
+    with stream(service.url, int(first.headers["heksher-revision"])) as changes:
+        service.add_rule("s", 8, user="jim")
+        assert changes.next()["id"] == int(first.headers["heksher-revision"]) + 1
+
+
+def test_a_stream_is_resumed_where_it_ended(service: WatchedService) -> None:
+    """Whether the changes meanwhile are still kept, or have to be read from the log."""
+    declare(service, "s")
+    before = revision(service)
+    for value in range(3):
+        service.add_rule("s", value, user=f"u{value}")
+    with stream(service.url, before) as changes:  # which reads the log
+        assert [changes.next()["id"] for _ in range(3)] == [before + 1, before + 2, before + 3]
+        for value in range(3, 6):
+            service.add_rule("s", value, user=f"u{value}")
+        assert [changes.next()["id"] for _ in range(3)] == [before + 4, before + 5, before + 6]
+    with stream(service.url, before + 4) as changes:  # of those that are kept
+        assert [changes.next()["id"] for _ in range(2)] == [before + 5, before + 6]
+        assert changes.is_quiet()
+
+
+def test_whoever_comes_from_another_database_begins_anew(service: WatchedService) -> None:
+    """One that was restored, or that another service has."""
+    declare(service, "s")
+    with stream(service.url, revision(service) + 10) as changes:
+        assert changes.next() == {"event": "reset", "data": {}, "id": revision(service)}
+
+
+def test_a_revision_that_is_none_is_refused(service: WatchedService) -> None:
+    for header in ("x", "-1", str(2**40)):
+        assert httpx.get(service.url + PATH, headers={"Last-Event-ID": header}).status_code == 422
+
+
+def test_many_changes_at_once_all_come(service: WatchedService) -> None:
+    """In their order."""
+    declare(service, "s")
+    before = revision(service)
+    with stream(service.url) as changes:
+        changes.next()
+        threads = [
+            threading.Thread(target=service.add_rule, args=["s", i], kwargs={"user": f"u{i}"}) for i in range(30)
+        ]
+        for thread in threads:
+            thread.start()
+        assert [changes.next()["id"] for _ in threads] == [before + 1 + i for i in range(30)]
+        for thread in threads:
+            thread.join()
+
+
+def test_a_stream_that_is_quiet_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch, service: WatchedService) -> None:
+    """So that proxies keep it, and whoever reads it notices its loss."""
+    monkeypatch.setattr(feed, "_HEARTBEAT", 0.01)
+    with (
+        httpx.Client(verify=False, timeout=5) as http,  # noqa: S501
+        http.stream("GET", service.url + PATH) as response,
+    ):
+        lines = response.iter_lines()
+        assert [line for _, line in zip(range(20), lines, strict=False)].count(": ping") >= 5
+
+
+def test_a_change_made_by_another_instance_comes_too(instances: list[httpx.Client]) -> None:
+    """Through the database, whichever that is."""
+    url = str(instances[1].base_url).removesuffix("/api/v1/")
+    with stream(url) as changes:
+        first = changes.next()["id"]
+        instances[0].put("/rules/1/value", json={"value": 9}).raise_for_status()
+        assert changes.next()["id"] == first + 1
+
+
+def test_many_streams_are_told_to_spread_their_queries(
+    monkeypatch: pytest.MonkeyPatch, service: WatchedService
+) -> None:
+    """Not all in one moment, which no service could answer."""
+    monkeypatch.setattr(feed, "_AT_ONCE", 1)
+    declare(service, "s")
+    with stream(service.url) as one, stream(service.url) as other:
+        one.next(), other.next()
+        service.add_rule("s", 8, user="jim")
+        assert one.next()["data"]["within"] == other.next()["data"]["within"] == 2 / 500
+
+
+@pytest.fixture
+def guarded(service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
+    service.renew(new_database(), access_control=True)
+    return service
+
+
+def test_a_stream_ends_with_its_token(guarded: WatchedService) -> None:
+    """That of another one goes on."""
+    assert guarded.database is not None
+    with guarded.database.begin() as connection:
+        texts = [add_token(connection, name, Role.READ) for name in ("a", "b")]
+    with stream(guarded.url, token=texts[0]) as a, stream(guarded.url, token=texts[1]) as b:
+        a.next(), b.next()
+        with guarded.database.begin() as connection:
+            revoke_token(connection, "a")
+        assert a.has_ended()
+        assert b.next()["event"] == "change"
+        assert b.is_quiet()
+
+
+def test_a_service_that_stops_ends_its_streams(tmp_path: Path) -> None:
+    """And waits for nothing."""
+    service = LocalService(["user"], database=tmp_path / "s.db")
+    service.start()
+    with stream(service.url) as changes:
+        changes.next()
+        service.stop()
+        assert changes.has_ended()
+
+
+def test_streams_outlive_a_database_that_does_not_answer(
+    service: WatchedService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was changed meanwhile comes afterwards; the log has it once."""
+    declare(service, "s")
+    assert service.database is not None
+    database = service.database
+    with stream(service.url) as changes:
+        first = changes.next()["id"]
+        with monkeypatch.context() as broken:
+            real = type(database)._connect
+
+            def connect(self: Any, **options: Any) -> Any:
+                if not options["writes"]:
+                    from sqlalchemy.exc import OperationalError
+
+                    raise OperationalError("SELECT", {}, Exception("gone"))
+                return real(self, **options)
+
+            broken.setattr(type(database), "_connect", connect)
+            service.add_rule("s", 8, user="jim")
+            assert eventually(lambda: "streams have no news" in caplog.text)
+        assert changes.next()["id"] == first + 1
+    assert caplog.text.count("streams have no news") == 1
+
+
+def test_the_metrics_count_streams(service: WatchedService) -> None:
+    def streams() -> str:
+        return next(
+            line for line in httpx.get(f"{service.url}/metrics").text.splitlines() if line.startswith("heksher_streams")
+        )
+
+    with stream(service.url) as changes:
+        changes.next()
+        assert streams() == "heksher_streams 1.0"
+    assert eventually(lambda: streams() == "heksher_streams 0.0")
