@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,6 +21,7 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     Limits,
+    Listen,
     Notify,
     Pause,
     Reply,
@@ -28,7 +30,15 @@ from heksher_client._core.protocol import (
     Step,
     too_late,
 )
-from heksher_client._transport import Body, as_http_error, no_response, redirected, to_httpx
+from heksher_client._transport import (
+    Body,
+    StreamBody,
+    as_http_error,
+    no_response,
+    redirected,
+    to_httpx,
+    to_httpx_stream,
+)
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -49,6 +59,7 @@ class AsyncHeksherClient(Client):
     """Seconds."""
     _loop: asyncio.AbstractEventLoop | None = None
     _task: asyncio.Task[None] | None = None
+    _follower: asyncio.Task[None] | None = None
     _has_own_loop = False
     """Whether it is the child of a fork, where it runs in a thread and an event loop of its own."""
 
@@ -159,7 +170,7 @@ class AsyncHeksherClient(Client):
         # The loop of the parent does not go on here, and nobody knows whether there will be another one.
         was_main = self._session.is_open
         self._set_up(self._http_arguments)
-        self._loop = self._task = None
+        self._loop = self._task = self._follower = None
         if was_main:
             self._has_own_loop = True
             threading.Thread(target=self._update_in_own_loop, name="heksher-client", daemon=True).start()
@@ -178,12 +189,21 @@ class AsyncHeksherClient(Client):
             # In the child of a fork out of this very loop another one goes on.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there
                 await self._run(self._session.round())
+                self._begin_to_follow()
                 await self._sleep()
         finally:  # also when it is not us who ends the task, but the loop's end
             if self._task is asyncio.current_task():  # pragma: no branch - only there
                 self._session.close()
                 with anyio.CancelScope(shield=True):
+                    if self._follower is not None:
+                        self._follower.cancel()
+                        await asyncio.wait([self._follower])
                     await self._http.aclose()
+
+    def _begin_to_follow(self) -> None:
+        """Follow the changes in a task of its own, if there is a stream, and none is followed."""
+        if self._session.wants_to_follow and (self._follower is None or self._follower.done()):
+            self._follower = asyncio.create_task(self._run(self._session.follow()), name="heksher-client-changes")
 
     async def _sleep(self) -> None:
         """Until there is something to do."""
@@ -213,6 +233,8 @@ class AsyncHeksherClient(Client):
             case Install():
                 async with self.modification_lock:
                     step.apply()
+            case Listen():
+                return await self._listen(step)
             case Pause():  # pragma: no branch - there are no others
                 await asyncio.sleep(step.seconds)
         return None
@@ -257,17 +279,27 @@ class AsyncHeksherClient(Client):
         try:
             following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
             while following is not None:
-                reply, following = await self._receive(following, limits.max_bytes)
+                reply, following = await self._receive(following, lambda response: Body(response, limits.max_bytes))
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
         return reply
 
-    async def _receive(self, request: httpx.Request, max_bytes: int) -> tuple[Reply, httpx.Request | None]:
+    async def _listen(self, step: Listen) -> Reply:
+        try:
+            request = to_httpx_stream(self._http, step)
+            reply, _ = await self._receive(request, lambda response: StreamBody(response, step.take))
+        except Exception as error:  # As above.
+            return no_response(error)
+        return reply
+
+    async def _receive(
+        self, request: httpx.Request, body_of: Callable[[httpx.Response], Body]
+    ) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
         response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
-            body = Body(response, max_bytes)
+            body = body_of(response)
             if not body.is_read:
                 async for chunk in response.aiter_raw():
                     if not body.add(chunk):

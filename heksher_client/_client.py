@@ -41,6 +41,7 @@ class Client(ABC):
         stale_after: float | None = None,
         last_known_good: str | os.PathLike[str] | None = None,
         max_age: float = 7 * 24 * 3600.0,
+        follow_changes: bool = True,
     ) -> None:
         """Make a client, which does nothing yet. All times are in seconds.
 
@@ -62,6 +63,8 @@ class Client(ABC):
             last_known_good: A file to keep what was last received in. A start without the service serves from it, if it
                 was confirmed within `max_age`. Its folder must exist. Several processes may share it.
             max_age: The age from which that file is not used any more; a week if it is not given.
+            follow_changes: Whether to hear of changes as they are made, where the service offers that: over one more
+                connection, which stays open. Refreshes at intervals go on beside it.
 
         Raises:
             TypeError, ValueError: Any of them is impossible.
@@ -79,6 +82,7 @@ class Client(ABC):
             max_backoff=max_backoff,
             stale_after=stale_after,
             max_age=max_age,
+            follow_changes=follow_changes and _has_room_for_a_stream(http_arguments),
         )
         keeper = None
         if last_known_good is not None:
@@ -151,6 +155,12 @@ class Client(ABC):
 
         What the parent had is shared with it, and must not be closed.
         """
+
+
+def _has_room_for_a_stream(http_arguments: Mapping[str, Any]) -> bool:
+    """Whether another connection can be open while requests are sent."""
+    limits = http_arguments.get("limits")
+    return limits is None or limits.max_connections is None or limits.max_connections > 1
 
 
 LONGEST_SLEEP: Final = 30.0

@@ -100,6 +100,56 @@ class Sending:
             self._news.put(None)
 
 
+class Listening:
+    """The thread that reads a stream: it does not notice that its connection is closed, only that it is shut down."""
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        """Make one that has no thread yet.
+
+        Args:
+            close: Closes what it reads from, when that may be done.
+        """
+        self._close = close
+        self._hang_up: Callable[[], None] = lambda: None
+        self._is_running = self._is_ended = False
+        self._lock = threading.Lock()
+
+    def begin(self, listen: Callable[[], None]) -> None:
+        """Listen in a thread, unless there is one, or it is ended."""
+        with self._lock:
+            if self._is_running or self._is_ended:
+                return
+            thread = threading.Thread(target=self._listen, args=[listen], name="heksher-client-changes", daemon=True)
+            with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
+                thread.start()
+                self._is_running = True
+
+    def connected(self, hang_up: Callable[[], None]) -> None:
+        """Say how the connection is ended that is read from now on."""
+        with self._lock:
+            self._hang_up = hang_up
+        if self._is_ended:
+            hang_up()
+
+    def end(self) -> None:
+        """End the connection; everything is closed now, or when the thread has noticed."""
+        with self._lock:
+            self._is_ended = True
+            self._hang_up()
+            if not self._is_running:
+                self._close()
+
+    def _listen(self, listen: Callable[[], None]) -> None:
+        try:
+            listen()
+        finally:
+            with self._lock:
+                self._is_running = False
+                self._hang_up = lambda: None
+                if self._is_ended:
+                    self._close()
+
+
 _NOT_SENT: Final = NoResponse(RuntimeError("the thread that was to send it has ended"))
 CLOSED: Final = NoResponse(ClientNotRunningError("the client was closed"))
 """The reply to what a closed client does not wait for."""

@@ -18,6 +18,7 @@ from heksher_client._core.protocol import (
     Flow,
     Install,
     Limits,
+    Listen,
     NoResponse,
     Notify,
     Pause,
@@ -26,8 +27,17 @@ from heksher_client._core.protocol import (
     SettingData,
     Step,
 )
-from heksher_client._sending import CLOSED, Sending
-from heksher_client._transport import Body, as_http_error, no_response, redirected, to_httpx
+from heksher_client._sending import CLOSED, Listening, Sending
+from heksher_client._transport import (
+    Body,
+    StreamBody,
+    as_http_error,
+    hang_up,
+    no_response,
+    redirected,
+    to_httpx,
+    to_httpx_stream,
+)
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -147,6 +157,7 @@ class ThreadHeksherClient(Client):
         self._renewed_at = 0
         """How many there were when connections were last closed under them; the others wait for something else."""
         self._disk, self._hooks = Apart(), Apart()
+        self._listening = Listening(lambda: self._http.close())
 
     def _is_own_thread(self) -> bool:
         """Whether the caller is a hook, or a validator, which the refreshes wait for."""
@@ -171,11 +182,13 @@ class ThreadHeksherClient(Client):
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():
                 self._run(self._session.round())
+                if self._session.wants_to_follow:
+                    self._listening.begin(lambda: self._run(self._session.follow()))
                 self._sleep()
         finally:  # also when a hook or a validator ends the thread, by SystemExit say: nobody waits for it in vain
             if self._thread is threading.current_thread():  # pragma: no branch - only there
                 self._session.close()
-                self._http.close()
+                self._listening.end()
 
     def _sleep(self) -> None:
         """Until there is something to do."""
@@ -204,6 +217,8 @@ class ThreadHeksherClient(Client):
             case Install():
                 with self.modification_lock:
                     step.apply()
+            case Listen():
+                return self._listen(step)
             case Pause():  # pragma: no branch - there are no others
                 self._closed.wait(step.seconds)
         return None
@@ -234,19 +249,33 @@ class ThreadHeksherClient(Client):
         try:
             following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
             while following is not None:
-                reply, following = self._receive(following, limits.max_bytes, is_given_up)
+                reply, following = self._receive(
+                    following, lambda response: Body(response, limits.max_bytes), is_given_up
+                )
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
         return reply
 
+    def _listen(self, step: Listen) -> Reply:
+        def body_of(response: httpx.Response) -> Body:
+            self._listening.connected(lambda: hang_up(response))
+            return StreamBody(response, step.take)
+
+        try:
+            request = to_httpx_stream(self._http, step)
+            reply, _ = self._receive(request, body_of, self._closed.is_set)
+        except Exception as error:  # As above.
+            return no_response(error)
+        return reply
+
     def _receive(
-        self, request: httpx.Request, max_bytes: int, is_given_up: Callable[[], bool]
+        self, request: httpx.Request, body_of: Callable[[httpx.Response], Body], is_given_up: Callable[[], bool]
     ) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
         response = self._http.send(request, stream=True, follow_redirects=False)
         try:
-            body = Body(response, max_bytes)
+            body = body_of(response)
             if not body.is_read:
                 for chunk in response.iter_raw():
                     if is_given_up() or not body.add(chunk):

@@ -1,16 +1,18 @@
 """Between the core's values and httpx's: the only place that knows both."""
 
 import re
+import socket
 import ssl
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import httpx
 
-from heksher_client._core.protocol import NoResponse, Oversized, Reply, Request, Response
+from heksher_client._core.protocol import Listen, NoResponse, Oversized, Reply, Request, Response
 from heksher_client._version import __version__
 from heksher_client.exceptions import (
     HeksherError,
@@ -64,6 +66,14 @@ def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request, seconds
     if query and client.params:
         # httpx would replace the query of a URL by the client's parameters.
         built.url = built.url.copy_with(query=f"{query}&{client.params}".encode())
+    return built
+
+
+def to_httpx_stream(client: httpx.Client | httpx.AsyncClient, step: Listen) -> httpx.Request:
+    """The request for a stream, which may be quiet for longer than an answer."""
+    built = to_httpx(client, step.request, step.seconds)
+    built.headers["Accept-Encoding"] = "identity"
+    built.extensions["timeout"]["read"] = step.seconds
     return built
 
 
@@ -145,6 +155,27 @@ class Body:
         self._size += len(part)
 
 
+def hang_up(response: httpx.Response) -> None:
+    """End a response that another thread waits for, which does not notice that it is closed."""
+    stream = response.extensions.get("network_stream")
+    connection = None if stream is None else stream.get_extra_info("socket")
+    if connection is not None:  # A transport of the program has none: it ends with the next byte.
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+class StreamBody(Body):
+    """The body of a stream: handed on as it comes, if it is a success; otherwise the beginning of what it says."""
+
+    def __init__(self, response: httpx.Response, take: Callable[[bytes], bool]) -> None:
+        super().__init__(response, _MOST_OF_A_REFUSAL)
+        is_stream = response.headers.get("Content-Type", "").startswith("text/event-stream")
+        self._take = take if response.status_code == httpx.codes.OK and is_stream else super().add
+
+    def add(self, chunk: bytes) -> bool:
+        return self._take(chunk)
+
+
 def _without_secrets(request: httpx.Request, content: bytes) -> bytes:
     """The words of an answer without what was sent in headers, cookies and parameters of the program's own."""
     sent = [*request.headers.items(), *request.url.params.items()]
@@ -162,6 +193,8 @@ _HARMLESS: Final = frozenset(
      "settings", "context_filters", "include_metadata", "include_additional_data"]
 )  # fmt: skip
 """The headers and parameters that are the client's own."""
+_MOST_OF_A_REFUSAL: Final = 1 << 16
+"""Bytes."""
 _SHORTEST_SECRET: Final = 4
 _SHORTEST_PART: Final = 6
 """Of a header that has several: a cookie, or the credentials after the name of their scheme."""

@@ -110,6 +110,7 @@ class _Stub:
         stale_after: float | None = None,
         last_known_good: str | os.PathLike[str] | None = None,
         max_age: float = 7 * 24 * 3600.0,
+        follow_changes: bool = True,
     ) -> None:
         """Make a stub. It takes a client's arguments, and needs none of them.
 
@@ -127,9 +128,10 @@ class _Stub:
             stale_after: Not used.
             last_known_good: Not used.
             max_age: Not used.
+            follow_changes: Not used.
         """
         del service_url, update_interval, http_client_args, start_timeout, request_timeout, max_response_bytes
-        del jitter, max_backoff, stale_after, last_known_good, max_age
+        del jitter, max_backoff, stale_after, last_known_good, max_age, follow_changes
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in their order."""
@@ -181,6 +183,7 @@ class _Stub:
             failures=0,
             next_attempt=None,
             is_main=registry.main is self,
+            is_following=False,
             is_last_known_good=False,
             last_known_good_problem=None,
             settings={

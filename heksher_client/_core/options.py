@@ -16,6 +16,7 @@ class Options:
     max_backoff: float
     stale_after: float
     max_age: float
+    follow_changes: bool
 
     @classmethod
     def checked(
@@ -29,6 +30,7 @@ class Options:
         max_backoff: float,
         stale_after: float | None,
         max_age: float,
+        follow_changes: bool,
     ) -> "Options":
         """Check what a program has given.
 
@@ -53,6 +55,7 @@ class Options:
             _seconds("max_backoff", max_backoff),
             3 * interval if stale_after is None else _seconds("stale_after", stale_after),
             _seconds("max_age", max_age),
+            bool(follow_changes),
         )
 
 

@@ -133,7 +133,21 @@ class Notify:
     seconds: float
 
 
-Step: TypeAlias = Exchange | Pause | Install | Aside | Notify
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Send a request, and hand on the body of a success as it comes; the flow is sent how it ended.
+
+    The content of the reply to it is that of a refusal, or nothing.
+    """
+
+    request: Request
+    take: Callable[[bytes], bool]
+    """Tells whether it wants more."""
+    seconds: float
+    """The longest without a byte."""
+
+
+Step: TypeAlias = Exchange | Pause | Install | Aside | Notify | Listen
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -290,6 +304,18 @@ class QueryAnswer:
 
     settings: dict[str, msgspec.Raw]
     etag: str | None
+
+
+def revision(reply: Reply) -> int | None:
+    """The revision of the database that an answer is of, where the service tells. Changes after it can be followed."""
+    text = reply.headers.get("heksher-revision", "") if isinstance(reply, Response) else ""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
+def changes(after: int | None) -> Request:
+    """Follow the changes after a revision."""
+    headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})
+    return Request("GET", "/api/v1/changes", headers)
 
 
 class RawRule(msgspec.Struct, gc=False):

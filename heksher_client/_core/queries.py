@@ -48,8 +48,16 @@ class Answers:
     """The names that the service does not have."""
     too_large: dict[str, UnexpectedResponseError] = field(default_factory=dict)
     """What the service said of settings that are too much for one answer each by itself."""
+    revisions: list[int | None] = field(default_factory=list)
+    """Those of the answers."""
     _answered: set[str] = field(default_factory=set)
     _etags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which all answers know of all changes; None where one of them does not tell."""
+        known = [revision for revision in self.revisions if revision is not None]
+        return min(known) if known and len(known) == len(self.revisions) else None
 
     def is_open(self, name: str) -> bool:
         """Whether a name is still to be asked for."""
@@ -159,6 +167,7 @@ def _fitting(names: Iterable[str], room: int, most: int) -> list[list[str]]:
 def _take(part: _Part, request: Request, reply: Reply, answers: Answers) -> None:
     answer = protocol.parse_query(request, reply)
     answers._answered.update(part.names)
+    answers.revisions.append(protocol.revision(reply))
     etag: str | None
     if answer is None:
         etag = request.headers["If-None-Match"]

@@ -39,6 +39,7 @@ class Refresher:
         defaults: Defaults,
         clock: Callable[[], float],
         is_main: Callable[[], bool],
+        note_revision: Callable[[int | None], None],
         keeper: Keeper | None,
     ) -> None:
         """Make one that knows nothing yet.
@@ -49,10 +50,12 @@ class Refresher:
             defaults: What the reads of settings use that are brought up to date.
             clock: Monotonic, in seconds.
             is_main: Whether settings are this client's to change.
+            note_revision: Told up to which revision all changes are in place; None where the service does not say.
             keeper: Keeps what is received, for a start without the service.
         """
         self._context_features = self._order = context_features
         self._settings, self._defaults, self._clock, self._is_main = settings, defaults, clock, is_main
+        self._note_revision = note_revision
         self._keeping = Keeping(keeper)
         self._loading = Loading(keeps_answers=keeper is not None)
         self.tracking = Tracking()
@@ -65,6 +68,8 @@ class Refresher:
         """When the service last said what the rules are, or that they have not changed."""
         self._has_order = False
         """Whether the service has told the order of the context features."""
+        self._orders_revision: int | None = None
+        """The revision that the order is of, where the service tells."""
         self._is_awaited = False
 
     def refresh(self, *, is_awaited: bool) -> Flow[list[Exception]]:
@@ -94,6 +99,7 @@ class Refresher:
     def _read_context_features(self) -> Flow[None]:
         # At each refresh: an operator may move a feature, and nothing in the answers to queries needs to show it.
         (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
+        self._orders_revision = protocol.revision(reply)
         try:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
@@ -272,6 +278,8 @@ class Refresher:
                 self.standings.load(setting, loaded)
                 self._keeping.note_received(setting)
             self._queries.remember(answers)
+            revisions = (self._orders_revision, answers.revision)
+            self._note_revision(None if None in revisions else min(filter(None, revisions), default=0))
             settings = self._settings()
             is_any_new = not settings or any(map(self.standings.is_up_to_date, settings))
             if is_any_new and not self._keeping.is_any_recalled:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from heksher_client._core import protocol
 from heksher_client._core.contexts import Defaults, check_feature_names, check_known
 from heksher_client._core.faults import Faults
+from heksher_client._core.following import Following
 from heksher_client._core.keeping import Keeper
 from heksher_client._core.logs import escaped, logger
 from heksher_client._core.options import Options
@@ -33,6 +34,8 @@ from heksher_client.exceptions import ClientNotRunningError, DeclarationError, H
 
 _LASTING: Final = frozenset([401, 403, 404, 422])
 """Statuses that it takes people to mend."""
+_CATCH_UP: Final = 1.0
+"""Seconds until the next refresh, where answers are older than the changes that were heard of."""
 _HOOKS_PATIENCE: Final = 5.0
 """Seconds that a refresh waits for a hook, where hooks can be waited for."""
 
@@ -92,12 +95,22 @@ class Session:
         self._rounds = 0
         self._start_until = math.inf
         self._defaults = Defaults()
+        self._following = Following(
+            is_wanted=options.follow_changes,
+            max_backoff=options.max_backoff,
+            names=self._names,
+            refresh_within=self._refresh_within,
+            is_open=self._is_main,
+            clock=clock,
+            random=random,
+        )
         self._refresher = Refresher(
             self._context_features,
             settings=registry.settings,
             defaults=self._defaults,
             clock=clock,
             is_main=self._is_main,
+            note_revision=self._following.note_answers,
             keeper=keeper,
         )
         self._faults = Faults()
@@ -109,7 +122,8 @@ class Session:
         """Those who wait for the next refresh to begin, and end."""
         self._served: list[Caller] = []
         """Those who wait for the one under way."""
-        self._is_wanted = False
+        self._wanted_at = math.inf
+        """When somebody wants a refresh, whatever the schedule says."""
         self._is_refreshing = False
         self._is_open = False
         self._is_closed = False
@@ -136,7 +150,10 @@ class Session:
 
     def refresh_soon(self) -> None:
         """Do not wait for the next interval."""
-        self._is_wanted = True
+        self._refresh_within(0.0)
+
+    def _refresh_within(self, seconds: float) -> None:
+        self._wanted_at = min(self._wanted_at, self._clock() + seconds if seconds else -math.inf)
         if self._is_open:
             self._wake()
 
@@ -168,9 +185,15 @@ class Session:
             next_attempt=(0.0 if self._is_refreshing else self.wait()) if self._is_open else None,
             is_main=self._is_main(),
             last_known_good_problem=self._refresher.keeping_problem,
+            is_following=self._following.is_following,
             is_last_known_good=any(map(self._refresher.is_recalled, settings)),
             settings={setting.name: self._refresher.standings.status(setting) for setting in settings},
         )
+
+    def _names(self) -> frozenset[str]:
+        """The names that a change may give to the settings of the program."""
+        settings = self._registry.settings()
+        return frozenset(self._refresher.standings.by_name(settings)) | {setting.name for setting in settings}
 
     def _state(self, age: float | None) -> State:
         if self._is_closed:
@@ -217,7 +240,8 @@ class Session:
         Those who wait for a refresh are threads of the parent, which do not exist here.
         """
         self._served, self._callers = [], []
-        self._is_wanted = self._is_refreshing = False
+        self._wanted_at, self._is_refreshing = math.inf, False
+        self._following.after_fork()
         self._schedule.soon(self._clock())
 
     # -- the flows -----------------------------------------------------------------------------------------------------
@@ -225,7 +249,7 @@ class Session:
     def round(self) -> Flow[None]:
         """Refresh once, and report the outcome to the log, the hooks and the callers that wait for it."""
         self._is_refreshing = True
-        self._is_wanted = False  # before all else: what is asked for from now on takes another round
+        self._wanted_at = math.inf  # before all else: what is asked for from now on takes another round
         self._served, self._callers = self._callers, []
         self._rounds += 1
         try:
@@ -261,7 +285,19 @@ class Session:
 
     def wait(self) -> float:
         """Seconds until there is something to do."""
-        return 0.0 if self._is_wanted or not self._is_open else self._schedule.wait(self._clock())
+        if not self._is_open:
+            return 0.0
+        now = self._clock()
+        return min(max(0.0, self._wanted_at - now), self._schedule.wait(now))
+
+    @property
+    def wants_to_follow(self) -> bool:
+        """Whether there is a stream of changes to follow."""
+        return self._following.is_offered and self._is_main()
+
+    def follow(self) -> Flow[None]:
+        """Hear of changes as they are made, for as long as there is a stream to follow."""
+        yield from self._following.follow()
 
     def ping(self) -> Flow[None]:
         """Ask whether the service is well."""
@@ -326,6 +362,8 @@ class Session:
         now = self._clock()
         if not failures:
             self._schedule.succeeded(now)
+            if self._following.is_behind:
+                self._wanted_at = min(self._wanted_at, now + _CATCH_UP)
             return
         answers = [failure for failure in failures if isinstance(failure, UnexpectedResponseError)]
         asked = [answer.retry_after for answer in answers if answer.retry_after is not None]

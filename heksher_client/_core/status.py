@@ -66,6 +66,8 @@ class Status:
     """Seconds until the next refresh, 0 if it is under way or due; None if there will be none."""
     is_main: bool
     """Whether settings are read from this client."""
+    is_following: bool
+    """Whether changes are heard of as they are made, and not only at the next refresh."""
     is_last_known_good: bool
     """Whether settings still have rules from a last known good file."""
     last_known_good_problem: str | None

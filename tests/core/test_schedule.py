@@ -84,11 +84,11 @@ def test_the_children_of_a_fork_do_not_all_begin_at_once() -> None:
 
 GOOD: dict[str, Any] = {
     "update_interval": 60, "start_timeout": 60, "request_timeout": 30, "max_response_bytes": 1000, "jitter": 0.1,
-    "max_backoff": 60, "stale_after": None, "max_age": 1000,
+    "max_backoff": 60, "stale_after": None, "max_age": 1000, "follow_changes": True,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in GOOD if name not in ("max_response_bytes", "jitter")])
+@pytest.mark.parametrize("name", [name for name in GOOD if not name.startswith(("max_response", "jitter", "follow"))])
 @pytest.mark.parametrize("bad", [0, -1, float("inf"), float("nan"), "60", True, [1]])
 def test_an_impossible_number_of_seconds_is_refused(name: str, bad: Any) -> None:
     """It is positive and finite."""

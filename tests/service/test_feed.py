@@ -20,6 +20,12 @@ from tests.support.service import WatchedService
 PATH = "/api/v1/changes"
 
 
+@pytest.fixture
+def service(service: WatchedService) -> WatchedService:
+    service.offers_changes = True
+    return service
+
+
 class Stream:
     """A stream that is read by a thread."""
 

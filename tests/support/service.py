@@ -62,6 +62,8 @@ class WatchedService(LocalService):
         super().__init__(context_features, port=port)
         self.asked: list[Asked] = []
         self.intercept: Interceptor = lambda asked: None
+        self.offers_changes = False
+        """Whether clients are told that changes can be followed, which the reference does not."""
         self._renewed: FastAPI | None = None
         # No kept connections, as the service may be stopped and started; no certificates, as there is no TLS.
         self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
@@ -72,6 +74,7 @@ class WatchedService(LocalService):
         self._renewed = create_app(database_url, self._context_features, access_control=access_control)
         self.asked = []
         self.intercept = lambda asked: None
+        self.offers_changes = False
 
     def stop(self) -> None:
         """Stop, if it runs."""
@@ -162,4 +165,9 @@ class _Listener:
             is_replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await (self._service._renewed or self._app)(scope, replay, send)
+        async def answer_plainly(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and not self._service.offers_changes:
+                message["headers"] = [pair for pair in message["headers"] if pair[0] != b"heksher-revision"]
+            await send(message)
+
+        await (self._service._renewed or self._app)(scope, replay, answer_plainly)

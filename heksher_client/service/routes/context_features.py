@@ -2,10 +2,11 @@
 
 from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
+from heksher_client.service.answers import state
 from heksher_client.service.requests import ContextName, RefusalError, Transaction
 
 router: Final = APIRouter()
@@ -29,8 +30,9 @@ class NewPlace(BaseModel):
 
 
 @router.get("/api/v1/context_features")
-def list_context_features(connection: Transaction) -> dict[str, list[str]]:
+def list_context_features(connection: Transaction, response: Response) -> dict[str, list[str]]:
     """All context features, in their order."""
+    response.headers["Heksher-Revision"] = str(state(connection).revision)
     return {"context_features": store.context_features(connection)}
 
 
