@@ -51,11 +51,11 @@ def serve(
         from heksher_client.service import create_app, database_url
         from heksher_client.service.access import is_loopback
         from heksher_client.service.observing import access_log as log_of_requests
-        from heksher_client.service.server import Server, listen, needs_tokens, url_of
+        from heksher_client.service.server import Server, access_control_at, listen, url_of
         from heksher_client.service.tokens import tokens
 
         log_of_requests.disabled = not access_log
-        is_controlled = needs_tokens(host, access_control)
+        is_controlled = access_control_at(host, access_control)
         app = create_app(database_url(database), features, access_control=is_controlled)
         listener = listen(host, port)
     url = url_of(host, listener.getsockname()[1], "http" if certificate is None else "https")

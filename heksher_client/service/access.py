@@ -7,7 +7,7 @@ from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from time import monotonic
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from anyio.to_thread import run_sync
 from sqlalchemy import Connection
@@ -68,8 +68,11 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
-        if scope["type"] == "http" and self._is_required(scope):
-            refusal = await self._refusal(scope)
+        if scope["type"] == "http":
+            if self._is_required(scope):
+                refusal = await self._refusal(scope)
+            elif self._required is None and not _is_addressed_as_loopback(scope):
+                refusal = _MISADDRESSED
         await (refusal or self._app)(scope, receive, send)
 
     def _is_required(self, scope: Scope) -> bool:
@@ -85,7 +88,7 @@ class AccessControl:
         if role is None:
             return None
         is_console = path.startswith("/console")
-        credentials = _session(scope) if is_console else _bearer(scope)
+        credentials = session_in(scope) if is_console else _bearer(scope)
         try:
             token = await self._find(find_session if is_console else find_token, credentials)
         except SQLAlchemyError:
@@ -116,6 +119,18 @@ class AccessControl:
             return finding(connection, text)
 
 
+def _is_addressed_as_loopback(scope: Scope) -> bool:
+    """Whether a request names this machine as it reaches it: a page of another site, whose name was made to lead here,
+    does not, nor does a proxy that passes on what comes from elsewhere."""
+    host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
+    return is_loopback(host) or host.endswith(".localhost")
+
+
+_MISADDRESSED: Final = PlainTextResponse(
+    "this service needs no token, as it is for this machine alone; but the request was sent to another name. "
+    "Whoever has a proxy in front of it decides: --access-control, or --no-access-control",
+    403,
+)
 _UNKNOWN: Final = PlainTextResponse(
     "a token is needed, as `Authorization: Bearer TOKEN`; one that was given is unknown, expired or revoked",
     401,
@@ -128,7 +143,8 @@ def _bearer(scope: Scope) -> str:
     return text.strip() if scheme.lower() == "bearer" else ""
 
 
-def _session(scope: Scope) -> str:
+def session_in(scope: Scope) -> str:
+    """The session that a browser says it has."""
     try:
         cookie = SimpleCookie(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE)
     except CookieError:

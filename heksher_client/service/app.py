@@ -11,11 +11,15 @@ from fastapi.responses import PlainTextResponse
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Mount
 
 from heksher_client._version import __version__
 from heksher_client.service import requests, store
 from heksher_client.service.access import AccessControl
 from heksher_client.service.answers import Answers
+from heksher_client.service.console.pages import ASSETS
+from heksher_client.service.console.pages import router as console
+from heksher_client.service.console.rendering import render
 from heksher_client.service.database import Database
 from heksher_client.service.documentation import document
 from heksher_client.service.feed import Feed
@@ -24,8 +28,10 @@ from heksher_client.service.requests import RefusalError
 from heksher_client.service.routes import ROUTERS
 
 
-def _refuse(_: Request, refusal: Exception) -> Response:
+def _refuse(request: Request, refusal: Exception) -> Response:
     status, text = refusal.args
+    if request.url.path.startswith("/console"):
+        return render(request, "refusal.html", status, text=text)
     return PlainTextResponse(text, status) if text else Response(status_code=status)
 
 
@@ -79,7 +85,8 @@ def create_app(
             if name not in store.context_features(connection):
                 store.add_context_feature(connection, name)
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
-    routes = [route for router in ROUTERS for route in router.routes]
+    routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
+    routes.append(Mount("/console/assets", ASSETS))
     metrics = Metrics()
     app = FastAPI(
         title="Heksher",

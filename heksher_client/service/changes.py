@@ -1,12 +1,13 @@
 """The log of all changes. Each raises the revision, and gives new tags to the settings that it touches."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from heksher_client.service.database import CHANNEL
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
@@ -78,12 +79,28 @@ def changes(connection: Connection, *, after: int, setting: str | None = None, m
         most: How many to give.
     """
     query = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision)
+    return _found(connection, query, setting, most)
+
+
+def latest_changes(
+    connection: Connection, *, before: int | None = None, setting: str | None = None, most: int = 100
+) -> list[Change]:
+    """The changes before a revision, or the last ones: the latest first. Otherwise like `changes`."""
+    query = select(CHANGES).order_by(CHANGES.c.revision.desc())
+    if before is not None:
+        query = query.where(CHANGES.c.revision < before)
+    return _found(connection, query, setting, most)
+
+
+def _found(connection: Connection, query: Select[Any], setting: str | None, most: int) -> list[Change]:
     found: list[Change] = []
-    for row in connection.execute(query):
-        if setting is None or setting in row.settings:
-            found.append(Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new))
-        if len(found) == most:
-            break
+    # Not all of them at once: a log may be long, and most of it is of other settings.
+    with closing(connection.execute(query.execution_options(yield_per=1_000))) as rows:
+        for row in rows:
+            if setting is None or setting in row.settings:
+                found.append(Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new))
+            if len(found) == most:
+                break
     return found
 
 

@@ -91,7 +91,7 @@ class LocalService:
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
         return create_app(
-            database_url, self._context_features, access_control=needs_tokens(self._host, self._access_control)
+            database_url, self._context_features, access_control=access_control_at(self._host, self._access_control)
         )
 
     def __enter__(self) -> Self:
@@ -102,9 +102,9 @@ class LocalService:
         self.stop()
 
 
-def needs_tokens(host: str, access_control: bool | None) -> bool:
-    """Whether a service needs tokens: as it is told to, or everywhere but on loopback."""
-    return not is_loopback(host) if access_control is None else access_control
+def access_control_at(host: str, access_control: bool | None) -> bool | None:
+    """The access control of a service that listens on a host: as it is told, or everywhere but on loopback."""
+    return True if access_control is None and not is_loopback(host) else access_control
 
 
 class Server(uvicorn.Server):

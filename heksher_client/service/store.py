@@ -161,7 +161,7 @@ def update_setting(connection: Connection, held: StoredSetting, declaration: Dec
 
 def delete_setting(connection: Connection, held: StoredSetting) -> None:
     """Delete a setting with its rules and aliases."""
-    former = _described(held.declaration) | {"rules": [_noted(rule) for rule in rules(connection, [held.id])]}
+    former = _described(held.declaration) | {"rules": [noted(rule) for rule in rules(connection, [held.id])]}
     connection.execute(delete(SETTINGS).where(SETTINGS.c.id == held.id))
     note(connection, "setting deleted", former=former, settings=[held.declaration.name])
 
@@ -199,6 +199,12 @@ def rules(connection: Connection, setting_keys: Iterable[int] | None = None) -> 
 def number_of_rules(connection: Connection) -> int:
     """How many rules there are."""
     return connection.execute(select(func.count()).select_from(RULES)).scalar_one()
+
+
+def numbers_of_rules(connection: Connection) -> dict[int, int]:
+    """How many rules settings have, by their keys; without those that have none."""
+    query = select(RULES.c.setting_id, func.count()).group_by(RULES.c.setting_id)
+    return dict(map(tuple, connection.execute(query)))
 
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:
@@ -255,14 +261,15 @@ def _note_rule(
     note(
         connection,
         action,
-        former=former and _noted(former),
-        new=new and _noted(new),
+        former=former and noted(former),
+        new=new and noted(new),
         setting_id=held.id,
         settings=[held.declaration.name],
     )
 
 
-def _noted(rule: StoredRule) -> dict[str, Any]:
+def noted(rule: StoredRule) -> dict[str, Any]:
+    """A rule as the log of changes has it."""
     return {
         "rule_id": rule.id,
         "feature_values": dict(rule.conditions),

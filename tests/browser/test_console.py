@@ -1,0 +1,263 @@
+"""The console in a real browser, with its scripts: Chromium, without a window."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from heksher_client import Setting, ThreadHeksherClient
+from heksher_client.cli import main
+from heksher_client.service import LocalService
+from tests.support.clients import eventually
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+FEATURES = ["environment", "user", "theme"]
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+"""A folder for pictures of what is tested, for people to look at."""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*quiet, "--disable-sync", "--no-first-run"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def service() -> Iterator[LocalService]:
+    with LocalService(FEATURES) as held:
+        for name, type_, default in (
+            ("cache_size", "int", 10), ("plan", 'Enum["free","pro"]', "free"), ("steps", 'Flags["a","b"]', ["a"]),
+            ("hosts", "Mapping<str>", {}), ("enabled", "bool", True), ("greeting", "str", "Hello"),
+        ):  # fmt: skip
+            declare(held.url, name, type_, default)
+        for conditions, value in (
+            ({"user": "jim"}, 200),
+            ({"environment": "prod"}, 500),
+            ({"environment": "prod", "user": "ann"}, 700),
+            ({"theme": "dark"}, 5),
+        ):
+            rule = {"setting": "cache_size", "feature_values": conditions, "value": value}
+            httpx.post(f"{held.url}/api/v1/rules", json=rule).raise_for_status()
+        yield held
+
+
+def declare(url: str, name: str, type_: str, default: Any) -> None:
+    body = {"name": name, "type": type_, "default_value": default, "configurable_features": FEATURES}
+    httpx.post(f"{url}/api/v1/settings/declare", json=body).raise_for_status()
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def look(request: pytest.FixtureRequest) -> dict[str, Any]:
+    sizes = {"phone": {"width": 390, "height": 844}}
+    return {
+        "viewport": sizes.get(request.param, {"width": 1280, "height": 900}),
+        "color_scheme": "dark" if request.param == "dark" else "light",
+    }
+
+
+@pytest.fixture
+def page(chromium: Any, service: LocalService) -> Iterator[Any]:
+    """A page that is watched: no error of a script, and nothing that its rules for content forbid."""
+    context = chromium.new_context(base_url=service.url)
+    opened = context.new_page()
+    troubles: list[str] = []
+    opened.on("pageerror", lambda error: troubles.append(str(error)))
+    opened.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    yield opened
+    context.close()
+    # That an answer was a refusal is noted there as well; and whoever takes pictures puts styles into the page.
+    expected = ("status of 422", "inline style") if SCREENSHOTS else ("status of 422",)
+    assert [trouble for trouble in troubles if not any(words in trouble for words in expected)] == []
+
+
+def picture(page: Any, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
+
+
+def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, service: LocalService) -> None:
+    """All of it without a page being loaded anew."""
+    setting = Setting("cache_size", int, FEATURES, 10)
+    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+        client.set_defaults(environment="none", user="none", theme="none")
+        page.goto("/console")
+        page.evaluate("window.isTheSamePage = true")
+        page.get_by_label("Search in names").fill("cache")
+        page.get_by_text("1 setting with").wait_for()
+        page.get_by_role("link", name="cache_size").click()
+        page.get_by_role("heading", name="cache_size").wait_for()
+
+        add = page.locator("#add")
+        add.get_by_label("user").fill("jim")
+        add.get_by_label("environment").fill("prod")
+        add.get_by_label("Value").fill("300")
+        add.get_by_role("button", name="Add the rule").click()
+        page.locator("#done", has_text="Rule added").wait_for()
+        assert eventually(lambda: setting.get(user="jim", environment="prod") == 300)
+
+        page.locator("#on-user").press_sequentially("jim")
+        page.locator("#on-environment").press_sequentially("prod")
+        page.get_by_text("rule 5 wins").wait_for()
+        assert page.locator("#why tr.wins th").inner_text() == "5"
+        assert "rule 5 has a condition on environment" in page.locator("#why").inner_text()
+        picture(page, "setting")
+
+        page.get_by_role("button", name="Delete rule 5").click()
+        page.locator("#done", has_text="Rule deleted").wait_for()
+        assert eventually(lambda: setting.get(user="jim", environment="prod") == 200)
+        page.locator("#done").get_by_role("button", name="Undo").click()
+        page.locator("#done", has_text="Rule added").wait_for()
+        assert eventually(lambda: setting.get(user="jim", environment="prod") == 300)
+        assert page.evaluate("window.isTheSamePage")
+
+
+def test_what_is_wrong_is_said_beside_the_field(page: Any) -> None:
+    """And what was put in stays; a rule's new value has its words at the rule."""
+    page.goto("/console/settings/cache_size")
+    add = page.locator("#add")
+    add.get_by_label("user").fill("not a name")
+    add.get_by_label("Value").fill("many")
+    add.get_by_role("button", name="Add the rule").click()
+    page.locator("#value-error").wait_for()
+    assert page.locator("#value-error").inner_text() == "this is no whole number"
+    assert page.locator("#if-user-error").inner_text() == "letters, digits and underscores only"
+    assert add.get_by_label("Value").input_value() == "many"
+    assert add.get_by_label("Value").get_attribute("aria-invalid") == "true"
+    assert page.evaluate("document.activeElement.id") == "if-user"
+    picture(page, "bad-input")
+    page.get_by_label("Change the value of rule 1").click()
+    page.get_by_label("New value of rule 1").fill("x")
+    page.locator("#rule-1").get_by_role("button", name="Save").click()
+    page.locator("#value-1-error").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("setting", "fill", "value"),
+    [
+        ("plan", lambda page: page.locator("#add").get_by_label("Value").select_option("pro"), "pro"),
+        ("enabled", lambda page: page.locator("#add").get_by_label("Value").select_option("false"), False),
+        ("steps", lambda page: page.locator("#add").get_by_label("b").check(), ["a", "b"]),
+        ("hosts", lambda page: page.locator("#add").get_by_label("Value").fill('{"eu": "a"}'), {"eu": "a"}),
+        ("greeting", lambda page: page.locator("#add").get_by_label("Value").fill(" Hi\nyou "), " Hi\nyou "),
+    ],
+)
+def test_each_type_has_an_input_that_fits_it(
+    page: Any, service: LocalService, setting: str, fill: Any, value: Any
+) -> None:
+    page.goto(f"/console/settings/{setting}")
+    fill(page)
+    page.locator("#add").get_by_label("user").fill("jim")
+    page.get_by_role("button", name="Add the rule").click()
+    page.locator("#done", has_text="Rule added").wait_for()
+    (rule,) = httpx.get(f"{service.url}/api/v1/query?settings={setting}").json()["settings"][setting]["rules"]
+    assert rule["value"] == value
+
+
+def test_all_of_it_works_with_the_keyboard_alone(page: Any, service: LocalService) -> None:
+    """What has the focus is seen, and the first stop leads past the navigation."""
+    page.goto("/console/settings/cache_size")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    page.locator("#if-environment").focus()
+    page.keyboard.type("test")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("77")
+    page.keyboard.press("Enter")
+    page.locator("#done", has_text="Rule added").wait_for()
+    page.locator("#done button").focus()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.locator("#done", has_text="Rule deleted").wait_for()
+
+
+def test_a_screen_reader_finds_names_and_regions(page: Any) -> None:
+    """Every input and button has a name, every table a caption of some kind, and news are announced."""
+    page.goto("/console/settings/cache_size?on.user=jim")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, summary, a")]
+            .filter(e => !(e.labels && e.labels.length) && !e.getAttribute("aria-label") && !e.textContent.trim())
+            .map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    for name in ("Rules", "What became of each rule", "Changes"):
+        assert page.get_by_role("region", name=name, exact=True).count() == 1
+    assert page.locator("[aria-live=polite]").count() == 2
+    assert page.get_by_role("navigation", name="Main").count() == 1
+    assert page.locator("h1").count() == 1
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize(
+    "path", ["/console", "/console/settings/cache_size?on.user=jim&on.theme=dark", "/console/changes"]
+)
+def test_a_page_fits_any_screen_and_can_be_read(
+    chromium: Any, service: LocalService, look: dict[str, Any], path: str
+) -> None:
+    """Nothing sticks out of a phone's screen, and texts stand out from their background by 4.5 to 1."""
+    context = chromium.new_context(base_url=service.url, **look)
+    page = context.new_page()
+    page.goto(path)
+    picture(
+        page, f"{path.split('?')[0].strip('/').replace('/', '-')}-{look['color_scheme']}-{look['viewport']['width']}"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate(_CONTRASTS) == []
+    context.close()
+
+
+_CONTRASTS = """() => {
+    const channels = color => color.match(/[\\d.]+/g).map(Number)
+    const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(
+        c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4
+    ).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0)
+    const behind = element => {
+        for (let e = element; e; e = e.parentElement) {
+            const color = channels(getComputedStyle(e).backgroundColor)
+            if (color.length < 4 || color[3] > 0) return color
+        }
+        return [255, 255, 255]
+    }
+    const faint = []
+    for (const e of document.querySelectorAll("main *, header *, footer *")) {
+        const isText = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())
+        if (!isText || !e.getClientRects().length) continue
+        const [a, b] = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x)
+        if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(e.outerHTML)
+    }
+    return faint
+}"""
+
+
+def test_a_session_begins_and_ends(chromium: Any, tmp_path: Path) -> None:
+    """With a token, in a browser that keeps its cookie to itself."""
+    database = tmp_path / "heksher.db"
+    token = CliRunner().invoke(main, ["service", "token", "add", "ops", "--database", str(database)]).output.strip()
+    with LocalService(FEATURES, database=database, access_control=True) as service:
+        context = chromium.new_context(base_url=service.url)
+        page = context.new_page()
+        page.goto("/console/changes")
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", name="Changes").wait_for()
+        assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="Log in").wait_for()
+        page.goto("/console")
+        page.get_by_role("heading", name="Log in").wait_for()
+        context.close()
