@@ -138,7 +138,7 @@ def add_setting(connection: Connection, declaration: Declaration) -> None:
     columns = _columns(declaration) | {"tag": new_tag()}
     key = connection.execute(insert(SETTINGS).values(**columns).returning(SETTINGS.c.id)).scalar_one()
     _set_features(connection, key, declaration.configurable_features)
-    note(connection, "setting declared", new=_described(declaration), settings=[declaration.name])
+    note(connection, "setting declared", new=described(declaration), settings=[declaration.name])
 
 
 def update_setting(connection: Connection, held: StoredSetting, declaration: Declaration) -> None:
@@ -152,8 +152,8 @@ def update_setting(connection: Connection, held: StoredSetting, declaration: Dec
     note(
         connection,
         "setting changed",
-        former=_described(former),
-        new=_described(declaration),
+        former=described(former),
+        new=described(declaration),
         setting_id=held.id,
         settings=list(dict.fromkeys([former.name, declaration.name])),
     )
@@ -161,9 +161,27 @@ def update_setting(connection: Connection, held: StoredSetting, declaration: Dec
 
 def delete_setting(connection: Connection, held: StoredSetting) -> None:
     """Delete a setting with its rules and aliases."""
-    former = _described(held.declaration) | {"rules": [noted(rule) for rule in rules(connection, [held.id])]}
+    former = described(held.declaration) | {"rules": [noted(rule) for rule in rules(connection, [held.id])]}
     connection.execute(delete(SETTINGS).where(SETTINGS.c.id == held.id))
     note(connection, "setting deleted", former=former, settings=[held.declaration.name])
+
+
+def add_alias(connection: Connection, held: StoredSetting, alias: str) -> None:
+    """Have a setting known by one more name."""
+    connection.execute(insert(ALIASES).values(alias=alias, setting_id=held.id))
+    _note_aliases(connection, held, [*held.aliases, alias])
+
+
+def delete_alias(connection: Connection, held: StoredSetting, alias: str) -> None:
+    """Have a setting not be known by a former name any more."""
+    connection.execute(delete(ALIASES).where(ALIASES.c.alias == alias))
+    _note_aliases(connection, held, [name for name in held.aliases if name != alias])
+
+
+def _note_aliases(connection: Connection, held: StoredSetting, aliases: Sequence[str]) -> None:
+    former, new = {"aliases": list(held.aliases)}, {"aliases": list(aliases)}
+    names = [held.declaration.name, *{*held.aliases} ^ {*aliases}]
+    note(connection, "aliases changed", former=former, new=new, setting_id=held.id, settings=names)
 
 
 def _columns(declaration: Declaration) -> dict[str, Any]:
@@ -176,7 +194,8 @@ def _columns(declaration: Declaration) -> dict[str, Any]:
     }
 
 
-def _described(declaration: Declaration) -> dict[str, Any]:
+def described(declaration: Declaration) -> dict[str, Any]:
+    """A setting as the log of changes has it."""
     return _columns(declaration) | {"configurable_features": list(declaration.configurable_features)}
 
 
@@ -224,9 +243,23 @@ def find_rule(connection: Connection, setting_key: int, conditions: Mapping[str,
 
 
 def add_rule(
-    connection: Connection, held: StoredSetting, conditions: Mapping[str, str], value: Any, metadata: Mapping[str, Any]
+    connection: Connection,
+    held: StoredSetting,
+    conditions: Mapping[str, str],
+    value: Any,
+    metadata: Mapping[str, Any],
+    *,
+    rule_id: int | None = None,
 ) -> int:
     """Add a rule.
+
+    Args:
+        connection: Of the transaction.
+        held: The setting.
+        conditions: The value that each feature must have.
+        value: The rule's.
+        metadata: What is noted of it.
+        rule_id: Its id, where it had one before; the next one otherwise.
 
     Returns:
         Its id.
@@ -237,7 +270,14 @@ def add_rule(
         "value": value,
         "metadata": dict(metadata),
     }
-    rule_id = int(connection.execute(insert(RULES).values(**values).returning(RULES.c.id)).scalar_one())
+    if rule_id is None:
+        rule_id = int(connection.execute(insert(RULES).values(**values).returning(RULES.c.id)).scalar_one())
+    else:
+        connection.execute(insert(RULES).values(**values, id=rule_id))
+        if connection.dialect.name == "postgresql":  # SQLite goes on after the largest id by itself.
+            sequence = func.pg_get_serial_sequence(RULES.name, RULES.c.id.name)
+            largest = select(func.max(RULES.c.id)).scalar_subquery()
+            connection.execute(select(func.setval(sequence, func.greatest(largest, func.nextval(sequence)))))
     added = StoredRule(rule_id, held.id, sorted(conditions.items()), value, metadata)
     _note_rule(connection, "rule added", held, None, added)
     return rule_id

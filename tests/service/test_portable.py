@@ -1,0 +1,309 @@
+"""Export and import: a round trip loses nothing, and an import says what it will change."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from heksher_client.cli import documents as documents_in_files
+from heksher_client.cli import main
+from heksher_client.service import create_app, store
+from heksher_client.service.database import Database
+from heksher_client.service.portable import DocumentError, export, plan
+from heksher_client.service.routes.declarations import DeclaredSetting
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    """Two settings, one with rules, an alias and metadata."""
+    return {
+        "heksher": 1,
+        "context_features": ["environment", "user"],
+        "settings": [
+            {
+                "name": "s", "type": "float", "default_value": 1.0, "configurable_features": ["environment", "user"],
+                "metadata": {"owner": "shop"}, "version": "2.3", "aliases": ["former"],
+                "rules": [
+                    {"rule_id": 7, "feature_values": {"environment": "prod", "user": "jim"}, "value": 1e300,
+                     "metadata": {"ticket": 1}},
+                    {"rule_id": 3, "feature_values": {"user": "ann"}, "value": 2, "metadata": {}},
+                ],
+            },
+            {
+                "name": "t", "type": "str", "default_value": "é\n ", "configurable_features": ["user"], "metadata": {},
+                "version": "1.0", "aliases": [], "rules": [],
+            },
+        ],
+    } | changes  # fmt: skip
+
+
+@pytest.fixture
+def database(new_database: Callable[[], str]) -> Any:
+    held = Database(new_database())
+    yield held
+    held.close()
+
+
+def bring_in(database: Database, content: Any, *, exact: bool = False) -> list[str]:
+    with database.begin() as connection:
+        steps = plan(connection, content, exact=exact)
+        for step in steps:
+            step.apply(connection)
+    return [step.text for step in steps]
+
+
+def held_in(database: Database) -> Any:
+    with database.begin(writes=False) as connection:
+        return export(connection)
+
+
+def as_text(content: Any) -> str:
+    """To Python 1, 1.0 and True are equal."""
+    for setting in content["settings"]:
+        setting["rules"].sort(key=lambda rule: rule["rule_id"])
+    return json.dumps(content, sort_keys=True)
+
+
+def test_a_round_trip_loses_nothing(database: Database) -> None:
+    """Not the ids of rules, nor the order of features, nor the kind of a number."""
+    bring_in(database, document())
+    assert as_text(held_in(database)) == as_text(document())
+    assert bring_in(database, held_in(database), exact=True) == []
+
+
+def test_rules_go_on_after_the_largest_id(database: Database) -> None:
+    """So that no id is ever that of two rules."""
+    bring_in(database, document())
+    with database.begin() as connection:
+        held = store.setting(connection, "s")
+        assert held is not None
+        assert store.add_rule(connection, held, {"user": "new"}, 1.5, {}) > 7
+
+
+def test_an_import_adds_and_changes_and_deletes_nothing(database: Database) -> None:
+    """Unless it is to be exact; the steps say all that."""
+    bring_in(database, document())
+    new = document(context_features=["user", "theme", "environment"])
+    new["settings"] = [new["settings"][0]]
+    new["settings"][0]["rules"] = [{"feature_values": {"user": "ann"}, "value": 5.0}]
+    assert bring_in(database, new) == [
+        "add context feature theme",
+        "change rule 3 of setting s: user=ann from 2 to 5.0",
+        "put the context features in the order user, theme, environment",
+    ]
+    assert bring_in(database, new, exact=True) == [
+        "delete setting t and its 0 rules",
+        "delete rule 7 of setting s: environment=prod, user=jim",
+    ]
+    assert [setting["name"] for setting in held_in(database)["settings"]] == ["s"]
+    empty = {"heksher": 1, "context_features": ["user"], "settings": []}
+    assert bring_in(database, empty, exact=True) == [
+        "delete setting s and its 1 rules",
+        "delete context feature theme",
+        "delete context feature environment",
+    ]
+
+
+def test_a_setting_becomes_what_the_document_says(database: Database) -> None:
+    """Under its new name, where one of its names is known."""
+    bring_in(database, document())
+    new = document()
+    renamed = {"name": "renamed", "aliases": ["s", "more"], "type": "Sequence<int>", "default_value": []}
+    new["settings"][0] |= renamed | {"configurable_features": ["user"], "version": "3.0", "metadata": {}, "rules": []}
+    with pytest.raises(DocumentError, match="rule 3 of setting renamed is not in the document"):
+        bring_in(database, new)
+    texts = bring_in(database, new, exact=True)
+    assert any(text.startswith("change setting s: name from") for text in texts)
+    assert (texts[0], texts[-1]) == ("delete alias former of setting s", "add alias more of setting renamed")
+    assert held_in(database)["settings"][0]["aliases"] == ["more", "s"]
+    assert bring_in(database, new, exact=True) == []
+
+
+def test_names_that_mean_several_settings_are_refused(database: Database) -> None:
+    """Nobody could say which one is meant."""
+    bring_in(database, document())
+    one = document()
+    one["settings"][0]["aliases"] = ["t"]
+    one["settings"] = one["settings"][:1]
+    with pytest.raises(DocumentError, match="s and t are one setting in the document"):
+        bring_in(database, one)
+    taken = document()
+    taken["settings"] = [taken["settings"][1] | {"name": "former"}]
+    with pytest.raises(DocumentError, match="former is an alias of s"):
+        bring_in(database, taken)
+
+
+def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    content = document()
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "valid dictionary"),
+        ({}, "heksher: Field required"),
+        (document(heksher=2), "of the format 2"),
+        (document(more=1), "more: Extra inputs"),
+        (document(context_features=["user", "user"]), "context feature user is there twice"),
+        (document(context_features=["user"]), "depends on environment, which is no context feature"),
+        (broken(lambda d: d["settings"].append(d["settings"][0])), "name of a setting s is there twice"),
+        (broken(lambda d: d["settings"][0].update(aliases=["t"])), "name of a setting t is there twice"),
+        (broken(lambda d: d["settings"][0].update(default_value="x")), "must match"),
+        (broken(lambda d: d["settings"][0].update(type="nosuch")), "settings.0.type: cannot resolve"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(value="x")), "has no value of the type float"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"x": "y"})), "condition on x"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"user": "ann"})), "two rules have"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(rule_id=3)), "rule_id 3 is there twice"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(rule_id=2**31)), "less than or equal"),
+    ],
+)
+def test_a_document_that_is_none_is_refused_in_words(database: Database, content: Any, words: str) -> None:
+    """And changes nothing."""
+    with pytest.raises(DocumentError) as caught:
+        bring_in(database, content)
+    assert words in str(caught.value)
+    assert held_in(database) == {"heksher": 1, "context_features": [], "settings": []}
+
+
+_NAMES = st.text("abcXYZ019_", min_size=1, max_size=5)
+_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "int": st.integers(-(10**20), 10**20), "float": st.floats(allow_nan=False, allow_infinity=False) | st.integers(),
+    "str": st.text(st.characters(exclude_categories=["Cs"])), "bool": st.booleans(),
+    'Enum["1",1,true,0.5]': st.sampled_from(["1", 1, True, 0.5]), "Sequence<int>": st.lists(st.integers(), max_size=3),
+    "Mapping<str>": st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.just("x"), max_size=2),
+}  # fmt: skip
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    features = draw(st.lists(_NAMES, min_size=1, max_size=4, unique=True))
+    names = draw(st.lists(_NAMES, min_size=1, max_size=6, unique=True))
+    content: list[dict[str, Any]] = []
+    number = 0
+    while names:
+        name, *names = names
+        aliases = [names.pop() for _ in range(draw(st.integers(0, min(1, len(names)))))]
+        type_ = draw(st.sampled_from(sorted(_VALUES)))
+        mine = draw(st.lists(st.sampled_from(features), min_size=1, unique=True))
+        conditions = st.dictionaries(st.sampled_from(mine), _NAMES, min_size=1)
+        found = draw(st.lists(conditions, max_size=4, unique_by=lambda c: tuple(sorted(c.items()))))
+        rules = []
+        for wanted in found:
+            number += draw(st.integers(1, 9))
+            value = draw(_VALUES[type_])
+            rules.append({"rule_id": number, "feature_values": wanted, "value": value, "metadata": draw(_METADATA)})
+        content.append({
+            "name": name, "type": type_, "default_value": draw(_VALUES[type_]), "configurable_features": mine,
+            "metadata": draw(_METADATA), "version": "1.0", "aliases": aliases, "rules": rules,
+        })  # fmt: skip
+    return {"heksher": 1, "context_features": features, "settings": content}
+
+
+_METADATA = st.dictionaries(_NAMES, st.none() | st.booleans() | st.text("é\n ", max_size=3), max_size=2)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(documents(), documents(), st.sampled_from(["json", "yaml"]))
+def test_any_database_becomes_any_other_one(tmp_path: Path, first: Any, then: Any, kind: str) -> None:
+    """By way of a file, whatever was there before."""
+    databases = [Database("sqlite://") for _ in range(2)]
+    for database, content in zip(databases, (first, then), strict=True):
+        bring_in(database, content)
+    file = str(tmp_path / f"file.{kind}")
+    documents_in_files.write(file, held_in(databases[1]))
+    bring_in(databases[0], documents_in_files.read(file), exact=True)
+    assert bring_in(databases[0], documents_in_files.read(file), exact=True) == []
+    contents = []
+    for database in databases:
+        content = held_in(database)
+        database.close()
+        for setting in content["settings"]:
+            for rule in setting["rules"]:
+                del rule["rule_id"]  # A rule that another one had the id of has got another one.
+            setting["rules"].sort(key=lambda rule: sorted(rule["feature_values"].items()))
+        contents.append(json.dumps(content, sort_keys=True))
+    assert contents[0] == contents[1]
+
+
+def run(command: str, *arguments: Any, **options: Any) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["service", command, *map(str, arguments)], **options)
+    return result.exit_code, result.output
+
+
+def test_an_import_asks_before_it_changes_anything(tmp_path: Path) -> None:
+    """And says what; without a terminal it does nothing unless it is told to."""
+    file, database = tmp_path / "file.json", tmp_path / "new.db"
+    file.write_text(json.dumps(document()))
+    there = ("--database", database)
+    code, output = run("import", file, *there, "--dry-run")
+    assert (code, output.splitlines()[2]) == (0, "add setting s")
+    for answer in ("n\n", ""):
+        code, output = run("import", file, *there, input=answer)
+        assert (code, "Make these 7 changes?" in output) == (1, True)
+    assert run("export", "-", *there)[1].count('"name"') == 0
+    assert run("import", file, *there, input="y\n")[1].endswith("7 changes were made.\n")
+    assert run("import", file, *there)[1] == "Nothing to do: the database has all that is in the file.\n"
+    code, output = run("export", tmp_path / "file.yaml", *there)
+    assert output == f"2 context features, 2 settings and 2 rules are in {tmp_path}/file.yaml.\n"
+    assert yaml.safe_load((tmp_path / "file.yaml").read_text(encoding="utf-8"))["settings"][0]["version"] == "2.3"
+
+
+def test_what_cannot_be_imported_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    (tmp_path / "evil.yaml").write_text("!!python/object/apply:os.system [x]")
+    (tmp_path / "other.json").write_text("{}")
+    for name, words in (
+        ("bad.json", "cannot be read"), ("bad.yaml", "cannot be read"), ("evil.yaml", "cannot be read"),
+        ("other.json", "heksher: Field required"), ("none.json", "No such file"),
+    ):  # fmt: skip
+        code, output = run("import", tmp_path / name, "--database", tmp_path / "s.db")
+        assert (code, output.count("\n"), words in output) == (1, 1, True), output
+
+
+def test_nothing_is_done_where_somebody_else_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was said would not be what is done."""
+    file, database = tmp_path / "file.json", tmp_path / "s.db"
+    file.write_text(json.dumps(document()))
+
+    def confirm(*_: Any, **__: Any) -> bool:
+        app = create_app(f"sqlite:///{database}", ["user"])
+        app.state.database.close()
+        return True
+
+    monkeypatch.setattr("click.confirm", confirm)
+    code, output = run("import", file, "--database", database)
+    assert (code, "changed meanwhile, so nothing was done" in output) == (1, True)
+
+
+def test_an_import_is_in_the_log_of_changes_which_can_be_exported(tmp_path: Path) -> None:
+    """One change a line, with who made it."""
+    file, database = tmp_path / "file.json", tmp_path / "s.db"
+    file.write_text(json.dumps(document()))
+    run("import", file, "--yes", "--database", database)
+    output = run("changes", "-", "--database", database)[1]
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [line["revision"] for line in lines] == list(range(1, 8))
+    assert {line["action"] for line in lines} == {
+        "context feature added", "setting declared", "aliases changed", "rule added",
+    }  # fmt: skip
+    assert all(line["actor"] for line in lines)
+    log = tmp_path / "log"
+    assert run("changes", log, "--after", "5", "--database", database)[1] == f"2 changes are in {log}.\n"
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_document_may_say_less(database: Database) -> None:
+    """What a person would write by hand: no ids, versions, aliases, metadata."""
+    rule = {"feature_values": {"user": "jim"}, "value": 2}
+    setting = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], "rules": [rule]}
+    texts = bring_in(database, {"heksher": 1, "context_features": ["user"], "settings": [setting]})
+    assert texts == ["add context feature user", "add setting s", "add rule to setting s: user=jim is 2"]
+    assert DeclaredSetting(**{k: v for k, v in setting.items() if k != "rules"}).version == "1.0"  # type: ignore[arg-type]
