@@ -64,7 +64,8 @@ class Client(ABC):
                 was confirmed within `max_age`. Its folder must exist. Several processes may share it.
             max_age: The age from which that file is not used any more; a week if it is not given.
             follow_changes: Whether to hear of changes as they are made, where the service offers that: over one more
-                connection, which stays open. Refreshes at intervals go on beside it.
+                connection, which stays open. Refreshes at intervals go on beside it. Not where `http_client_args`
+                allow one connection only, or have hooks for responses, which a stream would never come out of.
 
         Raises:
             TypeError, ValueError: Any of them is impossible.
@@ -158,9 +159,10 @@ class Client(ABC):
 
 
 def _has_room_for_a_stream(http_arguments: Mapping[str, Any]) -> bool:
-    """Whether another connection can be open while requests are sent."""
-    limits = http_arguments.get("limits")
-    return limits is None or limits.max_connections is None or limits.max_connections > 1
+    """Whether another connection can be open while requests are sent, and no hook of the program waits for its end."""
+    limits, hooks = http_arguments.get("limits"), http_arguments.get("event_hooks") or {}
+    has_room = limits is None or limits.max_connections is None or limits.max_connections > 1
+    return has_room and not hooks.get("response")
 
 
 LONGEST_SLEEP: Final = 30.0

@@ -20,6 +20,8 @@ _FIRST_RETRY: Final = 4.0
 """Seconds, of which any part is waited before a lost stream is opened again; doubled with each further loss."""
 _REFUSED_RETRY: Final = 300.0
 """Seconds, where the service, or what is in front of it, has refused to open one."""
+_AT_ONCE: Final = 3.0
+"""Changes that are asked about at once; of more in a row, one each second."""
 _STABLE: Final = 30.0
 """Seconds after which a stream has been a success."""
 _DIGITS: Final = 18
@@ -119,6 +121,8 @@ class Following:
         self._connected_at: float | None = None
         self._losses = 0
         """In a row."""
+        self._at_once, self._paced_at = _AT_ONCE, clock()
+        """How many changes are still asked about at once, and when that was found."""
 
     @property
     def is_following(self) -> bool:
@@ -174,7 +178,17 @@ class Following:
             if change.all or any(name in names for name in change.settings):
                 self._heard = self._revision
                 within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
-                self._refresh_within(within * self._random())
+                self._refresh_within(max(within * self._random(), self._pace()))
+
+    def _pace(self) -> float:
+        """Seconds to wait so that many changes in a row do not cost a refresh each."""
+        now = self._clock()
+        self._at_once = min(_AT_ONCE, self._at_once + now - self._paced_at)
+        self._paced_at = now
+        if self._at_once < 1:
+            return 1 - self._at_once
+        self._at_once -= 1
+        return 0.0
 
     def _note_loss(self, reply: Reply) -> float:
         """Note that a stream has ended, or was not to be had; gives the seconds to wait."""

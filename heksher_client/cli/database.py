@@ -35,8 +35,9 @@ def existing(database: str) -> str:
     Raises:
         click.ClickException: There is no such file.
     """
-    if "://" not in database and not Path(database).exists():
-        raise click.ClickException(f"there is no file {database}")
+    file = database.partition("sqlite:///")[2] if database.startswith("sqlite:///") else database
+    if "://" not in file and not Path(file).exists():
+        raise click.ClickException(f"there is no file {file}")
     return database
 
 

@@ -57,6 +57,9 @@ def serve(
         log_of_requests.disabled = not access_log
         is_controlled = access_control_at(host, access_control)
         app = create_app(database_url(database), features, access_control=is_controlled)
+        options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
+        server = Server(app, drain=drain, stop_within=10, log_config=None, **options)
+        server.config.load()  # and with it the certificate
         listener = listen(host, port)
     url = url_of(host, listener.getsockname()[1], "http" if certificate is None else "https")
     click.echo(f"Heksher service {__version__} on {_shown(database)}: {url} (console: {url}/console, API: {url}/docs)")
@@ -69,8 +72,7 @@ def serve(
             _warn("tokens are sent in the clear: put TLS in front of it, or give --certificate and --key")
     elif not is_loopback(host):
         _warn("requests need no token: whoever reaches this address may change all settings")
-    options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
-    Server(app, drain=drain, stop_within=10, log_config=None, **options).serve_on(listener)
+    server.serve_on(listener)
 
 
 def _warn(text: str) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from time import monotonic
 from typing import Final
@@ -13,6 +12,7 @@ from anyio.to_thread import run_sync
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +20,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 
 SESSION_COOKIE: Final = "heksher_session"
-_OPEN: Final = re.compile(r"/|/api/(health|ready)|/docs(/.*)?|/redoc|/openapi\.json|/console/(login|assets/.*)")
+_OPEN: Final = re.compile(r"/|/api/(health|ready)|/docs|/openapi\.json|/console/(login|assets/.*)")
 """The paths that tell no secrets, and change nothing."""
 _HARMLESS_POSTS: Final = frozenset(["/api/v1/settings/declare", "/console/logout"])
 """What the owner of a token for reading may do as well: a program that reads settings declares them first."""
@@ -71,8 +71,8 @@ class AccessControl:
         if scope["type"] == "http":
             if self._is_required(scope):
                 refusal = await self._refusal(scope)
-            elif self._required is None and not _is_addressed_as_loopback(scope):
-                refusal = _MISADDRESSED
+            elif self._required is None and not _is_from_here(scope):
+                refusal = _FROM_ELSEWHERE
         await (refusal or self._app)(scope, receive, send)
 
     def _is_required(self, scope: Scope) -> bool:
@@ -119,16 +119,25 @@ class AccessControl:
             return finding(connection, text)
 
 
-def _is_addressed_as_loopback(scope: Scope) -> bool:
-    """Whether a request names this machine as it reaches it: a page of another site, whose name was made to lead here,
-    does not, nor does a proxy that passes on what comes from elsewhere."""
-    host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
-    return is_loopback(host) or host.endswith(".localhost")
+def _is_from_here(scope: Scope) -> bool:
+    """Whether a request names this machine as it reaches it, and was passed on by nobody.
+
+    A page of another site, whose name was made to lead here, names that; and proxies say that they are there, if they
+    are told to.
+    """
+    headers = Headers(scope=scope)
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return False
+    is_local = is_loopback(host) or host.endswith(".localhost")
+    return is_local and not any(name in headers for name in _OF_PROXIES)
 
 
-_MISADDRESSED: Final = PlainTextResponse(
-    "this service needs no token, as it is for this machine alone; but the request was sent to another name. "
-    "Whoever has a proxy in front of it decides: --access-control, or --no-access-control",
+_OF_PROXIES: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_FROM_ELSEWHERE: Final = PlainTextResponse(
+    "this service needs no token, as it is for this machine alone; but the request was sent to another name, or came "
+    "by way of a proxy. Whoever has a proxy in front of it decides: --access-control, or --no-access-control",
     403,
 )
 _UNKNOWN: Final = PlainTextResponse(
@@ -145,15 +154,16 @@ def _bearer(scope: Scope) -> str:
 
 def session_in(scope: Scope) -> str:
     """The session that a browser says it has."""
-    try:
-        cookie = SimpleCookie(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE)
-    except CookieError:
-        return ""
-    return "" if cookie is None else cookie.value
+    return cookie_parser(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE, "")
 
 
 def _login(scope: Scope) -> Response:
-    where = scope["path"] if scope["method"] == "GET" else "/console"
-    response = RedirectResponse(f"/console/login?next={quote(where)}", 303)
-    response.headers["HX-Redirect"] = "/console/login"
-    return response
+    where = "/console"
+    headers = Headers(scope=scope)
+    if scope["method"] == "GET" and "hx-target" not in headers:
+        query = scope["query_string"].decode("ascii", "replace")
+        where = scope["path"] + (f"?{query}" if query else "")
+    target = f"/console/login?next={quote(where, safe='')}"
+    if "hx-request" in headers:  # A script has sent it, which would follow a redirect without a word.
+        return Response(status_code=401, headers={"HX-Redirect": target})
+    return RedirectResponse(target, 303)

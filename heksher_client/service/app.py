@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from heksher_client._version import __version__
 from heksher_client.service import requests, store
@@ -19,7 +19,7 @@ from heksher_client.service.access import AccessControl
 from heksher_client.service.answers import Answers
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
-from heksher_client.service.console.rendering import render
+from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database
 from heksher_client.service.documentation import document
 from heksher_client.service.feed import Feed
@@ -28,25 +28,39 @@ from heksher_client.service.requests import RefusalError
 from heksher_client.service.routes import ROUTERS
 
 
-def _refuse(request: Request, refusal: Exception) -> Response:
-    status, text = refusal.args
+def _answer(request: Request, status: int, text: str) -> Response:
+    """An answer in words: on a page where people read it."""
     if request.url.path.startswith("/console"):
         return render(request, "refusal.html", status, text=text)
     return PlainTextResponse(text, status) if text else Response(status_code=status)
 
 
-def _invalid(_: Request, error: Exception) -> Response:
+def _refuse(request: Request, refusal: Exception) -> Response:
+    return _answer(request, *refusal.args)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
     # Without the input, which FastAPI repeats by default: it may be long, or what no JSON can hold.
+    if request.url.path.startswith("/console"):
+        return _answer(request, 422, "this address has something in it that cannot be")
     details = [{key: detail[key] for key in ("loc", "msg", "type")} for detail in error.args[0]]
     return Response(json.dumps({"detail": details}), 422, media_type="application/json")
 
 
-def _conflict(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("another request changed the same thing at this moment; try again", 409)
+def _conflict(request: Request, _: Exception) -> Response:
+    return _answer(request, 409, "another request changed the same thing at this moment; try again")
 
 
-def _unwell(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("the database does not answer", 500)
+def _unwell(request: Request, _: Exception) -> Response:
+    return _answer(request, 500, "the database does not answer")
+
+
+def _to_console(_: Request) -> Response:
+    return RedirectResponse("/console")
+
+
+def _show_api(_: Request) -> Response:
+    return render_api()
 
 
 @asynccontextmanager
@@ -86,7 +100,7 @@ def create_app(
                 store.add_context_feature(connection, name)
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
-    routes.append(Mount("/console/assets", ASSETS))
+    routes += [Mount("/console/assets", ASSETS), Route("/", _to_console), Route("/docs", _show_api)]
     metrics = Metrics()
     app = FastAPI(
         title="Heksher",
@@ -94,6 +108,8 @@ def create_app(
         lifespan=_lifespan,
         routes=routes,
         max_body_size=requests.MOST_BYTES,
+        docs_url=None,  # They have scripts of other hosts.
+        redoc_url=None,
         middleware=[
             Middleware(Observed, metrics=metrics),
             Middleware(AccessControl, database=opened, required=access_control),

@@ -1,13 +1,12 @@
 """The log of all changes. Each raises the revision, and gives new tags to the settings that it touches."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, Text, cast, func, insert, select, update
 
 from heksher_client.service.database import CHANNEL
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
@@ -93,15 +92,10 @@ def latest_changes(
 
 
 def _found(connection: Connection, query: Select[Any], setting: str | None, most: int) -> list[Change]:
-    found: list[Change] = []
-    # Not all of them at once: a log may be long, and most of it is of other settings.
-    with closing(connection.execute(query.execution_options(yield_per=1_000))) as rows:
-        for row in rows:
-            if setting is None or setting in row.settings:
-                found.append(Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new))
-            if len(found) == most:
-                break
-    return found
+    if setting is not None:  # a list of names in JSON
+        query = query.where(cast(CHANGES.c.settings, Text).contains(f'"{setting}"', autoescape=True))
+    rows = connection.execute(query.limit(most))
+    return [Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new) for row in rows]
 
 
 def new_tag() -> str:

@@ -26,6 +26,8 @@ CHANNEL: Final = "heksher"
 """Where PostgreSQL tells all instances of what was written."""
 _LONGEST: Final = 5.0
 """Seconds that a transaction may still take when the database is to be closed."""
+_POOL: Final = {"pool_size": 20, "max_overflow": 40}
+"""No fewer connections than there are threads that may want one: there are 40 for requests, and a few others."""
 _PATIENCE: Final = 5.0
 """Seconds. PostgreSQL tells, but for while the connection that listens is lost."""
 _PATIENCE_WITH_FILES: Final = 0.2
@@ -63,7 +65,7 @@ class Database:
         self._transactions = 0
         self._change = threading.Condition()
         """Of the two."""
-        self._turn = threading.Lock() if self._is_sqlite else None
+        self._turn = threading.Lock()
         """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
         self.on_commit: Callable[[], None] = lambda: None
         """Called when something may have been written, from the thread that has written it."""
@@ -85,7 +87,7 @@ class Database:
             DatabaseClosedError: The database was closed.
         """
         with (
-            self._turn or nullcontext(),
+            self._turn if self._takes_turns(writes=writes) else nullcontext(),
             self._under_way(),
             self._connect(writes=writes, actor=actor) as connection,
             connection.begin(),
@@ -127,6 +129,9 @@ class Database:
             self._is_closed = True
             self._change.wait_for(lambda: self._transactions == 0, _LONGEST)
         self._engine.dispose()
+
+    def _takes_turns(self, *, writes: bool) -> bool:
+        return self._is_sqlite and (writes or isinstance(self._engine.pool, StaticPool))
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:
@@ -219,13 +224,15 @@ def _engine(url: str | URL) -> Engine:
         raise ValueError(f"the service works with sqlite and postgresql, and not with {url.get_backend_name()}")
     if "+" not in url.drivername:
         url = url.set(drivername=f"{_POSTGRESQL}+psycopg")
-    return create_engine(url, pool_size=20, pool_pre_ping=True)
+    return create_engine(url, pool_pre_ping=True, **_POOL)
 
 
 def _sqlite_engine(url: URL) -> Engine:
     options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "isolation_level": None}}
     if url.database in (None, "", ":memory:"):
         options["poolclass"] = StaticPool  # the database is gone with its one connection
+    else:
+        options |= _POOL
     engine = create_engine(url, **options)
     event.listen(engine, "connect", _prepare_connection)
     event.listen(engine, "begin", _begin)

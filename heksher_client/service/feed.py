@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
@@ -24,6 +25,8 @@ from heksher_client.service.tokens import Token
 logger: Final = logging.getLogger(__name__)
 _HEARTBEAT: Final = 15.0
 """Seconds without news after which a stream says that it is still there."""
+_PAUSE: Final = 1.0
+"""Seconds until a database is asked again that did not answer."""
 _MOST_RECENT: Final = 1_000
 """Changes that are kept for those who come back. Older ones are read from the log."""
 _AT_ONCE: Final = 50
@@ -39,13 +42,15 @@ class _Event:
     revision: int
     settings: tuple[str, ...]
     is_of_all: bool
+    at: datetime
     revoked: str | None
     """The name of the token that is not one any more."""
 
     @classmethod
     def of(cls, change: Change) -> "_Event":
         revoked = change.former["name"] if change.action == "token revoked" else None
-        return cls(change.revision, tuple(change.settings), change.action.startswith("context feature"), revoked)
+        is_of_all = change.action.startswith("context feature")
+        return cls(change.revision, tuple(change.settings), is_of_all, change.at, revoked)
 
     def encoded(self, streams: int) -> bytes:
         data = {"settings": self.settings, "all": self.is_of_all, "within": _spread(streams)}
@@ -92,10 +97,12 @@ class Feed:
                     name, after = "hello" if after is None else "reset", self._last
                     yield format_sse_event(event=name, data_str="{}", id=str(after))
                 for event in await self._after(after):
-                    if token and event.revoked == token.name:
+                    if token and event.revoked == token.name and event.at >= token.created_at:
                         return
                     after = event.revision
                     yield event.encoded(self._streams)
+                if after is not None and self._last is not None and after < self._last and not self.is_closed:
+                    continue  # Only some of them were read.
                 try:
                     await asyncio.wait_for(news.wait(), _HEARTBEAT)
                 except TimeoutError:
@@ -117,9 +124,12 @@ class Feed:
             return []
         if self._recent and self._recent[0].revision <= revision + 1:
             return list(islice(self._recent, revision + 1 - self._recent[0].revision, None))
-        with suppress(SQLAlchemyError):  # which the log has from the watching
-            return await run_sync(self._read, revision)
-        return []
+        try:
+            found = await run_sync(self._read, revision)
+        except SQLAlchemyError:  # which the log has from the watching
+            await asyncio.sleep(_PAUSE)
+            return []
+        return [event for event in found if self._last is None or event.revision <= self._last]
 
     # -- watching the database -----------------------------------------------------------------------------------------
 
@@ -147,14 +157,15 @@ class Feed:
             self._woken.clear()
             try:
                 self._publish(*await run_sync(self._look))
-            except SQLAlchemyError as error:
+            except Exception as error:  # A thread may be lacking as well as the database: streams wait for either.
                 if is_well:
-                    logger.warning("changes cannot be read, so streams have no news: %s", str(error).splitlines()[0])
+                    words = (str(error) or repr(error)).splitlines()[0]
+                    logger.warning("changes cannot be read, so streams have no news: %s", words)
                 is_well = False
             else:
                 is_well = True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._database.patience if is_well else 1.0)
+                await asyncio.wait_for(self._woken.wait(), self._database.patience if is_well else _PAUSE)
         self._tell()
 
     def _look(self) -> tuple[int, list[_Event]]:

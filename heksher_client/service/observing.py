@@ -13,8 +13,9 @@ from heksher_client.service.access import token_of
 access_log: Final = logging.getLogger("heksher_client.service.access")
 """One record a request, at the level INFO, with all that it says as attributes too."""
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_METHODS: Final = frozenset(["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])
 _NOWHERE: Final = "none"
-"""The route of requests that have none; their paths could be anything, and each would be a metric."""
+"""The route of requests that have none, and methods that are none: each could be anything, and would be a metric."""
 
 
 class Metrics:
@@ -63,7 +64,8 @@ class Observed:
             self._note(scope, status, None if is_stream else perf_counter() - began)
 
     def _note(self, scope: Scope, status: int, seconds: float | None) -> None:
-        method, route = scope["method"], getattr(scope.get("route"), "path", _NOWHERE)
+        method = scope["method"] if scope["method"] in _METHODS else _NOWHERE
+        route = getattr(scope.get("route"), "path", _NOWHERE)
         self._metrics.requests.labels(method, route, status).inc()
         if seconds is not None:
             self._metrics.seconds.labels(method, route).observe(seconds)

@@ -1,11 +1,13 @@
 """What requests may hold, and what their handling has in common: names, values, transactions, refusals."""
 
+import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeAlias
 
-from fastapi import Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
@@ -24,8 +26,16 @@ _LONGEST_CONDITIONS: Final = 2_000
 _DEEPEST: Final = 100
 """How many lists and objects of a value may be inside each other. JSON libraries stop at a few hundred."""
 
+
+def _check_path(name: str) -> str:
+    if name in (".", ".."):
+        raise ValueError("this name means something else in a path")
+    return name
+
+
 ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$", max_length=_LONGEST_NAME)]
 SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$", max_length=_LONGEST_NAME)]
+NewSettingName = Annotated[SettingName, AfterValidator(_check_path)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_LONGEST_NAME)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
 Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MOST_FEATURES)]
@@ -80,7 +90,7 @@ class RefusalError(Exception):
         super().__init__(status, text)
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
@@ -94,13 +104,59 @@ def actor_of(request: Request) -> str | None:
     return None if token is None else token.name
 
 
-def _transaction(request: Request, database: OpenDatabase) -> Iterator[Connection]:
-    with database.begin(writes=request.method != "GET", actor=actor_of(request)) as connection:
-        yield connection
+Transaction: TypeAlias = Annotated[Connection, "the transaction of the request"]
+"""What an endpoint asks for that reads or writes the database; it is committed before the answer is sent."""
 
 
-# Of function scope: the transaction is committed before the answer is sent, so that whoever has it can rely on it.
-Transaction = Annotated[Connection, Depends(_transaction, scope="function")]
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """How the transaction of a request is to be opened."""
+
+    database: Database
+    writes: bool
+    actor: str | None
+
+
+async def _opening(request: Request) -> _Opening:
+    return _Opening(request.app.state.database, request.method not in ("GET", "HEAD"), actor_of(request))
+
+
+class Router(APIRouter):
+    """A router of endpoints that run in one thread from the beginning of their transaction to its end.
+
+    A transaction that is a dependency of its own begins in one thread and goes on in another one. Where all threads
+    wait for its turn to end, there is none left for it to end in.
+    """
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add an endpoint with its transaction around it."""
+        super().add_api_route(path, _in_transaction(endpoint), **options)
+
+
+def _in_transaction(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(endpoint)
+    names = [name for name, parameter in signature.parameters.items() if parameter.annotation == Transaction]
+    if not names:
+        return endpoint
+    (name,) = names
+
+    def run(**arguments: Any) -> Any:
+        opening: _Opening = arguments.pop(name)
+        with opening.database.begin(writes=opening.writes, actor=opening.actor) as connection:
+            return endpoint(**arguments, **{name: connection})
+
+    parameters = [
+        parameter.replace(
+            kind=parameter.KEYWORD_ONLY,
+            annotation=Annotated[_Opening, Depends(_opening)] if parameter.name == name else parameter.annotation,
+        )
+        for parameter in signature.parameters.values()
+    ]
+    run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__["return"] = signature.return_annotation
+    return run
 
 
 def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from os import PathLike
+from time import monotonic
 from types import FrameType
 from typing import Any, Self
 
@@ -39,7 +40,8 @@ class LocalService:
                 forgotten at the end.
             host: The address to listen on.
             port: The port to listen on; 0 for any that is free.
-            access_control: Whether requests need a token. Unless given, they do where the host is not loopback.
+            access_control: Whether requests need a token. Unless given, they do where the host is not loopback; and
+                where it is, requests that came by way of a proxy are refused.
         """
         self._context_features = tuple(context_features)
         self._database = database
@@ -146,7 +148,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, as uvicorn does, which waits for streams as for all answers."""
         self._feed.close()
-        await asyncio.sleep(self._drain)
+        until = monotonic() + self._drain
+        while monotonic() < until and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
+            await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
 

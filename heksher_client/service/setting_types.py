@@ -56,10 +56,10 @@ class Options(SettingType):
 
     def accepts(self, value: Any) -> bool:
         if self.word == "Enum":
-            return _is_primitive(value) and _option(value) in self.options
+            return _is_primitive(value) and option_text(value) in self.options
         if not isinstance(value, list) or not all(map(_is_primitive, value)):
             return False
-        chosen = [_option(element) for element in value]
+        chosen = [option_text(element) for element in value]
         return len(set(chosen)) == len(chosen) and self.options.issuperset(chosen)
 
     def is_subtype_of(self, other: SettingType) -> bool:
@@ -114,7 +114,7 @@ def _parse_options(name: str, text: str) -> frozenset[str]:
         raise ValueError(f"cannot resolve setting type {name}: its options are not in JSON") from None
     if not options or not all(map(_is_primitive, options)):
         raise ValueError(f"cannot resolve setting type {name}: its options must be JSON primitives, at least one")
-    distinct = frozenset(map(_option, options))
+    distinct = frozenset(map(option_text, options))
     if len(distinct) < len(options):
         raise ValueError(f"cannot resolve setting type {name}: an option is given twice")
     return distinct
@@ -128,7 +128,7 @@ def _is_primitive(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))  # a bool is an int
 
 
-def _option(value: Any) -> str:
+def option_text(value: Any) -> str:
     """One text for each JSON primitive; 1.0 and 1 are one number."""
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(whole, ensure_ascii=False)

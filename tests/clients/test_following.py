@@ -39,7 +39,7 @@ def test_a_change_reaches_a_reader_at_once(kind: Kind, telling: WatchedService) 
     """Not only after the interval, which is an hour here."""
     setting = Setting("s", int, ["user"], 7)
     with following_client(kind, telling.url):
-        for value in range(10):
+        for value in range(2):
             began = time.monotonic()
             rule = telling.add_rule("s", value, user=f"u{value}")
             assert eventually(lambda value=value: setting.get(user=f"u{value}") == value)  # type: ignore[misc]
@@ -100,14 +100,35 @@ def test_a_service_that_tells_nothing_is_asked_at_intervals(kind: Kind, service:
 
 
 @pytest.mark.parametrize(
-    "options", [{"follow_changes": False}, {"http_client_args": {"limits": httpx.Limits(max_connections=1)}}]
+    "options",
+    [
+        {"follow_changes": False},
+        {"http_client_args": {"limits": httpx.Limits(max_connections=1)}},
+    ],
 )
 def test_nothing_is_followed_where_a_program_does_not_want_it(
     kind: Kind, telling: WatchedService, options: dict[str, Any]
 ) -> None:
-    """Or has room for one connection only, which the stream would take from the refreshes."""
+    """Or has room for one connection only, which the stream would take from the refreshes; or hooks for responses."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, telling.url, 0.05, **options):
+        telling.add_rule("s", 8, user="jim")
+        assert eventually(lambda: setting.get(user="jim") == 8)
+    assert telling.questions(CHANGES) == []
+
+
+def test_hooks_for_responses_get_no_stream(kind: Kind, telling: WatchedService) -> None:
+    """One that reads the response would never come back."""
+    setting = Setting("s", int, ["user"], 7)
+
+    def read(response: httpx.Response) -> None:
+        response.read()
+
+    async def read_async(response: httpx.Response) -> None:
+        await response.aread()
+
+    hooks = {"response": [read_async if kind.raises_at_start else read]}
+    with running(kind, telling.url, 0.05, http_client_args={"event_hooks": hooks}):
         telling.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
     assert telling.questions(CHANGES) == []
@@ -204,7 +225,7 @@ def test_changes_come_through_nginx(kind: Kind, tmp_path: Path) -> None:
     """As it is, without an option of its own: the service asks it not to keep them."""
     setting = Setting("s", int, ["user"], 7)
     with (
-        LocalService(FEATURES) as service,
+        LocalService(FEATURES, access_control=False) as service,
         Nginx(tmp_path, service.url) as nginx,
         following_client(kind, nginx.url),
         httpx.Client(base_url=service.url) as http,

@@ -108,10 +108,29 @@ def test_a_change_of_a_setting_asks_for_a_refresh() -> None:
         (": ping\n\n", False),
     ]:
         run.asked.clear()
+        run.now += 60.0
         assert hear(text)
         assert bool(run.asked) is asks, text
     run.lose()
     run.open(2)
+
+
+def test_many_changes_in_a_row_are_asked_about_once_a_second() -> None:
+    """After the first three, each of which is heard of at once."""
+    run = Run()
+    run.following.note_answers(5)
+    hear = run.open(5)
+    for revision in range(6, 11):
+        hear(change(revision, "s"))
+    assert run.asked == [0.0, 0.0, 0.0, 1.0, 1.0]
+    run.now += 1.0
+    hear(change(11, "s"))
+    hear(change(12, "s"))
+    assert run.asked[-2:] == [0.0, 1.0]
+    run.now += 60.0
+    for revision in range(13, 17):
+        hear(change(revision, "s"))
+    assert run.asked[-4:] == [0.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(("within", "asked"), [(0.0, 0.0), (8.0, 4.0), (-1.0, 0.0), (1e9, 0.0)])

@@ -1,12 +1,15 @@
 """Who is let in, and what they may do."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from heksher_client.service import LocalService
+from heksher_client.service import LocalService, access, create_app
 from heksher_client.service.access import is_loopback
 from heksher_client.service.database import Database
 from heksher_client.service.documentation import EXAMPLES
@@ -78,6 +81,51 @@ def test_credentials_of_another_form_are_none(guarded: Guarded, header: str) -> 
     """They are refused as unknown."""
     headers = {"Authorization": header.format(guarded.tokens["admin"])}
     assert guarded.http.get("/api/v1/settings", headers=headers).status_code == 401
+
+
+def test_without_its_database_a_service_lets_nobody_in(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says why."""
+
+    def connect(*_: Any, **__: Any) -> Any:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(Database, "_connect", connect)
+    answer = guarded.ask("GET /api/v1/settings", guarded.tokens["admin"])
+    assert (answer.status_code, answer.text) == (500, "the database does not answer")
+
+
+def test_guesses_fill_no_memory(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many tokens are remembered, known or not; the others are looked up."""
+    monkeypatch.setattr(access, "_MOST_KNOWN", 3)
+    for number in range(10):
+        assert guarded.status("GET /api/v1/settings", f"guess{number}") == 401
+        assert guarded.status("GET /api/v1/settings", guarded.tokens["admin"]) == 200
+
+
+def test_where_nobody_knows_how_a_request_came_it_needs_a_token() -> None:
+    """In a server of another kind, or over a socket of the file system."""
+
+    async def ask(server: Any) -> int:
+        app = create_app(context_features=["user"])
+        said: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        scope = {
+            "type": "http", "method": "GET", "path": "/api/v1/settings", "raw_path": b"/api/v1/settings",
+            "query_string": b"", "headers": [(b"host", b"localhost")], "server": server, "client": None,
+            "scheme": "http", "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        await app(scope, receive, send)
+        app.state.database.close()
+        return int(said[0]["status"])
+
+    statuses = [asyncio.run(ask(server)) for server in (None, ("/run/heksher.sock", None), ("127.0.0.1", 80))]
+    assert statuses == [401, 401, 200]
 
 
 def test_a_token_is_not_taken_from_a_cookie(guarded: Guarded) -> None:

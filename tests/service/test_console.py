@@ -1,5 +1,6 @@
 """The console, as a browser without scripts uses it."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from heksher_client.service.console.inputs import InputError, input_for, parse, put_in
 from heksher_client.service.console.why import explain
@@ -214,6 +216,79 @@ def test_the_panel_explains_each_rule(browser: Browser) -> None:
     assert "does not match : environment is not given and user is ann" in browser.text
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/console/changes?before=99999999999999999999",
+        "/console/changes?before=abc",
+        "/console/settings/s?done=99999999999999999999",
+        "/console/settings/%00",
+    ],
+)
+def test_an_address_that_cannot_be_is_said_on_a_page(browser: Browser, path: str) -> None:
+    answer = browser.go(path)
+    assert (answer.status_code, "That cannot be done" in answer.text) == (422, True)
+
+
+@pytest.mark.parametrize(
+    "action", ["/console/undo/99999999999999999999", "/console/rules/-99999999999999999999/delete"]
+)
+def test_a_form_for_what_cannot_be_is_refused(browser: Browser, action: str) -> None:
+    browser.go("/console/settings/s")
+    assert browser.http.post(action, data={"csrf": browser.csrf}).status_code == 422
+
+
+def test_a_form_may_have_many_fields(browser: Browser, service: WatchedService) -> None:
+    """As many as a type has flags."""
+    flags = [f"f{i}" for i in range(1200)]
+    service.declare("many", f"Flags{json.dumps(flags)}", [], ["user"])
+    browser.go("/console/settings/many")
+    answer = browser.send(
+        "/console/settings/many/rules", **{"if.user": "jim", "value": [json.dumps(flag) for flag in flags]}
+    )
+    assert (answer.status_code, "Rule added" in browser.text) == (200, True)
+
+
+def test_a_database_that_does_not_answer_is_said_on_a_page(
+    browser: Browser, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser.go("/console/settings/s")
+
+    def connect(*_: Any, **__: Any) -> Any:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    monkeypatch.setattr(type(service.database), "_connect", connect)
+    answer = browser.send("/console/rules/1/delete")
+    assert (answer.status_code, "the database does not answer" in browser.text) == (500, True)
+
+
+def test_undoing_does_not_take_true_for_1(browser: Browser, service: WatchedService) -> None:
+    """To Python they are equal."""
+    service.declare("e", "Enum[1,true,2]", 2, ["user"])
+    browser.go("/console/settings/e")
+    browser.send("/console/settings/e/rules", **{"if.user": "jim", "value": "1"})
+    former = undo(browser)
+    service.call("PUT", "/api/v1/rules/4/value", {"value": True})
+    assert browser.send(former).status_code == 409
+
+
+def test_a_long_value_can_be_seen_whole(browser: Browser, service: WatchedService) -> None:
+    service.declare("long", "str", "x" * 500 + "end", ["user"])
+    browser.go("/console/settings/long")
+    assert "xend" in browser.page
+
+
+def test_the_page_of_the_api_needs_nobody_else(browser: Browser) -> None:
+    """No script of another host, which could use the console."""
+    page = browser.http.get("/docs")
+    assert (page.status_code, "//" in page.text.replace("<!doctype", "")) == (200, False)
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    for asset in re.findall(r'"(/console/assets/[^"]*)"', page.text):
+        assert browser.http.get(asset).status_code == 200
+    assert browser.http.get("/").url.path == "/console"
+    assert browser.http.get("/redoc").status_code == 404
+
+
 def test_texts_from_elsewhere_are_not_markup(browser: Browser, service: WatchedService) -> None:
     """Of programs that declare settings, and of operators."""
     evil = "<script>alert(1)</script>"
@@ -291,7 +366,15 @@ def test_a_form_that_was_not_made_for_the_session_does_nothing(
 
 def test_a_name_that_was_made_to_lead_here_is_refused(browser: Browser) -> None:
     """A page of another site could otherwise use a service without tokens, through the browser of who looks at it."""
-    for host, status in [("evil.example", 403), ("evil.example:80", 403), ("localhost:1", 200), ("[::1]:1", 200)]:
+    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
+        assert browser.http.get("/console", headers={name: "8.8.8.8"}).status_code == 403
+    for host, status in [
+        ("[", 403),
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("localhost:1", 200),
+        ("[::1]:1", 200),
+    ]:
         assert browser.http.get("/console", headers={"Host": host}).status_code == status
         assert browser.http.get("/api/v1/settings", headers={"Host": host}).status_code == status
 
@@ -336,6 +419,28 @@ def test_whoever_has_no_session_is_asked_to_log_in(guarded: tuple[Browser, dict[
     assert re.search(r"UTC admin rule changed", browser.text)
     browser.send("/console/logout")
     assert "Log in" in browser.go("/console").text
+
+
+def test_a_script_whose_session_has_ended_is_sent_to_the_login(guarded: tuple[Browser, dict[str, str]]) -> None:
+    """And a page comes back to where it was, with its question."""
+    browser, _ = guarded
+    answer = browser.http.get("/console?q=s", headers={"HX-Request": "true", "HX-Target": "settings"})
+    assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/console/login?next=%2Fconsole")
+    assert str(browser.http.get("/console/settings/s?on.user=jim").url).endswith(
+        "next=%2Fconsole%2Fsettings%2Fs%3Fon.user%3Djim"
+    )
+
+
+def test_other_cookies_of_the_host_do_no_harm(guarded: tuple[Browser, dict[str, str]]) -> None:
+    """Not even those that are no proper cookies."""
+    browser, tokens = guarded
+    browser.go("/console")
+    browser.send("/console/login", token=tokens["admin"], next="/console")
+    session = browser.http.cookies["heksher_session"]
+    browser.http.cookies.clear()
+    for others in ('prefs={"a":1}; ', "a{b}=x y; ", "=; "):
+        answer = browser.http.get("/console", headers={"Cookie": f"{others}heksher_session={session}"})
+        assert "Log out" in answer.text
 
 
 def test_a_login_leads_nowhere_else(guarded: tuple[Browser, dict[str, str]]) -> None:
@@ -387,6 +492,7 @@ def test_a_cookie_is_no_token_for_the_api(guarded: tuple[Browser, dict[str, str]
         ("str", "two\nlines ", "text"),
         ('Enum["a",1,true]', True, "choice"),
         ('Enum["a",1,true]', 1, "choice"),
+        ('Enum["1",1]', "1", "choice"),
         ('Flags["a","b"]', ["b"], "choices"),
         ('Flags["a","b"]', [], "choices"),
         ("Sequence<int>", [1, 2], "json"),
@@ -399,6 +505,13 @@ def test_an_input_gives_back_the_value_that_it_shows(type_: str, value: Any, kin
     assert input_for(parsed).kind == kind
     back = parse(parsed, put_in(parsed, value))
     assert (back, type(back)) == (value, type(value))
+
+
+def test_a_whole_number_may_have_been_given_as_another_kind() -> None:
+    """JSON has but one kind; what is shown can be saved as it is."""
+    assert parse(parse_setting_type("int"), put_in(parse_setting_type("int"), 5.0)) == 5
+    assert put_in(parse_setting_type("Enum[1,2]"), 2.0) == ["2"]
+    assert [label for _, label in input_for(parse_setting_type('Enum["1",1,"a"]')).options] == ['"1"', "a", "1"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_the_upgrade_is_a_command(old: str, tmp_path: Path) -> None:
 
     assert run(path) == (0, "The database has the tables of version 0003 now; before 0001.\n")
     assert run(old) == (0, "Nothing to do: the database has the tables of version 0003.\n")
+    (tmp_path / "new.db").touch()
     assert run(f"sqlite:///{tmp_path}/new.db")[1].endswith("before it had none.\n")
     assert run(str(tmp_path / "none.db")) == (1, f"Error: there is no file {tmp_path}/none.db\n")
     code, output = run("postgresql://nobody@127.0.0.1:9/none")

@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from heksher_client.service import LocalService, feed
+from heksher_client.service import LocalService, feed, store
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.service import WatchedService
@@ -223,6 +224,89 @@ def test_a_stream_ends_with_its_token(guarded: WatchedService) -> None:
         assert b.is_quiet()
 
 
+def test_a_token_that_is_made_anew_is_not_the_former_one(guarded: WatchedService) -> None:
+    """Whoever resumes with it is told that it was revoked once, and goes on."""
+    assert guarded.database is not None
+    with guarded.database.begin() as connection:
+        add_token(connection, "a", Role.READ)
+        revoke_token(connection, "a")
+    with guarded.database.begin() as connection:
+        text = add_token(connection, "a", Role.READ)
+    with stream(guarded.url, 0, token=text) as changes:
+        assert [changes.next()["id"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        assert changes.is_quiet()
+
+
+def test_whoever_is_far_behind_gets_all_without_waiting(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many changes are read at once."""
+    monkeypatch.setattr(feed, "_MOST_RECENT", 3)
+    declare(service, "s")
+    for value in range(10):
+        service.add_rule("s", value, user=f"u{value}")
+    with stream(service.url, 0) as changes:
+        assert [changes.next()["id"] for _ in range(14)] == list(range(1, 15))
+
+
+def test_many_changes_of_one_moment_are_read_bit_by_bit(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all of them come."""
+    monkeypatch.setattr(feed, "_MOST_RECENT", 3)
+    declare(service, "s")
+    assert service.database is not None
+    with stream(service.url) as changes:
+        first = changes.next()["id"]
+        with service.database.begin() as connection:
+            held = store.setting(connection, "s")
+            assert held is not None
+            for value in range(10):
+                store.add_rule(connection, held, {"user": f"u{value}"}, value, {})
+        assert [changes.next()["id"] for _ in range(10)] == [first + 1 + i for i in range(10)]
+
+
+def test_whoever_comes_back_while_the_database_is_gone_gets_the_changes_later(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not lost with the attempt to read them."""
+    declare(service, "s")
+    monkeypatch.setattr(feed, "_PAUSE", 0.02)
+    with stream(service.url) as first:
+        first.next()
+        failures: list[int] = []
+        real = feed.Feed._read
+
+        def read(self: feed.Feed, after: int) -> Any:
+            if len(failures) < 2:
+                failures.append(after)
+                raise OperationalError("SELECT", {}, Exception("gone"))
+            return real(self, after)
+
+        monkeypatch.setattr(feed.Feed, "_read", read)
+        with stream(service.url, 0) as changes:
+            assert [changes.next()["id"] for _ in range(4)] == [1, 2, 3, 4]
+        assert len(failures) == 2
+
+
+def test_a_failure_of_whatever_kind_costs_time_at_the_most(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread may be lacking for a moment."""
+    declare(service, "s")
+    with stream(service.url) as changes:
+        first = changes.next()["id"]
+        with monkeypatch.context() as broken:
+
+            def look(_: Any) -> Any:
+                raise RuntimeError("can't start new thread")
+
+            broken.setattr(feed.Feed, "_look", look)
+            service.add_rule("s", 8, user="jim")
+            assert changes.is_quiet()
+        assert changes.next()["id"] == first + 1
+
+
 def test_a_service_that_stops_ends_its_streams(tmp_path: Path) -> None:
     """And waits for nothing."""
     service = LocalService(["user"], database=tmp_path / "s.db")
@@ -247,8 +331,6 @@ def test_streams_outlive_a_database_that_does_not_answer(
 
             def connect(self: Any, **options: Any) -> Any:
                 if not options["writes"]:
-                    from sqlalchemy.exc import OperationalError
-
                     raise OperationalError("SELECT", {}, Exception("gone"))
                 return real(self, **options)
 

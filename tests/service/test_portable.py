@@ -124,6 +124,16 @@ def test_a_setting_becomes_what_the_document_says(database: Database) -> None:
     assert bring_in(database, new, exact=True) == []
 
 
+def test_rules_that_go_together_with_the_changed_setting_stay(database: Database) -> None:
+    """Though they are not in the document; those that are there are as the document says."""
+    bring_in(database, document())
+    new = document()
+    new["settings"][0] |= {"default_value": 9.0, "version": "2.4"}
+    new["settings"][0]["rules"] = new["settings"][0]["rules"][:1]
+    assert len(bring_in(database, new)) == 1
+    assert len(held_in(database)["settings"][0]["rules"]) == 2
+
+
 def test_names_that_mean_several_settings_are_refused(database: Database) -> None:
     """Nobody could say which one is meant."""
     bring_in(database, document())

@@ -11,15 +11,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import httpx
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from sqlalchemy.exc import OperationalError
 
 from heksher_client import __version__
 from heksher_client.cli import main
+from heksher_client.cli.database import in_words
 from heksher_client.service import LocalService
 from tests.support.clients import eventually
 from tests.support.service import WatchedService
@@ -118,6 +121,14 @@ def test_a_service_that_is_told_to_stop_finishes_what_is_under_way(tmp_path: Pat
         assert service.process.returncode == 0
 
 
+def test_a_second_ctrl_c_ends_a_service_that_waits(tmp_path: Path) -> None:
+    """At once."""
+    with served("--database", str(tmp_path / "s.db"), "--drain", "60") as service:
+        service.process.send_signal(signal.SIGINT)
+        assert eventually(lambda: service.http.get("/api/ready").status_code == 503)
+        assert service.end(signal.SIGINT)[0] == 0
+
+
 def test_a_service_for_others_needs_tokens_and_says_so(tmp_path: Path) -> None:
     """They are made and revoked by commands, while it runs; the log of requests says whose they are."""
     database = ["--database", str(tmp_path / "heksher.db")]
@@ -152,8 +163,10 @@ def test_a_service_for_others_can_be_open(tmp_path: Path) -> None:
     with served(*database, "--host", "0.0.0.0", "--no-access-control") as service:  # noqa: S104
         assert service.http.get("/api/v1/settings").status_code == 200
         assert "whoever reaches this address may change all settings" in service.end()[1]
+    run("service", "token", "add", "ops", *database)
     with served(*database, "--access-control") as service:
         assert service.http.get("/api/v1/settings").status_code == 401
+        assert "Note:" not in service.end()[1]
 
 
 def test_a_service_can_have_tls(tmp_path: Path) -> None:
@@ -179,6 +192,8 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
         (["service", "token", "add", "a b", "--database", database], "no name for a token"),
         (["service", "token", "revoke", "nobody", "--database", database], "no token nobody"),
         (["service", "token", "list", "--database", f"{tmp_path}/none.db"], "there is no file"),
+        (["service", "token", "list", "--database", f"sqlite:///{tmp_path}/none.db"], "there is no file"),
+        (["serve", "--database", database, "--certificate", __file__, "--key", __file__], ""),
     ):
         code, output = run(*arguments)
         assert (code, output.count("\n"), words in output) == (1, 1, True), output
@@ -199,11 +214,13 @@ def test_the_metrics_are_those_of_routes(service: WatchedService) -> None:
         httpx.get(f"{service.url}/api/v1/settings/s")
     httpx.get(f"{service.url}/api/v1/rules/99")
     httpx.get(f"{service.url}/no/such/path")
+    httpx.request("FOOBAR", f"{service.url}/api/v1/settings")
     lines = httpx.get(f"{service.url}/metrics").text.splitlines()
     for line in (
         'heksher_requests_total{method="GET",route="/api/v1/settings/{name}",status="200"} 3.0',
         'heksher_requests_total{method="GET",route="/api/v1/rules/{rule_id}",status="404"} 1.0',
         'heksher_requests_total{method="GET",route="none",status="404"} 1.0',
+        'heksher_requests_total{method="none",route="/api/v1/settings",status="405"} 1.0',
         'heksher_request_seconds_count{method="GET",route="/api/v1/settings/{name}"} 3.0',
         "heksher_settings 1.0",
         "heksher_rules 1.0",
@@ -238,6 +255,25 @@ def test_a_record_of_the_access_log_has_its_parts(service: WatchedService, caplo
         "127.0.0.1", None, "GET", "/api/v1/settings/{name}", 422,
     )  # fmt: skip
     assert json.dumps(held["seconds"])
+
+
+def test_a_user_without_a_name_can_use_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers have them; the log of changes has the machine then."""
+
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("heksher_client.cli.database.getuser", getuser)
+    database = str(tmp_path / "s.db")
+    assert run("service", "token", "add", "ops", "--database", database)[0] == 0
+    line = run("service", "changes", "-", "--database", database)[1]
+    assert json.loads(line)["actor"] == gethostname()
+
+
+def test_what_is_not_installed_is_said_in_one_line() -> None:
+    """As the package for PostgreSQL may be."""
+    with pytest.raises(ClickException, match="pip install"), in_words():
+        raise ImportError("pip install it")
 
 
 def test_the_database_may_be_given_by_the_environment(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The local service where no recorded exchange tells what is right."""
 
+import asyncio
 import json
 import random
 import sqlite3
 import string
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -479,7 +481,33 @@ def test_a_body_that_is_too_large_is_refused_unread(http: httpx.Client) -> None:
     assert http.post("/api/v1/rules", content=chunks(), headers={"content-type": "application/json"}).status_code == 413
 
 
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_means_something_else_in_a_path_is_refused(http: httpx.Client, name: str) -> None:
+    """Nobody could ask for the setting."""
+    assert declare(http, name=name).status_code == 422
+
+
 @pytest.mark.parametrize("number", [2**31, 10**17])
 def test_no_rule_has_a_number_that_is_too_large(http: httpx.Client, number: int) -> None:
     assert http.get(f"/api/v1/rules/{number}").status_code == 404
     assert http.get(f"/api/v1/change_log?after={number}").status_code == 422
+
+
+def test_more_requests_at_once_than_there_are_threads_are_all_answered(
+    http: httpx.Client, service: WatchedService
+) -> None:
+    """Whatever they wait for, none of them holds what another one needs to end."""
+    declare(http)
+    body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
+
+    async def ask() -> list[int]:
+        async with httpx.AsyncClient(base_url=service.url, verify=False, limits=httpx.Limits(), timeout=30) as client:  # noqa: S501
+            queries = [client.get("/api/v1/query") for _ in range(100)]
+            declarations = [client.post("/api/v1/settings/declare", json=body) for _ in range(50)]
+            rules = [
+                client.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": f"u{i}"}, "value": i})
+                for i in range(50)
+            ]
+            return [answer.status_code for answer in await asyncio.gather(*queries, *declarations, *rules)]
+
+    assert Counter(asyncio.run(ask())) == {200: 150, 201: 50}

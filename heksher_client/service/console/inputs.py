@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,11 +10,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from heksher_client.service.requests import JSONValue, as_json
-from heksher_client.service.setting_types import Options, Primitive, SettingType
+from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
 
 Fields = Mapping[str, Sequence[str]]
 """What a form has sent, by the name of the input."""
-_INT: Final = re.compile(r"-?[0-9]{1,4000}")
+_INT: Final = re.compile(r"-?[0-9]{1,4000}(\.0*)?")
 _FLOAT: Final = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
 
@@ -43,7 +44,9 @@ def input_for(type_: SettingType) -> Input:
             return Input("text")
         case Options(word, options):
             kind = "choice" if word == "Enum" else "choices"
-            return Input(kind, [(option, _label(option)) for option in sorted(options)])
+            labels = Counter(map(_label, options))
+            shown = {option: _label(option) if labels[_label(option)] == 1 else option for option in options}
+            return Input(kind, sorted(shown.items()))
     return Input("json")
 
 
@@ -53,7 +56,9 @@ def put_in(type_: SettingType, value: Any) -> list[str]:
         case "text":
             return [value]
         case "choices":
-            return [as_json(element).decode() for element in value]
+            return [option_text(element) for element in value]
+        case "choice":
+            return [option_text(value)]
         case "json":
             return [json.dumps(value, indent=2, ensure_ascii=False)]
     return [as_json(value).decode()]
@@ -92,7 +97,7 @@ def _parse(type_: SettingType, given: Sequence[str]) -> Any:
     if type_ == Primitive("float") and not _FLOAT.fullmatch(text):
         raise InputError("this is no number")
     if kind == "number":
-        return int(text) if _INT.fullmatch(text) else float(text)
+        return float(text) if set(text) & set(".eE") else int(text)
     return _from_json(text)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from sqlalchemy import Connection
 from starlette.staticfiles import StaticFiles
 
@@ -22,12 +22,13 @@ from heksher_client.service.console.inputs import Fields, InputError, input_for,
 from heksher_client.service.console.rendering import render
 from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
-from heksher_client.service.requests import OpenDatabase, RefusalError, Transaction
+from heksher_client.service.requests import OpenDatabase, RefusalError, Router, RuleId, SettingName, Transaction
 from heksher_client.service.routes.rules import NewRule, RuleValue, add_rule, delete_rule, set_rule_value
+from heksher_client.service.schema import LARGEST_KEY
 from heksher_client.service.store import StoredRule, StoredSetting
 from heksher_client.service.tokens import Role, begin_session, end_session, find_token
 
-router: Final = APIRouter(prefix="/console", include_in_schema=False)
+router: Final = Router(prefix="/console", include_in_schema=False)
 _SETTINGS_SHOWN: Final = 200
 _RULES_SHOWN: Final = 200
 _CHANGES_SHOWN: Final = 50
@@ -41,7 +42,7 @@ async def _fields(request: Request) -> Fields:
     security.check_origin(request)
     fields: dict[str, list[str]] = {}
     text = (await request.body()).decode(errors="replace")
-    for name, value in parse_qsl(text, keep_blank_values=True, max_num_fields=1_000):
+    for name, value in parse_qsl(text, keep_blank_values=True):
         fields.setdefault(name, []).append(value)
     return fields
 
@@ -52,6 +53,7 @@ async def _checked_fields(request: Request, fields: Annotated[Fields, Depends(_f
     return fields
 
 
+Revision = Annotated[int, Field(ge=0, le=LARGEST_KEY)]
 AnyForm = Annotated[Fields, Depends(_fields)]
 Form = Annotated[Fields, Depends(_checked_fields)]
 
@@ -83,7 +85,9 @@ def _searched(held: StoredSetting) -> str:
 
 
 @router.get("/settings/{name}")
-def show_setting(request: Request, name: str, connection: Transaction, find: str = "", done: int = 0) -> Response:
+def show_setting(
+    request: Request, name: SettingName, connection: Transaction, find: str = "", done: Revision = 0
+) -> Response:
     """One setting: its declaration, its rules, why it has the value that it has, and its last changes."""
     return _setting_page(request, connection, _existing(connection, name), find=find, done=done)
 
@@ -164,7 +168,7 @@ def _done(connection: Connection, revision: int, setting: str) -> Change | None:
 
 
 @router.post("/settings/{name}/rules")
-def add(request: Request, name: str, connection: Transaction, form: Form) -> Response:
+def add(request: Request, name: SettingName, connection: Transaction, form: Form) -> Response:
     """Add a rule."""
     held = _existing(connection, name)
     conditions = {f: text for f in held.declaration.configurable_features if (text := _text(form, f"if.{f}"))}
@@ -204,7 +208,7 @@ def _errors(error: ValidationError) -> dict[str, str]:
 
 
 @router.post("/rules/{rule_id}/value")
-def change(request: Request, rule_id: int, connection: Transaction, form: Form) -> Response:
+def change(request: Request, rule_id: RuleId, connection: Transaction, form: Form) -> Response:
     """Give a rule another value."""
     held = _setting_of(connection, rule_id)
     try:
@@ -218,7 +222,7 @@ def change(request: Request, rule_id: int, connection: Transaction, form: Form) 
 
 
 @router.post("/rules/{rule_id}/delete")
-def delete(rule_id: int, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
+def delete(rule_id: RuleId, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """Delete a rule."""
     held = _setting_of(connection, rule_id)
     delete_rule(rule_id, connection)
@@ -226,7 +230,7 @@ def delete(rule_id: int, connection: Transaction, form: Form) -> Response:  # no
 
 
 @router.post("/undo/{revision}")
-def undo_change(revision: int, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
+def undo_change(revision: Revision, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """Undo a change of a rule."""
     found = changes(connection, after=revision - 1, most=1)
     if not found or found[0].revision != revision:
@@ -251,7 +255,9 @@ def _back_to(held: StoredSetting, connection: Connection) -> Response:
 
 
 @router.get("/changes")
-def list_changes(request: Request, connection: Transaction, setting: str = "", before: int | None = None) -> Response:
+def list_changes(
+    request: Request, connection: Transaction, setting: str = "", before: Revision | None = None
+) -> Response:
     """The log of changes, the latest first."""
     found = latest_changes(connection, before=before, setting=setting or None, most=_CHANGES_SHOWN + 1)
     more = found[_CHANGES_SHOWN - 1].revision if len(found) > _CHANGES_SHOWN else None

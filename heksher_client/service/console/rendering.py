@@ -37,6 +37,11 @@ _TEMPLATES: Final = Environment(
 _TEMPLATES.filters.update(json=_json, short=_short, time=_time)
 
 
+def render_api() -> Response:
+    """The page that documents the API."""
+    return HTMLResponse(_TEMPLATES.get_template("api.html").render(), headers=security.HEADERS_OF_API)
+
+
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """A page, with the headers that keep others out of it."""
     secret = security.form_secret(request)

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.changes import Change
-from heksher_client.service.requests import RefusalError
+from heksher_client.service.requests import RefusalError, as_json
 from heksher_client.service.store import StoredSetting
 
 UNDOABLE = frozenset(["rule added", "rule changed", "rule deleted"])
@@ -24,14 +24,15 @@ def undo(connection: Connection, change: Change) -> StoredSetting:
     if setting is None:
         raise RefusalError(409, f"the setting {change.settings[0]} is not there any more")
     held = store.rule(connection, (change.new or change.former)["rule_id"])
-    if (None if held is None else store.noted(held)) != change.new:
+    # As JSON: to Python 1 and True are equal.
+    if as_json(None if held is None else store.noted(held)) != as_json(change.new):
         raise RefusalError(409, "it cannot be undone: the rule has been changed since")
-    if change.former is None and held is not None:
+    former = change.former
+    if held is None:
+        _add_again(connection, setting, former)
+    elif former is None:
         store.delete_rule(connection, setting, held)
-    elif change.new is None:
-        _add_again(connection, setting, change.former)
-    elif held is not None:
-        former = change.former
+    else:
         _check(setting, former)
         store.change_rule(connection, setting, held, value=former["value"], metadata=former["metadata"])
     return setting

@@ -3,16 +3,16 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from heksher_client.service.access import token_of
 from heksher_client.service.changes import changes
 from heksher_client.service.feed import Feed
-from heksher_client.service.requests import SettingName, Transaction
+from heksher_client.service.requests import Router, SettingName, Transaction
 from heksher_client.service.schema import LARGEST_KEY
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 @router.get("/api/v1/change_log")

@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
 from heksher_client.service.answers import state
-from heksher_client.service.requests import ContextName, RefusalError, Transaction
+from heksher_client.service.requests import ContextName, RefusalError, Router, Transaction
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 class NewContextFeature(BaseModel):

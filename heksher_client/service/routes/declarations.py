@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
@@ -16,8 +16,10 @@ from heksher_client.service.requests import (
     Features,
     JSONValue,
     MetadataKey,
+    NewSettingName,
     OpenDatabase,
     RefusalError,
+    Router,
     SettingName,
     TypeName,
     Version,
@@ -26,11 +28,11 @@ from heksher_client.service.requests import (
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 class DeclaredSetting(BaseModel):
-    name: SettingName
+    name: NewSettingName
     configurable_features: Features
     type: TypeName
     default_value: JSONValue

@@ -2,16 +2,16 @@
 
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.answers import state
 from heksher_client.service.observing import Metrics
-from heksher_client.service.requests import RefusalError, Transaction
+from heksher_client.service.requests import RefusalError, Router, Transaction
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 @router.get("/api/health")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
@@ -18,9 +18,9 @@ from heksher_client.service.context_filters import (
     admits,
     parse_context_filters,
 )
-from heksher_client.service.requests import RefusalError, Transaction, as_json
+from heksher_client.service.requests import RefusalError, Router, Transaction, as_json
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 @router.get("/api/v1/query")

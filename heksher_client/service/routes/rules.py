@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
@@ -12,6 +12,7 @@ from heksher_client.service.requests import (
     JSONValue,
     MetadataKey,
     RefusalError,
+    Router,
     RuleId,
     SettingName,
     Transaction,
@@ -19,7 +20,7 @@ from heksher_client.service.requests import (
 )
 from heksher_client.service.store import StoredRule, StoredSetting
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 class NewRule(BaseModel):

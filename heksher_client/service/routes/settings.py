@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection
@@ -15,7 +14,9 @@ from heksher_client.service.requests import (
     Features,
     JSONValue,
     MetadataKey,
+    NewSettingName,
     RefusalError,
+    Router,
     SettingName,
     Transaction,
     TypeName,
@@ -25,7 +26,7 @@ from heksher_client.service.requests import (
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
-router: Final = APIRouter()
+router: Final = Router()
 
 
 class NewVersion(BaseModel):
@@ -35,7 +36,7 @@ class NewVersion(BaseModel):
 
 
 class NewName(NewVersion):
-    name: SettingName
+    name: NewSettingName
 
 
 class NewType(NewVersion):
