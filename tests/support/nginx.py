@@ -1,6 +1,7 @@
 """A real nginx in front of a service, started and stopped by the tests, without privileges."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from tests.support.clients import eventually
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 
 _CONFIGURATION = """
+{user}
 daemon off;
 pid {folder}/pid;
 error_log {folder}/errors;
@@ -29,6 +31,10 @@ http {{
     gzip on;
     gzip_types application/json;
     gzip_min_length 1;
+    {site}
+}}
+"""
+_PLAIN_SITE = """
     upstream service {{
         {servers}
     }}
@@ -36,26 +42,38 @@ http {{
         listen 127.0.0.1:{port};
         location / {{
             proxy_pass http://service;
+            proxy_set_header Host $http_host;
             proxy_next_upstream error timeout;
         }}
     }}
-}}
 """
+_USER = "user root;" if os.geteuid() == 0 else ""
+"""Otherwise root's nginx would be somebody else, who cannot write into the tests' folders."""
+_EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "nginx.conf"
 
 
 class Nginx:
     """As a context manager it runs; it may be ended and begun in between. The port stays the same."""
 
-    def __init__(self, folder: Path, *upstreams: str) -> None:
+    def __init__(self, folder: Path, *upstreams: str, is_caching: bool = False) -> None:
+        """Make one that passes requests on, or (if it is caching) is as the documentation says."""
         servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         self._folder = folder
         (folder / "nginx.conf").write_text(
-            _CONFIGURATION.format(folder=folder, port=self._port, servers=servers), encoding="utf-8"
+            _CONFIGURATION.format(folder=folder, site=self._site(servers, is_caching=is_caching), user=_USER),
+            encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
+
+    def _site(self, servers: str, *, is_caching: bool) -> str:
+        if not is_caching:
+            return _PLAIN_SITE.format(port=self._port, servers=servers)
+        text = re.sub(r"(\s*server settings-\d:9999;)+", f" {servers}", _EXAMPLE.read_text(encoding="utf-8"))
+        text = text.replace("/var/cache/nginx/heksher", f"{self._folder}/cache")
+        return text.replace("listen 80;", f"listen 127.0.0.1:{self._port};")
 
     def begin(self) -> None:
         """Start, and return when connections are accepted."""

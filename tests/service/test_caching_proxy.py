@@ -1,0 +1,92 @@
+"""The nginx of the documentation in front of the service: a cache for all that ask the same."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from heksher_client import Setting
+from heksher_client.service import LocalService
+from heksher_client.service.database import Database
+from heksher_client.service.tokens import Role, add_token, revoke_token
+from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.nginx import NGINX, Nginx
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
+QUERY = "/api/v1/query?settings=s"
+
+
+class Site:
+    """Two instances behind nginx, with a setting `s`, and a token for programs."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder}/s.db")
+        stack.callback(self.database.close)
+        with self.database.begin() as connection:
+            token, self.admin = (add_token(connection, role, Role(role)) for role in ("read", "admin"))
+        self.headers = {"Authorization": f"Bearer {token}"}
+        self.services = [
+            stack.enter_context(LocalService(FEATURES, database=folder / "s.db", access_control=True)) for _ in range(2)
+        ]
+        self.nginx = stack.enter_context(Nginx(folder, *(service.url for service in self.services), is_caching=True))
+        self.http = stack.enter_context(httpx.Client(base_url=self.nginx.url, headers=self.headers))
+        declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES}
+        self.http.post("/api/v1/settings/declare", json=declaration).raise_for_status()
+
+    def add_rule(self, value: int, **conditions: str) -> None:
+        rule = {"setting": "s", "feature_values": conditions, "value": value}
+        headers = {"Authorization": f"Bearer {self.admin}"}
+        self.http.post("/api/v1/rules", json=rule, headers=headers).raise_for_status()
+
+    def queries(self) -> float:
+        """How many have come to the instances."""
+        texts = [httpx.get(f"{service.url}/metrics", headers=self.headers).text for service in self.services]
+        lines = [line for text in texts for line in text.splitlines() if line.startswith("heksher_requests_total")]
+        return sum(float(line.split()[-1]) for line in lines if 'route="/api/v1/query"' in line)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        yield Site(stack, tmp_path)
+
+
+def test_many_that_ask_the_same_cost_one_query(site: Site) -> None:
+    """Also those that have an ETag, whom the proxy answers by itself."""
+    first = site.http.get(QUERY)
+    before = site.queries()
+    for _ in range(50):
+        assert site.http.get(QUERY).status_code == 200
+        assert site.http.get(QUERY, headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    assert site.queries() - before <= 5
+
+
+def test_a_change_gets_through_at_once(site: Site, kind: Kind) -> None:
+    """Its stream is not kept back, and an answer that is older than the change is asked for again."""
+    setting = Setting("s", int, FEATURES, 7)
+    with running(kind, site.nginx.url, http_client_args={"headers": site.headers}) as client:
+        assert eventually(lambda: client.client.status().is_following)
+        for value in range(3):
+            site.add_rule(value, user=f"u{value}")
+            assert eventually(lambda value=value: setting.get(user=f"u{value}") == value)  # type: ignore[misc]
+
+
+def test_what_was_true_last_is_answered_while_no_instance_is_there(site: Site, kind: Kind) -> None:
+    """So that programs can go on asking."""
+    body = site.http.get(QUERY).json()
+    for service in site.services:
+        service.stop()
+    assert eventually(lambda: site.http.get(QUERY).status_code == 200)
+    assert site.http.get(QUERY).json() == body
+
+
+def test_nobody_gets_what_was_kept_for_another_token(site: Site) -> None:
+    """A revoked one is refused as soon as what was kept for it is old."""
+    assert site.http.get(QUERY).status_code == 200
+    for headers in ({"Authorization": "Bearer heksher_other"}, {"Authorization": ""}):
+        assert site.http.get(QUERY, headers=headers).status_code == 401
+    with site.database.begin() as connection:
+        revoke_token(connection, "read")
+    assert eventually(lambda: site.http.get(QUERY).status_code == 401)
