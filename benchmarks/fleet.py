@@ -27,6 +27,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.schema import RULES
 from heksher_client.service.setting_types import parse_setting_type
+from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
 FEATURES = ["environment", "user", "theme"]
@@ -57,7 +58,16 @@ class Instance:
     """A process that serves a database."""
 
     def __init__(self, database: str) -> None:
-        command = [sys.executable, "-m", "heksher_client.cli", "serve", "--port", "0", "--no-access-log"]
+        command = [
+            sys.executable,
+            "-m",
+            "heksher_client.cli",
+            "serve",
+            "--port",
+            "0",
+            "--no-access-log",
+            "--no-access-control",
+        ]
         self.process = subprocess.Popen(
             [*command, "--database", database], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -134,18 +144,19 @@ async def poll(port: int, request: bytes, times: int) -> list[float]:
     return taken
 
 
-def conditional(instance: Instance) -> bytes:
-    etag = httpx.get(f"{instance.url}/api/v1/query").headers["etag"]
+def conditional(url: str) -> bytes:
+    """A question whose answer has not changed."""
+    etag = httpx.get(f"{url}/api/v1/query").headers["etag"]
     return f"GET /api/v1/query HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: {etag}\r\n\r\n".encode()
 
 
-def capacity(instances: Sequence[Instance], seconds_worth: int) -> float:
+def capacity(urls: Sequence[str], each: int) -> float:
     """Requests a second that are answered with 304, asked by 50 connections as fast as the answers come."""
-    request = conditional(instances[0])
+    request = conditional(urls[0])
+    ports = [int(url.rpartition(":")[2]) for url in urls]
 
     async def all_of_them() -> int:
-        each = seconds_worth * 10
-        found = await asyncio.gather(*(poll(instances[i % len(instances)].port, request, each) for i in range(50)))
+        found = await asyncio.gather(*(poll(ports[i % len(ports)], request, each) for i in range(50)))
         return sum(map(len, found))
 
     began = time.perf_counter()
@@ -159,7 +170,7 @@ def fleet(instances: Sequence[Instance], clients: int, interval: float) -> tuple
     Returns:
         Requests, the median and the 99th percentile in milliseconds, and failures.
     """
-    request = conditional(instances[0])
+    request = conditional(instances[0].url)
     taken: list[float] = []
     failures = 0
 
@@ -265,14 +276,19 @@ def report(name: str, url: str, rules: int, *, short: bool) -> None:
         return
     for number in (1, 3):
         with serving(url, number) as instances:
-            print(f"  {number} instances: {capacity(instances, 1 if short else 10):,.0f} answers (304) a second")
+            answered = capacity([instance.url for instance in instances], 10 if short else 100)
+            print(f"  {number} instances: {answered:,.0f} answers (304) a second")
             clients, interval = (200, 1.0) if short else (10_000, 60.0)
             asked, median, late, failures = fleet(instances, clients, interval)
             print(
                 f"  {number} instances, {clients:,} clients that ask every {interval:g} s: {asked:,} answers, "
                 f"{median:.1f} ms, 99 % within {late:.1f} ms, {failures} failures"
             )
-    with serving(url) as (instance,):
+    with serving(url) as (instance,), TemporaryDirectory() as folder:
+        if NGINX is not None:
+            with Nginx(Path(folder), instance.url, is_caching=True) as nginx:
+                answered = capacity([nginx.url], 10 if short else 400)
+                print(f"  1 instance behind nginx with its cache: {answered:,.0f} answers (304) a second")
         number = 50 if short else 1_000
         held = streams(instance, number, 1.0 if short else 30.0)
         print(f"  {number:,} idle streams: {held['kilobytes']:.0f} kB each, {held['busy']:.1%} of a processor")

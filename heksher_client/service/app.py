@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -51,8 +52,14 @@ def _conflict(request: Request, _: Exception) -> Response:
     return _answer(request, 409, "another request changed the same thing at this moment; try again")
 
 
-def _unwell(request: Request, _: Exception) -> Response:
+def _unwell(request: Request, error: Exception) -> Response:
+    if getattr(getattr(error, "orig", None), "sqlstate", "") in _READ_ONLY:
+        return _answer(request, 503, "this instance has a copy of the database, which cannot be changed")
     return _answer(request, 500, "the database does not answer")
+
+
+_READ_ONLY: Final = ("25006", "0A000")
+"""PostgreSQL's codes for it: of a statement that writes, and of the beginning of a transaction that may."""
 
 
 def _to_console(_: Request) -> Response:
@@ -68,6 +75,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.feed.close()
     app.state.database.close()
+
+
+def _add_missing(database: Database, context_features: Iterable[str]) -> None:
+    """Add context features that a database lacks. One that lacks none may be a copy that cannot be written to."""
+    with database.begin(writes=False) as connection:
+        known = store.context_features(connection)
+    missing = [name for name in context_features if name not in known]
+    if missing:
+        with database.begin() as connection:
+            for name in missing:
+                if name not in store.context_features(connection):  # Another instance may have been faster.
+                    store.add_context_feature(connection, name)
 
 
 def create_app(
@@ -94,10 +113,7 @@ def create_app(
         if not re.fullmatch(r"[a-zA-Z_0-9]+", name):
             raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
     opened = Database(database_url)
-    with opened.begin() as connection:
-        for name in dict.fromkeys(context_features):
-            if name not in store.context_features(connection):
-                store.add_context_feature(connection, name)
+    _add_missing(opened, dict.fromkeys(context_features))
     # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
     routes += [Mount("/console/assets", ASSETS), Route("/", _to_console), Route("/docs", _show_api)]

@@ -81,8 +81,7 @@ def test_a_lost_stream_leaves_no_gap(kind: Kind, telling: WatchedService) -> Non
         telling.stop()
         assert eventually(lambda: not client.client.status().is_following)
         telling.start()
-        telling.renew()
-        telling.offers_changes = True
+        telling.renew(offers_changes=True)
         telling.declare("s", "int", 7, ["user"])
         telling.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)

@@ -43,13 +43,13 @@ def _is_open(path: Path) -> bool:
 class PostgreSQL:
     """A server of its own on loopback. As a context manager it runs."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make one, with its data in a folder.
+    def __init__(self, folder: Path, copy_of: "PostgreSQL | None" = None) -> None:
+        """Make one, with its data in a folder; or one that copies what another one has, and follows it.
 
         PostgreSQL does not run as root. For root it is run as nobody, and where nobody cannot reach the folder, in a
         temporary one.
         """
-        self._folder, self._programs = folder, _programs()
+        self._folder, self._programs, self._original = folder, _programs(), copy_of
         self._as_whom: dict[str, Any] = {}
         self._elsewhere: TemporaryDirectory[str] | None = None
         if os.geteuid() == 0:
@@ -74,6 +74,9 @@ class PostgreSQL:
 
     def __enter__(self) -> Self:
         command = ["initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "-D", "data"]
+        if self._original is not None:
+            where = ["--host=127.0.0.1", f"--port={self._original._port}", "--username=postgres"]
+            command = ["pg_basebackup", *where, "--checkpoint=fast", "--no-sync", "-R", "-D", "data"]
         subprocess.run(self._at(command), check=True, capture_output=True, cwd=self._folder, **self._as_whom)  # noqa: S603
         # Nothing of it is to outlive the tests, so it need not wait for the disk.
         options = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": "", "fsync": "off"}

@@ -68,13 +68,15 @@ class WatchedService(LocalService):
         # No kept connections, as the service may be stopped and started; no certificates, as there is no TLS.
         self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
 
-    def renew(self, database_url: str = "sqlite://", *, access_control: bool | None = None) -> None:
+    def renew(
+        self, database_url: str = "sqlite://", *, access_control: bool | None = None, offers_changes: bool = False
+    ) -> None:
         """Forget everything, as a new service on the same port would; quicker than starting one."""
+        self.offers_changes = offers_changes
         self._end_renewed()
         self._renewed = create_app(database_url, self._context_features, access_control=access_control)
         self.asked = []
         self.intercept = lambda asked: None
-        self.offers_changes = False
 
     def stop(self) -> None:
         """Stop, if it runs."""
