@@ -59,8 +59,12 @@ def serve(
         app = create_app(database_url(database), features, access_control=is_controlled)
         options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
         server = Server(app, drain=drain, stop_within=10, log_config=None, **options)
-        server.config.load()  # and with it the certificate
-        listener = listen(host, port)
+        try:
+            server.config.load()  # and with it the certificate
+            listener = listen(host, port)
+        except BaseException:
+            app.state.database.close()
+            raise
     url = url_of(host, listener.getsockname()[1], "http" if certificate is None else "https")
     click.echo(f"Heksher service {__version__} on {_shown(database)}: {url} (console: {url}/console, API: {url}/docs)")
     if is_controlled:
