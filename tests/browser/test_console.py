@@ -78,8 +78,8 @@ def page(chromium: Any, service: LocalService) -> Iterator[Any]:
     opened.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
     yield opened
     context.close()
-    # That an answer was a refusal is noted there as well; and whoever takes pictures puts styles into the page.
-    expected = ("status of 422", "inline style") if SCREENSHOTS else ("status of 422",)
+    # Refusals, and that there was no answer, are noted there as well; and whoever takes pictures puts styles into it.
+    expected = ["status of 422", "ERR_CONNECTION_REFUSED", "htmx:", *(["inline style"] if SCREENSHOTS else [])]
     assert [trouble for trouble in troubles if not any(words in trouble for words in expected)] == []
 
 
@@ -122,6 +122,23 @@ def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, serv
         page.locator("#done", has_text="Rule added").wait_for()
         assert eventually(lambda: setting.get(user="jim", environment="prod") == 300)
         assert page.evaluate("window.isTheSamePage")
+
+
+def test_the_api_is_documented_with_its_examples(page: Any) -> None:
+    """On a page that needs nobody else."""
+    page.goto("/docs")
+    page.get_by_text("/api/v1/rules/search").wait_for()
+    page.locator("#operations-default-search_rule_api_v1_rules_search_get").click()
+    page.get_by_text("user:jim").first.wait_for()
+    picture(page, "api")
+
+
+def test_a_service_that_is_gone_is_said_on_the_page(page: Any, service: LocalService) -> None:
+    """Nothing would be seen otherwise of a change that was not made."""
+    page.goto("/console/settings/cache_size")
+    service.stop()
+    page.get_by_role("button", name="Delete rule 1").click()
+    page.get_by_text("The service does not answer").wait_for()
 
 
 def test_what_is_wrong_is_said_beside_the_field(page: Any) -> None:
