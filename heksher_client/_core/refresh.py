@@ -99,7 +99,6 @@ class Refresher:
     def _read_context_features(self) -> Flow[None]:
         # At each refresh: an operator may move a feature, and nothing in the answers to queries needs to show it.
         (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
-        self._orders_revision = protocol.revision(reply)
         try:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
@@ -111,6 +110,7 @@ class Refresher:
                 self._order = (yield from self._keeping.order()) or self._order
             return
         self._order_problem, self._has_order = None, True
+        self._orders_revision = protocol.revision(reply)
         if order != self._order:
             self._order = order
             logger.warning(

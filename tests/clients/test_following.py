@@ -88,6 +88,17 @@ def test_a_lost_stream_leaves_no_gap(kind: Kind, telling: WatchedService) -> Non
         assert eventually(lambda: client.client.status().is_following)
 
 
+def test_an_order_that_cannot_be_had_once_ends_no_stream(kind: Kind, telling: WatchedService) -> None:
+    """The one that is known goes on, and so does the stream from where it is."""
+    setting = Setting("s", int, ["user"], 7)
+    with following_client(kind, telling.url) as client:
+        telling.answering("GET /api/v1/context_features", Answer(500), times=1)
+        client.state_after_reload()
+        telling.add_rule("s", 8, user="jim")
+        assert eventually(lambda: setting.get(user="jim") == 8)
+        assert client.client.status().is_following
+
+
 def test_a_service_that_tells_nothing_is_asked_at_intervals(kind: Kind, service: WatchedService) -> None:
     """As ever."""
     setting = Setting("s", int, ["user"], 7)
