@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import aclosing, closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from warnings import warn
@@ -14,7 +14,8 @@ import httpx
 
 from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
-from heksher_client._core.protocol import (
+from heksher_client._core.protocol import SettingData
+from heksher_client._core.steps import (
     AT_ONCE,
     Aside,
     Exchange,
@@ -26,19 +27,18 @@ from heksher_client._core.protocol import (
     Pause,
     Reply,
     Request,
-    SettingData,
     Step,
     too_late,
 )
 from heksher_client._transport import (
     Body,
     StreamBody,
+    Trace,
     as_http_error,
     no_response,
     redirected,
-    to_httpx,
-    to_httpx_stream,
 )
+from heksher_client.credentials import Credential
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class AsyncHeksherClient(Client):
     meanwhile is a deadlock."""
 
     _raises_at_start = True
+    _make_http = httpx.AsyncClient
     _close_within = 0.9
     """Seconds."""
     _loop: asyncio.AbstractEventLoop | None = None
@@ -82,9 +83,10 @@ class AsyncHeksherClient(Client):
     async def aclose(self) -> None:
         """Stop updating. All settings keep their last values."""
         self._session.close()
+        self._closed.set()
         with anyio.move_on_after(self._close_within, shield=True):
             if self._task is None:
-                await self._http.aclose()
+                await self._close_http()
             elif self._loop is not asyncio.get_running_loop():
                 with suppress(RuntimeError):  # the other loop is closed, and the task with it
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
@@ -146,7 +148,8 @@ class AsyncHeksherClient(Client):
         return await self._run(self._session.get_settings())
 
     async def __aenter__(self) -> Self:
-        await self.set_as_main()
+        if not self._session.is_open:  # `connect_async` has started it
+            await self.set_as_main()
         return self
 
     async def __aexit__(
@@ -154,11 +157,10 @@ class AsyncHeksherClient(Client):
     ) -> None:
         await self.aclose()
 
-    def _set_up(self, http_arguments: dict[str, Any]) -> None:
+    def _set_up(self) -> None:
+        super()._set_up()
         self.modification_lock = asyncio.Lock()
-        self._http_arguments = http_arguments
-        self._http = httpx.AsyncClient(**http_arguments)
-        self._woken = asyncio.Event()
+        self._woken, self._closed = asyncio.Event(), asyncio.Event()
         self._disk = Apart()
 
     def _wake_up(self) -> None:
@@ -169,7 +171,8 @@ class AsyncHeksherClient(Client):
     def _set_up_again(self) -> None:  # in the child of a fork
         # The loop of the parent does not go on here, and nobody knows whether there will be another one.
         was_main = self._session.is_open
-        self._set_up(self._http_arguments)
+        self._route.renew()
+        self._set_up()
         self._loop = self._task = self._follower = None
         if was_main:
             self._has_own_loop = True
@@ -198,7 +201,7 @@ class AsyncHeksherClient(Client):
                     if self._follower is not None:
                         self._follower.cancel()
                         await asyncio.wait([self._follower])
-                    await self._http.aclose()
+                    await self._close_http()
 
     def _begin_to_follow(self) -> None:
         """Follow the changes in a task of its own, if there is a stream, and none is followed."""
@@ -266,6 +269,10 @@ class AsyncHeksherClient(Client):
         async def send() -> None:
             while waiting:
                 index, request = waiting.popleft()
+                await self._wait_for_rate()
+                if self._session.is_closed:
+                    waiting.clear()
+                    break
                 with anyio.move_on_after(exchange.limits.seconds) as scope:
                     replies[index] = await self._send(request, exchange.limits)
                 if scope.cancelled_caught:
@@ -277,17 +284,20 @@ class AsyncHeksherClient(Client):
 
     async def _send(self, request: Request, limits: Limits) -> Reply:
         try:
-            following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
+            following: httpx.Request | None = self._route.request(request, limits.seconds)
             while following is not None:
                 reply, following = await self._receive(following, lambda response: Body(response, limits.max_bytes))
+                if following is not None:
+                    await self._wait_for_rate()
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
         return reply
 
     async def _listen(self, step: Listen) -> Reply:
+        await self._wait_for_rate()
         try:
-            request = to_httpx_stream(self._http, step)
+            request = self._route.stream(step)
             reply, _ = await self._receive(request, lambda response: StreamBody(response, step.take))
         except Exception as error:  # As above.
             return no_response(error)
@@ -297,7 +307,7 @@ class AsyncHeksherClient(Client):
         self, request: httpx.Request, body_of: Callable[[httpx.Response], Body]
     ) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
-        response = await self._http.send(request, stream=True, follow_redirects=False)
+        response = await self._open(request)
         try:
             body = body_of(response)
             if not body.is_read:
@@ -307,3 +317,48 @@ class AsyncHeksherClient(Client):
             return body.reply(), redirected(request, response)
         finally:
             await response.aclose()
+
+    async def _wait_for_rate(self) -> None:
+        """Until the next request may be sent, or the client is closed."""
+        place = self._rate_limit.take()
+        is_used = False
+        try:
+            while (seconds := self._rate_limit.wait(place)) > 0 and not self._closed.is_set():
+                with anyio.move_on_after(seconds):
+                    await self._closed.wait()
+            is_used = not self._closed.is_set()
+        finally:
+            if not is_used:
+                self._rate_limit.give_back(place)
+
+    async def _open(self, request: httpx.Request) -> httpx.Response:
+        """The head of the response to a request, sent with what shows that we may ask."""
+        auth = self._route.auth
+        if not isinstance(auth, Credential):
+            return await self._reach(request, auth)
+        async with aclosing(auth.async_auth_flow(request)) as flow:
+            response = await self._reach(await anext(flow), auth)
+            if not auth.is_refused(response):
+                return response
+            await response.aclose()  # before waiting for another token: others may need the connection
+            signed_anew = await flow.asend(response)
+            await self._wait_for_rate()
+            return await self._reach(signed_anew, auth)
+
+    async def _reach(self, request: httpx.Request, auth: Any) -> httpx.Response:
+        """Send a request; once more if its connection turns out to have been closed while it was idle."""
+        trace = Trace()
+        request.extensions["trace"] = trace.note_async
+        arguments = {"stream": True, "follow_redirects": False, **self._route.auth_arguments(auth)}
+        try:
+            response: httpx.Response = await self._route.client.send(request, **arguments)
+        except Exception as error:
+            if not trace.is_stale(error):
+                raise
+            await self._wait_for_rate()
+            response = await self._route.client.send(request, **arguments)
+        return response
+
+    async def _close_http(self) -> None:
+        if self._route.is_ours:
+            await self._route.client.aclose()

@@ -8,16 +8,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol, Unpack
 from weakref import WeakSet
 
+from heksher_client._client_options import AuthTypes, ClassOptions, ClientOptions, check_names, merged
+from heksher_client._core import pinning
+from heksher_client._core.changes import Change, ChangeCallbackT, Changes
 from heksher_client._core.logs import logger
 from heksher_client._core.options import Options
 from heksher_client._core.registry import registry
 from heksher_client._core.session import Session
-from heksher_client._core.status import Status
+from heksher_client._core.status import Refresh, RefreshCallbackT, Status
 from heksher_client._last_known_good import LastKnownGood
-from heksher_client._transport import client_arguments
+from heksher_client._rate_limit import RateLimit
+from heksher_client._route import Route
+
+
+class Observable(Protocol):
+    """What can be followed from outside: a client, or a stub in its place."""
+
+    def status(self) -> Status: ...  # pragma: no cover - a protocol
+    def on_change(self, callback: ChangeCallbackT, /) -> ChangeCallbackT: ...  # pragma: no cover - a protocol
+    def off_change(self, callback: Callable[[Change[Any]], object], /) -> None: ...  # pragma: no cover - a protocol
+    def on_refresh(self, callback: RefreshCallbackT, /) -> RefreshCallbackT: ...  # pragma: no cover - a protocol
+    def off_refresh(self, callback: Callable[[Refresh], object], /) -> None: ...  # pragma: no cover - a protocol
 
 
 class Client(ABC):
@@ -25,72 +39,60 @@ class Client(ABC):
 
     _raises_at_start: bool
     """Whether `set_as_main` raises the errors of the first refresh."""
+    _make_http: ClassVar[Callable[..., Any]]
+    """Makes an HTTP client out of its arguments."""
+    _class_options: ClassVar[Mapping[str, Any]] = {}
+    """What the class and those it is derived from choose for all its clients."""
+    _own_options: ClassVar[Mapping[str, Any]] = {}
+    """What the class itself chooses."""
+
+    def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
+        """Choose for all clients of a class: each argument of a client may be a keyword of its class."""
+        super().__init_subclass__()
+        check_names(options, ClassOptions, cls.__name__)
+        cls._own_options = dict(options)
+        cls._class_options = {}
+        for base in reversed(cls.__mro__):
+            cls._class_options = merged(cls._class_options, vars(base).get("_own_options", {}))
 
     def __init__(
         self,
-        service_url: str,
-        update_interval: float,
-        context_features: Sequence[str],
-        *,
-        http_client_args: Mapping[str, Any] | None = None,
-        start_timeout: float = 60.0,
-        request_timeout: float = 30.0,
-        max_response_bytes: int = 1 << 28,
-        jitter: float = 0.1,
-        max_backoff: float = 60.0,
-        stale_after: float | None = None,
-        last_known_good: str | os.PathLike[str] | None = None,
-        max_age: float = 7 * 24 * 3600.0,
-        follow_changes: bool = True,
+        service_url: str | None = None,
+        update_interval: float | None = None,
+        context_features: Sequence[str] | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """Make a client, which does nothing yet. All times are in seconds.
+
+        Whatever is not given is what the class chooses: `class ShopClient(ThreadHeksherClient, service_url=...)`.
 
         Args:
             service_url: Where the service is; may have a path, which all requests are then below.
             update_interval: From the end of one refresh to the next.
             context_features: All context features of the service, in its order.
-            http_client_args: Arguments for the httpx client: headers, auth, timeout (seconds), verify, ... The thread
-                client sends requests from several threads at once, so what a program hands in must bear that.
-            start_timeout: The longest that all requests of the first refresh may take together.
-            request_timeout: The longest that a request may take, from looking the service up to the last byte. The
-                time-outs of the httpx client (5 seconds, unless set) are for the single steps on the way.
-            max_response_bytes: The most that is accepted of one answer, inflated. A query that brings more is split.
-            jitter: The share of the interval by which each is longer or shorter, from 0 to 1, so that the processes of
-                a fleet do not all ask at the same moment. Unless it is 0, the first interval ends at any moment of it,
-                and waits after failures are up to a half shorter.
-            max_backoff: The longest wait after failures. They begin with one second, and double.
-            stale_after: The age from which `status()` calls the settings stale; three intervals if it is not given.
-            last_known_good: A file to keep what was last received in. A start without the service serves from it, if it
-                was confirmed within `max_age`. Its folder must exist. Several processes may share it.
-            max_age: The age from which that file is not used any more; a week if it is not given.
-            follow_changes: Whether to hear of changes as they are made, where the service offers that: over one more
-                connection, which stays open. Refreshes at intervals go on beside it. Not where `http_client_args`
-                allow one connection only, or have hooks for responses, which a stream would never come out of.
+            **options: What `ClientOptions` has.
 
         Raises:
-            TypeError, ValueError: Any of them is impossible.
+            TypeError, ValueError: Any of them is impossible, or one of the first three is missing.
         """
         for hook in (self.on_update_ok, self.on_update_error):
             if inspect.iscoroutinefunction(hook):
                 raise TypeError(f"{hook.__name__} is called, and not awaited: it must be a plain method")
-        http_arguments = client_arguments(service_url, http_client_args)
-        options = Options.checked(
-            update_interval,
-            start_timeout=start_timeout,
-            request_timeout=request_timeout,
-            max_response_bytes=max_response_bytes,
-            jitter=jitter,
-            max_backoff=max_backoff,
-            stale_after=stale_after,
-            max_age=max_age,
-            follow_changes=follow_changes and _has_room_for_a_stream(http_arguments),
-        )
+        check_names(options, ClientOptions, type(self).__name__)
+        needed = {"service_url": service_url, "update_interval": update_interval, "context_features": context_features}
+        chosen = merged(self._class_options, {**needed, **options})
+        if missing := [name for name in needed if name not in chosen]:
+            raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
+        route = Route(chosen, type(self)._make_http)
+        checked = Options.checked(chosen, can_follow=route.has_room_for_a_stream)
         keeper = None
-        if last_known_good is not None:
-            keeper = LastKnownGood(last_known_good, options.max_age, str(http_arguments["base_url"]))
+        if "last_known_good" in chosen:
+            keeper = LastKnownGood(chosen["last_known_good"], checked.max_age, str(route.url))
+        self._route = route
         self._session = Session(
-            context_features,
-            options,
+            chosen["context_features"],
+            checked,
+            service_url=str(route.url),
             hooks=self,
             registry=registry,
             clock=_clock,
@@ -100,8 +102,27 @@ class Client(ABC):
             keeper=keeper,
             raises_at_start=self._raises_at_start,
         )
-        self._set_up(http_arguments)
+        self._make_rate_limit = partial(RateLimit, checked.rate_limit, checked.rate_limit_interval, _clock)
+        self._set_up()
         _clients.add(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed: it updates nothing any more, and cannot be started again."""
+        return self._session.is_closed
+
+    def use_credential(self, auth: AuthTypes) -> None:
+        """Show from now on by something else that the program may ask, and ask at once. From any thread.
+
+        Args:
+            auth: A credential of `heksher_client.credentials`, or what the HTTP client takes as `auth`. None leaves it
+                to the HTTP client.
+
+        Raises:
+            TypeError: It is nothing of that kind.
+        """
+        self._route.use(auth)
+        self._session.refresh_soon()
 
     def set_defaults(self, /, **values: str | ContextVar[str]) -> None:
         """Set what `Setting.get` takes for the context features that its caller leaves out.
@@ -132,6 +153,48 @@ class Client(ABC):
         """
         self._session.track_contexts(values)
 
+    def on_change(self, callback: ChangeCallbackT) -> ChangeCallbackT:
+        """Call something with a `Change` whenever this client has put other rules of a setting in place.
+
+        As `Setting.on_change`, for all settings, until the client closes.
+
+        Returns:
+            The callback, so that this can be used as a decorator.
+
+        Raises:
+            TypeError: It cannot be called, or is a coroutine function.
+        """
+        return self._session.listeners.add(callback)
+
+    def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
+        """Call it no more."""
+        self._session.listeners.remove(callback)
+
+    def on_refresh(self, callback: RefreshCallbackT) -> RefreshCallbackT:
+        """Call something with a `Refresh` after each refresh, successful or not, after the hooks: to measure them, say.
+
+        Called where hooks are called; an error in it is logged, and nothing else. A bound method is held weakly.
+
+        Returns:
+            The callback, so that this can be used as a decorator.
+
+        Raises:
+            TypeError: It cannot be called, or is a coroutine function.
+        """
+        return self._session.refresh_listeners.add(callback)
+
+    def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
+        """Call it no more."""
+        self._session.refresh_listeners.remove(callback)
+
+    def changes(self) -> Changes:
+        """All changes that this client puts in place from now on: iterate with `for`, which blocks, or `async for`.
+
+        One who is behind gets the changes of each setting as one, with a count of those that it stands for. It ends
+        when the client closes. Whoever leaves the loop need not clean up.
+        """
+        return self._session.changes()
+
     def status(self) -> Status:
         """How the client fares. May be called at any time, from any thread."""
         return self._session.status()
@@ -142,9 +205,9 @@ class Client(ABC):
     def on_update_error(self, exc: Exception, /) -> None:
         """Override to be called after each refresh that failed, wholly or for some settings, with the first error."""
 
-    @abstractmethod
-    def _set_up(self, http_arguments: dict[str, Any]) -> None:
-        """Make what the client sends, waits and locks with."""
+    def _set_up(self) -> None:
+        """Make what the client waits and locks with."""
+        self._rate_limit = self._make_rate_limit()
 
     @abstractmethod
     def _wake_up(self) -> None:
@@ -156,13 +219,6 @@ class Client(ABC):
 
         What the parent had is shared with it, and must not be closed.
         """
-
-
-def _has_room_for_a_stream(http_arguments: Mapping[str, Any]) -> bool:
-    """Whether another connection can be open while requests are sent, and no hook of the program waits for its end."""
-    limits, hooks = http_arguments.get("limits"), http_arguments.get("event_hooks") or {}
-    has_room = limits is None or limits.max_connections is None or limits.max_connections > 1
-    return has_room and not hooks.get("response")
 
 
 LONGEST_SLEEP: Final = 30.0
@@ -181,6 +237,7 @@ _clients: Final[WeakSet[Client]] = WeakSet()
 
 
 def _go_on_after_fork() -> None:  # in the child of a fork
+    pinning.after_fork()
     for client in list(_clients):
         client._session.after_fork()
         try:

@@ -12,7 +12,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final
 
-from heksher_client._core.protocol import AT_ONCE, Exchange, Limits, NoResponse, Reply, Request, too_late
+from heksher_client._core.steps import AT_ONCE, Exchange, Limits, NoResponse, Reply, Request, too_late
+from heksher_client._rate_limit import RateLimit
 from heksher_client.exceptions import ClientNotRunningError
 
 Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
@@ -22,32 +23,40 @@ Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
 class Sending:
     """The sending of one exchange."""
 
-    def __init__(self, exchange: Exchange, send: Send) -> None:
+    def __init__(self, exchange: Exchange, send: Send, rate_limit: RateLimit) -> None:
+        """Prepare it.
+
+        Args:
+            exchange: What to send.
+            send: How.
+            rate_limit: Says when each may be sent.
+        """
         self._requests, self._limits, self._send = exchange.requests, exchange.limits, send
+        self._rate_limit = rate_limit
+        self._is_left = threading.Event()
         self._waiting = deque(enumerate(exchange.requests))
-        self._began: dict[int, float] = {}
-        """When the requests that are under way were begun."""
+        self._under_way: dict[threading.Thread, float] = {}
+        """When the threads that send a request right now have begun with it."""
         self._news: SimpleQueue[tuple[int, Reply] | None] = SimpleQueue()
         """Replies as they come, and None for each thread that has ended, or when all is to be given up."""
         self._left: Reply | None = None
         """The reply to all requests that have none, once nobody waits for them any more."""
-        self._threads: list[threading.Thread] = []
-        """Those that were started. Daemons, so that none of them delays the program's end."""
 
     def replies(self) -> tuple[Reply, ...]:
         """Send all requests; wait for their replies, as long as the limits allow."""
         until = monotonic() + self._limits.total_seconds
+        working = 0
         with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
             for _ in self._requests[:AT_ONCE]:
                 if self.is_given_up:
                     break
-                thread = threading.Thread(target=self._work, name="heksher-client-request", daemon=True)
-                thread.start()
-                self._threads.append(thread)
-        if not self._threads:
+                # A daemon, so that it does not delay the program's end.
+                threading.Thread(target=self._work, name="heksher-client-request", daemon=True).start()
+                working += 1
+        if not working:
             self._work()
+            working = 1
         replies: dict[int, Reply] = {}
-        working = len(self._threads) or 1
         while self._left is None and working and len(replies) < len(self._requests):
             patience = self._patience(until)
             if patience <= 0:
@@ -68,11 +77,12 @@ class Sending:
     def give_up(self, reply: Reply) -> None:
         """Wait no longer. To be called from any thread."""
         self._left = self._left or reply
+        self._is_left.set()
         self._news.put(None)
 
     def hanging(self) -> list[threading.Thread]:
         """The threads that still send what nobody waits for any more."""
-        return [thread for thread in self._threads if thread.is_alive()] if self._began else []
+        return list(self._under_way.copy())
 
     @property
     def is_given_up(self) -> bool:
@@ -82,18 +92,23 @@ class Sending:
     def _patience(self, until: float) -> float:
         """Seconds until the request that is under way for the longest has taken too long."""
         now = monotonic()
-        first = min(self._began.copy().values(), default=now)
+        first = min(self._under_way.copy().values(), default=now)
         return max(0.0, min(first + self._limits.seconds, until, now + threading.TIMEOUT_MAX) - now)
 
     def _work(self) -> None:
         try:
             while self._left is None:
                 index, request = self._waiting.popleft()
-                self._began[index] = monotonic()
+                place = self._rate_limit.take()
+                if self._is_left.wait(self._rate_limit.wait(place)):
+                    self._rate_limit.give_back(place)
+                    break
+                self._under_way[threading.current_thread()] = monotonic()
                 try:
-                    self._news.put((index, self._send(request, self._limits, lambda: self.is_given_up)))
+                    reply = self._send(request, self._limits, lambda: self.is_given_up)
                 finally:
-                    del self._began[index]
+                    del self._under_way[threading.current_thread()]
+                self._news.put((index, reply))
         except IndexError:
             pass  # none is left
         finally:  # also when an authentication or a transport of the program ends the thread

@@ -11,7 +11,8 @@ import httpx
 
 from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
-from heksher_client._core.protocol import (
+from heksher_client._core.protocol import SettingData
+from heksher_client._core.steps import (
     AT_ONCE,
     Aside,
     Exchange,
@@ -24,20 +25,19 @@ from heksher_client._core.protocol import (
     Pause,
     Reply,
     Request,
-    SettingData,
     Step,
 )
 from heksher_client._sending import CLOSED, Listening, Sending
 from heksher_client._transport import (
     Body,
     StreamBody,
+    Trace,
     as_http_error,
     hang_up,
     no_response,
     redirected,
-    to_httpx,
-    to_httpx_stream,
 )
+from heksher_client.credentials import Credential
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class ThreadHeksherClient(Client):
     meanwhile is a deadlock."""
 
     _raises_at_start = False
+    _make_http = httpx.Client
     _close_within = 0.5
     """Seconds."""
     _thread: threading.Thread | None = None
@@ -94,7 +95,7 @@ class ThreadHeksherClient(Client):
         for sending in self._sendings.copy():
             sending.give_up(CLOSED)
         if self._thread is None:
-            self._http.close()
+            self._close_http()
         elif not self._is_own_thread():
             self._thread.join(self._close_within)
 
@@ -136,7 +137,8 @@ class ThreadHeksherClient(Client):
         return self._run(self._session.get_settings())
 
     def __enter__(self) -> Self:
-        self.set_as_main()
+        if not self._session.is_open:  # `connect` has started it
+            self.set_as_main()
         return self
 
     def __exit__(
@@ -144,10 +146,9 @@ class ThreadHeksherClient(Client):
     ) -> None:
         self.close()
 
-    def _set_up(self, http_arguments: dict[str, Any]) -> None:
+    def _set_up(self) -> None:
+        super()._set_up()
         self.modification_lock = threading.Lock()
-        self._http_arguments = http_arguments
-        self._http = httpx.Client(**http_arguments)
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._starting = threading.Lock()
@@ -157,7 +158,7 @@ class ThreadHeksherClient(Client):
         self._renewed_at = 0
         """How many there were when connections were last closed under them; the others wait for something else."""
         self._disk, self._hooks = Apart(), Apart()
-        self._listening = Listening(lambda: self._http.close())
+        self._listening = Listening(self._close_http)
 
     def _is_own_thread(self) -> bool:
         """Whether the caller is a hook, or a validator, which the refreshes wait for."""
@@ -168,7 +169,8 @@ class ThreadHeksherClient(Client):
 
     def _set_up_again(self) -> None:  # in the child of a fork
         was_main = self._session.is_open
-        self._set_up(self._http_arguments)
+        self._route.renew()
+        self._set_up()
         if was_main:
             self._thread = threading.Thread(target=self._keep_updating_in_child, name="heksher-client", daemon=True)
             self._thread.start()
@@ -229,13 +231,12 @@ class ThreadHeksherClient(Client):
             return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
         are_more = len(self._left_alone) >= self._renewed_at + AT_ONCE
         self._renewed_at = min(self._renewed_at, len(self._left_alone))
-        if are_more and not {"transport", "mounts"} & self._http_arguments.keys():
+        if are_more and self._route.can_be_renewed:
             # Those that wait for a server get an error from the connection that is closed under them.
             self._renewed_at = len(self._left_alone)
             with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
-                self._http, former = httpx.Client(**self._http_arguments), self._http
-                former.close()
-        sending = Sending(exchange, self._send)
+                self._route.renew().close()
+        sending = Sending(exchange, self._send, self._rate_limit)
         self._sendings.add(sending)
         try:
             if self._closed.is_set():
@@ -247,11 +248,13 @@ class ThreadHeksherClient(Client):
 
     def _send(self, request: Request, limits: Limits, is_given_up: Callable[[], bool]) -> Reply:
         try:
-            following: httpx.Request | None = to_httpx(self._http, request, limits.seconds)
+            following: httpx.Request | None = self._route.request(request, limits.seconds)
             while following is not None:
                 reply, following = self._receive(
                     following, lambda response: Body(response, limits.max_bytes), is_given_up
                 )
+                if following is not None:
+                    self._wait_for_rate(is_given_up)
         except Exception as error:
             # Authentication, transports and event hooks are the program's, and may raise anything.
             return no_response(error)
@@ -263,7 +266,8 @@ class ThreadHeksherClient(Client):
             return StreamBody(response, step.take)
 
         try:
-            request = to_httpx_stream(self._http, step)
+            self._wait_for_rate()
+            request = self._route.stream(step)
             reply, _ = self._receive(request, body_of, self._closed.is_set)
         except Exception as error:  # As above.
             return no_response(error)
@@ -273,7 +277,7 @@ class ThreadHeksherClient(Client):
         self, request: httpx.Request, body_of: Callable[[httpx.Response], Body], is_given_up: Callable[[], bool]
     ) -> tuple[Reply, httpx.Request | None]:
         """The reply to a request, and the request that it asks for instead."""
-        response = self._http.send(request, stream=True, follow_redirects=False)
+        response = self._open(request, is_given_up)
         try:
             body = body_of(response)
             if not body.is_read:
@@ -283,6 +287,49 @@ class ThreadHeksherClient(Client):
             return body.reply(), redirected(request, response)
         finally:
             response.close()
+
+    def _wait_for_rate(self, is_given_up: Callable[[], bool] = bool) -> None:
+        """Until the next request may be sent, or nobody waits for it any more.
+
+        Raises:
+            ClientNotRunningError: Nobody does.
+        """
+        place = self._rate_limit.take()
+        if self._closed.wait(self._rate_limit.wait(place)) or is_given_up():
+            self._rate_limit.give_back(place)
+            raise ClientNotRunningError("nobody waits for it any more")
+
+    def _open(self, request: httpx.Request, is_given_up: Callable[[], bool]) -> httpx.Response:
+        """The head of the response to a request, sent with what shows that we may ask."""
+        auth = self._route.auth
+        if not isinstance(auth, Credential):
+            return self._reach(request, auth, is_given_up)
+        with closing(auth.sync_auth_flow(request)) as flow:
+            response = self._reach(next(flow), auth, is_given_up)
+            if not auth.is_refused(response):
+                return response
+            response.close()  # before waiting for another token: others may need the connection
+            signed_anew = flow.send(response)
+            self._wait_for_rate(is_given_up)
+            return self._reach(signed_anew, auth, is_given_up)
+
+    def _reach(self, request: httpx.Request, auth: Any, is_given_up: Callable[[], bool]) -> httpx.Response:
+        """Send a request; once more if its connection turns out to have been closed while it was idle."""
+        trace = Trace()
+        request.extensions["trace"] = trace.note
+        arguments = {"stream": True, "follow_redirects": False, **self._route.auth_arguments(auth)}
+        try:
+            response: httpx.Response = self._route.client.send(request, **arguments)
+        except Exception as error:
+            if not trace.is_stale(error):
+                raise
+            self._wait_for_rate(is_given_up)
+            response = self._route.client.send(request, **arguments)
+        return response
+
+    def _close_http(self) -> None:
+        if self._route.is_ours:
+            self._route.client.close()
 
 
 _MOST_LEFT_ALONE: Final = 5 * AT_ONCE

@@ -1,80 +1,24 @@
-"""Between the core's values and httpx's: the only place that knows both."""
+"""Between the core's values and those of the HTTP client: the only place that knows both."""
 
 import re
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 import httpx
 
-from heksher_client._core.protocol import Listen, NoResponse, Oversized, Reply, Request, Response
-from heksher_client._version import __version__
-from heksher_client.exceptions import (
-    HeksherError,
-    ServiceUnavailableError,
-    UnexpectedResponseError,
-    UntrustedServiceError,
-)
+from heksher_client._core.steps import NoResponse, Oversized, Reply, Response
+from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _MAX_REDIRECTS: Final = 3
 """How many redirects a request follows."""
 _FOLLOWED: Final = "heksher_client.redirects"
 """Where a request notes how many it has followed."""
-
-
-def client_arguments(service_url: str, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments for an httpx client: the program's own, with ours where it says nothing.
-
-    Raises:
-        ValueError: The URL is no HTTP URL that paths can be appended to.
-    """
-    try:
-        url = httpx.URL(service_url)
-    except (httpx.InvalidURL, TypeError):
-        raise ValueError("service_url is no URL (a user name or password in it must be percent-encoded)") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("service_url must be an absolute http:// or https:// URL")
-    if url.query or url.fragment:
-        raise ValueError("service_url must have no query and no fragment: requests append their paths to it")
-    arguments = dict(arguments or {})
-    if url.userinfo:
-        # httpx would do the same with each request, and write the URL with its password into its log.
-        arguments.setdefault("auth", (url.username, url.password))
-        url = url.copy_with(username=None, password=None)
-    headers = httpx.Headers(arguments.pop("headers", None))
-    headers.setdefault("User-Agent", f"heksher-client/{__version__}")
-    return {"base_url": url, "headers": headers, **arguments}
-
-
-def to_httpx(client: httpx.Client | httpx.AsyncClient, request: Request, seconds: float) -> httpx.Request:
-    """A request as httpx sends it, with the client's URL, headers, cookies and parameters.
-
-    No step of it takes longer than the seconds given, whatever time-outs the client has.
-    """
-    # Only what `Body` can inflate bit by bit: a small answer may inflate to more than the memory holds.
-    headers = {**request.headers, "Accept-Encoding": "gzip"}
-    built = client.build_request(request.method, request.target, headers=headers, content=request.content)
-    steps: dict[str, float | None] = built.extensions.get("timeout", {})
-    shorter = {step: seconds if longest is None else min(longest, seconds) for step, longest in steps.items()}
-    built.extensions = {**built.extensions, "timeout": shorter}
-    query = request.target.partition("?")[2]
-    if query and client.params:
-        # httpx would replace the query of a URL by the client's parameters.
-        built.url = built.url.copy_with(query=f"{query}&{client.params}".encode())
-    return built
-
-
-def to_httpx_stream(client: httpx.Client | httpx.AsyncClient, step: Listen) -> httpx.Request:
-    """The request for a stream, which may be quiet for longer than an answer."""
-    built = to_httpx(client, step.request, step.seconds)
-    built.headers["Accept-Encoding"] = "identity"
-    built.extensions["timeout"]["read"] = step.seconds
-    return built
 
 
 def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
@@ -200,18 +144,40 @@ _SHORTEST_PART: Final = 6
 """Of a header that has several: a cookie, or the credentials after the name of their scheme."""
 _GZIP: Final = 31
 """What zlib calls its largest window, and a gzip header."""
-_NETWORKS_ERRORS: Final = (
-    httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError, httpx.DecodingError, TimeoutError
-)  # fmt: skip
+_NETWORKS_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError", "DecodingError")
 
 
 def no_response(error: Exception) -> NoResponse:
     """A failure to get any response. Of httpx's errors, those of the network are told from those of bad requests."""
-    if isinstance(error, httpx.LocalProtocolError):
+    if _is_httpx(error, "LocalProtocolError"):
         # Its words quote the header that is none, which may be a token with a line break; and tracebacks show causes.
         error = httpx.LocalProtocolError("a header of the request is not valid")
-    is_untrusted = isinstance(error, httpx.ConnectError) and _is_caused_by(error, ssl.SSLError)
-    return NoResponse(error, isinstance(error, _NETWORKS_ERRORS), is_untrusted)
+    is_untrusted = _is_httpx(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
+    return NoResponse(error, isinstance(error, TimeoutError) or _is_httpx(error, *_NETWORKS_ERRORS), is_untrusted)
+
+
+def _is_httpx(error: Exception, *names: str) -> bool:
+    """Whether an error is one of httpx, by the name of its class: what behaves as httpx has classes of its own."""
+    return any(kind.__name__ in names and kind.__module__.startswith("httpx") for kind in type(error).__mro__)
+
+
+class Trace:
+    """What became of the connection that a request was sent on. An extension of the request, which httpx calls."""
+
+    def __init__(self) -> None:
+        self._is_new = self._is_sent = False
+
+    def note(self, event: str, _: object) -> None:
+        self._is_new |= ".connect_" in event
+        self._is_sent |= event.endswith("send_request_headers.started")
+
+    async def note_async(self, event: str, info: object) -> None:
+        self.note(event, info)
+
+    def is_stale(self, error: Exception) -> bool:
+        """Whether a request failed because its connection, which others had used before, was closed meanwhile."""
+        is_closed = _is_httpx(error, "RemoteProtocolError", "ReadError", "WriteError")
+        return is_closed and self._is_sent and not self._is_new
 
 
 def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
@@ -220,26 +186,21 @@ def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> boo
     return error is not None
 
 
-class UntrustedHTTPError(UntrustedServiceError, httpx.HTTPError):
-    """An `UntrustedServiceError` where the interface promises an `httpx.HTTPError`."""
-
-
-class UnavailableHTTPError(ServiceUnavailableError, httpx.HTTPError):
-    """A `ServiceUnavailableError` where the interface promises an `httpx.HTTPError`."""
-
-
-class UnexpectedHTTPError(UnexpectedResponseError, httpx.HTTPError):
-    """An `UnexpectedResponseError` where the interface promises an `httpx.HTTPError`."""
-
-    def __init__(self, error: UnexpectedResponseError) -> None:
-        httpx.HTTPError.__init__(self, str(error))
-        self.status, self.content, self.retry_after = error.status, error.content, error.retry_after
-
-
 def as_http_error(error: HeksherError) -> HeksherError:
     """The same error, as an `httpx.HTTPError` as well if it is the service's or the network's doing."""
-    if isinstance(error, UnexpectedResponseError):
-        return UnexpectedHTTPError(error)
-    if isinstance(error, UntrustedServiceError):
-        return UntrustedHTTPError(str(error))
-    return UnavailableHTTPError(str(error)) if isinstance(error, ServiceUnavailableError) else error
+    if not isinstance(error, ServiceUnavailableError | UnexpectedResponseError):
+        return error
+    made_for: Any = type(error)
+    kind: type[HeksherError] = _as_http_error(made_for)
+    twin = kind.__new__(kind, *error.args)
+    vars(twin).update(vars(error), _request=None, _plain=error)
+    return twin
+
+
+@lru_cache(maxsize=64)
+def _as_http_error(kind: Any) -> Any:
+    def reduce(error: Any) -> Any:  # Pickles find classes by name, and this one has none of its own.
+        return as_http_error, (error._plain,)
+
+    own = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
+    return type(kind.__name__, (kind, httpx.HTTPError), own)

@@ -10,28 +10,43 @@ At the end of the block every setting has again what it had before.
 """
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
 from warnings import warn
 from weakref import WeakKeyDictionary
 
 import orjson
 
+from heksher_client._client_options import AuthTypes, ClientOptions, check_names
+from heksher_client._core.changes import Change, ChangeCallbackT, Changes, Listeners, callbacks_for, difference
 from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known, order_with
+from heksher_client._core.logs import logger
 from heksher_client._core.protocol import SettingData
 from heksher_client._core.readers import View
 from heksher_client._core.registry import registry
-from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
+from heksher_client._core.rules import Reason, Rule, RuleSet, finished, grouped
 from heksher_client._core.settings import Setting
-from heksher_client._core.status import SettingStatus, State, Status
+from heksher_client._core.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
 
-__all__ = ["AsyncStubHeksherClient", "Call", "Rule", "Rules", "StubbedSetting", "SyncStubHeksherClient"]
+__all__ = [
+    "AsyncStubHeksherClient",
+    "Call",
+    "Rule",
+    "Rules",
+    "StubbedSetting",
+    "SyncStubHeksherClient",
+    "UnstubbedSettingError",
+]
 
 T = TypeVar("T")
+
+
+class UnstubbedSettingError(AssertionError):
+    """A test has read a setting that it did not stub, and was not to."""
 
 
 class Call(NamedTuple):
@@ -55,10 +70,14 @@ class StubbedSetting(Generic[T]):
     _order: Sequence[str]
     _defaults: Defaults
 
-    def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults) -> None:
+    _listeners: Listeners
+    is_assigned = False
+    """Whether the test has assigned rules."""
+
+    def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults, listeners: Listeners) -> None:
         order = order_with(order, setting.configurable_features)
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
-        vars(self).update(_setting=setting, _order=order, _defaults=defaults)
+        vars(self).update(_setting=setting, _order=order, _defaults=defaults, _listeners=listeners)
         vars(self)["rules"] = Rules(setting._reader.view.rule_set.rules())
 
     if not TYPE_CHECKING:  # to a type checker, no other attribute exists anyway
@@ -80,13 +99,28 @@ class StubbedSetting(Generic[T]):
 
     @rules.setter
     def rules(self, value: T | Sequence[Rule[T]]) -> None:
+        vars(self)["is_assigned"] = True
         setting, former = self._setting, self._setting._reader.view.rule_set
         rules = _as_rules(setting, value)
         rule_set, duplicates = RuleSet.index(grouped(rules), self._order, former.default, former.default_reason)
         if duplicates:
             raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
         setting._reader.view = View(rule_set, self._defaults)
+        self._announce(former, rule_set)
         vars(self)["rules"] = Rules(rule_set.rules())
+
+    def _announce(self, before: RuleSet[T], after: RuleSet[T]) -> None:
+        """Tell those who want to hear of changes, as a client does."""
+        setting = self._setting
+        change = finished(difference(setting, before, after))
+        if not change:
+            return
+        references = callbacks_for(change, before, after, (setting._listeners, self._listeners))
+        for callback in filter(None, [reference() for reference in references]):
+            try:
+                callback(change)
+            except Exception:  # As with a client, it is the program's to see in its log.
+                logger.exception("%s raised", callback)
 
 
 class _Stub:
@@ -100,17 +134,7 @@ class _Stub:
         service_url: str = "http://stub",
         update_interval: float = 60,
         context_features: Sequence[str] = (),
-        *,
-        http_client_args: Mapping[str, Any] | None = None,
-        start_timeout: float = 60.0,
-        request_timeout: float = 30.0,
-        max_response_bytes: int = 1 << 28,
-        jitter: float = 0.1,
-        max_backoff: float = 60.0,
-        stale_after: float | None = None,
-        last_known_good: str | os.PathLike[str] | None = None,
-        max_age: float = 7 * 24 * 3600.0,
-        follow_changes: bool = True,
+        **options: Unpack[ClientOptions],
     ) -> None:
         """Make a stub. It takes a client's arguments, and needs none of them.
 
@@ -119,26 +143,21 @@ class _Stub:
             update_interval: Not used.
             context_features: The order of the context features, which the priority of rules depends on. Without them,
                 each setting's own order is used, and defaults may be set for any name.
-            http_client_args: Not used.
-            start_timeout: Not used.
-            request_timeout: Not used.
-            max_response_bytes: Not used.
-            jitter: Not used.
-            max_backoff: Not used.
-            stale_after: Not used.
-            last_known_good: Not used.
-            max_age: Not used.
-            follow_changes: Not used.
+            **options: Not used.
+
+        Raises:
+            TypeError: One of them is none that a client has.
         """
-        del service_url, update_interval, http_client_args, start_timeout, request_timeout, max_response_bytes
-        del jitter, max_backoff, stale_after, last_known_good, max_age, follow_changes
+        del service_url, update_interval
+        check_names(options, ClientOptions, type(self).__name__)
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in their order."""
         self._context_features = check_feature_names(context_features)
         self._defaults = Defaults()
         self._tracking = Tracking()
-        self._is_main = False
+        self._listeners = Listeners()
+        self._is_main = self._is_closed = False
         self._stubbed: dict[Setting[Any], StubbedSetting[Any]] = {}
         """One for each setting, so that what one holder assigns is what another one sees and puts back."""
         self._former_views: WeakKeyDictionary[Setting[Any], View[Any]] = WeakKeyDictionary()
@@ -147,7 +166,7 @@ class _Stub:
         """Get hold of a setting's rules."""
         self._former_views.setdefault(setting, setting._reader.view)
         if setting not in self._stubbed:
-            self._stubbed[setting] = StubbedSetting(setting, self._context_features, self._defaults)
+            self._stubbed[setting] = StubbedSetting(setting, self._context_features, self._defaults, self._listeners)
         return self._stubbed[setting]
 
     def patch(self, setting: Setting[T], value: T | Sequence[Rule[T]]) -> "_Patch[T]":
@@ -165,11 +184,45 @@ class _Stub:
         self._defaults.update(values)
         registry.renew(self._defaults)
 
+    @property
+    def defaults(self) -> Mapping[str, str | ContextVar[str]]:
+        """What reads take for the context features that they do not give."""
+        return self._defaults.values
+
+    def supply_defaults(self, values: Mapping[str, str | ContextVar[str]]) -> None:
+        """Set defaults that the program under test brings along: no call of the test's, and only what it knows."""
+        known = self._context_features or values
+        self._defaults.update({name: value for name, value in values.items() if name in known})
+        registry.renew(self._defaults)
+
     def track_contexts(self, /, **values: str | Collection[str]) -> None:
         """Check the arguments as the clients do. A stub uses all rules that it is given."""
         self.calls.append(Call("track_contexts", values))
         self._check_known(values)
         self._tracking = self._tracking.with_values(values)
+
+    def on_change(self, callback: ChangeCallbackT) -> ChangeCallbackT:
+        """Call something with the change whenever the test assigns other rules."""
+        return self._listeners.add(callback)
+
+    def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
+        """Call it no more."""
+        self._listeners.remove(callback)
+
+    def on_refresh(self, callback: RefreshCallbackT) -> RefreshCallbackT:
+        """Check the callback as the clients do. A stub never calls it."""
+        return Listeners().add(callback)
+
+    def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
+        """Do nothing: a stub calls none."""
+
+    def changes(self) -> Changes:
+        """All changes that the test makes from now on."""
+        changes = Changes(registry.make_bell())
+        self._listeners.iterators.add(changes)
+        if self._is_closed:
+            changes.close()
+        return changes
 
     def status(self) -> Status:
         """A status as of a client that has just received what the test has said."""
@@ -191,6 +244,28 @@ class _Stub:
                 for setting in registry.settings()
             },
         )
+
+    def is_stubbed(self, setting: Setting[Any]) -> bool:
+        """Whether the test has assigned rules to a setting."""
+        return setting in self._stubbed and self._stubbed[setting].is_assigned
+
+    @contextmanager
+    def activated(self) -> Iterator[Self]:
+        """Be the main client inside the block, of whichever kind the stub is."""
+        self._start()
+        try:
+            yield self
+        finally:
+            self._stop("close")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stub was closed."""
+        return self._is_closed
+
+    def use_credential(self, auth: AuthTypes) -> None:
+        """Note the call."""
+        self.calls.append(Call("use_credential", {"auth": auth}))
 
     def on_update_ok(self) -> None:
         """Override as in a client. A stub never calls it."""
@@ -221,7 +296,7 @@ class _Stub:
 
     def _stop(self, method: str) -> None:
         self.calls.append(Call(method))
-        self._is_main = False
+        self._is_main, self._is_closed = False, True
         # First the views, and then the main client, which may put newer rules in place at once. A view that is not of
         # this stub was put in place by a client that was started inside it, and stays.
         for setting, view in self._former_views.items():
@@ -229,6 +304,7 @@ class _Stub:
                 setting._reader.view = view
         self._former_views.clear()
         self._stubbed.clear()
+        self._listeners.end()
         registry.deactivate(self)
 
     def _settings(self) -> dict[str, SettingData]:

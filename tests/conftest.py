@@ -1,5 +1,8 @@
 """What all tests share."""
 
+import os
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +10,18 @@ import pytest
 from heksher_client._core.registry import registry
 from tests.support.clients import AsyncKind, Kind, ThreadKind
 from tests.support.service import WatchedService
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks_without_the_lock_of_coverage() -> None:
+    """Where another thread held it at the fork, the child would wait for ever for its first line in another file."""
+    coverage = sys.modules.get("coverage")  # where nothing is measured, it need not be installed
+    measuring = coverage and coverage.Coverage.current()
+    if not measuring:
+        return
+    lock = threading.RLock()  # so that what is called in a fork may be measured too
+    measuring._collector.data_lock = lock
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @pytest.fixture(autouse=True)

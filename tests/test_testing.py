@@ -253,6 +253,16 @@ async def test_the_async_stub_does_the_same(setting: Setting[int]) -> None:
     assert setting.get() == 1
 
 
+def test_a_stub_takes_a_credential_and_tells_whether_it_is_closed() -> None:
+    """It has no use for it."""
+    stub = SyncStubHeksherClient()
+    with stub:
+        stub.use_credential(("jim", "x"))
+        assert not stub.closed
+    assert stub.closed
+    assert ("use_credential", {"auth": ("jim", "x")}) in stub.calls
+
+
 @pytest.mark.parametrize(
     ("stub_class", "client_class"),
     [(SyncStubHeksherClient, ThreadHeksherClient), (AsyncStubHeksherClient, AsyncHeksherClient)],
@@ -267,7 +277,7 @@ def test_a_stub_can_stand_wherever_a_client_does(stub_class: type, client_class:
         assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(method), name
     parameters = inspect.signature(stub_class).parameters
     assert list(parameters) == list(inspect.signature(client_class).parameters)
-    assert all(p.default is not p.empty for p in parameters.values())
+    assert all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def test_a_stub_has_a_status() -> None:

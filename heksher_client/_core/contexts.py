@@ -103,10 +103,12 @@ def _no_value(context: Mapping[str, object], feature: str) -> Exception:
     if context[feature] is not None:
         return TypeError(f"the value of the context feature {feature} must be a str, not {context[feature]!r}")
     missing = [name for name, value in context.items() if value is None]
-    return MissingContextError(
+    error = MissingContextError(
         f"no value for the context feature {', '.join(missing)}: pass it to the call, or give the client a default "
         "with set_defaults (a context variable counts only where it is set)"
     )
+    error.features = tuple(missing)
+    return error
 
 
 def order_with(order: Sequence[str], features: Iterable[str]) -> tuple[str, ...]:

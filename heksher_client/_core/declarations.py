@@ -9,8 +9,9 @@ import orjson
 
 from heksher_client._core import protocol
 from heksher_client._core.logs import logger
-from heksher_client._core.protocol import DeclarationAnswer, Flow, Pause, Reply, Response, SettingData, exchange
+from heksher_client._core.protocol import DeclarationAnswer, SettingData
 from heksher_client._core.settings import Setting
+from heksher_client._core.steps import AT_ONCE, Flow, Pause, Reply, Response, exchange
 from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
 
 _RETRIES: Final = (0.1, 0.4)
@@ -27,7 +28,7 @@ def ask(due: int) -> Flow[dict[str, SettingData]]:
     Returns:
         The settings of the service by name; none if it was not asked, or had no answer: then all are declared.
     """
-    if due <= protocol.AT_ONCE:
+    if due <= AT_ONCE:
         return {}
     (reply,) = yield from exchange(protocol.SETTINGS)
     try:

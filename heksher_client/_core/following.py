@@ -4,6 +4,7 @@ The answers to queries tell the revision that they are of, and all changes after
 only says that it is time to ask: so a stream that is lost, doubled or late costs time at the most.
 """
 
+from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 
 from heksher_client._core import protocol
 from heksher_client._core.logs import logger
-from heksher_client._core.protocol import Flow, Listen, NoResponse, Pause, Reply
+from heksher_client._core.steps import Flow, Listen, NoResponse, Pause, Reply
 
 _PATIENCE: Final = 45.0
 """Seconds without a byte after which a stream is lost: the service sends something every 15."""
@@ -24,6 +25,8 @@ _AT_ONCE: Final = 3.0
 """Changes that are asked about at once; of more in a row, one each second."""
 _STABLE: Final = 30.0
 """Seconds after which a stream has been a success."""
+_REMEMBERED: Final = 1000
+"""Changes of settings that are not known here."""
 _DIGITS: Final = 18
 """Of a revision, at the most."""
 _LONGEST_EVENT: Final = 1 << 20
@@ -115,6 +118,8 @@ class Following:
         """The revision up to which all is known, or was heard of; None as long as the service offers no stream."""
         self._heard = -1
         """The last revision that was heard to have touched a setting here."""
+        self._others: deque[tuple[int, list[str]]] = deque(maxlen=_REMEMBERED)
+        """Changes of settings that are not known here: their revision, and the settings. Newer than the answers."""
         self.is_behind = False
         """Whether answers are older than what was heard of: something on the way keeps them."""
         self._events = Events()
@@ -138,7 +143,19 @@ class Following:
         """Note the revision up to which all is in place; None where the service does not tell."""
         if revision is None or not self.is_following:
             self._revision = revision
+        self._look_again_at_others(-1 if revision is None else revision)
         self.is_behind = revision is not None and self.is_following and revision < self._heard
+
+    def _look_again_at_others(self, revision: int) -> None:
+        """A setting may have another name by now than was known when a change of it was heard of."""
+        others, self._others = self._others, deque[tuple[int, list[str]]](maxlen=_REMEMBERED)
+        names = self._names()
+        for number, settings in others:
+            if number > revision and any(name in names for name in settings):
+                self._heard = number
+                self._refresh_within(0.0)
+            elif number > revision:
+                self._others.append((number, settings))
 
     def after_fork(self) -> None:  # in the child of a fork
         """Begin anew: the stream is the parent's."""
@@ -179,6 +196,8 @@ class Following:
                 self._heard = self._revision
                 within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
                 self._refresh_within(max(within * self._random(), self._pace()))
+            else:
+                self._others.append((self._revision, change.settings))
 
     def _pace(self) -> float:
         """Seconds to wait so that many changes in a row do not cost a refresh each."""

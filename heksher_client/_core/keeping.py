@@ -13,9 +13,9 @@ import msgspec
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.loading import Loading, Prepared
 from heksher_client._core.logs import logger
-from heksher_client._core.protocol import Flow, aside
 from heksher_client._core.rules import Reason, RuleSet
 from heksher_client._core.standings import AnySetting
+from heksher_client._core.steps import Flow, aside
 from heksher_client.exceptions import UnexpectedResponseError
 
 
@@ -155,7 +155,12 @@ class Keeping:
             try:
                 converted, age = yield from _convert(setting, kept, loading, tracking, order or kept.order)
             except (NotKeptError, UnexpectedResponseError) as error:
-                logger.warning("there is no last known good of setting %s: %s", setting.name, error)
+                logger.warning(
+                    "there is no last known good of setting %s: %s",
+                    setting.name,
+                    error,
+                    extra={"setting": setting.name, "error": error},
+                )
                 continue
             if converted:
                 prepared += converted

@@ -9,9 +9,9 @@ import msgspec
 from heksher_client._core import protocol
 from heksher_client._core.contexts import Tracking
 from heksher_client._core.conversion import to_rule_set
-from heksher_client._core.protocol import Flow, Pause
 from heksher_client._core.rules import Work
 from heksher_client._core.standings import AnySetting, Loaded
+from heksher_client._core.steps import Flow, Pause
 
 T = TypeVar("T")
 
@@ -63,12 +63,12 @@ class Loading:
         yield from self._rest(len(queried.rules or queried.undecoded))
         for setting in settings:
             validators = setting._validators
-            made = yield from self._paced(to_rule_set(setting, queried, tracking=tracking, order=order))
+            made = yield from self.paced(to_rule_set(setting, queried, tracking=tracking, order=order))
             loaded = Loaded(made, validators, tracking, order, digest)
             prepared.append(Prepared(setting, loaded, answer if self._keeps_answers else None))
         return prepared
 
-    def _paced(self, work: Work[T]) -> Flow[T]:
+    def paced(self, work: Work[T]) -> Flow[T]:
         """Do some work, and let others run after every so much of it."""
         while True:
             try:

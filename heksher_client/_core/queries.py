@@ -12,7 +12,8 @@ from zlib import crc32
 import msgspec
 
 from heksher_client._core import protocol
-from heksher_client._core.protocol import AT_ONCE, Flow, Pause, Reply, Request, exchange
+from heksher_client._core.answers import unexpected
+from heksher_client._core.steps import AT_ONCE, Flow, Pause, Reply, Request, exchange
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -105,7 +106,7 @@ class Queries:
                 elif protocol.is_too_much(reply):
                     too_much.append(len(part.names))
                     if len(part.names) == 1:
-                        answers.too_large[part.names[0]] = protocol.unexpected(request, reply)
+                        answers.too_large[part.names[0]] = unexpected(request, reply)
                 else:
                     _take(part, request, reply, answers)
             if len(answers.too_large) > 1 and not answers._answered:

@@ -47,6 +47,10 @@ class Form:
     """Those at which a node has one branch for all further values that no rule demands."""
     shares_last: bool = False
     """Whether rules of several shapes have a condition on the last level."""
+    is_held: bool = False
+    """Whether a caller may have pinned what was read before."""
+    is_observed: bool = False
+    """Whether somebody wants to hear of reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,15 @@ def source(form: Form, plan: str) -> str:
     values = "".join(f'"{feature}": {names[feature]}, ' for feature in given)
     plainly = f"return _reading.plainly({{{values}**_unknown}})"
     lines = [f'{names[feature]} = _unknown.pop("{feature}", _ABSENT)' for feature in given if feature not in own]
+    if form.is_observed:
+        lines += ["if _draw() < _share:", f"    _observed(_owner, {{{values}**_unknown}}, _share)"]
     if form.sources is not None:
+        if form.is_held:
+            lines += [
+                "_mine = _pin()",
+                "if _mine is not None and _reader in _mine.views:",
+                f"    {plainly}",
+            ]
         lines += ["if _unknown:", f"    {plainly}"]
         fast = _fast(form, plan, names, dict(zip(form.features, form.sources, strict=True)), plainly)
         lines += ["try:", *_indented(fast), "except _errors:"]

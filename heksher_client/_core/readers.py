@@ -13,8 +13,11 @@ from inspect import Signature, signature
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
+from heksher_client._core.changes import Watch, Weakly
 from heksher_client._core.contexts import Defaults, check_known, complete
+from heksher_client._core.pinning import PIN, Pin, put_in_place
 from heksher_client._core.read_code import GLOBALS, Form, parameters, read_code
+from heksher_client._core.registry import registry
 from heksher_client._core.rules import ABSENT, Resolution, RuleSet
 from heksher_client._core.trees import Tree
 
@@ -67,12 +70,13 @@ class Reader(Generic[T]):
             like: What `get` looks like to those who ask for its documentation.
         """
         self.setting, self.features, self._view = setting, features, view
-        self._globals = {**GLOBALS, "_owner": owner}
+        self._globals = {**GLOBALS, "_owner": owner, "_reader": self, "_pin": PIN.get, "_observed": _observed}
+        self._choose_reads()
         self._live: deque[Reading[T]] = deque()
         """The reading in place. More than one only while another takes its place."""
         self.given: set[str] = set()
         """The features that callers were seen to give."""
-        self._written = (form := Form(features)), read_code(form)
+        self._written = (form := Form(features, is_observed=bool(registry.observations))), read_code(form)
         """What the code of `get` was last written for, and the code."""
         get = FunctionType(self._written[1].code, self._globals)
         get.__kwdefaults__ = dict.fromkeys(parameters(features), ABSENT)
@@ -89,14 +93,55 @@ class Reader(Generic[T]):
 
     @view.setter
     def view(self, view: View[T]) -> None:
+        put_in_place({self: view})
+
+    def place(self, view: View[T]) -> None:
+        """Have something else read, whoever still needs what was read before: for `put_in_place` alone."""
         self._view = view
         self.renew()
+
+    def hold(self, pin: Pin) -> None:
+        """From the next view on, have each read look whether its caller has pinned what was read before."""
+        # Made when there is one: most readers never have any, and each of their sets would take room.
+        vars(self).setdefault("_held_by", set()).add(pin)
+
+    def release(self, pin: Pin) -> None:
+        """Look for it no more."""
+        held_by: set[Pin] = vars(self).get("_held_by", set())
+        held_by.discard(pin)
+        if not held_by:
+            self.renew()
+
+    @property
+    def _is_held(self) -> bool:
+        return bool(vars(self).get("_held_by"))
+
+    def look_for_observers(self) -> None:
+        """Have reads tell whoever wants to hear of them by now, the next one already; or nobody, at no cost."""
+        self._choose_reads()
+        form = Form(self.features, frozenset(self.given), is_observed=bool(registry.observations))
+        self.renew()
+        self.get.__code__ = read_code(form).code.replace()
+
+    def _choose_reads(self) -> None:
+        if (wanted := registry.most_wanted) is not None:
+            self._globals.update(_draw=wanted.draw, _share=wanted.share)
+
+    def watch(self, watch: Watch[T]) -> None:
+        """Tell somebody when there may be another value, for as long as he is there."""
+        watches: Weakly[Watch[T]] = vars(self).setdefault("_watches", Weakly())
+        watches.add(watch)
+
+    def end_watches(self) -> None:
+        """Tell all of them that there will be no other value."""
+        for watch in vars(self).get("_watches", ()):
+            watch.close()
 
     def renew(self) -> None:
         """Read with the view's defaults as they are now."""
         while True:
-            view, defaults = self._view, self._default_values()
-            reading = Reading(self, view, defaults)
+            view, defaults, is_held = self._view, _default_values(self._view), self._is_held
+            reading = Reading(self, view, defaults, is_held=is_held)
             self._live.append(reading)
             while len(self._live) > 1:
                 with suppress(IndexError):  # Another thread does the same.
@@ -104,13 +149,22 @@ class Reader(Generic[T]):
             # The one assignment after which reads see the new view. The former reading was retired before, so that no
             # read goes back to it.
             self._globals["_reading"] = reading
-            if self._view is view and self._default_values() is defaults and not reading.is_retired:
-                return  # Else another thread has changed something meanwhile, and may have been overtaken here.
+            is_current = self._view is view and _default_values(view) is defaults
+            if is_current and self._is_held == is_held and not reading.is_retired:
+                break  # Else another thread has changed something meanwhile, and may have been overtaken here.
+        for watch in vars(self).get("_watches", ()):
+            watch.ring()
 
     def explain(self, given: Mapping[str, str]) -> Resolution[T]:
         """Read with the reason."""
-        reading: Reading[T] = self._globals["_reading"]
+        reading: Reading[T] = self.pinned_reading() or self._globals["_reading"]
         return reading.view.rule_set.explain(reading.context(given))
+
+    def pinned_reading(self) -> "Reading[T] | None":
+        """What the caller has pinned, if that was replaced."""
+        pin = PIN.get()
+        view = None if pin is None else pin.views.get(self)
+        return None if view is None else Reading(self, view, _default_values(view))
 
     def go_by(self, planted: Planted) -> None:
         """Have the next read go down a tree, by code for what callers give."""
@@ -130,8 +184,14 @@ class Reader(Generic[T]):
             names.pop(former.name, None)
             names.pop(former.plan, None)
 
-    def _default_values(self) -> DefaultValues | None:
-        return None if self._view.defaults is None else self._view.defaults.values
+
+def _observed(owner: Any, values: Mapping[str, Any], share: float) -> None:
+    """Tell that a setting is read, with what its caller gave; called for a share of all reads."""
+    registry.observed(owner, {name: value for name, value in values.items() if value is not ABSENT}, share)
+
+
+def _default_values(view: View[Any]) -> DefaultValues | None:
+    return None if view.defaults is None else view.defaults.values
 
 
 @lru_cache(maxsize=16)
@@ -146,9 +206,18 @@ class Reading(Generic[T]):
 
     _planted: Planted | None = None
 
-    def __init__(self, reader: Reader[T], view: View[T], defaults: DefaultValues | None) -> None:
-        """Make a reading of a view; without defaults there is nothing to complete a context with, nor to resolve."""
-        self.view = view
+    def __init__(
+        self, reader: Reader[T], view: View[T], defaults: DefaultValues | None, *, is_held: bool = False
+    ) -> None:
+        """Make a reading of a view; without defaults there is nothing to complete a context with, nor to resolve.
+
+        Args:
+            reader: Whose it is.
+            view: What is read.
+            defaults: As they are now.
+            is_held: Whether somebody has pinned what was read before.
+        """
+        self.view, self._is_held, self._is_observed = view, is_held, bool(registry.observations)
         self._reader = reader
         self._defaults = defaults
         self.is_retired = False
@@ -166,6 +235,8 @@ class Reading(Generic[T]):
             values: What was given, by name; `ABSENT` for what was not given after all.
         """
         given = {name: value for name, value in values.items() if value is not ABSENT}
+        if self._is_held and (pinned := self._reader.pinned_reading()) is not None:
+            return pinned.view.rule_set.resolve(pinned.context(given))
         context = self.context(given)
         if self._defaults is not None:
             self._reader.given.update(given)
@@ -200,6 +271,8 @@ class Reading(Generic[T]):
             levels=(*few, *levels[-1:]),
             constants=len(constants),
             shares_last=rule_set.shares_last,
+            is_held=self._is_held,
+            is_observed=self._is_observed,
         )
         planted = Planted(tree, tree.root, rule_set.demanded, defaults, form)
         last_values = [rule_set.last_values] if rule_set.shares_last else []

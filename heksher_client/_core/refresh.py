@@ -15,11 +15,13 @@ from heksher_client._core.conversion import to_default
 from heksher_client._core.keeping import Held, Keeper, Keeping, Recalled
 from heksher_client._core.loading import Loading, Prepared
 from heksher_client._core.logs import logger
-from heksher_client._core.protocol import DeclarationAnswer, Flow, Install, exchange
+from heksher_client._core.pinning import put_in_place
+from heksher_client._core.protocol import DeclarationAnswer
 from heksher_client._core.queries import MAX_FILTER, Answers, Queries
 from heksher_client._core.readers import View
 from heksher_client._core.rules import Reason, RuleSet
 from heksher_client._core.standings import AnySetting, Standings
+from heksher_client._core.steps import Flow, Install, exchange
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
 
 _DECLARED_TOGETHER: Final = 60
@@ -40,6 +42,7 @@ class Refresher:
         clock: Callable[[], float],
         is_main: Callable[[], bool],
         note_revision: Callable[[int | None], None],
+        is_heard: Callable[[AnySetting], bool],
         keeper: Keeper | None,
     ) -> None:
         """Make one that knows nothing yet.
@@ -51,11 +54,16 @@ class Refresher:
             clock: Monotonic, in seconds.
             is_main: Whether settings are this client's to change.
             note_revision: Told up to which revision all changes are in place; None where the service does not say.
+            is_heard: Whether somebody wants to know of a change of a setting.
             keeper: Keeps what is received, for a start without the service.
         """
         self._context_features = self._order = context_features
         self._settings, self._defaults, self._clock, self._is_main = settings, defaults, clock, is_main
-        self._note_revision = note_revision
+        self._note_revision, self._is_heard = note_revision, is_heard
+        self._replaced: dict[AnySetting, RuleSet[Any]] = {}
+        """What was in place before this refresh, where it was replaced and somebody wants to know."""
+        self._renewed: dict[str, None] = {}
+        """The settings for which something was put in place in this refresh."""
         self._keeping = Keeping(keeper)
         self._loading = Loading(keeps_answers=keeper is not None)
         self.tracking = Tracking()
@@ -164,7 +172,7 @@ class Refresher:
             if self._is_main():
                 former = setting._reader.view.rule_set
                 rule_set = replace(former, default=default, default_reason=reason)
-                setting._reader.view = View(rule_set, self._defaults)
+                self._put_in_place({setting: rule_set})
                 self._keeping.note_default(setting, former, rule_set)
 
         return Install(apply)
@@ -273,8 +281,8 @@ class Refresher:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
+            self._put_in_place({setting: loaded.converted.rule_set for setting, loaded, _ in prepared})
             for setting, loaded, _ in prepared:
-                setting._reader.view = View(loaded.converted.rule_set, self._defaults)
                 self.standings.load(setting, loaded)
                 self._keeping.note_received(setting)
             self._queries.remember(answers)
@@ -286,6 +294,22 @@ class Refresher:
                 self.received_at = self._clock()
 
         return Install(apply)
+
+    def _put_in_place(self, rule_sets: Mapping[AnySetting, RuleSet[Any]]) -> None:
+        for setting in filter(self._is_heard, rule_sets):
+            self._replaced.setdefault(setting, setting._reader.view.rule_set)
+        put_in_place({setting._reader: View(rule_set, self._defaults) for setting, rule_set in rule_sets.items()})
+        self._renewed.update(dict.fromkeys(setting.name for setting in rule_sets))
+
+    def take_replaced(self) -> dict[AnySetting, RuleSet[Any]]:
+        """What was in place until now, where it was replaced and somebody wants to know; once."""
+        replaced, self._replaced = self._replaced, {}
+        return replaced
+
+    def take_renewed(self) -> tuple[str, ...]:
+        """The settings for which something was put in place; once."""
+        renewed, self._renewed = tuple(self._renewed), {}
+        return renewed
 
     # -- last known good -----------------------------------------------------------------------------------------------
 
@@ -310,9 +334,12 @@ class Refresher:
             if not self._is_main():
                 return
             self._keeping.note_looked_up(recalled)
-            for setting, loaded, _ in recalled.prepared:
-                rule_set = self._with_newer_default(setting, loaded.converted.rule_set)
-                setting._reader.view = View(rule_set, self._defaults)
+            rule_sets = {
+                setting: self._with_newer_default(setting, loaded.converted.rule_set)
+                for setting, loaded, _ in recalled.prepared
+            }
+            self._put_in_place(rule_sets)
+            for setting, rule_set in rule_sets.items():
                 self._keeping.note_recalled(setting, rule_set)
             if recalled.age is not None and (self.received_at is None or recalled.prepared):
                 then = self._clock() - recalled.age

@@ -4,47 +4,33 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, TypeVar
 
 from heksher_client._core import protocol
+from heksher_client._core.changes import Changes, Listeners
 from heksher_client._core.contexts import Defaults, check_feature_names, check_known
 from heksher_client._core.faults import Faults
 from heksher_client._core.following import Following
 from heksher_client._core.keeping import Keeper
 from heksher_client._core.logs import escaped, logger
 from heksher_client._core.options import Options
-from heksher_client._core.protocol import (
-    Flow,
-    Limits,
-    NoResponse,
-    Notify,
-    Reply,
-    Request,
-    SettingData,
-    exchange,
-    limited,
-)
+from heksher_client._core.protocol import SettingData
 from heksher_client._core.readers import View
 from heksher_client._core.refresh import Refresher
 from heksher_client._core.registry import Registry
 from heksher_client._core.schedule import Schedule
 from heksher_client._core.standings import AnySetting
-from heksher_client._core.status import State, Status
+from heksher_client._core.status import Refresh, State, Status
+from heksher_client._core.steps import Flow, Limits, NoResponse, Reply, Request, exchange, limited
+from heksher_client._core.telling import Hooks, Telling
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
+
+T = TypeVar("T")
 
 _LASTING: Final = frozenset([401, 403, 404, 422])
 """Statuses that it takes people to mend."""
 _CATCH_UP: Final = 1.0
 """Seconds until the next refresh, where answers are older than the changes that were heard of."""
-_HOOKS_PATIENCE: Final = 5.0
-"""Seconds that a refresh waits for a hook, where hooks can be waited for."""
-
-
-class Hooks(Protocol):
-    """What a program can override to follow the refreshes."""
-
-    def on_update_ok(self) -> None: ...  # pragma: no cover - a protocol
-    def on_update_error(self, exc: Exception, /) -> None: ...  # pragma: no cover - a protocol
 
 
 Caller = Callable[[Exception | None], None]
@@ -59,6 +45,7 @@ class Session:
         context_features: Iterable[str],
         options: Options,
         *,
+        service_url: str,
         hooks: Hooks,
         registry: Registry,
         clock: Callable[[], float],
@@ -73,6 +60,7 @@ class Session:
         Args:
             context_features: The service's context features, in its order.
             options: What a program may choose.
+            service_url: Where the service is, for errors: without user name and password.
             hooks: Told how each refresh ended.
             registry: Knows the settings and the main client.
             clock: Monotonic, in seconds; goes on while the machine sleeps.
@@ -87,7 +75,7 @@ class Session:
         self._schedule = Schedule(
             options.update_interval, jitter=options.jitter, max_backoff=options.max_backoff, random=random
         )
-        self._hooks = hooks
+        self._service_url = service_url.rstrip("/")
         self._registry = registry
         self._clock, self._wall_clock = clock, wall_clock
         self._wake = wake
@@ -104,6 +92,9 @@ class Session:
             clock=clock,
             random=random,
         )
+        self.listeners = Listeners()
+        """Those who want to hear of all changes that this client puts in place."""
+        self._telling = Telling(hooks, self.listeners, registry.make_bell)
         self._refresher = Refresher(
             self._context_features,
             settings=registry.settings,
@@ -111,6 +102,7 @@ class Session:
             clock=clock,
             is_main=self._is_main,
             note_revision=self._following.note_answers,
+            is_heard=lambda setting: bool(setting._listeners or self.listeners),
             keeper=keeper,
         )
         self._faults = Faults()
@@ -125,12 +117,22 @@ class Session:
         self._wanted_at = math.inf
         """When somebody wants a refresh, whatever the schedule says."""
         self._is_refreshing = False
+        self._began = 0.0
+        """When the last refresh began."""
         self._is_open = False
         self._is_closed = False
-        self._is_hook_lost = False
-        """Whether a hook has not come back, which was logged."""
 
     # -- the calls that never wait; from any thread --------------------------------------------------------------------
+
+    @property
+    def service_url(self) -> str:
+        """Where the service is, without user name and password."""
+        return self._service_url
+
+    @property
+    def defaults(self) -> Mapping[str, str | ContextVar[str]]:
+        """What reads take for the context features that they do not give."""
+        return self._defaults.values
 
     def set_defaults(self, values: Mapping[str, str | ContextVar[str]]) -> None:
         """Set what reads take for the context features that they do not give."""
@@ -229,6 +231,7 @@ class Session:
         """Stop being the main client. Settings keep their last values, and the next client takes them over."""
         self._is_open, self._is_closed = False, True
         self._registry.deactivate(self)
+        self.listeners.end()
         callers = self._served + self._callers
         self._served, self._callers = [], []
         for caller in callers:
@@ -249,6 +252,7 @@ class Session:
     def round(self) -> Flow[None]:
         """Refresh once, and report the outcome to the log, the hooks and the callers that wait for it."""
         self._is_refreshing = True
+        self._began = self._clock()
         self._wanted_at = math.inf  # before all else: what is asked for from now on takes another round
         self._served, self._callers = self._callers, []
         self._rounds += 1
@@ -266,22 +270,28 @@ class Session:
         failures = yield from limited(self._refresh(), self._limits)
         is_served = bool(failures) and (yield from limited(self._recall(failures), self._request_limits))
         self._plan(failures)
+        yield from self._telling.report(self._refresher.take_replaced())
         is_start = self._rounds == 1
         error = failures[0] if failures and not (is_start and is_served) else None
         # A declaration that was refused is still a fault when it is not yet time to send it again.
-        problems = failures or self._refresher.problems()
+        problems = failures or [self._as_seen(problem) for problem in self._refresher.problems()]
         self._note(problems)
         if not self._is_open:
             return  # Closed meanwhile: those who waited have been told, and nobody else wants to know.
         if error is None or not (self._raises_at_start and is_start):
             self._faults.note(problems, self._clock())
-        yield from self._call_hooks(problems)
+        yield from self._telling.call_hooks(self._refresh_of(problems))
         self._tell(error)
 
     @property
     def is_open(self) -> bool:
         """Whether it has started, and is not closed."""
         return self._is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, for good."""
+        return self._is_closed
 
     def wait(self) -> float:
         """Seconds until there is something to do."""
@@ -301,18 +311,32 @@ class Session:
 
     def ping(self) -> Flow[None]:
         """Ask whether the service is well."""
-        protocol.parse_health((yield from self._ask(protocol.HEALTH)))
+        yield from self.ask(protocol.HEALTH, protocol.parse_health)
 
     def get_settings(self) -> Flow[dict[str, SettingData]]:
         """Ask for all settings of the service."""
-        return protocol.parse_settings((yield from self._ask(protocol.SETTINGS)))
+        return (yield from self.ask(protocol.SETTINGS, protocol.parse_settings))
 
-    def _ask(self, request: Request) -> Flow[Reply]:
+    def ask(self, request: Request, parse: Callable[[Reply], T]) -> Flow[T]:
         self._check_not_closed()
         (reply,) = yield from limited(exchange(request), self._request_limits)
         if isinstance(reply, NoResponse):
             self._check_not_closed()  # which may be why
-        return reply
+        try:
+            return parse(reply)
+        except HeksherError as error:
+            raise self._as_seen(error) from error.__cause__
+
+    def _as_seen(self, error: Exception) -> Exception:
+        """An error as the program sees it: with the whole URL, and of the class that it wants for the status."""
+        if isinstance(error, HeksherError) and error.url is not None and error.url.startswith("/"):
+            error.url = self._service_url + error.url
+        kind = self._options.error_classes.get(getattr(error, "status", 0))
+        if kind is None or not isinstance(error, UnexpectedResponseError) or isinstance(error, kind):
+            return error
+        wanted = kind.__new__(kind, *error.args)  # whatever arguments its own `__init__` wants
+        vars(wanted).update(vars(error))
+        return wanted
 
     # -- a refresh -----------------------------------------------------------------------------------------------------
 
@@ -324,12 +348,13 @@ class Session:
     def _refresh(self) -> Flow[list[Exception]]:
         """Refresh once; gives all that failed."""
         try:
-            return (yield from self._refresher.refresh(is_awaited=bool(self._served)))
+            failures = yield from self._refresher.refresh(is_awaited=bool(self._served))
         except HeksherError as problem:
-            return [problem]
+            failures = [problem]
         except Exception as defect:  # Ours, or a setting type's: it must not end all refreshes to come.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": defect})
             return [defect]
+        return [self._as_seen(failure) for failure in failures]
 
     def _recall(self, failures: Sequence[Exception]) -> Flow[bool]:
         """Have settings served from what was kept; tells whether that is as good as a start."""
@@ -339,6 +364,11 @@ class Session:
             logger.exception("the last known good cannot be used", extra={"error": defect})
             return False
         return is_recalled and not any(isinstance(failure, DeclarationError) for failure in failures)
+
+    def _refresh_of(self, problems: Sequence[Exception]) -> Refresh:
+        """What is told of the refresh that ends now."""
+        seconds = max(0.0, self._clock() - self._began)
+        return Refresh(self._wall_clock() - seconds, seconds, tuple(problems), self._refresher.take_renewed())
 
     def _request_limits(self) -> Limits:
         return Limits(self._options.request_timeout, math.inf, self._options.max_response_bytes)
@@ -373,31 +403,17 @@ class Session:
         )
         self._schedule.failed(now, is_lasting=is_lasting, retry_after=max(asked, default=None))
 
-    def _call_hooks(self, problems: Sequence[Exception]) -> Flow[None]:
-        if not problems:
-            yield from self._call_hook(self._hooks.on_update_ok)
-            return
-        error = problems[0]
-        error.__notes__ = [f"and: {other}" for other in problems[1:]]  # anew, as it may be an error of former refreshes
-        yield from self._call_hook(self._hooks.on_update_error, error)
+    @property
+    def refresh_listeners(self) -> Listeners:
+        """Those who want to hear how each refresh ended."""
+        return self._telling.refresh_listeners
 
-    def _call_hook(self, hook: Callable[..., None], *args: object) -> Flow[None]:
-        name = getattr(hook, "__name__", repr(hook))
-
-        ended = []
-
-        def call() -> None:
-            try:
-                hook(*args)
-            except Exception:  # It is the program's own code: its errors are the program's to see, and none of ours.
-                logger.exception("%s raised", name, extra={"hook": name})
-            finally:
-                ended.append(name)
-
-        yield Notify(call, _HOOKS_PATIENCE)
-        if not (ended or self._is_hook_lost):
-            logger.error("%s does not return; no hook is called until it does", name, extra={"hook": name})
-        self._is_hook_lost = not ended
+    def changes(self) -> Changes:
+        """All changes from now on."""
+        changes = self._telling.changes()
+        if self._is_closed:
+            changes.close()
+        return changes
 
     def _check_not_closed(self) -> None:
         if self._is_closed:

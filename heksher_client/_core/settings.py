@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, Protocol, SupportsIndex, TypeAlias, Type
 
 import orjson
 
+from heksher_client._core.changes import Change, Listeners, Watch
 from heksher_client._core.contexts import check_feature_names
 from heksher_client._core.readers import Reader, View
 from heksher_client._core.registry import registry
@@ -24,6 +25,7 @@ from heksher_client._core.setting_types import Conversion, SettingType, setting_
 
 T = TypeVar("T")
 V = TypeVar("V")
+ReturnT = TypeVar("ReturnT")
 EnumT = TypeVar("EnumT", bound=Enum)
 
 Validator: TypeAlias = Callable[[T, Rule[T] | None, "Setting[T]"], T]
@@ -84,6 +86,8 @@ class Setting(Generic[T]):
     """Replaced as a whole when one is added, so that a client can tell that it has to convert again."""
     _reader: Reader[T]
     """What reads go through. A client puts new rules in place by assigning its view."""
+    _listeners: Listeners | None = None
+    """Those who want to hear of its changes, once there is one."""
 
     @overload
     def __init__(
@@ -268,7 +272,45 @@ class Setting(Generic[T]):
         Raises:
             UnknownContextError, MissingContextError: As `get` does.
         """
+        registry.observed(self, contexts)
         return self._reader.explain(contexts)
+
+    def on_change(self, callback: Callable[[Change[T]], ReturnT]) -> Callable[[Change[T]], ReturnT]:
+        """Call something with a `Change` whenever a client has put other rules, or another default, in place.
+
+        It is called after all settings of the update have their rules, outside any lock: in the thread of the client's
+        hooks, or in its event loop, where it must not block. An error in it is logged, and nothing else. A bound method
+        is held weakly, and goes with its object.
+
+        Returns:
+            The callback, so that this can be used as a decorator.
+
+        Raises:
+            TypeError: It cannot be called, or is a coroutine function.
+        """
+        listeners: Listeners = vars(self).setdefault("_listeners", Listeners())
+        return listeners.add(callback)
+
+    def off_change(self, callback: Callable[[Change[T]], object]) -> None:
+        """Call it no more."""
+        if self._listeners is not None:
+            self._listeners.remove(callback)
+
+    def watch(self, /, **contexts: str) -> Watch[T]:
+        """Follow the value in one context: iterate with `for`, which blocks, or with `async for`.
+
+        Gives the value as it is, and then each time that it is another one: as rules, defaults or the main client
+        change. Of values that follow one another before the next one is asked for, it gives the last. What is left out
+        of the context is filled in as in `get`, when the next value is asked for. It ends when the main client closes,
+        or when its `close` is called.
+
+        Raises:
+            UnknownContextError: A name that is none of the setting's configurable features. Other errors of `get` are
+                raised by the iteration.
+        """
+        watch = Watch(self, contexts, registry.make_bell())
+        self._reader.watch(watch)
+        return watch
 
     def add_validator(self, validator: Validator[T]) -> Validator[T]:
         """Have every value that comes from the service checked or changed before it is used.

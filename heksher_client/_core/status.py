@@ -1,9 +1,11 @@
 """What `client.status()` tells."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+RefreshCallbackT = TypeVar("RefreshCallbackT", bound=Callable[["Refresh"], object])
 
 
 class State(StrEnum):
@@ -26,6 +28,20 @@ class RejectedRule(NamedTuple):
     rule_id: Any
     """None where it has none."""
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """A refresh that has ended."""
+
+    started_at: float
+    """Seconds since 1970."""
+    seconds: float
+    """How long it took."""
+    errors: tuple[Exception, ...]
+    """What failed, wholly or for some settings: the first is what `on_update_error` gets. Nothing if it went well."""
+    changed: tuple[str, ...]
+    """The settings for which something was put in place, mostly as it has changed. `on_change` tells what differs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,11 @@ class Server(uvicorn.Server):
         while monotonic() < until and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+        # Those whose requests did not end in time, and those that were accepted after uvicorn had told all to close: it
+        # leaves them to the end of the process, which in a program is another one.
+        for connection in list[Any](self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 def listen(host: str, port: int) -> socket.socket:

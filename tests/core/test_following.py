@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client._core.following import Event, Events, Following
-from heksher_client._core.protocol import Listen, NoResponse, Pause, Reply, Response
+from heksher_client._core.steps import Listen, NoResponse, Pause, Reply, Response
 
 STREAM = (
     b": ping\n\n"
@@ -49,6 +49,26 @@ def test_any_bytes_are_a_stream(chunks: list[bytes]) -> None:
     assert all(step.take(chunk) for chunk in chunks)
 
 
+def test_a_change_of_a_setting_that_turns_out_to_be_ours_is_asked_about() -> None:
+    """It was renamed a moment ago, and that is known only with the next answers; they may be older than the change."""
+    run = Run()
+    run.names = {"s"}
+    run.following.note_answers(5)
+    step = next(run.flow)
+    assert isinstance(step, Listen)
+    for number, name in ((6, "other"), (7, "t"), (8, "t"), (9, "other")):
+        step.take(f'event: change\nid: {number}\ndata: {{"settings":["{name}"],"all":false}}\n\n'.encode())
+    assert run.asked == []
+    run.names.add("t")
+    run.following.note_answers(7)
+    assert run.asked == [0.0]
+    assert run.following.is_behind
+    run.following.note_answers(8)
+    run.following.note_answers(None)
+    assert run.asked == [0.0]
+    assert not run.following.is_behind
+
+
 class Run:
     """A client that follows, with a clock that stands."""
 
@@ -56,10 +76,11 @@ class Run:
         self.now = 100.0
         self.is_open = True
         self.asked: list[float] = []
+        self.names = {"s", "t"}
         self.following = Following(
             is_wanted=is_wanted,
             max_backoff=60.0,
-            names=lambda: {"s", "t"},
+            names=lambda: self.names,
             refresh_within=self.asked.append,
             is_open=lambda: self.is_open,
             clock=lambda: self.now,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core import protocol
-from heksher_client._core.protocol import NoResponse, Reply, Response
+from heksher_client._core.steps import NoResponse, Reply, Response
 
 WIRE = Path(__file__).parents[1] / "data" / "wire"
 RECORDED = [
@@ -259,24 +259,3 @@ def test_an_answer_to_a_query_without_settings_is_unexpected(body: bytes, words:
     """With what is wrong about it."""
     with pytest.raises(UnexpectedResponseError, match=words):
         protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), Response(200, body))
-
-
-def test_an_exchange_for_which_there_is_no_time_is_not_begun() -> None:
-    """Its replies say so; one for which there is time gets the limits as they are then."""
-    left = [5.0, 0.0]
-    flow = protocol.limited(two_exchanges(), lambda: protocol.Limits(30.0, left.pop(0), 1000))
-    step = next(flow)
-    assert isinstance(step, protocol.Exchange)
-    assert step.limits == protocol.Limits(30.0, 5.0, 1000)
-    with pytest.raises(StopIteration) as end:
-        flow.send((Response(200),))
-    first, second = end.value.value
-    assert first == Response(200)
-    assert isinstance(second, NoResponse)
-    assert str(second.error) == "not all of an answer within 0 seconds"
-
-
-def two_exchanges() -> protocol.Flow[tuple[Reply, Reply]]:
-    (first,) = yield from protocol.exchange(protocol.HEALTH)
-    (second,) = yield from protocol.exchange(protocol.HEALTH)
-    return first, second

@@ -163,9 +163,7 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     with (
         address.open("w") as log,
-        subprocess.Popen(  # noqa: S603
-            command, cwd=tmp_path, stderr=log, env=environment
-        ) as gunicorn,
+        subprocess.Popen(command, cwd=tmp_path, stderr=log, env=environment) as gunicorn,
     ):
         try:
             assert eventually(lambda: "Listening at: http://" in address.read_text(), 20), address.read_text()
@@ -253,7 +251,7 @@ def test_c5_a_program_that_ends_without_closing(service: WatchedService, kind_of
     """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
     started = time.monotonic()
-    result = subprocess.run(  # noqa: S603
+    result = subprocess.run(
         [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, env=environment
     )
     assert (result.stdout, result.returncode) == ("7\n", 0)
@@ -408,7 +406,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
     """Refreshes go on without it, and it is said once that it is not called any more."""
     if kind.raises_at_start:
         pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
-    monkeypatch.setattr("heksher_client._core.session._HOOKS_PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._core.telling._HOOKS_PATIENCE", 0.05)
     released = threading.Event()
     calls = 0
     with running(kind, service.url) as client:
@@ -431,7 +429,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
         assert eventually(lambda: client.state_after_reload() is State.FRESH and calls > 1)
 
         released.clear()
-        monkeypatch.setattr("heksher_client._core.session._HOOKS_PATIENCE", 10.0)
+        monkeypatch.setattr("heksher_client._core.telling._HOOKS_PATIENCE", 10.0)
         client.client._session.refresh_soon()
         assert eventually(lambda: calls > 2)
         assert took(client.close) < 0.8

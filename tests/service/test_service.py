@@ -1,8 +1,10 @@
 """The local service where no recorded exchange tells what is right."""
 
 import asyncio
+import gc
 import json
 import random
+import socket
 import sqlite3
 import string
 import threading
@@ -261,6 +263,13 @@ def test_a_rule_is_found_by_what_names_it_and_by_nothing_else(
     assert http.request(method, path).status_code == status
 
 
+def test_a_search_that_names_a_feature_twice_is_refused_as_the_document_says(http: httpx.Client) -> None:
+    """In JSON, as whatever else of a request cannot be."""
+    answer = http.get("/api/v1/rules/search", params={"setting": "s", "feature_values": "user:jim,user:ann"})
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/json")
+    assert answer.json()["detail"][0]["msg"] == "a context feature is named twice"
+
+
 def test_an_etag_is_matched_as_a_whole(http: httpx.Client) -> None:
     """In a list, weak, or in a line of its own; not as part of another one."""
     declare(http)
@@ -396,6 +405,23 @@ def test_a_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
     with service:
         assert service.url == url
         assert httpx.get(f"{url}/api/v1/context_features").json()["context_features"] == [*FEATURES, "planet"]
+
+
+def test_a_service_that_has_stopped_holds_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that was accepted after all others were told to close, which uvicorn leaves open."""
+    stop = uvicorn.Server.shutdown
+
+    async def overlook(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        accepted_late = set(server.server_state.connections)
+        server.server_state.connections.clear()
+        await stop(server, sockets)
+        server.server_state.connections.update(accepted_late)
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", overlook)
+    with LocalService(["user"]) as service, httpx.Client(base_url=service.url) as http:
+        http.get("/api/health").raise_for_status()
+        service.stop()
+        gc.collect()  # a socket that is left over would be an error of the test that it is found in: here, of this one
 
 
 def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ class Subject:
 
     def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
         self.kind = kind
-        kwargs.setdefault("http_client_args", {"verify": _TLS})
+        if "http_client" not in kwargs:
+            kwargs.setdefault("http_client_args", {"verify": _TLS})
         kwargs.setdefault("jitter", 0)
         self.client = kind.make(*args, **kwargs)
         self.client.outcomes = SimpleQueue()

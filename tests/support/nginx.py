@@ -80,7 +80,7 @@ class Nginx:
         assert NGINX is not None
         command = [NGINX, "-p", str(self._folder), "-c", "nginx.conf", "-e", str(self._folder / "errors")]
         # A session of its own, so that its workers can be ended with it.
-        self._process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)  # noqa: S603
+        self._process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
         assert eventually(self._accepts), (self._folder / "errors").read_text(encoding="utf-8")
 
     def end(self) -> None:

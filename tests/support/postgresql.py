@@ -77,12 +77,12 @@ class PostgreSQL:
         if self._original is not None:
             where = ["--host=127.0.0.1", f"--port={self._original._port}", "--username=postgres"]
             command = ["pg_basebackup", *where, "--checkpoint=fast", "--no-sync", "-R", "-D", "data"]
-        subprocess.run(self._at(command), check=True, capture_output=True, cwd=self._folder, **self._as_whom)  # noqa: S603
+        subprocess.run(self._at(command), check=True, capture_output=True, cwd=self._folder, **self._as_whom)
         # Nothing of it is to outlive the tests, so it need not wait for the disk.
         options = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": "", "fsync": "off"}
         command = ["postgres", "-D", "data", *(f"--{name}={value}" for name, value in options.items())]
         self._log = (self._folder / "log").open("w")
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             self._at(command), cwd=self._folder, stdout=self._log, stderr=self._log, **self._as_whom
         )
         assert eventually(self._answers, 30), (self._folder / "log").read_text(encoding="utf-8")

@@ -5,8 +5,26 @@ import threading
 from contextvars import ContextVar
 from typing import assert_type
 
-from heksher_client import TRACK_ALL, AsyncHeksherClient, Setting, SettingData, ThreadHeksherClient
-from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
+import httpx
+
+from heksher_client import (
+    TRACK_ALL,
+    AsyncHeksherClient,
+    Change,
+    Changed,
+    ClientOptions,
+    Refresh,
+    Rule,
+    Setting,
+    SettingData,
+    ThreadHeksherClient,
+    UnexpectedResponseError,
+    connect,
+    connect_async,
+    pinned,
+)
+from heksher_client.credentials import StaticToken, TokenFrom
+from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
 
 user: ContextVar[str] = ContextVar("user")
 number: ContextVar[int] = ContextVar("number")
@@ -36,6 +54,73 @@ async def asynchronous() -> None:
         assert_type(await client.get_settings(), dict[str, SettingData])
         assert_type(client.modification_lock, asyncio.Lock)
         await client.reload()
+
+
+class Maintenance(UnexpectedResponseError): ...  # noqa: N818
+
+
+class Shop(ThreadHeksherClient, service_url="http://host", update_interval=60, headers={"X-Team": "shop"}): ...
+
+
+class AsyncShop(AsyncHeksherClient, rate_limit=5): ...
+
+
+class Wrong(ThreadHeksherClient, haeders={}): ...  # type: ignore[call-arg]
+
+
+def options() -> None:
+    assert_type(Shop(context_features=["user"]), Shop)
+    Shop(jitter="0.5")  # type: ignore[arg-type]
+    Shop(jiter=0.5)  # type: ignore[call-arg]
+    options: ClientOptions = {
+        "timeout": httpx.Timeout(3),
+        "error_classes": {503: Maintenance},
+        "auth": StaticToken("t"),
+    }
+    client = ThreadHeksherClient("http://host", 60, ["user"], **options)
+    assert_type(client.closed, bool)
+    client.use_credential(TokenFrom(lambda: "t"))
+    client.use_credential(("user", "password"))
+    client.use_credential("token")  # type: ignore[arg-type]
+
+
+async def profiles() -> None:
+    assert_type(connect("prod", jitter=0), ThreadHeksherClient)
+    assert_type(connect(client_class=Shop), Shop)
+    connect(interval=5)  # type: ignore[call-overload]
+    async with connect_async() as client:
+        assert_type(client, AsyncHeksherClient)
+    assert_type(await connect_async(client_class=AsyncShop), AsyncShop)
+
+
+async def changes(setting: Setting[int], client: AsyncHeksherClient) -> None:
+    @setting.on_change
+    def note(change: Change[int]) -> None:
+        assert_type(change.added, tuple[Rule[int], ...])
+        assert_type(change.changed, tuple[Changed[Rule[int]], ...])
+        assert_type(change.default, Changed[int] | None)
+
+    assert_type(note(Change(setting)), None)
+    setting.on_change(5)  # type: ignore[arg-type]
+
+    def note_another(change: Change[str]) -> None: ...
+
+    setting.on_change(note_another)  # type: ignore[arg-type]
+    client.on_refresh(note_another)  # type: ignore[type-var]
+
+    @client.on_refresh
+    def note_refresh(refresh: Refresh) -> None: ...
+
+    client.on_change(note_refresh)  # type: ignore[type-var]
+    client.on_change(note)
+    async for change in client.changes():
+        assert_type(change.missed, int)
+    async for value in setting.watch(user="jim"):
+        assert_type(value, int)
+    for value in setting.watch():
+        assert_type(value, int)
+    with pinned():
+        assert_type(setting.get(), int)
 
 
 def stubs(setting: Setting[int]) -> None:

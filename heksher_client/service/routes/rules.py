@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Final
 
 from fastapi import Query, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
@@ -65,7 +66,8 @@ def search_rule(
     pairs = [pair.split(":") for pair in feature_values.split(",")]
     conditions: dict[str, str] = dict(pairs)
     if len(conditions) < len(pairs):
-        raise RefusalError(422, "a context feature is named twice")
+        words = {"loc": ("query", "feature_values"), "msg": "a context feature is named twice", "type": "value_error"}
+        raise RequestValidationError([words])
     rule_id = None if held is None else store.find_rule(connection, held.id, conditions)
     if rule_id is None:
         raise RefusalError(404)

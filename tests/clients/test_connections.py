@@ -1,0 +1,632 @@
+"""How requests get to the service: defaults of classes and callers, limits, connections, and HTTP clients of others."""
+
+import asyncio
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client import (
+    AsyncHeksherClient,
+    ClientNotRunningError,
+    DeclarationError,
+    ServiceUnavailableError,
+    Setting,
+    ThreadHeksherClient,
+    UnexpectedResponseError,
+)
+from heksher_client._core.protocol import HEALTH
+from heksher_client._rate_limit import RateLimit
+from heksher_client.credentials import TokenFrom
+from heksher_client.service import create_app
+from tests.support.clients import FEATURES, PATIENCE, Kind, eventually, running
+from tests.support.faults import Connection, FaultServer
+from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+
+
+class BrokenError(UnexpectedResponseError):
+    pass
+
+
+class TeapotError(UnexpectedResponseError):
+    def __init__(self, *, team: str) -> None:
+        """Take arguments of its own, which nobody here knows."""
+        raise NotImplementedError(team)
+
+
+# -- defaults ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_with_each_request_can_be_given_by_name(kind: Kind, service: WatchedService) -> None:
+    """Headers, cookies, parameters and the user agent; declarations and queries have them as well."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(
+        kind,
+        service.url,
+        headers={"X-Team": "shop"},
+        cookies={"session": "c1"},
+        params={"key": "k&1"},
+        user_agent="shop/1",
+    ) as subject:
+        subject.ping()
+    for asked in service.asked:
+        assert asked.headers["x-team"] == "shop"
+        assert asked.headers["cookie"] == "session=c1"
+        assert asked.headers["user-agent"] == "shop/1"
+        assert asked.query["key"] == "k&1"
+    assert service.questions(QUERY)[0].query["settings"] == "s"
+    assert {DECLARE, QUERY} <= {str(asked) for asked in service.asked}
+    assert setting.get(user="jim") == 1
+
+
+def test_the_user_agent_is_ours_unless_somebody_gave_another(service: WatchedService) -> None:
+    """To the client, to the arguments of its HTTP client, or among the headers."""
+    of_http_client: dict[str, Any] = {"http_client_args": {"headers": {"User-Agent": "b"}}}
+    for options in ({}, {"headers": {"user-agent": "a"}}, of_http_client):
+        client = ThreadHeksherClient(service.url, 60, FEATURES, **options)
+        client.ping()
+        client.close()
+    agents = [asked.headers["user-agent"] for asked in service.asked]
+    assert agents[0].startswith("heksher-client/")
+    assert agents[1:] == ["a", "b"]
+
+
+def test_no_header_is_sent_twice_whatever_its_case(service: WatchedService) -> None:
+    """Of several user agents, the one that was given last, or by name; of encodings, the one that can be read."""
+
+    class Shop(ThreadHeksherClient, update_interval=60, context_features=FEATURES, user_agent="class"):
+        pass
+
+    for options in (
+        {"headers": {"User-agent": "argument", "accept-encoding": "br"}},
+        {"headers": {"USER-AGENT": "header"}, "user_agent": "name"},
+    ):
+        client = Shop(service.url, **options)
+        request = client._route.request(HEALTH, 1)
+        names = [name.lower() for name, _ in request.headers.raw]
+        assert len(names) == len(set(names))
+        assert request.headers["accept-encoding"] == "gzip"
+        client.ping()
+        client.close()
+    assert [asked.headers["user-agent"] for asked in service.asked] == ["argument", "name"]
+
+
+def test_arguments_win_over_the_class_wherever_they_are_given() -> None:
+    """A credential among the arguments of the HTTP client, or an HTTP client in place of such arguments."""
+
+    class Shop(
+        ThreadHeksherClient,
+        service_url="http://host",
+        update_interval=60,
+        context_features=FEATURES,
+        http_client_args={"auth": ("class", "x"), "verify": False},
+    ):
+        pass
+
+    class Other(Shop, auth=("other", "x")):
+        pass
+
+    assert Shop()._route.auth == ("class", "x")
+    assert Other()._route.auth == ("other", "x")
+    assert Other(http_client_args={"auth": ("argument", "x")})._route.auth == ("argument", "x")
+    with httpx.Client() as http:
+        shared = Shop(http_client=http)
+        assert (shared._route.client, shared._route.auth) == (http, ("class", "x"))
+        sharing = types.new_class("Sharing", (Shop,), {"http_client": http})
+        assert sharing(http_client_args={"verify": False})._route.client is not http
+
+
+def test_a_subclass_chooses_for_all_its_clients_and_arguments_win(kind: Kind, service: WatchedService) -> None:
+    """Dicts are merged key by key, whatever the case of a header's name."""
+    base = AsyncHeksherClient if kind.raises_at_start else ThreadHeksherClient
+    of_team = {"update_interval": 60, "headers": {"X-A": "team", "X-B": "team"}, "jitter": 0}
+    of_shop = {"context_features": FEATURES, "headers": {"x-b": "shop"}, "params": {"p": "shop"}}
+    team: Any = types.new_class("Team", (base,), {"service_url": "http://127.0.0.1:1", **of_team})
+    shop: Any = types.new_class("Shop", (team,), {"service_url": service.url, **of_shop})
+    for client in (shop(), shop(headers={"X-A": "mine"}, params={"q": "mine"}, jitter=0.5)):
+        kind.call(client.ping())
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+    first, second = service.asked
+    assert (first.headers["x-a"], first.headers["x-b"], first.query) == ("team", "shop", {"p": "shop"})
+    assert (second.headers["x-a"], second.headers["x-b"], second.query) == ("mine", "shop", {"p": "shop", "q": "mine"})
+    assert shop()._session._options.jitter == 0
+    assert shop(jitter=0.5)._session._options.jitter == 0.5
+    both: Any = types.new_class("Both", (shop, types.new_class("Other", (base,), {"jitter": 1})))
+    assert both(update_interval=1)._session._options.jitter == 0
+    with pytest.raises(TypeError, match="Team needs context_features"):
+        team()
+
+
+def test_an_option_that_does_not_exist_is_refused_where_it_is_given() -> None:
+    """By the class, or by the client."""
+    with pytest.raises(TypeError, match="Wrong got an unexpected keyword argument 'haeders'"):
+
+        class Wrong(ThreadHeksherClient, haeders={}):  # type: ignore[call-arg]
+            pass
+
+    with pytest.raises(TypeError, match="ThreadHeksherClient got an unexpected keyword argument 'service'"):
+        ThreadHeksherClient("http://host", 60, FEATURES, service="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="needs service_url and update_interval and context_features"):
+        ThreadHeksherClient()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"headers": "X-A: b"}, "headers must be a dict"),
+        ({"headers": {"X-A": 5}}, "headers are texts by their names"),
+        ({"headers": {5: "b"}}, "headers are texts by their names"),
+        ({"headers": {"X A": "b"}}, "no header can be called 'X A'"),
+        ({"headers": {"X-A": "secr\u00e9t"}}, "the header X-A must be of visible ASCII"),
+        ({"user_agent": "shop\n"}, "the header User-Agent must be of visible ASCII"),
+        ({"rate_limit": 0}, "rate_limit must be positive"),
+        ({"timeout": -1}, "timeout must be a positive number of seconds"),
+        ({"rate_limit": 1.5}, "rate_limit must be a whole number"),
+        ({"rate_limit_interval": 0}, "rate_limit_interval must be a positive number"),
+        ({"error_classes": {404: ValueError}}, "no subclass of UnexpectedResponseError"),
+        ({"error_classes": {4: BrokenError}}, "4 is no HTTP status"),
+        ({"auth": 5}, "auth must be a credential"),
+        ({"http_client": object()}, "has no build_request, send, headers, params"),
+        ({"http_client": httpx.AsyncClient()}, "must behave as an httpx.Client, not as a AsyncClient"),
+        ({"http_client": httpx.Client(), "http_client_args": {"verify": False}}, "give either"),
+    ],
+)
+def test_an_impossible_option_is_refused(options: dict[str, Any], words: str) -> None:
+    """When the client is made."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        ThreadHeksherClient("http://host", 60, FEATURES, **options)
+
+
+def test_the_time_outs_of_steps_are_the_clients_own(kind: Kind, service: WatchedService) -> None:
+    """As a number, or as httpx writes them."""
+    for timeout in (3, httpx.Timeout(3)):
+        client = kind.make(service.url, 60, FEATURES, timeout=timeout)
+        request = client._route.request(next(client._session.ping()).requests[0], 30)
+        assert request.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 3)
+
+
+def test_a_client_tells_whether_it_is_closed(kind: Kind, service: WatchedService) -> None:
+    """Then it asks nothing any more."""
+    with running(kind, service.url) as subject:
+        assert not subject.client.closed
+    assert subject.client.closed
+    with pytest.raises(ClientNotRunningError):
+        subject.ping()
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_knows_the_request_and_the_answer(kind: Kind, service: WatchedService) -> None:
+    """Method, URL, status, headers and the beginning of the body; nothing that is a secret."""
+    url = service.url.replace("//", "//jim:pass-word@")
+    with running(kind, url, params={"key": "secret-parameter"}) as subject:
+        said = Answer(
+            418,
+            b"jim:secret-parameter " + b"x" * 5000,
+            {"X-Request-Id": "r1 secret-parameter", "Set-Cookie": "session=s1"},
+        )
+        service.answering("GET /api/health", said)
+        with pytest.raises(UnexpectedResponseError) as raised:
+            subject.ping()
+    error = raised.value
+    assert (error.method, error.url, error.status) == ("GET", f"{service.url}/api/health", 418)
+    assert error.headers is not None
+    assert (error.headers["x-request-id"], error.headers["set-cookie"]) == ("r1 ***", "***")
+    assert error.content == b"jim:*** " + b"x" * (len(error.content) - 8)
+    assert len(error.content) <= 1024
+    assert "secret" not in str(error) + repr(error) + str(vars(error))
+
+
+def test_an_error_without_an_answer_knows_the_request(kind: Kind, service: WatchedService) -> None:
+    """Also the one that a refresh reports."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url) as subject:
+        service.answering(QUERY, Answer(500, b"oops"))
+        error = subject.reload_expecting(UnexpectedResponseError)
+        assert (error.method, error.status) == ("GET", 500)  # type: ignore[attr-defined]
+        assert error.url.startswith(f"{service.url}/api/v1/query?settings=s&")  # type: ignore[attr-defined]
+        assert setting.get(user="jim") == 1
+    client = kind.make("http://127.0.0.1:1/prefix/", 60, FEATURES)
+    with pytest.raises(ServiceUnavailableError) as away:
+        kind.call(client.get_settings())
+    assert away.value.url == "http://127.0.0.1:1/prefix/api/v1/settings?include_additional_data=true"
+    assert away.value.headers is None
+    with pytest.raises(ServiceUnavailableError) as pinged:
+        kind.call(client.ping())
+    again: Any = pickle.loads(pickle.dumps(pinged.value))  # noqa: S301 - it is our own
+    assert isinstance(again, httpx.HTTPError)
+    assert (str(again), vars(again)["url"]) == (str(pinged.value), pinged.value.url)
+
+
+def test_a_refused_declaration_knows_the_answer(kind: Kind, service: WatchedService) -> None:
+    """It came to one request as well."""
+    with running(kind, service.url) as subject:
+        refused = Setting("s", int, ["nobody_knows"], 1)
+        error = subject.reload_expecting(DeclarationError)
+    assert isinstance(error, DeclarationError)
+    assert (error.method, error.url, error.status) == ("POST", f"{service.url}/api/v1/settings/declare", 404)
+    assert refused.name in str(error)
+    assert b"nobody_knows" in error.content
+
+
+def test_a_program_has_classes_of_its_own_for_some_statuses(kind: Kind, service: WatchedService) -> None:
+    """For refreshes, for `get_settings`, and for `ping`, where they are httpx errors as well."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url, error_classes={500: BrokenError, 418: TeapotError}) as subject:
+        service.answering(QUERY, Answer(500, b"oops"))
+        assert isinstance(subject.reload_expecting(BrokenError), BrokenError)
+        service.intercept = lambda asked: Answer(418, b"short and stout", {"Retry-After": "7"})
+        with pytest.raises(TeapotError, match="short and stout") as pot:
+            subject.get_settings()
+        assert (pot.value.status, pot.value.content, pot.value.retry_after) == (418, b"short and stout", 7)
+        assert pot.value.url == f"{service.url}/api/v1/settings?include_additional_data=true"
+        with pytest.raises(TeapotError) as both:
+            subject.ping()
+        assert isinstance(both.value, httpx.HTTPError)
+        assert type(both.value).__name__ == "TeapotError"
+        service.intercept = lambda asked: Answer(404)
+        with pytest.raises(UnexpectedResponseError) as other:
+            subject.ping()
+        assert not isinstance(other.value, BrokenError | TeapotError)
+        assert setting.get(user="jim") == 1
+
+
+# -- rates -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_limit_lets_no_interval_have_more_than_its_share() -> None:
+    """Whenever the interval begins; nobody who waits is overtaken."""
+    now = 0.0
+    limit = RateLimit(3, 10.0, lambda: now)
+    sent = [limit.take() for _ in range(7)]
+    assert sent == [0, 0, 0, 10, 10, 10, 20]
+    assert [limit.wait(place) for place in sent] == sent
+    now = 27.0
+    sent += [limit.take() for _ in range(4)]
+    assert sent[7:] == [27, 27, 30, 37]
+    assert all(sum(1 for at in sent if begin <= at < begin + 10) <= 3 for begin in sent)
+    assert len(limit._places) <= 6
+    none = RateLimit(None, 1, lambda: now)
+    assert none.wait(none.take()) == 0
+
+
+def test_a_place_that_is_not_used_is_somebody_elses() -> None:
+    """Callers who give up do not keep others waiting."""
+    limit = RateLimit(1, 1.0, lambda: 0.0)
+    places = [limit.take() for _ in range(100)]
+    for place in places[1:]:
+        limit.give_back(place)
+    assert [limit.take() for _ in range(3)] == [1, 2, 3]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "give back"]), st.integers(0, 9)), max_size=60), st.integers(1, 3))
+def test_whatever_is_given_back_no_interval_has_more_than_its_share(steps: list[tuple[str, int]], most: int) -> None:
+    """In any order, at any time."""
+    now = 0.0
+    limit = RateLimit(most, 10.0, lambda: now)
+    taken: list[float] = []
+    for what, number in steps:
+        now += number / 4
+        waiting = [place for place in taken if place >= now]
+        if what == "take":
+            taken.append(limit.take())
+            assert taken[-1] >= now
+        elif waiting:
+            place = waiting[number % len(waiting)]
+            taken.remove(place)
+            limit.give_back(place)
+    assert all(sum(1 for at in taken if begin <= at < begin + 10) <= most for begin in taken)
+
+
+def test_all_requests_count_for_the_rate(kind: Kind, service: WatchedService) -> None:
+    """Those that a redirect asks for, those that are repeated with another token, and those on a new connection."""
+    taken: list[float] = []
+    client = kind.make(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=0.01, auth=TokenFrom(lambda: "t"))
+    take = client._rate_limit.take
+
+    def note() -> float:
+        taken.append(take())
+        return taken[-1]
+
+    vars(client._rate_limit)["take"] = note
+    answers = iter([Answer(307, b"", {"Location": "/api/health?again"}), Answer(401), Answer.of({"version": "1"})])
+    service.intercept = lambda asked: next(answers)
+    kind.call(client.ping())
+    assert len(taken) == len(service.asked) == 3
+    with FaultServer(service.url) as server:
+        client._route.url = httpx.URL(server.url)
+        service.intercept = lambda asked: None
+        kind.call(client.ping())
+        taken.clear()
+
+        def end_once(connection: Connection) -> None:
+            server.break_(None)
+            connection.raw.shutdown(socket.SHUT_RDWR)
+
+        server.break_(end_once)
+        kind.call(client.ping())
+        assert len(taken) == 2
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+
+
+def test_a_storm_of_reloads_stays_within_the_limit(kind: Kind, service: WatchedService) -> None:
+    """A thousand calls, pings among them, counted at the service: no more than were allowed in the time they took."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url, rate_limit=20, rate_limit_interval=0.1) as subject:
+        asked, began = len(service.asked), time.monotonic()
+        with ThreadPoolExecutor(20) as pool:
+            calls = [pool.submit(subject.ping if index % 10 == 0 else subject.reload) for index in range(1000)]
+            for call in calls:
+                call.result(PATIENCE)
+        intervals = (time.monotonic() - began) / 0.1
+        assert 100 < len(service.asked) - asked <= 20 * (intervals + 1)
+        assert setting.get(user="jim") == 1
+
+
+def test_who_waits_for_the_rate_is_let_go_when_the_client_closes(kind: Kind, service: WatchedService) -> None:
+    """At once, and leaves its place to others."""
+    client = kind.make(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=1000)
+    kind.call(client.ping())
+    failed: list[Exception] = []
+
+    def ping() -> None:
+        try:
+            kind.call(client.ping())
+        except Exception as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=ping)
+    waiting.start()
+    assert eventually(lambda: len(client._rate_limit._places) == 2)
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
+    waiting.join(PATIENCE)
+    assert isinstance(failed[0], ClientNotRunningError)
+    assert eventually(lambda: len(client._rate_limit._free) == 1)
+
+
+@pytest.mark.anyio
+async def test_a_task_that_gives_up_waiting_for_the_rate_leaves_its_place(service: WatchedService) -> None:
+    """Whoever comes later is not kept waiting by those who have gone."""
+    client = AsyncHeksherClient(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=1000)
+    await client.ping()
+    tasks = [asyncio.create_task(client.ping()) for _ in range(10)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(client._rate_limit._places) == 11
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(client._rate_limit._free) == 10
+    await client.aclose()
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counting(service: WatchedService) -> Iterator[FaultServer]:
+    """A server before the service that counts connections, and may end them."""
+    with FaultServer(service.url) as server:
+        yield server
+
+
+@contextmanager
+def time_flies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Have the time pass for connections, without waiting."""
+    passed = 0.0
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return time.monotonic() + passed
+
+    def advance(seconds: float) -> None:
+        nonlocal passed
+        passed += seconds
+
+    with monkeypatch.context() as patch:
+        for module in ("_sync.http11", "_async.http11"):
+            patch.setattr(f"httpcore.{module}.time", Clock)
+        yield advance
+
+
+@pytest.mark.parametrize("interval", [60, 180])
+def test_a_hundred_polls_open_one_connection(
+    kind: Kind, counting: FaultServer, interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And look the service's name up once."""
+    looked_up = []
+    look_up = socket.getaddrinfo
+
+    def noted(host: Any, *args: Any, **kwargs: Any) -> Any:
+        looked_up.append(host)
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    setting = Setting("s", int, ["user"], 1)
+    url = counting.url.replace("127.0.0.1", "localhost")
+    with running(kind, url, interval) as subject, time_flies(monkeypatch) as advance:
+        for _ in range(100):
+            advance(interval * 1.1)  # with the jitter
+            subject.reload()
+    assert counting.connections == 1
+    assert sum(host in ("localhost", b"localhost") for host in looked_up) == 1
+    assert len(counting.asked) >= 200
+    assert setting.get(user="jim") == 1
+
+
+def test_a_connection_is_not_trusted_for_longer_than_firewalls_remember(
+    kind: Kind, counting: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polls at longer intervals open a new one, which costs less than waiting for one that nobody ends."""
+    with running(kind, counting.url) as subject, time_flies(monkeypatch) as advance:
+        advance(241)
+        subject.ping()
+    assert counting.connections == 2
+
+
+def test_a_connection_that_the_service_ended_while_idle_is_replaced(kind: Kind, counting: FaultServer) -> None:
+    """Nobody notices."""
+    with running(kind, counting.url) as subject:
+        counting.cut()
+        subject.ping()
+        assert counting.connections == 2
+
+
+def test_a_request_is_repeated_once_and_no_more(kind: Kind, counting: FaultServer) -> None:
+    """However many connections there are that the service has ended."""
+    ended: list[str] = []
+
+    def end(connection: Connection) -> None:
+        ended.append(connection.path)
+        connection.raw.shutdown(socket.SHUT_RDWR)
+
+    settings = [Setting(f"s{index}", int, ["user"], 1) for index in range(200)]
+    with running(kind, counting.url) as subject:
+        assert counting.connections > 2
+        counting.break_(end, only="/api/health")
+        with pytest.raises(ServiceUnavailableError):
+            subject.ping()
+    assert len(ended) == 2
+    assert len(settings) == 200
+
+
+def test_a_connection_that_ends_while_a_request_is_on_its_way_is_replaced(kind: Kind, counting: FaultServer) -> None:
+    """The service ended it for being idle, and did not know of the request."""
+    ended = []
+
+    def end_once(connection: Connection) -> None:
+        ended.append(connection.path)
+        counting.break_(None)
+        connection.raw.shutdown(socket.SHUT_RDWR)
+
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, counting.url) as subject:
+        for call in (subject.ping, subject.get_settings, subject.reload):
+            counting.break_(end_once)
+            call()
+    assert ended == ["/api/health", "/api/v1/settings?include_additional_data=true", "/api/v1/context_features"]
+    assert setting.get(user="jim") == 1
+
+
+def test_a_new_connection_that_ends_is_an_error(kind: Kind, counting: FaultServer) -> None:
+    """It is the service that is unwell then, and asking again at once would not help it."""
+    counting.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
+    client = kind.make(counting.url, 60, FEATURES)
+    with pytest.raises(ServiceUnavailableError):
+        kind.call(client.ping())
+    assert counting.connections == 1
+
+
+# -- HTTP clients of others --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(kind: Kind) -> Iterator[Any]:
+    """An HTTP client of the program's own, of the kind that goes with the client."""
+    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(
+        headers={"X-Program": "shop"}, params={"p": "1"}, base_url="http://127.0.0.1:1/elsewhere"
+    )
+    yield http
+    kind.call(http.aclose() if kind.raises_at_start else http.close())
+
+
+def test_a_client_shares_the_programs_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
+    """Adds to what that sends, and does not close it; its base URL is for others."""
+    setting = Setting("s", int, ["user"], 1)
+    with running(kind, service.url, http_client=shared, headers={"X-Own": "1"}) as subject:
+        service.add_rule("s", 2, user="jim")
+        subject.reload()
+        assert setting.get(user="jim") == 2
+    assert not shared.is_closed
+    assert kind.call(shared.get(service.url + "/api/health")).status_code == 200
+    asked = service.questions(QUERY)[0]
+    assert (asked.headers["x-program"], asked.headers["x-own"], asked.query["p"]) == ("shop", "1", "1")
+    assert asked.headers["user-agent"].startswith("heksher-client/")
+    assert "x-own" not in service.asked[-1].headers
+
+
+def test_a_shared_http_client_with_one_connection_is_left_to_requests(kind: Kind, service: WatchedService) -> None:
+    """A stream of changes would keep it for ever."""
+    service.renew(offers_changes=True)
+    limits = httpx.Limits(max_connections=1)
+    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits)
+    with running(kind, service.url, http_client=http) as subject:
+        subject.ping()
+        assert not subject.client._session.wants_to_follow
+    kind.call(http.aclose() if kind.raises_at_start else http.close())
+
+
+def test_an_http_client_may_be_wrapped(service: WatchedService) -> None:
+    """In something whose `send` gives something to await."""
+
+    class Wrapper:
+        def __init__(self, wrapped: httpx.AsyncClient) -> None:
+            self.wrapped = wrapped
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.wrapped, name)
+
+        def send(self, *args: Any, **kwargs: Any) -> Any:
+            return self.wrapped.send(*args, **kwargs)
+
+    async def ping() -> None:
+        async with httpx.AsyncClient() as http:
+            client = AsyncHeksherClient(service.url, 60, FEATURES, http_client=Wrapper(http))
+            await client.ping()
+            await client.aclose()
+
+    asyncio.run(ping())
+    with pytest.raises(TypeError, match="not as a Client"):
+        AsyncHeksherClient(service.url, 60, FEATURES, http_client=httpx.Client())
+
+
+def test_two_clients_may_share_one_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
+    """Closing one of them leaves it to the other."""
+    first = kind.make(service.url, 60, FEATURES, http_client=shared)
+    second = kind.make(service.url, 60, FEATURES, http_client=shared)
+    kind.call(first.ping())
+    kind.call(first.aclose() if kind.raises_at_start else first.close())
+    kind.call(second.ping())
+
+
+@pytest.mark.anyio
+async def test_the_async_client_asks_an_application_in_its_own_process() -> None:
+    """Through a transport of the program's: no socket is opened."""
+    app = create_app("sqlite://", ["user"], access_control=False)
+    setting = Setting("s", int, ["user"], 1)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
+    transport = {"transport": httpx.ASGITransport(app)}
+    async with AsyncHeksherClient("http://127.0.0.1", 3600, ["user"], http_client_args=transport) as client:
+        client.set_defaults(user="jim")
+        rule = {"setting": "s", "feature_values": {"user": "jim"}, "value": 2}
+        assert (await http.post("http://127.0.0.1/api/v1/rules", json=rule)).status_code == 201
+        await client.reload()
+        assert setting.get() == 2
+        assert not client._session.wants_to_follow
+    async with AsyncHeksherClient("http://127.0.0.1", 3600, ["user"], http_client=http) as client:
+        assert not client._session.wants_to_follow
+    await http.aclose()
+    app.state.feed.close()
+    app.state.database.close()
+
+
+def test_the_example_of_that_runs() -> None:
+    """As it stands in the documentation."""
+    example = Path(__file__).parents[2] / "docs" / "examples" / "in_process.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "Hi Hello\n"

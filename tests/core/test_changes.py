@@ -1,0 +1,211 @@
+"""The difference between rule sets, and those who hear of it."""
+
+import gc
+from itertools import pairwise
+from typing import Any
+from weakref import ref
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client import Changed, Setting, UnknownContextError
+from heksher_client._bell import Bell
+from heksher_client._core.changes import Change, Changes, Listeners, difference
+from heksher_client._core.rules import Reason, Rule, RuleSet, finished, grouped
+
+FEATURES = ["user", "theme"]
+
+
+def rule_set(rules: dict[tuple[str, str], int], default: int = 0, *, reverse: bool = False) -> RuleSet[int]:
+    """Rules by user and theme, where nothing stands for a wildcard."""
+    made = [
+        Rule({f: v for f, v in zip(FEATURES, key, strict=True) if v}, value, index)
+        for index, (key, value) in enumerate(rules.items())
+    ]
+    order = FEATURES[::-1] if reverse else FEATURES
+    return RuleSet.index(grouped(made), order, default, Reason.SERVER_DEFAULT)[0]
+
+
+def compare(before: RuleSet[int], after: RuleSet[int]) -> Change[int]:
+    return finished(difference(Setting("s", int, FEATURES, 0), before, after))
+
+
+def test_a_change_tells_what_was_added_removed_and_changed() -> None:
+    """Rules are told apart by their conditions; one that has another id and the same value has not changed."""
+    before = rule_set({("jim", ""): 1, ("tom", ""): 2, ("", ""): 3, ("", "dark"): 4})
+    after = rule_set({("ann", ""): 5, ("jim", ""): 7, ("jim", "dark"): 6, ("", ""): 3}, default=9)
+    change = compare(before, after)
+    assert [(dict(rule.match_conditions), rule.value) for rule in change.added] == [
+        ({"user": "jim", "theme": "dark"}, 6),
+        ({"user": "ann"}, 5),
+    ]
+    assert [(dict(rule.match_conditions), rule.value, rule.rule_id) for rule in change.removed] == [
+        ({"user": "tom"}, 2, 1),
+        ({"theme": "dark"}, 4, 3),
+    ]
+    assert [(was.value, now.value, was.rule_id, now.rule_id) for was, now in change.changed] == [(1, 7, 0, 1)]
+    assert change.default == Changed(0, 9)
+    assert change.missed == 0
+    assert change
+
+
+CONDITIONS = st.tuples(st.sampled_from(["", "jim", "tom", "ann"]), st.sampled_from(["", "dark", "light"]))
+RULES = st.dictionaries(CONDITIONS, st.integers(0, 3))
+
+
+@given(before=RULES, after=RULES, reverse=st.booleans())
+def test_any_difference_applied_to_what_was_gives_what_is(
+    before: dict[tuple[str, str], int], after: dict[tuple[str, str], int], reverse: bool
+) -> None:
+    """And there is none where nothing differs, whatever the order of the context features."""
+    change = compare(rule_set(before), rule_set(after, reverse=reverse))
+
+    def key(rule: Rule[int]) -> tuple[str, str]:
+        return rule.match_conditions.get("user", ""), rule.match_conditions.get("theme", "")
+
+    made = dict(before)
+    for rule in change.removed:
+        assert made.pop(key(rule)) == rule.value
+    for rule in change.added:
+        assert key(rule) not in made
+        made[key(rule)] = rule.value
+    for was, now in change.changed:
+        assert made[key(was)] == was.value != now.value
+        made[key(now)] = now.value
+    assert made == after
+    assert bool(change) == (before != after)
+
+
+def test_large_rule_sets_are_compared_bit_by_bit() -> None:
+    """Others run in between."""
+    before = rule_set({(f"u{n}", ""): n for n in range(10_000)})
+    after = rule_set({(f"u{n}", ""): n for n in range(1, 10_001)})
+    steps = list(difference(Setting("s", int, FEATURES, 0), before, after))
+    assert len(steps) >= 8
+    assert sum(steps) <= 20_000
+
+
+# -- callbacks ---------------------------------------------------------------------------------------------------------
+
+
+class Cache:
+    def clear(self, change: Change[Any]) -> None: ...
+
+
+def test_a_bound_method_goes_with_its_owner() -> None:
+    """A setting at module level would keep everything alive that ever listened to it."""
+    listeners = Listeners()
+    cache = Cache()
+    listeners.add(cache.clear)
+    assert listeners.callbacks() == [cache.clear]
+    gone = ref(cache)
+    del cache
+    gc.collect()
+    assert gone() is None
+    assert not listeners
+    listeners.add(print)
+    assert listeners.callbacks() == [print]
+
+
+def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
+    """It is better than to lose it."""
+
+    class Slotted:
+        __slots__ = ()
+
+        def hear(self, change: Change[Any]) -> None: ...
+
+    listeners = Listeners()
+    listeners.add(Slotted().hear)
+    gc.collect()
+    assert len(listeners.callbacks()) == 1
+
+
+def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
+    """And nothing happens where there is none."""
+    listeners = Listeners()
+    listeners.add(print)
+    listeners.add(print)
+    listeners.remove(print)
+    assert listeners.callbacks() == [print]
+    listeners.add(repr)
+    listeners.remove(repr)
+    listeners.remove(print)
+    listeners.remove(print)
+    assert not listeners
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    """And what would have to be awaited, with what to do instead."""
+    setting = Setting("s", int, ["user"], 0)
+
+    async def later(change: Change[int]) -> None: ...
+
+    class Later:
+        async def __call__(self, change: Change[int]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"changes\(\)"):
+        setting.on_change(Later())
+    with pytest.raises(TypeError, match="must be a function"):
+        setting.on_change(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"changes\(\)"):
+        setting.on_change(later)
+    Setting("t", int, ["user"], 0).off_change(later)
+    setting.off_change(later)
+    setting.on_change(print)
+    setting.off_change(print)
+
+
+# -- iterators ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
+    """In the order in which they began to differ, with a count of what was left out."""
+    settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
+    changes = Changes(Bell())
+    sets = [rule_set({("jim", ""): value}) for value in range(4)]
+    for before, after in pairwise(sets):
+        for setting in settings if after is sets[1] else settings[:1]:
+            changes.put(finished(difference(setting, before, after)), before, after)
+    changes.close()
+    second, first = list(changes)
+    assert (first.setting, first.missed) == (settings[0], 2)
+    assert [(was.value, now.value) for was, now in first.changed] == [(0, 3)]
+    assert (second.setting, second.missed) == (settings[1], 0)
+
+
+def test_what_was_missed_may_have_been_for_nothing() -> None:
+    """Then the change is empty, and says so."""
+    setting = Setting("s", int, FEATURES, 0)
+    one, other = rule_set({}), rule_set({("jim", ""): 1})
+    changes = Changes(Bell())
+    changes.put(finished(difference(setting, one, other)), one, other)
+    changes.put(finished(difference(setting, other, one)), other, one)
+    change = next(changes)
+    assert not change
+    assert change.missed == 1
+
+
+def test_what_comes_with_the_end_is_taken_before_it() -> None:
+    """A client may put its last change, and close, between two looks of another thread."""
+    setting = Setting("s", int, FEATURES, 0)
+    one, other = rule_set({}), rule_set({("jim", ""): 1})
+    changes = Changes(Bell())
+    take = changes._take
+
+    def late() -> Change[Any]:
+        vars(changes)["_take"] = take
+        nothing = take()
+        changes.put(finished(difference(setting, one, other)), one, other)
+        changes.close()
+        return nothing
+
+    vars(changes)["_take"] = late
+    assert [len(change.added) for change in changes] == [1]
+
+
+def test_the_watch_of_an_unknown_context_is_refused() -> None:
+    """When it is made, and not when it is first asked."""
+    with pytest.raises(UnknownContextError):
+        Setting("s", int, ["user"], 0).watch(theme="dark")
