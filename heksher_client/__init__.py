@@ -42,6 +42,7 @@ if _typing.TYPE_CHECKING:
     from heksher_client._async_client import AsyncHeksherClient
     from heksher_client._client_options import ClientOptions
     from heksher_client._thread_client import ThreadHeksherClient
+    from heksher_client.profiles.connect import connect, connect_async
 
 __all__ = [
     "TRACK_ALL",
@@ -80,6 +81,8 @@ __all__ = [
     "UntrustedServiceError",
     "Watch",
     "__version__",
+    "connect",
+    "connect_async",
     "pinned",
     "setting_type",
 ]
@@ -94,6 +97,8 @@ _LATER: _typing.Final = {
     "AsyncHeksherClient": "_async_client",
     "ClientOptions": "_client_options",
     "ThreadHeksherClient": "_thread_client",
+    "connect": "profiles.connect",
+    "connect_async": "profiles.connect",
 }
 
 

@@ -1,0 +1,369 @@
+"""What a client is to be made with: a profile of the configuration file, environment variables, and arguments.
+
+The file is TOML, in the platform's folder for configuration, or where `HEKSHER_CONFIG` says:
+
+    format = 1
+    default_profile = "dev"
+
+    [profiles.dev]
+    url = "http://localhost:9999"
+    context_features = ["environment", "user"]
+
+    [profiles.prod]
+    url = "https://settings.example.com"
+    update_interval = 30
+    context_features = ["environment", "user"]
+    defaults = { environment = "prod" }
+
+    [profiles.prod.oauth]
+    issuer = "https://login.example.com"
+    client_id = "shop"
+"""
+
+import os
+import re
+import stat
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+
+from heksher_client._client_options import merged_tables
+from heksher_client.exceptions import ConfigError
+
+_FORMAT: Final = 1
+_LARGEST: Final = 1 << 20
+"""Bytes of a configuration file."""
+_SECRET_NAMES: Final = re.compile("auth|token|key|secret|pass|pwd|cookie|session|credential", re.IGNORECASE)
+"""Of headers and parameters whose values are secrets."""
+
+
+class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The OAuth 2 server that gives tokens for a service."""
+
+    client_id: str
+    client_secret: str | None = None
+    grant: Literal["login", "client_credentials"] = "login"
+    """Whether somebody signs in, or the program has a secret of its own."""
+    issuer: str | None = None
+    """Where the server describes itself; the other addresses need not be given then."""
+    authorization_url: str | None = None
+    token_url: str | None = None
+    device_authorization_url: str | None = None
+    revocation_url: str | None = None
+    scope: str | None = None
+    audience: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<OAuth {self.client_id}>"
+
+
+class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a profile may hold: a client's options, in words that TOML and environment variables have as well."""
+
+    url: str | None = None
+    update_interval: float | None = None
+    context_features: list[str] | None = None
+    defaults: dict[str, str] | None = None
+    """What `set_defaults` gets."""
+    track_contexts: dict[str, str | list[str]] | None = None
+    token: str | None = None
+    """An access token that does not change."""
+    oauth: OAuth | None = None
+    headers: dict[str, str] | None = None
+    cookies: dict[str, str] | None = None
+    params: dict[str, str] | None = None
+    user_agent: str | None = None
+    timeout: float | None = None
+    ca_file: str | None = None
+    """The certificates that the service's is checked by: a file, in PEM."""
+    proxy: str | None = None
+    rate_limit: int | None = None
+    rate_limit_interval: float | None = None
+    start_timeout: float | None = None
+    request_timeout: float | None = None
+    max_response_bytes: int | None = None
+    jitter: float | None = None
+    max_backoff: float | None = None
+    stale_after: float | None = None
+    last_known_good: str | None = None
+    max_age: float | None = None
+    follow_changes: bool | None = None
+
+    def __repr__(self) -> str:
+        return f"<Profile {self.url and origin(self.url)}>"
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    format: int = _FORMAT
+    default_profile: str | None = None
+    profiles: dict[str, dict[str, Any]] = {}
+
+
+_TABLES: Final = ("defaults", "track_contexts", "oauth", "headers", "cookies", "params")
+"""What no environment variable has."""
+_FROM_ENVIRONMENT: Final = tuple(name for name in Profile.__struct_fields__ if name not in _TABLES)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What was found."""
+
+    name: str
+    """Of the profile; the server where there is none."""
+    is_profile: bool
+    profile: Profile = field(repr=False)
+    path: Path | None
+    """Where the configuration file is, or would be."""
+    source: str
+    """Where all of it is from, for errors."""
+
+
+def config_path() -> Path | None:
+    """Where the configuration file is, or would be; None if that cannot be told without the extra `profiles`."""
+    if given := os.environ.get("HEKSHER_CONFIG"):
+        try:
+            return Path(given).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"HEKSHER_CONFIG is {given}, and there is no such user") from None
+    try:
+        from platformdirs import user_config_path
+    except ImportError:
+        return None
+    return user_config_path("heksher-client", appauthor=False) / "config.toml"
+
+
+def load(name: str | None, overrides: Mapping[str, Any], otherwise: Mapping[str, Any] | None = None) -> Config:
+    """Put together what a client is to be made with.
+
+    Args:
+        name: Of the profile; None for `HEKSHER_PROFILE`, or the default one, or the only one.
+        overrides: Arguments that take the place of what a profile holds.
+        otherwise: What the class of the client chooses, for what is found nowhere else.
+
+    Raises:
+        ConfigError: It is missing or wrong.
+    """
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    path = config_path()
+    file, is_private = _read(path)
+    name = name or os.environ.get("HEKSHER_PROFILE") or None
+    environment = {field: value for field in _FROM_ENVIRONMENT if (value := os.environ.get(_variable(field)))}
+    class_url = (otherwise or {}).get("service_url")
+    has_url = "url" in environment or "url" in overrides or class_url is not None
+    chosen = _choose(file, name, path, has_url=has_url)
+    in_file = file.profiles.get(chosen, {}) if chosen else {}
+    source = f"profile {chosen} in {path}" if chosen else "the environment"
+    if not is_private:
+        _check_no_secrets(file, path)
+    _check_same_server(in_file, environment, overrides, source)
+    _check_class(otherwise or {}, in_file, environment, overrides)
+    try:
+        profile = msgspec.convert(in_file, Profile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    for field_name, text in environment.items():
+        setattr(profile, field_name, _from_environment(field_name, text))
+    for field_name in Profile.__struct_fields__:
+        if field_name in overrides:
+            merged_value = _merged(field_name, getattr(profile, field_name), overrides[field_name])
+            setattr(profile, field_name, merged_value)
+    if isinstance(profile.oauth, Mapping):
+        try:
+            profile.oauth = msgspec.convert(dict(profile.oauth), OAuth)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"oauth: {error}") from None
+    if profile.url is None:
+        profile.url = class_url
+    if profile.url is None:
+        raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
+    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source)
+
+
+def _merged(name: str, less: Any, more: Any) -> Any:
+    """Two values for a key: tables are merged."""
+    if not isinstance(less, dict):
+        return more
+    if not isinstance(more, Mapping):
+        raise ConfigError(f"{name} must be a dict, not {type(more).__name__}")
+    return merged_tables(name, less, more)
+
+
+def names(path: Path | None) -> list[str]:
+    """The profiles that a configuration file has.
+
+    Raises:
+        ConfigError: It is malformed.
+    """
+    return list(_read(path)[0].profiles)
+
+
+def _variable(field_name: str) -> str:
+    return f"HEKSHER_{field_name.upper()}"
+
+
+def _from_environment(field_name: str, text: str) -> Any:
+    kind = next(info.type for info in msgspec.structs.fields(Profile) if info.name == field_name)
+    given: Any = (
+        text if field_name != "context_features" else [part.strip() for part in text.split(",") if part.strip()]
+    )
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError:
+        wanted = next((words for one, words in _WANTED.items() if one in get_args(kind)), "text")
+        raise ConfigError(f"{_variable(field_name)} must be {wanted}, not {text!r}") from None
+
+
+_WANTED: Final = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _read(path: Path | None) -> tuple[_File, bool]:
+    """A configuration file, and whether only its owner may read it; an empty one where there is none.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    if path is None:
+        return _File(), True
+    try:
+        with path.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            content = opened.read(_LARGEST + 1)
+    except FileNotFoundError:
+        if os.environ.get("HEKSHER_CONFIG"):
+            raise ConfigError(f"there is no configuration file {path}: HEKSHER_CONFIG says that it is there") from None
+        return _File(), True
+    except OSError as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from None
+    if len(content) > _LARGEST:
+        raise ConfigError(f"the configuration file {path} is larger than {_LARGEST:,} bytes: it is something else")
+    try:
+        table = tomllib.loads(content.decode("utf-8-sig"))  # Some editors mark the beginning.
+    except ValueError as error:  # It is no TOML, no UTF-8, or has a number of thousands of digits.
+        raise ConfigError(f"{path} is no TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply") from None
+    known = table.get("format", _FORMAT)
+    if not isinstance(known, int) or known < 1:
+        raise ConfigError(f"{path}: format must be {_FORMAT}, not {known!r}")
+    if known > _FORMAT:
+        raise ConfigError(f"{path} is of format {known}, which is newer than this package ({_FORMAT}): upgrade it")
+    try:
+        file = msgspec.convert(table, _File)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+_HOW: Final = "make it yours alone (chmod 600), or keep the secret elsewhere (HEKSHER_TOKEN, or sign in)"
+
+
+def _choose(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
+    """Which profile is meant."""
+    where = f"in {path}" if path else "(where that would be, the extra `profiles` tells, or HEKSHER_CONFIG)"
+    there = ", ".join(file.profiles) or "none"
+    if name is not None:
+        if name not in file.profiles:
+            raise ConfigError(f"there is no profile {name} {where}; there is: {there}")
+        return name
+    if file.default_profile is not None:
+        if file.default_profile not in file.profiles:
+            raise ConfigError(f"the default profile {file.default_profile} is not {where}; there is: {there}")
+        return file.default_profile
+    if len(file.profiles) == 1:
+        return next(iter(file.profiles))
+    if has_url:
+        return None
+    if file.profiles:
+        raise ConfigError(f"which profile {where} is meant? Name one, or set HEKSHER_PROFILE; there is: {there}")
+    raise ConfigError(
+        f"nothing says where the service is: add [profiles.NAME] with its url {where}, or set HEKSHER_URL"
+    )
+
+
+def _check_no_secrets(file: _File, path: Path | None) -> None:
+    """Refuse a file that others may read."""
+    for name, table in file.profiles.items():
+        if secrets := _secrets_in(table):
+            raise ConfigError(f"{path} holds a secret ({secrets[0]} of profile {name}) and others may read it: {_HOW}")
+
+
+_ACCESS: Final = ("token", "oauth", "oauth.client_secret", "the password in url")
+"""The secrets that another token takes the place of."""
+
+
+def _secrets_in(table: Mapping[str, Any]) -> list[str]:
+    """What in a profile is a secret."""
+    oauth = table.get("oauth")
+    secrets = [name for name in ("token", "cookies") if table.get(name)]
+    if isinstance(oauth, dict) and oauth.get("client_secret"):
+        secrets.append("oauth.client_secret")
+    urls = {name: table[name] for name in ("url", "proxy") if isinstance(table.get(name), str)}
+    secrets += [
+        f"the password in {name}" for name, url in urls.items() if "@" in url.partition("//")[2].partition("/")[0]
+    ]
+    tables = {name: table[name] for name in ("headers", "params") if isinstance(table.get(name), dict)}
+    return secrets + [name for name, named in tables.items() if any(map(_SECRET_NAMES.search, named))]
+
+
+def _check_same_server(
+    in_file: Mapping[str, Any], environment: Mapping[str, Any], overrides: Mapping[str, Any], source: str
+) -> None:
+    """Refuse to send secrets to a server that they were not given for: one that something stronger names."""
+    bound = [*_secrets_in({**in_file, "proxy": None}), *(["oauth"] if in_file.get("oauth") else [])]
+    layers = [
+        (in_file.get("url"), bound, source),
+        (environment.get("url") or in_file.get("url"), ["token"] if "token" in environment else [], "the environment"),
+    ]
+    given = _auth_in(overrides) or overrides.get("token")
+    if "url" in overrides:
+        url, has_another = overrides["url"], bool(given)
+    else:
+        url, has_another = environment.get("url"), bool(given or environment.get("token"))
+    for own_url, secrets, whose in layers:
+        left = [secret for secret in secrets if not (has_another and secret in _ACCESS)]
+        if url is not None and own_url is not None and left and origin(str(url)) != origin(str(own_url)):
+            raise ConfigError(
+                f"{left[0]} of {whose} is not for {origin(str(url))}, which takes the place of its url: add a profile "
+                "for that server, or give a token with the url"
+            )
+
+
+def _check_class(of_class: Mapping[str, Any], *stronger: Mapping[str, Any]) -> None:
+    """Refuse to send what a class shows its own server to another one."""
+    url = next((layer["url"] for layer in reversed(stronger) if layer.get("url")), None)
+    own_url = of_class.get("service_url")
+    if url is None or own_url is None or origin(str(url)) == origin(str(own_url)):
+        return
+    has_another = any(_auth_in(layer) or layer.get("token") or layer.get("oauth") for layer in stronger)
+    secrets = [*(["auth"] if _auth_in(of_class) and not has_another else []), *_secrets_in(of_class)]
+    if secrets:
+        raise ConfigError(
+            f"{secrets[0]} of the client's class is not for {origin(str(url))}: "
+            + ("give a token for that server" if secrets[0] == "auth" else "use a class without it for that server")
+        )
+
+
+def _auth_in(options: Mapping[str, Any]) -> Any:
+    """What is shown a service, wherever it is given."""
+    arguments = options.get("http_client_args")
+    return options.get("auth") or (arguments.get("auth") if isinstance(arguments, Mapping) else None)
+
+
+def origin(url: str) -> str:
+    """The server of a URL: scheme, host and port.
+
+    Raises:
+        ConfigError: It is no URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        raise ConfigError("the url is none (a user name or password in it must be percent-encoded)") from None
+    return f"{parts.scheme}://{parts.hostname}:{port}"
