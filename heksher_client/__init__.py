@@ -43,6 +43,7 @@ if _typing.TYPE_CHECKING:
     from heksher_client._client_options import ClientOptions
     from heksher_client._thread_client import ThreadHeksherClient
     from heksher_client.profiles.connect import connect, connect_async
+    from heksher_client.profiles.sign_in import DeviceCode, login, login_headless, login_with_token, logout
 
 __all__ = [
     "TRACK_ALL",
@@ -56,6 +57,7 @@ __all__ = [
     "Conversion",
     "CredentialError",
     "DeclarationError",
+    "DeviceCode",
     "HeksherEnum",
     "HeksherError",
     "HeksherFlags",
@@ -83,6 +85,10 @@ __all__ = [
     "__version__",
     "connect",
     "connect_async",
+    "login",
+    "login_headless",
+    "login_with_token",
+    "logout",
     "pinned",
     "setting_type",
 ]
@@ -97,8 +103,13 @@ _LATER: _typing.Final = {
     "AsyncHeksherClient": "_async_client",
     "ClientOptions": "_client_options",
     "ThreadHeksherClient": "_thread_client",
+    "DeviceCode": "profiles.sign_in",
     "connect": "profiles.connect",
     "connect_async": "profiles.connect",
+    "login": "profiles.sign_in",
+    "login_headless": "profiles.sign_in",
+    "login_with_token": "profiles.sign_in",
+    "logout": "profiles.sign_in",
 }
 
 

@@ -1,48 +1,57 @@
-"""The command `heksher-client`. Needs the extra `cli`; its demo needs `service` as well."""
+"""The command `heksher-client`. Needs the extra `cli`; `demo`, `serve` and `service` need `service` as well."""
 
+import importlib
+import io
 import sys
+from typing import Final
 
 try:
     import click
-    from rich.console import Console
+    import rich  # noqa: F401
+    import yaml  # noqa: F401
 except ImportError:  # pragma: no cover - an installation without the extra
     sys.exit("heksher-client needs more than the library does: pip install 'heksher_client[cli,service]'")
 
 from heksher_client._version import __version__
-from heksher_client.cli.serve import serve
-from heksher_client.cli.service import service
 
-_PLAIN_WIDTH = 120
-"""Columns of what is written where there is no terminal to ask for its width."""
+_COMMANDS: Final = {
+    "completion": "completion",
+    "demo": "show",
+    "diff": "diff",
+    "get": "settings",
+    "login": "access",
+    "logout": "access",
+    "ping": "access",
+    "profiles": "access",
+    "rules": "rules",
+    "serve": "serve",
+    "service": "service",
+    "settings": "settings",
+    "status": "settings",
+    "watch": "watch",
+}
+"""The module of each. One command is to be had without waiting for what the others import."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Lazily(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"heksher_client.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Lazily, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="heksher-client")
 def main() -> None:
-    """Context-dependent settings, from the command line."""
+    """Context-dependent settings, from the command line.
 
-
-@main.command()
-@click.option("--url", metavar="URL", help="Use the Heksher service there, instead of starting one.")
-def demo(url: str | None) -> None:
-    """Show settings that follow their context, and change while programs run.
-
-    Starts a service, puts some fifty rules on the settings of a shop, runs a worker on asyncio and one with threads,
-    shows what they read and why, and changes rules while they run. A service that is there already has the shop's
-    settings for as long as the demo runs, and keeps context features that it lacked.
+    Ends with status 0 if all is done; 1 if it is refused, or not there; 2 for wrong usage or configuration; 3 if the
+    service does not answer, or not now; 4 if nobody is signed in, or may not do that; 5 if `diff` finds differences.
     """
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PLAIN_WIDTH
-    try:
-        from heksher_client import demo as show
-    except ImportError as error:
-        raise click.ClickException(str(error)) from None
-    try:
-        show.run(url, console)
-    except show.DemoError as error:
-        raise click.ClickException(str(error)) from error
-
-
-main.add_command(serve)
-main.add_command(service)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # pragma: no branch - and not a stand-in for it
+            stream.reconfigure(errors="backslashreplace")  # names and values may have any character

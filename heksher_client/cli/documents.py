@@ -10,6 +10,7 @@ import yaml
 STANDARD: Final = "-"
 """Not a file, but standard input or output; in JSON."""
 _YAML: Final = (".yaml", ".yml")
+SUFFIXES: Final = (".json", *_YAML)
 
 
 def write(file: str, document: Any) -> None:
@@ -34,9 +35,9 @@ def read(file: str) -> Any:
         OSError: The file cannot be read.
         click.ClickException: It is no JSON, or no YAML.
     """
-    with click.open_file(file, encoding="utf-8") as source:
-        text = source.read()
     try:
+        with click.open_file(file, encoding="utf-8") as source:
+            text = source.read()
         return yaml.safe_load(text) if Path(file).suffix in _YAML else json.loads(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())

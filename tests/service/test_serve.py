@@ -35,7 +35,7 @@ class Served:
 
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "heksher_client.cli", "serve", "--port", "0", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
         found = re.search(r"(https?)://\S+:(\d+)", self.said)

@@ -198,7 +198,7 @@ def test_a_thread_worker_whose_listener_is_gone_ends_by_itself(
 def test_without_the_extra_an_import_says_which_one_is_needed(module: str, missing: str) -> None:
     """Not only what is missing."""
     code = f"import sys; sys.modules[{missing!r}] = None; import {module}"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "pip install 'heksher_client[" in result.stderr
 
