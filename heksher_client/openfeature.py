@@ -1,0 +1,276 @@
+"""A provider for OpenFeature: flags are the settings that the program declares. Needs the extra `openfeature`.
+
+api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
+api.get_client().get_integer_value("cache_size", 10, EvaluationContext("jim", {"environment": "prod"}))
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any, Final
+from weakref import ref
+
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.event import ProviderEventDetails
+from openfeature.exception import (
+    ErrorCode,
+    FlagNotFoundError,
+    InvalidContextError,
+    ProviderFatalError,
+    ProviderNotReadyError,
+    TargetingKeyMissingError,
+    TypeMismatchError,
+)
+from openfeature.flag_evaluation import FlagResolutionDetails
+from openfeature.flag_evaluation import Reason as FlagReason
+from openfeature.provider import AbstractProvider, Metadata
+
+from heksher_client._client import Observable
+from heksher_client._core.changes import Change
+from heksher_client._core.registry import registry
+from heksher_client._core.rules import Reason, Resolution
+from heksher_client._core.settings import Setting
+from heksher_client._core.status import Refresh, State
+from heksher_client._thread_client import ThreadHeksherClient
+from heksher_client.exceptions import MissingContextError
+
+__all__ = ["HeksherProvider"]
+
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "boolean": (bool,),
+    "string": (str,),
+    "integer": (int,),
+    "float": (float, int),
+    "object": (list, tuple, dict),
+}
+"""What a setting's JSON values may be for the types of OpenFeature."""
+
+
+_BETWEEN_LOOKS: Final = 1.0
+"""Seconds between two looks at how the client fares: it may become stale while no refresh ends."""
+
+
+class HeksherProvider(AbstractProvider):
+    """Evaluates flags by reading settings: in the process, without waiting, in both kinds of programs.
+
+    A flag's key is the name or the alias of a setting. Its variant is the id of the rule that gave the value, or
+    `"default"`; its metadata tell the setting's name and version, and the rule's conditions. Values are as the service
+    has them: the value of an enum's member, the names of flags in a list.
+    """
+
+    def __init__(
+        self, client: Observable, *, targeting_key: str | None = None, attributes: Mapping[str, str] | None = None
+    ) -> None:
+        """Make a provider.
+
+        Args:
+            client: Keeps the settings up to date. A `ThreadHeksherClient` that has not started yet is started and ended
+                with the provider; an `AsyncHeksherClient` has to run already.
+            targeting_key: The context feature that the targeting key is the value of. Without one, it is not used.
+            attributes: The context features by the names of the attributes that are their values. Without it, each
+                attribute is the value of the context feature of its name. Attributes that belong to none are left out,
+                and the client's defaults stand for context features without an attribute.
+        """
+        super().__init__()
+        self._client, self._targeting_key = client, targeting_key
+        self._attributes = None if attributes is None else {feature: name for name, feature in attributes.items()}
+        self._settings: dict[str, ref[Setting[Any]]] = {}
+        self._generation = 0
+        """Of the registry, when these were found."""
+        self._changed: dict[str, None] = {}
+        """The settings that have changed since the last event."""
+        self._state = State.STARTING
+        self._looked_at = monotonic()
+        self._is_starter = False
+
+    def get_metadata(self) -> Metadata:
+        """Say what the provider is called."""
+        return Metadata(name="heksher")
+
+    def initialize(self, evaluation_context: EvaluationContext) -> None:
+        """Start the client, if it does not run.
+
+        Raises:
+            ProviderFatalError: The client is closed, which is for good: a provider that has started its client can be
+                used once.
+            ProviderNotReadyError: There is nothing to evaluate flags by yet. The event `PROVIDER_READY` tells when
+                there is.
+        """
+        status = self._client.status()
+        if status.state is State.CLOSED:
+            raise ProviderFatalError("the client is closed, with a former provider perhaps: make another provider")
+        if not status.is_main and status.next_attempt is None:
+            if not isinstance(self._client, ThreadHeksherClient):
+                raise ProviderNotReadyError("the client does not run: start it before it is given to the provider")
+            self._client.set_as_main()
+            self._is_starter = True
+        self._stop_listening()  # after a start that failed
+        self._client.on_change(self._note_change)
+        self._client.on_refresh(self._note_refresh)
+        status = self._client.status()
+        self._state = status.state
+        if status.age is None:
+            raise ProviderNotReadyError(status.last_error or "the service has not answered yet")
+
+    def shutdown(self) -> None:
+        """End the client, if this has started it."""
+        self._stop_listening()
+        if self._is_starter and isinstance(self._client, ThreadHeksherClient):
+            self._client.close()
+
+    def _stop_listening(self) -> None:
+        self._client.off_change(self._note_change)
+        self._client.off_refresh(self._note_refresh)
+
+    def resolve_boolean_details(
+        self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[bool]:
+        """Read a setting of the type `bool`."""
+        return self._resolve("boolean", flag_key, evaluation_context)
+
+    def resolve_string_details(
+        self, flag_key: str, default_value: str, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[str]:
+        """Read a setting of text, or of an enum with texts."""
+        return self._resolve("string", flag_key, evaluation_context)
+
+    def resolve_integer_details(
+        self, flag_key: str, default_value: int, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[int]:
+        """Read a setting of the type `int`, or of an enum with such values."""
+        return self._resolve("integer", flag_key, evaluation_context)
+
+    def resolve_float_details(
+        self, flag_key: str, default_value: float, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[float]:
+        """Read a setting of the type `float` or `int`."""
+        details = self._resolve("float", flag_key, evaluation_context)
+        details.value = float(details.value)
+        return details
+
+    def resolve_object_details(
+        self, flag_key: str, default_value: Any, evaluation_context: EvaluationContext | None = None
+    ) -> FlagResolutionDetails[Any]:
+        """Read a setting of a sequence, a mapping or flags."""
+        details = self._resolve("object", flag_key, evaluation_context)
+        details.value = _mutable(details.value)
+        return details
+
+    def _resolve(self, kind: str, key: str, context: EvaluationContext | None) -> FlagResolutionDetails[Any]:
+        """Read a setting.
+
+        Raises:
+            FlagNotFoundError, TypeMismatchError, InvalidContextError, TargetingKeyMissingError: As they say.
+        """
+        setting = self._setting(key)
+        given = dict(self._context(setting, context or EvaluationContext()))
+        try:
+            resolution = setting.explain(**given)
+        except MissingContextError as error:
+            if self._targeting_key in error.features:
+                raise TargetingKeyMissingError(str(error)) from None
+            raise InvalidContextError(str(error)) from None
+        value = setting.type.convert_to_heksher(resolution.value)
+        if not isinstance(value, _KINDS[kind]) or (isinstance(value, bool) and kind != "boolean"):
+            raise TypeMismatchError(
+                f"setting {setting.name} is of the type {setting.type.heksher_string()}, not {kind}"
+            )
+        return FlagResolutionDetails(
+            value,
+            reason=self._reason(resolution),
+            variant=_variant(resolution),
+            flag_metadata=_metadata(setting, resolution),
+        )
+
+    def _setting(self, key: str) -> Setting[Any]:
+        reference = self._settings.get(key)
+        setting = None if reference is None else reference()
+        if setting is None or self._generation != registry.generation:
+            self._generation = registry.generation
+            known = registry.settings()
+            # A name is a setting's own, whatever other one was called so before.
+            self._settings = {one.alias: ref(one) for one in known if one.alias is not None}
+            self._settings |= {one.name: ref(one) for one in reversed(known)}
+            reference = self._settings.get(key)
+            setting = None if reference is None else reference()
+        if setting is None:
+            raise FlagNotFoundError(f"no setting {key} is declared in this program")
+        return setting
+
+    def _context(self, setting: Setting[Any], context: EvaluationContext) -> Iterator[tuple[str, str]]:
+        """The values of a setting's context features that an evaluation context has."""
+        for feature in setting.configurable_features:
+            name = feature if self._attributes is None else self._attributes.get(feature)
+            if feature == self._targeting_key and context.targeting_key is not None:
+                yield feature, _as_text("targeting_key", context.targeting_key)
+            elif name is not None and (value := context.attributes.get(name)) is not None:
+                yield feature, _as_text(name, value)
+
+    def _reason(self, resolution: Resolution[Any]) -> FlagReason:
+        if monotonic() - self._looked_at >= _BETWEEN_LOOKS:
+            self._look(None)
+        if self._state is State.STALE:
+            return FlagReason.STALE
+        if resolution.reason is Reason.RULE:
+            return FlagReason.TARGETING_MATCH
+        return FlagReason.DEFAULT
+
+    def _note_change(self, change: Change[Any]) -> None:
+        self._changed |= dict.fromkeys(filter(None, (change.setting.name, change.setting.alias)))
+
+    def _note_refresh(self, refresh: Refresh) -> None:
+        """Tell what a refresh has changed, and how the client fares."""
+        changed, self._changed = list(self._changed), {}
+        if changed:
+            self.emit_provider_configuration_changed(ProviderEventDetails(flags_changed=changed))
+        self._look(str(refresh.errors[0]) if refresh.errors else None)
+
+    def _look(self, error: str | None) -> None:
+        """Tell how the client fares, where that is news."""
+        self._looked_at = monotonic()
+        former, self._state = self._state, self._client.status().state
+        if self._state is former:
+            return
+        if self._state is State.FRESH:
+            self.emit_provider_ready(ProviderEventDetails())
+        elif self._state is State.STALE:
+            self.emit_provider_stale(ProviderEventDetails(message=error))
+        else:
+            self.emit_provider_error(ProviderEventDetails(message=error, error_code=ErrorCode.GENERAL))
+
+
+def _as_text(name: str, value: object) -> str:
+    """An attribute as the value of a context feature, which is text.
+
+    Raises:
+        InvalidContextError: It has no such form.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int):
+        return str.__str__(value) if isinstance(value, str) else str(int(value))  # of an enum, its value
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, bytes | bytearray):
+        raise InvalidContextError(
+            f"the attribute {name} is nested, and context features are text: give its parts as attributes of their own"
+        )
+    raise InvalidContextError(f"the attribute {name} is of {type(value).__name__}, and context features are text")
+
+
+def _variant(resolution: Resolution[Any]) -> str | None:
+    if resolution.rule is None:
+        return "default"
+    return None if resolution.rule.rule_id is None else str(resolution.rule.rule_id)
+
+
+def _metadata(setting: Setting[Any], resolution: Resolution[Any]) -> Mapping[str, bool | int | float | str]:
+    metadata = {"setting": setting.name, "version": setting.version, "source": resolution.reason.value}
+    if resolution.rule is None:
+        return metadata
+    conditions = ",".join(f"{feature}:{value}" for feature, value in resolution.rule.match_conditions.items())
+    return metadata | {"conditions": conditions}
+
+
+def _mutable(value: Any) -> Any:
+    """JSON values in the lists and dicts that OpenFeature wants."""
+    if isinstance(value, Mapping):
+        return {name: _mutable(part) for name, part in value.items()}
+    return [_mutable(part) for part in value] if isinstance(value, list | tuple) else value

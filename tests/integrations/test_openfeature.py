@@ -1,0 +1,302 @@
+"""The OpenFeature provider, by way of OpenFeature's own API, on a real service."""
+
+import gc
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from enum import Enum, IntFlag
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import anyio
+import pytest
+from openfeature import api
+from openfeature.client import OpenFeatureClient
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.event import EventDetails, ProviderEvent
+from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
+from openfeature.provider import ProviderStatus
+
+from heksher_client import AsyncHeksherClient, HeksherMapping, Setting, SettingType, ThreadHeksherClient, setting_type
+from heksher_client.openfeature import HeksherProvider
+from heksher_client.testing import Rule, SyncStubHeksherClient
+from tests.support.clients import PATIENCE, eventually
+from tests.support.service import QUERY, Answer, WatchedService
+
+DATA = json.loads((Path(__file__).parents[1] / "data" / "openfeature" / "scenarios.json").read_text())
+
+
+class Mixed(Enum):
+    """The values of an object, which are of several types."""
+
+    YES = True
+    TITLE = "Check out these pics!"
+    NUMBER = 100
+
+
+TYPES: Mapping[str, Any] = {"bool": bool, "str": str, "int": int, "float": float, "Mapping<Enum>": Mapping[str, Mixed]}
+
+
+@pytest.fixture(autouse=True)
+def _no_provider_is_left() -> Iterator[None]:
+    yield
+    api.clear_providers()
+
+
+def declared(name: str) -> Setting[Any]:
+    flag = DATA["flags"][name]
+    features = sorted({feature for rule in flag["rules"] for feature in rule["when"]}) or ["customer"]
+    return Setting(name, TYPES[flag["type"]], features, flag["default"])
+
+
+@pytest.mark.parametrize("scenario", DATA["scenarios"], ids=lambda scenario: scenario["it"].replace(" ", "_"))
+@pytest.mark.parametrize("waits", [False, True], ids=["sync", "async"])
+def test_the_scenarios_of_openfeature(scenario: dict[str, Any], waits: bool) -> None:
+    """Details and values, by the methods that wait and by those that do not."""
+    settings = {name: declared(name) for name in DATA["flags"]}
+    with SyncStubHeksherClient() as stub:
+        stub.set_defaults(customer="nobody", fn="", ln="", age="")
+        for name, setting in settings.items():
+            rules = [Rule(rule["when"], _member(rule["value"]), 7) for rule in DATA["flags"][name]["rules"]]
+            stub[setting].rules = rules
+        api.set_provider_and_wait(HeksherProvider(stub))
+        client = api.get_client()
+        arguments = (scenario["flag"], scenario["fallback"], EvaluationContext(None, scenario.get("context", {})))
+        name = f"get_{scenario['as']}_details"
+        details: FlagEvaluationDetails[Any]
+        if waits:
+            details = anyio.run(getattr(client, f"{name}_async"), *arguments)
+        else:
+            details = getattr(client, name)(*arguments)
+        assert details.value == scenario["value"]
+        assert type(details.value) is type(scenario["value"])
+        assert (details.reason, details.error_code) == (scenario["reason"], scenario.get("error"))
+        if "error" not in scenario:
+            assert details.variant == scenario.get("variant", "7")
+            assert getattr(client, f"get_{scenario['as']}_value")(*arguments) == scenario["value"]
+
+
+def _member(value: Any) -> Any:
+    return {name: Mixed(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Version(str, Enum):  # noqa: UP042 - its text is another one
+    FIVE = "5"
+
+
+class Options(IntFlag):
+    BIG = 1
+    FAST = 2
+
+
+def test_values_are_as_the_service_has_them() -> None:
+    """Enums by their values, flags and sequences as lists; a whole number serves where a float is asked for."""
+    settings = [
+        Setting("color", Color, ["user"], Color.RED),
+        Setting("options", Options, ["user"], Options.BIG | Options.FAST),
+        Setting("names", Sequence[str], ["user"], ("a", "b")),
+        Setting("nested", HeksherMapping(Sequence[int]), ["user"], {"a": [1]}),
+        Setting("size", int, ["user"], 3),
+    ]
+    with SyncStubHeksherClient() as stub:
+        stub.set_defaults(user="jim")
+        api.set_provider_and_wait(HeksherProvider(stub))
+        client = api.get_client()
+        assert client.get_string_value("color", "") == "red"
+        assert client.get_object_value("options", []) == ["BIG", "FAST"]
+        assert client.get_object_value("names", []) == ["a", "b"]
+        assert client.get_object_value("nested", {}) == {"a": [1]}
+        size = client.get_float_value("size", 0.0)
+        assert (size, type(size)) == (3.0, float)
+    assert len(settings) == 5
+
+
+@contextmanager
+def provided(client: Any, **options: Any) -> Iterator[OpenFeatureClient]:
+    api.set_provider_and_wait(HeksherProvider(client, **options))
+    yield api.get_client()
+
+
+def test_contexts_become_context_features() -> None:
+    """By name, by a mapping, and by the targeting key; attributes of other settings are no matter."""
+    setting = Setting("s", int, ["user", "version", "is_new"], 7)
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [Rule({"user": "jim", "version": "5", "is_new": "true"}, 8)]
+        attributes: Any = {"version": Version.FIVE, "is_new": True, "other": {"nested": [1]}, "user": "ann"}
+        with provided(stub, targeting_key="user") as client:
+            assert client.get_integer_value("s", 0, EvaluationContext("jim", attributes)) == 8
+            assert client.get_integer_value("s", 0, EvaluationContext(None, attributes)) == 7
+        mapping = {"app.version": "version", "fresh": "is_new"}
+        with provided(stub, targeting_key="user", attributes=mapping) as client:
+            mapped: Any = {"app.version": 5, "fresh": True, "version": "4"}
+            details = client.get_integer_details("s", 0, EvaluationContext("jim", mapped))
+        stub[setting].rules = [Rule({"user": "5"}, 9)]
+        stub.set_defaults(version="1", is_new="false")
+        with provided(stub, targeting_key="user") as client:
+            number: Any = 5
+            assert client.get_integer_value("s", 0, EvaluationContext(number)) == 9
+    assert details.value == 8
+    assert details.flag_metadata == {
+        "setting": "s", "version": "1.0", "source": "rule", "conditions": "user:jim,version:5,is_new:true",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("context", "code", "words"),
+    [
+        (EvaluationContext("jim", {"version": {"major": 5}}), "INVALID_CONTEXT", "the attribute version is nested"),
+        (EvaluationContext("jim", {"version": [5]}), "INVALID_CONTEXT", "the attribute version is nested"),
+        (EvaluationContext("jim", {"version": 5.5}), "INVALID_CONTEXT", "version is of float"),
+        (EvaluationContext("jim", {"version": datetime(2026, 1, 1)}), "INVALID_CONTEXT", "version is of datetime"),
+        (EvaluationContext("jim", {}), "INVALID_CONTEXT", "no value for the context feature version"),
+        (EvaluationContext(None, {"version": "5"}), "TARGETING_KEY_MISSING", "no value for the context feature user"),
+        (EvaluationContext("jim", {"version": b"5"}), "INVALID_CONTEXT", "version is of bytes"),
+    ],
+)
+def test_contexts_that_cannot_be_used_are_said_in_words(context: EvaluationContext, code: str, words: str) -> None:
+    """And the program goes on with its fallback."""
+    _setting = Setting("s", int, ["user", "version"], 7)
+    with SyncStubHeksherClient() as stub, provided(stub, targeting_key="user") as client:
+        details = client.get_integer_details("s", 1, context)
+    assert (details.value, details.reason, details.error_code) == (1, Reason.ERROR, code)
+    assert words in str(details.error_message)
+
+
+def test_flags_are_found_by_name_and_alias_also_later() -> None:
+    """As settings come and go."""
+    setting = Setting("new", int, ["user"], 7, alias="old", version="1.1")
+    with SyncStubHeksherClient() as stub, provided(stub) as client:
+        stub.set_defaults(user="jim")
+        assert [client.get_integer_value(name, 0) for name in ("new", "old", "later")] == [7, 7, 0]
+        other = Setting("old", int, ["user"], 9)
+        assert client.get_integer_value("old", 0) == 9  # its own name, and not somebody's former one
+        later = Setting("later", int, ["user"], 8)
+        assert client.get_integer_value("later", 0) == 8
+        del later
+        gc.collect()
+        assert client.get_integer_value("later", 0) == 0
+    assert (setting.alias, other.name) == ("old", "old")
+
+
+def test_events_follow_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready, changed, error, stale and ready again; the client starts and ends with its provider."""
+    setting = Setting("s", int, ["user"], 7, alias="old", version="1.1")
+    client = ThreadHeksherClient(
+        service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0, stale_after=1e8
+    )
+    client.set_defaults(user="jim")
+    service.declare("old", "int", 7, ["user"])
+    told: SimpleQueue[tuple[ProviderEvent, EventDetails]] = SimpleQueue()
+    provider = HeksherProvider(client)
+    for event in ProviderEvent:
+        api.add_handler(event, lambda details, event=event: told.put((event, details)))  # type: ignore[misc]
+
+    def heard(wanted: ProviderEvent) -> EventDetails:
+        while True:
+            event, details = told.get(timeout=PATIENCE)
+            if event is wanted:
+                return details
+
+    try:
+        api.set_provider_and_wait(provider)
+        flags = api.get_client()
+        heard(ProviderEvent.PROVIDER_READY)
+        assert flags.get_integer_value("s", 0) == 7
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        assert heard(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED).flags_changed == ["s", "old"]
+        assert flags.get_integer_details("s", 0).variant == "1"
+        service.answering(QUERY, Answer(503))
+        client.reload()
+        assert "503" in str(heard(ProviderEvent.PROVIDER_ERROR).message)
+        assert flags.get_integer_value("s", 0) == 8
+        object.__setattr__(client._session._options, "stale_after", 1e-9)
+        assert flags.get_integer_details("s", 0).reason is Reason.TARGETING_MATCH  # it was looked at a moment ago
+        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        assert flags.get_integer_details("s", 0).reason is Reason.STALE  # though no refresh has ended
+        heard(ProviderEvent.PROVIDER_STALE)
+        object.__setattr__(client._session._options, "stale_after", 1e8)
+        service.renew()
+        service.declare("old", "int", 7, ["user"])
+        client.reload()
+        heard(ProviderEvent.PROVIDER_READY)
+        assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
+        api.clear_providers()
+        assert eventually(lambda: client.closed)
+    finally:
+        client.close()
+    assert setting.name == "s"
+
+
+def test_a_service_that_does_not_answer_is_an_error_until_it_does() -> None:
+    """Flags have their defaults meanwhile."""
+    setting = Setting("s", int, ["user"], 7)
+    client = ThreadHeksherClient("http://127.0.0.1:9", 60, ["user"], start_timeout=1)
+    provider = HeksherProvider(client)
+    client.set_defaults(user="jim")
+    try:
+        with pytest.raises(Exception, match="no answer"):
+            api.set_provider_and_wait(provider)
+        assert api.get_client().get_provider_status() is ProviderStatus.ERROR
+        assert api.get_client().get_integer_value("s", 0) == setting.default_value
+        with pytest.raises(Exception, match="no answer"):
+            provider.initialize(EvaluationContext())
+        provider.shutdown()
+        assert not client._session.refresh_listeners
+    finally:
+        client.close()
+
+
+def test_an_asyncio_client_has_to_run_already() -> None:
+    """Since nobody could wait for it."""
+    client = AsyncHeksherClient("http://host", 60, ["user"])
+    with pytest.raises(Exception, match="the client does not run: start it"):
+        api.set_provider_and_wait(HeksherProvider(client))
+
+
+def test_a_client_that_runs_beside_the_main_one_is_not_started_again(service: WatchedService) -> None:
+    """And one that was closed with its provider is refused in words."""
+    _setting = Setting("s", int, ["user"], 7)
+    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
+    provider = HeksherProvider(client)
+    with client, SyncStubHeksherClient():
+        api.set_provider_and_wait(provider)
+        assert api.get_client().get_integer_details("s", 0, EvaluationContext(None, {"user": "a"})).variant == "default"
+    api.clear_providers()
+    with pytest.raises(Exception, match="the client is closed, with a former provider perhaps"):
+        api.set_provider_and_wait(provider)
+
+
+def test_a_rule_without_an_id_has_no_variant() -> None:
+    """As those of stubs have none, unless they are given one."""
+    setting = Setting("s", int, ["user"], 7)
+    with SyncStubHeksherClient() as stub, provided(stub) as client:
+        stub[setting].rules = 8
+        assert client.get_integer_details("s", 0, EvaluationContext(None, {"user": "a"})).variant is None
+
+
+def test_a_setting_type_of_the_programs_own_is_a_flag_by_its_json() -> None:
+    """Whatever its values are in Python."""
+
+    class Seconds(SettingType[complex]):
+        def heksher_string(self) -> str:
+            return "float"
+
+        def convert_from_heksher(self, x: object) -> Any:
+            conversion = setting_type(float).convert_from_heksher(x)
+            return type(conversion)(complex(conversion.value))
+
+        def convert_to_heksher(self, x: complex) -> object:
+            return x.real
+
+    setting = Setting("wait", Seconds(), ["user"], complex(2.5))
+    with SyncStubHeksherClient() as stub, provided(stub) as client:
+        stub.set_defaults(user="jim")
+        assert client.get_float_value("wait", 0.0) == 2.5
+    assert setting.default_value == complex(2.5)
