@@ -1,0 +1,97 @@
+"""The app: what holds the client, and where the context of a request comes from."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from heksher_client import HeksherError, ThreadHeksherClient, connect
+from heksher_client._core.registry import registry
+from heksher_client.integrations.binding import Values
+from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
+
+_KEYS: Final = ("PROFILE", "OPTIONS", "DEFAULTS", "CONTEXT", "PIN")
+
+
+class HeksherConfig(AppConfig):
+    """Holds the client of this process."""
+
+    name = "heksher_client.integrations.django"
+    label = "heksher_client"
+    verbose_name = "Heksher"
+
+    def ready(self) -> None:
+        """Check `HEKSHER`, before anything needs it."""
+        self._lock = threading.Lock()
+        self._client: ThreadHeksherClient | None = None
+        self._options: Mapping[str, Any] = getattr(settings, "HEKSHER", {})
+        if unknown := [key for key in self._options if key not in _KEYS]:
+            raise ImproperlyConfigured(f"HEKSHER has no key {unknown[0]!r}; it has: {', '.join(_KEYS)}")
+        self._finders = {
+            feature: _function(feature, found) for feature, found in self._options.get("CONTEXT", {}).items()
+        }
+        if "defaults" in self._options.get("OPTIONS", {}):
+            raise ImproperlyConfigured("HEKSHER: the client's defaults go into DEFAULTS, and not into OPTIONS")
+        self._values, self._defaults = self._variables(self._options.get("DEFAULTS", {}))
+        self._of_stubs: WeakKeyDictionary[Any, Values[Any]] = WeakKeyDictionary()
+        self.pin = bool(self._options.get("PIN", False))
+
+    def _variables(self, defaults: Mapping[str, Any]) -> tuple[Values[Any], Mapping[str, str | ContextVar[str]]]:
+        """Context variables for what is found in requests: with what finds it, and as a client's defaults.
+
+        Args:
+            defaults: What holds where nothing is found.
+        """
+        values: dict[ContextVar[str], Callable[[Any], str | None]] = {}
+        all_defaults = dict(defaults)
+        for feature, find in self._finders.items():
+            otherwise = all_defaults.get(feature)
+            if not isinstance(otherwise, ContextVar):  # one of a test's own
+                name = f"heksher_{feature}"
+                variable = ContextVar[str](name) if otherwise is None else ContextVar[str](name, default=otherwise)
+                values[variable] = find
+                all_defaults[feature] = variable
+        return values, all_defaults
+
+    @property
+    def values(self) -> Values[Any]:
+        """By context variable, what finds its value in a request."""
+        return self._of_stubs.get(registry.main, self._values)
+
+    def client(self) -> ThreadHeksherClient:
+        """The client, started if it does not run yet; or the stub of a test, whose own defaults come first."""
+        stub = registry.main
+        if isinstance(stub, SyncStubHeksherClient | AsyncStubHeksherClient):
+            if stub not in self._of_stubs:
+                self._of_stubs[stub], defaults = self._variables({**self._options.get("DEFAULTS", {}), **stub.defaults})
+                stub.supply_defaults(defaults)
+            return cast("ThreadHeksherClient", stub)
+        with self._lock:
+            if self._client is None:
+                options = {**self._options.get("OPTIONS", {}), "defaults": self._defaults}
+                try:
+                    self._client = connect(self._options.get("PROFILE"), **options)
+                except (HeksherError, TypeError, ValueError) as error:
+                    raise ImproperlyConfigured(f"HEKSHER: {error}") from error
+            return self._client
+
+
+def installed() -> HeksherConfig:
+    """The app of this process."""
+    return cast("HeksherConfig", apps.get_app_config(HeksherConfig.label))
+
+
+def _function(feature: str, found: str | Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    try:
+        function = import_string(found) if isinstance(found, str) else found
+    except ImportError as error:
+        raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature}: {error}") from error
+    if not callable(function):
+        raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature} is {found!r}, which is no function")
+    return cast("Callable[[Any], str | None]", function)
