@@ -1,0 +1,18 @@
+"""Logs in JSON, one record a line, by python-json-logger."""
+
+import logging
+import sys
+
+from pythonjsonlogger.json import JsonFormatter
+
+from heksher_client import Setting, ThreadHeksherClient
+
+handler = logging.StreamHandler(sys.stdout)
+handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s"))
+logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+
+if __name__ == "__main__":
+    with ThreadHeksherClient(sys.argv[1], update_interval=60, context_features=["user"]):
+        cache_size.get(user="jim")

@@ -1,0 +1,8 @@
+"""The setting as it was declared at first."""
+
+from heksher_client import Setting, connect
+
+size = Setting("size", type=int, configurable_features=["environment", "user"], default_value=10)
+
+with connect():
+    print(size.get(environment="prod", user="jim"))

@@ -1,0 +1,365 @@
+"""The guide for those who come from `heksher` 0.2.2: each difference that it tells of, and that it is one."""
+
+import importlib
+import logging
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum, IntFlag
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from heksher_client import (
+    TRACK_ALL,
+    AsyncHeksherClient,
+    ClientNotRunningError,
+    HeksherError,
+    MissingContextError,
+    Rule,
+    Setting,
+    ThreadHeksherClient,
+    UnknownContextError,
+)
+from heksher_client.testing import Rule as StubRule
+from heksher_client.testing import SyncStubHeksherClient
+from tests.support.clients import FEATURES, Kind, Subject, running
+from tests.support.service import QUERY, Answer, WatchedService
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-heksher.md").read_text()
+TESTED: set[str] = set()
+TestT = TypeVar("TestT", bound=Callable[..., None])
+
+
+def difference(words: str) -> Callable[[TestT], TestT]:
+    """Note that a test is of the difference that the guide has these words for."""
+    TESTED.add(words)
+    return lambda test: test
+
+
+def told() -> set[str]:
+    """The differences that the guide tells of: what stands in bold, the rows of the errors, bullets, later sections."""
+    values = GUIDE.partition("## Values that may be different")[2].partition("## Errors")[0]
+    errors = GUIDE.partition("## Errors that come earlier")[2].partition("## What became")[0]
+    possible = GUIDE.partition("## What became possible")[2].partition("## Hooks")[0]
+    later = GUIDE[GUIDE.index("## Hooks") :]
+    found = set(re.findall(r"^\*\*(.+?)\.?\*\*", values, re.MULTILINE))
+    found |= {row for row in re.findall(r"^\| (.+?) \|", errors, re.MULTILINE) if row not in ("what", "---")}
+    found |= {
+        line.split(". ")[0].split(": ")[0].rstrip(".") for line in re.findall(r"^- (.+)$", possible, re.MULTILINE)
+    }
+    return found | set(re.findall(r"^## (.+)$", later, re.MULTILINE)) | {"imports"}
+
+
+def test_each_difference_that_the_guide_tells_of_has_its_test() -> None:
+    """And each test is of one."""
+    assert told() - TESTED == set()
+    assert TESTED - told() == set()
+
+
+@difference("imports")
+def test_each_name_is_where_the_guide_says() -> None:
+    """In the column of this package."""
+    rows = re.findall(r"^\| `from heksher\S* import (.+?)` \| `from (\S+) import (.+?)` \|$", GUIDE, re.MULTILINE)
+    assert len(rows) == 5
+    for older, module, names in rows:
+        for name in (older if names == "..." else names).split(", "):
+            assert hasattr(importlib.import_module(module), name), name
+
+
+@difference("The priority of rules")
+def test_the_later_feature_decides(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, list(FEATURES), 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, environment="prod", theme="dark")
+        service.add_rule("s", 2, user="jim", theme="dark")
+        client.reload()
+        assert setting.get(environment="prod", user="jim", theme="dark") == 2
+
+
+@difference("The order of context features")
+def test_the_order_is_that_of_the_service(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["theme", "user"], 0)
+    client = Subject(kind, service.url, 60, tuple(reversed(FEATURES)))
+    client.start()
+    try:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, theme="dark")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+    finally:
+        client.close()
+
+
+@difference("Numbers")
+def test_numbers_are_of_the_declared_type(kind: Kind, service: WatchedService) -> None:
+    whole, real = Setting("whole", int, ["user"], 0), Setting("real", float, ["user"], 0.0)
+    with running(kind, service.url) as client:
+        service.add_rule("whole", 5.0, user="a")
+        service.add_rule("real", 5, user="a")
+        client.reload()
+        values = whole.get(user="a"), real.get(user="a")
+        assert [(value, type(value)) for value in values] == [(5, int), (5.0, float)]
+    with pytest.raises(TypeError):
+        whole.type.convert_from_heksher(True)
+
+
+@difference("Strings for sequences")
+def test_a_string_is_no_sequence() -> None:
+    with pytest.raises(TypeError):
+        Setting("s", Sequence[str], ["user"], ()).type.convert_from_heksher("abc")
+
+
+@difference("Defaults")
+def test_defaults_are_immutable() -> None:
+    setting = Setting("s", Sequence[str], ["user"], ["a"])
+    assert setting.get(user="jim") == ("a",)
+
+
+@difference("Tracking")
+def test_without_tracking_all_rules_are_used(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 1
+
+
+class Letters(IntFlag):
+    NONE = 0
+    A = 1
+    B = 2
+    AB = 3
+    FIRST = 1
+
+
+@difference("Flags")
+def test_only_single_flags_are_declared() -> None:
+    assert Setting("s", Letters, ["user"], Letters.A).type.heksher_string() == 'Flags["A","B"]'
+
+
+@difference("a context feature without a value in `get`")
+def test_a_context_without_a_value_is_an_error_with_and_without_rules() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with SyncStubHeksherClient() as stub:
+        for rules in ([], [StubRule({"user": "jim"}, 1)]):
+            stub[setting].rules = rules
+            with pytest.raises(MissingContextError) as caught:
+                setting.get()
+            assert isinstance(caught.value, RuntimeError)
+
+
+@difference("a context value in `get` that is no string")
+def test_a_value_that_is_no_string_is_an_error() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with SyncStubHeksherClient(), pytest.raises(TypeError):
+        setting.get(user=5)  # type: ignore[arg-type]
+
+
+@difference("an unknown context feature in `get`")
+def test_an_unknown_feature_is_an_error() -> None:
+    with pytest.raises(UnknownContextError) as caught:
+        Setting("s", int, ["user"], 0).get(planet="mars")
+    assert isinstance(caught.value, ValueError)
+
+
+@difference("an unknown context feature in `set_defaults`, `track_contexts`")
+@pytest.mark.parametrize("method", ["set_defaults", "track_contexts"])
+def test_an_unknown_feature_is_an_error_of_the_client_too(kind: Kind, method: str) -> None:
+    with pytest.raises(UnknownContextError):
+        getattr(kind.make("http://host", 60, FEATURES), method)(planet="mars")
+
+
+@difference('a value that cannot be tracked (`"has-dash"`)')
+def test_a_value_that_cannot_be_tracked_is_an_error(kind: Kind) -> None:
+    with pytest.raises(ValueError, match="has-dash"):
+        kind.make("http://host", 60, FEATURES).track_contexts(user="has-dash")
+
+
+@difference("a default of the wrong type, a name or a version that the service refuses")
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"default_value": "x"}, TypeError), ({"name": "a b"}, ValueError), ({"version": "1"}, ValueError)],
+)
+def test_a_wrong_declaration_is_an_error_where_it_stands(changes: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Setting(**{"name": "s", "type": int, "configurable_features": ["user"], "default_value": 0, **changes})
+
+
+class Both(Enum):
+    ONE = 1
+    TRUE = True
+
+
+@difference("an `Enum` that holds both `1` and `True`")
+def test_an_enum_whose_members_are_one_is_refused() -> None:
+    with pytest.raises(TypeError, match="are one value"):
+        Setting("s", Both, ["user"], Both.ONE)
+
+
+@difference("something that is no setting type")
+def test_what_is_no_type_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="no setting type"):
+        Setting("s", dict, ["user"], {})  # type: ignore[call-overload]
+
+
+@difference("a failed declaration at the start of the async client")
+def test_a_failed_declaration_is_raised_at_the_start(kind: Kind, service: WatchedService) -> None:
+    _setting = Setting("s", int, ["nowhere"], 0)
+    client = Subject(kind, service.url, 60, FEATURES)
+    if kind.raises_at_start:
+        with pytest.raises(HeksherError):
+            client.start()
+        assert client.client.closed
+    else:
+        client.start()
+        client.close()
+
+
+@difference("a failed `ping`")
+def test_a_failed_ping_is_an_error_of_both_libraries(kind: Kind) -> None:
+    client = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
+    with pytest.raises(httpx.HTTPError) as caught:
+        client.ping()
+    assert isinstance(caught.value, HeksherError)
+    client.close()
+
+
+@difference("`reload` before the start or after the end")
+def test_reload_without_a_running_client_is_an_error(kind: Kind) -> None:
+    client = Subject(kind, "http://host", 60, FEATURES)
+    with pytest.raises(ClientNotRunningError):
+        client.reload()
+    client.close()
+    with pytest.raises(RuntimeError):
+        client.reload()
+
+
+@difference("`set_defaults` may be called again for the same feature")
+def test_a_later_default_counts() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [StubRule({"user": "ann"}, 1)]
+        stub.set_defaults(user="jim")
+        stub.set_defaults(user="ann")
+        assert setting.get() == 1
+
+
+@difference("`track_contexts` may be called again for the same feature, and with `TRACK_ALL` after single values")
+def test_what_is_tracked_adds_up(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with running(kind, service.url) as client:
+        for number, user in enumerate(("a", "b", "c"), 1):
+            service.add_rule("s", number, user=user)
+        client.client.track_contexts(user="a")
+        client.client.track_contexts(user=["b"])
+        client.reload()
+        assert [setting.get(user=user) for user in "abc"] == [1, 2, 0]
+        client.client.track_contexts(user=TRACK_ALL)
+        client.reload()
+        assert [setting.get(user=user) for user in "abc"] == [1, 2, 3]
+
+
+@difference("A second client may be set as main while the first one runs")
+def test_a_second_client_takes_over_and_gives_back(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with running(kind, service.url) as first:
+        with running(kind, service.url) as second:
+            assert second.client.status().is_main
+            with pytest.raises(ClientNotRunningError):
+                first.reload()
+        service.add_rule("s", 1, user="jim")
+        first.reload()
+        assert setting.get(user="jim") == 1
+
+
+@difference("After a failed start, a closed client or a stub, settings go to the next client")
+def test_settings_go_to_the_next_client(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["user"], 0)
+    failing = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
+    try:
+        failing.start()
+    except HeksherError:
+        assert kind.raises_at_start
+    failing.close()
+    with SyncStubHeksherClient():
+        assert setting.get(user="jim") == 0
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 1
+
+
+@difference("Several settings of one name, or under an old and a new name, all get the rules")
+def test_settings_of_one_name_all_get_the_rules(kind: Kind, service: WatchedService) -> None:
+    settings = [Setting("s", int, ["user"], 0), Setting("s", int, ["user"], 0)]
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        assert [setting.get(user="jim") for setting in settings] == [1, 1]
+
+
+@difference("Hooks")
+def test_one_hook_is_called_after_each_refresh(kind: Kind, service: WatchedService) -> None:
+    _setting = Setting("s", int, ["user"], 0)
+    with running(kind, service.url) as client:
+        while not client.client.outcomes.empty():
+            client.client.outcomes.get()
+        client.reload()
+        assert client.client.outcomes.get(timeout=10) is None
+        service.answering(QUERY, Answer(503))
+        client.state_after_reload()
+        assert isinstance(client.client.outcomes.get(timeout=10), HeksherError)
+
+
+@difference("Validators and `on_coerce`")
+def test_a_validator_that_raises_costs_one_value(kind: Kind, service: WatchedService) -> None:
+    setting = Setting("s", int, ["user"], 0)
+
+    @setting.add_validator
+    def small(value: int, rule: Rule[int] | None, setting: Setting[int]) -> int:
+        if rule is not None and rule.match_conditions["user"] == "jim":
+            raise KeyError(rule.rule_id)
+        return value
+
+    with running(kind, service.url) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, user="ann")
+        client.reload()
+        assert [setting.get(user=user) for user in ("jim", "ann")] == [0, 2]
+
+
+@difference("Stub clients")
+def test_stubs_note_calls_refuse_values_and_put_back_what_was() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    with SyncStubHeksherClient() as stub:
+        stub.reload()
+        assert [call.method for call in stub.calls] == ["set_as_main", "reload"]
+        stub[setting].rules = 5
+        with pytest.raises(TypeError):
+            stub[setting].rules = "many"  # type: ignore[assignment]
+        with pytest.warns(DeprecationWarning, match="assign stub"), stub.patch(setting, 6):
+            assert setting.get(user="jim") == 6
+        assert setting.get(user="jim") == 5
+    assert setting.get(user="jim") == 0
+
+
+@difference("The log")
+def test_there_is_one_logger_and_reads_log_nothing(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "heksher_client")
+    setting = Setting("s", int, ["user"], 0)
+    with running(kind, service.url):
+        caplog.clear()
+        for user in ("jim", "ann"):
+            setting.get(user=user)
+        assert [record for record in caplog.records if record.name.startswith("heksher")] == []
+
+
+def test_both_clients_are_made_as_before() -> None:
+    """By the arguments that the older ones have."""
+    for client in (AsyncHeksherClient, ThreadHeksherClient):
+        made: Any = client("http://host", 60, ["user"], http_client_args={"timeout": 3})
+        assert not made.closed
