@@ -1,0 +1,25 @@
+"""The lowest versions of dependencies: those that are tested are those that are declared."""
+
+import re
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FRAMEWORKS = "celery|django|flask|python-json-logger|structlog"
+"""What programs have beside the package, which does not need it."""
+
+
+def test_the_lowest_versions_that_are_tested_are_the_declared_ones() -> None:
+    """`.ci/lowest.txt` is what `tox run -e lowest` installs."""
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, groups = content["project"], content["dependency-groups"]
+    declared: dict[str, str] = {}
+    others = [line for line in groups["test"] if isinstance(line, str) and re.match(FRAMEWORKS, line)]
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values(), others):
+        found = re.fullmatch(r"([a-z0-9-]+)(?:\[[a-z]+\])?>=([0-9.]+)", requirement)
+        assert found, requirement
+        name, version = found.groups()
+        assert declared.setdefault(name, version) == version, requirement
+    lines = (ROOT / ".ci" / "lowest.txt").read_text().split()
+    assert lines == [f"{name}=={version}" for name, version in sorted(declared.items())]
