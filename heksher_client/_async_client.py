@@ -91,6 +91,9 @@ class AsyncHeksherClient(Client):
                 with suppress(RuntimeError):  # the other loop is closed, and the task with it
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
             else:
+                if self._follower is not None:
+                    # Now, as what it receives once the client is closed would have it leave its stream half read.
+                    self._follower.cancel()
                 self._task.cancel()
                 await asyncio.wait([self._task])
 

@@ -372,8 +372,9 @@ def test_a_storm_of_reloads_stays_within_the_limit(kind: Kind, service: WatchedS
             calls = [pool.submit(subject.ping if index % 10 == 0 else subject.reload) for index in range(1000)]
             for call in calls:
                 call.result(PATIENCE)
+        counted = len(service.asked) - asked  # before the time is taken: some may come in between
         intervals = (time.monotonic() - began) / 0.1
-        assert 100 < len(service.asked) - asked <= 20 * (intervals + 1)
+        assert 100 < counted <= 20 * (intervals + 1)
         assert setting.get(user="jim") == 1
 
 

@@ -1,8 +1,9 @@
 """Both clients on a service that tells of changes as they are made."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import Setting, State
+from heksher_client import AsyncHeksherClient, Setting, State
 from heksher_client._core import following
 from heksher_client.service import LocalService
-from tests.support.clients import FEATURES, Kind, Subject, eventually, running
+from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
 from tests.support.nginx import NGINX, Nginx
 from tests.support.service import Answer, WatchedService
 
@@ -203,6 +204,35 @@ def test_a_client_may_be_closed_at_any_moment(kind: Kind, telling: WatchedServic
         with running(kind, telling.url):
             eventually(lambda moment=moment: len(telling.questions(CHANGES)) > moment, moment / 2000)  # type: ignore[misc]
     assert eventually(lambda: not followers())
+
+
+@pytest.mark.anyio
+async def test_what_arrives_as_a_client_closes_leaves_no_stream_half_read(telling: WatchedService) -> None:
+    """It ends where it waits, and is not left to the event loop, which may be closed before it comes to that."""
+    arrived, begun, ended = asyncio.Event(), asyncio.Event(), list[type[BaseException]]()
+
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            try:
+                yield b": hello\n\n"
+                begun.set()
+                await arrived.wait()
+                yield b": late\n\n"
+            except BaseException as error:
+                ended.append(type(error))
+                raise
+
+    class Transport(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/changes"):
+                return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Stream())
+            return await super().handle_async_request(request)
+
+    _setting = Setting("s", int, ["user"], 7)
+    async with AsyncHeksherClient(telling.url, 3600, FEATURES, http_client_args={"transport": Transport()}):
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        arrived.set()
+    assert ended == [asyncio.CancelledError]
 
 
 def test_a_quiet_stream_is_taken_for_lost(kind: Kind, telling: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:

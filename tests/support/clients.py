@@ -81,9 +81,17 @@ class AsyncKind:
         return asyncio.run_coroutine_threadsafe(result, self.loop).result(PATIENCE)
 
     def stop(self) -> None:
+        """End the loop as `asyncio.run` does, but for tasks, of which nothing is to be left: they are waited for."""
+        self.call(self._finish())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    async def _finish(self) -> None:
+        await self.loop.shutdown_asyncgens()
+        await asyncio.sleep(0)  # what is to end generators becomes a task
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
 
 class Subject:
