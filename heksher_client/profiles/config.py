@@ -25,10 +25,10 @@ import re
 import stat
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -161,28 +161,45 @@ def load(name: str | None, overrides: Mapping[str, Any], otherwise: Mapping[str,
     source = f"profile {chosen} in {path}" if chosen else "the environment"
     if not is_private:
         _check_no_secrets(file, path)
-    _check_same_server(in_file, environment, overrides, source)
-    _check_class(otherwise or {}, in_file, environment, overrides)
     try:
         profile = msgspec.convert(in_file, Profile)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from None
+    _check_same_server(
+        [
+            _Layer("the client's class", class_url, otherwise or {}),
+            _Layer(source, in_file.get("url"), in_file),
+            _Layer("the environment", environment.get("url"), environment),
+            _Layer("the arguments", overrides.get("url"), overrides),
+        ]
+    )
+    _put_in_place(profile, environment, overrides)
+    if profile.url is None:
+        profile.url = class_url
+    if profile.url is None:
+        raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
+    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source)
+
+
+def _put_in_place(profile: Profile, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> None:
+    """Have variables and arguments take the place of what a profile holds.
+
+    Raises:
+        ConfigError: One of them is impossible.
+    """
     for field_name, text in environment.items():
         setattr(profile, field_name, _from_environment(field_name, text))
     for field_name in Profile.__struct_fields__:
         if field_name in overrides:
             merged_value = _merged(field_name, getattr(profile, field_name), overrides[field_name])
             setattr(profile, field_name, merged_value)
+    if "oauth" in overrides and "token" not in overrides:
+        profile.token = None  # which would be shown instead
     if isinstance(profile.oauth, Mapping):
         try:
             profile.oauth = msgspec.convert(dict(profile.oauth), OAuth)
         except msgspec.ValidationError as error:
             raise ConfigError(f"oauth: {error}") from None
-    if profile.url is None:
-        profile.url = class_url
-    if profile.url is None:
-        raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
-    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source)
 
 
 def _merged(name: str, less: Any, more: Any) -> Any:
@@ -293,7 +310,7 @@ def _check_no_secrets(file: _File, path: Path | None) -> None:
             raise ConfigError(f"{path} holds a secret ({secrets[0]} of profile {name}) and others may read it: {_HOW}")
 
 
-_ACCESS: Final = ("token", "oauth", "oauth.client_secret", "the password in url")
+_ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret")
 """The secrets that another token takes the place of."""
 
 
@@ -311,42 +328,44 @@ def _secrets_in(table: Mapping[str, Any]) -> list[str]:
     return secrets + [name for name, named in tables.items() if any(map(_SECRET_NAMES.search, named))]
 
 
-def _check_same_server(
-    in_file: Mapping[str, Any], environment: Mapping[str, Any], overrides: Mapping[str, Any], source: str
-) -> None:
-    """Refuse to send secrets to a server that they were not given for: one that something stronger names."""
-    bound = [*_secrets_in({**in_file, "proxy": None}), *(["oauth"] if in_file.get("oauth") else [])]
-    layers = [
-        (in_file.get("url"), bound, source),
-        (environment.get("url") or in_file.get("url"), ["token"] if "token" in environment else [], "the environment"),
-    ]
-    given = _auth_in(overrides) or overrides.get("token")
-    if "url" in overrides:
-        url, has_another = overrides["url"], bool(given)
-    else:
-        url, has_another = environment.get("url"), bool(given or environment.get("token"))
-    for own_url, secrets, whose in layers:
-        left = [secret for secret in secrets if not (has_another and secret in _ACCESS)]
-        if url is not None and own_url is not None and left and origin(str(url)) != origin(str(own_url)):
+class _Layer(NamedTuple):
+    """What one source says of the server, and has for it."""
+
+    whose: str
+    url: str | None
+    table: Mapping[str, Any]
+
+    @property
+    def is_let_in(self) -> bool:
+        """Whether it has something that shows that one may ask."""
+        return bool(_auth_in(self.table) or self.table.get("token") or self.table.get("oauth"))
+
+    def for_its_server(self) -> list[str]:
+        """What it has that is for its own server alone. A password in a URL goes where that URL leads."""
+        held = [name for name, value in (("auth", _auth_in(self.table)), ("oauth", self.table.get("oauth"))) if value]
+        return held + _secrets_in({**self.table, "url": None, "proxy": None})
+
+
+def _check_same_server(layers: Sequence[_Layer]) -> None:
+    """Refuse to send secrets to a server that they were not given for: one that something stronger names.
+
+    Whoever names it, or something stronger, may bring another token; nothing takes the place of other secrets.
+
+    Args:
+        layers: The weakest first.
+    """
+    last = max((number for number, layer in enumerate(layers) if layer.url is not None), default=0)
+    url, has_another = layers[last].url, any(layer.is_let_in for layer in layers[last:])
+    own_url = None
+    for layer in layers[:last]:
+        own_url = own_url if layer.url is None else layer.url
+        left = [secret for secret in layer.for_its_server() if not (has_another and secret in _ACCESS)]
+        if left and own_url is not None and origin(str(url)) != origin(str(own_url)):
             raise ConfigError(
-                f"{left[0]} of {whose} is not for {origin(str(url))}, which takes the place of its url: add a profile "
-                "for that server, or give a token with the url"
+                f"{left[0]} of {layer.whose} is not for {origin(str(url))}, which takes the place of its url: "
+                + ("give a token with that url" if left[0] in _ACCESS else "do without it there")
+                + ", or add a profile for that server"
             )
-
-
-def _check_class(of_class: Mapping[str, Any], *stronger: Mapping[str, Any]) -> None:
-    """Refuse to send what a class shows its own server to another one."""
-    url = next((layer["url"] for layer in reversed(stronger) if layer.get("url")), None)
-    own_url = of_class.get("service_url")
-    if url is None or own_url is None or origin(str(url)) == origin(str(own_url)):
-        return
-    has_another = any(_auth_in(layer) or layer.get("token") or layer.get("oauth") for layer in stronger)
-    secrets = [*(["auth"] if _auth_in(of_class) and not has_another else []), *_secrets_in(of_class)]
-    if secrets:
-        raise ConfigError(
-            f"{secrets[0]} of the client's class is not for {origin(str(url))}: "
-            + ("give a token for that server" if secrets[0] == "auth" else "use a class without it for that server")
-        )
 
 
 def _auth_in(options: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from heksher_client.credentials import ClientCredentials, Credential, StaticToke
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles import config as configuration
 from heksher_client.profiles.config import Config, Profile
-from heksher_client.profiles.signed_in import SignedIn
+from heksher_client.profiles.signed_in import SignedIn, store_of
 from heksher_client.profiles.token_store import TokenStore
 
 ThreadT = TypeVar("ThreadT", bound=ThreadHeksherClient)
@@ -196,7 +196,6 @@ def credential_of(config: Config) -> Credential | None:
             )
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
-    if config.path is None:
+    if oauth is None and (config.path is None or not TokenStore(config.path).has(config.name)):
         return None
-    store = TokenStore(config.path)
-    return SignedIn(config, store, http_arguments(profile)) if oauth is not None or store.has(config.name) else None
+    return SignedIn(config, store_of(config), http_arguments(profile))

@@ -23,7 +23,8 @@ from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles import config as configuration
 from heksher_client.profiles.config import Config, OAuth
 from heksher_client.profiles.connect import http_arguments
-from heksher_client.profiles.token_store import SignIn, TokenStore
+from heksher_client.profiles.signed_in import store_of
+from heksher_client.profiles.token_store import SignIn
 
 __all__ = ["DeviceCode", "login", "login_headless", "login_with_token", "logout"]
 
@@ -149,7 +150,7 @@ def login_with_token(token: str, *, profile: str | None = None) -> str:
         ValueError: It could not be sent.
     """
     config = configuration.load(profile, {})
-    return _store(config).save(config.name, SignIn(origin=_origin(config), access_token=Token(token).value))
+    return store_of(config).save(config.name, SignIn(origin=_origin(config), access_token=Token(token).value))
 
 
 def logout(*, profile: str | None = None) -> bool:
@@ -162,7 +163,7 @@ def logout(*, profile: str | None = None) -> bool:
         ConfigError: The profile is missing or wrong.
     """
     config = configuration.load(profile, {})
-    store = _store(config)
+    store = store_of(config)
     with store.lock():
         signed_in = store.load(config.name)
         store.remove(config.name)
@@ -185,12 +186,6 @@ def _now() -> float:
 
 def _sleep(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def _store(config: Config) -> TokenStore:
-    if config.path is None:
-        raise ConfigError("there is no place for tokens: install the extra `login`, or set HEKSHER_CONFIG")
-    return TokenStore(config.path)
 
 
 def _origin(config: Config) -> str:
@@ -280,7 +275,7 @@ def _keep(config: Config, ends: _Endpoints, oauth: OAuth, granted: Granted) -> s
         client_id=oauth.client_id,
         revocation_url=ends.revocation,
     )
-    return _store(config).save(config.name, sign_in)
+    return store_of(config).save(config.name, sign_in)
 
 
 class _Callback:

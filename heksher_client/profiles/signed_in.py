@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from heksher_client._oauth import Granted
 
 
+def store_of(config: Config) -> TokenStore:
+    """Where the tokens of a configuration are kept.
+
+    Raises:
+        ConfigError: There is no such place.
+    """
+    if config.path is None:
+        raise ConfigError("there is no place for tokens: install the extra `login`, or set HEKSHER_CONFIG")
+    return TokenStore(config.path)
+
+
 class SignedIn(Credential):
     """Tokens out of the store of a configuration."""
 

@@ -14,6 +14,7 @@ from heksher_client import AsyncHeksherClient, ConfigError, HeksherError, Settin
 from heksher_client import connect as connect_in_thread
 from heksher_client.credentials import ClientCredentials, StaticToken
 from heksher_client.profiles.config import OAuth, Profile, config_path
+from heksher_client.profiles.signed_in import SignedIn
 from tests.support.clients import Kind
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.service import WatchedService
@@ -381,7 +382,7 @@ def test_a_file_with_a_secret_that_others_may_read_is_refused(config: Path, secr
         connect_in_thread()
 
 
-@pytest.mark.parametrize("secret", [secret for secret in SECRETS if "proxy" not in secret])
+@pytest.mark.parametrize("secret", [secret for secret in SECRETS if "jim:" not in secret])
 def test_a_profiles_secrets_are_for_its_own_server_alone(
     config: Path, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +437,21 @@ def test_a_token_is_for_the_server_that_came_with_it(
         connect_in_thread(url=service.url)
 
 
+def test_an_oauth_server_among_the_arguments_takes_the_place_of_a_weaker_token(
+    service: WatchedService, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one in the profile, and in the environment; nothing that the profile shows its own server goes elsewhere."""
+    write(config, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
+    monkeypatch.setenv("HEKSHER_TOKEN", "env")
+    with connect_in_thread(url=service.url, oauth={"client_id": "x"}) as client:
+        assert isinstance(client._route.auth, SignedIn)
+        assert not service.asked
+    monkeypatch.delenv("HEKSHER_CONFIG")
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigError, match="there is no place for tokens"):
+        connect_in_thread(url=service.url, context_features=["user"], oauth={"client_id": "x"})
+
+
 def test_the_credential_of_a_class_is_for_its_own_server(service: WatchedService, config: Path) -> None:
     """A profile of another one needs its own."""
 
@@ -452,7 +468,7 @@ def test_the_credential_of_a_class_is_for_its_own_server(service: WatchedService
     for class_ in (Shop, Other):
         with pytest.raises(ConfigError, match=r"auth of the client's class is not for .* give a token"):
             connect_in_thread("dev", client_class=class_)
-    with pytest.raises(ConfigError, match=r"headers of the client's class is not for .* use a class without it"):
+    with pytest.raises(ConfigError, match=r"headers of the client's class is not for .* do without it"):
         connect_in_thread("dev", client_class=Keyed, token="another")  # noqa: S106
     with connect_in_thread("dev", client_class=Shop, token="another"):  # noqa: S106
         assert service.asked[-1].headers["authorization"] == "Bearer another"
