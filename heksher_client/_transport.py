@@ -1,10 +1,13 @@
 """Between the core's values and those of the HTTP client: the only place that knows both."""
 
+import base64
+import html
+import json
 import re
 import socket
 import ssl
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -125,11 +128,30 @@ def _without_secrets(request: httpx.Request, content: bytes) -> bytes:
     sent = [*request.headers.items(), *request.url.params.items()]
     values = [value for name, value in sent if name.lower() not in _HARMLESS]
     parts = [part for value in values for part in re.split(r"[\s;,=]+", value) if len(part) >= _SHORTEST_PART]
-    shown = {form for value in (*values, *parts) for form in (value, quote(value, safe=""), quote_plus(value))}
-    for secret in sorted(shown, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            content = content.replace(secret.encode(), b"***")
+    secrets = [*values, *parts, *_passwords(values)]
+    shown = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
+    for form in sorted(shown, key=len, reverse=True):
+        content = content.replace(form.encode(errors="replace"), b"***")
     return content
+
+
+def _passwords(values: Iterable[str]) -> Iterator[str]:
+    """What is in headers of basic authentication."""
+    for value in values:
+        scheme, _, encoded = value.partition(" ")
+        if scheme.lower() == "basic":
+            with suppress(ValueError):
+                pair = base64.b64decode(encoded).decode()
+                yield from (pair, pair.partition(":")[2])
+
+
+def _forms(secret: str) -> set[str]:
+    """How a text may be written in an answer."""
+    percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    percent |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in percent}
+    in_json = {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)}
+    in_json |= {form.replace("/", r"\/") for form in in_json}
+    return {secret, html.escape(secret), html.escape(secret, quote=False), *percent, *in_json}
 
 
 _HARMLESS: Final = frozenset(

@@ -20,6 +20,8 @@ T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=HeksherError)
 
 _KEPT_OF_A_BODY: Final = 1024
+_LONGEST_SECRET: Final = 1 << 16
+"""Bytes: more than servers accept of a header, in whatever form."""
 
 
 def unexpected(request: Request, response: Response | Oversized, what: str = "") -> UnexpectedResponseError:
@@ -53,7 +55,14 @@ def about(error: ErrorT, request: Request, response: Response | None = None) -> 
 def _shown_header(response: Response, name: str) -> str:
     if name in _SECRET_HEADERS:
         return "***"
-    return response.to_show(response.headers[name].encode(errors="replace")).decode()
+    if name == "location":  # A gateway may hand out a token there.
+        place, *rest = re.split("[?#]", response.headers[name], maxsplit=1)
+        return _shown(response, place) + ("?***" if rest else "")
+    return _shown(response, response.headers[name])
+
+
+def _shown(response: Response, text: str) -> str:
+    return response.to_show(text.encode(errors="replace")).decode()
 
 
 _SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
@@ -62,7 +71,8 @@ _SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
 
 def beginning(response: Response) -> bytes:
     """The beginning of a body, as it may be shown."""
-    return response.to_show(response.content[:_KEPT_OF_A_BODY])
+    # Cut after secrets are taken out, so that none is cut in two, which nothing would find any more.
+    return response.to_show(response.content[: _KEPT_OF_A_BODY + _LONGEST_SECRET])[:_KEPT_OF_A_BODY]
 
 
 def _retry_after(response: Response) -> float | None:
@@ -126,6 +136,6 @@ def said(response: Response) -> str:
         pass
     else:
         if isinstance(body, dict) and "detail" in body:
-            text = response.to_show(str(body["detail"]).encode(errors="replace")).decode()
+            text = _shown(response, str(body["detail"]))
     shown = repr(text)
     return shown if len(shown) <= 300 else f"{shown[:297]}..."

@@ -111,9 +111,8 @@ class Refresher:
             order = protocol.parse_context_features(reply)
         except UnexpectedResponseError as error:
             # The order known so far serves as well, be it the client's own.
-            self._order_problem = UnexpectedResponseError(
-                f"the order of the context features is not known: {error}", status=error.status
-            )
+            self._order_problem = UnexpectedResponseError(f"the order of the context features is not known: {error}")
+            vars(self._order_problem).update(vars(error))
             if not self._has_order:
                 self._order = (yield from self._keeping.order()) or self._order
             return

@@ -1,6 +1,7 @@
 """How requests get to the service: defaults of classes and callers, limits, connections, and HTTP clients of others."""
 
 import asyncio
+import json
 import pickle
 import socket
 import subprocess
@@ -231,6 +232,43 @@ def test_an_error_knows_the_request_and_the_answer(kind: Kind, service: WatchedS
     assert "secret" not in str(error) + repr(error) + str(vars(error))
 
 
+SECRETS = {
+    "as it is": (b"%s", 'tok en/1-"se\\cret"'),
+    "in JSON": (b'{"detail": %s}', 'a"b\\c/d-long'),
+    "in JSON of another kind": (rb'"a\"b\\c\/d-long"', 'a"b\\c/d-long'),
+    "in HTML": (b"<p>tok&amp;en&lt;long&gt;</p>", "tok&en<long>"),
+    "in a URL": (b"?key=tok%%2fen%%2bse%%3dcret", "tok/en+se=cret"),
+    "at the end of what is kept": (b"x" * 1010 + b"%s", "secret-parameter-value"),
+}
+
+
+@pytest.mark.parametrize("how", SECRETS)
+def test_a_secret_that_an_answer_repeats_is_not_shown(kind: Kind, service: WatchedService, how: str) -> None:
+    """In whatever form, and wherever the body is cut."""
+    body, secret = SECRETS[how]
+    as_json = json.dumps(secret).encode()
+    content = body % (as_json if body.startswith(b"{") else secret.encode()) if b"%s" in body else body % ()
+    with running(kind, service.url, params={"key": secret}) as subject:
+        service.answering("GET /api/health", Answer(418, content))
+        with pytest.raises(UnexpectedResponseError) as raised:
+            subject.ping()
+    shown = raised.value.content
+    assert b"***" in shown or len(content) > 1024
+    assert not {b"long", b"cret", b"secret"} & {part for part in (b"long", b"cret", b"secret") if part in shown}
+    assert secret not in str(raised.value)
+
+
+def test_the_password_of_basic_authentication_is_not_shown(kind: Kind, service: WatchedService) -> None:
+    """A gateway knows it in plain text. Nor is where it sends a client that has shown something."""
+    said = Answer(401, b"jim, your password hunter2 is wrong: jim:hunter2", {"Location": "/login?token=new#token=new"})
+    with running(kind, service.url.replace("//", "//jim:hunter2@")) as subject:
+        service.answering("GET /api/health", said)
+        with pytest.raises(UnexpectedResponseError) as raised:
+            subject.ping()
+    assert raised.value.content == b"jim, your password *** is wrong: ***"
+    assert (raised.value.headers or {})["location"] == "/login?***"
+
+
 def test_an_error_without_an_answer_knows_the_request(kind: Kind, service: WatchedService) -> None:
     """Also the one that a refresh reports."""
     setting = Setting("s", int, ["user"], 1)
@@ -238,6 +276,12 @@ def test_an_error_without_an_answer_knows_the_request(kind: Kind, service: Watch
         service.answering(QUERY, Answer(500, b"oops"))
         error = subject.reload_expecting(UnexpectedResponseError)
         assert (error.method, error.status) == ("GET", 500)  # type: ignore[attr-defined]
+        service.answering("GET /api/v1/context_features", Answer(503, b"later", {"X-Request-Id": "r2"}))
+        subject.forget_outcomes()
+        subject.reload()
+        problem: Any = subject.next_outcome()
+        assert (problem.method, problem.url) == ("GET", f"{service.url}/api/v1/context_features")
+        assert (problem.status, problem.content, problem.headers["x-request-id"]) == (503, b"later", "r2")
         assert error.url.startswith(f"{service.url}/api/v1/query?settings=s&")  # type: ignore[attr-defined]
         assert setting.get(user="jim") == 1
     client = kind.make("http://127.0.0.1:1/prefix/", 60, FEATURES)
