@@ -14,6 +14,7 @@ import httpx
 
 from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
+from heksher_client._core.pinning import leave
 from heksher_client._core.protocol import SettingData
 from heksher_client._core.steps import (
     AT_ONCE,
@@ -191,6 +192,7 @@ class AsyncHeksherClient(Client):
             asyncio.run(update())
 
     async def _keep_updating(self) -> None:
+        leave()
         try:
             # In the child of a fork out of this very loop another one goes on.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there

@@ -11,6 +11,7 @@ import httpx
 
 from heksher_client._apart import Apart
 from heksher_client._client import LONGEST_SLEEP, Client
+from heksher_client._core.pinning import leave
 from heksher_client._core.protocol import SettingData
 from heksher_client._core.steps import (
     AT_ONCE,
@@ -180,6 +181,7 @@ class ThreadHeksherClient(Client):
         self._keep_updating()
 
     def _keep_updating(self) -> None:
+        leave()
         try:
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():

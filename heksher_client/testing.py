@@ -115,12 +115,14 @@ class StubbedSetting(Generic[T]):
         change = finished(difference(setting, before, after))
         if not change:
             return
-        references = callbacks_for(change, before, after, (setting._listeners, self._listeners))
-        for callback in filter(None, [reference() for reference in references]):
+        for callback in callbacks_for(change, (setting._listeners, self._listeners)):
+            if (function := callback.function) is None:
+                continue
             try:
-                callback(change)
+                function(change)
             except Exception:  # As with a client, it is the program's to see in its log.
-                logger.exception("%s raised", callback)
+                name = getattr(function, "__name__", repr(function))
+                logger.exception("%s raised", name, extra={"hook": name})
 
 
 class _Stub:

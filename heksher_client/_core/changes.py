@@ -5,11 +5,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakMethod, ref
 
 from heksher_client._core.contexts import check_known
-from heksher_client._core.rules import ABSENT, Rule, RuleSet, Shape, Work, finished
+from heksher_client._core.rules import ABSENT, Rule, RuleSet, Shape, Work
 
 if TYPE_CHECKING:
     from heksher_client._core.settings import Setting
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CallbackT = TypeVar("CallbackT", bound=Callable[[Any], object])
 ChangeCallbackT = TypeVar("ChangeCallbackT", bound=Callable[["Change[Any]"], object])
-
-Reference: TypeAlias = Callable[[], Callable[[Any], object] | None]
-"""Gives a callback, as long as it is there; one for each time that one was added."""
 
 _AT_A_TIME: Final = 2000
 """Rules compared in one step."""
@@ -105,67 +102,76 @@ class Weakly(Generic[T]):
         self._things.pop(reference, None)
 
 
+class Callback:
+    """One who wants to be called. Of a bound method, it is held weakly to whom it is bound: it goes with its owner."""
+
+    def __init__(self, function: Callable[[Any], object]) -> None:
+        self._reference: Callable[[], Callable[[Any], object] | None] = lambda: function
+        if inspect.ismethod(function):
+            with suppress(TypeError):  # It is bound to something that cannot be referred to weakly.
+                self._reference = WeakMethod(function)
+        self.is_wanted = True
+        """Until it is taken out."""
+
+    @property
+    def function(self) -> Callable[[Any], object] | None:
+        """What to call; None if that was taken out, or is gone."""
+        return self._reference() if self.is_wanted else None
+
+
 class Listeners:
     """Those who want to hear of changes: of one setting, or of all that one client puts in place."""
 
     def __init__(self) -> None:
-        self.references: tuple[Reference, ...] = ()
-        """References to them. Of a bound method, to whom it is bound as well: it goes with its owner."""
+        self.callbacks: tuple[Callback, ...] = ()
+        """One for each time that one was added."""
         self.iterators: Weakly[Changes] = Weakly()
 
     def __bool__(self) -> bool:
-        return bool(self.iterators or self.callbacks())
+        return bool(self.iterators) or any(True for _ in self._there())
 
-    def add(self, callback: CallbackT) -> CallbackT:
+    def add(self, function: CallbackT) -> CallbackT:
         """Call something with each change.
 
         Raises:
             TypeError: It cannot be called, or would have to be awaited.
         """
-        if not callable(callback):
-            raise TypeError(f"a callback must be a function, not {type(callback).__name__}")
-        if inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__):
+        if not callable(function):
+            raise TypeError(f"a callback must be a function, not {type(function).__name__}")
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             raise TypeError("a callback is called, and not awaited: iterate over the client's changes() instead")
-        self.references = (*self.references, _reference(callback))
-        return callback
+        self.callbacks = (*self._there(), Callback(function))
+        return function
 
-    def remove(self, callback: Callable[[Any], object]) -> None:
+    def remove(self, function: Callable[[Any], object]) -> None:
         """Call it no more; once, if it was added more than once. Nothing happens if it is not there."""
-        kept = list(self.references)
-        for reference in self.references:
-            if reference() == callback:
-                kept.remove(reference)
+        for callback in self.callbacks:
+            if callback.function == function:
+                callback.is_wanted = False
                 break
-        self.references = tuple(reference for reference in kept if reference() is not None)
+        self.callbacks = tuple(self._there())
 
-    def callbacks(self) -> list[Callable[[Any], object]]:
-        return [callback for reference in self.references if (callback := reference()) is not None]
+    def _there(self) -> Iterator[Callback]:
+        return (callback for callback in self.callbacks if callback.function is not None)
 
     def end(self) -> None:
         """Call nobody any more, and have iterators end."""
-        self.references = ()
+        for callback in self.callbacks:
+            callback.is_wanted = False
+        self.callbacks = ()
         for iterator in self.iterators:
             iterator.close()
 
 
-def _reference(callback: Callable[[Any], object]) -> Reference:
-    if inspect.ismethod(callback):
-        with suppress(TypeError):  # It is bound to something that cannot be referred to weakly.
-            return WeakMethod(callback)
-    return lambda: callback
-
-
-def callbacks_for(
-    change: Change[Any], before: RuleSet[Any], after: RuleSet[Any], everybody: Iterable[Listeners | None]
-) -> list[Reference]:
-    """Hand a change to all iterators, and give references to the callbacks that are to be called with it."""
-    references: list[Reference] = []
+def callbacks_for(change: Change[Any], everybody: Iterable[Listeners | None]) -> list[Callback]:
+    """Hand a change to all iterators, and give those who are to be called with it."""
+    callbacks: list[Callback] = []
     for listeners in everybody:
         if listeners is not None:
             for iterator in listeners.iterators:
-                iterator.put(change, before, after)
-            references += listeners.references
-    return references
+                iterator.put(change)
+            callbacks += listeners.callbacks
+    return callbacks
 
 
 class Bell(Protocol):
@@ -226,12 +232,53 @@ class Feed(Generic[T]):
         raise NotImplementedError  # pragma: no cover - abstract
 
 
-class _News(NamedTuple):
-    before: RuleSet[Any]
-    after: RuleSet[Any]
-    change: Change[Any] | None
-    """None where it is the last of several, which are to be compared as one."""
-    missed: int
+class _News:
+    """What nobody has taken yet of the changes of one setting: one of them, or what several did together."""
+
+    def __init__(self, change: Change[Any]) -> None:
+        self._change = change
+        self._missed = 0
+        self._rules: dict[frozenset[tuple[str, str]], Changed[Rule[Any] | None]] = {}
+        """By their conditions, what rules were at first and are at last; None where there was, or is, none."""
+
+    def add(self, change: Change[Any]) -> None:
+        """Take another change along."""
+        if not self._missed:
+            self._note(self._change)
+        self._missed += 1
+        self._note(change)
+        former, default = self._change.default, change.default
+        if former is not None and default is not None:
+            default = Changed(former.before, default.after)
+        self._change = replace(self._change, default=default or former)
+
+    def _note(self, change: Change[Any]) -> None:
+        for rule in change.added:
+            self._step(rule, None, rule)
+        for rule in change.removed:
+            self._step(rule, rule, None)
+        for before, after in change.changed:
+            self._step(after, before, after)
+
+    def _step(self, like: Rule[Any], before: Rule[Any] | None, after: Rule[Any] | None) -> None:
+        conditions = frozenset(like.match_conditions.items())
+        known = self._rules.get(conditions)
+        self._rules[conditions] = Changed(before if known is None else known.before, after)
+
+    def whole(self) -> Change[Any]:
+        """All of it as one change; without what is again as it was."""
+        if not self._missed:
+            return self._change
+        pairs = self._rules.values()
+        default = self._change.default
+        return Change(
+            self._change.setting,
+            tuple(after for before, after in pairs if before is None and after is not None),
+            tuple(before for before, after in pairs if before is not None and after is None),
+            tuple(Changed(b, a) for b, a in pairs if b is not None and a is not None and b.value != a.value),
+            None if default is None or default.before == default.after else default,
+            self._missed,
+        )
 
 
 class Changes(Feed[Change[Any]]):
@@ -242,13 +289,14 @@ class Changes(Feed[Change[Any]]):
         super().__init__(bell)
         self._news: OrderedDict[Setting[Any], _News] = OrderedDict()
 
-    def put(self, change: Change[Any], before: RuleSet[Any], after: RuleSet[Any]) -> None:
+    def put(self, change: Change[Any]) -> None:
         """Have the consumer get a change. Called by one thread at a time."""
-        untaken = self._news.pop(change.setting, None)
-        if untaken is None:
-            self._news[change.setting] = _News(before, after, change, 0)
+        news = self._news.pop(change.setting, None)  # so that nobody takes it meanwhile
+        if news is None:
+            news = _News(change)
         else:
-            self._news[change.setting] = _News(untaken.before, after, None, untaken.missed + 1)
+            news.add(change)
+        self._news[change.setting] = news
         self.ring()
 
     @property
@@ -258,13 +306,13 @@ class Changes(Feed[Change[Any]]):
 
     def _take(self) -> Change[Any]:
         try:
-            setting, news = self._news.popitem(last=False)
+            _, news = self._news.popitem(last=False)
         except KeyError:
             nothing: Change[Any] = ABSENT
             return nothing
-        if news.change is not None:
-            return news.change
-        return replace(finished(difference(setting, news.before, news.after)), missed=news.missed)
+        if self._news:
+            self.ring()  # for another one who waits for the same
+        return news.whole()
 
 
 class Watch(Feed[T]):
@@ -279,7 +327,7 @@ class Watch(Feed[T]):
 
     def _take(self) -> T:
         value = self._setting.get(**self._contexts)
-        if self._last is not ABSENT and value == self._last:
+        if value is self._last or (self._last is not ABSENT and value == self._last):  # the same NaN is no other value
             nothing: T = ABSENT
             return nothing
         self._last = value

@@ -1,7 +1,8 @@
 """One view of all settings for a while: what reads inside `pinned()` see, whatever is put in place meanwhile.
 
 Reads outside pay nothing for that, nor do reads inside until something is put in place: only then is what was there
-before kept for the pins that there are, and only the settings concerned look for it, until these pins have ended.
+before kept for the pins that there are, and only the settings concerned look for it, until these pins have ended. All
+pins that begin between two updates share what is kept, so that however many there are, it is kept once.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,24 +22,20 @@ class Reader(Protocol):
     def place(self, view: Any) -> None:
         """Have something else read from now on."""
 
-    def hold(self, pin: "Pin") -> None:
-        """From the next view on, look for what a pin has kept."""
+    def hold(self, moment: "Moment") -> None:
+        """From the next view on, look for what was kept of a moment."""
 
-    def release(self, pin: "Pin") -> None:
+    def release(self, moment: "Moment") -> None:
         """Look for it no more."""
 
 
-class Pin:
-    """A moment."""
+class Moment:
+    """What all settings had between two updates: for all pins that began between them."""
 
     def __init__(self) -> None:
         self.views: dict[Reader, Any] = {}
         """What settings had then, of those that have something else by now."""
-
-    def begin(self) -> None:
-        """Keep what is replaced from now on."""
-        with _lock():
-            _pins[self] = None
+        self.pins: set[Pin] = set()
 
     def keep(self, reader: Reader) -> None:
         """Keep what a setting has, which is about to be replaced, unless it has replaced something since the moment."""
@@ -48,17 +45,46 @@ class Pin:
 
     def end(self) -> None:
         """Let everything go."""
+        _moments.discard(self)
+        former, self.views = self.views, {}
+        for reader in former:
+            reader.release(self)
+
+
+class Pin:
+    """One block that has the view of a moment."""
+
+    def __init__(self, outer: "Pin | None") -> None:
+        """Begin: with the moment of an outer block that has not ended, or with now."""
+        self.outer = outer
         with _lock():
-            _pins.pop(self, None)
-            former, self.views = self.views, {}
-            for reader in former:
-                reader.release(self)
+            self._moment: Moment = outer._moment if outer is not None and outer in outer._moment.pins else _now()
+            self._moment.pins.add(self)
+        self.views = self._moment.views
+        """What reads look into."""
+
+    def end(self) -> None:
+        """Let go of the moment; the last one that does takes it along."""
+        with _lock():
+            self.views = {}
+            self._moment.pins.discard(self)
+            if not self._moment.pins:
+                self._moment.end()
 
 
 PIN: Final[ContextVar[Pin | None]] = ContextVar("heksher_client.pin", default=None)
-_pins: Final[dict[Pin, None]] = {}
-"""Those that have begun and not ended."""
+_moments: Final[set[Moment]] = set()
+"""Those that there are pins of."""
+_latest: list[Moment] = []
+"""The one since which nothing was put in place, if there are pins of it."""
 _handed: dict[str, Any] = {}
+
+
+def _now() -> Moment:
+    if not _latest or _latest[0] not in _moments:
+        _latest[:] = [Moment()]
+        _moments.add(_latest[0])
+    return _latest[0]
 
 
 def _lock() -> AbstractContextManager[Any]:
@@ -75,19 +101,28 @@ def hand_in(make_lock: Callable[[], AbstractContextManager[Any]]) -> None:
 def put_in_place(views: Mapping[Reader, Any]) -> None:
     """Have settings read something else from now on: all of it inside a pin, or none."""
     with _lock():
-        for pin in list(_pins):
+        for moment in list(_moments):
             for reader in views:
-                pin.keep(reader)
+                moment.keep(reader)
         for reader, view in views.items():
             reader.place(view)
+        _latest.clear()
+
+
+def leave() -> None:
+    """Have what runs in this context from now on see what is newest, though it was begun inside a pin."""
+    PIN.set(None)
 
 
 def after_fork() -> None:  # in the child of a fork
     """Forget what other threads had begun, which do not exist in the child of a fork."""
     _handed["lock"] = _handed["make_lock"]()
-    for pin in list(_pins):
-        if pin is not PIN.get():
-            pin.end()
+    pin, own = PIN.get(), set[Pin]()
+    while pin is not None:
+        own.add(pin)
+        pin = pin.outer
+    for other in [pin for moment in _moments for pin in moment.pins if pin not in own]:
+        other.end()
 
 
 class pinned:  # noqa: N801 - it is called like a function
@@ -102,23 +137,20 @@ class pinned:  # noqa: N801 - it is called like a function
     """
 
     def __init__(self) -> None:
-        self._entered: list[tuple[Pin, Token[Pin | None]] | None] = []
+        self._entered: list[tuple[Pin, Token[Pin | None]]] = []
 
     def __enter__(self) -> None:
-        outer = PIN.get()
-        if outer is not None and outer in _pins:
-            self._entered.append(None)
-            return
-        pin = Pin()
-        pin.begin()
+        pin = Pin(PIN.get())
         self._entered.append((pin, PIN.set(pin)))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        entered = self._entered.pop()
-        if entered is not None:
-            pin, token = entered
-            pin.end()
-            with suppress(ValueError):  # It ends in another context than it began in, as generators may.
-                PIN.reset(token)
+        # The one that was entered here, as several threads may share this; the last one, where a block ends in another
+        # context than it began in, as those of generators may.
+        entered = next((entered for entered in self._entered if entered[0] is PIN.get()), self._entered[-1])
+        self._entered.remove(entered)
+        pin, token = entered
+        pin.end()
+        with suppress(ValueError):  # It ends in another context.
+            PIN.reset(token)

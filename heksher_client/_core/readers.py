@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from heksher_client._core.changes import Watch, Weakly
 from heksher_client._core.contexts import Defaults, check_known, complete
-from heksher_client._core.pinning import PIN, Pin, put_in_place
+from heksher_client._core.pinning import PIN, Moment, put_in_place
 from heksher_client._core.read_code import GLOBALS, Form, parameters, read_code
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import ABSENT, Resolution, RuleSet
@@ -100,15 +100,15 @@ class Reader(Generic[T]):
         self._view = view
         self.renew()
 
-    def hold(self, pin: Pin) -> None:
+    def hold(self, moment: Moment) -> None:
         """From the next view on, have each read look whether its caller has pinned what was read before."""
         # Made when there is one: most readers never have any, and each of their sets would take room.
-        vars(self).setdefault("_held_by", set()).add(pin)
+        vars(self).setdefault("_held_by", set()).add(moment)
 
-    def release(self, pin: Pin) -> None:
+    def release(self, moment: Moment) -> None:
         """Look for it no more."""
-        held_by: set[Pin] = vars(self).get("_held_by", set())
-        held_by.discard(pin)
+        held_by: set[Moment] = vars(self).get("_held_by", set())
+        held_by.discard(moment)
         if not held_by:
             self.renew()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from heksher_client._core.changes import Bell, Changes, Listeners, Reference, callbacks_for, difference
+from heksher_client._core.changes import Bell, Callback, Changes, Listeners, callbacks_for, difference
 from heksher_client._core.loading import Loading
 from heksher_client._core.logs import logger
 from heksher_client._core.rules import RuleSet
@@ -37,7 +37,7 @@ class Telling:
         self.refresh_listeners = Listeners()
         """Those who want to hear how each refresh ended, besides the hooks."""
         self._loading = Loading(keeps_answers=False)
-        self._news: list[tuple[Reference, Changes]] = []
+        self._news: dict[Callback, Changes] = {}
         """What callbacks have not been told yet."""
         self._is_hook_lost = False
         """Whether a hook has not come back, which was logged."""
@@ -56,34 +56,25 @@ class Telling:
         """
         yield from self._call_callbacks()  # with what could not be told them before
         for setting, before in replaced.items():
-            after = setting._reader.view.rule_set
             try:
-                change = yield from self._loading.paced(difference(setting, before, after))
+                change = yield from self._loading.paced(difference(setting, before, setting._reader.view.rule_set))
             except Exception as defect:  # Values may be of any type, and refuse to be compared.
                 logger.exception("the changes of setting %s cannot be told", setting.name, extra={"error": defect})
                 continue
             if not change:
                 continue
-            for reference in callbacks_for(change, before, after, (setting._listeners, self._listeners)):
-                self._news_for(reference).put(change, before, after)
+            for callback in callbacks_for(change, (setting._listeners, self._listeners)):
+                self._news.setdefault(callback, Changes(self._make_bell())).put(change)
         yield from self._call_callbacks()
-
-    def _news_for(self, reference: Reference) -> Changes:
-        for known, news in self._news:
-            if known is reference:
-                return news
-        news = Changes(self._make_bell())
-        self._news.append((reference, news))
-        return news
 
     def _call_callbacks(self) -> Flow[None]:
         """Call those for whom there is news. What cannot be told now, as another one does not return, is told later."""
-        for reference, news in self._news:
+        for callback, news in list(self._news.items()):
             # What is new is taken by the call, so that it is still there if there is none.
-            while news.is_any and (callback := reference()) is not None:
-                if not (yield from self._call_hook(callback, news)):
+            while news.is_any and (function := callback.function) is not None:
+                if not (yield from self._call_hook(function, news)):
                     break
-        self._news = [(reference, news) for reference, news in self._news if news.is_any and reference() is not None]
+        self._news = {one: news for one, news in self._news.items() if news.is_any and one.function is not None}
 
     def call_hooks(self, refresh: Refresh) -> Flow[None]:
         """Tell how a refresh ended."""
@@ -93,8 +84,9 @@ class Telling:
             error, *others = refresh.errors
             error.__notes__ = [f"and: {other}" for other in others]  # anew, as it may be an error of former refreshes
             yield from self._call_hook(self._hooks.on_update_error, error)
-        for callback in self.refresh_listeners.callbacks():
-            yield from self._call_hook(callback, refresh)
+        for callback in self.refresh_listeners.callbacks:
+            if (function := callback.function) is not None:
+                yield from self._call_hook(function, refresh)
 
     def _call_hook(
         self, hook: Callable[..., object], argument: Exception | Refresh | Changes | None = None

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import threading
+from contextlib import suppress
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any
@@ -15,13 +16,14 @@ from heksher_client import (
     AsyncHeksherClient,
     Change,
     Changed,
+    ClientNotRunningError,
     MissingContextError,
     Setting,
     ThreadHeksherClient,
     pinned,
 )
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import FEATURES, PATIENCE, Kind, eventually, running
+from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
 from tests.support.service import QUERY, Answer, WatchedService
 
 
@@ -66,6 +68,66 @@ def test_a_callback_is_told_what_an_update_changed(kind: Kind, service: WatchedS
         subject.client.off_change(everything.append)
         subject.reload()
     assert len(everything) == 3
+
+
+def test_callbacks_see_what_is_newest_though_the_client_was_started_inside_a_pin(
+    kind: Kind, service: WatchedService
+) -> None:
+    """What was pinned there is no view of theirs."""
+    setting = make()
+    seen: list[int] = []
+    setting.on_change(lambda change: seen.append(setting.get(user="jim", theme="none")))
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    with pinned():
+        subject.start()
+        service.add_rule("s", 2, user="jim")
+        subject.reload()
+    subject.close()
+    assert seen == [2]
+
+
+def test_who_is_taken_out_is_not_called_any_more(kind: Kind, service: WatchedService) -> None:
+    """Not even with what was on its way to him: by another callback, say, or as the client closes."""
+    setting = make()
+    called: list[str] = []
+    with running(kind, service.url) as subject:
+        client = subject.client
+
+        def first(change: Change[Any]) -> None:
+            called.append("first")
+            client.off_change(second)
+
+        def second(change: Change[Any]) -> None:
+            called.append("second")
+
+        def close(change: Change[Any]) -> None:
+            called.append("close")
+            client._session.close()
+
+        client.on_change(first)
+        client.on_change(second)
+        service.add_rule("s", 2, user="jim")
+        subject.reload()
+        assert called == ["first"]
+        client.off_change(first)
+        client.on_change(close)
+        client.on_change(second)
+        service.add_rule("s", 2, user="tom")
+        with suppress(ClientNotRunningError):
+            subject.reload()
+        assert eventually(lambda: called == ["first", "close"])
+    assert setting.get(user="tom", theme="none") == 2
+
+
+def test_a_stub_does_not_call_who_is_taken_out_either() -> None:
+    """By a callback before him."""
+    setting = make()
+    called: list[Any] = []
+    with SyncStubHeksherClient() as stub:
+        stub.on_change(lambda change: stub.off_change(called.append))
+        stub.on_change(called.append)
+        stub[setting].rules = 5
+    assert called == []
 
 
 def test_a_change_of_the_default_is_told(kind: Kind, service: WatchedService) -> None:

@@ -1,5 +1,6 @@
 """The difference between rule sets, and those who hear of it."""
 
+import asyncio
 import gc
 from itertools import pairwise
 from typing import Any
@@ -89,6 +90,10 @@ def test_large_rule_sets_are_compared_bit_by_bit() -> None:
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
+def functions(listeners: Listeners) -> list[Any]:
+    return [callback.function for callback in listeners.callbacks]
+
+
 class Cache:
     def clear(self, change: Change[Any]) -> None: ...
 
@@ -98,14 +103,14 @@ def test_a_bound_method_goes_with_its_owner() -> None:
     listeners = Listeners()
     cache = Cache()
     listeners.add(cache.clear)
-    assert listeners.callbacks() == [cache.clear]
+    assert functions(listeners) == [cache.clear]
     gone = ref(cache)
     del cache
     gc.collect()
     assert gone() is None
     assert not listeners
     listeners.add(print)
-    assert listeners.callbacks() == [print]
+    assert functions(listeners) == [print]
 
 
 def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
@@ -119,7 +124,7 @@ def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
     listeners = Listeners()
     listeners.add(Slotted().hear)
     gc.collect()
-    assert len(listeners.callbacks()) == 1
+    assert len(functions(listeners)) == 1
 
 
 def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
@@ -128,7 +133,7 @@ def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
     listeners.add(print)
     listeners.add(print)
     listeners.remove(print)
-    assert listeners.callbacks() == [print]
+    assert functions(listeners) == [print]
     listeners.add(repr)
     listeners.remove(repr)
     listeners.remove(print)
@@ -167,7 +172,7 @@ def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
     sets = [rule_set({("jim", ""): value}) for value in range(4)]
     for before, after in pairwise(sets):
         for setting in settings if after is sets[1] else settings[:1]:
-            changes.put(finished(difference(setting, before, after)), before, after)
+            changes.put(finished(difference(setting, before, after)))
     changes.close()
     second, first = list(changes)
     assert (first.setting, first.missed) == (settings[0], 2)
@@ -175,13 +180,64 @@ def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
     assert (second.setting, second.missed) == (settings[1], 0)
 
 
+@given(sets=st.lists(st.tuples(RULES, st.integers(0, 1)), min_size=2, max_size=5))
+def test_several_changes_are_what_is_between_the_first_and_the_last(
+    sets: list[tuple[dict[tuple[str, str], int], int]],
+) -> None:
+    """Whatever came and went in between."""
+    setting = Setting("s", int, FEATURES, 0)
+    states = [rule_set(rules, default) for rules, default in sets]
+    changes = Changes(Bell())
+    for before, after in pairwise(states):
+        changes.put(finished(difference(setting, before, after)))
+    told, whole = next(changes), finished(difference(setting, states[0], states[-1]))
+
+    def known(rule: Rule[int]) -> tuple[Any, int]:
+        return frozenset(rule.match_conditions.items()), rule.value
+
+    assert set(map(known, told.added)) == set(map(known, whole.added))
+    assert set(map(known, told.removed)) == set(map(known, whole.removed))
+    assert {(known(was), known(now)) for was, now in told.changed} == {
+        (known(was), known(now)) for was, now in whole.changed
+    }
+    assert (told.default, told.missed) == (whole.default, len(sets) - 2)
+
+
+def test_several_who_wait_for_the_same_are_all_woken() -> None:
+    """One who has taken something leaves the rest to the others."""
+    settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
+    changes = Changes(Bell())
+
+    async def take() -> Setting[Any]:
+        return (await anext(changes)).setting
+
+    async def both() -> list[Setting[Any]]:
+        waiting = [asyncio.ensure_future(take()) for _ in settings]
+        await asyncio.sleep(0)
+        for setting in settings:
+            changes.put(Change(setting, added=(Rule({}, 1),)))
+        return await asyncio.wait_for(asyncio.gather(*waiting), 10)
+
+    assert asyncio.run(both()) == settings
+
+
+def test_a_value_that_is_unequal_to_itself_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NaN is, which a validator may give: it is no other value each time that somebody looks."""
+    setting, nan = Setting("s", float, ["user"], 0.0), float("nan")
+    monkeypatch.setattr(setting, "get", lambda **_: nan)
+    watch = setting.watch(user="jim")
+    assert next(watch) is nan
+    watch.close()
+    assert list(watch) == []
+
+
 def test_what_was_missed_may_have_been_for_nothing() -> None:
     """Then the change is empty, and says so."""
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
     changes = Changes(Bell())
-    changes.put(finished(difference(setting, one, other)), one, other)
-    changes.put(finished(difference(setting, other, one)), other, one)
+    changes.put(finished(difference(setting, one, other)))
+    changes.put(finished(difference(setting, other, one)))
     change = next(changes)
     assert not change
     assert change.missed == 1
@@ -197,7 +253,7 @@ def test_what_comes_with_the_end_is_taken_before_it() -> None:
     def late() -> Change[Any]:
         vars(changes)["_take"] = take
         nothing = take()
-        changes.put(finished(difference(setting, one, other)), one, other)
+        changes.put(finished(difference(setting, one, other)))
         changes.close()
         return nothing
 

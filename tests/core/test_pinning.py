@@ -53,7 +53,7 @@ def read(settings: list[Setting[int]]) -> list[int]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     yield
-    assert not pinning._pins
+    assert not pinning._moments
 
 
 def test_inside_a_pin_all_settings_have_the_rules_of_its_beginning(two: list[Setting[int]], defaults: Defaults) -> None:
@@ -123,6 +123,59 @@ def test_pins_of_different_moments_see_what_was_there_then(two: list[Setting[int
         context.run(pin.__exit__, None, None, None)
         assert context.run(read, two) == [4, 4]
     assert not any(setting._reader._is_held for setting in two)
+
+
+def test_a_block_keeps_the_moment_that_it_began_in_though_the_outer_one_ends_first(
+    two: list[Setting[int]], defaults: Defaults
+) -> None:
+    """A task that pins for itself, begun by a request that is answered before."""
+    place(two, defaults, 1)
+    outer, inner = pinned(), pinned()
+    outer.__enter__()
+    task = copy_context()
+    task.run(inner.__enter__)
+    place(two, defaults, 2)
+    outer.__exit__(None, None, None)
+    assert read(two) == [2, 2]
+    assert task.run(read, two) == [1, 1]
+    task.run(inner.__exit__, None, None, None)
+    assert task.run(read, two) == [2, 2]
+
+
+def test_blocks_of_one_moment_share_what_is_kept(two: list[Setting[int]], defaults: Defaults) -> None:
+    """However many requests there are, an update keeps what was there before once."""
+    place(two, defaults, 1)
+    contexts = [(copy_context(), pinned()) for _ in range(10)]
+    for context, pin in contexts:
+        context.run(pin.__enter__)
+    assert len(pinning._moments) == 1
+    place(two, defaults, 2)
+    with pinned():
+        assert len(pinning._moments) == 2
+    assert len(pinning._moments) == 1
+    left, pin = contexts.pop()
+    later = left.copy()
+    left.run(pin.__exit__, None, None, None)
+    outliving = pinned()
+    later.run(outliving.__enter__)
+    assert later.run(read, two) == [2, 2]
+    later.run(outliving.__exit__, None, None, None)
+    for context, pin in contexts:
+        assert context.run(read, two) == [1, 1]
+        context.run(pin.__exit__, None, None, None)
+
+
+def test_threads_may_share_what_pins(two: list[Setting[int]], defaults: Defaults) -> None:
+    """Each leaves the block that it has entered."""
+    place(two, defaults, 1)
+    first, second, pin = copy_context(), copy_context(), pinned()
+    first.run(pin.__enter__)
+    place(two, defaults, 2)
+    second.run(pin.__enter__)
+    place(two, defaults, 3)
+    first.run(pin.__exit__, None, None, None)
+    assert (first.run(read, two), second.run(read, two)) == ([3, 3], [2, 2])
+    second.run(pin.__exit__, None, None, None)
 
 
 def test_what_outlives_a_pin_reads_what_is_newest(two: list[Setting[int]], defaults: Defaults) -> None:
@@ -303,7 +356,7 @@ def test_a_child_of_a_fork_keeps_its_own_pin_and_none_of_other_threads(
     holding = threading.Thread(target=hold)
 
     def goes_on() -> bool:
-        return len(pinning._pins) == 1 and read(two) == [1, 1]
+        return [len(moment.pins) for moment in pinning._moments] == [1] and read(two) == [1, 1]
 
     with pinned():
         place(two, defaults, 2)
