@@ -24,6 +24,7 @@ from heksher_client._core.steps import (
     Install,
     Limits,
     Listen,
+    NoResponse,
     Notify,
     Pause,
     Reply,
@@ -274,18 +275,32 @@ class AsyncHeksherClient(Client):
         async def send() -> None:
             while waiting:
                 index, request = waiting.popleft()
-                await self._wait_for_rate()
-                if self._session.is_closed:
-                    waiting.clear()
-                    break
                 with anyio.move_on_after(exchange.limits.seconds) as scope:
-                    replies[index] = await self._send(request, exchange.limits)
+                    if (unready := await self._get_ready()) is not None:
+                        replies[index] = unready
+                        continue
+                if not scope.cancelled_caught:
+                    await self._wait_for_rate()
+                    if self._session.is_closed:
+                        waiting.clear()
+                        break
+                    with anyio.move_on_after(exchange.limits.seconds) as scope:
+                        replies[index] = await self._send(request, exchange.limits)
                 if scope.cancelled_caught:
                     waiting.clear()
 
         with anyio.move_on_after(exchange.limits.total_seconds):
             await asyncio.gather(*(send() for _ in exchange.requests[:AT_ONCE]))
         return tuple(replies.get(index, too_late(exchange.limits)) for index in range(len(exchange.requests)))
+
+    async def _get_ready(self) -> NoResponse | None:
+        """Wait until there is something to show that we may ask, before the time of a request comes."""
+        try:
+            if isinstance(auth := self._route.auth, Credential):
+                await auth.aget_ready()
+        except Exception as error:  # It is the program's, and may raise anything.
+            return no_response(error)
+        return None
 
     async def _send(self, request: Request, limits: Limits) -> Reply:
         try:
@@ -348,7 +363,9 @@ class AsyncHeksherClient(Client):
             await response.aclose()  # before waiting for another token: others may need the connection
             signed_anew = await flow.asend(response)
             await self._wait_for_rate()
-            return await self._reach(signed_anew, auth)
+            response = await self._reach(signed_anew, auth)
+            auth.note_answer_to_another(response)
+            return response
 
     async def _reach(self, request: httpx.Request, auth: Any) -> httpx.Response:
         """Send a request; once more if its connection turns out to have been closed while it was idle."""

@@ -1,6 +1,7 @@
 """What is asked of an OAuth 2 server, in the words of the library that knows the protocol. Needs the extra `oauth`."""
 
-from collections.abc import Generator, Mapping
+from base64 import b64encode
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
+from heksher_client._core.logs import escaped
+from heksher_client._redaction import without
 from heksher_client.exceptions import CredentialError
 
 _TIMEOUT: Final = 10.0
@@ -37,6 +40,18 @@ class RefusedError(CredentialError):
     """Its word for it: `invalid_grant`, `authorization_pending`..."""
 
 
+class AwayError(CredentialError):
+    """The server does not answer, or not now."""
+
+
+class _RefusalError(OAuth2Error):  # type: ignore[misc]
+    """What the server says, in whatever characters: the library fails on those that the protocol does not allow."""
+
+    def __init__(self, *, error: object = None, description: object = None, **more: Any) -> None:
+        super().__init__(error=error, **more)
+        self.description = description
+
+
 class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
     """The authentication of a client as Authlib does it, for httpx to call."""
 
@@ -50,6 +65,24 @@ class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
 
 class _Client(OAuth2Client):  # type: ignore[misc]
     client_auth_class = _ClientAuth
+    oauth_error_class = _RefusalError
+
+
+def check_address(name: str, url: object) -> None:
+    """Refuse what is no address of a server; an error without its words, which may hold a password.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        parts = urlsplit(str(url))
+        is_address = isinstance(url, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise ValueError(f"{name} must be an absolute http:// or https:// URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{name} must have no user name and no password")
 
 
 class TokenEndpoint:
@@ -63,9 +96,7 @@ class TokenEndpoint:
         Raises:
             ValueError: The URL is no HTTP URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("token_url must be an absolute http:// or https:// URL")
+        check_address("token_url", url)
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
         self._http_arguments = {"timeout": _TIMEOUT, **(http_client_args or {})}
 
@@ -98,7 +129,8 @@ class TokenEndpoint:
             CredentialError: It is refused, or there is no answer.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
-        return self._ask(lambda client: client.fetch_token(self._url, grant_type=grant_type, **given), given.values())
+        secrets = [value for name, value in given.items() if name in _SECRET_PARAMETERS]
+        return self._ask(lambda client: client.fetch_token(self._url, grant_type=grant_type, **given), secrets)
 
     def revoke(self, url: str, token: str) -> None:
         """Have the server forget a token.
@@ -124,7 +156,7 @@ class TokenEndpoint:
             answer = client.session.post(url, data=data, auth=auth)
             content = answer.json() if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR else None
             if isinstance(content, dict) and "error" in content:
-                raise OAuth2Error(error=str(content["error"]), description=content.get("error_description"))
+                raise _RefusalError(error=content["error"], description=content.get("error_description"))
             answer.raise_for_status()
             return content if isinstance(content, dict) else {}
 
@@ -138,7 +170,7 @@ class TokenEndpoint:
         whole, state = client.create_authorization_url(url, **given)
         return str(whole), str(state)
 
-    def _ask(self, call: Any, secrets: Any) -> Granted:
+    def _ask(self, call: Any, secrets: Iterable[str]) -> Granted:
         token = self._call(call, secrets)
         try:
             access_token, refresh_token = token["access_token"], token.get("refresh_token")
@@ -150,23 +182,28 @@ class TokenEndpoint:
             raise CredentialError(f"{self}: the answer holds a token that is no text")
         return Granted(access_token, refresh_token, expires_at)
 
-    def _call(self, call: Any, secrets: Any) -> Any:
+    def _call(self, call: Any, secrets: Iterable[str]) -> Any:
         with httpx.Client(**self._http_arguments) as http:
             try:
                 return call(_Client(http, self._client_id, self._client_secret))
             except OAuth2Error as error:
                 failure: CredentialError = RefusedError(f"{self}: refused ({self._words(error, secrets)})")
-                failure.code = error.error or ""  # type: ignore[attr-defined]
+                failure.code = str(error.error or "")  # type: ignore[attr-defined]
             except httpx.HTTPStatusError as error:
-                failure = CredentialError(f"{self}: answered {error.response.status_code}")
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError) as error:
+                failure = AwayError(f"{self}: answered {error.response.status_code}")
+            except httpx.HTTPError as error:
+                failure = AwayError(f"{self}: no access token could be had ({type(error).__name__})")
+            except (httpx.InvalidURL, ValueError, OverflowError) as error:
                 # No words: they may hold what was sent.
                 failure = CredentialError(f"{self}: no access token could be had ({type(error).__name__})")
         raise failure  # Out here, so that it does not bring along a request that holds secrets.
 
-    def _words(self, error: Any, secrets: Any) -> str:
-        """What the server says, without what it was sent."""
+    def _words(self, error: Any, secrets: Iterable[str]) -> str:
+        """What the server says, without what it was sent, and in one line."""
         words = f"{error.error}: {error.description}" if error.description else str(error.error)
-        for secret in [*secrets, self._client_secret]:
-            words = words.replace(secret, "***") if secret else words
-        return words[:300]
+        secret = self._client_secret
+        ours = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
+        return escaped(without(words.encode(errors="replace"), [*secrets, *ours]).decode())[:300]
+
+
+_SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])

@@ -160,7 +160,10 @@ def _time_outs(timeout: Any) -> dict[str, float | None]:
     Raises:
         ValueError: One is not positive.
     """
-    steps: dict[str, float | None] = httpx.Timeout(timeout).as_dict()
+    made: Any = timeout if hasattr(timeout, "as_dict") else httpx.Timeout(timeout)
+    steps: dict[str, float | None] = made.as_dict()
+    if not all(seconds is None or isinstance(seconds, int | float) for seconds in steps.values()):
+        raise TypeError(f"timeout must be a number of seconds, or an httpx.Timeout, not {timeout!r}")
     if any(seconds is not None and not seconds > 0 for seconds in steps.values()):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
     return steps

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 from heksher_client._core.steps import AT_ONCE, Exchange, Limits, NoResponse, Reply, Request, too_late
 from heksher_client._rate_limit import RateLimit
 from heksher_client.exceptions import ClientNotRunningError
+
+T = TypeVar("T")
 
 Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
 """Sends a request; the last argument tells whether nobody waits any more."""
@@ -23,15 +25,19 @@ Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
 class Sending:
     """The sending of one exchange."""
 
-    def __init__(self, exchange: Exchange, send: Send, rate_limit: RateLimit) -> None:
+    def __init__(
+        self, exchange: Exchange, get_ready: Callable[[], Reply | None], send: Send, rate_limit: RateLimit
+    ) -> None:
         """Prepare it.
 
         Args:
             exchange: What to send.
+            get_ready: Gets what a request is sent with, before its time; gives a reply if that is not to be had.
             send: How.
             rate_limit: Says when each may be sent.
         """
-        self._requests, self._limits, self._send = exchange.requests, exchange.limits, send
+        self._requests, self._limits = exchange.requests, exchange.limits
+        self._get_ready, self._send = get_ready, send
         self._rate_limit = rate_limit
         self._is_left = threading.Event()
         self._waiting = deque(enumerate(exchange.requests))
@@ -99,20 +105,30 @@ class Sending:
         try:
             while self._left is None:
                 index, request = self._waiting.popleft()
-                place = self._rate_limit.take()
-                if self._is_left.wait(self._rate_limit.wait(place)):
-                    self._rate_limit.give_back(place)
+                reply = self._timed(self._get_ready) or self._send_in_time(request)
+                if reply is None:
                     break
-                self._under_way[threading.current_thread()] = monotonic()
-                try:
-                    reply = self._send(request, self._limits, lambda: self.is_given_up)
-                finally:
-                    del self._under_way[threading.current_thread()]
                 self._news.put((index, reply))
         except IndexError:
             pass  # none is left
         finally:  # also when an authentication or a transport of the program ends the thread
             self._news.put(None)
+
+    def _send_in_time(self, request: Request) -> Reply | None:
+        """Send a request when it may be sent; None if nobody waits for it any more by then."""
+        place = self._rate_limit.take()
+        if self._is_left.wait(self._rate_limit.wait(place)):
+            self._rate_limit.give_back(place)
+            return None
+        return self._timed(lambda: self._send(request, self._limits, lambda: self.is_given_up))
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        """Do what may take as long as a request may."""
+        self._under_way[threading.current_thread()] = monotonic()
+        try:
+            return call()
+        finally:
+            del self._under_way[threading.current_thread()]
 
 
 class Listening:

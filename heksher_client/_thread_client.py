@@ -238,7 +238,7 @@ class ThreadHeksherClient(Client):
             self._renewed_at = len(self._left_alone)
             with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
                 self._route.renew().close()
-        sending = Sending(exchange, self._send, self._rate_limit)
+        sending = Sending(exchange, self._get_ready, self._send, self._rate_limit)
         self._sendings.add(sending)
         try:
             if self._closed.is_set():
@@ -247,6 +247,15 @@ class ThreadHeksherClient(Client):
         finally:
             self._sendings.discard(sending)
             self._left_alone += sending.hanging()
+
+    def _get_ready(self) -> NoResponse | None:
+        """Wait until there is something to show that we may ask, before the time of a request comes."""
+        try:
+            if isinstance(auth := self._route.auth, Credential):
+                auth.get_ready()
+        except Exception as error:  # It is the program's, and may raise anything.
+            return no_response(error)
+        return None
 
     def _send(self, request: Request, limits: Limits, is_given_up: Callable[[], bool]) -> Reply:
         try:
@@ -313,7 +322,9 @@ class ThreadHeksherClient(Client):
             response.close()  # before waiting for another token: others may need the connection
             signed_anew = flow.send(response)
             self._wait_for_rate(is_given_up)
-            return self._reach(signed_anew, auth, is_given_up)
+            response = self._reach(signed_anew, auth, is_given_up)
+            auth.note_answer_to_another(response)
+            return response
 
     def _reach(self, request: httpx.Request, auth: Any, is_given_up: Callable[[], bool]) -> httpx.Response:
         """Send a request; once more if its connection turns out to have been closed while it was idle."""

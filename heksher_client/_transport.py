@@ -1,8 +1,6 @@
 """Between the core's values and those of the HTTP client: the only place that knows both."""
 
 import base64
-import html
-import json
 import re
 import socket
 import ssl
@@ -11,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
 
 import httpx
 
 from heksher_client._core.steps import NoResponse, Oversized, Reply, Response
+from heksher_client._redaction import without
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _MAX_REDIRECTS: Final = 3
@@ -128,11 +126,7 @@ def _without_secrets(request: httpx.Request, content: bytes) -> bytes:
     sent = [*request.headers.items(), *request.url.params.items()]
     values = [value for name, value in sent if name.lower() not in _HARMLESS]
     parts = [part for value in values for part in re.split(r"[\s;,=]+", value) if len(part) >= _SHORTEST_PART]
-    secrets = [*values, *parts, *_passwords(values)]
-    shown = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _forms(secret)}
-    for form in sorted(shown, key=len, reverse=True):
-        content = content.replace(form.encode(errors="replace"), b"***")
-    return content
+    return without(content, [*values, *parts, *_passwords(values)])
 
 
 def _passwords(values: Iterable[str]) -> Iterator[str]:
@@ -145,15 +139,6 @@ def _passwords(values: Iterable[str]) -> Iterator[str]:
                 yield from (pair, pair.partition(":")[2])
 
 
-def _forms(secret: str) -> set[str]:
-    """How a text may be written in an answer."""
-    percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    percent |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in percent}
-    in_json = {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)}
-    in_json |= {form.replace("/", r"\/") for form in in_json}
-    return {secret, html.escape(secret), html.escape(secret, quote=False), *percent, *in_json}
-
-
 _HARMLESS: Final = frozenset(
     ["accept", "accept-encoding", "connection", "content-length", "content-type", "host", "if-none-match", "user-agent",
      "settings", "context_filters", "include_metadata", "include_additional_data"]
@@ -161,7 +146,6 @@ _HARMLESS: Final = frozenset(
 """The headers and parameters that are the client's own."""
 _MOST_OF_A_REFUSAL: Final = 1 << 16
 """Bytes."""
-_SHORTEST_SECRET: Final = 4
 _SHORTEST_PART: Final = 6
 """Of a header that has several: a cookie, or the credentials after the name of their scheme."""
 _GZIP: Final = 31

@@ -79,6 +79,18 @@ class _Held(NamedTuple):
     """Seconds since 1970."""
 
 
+def _nothing(token: Token) -> bool:  # noqa: ARG001
+    return False
+
+
+def _serves(token: Token) -> bool:
+    return token.expires_at is None or time.time() < token.expires_at
+
+
+def _other_than(former: Token) -> Callable[[Token], bool]:
+    return lambda token: token is not former
+
+
 class Credential(httpx.Auth):
     """Sends an access token with each request, and gets another one when it is time: shortly before the end, or when
     the service refuses it with 401, once."""
@@ -91,6 +103,8 @@ class Credential(httpx.Auth):
     """By the monotonic clock."""
     _failed_at: float
     """When a renewal last failed, in seconds since 1970."""
+    _in_vain_at: float
+    """When a token was last refused that a refusal had brought."""
 
     def __init__(self, token: Token | None = None) -> None:
         """Begin with a token, or with none as yet."""
@@ -120,24 +134,51 @@ class Credential(httpx.Auth):
         """
         await self._aresult_of(self._renewal())
 
+    def get_ready(self) -> None:
+        """Wait until there is a token to send. Blocks.
+
+        Raises:
+            CredentialError: There is none to be had.
+        """
+        self._check_may_block()
+        if self._at_hand() is None:
+            self._result_of(self._renewal(_serves))
+
+    async def aget_ready(self) -> None:
+        """Do what `get_ready` does, and let the event loop go on meanwhile.
+
+        Raises:
+            CredentialError: There is none to be had.
+        """
+        if self._at_hand() is None:
+            await self._aresult_of(self._renewal(_serves))
+
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """What httpx calls: sign a request, and once more if it is refused."""
         self._check_may_block()
-        token = self._at_hand() or self._result_of(self._renewal())
+        token = self._at_hand() or self._result_of(self._renewal(_serves))
         response = yield _signed(request, token)
         if self.is_refused(response):
-            yield _signed(request, self._result_of(self._renewal(instead_of=token)))
+            response = yield _signed(request, self._result_of(self._renewal(_other_than(token))))
+            self.note_answer_to_another(response)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """What httpx calls: sign a request, and once more if it is refused."""
-        token = self._at_hand() or await self._aresult_of(self._renewal())
+        token = self._at_hand() or await self._aresult_of(self._renewal(_serves))
         response = yield _signed(request, token)
         if self.is_refused(response):
-            yield _signed(request, await self._aresult_of(self._renewal(instead_of=token)))
+            response = yield _signed(request, await self._aresult_of(self._renewal(_other_than(token))))
+            self.note_answer_to_another(response)
 
     def is_refused(self, response: httpx.Response) -> bool:
-        """Whether a response asks for another token than the one that was sent, and there may be another one."""
-        return response.status_code == httpx.codes.UNAUTHORIZED and self._can_be_renewed
+        """Whether a response asks for another token than the one that was sent, and there may be one that serves."""
+        is_time = self._can_be_renewed and time.time() >= self._in_vain_at + _BETWEEN_ATTEMPTS
+        return response.status_code == httpx.codes.UNAUTHORIZED and is_time
+
+    def note_answer_to_another(self, response: httpx.Response) -> None:
+        """Note what another token has come to. While all are refused, not each request is to cost one."""
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._in_vain_at = time.time()
 
     def _fetch(self) -> Token:
         """Get a new token. Called in a thread that may be blocked, and by one at a time.
@@ -146,6 +187,9 @@ class Credential(httpx.Auth):
             CredentialError: There is none to be had.
         """
         raise CredentialError("this token cannot be renewed: give the client another one (use_credential)")
+
+    def _hand_on(self) -> None:
+        """Tell others of a new token, which serves already. Called in the thread that has got it."""
 
     def _described(self) -> str:
         """What tells it from others, and is no secret."""
@@ -165,20 +209,21 @@ class Credential(httpx.Auth):
     def _at_hand(self) -> Token | None:
         """The token that can be sent now. Its renewal is begun, beside, if it is time for that."""
         held, now = self._held, time.time()
-        if held is None or (held.token.expires_at is not None and now >= held.token.expires_at):
+        if held is None or not _serves(held.token):
             return None
         if now >= held.renew_at and now >= self._failed_at + _BETWEEN_ATTEMPTS:
-            self._renewal(instead_of=held.token)
+            self._renewal(_other_than(held.token))
         return held.token
 
-    def _renewal(self, *, instead_of: Token | None = None) -> "Future[Token]":
+    def _renewal(self, is_wanted: Callable[[Token], bool] = _nothing) -> "Future[Token]":
         """The renewal that is under way, or one that begins now; or its result, if that has come already.
 
         Args:
-            instead_of: The token that does not serve any more; whatever it is, if None.
+            is_wanted: Whether a token is one that the caller would take, if another renewal has brought it meanwhile;
+                none is, unless given.
         """
         with self._lock:
-            if self._held is not None and instead_of is not None and self._held.token is not instead_of:
+            if self._held is not None and is_wanted(self._held.token):
                 done: Future[Token] = Future()
                 done.set_result(self._held.token)
                 return done
@@ -210,6 +255,7 @@ class Credential(httpx.Auth):
             self._hold(token)
             self._forget(renewal)
         renewal.set_result(token)
+        self._hand_on()
 
     def _failed(self, renewal: "Future[Token]", error: BaseException) -> None:
         if not isinstance(error, CredentialError):
@@ -255,7 +301,7 @@ class Credential(httpx.Auth):
         """Forget a renewal that is under way. In the child of a fork it is not."""
         self._lock = threading.Lock()
         self._pending = None
-        self._pending_since = self._failed_at = float("-inf")
+        self._pending_since = self._failed_at = self._in_vain_at = float("-inf")
 
 
 class StaticToken(Credential):
@@ -390,20 +436,22 @@ class RefreshableToken(_Granted):
         """
         self._endpoint = _endpoint(token_url, client_id, client_secret, http_client_args)
         self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
+        self._new: Tokens | None = None
+        """What the last refresh has brought."""
         super().__init__(None if access_token is None else Token(access_token, expires_at))
 
     def _fetch(self) -> Token:
         granted = self._endpoint.refresh(self._refresh_token, self._scope)
         self._refresh_token = granted.refresh_token or self._refresh_token
-        token = Token(granted.access_token, granted.expires_at)
-        if self._on_new_tokens is not None:
+        self._new = Tokens(granted.access_token, self._refresh_token, granted.expires_at)
+        return Token(granted.access_token, granted.expires_at)
+
+    def _hand_on(self) -> None:
+        if self._on_new_tokens is not None and self._new is not None:
             try:
-                self._on_new_tokens(Tokens(token.value, self._refresh_token, token.expires_at))
-            except (
-                Exception
-            ) as error:  # The token is good, whatever the program does with it. No words: they may hold it.
+                self._on_new_tokens(self._new)
+            except Exception as error:  # The token is good, whatever the program does. No words: they may hold it.
                 logger.error("the new tokens could not be handed on: %s", type(error).__name__)
-        return token
 
 
 class ClientCredentials(_Granted):

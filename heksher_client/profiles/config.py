@@ -39,8 +39,12 @@ from heksher_client.exceptions import ConfigError
 _FORMAT: Final = 1
 _LARGEST: Final = 1 << 20
 """Bytes of a configuration file."""
-_SECRET_NAMES: Final = re.compile("auth|token|key|secret|pass|pwd|cookie|session|credential", re.IGNORECASE)
+_SECRET_NAMES: Final = re.compile(
+    "auth|token|key|secret|pass|pwd|cookie|session|credential|jwt|bearer|sig|otp|assertion|cert", re.IGNORECASE
+)
 """Of headers and parameters whose values are secrets."""
+_SECRET_VALUES: Final = re.compile("(bearer|basic|token) |eyJ", re.IGNORECASE)
+"""How such values begin, whatever they are called."""
 
 
 class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -128,7 +132,7 @@ def config_path() -> Path | None:
     """Where the configuration file is, or would be; None if that cannot be told without the extra `profiles`."""
     if given := os.environ.get("HEKSHER_CONFIG"):
         try:
-            return Path(given).expanduser()
+            return Path(given).expanduser().absolute()  # tokens are kept by it, wherever a program goes
         except RuntimeError:
             raise ConfigError(f"HEKSHER_CONFIG is {given}, and there is no such user") from None
     try:
@@ -195,9 +199,9 @@ def _put_in_place(profile: Profile, environment: Mapping[str, str], overrides: M
             setattr(profile, field_name, merged_value)
     if "oauth" in overrides and "token" not in overrides:
         profile.token = None  # which would be shown instead
-    if isinstance(profile.oauth, Mapping):
+    if "oauth" in overrides:
         try:
-            profile.oauth = msgspec.convert(dict(profile.oauth), OAuth)
+            profile.oauth = msgspec.convert(overrides["oauth"], OAuth)
         except msgspec.ValidationError as error:
             raise ConfigError(f"oauth: {error}") from None
 
@@ -315,17 +319,26 @@ _ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret")
 
 
 def _secrets_in(table: Mapping[str, Any]) -> list[str]:
-    """What in a profile is a secret."""
+    """What in a profile, or in the options of a client, is a secret."""
     oauth = table.get("oauth")
     secrets = [name for name in ("token", "cookies") if table.get(name)]
     if isinstance(oauth, dict) and oauth.get("client_secret"):
         secrets.append("oauth.client_secret")
     urls = {name: table[name] for name in ("url", "proxy") if isinstance(table.get(name), str)}
-    secrets += [
-        f"the password in {name}" for name, url in urls.items() if "@" in url.partition("//")[2].partition("/")[0]
-    ]
-    tables = {name: table[name] for name in ("headers", "params") if isinstance(table.get(name), dict)}
-    return secrets + [name for name, named in tables.items() if any(map(_SECRET_NAMES.search, named))]
+    if isinstance(oauth, dict):
+        urls |= {f"oauth.{name}": url for name, url in oauth.items() if isinstance(url, str) and "://" in url}
+    secrets += [f"the password in {name}" for name, url in urls.items() if "@" in _authority(url)]
+    tables = {name: table[name] for name in ("headers", "params") if isinstance(table.get(name), Mapping)}
+    return secrets + [name for name, named in tables.items() if any(_is_secret(*one) for one in named.items())]
+
+
+def _authority(url: str) -> str:
+    return url.split("//", 1)[-1].partition("/")[0]
+
+
+def _is_secret(name: object, value: object) -> bool:
+    """Whether a header or a parameter is a secret, as far as one can tell."""
+    return bool(_SECRET_NAMES.search(str(name)) or _SECRET_VALUES.match(str(value)))
 
 
 class _Layer(NamedTuple):
@@ -343,7 +356,13 @@ class _Layer(NamedTuple):
     def for_its_server(self) -> list[str]:
         """What it has that is for its own server alone. A password in a URL goes where that URL leads."""
         held = [name for name, value in (("auth", _auth_in(self.table)), ("oauth", self.table.get("oauth"))) if value]
-        return held + _secrets_in({**self.table, "url": None, "proxy": None})
+        held += _secrets_in({**self.table, "url": None, "proxy": None})
+        arguments, http = self.table.get("http_client_args"), self.table.get("http_client")
+        if isinstance(arguments, Mapping) and (arguments.get("cert") or _secrets_in(arguments)):
+            held.append("http_client_args")
+        if getattr(http, "auth", None) or _secrets_in({n: getattr(http, n, None) for n in ("cookies", "headers")}):
+            held.append("http_client")
+        return held
 
 
 def _check_same_server(layers: Sequence[_Layer]) -> None:

@@ -1,5 +1,6 @@
 """Clients out of profiles, and what they show a service that they may ask."""
 
+import re
 import ssl
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -123,7 +124,7 @@ def _make(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_
     if features is None and is_to_start:
         raise ConfigError(f"{config.source} has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES")
     try:
-        if "http_client" not in merged(class_options, given) and (ours := http_arguments(profile)):
+        if "http_client" not in merged(class_options, given) and (ours := http_arguments(config)):
             given["http_client_args"] = {**ours, **given.get("http_client_args", {})}
         has_auth = "auth" in given or "auth" in given.get("http_client_args", {})
         if not has_auth and (credential := credential_of(config)) is not None:
@@ -155,13 +156,20 @@ _ONLY_ARGUMENTS: Final = ("auth", "http_client", "http_client_args", "error_clas
 """What TOML has no words for."""
 
 
-def http_arguments(profile: Profile) -> dict[str, Any]:
+def http_arguments(config: Config) -> dict[str, Any]:
     """What HTTP clients are made with, for the service and for its server of tokens.
 
     Raises:
-        ConfigError: The certificates cannot be read.
+        ConfigError: The certificates cannot be read, or the proxy is none.
     """
-    arguments: dict[str, Any] = {} if profile.proxy is None else {"proxy": profile.proxy}
+    profile = config.profile
+    arguments: dict[str, Any] = {}
+    if profile.proxy is not None:
+        if not re.match("(https?|socks5h?)://.", str(profile.proxy)):  # No words: they may hold its password.
+            raise ConfigError(
+                f"{config.source}, or what takes its place: the proxy must be an http://, https:// or socks5:// URL"
+            )
+        arguments["proxy"] = profile.proxy
     if profile.ca_file is not None:
         try:
             arguments["verify"] = ssl.create_default_context(cafile=Path(profile.ca_file).expanduser())
@@ -181,7 +189,7 @@ def credential_of(config: Config) -> Credential | None:
         try:
             return StaticToken(profile.token)
         except ValueError as error:
-            raise ConfigError(f"token of {config.source}: {error}") from None
+            raise ConfigError(f"the token of {config.source}, or what takes its place: {error}") from None
     if oauth is not None and oauth.grant == "client_credentials":
         if oauth.token_url is None or oauth.client_secret is None:
             raise ConfigError(f"{config.source}: the grant client_credentials needs token_url and client_secret")
@@ -192,10 +200,10 @@ def credential_of(config: Config) -> Credential | None:
                 oauth.client_secret,
                 scope=oauth.scope,
                 audience=oauth.audience,
-                http_client_args=http_arguments(profile),
+                http_client_args=http_arguments(config),
             )
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
     if oauth is None and (config.path is None or not TokenStore(config.path).has(config.name)):
         return None
-    return SignedIn(config, store_of(config), http_arguments(profile))
+    return SignedIn(config, store_of(config), http_arguments(config))

@@ -16,14 +16,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from heksher_client._core.logs import logger
-from heksher_client._oauth import Granted, RefusedError, TokenEndpoint
+from heksher_client._core.logs import escaped, logger
+from heksher_client._oauth import AwayError, Granted, RefusedError, TokenEndpoint, check_address
 from heksher_client.credentials import Token
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles import config as configuration
 from heksher_client.profiles.config import Config, OAuth
 from heksher_client.profiles.connect import http_arguments
-from heksher_client.profiles.signed_in import store_of
+from heksher_client.profiles.signed_in import is_from, store_of
 from heksher_client.profiles.token_store import SignIn
 
 __all__ = ["DeviceCode", "login", "login_headless", "login_with_token", "logout"]
@@ -88,7 +88,7 @@ def login(
         answer = callback.wait(timeout)
     if "code" not in answer:
         said = ": ".join(filter(None, [answer.get("error"), answer.get("error_description")]))
-        raise CredentialError(f"the sign-in was refused ({said[:300]})")
+        raise CredentialError(f"the sign-in was refused ({escaped(said)[:300]})")
     granted = ends.tokens.grant(
         "authorization_code", code=answer["code"], redirect_uri=callback.url, code_verifier=verifier
     )
@@ -119,24 +119,38 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
             str(answer["verification_uri"]),
             str(answer["user_code"]),
             answer.get("verification_uri_complete"),
-            float(answer["expires_in"]),
+            _seconds(answer["expires_in"]),
         )
-        interval = float(answer.get("interval", 5))
+        interval = _seconds(answer.get("interval", 5))
     except (KeyError, TypeError, ValueError):
         raise CredentialError(f"{url}: the answer holds no device code") from None
     get_code(shown)
     until = _now() + shown.expires_in
-    while _now() < until:
-        _sleep(interval)
+    while (left := until - _now()) > 0:
+        _sleep(min(interval, left))
         try:
-            return _keep(config, ends, oauth, ends.tokens.grant(_DEVICE_GRANT, device_code=device))
+            granted = ends.tokens.grant(_DEVICE_GRANT, device_code=device)
         except RefusedError as error:
             if error.code not in ("authorization_pending", "slow_down"):
                 raise
             interval += _SLOWER * (error.code == "slow_down")
-        except CredentialError:  # The server is away for a moment, and the code still good.
+        except AwayError:  # For a moment, and the code is still good.
             interval += _SLOWER
+        else:
+            return _keep(config, ends, oauth, granted)
     raise CredentialError("nobody has entered the code in time")
+
+
+def _seconds(told: Any) -> float:
+    """A number of seconds that a server tells.
+
+    Raises:
+        TypeError, ValueError: It is none.
+    """
+    seconds = float(told)
+    if not 0 <= seconds < threading.TIMEOUT_MAX:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def login_with_token(token: str, *, profile: str | None = None) -> str:
@@ -150,6 +164,7 @@ def login_with_token(token: str, *, profile: str | None = None) -> str:
         ValueError: It could not be sent.
     """
     config = configuration.load(profile, {})
+    _check_effect(config)
     return store_of(config).save(config.name, SignIn(origin=_origin(config), access_token=Token(token).value))
 
 
@@ -170,10 +185,9 @@ def logout(*, profile: str | None = None) -> bool:
     if signed_in is None:
         return False
     if signed_in.revocation_url and signed_in.token_url and signed_in.client_id:
+        secret = _secret_of(config) if is_from(signed_in, config.profile.oauth) else None
         try:
-            tokens = TokenEndpoint(
-                signed_in.token_url, signed_in.client_id, _secret_of(config), http_arguments(config.profile)
-            )
+            tokens = TokenEndpoint(signed_in.token_url, signed_in.client_id, secret, http_arguments(config))
             tokens.revoke(signed_in.revocation_url, signed_in.refresh_token or signed_in.access_token)
         except CredentialError as error:
             logger.warning("signed out here, but the server may still accept the tokens: %s", error)
@@ -208,8 +222,21 @@ def _oauth_of(config: Config) -> OAuth:
 def _server_of(profile: str | None) -> tuple[Config, OAuth, _Endpoints]:
     """Where to sign in for a profile."""
     config = configuration.load(profile, {})
+    _check_effect(config)
     oauth = _oauth_of(config)
     return config, oauth, _endpoints(oauth, config)
+
+
+def _check_effect(config: Config) -> None:
+    """Refuse a sign-in that nobody would use.
+
+    Raises:
+        ConfigError: The profile has something else to show.
+    """
+    if config.profile.token is not None:
+        raise ConfigError(f"{config.source}: its token, or HEKSHER_TOKEN, would be used instead: remove that first")
+    if config.profile.oauth is not None and config.profile.oauth.grant == "client_credentials":
+        raise ConfigError(f"{config.source} has a secret of its own (grant = client_credentials): nobody signs in")
 
 
 def _needed(url: str | None, name: str, config: Config) -> str:
@@ -219,21 +246,30 @@ def _needed(url: str | None, name: str, config: Config) -> str:
 
 
 def _endpoints(oauth: OAuth, config: Config) -> _Endpoints:
-    """The addresses of the server: those given, and else what it tells of itself (RFC 8414)."""
-    arguments = http_arguments(config.profile)
-    told = _metadata(oauth.issuer, arguments) if oauth.issuer is not None else {}
+    """The addresses of the server: those given, and else what it tells of itself (RFC 8414).
+
+    Raises:
+        ConfigError: One of them is none.
+    """
+    arguments = http_arguments(config)
+
+    def checked(url: object, name: str) -> str | None:
+        try:
+            if url is not None:
+                check_address(name, url)
+        except ValueError as error:
+            raise ConfigError(f"{config.source}: {error}") from None
+        return None if url is None else str(url)
+
+    issuer = checked(oauth.issuer, "issuer")
+    told = _metadata(issuer, arguments) if issuer is not None else {}
 
     def end(given: str | None, name: str) -> str | None:
-        found = given or told.get(f"{name}_endpoint")
-        return found if isinstance(found, str) else None
+        return checked(given or told.get(f"{name}_endpoint"), f"{name}_url")
 
     token_url = _needed(end(oauth.token_url, "token"), "token_url", config)
-    try:
-        tokens = TokenEndpoint(token_url, oauth.client_id, oauth.client_secret, arguments)
-    except ValueError as error:
-        raise ConfigError(f"{config.source}: {error}") from None
     return _Endpoints(
-        tokens,
+        TokenEndpoint(token_url, oauth.client_id, oauth.client_secret, arguments),
         token_url,
         end(oauth.authorization_url, "authorization"),
         end(oauth.device_authorization_url, "device_authorization"),
@@ -273,6 +309,7 @@ def _keep(config: Config, ends: _Endpoints, oauth: OAuth, granted: Granted) -> s
         expires_at=granted.expires_at,
         token_url=ends.token_url,
         client_id=oauth.client_id,
+        issuer=oauth.issuer,
         revocation_url=ends.revocation,
     )
     return store_of(config).save(config.name, sign_in)
@@ -302,7 +339,7 @@ class _Callback:
 
     def wait(self, seconds: float) -> dict[str, str]:
         try:
-            return self._answers.get(timeout=seconds)
+            return self._answers.get(timeout=min(seconds, threading.TIMEOUT_MAX))
         except Empty:
             raise CredentialError(f"nobody has signed in within {seconds:g} seconds") from None
 

@@ -8,7 +8,7 @@ import msgspec
 from heksher_client._core.logs import logger
 from heksher_client.credentials import Credential, Token
 from heksher_client.exceptions import ConfigError, CredentialError
-from heksher_client.profiles.config import Config, origin
+from heksher_client.profiles.config import Config, OAuth, origin
 from heksher_client.profiles.token_store import SignIn, TokenStore
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ def store_of(config: Config) -> TokenStore:
     if config.path is None:
         raise ConfigError("there is no place for tokens: install the extra `login`, or set HEKSHER_CONFIG")
     return TokenStore(config.path)
+
+
+def is_from(kept: SignIn, oauth: OAuth | None) -> bool:
+    """Whether tokens come from where a profile would get them now: its client secret is for no other server."""
+    if oauth is None or kept.token_url is None:  # A token that somebody has got elsewhere.
+        return True
+    servers = (kept.issuer, oauth.issuer), (kept.token_url, oauth.token_url)
+    is_same = any(was == now for was, now in servers if now is not None)
+    return is_same and kept.client_id == oauth.client_id
 
 
 class SignedIn(Credential):
@@ -93,6 +102,8 @@ class SignedIn(Credential):
             raise self._ended("nobody is signed in")
         if kept.origin != origin(str(self._config.profile.url)):
             raise self._ended(f"the tokens are for {kept.origin}")
+        if not is_from(kept, self._config.profile.oauth):
+            raise self._ended("the tokens are from another server than its oauth names, or for another client")
         return kept
 
     def _ended(self, why: str) -> CredentialError:

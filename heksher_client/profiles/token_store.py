@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORMAT: Final = 1
 _PATIENCE: Final = 30
 """Seconds that another process may take that renews tokens."""
+_AWAY: Final = "which is not to be had in this session: sign in again, or sign out where it is"
 _SERVICE: Final = "heksher-client"
 """What the keyring calls us."""
 
@@ -37,6 +38,7 @@ class SignIn(msgspec.Struct, kw_only=True):
     """Seconds since 1970."""
     token_url: str | None = None
     client_id: str | None = None
+    issuer: str | None = None
     revocation_url: str | None = None
 
     def __repr__(self) -> str:
@@ -59,7 +61,8 @@ class TokenStore:
     def __init__(self, config: Path) -> None:
         """Find them beside a configuration file, by its name."""
         self.path = config.with_name(f"{config.stem}.tokens.json")
-        self._lock: FileLock | None = None
+        self._locks: dict[int, FileLock] = {}
+        """One for each process: that of a parent is not the child's, and stays, as its end would unlock the file."""
 
     def has(self, profile: str) -> bool:
         """Whether there are tokens for a profile; opens no keyring.
@@ -81,7 +84,7 @@ class TokenStore:
         kept = file.profiles[profile]
         if kept is not None:
             return kept
-        text = self._ask_keyring("get_password", profile)
+        text = self._in_keyring("get_password", profile)
         try:
             return None if text is None else msgspec.json.decode(text, type=SignIn)
         except msgspec.DecodeError:
@@ -100,12 +103,13 @@ class TokenStore:
         with self.lock():
             file = self._read()
             try:
-                is_in_keyring = self._ask_keyring("set_password", profile, text) is not None
-            except ConfigError:  # It is locked, or has no room for so much: then the file, and the caller is told.
+                self._in_keyring("set_password", profile, text)
+                is_in_keyring = True
+            except ConfigError:  # There is none, or it is locked, or has no room for so much: then the file.
                 is_in_keyring = False
             if not is_in_keyring and profile in file.profiles and file.profiles[profile] is None:
                 with suppress(ConfigError):
-                    self._ask_keyring("delete_password", profile)
+                    self._in_keyring("delete_password", profile)
             file.profiles[profile] = None if is_in_keyring else sign_in
             self._write(file)
         return "the system keyring" if is_in_keyring else str(self.path)
@@ -120,8 +124,8 @@ class TokenStore:
             file = self._read()
             if profile in file.profiles:
                 is_in_keyring = file.profiles.pop(profile) is None
-                if is_in_keyring and self._ask_keyring("get_password", profile) is not None:
-                    self._ask_keyring("delete_password", profile)
+                if is_in_keyring and self._in_keyring("get_password", profile) is not None:
+                    self._in_keyring("delete_password", profile)
                 self._write(file)
 
     @contextmanager
@@ -133,15 +137,15 @@ class TokenStore:
         Raises:
             ConfigError: The library for it is missing, or another process does not end.
         """
-        if self._lock is None:
-            try:
-                from filelock import FileLock
-            except ImportError:
-                raise ConfigError("signing in needs an extra: pip install 'heksher_client[login]'") from None
-            self._lock = FileLock(f"{self.path}.lock", timeout=_PATIENCE, mode=0o600)
+        try:
+            from filelock import FileLock
+        except ImportError:
+            raise ConfigError("signing in needs an extra: pip install 'heksher_client[login]'") from None
+        made = FileLock(f"{self.path}.lock", timeout=_PATIENCE, mode=0o600)
+        lock = self._locks.setdefault(os.getpid(), made)
         try:
             self._make_folder()
-            self._lock.acquire()
+            lock.acquire()
         except TimeoutError:
             raise ConfigError(f"another process holds {self.path}.lock, and does not end") from None
         except OSError as error:
@@ -149,27 +153,30 @@ class TokenStore:
         try:
             yield
         finally:
-            self._lock.release()
+            lock.release()
 
-    def _ask_keyring(self, call: str, profile: str, *text: str) -> Any:
-        """Ask the system's keyring; None where there is none. True where there is nothing to tell.
+    def _in_keyring(self, call: str, profile: str, *text: str) -> Any:
+        """Ask the system's keyring.
 
         Raises:
-            ConfigError: It refuses.
+            ConfigError: There is none here, or it refuses.
         """
         try:
             import keyring
             from keyring.backends import fail, null
         except ImportError:
-            return None
-        if isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring):
-            return None
+            raise ConfigError(
+                f"the tokens are in the system's keyring, {_AWAY} (the extra `login` is missing)"
+            ) from None
         try:
+            is_there = not isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring)
             # Another configuration may have a profile of the same name.
-            answer = getattr(keyring, call)(_SERVICE, f"{profile} in {self.path}", *text)
+            answer = getattr(keyring, call)(_SERVICE, f"{profile} in {self.path}", *text) if is_there else None
         except Exception as error:  # Each backend has errors of its own.
             raise ConfigError(f"the system's keyring refuses ({type(error).__name__}): unlock it") from None
-        return answer if call == "get_password" else True
+        if not is_there:
+            raise ConfigError(f"the tokens are in the system's keyring, {_AWAY}")
+        return answer
 
     def _read(self) -> _File:
         try:
@@ -186,7 +193,7 @@ class TokenStore:
             if known > _FORMAT:
                 raise ConfigError(f"{self.path} is of format {known}, newer than this package: upgrade it")
             return msgspec.json.decode(content, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ConfigError(f"{self.path} cannot be understood: delete it, and sign in again") from None
 
     def _write(self, file: _File) -> None:

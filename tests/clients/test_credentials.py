@@ -1,9 +1,11 @@
 """Access tokens: where they come from, when they are renewed, and that nobody gets to see them."""
 
 import asyncio
+import json
 import logging
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +23,7 @@ from heksher_client import (
     State,
     ThreadHeksherClient,
     UnexpectedResponseError,
+    credentials,
 )
 from heksher_client.credentials import (
     ClientCredentials,
@@ -34,7 +37,7 @@ from heksher_client.credentials import (
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, eventually, running
 from tests.support.forks import begun_in_child, ended_well
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
-from tests.support.service import WatchedService
+from tests.support.service import Answer, WatchedService
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,107 @@ def test_a_new_token_that_is_refused_too_is_an_error(kind: Kind, service: Watche
         assert len(oauth.token_requests) == requests + 1
         assert refused.value.status == 401
         oauth.lifetime = 3600
+
+
+def test_while_all_tokens_are_refused_not_each_request_costs_one(
+    kind: Kind, service: WatchedService, oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that lets nobody in is no reason to storm the server of tokens; after a while it is tried again."""
+    credential = client_credentials(oauth)
+    with running(kind, service.url, auth=credential) as subject:
+        requests, gateway = len(oauth.token_requests), service.intercept
+        service.answering("GET /api/health", Answer(401))
+        for _ in range(10):
+            with pytest.raises(UnexpectedResponseError):
+                subject.ping()
+        assert len(oauth.token_requests) == requests + 1
+        service.intercept = gateway
+        oauth.expire_all()
+        monkeypatch.setattr(credentials, "_BETWEEN_ATTEMPTS", 0.0)
+        subject.ping()
+        subject.ping()
+        assert len(oauth.token_requests) == requests + 2
+
+
+def test_a_rate_limit_holds_for_requests_that_waited_for_a_token(
+    kind: Kind, service: WatchedService, oauth: OAuthServer
+) -> None:
+    """However many of them waited for the same one, they are sent one after another."""
+    oauth.gate.clear()
+    client = kind.make(
+        service.url,
+        60,
+        FEATURES,
+        auth=client_credentials(oauth),
+        rate_limit=1,
+        rate_limit_interval=0.2,
+        http_client_args={"verify": _TLS},
+    )
+    arrived: list[float] = []
+    service.intercept = lambda asked: arrived.append(time.monotonic())
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(lambda: kind.call(client.ping())) for _ in range(4)]
+        wait_until(lambda: oauth.token_requests)
+        oauth.gate.set()
+        for call in calls:
+            call.result(PATIENCE)
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
+    assert arrived[-1] - arrived[0] >= 0.5
+
+
+def test_who_looked_before_a_renewal_ended_asks_for_no_other(
+    oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for a token and asking for one, another thread may have got it."""
+    credential = client_credentials(oauth)
+    credential.get_ready()
+    monkeypatch.setattr(credential, "_at_hand", lambda: None)
+    sent(credential)
+    credential.get_ready()
+    assert len(oauth.token_requests) == 1
+    credential.force_refresh()
+    assert len(oauth.token_requests) == 2
+
+
+def test_a_program_that_takes_its_time_with_new_tokens_keeps_nobody_waiting(oauth: OAuthServer) -> None:
+    """They serve before it has kept them."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def keep(tokens: Tokens) -> None:
+        begun.set()
+        goes_on.wait(PATIENCE)
+
+    credential = RefreshableToken(
+        None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=keep
+    )
+    assert sent(credential)
+    assert begun.wait(PATIENCE)
+    goes_on.set()
+
+
+@pytest.mark.parametrize("description", ['say "yes"', "l\u00f6schen", "a\r\nb", 5])
+def test_a_refusal_in_any_characters_is_one(oauth: OAuthServer, description: object) -> None:
+    """Servers do not keep to those that the protocol allows. The words are in one line."""
+    oauth.answer_instead = 400, json.dumps({"error": "invalid_grant", "error_description": description}).encode()
+    with pytest.raises(CredentialError, match=r"refused \(invalid_grant: ") as refused:
+        refreshable(oauth).force_refresh()
+    assert str(refused.value).isprintable()
+
+
+def test_a_server_of_tokens_that_repeats_the_secret_does_not_show_it(oauth: OAuthServer) -> None:
+    """Nor as the header has it; what is no secret is left, as it may be the cause."""
+    header = b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
+    said = {"error": "invalid_client", "error_description": f"Basic {header}, {SECRET}, scope read"}
+    oauth.answer_instead = 401, json.dumps(said).encode()
+    with pytest.raises(CredentialError, match=r"invalid_client: Basic \*\*\*, \*\*\*, scope read"):
+        client_credentials(oauth).force_refresh()
+
+
+def test_the_address_of_tokens_holds_no_password() -> None:
+    """It would be in the log of the HTTP library."""
+    for url in ("http://jim:x@host/token", "ftp://host", "host", "http://[", "http://"):
+        with pytest.raises(ValueError, match="token_url must"):
+            ClientCredentials(url, CLIENT, SECRET)
 
 
 def test_refusals_cost_no_connection_however_many_there_are(
@@ -598,6 +702,7 @@ def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
         shown += [repr(error) + str(vars(error)) for error in [subject.reload_expecting(UnexpectedResponseError)]]
         oauth.lifetime, oauth.answer_instead = 3600, (400, b'{"error": "invalid_grant"}')
         oauth.expire_all()
+        credential._in_vain_at = 0  # else it would not be asked so soon after a new token was refused
         with suppress(CredentialError):  # A function gives another token nevertheless.
             subject.ping()
         shown += [repr(subject.client.status()), repr(credential), repr(subject.client), str(vars(subject.client))]

@@ -366,6 +366,9 @@ SECRETS = [
     'cookies = { c = "t" }',
     'proxy = "http://jim:t@host"',
     'oauth = { client_id = "x", client_secret = "t" }',
+    'headers = { X-JWT = "t" }',
+    'headers = { X-Upstream = "Bearer t" }',
+    'params = { sig = "t" }',
 ]
 
 
@@ -464,7 +467,20 @@ def test_the_credential_of_a_class_is_for_its_own_server(service: WatchedService
     class Keyed(ThreadHeksherClient, service_url="https://a.example", headers={"X-Key": "k"}, auth=StaticToken("t")):
         pass
 
+    class Hidden(ThreadHeksherClient, service_url="https://a.example", http_client_args={"headers": {"X-Key": "k"}}):
+        pass
+
+    http = httpx.Client(headers={"Authorization": "Bearer of-the-class"}, verify=False)  # noqa: S501 - there is no TLS
+
+    class Shared(ThreadHeksherClient, service_url="https://a.example", http_client=http):
+        pass
+
     write(config, TWO.format(url=service.url))
+    holding: dict[str, type[ThreadHeksherClient]] = {"http_client_args": Hidden, "http_client": Shared}
+    for what, holder in holding.items():
+        with pytest.raises(ConfigError, match=f"{what} of the client's class is not for .* do without it"):
+            connect_in_thread("dev", client_class=holder)
+    http.close()
     for class_ in (Shop, Other):
         with pytest.raises(ConfigError, match=r"auth of the client's class is not for .* give a token"):
             connect_in_thread("dev", client_class=class_)
@@ -482,6 +498,15 @@ def test_what_only_profiles_have_can_be_an_argument(config: Path, service: Watch
     assert connecting._client._route._arguments["proxy"] == "http://127.0.0.1:1"
     with pytest.raises(ConfigError, match=r"oauth: .*client_id"):
         connect_in_thread(**options, oauth={})
+    impossible: dict[str, tuple[Any, str]] = {
+        "oauth": (5, "oauth: "),
+        "proxy": ("us:se#cret@p:1", "the proxy must be an http://"),
+        "timeout": ("x", "timeout must be a number of seconds"),
+    }
+    for name, (value, words) in impossible.items():
+        with pytest.raises(ConfigError, match=words) as refused:
+            connect_in_thread(**options, **{name: value})
+        assert "cret" not in str(refused.value)
     with pytest.raises(ConfigError, match="the proxy is no URL") as refused:
         connect_in_thread(**options, proxy="http://us:se#cret@p:1")
     assert "se" not in str(refused.value).partition("place:")[2].replace("proxy is no URL", "")

@@ -39,6 +39,7 @@ from heksher_client.profiles.sign_in import DeviceCode
 from heksher_client.profiles.signed_in import SignedIn
 from heksher_client.profiles.token_store import SignIn, TokenStore
 from tests.support.clients import PATIENCE, Kind, eventually
+from tests.support.forks import begun_in_child, ended_well
 from tests.support.oauth import CLIENT, OAuthServer, put_behind_gateway
 from tests.support.service import WatchedService
 
@@ -377,6 +378,85 @@ def test_an_answer_without_a_device_code_is_an_error(oauth: OAuthServer, config:
         login_headless(lambda code: None)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [{"interval": -1}, {"interval": 1e999}, {"expires_in": float("nan")}, {"interval": "soon"}, {"expires_in": None}],
+)
+def test_times_that_are_none_are_no_device_code(
+    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, object]
+) -> None:
+    """And nobody is shown it."""
+    begin = oauth.begin_device
+    monkeypatch.setattr(oauth, "begin_device", lambda asked: {**begin(asked), **told})
+    with pytest.raises(CredentialError, match="holds no device code"):
+        login_headless(lambda code: pytest.fail("shown"))
+
+
+def test_a_code_is_not_asked_about_after_its_end(
+    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the interval is."""
+    passed: list[float] = []
+    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", passed.append)
+    monkeypatch.setattr("heksher_client.profiles.sign_in._now", lambda: sum(passed))
+    begin = oauth.begin_device
+    monkeypatch.setattr(oauth, "begin_device", lambda asked: {**begin(asked), "interval": 8, "expires_in": 10})
+    oauth.pending = 9
+    with pytest.raises(CredentialError, match="nobody has entered the code in time"):
+        login_headless(lambda code: None)
+    assert passed == [8, 2]
+
+
+def test_an_answer_that_holds_no_token_is_told_at_once(
+    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code is spent: to ask again would only hide the cause."""
+    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", lambda seconds: None)
+    oauth.answer_instead = 200, b'{"token_type": "Bearer"}'
+    with pytest.raises(CredentialError, match="holds no access token"):
+        login_headless(lambda code: None)
+    assert len(oauth.token_requests) == 1
+
+
+@pytest.mark.parametrize("name", ["authorization_url", "token_url", "issuer", "revocation_url"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "nowhere", "https://jim:x@host"])
+def test_an_address_is_one_of_a_server_and_holds_no_password(config: Path, name: str, url: str) -> None:
+    """It would be opened in a browser, or be in a log."""
+    oauth = f'client_id = "{CLIENT}"\n' + ("" if name == "issuer" else 'token_url = "https://host/t"\n')
+    config.write_text(f'[profiles.shop]\nurl = "http://h"\n[profiles.shop.oauth]\n{oauth}{name} = "{url}"\n')
+    config.chmod(0o600)
+    if name == "token_url":
+        config.write_text(config.read_text().replace('token_url = "https://host/t"\n', ""))
+    with pytest.raises(ConfigError, match=f"profile shop in .*: {name} must") as refused:
+        login(browse)
+    assert url not in str(refused.value)
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+def test_a_sign_in_that_nobody_would_use_is_refused(
+    config: Path, monkeypatch: pytest.MonkeyPatch, with_token: bool
+) -> None:
+    """A token of the profile, or a secret of its own, is used instead of it."""
+    if with_token:
+        monkeypatch.setenv("HEKSHER_TOKEN", "t")
+    else:
+        config.write_text(config.read_text() + 'grant = "client_credentials"\n')
+    words = "HEKSHER_TOKEN, would be used instead" if with_token else "nobody signs in"
+    with pytest.raises(ConfigError, match=words):
+        login(browse)
+    with pytest.raises(ConfigError, match=words):
+        login_with_token("t")
+
+
+def test_a_refusal_that_a_browser_brings_is_one_line(config: Path, oauth: OAuthServer) -> None:
+    """Whatever characters are in it."""
+    oauth.denies = True
+    oauth.refusal = "x\x1b[2J\ny"
+    with pytest.raises(CredentialError, match="the sign-in was refused") as refused:
+        login(browse)
+    assert str(refused.value).isprintable()
+
+
 # -- where the tokens are ----------------------------------------------------------------------------------------------
 
 
@@ -489,6 +569,84 @@ def test_a_process_of_its_own_uses_what_another_has_renewed(oauth: OAuthServer, 
     with connect() as client:
         client.ping()
     assert len(oauth.token_requests) == requests
+
+
+def test_a_child_of_a_fork_renews_by_itself(oauth: OAuthServer, config: Path) -> None:
+    """Also where the parent has renewed before, and so has had the lock."""
+    login(browse)
+    parent = credential(config)
+    parent.force_refresh()
+    parent.force_refresh()
+
+    def renew() -> bool:
+        parent.force_refresh()
+        return parent._at_hand() is not None
+
+    requests = len(oauth.token_requests)
+    assert ended_well(begun_in_child(renew))
+    assert len(oauth.token_requests) == requests + 1
+
+
+def test_a_keyring_that_is_away_is_no_sign_out(oauth: OAuthServer, config: Path) -> None:
+    """As that of a desktop is for a session from elsewhere: the tokens are there, and so is the note of them."""
+    ring = MemoryKeyring()
+    keyring.set_keyring(ring)
+    login(browse)
+    keyring.set_keyring(NoKeyring())  # type: ignore[no-untyped-call]
+    with pytest.raises(CredentialError, match="in the system's keyring, which is not to be had"):
+        credential(config).force_refresh()
+    with pytest.raises(ConfigError, match="sign out where it is"):
+        logout()
+    keyring.set_keyring(ring)
+    assert logout()
+    assert not ring.passwords
+    assert oauth.revoked
+
+
+def test_a_keyring_that_cannot_be_loaded_leaves_it_to_the_file(
+    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration may name one that is not there."""
+
+    def fail() -> None:
+        raise AttributeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keyring, "get_keyring", fail)
+        assert login(browse) == str(tokens_of(config))
+
+
+def test_a_configuration_is_the_same_wherever_a_program_goes(
+    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where it is named by a path that is relative to where the program began."""
+    ring = MemoryKeyring()
+    keyring.set_keyring(ring)
+    monkeypatch.chdir(config.parent)
+    monkeypatch.setenv("HEKSHER_CONFIG", config.name)
+    login(browse)
+    with connect() as client:
+        monkeypatch.chdir(tmp_path)
+        oauth.expire_all()
+        client.ping()
+    monkeypatch.setenv("HEKSHER_CONFIG", str(config))
+    assert logout()
+    assert not ring.passwords
+
+
+def test_the_secret_of_one_server_of_tokens_goes_to_no_other(oauth: OAuthServer, config: Path) -> None:
+    """A profile that has moved needs another sign-in, and signs out of the former one without its secret."""
+    login(browse)
+    other = 'client_id = "other"\nclient_secret = "of-the-other"\ntoken_url = "https://other.example/token"\n'
+    text = config.read_text()
+    config.write_text(text[: text.index("client_id")] + other)
+    config.chmod(0o600)
+    requests = len(oauth.token_requests)
+    with pytest.raises(CredentialError, match=r"from another server than its oauth names.*sign in"):
+        credential(config).force_refresh()
+    assert len(oauth.token_requests) == requests
+    assert logout()
+    assert oauth.revoked
 
 
 def test_a_sign_in_that_has_ended_says_what_to_do(oauth: OAuthServer, config: Path) -> None:

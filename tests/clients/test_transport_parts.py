@@ -35,7 +35,9 @@ def test_a_thread_that_has_its_reply_does_not_hang() -> None:
     def send(request: Request, limits: Limits, is_given_up: Any) -> Reply:
         return reply
 
-    sending = Sending(Exchange((request,), Limits(PATIENCE, PATIENCE, 1)), send, RateLimit(None, 1, lambda: 0.0))
+    sending = Sending(
+        Exchange((request,), Limits(PATIENCE, PATIENCE, 1)), lambda: None, send, RateLimit(None, 1, lambda: 0.0)
+    )
     sending._news = HoldingBack()
     assert (sending.replies(), sending.hanging()) == ((reply,), [])
     is_read.set()

@@ -29,6 +29,8 @@ class OAuthServer:
         """Seconds, of access tokens."""
         self.denies = False
         """Whether whoever comes to sign in is refused."""
+        self.refusal = "not today"
+        """What is said then."""
         self.pending = 0
         """How many more times a device is told to wait."""
         self.answer_instead: tuple[int, bytes] | None = None
@@ -95,7 +97,7 @@ class OAuthServer:
         assert asked["code_challenge_method"] == "S256"
         assert asked["client_id"] == CLIENT
         if self.denies:
-            answer = {"error": "access_denied", "error_description": "not today"}
+            answer = {"error": "access_denied", "error_description": self.refusal}
         else:
             answer = {"code": token_urlsafe(12)}
             self._codes[answer["code"]] = asked
