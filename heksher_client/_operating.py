@@ -142,9 +142,12 @@ class Operator:
         Args:
             on_progress: Called with the number of settings that there are rules for, and with that of all.
         """
-        features, all_data = self.context_features(), self.settings()
+        features, revision = self._ask(
+            protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), protocol.revision(reply))
+        )
+        all_data = self.settings()
         found: dict[str, HeldSetting] = {}
-        revisions: list[int | None] = []
+        revisions = [revision]
         names = iter(all_data)
         while some := list(islice(names, _NAMES_IN_A_QUERY)):
             rules, revision = self._query(some)
@@ -154,7 +157,7 @@ class Operator:
             if on_progress is not None:
                 on_progress(len(found), len(all_data))
         known = [revision for revision in revisions if revision is not None]
-        return Snapshot(features, found, min(known) if known and len(known) == len(revisions) else None)
+        return Snapshot(features, found, min(known) if len(known) == len(revisions) else None)
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule; gives its id."""

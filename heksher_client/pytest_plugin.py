@@ -97,21 +97,34 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Have a test fail that has read what it did not stub, and let nobody hear of it."""
-    yield
-    _judge(item)
+    with _judged(item):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     """The same for what it reads as it is torn down."""
     item.stash[_UNSTUBBED] = []
-    yield
-    _judge(item)
+    with _judged(item):
+        yield
 
 
-def _judge(item: pytest.Item) -> None:
-    if names := item.stash[_UNSTUBBED]:
-        pytest.fail(f"settings were read that the test did not stub: {', '.join(sorted(set(names)))}", pytrace=False)
+@contextmanager
+def _judged(item: pytest.Item) -> Iterator[None]:
+    """Have a test fail for what it has read inside; one that fails for something else tells that as well."""
+    try:
+        yield
+    except BaseException as error:
+        if (words := _unstubbed(item)) and not isinstance(error, pytest.skip.Exception):
+            error.add_note(words)
+        raise
+    if words := _unstubbed(item):
+        pytest.fail(words, pytrace=False)
+
+
+def _unstubbed(item: pytest.Item) -> str:
+    names = item.stash[_UNSTUBBED]
+    return f"settings were read that the test did not stub: {', '.join(sorted(set(names)))}" if names else ""
 
 
 @pytest.fixture
@@ -209,7 +222,10 @@ def _is_strict(item: pytest.Item) -> bool:
     mark = item.get_closest_marker("strict_settings")
     if mark is None:
         return bool(item.config.getoption("heksher_strict") or item.config.getini("heksher_strict"))
-    return bool(mark.kwargs.get("is_strict", mark.args[0] if mark.args else True))
+    given = [*mark.args, *mark.kwargs.values()]
+    if len(given) > 1 or not {*mark.kwargs} <= {"is_strict"} or not all(isinstance(value, bool) for value in given):
+        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.strict_settings takes True or False, or nothing")
+    return given == [] or given[0]
 
 
 @contextmanager

@@ -263,6 +263,36 @@ def test_what_a_strict_test_reads_as_it_is_torn_down_counts_too(run: Run) -> Non
     result.stdout.fnmatch_lines(["*settings were read that the test did not stub: shop.color*"])
 
 
+def test_a_strict_test_that_fails_for_something_else_tells_what_it_read(run: Run) -> None:
+    """A program that catches the error goes on with something that the test did not expect, and that is why."""
+    result = run(
+        """
+        def program():
+            try:
+                return color.get(user="jim")
+            except Exception:
+                return "fallback"
+
+        def test_color(heksher):
+            assert program() == "red"
+        """,
+        "--heksher-strict",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E*settings were read that the test did not stub: shop.color"])
+
+
+@pytest.mark.parametrize("given", ["strict=False", '"no"', "1", "True, False"])
+def test_a_mark_for_strictness_that_is_misspelt_is_refused(run: Run, given: str) -> None:
+    """It would mean the opposite."""
+    result = run(f"""
+        @pytest.mark.strict_settings({given})
+        def test_color(): pass
+    """)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_color: @pytest.mark.strict_settings takes True or False, or nothing*"])
+
+
 def test_a_test_that_is_run_again_is_judged_anew(run: Run, pytester: pytest.Pytester) -> None:
     """As plugins do with tests that fail now and then."""
     pytester.makeconftest("""

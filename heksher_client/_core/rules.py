@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 Work: TypeAlias = Generator[int, None, T]
 """Something long: it yields now and then how many rules it has worked on since, so that others may get their turn, and
@@ -38,12 +39,12 @@ def finished(work: Work[T]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule(Generic[T]):
+class Rule(Generic[T_co]):
     """A value for all contexts that match the conditions."""
 
     match_conditions: Mapping[str, str]
     """The exact value that the rule demands, by context feature. Features that are not named are wildcards."""
-    value: T
+    value: T_co
     rule_id: int | None = None
     """The id of the rule in the service; None for a rule that did not come from there."""
 
@@ -63,16 +64,16 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolution(Generic[T]):
+class Resolution(Generic[T_co]):
     """The value of a setting in one context, and how it came about."""
 
-    value: T
+    value: T_co
     reason: Reason
     context: Mapping[str, str]
     """The context that was looked up, defaults filled in."""
-    rule: Rule[T] | None = None
+    rule: Rule[T_co] | None = None
     """The rule that won, or None where none matched."""
-    outranked: tuple[Rule[T], ...] = ()
+    outranked: tuple[Rule[T_co], ...] = ()
     """The rules that matched too and lost, the strongest first."""
 
 

@@ -1,5 +1,6 @@
 """The command `heksher-client`. Needs the extra `cli`; `demo`, `serve` and `service` need `service` as well."""
 
+import errno
 import importlib
 import io
 import sys
@@ -42,6 +43,14 @@ class _Lazily(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"heksher_client.cli.{_COMMANDS[cmd_name]}"), cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click knows what to do where nobody reads any more
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=_Lazily, context_settings={"help_option_names": ["-h", "--help"]})

@@ -66,6 +66,17 @@ def in_words() -> Iterator[None]:
         raise Failure(str(error)) from None
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds: a range alone lets pass what is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no number."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 def profile_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
     """What a shell completes the name of a profile with."""
     from heksher_client.profiles import config

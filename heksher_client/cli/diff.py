@@ -48,7 +48,7 @@ def _snapshot(place: str, on_progress: Any) -> Snapshot:
     if "://" in place:
         with asking(None, place) as operator:
             return operator.snapshot(on_progress)
-    is_file = Path(place).suffix in documents.SUFFIXES or "/" in place or Path(place).is_file()
+    is_file = Path(place).suffix.lower() in documents.SUFFIXES or "/" in place or Path(place).is_file()
     if place == documents.STANDARD or is_file:
         return _from_document(place)
     with asking(place, None) as operator:
@@ -93,6 +93,9 @@ def _from_document(file: str) -> Snapshot:
         raise Failure(f"{file} is of the format {document.heksher}, and this version knows {_FORMAT}")
     if len({held.name for held in document.settings}) < len(document.settings):
         raise Failure(f"{file} has a setting twice")
+    for held in document.settings:
+        if len({frozenset(rule.feature_values.items()) for rule in held.rules}) < len(held.rules):
+            raise Failure(f"{file} has two rules of {held.name} with the same conditions")
     return Snapshot(tuple(document.context_features), {held.name: _held(held) for held in document.settings})
 
 

@@ -38,7 +38,12 @@ def read(file: str) -> Any:
     try:
         with click.open_file(file, encoding="utf-8") as source:
             text = source.read()
-        return yaml.safe_load(text) if Path(file).suffix in _YAML else json.loads(text)
+        is_yaml = Path(file).suffix.lower() in _YAML
+        return yaml.safe_load(text) if is_yaml else json.loads(text, parse_constant=_refuse)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise click.ClickException(f"{file} cannot be read: {words}") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")

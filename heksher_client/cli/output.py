@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -30,7 +31,7 @@ def console(width: int = PLAIN_WIDTH) -> Console:
     Args:
         width: In columns, where there is no terminal to ask for its own.
     """
-    made = Console(highlight=False)
+    made = Console(highlight=False, emoji=False)  # `:b:` in a value is just that
     if not made.is_terminal:
         made.width = width
     return made
@@ -71,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], otherw
 
 
 def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    widest = [max(len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    widest = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     return sum(widest) + 2 * len(columns)
 
 

@@ -1,6 +1,7 @@
 """`heksher-client rules`: the rules of a setting, and their changes."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,16 @@ _NAME = click.argument("name", shell_complete=setting_names)
 _CONDITIONS = click.argument("conditions", nargs=-1, metavar="[FEATURE=VALUE]...")
 _AS_IT_IS = {"ignore_unknown_options": True}
 """A value may be a negative number."""
+_AS_THEY_ARE = "heksher_client.as_they_are"
+"""Whether arguments were told from options."""
+
+
+class _WithValue(click.Command):
+    """A command whose value may begin with a dash: a negative number, or after `--` anything."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_AS_THEY_ARE] = "--" in args
+        return super().parse_args(ctx, args)
 
 
 @rules.command("list")
@@ -74,7 +85,7 @@ def list_rules(name: str, profile: str | None, url: str | None, *, as_json: bool
     print_table(("rule", *own, "value"), rows, "")
 
 
-@rules.command(context_settings=_AS_IT_IS)
+@rules.command(cls=_WithValue, context_settings=_AS_IT_IS)
 @_NAME
 @click.argument("value")
 @_CONDITIONS
@@ -99,7 +110,7 @@ def add(
     _report("added", rule_id, wanted, as_json=as_json)
 
 
-@rules.command("set", context_settings=_AS_IT_IS)
+@rules.command("set", cls=_WithValue, context_settings=_AS_IT_IS)
 @_NAME
 @click.argument("value")
 @_CONDITIONS
@@ -141,9 +152,14 @@ def _rule_id(held: "HeldSetting", conditions: Mapping[str, str]) -> int:
 
 
 def _check_no_option(value: str) -> None:
-    """Refuse a mistyped option, which these commands take for a value, as that may be a negative number."""
-    if value.startswith("-") and not value[1:2].isdigit():
-        raise click.NoSuchOption(value)
+    """Refuse a mistyped option, which these commands take for a value.
+
+    Raises:
+        click.UsageError: It may be one.
+    """
+    is_meant = click.get_current_context().meta[_AS_THEY_ARE] or re.match(r"-\.?\d", value)
+    if value.startswith("-") and not is_meant:
+        raise click.UsageError(f"no such option: {value} (a value that begins with a dash comes after --)")
 
 
 def _value(held: "HeldSetting", text: str) -> Any:

@@ -5,6 +5,7 @@ import logging
 import click
 
 from heksher_client._version import __version__
+from heksher_client.cli.asking import Seconds
 from heksher_client.cli.database import in_words, with_database
 
 
@@ -23,7 +24,7 @@ from heksher_client.cli.database import in_words, with_database
 @click.option("--access-log/--no-access-log", default=True, help="Whether to log each request.")
 @click.option(
     "--drain",
-    type=click.FloatRange(0, 600),
+    type=Seconds(0, 600),
     default=0.0,
     show_default=True,
     help="Seconds for which requests are still answered when it is to stop, so that balancers notice.",

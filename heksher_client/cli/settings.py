@@ -1,10 +1,11 @@
 """`heksher-client status|settings|get`: what a service holds, and what it gives in a context."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,6 +23,9 @@ from heksher_client.cli.output import (
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
     from heksher_client._operating import HeldSetting, Operator
+
+
+_NAME: Final = re.compile("[a-zA-Z_0-9.]+")
 
 
 @click.command()
@@ -61,7 +65,7 @@ def status(profile: str | None, url: str | None, *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=setting_names)
 @with_service
 @as_json_option
 def settings(pattern: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
@@ -86,7 +90,10 @@ def settings(pattern: str, profile: str | None, url: str | None, *, as_json: boo
 @with_service
 @as_json_option
 def get(name: str, context: tuple[str, ...], profile: str | None, url: str | None, *, why: bool, as_json: bool) -> None:
-    """Read a setting as a program would: NAME in the context that is given, and the defaults of the profile."""
+    """Show what NAME is in the context that is given, and the defaults of the profile.
+
+    The value is as the service holds it: a program reads it as the type that it has declared.
+    """
     given = context_of(context)
     with asking(profile, url) as operator:
         held, features = existing(operator, name), operator.context_features()
@@ -100,7 +107,7 @@ def get(name: str, context: tuple[str, ...], profile: str | None, url: str | Non
     click.echo(shown(resolution.value))
     if not why:
         return
-    where = conditions_in_words(known)
+    where = conditions_in_words(known) if known else "a context of which nothing is known"
     if resolution.rule is None:
         click.echo(f"No rule matches {where}: it is the default.")
     else:
@@ -115,6 +122,8 @@ def existing(operator: "Operator", name: str) -> "HeldSetting":
     Raises:
         Failure: It has none of that name.
     """
+    if not _NAME.fullmatch(name):
+        raise Failure(f"{name!r} is no name of a setting: those are of letters, digits, underscores and dots")
     held = operator.setting(name)
     if held is None:
         raise Failure(f"there is no setting {name} at {operator.service_url}; `heksher-client settings` lists them")

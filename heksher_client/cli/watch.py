@@ -14,7 +14,7 @@ import click
 
 from heksher_client._core.following import Following
 from heksher_client._operating import Operator
-from heksher_client.cli.asking import asking, with_service
+from heksher_client.cli.asking import Seconds, asking, setting_names, with_service
 from heksher_client.cli.differences import Difference, differences
 from heksher_client.cli.output import as_json_option, console, print_json
 from heksher_client.exceptions import CredentialError, ServiceUnavailableError, UnexpectedResponseError
@@ -26,8 +26,8 @@ _SLICE = 0.5
 
 
 @click.command()
-@click.argument("pattern", default="*")
-@click.option("--interval", type=click.FloatRange(0.1, 86_400), default=10.0, show_default=True,
+@click.argument("pattern", default="*", shell_complete=setting_names)
+@click.option("--interval", type=Seconds(0.1, 86_400), default=10.0, show_default=True,
               help="Seconds between questions, where the service does not tell of changes by itself.")  # fmt: skip
 @click.option("--count", type=click.IntRange(1), help="End after so many changes.")
 @with_service

@@ -111,6 +111,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 _TABLES: Final = ("defaults", "track_contexts", "oauth", "headers", "cookies", "params")
 """What no environment variable has."""
+_WHERE: Final = ("url", "token")
+"""What says which service is meant, and as whom."""
 _FROM_ENVIRONMENT: Final = tuple(name for name in Profile.__struct_fields__ if name not in _TABLES)
 
 
@@ -142,13 +144,21 @@ def config_path() -> Path | None:
     return user_config_path("heksher-client", appauthor=False) / "config.toml"
 
 
-def load(name: str | None, overrides: Mapping[str, Any], otherwise: Mapping[str, Any] | None = None) -> Config:
+def load(
+    name: str | None,
+    overrides: Mapping[str, Any],
+    otherwise: Mapping[str, Any] | None = None,
+    *,
+    is_itself: bool = False,
+) -> Config:
     """Put together what a client is to be made with.
 
     Args:
         name: Of the profile; None for `HEKSHER_PROFILE`, or the default one, or the only one.
         overrides: Arguments that take the place of what a profile holds.
         otherwise: What the class of the client chooses, for what is found nowhere else.
+        is_itself: Whether a profile that is named means the service that it names, whatever variables say: whoever
+            types its name does not think of those.
 
     Raises:
         ConfigError: It is missing or wrong.
@@ -156,8 +166,9 @@ def load(name: str | None, overrides: Mapping[str, Any], otherwise: Mapping[str,
     overrides = {key: value for key, value in overrides.items() if value is not None}
     path = config_path()
     file, is_private = _read(path)
-    name = name or os.environ.get("HEKSHER_PROFILE") or None
-    environment = {field: value for field in _FROM_ENVIRONMENT if (value := os.environ.get(_variable(field)))}
+    named, name = name, name or os.environ.get("HEKSHER_PROFILE") or None
+    used = [field for field in _FROM_ENVIRONMENT if not (is_itself and named and field in _WHERE)]
+    environment = {field: value for field in used if (value := os.environ.get(_variable(field)))}
     class_url = (otherwise or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
     chosen = _choose(file, name, path, has_url=has_url)

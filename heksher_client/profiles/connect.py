@@ -104,7 +104,7 @@ def connect_async(profile: str | None = None, *, client_class: Any = AsyncHekshe
 
 
 def make_client(profile: str | None, **overrides: Unpack[ProfileOptions]) -> ThreadHeksherClient:
-    """A client as `connect` would start it, for requests alone."""
+    """A client for requests alone; of the service that a profile names, if that is named here."""
     client: ThreadHeksherClient = _make(ThreadHeksherClient, profile, dict(overrides), is_to_start=False)
     return client
 
@@ -114,7 +114,7 @@ def _make(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_
     if overrides.get("service_url") is not None:
         overrides.setdefault("url", overrides["service_url"])
     class_options = client_class._class_options
-    config = configuration.load(name, overrides, class_options)
+    config = configuration.load(name, overrides, class_options, is_itself=not is_to_start)
     profile = config.profile
     given = {field: value for field in _AS_OPTIONS if (value := getattr(profile, field)) is not None}
     given |= {key: value for key, value in overrides.items() if key in _ONLY_ARGUMENTS and value is not None}

@@ -163,7 +163,7 @@ def login_with_token(token: str, *, profile: str | None = None) -> str:
         ConfigError: The profile is missing or wrong.
         ValueError: It could not be sent.
     """
-    config = configuration.load(profile, {})
+    config = configuration.load(profile, {}, is_itself=True)
     _check_effect(config)
     return store_of(config).save(config.name, SignIn(origin=_origin(config), access_token=Token(token).value))
 
@@ -177,7 +177,7 @@ def logout(*, profile: str | None = None) -> bool:
     Raises:
         ConfigError: The profile is missing or wrong.
     """
-    config = configuration.load(profile, {})
+    config = configuration.load(profile, {}, is_itself=True)
     store = store_of(config)
     with store.lock():
         signed_in = store.load(config.name)
@@ -212,8 +212,9 @@ def _secret_of(config: Config) -> str | None:
 
 def _oauth_of(config: Config) -> OAuth:
     if config.profile.oauth is None:
+        table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
         raise ConfigError(
-            f"{config.source} does not say where to sign in: add [profiles.{config.name}.oauth] with client_id and "
+            f"{config.source} does not say where to sign in: add {table} with client_id and "
             "issuer, or use a token (login_with_token, login --token)"
         )
     return config.profile.oauth
@@ -221,7 +222,7 @@ def _oauth_of(config: Config) -> OAuth:
 
 def _server_of(profile: str | None) -> tuple[Config, OAuth, _Endpoints]:
     """Where to sign in for a profile."""
-    config = configuration.load(profile, {})
+    config = configuration.load(profile, {}, is_itself=True)
     _check_effect(config)
     oauth = _oauth_of(config)
     return config, oauth, _endpoints(oauth, config)

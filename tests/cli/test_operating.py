@@ -1,6 +1,7 @@
 """The commands that ask a service, and change its rules: `status`, `settings`, `get`, `rules`, `diff`."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from heksher_client.cli.asking import Failure, in_words
 from heksher_client.cli.differences import Difference
-from tests.support.commands import Run
+from tests.support.commands import COMMAND, FEATURES, Run
 from tests.support.service import QUERY, Answer, WatchedService
 
 
@@ -354,3 +355,81 @@ def test_a_shell_completes_nothing_from_a_file_that_cannot_be_used(run: Run, tmp
     for command in ("login", "get"):
         outcome = run(COMP_WORDS=f"heksher-client {command} ", **completing)
         assert (outcome.out.split(), outcome.err) == ([], "")
+
+
+def test_a_profile_that_is_named_is_meant_whatever_variables_say(run: Run, shop: WatchedService) -> None:
+    """Whoever types its name does not think of them; without a name, they count."""
+    elsewhere = {"HEKSHER_URL": "http://127.0.0.1:1", "HEKSHER_TOKEN": "t"}
+    assert run("status", "-p", "shop", "--json", **elsewhere).json["service"] == shop.url
+    assert run("diff", "shop", shop.url, HEKSHER_URL="http://127.0.0.1:1").status == 0
+    assert run("ping", HEKSHER_URL="http://127.0.0.1:1").status == 3
+
+
+def test_values_are_shown_as_they_are(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """Whatever stands in them: what a terminal program may take for a picture, and what is wider than a letter."""
+    wide = "\u6f22" * 100
+    shop.add_rule("shop.color", "a:b:c :key: [bold]x[/bold]", user="jim")
+    shop.add_rule("shop.color", wide, user="ann")
+    lines = run("rules", "shop.color").out.splitlines()
+    assert [line.split(None, 2)[-1].strip() for line in lines[1:3]] == ["a:b:c :key: [bold]x[/bold]", wide]
+    empty = {"heksher": 1, "context_features": ["environment", "user"], "settings": []}
+    (tmp_path / "empty.JSON").write_text(json.dumps(empty))
+    assert "shop.color rule user=jim: a:b:c :key: [bold]x[/bold]\n" in run("diff", "empty.JSON", "shop").out
+
+
+def test_a_value_may_begin_with_a_dash(run: Run) -> None:
+    """A number does; anything else after two dashes, as an option that is misspelt looks like it."""
+    assert run("rules", "set", "cache_size", "-5", "user=jim").status == 0
+    assert run("rules", "add", "shop.color", "user=ann", "--", "-x").status == 2
+    assert run("rules", "add", "shop.color", "--", "-x", "user=ann").status == 0
+    assert run("get", "shop.color", "user=ann").out == "-x\n"
+    refused = run("rules", "add", "shop.color", "-x", "user=tom")
+    assert (refused.status, "comes after --" in refused.err) == (2, True)
+
+
+def test_output_that_cannot_be_written_is_an_error_in_one_line(run: Run, surroundings: dict[str, str]) -> None:
+    """As on a disk that is full."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        command = [*COMMAND, "profiles"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=surroundings, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("name", ["", "ca\nche", "*", "cache size"])
+def test_what_is_no_name_is_refused_without_asking(run: Run, shop: WatchedService, name: str) -> None:
+    """A variable of a script may be empty, say."""
+    outcome = run("get", name)
+    assert (outcome.status, "is no name of a setting" in outcome.err) == (1, True)
+    assert not [asked for asked in shop.asked if asked.path.startswith("/api/v1/settings/")]
+
+
+def test_a_context_of_which_nothing_is_known_is_called_so(run: Run) -> None:
+    """Not every context: there are rules that might match."""
+    assert "No rule matches a context of which nothing is known" in run("get", "shop.color", "--why").out
+
+
+def test_a_service_without_settings_tells_of_changes_too(run: Run) -> None:
+    """It is what everybody begins with."""
+    with WatchedService(FEATURES) as empty:
+        empty.offers_changes = True
+        assert run("status", "--url", empty.url, "--json").json["offers_changes"]
+
+
+def test_a_file_that_contradicts_itself_is_refused(run: Run, tmp_path: Path) -> None:
+    """With two rules of the same conditions, or what is no JSON."""
+    rule = '{"feature_values": {"user": "jim"}, "value": 1}'
+    setting = (
+        '{"name": "s", "configurable_features": ["user"], "type": "int", "default_value": %s, "version": "1.0", '
+        '"rules": [%s]}'
+    )
+    document = '{"heksher": 1, "context_features": ["user"], "settings": [%s]}'
+    (tmp_path / "twice.json").write_text(document % (setting % ("1", f"{rule}, {rule}")))
+    (tmp_path / "nan.json").write_text(document % (setting % ("NaN", rule)))
+    for file, words in (("twice", "has two rules of s with the same conditions"), ("nan", "NaN is no JSON")):
+        outcome = run("diff", f"{file}.json", "shop")
+        assert (outcome.status, words in outcome.err) == (1, True)
+
+
+def test_seconds_that_are_no_number_are_refused(run: Run) -> None:
+    """They would be no interval at all."""
+    assert run("watch", "--interval", "nan").status == 2

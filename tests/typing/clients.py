@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import assert_type
 
@@ -128,6 +129,13 @@ def stubs(setting: Setting[int]) -> None:
         stub[setting].rules = 5
         stub[setting].rules = [Rule({"user": "jim"}, 5)]
         stub[setting].rules = "nonsense"  # type: ignore[assignment]
+        names: Setting[Sequence[str]] = Setting("names", Sequence[str], ["user"], ["a"])
+        stub[names].rules = [Rule({"user": "jim"}, ["b"])]
+        shares: Setting[Mapping[str, float]] = Setting("shares", Mapping[str, float], ["user"], {})
+        stub[shares].rules = [Rule({}, {"a": 1})]
+        counts: list[Rule[int]] = [Rule({}, 1)]
+        ratio: Setting[float] = Setting("ratio", float, ["user"], 0.5)
+        stub[ratio].rules = counts
         assert_type(stub.modification_lock, threading.Lock)
 
 
