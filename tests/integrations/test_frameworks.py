@@ -223,8 +223,10 @@ from heksher_client.integrations.django import client
 """
 
 
-def django_project(heksher: str, body: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    code = f"HEKSHER = {heksher}\n{PROJECT}\n{body}"
+def django_project(
+    heksher: str, body: str, env: dict[str, str], *, before: str = ""
+) -> subprocess.CompletedProcess[str]:
+    code = f"{before}HEKSHER = {heksher}\n{PROJECT}\n{body}"
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
 
 
@@ -320,9 +322,76 @@ for said, features in (({}, []), ({"user": "ann"}, ["user"]), ({"user": theirs},
     assert (ran.stdout, ran.stderr) == ("1 1  10 10  True []\n1 1  2 2  True []\n3 3  3 3  True []\n", "")
 
 
+def test_a_variable_of_the_project_holds_what_is_found_and_travels_with_tasks(
+    surroundings: dict[str, str],
+) -> None:
+    """So that a view, the tasks that it sends, and all else that knows the variable are about one user."""
+    body = """
+from celery import Celery, signals
+from django.test import Client
+from heksher_client.integrations.celery import propagate, run_client
+
+app = Celery(broker="memory://")
+run_client(client)
+propagate(user=current_user)
+
+@app.task
+def work():
+    pass
+
+def send(request):
+    work.delay()
+    return JsonResponse({"cache_size": cache_size.get(), "user": current_user.get()})
+
+def note(headers, **_):
+    sent.append(headers["heksher_context"])
+
+urlpatterns += [path("send", send)]
+signals.before_task_publish.connect(note)
+sent = []
+print([Client().get("/send", headers={"x-user": user}).json() for user in ("jim", "ann")], sent)
+print(current_user.get(), cache_size.get(), client().closed)
+signals.worker_init.send(sender=None)
+signals.worker_shutdown.send(sender=None)
+print(client().closed)
+"""
+    variable = "from contextvars import ContextVar\ncurrent_user = ContextVar('current_user', default='nobody')\n"
+    heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": current_user}}'
+    ran = django_project(heksher, body, surroundings, before=variable)
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == [
+        "[{'cache_size': 200, 'user': 'jim'}, {'cache_size': 10, 'user': 'ann'}] [{'user': 'jim'}, {'user': 'ann'}]",
+        "nobody 10 False",
+        "True",
+    ]
+
+
+def test_in_a_test_the_variable_of_the_project_holds_what_is_found_too(surroundings: dict[str, str]) -> None:
+    """Whether the test hands it to the stub, or leaves that to the project."""
+    body = """
+from django.test import Client
+from heksher_client.testing import Rule, SyncStubHeksherClient
+
+for said in ({}, {"user": current_user}):
+    with SyncStubHeksherClient() as stub:
+        stub.set_defaults(**said)
+        stub[cache_size].rules = [Rule({"user": "jim"}, 1)]
+        print([Client().get("/", headers=headers).json()["cache_size"] for headers in ({"x-user": "jim"}, {})])
+"""
+    variable = "from contextvars import ContextVar\ncurrent_user = ContextVar('current_user', default='nobody')\n"
+    heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": current_user}}'
+    ran = django_project(heksher, body, surroundings, before=variable)
+    assert (ran.stdout, ran.stderr) == ("[1, 10]\n[1, 10]\n", "")
+
+
 @pytest.mark.parametrize(
     ("heksher", "words"),
     [
+        (
+            '{"CONTEXT": {"user": len, "team": len}, "DEFAULTS": dict.fromkeys(["user", "team"], '
+            '__import__("contextvars").ContextVar("both"))}',
+            "HEKSHER: the variable both is the default of two in CONTEXT",
+        ),
         ('{"CONTEXTS": {}}', "HEKSHER has no key 'CONTEXTS'; it has: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
         ('{"CONTEXT": {"user": "nowhere.user_of"}}', "HEKSHER: the CONTEXT of user: No module named 'nowhere'"),
         ('{"CONTEXT": {"planet": len}}', "planet"),

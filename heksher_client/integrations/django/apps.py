@@ -38,26 +38,34 @@ class HeksherConfig(AppConfig):
         }
         if "defaults" in self._options.get("OPTIONS", {}):
             raise ImproperlyConfigured("HEKSHER: the client's defaults go into DEFAULTS, and not into OPTIONS")
-        self._values, self._defaults = self._variables(self._options.get("DEFAULTS", {}))
+        self._of_project: Mapping[str, str | ContextVar[str]] = self._options.get("DEFAULTS", {})
+        self._values, self._defaults = self._variables({})
         self._of_stubs: WeakKeyDictionary[Any, Values[Any]] = WeakKeyDictionary()
         self.pin = bool(self._options.get("PIN", False))
 
-    def _variables(self, defaults: Mapping[str, Any]) -> tuple[Values[Any], Mapping[str, str | ContextVar[str]]]:
+    def _variables(
+        self, of_test: Mapping[str, str | ContextVar[str]]
+    ) -> tuple[Values[Any], Mapping[str, str | ContextVar[str]]]:
         """Context variables for what is found in requests: with what finds it, and as a client's defaults.
 
         Args:
-            defaults: What holds where nothing is found.
+            of_test: What a test says that holds where nothing is found, before what the project says.
+
+        Raises:
+            ImproperlyConfigured: What is found for two context features would go into one variable.
         """
         values: dict[ContextVar[str], Callable[[Any], str | None]] = {}
-        all_defaults = dict(defaults)
+        defaults = {**self._of_project, **of_test}
         for feature, find in self._finders.items():
-            otherwise = all_defaults.get(feature)
-            if not isinstance(otherwise, ContextVar):  # one of a test's own
-                name = f"heksher_{feature}"
-                variable = ContextVar[str](name) if otherwise is None else ContextVar[str](name, default=otherwise)
-                values[variable] = find
-                all_defaults[feature] = variable
-        return values, all_defaults
+            otherwise = defaults.get(feature)
+            if isinstance(otherwise, ContextVar) and otherwise is not self._of_project.get(feature):
+                continue  # a variable of the test's own is the test's to set
+            variable = otherwise if isinstance(otherwise, ContextVar) else _variable(feature, otherwise)
+            if variable in values:
+                raise ImproperlyConfigured(f"HEKSHER: the variable {variable.name} is the default of two in CONTEXT")
+            values[variable] = find
+            defaults[feature] = variable
+        return values, defaults
 
     @property
     def values(self) -> Values[Any]:
@@ -69,7 +77,7 @@ class HeksherConfig(AppConfig):
         stub = registry.main
         if isinstance(stub, SyncStubHeksherClient | AsyncStubHeksherClient):
             if stub not in self._of_stubs:
-                self._of_stubs[stub], defaults = self._variables({**self._options.get("DEFAULTS", {}), **stub.defaults})
+                self._of_stubs[stub], defaults = self._variables(stub.defaults)
                 stub.supply_defaults(defaults)
             return cast("ThreadHeksherClient", stub)
         with self._lock:
@@ -85,6 +93,11 @@ class HeksherConfig(AppConfig):
 def installed() -> HeksherConfig:
     """The app of this process."""
     return cast("HeksherConfig", apps.get_app_config(HeksherConfig.label))
+
+
+def _variable(feature: str, otherwise: str | None) -> ContextVar[str]:
+    name = f"heksher_{feature}"
+    return ContextVar(name) if otherwise is None else ContextVar(name, default=otherwise)
 
 
 def _function(feature: str, found: str | Callable[[Any], str | None]) -> Callable[[Any], str | None]:
