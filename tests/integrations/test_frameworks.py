@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -135,6 +135,35 @@ def test_django(shop: WatchedService, surroundings: dict[str, str]) -> None:
     subprocess.run([*manage, "check"], env=surroundings, capture_output=True, check=True)
 
 
+def test_the_command_of_django_fails_for_what_the_service_and_the_program_disagree_on(
+    shop: WatchedService, surroundings: dict[str, str]
+) -> None:
+    """Though the service answers, and all other settings are up to date: it says what, and why."""
+    shop.declare("color", "str", "red", ["user"])
+    shop.add_rule("color", "blue", user="jim")
+    body = """
+import logging
+from django.core.management import execute_from_command_line
+
+logging.disable()
+color = Setting("color", type=int, configurable_features=["user"], default_value=1)
+if sys.argv[-1] == "refused":
+    size = Setting("size", type=int, configurable_features=["nobody_knows"], default_value=1)
+execute_from_command_line(["manage.py", "heksher"])
+"""
+    ran = django_project("{}", body, surroundings)
+    assert (ran.returncode, ran.stdout.splitlines()[0]) == (1, "fresh: 2 settings, 1 rules")
+    assert ran.stderr.splitlines() == [
+        "CommandError: setting color: its declaration is in conflict with the service (mismatch)",
+        "setting color: 1 rules cannot be used",
+        "setting color: rule 2: 'blue' is not an int",
+    ]
+    ran = django_project("{}", body, surroundings, arguments=["refused"])
+    assert ran.returncode == 1
+    assert "the service refused the declaration of setting size" in ran.stderr.splitlines()[0]
+    assert ran.stderr.count("refused") == 1
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_celery(shop: WatchedService, surroundings: dict[str, str], tmp_path: Path, pool: str) -> None:
     """A worker in another process runs a task in the context that it was sent from."""
@@ -224,10 +253,11 @@ from heksher_client.integrations.django import client
 
 
 def django_project(
-    heksher: str, body: str, env: dict[str, str], *, before: str = ""
+    heksher: str, body: str, env: dict[str, str], *, before: str = "", arguments: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     code = f"{before}HEKSHER = {heksher}\n{PROJECT}\n{body}"
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
 def test_django_with_asyncio(surroundings: dict[str, str]) -> None:

@@ -13,8 +13,8 @@ The keys of `HEKSHER`, of which none is needed:
 - `PROFILE` and `OPTIONS`: the arguments of `heksher_client.connect`.
 - `CONTEXT`: by context feature, what finds its value in a request: a function, or its dotted path. It gives text, or
   None where there is none. While a request is answered, reads take these values for what they do not give.
-- `DEFAULTS`: by context feature, what reads take where there is nothing else: outside requests, say. A text, or a context
-  variable of the project's own, which then holds what `CONTEXT` finds, and can be handed on to Celery's tasks.
+- `DEFAULTS`: by context feature, what reads take where there is nothing else: outside requests, say. A text, or a
+  context variable of the project's own, which then holds what `CONTEXT` finds, and can be handed on to Celery's tasks.
 - `PIN`: whether all reads of one request see the rules of one moment.
 
 The client starts with the first that needs it: the middleware, when the server loads it, or a program that calls
