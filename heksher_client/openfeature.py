@@ -73,9 +73,9 @@ class HeksherProvider(AbstractProvider):
         super().__init__()
         self._client, self._targeting_key = client, targeting_key
         self._attributes = None if attributes is None else {feature: name for name, feature in attributes.items()}
-        self._settings: dict[str, ref[Setting[Any]]] = {}
-        self._generation = 0
-        """Of the registry, when these were found."""
+        self._known: tuple[int, Mapping[str, ref[Setting[Any]]]] = (0, {})
+        """The registry's generation, and what settings there were by name and alias: one value, as threads that
+        evaluate must never see the one without the other."""
         self._changed: dict[str, None] = {}
         """The settings that have changed since the last event."""
         self._state = State.STARTING
@@ -182,19 +182,27 @@ class HeksherProvider(AbstractProvider):
         )
 
     def _setting(self, key: str) -> Setting[Any]:
-        reference = self._settings.get(key)
+        generation, settings = self._known
+        reference = settings.get(key)
         setting = None if reference is None else reference()
-        if setting is None or self._generation != registry.generation:
-            self._generation = registry.generation
-            known = registry.settings()
-            # A name is a setting's own, whatever other one was called so before.
-            self._settings = {one.alias: ref(one) for one in known if one.alias is not None}
-            self._settings |= {one.name: ref(one) for one in reversed(known)}
-            reference = self._settings.get(key)
+        # A flag that nobody declares is looked for once, as it may be evaluated as often as others. But the name of a
+        # setting that is gone may be the alias of one that is still there.
+        if generation != registry.generation or (reference is not None and setting is None):
+            reference = self._look_up().get(key)
             setting = None if reference is None else reference()
         if setting is None:
             raise FlagNotFoundError(f"no setting {key} is declared in this program")
         return setting
+
+    def _look_up(self) -> Mapping[str, ref[Setting[Any]]]:
+        """Find the settings anew."""
+        generation = registry.generation  # before the settings: one that is added meanwhile is found the next time
+        known = registry.settings()
+        settings = {one.alias: ref(one) for one in known if one.alias is not None}
+        # A name is a setting's own, whatever other one was called so before.
+        settings |= {one.name: ref(one) for one in reversed(known)}
+        self._known = (generation, settings)
+        return settings
 
     def _context(self, setting: Setting[Any], context: EvaluationContext) -> Iterator[tuple[str, str]]:
         """The values of a setting's context features that an evaluation context has."""

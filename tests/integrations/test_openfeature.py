@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,6 +10,7 @@ from enum import Enum, IntFlag
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -182,6 +184,49 @@ def test_flags_are_found_by_name_and_alias_also_later() -> None:
         gc.collect()
         assert client.get_integer_value("later", 0) == 0
     assert (setting.alias, other.name) == ("old", "old")
+
+
+def test_a_flag_that_nobody_declares_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there is another setting; but the name of one that is gone may be what another one was called before."""
+    setting = Setting("new", int, ["user"], 7, alias="old", version="1.1")
+    other = Setting("old", int, ["user"], 9)
+    with SyncStubHeksherClient() as stub, provided(stub) as client:
+        stub.set_defaults(user="jim")
+        look_up = Mock(side_effect=HeksherProvider._look_up)
+        monkeypatch.setattr(HeksherProvider, "_look_up", lambda self: look_up(self))
+        assert [client.get_integer_value(name, 0) for name in ("old", "none", "none")] == [9, 0, 0]
+        assert look_up.call_count == 1
+        del other
+        gc.collect()
+        assert [client.get_integer_value("old", 0) for _ in range(2)] == [7, 7]
+        assert look_up.call_count == 2
+    assert setting.default_value == 7
+
+
+def test_threads_that_evaluate_while_settings_are_added_find_each_of_them() -> None:
+    """Whoever looks for them at the moment."""
+    kept = [Setting("first", int, ["user"], 7)]
+    missing: list[str] = []
+    is_over = threading.Event()
+    with SyncStubHeksherClient() as stub, provided(stub) as client:
+        stub.set_defaults(user="jim")
+
+        def evaluate() -> None:
+            while not is_over.is_set():
+                name = kept[-1].name
+                if client.get_integer_value(name, 0) != 7:
+                    missing.append(name)
+
+        threads = [threading.Thread(target=evaluate) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for name in (f"s{number}" for number in range(200)):
+            setting = Setting(name, int, ["user"], 7)
+            kept.append(setting)
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert missing == []
 
 
 def test_events_follow_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
