@@ -29,7 +29,7 @@ from heksher_client._core.changes import Change
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import Reason, Resolution
 from heksher_client._core.settings import Setting
-from heksher_client._core.status import Refresh, State
+from heksher_client._core.status import Refresh, State, Status
 from heksher_client._thread_client import ThreadHeksherClient
 from heksher_client.exceptions import MissingContextError
 
@@ -47,6 +47,10 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 
 _BETWEEN_LOOKS: Final = 1.0
 """Seconds between two looks at how the client fares: it may become stale while no refresh ends."""
+
+
+_UNTIL_TOLD: Final = 1.0
+"""Seconds after which OpenFeature has told how an initialization has ended."""
 
 
 class HeksherProvider(AbstractProvider):
@@ -78,7 +82,10 @@ class HeksherProvider(AbstractProvider):
         evaluate must never see the one without the other."""
         self._changed: dict[str, None] = {}
         """The settings that have changed since the last event."""
-        self._state = State.STARTING
+        self._is_stale = False
+        self._told: State | None = None
+        """How the client fares, as far as OpenFeature was told; None where that is not certain."""
+        self._initialized_at = monotonic()
         self._looked_at = monotonic()
         self._is_starter = False
 
@@ -106,10 +113,12 @@ class HeksherProvider(AbstractProvider):
         self._stop_listening()  # after a start that failed
         self._client.on_change(self._note_change)
         self._client.on_refresh(self._note_refresh)
-        status = self._client.status()
-        self._state = status.state
+        status = self._note(self._client.status())
+        # OpenFeature itself tells how this ends: ready, or an error. Whatever else the client is, the next look tells.
+        self._initialized_at = monotonic()
+        self._told = State.FAILING if status.age is None else State.FRESH
         if status.age is None:
-            raise ProviderNotReadyError(status.last_error or "the service has not answered yet")
+            raise ProviderNotReadyError(_words(State.FAILING, status))
 
     def shutdown(self) -> None:
         """End the client, if this has started it."""
@@ -215,8 +224,8 @@ class HeksherProvider(AbstractProvider):
 
     def _reason(self, resolution: Resolution[Any]) -> FlagReason:
         if monotonic() - self._looked_at >= _BETWEEN_LOOKS:
-            self._look(None)
-        if self._state is State.STALE:
+            self._look()
+        if self._is_stale:
             return FlagReason.STALE
         if resolution.reason is Reason.RULE:
             return FlagReason.TARGETING_MATCH
@@ -230,20 +239,42 @@ class HeksherProvider(AbstractProvider):
         changed, self._changed = list(self._changed), {}
         if changed:
             self.emit_provider_configuration_changed(ProviderEventDetails(flags_changed=changed))
-        self._look(str(refresh.errors[0]) if refresh.errors else None)
+        self._look()
 
-    def _look(self, error: str | None) -> None:
+    def _look(self) -> None:
         """Tell how the client fares, where that is news."""
-        self._looked_at = monotonic()
-        former, self._state = self._state, self._client.status().state
-        if self._state is former:
+        status = self._note(self._client.status())
+        state = _state(status)
+        if state is self._told:
             return
-        if self._state is State.FRESH:
+        # What is told before OpenFeature tells how the initialization has ended would be lost: it is told again then.
+        is_certain = monotonic() - self._initialized_at >= _UNTIL_TOLD
+        self._told = state if is_certain else None
+        if state is State.FRESH:
             self.emit_provider_ready(ProviderEventDetails())
-        elif self._state is State.STALE:
-            self.emit_provider_stale(ProviderEventDetails(message=error))
+        elif state is State.STALE:
+            self.emit_provider_stale(ProviderEventDetails(message=_words(state, status)))
         else:
-            self.emit_provider_error(ProviderEventDetails(message=error, error_code=ErrorCode.GENERAL))
+            self.emit_provider_error(ProviderEventDetails(message=_words(state, status), error_code=ErrorCode.GENERAL))
+
+    def _note(self, status: Status) -> Status:
+        self._looked_at = monotonic()
+        self._is_stale = status.state in (State.STALE, State.CLOSED)
+        return status
+
+
+def _state(status: Status) -> State:
+    """How a client fares, to those who evaluate: before anything was received, there is nothing that could be stale."""
+    return State.FAILING if status.age is None and status.state is not State.CLOSED else status.state
+
+
+def _words(state: State, status: Status) -> str | None:
+    """Why a client is not ready, if that is known."""
+    if state is State.CLOSED:
+        return "the client is closed"
+    if status.failures:
+        return status.last_error
+    return "the service has not answered yet" if status.age is None else None
 
 
 def _as_text(name: str, value: object) -> str:

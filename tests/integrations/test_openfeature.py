@@ -17,11 +17,12 @@ import pytest
 from openfeature import api
 from openfeature.client import OpenFeatureClient
 from openfeature.evaluation_context import EvaluationContext
-from openfeature.event import EventDetails, ProviderEvent
+from openfeature.event import EventDetails, ProviderEvent, ProviderEventDetails
 from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
 from openfeature.provider import ProviderStatus
 
 from heksher_client import AsyncHeksherClient, HeksherMapping, Setting, SettingType, ThreadHeksherClient, setting_type
+from heksher_client._core.status import Refresh, State
 from heksher_client.openfeature import HeksherProvider
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import PATIENCE, eventually
@@ -277,6 +278,112 @@ def test_events_follow_the_client(service: WatchedService, monkeypatch: pytest.M
     finally:
         client.close()
     assert setting.name == "s"
+
+
+@pytest.fixture
+def failing(service: WatchedService) -> Iterator[ThreadHeksherClient]:
+    """A client that has a value for `s`, and whose last refresh failed."""
+    setting = Setting("s", int, ["user"], 7)
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0) as client:
+        client.set_defaults(user="jim")
+        service.answering(QUERY, Answer(503))
+        refresh(client)
+        assert client.status().state is State.FAILING
+        yield client
+    assert setting.name == "s"
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ProviderEvent, str | None]]:
+    """What providers tell OpenFeature of how they fare, and not what that tells by itself."""
+    told: list[tuple[ProviderEvent, str | None]] = []
+    emit = HeksherProvider.emit
+
+    def note(provider: HeksherProvider, event: ProviderEvent, details: ProviderEventDetails) -> None:
+        emit(provider, event, details)
+        told.append((event, details.message))
+
+    monkeypatch.setattr(HeksherProvider, "emit", note)
+    return told
+
+
+def refresh(client: ThreadHeksherClient, times: int = 1) -> None:
+    """Wait for refreshes, and for those who hear of them."""
+    heard: list[Refresh] = []
+    note = client.on_refresh(lambda refresh: heard.append(refresh))
+    for number in range(times):
+        client.reload()
+        assert eventually(lambda number=number: len(heard) > number)  # type: ignore[misc]
+    client.off_refresh(note)
+
+
+@pytest.mark.parametrize("look", ["evaluation", "refresh"])
+def test_a_provider_whose_client_fails_from_the_start_soon_says_so(
+    failing: ThreadHeksherClient, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """Though OpenFeature calls it ready, as its values can be used."""
+    with provided(failing) as flags:
+        assert flags.get_provider_status() is ProviderStatus.READY
+        if look == "evaluation":
+            monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+            assert flags.get_integer_details("s", 0).reason is Reason.DEFAULT
+        else:
+            refresh(failing)
+        assert flags.get_provider_status() is ProviderStatus.ERROR
+
+
+def test_a_provider_whose_client_is_stale_from_the_start_soon_says_so(
+    failing: ThreadHeksherClient,
+    service: WatchedService,
+    monkeypatch: pytest.MonkeyPatch,
+    told: list[tuple[ProviderEvent, str | None]],
+) -> None:
+    """And its values are called stale at once; nothing has failed since, so there are no words."""
+    service.renew()
+    refresh(failing)
+    object.__setattr__(failing._session._options, "stale_after", 1e-9)
+    with provided(failing) as flags:
+        assert flags.get_integer_details("s", 0).reason is Reason.STALE
+        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        flags.get_integer_value("s", 0)
+        assert told == [(ProviderEvent.PROVIDER_STALE, None)]
+        assert flags.get_provider_status() is ProviderStatus.STALE
+
+
+def test_a_refresh_that_ends_before_openfeature_tells_of_an_error_is_told_again(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+) -> None:
+    """Else the provider would be in error for ever, while its client is fresh; after that, it is ready but once."""
+    _setting = Setting("s", int, ["user"], 7)
+
+    class Overtaken(HeksherProvider):
+        def initialize(self, evaluation_context: EvaluationContext) -> None:
+            try:
+                super().initialize(evaluation_context)
+            finally:
+                service.renew()
+                refresh(client)
+
+    service.answering(QUERY, Answer(503))
+    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
+    with client:
+        with pytest.raises(Exception, match="503"):
+            api.set_provider_and_wait(Overtaken(client))
+        assert api.get_client().get_provider_status() is ProviderStatus.ERROR
+        told.clear()
+        monkeypatch.setattr("heksher_client.openfeature._UNTIL_TOLD", 0)
+        refresh(client, 3)
+        assert api.get_client().get_provider_status() is ProviderStatus.READY
+        assert told == [(ProviderEvent.PROVIDER_READY, None)]
+
+
+def test_a_provider_that_is_ready_is_not_called_so_again(
+    service: WatchedService, told: list[tuple[ProviderEvent, str | None]]
+) -> None:
+    """Neither by the first refresh nor by a later one."""
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provided(client):
+        refresh(client, 2)
+        assert told == []
 
 
 def test_a_service_that_does_not_answer_is_an_error_until_it_does() -> None:
