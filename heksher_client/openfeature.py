@@ -5,9 +5,10 @@ api.get_client().get_integer_value("cache_size", 10, EvaluationContext("jim", {"
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
 from time import monotonic
 from typing import Any, Final
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.event import ProviderEventDetails
@@ -53,8 +54,17 @@ _UNTIL_TOLD: Final = 1.0
 """Seconds after which OpenFeature has told how an initialization has ended."""
 
 
+_ANOTHER_IS_MAIN: Final = "another client is the main one, which settings are read from"
+_users: Final[WeakKeyDictionary[ThreadHeksherClient, int]] = WeakKeyDictionary()
+"""How many providers use a client that one of them has started."""
+_lock: Final = Lock()
+
+
 class HeksherProvider(AbstractProvider):
     """Evaluates flags by reading settings: in the process, without waiting, in both kinds of programs.
+
+    Settings belong to the process and are read from its main client: have one client per process. While another client
+    than the provider's is the main one, the provider is not ready.
 
     A flag's key is the name or the alias of a setting. Its variant is the id of the rule that gave the value, or
     `"default"`; its metadata tell the setting's name and version, and the rule's conditions. Values are as the service
@@ -67,8 +77,8 @@ class HeksherProvider(AbstractProvider):
         """Make a provider.
 
         Args:
-            client: Keeps the settings up to date. A `ThreadHeksherClient` that has not started yet is started and ended
-                with the provider; an `AsyncHeksherClient` has to run already.
+            client: Keeps the settings up to date. A `ThreadHeksherClient` that has not started yet is started with the
+                provider, and ended with the last provider that uses it; an `AsyncHeksherClient` has to run already.
             targeting_key: The context feature that the targeting key is the value of. Without one, it is not used.
             attributes: The context features by the names of the attributes that are their values. Without it, each
                 attribute is the value of the context feature of its name. Attributes that belong to none are left out,
@@ -76,6 +86,8 @@ class HeksherProvider(AbstractProvider):
         """
         super().__init__()
         self._client, self._targeting_key = client, targeting_key
+        self._main = getattr(client, "_session", client)
+        """What the registry knows the client as, while it is the main one."""
         self._attributes = None if attributes is None else {feature: name for name, feature in attributes.items()}
         self._known: tuple[int, Mapping[str, ref[Setting[Any]]]] = (0, {})
         """The registry's generation, and what settings there were by name and alias: one value, as threads that
@@ -87,7 +99,8 @@ class HeksherProvider(AbstractProvider):
         """How the client fares, as far as OpenFeature was told; None where that is not certain."""
         self._initialized_at = monotonic()
         self._looked_at = monotonic()
-        self._is_starter = False
+        self._used: ThreadHeksherClient | None = None
+        """The client, if it is to end with the last of its providers, of which this is one."""
 
     def get_metadata(self) -> Metadata:
         """Say what the provider is called."""
@@ -99,32 +112,55 @@ class HeksherProvider(AbstractProvider):
         Raises:
             ProviderFatalError: The client is closed, which is for good: a provider that has started its client can be
                 used once.
-            ProviderNotReadyError: There is nothing to evaluate flags by yet. The event `PROVIDER_READY` tells when
-                there is.
+            ProviderNotReadyError: There is nothing to evaluate flags by yet, or another client is the main one. The
+                event `PROVIDER_READY` tells when that has changed.
         """
-        status = self._client.status()
-        if status.state is State.CLOSED:
+        if self._client.status().state is State.CLOSED:
             raise ProviderFatalError("the client is closed, with a former provider perhaps: make another provider")
-        if not status.is_main and status.next_attempt is None:
-            if not isinstance(self._client, ThreadHeksherClient):
-                raise ProviderNotReadyError("the client does not run: start it before it is given to the provider")
-            self._client.set_as_main()
-            self._is_starter = True
+        self._start()
         self._stop_listening()  # after a start that failed
         self._client.on_change(self._note_change)
         self._client.on_refresh(self._note_refresh)
         status = self._note(self._client.status())
         # OpenFeature itself tells how this ends: ready, or an error. Whatever else the client is, the next look tells.
         self._initialized_at = monotonic()
-        self._told = State.FAILING if status.age is None else State.FRESH
-        if status.age is None:
+        is_ready = status.is_main and status.age is not None
+        self._told = State.FRESH if is_ready else State.FAILING
+        if not is_ready:
             raise ProviderNotReadyError(_words(State.FAILING, status))
 
     def shutdown(self) -> None:
-        """End the client, if this has started it."""
+        """End the client, if a provider has started it and this is the last one that uses it."""
         self._stop_listening()
-        if self._is_starter and isinstance(self._client, ThreadHeksherClient):
-            self._client.close()
+        with _lock:
+            client, self._used = self._used, None
+            if client is None:
+                return
+            _users[client] -= 1
+            if not _users[client]:
+                del _users[client]
+                client.close()
+
+    def _start(self) -> None:
+        """Start the client, if it does not run yet.
+
+        Raises:
+            ProviderNotReadyError: It does not, and nobody here could wait for it.
+        """
+        with _lock:
+            status = self._client.status()
+            runs = status.next_attempt is not None or status.state is not State.STARTING
+            if not isinstance(self._client, ThreadHeksherClient):
+                if not runs:
+                    raise ProviderNotReadyError("the client does not run: start it before it is given to the provider")
+                return
+            users = _users.get(self._client, 0)
+            if self._used is not None or (runs and not users):
+                return  # it is counted already, or the program's own to end
+            _users[self._client] = users + 1
+            self._used = self._client
+        if not users:
+            self._client.set_as_main()  # which may take a while: other providers need not wait
 
     def _stop_listening(self) -> None:
         self._client.off_change(self._note_change)
@@ -169,7 +205,12 @@ class HeksherProvider(AbstractProvider):
 
         Raises:
             FlagNotFoundError, TypeMismatchError, InvalidContextError, TargetingKeyMissingError: As they say.
+            ProviderNotReadyError: Another client is the main one, and values would be of that.
         """
+        if monotonic() - self._looked_at >= _BETWEEN_LOOKS:
+            self._look()
+        if (main := registry.main) is not None and main is not self._main:
+            raise ProviderNotReadyError(_ANOTHER_IS_MAIN)
         setting = self._setting(key)
         given = dict(self._context(setting, context or EvaluationContext()))
         try:
@@ -223,8 +264,6 @@ class HeksherProvider(AbstractProvider):
                 yield feature, _as_text(name, value)
 
     def _reason(self, resolution: Resolution[Any]) -> FlagReason:
-        if monotonic() - self._looked_at >= _BETWEEN_LOOKS:
-            self._look()
         if self._is_stale:
             return FlagReason.STALE
         if resolution.reason is Reason.RULE:
@@ -265,13 +304,16 @@ class HeksherProvider(AbstractProvider):
 
 def _state(status: Status) -> State:
     """How a client fares, to those who evaluate: before anything was received, there is nothing that could be stale."""
-    return State.FAILING if status.age is None and status.state is not State.CLOSED else status.state
+    is_of_use = status.is_main and status.age is not None
+    return status.state if is_of_use or status.state is State.CLOSED else State.FAILING
 
 
 def _words(state: State, status: Status) -> str | None:
     """Why a client is not ready, if that is known."""
     if state is State.CLOSED:
         return "the client is closed"
+    if not status.is_main:
+        return _ANOTHER_IS_MAIN
     if status.failures:
         return status.last_error
     return "the service has not answered yet" if status.age is None else None

@@ -412,15 +412,73 @@ def test_an_asyncio_client_has_to_run_already() -> None:
         api.set_provider_and_wait(HeksherProvider(client))
 
 
-def test_a_client_that_runs_beside_the_main_one_is_not_started_again(service: WatchedService) -> None:
-    """And one that was closed with its provider is refused in words."""
-    _setting = Setting("s", int, ["user"], 7)
+def test_a_provider_whose_client_is_not_the_main_one_is_not_ready(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+) -> None:
+    """As values would be another client's; it is again when that has ended."""
+    setting = Setting("s", int, ["user"], 7)
+    context = EvaluationContext(None, {"user": "a"})
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
     provider = HeksherProvider(client)
-    with client, SyncStubHeksherClient():
-        api.set_provider_and_wait(provider)
-        assert api.get_client().get_integer_details("s", 0, EvaluationContext(None, {"user": "a"})).variant == "default"
+    with client:
+        with SyncStubHeksherClient(), pytest.raises(Exception, match="another client is the main one"):
+            api.set_provider_and_wait(provider)
+        flags = api.get_client()
+        assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
+        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        with SyncStubHeksherClient() as stub:
+            stub[setting].rules = 8
+            details = flags.get_integer_details("s", 1, context)
+            assert (details.value, details.error_code) == (1, "PROVIDER_NOT_READY")
+            assert "another client is the main one" in str(details.error_message)
+            assert told[-1][0] is ProviderEvent.PROVIDER_ERROR
+            assert "another client is the main one" in str(told[-1][1])
+        assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
+        assert flags.get_integer_details("s", 0, context).variant == "default"
+
+
+def test_a_stub_beside_the_main_client_is_not_ready_either() -> None:
+    """Though nobody would start it."""
+    another = pytest.raises(Exception, match="another client is the main one")
+    with SyncStubHeksherClient() as stub, SyncStubHeksherClient(), another:
+        api.set_provider_and_wait(HeksherProvider(stub))
+    with pytest.raises(Exception, match="the client does not run"):
+        api.set_provider_and_wait(HeksherProvider(SyncStubHeksherClient()))
+
+
+def test_values_of_a_client_that_is_closed_are_stale(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+) -> None:
+    """And the provider says why."""
+    setting = Setting("s", int, ["user"], 7)
+    context = EvaluationContext(None, {"user": "a"})
+    monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provided(client) as flags:
+        assert flags.get_integer_details("s", 0, context).reason is Reason.DEFAULT
+    details = flags.get_integer_details("s", 0, context)
+    assert (details.value, details.reason) == (setting.default_value, Reason.STALE)
+    assert told == [(ProviderEvent.PROVIDER_ERROR, "the client is closed")]
+
+
+def test_a_client_that_a_provider_has_started_ends_with_the_last_that_uses_it(service: WatchedService) -> None:
+    """Whichever that is; then it is refused in words. What the program has started is the program's to end."""
+    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
+    first, second = HeksherProvider(client), HeksherProvider(client)
+    api.set_provider_and_wait(first)
+    api.set_provider_and_wait(second, "of a domain")
+    first.initialize(EvaluationContext())
+    first.shutdown()
+    first.shutdown()
+    assert client.status().is_main
+    second.shutdown()
+    assert client.closed
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as other:
+        theirs = HeksherProvider(other)
+        theirs.initialize(EvaluationContext())
+        theirs.shutdown()
+        assert other.status().is_main
     api.clear_providers()
+    provider = HeksherProvider(client)
     with pytest.raises(Exception, match="the client is closed, with a former provider perhaps"):
         api.set_provider_and_wait(provider)
 
