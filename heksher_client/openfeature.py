@@ -27,12 +27,13 @@ from openfeature.provider import AbstractProvider, Metadata
 
 from heksher_client._client import Observable
 from heksher_client._core.changes import Change
+from heksher_client._core.contexts import check_known
 from heksher_client._core.registry import registry
 from heksher_client._core.rules import Reason, Resolution
 from heksher_client._core.settings import Setting
 from heksher_client._core.status import Refresh, State, Status
 from heksher_client._thread_client import ThreadHeksherClient
-from heksher_client.exceptions import MissingContextError
+from heksher_client.exceptions import MissingContextError, UnknownContextError
 
 __all__ = ["HeksherProvider"]
 
@@ -83,8 +84,12 @@ class HeksherProvider(AbstractProvider):
             attributes: The context features by the names of the attributes that are their values. Without it, each
                 attribute is the value of the context feature of its name. Attributes that belong to none are left out,
                 and the client's defaults stand for context features without an attribute.
+
+        Raises:
+            TypeError: Any of them is nothing of the kind.
         """
         super().__init__()
+        _check(client, targeting_key, attributes)
         self._client, self._targeting_key = client, targeting_key
         self._main = getattr(client, "_session", client)
         """What the registry knows the client as, while it is the main one."""
@@ -110,11 +115,12 @@ class HeksherProvider(AbstractProvider):
         """Start the client, if it does not run.
 
         Raises:
-            ProviderFatalError: The client is closed, which is for good: a provider that has started its client can be
-                used once.
+            ProviderFatalError: The client has no such context features as the provider was made for. Or it is closed,
+                which is for good: a provider that has started its client can be used once.
             ProviderNotReadyError: There is nothing to evaluate flags by yet, or another client is the main one. The
                 event `PROVIDER_READY` tells when that has changed.
         """
+        self._check_features()
         if self._client.status().state is State.CLOSED:
             raise ProviderFatalError("the client is closed, with a former provider perhaps: make another provider")
         self._start()
@@ -140,6 +146,15 @@ class HeksherProvider(AbstractProvider):
             if not _users[client]:
                 del _users[client]
                 client.close()
+
+    def _check_features(self) -> None:
+        named = [*(self._attributes or ()), *(() if self._targeting_key is None else (self._targeting_key,))]
+        # A stub that was made without context features takes all names.
+        if known := getattr(self._main, "_context_features", ()):
+            try:
+                check_known(named, known, "the client")
+            except UnknownContextError as error:
+                raise ProviderFatalError(str(error)) from None
 
     def _start(self) -> None:
         """Start the client, if it does not run yet.
@@ -300,6 +315,21 @@ class HeksherProvider(AbstractProvider):
         self._looked_at = monotonic()
         self._is_stale = status.state in (State.STALE, State.CLOSED)
         return status
+
+
+def _check(client: object, targeting_key: object, attributes: object) -> None:
+    """Refuse arguments that nothing can be evaluated with.
+
+    Raises:
+        TypeError: With what one of them should be.
+    """
+    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
+        raise TypeError(f"client must be a client or a stub, not {client!r}")
+    if not isinstance(targeting_key, str | None):
+        raise TypeError(f"targeting_key must be the name of a context feature, not {targeting_key!r}")
+    texts = (*attributes, *attributes.values()) if isinstance(attributes, Mapping) else (None,)
+    if attributes is not None and not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"attributes must be a dict of context features by names of attributes, not {attributes!r}")
 
 
 def _state(status: Status) -> State:

@@ -483,6 +483,35 @@ def test_a_client_that_a_provider_has_started_ends_with_the_last_that_uses_it(se
         api.set_provider_and_wait(provider)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"client": None}, "client must be a client or a stub, not None"),
+        ({"client": ThreadHeksherClient}, "client must be a client or a stub, not <class"),
+        ({"targeting_key": 5}, "targeting_key must be the name of a context feature, not 5"),
+        ({"attributes": ["user"]}, r"attributes must be a dict of .*, not \['user'\]"),
+        ({"attributes": "user"}, "attributes must be a dict of .*, not 'user'"),
+        ({"attributes": {"user": 5}}, "attributes must be a dict of .*, not {'user': 5}"),
+        ({"attributes": {5: "user"}}, "attributes must be a dict of .*, not {5: 'user'}"),
+    ],
+)
+def test_impossible_arguments_of_a_provider_are_refused(arguments: dict[str, Any], words: str) -> None:
+    """Where they are given, and not with the first flag."""
+    with pytest.raises(TypeError, match=words):
+        HeksherProvider(**{"client": SyncStubHeksherClient(), **arguments})
+
+
+@pytest.mark.parametrize("options", [{"targeting_key": "usr"}, {"attributes": {"app.user": "usr"}}])
+def test_context_features_that_the_client_does_not_have_are_refused(options: dict[str, Any]) -> None:
+    """Of a client and of a stub, with those that there are."""
+    client = ThreadHeksherClient("http://host", 60, ["user"])
+    with SyncStubHeksherClient(context_features=["user"]) as stub:
+        for one in (client, stub):
+            with pytest.raises(Exception, match="the client has no context feature usr; it has: user"):
+                api.set_provider_and_wait(HeksherProvider(one, **options))
+    client.close()
+
+
 def test_a_rule_without_an_id_has_no_variant() -> None:
     """As those of stubs have none, unless they are given one."""
     setting = Setting("s", int, ["user"], 7)
