@@ -3,8 +3,8 @@
     with instrumented(client, reads=0.01):
         ...
 
-The reference of the documentation has all instruments. Those of several clients are told apart by `server.address`, the
-URL of the service.
+The reference of the documentation has all instruments. Those of several clients are told apart by `server.address` and
+`server.port`, where the service is: two clients of one service are one in the metrics.
 """
 
 import random
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Any, Final, TypedDict, Unpack
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from opentelemetry import context as contexts
@@ -21,7 +22,9 @@ from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 from opentelemetry.trace import Status as SpanStatus
 
 from heksher_client._client import Observable
+from heksher_client._client_options import check_names
 from heksher_client._core import registry as reads_registry
+from heksher_client._core.logs import escaped
 from heksher_client._core.registry import registry
 from heksher_client._core.settings import Setting
 from heksher_client._core.status import Refresh, Status
@@ -115,17 +118,29 @@ class Instrumentation:
         """Begin, as `instrument` says."""
         self.client = client
         session = getattr(client, "_session", None)
-        self.attributes = {} if session is None else {"server.address": session.service_url}
-        """Of all that is reported, so that two clients can be told apart."""
+        self.attributes = {} if session is None else _server(session.service_url)
+        """Of all that is reported, so that the clients of two services can be told apart."""
         self._instruments = _instruments_of(meter_provider)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
-        self._instruments.measured.append(self)  # which keeps it, also if nobody else does
-        # A function, and no method, as clients hold those weakly.
-        self._callback = client.on_refresh(lambda refresh: self._note_refresh(refresh))
         self._weight = 1 / reads if reads else 0.0
         self._observation = reads_registry.Observation(self._note_read, reads, random.random)
+        self._begin()
         if reads:
             registry.observe(self._observation)
+
+    def _begin(self) -> None:
+        """Report from now on.
+
+        Raises:
+            ValueError: Something reports of the client already.
+        """
+        with _lock:
+            reporting = [one for instruments in (*_instruments.values(), *_of_global) for one in instruments.measured]
+            if any(one.client is self.client for one in reporting):
+                raise ValueError("the client is measured already, and would be counted twice: end that first")
+            # A function, and no method, as clients hold those weakly.
+            self._callback = self.client.on_refresh(lambda refresh: self._note_refresh(refresh))
+            self._instruments.measured.append(self)  # which keeps it, also if nobody else does
 
     def end(self) -> None:
         """Measure no more. The instruments themselves belong to the SDK."""
@@ -137,7 +152,7 @@ class Instrumentation:
     def _note_refresh(self, refresh: Refresh) -> None:
         kinds = [type(error).__name__ for error in refresh.errors]
         outcome = {"error.type": kinds[0]} if kinds else {}
-        self._instruments.durations.record(refresh.seconds, self.attributes | outcome)
+        self._instruments.durations.record(refresh.seconds, {**self.attributes, **outcome})
         self._instruments.changed.add(len(refresh.changed), self.attributes)
         for kind in kinds:
             self._instruments.errors.add(1, {**self.attributes, "error.type": kind})
@@ -153,9 +168,9 @@ class Instrumentation:
             start_time=began,
         )
         for error in refresh.errors:
-            span.record_exception(error, timestamp=ended)
+            span.add_event("exception", _told(error), ended)
         if kinds:
-            span.set_status(SpanStatus(StatusCode.ERROR, str(refresh.errors[0])))
+            span.set_status(SpanStatus(StatusCode.ERROR, escaped(str(refresh.errors[0]))))
         span.end(ended)
 
     def _note_read(self, setting: Setting[Any], given: Mapping[str, str]) -> None:
@@ -169,6 +184,19 @@ class Instrumentation:
         self._instruments.reads.add(self._weight, attributes)
 
 
+def _server(url: str) -> dict[str, str | int]:
+    """Where a service is, by OpenTelemetry's names."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {"server.address": parts.hostname or "", "server.port": port}
+
+
+def _told(error: Exception) -> dict[str, str]:
+    """What a span has of an error: what the log has, and no trace of its causes, which may quote what is secret."""
+    kind = type(error)
+    return {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": escaped(str(error))}
+
+
 def instrument(client: Observable, **options: Unpack[TelemetryOptions]) -> Instrumentation:
     """Measure a client, and its refreshes, from now on until `end` is called.
 
@@ -177,8 +205,12 @@ def instrument(client: Observable, **options: Unpack[TelemetryOptions]) -> Instr
         **options: What `TelemetryOptions` has.
 
     Raises:
-        ValueError: The share of reads is none.
+        TypeError: It is no client, or there is no such option.
+        ValueError: The share of reads is none, or the client is measured already.
     """
+    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
+        raise TypeError(f"client must be a client or a stub, not {client!r}")
+    check_names(options, TelemetryOptions, "instrument")
     reads = options.get("reads", 0.0)
     if isinstance(reads, bool) or not isinstance(reads, int | float) or not 0 <= reads <= 1:
         raise ValueError(f"reads must be a share from 0 to 1, not {reads!r}")

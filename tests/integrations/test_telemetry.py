@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -29,8 +30,8 @@ class Sdk:
 
     def __init__(self) -> None:
         self._reader, self._exporter = InMemoryMetricReader(), InMemorySpanExporter()
-        self.servers: set[str] = set()
-        """The services that metrics were of."""
+        self.servers: set[tuple[Any, Any]] = set()
+        """Host and port of the services that metrics were of."""
         self.meters = MeterProvider([self._reader])
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
@@ -48,13 +49,20 @@ class Sdk:
                     for point in metric.data.data_points:
                         value: Any = point
                         value = value.count if hasattr(point, "count") else value.value
-                        attributes = {k: v for k, v in (point.attributes or {}).items() if k != "server.address"}
-                        self.servers.add(str((point.attributes or {}).get("server.address")))
+                        attributes = dict(point.attributes or {})
+                        server = attributes.pop("server.address", None), attributes.pop("server.port", None)
+                        self.servers.add(server)
                         points[tuple(sorted(attributes.items()))] = value
         return found
 
     def spans(self) -> list[ReadableSpan]:
         return list(self._exporter.get_finished_spans())
+
+
+def server_of(service: WatchedService) -> tuple[str, int]:
+    """Host and port."""
+    url = httpx.URL(service.url)
+    return url.host, url.port or 80
 
 
 @pytest.fixture
@@ -81,7 +89,7 @@ def test_metrics_tell_how_a_client_fares(kind: Kind, service: WatchedService, sd
         assert metrics["heksher.refresh.duration"] == {(): 1}
         assert metrics["heksher.refresh.changed"] == {(): 1}
         assert "heksher.reads" not in metrics
-        assert sdk.servers == {service.url}
+        assert sdk.servers == {server_of(service)}
         service.answering(QUERY, Answer(503))
         client.state_after_reload()
         failed = (("error.type", "UnexpectedResponseError"),)
@@ -105,11 +113,15 @@ def test_each_refresh_is_a_span(kind: Kind, service: WatchedService, sdk: Sdk) -
     assert good.status.status_code is StatusCode.UNSET
     assert (good.start_time or 0) < (good.end_time or 0) <= (failed.start_time or 0)
     assert dict(good.attributes or {}) == {
-        "heksher.changed": 0, "heksher.errors": 0, "server.address": service.url,
+        "heksher.changed": 0, "heksher.errors": 0, "server.address": "127.0.0.1", "server.port": server_of(service)[1],
     }  # fmt: skip
     assert (failed.status.status_code, "503" in str(failed.status.description)) == (StatusCode.ERROR, True)
     assert (failed.attributes or {})["error.type"] == "UnexpectedResponseError"
-    assert [event.name for event in failed.events] == ["exception"]
+    (event,) = failed.events
+    assert event.name == "exception"
+    told = dict(event.attributes or {})
+    assert told.pop("exception.type") == "heksher_client.exceptions.UnexpectedResponseError"
+    assert told == {"exception.message": failed.status.description}  # no traceback, which has the causes as well
 
 
 def test_reads_are_counted_by_setting_and_reason(sdk: Sdk) -> None:
@@ -149,7 +161,7 @@ def test_clients_are_measured_one_after_the_other_and_side_by_side(service: Watc
             for _ in range(10):
                 setting.get(user="jim")
             assert sum(sdk.metrics()["heksher.reads"].values()) == 10
-            assert sdk.servers == {service.url, "None"}
+            assert sdk.servers == {server_of(service), (None, None)}
             for _ in range(2):
                 ended.end()
         for one in tuple(instruments_of(sdk).measured):
@@ -173,13 +185,13 @@ from heksher_client.telemetry import instrument
 instrument(ThreadHeksherClient("http://first", 60, ["user"]))
 reader = InMemoryMetricReader()
 metrics.set_meter_provider(MeterProvider([reader]))
-instrument(ThreadHeksherClient("http://second", 60, ["user"]))
+instrument(ThreadHeksherClient("https://second/below", 60, ["user"]))
 (scope,) = reader.get_metrics_data().resource_metrics[0].scope_metrics
 (gauge,) = (metric for metric in scope.metrics if metric.name == "heksher.rules")
-print(sorted(point.attributes["server.address"] for point in gauge.data.data_points))
+print(sorted((at.attributes["server.address"], at.attributes["server.port"]) for at in gauge.data.data_points))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "['http://first', 'http://second']\n"
+    assert ran.stdout == "[('first', 80), ('second', 443)]\n"
 
 
 def test_a_sample_of_reads_stands_for_all_of_them(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +220,33 @@ def test_a_share_that_is_none_is_refused(share: Any) -> None:
     """Before anything is measured."""
     with SyncStubHeksherClient() as stub, pytest.raises(ValueError, match="reads must be a share from 0 to 1"):
         instrument(stub, reads=share)
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "words"),
+    [
+        (None, {}, "client must be a client or a stub, not None"),
+        (ThreadHeksherClient, {}, "client must be a client or a stub, not <class"),
+        (SyncStubHeksherClient(), {"read": 0.1}, "instrument got an unexpected keyword argument 'read'"),
+        (SyncStubHeksherClient(), {"tracer_provider": "none"}, "get_tracer"),
+    ],
+)
+def test_what_cannot_be_measured_leaves_nothing_behind(client: Any, options: Any, words: str, sdk: Sdk) -> None:
+    """It is refused in words, and the metrics go on without it."""
+    with pytest.raises((TypeError, AttributeError), match=words):
+        instrument(client, reads=1, **{**sdk.providers, **options})
+    assert sdk.metrics() == {}
+    assert registry.observations == []
+
+
+def test_a_client_is_measured_once(sdk: Sdk) -> None:
+    """Or its refreshes and reads would be counted twice; after the end it may be measured again."""
+    with SyncStubHeksherClient() as stub:
+        with instrumented(stub, **sdk.providers), pytest.raises(ValueError, match="the client is measured already"):
+            instrument(stub, reads=1, **sdk.providers)
+        assert registry.observations == []
+        with instrumented(stub, **sdk.providers):
+            assert sdk.metrics()["heksher.settings"] == {(): 0}
 
 
 def test_prometheus_gets_the_metrics(service: WatchedService, kind: Kind) -> None:
