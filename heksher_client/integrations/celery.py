@@ -5,7 +5,8 @@ propagate(user=current_user)
 """
 
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import Context, ContextVar
 from typing import Any, Final
 
 from celery import signals
@@ -51,7 +52,9 @@ def propagate(**features: ContextVar[str]) -> None:
 
     Args:
         **features: The context variables by the names of context features, under which they travel in the messages'
-            headers. A variable that is not set where a task is sent is left as it is where it runs.
+            headers. A variable that is not set where a task is sent is left as it is where it runs. After the task each
+            has again what it had before, whatever the task itself has set. But give them a default: one without, that
+            was not set before, cannot be unset, and keeps what a task has set.
 
     Raises:
         TypeError: One of them is none.
@@ -59,7 +62,7 @@ def propagate(**features: ContextVar[str]) -> None:
     for name, variable in features.items():
         if not isinstance(variable, ContextVar):
             raise TypeError(f"{name} must be a context variable, not {variable!r}")
-    held: dict[str, Held] = {}
+    held: dict[str, tuple[Held, list[ContextVar[str]]]] = {}
 
     def send(headers: dict[str, Any], **_: Any) -> None:
         found = {name: variable.get(None) for name, variable in features.items()}
@@ -68,11 +71,24 @@ def propagate(**features: ContextVar[str]) -> None:
 
     def begin(task_id: str, task: Any, **_: Any) -> None:
         sent = getattr(task.request, _HEADER, None) or {}
-        held[task_id] = hold({variable: sent[name] for name, variable in features.items() if name in sent})
+        # What the message has nothing for is held as it is, so that it goes back to that.
+        values = {variable: sent.get(name, variable.get(None)) for name, variable in features.items()}
+        there = {variable: value for variable, value in values.items() if value is not None}
+        held[task_id] = hold(there), [variable for variable in values if variable not in there]
 
     def end(task_id: str, **_: Any) -> None:
-        let_go(held.pop(task_id, []))
+        there, unset = held.pop(task_id, ([], []))
+        let_go(there)
+        for variable in unset:
+            _forget(variable)
 
     signals.before_task_publish.connect(send, weak=False)
     signals.task_prerun.connect(begin, weak=False)
     signals.task_postrun.connect(end, weak=False)
+
+
+def _forget(variable: ContextVar[str]) -> None:
+    """Have a variable give its default again, if it has one."""
+    if variable.get(None) is not None:
+        with suppress(LookupError):
+            variable.set(Context().run(variable.get))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -453,8 +453,7 @@ def test_celery_starts_a_client_that_does_not_run_and_leaves_variables_alone_tha
         clients.append(ThreadHeksherClient(shop.url, 60, ["user"]))
         return clients[0]
 
-    receivers = [signal.receivers.copy() for signal in SIGNALS]
-    try:
+    with own_receivers():
         run_client(make)
         propagate(user=user)
         propagate(team=team)
@@ -473,6 +472,40 @@ def test_celery_starts_a_client_that_does_not_run_and_leaves_variables_alone_tha
         run_client(lambda: connect("nothing"))
         with pytest.raises(SystemExit, match="the worker ends, as its Heksher client cannot be made: "):
             signals.worker_init.send(sender=None)
+
+
+def test_what_a_task_sets_itself_is_gone_after_it() -> None:
+    """Whether the message has a value, the worker, or nobody; but for a variable that nobody ever had one for."""
+    sent, kept = ContextVar[str]("sent", default="nobody"), ContextVar[str]("kept")
+    unset, bare = ContextVar[str]("unset", default="nobody"), ContextVar[str]("bare")
+    seen: list[list[str]] = []
+
+    def run(**context: str) -> None:
+        task = SimpleNamespace(request=SimpleNamespace(heksher_context=context))
+        signals.task_prerun.send(sender=None, task_id="1", task=task)
+        seen.append([variable.get("none") for variable in (sent, kept, unset, bare)])
+        for variable in (sent, kept, unset, bare):
+            variable.set("of the task")
+        signals.task_postrun.send(sender=None, task_id="1")
+        seen.append([variable.get("none") for variable in (sent, kept, unset, bare)])
+
+    def work() -> None:
+        kept.set("worker")
+        run(sent="jim")
+
+    with own_receivers():
+        propagate(sent=sent, kept=kept, unset=unset, bare=bare)
+        signals.task_postrun.send(sender=None, task_id="one that began before")
+        copy_context().run(work)
+    assert seen == [["jim", "worker", "none", "none"], ["none", "worker", "nobody", "of the task"]]
+
+
+@contextmanager
+def own_receivers() -> Iterator[None]:
+    """Signals of Celery's whose receivers from inside the block are gone after it."""
+    receivers = [signal.receivers.copy() for signal in SIGNALS]
+    try:
+        yield
     finally:
         for signal, former in zip(SIGNALS, receivers, strict=True):
             signal.receivers[:] = former
