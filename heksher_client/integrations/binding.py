@@ -18,8 +18,10 @@ def check(values: Values[Any]) -> Values[Any]:
     """The values, as they are.
 
     Raises:
-        TypeError: Something is no context variable, or cannot be called.
+        TypeError: They are no mapping, or something is no context variable, or cannot be called.
     """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"values must be a dict of functions by context variables, not {type(values).__name__}")
     for variable, find in values.items():
         if not isinstance(variable, ContextVar):
             raise TypeError(f"values must be by context variables, not by {variable!r}")
@@ -29,8 +31,19 @@ def check(values: Values[Any]) -> Values[Any]:
 
 
 def found(values: Values[RequestT], request: RequestT) -> dict[ContextVar[str], str]:
-    """What a request has for context variables."""
-    return {variable: value for variable, find in values.items() if (value := find(request)) is not None}
+    """What a request has for context variables.
+
+    Raises:
+        TypeError: Something else than text is found for one of them.
+    """
+    there: dict[ContextVar[str], str] = {}
+    for variable, find in values.items():
+        value: object = find(request)
+        if isinstance(value, str):
+            there[variable] = value
+        elif value is not None:  # Only its type is said: it may be a user with all that is known of him.
+            raise TypeError(f"what is found for {variable.name} must be text or None, not {type(value).__name__}")
+    return there
 
 
 def hold(values: Mapping[ContextVar[str], str]) -> Held:

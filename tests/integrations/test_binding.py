@@ -147,9 +147,18 @@ async def test_asgi_requests_at_the_same_time_have_a_context_each() -> None:
     assert user.get() == "nobody"
 
 
-@pytest.mark.parametrize("values", [{"user": len}, {user: "x-user"}])
+@pytest.mark.parametrize("values", [{"user": len}, {user: "x-user"}, None, [user], "user"])
 @pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
 def test_values_that_cannot_be_found_are_refused_at_the_start(middleware: Any, values: Any) -> None:
     """And not with the first request."""
-    with pytest.raises(TypeError, match=r"user|x-user"):
+    with pytest.raises(TypeError, match=r"values must be .*context variables|what finds the value of user must be"):
         middleware(lambda *_: None, values)
+
+
+@pytest.mark.parametrize("value", [5, b"jim"])
+def test_what_is_found_and_is_no_text_is_refused(value: Any) -> None:
+    """Where it is found, with the name of the variable; it would match no rule, and nobody knew why."""
+    app = wsgi.ContextMiddleware(lambda environ, start: [b""], {user: lambda environ: value})
+    with pytest.raises(TypeError, match=f"what is found for user must be text or None, not {type(value).__name__}"):
+        app({}, None)
+    assert user.get() == "nobody"

@@ -427,6 +427,14 @@ for said in ({}, {"user": current_user}):
         ('{"CONTEXT": {"planet": len}}', "planet"),
         ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user is 'os.sep', which is no function"),
         ('{"PROFILE": "nothing"}', "there is no profile nothing"),
+        ("None", "HEKSHER must be a dict, not NoneType"),
+        ('{"CONTEXT": ["user"]}', "HEKSHER: CONTEXT must be a dict, not list"),
+        ('{"OPTIONS": 5}', "HEKSHER: OPTIONS must be a dict, not int"),
+        ('{"DEFAULTS": "jim"}', "HEKSHER: DEFAULTS must be a dict, not str"),
+        (
+            '{"CONTEXT": {"user": len}, "DEFAULTS": {"user": 5}}',
+            "HEKSHER: the default of user must be text or a context variable, not 5",
+        ),
         ('{"OPTIONS": {"defaults": {}}}', "the client's defaults go into DEFAULTS"),
     ],
 )

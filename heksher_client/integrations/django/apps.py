@@ -30,15 +30,20 @@ class HeksherConfig(AppConfig):
         """Check `HEKSHER`, before anything needs it."""
         self._lock = threading.Lock()
         self._client: ThreadHeksherClient | None = None
-        self._options: Mapping[str, Any] = getattr(settings, "HEKSHER", {})
+        self._options = _table("HEKSHER", getattr(settings, "HEKSHER", {}))
         if unknown := [key for key in self._options if key not in _KEYS]:
             raise ImproperlyConfigured(f"HEKSHER has no key {unknown[0]!r}; it has: {', '.join(_KEYS)}")
-        self._finders = {
-            feature: _function(feature, found) for feature, found in self._options.get("CONTEXT", {}).items()
-        }
-        if "defaults" in self._options.get("OPTIONS", {}):
+        context, options, self._of_project = (
+            _table(f"HEKSHER: {key}", self._options.get(key, {})) for key in ("CONTEXT", "OPTIONS", "DEFAULTS")
+        )
+        for feature, default in self._of_project.items():
+            if not isinstance(default, str | ContextVar):
+                raise ImproperlyConfigured(
+                    f"HEKSHER: the default of {feature} must be text or a context variable, not {default!r}"
+                )
+        self._finders = {feature: _function(feature, found) for feature, found in context.items()}
+        if "defaults" in options:
             raise ImproperlyConfigured("HEKSHER: the client's defaults go into DEFAULTS, and not into OPTIONS")
-        self._of_project: Mapping[str, str | ContextVar[str]] = self._options.get("DEFAULTS", {})
         self._values, self._defaults = self._variables({})
         self._of_stubs: WeakKeyDictionary[Any, Values[Any]] = WeakKeyDictionary()
         self.pin = bool(self._options.get("PIN", False))
@@ -93,6 +98,12 @@ class HeksherConfig(AppConfig):
 def installed() -> HeksherConfig:
     """The app of this process."""
     return cast("HeksherConfig", apps.get_app_config(HeksherConfig.label))
+
+
+def _table(what: str, found: object) -> Mapping[str, Any]:
+    if not isinstance(found, Mapping):
+        raise ImproperlyConfigured(f"{what} must be a dict, not {type(found).__name__}")
+    return found
 
 
 def _variable(feature: str, otherwise: str | None) -> ContextVar[str]:
