@@ -30,7 +30,8 @@ settings.configure(
     HEKSHER={"CONTEXT": {"user": user_of}, "DEFAULTS": {"user": "nobody"}},
 )
 urlpatterns = [path("", index)]
-application = get_wsgi_application()
 
 if __name__ == "__main__":
     execute_from_command_line(sys.argv)
+else:  # for a server alone: this loads the middleware, which starts the client
+    application = get_wsgi_application()

@@ -125,14 +125,16 @@ def test_django(shop: WatchedService, surroundings: dict[str, str]) -> None:
     with serving(*command, port=port, env=surroundings) as http:
         check(http, shop)
     manage = [sys.executable, str(EXAMPLES / "django_project.py")]
+    # A command that reads no settings asks nobody.
+    shop.asked.clear()
+    subprocess.run([*manage, "check"], env=surroundings, capture_output=True, check=True)
+    assert shop.asked == []
     told = subprocess.run([*manage, "heksher"], env=surroundings, capture_output=True, text=True, check=True)
     assert told.stdout.splitlines() == ["fresh: 1 settings, 2 rules", "  cache_size: 2 rules, uptodate"]
     shop.stop()
     failed = subprocess.run([*manage, "heksher"], env=surroundings, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "CommandError: GET /api/v1/context_features: no answer" in failed.stderr
-    # A command that reads no settings asks nobody.
-    subprocess.run([*manage, "check"], env=surroundings, capture_output=True, check=True)
 
 
 def test_the_command_of_django_fails_for_what_the_service_and_the_program_disagree_on(
