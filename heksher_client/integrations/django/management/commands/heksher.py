@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from heksher_client._core.protocol import MISMATCH, REJECTED
+from heksher_client._core.protocol import CONFLICT, MISMATCH, REJECTED
 from heksher_client._core.status import SettingStatus, Status
 from heksher_client.integrations.django import client
 
@@ -39,7 +39,7 @@ def _reasons(status: Status) -> Iterator[str]:
 def _reasons_of(setting: SettingStatus) -> Iterator[str]:
     if setting.problem is not None:  # as there is where the declaration was refused as such
         yield setting.problem
-    if setting.declaration in (REJECTED, MISMATCH):
+    if setting.declaration in (REJECTED, MISMATCH, CONFLICT):
         yield f"its declaration is in conflict with the service ({setting.declaration})"
     if setting.rejected:
         yield f"{setting.rejected} rules cannot be used"
