@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -35,31 +35,50 @@ def in_reference() -> list[Record]:
 
 
 def in_code() -> list[Record]:
-    found: dict[str, Record] = {}
-    for path in sorted((ROOT / "heksher_client").rglob("*.py")):
-        if "service" in path.parts:
-            continue  # it has a log of its own
-        for record in _records(ast.parse(path.read_text())):
-            other = found.get(record.message, record)
-            found[record.message] = Record(record.message, record.levels | other.levels, record.extras | other.extras)
-    return list(found.values())
+    """Of each call, one."""
+    return [
+        record
+        for path in sorted((ROOT / "heksher_client").rglob("*.py"))
+        if "service" not in path.parts  # it has a log of its own
+        for record in _records(ast.parse(path.read_text(), path.name))
+    ]
 
 
 def _records(tree: ast.Module) -> Iterator[Record]:
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for call in ast.walk(function):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
-                continue
-            name = call.func.attr
-            if ast.unparse(call.func.value) == "logger" and name in (*METHODS, "log"):
-                at = 1 if name == "log" else 0
-                levels = _levels(ast.unparse(call.args[0])) if name == "log" else {METHODS[name]}
-                if isinstance(call.args[at], ast.Constant):
-                    yield Record(_text(call.args[at]), frozenset(levels), frozenset(_extras(call, function)))
-            elif name == "_log_problem":
-                yield Record(_text(call.args[0]), frozenset({"WARNING"}), frozenset({"error"}))
+    for call, scope in _calls(tree, tree):
+        name, receiver = call.func.attr, ast.unparse(call.func.value)
+        if name == "_log_problem":
+            yield Record(_text(call.args[0]), frozenset({"WARNING"}), frozenset({"error"}))
+        elif _logs(receiver, name) and getattr(scope, "name", None) != "_log_problem":
+            yield _record(call, receiver, scope)
+
+
+def _calls(node: ast.AST, scope: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
+    """All calls of methods, with the innermost function, or the module, that each is in."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
+            yield child, scope
+        yield from _calls(child, child if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else scope)
+
+
+def _logs(receiver: str, name: str) -> bool:
+    is_logger = re.search(r"logg(er|ing)\b", receiver, re.IGNORECASE) is not None
+    return is_logger and name not in ("getLogger", "addFilter", "basicConfig")
+
+
+def _record(call: Any, receiver: str, scope: ast.AST) -> Record:
+    """What a call logs.
+
+    Raises:
+        AssertionError: It is written in a way that cannot be read here.
+    """
+    name, where = call.func.attr, f"line {call.lineno}: {ast.unparse(call)}"
+    assert receiver == "logger", where
+    assert name in (*METHODS, "log"), where
+    at = 1 if name == "log" else 0
+    assert len(call.args) > at, where
+    levels = _levels(ast.unparse(call.args[0])) if name == "log" else {METHODS[name]}
+    return Record(_text(call.args[at]), frozenset(levels), frozenset(_extras(call, scope)))
 
 
 def _levels(expression: str) -> set[str]:
@@ -67,23 +86,26 @@ def _levels(expression: str) -> set[str]:
 
 
 def _text(node: ast.expr) -> str:
-    value = ast.literal_eval(node)
-    assert isinstance(value, str)
-    return value
+    assert isinstance(node, ast.Constant), f"line {node.lineno}: the message must stand in the call"
+    assert isinstance(node.value, str), f"line {node.lineno}"
+    return node.value
 
 
-def _extras(call: ast.Call, function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+def _extras(call: ast.Call, scope: ast.AST) -> Iterator[str]:
     for keyword in call.keywords:
+        assert keyword.arg is not None, f"line {call.lineno}: what ** stands for cannot be read"
         if keyword.arg != "extra":
             continue
         extra: ast.expr = keyword.value
         if isinstance(extra, ast.Name):
             name = extra.id
-            (extra,) = (
-                node.value for node in ast.walk(function)
+            assigned = [
+                node.value for node in ast.walk(scope)
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
-            )  # fmt: skip
-        assert isinstance(extra, ast.Dict)
+            ]  # fmt: skip
+            assert len(assigned) == 1, f"line {call.lineno}: {name}"
+            extra = assigned[0]
+        assert isinstance(extra, ast.Dict), f"line {call.lineno}: extra must be a dict"
         for key in extra.keys:
             if isinstance(key, ast.Constant):
                 yield str(key.value)
@@ -94,10 +116,56 @@ def _extras(call: ast.Call, function: ast.FunctionDef | ast.AsyncFunctionDef) ->
 
 
 def test_the_reference_has_every_record_that_the_code_logs_and_no_other() -> None:
-    """Message, levels and extras."""
-    assert len(in_reference()) > 20
-    assert set(in_code()) - set(in_reference()) == set()
-    assert set(in_reference()) - set(in_code()) == set()
+    """Message, level and extras of each call; and all levels of those with one message."""
+    reference = {record.message: record for record in in_reference()}
+    assert len(reference) == len(in_reference()) > 20
+    levels: dict[str, frozenset[str]] = {}
+    for record in in_code():
+        assert record.message in reference, record
+        assert record.extras == reference[record.message].extras, record
+        levels[record.message] = levels.get(record.message, frozenset()) | record.levels
+    assert levels == {message: record.levels for message, record in reference.items()}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'logger.warning(f"setting {name} is odd")',
+        "logger.warning(message)",
+        'logger.warning("setting " + name)',
+        "logger.warning()",
+        "logger.log(logging.INFO, message)",
+        'logger.warn("odd")',
+        'logger.critical("odd")',
+        'logging.warning("odd")',
+        'logging.getLogger("heksher_client").warning("odd")',
+        'self._logger.warning("odd")',
+        'logger.warning("odd", extra=made(name))',
+        'logger.warning("odd", extra=extra)',
+        'logger.warning("odd", **more)',
+    ],
+)
+@pytest.mark.parametrize("around", ["{}", "def f():\n    {}", "class C:\n    async def f(self):\n        {}"])
+def test_a_call_that_cannot_be_held_against_the_reference_is_found(call: str, around: str) -> None:
+    """Rather than passed over; wherever it is."""
+    with pytest.raises(AssertionError):
+        list(_records(ast.parse(around.format(call))))
+
+
+def test_calls_are_read_one_by_one_wherever_they_are() -> None:
+    """In modules and in functions within others, whose extras may have a name."""
+    code = """
+logger.info("a", extra={"x": 1})
+def f():
+    extra = {"y": 1}
+    def g():
+        extra = {"z": 1}
+        logger.error("a", extra=extra)
+"""
+    assert list(_records(ast.parse(code))) == [
+        Record("a", frozenset({"INFO"}), frozenset({"x"})),
+        Record("a", frozenset({"ERROR"}), frozenset({"z"})),
+    ]
 
 
 @pytest.mark.parametrize("example", ["logs_as_json", "logs_with_structlog"])
