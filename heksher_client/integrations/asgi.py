@@ -26,8 +26,8 @@ class ContextMiddleware:
             app: The application.
             values: By context variable, what finds its value in a request's scope: `header("x-user")`, or any function
                 that gives text, or None to leave the variable as it is.
-            pin: Whether all reads of one request see the rules of one moment. Not those of a WebSocket, which may be
-                open for days.
+            pin: Whether all reads of one request see the rules of one moment, to the end of what is streamed. Not those
+                of a WebSocket, which may be open for days.
 
         Raises:
             TypeError: The values are none.

@@ -27,7 +27,7 @@ class ContextMiddleware:
             app: The application.
             values: By context variable, what finds its value in a request's environment: `header("x-user")`, or any
                 function that gives text, or None to leave the variable as it is.
-            pin: Whether all reads of one request see the rules of one moment.
+            pin: Whether all reads of one request see the rules of one moment, to the end of what is streamed.
 
         Raises:
             TypeError: The values are none.
