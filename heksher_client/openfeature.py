@@ -10,20 +10,23 @@ from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
-from openfeature.evaluation_context import EvaluationContext
-from openfeature.event import ProviderEventDetails
-from openfeature.exception import (
-    ErrorCode,
-    FlagNotFoundError,
-    InvalidContextError,
-    ProviderFatalError,
-    ProviderNotReadyError,
-    TargetingKeyMissingError,
-    TypeMismatchError,
-)
-from openfeature.flag_evaluation import FlagResolutionDetails
-from openfeature.flag_evaluation import Reason as FlagReason
-from openfeature.provider import AbstractProvider, Metadata
+try:
+    from openfeature.evaluation_context import EvaluationContext
+    from openfeature.event import ProviderEventDetails
+    from openfeature.exception import (
+        ErrorCode,
+        FlagNotFoundError,
+        InvalidContextError,
+        ProviderFatalError,
+        ProviderNotReadyError,
+        TargetingKeyMissingError,
+        TypeMismatchError,
+    )
+    from openfeature.flag_evaluation import FlagResolutionDetails
+    from openfeature.flag_evaluation import Reason as FlagReason
+    from openfeature.provider import AbstractProvider, Metadata
+except ImportError as error:  # pragma: no cover - a test runs it in another process
+    raise ImportError("flags by way of OpenFeature need an extra: pip install 'heksher_client[openfeature]'") from error
 
 from heksher_client._client import Observable
 from heksher_client._core.changes import Change

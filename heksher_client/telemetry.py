@@ -15,11 +15,14 @@ from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from opentelemetry import context as contexts
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
-from opentelemetry.trace import Status as SpanStatus
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import metrics, trace
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+    from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
+    from opentelemetry.trace import Status as SpanStatus
+except ImportError as error:  # pragma: no cover - a test runs it in another process
+    raise ImportError("metrics and spans need an extra: pip install 'heksher_client[telemetry]'") from error
 
 from heksher_client._client import Observable
 from heksher_client._client_options import check_names

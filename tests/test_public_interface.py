@@ -181,3 +181,23 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     """As of any module."""
     with pytest.raises(AttributeError, match="module 'heksher_client' has no attribute 'nosuch'"):
         _ = heksher_client.nosuch
+
+
+def test_what_needs_an_extra_names_it_where_it_is_used() -> None:
+    """The package itself can be looked at as a whole without any."""
+    code = (
+        "import sys\n"
+        "for name in ('authlib', 'openfeature', 'opentelemetry'):\n"
+        "    sys.modules[name] = None\n"
+        "from heksher_client import *\n"
+        "import importlib, pydoc, heksher_client\n"
+        "assert pydoc.render_doc(heksher_client)\n"
+        "for name in ('openfeature', 'telemetry', '_oauth'):\n"
+        "    try:\n"
+        "        importlib.import_module(f'heksher_client.{name}')\n"
+        "    except ImportError as error:\n"
+        "        print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    named = ["heksher_client[openfeature]", "heksher_client[telemetry]", "heksher_client[oauth]"]
+    assert [words in line for words, line in zip(named, result.stdout.splitlines(), strict=True)] == [True] * 3

@@ -30,7 +30,7 @@ from heksher_client.demo import shop
 from heksher_client.demo.workers import Seen, run_asyncio_worker, run_thread_worker_process
 from heksher_client.service import LocalService
 
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 60.0
 """Seconds that a worker may take to see a change."""
 
 

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
 from heksher_client._core.logs import escaped, logger
-from heksher_client._oauth import AwayError, Granted, RefusedError, TokenEndpoint, check_address
 from heksher_client.credentials import Token
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles import config as configuration
@@ -25,6 +24,10 @@ from heksher_client.profiles.config import Config, OAuth
 from heksher_client.profiles.connect import http_arguments
 from heksher_client.profiles.signed_in import is_from, store_of
 from heksher_client.profiles.token_store import SignIn
+
+if TYPE_CHECKING:
+    # Imported where it is needed: the names of this module are there without the extra, and only some calls fail.
+    from heksher_client._oauth import Granted, TokenEndpoint
 
 __all__ = ["DeviceCode", "login", "login_headless", "login_with_token", "logout"]
 
@@ -47,7 +50,7 @@ class DeviceCode(NamedTuple):
 
 
 class _Endpoints(NamedTuple):
-    tokens: TokenEndpoint
+    tokens: "TokenEndpoint"
     token_url: str
     authorization: str | None
     device_authorization: str | None
@@ -109,6 +112,8 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
         ConfigError: The profile has no `oauth`, or is missing or wrong.
         CredentialError: It was refused, or not done in time.
     """
+    from heksher_client._oauth import AwayError, RefusedError
+
     config, oauth, ends = _server_of(profile)
     url = _needed(ends.device_authorization, "device_authorization_url", config)
     wanted = {"scope": oauth.scope, "audience": oauth.audience}
@@ -185,6 +190,8 @@ def logout(*, profile: str | None = None) -> bool:
     if signed_in is None:
         return False
     if signed_in.revocation_url and signed_in.token_url and signed_in.client_id:
+        from heksher_client._oauth import TokenEndpoint
+
         secret = _secret_of(config) if is_from(signed_in, config.profile.oauth) else None
         try:
             tokens = TokenEndpoint(signed_in.token_url, signed_in.client_id, secret, http_arguments(config))
@@ -252,6 +259,8 @@ def _endpoints(oauth: OAuth, config: Config) -> _Endpoints:
     Raises:
         ConfigError: One of them is none.
     """
+    from heksher_client._oauth import TokenEndpoint, check_address
+
     arguments = http_arguments(config)
 
     def checked(url: object, name: str) -> str | None:
@@ -298,7 +307,7 @@ def _metadata(issuer: str, arguments: dict[str, Any]) -> dict[str, Any]:
     raise CredentialError(f"{issuer} does not say how to sign in: {why}")
 
 
-def _keep(config: Config, ends: _Endpoints, oauth: OAuth, granted: Granted) -> str:
+def _keep(config: Config, ends: _Endpoints, oauth: OAuth, granted: "Granted") -> str:
     try:
         token = Token(granted.access_token)
     except ValueError as error:

@@ -224,7 +224,10 @@ def _engine(url: str | URL) -> Engine:
         raise ValueError(f"the service works with sqlite and postgresql, and not with {url.get_backend_name()}")
     if "+" not in url.drivername:
         url = url.set(drivername=f"{_POSTGRESQL}+psycopg")
-    return create_engine(url, pool_pre_ping=True, **_POOL)
+    try:
+        return create_engine(url, pool_pre_ping=True, **_POOL)
+    except ModuleNotFoundError:
+        raise ImportError("PostgreSQL needs an extra: pip install 'heksher_client[postgresql]'") from None
 
 
 def _sqlite_engine(url: URL) -> Engine:

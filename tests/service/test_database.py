@@ -1,6 +1,7 @@
 """The database's schema: made, recognized, upgraded."""
 
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +144,10 @@ def test_another_kind_of_database_is_an_error_in_words(url: str, words: str) -> 
     """And not one of SQLAlchemy's."""
     with pytest.raises(ValueError, match=words):
         Database(url)
+
+
+def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which brings it."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"heksher_client\[postgresql\]"):
+        create_app("postgresql://host/settings")
