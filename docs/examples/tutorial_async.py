@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from heksher_client import AsyncHeksherClient, Setting
 
@@ -16,4 +17,5 @@ async def main() -> None:
             print(size, flush=True)
 
 
-asyncio.run(main())
+with suppress(KeyboardInterrupt):  # until Ctrl-C
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ def test_an_example_prints_what_it_is_shown_for(
 
 @pytest.mark.parametrize("name", ["tutorial_async.py", "tutorial_thread.py"])
 def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], tmp_path: Path) -> None:
-    """Its commands, one after the other, while its program runs."""
+    """Its commands, one after the other, while its program runs; which Ctrl-C ends without a word."""
     text = (DOCS / "tutorial.md").read_text()
     commands = re.findall(r"^heksher-client (.+)$", text, re.MULTILINE)
     assert [command.split()[0] for command in commands] == [
@@ -121,9 +122,10 @@ def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], 
     with WatchedService(("environment", "user")) as service:
         service.offers_changes = True
         env = {**surroundings, "HEKSHER_URL": service.url}
-        printed = tmp_path / "printed"
-        with printed.open("w") as out:
-            program = subprocess.Popen([sys.executable, str(EXAMPLES / name), service.url], stdout=out, env=env)
+        printed, complained = tmp_path / "printed", tmp_path / "complained"
+        with printed.open("w") as out, complained.open("w") as err:
+            words = [sys.executable, str(EXAMPLES / name), service.url]
+            program = subprocess.Popen(words, stdout=out, stderr=err, env=env)
         try:
             assert eventually(lambda: printed.read_text() == "10\n")
             expected = iter([["10", "200"], ["10", "200"], ["10", "200", "50"]])
@@ -133,6 +135,8 @@ def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], 
                 if command.startswith(("rules add", "rules remove")):
                     lines = next(expected)
                     assert eventually(lambda lines=lines: printed.read_text().split() == lines)  # type: ignore[misc]
+            program.send_signal(signal.SIGINT)
+            assert (program.wait(timeout=30), complained.read_text()) == (0, "")
         finally:
             program.kill()
             program.wait()
