@@ -1,5 +1,6 @@
 """The documentation's examples: each is a file that runs, and each file is shown."""
 
+import importlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import heksher_client
+from heksher_client import Setting
 from heksher_client._core.read_code import Form, source
 from heksher_client.profiles import config
 from tests.support.clients import eventually
@@ -60,6 +62,13 @@ ELSEWHERE = {
     "tutorial_async.py", "tutorial_thread.py",
 }  # fmt: skip
 """Those that other tests run, here or beside what they are examples of."""
+PUBLIC_MODULES = (
+    "credentials", "exceptions", "integrations.asgi", "integrations.celery", "integrations.django",
+    "integrations.wsgi", "openfeature", "pytest_plugin", "service", "telemetry", "testing",
+)  # fmt: skip
+"""The modules that programs import besides the package itself."""
+IN_SIGNATURES = {"TelemetryOptions"}
+"""Public names whose content the signature of a function has."""
 
 
 @pytest.fixture
@@ -203,9 +212,24 @@ def test_every_public_name_is_in_the_reference() -> None:
     errors = {name for name in heksher_client.__all__ if name.endswith("Error")}
     for name in set(heksher_client.__all__) - errors - {"__version__"}:
         assert f":: heksher_client.{name}\n" in text, name
-    integrations = ("integrations.asgi", "integrations.celery", "integrations.django", "integrations.wsgi")
-    for module in (*integrations, "credentials", "exceptions", "openfeature", "pytest_plugin", "telemetry", "testing"):
-        assert f"automodule:: heksher_client.{module}\n" in text, module
+    for name in PUBLIC_MODULES:
+        found = re.search(rf"automodule:: heksher_client\.{re.escape(name)}\n((?:   :.*\n)*)", text)
+        assert found, name
+        members = re.search(r":members:(.*)", found[1])
+        module = importlib.import_module(f"heksher_client.{name}")
+        if members and members[1].strip():  # Without names, all of `__all__` is shown that has a docstring.
+            listed = set(members[1].replace(" ", "").split(","))
+            assert set(getattr(module, "__all__", ())) - IN_SIGNATURES <= listed, name
+        elif members and hasattr(module, "__all__"):
+            assert all(getattr(module, one).__doc__ for one in module.__all__), name
+
+
+def test_every_attribute_of_a_setting_is_in_the_reference() -> None:
+    """Those that each setting has by itself, which autodoc does not find."""
+    text = (DOCS / "reference" / "api.md").read_text()
+    setting = Setting("s", int, ["user"], 0)
+    public = {name for name in vars(setting) if not name.startswith("_") and name != "get"}
+    assert set(re.findall(r"py:attribute:: (\w+)", text)) == public
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
