@@ -1,5 +1,6 @@
 """How the documentation is built: `tox run -e docs`."""
 
+from types import MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -24,6 +25,8 @@ exclude_patterns = ["examples"]
 myst_enable_extensions = ["colon_fence", "fieldlist"]
 myst_heading_anchors = 3
 
+smartquotes_action = "D"  # dashes; quotes get into code that is not marked as such
+
 default_role = "code"  # docstrings have single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -39,6 +42,8 @@ linkcheck_anchors = False
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", show_code)
+    app.connect("autodoc-process-docstring", show_colons, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", leave_out)
 
 
 def show_code(*event: Any) -> None:
@@ -48,3 +53,17 @@ def show_code(*event: Any) -> None:
         before = next((line for line in reversed(lines[:at]) if line), "")
         if lines[at].startswith("    ") and not lines[at - 1] and not before.startswith((" ", "..", ":")):
             lines[at:at] = ["::", ""]
+
+
+def show_colons(_app: object, what: str, _name: str, _member: object, _options: object, lines: list[str]) -> None:
+    """Have the first line of what describes an attribute stay as it is: up to a colon, napoleon takes it for a type."""
+    if lines[:1] and lines[0].startswith("Alias for field number"):
+        lines.clear()  # of a named tuple: the field's name says more
+    elif what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # a comment
+
+
+def leave_out(_app: object, _what: str, name: str, member: object, skip: bool, _options: object) -> bool | None:
+    """Leave out what classes have from Python itself, as all errors have `add_note`."""
+    is_from_python = isinstance(member, MethodDescriptorType | WrapperDescriptorType)
+    return True if skip or is_from_python or name == "__new__" else None

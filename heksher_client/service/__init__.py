@@ -1,7 +1,9 @@
 """A local Heksher service: real HTTP on a real database. Needs the extra `service`.
 
-with LocalService(["environment", "user", "theme"]) as service:
-ThreadHeksherClient(service.url, ...)
+    with LocalService(["environment", "user", "theme"]) as service:
+        ThreadHeksherClient(service.url, ...)
+
+It answers in a thread of this process. `create_app` gives the same as an ASGI application.
 """
 
 try:
