@@ -22,7 +22,8 @@ async def follow(changes: Changes) -> None:
 
 # [end]
 async def main() -> None:
-    client = AsyncHeksherClient(sys.argv[1], update_interval=60, context_features=["environment", "user"])
+    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+    client = AsyncHeksherClient(url, update_interval=60, context_features=["environment", "user"])
     task = asyncio.create_task(follow(client.changes()))
     async with client:
         await client.reload()

@@ -21,7 +21,8 @@ def follow(changes: Changes) -> None:
 
 
 # [end]
-client = ThreadHeksherClient(sys.argv[1], update_interval=60, context_features=["environment", "user"])
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+client = ThreadHeksherClient(url, update_interval=60, context_features=["environment", "user"])
 seen: list[str] = []
 thread = Thread(target=follow, args=[client.changes()])
 thread.start()

@@ -7,12 +7,15 @@ from heksher_client import Setting, ThreadHeksherClient, UnexpectedResponseError
 cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
 
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+
+
 class Maintenance(UnexpectedResponseError): ...  # noqa: N818
 
 
 class ShopClient(
     ThreadHeksherClient,
-    service_url=sys.argv[1],
+    service_url=url,
     headers={"X-Team": "shop"},
     error_classes={503: Maintenance},
 ): ...

@@ -12,8 +12,9 @@ def token_of_the_machine() -> str:
     return "from-wherever-the-platform-keeps-it"
 
 
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
 client = ThreadHeksherClient(
-    sys.argv[1], update_interval=60, context_features=["environment", "user"], auth=TokenFrom(token_of_the_machine)
+    url, update_interval=60, context_features=["environment", "user"], auth=TokenFrom(token_of_the_machine)
 )
 with client:
     print(cache_size.get(environment="prod", user="jim"))

@@ -10,7 +10,8 @@ from heksher_client.openfeature import HeksherProvider
 
 cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
-client = ThreadHeksherClient(sys.argv[1], update_interval=60, context_features=["environment", "user"])
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+client = ThreadHeksherClient(url, update_interval=60, context_features=["environment", "user"])
 api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
 
 flags = api.get_client()

@@ -6,6 +6,9 @@ from heksher_client import Setting, ThreadHeksherClient
 
 cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+file = sys.argv[2] if len(sys.argv) > 2 else "settings.json"
+
 
 # [health]
 def health(client: ThreadHeksherClient) -> tuple[dict[str, object], int]:
@@ -15,12 +18,12 @@ def health(client: ThreadHeksherClient) -> tuple[dict[str, object], int]:
 
 # [client]
 client = ThreadHeksherClient(
-    sys.argv[1],
+    url,
     update_interval=60,
     context_features=["environment", "user"],
     start_timeout=10,
     stale_after=600,
-    last_known_good=sys.argv[2],
+    last_known_good=file,
     max_age=24 * 3600,
 )
 # [end]

@@ -151,6 +151,14 @@ def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], 
             program.wait()
 
 
+def test_an_example_that_is_run_as_it_is_shown_asks_the_service_on_this_machine() -> None:
+    """What the tests name is an argument, which nobody else has to give."""
+    for path in EXAMPLES.glob("*.py"):
+        text = path.read_text()
+        for number in re.findall(r"sys\.argv\[(\d)\]", text):
+            assert f"sys.argv[{number}] if len(sys.argv) > {number} else" in text, path.name
+
+
 def test_a_setting_is_renamed_as_the_guide_says(surroundings: dict[str, str], shop: WatchedService) -> None:
     """Programs of both ages read the same, before and after a rule is changed."""
 
