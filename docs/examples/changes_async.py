@@ -5,7 +5,12 @@ import sys
 
 from heksher_client import AsyncHeksherClient, Change, Changes, Setting
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 
 # [callbacks]
@@ -23,7 +28,9 @@ async def follow(changes: Changes) -> None:
 # [end]
 async def main() -> None:
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-    client = AsyncHeksherClient(url, update_interval=60, context_features=["environment", "user"])
+    client = AsyncHeksherClient(
+        url, update_interval=60, context_features=["environment", "user"]
+    )
     task = asyncio.create_task(follow(client.changes()))
     async with client:
         await client.reload()

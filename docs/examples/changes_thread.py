@@ -5,7 +5,12 @@ from threading import Thread
 
 from heksher_client import Change, Changes, Setting, ThreadHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 
 # [callbacks]
@@ -22,7 +27,9 @@ def follow(changes: Changes) -> None:
 
 # [end]
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(url, update_interval=60, context_features=["environment", "user"])
+client = ThreadHeksherClient(
+    url, update_interval=60, context_features=["environment", "user"]
+)
 seen: list[str] = []
 thread = Thread(target=follow, args=[client.changes()])
 thread.start()

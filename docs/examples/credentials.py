@@ -5,7 +5,12 @@ import sys
 from heksher_client import Setting, ThreadHeksherClient
 from heksher_client.credentials import StaticToken, TokenFrom
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 
 def token_of_the_machine() -> str:
@@ -14,7 +19,10 @@ def token_of_the_machine() -> str:
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
 client = ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"], auth=TokenFrom(token_of_the_machine)
+    url,
+    update_interval=60,
+    context_features=["environment", "user"],
+    auth=TokenFrom(token_of_the_machine),
 )
 with client:
     print(cache_size.get(environment="prod", user="jim"))

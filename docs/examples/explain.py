@@ -3,7 +3,12 @@
 from heksher_client import Setting
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 with SyncStubHeksherClient(context_features=["environment", "user"]) as stub:
     stub.set_defaults(environment="prod")
@@ -17,5 +22,6 @@ with SyncStubHeksherClient(context_features=["environment", "user"]) as stub:
 print(resolution.value)
 print(resolution.reason)  # RULE, SERVER_DEFAULT or DECLARED_DEFAULT
 print(resolution.rule)
-print([rule.rule_id for rule in resolution.outranked])  # those that matched too and lost, the strongest first
+# Those that matched too and lost, the strongest first:
+print([rule.rule_id for rule in resolution.outranked])
 print(dict(resolution.context))  # the whole context, with the defaults filled in

@@ -1,4 +1,7 @@
-"""FastAPI: run it with `uvicorn fastapi_app:app`. Starlette takes the same lifespan and the same middleware."""
+"""FastAPI: run it with `uvicorn fastapi_app:app`.
+
+Starlette takes the same lifespan and the same middleware.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +13,9 @@ from heksher_client import Setting, connect_async
 from heksher_client.integrations.asgi import ContextMiddleware, header
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting(
+    "cache_size", type=int, configurable_features=["user"], default_value=10
+)
 
 
 @asynccontextmanager
@@ -21,7 +26,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
-app.add_middleware(ContextMiddleware, values={current_user: header("x-user")}, pin=True)
+app.add_middleware(
+    ContextMiddleware, values={current_user: header("x-user")}, pin=True
+)
 
 
 @app.get("/")

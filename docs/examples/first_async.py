@@ -1,4 +1,4 @@
-"""A program on asyncio, and a setting that depends on the environment and on the user."""
+"""A program on asyncio, and a setting that depends on environment and user."""
 
 import asyncio
 import sys
@@ -7,12 +7,19 @@ from contextvars import ContextVar
 from heksher_client import AsyncHeksherClient, Setting
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 
 async def main() -> None:
     url = sys.argv[1] if len(sys.argv) > 1 else "http://heksher:8080"
-    async with AsyncHeksherClient(url, update_interval=60, context_features=["environment", "user"]) as client:
+    async with AsyncHeksherClient(
+        url, update_interval=60, context_features=["environment", "user"]
+    ) as client:
         client.set_defaults(environment="prod", user=current_user)
         print(cache_size.get())  # for the user of the context
         print(cache_size.get(user="jim"))  # for a user that is given

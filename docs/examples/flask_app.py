@@ -8,11 +8,15 @@ from heksher_client import Setting, connect
 from heksher_client.integrations.wsgi import ContextMiddleware, header
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting(
+    "cache_size", type=int, configurable_features=["user"], default_value=10
+)
 
 client = connect(defaults={"user": current_user})
 app = Flask(__name__)
-app.wsgi_app = ContextMiddleware(app.wsgi_app, {current_user: header("x-user")})  # type: ignore[method-assign]
+app.wsgi_app = ContextMiddleware(  # type: ignore[method-assign]
+    app.wsgi_app, {current_user: header("x-user")}
+)
 
 
 @app.get("/")

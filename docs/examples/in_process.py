@@ -1,6 +1,6 @@
-"""The async client asks an application in its own process, through a transport: no socket is opened.
+"""The async client asks an application in its own process: no socket is opened.
 
-The application here is the local service; it could be one that stands in for it in a test.
+The application is the local service here; in a test, one that stands in for it.
 """
 
 import asyncio
@@ -10,17 +10,30 @@ import httpx
 from heksher_client import AsyncHeksherClient, Setting
 from heksher_client.service import create_app
 
-greeting = Setting("greeting", type=str, configurable_features=["user"], default_value="Hello")
+greeting = Setting(
+    "greeting", type=str, configurable_features=["user"], default_value="Hello"
+)
 
 
 async def main() -> None:
     app = create_app("sqlite://", ["user"])
     transport = httpx.ASGITransport(app)
     async with (
-        httpx.AsyncClient(transport=transport, base_url="http://localhost") as operator,
-        AsyncHeksherClient("http://localhost", 60, ["user"], http_client_args={"transport": transport}) as client,
+        httpx.AsyncClient(
+            transport=transport, base_url="http://localhost"
+        ) as operator,
+        AsyncHeksherClient(
+            "http://localhost",
+            60,
+            ["user"],
+            http_client_args={"transport": transport},
+        ) as client,
     ):
-        rule = {"setting": "greeting", "feature_values": {"user": "jim"}, "value": "Hi"}
+        rule = {
+            "setting": "greeting",
+            "feature_values": {"user": "jim"},
+            "value": "Hi",
+        }
         (await operator.post("/api/v1/rules", json=rule)).raise_for_status()
         await client.reload()
         print(greeting.get(user="jim"), greeting.get(user="ann"))

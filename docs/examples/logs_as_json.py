@@ -11,7 +11,9 @@ handler = logging.StreamHandler(sys.stdout)
 handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s"))
 logging.basicConfig(level=logging.INFO, handlers=[handler])
 
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting(
+    "cache_size", type=int, configurable_features=["user"], default_value=10
+)
 
 if __name__ == "__main__":
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"

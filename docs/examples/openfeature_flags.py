@@ -8,14 +8,23 @@ from openfeature.evaluation_context import EvaluationContext
 from heksher_client import Setting, ThreadHeksherClient
 from heksher_client.openfeature import HeksherProvider
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(url, update_interval=60, context_features=["environment", "user"])
+client = ThreadHeksherClient(
+    url, update_interval=60, context_features=["environment", "user"]
+)
 api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
 
 flags = api.get_client()
-details = flags.get_integer_details("cache_size", 0, EvaluationContext("jim", {"environment": "prod"}))
+details = flags.get_integer_details(
+    "cache_size", 0, EvaluationContext("jim", {"environment": "prod"})
+)
 print(details.value, details.reason, details.variant)
 
 api.shutdown()

@@ -4,7 +4,12 @@ import sys
 
 from heksher_client import Setting, ThreadHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
 file = sys.argv[2] if len(sys.argv) > 2 else "settings.json"
@@ -13,7 +18,8 @@ file = sys.argv[2] if len(sys.argv) > 2 else "settings.json"
 # [health]
 def health(client: ThreadHeksherClient) -> tuple[dict[str, object], int]:
     status = client.status()
-    return {"state": status.state, "age": status.age}, 200 if status.is_healthy else 503
+    body: dict[str, object] = {"state": status.state, "age": status.age}
+    return body, 200 if status.is_healthy else 503
 
 
 # [client]

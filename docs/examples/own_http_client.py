@@ -6,7 +6,12 @@ import httpx
 
 from heksher_client import Setting, ThreadHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
 with (

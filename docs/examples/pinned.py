@@ -3,7 +3,9 @@
 from heksher_client import Setting, pinned
 from heksher_client.testing import SyncStubHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting(
+    "cache_size", type=int, configurable_features=["user"], default_value=10
+)
 
 with SyncStubHeksherClient() as stub:
     with pinned():

@@ -1,4 +1,7 @@
-"""The setting under its new name: its rules come along, and older programs go on reading it by the former name."""
+"""The setting under its new name: its rules come along.
+
+Older programs go on reading it by the former name.
+"""
 
 from heksher_client import Setting, connect
 

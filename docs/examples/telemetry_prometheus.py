@@ -10,13 +10,23 @@ from prometheus_client import REGISTRY
 from heksher_client import Setting, ThreadHeksherClient
 from heksher_client.telemetry import instrumented
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()]))
 url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(url, update_interval=60, context_features=["environment", "user"])
-with client, instrumented(client, reads=1.0):  # in production rather a share like 0.01, or no reads at all
+client = ThreadHeksherClient(
+    url, update_interval=60, context_features=["environment", "user"]
+)
+# In production rather a share of reads, like 0.01, or none at all.
+with client, instrumented(client, reads=1.0):
     cache_size.get(environment="prod", user="jim")
-    for sample in (sample for metric in REGISTRY.collect() for sample in metric.samples):
+    samples = [one for metric in REGISTRY.collect() for one in metric.samples]
+    for sample in samples:
         if sample.name in ("heksher_reads_total", "heksher_rules"):
-            print(sample.name, sample.labels.get("heksher_reason", ""), f"{sample.value:g}")
+            reason = sample.labels.get("heksher_reason", "")
+            print(sample.name, reason, f"{sample.value:g}")

@@ -6,7 +6,12 @@ from heksher_client import Setting, ThreadHeksherClient
 from heksher_client.pytest_plugin import HeksherService
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
-cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
+cache_size = Setting(
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
+)
 
 
 def room_for(items: int) -> bool:
@@ -32,7 +37,9 @@ def test_jim_has_more_room(heksher: SyncStubHeksherClient) -> None:
 
 # [service]
 def test_with_a_real_service(heksher_service: HeksherService) -> None:
-    with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features) as client:
+    with ThreadHeksherClient(
+        heksher_service.url, 60, heksher_service.context_features
+    ) as client:
         client.set_defaults(environment="prod", user="jim")
         assert not room_for(200)
         heksher_service.add_rule(cache_size, 200, user="jim")

@@ -1,17 +1,21 @@
-"""Values that are checked and changed before they are used, and a type of the program's own."""
+"""Values that are checked before they are used, and a type of the program's own."""
 
 from datetime import timedelta
 
 from heksher_client import Conversion, Rule, Setting, SettingType
 from heksher_client.testing import SyncStubHeksherClient
 
-retries = Setting("retries", type=int, configurable_features=["user"], default_value=3)
+retries = Setting(
+    "retries", type=int, configurable_features=["user"], default_value=3
+)
 
 
 @retries.add_validator
 def at_least_one(value: int, rule: Rule[int] | None, setting: Setting[int]) -> int:
     if value > 100:
-        raise ValueError("nobody wants to wait for so many")  # that rule is left out, and logged
+        raise ValueError(
+            "nobody waits for so many"
+        )  # the rule is left out, and logged
     return max(value, 1)
 
 
@@ -30,7 +34,12 @@ class Seconds(SettingType[timedelta]):
         return x.total_seconds()
 
 
-patience = Setting("patience", type=Seconds(), configurable_features=["user"], default_value=timedelta(minutes=1))
+patience = Setting(
+    "patience",
+    type=Seconds(),
+    configurable_features=["user"],
+    default_value=timedelta(minutes=1),
+)
 
 with SyncStubHeksherClient() as stub:
     stub[patience].rules = timedelta(seconds=90)
