@@ -11,20 +11,26 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+import heksher_client
 from heksher_client import (
     TRACK_ALL,
     AsyncHeksherClient,
     ClientNotRunningError,
+    Conversion,
     HeksherError,
     MissingContextError,
+    NoMatchError,
+    Reason,
     Rule,
     Setting,
+    SettingData,
+    SettingType,
     ThreadHeksherClient,
     UnknownContextError,
 )
 from heksher_client.testing import Rule as StubRule
 from heksher_client.testing import SyncStubHeksherClient
-from tests.support.clients import FEATURES, Kind, Subject, running
+from tests.support.clients import FEATURES, Kind, Subject, eventually, running
 from tests.support.service import QUERY, Answer, WatchedService
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-heksher.md").read_text()
@@ -42,10 +48,13 @@ def told() -> set[str]:
     """The differences that the guide tells of: what stands in bold, the rows of the errors, bullets, later sections."""
     values = GUIDE.partition("## Values that may be different")[2].partition("## Errors")[0]
     errors = GUIDE.partition("## Errors that come earlier")[2].partition("## What became")[0]
-    possible = GUIDE.partition("## What became possible")[2].partition("## Hooks")[0]
+    possible = GUIDE.partition("## What became possible")[2].partition("## What is no longer")[0]
+    gone = GUIDE.partition("## What is no longer there")[2].partition("## Hooks")[0]
     later = GUIDE[GUIDE.index("## Hooks") :]
     found = set(re.findall(r"^\*\*(.+?)\.?\*\*", values, re.MULTILINE))
     found |= {row for row in re.findall(r"^\| (.+?) \|", errors, re.MULTILINE) if row not in ("what", "---")}
+    found |= {row for row in re.findall(r"^\| (.+?) \|", gone, re.MULTILINE) if row not in ("`heksher`", "---")}
+    found |= set(re.findall(r"^(`\w+\(\)`) of ", gone, re.MULTILINE))
     found |= {
         line.split(". ")[0].split(": ")[0].rstrip(".") for line in re.findall(r"^- (.+)$", possible, re.MULTILINE)
     }
@@ -298,6 +307,110 @@ def test_settings_of_one_name_all_get_the_rules(kind: Kind, service: WatchedServ
         service.add_rule("s", 1, user="jim")
         client.reload()
         assert [setting.get(user="jim") for setting in settings] == [1, 1]
+
+
+@difference("`client.add_settings(...)`")
+@difference("`declaration_loop_interval` of the thread client")
+def test_a_setting_that_is_made_later_is_declared_at_once(kind: Kind, service: WatchedService) -> None:
+    """Long before the interval is over, with nothing to call."""
+    with running(kind, service.url) as client:
+        assert not hasattr(client.client, "add_settings")
+        assert not hasattr(client.client, "declaration_loop_interval")
+        _setting = Setting("later", int, ["user"], 0)
+        assert eventually(lambda: "later" in client.get_settings())
+
+
+@difference("`client.context_namespace(...)`")
+def test_an_explanation_has_the_context_with_defaults() -> None:
+    setting = Setting("s", int, ["environment", "user"], 0)
+    with SyncStubHeksherClient() as stub:
+        stub.set_defaults(environment="prod")
+        assert not hasattr(stub, "context_namespace")
+        assert setting.explain(user="jim").context == {"environment": "prod", "user": "jim"}
+
+
+@difference("`Setting.convert_server_value(...)`")
+def test_a_type_converts_and_asks_no_validator() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    setting.add_validator(lambda value, *_: value + 1)
+    assert not hasattr(setting, "convert_server_value")
+    assert setting.type.convert_from_heksher(5.0).value == 5
+
+
+@difference("`Setting.update(...)`")
+def test_a_stub_gives_a_setting_rules() -> None:
+    setting = Setting("s", int, ["user"], 0)
+    assert not hasattr(setting, "update")
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [StubRule({"user": "jim"}, 1)]
+        assert setting.get(user="jim") == 1
+
+
+@difference("`Setting.last_ruleset`")
+@difference("`Setting.server_default_value`")
+def test_rules_and_the_default_of_the_service_are_told_by_explain_and_status(
+    kind: Kind, service: WatchedService
+) -> None:
+    service.declare("s", "int", 0, ["user"])
+    service.declare("s", "int", 7, ["user"], version="1.1")
+    service.add_rule("s", 1, user="jim")
+    setting = Setting("s", int, ["user"], 0)
+    assert not hasattr(setting, "last_ruleset")
+    assert not hasattr(setting, "server_default_value")
+    with running(kind, service.url) as client:
+        assert client.client.status().settings["s"].rules == 1
+        assert setting.explain(user="jim").rule is not None
+        explained = setting.explain(user="ann")
+        assert (explained.value, explained.reason) == (7, Reason.SERVER_DEFAULT)
+
+
+@difference("`Setting.version_str`, and `version` as a pair of numbers")
+def test_a_version_is_a_string() -> None:
+    setting = Setting("s", int, ["user"], 0, version="1.2")
+    assert setting.version == "1.2"
+    assert not hasattr(setting, "version_str")
+
+
+@difference("`NoMatchError` from `get`")
+def test_a_setting_without_a_rule_has_its_default() -> None:
+    setting = Setting("s", int, ["user"], 7)
+    assert issubclass(NoMatchError, HeksherError)
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [StubRule({"user": "jim"}, 1)]
+        assert setting.get(user="ann") == 7
+
+
+class Percent(SettingType[int]):
+    """A type of a program's own."""
+
+    def heksher_string(self) -> str:
+        return "int"
+
+    def convert_from_heksher(self, x: object) -> Conversion[int]:
+        if not isinstance(x, int):
+            raise TypeError(f"{x!r} is no percentage")
+        return Conversion(min(x, 100), ("more than 100",) if x > 100 else ())
+
+    def convert_to_heksher(self, x: int) -> object:
+        return x
+
+
+@difference("types of your own as `SimpleSettingType`")
+def test_a_type_of_ones_own_has_three_methods(kind: Kind, service: WatchedService) -> None:
+    assert not hasattr(heksher_client, "SimpleSettingType")
+    setting = Setting("s", Percent(), ["user"], 0)
+    with running(kind, service.url) as client:
+        service.add_rule("s", 300, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 100
+
+
+@difference("`get_settings()`")
+def test_all_settings_of_the_service_come_with_all_that_it_has(kind: Kind, service: WatchedService) -> None:
+    service.declare("s", "int", 7, ["user"], metadata={"owner": "jane"})
+    with running(kind, service.url) as client:
+        settings = client.get_settings()
+    assert settings == {"s": SettingData("s", ["user"], "int", 7, {"owner": "jane"}, [], "1.0")}
 
 
 @difference("Hooks")
