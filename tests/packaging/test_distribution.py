@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -124,6 +125,19 @@ def test_without_extras_there_are_the_few_that_the_core_needs(built: tuple[Path,
     assert run(python, "-c", code) == "8\n"
     command = subprocess.run([str(python.with_name("heksher-client"))], capture_output=True, text=True, check=False)
     assert (command.returncode, "heksher_client[cli,service]" in command.stderr) == (1, True)
+
+
+def test_the_bill_of_materials_is_of_an_installation_with_all_extras(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """And of nothing that only builds or tests it. It is left in `.cache/sbom.json`."""
+    python = environment(tmp_path / "all", built[0], f"[{','.join(sorted(NEEDS))}]")
+    bill = ROOT / ".cache" / "sbom.json"
+    bill.parent.mkdir(exist_ok=True)
+    command = [str(Path(sys.executable).with_name("cyclonedx-py")), "environment", "--output-file", str(bill)]
+    subprocess.run([*command, str(python)], check=True, capture_output=True)
+    listed = {component["name"].lower().replace("-", "_") for component in json.loads(bill.read_text())["components"]}
+    extras = {re.split(r"[^\w-]", need)[0] for needs in PROJECT["optional-dependencies"].values() for need in needs}
+    assert {"heksher_client", "httpx", *(name.replace("-", "_") for name in extras)} <= listed
+    assert listed & {"build", "cyclonedx_bom", "pip", "pytest", "twine"} == set()
 
 
 @pytest.mark.parametrize("extra", sorted(NEEDS))
