@@ -1,9 +1,15 @@
 """Values that are checked before they are used, and a type of the program's own."""
 
+import sys
 from datetime import timedelta
 
-from heksher_client import Conversion, Rule, Setting, SettingType
-from heksher_client.testing import SyncStubHeksherClient
+from heksher_client import (
+    Conversion,
+    Rule,
+    Setting,
+    SettingType,
+    ThreadHeksherClient,
+)
 
 retries = Setting(
     "retries", type=int, configurable_features=["user"], default_value=3
@@ -13,9 +19,7 @@ retries = Setting(
 @retries.add_validator
 def at_least_one(value: int, rule: Rule[int] | None, setting: Setting[int]) -> int:
     if value > 100:
-        raise ValueError(
-            "nobody waits for so many"
-        )  # the rule is left out, and logged
+        raise ValueError("too many")  # the rule is left out, and logged
     return max(value, 1)
 
 
@@ -41,6 +45,8 @@ patience = Setting(
     default_value=timedelta(minutes=1),
 )
 
-with SyncStubHeksherClient() as stub:
-    stub[patience].rules = timedelta(seconds=90)
-    print(patience.get(user="jim"))
+url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
+with ThreadHeksherClient(
+    url, update_interval=60, context_features=["environment", "user"]
+):
+    print(retries.get(user="jim"), patience.get(user="jim"))

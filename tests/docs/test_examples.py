@@ -54,13 +54,12 @@ PRINTED = {
     "profile_async.py": "200\nfresh\n",
     "profile_thread.py": "200\nfresh\n",
     "telemetry_prometheus.py": "heksher_reads_total rule 1\nheksher_rules  2\n",
-    "validators.py": "0:01:30\n",
 }
 """What examples print that run by themselves, on a service where jim has a cache of 200."""
 ELSEWHERE = {
     "celery_app.py", "django_project.py", "fastapi_app.py", "flask_app.py", "gunicorn.conf.py", "logs_as_json.py",
     "logs_with_structlog.py", "nginx.conf", "notebook.ipynb", "rename_after.py", "rename_before.py", "test_shop.py",
-    "tutorial_async.py", "tutorial_thread.py",
+    "tutorial_async.py", "tutorial_thread.py", "validators.py",
 }  # fmt: skip
 """Those that other tests run, here or beside what they are examples of."""
 PUBLIC_MODULES = (
@@ -158,6 +157,21 @@ def test_an_example_that_is_run_as_it_is_shown_asks_the_service_on_this_machine(
         text = path.read_text()
         for number in re.findall(r"sys\.argv\[(\d)\]", text):
             assert f"sys.argv[{number}] if len(sys.argv) > {number} else" in text, path.name
+
+
+@pytest.mark.parametrize(("value", "printed", "logged"), [(7, "7", ""), (0, "1", ""), (500, "3", "too many")])
+def test_the_validator_of_the_example_checks_and_changes_values(
+    value: int, printed: str, logged: str, shop: WatchedService, surroundings: dict[str, str]
+) -> None:
+    """A rule whose value it refuses is left out, and logged; what is too small is one."""
+    for name, kind, default, of_jim in (("retries", "int", 3, value), ("patience", "float", 60.0, 90)):
+        shop.declare(name, kind, default, ["user"])
+        shop.add_rule(name, of_jim, user="jim")
+    command = [sys.executable, str(EXAMPLES / "validators.py"), shop.url]
+    ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{printed} 0:01:30\n"
+    assert logged in ran.stderr
+    assert bool(ran.stderr) == bool(logged)
 
 
 def test_a_setting_is_renamed_as_the_guide_says(surroundings: dict[str, str], shop: WatchedService) -> None:
