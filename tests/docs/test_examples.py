@@ -102,7 +102,8 @@ def test_every_example_is_shown_and_all_code_that_is_shown_is_an_example() -> No
     for page in PAGES:
         text = page.read_text()
         assert "```python" not in text, page.name
-        shown |= {Path(name).name for name in re.findall(r"examples/([\w.]+)", text)}
+        shown |= set(re.findall(r"^```\{literalinclude\} (?:\.\./)?examples/([\w.]+)$", text, re.MULTILINE))
+        shown |= set(re.findall(r"\]\((?:\.\./)?examples/([\w.]+\.ipynb)\)", text))  # which is shown as a notebook
     assert shown >= FILES
 
 
@@ -263,6 +264,21 @@ def test_every_environment_variable_is_in_the_reference() -> None:
         path.read_text() for path in (ROOT / "heksher_client").rglob("*.py") if "django" not in path.parts
     )))  # fmt: skip
     assert set(re.findall(r"`(HEKSHER_[A-Z_]+)`", text)) == profile | named
+
+
+def test_the_configuration_file_that_is_shown_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the code that reads it, with each of its profiles."""
+    text = (DOCS / "how-to" / "connect.md").read_text()
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for variable in [name for name in os.environ if name.startswith("HEKSHER_")]:
+        monkeypatch.delenv(variable)
+    path = tmp_path / "config.toml"
+    path.write_text(shown)
+    path.chmod(0o600)
+    monkeypatch.setenv("HEKSHER_CONFIG", str(path))
+    assert config.load(None, {}).name == "dev"
+    for name in config.names(path):
+        assert config.load(name, {}).profile.context_features == ["environment", "user"]
 
 
 def test_links_within_the_repository_lead_somewhere() -> None:
