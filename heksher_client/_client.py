@@ -22,6 +22,7 @@ from heksher_client._core.status import Refresh, RefreshCallbackT, Status
 from heksher_client._last_known_good import LastKnownGood
 from heksher_client._rate_limit import RateLimit
 from heksher_client._route import Route
+from heksher_client.credentials import Credential
 
 
 class Observable(Protocol):
@@ -110,6 +111,12 @@ class Client(ABC):
     def closed(self) -> bool:
         """Whether the client was closed: it updates nothing any more, and cannot be started again."""
         return self._session.is_closed
+
+    @property
+    def credential(self) -> Credential | None:
+        """What shows that the program may ask, if it is of `heksher_client.credentials`: to renew it at will, say."""
+        auth = self._route.auth
+        return auth if isinstance(auth, Credential) else None
 
     def use_credential(self, auth: AuthTypes) -> None:
         """Show from now on by something else that the program may ask, and ask at once. From any thread.

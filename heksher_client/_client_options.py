@@ -132,6 +132,16 @@ def _in_place(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _MERGED:
         if not isinstance(chosen.get(name, {}), Mapping):
             raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
+    arguments = chosen.get("http_client_args", {})
+    # Only plain dicts: what else httpx takes there has a life of its own, as cookie jars do.
+    tables = [name for name in ("headers", "cookies", "params") if type(arguments.get(name)) is dict]
+    for name in tables:
+        chosen[name] = merged_tables(name, arguments[name], chosen.get(name, {}))
+    if arguments.get("timeout") is not None:
+        chosen.setdefault("timeout", arguments["timeout"])
+        tables.append("timeout")
+    if tables:
+        chosen["http_client_args"] = {name: value for name, value in arguments.items() if name not in tables}
     for name, table, inner in (("auth", "http_client_args", "auth"), ("user_agent", "headers", "user-agent")):
         there = chosen.pop(table, {})
         meant = [value for key, value in there.items() if str(key).lower() == inner and value is not None]

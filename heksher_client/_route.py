@@ -11,9 +11,9 @@ from heksher_client._core.steps import Listen, Request
 from heksher_client._version import __version__
 from heksher_client.credentials import Credential
 
-_LONGEST_IDLE: Final = 240.0
-"""Seconds for which an idle connection is kept: longer than common intervals, and shorter than what firewalls and
-balancers remember, which drop a connection without a word."""
+_LONGEST_IDLE: Final = 270.0
+"""Seconds for which an idle connection is kept: longer than an interval of four minutes with its jitter, and shorter
+than what firewalls and balancers remember, which drop a connection without a word."""
 _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=_LONGEST_IDLE)
 
 
@@ -37,14 +37,16 @@ class Route:
             _check_client(self._shared, make)
             if arguments:
                 raise TypeError("http_client_args are for a client to be made, and http_client is one: give either")
-        self.auth = _checked_auth(options.get("auth", userinfo))
+        self._is_async = _is_async(make)
+        self.auth = self._checked_auth(options.get("auth", userinfo))
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
         _check_headers({**self._headers, "User-Agent": self._user_agent or ""})
-        self._cookies, self._params = options.get("cookies"), httpx.QueryParams(options.get("params"))
+        self._cookies, self._params = options.get("cookies"), _params(options.get("params", {}))
+        _check_cookies(self._cookies or {})
         self._timeout = _time_outs(options["timeout"]) if "timeout" in options else None
         arguments.setdefault("limits", _LIMITS)
         self._arguments, self._make = arguments, make
-        self.client = self._shared or make(**arguments)
+        self.client = make(**arguments) if self._shared is None else self._shared
 
     @property
     def is_ours(self) -> bool:
@@ -85,7 +87,17 @@ class Route:
         Raises:
             TypeError: It is nothing of that kind.
         """
-        self.auth = _checked_auth(auth)
+        self.auth = self._checked_auth(auth)
+
+    def _checked_auth(self, auth: Any) -> Any:
+        is_pair = isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str | bytes) for part in auth)
+        if not (auth is None or is_pair or hasattr(auth, "sync_auth_flow") or callable(auth)):
+            raise TypeError(
+                f"auth must be a credential, or what the HTTP client takes for it, not {type(auth).__name__}"
+            )
+        if isinstance(auth, Credential) and not self._is_async:
+            auth.check_may_block()
+        return auth
 
     @staticmethod
     def auth_arguments(auth: Any) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
     """
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers are texts by their names: {name!r} is not")
+            raise TypeError(f"headers are texts by their names: that of {name!r} is not")
         if not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"no header can be called {name!r}")
         if not _HEADER_VALUE.fullmatch(value):
@@ -188,11 +200,33 @@ _HEADER_NAME: Final = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile("([!-~]([ \t!-~]*[!-~])?)?")
 
 
-def _checked_auth(auth: Any) -> Any:
-    is_pair = isinstance(auth, tuple) and len(auth) == 2
-    if auth is None or is_pair or isinstance(auth, Credential | httpx.Auth) or callable(auth):
-        return auth
-    raise TypeError(f"auth must be a credential, or what the HTTP client takes for it, not {type(auth).__name__}")
+def _check_cookies(cookies: Any) -> None:
+    """Refuse what no request can hold; an error without the values, which may be secrets.
+
+    Raises:
+        TypeError, ValueError: One is no cookie.
+    """
+    for name, value in cookies.items() if isinstance(cookies, Mapping) else ():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"cookies are texts by their names: that of {name!r} is not")
+        if not _HEADER_NAME.fullmatch(name) or not _COOKIE_VALUE.fullmatch(value):
+            raise ValueError(f"the cookie {name!r} must be of visible ASCII characters, without commas and semicolons")
+
+
+_COOKIE_VALUE: Final = re.compile(r"[!-+\-./0-:<-~]*")
+
+
+def _params(params: Any) -> httpx.QueryParams:
+    """The parameters that a program adds.
+
+    Raises:
+        TypeError: One is none.
+    """
+    for name, value in params.items() if isinstance(params, Mapping) else ():
+        values = value if isinstance(value, list | tuple) else (value,)
+        if not isinstance(name, str) or not all(isinstance(one, str | int | float | None) for one in values):
+            raise TypeError(f"params are texts by their names: that of {name!r} is not")
+    return httpx.QueryParams(params)
 
 
 def _check_client(client: Any, make: Callable[..., Any]) -> None:
@@ -201,13 +235,20 @@ def _check_client(client: Any, make: Callable[..., Any]) -> None:
     Raises:
         TypeError: It lacks something, or is of the other kind.
     """
-    lacking = [name for name in ("build_request", "send", "headers", "params") if not hasattr(client, name)]
+    needed = ["build_request", "send", "headers", "params"]
+    if is_async := _is_async(make):
+        needed.append("aclose")
+    lacking = [name for name in needed if isinstance(client, type) or not hasattr(client, name)]
     if lacking:
         raise TypeError(f"http_client must behave as an {_name(make)}: this one has no {', '.join(lacking)}")
-    is_async = inspect.iscoroutinefunction(getattr(make, "send", None))
-    # A wrapper may have a plain `send` that gives something to await; httpx's own is known to have none.
-    if inspect.iscoroutinefunction(client.send) != is_async and (not is_async or isinstance(client, httpx.Client)):
+    # A wrapper may have a plain `send` that gives something to await.
+    if inspect.iscoroutinefunction(client.send) and not is_async:
         raise TypeError(f"http_client must behave as an {_name(make)}, not as a {type(client).__name__}")
+
+
+def _is_async(make: Callable[..., Any]) -> bool:
+    """Whether what is made with it is awaited."""
+    return inspect.iscoroutinefunction(getattr(make, "send", None))
 
 
 def _name(make: Callable[..., Any]) -> str:

@@ -32,7 +32,15 @@ def redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reques
         return None
     followed = request.extensions.get(_FOLLOWED, 0) + 1
     following.extensions = {**request.extensions, _FOLLOWED: followed}
+    # httpx leaves out all but those that it was handed by the server.
+    if cookies := {**_cookies(request), **_cookies(following)}:
+        following.headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
     return following if followed <= _MAX_REDIRECTS else None
+
+
+def _cookies(request: httpx.Request) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in request.headers.get("Cookie", "").split(";")]
+    return {name.strip(): value for name, _, value in pairs if name.strip()}
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

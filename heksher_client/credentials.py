@@ -123,7 +123,7 @@ class Credential(httpx.Auth):
         Raises:
             CredentialError: There is none to be had.
         """
-        self._check_may_block()
+        self.check_may_block()
         self._result_of(self._renewal())
 
     async def aforce_refresh(self) -> None:
@@ -140,7 +140,7 @@ class Credential(httpx.Auth):
         Raises:
             CredentialError: There is none to be had.
         """
-        self._check_may_block()
+        self.check_may_block()
         if self._at_hand() is None:
             self._result_of(self._renewal(_serves))
 
@@ -155,7 +155,7 @@ class Credential(httpx.Auth):
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """What httpx calls: sign a request, and once more if it is refused."""
-        self._check_may_block()
+        self.check_may_block()
         token = self._at_hand() or self._result_of(self._renewal(_serves))
         response = yield _signed(request, token)
         if self.is_refused(response):
@@ -195,11 +195,11 @@ class Credential(httpx.Auth):
         """What tells it from others, and is no secret."""
         return ""
 
-    def _check_may_block(self) -> None:
+    def check_may_block(self) -> None:
         """Refuse to be waited for by a thread, if that is of no use.
 
         Raises:
-            CredentialError: It has to be awaited.
+            TypeError: It has to be awaited.
         """
 
     def _is_lost(self) -> bool:
@@ -375,9 +375,9 @@ class TokenFrom(Credential):
 
         self._renew(renewal, result)
 
-    def _check_may_block(self) -> None:
+    def check_may_block(self) -> None:
         if self._is_awaited:
-            raise CredentialError(f"{self!r} is a coroutine function, which only the async client can await")
+            raise TypeError(f"{self!r} is a coroutine function, which only the async client can await")
 
     def _is_lost(self) -> bool:
         return super()._is_lost() or (self._task is not None and self._task.get_loop().is_closed())

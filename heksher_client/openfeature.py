@@ -1,7 +1,9 @@
 """A provider for OpenFeature: flags are the settings that the program declares. Needs the extra `openfeature`.
 
-api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
-api.get_client().get_integer_value("cache_size", 10, EvaluationContext("jim", {"environment": "prod"}))
+    api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
+    api.get_client().get_integer_value("cache_size", 10, EvaluationContext("jim", {"environment": "prod"}))
+
+The client is the one that the program has for its settings.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -21,6 +21,9 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
+if TYPE_CHECKING:
+    from heksher_client.credentials import Credential
+
 from heksher_client._client_options import AuthTypes, ClientOptions, check_names
 from heksher_client._core.changes import Change, ChangeCallbackT, Changes, Listeners, callbacks_for, difference
 from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known, order_with
@@ -264,6 +267,11 @@ class _Stub:
     def closed(self) -> bool:
         """Whether the stub was closed."""
         return self._is_closed
+
+    @property
+    def credential(self) -> "Credential | None":
+        """None: a stub asks nobody."""
+        return None
 
     def use_credential(self, auth: AuthTypes) -> None:
         """Note the call."""

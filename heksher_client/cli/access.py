@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heksher_client._core.logs import escaped
 from heksher_client.cli.asking import asking, in_words, profile_names, with_service
 from heksher_client.cli.output import as_json_option, print_json
 
@@ -38,12 +39,13 @@ def login(profile: str | None, *, headless: bool, token: bool) -> None:
 
 
 def _show_code(code: "DeviceCode") -> None:
-    click.echo(f"Go to {code.url} and enter {code.code} ({code.expires_in:.0f} seconds).")
+    click.echo(f"Go to {escaped(code.url)} and enter {escaped(code.code)} ({code.expires_in:.0f} seconds).")
 
 
 def _show_browser(url: str) -> None:
     click.echo(f"Sign in with your browser: {url}")
-    click.launch(url)
+    if click.launch(url):
+        click.echo("No browser could be opened here: go there with any on this machine, or use --headless.", err=True)
 
 
 @click.command()

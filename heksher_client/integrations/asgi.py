@@ -1,6 +1,8 @@
 """ASGI applications: FastAPI, Starlette, Django, Quart.
 
-app.add_middleware(ContextMiddleware, values={current_user: header("x-user")})
+    app.add_middleware(ContextMiddleware, values={current_user: header("x-user")})
+
+Reads take the user from that variable then, where it is the client's default for a context feature.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -1,7 +1,9 @@
 """Celery: a client in each worker, and tasks that read settings in the context that they were sent from.
 
-run_client(connect)
-propagate(user=current_user)
+    run_client(connect)
+    propagate(user=current_user)
+
+Both are called once, where the application is made.
 """
 
 from collections.abc import Callable

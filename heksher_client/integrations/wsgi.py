@@ -1,6 +1,8 @@
 """WSGI applications: Flask, Django, Pyramid, Bottle.
 
-app.wsgi_app = ContextMiddleware(app.wsgi_app, {current_user: header("x-user")})
+    app.wsgi_app = ContextMiddleware(app.wsgi_app, {current_user: header("x-user")})
+
+Reads take the user from that variable then, where it is the client's default for a context feature.
 """
 
 from collections.abc import Callable, Iterable, Iterator

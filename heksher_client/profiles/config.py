@@ -169,6 +169,7 @@ def load(
     named, name = name, name or os.environ.get("HEKSHER_PROFILE") or None
     used = [field for field in _FROM_ENVIRONMENT if not (is_itself and named and field in _WHERE)]
     environment = {field: value for field in used if (value := os.environ.get(_variable(field)))}
+    client_secret = os.environ.get("HEKSHER_CLIENT_SECRET")
     class_url = (otherwise or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
     chosen = _choose(file, name, path, has_url=has_url)
@@ -184,10 +185,12 @@ def load(
         [
             _Layer("the client's class", class_url, otherwise or {}),
             _Layer(source, in_file.get("url"), in_file),
-            _Layer("the environment", environment.get("url"), environment),
+            _Layer("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
             _Layer("the arguments", overrides.get("url"), overrides),
         ]
     )
+    if client_secret and profile.oauth is not None:
+        profile.oauth.client_secret = client_secret
     _put_in_place(profile, environment, overrides)
     if profile.url is None:
         profile.url = class_url
@@ -292,7 +295,9 @@ def _read(path: Path | None) -> tuple[_File, bool]:
     return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-_HOW: Final = "make it yours alone (chmod 600), or keep the secret elsewhere (HEKSHER_TOKEN, or sign in)"
+_HOW: Final = (
+    "make it yours alone (chmod 600), or keep the secret elsewhere (HEKSHER_TOKEN, HEKSHER_CLIENT_SECRET, or sign in)"
+)
 
 
 def _choose(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
@@ -325,14 +330,14 @@ def _check_no_secrets(file: _File, path: Path | None) -> None:
             raise ConfigError(f"{path} holds a secret ({secrets[0]} of profile {name}) and others may read it: {_HOW}")
 
 
-_ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret")
+_ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret", "client_secret")
 """The secrets that another token takes the place of."""
 
 
 def _secrets_in(table: Mapping[str, Any]) -> list[str]:
     """What in a profile, or in the options of a client, is a secret."""
     oauth = table.get("oauth")
-    secrets = [name for name in ("token", "cookies") if table.get(name)]
+    secrets = [name for name in ("token", "client_secret", "cookies") if table.get(name)]
     if isinstance(oauth, dict) and oauth.get("client_secret"):
         secrets.append("oauth.client_secret")
     urls = {name: table[name] for name in ("url", "proxy") if isinstance(table.get(name), str)}

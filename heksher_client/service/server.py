@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from os import PathLike
 from time import monotonic
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -109,6 +109,10 @@ def access_control_at(host: str, access_control: bool | None) -> bool | None:
     return True if access_control is None and not is_loopback(host) else access_control
 
 
+_KEPT_ALIVE: Final = 75
+"""Seconds for which an idle connection is kept: longer than the interval of a minute that clients have by default."""
+
+
 class Server(uvicorn.Server):
     """The server of an application, which ends its streams before it stops."""
 
@@ -121,7 +125,13 @@ class Server(uvicorn.Server):
             stop_within: Seconds for requests that are under way then.
             options: Those of uvicorn.
         """
-        plain = {"access_log": False, "lifespan": "on", "ws": "none", "timeout_graceful_shutdown": stop_within}
+        plain = {
+            "access_log": False,
+            "lifespan": "on",
+            "ws": "none",
+            "timeout_graceful_shutdown": stop_within,
+            "timeout_keep_alive": _KEPT_ALIVE,
+        }
         super().__init__(uvicorn.Config(app, **{**plain, **options}))
         self._feed: Feed = app.state.feed
         self._drain = drain

@@ -33,7 +33,16 @@ from heksher_client._core.protocol import HEALTH
 from heksher_client._rate_limit import RateLimit
 from heksher_client.credentials import TokenFrom
 from heksher_client.service import create_app
-from tests.support.clients import FEATURES, PATIENCE, Kind, eventually, running
+from tests.support.clients import (
+    _TLS,
+    FEATURES,
+    PATIENCE,
+    Kind,
+    NotingAsyncClient,
+    NotingThreadClient,
+    eventually,
+    running,
+)
 from tests.support.faults import Connection, FaultServer
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -206,6 +215,58 @@ def test_a_client_tells_whether_it_is_closed(kind: Kind, service: WatchedService
     assert subject.client.closed
     with pytest.raises(ClientNotRunningError):
         subject.ping()
+
+
+def test_arguments_of_the_http_client_are_options_too(kind: Kind, service: WatchedService) -> None:
+    """And win over those of the class, wherever either of them is."""
+    kept: dict[str, Any] = {"headers": {"X-A": "class", "X-B": "class"}, "timeout": 3}
+    shop: Any = type("Shop", (NotingAsyncClient if kind.raises_at_start else NotingThreadClient,), {}, **kept)
+    given = {"headers": {"x-a": "given"}, "cookies": {"c": "given"}, "params": {"p": "given"}, "timeout": 10}
+    client = shop(service.url, 60, FEATURES, http_client_args={**given, "verify": _TLS})
+    kind.call(client.ping())
+    asked = service.asked[-1]
+    assert (asked.headers["x-a"], asked.headers["x-b"], asked.headers["cookie"]) == ("given", "class", "c=given")
+    assert asked.query["p"] == "given"
+    assert client._route.request(HEALTH, 60).extensions["timeout"]["read"] == 10
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
+
+
+def test_cookies_go_along_where_the_service_redirects(kind: Kind, service: WatchedService) -> None:
+    """To another place of its own; what it hands out on the way is added."""
+    headers = {"Location": "/api/health?again", "Set-Cookie": "sticky=1"}
+    service.answering("GET /api/health", Answer(307, b"", headers), times=1)
+    with running(kind, service.url, cookies={"session": "s", "sticky": "0"}) as subject:
+        subject.ping()
+    assert service.asked[-1].headers["cookie"] == "session=s; sticky=1"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cookies": {"a": 5}},
+        {"cookies": {"a": "\u00e9"}},
+        {"cookies": {"a": "x; y"}},
+        {"cookies": {"a b": "x"}},
+        {"params": {"a": object()}},
+        {"params": {"a": ["b", object()]}},
+        {"auth": (1, 2)},
+        {"http_client": httpx.Client},
+        {"headers": {"X": None}},
+    ],
+)
+def test_what_no_request_can_be_sent_with_is_refused_when_a_client_is_made(kind: Kind, options: dict[str, Any]) -> None:
+    """And not at each request."""
+    with pytest.raises((TypeError, ValueError)):
+        kind.make("http://host", 60, FEATURES, **options)
+
+
+def test_the_credential_of_a_client_is_there_to_be_renewed(kind: Kind, service: WatchedService) -> None:
+    """Also where a profile has brought it."""
+    credential = TokenFrom(lambda: "t")
+    with running(kind, service.url, auth=credential) as subject:
+        assert subject.client.credential is credential
+        subject.client.use_credential(("jim", "x"))
+        assert subject.client.credential is None
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -519,7 +580,7 @@ def test_a_connection_is_not_trusted_for_longer_than_firewalls_remember(
 ) -> None:
     """Polls at longer intervals open a new one, which costs less than waiting for one that nobody ends."""
     with running(kind, counting.url) as subject, time_flies(monkeypatch) as advance:
-        advance(241)
+        advance(271)
         subject.ping()
     assert counting.connections == 2
 
@@ -636,7 +697,7 @@ def test_an_http_client_may_be_wrapped(service: WatchedService) -> None:
             await client.aclose()
 
     asyncio.run(ping())
-    with pytest.raises(TypeError, match="not as a Client"):
+    with pytest.raises(TypeError, match="has no aclose"):
         AsyncHeksherClient(service.url, 60, FEATURES, http_client=httpx.Client())
 
 

@@ -614,14 +614,16 @@ def test_a_coroutine_function_is_none_for_threads() -> None:
             return "token"
 
     async def block() -> None:
-        with pytest.raises(CredentialError, match="coroutine function"):
+        with pytest.raises(TypeError, match="coroutine function"):
             credential.force_refresh()
         await credential.aforce_refresh()
 
     credential = TokenFrom(Getter())
-    with pytest.raises(CredentialError, match="coroutine function"):
+    with pytest.raises(TypeError, match="coroutine function"):
         credential.force_refresh()
-    with pytest.raises(CredentialError, match="coroutine function"):
+    with pytest.raises(TypeError, match="coroutine function"):
+        ThreadHeksherClient("http://host", 60, FEATURES, auth=credential)
+    with pytest.raises(TypeError, match="coroutine function"):
         sent(credential)
     asyncio.run(block())
 

@@ -683,7 +683,7 @@ def test_query_parameters_of_the_program_are_added_to_ours(kind: Kind, service: 
 def test_no_header_or_token_is_in_an_error_or_a_record(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     """Not even of one that cannot be sent, which the HTTP library repeats in its own error."""
     caplog.set_level(logging.DEBUG, "heksher_client")
-    headers = {"Authorization": "Bearer s3cret\n"}
+    headers = httpx.Headers({"Authorization": "Bearer s3cret\n"})
     with WatchedService() as service:
         subject = Subject(kind, service.url, 3600, FEATURES, http_client_args={"headers": headers})
         if kind.raises_at_start:

@@ -467,7 +467,9 @@ def test_the_credential_of_a_class_is_for_its_own_server(service: WatchedService
     class Keyed(ThreadHeksherClient, service_url="https://a.example", headers={"X-Key": "k"}, auth=StaticToken("t")):
         pass
 
-    class Hidden(ThreadHeksherClient, service_url="https://a.example", http_client_args={"headers": {"X-Key": "k"}}):
+    hidden = {"headers": httpx.Headers({"X-Key": "k"})}
+
+    class Hidden(ThreadHeksherClient, service_url="https://a.example", http_client_args=hidden):
         pass
 
     http = httpx.Client(headers={"Authorization": "Bearer of-the-class"}, verify=False)  # noqa: S501 - there is no TLS
@@ -554,6 +556,25 @@ def test_a_profile_with_client_credentials_opens_the_gateway(kind: Kind, service
             kind.call(client.ping())
             assert isinstance(client._route.auth, ClientCredentials)
             assert SECRET not in repr(client._route.auth)
+
+
+def test_the_secret_of_a_client_may_be_a_variable(
+    service: WatchedService, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the file need not be anybody's alone; it is for the profile's server, as whatever stands there."""
+    with OAuthServer() as oauth:
+        put_behind_gateway(service, oauth)
+        table = f'client_id = "{CLIENT}"\ngrant = "client_credentials"\ntoken_url = "{oauth.token_url}"\n'
+        features = 'context_features = ["environment", "user", "theme"]'
+        write(config, f'[profiles.a]\nurl = "{service.url}"\n{features}\n[profiles.a.oauth]\n{table}', 0o644)
+        monkeypatch.setenv("HEKSHER_CLIENT_SECRET", SECRET)
+        with connect_in_thread() as client:
+            client.ping()
+            assert client.credential is not None
+            client.credential.force_refresh()
+        monkeypatch.setenv("HEKSHER_URL", "https://other")
+        with pytest.raises(ConfigError, match="is not for https://other"):
+            connect_in_thread()
 
 
 def test_an_argument_replaces_the_credential_of_a_profile(service: WatchedService, config: Path) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, create_app
 from heksher_client.service.context_filters import parse_context_filters
+from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
 from tests.support.service import WatchedService
 
@@ -537,3 +538,10 @@ def test_more_requests_at_once_than_there_are_threads_are_all_answered(
             return [answer.status_code for answer in await asyncio.gather(*queries, *declarations, *rules)]
 
     assert Counter(asyncio.run(ask())) == {200: 150, 201: 50}
+
+
+def test_idle_connections_are_kept_for_longer_than_clients_wait_by_default() -> None:
+    """So that a poll a minute, a tenth more at the most, need not open another one each time."""
+    app = create_app("sqlite://", ["user"])
+    assert Server(app).config.timeout_keep_alive > 60 * 1.1
+    app.state.database.close()
