@@ -32,6 +32,7 @@ from heksher_client._core.steps import (
     Step,
     too_late,
 )
+from heksher_client._renewal import Credential
 from heksher_client._transport import (
     Body,
     StreamBody,
@@ -40,7 +41,6 @@ from heksher_client._transport import (
     no_response,
     redirected,
 )
-from heksher_client.credentials import Credential
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -275,17 +275,18 @@ class AsyncHeksherClient(Client):
         async def send() -> None:
             while waiting:
                 index, request = waiting.popleft()
+                unready: Reply | None = None
                 with anyio.move_on_after(exchange.limits.seconds) as scope:
-                    if (unready := await self._get_ready()) is not None:
-                        replies[index] = unready
-                        continue
-                if not scope.cancelled_caught:
+                    unready = await self._get_ready()
+                if unready is None and not scope.cancelled_caught:
                     await self._wait_for_rate()
                     if self._session.is_closed:
                         waiting.clear()
                         break
                     with anyio.move_on_after(exchange.limits.seconds) as scope:
                         replies[index] = await self._send(request, exchange.limits)
+                elif unready is not None:
+                    replies[index] = unready
                 if scope.cancelled_caught:
                     waiting.clear()
 

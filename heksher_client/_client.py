@@ -21,8 +21,8 @@ from heksher_client._core.session import Session
 from heksher_client._core.status import Refresh, RefreshCallbackT, Status
 from heksher_client._last_known_good import LastKnownGood
 from heksher_client._rate_limit import RateLimit
+from heksher_client._renewal import Credential
 from heksher_client._route import Route
-from heksher_client.credentials import Credential
 
 
 class Observable(Protocol):

@@ -8,8 +8,8 @@ from typing import Any, Final
 import httpx
 
 from heksher_client._core.steps import Listen, Request
+from heksher_client._renewal import Credential
 from heksher_client._version import __version__
-from heksher_client.credentials import Credential
 
 _LONGEST_IDLE: Final = 270.0
 """Seconds for which an idle connection is kept: longer than an interval of four minutes with its jitter, and shorter

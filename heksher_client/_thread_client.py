@@ -28,6 +28,7 @@ from heksher_client._core.steps import (
     Request,
     Step,
 )
+from heksher_client._renewal import Credential
 from heksher_client._sending import CLOSED, Listening, Sending
 from heksher_client._transport import (
     Body,
@@ -38,7 +39,6 @@ from heksher_client._transport import (
     no_response,
     redirected,
 )
-from heksher_client.credentials import Credential
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")

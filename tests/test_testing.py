@@ -258,7 +258,7 @@ def test_a_stub_takes_a_credential_and_tells_whether_it_is_closed() -> None:
     stub = SyncStubHeksherClient()
     with stub:
         stub.use_credential(("jim", "x"))
-        assert not stub.closed
+        assert (stub.closed, stub.credential) == (False, None)
     assert stub.closed
     assert ("use_credential", {"auth": ("jim", "x")}) in stub.calls
 

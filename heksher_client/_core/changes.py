@@ -151,6 +151,12 @@ class Listeners:
                 break
         self.callbacks = tuple(self._there())
 
+    def functions(self) -> Iterator[Callable[[Any], object]]:
+        """What to call; looked for one by one, as one may take out another."""
+        for callback in self.callbacks:
+            if (function := callback.function) is not None:
+                yield function
+
     def _there(self) -> Iterator[Callback]:
         return (callback for callback in self.callbacks if callback.function is not None)
 

@@ -84,9 +84,8 @@ class Telling:
             error, *others = refresh.errors
             error.__notes__ = [f"and: {other}" for other in others]  # anew, as it may be an error of former refreshes
             yield from self._call_hook(self._hooks.on_update_error, error)
-        for callback in self.refresh_listeners.callbacks:
-            if (function := callback.function) is not None:
-                yield from self._call_hook(function, refresh)
+        for function in self.refresh_listeners.functions():
+            yield from self._call_hook(function, refresh)
 
     def _call_hook(
         self, hook: Callable[..., object], argument: Exception | Refresh | Changes | None = None

@@ -21,30 +21,23 @@ The file is TOML, in the platform's folder for configuration, or where `HEKSHER_
 """
 
 import os
-import re
 import stat
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
-from urllib.parse import urlsplit
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
 from heksher_client._client_options import merged_tables
 from heksher_client.exceptions import ConfigError
+from heksher_client.profiles.guard import Layer, check_no_secrets, check_same_server, origin
 
 _FORMAT: Final = 1
 _LARGEST: Final = 1 << 20
 """Bytes of a configuration file."""
-_SECRET_NAMES: Final = re.compile(
-    "auth|token|key|secret|pass|pwd|cookie|session|credential|jwt|bearer|sig|otp|assertion|cert", re.IGNORECASE
-)
-"""Of headers and parameters whose values are secrets."""
-_SECRET_VALUES: Final = re.compile("(bearer|basic|token) |eyJ", re.IGNORECASE)
-"""How such values begin, whatever they are called."""
 
 
 class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -176,17 +169,17 @@ def load(
     in_file = file.profiles.get(chosen, {}) if chosen else {}
     source = f"profile {chosen} in {path}" if chosen else "the environment"
     if not is_private:
-        _check_no_secrets(file, path)
+        check_no_secrets(file.profiles, path)
     try:
         profile = msgspec.convert(in_file, Profile)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from None
-    _check_same_server(
+    check_same_server(
         [
-            _Layer("the client's class", class_url, otherwise or {}),
-            _Layer(source, in_file.get("url"), in_file),
-            _Layer("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
-            _Layer("the arguments", overrides.get("url"), overrides),
+            Layer("the client's class", class_url, otherwise or {}),
+            Layer(source, in_file.get("url"), in_file),
+            Layer("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
+            Layer("the arguments", overrides.get("url"), overrides),
         ]
     )
     if client_secret and profile.oauth is not None:
@@ -295,11 +288,6 @@ def _read(path: Path | None) -> tuple[_File, bool]:
     return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-_HOW: Final = (
-    "make it yours alone (chmod 600), or keep the secret elsewhere (HEKSHER_TOKEN, HEKSHER_CLIENT_SECRET, or sign in)"
-)
-
-
 def _choose(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
     """Which profile is meant."""
     where = f"in {path}" if path else "(where that would be, the extra `profiles` tells, or HEKSHER_CONFIG)"
@@ -321,103 +309,3 @@ def _choose(file: _File, name: str | None, path: Path | None, *, has_url: bool) 
     raise ConfigError(
         f"nothing says where the service is: add [profiles.NAME] with its url {where}, or set HEKSHER_URL"
     )
-
-
-def _check_no_secrets(file: _File, path: Path | None) -> None:
-    """Refuse a file that others may read."""
-    for name, table in file.profiles.items():
-        if secrets := _secrets_in(table):
-            raise ConfigError(f"{path} holds a secret ({secrets[0]} of profile {name}) and others may read it: {_HOW}")
-
-
-_ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret", "client_secret")
-"""The secrets that another token takes the place of."""
-
-
-def _secrets_in(table: Mapping[str, Any]) -> list[str]:
-    """What in a profile, or in the options of a client, is a secret."""
-    oauth = table.get("oauth")
-    secrets = [name for name in ("token", "client_secret", "cookies") if table.get(name)]
-    if isinstance(oauth, dict) and oauth.get("client_secret"):
-        secrets.append("oauth.client_secret")
-    urls = {name: table[name] for name in ("url", "proxy") if isinstance(table.get(name), str)}
-    if isinstance(oauth, dict):
-        urls |= {f"oauth.{name}": url for name, url in oauth.items() if isinstance(url, str) and "://" in url}
-    secrets += [f"the password in {name}" for name, url in urls.items() if "@" in _authority(url)]
-    tables = {name: table[name] for name in ("headers", "params") if isinstance(table.get(name), Mapping)}
-    return secrets + [name for name, named in tables.items() if any(_is_secret(*one) for one in named.items())]
-
-
-def _authority(url: str) -> str:
-    return url.split("//", 1)[-1].partition("/")[0]
-
-
-def _is_secret(name: object, value: object) -> bool:
-    """Whether a header or a parameter is a secret, as far as one can tell."""
-    return bool(_SECRET_NAMES.search(str(name)) or _SECRET_VALUES.match(str(value)))
-
-
-class _Layer(NamedTuple):
-    """What one source says of the server, and has for it."""
-
-    whose: str
-    url: str | None
-    table: Mapping[str, Any]
-
-    @property
-    def is_let_in(self) -> bool:
-        """Whether it has something that shows that one may ask."""
-        return bool(_auth_in(self.table) or self.table.get("token") or self.table.get("oauth"))
-
-    def for_its_server(self) -> list[str]:
-        """What it has that is for its own server alone. A password in a URL goes where that URL leads."""
-        held = [name for name, value in (("auth", _auth_in(self.table)), ("oauth", self.table.get("oauth"))) if value]
-        held += _secrets_in({**self.table, "url": None, "proxy": None})
-        arguments, http = self.table.get("http_client_args"), self.table.get("http_client")
-        if isinstance(arguments, Mapping) and (arguments.get("cert") or _secrets_in(arguments)):
-            held.append("http_client_args")
-        if getattr(http, "auth", None) or _secrets_in({n: getattr(http, n, None) for n in ("cookies", "headers")}):
-            held.append("http_client")
-        return held
-
-
-def _check_same_server(layers: Sequence[_Layer]) -> None:
-    """Refuse to send secrets to a server that they were not given for: one that something stronger names.
-
-    Whoever names it, or something stronger, may bring another token; nothing takes the place of other secrets.
-
-    Args:
-        layers: The weakest first.
-    """
-    last = max((number for number, layer in enumerate(layers) if layer.url is not None), default=0)
-    url, has_another = layers[last].url, any(layer.is_let_in for layer in layers[last:])
-    own_url = None
-    for layer in layers[:last]:
-        own_url = own_url if layer.url is None else layer.url
-        left = [secret for secret in layer.for_its_server() if not (has_another and secret in _ACCESS)]
-        if left and own_url is not None and origin(str(url)) != origin(str(own_url)):
-            raise ConfigError(
-                f"{left[0]} of {layer.whose} is not for {origin(str(url))}, which takes the place of its url: "
-                + ("give a token with that url" if left[0] in _ACCESS else "do without it there")
-                + ", or add a profile for that server"
-            )
-
-
-def _auth_in(options: Mapping[str, Any]) -> Any:
-    """What is shown a service, wherever it is given."""
-    arguments = options.get("http_client_args")
-    return options.get("auth") or (arguments.get("auth") if isinstance(arguments, Mapping) else None)
-
-
-def origin(url: str) -> str:
-    """The server of a URL: scheme, host and port.
-
-    Raises:
-        ConfigError: It is no URL.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        raise ConfigError("the url is none (a user name or password in it must be percent-encoded)") from None
-    return f"{parts.scheme}://{parts.hostname}:{port}"

@@ -17,11 +17,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from heksher_client._core.logs import escaped, logger
-from heksher_client.credentials import Token
+from heksher_client._renewal import Token
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles import config as configuration
 from heksher_client.profiles.config import Config, OAuth
 from heksher_client.profiles.connect import http_arguments
+from heksher_client.profiles.guard import origin
 from heksher_client.profiles.signed_in import is_from, store_of
 from heksher_client.profiles.token_store import SignIn
 
@@ -210,7 +211,7 @@ def _sleep(seconds: float) -> None:
 
 
 def _origin(config: Config) -> str:
-    return configuration.origin(str(config.profile.url))
+    return origin(str(config.profile.url))
 
 
 def _secret_of(config: Config) -> str | None:

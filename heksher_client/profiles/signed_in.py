@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from heksher_client._core.logs import logger
-from heksher_client.credentials import Credential, Token
+from heksher_client._renewal import Credential, Token
 from heksher_client.exceptions import ConfigError, CredentialError
-from heksher_client.profiles.config import Config, OAuth, origin
+from heksher_client.profiles.config import Config, OAuth
+from heksher_client.profiles.guard import origin
 from heksher_client.profiles.token_store import SignIn, TokenStore
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """The commands that ask a service, and change its rules: `status`, `settings`, `get`, `rules`, `diff`."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -393,6 +394,16 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(run: Run, surroun
         command = [*COMMAND, "profiles"]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=surroundings, check=False)
     assert (ended.returncode, ended.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+
+
+def test_who_stops_reading_ends_a_command_without_a_word(surroundings: dict[str, str]) -> None:
+    """As `head` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "completion", "bash"]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=surroundings, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("name", ["", "ca\nche", "*", "cache size"])

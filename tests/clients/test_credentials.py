@@ -23,7 +23,6 @@ from heksher_client import (
     State,
     ThreadHeksherClient,
     UnexpectedResponseError,
-    credentials,
 )
 from heksher_client.credentials import (
     ClientCredentials,
@@ -127,10 +126,63 @@ def test_while_all_tokens_are_refused_not_each_request_costs_one(
         assert len(oauth.token_requests) == requests + 1
         service.intercept = gateway
         oauth.expire_all()
-        monkeypatch.setattr(credentials, "_BETWEEN_ATTEMPTS", 0.0)
+        monkeypatch.setattr("heksher_client._renewal._BETWEEN_ATTEMPTS", 0.0)
         subject.ping()
         subject.ping()
         assert len(oauth.token_requests) == requests + 2
+
+
+def test_an_http_client_of_a_programs_own_spares_the_server_of_tokens_too(
+    service: WatchedService, oauth: OAuthServer
+) -> None:
+    """A credential is what any client of httpx takes."""
+    service.answering("GET /api/health", Answer(401))
+    with httpx.Client(auth=client_credentials(oauth), verify=_TLS) as http:
+        for _ in range(3):
+            assert http.get(f"{service.url}/api/health").status_code == 401
+    assert len(oauth.token_requests) == 2
+
+
+def test_without_a_token_nothing_is_sent(kind: Kind, service: WatchedService) -> None:
+    """Where there is none to be had, or not in time."""
+    is_over = threading.Event()
+
+    def refuse() -> str:
+        raise OSError
+
+    def wait() -> str:
+        is_over.wait(PATIENCE)
+        return "t"
+
+    for get_token, error in ((refuse, CredentialError), (wait, ServiceUnavailableError)):
+        client = kind.make(
+            service.url, 60, FEATURES, auth=TokenFrom(get_token), request_timeout=0.1, http_client_args={"verify": _TLS}
+        )
+        with pytest.raises(error):
+            kind.call(client.ping())
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+    is_over.set()
+    assert not service.asked
+
+
+def test_what_cannot_be_sent_takes_no_place_of_others(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request without a token does not count."""
+
+    def fail() -> None:
+        raise CredentialError("none")
+
+    async def fail_async() -> None:
+        fail()
+
+    credential = TokenFrom(lambda: "t")
+    monkeypatch.setattr(credential, "get_ready", fail)
+    monkeypatch.setattr(credential, "aget_ready", fail_async)
+    client = kind.make("http://host", 60, FEATURES, auth=credential, rate_limit=1, http_client_args={"verify": _TLS})
+    for _ in range(3):
+        with pytest.raises(CredentialError):
+            kind.call(client.ping())
+    assert client._rate_limit._places == []
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
 def test_a_rate_limit_holds_for_requests_that_waited_for_a_token(
@@ -363,7 +415,7 @@ def test_a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves(
     oauth.lifetime = 100
     credential = client_credentials(oauth)
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
-        monkeypatch.setattr("heksher_client.credentials.time", At(time.time() + 85))
+        monkeypatch.setattr("heksher_client._renewal.time", At(time.time() + 85))
         oauth.gate.clear()
         client.ping()
         wait_until(lambda: len(oauth.token_requests) == 2)
@@ -383,7 +435,7 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
         oauth.answer_instead = 503, b""
         clock = At(time.time() + 85)
-        monkeypatch.setattr("heksher_client.credentials.time", clock)
+        monkeypatch.setattr("heksher_client._renewal.time", clock)
         for _ in range(3):
             client.ping()
             wait_until(lambda: credential._pending is None)
@@ -514,7 +566,7 @@ def test_a_server_of_tokens_that_is_away_is_an_error() -> None:
 
 def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then another one is begun."""
-    monkeypatch.setattr("heksher_client.credentials._PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._renewal._PATIENCE", 0.05)
     release = threading.Event()
     began = []
 
@@ -556,6 +608,7 @@ def test_a_function_is_asked_again_after_its_tokens_lifetime(monkeypatch: pytest
     """Or after the end that it tells."""
     clock = At(1000.0)
     monkeypatch.setattr("heksher_client.credentials.time", clock)
+    monkeypatch.setattr("heksher_client._renewal.time", clock)
     given: Iterator[str | Token] = iter(["one", Token("two", 1500.0), "three"])
     credential = TokenFrom(lambda: next(given), lifetime=100)
     assert sent(credential) == "Bearer one"

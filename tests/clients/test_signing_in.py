@@ -825,6 +825,14 @@ def test_the_commands_do_the_same(
     where = "the system keyring" if place is not None else str(tokens_of(config))
     code, output = command("login", "shop")
     assert (code, f"The tokens are in {where}." in output) == (0, True)
+
+    def open_elsewhere(url: str) -> int:
+        browse(url)
+        return 1
+
+    monkeypatch.setattr("click.launch", open_elsewhere)
+    code, output = command("login", "shop")
+    assert (code, "No browser could be opened here" in output) == (0, True)
     assert command("ping") == (0, "The service is well.\n")
     assert command("profiles") == (0, f"In {config}:\n  shop\n")
     assert command("logout") == (0, "Signed out.\n")

@@ -90,10 +90,6 @@ def test_large_rule_sets_are_compared_bit_by_bit() -> None:
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
-def functions(listeners: Listeners) -> list[Any]:
-    return [callback.function for callback in listeners.callbacks]
-
-
 class Cache:
     def clear(self, change: Change[Any]) -> None: ...
 
@@ -103,14 +99,15 @@ def test_a_bound_method_goes_with_its_owner() -> None:
     listeners = Listeners()
     cache = Cache()
     listeners.add(cache.clear)
-    assert functions(listeners) == [cache.clear]
+    assert list(listeners.functions()) == [cache.clear]
     gone = ref(cache)
     del cache
     gc.collect()
     assert gone() is None
     assert not listeners
+    assert list(listeners.functions()) == []
     listeners.add(print)
-    assert functions(listeners) == [print]
+    assert list(listeners.functions()) == [print]
 
 
 def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
@@ -124,7 +121,7 @@ def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
     listeners = Listeners()
     listeners.add(Slotted().hear)
     gc.collect()
-    assert len(functions(listeners)) == 1
+    assert len(list(listeners.functions())) == 1
 
 
 def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
@@ -133,7 +130,7 @@ def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
     listeners.add(print)
     listeners.add(print)
     listeners.remove(print)
-    assert functions(listeners) == [print]
+    assert list(listeners.functions()) == [print]
     listeners.add(repr)
     listeners.remove(repr)
     listeners.remove(print)

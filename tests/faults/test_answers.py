@@ -506,7 +506,7 @@ def test_p18_line_breaks_and_format_codes(
 
 def test_a_header_that_is_none_is_not_quoted(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """A token that was read from a file with its line break: neither in the error, nor in what a traceback shows."""
-    arguments = {"headers": {"Authorization": "Bearer s3cr3t\n"}}
+    arguments = {"headers": httpx.Headers({"Authorization": "Bearer s3cr3t\n"})}
     subject = Subject(kind, service.url, 3600, FEATURES, http_client_args=arguments)
     if kind.raises_at_start:
         with pytest.raises(HeksherError) as raised:
