@@ -122,6 +122,24 @@ def merged_tables(name: str, less: Mapping[str, Any], more: Mapping[str, Any]) -
     return {key: value for key, value in less.items() if str(key).lower() not in replaced} | dict(more)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether it is a dict of texts: what else httpx takes there is httpx's, and may have a life, as cookie jars do."""
+    return type(value) is dict and all(isinstance(text, str) for pair in value.items() for text in pair)
+
+
+def _take_out(chosen: dict[str, Any]) -> None:
+    """Have what is an option of a client as well be one, wherever a source has put it: else a weaker one would win."""
+    arguments = dict(chosen.get("http_client_args", {}))
+    for name in ("headers", "cookies", "params"):
+        if _is_plain(arguments.get(name)):
+            chosen[name] = merged_tables(name, arguments.pop(name), chosen.get(name, {}))
+    if arguments.get("timeout") is not None:
+        timeout = arguments.pop("timeout")
+        chosen.setdefault("timeout", timeout)
+    if "http_client_args" in chosen:
+        chosen["http_client_args"] = arguments
+
+
 def _in_place(options: Mapping[str, Any]) -> dict[str, Any]:
     """What a source has chosen; what may be given in two places in the one where it is looked for.
 
@@ -132,16 +150,7 @@ def _in_place(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _MERGED:
         if not isinstance(chosen.get(name, {}), Mapping):
             raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
-    arguments = chosen.get("http_client_args", {})
-    # Only plain dicts: what else httpx takes there has a life of its own, as cookie jars do.
-    tables = [name for name in ("headers", "cookies", "params") if type(arguments.get(name)) is dict]
-    for name in tables:
-        chosen[name] = merged_tables(name, arguments[name], chosen.get(name, {}))
-    if arguments.get("timeout") is not None:
-        chosen.setdefault("timeout", arguments["timeout"])
-        tables.append("timeout")
-    if tables:
-        chosen["http_client_args"] = {name: value for name, value in arguments.items() if name not in tables}
+    _take_out(chosen)
     for name, table, inner in (("auth", "http_client_args", "auth"), ("user_agent", "headers", "user-agent")):
         there = chosen.pop(table, {})
         meant = [value for key, value in there.items() if str(key).lower() == inner and value is not None]

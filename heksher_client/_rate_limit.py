@@ -43,5 +43,6 @@ class RateLimit:
 
     def give_back(self, place: float) -> None:
         """Leave a place to those who come later."""
-        with self._lock:
-            insort(self._free, place)
+        if self._limit is not None:
+            with self._lock:
+                insort(self._free, place)

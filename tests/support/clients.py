@@ -13,7 +13,7 @@ from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State,
 
 T = TypeVar("T")
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which something that a test waits for has failed to come."""
 
 FEATURES = ("environment", "user", "theme")

@@ -27,4 +27,4 @@ def ended_well(pid: int) -> bool:
         status.append(code)
         return ended == pid
 
-    return eventually(has_ended, 20) and os.waitstatus_to_exitcode(status[-1]) == 0
+    return eventually(has_ended) and os.waitstatus_to_exitcode(status[-1]) == 0
