@@ -35,6 +35,16 @@ class Observable(Protocol):
     def off_refresh(self, callback: Callable[[Refresh], object], /) -> None: ...  # pragma: no cover - a protocol
 
 
+def check_observable(client: object) -> None:
+    """Refuse what can be no client, nor a stub.
+
+    Raises:
+        TypeError: With what it is.
+    """
+    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
+        raise TypeError(f"client must be a client or a stub, not {client!r}")
+
+
 class Client(ABC):
     """The part of a client that is the same whether it waits in a task or in a thread."""
 

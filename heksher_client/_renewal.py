@@ -108,8 +108,7 @@ class Credential(httpx.Auth):
             CredentialError: There is none to be had.
         """
         self.check_may_block()
-        if self._at_hand() is None:
-            self._result_of(self._renewal(_serves))
+        self._token()
 
     async def aget_ready(self) -> None:
         """Do what `get_ready` does, and let the event loop go on meanwhile.
@@ -117,13 +116,12 @@ class Credential(httpx.Auth):
         Raises:
             CredentialError: There is none to be had.
         """
-        if self._at_hand() is None:
-            await self._aresult_of(self._renewal(_serves))
+        await self._atoken()
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """What httpx calls: sign a request, and once more if it is refused."""
         self.check_may_block()
-        token = self._at_hand() or self._result_of(self._renewal(_serves))
+        token = self._token()
         response = yield _signed(request, token)
         if self.is_refused(response):
             response = yield _signed(request, self._result_of(self._renewal(_other_than(token))))
@@ -131,11 +129,17 @@ class Credential(httpx.Auth):
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """What httpx calls: sign a request, and once more if it is refused."""
-        token = self._at_hand() or await self._aresult_of(self._renewal(_serves))
+        token = await self._atoken()
         response = yield _signed(request, token)
         if self.is_refused(response):
             response = yield _signed(request, await self._aresult_of(self._renewal(_other_than(token))))
             self.note_answer_to_another(response)
+
+    def _token(self) -> Token:
+        return self._at_hand() or self._result_of(self._renewal(_serves))
+
+    async def _atoken(self) -> Token:
+        return self._at_hand() or await self._aresult_of(self._renewal(_serves))
 
     def is_refused(self, response: httpx.Response) -> bool:
         """Whether a response asks for another token than the one that was sent, and there may be one that serves."""

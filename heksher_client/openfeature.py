@@ -30,7 +30,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("flags by way of OpenFeature need an extra: pip install 'heksher_client[openfeature]'") from error
 
-from heksher_client._client import Observable
+from heksher_client._client import Observable, check_observable
 from heksher_client._core.changes import Change
 from heksher_client._core.contexts import check_known
 from heksher_client._core.registry import registry
@@ -328,8 +328,7 @@ def _check(client: object, targeting_key: object, attributes: object) -> None:
     Raises:
         TypeError: With what one of them should be.
     """
-    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
-        raise TypeError(f"client must be a client or a stub, not {client!r}")
+    check_observable(client)
     if not isinstance(targeting_key, str | None):
         raise TypeError(f"targeting_key must be the name of a context feature, not {targeting_key!r}")
     texts = (*attributes, *attributes.values()) if isinstance(attributes, Mapping) else (None,)

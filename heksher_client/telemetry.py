@@ -24,7 +24,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("metrics and spans need an extra: pip install 'heksher_client[telemetry]'") from error
 
-from heksher_client._client import Observable
+from heksher_client._client import Observable, check_observable
 from heksher_client._client_options import check_names
 from heksher_client._core import registry as reads_registry
 from heksher_client._core.logs import escaped
@@ -211,8 +211,7 @@ def instrument(client: Observable, **options: Unpack[TelemetryOptions]) -> Instr
         TypeError: It is no client, or there is no such option.
         ValueError: The share of reads is none, or the client is measured already.
     """
-    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
-        raise TypeError(f"client must be a client or a stub, not {client!r}")
+    check_observable(client)
     check_names(options, TelemetryOptions, "instrument")
     reads = options.get("reads", 0.0)
     if isinstance(reads, bool) or not isinstance(reads, int | float) or not 0 <= reads <= 1:

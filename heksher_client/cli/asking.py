@@ -1,5 +1,6 @@
 """What the commands that ask a service share: how it is named, and what goes wrong with it in one line."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -132,6 +133,20 @@ def setting_names(
         for name, data in sorted(found.items())
         if name.startswith(incomplete)
     ]
+
+
+def json_value(text: str) -> Any:
+    """What a text is in JSON, which has no `NaN` and no `Infinity`.
+
+    Raises:
+        ValueError: It is none.
+        RecursionError: It is nested too deeply.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def context_of(pairs: tuple[str, ...]) -> Mapping[str, str]:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import click
 import yaml
 
+from heksher_client.cli.asking import json_value
+
 STANDARD: Final = "-"
 """Not a file, but standard input or output; in JSON."""
 _YAML: Final = (".yaml", ".yml")
@@ -39,11 +41,7 @@ def read(file: str) -> Any:
         with click.open_file(file, encoding="utf-8") as source:
             text = source.read()
         is_yaml = Path(file).suffix.lower() in _YAML
-        return yaml.safe_load(text) if is_yaml else json.loads(text, parse_constant=_refuse)
+        return yaml.safe_load(text) if is_yaml else json_value(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise click.ClickException(f"{file} cannot be read: {words}") from None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")

@@ -1,6 +1,5 @@
 """`heksher-client rules`: the rules of a setting, and their changes."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from heksher_client.cli.asking import Failure, asking, context_of, setting_names, with_service
+from heksher_client.cli.asking import Failure, asking, context_of, json_value, setting_names, with_service
 from heksher_client.cli.output import as_json_option, conditions_in_words, print_json, print_table, shown
 from heksher_client.cli.settings import existing
 
@@ -166,7 +165,7 @@ def _value(held: "HeldSetting", text: str) -> Any:
     """What is meant by a value on the command line: JSON, or for a setting of text, anything else as it is."""
     is_text = held.data.type == "str"
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json_value(text)
     except RecursionError:
         raise Failure("the value is nested too deeply") from None
     except ValueError:
@@ -174,10 +173,6 @@ def _value(held: "HeldSetting", text: str) -> Any:
             return text
         raise Failure(f"{text!r} is no JSON, and {held.data.name} is of the type {held.data.type}") from None
     return text if is_text and not isinstance(value, str) else value
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _report(what: str, rule_id: int, conditions: Mapping[str, str], *, as_json: bool) -> None:
