@@ -10,9 +10,9 @@ import threading
 import time
 
 from heksher_client import Setting
-from heksher_client._core.contexts import Defaults
-from heksher_client._core.readers import View
-from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.context import Defaults
+from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
 
 FEATURES = ("environment", "user")
 READERS = 3

@@ -4,15 +4,16 @@ import importlib as _importlib
 import threading as _threading
 import typing as _typing
 
-from heksher_client import _bell
-from heksher_client._core import pinning as _pinning
-from heksher_client._core.changes import Change, Changed, Changes, Watch
-from heksher_client._core.contexts import TRACK_ALL
-from heksher_client._core.pinning import pinned
-from heksher_client._core.protocol import SettingData
-from heksher_client._core.registry import registry as _registry
-from heksher_client._core.rules import Reason, Resolution, Rule
-from heksher_client._core.setting_types import (
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.status import Refresh, RejectedRule, SettingStatus, State, Status
+from heksher_client._core.settings import snapshot as _snapshot
+from heksher_client._core.settings.changes import Change, Changed, Changes, Watch
+from heksher_client._core.settings.context import TRACK_ALL
+from heksher_client._core.settings.registry import registry as _registry
+from heksher_client._core.settings.rule_index import Reason, Resolution, Rule
+from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.snapshot import pinned
+from heksher_client._core.settings.types import (
     Conversion,
     HeksherEnum,
     HeksherFlags,
@@ -21,8 +22,7 @@ from heksher_client._core.setting_types import (
     SettingType,
     setting_type,
 )
-from heksher_client._core.settings import Setting
-from heksher_client._core.status import Refresh, RejectedRule, SettingStatus, State, Status
+from heksher_client._runtime import wakeup as _wakeup
 from heksher_client._version import __version__
 from heksher_client.exceptions import (
     ClientNotRunningError,
@@ -39,11 +39,11 @@ from heksher_client.exceptions import (
 )
 
 if _typing.TYPE_CHECKING:
-    from heksher_client._async_client import AsyncHeksherClient
-    from heksher_client._client_options import ClientOptions
-    from heksher_client._thread_client import ThreadHeksherClient
-    from heksher_client.profiles.connect import connect, connect_async
-    from heksher_client.profiles.sign_in import DeviceCode, login, login_headless, login_with_token, logout
+    from heksher_client._drivers.async_client import AsyncHeksherClient
+    from heksher_client._drivers.options import ClientOptions
+    from heksher_client._drivers.thread_client import ThreadHeksherClient
+    from heksher_client.profiles._connect import connect, connect_async
+    from heksher_client.profiles._oauth_login import DeviceCode, login, login_headless, login_with_token, logout
 
 __all__ = [
     "TRACK_ALL",
@@ -94,22 +94,22 @@ __all__ = [
 ]
 
 # What the core is handed, which does no waiting itself.
-_registry.make_bell = _bell.Bell
-_pinning.hand_in(_threading.RLock)
+_registry.make_bell = _wakeup.Bell
+_snapshot.hand_in(_threading.RLock)
 
 # A module that declares settings needs no client, and a program has one kind of them: asyncio and httpx take longer to
 # import than all the rest.
 _LATER: _typing.Final = {
-    "AsyncHeksherClient": "_async_client",
-    "ClientOptions": "_client_options",
-    "ThreadHeksherClient": "_thread_client",
-    "DeviceCode": "profiles.sign_in",
-    "connect": "profiles.connect",
-    "connect_async": "profiles.connect",
-    "login": "profiles.sign_in",
-    "login_headless": "profiles.sign_in",
-    "login_with_token": "profiles.sign_in",
-    "logout": "profiles.sign_in",
+    "AsyncHeksherClient": "_drivers.async_client",
+    "ClientOptions": "_drivers.options",
+    "ThreadHeksherClient": "_drivers.thread_client",
+    "DeviceCode": "profiles._oauth_login",
+    "connect": "profiles._connect",
+    "connect_async": "profiles._connect",
+    "login": "profiles._oauth_login",
+    "login_headless": "profiles._oauth_login",
+    "login_with_token": "profiles._oauth_login",
+    "logout": "profiles._oauth_login",
 }
 
 

@@ -18,14 +18,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from heksher_client._core.logs import logger
-from heksher_client._renewal import Credential, Token
+from heksher_client._auth.token_refresh import Credential, Token
+from heksher_client._logging import logger
 from heksher_client.exceptions import CredentialError
 
 if TYPE_CHECKING:
     import asyncio
 
-    from heksher_client._oauth import TokenEndpoint
+    from heksher_client._auth.oauth import TokenEndpoint
 
 __all__ = ["ClientCredentials", "Credential", "RefreshableToken", "StaticToken", "Token", "TokenFrom", "Tokens"]
 
@@ -231,6 +231,6 @@ def _endpoint(
     token_url: str, client_id: str, client_secret: str | None, http_client_args: Mapping[str, Any] | None
 ) -> "TokenEndpoint":
     # Only here, as most programs need none, and as it takes longer to import than all the rest.
-    from heksher_client._oauth import TokenEndpoint
+    from heksher_client._auth.oauth import TokenEndpoint
 
     return TokenEndpoint(token_url, client_id, client_secret, http_client_args)

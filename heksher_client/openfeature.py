@@ -30,14 +30,14 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("flags by way of OpenFeature need an extra: pip install 'heksher_client[openfeature]'") from error
 
-from heksher_client._client import Observable, check_observable
-from heksher_client._core.changes import Change
-from heksher_client._core.contexts import check_known
-from heksher_client._core.registry import registry
-from heksher_client._core.rules import Reason, Resolution
-from heksher_client._core.settings import Setting
-from heksher_client._core.status import Refresh, State, Status
-from heksher_client._thread_client import ThreadHeksherClient
+from heksher_client._core.refresh.status import Refresh, State, Status
+from heksher_client._core.settings.changes import Change
+from heksher_client._core.settings.context import check_known
+from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.rule_index import Reason, Resolution
+from heksher_client._core.settings.setting import Setting
+from heksher_client._drivers.client import Observable, check_observable
+from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
 __all__ = ["HeksherProvider"]

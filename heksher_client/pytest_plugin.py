@@ -33,7 +33,7 @@ import pytest
 
 if TYPE_CHECKING:
     from heksher_client import Setting
-    from heksher_client._operating import Operator
+    from heksher_client._drivers.admin import Operator
     from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
 
     Stub = SyncStubHeksherClient | AsyncStubHeksherClient
@@ -197,7 +197,7 @@ def heksher_service(request: pytest.FixtureRequest) -> Iterator[HeksherService]:
     except ImportError as error:
         pytest.fail(f"the fixture heksher_service needs a local service: {error}", pytrace=False)
     from heksher_client import ThreadHeksherClient
-    from heksher_client._operating import Operator
+    from heksher_client._drivers.admin import Operator
 
     features = _context_features(request.config) or _features_of_settings()
     with LocalService(features) as service:
@@ -213,7 +213,7 @@ def _context_features(config: pytest.Config) -> tuple[str, ...]:
 
 
 def _features_of_settings() -> tuple[str, ...]:
-    from heksher_client._core.registry import registry
+    from heksher_client._core.settings.registry import registry
 
     return tuple(dict.fromkeys(f for setting in registry.settings() for f in setting.configurable_features))
 
@@ -231,7 +231,7 @@ def _is_strict(item: pytest.Item) -> bool:
 @contextmanager
 def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
     """A stub that is the main client, with the rules and the context of the test's marks."""
-    from heksher_client._core.registry import Observation, registry
+    from heksher_client._core.settings.registry import Observation, registry
     from heksher_client.testing import UnstubbedSettingError
 
     def refuse(setting: "Setting[Any]", given: Mapping[str, str]) -> None:
@@ -279,7 +279,7 @@ def _given(mark: pytest.Mark) -> dict[Any, Any]:
 def _settings_called(setting: Any) -> "list[Setting[Any]]":
     """The settings of a name; there may be several. A setting stands for itself."""
     from heksher_client import Setting
-    from heksher_client._core.registry import registry
+    from heksher_client._core.settings.registry import registry
 
     if isinstance(setting, Setting):
         return [setting]

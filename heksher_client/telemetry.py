@@ -24,13 +24,13 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("metrics and spans need an extra: pip install 'heksher_client[telemetry]'") from error
 
-from heksher_client._client import Observable, check_observable
-from heksher_client._client_options import check_names
-from heksher_client._core import registry as reads_registry
-from heksher_client._core.logs import escaped
-from heksher_client._core.registry import registry
-from heksher_client._core.settings import Setting
-from heksher_client._core.status import Refresh, Status
+from heksher_client._core.refresh.status import Refresh, Status
+from heksher_client._core.settings import registry as registry_module
+from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.setting import Setting
+from heksher_client._drivers.client import Observable, check_observable
+from heksher_client._drivers.options import check_names
+from heksher_client._logging import escaped
 from heksher_client._version import __version__
 from heksher_client.exceptions import HeksherError
 
@@ -126,7 +126,7 @@ class Instrumentation:
         self._instruments = _instruments_of(meter_provider)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         self._weight = 1 / reads if reads else 0.0
-        self._observation = reads_registry.Observation(self._note_read, reads, random.random)
+        self._observation = registry_module.Observation(self._note_read, reads, random.random)
         self._begin()
         if reads:
             registry.observe(self._observation)

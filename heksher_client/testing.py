@@ -24,16 +24,16 @@ import orjson
 if TYPE_CHECKING:
     from heksher_client.credentials import Credential
 
-from heksher_client._client_options import AuthTypes, ClientOptions, check_names
-from heksher_client._core.changes import Change, ChangeCallbackT, Changes, Listeners, callbacks_for, difference
-from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, check_known, order_with
-from heksher_client._core.logs import logger
-from heksher_client._core.protocol import SettingData
-from heksher_client._core.readers import View
-from heksher_client._core.registry import registry
-from heksher_client._core.rules import Reason, Rule, RuleSet, finished, grouped
-from heksher_client._core.settings import Setting
-from heksher_client._core.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
+from heksher_client._core.settings.changes import Change, ChangeCallbackT, Changes, Listeners, callbacks_for, difference
+from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, check_known, order_with
+from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, finished, grouped
+from heksher_client._core.settings.setting import Setting
+from heksher_client._drivers.options import AuthTypes, ClientOptions, check_names
+from heksher_client._logging import logger
 
 __all__ = [
     "AsyncStubHeksherClient",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from tests.support.clients import AsyncKind, Kind, ThreadKind
 from tests.support.service import WatchedService
 

@@ -192,7 +192,7 @@ def test_what_needs_an_extra_names_it_where_it_is_used() -> None:
         "from heksher_client import *\n"
         "import importlib, pydoc, heksher_client\n"
         "assert pydoc.render_doc(heksher_client)\n"
-        "for name in ('openfeature', 'telemetry', '_oauth'):\n"
+        "for name in ('openfeature', 'telemetry', '_auth.oauth'):\n"
         "    try:\n"
         "        importlib.import_module(f'heksher_client.{name}')\n"
         "    except ImportError as error:\n"

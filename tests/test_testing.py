@@ -18,7 +18,7 @@ from heksher_client import (
     ThreadHeksherClient,
     UnknownContextError,
 )
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from heksher_client.testing import AsyncStubHeksherClient, Call, Rule, SyncStubHeksherClient
 from tests.core.test_setting_types import Letters
 from tests.support.clients import ThreadKind, running

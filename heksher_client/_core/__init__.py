@@ -1,1 +1,1 @@
-"""Everything that decides and nothing that waits: no I/O, no threads, no event loop, no clock of its own."""
+"""Everything that is decided: no I/O, no event loop, no clock of its own."""

@@ -17,13 +17,13 @@ from heksher_client._version import __version__
 
 _COMMANDS: Final = {
     "completion": "completion",
-    "demo": "show",
+    "demo": "demo",
     "diff": "diff",
     "get": "settings",
-    "login": "access",
-    "logout": "access",
-    "ping": "access",
-    "profiles": "access",
+    "login": "login",
+    "logout": "login",
+    "ping": "login",
+    "profiles": "login",
     "rules": "rules",
     "serve": "serve",
     "service": "service",

@@ -7,10 +7,10 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
-from heksher_client._core.protocol import SettingData
-from heksher_client._operating import HeldRule, HeldSetting, Snapshot
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._drivers.admin import HeldRule, HeldSetting, Snapshot
 from heksher_client.cli import documents
-from heksher_client.cli.asking import DIFFERENT, Failure, asking, profile_names
+from heksher_client.cli.connection import DIFFERENT, Failure, asking, profile_names
 from heksher_client.cli.differences import differences
 from heksher_client.cli.output import as_json_option, console, print_json, progress
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
-from heksher_client._core.logs import escaped
-from heksher_client._core.protocol import SettingData
-from heksher_client._operating import HeldRule, HeldSetting, Snapshot
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._drivers.admin import HeldRule, HeldSetting, Snapshot
+from heksher_client._logging import escaped
 from heksher_client.cli.output import conditions_in_words, shown
 
 

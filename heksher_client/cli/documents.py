@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 import yaml
 
-from heksher_client.cli.asking import json_value
+from heksher_client.cli.connection import json_value
 
 STANDARD: Final = "-"
 """Not a file, but standard input or output; in JSON."""

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from heksher_client._core.logs import escaped
+from heksher_client._logging import escaped
 
 PLAIN_WIDTH: Final = 120
 """Columns of what is written where there is no terminal to ask for its width."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from heksher_client.cli.asking import Failure, asking, context_of, json_value, setting_names, with_service
+from heksher_client.cli.connection import Failure, asking, context_of, json_value, setting_names, with_service
 from heksher_client.cli.output import as_json_option, conditions_in_words, print_json, print_table, shown
 from heksher_client.cli.settings import existing
 
 if TYPE_CHECKING:
-    from heksher_client._operating import HeldRule, HeldSetting
+    from heksher_client._drivers.admin import HeldRule, HeldSetting
 
 _ANY = "*"
 

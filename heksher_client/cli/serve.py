@@ -5,7 +5,7 @@ import logging
 import click
 
 from heksher_client._version import __version__
-from heksher_client.cli.asking import Seconds
+from heksher_client.cli.connection import Seconds
 from heksher_client.cli.database import in_words, with_database
 
 
@@ -51,7 +51,7 @@ def serve(
     with in_words():
         from heksher_client.service import create_app, database_url
         from heksher_client.service.access import is_loopback
-        from heksher_client.service.observing import access_log as log_of_requests
+        from heksher_client.service.metrics import access_log as log_of_requests
         from heksher_client.service.server import Server, access_control_at, listen, url_of
         from heksher_client.service.tokens import tokens
 

@@ -39,7 +39,7 @@ def upgrade(database: str) -> None:
 def export_all(database: str, file: str) -> None:
     """Write all context features, settings and rules to FILE, as JSON or YAML by its name; - for JSON on the screen."""
     with in_words():
-        from heksher_client.service import portable
+        from heksher_client.service import import_export as portable
 
         with opened(existing(database)) as connection:
             document = portable.export(connection)
@@ -61,7 +61,7 @@ def export_all(database: str, file: str) -> None:
 def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: bool) -> None:
     """Have the database hold what is in FILE, which `export` has written. It is done as a whole, or not at all."""
     with in_words():
-        from heksher_client.service import portable
+        from heksher_client.service import import_export as portable
 
         document = read(file)
         with opened(database) as connection:

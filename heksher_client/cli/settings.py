@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from heksher_client._core.logs import escaped
-from heksher_client.cli.asking import Failure, asking, context_of, setting_names, with_service
+from heksher_client._logging import escaped
+from heksher_client.cli.connection import Failure, asking, context_of, setting_names, with_service
 from heksher_client.cli.output import (
     as_json_option,
     conditions_in_words,
@@ -22,7 +22,7 @@ from heksher_client.cli.output import (
 
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
-    from heksher_client._operating import HeldSetting, Operator
+    from heksher_client._drivers.admin import HeldSetting, Operator
 
 
 _NAME: Final = re.compile("[a-zA-Z_0-9.]+")

@@ -12,9 +12,9 @@ from types import FrameType
 
 import click
 
-from heksher_client._core.following import Following
-from heksher_client._operating import Operator
-from heksher_client.cli.asking import Seconds, asking, setting_names, with_service
+from heksher_client._core.refresh.change_stream import Following
+from heksher_client._drivers.admin import Operator
+from heksher_client.cli.connection import Seconds, asking, setting_names, with_service
 from heksher_client.cli.differences import Difference, differences
 from heksher_client.cli.output import as_json_option, console, print_json
 from heksher_client.exceptions import CredentialError, ServiceUnavailableError, UnexpectedResponseError

@@ -8,7 +8,7 @@ Reads take the user from that variable then, where it is the client's default fo
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from heksher_client.integrations.binding import Values, bound, check
+from heksher_client.integrations._context import Values, bound, check
 
 __all__ = ["ContextMiddleware", "header"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from celery import signals
 
-from heksher_client._thread_client import ThreadHeksherClient
-from heksher_client.integrations.binding import Held, hold, let_go
+from heksher_client._drivers.thread_client import ThreadHeksherClient
+from heksher_client.integrations._context import Held, hold, let_go
 
 __all__ = ["propagate", "run_client"]
 

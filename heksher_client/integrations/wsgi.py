@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
-from heksher_client._core.pinning import pinned
-from heksher_client.integrations.binding import Values, check, found, hold
+from heksher_client._core.settings.snapshot import pinned
+from heksher_client.integrations._context import Values, check, found, hold
 
 __all__ = ["ContextMiddleware", "header"]
 

@@ -15,18 +15,18 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 
 from heksher_client._version import __version__
-from heksher_client.service import requests, store
+from heksher_client.service import routing, store
 from heksher_client.service.access import AccessControl
-from heksher_client.service.answers import Answers
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database
 from heksher_client.service.documentation import document
-from heksher_client.service.feed import Feed
-from heksher_client.service.observing import Metrics, Observed
-from heksher_client.service.requests import RefusalError
+from heksher_client.service.event_stream import Feed
+from heksher_client.service.metrics import Metrics, Observed
+from heksher_client.service.query_cache import Answers
 from heksher_client.service.routes import ROUTERS
+from heksher_client.service.routing import RefusalError
 
 
 def _answer(request: Request, status: int, text: str) -> Response:
@@ -124,7 +124,7 @@ def create_app(
         version=__version__,
         lifespan=_lifespan,
         routes=routes,
-        max_body_size=requests.MOST_BYTES,
+        max_body_size=routing.MOST_BYTES,
         docs_url=None,  # They have scripts of other hosts.
         redoc_url=None,
         middleware=[

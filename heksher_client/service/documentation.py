@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from heksher_client._version import __version__
 from heksher_client.service.access import needed_role
-from heksher_client.service.requests import MOST_BYTES
+from heksher_client.service.routing import MOST_BYTES
 from heksher_client.service.tokens import Role
 
 _DESCRIPTION: Final = """\

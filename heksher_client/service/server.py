@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from heksher_client.service.access import is_loopback
 from heksher_client.service.app import create_app
 from heksher_client.service.database import database_url
-from heksher_client.service.feed import Feed
+from heksher_client.service.event_stream import Feed
 
 
 class LocalService:

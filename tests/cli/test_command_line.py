@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from heksher_client import __version__
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from heksher_client.cli import main
 from heksher_client.demo import shop
 from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from heksher_client.cli.asking import Failure, in_words
+from heksher_client.cli.connection import Failure, in_words
 from heksher_client.cli.differences import Difference
 from tests.support.commands import COMMAND, FEATURES, Run
 from tests.support.service import QUERY, Answer, WatchedService

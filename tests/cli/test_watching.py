@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from heksher_client import ThreadHeksherClient
-from heksher_client._operating import Operator
+from heksher_client._drivers.admin import Operator
 from heksher_client.cli.watch import _Watching
 from tests.support.clients import PATIENCE, eventually
 from tests.support.commands import COMMAND, FEATURES, Run

@@ -220,7 +220,7 @@ def test_a_callback_that_hangs_keeps_no_refresh_from_ending(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the thread client; asyncio's loop is the callback's to block. What others missed they are told as one."""
-    monkeypatch.setattr("heksher_client._core.telling._HOOKS_PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 0.05)
     setting = make()
     release = threading.Event()
     told: list[Change[int]] = []

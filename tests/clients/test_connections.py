@@ -29,8 +29,8 @@ from heksher_client import (
     ThreadHeksherClient,
     UnexpectedResponseError,
 )
-from heksher_client._core.protocol import HEALTH
-from heksher_client._rate_limit import RateLimit
+from heksher_client._core.refresh.protocol import HEALTH
+from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import TokenFrom
 from heksher_client.service import create_app
 from tests.support.clients import (

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from heksher_client import AsyncHeksherClient, Rule, Setting, ThreadHeksherClient
-from heksher_client._core.steps import AT_ONCE
+from heksher_client._core.refresh.effects import AT_ONCE
 from tests.support.clients import FEATURES, Kind, running
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 

@@ -126,7 +126,7 @@ def test_while_all_tokens_are_refused_not_each_request_costs_one(
         assert len(oauth.token_requests) == requests + 1
         service.intercept = gateway
         oauth.expire_all()
-        monkeypatch.setattr("heksher_client._renewal._BETWEEN_ATTEMPTS", 0.0)
+        monkeypatch.setattr("heksher_client._auth.token_refresh._BETWEEN_ATTEMPTS", 0.0)
         subject.ping()
         subject.ping()
         assert len(oauth.token_requests) == requests + 2
@@ -415,7 +415,7 @@ def test_a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves(
     oauth.lifetime = 100
     credential = client_credentials(oauth)
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
-        monkeypatch.setattr("heksher_client._renewal.time", At(time.time() + 85))
+        monkeypatch.setattr("heksher_client._auth.token_refresh.time", At(time.time() + 85))
         oauth.gate.clear()
         client.ping()
         wait_until(lambda: len(oauth.token_requests) == 2)
@@ -435,7 +435,7 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
         oauth.answer_instead = 503, b""
         clock = At(time.time() + 85)
-        monkeypatch.setattr("heksher_client._renewal.time", clock)
+        monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
         for _ in range(3):
             client.ping()
             wait_until(lambda: credential._pending is None)
@@ -566,7 +566,7 @@ def test_a_server_of_tokens_that_is_away_is_an_error() -> None:
 
 def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then another one is begun."""
-    monkeypatch.setattr("heksher_client._renewal._PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._auth.token_refresh._PATIENCE", 0.05)
     release = threading.Event()
     began = []
 
@@ -608,7 +608,7 @@ def test_a_function_is_asked_again_after_its_tokens_lifetime(monkeypatch: pytest
     """Or after the end that it tells."""
     clock = At(1000.0)
     monkeypatch.setattr("heksher_client.credentials.time", clock)
-    monkeypatch.setattr("heksher_client._renewal.time", clock)
+    monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
     given: Iterator[str | Token] = iter(["one", Token("two", 1500.0), "three"])
     credential = TokenFrom(lambda: next(given), lifetime=100)
     assert sent(credential) == "Bearer one"

@@ -16,7 +16,7 @@ from heksher_client import (
     Setting,
     ThreadHeksherClient,
 )
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from tests.support.clients import FEATURES, PATIENCE
 from tests.support.service import QUERY, Answer, Asked, WatchedService
 
@@ -224,7 +224,7 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
         def get(self) -> Any:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("heksher_client._thread_client.SimpleQueue", Interrupted)
+    monkeypatch.setattr("heksher_client._drivers.thread_client.SimpleQueue", Interrupted)
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
     with pytest.raises(KeyboardInterrupt):
         client.set_as_main()

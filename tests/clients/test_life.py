@@ -25,7 +25,7 @@ from heksher_client import (
     UnknownContextError,
     __version__,
 )
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from heksher_client.service import LocalService
 from heksher_client.testing import SyncStubHeksherClient
 from tests.core.test_setting_types import Letters
@@ -563,7 +563,7 @@ def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
     setting = Setting("s", int, ["user"], 1)
     service.answering(DECLARE, Answer(422, b"no"), times=1)
     clock = [1000.0]
-    monkeypatch.setattr("heksher_client._client._clock", lambda: clock[0])
+    monkeypatch.setattr("heksher_client._drivers.client._clock", lambda: clock[0])
     subject = Subject(kind, service.url, 3600, FEATURES)
     monkeypatch.undo()
     subject.client.set_defaults(user="jim")

@@ -13,8 +13,8 @@ import pytest
 from heksher_client import AsyncHeksherClient, ConfigError, HeksherError, Setting, ThreadHeksherClient, connect_async
 from heksher_client import connect as connect_in_thread
 from heksher_client.credentials import ClientCredentials, StaticToken
-from heksher_client.profiles.config import OAuth, Profile, config_path
-from heksher_client.profiles.signed_in import SignedIn
+from heksher_client.profiles._config import OAuth, Profile, config_path
+from heksher_client.profiles._stored_credential import SignedIn
 from tests.support.clients import Kind
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.service import WatchedService

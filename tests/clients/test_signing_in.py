@@ -34,10 +34,10 @@ from heksher_client import (
     logout,
 )
 from heksher_client.cli import main
-from heksher_client.profiles.config import load
-from heksher_client.profiles.sign_in import DeviceCode
-from heksher_client.profiles.signed_in import SignedIn
-from heksher_client.profiles.token_store import SignIn, TokenStore
+from heksher_client.profiles._config import load
+from heksher_client.profiles._oauth_login import DeviceCode
+from heksher_client.profiles._stored_credential import SignedIn
+from heksher_client.profiles._token_store import SignIn, TokenStore
 from tests.support.clients import PATIENCE, Kind, eventually
 from tests.support.forks import begun_in_child, ended_well
 from tests.support.oauth import CLIENT, OAuthServer, put_behind_gateway
@@ -237,7 +237,7 @@ def test_who_signs_out_while_the_server_is_away_is_signed_out_here(
 
 def test_a_refused_sign_in_is_an_error(oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the words of the server."""
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", lambda seconds: None)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     oauth.denies = True
     with pytest.raises(CredentialError, match=r"refused \(access_denied: not today\)"):
         login(browse)
@@ -254,8 +254,8 @@ def test_a_sign_in_that_nobody_ends_is_given_up(
     with pytest.raises(CredentialError, match=r"within 0\.01 seconds"):
         login(lambda url: None, timeout=0.01)
     now = iter(range(0, 1000, 40))
-    monkeypatch.setattr("heksher_client.profiles.sign_in._now", lambda: next(now))
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", lambda seconds: None)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._now", lambda: next(now))
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     with pytest.raises(CredentialError, match="nobody has entered the code in time"):
         login_headless(lambda code: None)
 
@@ -339,7 +339,7 @@ def test_a_server_that_is_away_for_a_moment_ends_no_sign_in(
     def come_back(seconds: float) -> None:
         oauth.answer_instead = (502, b"") if not oauth.token_requests else None
 
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", come_back)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", come_back)
     login_headless(lambda code: None)
     assert len(oauth.token_requests) == 2
 
@@ -397,8 +397,8 @@ def test_a_code_is_not_asked_about_after_its_end(
 ) -> None:
     """However long the interval is."""
     passed: list[float] = []
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", passed.append)
-    monkeypatch.setattr("heksher_client.profiles.sign_in._now", lambda: sum(passed))
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", passed.append)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._now", lambda: sum(passed))
     begin = oauth.begin_device
     monkeypatch.setattr(oauth, "begin_device", lambda asked: {**begin(asked), "interval": 8, "expires_in": 10})
     oauth.pending = 9
@@ -411,7 +411,7 @@ def test_an_answer_that_holds_no_token_is_told_at_once(
     oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code is spent: to ask again would only hide the cause."""
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", lambda seconds: None)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     oauth.answer_instead = 200, b'{"token_type": "Bearer"}'
     with pytest.raises(CredentialError, match="holds no access token"):
         login_headless(lambda code: None)
@@ -747,7 +747,7 @@ def test_what_is_in_the_keyring_goes_when_it_is_replaced_or_signed_out(oauth: OA
 
 def test_a_process_that_does_not_end_is_not_waited_for_for_ever(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is a folder that cannot be made a mystery."""
-    monkeypatch.setattr("heksher_client.profiles.token_store._PATIENCE", 0.01)
+    monkeypatch.setattr("heksher_client.profiles._token_store._PATIENCE", 0.01)
     with TokenStore(config).lock(), pytest.raises(ConfigError, match="another process holds"):
         login_with_token("t")
     with pytest.raises(ConfigError, match="cannot be written"), TokenStore(config / "below" / "x").lock():
@@ -821,7 +821,7 @@ def test_the_commands_do_the_same(
 ) -> None:
     """Sign in, ask, list, sign out."""
     monkeypatch.setattr("click.launch", browse)
-    monkeypatch.setattr("heksher_client.profiles.sign_in._sleep", lambda seconds: None)
+    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     where = "the system keyring" if place is not None else str(tokens_of(config))
     code, output = command("login", "shop")
     assert (code, f"The tokens are in {where}." in output) == (0, True)
@@ -856,7 +856,7 @@ def test_a_token_is_asked_for_where_somebody_sits_at_a_terminal(
     """And not shown."""
     token = oauth.issue()
     terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr("heksher_client.cli.access.sys", terminal)
+    monkeypatch.setattr("heksher_client.cli.login.sys", terminal)
     code, output = command("login", "--token", text=f"{token}\n")
     assert code == 0
     assert token not in output

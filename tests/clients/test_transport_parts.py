@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client._core.steps import Exchange, Limits, Reply, Request, Response
-from heksher_client._rate_limit import RateLimit
-from heksher_client._route import Route
-from heksher_client._sending import Listening, Sending
-from heksher_client._transport import hang_up
+from heksher_client._core.refresh.effects import Exchange, Limits, Reply, Request, Response
+from heksher_client._drivers.threaded_exchange import Listening, Sending
+from heksher_client._http.body import hang_up
+from heksher_client._http.endpoint import Route
+from heksher_client._http.rate_limit import RateLimit
 from tests.support.clients import PATIENCE
 
 

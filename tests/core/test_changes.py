@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Changed, Setting, UnknownContextError
-from heksher_client._bell import Bell
-from heksher_client._core.changes import Change, Changes, Listeners, difference
-from heksher_client._core.rules import Reason, Rule, RuleSet, finished, grouped
+from heksher_client._core.settings.changes import Change, Changes, Listeners, difference
+from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, finished, grouped
+from heksher_client._runtime.wakeup import Bell
 
 FEATURES = ["user", "theme"]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import TRACK_ALL, MissingContextError
-from heksher_client._core.contexts import Defaults, Tracking, check_feature_names, complete
+from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, complete
 from heksher_client.service.context_filters import admits as service_admits
 from heksher_client.service.context_filters import parse_context_filters
 

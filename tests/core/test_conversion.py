@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from heksher_client import Conversion, HeksherEnum, Rule, Setting
-from heksher_client._core.contexts import Tracking
-from heksher_client._core.conversion import to_rule_set
-from heksher_client._core.protocol import parse_queried_setting
-from heksher_client._core.rules import RuleSet, finished
+from heksher_client._core.refresh.decoding import to_rule_set
+from heksher_client._core.refresh.protocol import parse_queried_setting
+from heksher_client._core.settings.context import Tracking
+from heksher_client._core.settings.rule_index import RuleSet, finished
 
 FEATURES = ("environment", "user", "theme")
 

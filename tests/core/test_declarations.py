@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from heksher_client import Setting, SettingData
-from heksher_client._core.declarations import is_settled
+from heksher_client._core.refresh.declarations import is_settled
 
 KNOWN: dict[str, Any] = {
     "name": "s",

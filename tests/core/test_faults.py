@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
-from heksher_client._core.faults import REMINDED_AFTER, Faults
-from heksher_client._core.logs import escaped, logger
+from heksher_client._core.refresh.health import REMINDED_AFTER, Faults
+from heksher_client._logging import escaped, logger
 
 
 class Noting(logging.Handler):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client._core.following import Event, Events, Following
-from heksher_client._core.steps import Listen, NoResponse, Pause, Reply, Response
+from heksher_client._core.refresh.change_stream import Event, Events, Following
+from heksher_client._core.refresh.effects import Listen, NoResponse, Pause, Reply, Response
 
 STREAM = (
     b": ping\n\n"

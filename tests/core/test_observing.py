@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from heksher_client import Setting
-from heksher_client._core.read_code import Form, source
-from heksher_client._core.registry import Observation, registry
+from heksher_client._core.settings.getter import Form, source
+from heksher_client._core.settings.registry import Observation, registry
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
 Heard = list[tuple[str, dict[str, str]]]

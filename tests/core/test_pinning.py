@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from heksher_client import MissingContextError, Setting, pinned
-from heksher_client._core import pinning
-from heksher_client._core.contexts import Defaults
-from heksher_client._core.pinning import PIN, put_in_place
-from heksher_client._core.readers import View
-from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings import snapshot
+from heksher_client._core.settings.context import Defaults
+from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.snapshot import PIN, put_in_place
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.forks import begun_in_child, ended_well
 
@@ -53,7 +53,7 @@ def read(settings: list[Setting[int]]) -> list[int]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     yield
-    assert not pinning._moments
+    assert not snapshot._moments
 
 
 def test_inside_a_pin_all_settings_have_the_rules_of_its_beginning(two: list[Setting[int]], defaults: Defaults) -> None:
@@ -148,11 +148,11 @@ def test_blocks_of_one_moment_share_what_is_kept(two: list[Setting[int]], defaul
     contexts = [(copy_context(), pinned()) for _ in range(10)]
     for context, pin in contexts:
         context.run(pin.__enter__)
-    assert len(pinning._moments) == 1
+    assert len(snapshot._moments) == 1
     place(two, defaults, 2)
     with pinned():
-        assert len(pinning._moments) == 2
-    assert len(pinning._moments) == 1
+        assert len(snapshot._moments) == 2
+    assert len(snapshot._moments) == 1
     left, pin = contexts.pop()
     later = left.copy()
     left.run(pin.__exit__, None, None, None)
@@ -349,14 +349,14 @@ def test_a_child_of_a_fork_keeps_its_own_pin_and_none_of_other_threads(
     locked, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with pinning._lock():
+        with snapshot._lock():
             locked.set()
             release.wait(10)
 
     holding = threading.Thread(target=hold)
 
     def goes_on() -> bool:
-        return [len(moment.pins) for moment in pinning._moments] == [1] and read(two) == [1, 1]
+        return [len(moment.pins) for moment in snapshot._moments] == [1] and read(two) == [1, 1]
 
     with pinned():
         place(two, defaults, 2)

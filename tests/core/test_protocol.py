@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
-from heksher_client._core import protocol
-from heksher_client._core.steps import NoResponse, Reply, Response
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import NoResponse, Reply, Response
 
 WIRE = Path(__file__).parents[1] / "data" / "wire"
 RECORDED = [

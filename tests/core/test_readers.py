@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
-from heksher_client._core import read_code, trees
-from heksher_client._core.contexts import Defaults, complete
-from heksher_client._core.readers import Reader, Reading, View
-from heksher_client._core.registry import registry
-from heksher_client._core.rules import ABSENT, RuleSet, grouped
+from heksher_client._core.settings import getter, lookup_tree
+from heksher_client._core.settings.context import Defaults, complete
+from heksher_client._core.settings.entry import Reader, Reading, View
+from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.rule_index import ABSENT, RuleSet, grouped
 
 FEATURES = ("environment", "user", "theme")
 
@@ -95,9 +95,9 @@ def test_every_read_gives_what_the_specification_says(
     view = View(rule_set(rules, NAMES), defaults)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trees, "_SMALLEST_ROOM", room)
-        patch.setattr(trees, "_FEWEST_FINDINGS", room)
-        patch.setattr(trees, "_STRANGERS", strangers)
+        patch.setattr(lookup_tree, "_SMALLEST_ROOM", room)
+        patch.setattr(lookup_tree, "_FEWEST_FINDINGS", room)
+        patch.setattr(lookup_tree, "_STRANGERS", strangers)
         read = Reader(None, "s", NAMES, view, like=like)
         for given_values in reads * 2:
             if "unknown" in given_values:
@@ -137,16 +137,16 @@ def test_what_is_noted_of_many_users_leaves_the_room_for_other_contexts(
 def test_threads_that_read_first_go_on_with_one_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each made one, one would grow and another one be read."""
     read = reader([Rule({"theme": "dark", "user": "jim"}, 1), Rule({"user": "ann"}, 2)], environment="e")
-    grow = trees.Tree.grow
+    grow = lookup_tree.Tree.grow
     overtaking: list[Any] = []
 
-    def overtaken(tree: trees.Tree, context: Mapping[str, Any]) -> Any:
+    def overtaken(tree: lookup_tree.Tree, context: Mapping[str, Any]) -> Any:
         if not overtaking:
             overtaking.append(tree)
             overtaking.append(read.get(theme="dark", user="jim"))
         return grow(tree, context)
 
-    monkeypatch.setattr(trees.Tree, "grow", overtaken)
+    monkeypatch.setattr(lookup_tree.Tree, "grow", overtaken)
     assert read.get(theme="dark", user="jim") == 1
     planted = read._globals["_reading"]._planted
     assert planted.tree is not overtaking[0]
@@ -184,7 +184,7 @@ def test_values_that_no_rule_demands_are_read_right_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch, plain_reads: list[Mapping[str, Any]]
 ) -> None:
     """The first of them get branches of their own; the others share one, and are no longer read plainly."""
-    monkeypatch.setattr(trees, "_STRANGERS", 10)
+    monkeypatch.setattr(lookup_tree, "_STRANGERS", 10)
     read = reader([Rule({"theme": "dark", "user": f"u{i}"}, i) for i in range(5)] + [Rule({"user": "jim"}, "jim")])
     for i in range(100):
         assert twice(read, environment="prod", theme=f"theme{i}", user="jim") == "jim"
@@ -234,7 +234,7 @@ def test_a_large_rule_set_knows_its_last_values_before_it_is_read() -> None:
 
 def test_a_tree_without_room_is_read_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     """It must not outgrow the rules, and no context is worth more than another."""
-    monkeypatch.setattr(trees, "_SMALLEST_ROOM", 4)
+    monkeypatch.setattr(lookup_tree, "_SMALLEST_ROOM", 4)
     rules = [Rule({"user": "u1"}, "user"), Rule({"user": "u1", "theme": "t1"}, "both"), Rule({"environment": "e"}, "e")]
     read = reader(rules, theme="t1")
     for _ in range(2):
@@ -248,7 +248,7 @@ def test_what_was_found_for_a_value_of_several_shapes_is_noted_while_there_is_ro
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second read of it is as fast as any, and what is not noted is found again."""
-    monkeypatch.setattr(trees, "_FEWEST_FINDINGS", 0)
+    monkeypatch.setattr(lookup_tree, "_FEWEST_FINDINGS", 0)
     rules = [Rule({"user": f"u{i}"}, i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark"}, 10 + i) for i in range(4)]
     rules += [Rule({"user": f"u{i}", "theme": "dark", "environment": "e"}, 20 + i) for i in range(2)]
@@ -274,7 +274,7 @@ def test_a_value_of_several_shapes_may_be_in_none_of_them_here() -> None:
 
 def test_without_room_for_what_is_found_it_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as it is read."""
-    monkeypatch.setattr(trees, "_FEWEST_FINDINGS", 0)
+    monkeypatch.setattr(lookup_tree, "_FEWEST_FINDINGS", 0)
     rules = [Rule({"user": f"u{i}"}, i) for i in range(5)]
     rules += [Rule({"theme": f"t{i}", "user": f"u{i % 2}"}, 10 + i) for i in range(4)]
     read = reader(rules, environment="e")
@@ -442,8 +442,8 @@ def test_the_code_is_that_of_the_documentation() -> None:
     """It is shown where it is explained."""
     page = (Path(__file__).parents[2] / "docs" / "explanation" / "performance.md").read_text()
     sources = (str, NoneType, ContextVar)
-    form = read_code.Form(("environment", "user", "theme"), frozenset(["user"]), sources, ("theme", "user"))
-    assert read_code.source(form, "_plan_1") in page
+    form = getter.Form(("environment", "user", "theme"), frozenset(["user"]), sources, ("theme", "user"))
+    assert getter.source(form, "_plan_1") in page
 
 
 def test_the_function_looks_like_the_method() -> None:

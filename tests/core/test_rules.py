@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Reason, Rule
-from heksher_client._core.rules import RuleSet, grouped
+from heksher_client._core.settings.rule_index import RuleSet, grouped
 
 FEATURES = ("environment", "user", "theme")
 CONTEXT = {"environment": "prod", "user": "jim", "theme": "dark"}

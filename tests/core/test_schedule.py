@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from heksher_client._core.options import Options
-from heksher_client._core.schedule import Schedule
+from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.schedule import Schedule
 
 
 def make(interval: float = 60.0, jitter: float = 0.0, random: Callable[[], float] = lambda: 0.5) -> Schedule:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from heksher_client import Reason, Setting, UnknownContextError
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from heksher_client._core.protocol import HEALTH
-from heksher_client._core.steps import Exchange, Flow, Limits, NoResponse, Reply, Response, exchange, limited
+from heksher_client._core.refresh.effects import Exchange, Flow, Limits, NoResponse, Reply, Response, exchange, limited
+from heksher_client._core.refresh.protocol import HEALTH
 
 
 def test_an_exchange_for_which_there_is_no_time_is_not_begun() -> None:

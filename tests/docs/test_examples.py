@@ -14,8 +14,8 @@ import pytest
 
 import heksher_client
 from heksher_client import Setting
-from heksher_client._core.read_code import Form, source
-from heksher_client.profiles import config
+from heksher_client._core.settings.getter import Form, source
+from heksher_client.profiles import _config
 from tests.support.clients import eventually
 from tests.support.commands import environment
 from tests.support.service import WatchedService
@@ -257,7 +257,7 @@ def test_every_attribute_of_a_setting_is_in_the_reference() -> None:
 def test_every_environment_variable_is_in_the_reference() -> None:
     """Of profiles, and of commands."""
     text = (DOCS / "reference" / "environment.md").read_text()
-    profile = {f"HEKSHER_{name.upper()}" for name in config._FROM_ENVIRONMENT}
+    profile = {f"HEKSHER_{name.upper()}" for name in _config._FROM_ENVIRONMENT}
     named = set(re.findall(r"\bHEKSHER_[A-Z_]+[A-Z]\b", "".join(
         path.read_text() for path in (ROOT / "heksher_client").rglob("*.py") if "django" not in path.parts
     )))  # fmt: skip
@@ -274,9 +274,9 @@ def test_the_configuration_file_that_is_shown_can_be_used(monkeypatch: pytest.Mo
     path.write_text(shown)
     path.chmod(0o600)
     monkeypatch.setenv("HEKSHER_CONFIG", str(path))
-    assert config.load(None, {}).name == "dev"
-    for name in config.names(path):
-        assert config.load(name, {}).profile.context_features == ["environment", "user"]
+    assert _config.load(None, {}).name == "dev"
+    for name in _config.names(path):
+        assert _config.load(name, {}).profile.context_features == ["environment", "user"]
 
 
 def test_links_within_the_repository_lead_somewhere() -> None:

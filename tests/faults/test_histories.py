@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from heksher_client import HeksherError, Setting, State
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from tests.support.clients import FEATURES, Kind, Subject, eventually
 from tests.support.forks import begun_in_child, ended_well
 from tests.support.service import Answer, WatchedService

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from heksher_client import HeksherError, Reason, Setting, State
-from heksher_client._core.contexts import Tracking
-from heksher_client._core.keeping import Held, KeptSetting
-from heksher_client._core.registry import registry
-from heksher_client._last_known_good import LastKnownGood
+from heksher_client._core.refresh.last_known_good import Held, KeptSetting
+from heksher_client._core.settings.context import Tracking
+from heksher_client._core.settings.registry import registry
+from heksher_client._drivers.last_known_good_file import LastKnownGood
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -48,8 +48,8 @@ def fill(kind: Kind, service: WatchedService, path: Path) -> None:
 
 def forget_all_rules() -> None:
     """As in a new process: settings have their declared defaults."""
-    from heksher_client._core.readers import View
-    from heksher_client._core.rules import RuleSet
+    from heksher_client._core.settings.entry import View
+    from heksher_client._core.settings.rule_index import RuleSet
 
     for known in registry.settings():
         known._reader.view = View(RuleSet(known.default_value, Reason.DECLARED_DEFAULT))

@@ -121,7 +121,9 @@ def test_n4_threads_that_hang_are_not_left_behind_for_ever(
     broken: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that sends one byte after the other would keep them for hours: their connections are closed."""
-    monkeypatch.setattr("heksher_client._thread_client.AT_ONCE", 3)  # On a busy machine, not every request gets sent.
+    monkeypatch.setattr(
+        "heksher_client._drivers.thread_client.AT_ONCE", 3
+    )  # On a busy machine, not every request gets sent.
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
     with running(ThreadKind(), broken.url, request_timeout=0.15) as client:
         broken.break_(trickle_head)
@@ -147,7 +149,7 @@ def test_n4_where_very_many_threads_hang_no_more_are_begun(
     """They would only hang in the same way; when the former ones have ended, all is as before."""
     keep = Setting("s", int, ["user"], 7)
     with running(ThreadKind(), broken.url, request_timeout=0.2) as client:
-        monkeypatch.setattr("heksher_client._thread_client._MOST_LEFT_ALONE", 1)
+        monkeypatch.setattr("heksher_client._drivers.thread_client._MOST_LEFT_ALONE", 1)
         broken.break_(trickle_head)  # no single step of it takes too long
         client.reload_expecting(ServiceUnavailableError)
         error = client.reload_expecting(ServiceUnavailableError)

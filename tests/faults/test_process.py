@@ -20,15 +20,9 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import (
-    AsyncHeksherClient,
-    ClientNotRunningError,
-    HeksherError,
-    Setting,
-    State,
-    _client,
-)
-from heksher_client._apart import Apart
+from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
+from heksher_client._drivers import client as client_module
+from heksher_client._runtime.worker_threads import Apart
 from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
@@ -132,7 +126,7 @@ def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> N
 
 
 def _read(question: tuple[str, str]) -> int:  # pragma: no cover - in another process
-    from heksher_client._core.registry import registry
+    from heksher_client._core.settings.registry import registry
 
     (found,) = [setting for setting in registry.settings() if setting.name == question[0]]
     value: int = found.get(user=question[1])
@@ -321,11 +315,11 @@ def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
     kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wall clock means nothing; after a long sleep the next refresh comes soon, though no wait has ended."""
-    monkeypatch.setattr(_client, "LONGEST_SLEEP", 0.02)
+    monkeypatch.setattr(client_module, "LONGEST_SLEEP", 0.02)
     for module in ("_thread_client", "_async_client"):
         monkeypatch.setattr(f"heksher_client.{module}.LONGEST_SLEEP", 0.02)
     slept = [0.0]
-    monkeypatch.setattr(_client, "_clock", lambda: time.monotonic() + slept[0])
+    monkeypatch.setattr(client_module, "_clock", lambda: time.monotonic() + slept[0])
     with running(kind, service.url, 3600) as client:
         client.forget_outcomes()
         monkeypatch.setattr(time, "time", lambda: 0.0)
@@ -338,7 +332,7 @@ def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
 
 def test_c8_the_clock_goes_on_while_the_machine_sleeps() -> None:
     """Where the system has such a clock."""
-    clock = _client._monotonic()
+    clock = client_module._monotonic()
     assert clock() <= clock()
     if hasattr(time, "CLOCK_BOOTTIME"):
         assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
@@ -347,7 +341,7 @@ def test_c8_the_clock_goes_on_while_the_machine_sleeps() -> None:
 def test_c8_a_system_without_such_a_clock_has_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic one."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
-    assert _client._monotonic() is time.monotonic
+    assert client_module._monotonic() is time.monotonic
 
 
 def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -406,7 +400,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
     """Refreshes go on without it, and it is said once that it is not called any more."""
     if kind.raises_at_start:
         pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
-    monkeypatch.setattr("heksher_client._core.telling._HOOKS_PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 0.05)
     released = threading.Event()
     calls = 0
     with running(kind, service.url) as client:
@@ -429,7 +423,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
         assert eventually(lambda: client.state_after_reload() is State.FRESH and calls > 1)
 
         released.clear()
-        monkeypatch.setattr("heksher_client._core.telling._HOOKS_PATIENCE", 10.0)
+        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 10.0)
         client.client._session.refresh_soon()
         assert eventually(lambda: calls > 2)
         assert took(client.close) < 0.8

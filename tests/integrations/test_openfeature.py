@@ -22,7 +22,7 @@ from openfeature.flag_evaluation import FlagEvaluationDetails, Reason
 from openfeature.provider import ProviderStatus
 
 from heksher_client import AsyncHeksherClient, HeksherMapping, Setting, SettingType, ThreadHeksherClient, setting_type
-from heksher_client._core.status import Refresh, State
+from heksher_client._core.refresh.status import Refresh, State
 from heksher_client.openfeature import HeksherProvider
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import PATIENCE, eventually

@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY, generate_latest
 
 from heksher_client import MissingContextError, Setting, ThreadHeksherClient
-from heksher_client._core.registry import registry
+from heksher_client._core.settings.registry import registry
 from heksher_client.telemetry import _instruments, instrument, instrumented
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import Kind, eventually, running

@@ -22,11 +22,11 @@ CORE = {"anyio", "certifi", "h11", "heksher_client", "httpcore", "httpx", "idna"
 """All that may be there after an installation without extras; some depend on the version of Python."""
 NEEDS = {
     "cli": "heksher_client.cli.watch",
-    "login": "heksher_client.profiles.sign_in",
-    "oauth": "heksher_client.credentials, heksher_client._oauth",
+    "login": "heksher_client.profiles._oauth_login",
+    "oauth": "heksher_client.credentials, heksher_client._auth.oauth",
     "openfeature": "heksher_client.openfeature",
     "postgresql": "psycopg",
-    "profiles": "heksher_client.profiles.connect",
+    "profiles": "heksher_client.profiles._connect",
     "service": "heksher_client.service, heksher_client.service.migrations",
     "telemetry": "heksher_client.telemetry",
 }

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client.service.answers import Answers, Part, Question, State
+from heksher_client.service.query_cache import Answers, Part, Question, State
 
 Operation = tuple[str, str, Any]
 
@@ -69,8 +69,8 @@ def test_a_setting_that_is_made_again_has_another_etag(instances: list[httpx.Cli
 
 def test_old_answers_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ones that were used last stay."""
-    monkeypatch.setattr("heksher_client.service.answers._MOST_BYTES", 25)
-    monkeypatch.setattr("heksher_client.service.answers._MOST_QUESTIONS", 2)
+    monkeypatch.setattr("heksher_client.service.query_cache._MOST_BYTES", 25)
+    monkeypatch.setattr("heksher_client.service.query_cache._MOST_QUESTIONS", 2)
     answers = Answers()
     parts = [Part(tag, "", "*", include_metadata=False) for tag in "abc"]
     for part in parts[:2]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from heksher_client.service import LocalService, feed, store
+from heksher_client.service import LocalService, event_stream, store
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.service import WatchedService
@@ -174,7 +174,7 @@ def test_many_changes_at_once_all_come(service: WatchedService) -> None:
 
 def test_a_stream_that_is_quiet_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch, service: WatchedService) -> None:
     """So that proxies keep it, and whoever reads it notices its loss."""
-    monkeypatch.setattr(feed, "_HEARTBEAT", 0.01)
+    monkeypatch.setattr(event_stream, "_HEARTBEAT", 0.01)
     with (
         httpx.Client(verify=False, timeout=5) as http,  # noqa: S501
         http.stream("GET", service.url + PATH) as response,
@@ -196,7 +196,7 @@ def test_many_streams_are_told_to_spread_their_queries(
     monkeypatch: pytest.MonkeyPatch, service: WatchedService
 ) -> None:
     """Not all in one moment, which no service could answer."""
-    monkeypatch.setattr(feed, "_AT_ONCE", 1)
+    monkeypatch.setattr(event_stream, "_AT_ONCE", 1)
     declare(service, "s")
     with stream(service.url) as one, stream(service.url) as other:
         one.next(), other.next()
@@ -241,7 +241,7 @@ def test_whoever_is_far_behind_gets_all_without_waiting(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many changes are read at once."""
-    monkeypatch.setattr(feed, "_MOST_RECENT", 3)
+    monkeypatch.setattr(event_stream, "_MOST_RECENT", 3)
     declare(service, "s")
     for value in range(10):
         service.add_rule("s", value, user=f"u{value}")
@@ -253,7 +253,7 @@ def test_many_changes_of_one_moment_are_read_bit_by_bit(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And all of them come."""
-    monkeypatch.setattr(feed, "_MOST_RECENT", 3)
+    monkeypatch.setattr(event_stream, "_MOST_RECENT", 3)
     declare(service, "s")
     assert service.database is not None
     with stream(service.url) as changes:
@@ -271,19 +271,19 @@ def test_whoever_comes_back_while_the_database_is_gone_gets_the_changes_later(
 ) -> None:
     """They are not lost with the attempt to read them."""
     declare(service, "s")
-    monkeypatch.setattr(feed, "_PAUSE", 0.02)
+    monkeypatch.setattr(event_stream, "_PAUSE", 0.02)
     with stream(service.url) as first:
         first.next()
         failures: list[int] = []
-        real = feed.Feed._read
+        real = event_stream.Feed._read
 
-        def read(self: feed.Feed, after: int) -> Any:
+        def read(self: event_stream.Feed, after: int) -> Any:
             if len(failures) < 2:
                 failures.append(after)
                 raise OperationalError("SELECT", {}, Exception("gone"))
             return real(self, after)
 
-        monkeypatch.setattr(feed.Feed, "_read", read)
+        monkeypatch.setattr(event_stream.Feed, "_read", read)
         with stream(service.url, 0) as changes:
             assert [changes.next()["id"] for _ in range(4)] == [1, 2, 3, 4]
         assert len(failures) == 2
@@ -301,7 +301,7 @@ def test_a_failure_of_whatever_kind_costs_time_at_the_most(
             def look(_: Any) -> Any:
                 raise RuntimeError("can't start new thread")
 
-            broken.setattr(feed.Feed, "_look", look)
+            broken.setattr(event_stream.Feed, "_look", look)
             service.add_rule("s", 8, user="jim")
             assert changes.is_quiet()
         assert changes.next()["id"] == first + 1
@@ -322,7 +322,7 @@ def test_streams_outlive_a_database_that_does_not_answer(
 ) -> None:
     """What was changed meanwhile comes afterwards; the log has it once."""
     declare(service, "s")
-    monkeypatch.setattr(feed, "_PAUSE", 0.02)
+    monkeypatch.setattr(event_stream, "_PAUSE", 0.02)
     assert service.database is not None
     database = service.database
     attempts: list[str] = []

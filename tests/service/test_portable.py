@@ -15,7 +15,7 @@ from heksher_client.cli import documents as documents_in_files
 from heksher_client.cli import main
 from heksher_client.service import create_app, store
 from heksher_client.service.database import Database
-from heksher_client.service.portable import DocumentError, export, plan
+from heksher_client.service.import_export import DocumentError, export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
 
 

@@ -12,8 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from heksher_client import HeksherError, ThreadHeksherClient, connect
-from heksher_client._core.registry import registry
-from heksher_client.integrations.binding import Values
+from heksher_client._core.settings.registry import registry
+from heksher_client.integrations._context import Values
 from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
 
 _KEYS: Final = ("PROFILE", "OPTIONS", "DEFAULTS", "CONTEXT", "PIN")

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils.decorators import sync_and_async_middleware
 
-from heksher_client.integrations.binding import Values, bound, holding
+from heksher_client.integrations._context import Values, bound, holding
 from heksher_client.integrations.django.apps import installed
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from heksher_client.service.requests import JSONValue, as_json
+from heksher_client.service.routing import JSONValue, as_json
 from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
 
 Fields = Mapping[str, Sequence[str]]

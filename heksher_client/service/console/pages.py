@@ -15,15 +15,15 @@ from starlette.staticfiles import StaticFiles
 from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.access import token_of
-from heksher_client.service.answers import state
 from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console import security
 from heksher_client.service.console.inputs import Fields, InputError, input_for, parse, put_in
 from heksher_client.service.console.rendering import render
 from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
-from heksher_client.service.requests import OpenDatabase, RefusalError, Router, RuleId, SettingName, Transaction
+from heksher_client.service.query_cache import state
 from heksher_client.service.routes.rules import NewRule, RuleValue, add_rule, delete_rule, set_rule_value
+from heksher_client.service.routing import OpenDatabase, RefusalError, Router, RuleId, SettingName, Transaction
 from heksher_client.service.schema import LARGEST_KEY
 from heksher_client.service.store import StoredRule, StoredSetting
 from heksher_client.service.tokens import Role, begin_session, end_session, find_token

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heksher_client.service.console import security
-from heksher_client.service.requests import as_json
+from heksher_client.service.routing import as_json
 
 _LONGEST: Final = 120
 """Characters of a value in a table."""

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request, Response
 
 from heksher_client.service.access import SESSION_COOKIE, session_in
-from heksher_client.service.requests import RefusalError
+from heksher_client.service.routing import RefusalError
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "

@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.changes import Change
-from heksher_client.service.requests import RefusalError, as_json
+from heksher_client.service.routing import RefusalError, as_json
 from heksher_client.service.store import StoredSetting
 
 UNDOABLE = frozenset(["rule added", "rule changed", "rule deleted"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heksher_client._core.rules import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
 from heksher_client.service.store import StoredRule
 
 NO_VALUE = ""

@@ -8,8 +8,8 @@ from fastapi.responses import StreamingResponse
 
 from heksher_client.service.access import token_of
 from heksher_client.service.changes import changes
-from heksher_client.service.feed import Feed
-from heksher_client.service.requests import Router, SettingName, Transaction
+from heksher_client.service.event_stream import Feed
+from heksher_client.service.routing import Router, SettingName, Transaction
 from heksher_client.service.schema import LARGEST_KEY
 
 router: Final = Router()

@@ -6,8 +6,8 @@ from fastapi import Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
-from heksher_client.service.answers import state
-from heksher_client.service.requests import ContextName, RefusalError, Router, Transaction
+from heksher_client.service.query_cache import state
+from heksher_client.service.routing import ContextName, RefusalError, Router, Transaction
 
 router: Final = Router()
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import Declaration, Rules, judge
-from heksher_client.service.requests import (
+from heksher_client.service.routing import (
     Features,
     JSONValue,
     MetadataKey,

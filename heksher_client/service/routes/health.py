@@ -7,9 +7,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from heksher_client._version import __version__
 from heksher_client.service import store
-from heksher_client.service.answers import state
-from heksher_client.service.observing import Metrics
-from heksher_client.service.requests import RefusalError, Router, Transaction
+from heksher_client.service.metrics import Metrics
+from heksher_client.service.query_cache import state
+from heksher_client.service.routing import RefusalError, Router, Transaction
 
 router: Final = Router()
 

@@ -9,8 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.answers import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
-from heksher_client.service.answers import tags as tags_of
 from heksher_client.service.context_filters import (
     ContextFilters,
     MalformedFilterError,
@@ -18,7 +16,9 @@ from heksher_client.service.context_filters import (
     admits,
     parse_context_filters,
 )
-from heksher_client.service.requests import RefusalError, Router, Transaction, as_json
+from heksher_client.service.query_cache import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
+from heksher_client.service.query_cache import tags as tags_of
+from heksher_client.service.routing import RefusalError, Router, Transaction, as_json
 
 router: Final = Router()
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.requests import (
+from heksher_client.service.routing import (
     Conditions,
     JSONValue,
     MetadataKey,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import parse_version, type_conflicts
-from heksher_client.service.requests import (
+from heksher_client.service.routing import (
     Features,
     JSONValue,
     MetadataKey,

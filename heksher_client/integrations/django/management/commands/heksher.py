@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from heksher_client._core.protocol import CONFLICT, MISMATCH, REJECTED
-from heksher_client._core.status import SettingStatus, Status
+from heksher_client._core.refresh.protocol import CONFLICT, MISMATCH, REJECTED
+from heksher_client._core.refresh.status import SettingStatus, Status
 from heksher_client.integrations.django import client
 
 
