@@ -94,7 +94,7 @@ __all__ = [
 ]
 
 # What the core is handed, which does no waiting itself.
-_registry.make_bell = _wakeup.Bell
+_registry.make_bell = _wakeup.Wakeup
 _snapshot.hand_in(_threading.RLock)
 
 # A module that declares settings needs no client, and a program has one kind of them: asyncio and httpx take longer to

@@ -33,7 +33,7 @@ import pytest
 
 if TYPE_CHECKING:
     from heksher_client import Setting
-    from heksher_client._drivers.admin import Operator
+    from heksher_client._drivers.admin import AdminClient
     from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
 
     Stub = SyncStubHeksherClient | AsyncStubHeksherClient
@@ -148,7 +148,7 @@ def async_heksher(request: pytest.FixtureRequest) -> "Iterator[AsyncStubHeksherC
 class HeksherService:
     """A local service that runs as long as the test, and an operator of it."""
 
-    def __init__(self, url: str, context_features: Sequence[str], operator: "Operator") -> None:
+    def __init__(self, url: str, context_features: Sequence[str], operator: "AdminClient") -> None:
         """Hold what the fixture has made."""
         self.url = url
         self.context_features = tuple(context_features)
@@ -197,11 +197,11 @@ def heksher_service(request: pytest.FixtureRequest) -> Iterator[HeksherService]:
     except ImportError as error:
         pytest.fail(f"the fixture heksher_service needs a local service: {error}", pytrace=False)
     from heksher_client import ThreadHeksherClient
-    from heksher_client._drivers.admin import Operator
+    from heksher_client._drivers.admin import AdminClient
 
     features = _context_features(request.config) or _features_of_settings()
     with LocalService(features) as service:
-        operator = Operator(ThreadHeksherClient(service.url, 60, features))
+        operator = AdminClient(ThreadHeksherClient(service.url, 60, features))
         try:
             yield HeksherService(service.url, features, operator)
         finally:

@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
-from heksher_client._core.settings.changes import Change, ChangeCallbackT, Changes, Listeners, callbacks_for, difference
+from heksher_client._core.settings.changes import (
+    CallbackRegistry,
+    Change,
+    ChangeCallbackT,
+    Changes,
+    callbacks_for,
+    difference,
+)
 from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, check_known, order_with
 from heksher_client._core.settings.entry import View
 from heksher_client._core.settings.registry import registry
@@ -73,11 +80,13 @@ class StubbedSetting(Generic[T]):
     _order: Sequence[str]
     _defaults: Defaults
 
-    _listeners: Listeners
+    _listeners: CallbackRegistry
     is_assigned = False
     """Whether the test has assigned rules."""
 
-    def __init__(self, setting: Setting[T], order: Sequence[str], defaults: Defaults, listeners: Listeners) -> None:
+    def __init__(
+        self, setting: Setting[T], order: Sequence[str], defaults: Defaults, listeners: CallbackRegistry
+    ) -> None:
         order = order_with(order, setting.configurable_features)
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
         vars(self).update(_setting=setting, _order=order, _defaults=defaults, _listeners=listeners)
@@ -161,7 +170,7 @@ class _Stub:
         self._context_features = check_feature_names(context_features)
         self._defaults = Defaults()
         self._tracking = Tracking()
-        self._listeners = Listeners()
+        self._listeners = CallbackRegistry()
         self._is_main = self._is_closed = False
         self._stubbed: dict[Setting[Any], StubbedSetting[Any]] = {}
         """One for each setting, so that what one holder assigns is what another one sees and puts back."""
@@ -216,7 +225,7 @@ class _Stub:
 
     def on_refresh(self, callback: RefreshCallbackT) -> RefreshCallbackT:
         """Check the callback as the clients do. A stub never calls it."""
-        return Listeners().add(callback)
+        return CallbackRegistry().add(callback)
 
     def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
         """Do nothing: a stub calls none."""

@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.change_stream import Following
+from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import Reply, Request
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.responses import answered, json_object, unexpected
+from heksher_client._core.refresh.responses import json_object, parse_response, unexpected
 from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.exceptions import UnexpectedResponseError
@@ -39,7 +39,7 @@ class _Answered(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRule:
+class RuleRecord:
     """A rule as the service holds it."""
 
     rule_id: int | None
@@ -51,11 +51,11 @@ class HeldRule:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldSetting:
+class SettingRecord:
     """A setting as the service holds it, with its rules."""
 
     data: SettingData
-    rules: tuple[HeldRule, ...]
+    rules: tuple[RuleRecord, ...]
 
     def rule_set(self, context_features: Sequence[str]) -> RuleSet[Any]:
         """What says which of the rules wins."""
@@ -63,24 +63,24 @@ class HeldSetting:
         rule_set, _ = RuleSet.index(grouped(rules), context_features, self.data.default_value, Reason.SERVER_DEFAULT)
         return rule_set
 
-    def rule_with(self, conditions: Mapping[str, str]) -> HeldRule | None:
+    def rule_with(self, conditions: Mapping[str, str]) -> RuleRecord | None:
         """The rule that has just these conditions."""
         return next((rule for rule in self.rules if dict(rule.conditions) == dict(conditions)), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ServiceState:
     """All that a service holds. It takes several questions, and so some moments, to tell."""
 
     context_features: tuple[str, ...]
     """In their order."""
-    settings: Mapping[str, HeldSetting]
+    settings: Mapping[str, SettingRecord]
     """By name."""
     revision: int | None = None
     """Of its database, where it tells: changes after it can be followed."""
 
 
-class Operator:
+class AdminClient:
     """Asks a service in an operator's name. All methods raise what `ThreadHeksherClient.ping` raises."""
 
     def __init__(self, client: ThreadHeksherClient) -> None:
@@ -110,7 +110,7 @@ class Operator:
         self._client._listening.end()
         self._client.close()
 
-    def follow(self, following: Following) -> None:
+    def follow(self, following: ChangeStream) -> None:
         """Hear of changes as they are made, in a thread, until the end."""
         self._client._listening.begin(lambda: self._client._run(following.follow()))
 
@@ -127,16 +127,16 @@ class Operator:
         """All settings by name, without their rules."""
         return self._client.get_settings()
 
-    def setting(self, name: str) -> HeldSetting | None:
+    def setting(self, name: str) -> SettingRecord | None:
         """One setting with its rules, by its name or an alias; None if there is none."""
         request = protocol.setting(name)
         data = self._ask(request, lambda reply: protocol.parse_setting(request, reply))
         if data is None:
             return None
         settings, _ = self._query([data.name])
-        return HeldSetting(data, settings.get(data.name, ()))
+        return SettingRecord(data, settings.get(data.name, ()))
 
-    def snapshot(self, on_progress: Callable[[int, int], object] | None = None) -> Snapshot:
+    def snapshot(self, on_progress: Callable[[int, int], object] | None = None) -> ServiceState:
         """All settings with their rules.
 
         Args:
@@ -146,24 +146,24 @@ class Operator:
             protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), protocol.revision(reply))
         )
         all_data = self.settings()
-        found: dict[str, HeldSetting] = {}
+        found: dict[str, SettingRecord] = {}
         revisions = [revision]
         names = iter(all_data)
         while some := list(islice(names, _NAMES_IN_A_QUERY)):
             rules, revision = self._query(some)
             revisions.append(revision)
             # One that is not among the answers was renamed or deleted a moment ago.
-            found |= {name: HeldSetting(all_data[name], rules[name]) for name in some if name in rules}
+            found |= {name: SettingRecord(all_data[name], rules[name]) for name in some if name in rules}
             if on_progress is not None:
                 on_progress(len(found), len(all_data))
         known = [revision for revision in revisions if revision is not None]
-        return Snapshot(features, found, min(known) if len(known) == len(revisions) else None)
+        return ServiceState(features, found, min(known) if len(known) == len(revisions) else None)
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule; gives its id."""
         body = {"setting": setting, "feature_values": dict(conditions), "value": value}
         request = _with_body("POST", "/api/v1/rules", body)
-        answer = self._ask(request, lambda reply: json_object(request, answered(request, reply), (200, 201)))
+        answer = self._ask(request, lambda reply: json_object(request, parse_response(request, reply), (200, 201)))
         rule_id = answer.get("rule_id")
         if not isinstance(rule_id, int):
             raise UnexpectedResponseError(f"{request}: the service did not say which rule it made", status=201)
@@ -177,7 +177,7 @@ class Operator:
         """Remove a rule."""
         self._do(Request("DELETE", f"/api/v1/rules/{rule_id}"))
 
-    def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[HeldRule, ...]], int | None]:
+    def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[RuleRecord, ...]], int | None]:
         """The rules of those settings that there are; and the revision that they are of."""
         while names:
             request = protocol.query(protocol.query_target(names, "*", with_metadata=True), None)
@@ -189,7 +189,7 @@ class Operator:
 
     def _do(self, request: Request) -> None:
         def parse(reply: Reply) -> None:
-            response = answered(request, reply)
+            response = parse_response(request, reply)
             if not 200 <= response.status < 300:
                 raise unexpected(request, response)
 
@@ -201,11 +201,11 @@ class Operator:
 
 def _parse(
     request: Request, names: Sequence[str], reply: Reply
-) -> tuple[dict[str, tuple[HeldRule, ...]], int | None] | frozenset[str]:
+) -> tuple[dict[str, tuple[RuleRecord, ...]], int | None] | frozenset[str]:
     """The answer to a query, or the names that the service does not have."""
     if missing := protocol.missing_names(reply, names):
         return missing
-    response = answered(request, reply)
+    response = parse_response(request, reply)
     if response.status != 200:
         raise unexpected(request, response)
     try:
@@ -215,8 +215,8 @@ def _parse(
     return {name: tuple(map(_held, held.rules)) for name, held in answer.settings.items()}, protocol.revision(reply)
 
 
-def _held(rule: _AnsweredRule) -> HeldRule:
-    return HeldRule(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata)
+def _held(rule: _AnsweredRule) -> RuleRecord:
+    return RuleRecord(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata)
 
 
 def _with_body(method: str, target: str, body: Any) -> Request:

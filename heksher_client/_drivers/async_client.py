@@ -14,20 +14,20 @@ import httpx
 
 from heksher_client._auth.token_refresh import Credential
 from heksher_client._core.refresh.effects import (
-    AT_ONCE,
-    Aside,
+    MAX_CONCURRENT_REQUESTS,
+    ApplyLocked,
+    CallUserCode,
+    Effect,
     Exchange,
     Flow,
-    Install,
     Limits,
-    Listen,
     NoResponse,
-    Notify,
+    OpenStream,
     Pause,
     Reply,
     Request,
-    Step,
-    too_late,
+    RunBlocking,
+    timed_out,
 )
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import leave
@@ -40,7 +40,7 @@ from heksher_client._http.body import (
     no_response,
     redirected,
 )
-from heksher_client._runtime.worker_threads import Apart
+from heksher_client._runtime.worker_threads import DetachedCall
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class AsyncHeksherClient(Client):
         super()._set_up()
         self.modification_lock = asyncio.Lock()
         self._woken, self._closed = asyncio.Event(), asyncio.Event()
-        self._disk = Apart()
+        self._disk = DetachedCall()
 
     def _wake_up(self) -> None:
         with suppress(RuntimeError):  # the loop is closed, so nobody sleeps
@@ -231,24 +231,24 @@ class AsyncHeksherClient(Client):
                 result: T = end.value
                 return result
 
-    async def _take(self, step: Step) -> Any:
+    async def _take(self, step: Effect) -> Any:
         match step:
             case Exchange():
                 return await self._send_all(step)
-            case Aside():
+            case RunBlocking():
                 return await self._call_apart(step)
-            case Notify():
+            case CallUserCode():
                 return step.call()  # A hook is the event loop's guest.
-            case Install():
+            case ApplyLocked():
                 async with self.modification_lock:
                     step.apply()
-            case Listen():
+            case OpenStream():
                 return await self._listen(step)
             case Pause():  # pragma: no branch - there are no others
                 await asyncio.sleep(step.seconds)
         return None
 
-    async def _call_apart(self, step: Aside) -> Any:
+    async def _call_apart(self, step: RunBlocking) -> Any:
         """Not in the loop's executor: that is the program's, and the end of the loop waits for it."""
         loop = asyncio.get_running_loop()
         outcome = loop.create_future()
@@ -291,8 +291,8 @@ class AsyncHeksherClient(Client):
                     waiting.clear()
 
         with anyio.move_on_after(exchange.limits.total_seconds):
-            await asyncio.gather(*(send() for _ in exchange.requests[:AT_ONCE]))
-        return tuple(replies.get(index, too_late(exchange.limits)) for index in range(len(exchange.requests)))
+            await asyncio.gather(*(send() for _ in exchange.requests[:MAX_CONCURRENT_REQUESTS]))
+        return tuple(replies.get(index, timed_out(exchange.limits)) for index in range(len(exchange.requests)))
 
     async def _get_ready(self) -> NoResponse | None:
         """Wait until there is something to show that we may ask, before the time of a request comes."""
@@ -315,7 +315,7 @@ class AsyncHeksherClient(Client):
             return no_response(error)
         return reply
 
-    async def _listen(self, step: Listen) -> Reply:
+    async def _listen(self, step: OpenStream) -> Reply:
         await self._wait_for_rate()
         try:
             request = self._route.stream(step)

@@ -18,7 +18,7 @@ from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, Statu
 from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.changes import Change, ChangeCallbackT, Changes
 from heksher_client._core.settings.registry import registry
-from heksher_client._drivers.last_known_good_file import LastKnownGood
+from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_names, merged
 from heksher_client._http.endpoint import Route
 from heksher_client._http.rate_limit import RateLimit
@@ -98,7 +98,7 @@ class Client(ABC):
         checked = Options.checked(chosen, can_follow=route.has_room_for_a_stream)
         keeper = None
         if "last_known_good" in chosen:
-            keeper = LastKnownGood(chosen["last_known_good"], checked.max_age, str(route.url))
+            keeper = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(route.url))
         self._route = route
         self._session = Session(
             chosen["context_features"],

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Final
 
-from heksher_client._core.refresh.last_known_good import Held, Kept, KeptSetting, NotKeptError
+from heksher_client._core.refresh.last_known_good import Held, NotStoredError, StoredResponse, StoredResponses
 from heksher_client._core.settings.context import Tracking
-from heksher_client._drivers.last_known_good_format import Answer, Content, KeptFile, Look, ReplaceableError
+from heksher_client._drivers.last_known_good_format import Answer, Content, LastKnownGoodFormat, Look, ReplaceableError
 
 _CONFIRMED_EVERY: Final = 600.0
 """Seconds after which it is noted again that something still holds."""
@@ -22,7 +22,7 @@ _KEPT_FOR: Final = 30 * 24 * 3600.0
 """Seconds for which an answer is kept that nobody confirms: others may use it for longer than this client."""
 
 
-class LastKnownGood:
+class LastKnownGoodFile:
     """What one client keeps in a file. It is used by one thread at a time."""
 
     def __init__(self, path: str | os.PathLike[str], max_age: float, service_url: str) -> None:
@@ -36,7 +36,7 @@ class LastKnownGood:
         Raises:
             ValueError: No file can have that path.
         """
-        self._file = KeptFile(path, service_url)
+        self._file = LastKnownGoodFormat(path, service_url)
         self._max_age = max_age
         self._confirmed_every = min(_CONFIRMED_EVERY, max_age / 10)
         self._held: Mapping[str, Held] = {}
@@ -47,29 +47,29 @@ class LastKnownGood:
         self._confirmed = 0.0
         """When that was, in seconds since 1970."""
 
-    def load(self) -> Kept:
-        """As `Keeper.load`."""
+    def load(self) -> StoredResponses:
+        """As `LastKnownGoodStore.load`."""
         content, _ = self._file.read()
         now = time.time()
         kept = {
             name: [
-                KeptSetting(one.content, content.trackings[index], max(0.0, now - one.confirmed))
+                StoredResponse(one.content, content.trackings[index], max(0.0, now - one.confirmed))
                 for index, one in answers.items()
             ]
             for name, answers in content.settings.items()
         }
         ages = [one.age for several in kept.values() for one in several]
         if ages and min(ages) > self._max_age:
-            raise NotKeptError(
+            raise NotStoredError(
                 f"{self._file.path} is too old: {min(ages):.0f} seconds, and {self._max_age:.0f} are allowed"
             )
         young = {name: [one for one in several if one.age <= self._max_age] for name, several in kept.items()}
-        return Kept(young, content.order)
+        return StoredResponses(young, content.order)
 
     def save(
-        self, new: Mapping[str, KeptSetting], held: Mapping[str, Held], order: tuple[str, ...] | None
+        self, new: Mapping[str, StoredResponse], held: Mapping[str, Held], order: tuple[str, ...] | None
     ) -> Collection[str]:
-        """As `Keeper.save`."""
+        """As `LastKnownGoodStore.save`."""
         now = time.time()
         is_same = not new and order in (None, self._order) and held.items() <= self._held.items()
         is_confirmed = abs(now - self._confirmed) < self._confirmed_every
@@ -108,7 +108,7 @@ class _Update:
         self.is_any = False
         """Whether anything has changed that is worth writing."""
 
-    def put(self, name: str, new: KeptSetting) -> None:
+    def put(self, name: str, new: StoredResponse) -> None:
         """Have an answer in it, instead of those that were received while less was tracked."""
         index, answers = self._index(new.tracking), self._content.settings.setdefault(name, {})
         former = answers.get(index)

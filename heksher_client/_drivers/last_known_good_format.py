@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 import orjson
 
-from heksher_client._core.refresh.last_known_good import NotKeptError
+from heksher_client._core.refresh.last_known_good import NotStoredError
 from heksher_client._core.settings.context import Tracking
 
 _FORMAT: Final = "heksher last known good"
@@ -55,7 +55,7 @@ class Content:
     """Of each setting the answers by the index of what was tracked."""
 
 
-class ReplaceableError(NotKeptError):
+class ReplaceableError(NotStoredError):
     """The file was one of ours, and a new one may take its place."""
 
 
@@ -75,7 +75,7 @@ class _Body(msgspec.Struct):
     settings: dict[str, list[Answer]]
 
 
-class KeptFile:
+class LastKnownGoodFormat:
     """A file of one service."""
 
     def __init__(self, path: str | os.PathLike[str], service_url: str) -> None:
@@ -111,10 +111,10 @@ class KeptFile:
         with os.fdopen(os.open(self.path, _FOR_READING), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise NotKeptError(f"{self.path} is no file")
+                raise NotStoredError(f"{self.path} is no file")
             first = file.readline(_LONGEST_HEAD)
             if not _may_be_ours(first):
-                raise NotKeptError(f"{self.path} is no file of last known good settings; it stays as it is")
+                raise NotStoredError(f"{self.path} is no file of last known good settings; it stays as it is")
             try:
                 head = msgspec.json.decode(first, type=_Head)
                 self._check(head, status, len(first))
@@ -129,9 +129,9 @@ class KeptFile:
 
     def _check(self, head: _Head, status: os.stat_result, head_length: int) -> None:
         if head.version > _VERSION:
-            raise NotKeptError(f"{self.path} is of a newer version of this package; it stays as it is")
+            raise NotStoredError(f"{self.path} is of a newer version of this package; it stays as it is")
         if head.service != self._service:
-            raise NotKeptError(f"{self.path} is of a service with another URL; it stays as it is until it is deleted")
+            raise NotStoredError(f"{self.path} is of a service with another URL; it stays as it is until it is deleted")
         if not _is_ours_alone(status):
             raise ReplaceableError(f"{self.path} could have been written by others: it must be its owner's alone")
         if head.length != status.st_size - head_length:

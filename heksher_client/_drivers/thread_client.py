@@ -11,24 +11,24 @@ import httpx
 
 from heksher_client._auth.token_refresh import Credential
 from heksher_client._core.refresh.effects import (
-    AT_ONCE,
-    Aside,
+    MAX_CONCURRENT_REQUESTS,
+    ApplyLocked,
+    CallUserCode,
+    Effect,
     Exchange,
     Flow,
-    Install,
     Limits,
-    Listen,
     NoResponse,
-    Notify,
+    OpenStream,
     Pause,
     Reply,
     Request,
-    Step,
+    RunBlocking,
 )
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import leave
 from heksher_client._drivers.client import LONGEST_SLEEP, Client
-from heksher_client._drivers.threaded_exchange import CLOSED, Listening, Sending
+from heksher_client._drivers.threaded_exchange import CLOSED, StreamThread, ThreadedExchange
 from heksher_client._http.body import (
     Body,
     StreamBody,
@@ -38,7 +38,7 @@ from heksher_client._http.body import (
     no_response,
     redirected,
 )
-from heksher_client._runtime.worker_threads import Apart
+from heksher_client._runtime.worker_threads import DetachedCall
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -153,13 +153,13 @@ class ThreadHeksherClient(Client):
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._starting = threading.Lock()
-        self._sendings: set[Sending] = set()
+        self._sendings: set[ThreadedExchange] = set()
         self._left_alone: list[threading.Thread] = []
         """Threads that still send what was given up."""
         self._renewed_at = 0
         """How many there were when connections were last closed under them; the others wait for something else."""
-        self._disk, self._hooks = Apart(), Apart()
-        self._listening = Listening(self._close_http)
+        self._disk, self._hooks = DetachedCall(), DetachedCall()
+        self._listening = StreamThread(self._close_http)
 
     def _is_own_thread(self) -> bool:
         """Whether the caller is a hook, or a validator, which the refreshes wait for."""
@@ -210,18 +210,18 @@ class ThreadHeksherClient(Client):
                 result: T = end.value
                 return result
 
-    def _take(self, step: Step) -> Any:
+    def _take(self, step: Effect) -> Any:
         match step:
             case Exchange():
                 return self._send_all(step)
-            case Aside():
+            case RunBlocking():
                 return self._disk.call(step.call, step.seconds)
-            case Notify():
+            case CallUserCode():
                 return self._hooks.call(step.call, step.seconds)
-            case Install():
+            case ApplyLocked():
                 with self.modification_lock:
                     step.apply()
-            case Listen():
+            case OpenStream():
                 return self._listen(step)
             case Pause():  # pragma: no branch - there are no others
                 self._closed.wait(step.seconds)
@@ -231,14 +231,14 @@ class ThreadHeksherClient(Client):
         self._left_alone = [thread for thread in self._left_alone if thread.is_alive()]
         if len(self._left_alone) >= _MOST_LEFT_ALONE:
             return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
-        are_more = len(self._left_alone) >= self._renewed_at + AT_ONCE
+        are_more = len(self._left_alone) >= self._renewed_at + MAX_CONCURRENT_REQUESTS
         self._renewed_at = min(self._renewed_at, len(self._left_alone))
         if are_more and self._route.can_be_renewed:
             # Those that wait for a server get an error from the connection that is closed under them.
             self._renewed_at = len(self._left_alone)
             with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
                 self._route.renew().close()
-        sending = Sending(exchange, self._get_ready, self._send, self._rate_limit)
+        sending = ThreadedExchange(exchange, self._get_ready, self._send, self._rate_limit)
         self._sendings.add(sending)
         try:
             if self._closed.is_set():
@@ -271,7 +271,7 @@ class ThreadHeksherClient(Client):
             return no_response(error)
         return reply
 
-    def _listen(self, step: Listen) -> Reply:
+    def _listen(self, step: OpenStream) -> Reply:
         def body_of(response: httpx.Response) -> Body:
             self._listening.connected(lambda: hang_up(response))
             return StreamBody(response, step.take)
@@ -345,7 +345,7 @@ class ThreadHeksherClient(Client):
             self._route.client.close()
 
 
-_MOST_LEFT_ALONE: Final = 5 * AT_ONCE
+_MOST_LEFT_ALONE: Final = 5 * MAX_CONCURRENT_REQUESTS
 """Threads that still wait for what nobody else waits for: more of them would only hang in the same way."""
 _TOO_MANY_LEFT_ALONE: Final = NoResponse(TimeoutError("too many former requests still hang"), is_networks=True)
 

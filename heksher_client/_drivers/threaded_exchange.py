@@ -12,7 +12,15 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final, TypeVar
 
-from heksher_client._core.refresh.effects import AT_ONCE, Exchange, Limits, NoResponse, Reply, Request, too_late
+from heksher_client._core.refresh.effects import (
+    MAX_CONCURRENT_REQUESTS,
+    Exchange,
+    Limits,
+    NoResponse,
+    Reply,
+    Request,
+    timed_out,
+)
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client.exceptions import ClientNotRunningError
 
@@ -22,7 +30,7 @@ Send = Callable[[Request, Limits, Callable[[], bool]], Reply]
 """Sends a request; the last argument tells whether nobody waits any more."""
 
 
-class Sending:
+class ThreadedExchange:
     """The sending of one exchange."""
 
     def __init__(
@@ -53,7 +61,7 @@ class Sending:
         until = monotonic() + self._limits.total_seconds
         working = 0
         with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
-            for _ in self._requests[:AT_ONCE]:
+            for _ in self._requests[:MAX_CONCURRENT_REQUESTS]:
                 if self.is_given_up:
                     break
                 # A daemon, so that it does not delay the program's end.
@@ -66,7 +74,7 @@ class Sending:
         while self._left is None and working and len(replies) < len(self._requests):
             patience = self._patience(until)
             if patience <= 0:
-                self.give_up(too_late(self._limits))
+                self.give_up(timed_out(self._limits))
                 break
             try:
                 news = self._news.get(timeout=patience)
@@ -131,7 +139,7 @@ class Sending:
             del self._under_way[threading.current_thread()]
 
 
-class Listening:
+class StreamThread:
     """The thread that reads a stream: it does not notice that its connection is closed, only that it is shut down."""
 
     def __init__(self, close: Callable[[], None]) -> None:

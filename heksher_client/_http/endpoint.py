@@ -8,7 +8,7 @@ from typing import Any, Final
 import httpx
 
 from heksher_client._auth.token_refresh import Credential
-from heksher_client._core.refresh.effects import Listen, Request
+from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._version import __version__
 
 _LONGEST_IDLE: Final = 270.0
@@ -129,7 +129,7 @@ class Route:
             built.url = built.url.copy_with(query="&".join(filter(None, [query, str(params)])).encode())
         return built
 
-    def stream(self, step: Listen) -> httpx.Request:
+    def stream(self, step: OpenStream) -> httpx.Request:
         """The request for a stream, which may be quiet for longer than an answer."""
         built = self.request(step.request, step.seconds)
         built.headers["Accept-Encoding"] = "identity"

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import asyncio
 
 
-class Bell:
+class Wakeup:
     """Rung by any thread; whoever waits for it goes on, also if that was before."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 
-class Apart:
+class DetachedCall:
     """Where calls of one kind are made: one at a time, and none as long as the former one has not come back."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from heksher_client._logging import escaped
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import Operator
+    from heksher_client._drivers.admin import AdminClient
 
 Command = Callable[..., Any]
 
@@ -101,13 +101,13 @@ def with_service(command: Command) -> Command:
 
 
 @contextmanager
-def asking(profile: str | None, url: str | None) -> Iterator["Operator"]:
+def asking(profile: str | None, url: str | None) -> Iterator["AdminClient"]:
     """The service of a profile or of a URL, for as long as it is needed."""
     with in_words():
-        from heksher_client._drivers.admin import Operator
+        from heksher_client._drivers.admin import AdminClient
         from heksher_client.profiles._connect import make_client
 
-        operator = Operator(make_client(profile, url=url))
+        operator = AdminClient(make_client(profile, url=url))
         try:
             yield operator
         finally:

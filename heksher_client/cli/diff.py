@@ -8,7 +8,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._drivers.admin import HeldRule, HeldSetting, Snapshot
+from heksher_client._drivers.admin import RuleRecord, ServiceState, SettingRecord
 from heksher_client.cli import documents
 from heksher_client.cli.connection import DIFFERENT, Failure, asking, profile_names
 from heksher_client.cli.differences import differences
@@ -44,7 +44,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
         click.get_current_context().exit(DIFFERENT)
 
 
-def _snapshot(place: str, on_progress: Any) -> Snapshot:
+def _snapshot(place: str, on_progress: Any) -> ServiceState:
     if "://" in place:
         with asking(None, place) as operator:
             return operator.snapshot(on_progress)
@@ -82,7 +82,7 @@ class _Document(msgspec.Struct):
     settings: list[_Setting]
 
 
-def _from_document(file: str) -> Snapshot:
+def _from_document(file: str) -> ServiceState:
     try:
         document = msgspec.convert(documents.read(file), _Document)
     except OSError as error:
@@ -96,9 +96,9 @@ def _from_document(file: str) -> Snapshot:
     for held in document.settings:
         if len({frozenset(rule.feature_values.items()) for rule in held.rules}) < len(held.rules):
             raise Failure(f"{file} has two rules of {held.name} with the same conditions")
-    return Snapshot(tuple(document.context_features), {held.name: _held(held) for held in document.settings})
+    return ServiceState(tuple(document.context_features), {held.name: _held(held) for held in document.settings})
 
 
-def _held(s: _Setting) -> HeldSetting:
+def _held(s: _Setting) -> SettingRecord:
     data = SettingData(s.name, s.configurable_features, s.type, s.default_value, s.metadata, s.aliases, s.version)
-    return HeldSetting(data, tuple(HeldRule(r.rule_id, r.feature_values, r.value, r.metadata) for r in s.rules))
+    return SettingRecord(data, tuple(RuleRecord(r.rule_id, r.feature_values, r.value, r.metadata) for r in s.rules))

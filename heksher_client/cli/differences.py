@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._drivers.admin import HeldRule, HeldSetting, Snapshot
+from heksher_client._drivers.admin import RuleRecord, ServiceState, SettingRecord
 from heksher_client._logging import escaped
 from heksher_client.cli.output import conditions_in_words, shown
 
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 _ATTRIBUTES = ("type", "default_value", "configurable_features", "version", "metadata", "aliases")
 
 
-def differences(before: Snapshot, after: Snapshot) -> Iterator[Difference]:
+def differences(before: ServiceState, after: ServiceState) -> Iterator[Difference]:
     """All that differs, in the order of names."""
     if before.context_features != after.context_features:
         features = list(before.context_features), list(after.context_features)
@@ -55,7 +55,7 @@ def differences(before: Snapshot, after: Snapshot) -> Iterator[Difference]:
         yield from _of_rules(name, was, now)
 
 
-def _former_names(before: Snapshot, after: Snapshot) -> dict[str, str]:
+def _former_names(before: ServiceState, after: ServiceState) -> dict[str, str]:
     """What the settings were called before that are called otherwise now, by their names: those are aliases now."""
     return {
         name: alias
@@ -65,7 +65,7 @@ def _former_names(before: Snapshot, after: Snapshot) -> dict[str, str]:
     }
 
 
-def _of_attributes(name: str, was: HeldSetting | None, now: HeldSetting | None) -> Iterator[Difference]:
+def _of_attributes(name: str, was: SettingRecord | None, now: SettingRecord | None) -> Iterator[Difference]:
     if was is None or now is None:
         return
     names = {was.data.name, now.data.name}
@@ -86,7 +86,7 @@ def _attribute(data: SettingData, attribute: str, names: Set[str]) -> Any:
     return value
 
 
-def _of_rules(name: str, was: HeldSetting | None, now: HeldSetting | None) -> Iterator[Difference]:
+def _of_rules(name: str, was: SettingRecord | None, now: SettingRecord | None) -> Iterator[Difference]:
     former, latter = _by_conditions(was), _by_conditions(now)
     for conditions, rule in former.items():
         if conditions not in latter:
@@ -103,7 +103,7 @@ def _of_rules(name: str, was: HeldSetting | None, now: HeldSetting | None) -> It
             yield Difference(name, "rule_metadata", rule.conditions, *metadata, "changed")
 
 
-def _by_conditions(held: HeldSetting | None) -> dict[frozenset[tuple[str, str]], HeldRule]:
+def _by_conditions(held: SettingRecord | None) -> dict[frozenset[tuple[str, str]], RuleRecord]:
     return {} if held is None else {frozenset(rule.conditions.items()): rule for rule in held.rules}
 
 

@@ -13,7 +13,7 @@ from heksher_client.cli.output import as_json_option, conditions_in_words, print
 from heksher_client.cli.settings import existing
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import HeldRule, HeldSetting
+    from heksher_client._drivers.admin import RuleRecord, SettingRecord
 
 _ANY = "*"
 
@@ -142,8 +142,8 @@ def remove(name: str, conditions: tuple[str, ...], profile: str | None, url: str
     _report("removed", rule_id, wanted, as_json=as_json)
 
 
-def _rule_id(held: "HeldSetting", conditions: Mapping[str, str]) -> int:
-    rule: HeldRule | None = held.rule_with(conditions)
+def _rule_id(held: "SettingRecord", conditions: Mapping[str, str]) -> int:
+    rule: RuleRecord | None = held.rule_with(conditions)
     if rule is None or rule.rule_id is None:
         words = conditions_in_words(conditions)
         raise Failure(f"{held.data.name} has no rule with just these conditions: {words}; `rules NAME` lists them")
@@ -161,7 +161,7 @@ def _check_no_option(value: str) -> None:
         raise click.UsageError(f"no such option: {value} (a value that begins with a dash comes after --)")
 
 
-def _value(held: "HeldSetting", text: str) -> Any:
+def _value(held: "SettingRecord", text: str) -> Any:
     """What is meant by a value on the command line: JSON, or for a setting of text, anything else as it is."""
     is_text = held.data.type == "str"
     try:

@@ -22,7 +22,7 @@ from heksher_client.cli.output import (
 
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
-    from heksher_client._drivers.admin import HeldSetting, Operator
+    from heksher_client._drivers.admin import AdminClient, SettingRecord
 
 
 _NAME: Final = re.compile("[a-zA-Z_0-9.]+")
@@ -116,7 +116,7 @@ def get(name: str, context: tuple[str, ...], profile: str | None, url: str | Non
         click.echo(f"It outranks rule {_named(rule)}, which gives {shown(rule.value)}.")
 
 
-def existing(operator: "Operator", name: str) -> "HeldSetting":
+def existing(operator: "AdminClient", name: str) -> "SettingRecord":
     """A setting of a service.
 
     Raises:
@@ -130,7 +130,7 @@ def existing(operator: "Operator", name: str) -> "HeldSetting":
     return held
 
 
-def _known(held: "HeldSetting", given: Mapping[str, str], defaults: Mapping[str, str]) -> Mapping[str, str]:
+def _known(held: "SettingRecord", given: Mapping[str, str], defaults: Mapping[str, str]) -> Mapping[str, str]:
     """What is known of the context: as it is given, and by default."""
     features = held.data.configurable_features
     if unknown := ", ".join(feature for feature in given if feature not in features):
@@ -140,7 +140,7 @@ def _known(held: "HeldSetting", given: Mapping[str, str], defaults: Mapping[str,
     return {feature: everything[feature] for feature in features if feature in everything}
 
 
-def _filled(held: "HeldSetting", context: Mapping[str, str]) -> Mapping[str, str]:
+def _filled(held: "SettingRecord", context: Mapping[str, str]) -> Mapping[str, str]:
     """A context with a value for each feature; where nothing is known, one that no rule can demand."""
     return {feature: context.get(feature, "") for feature in held.data.configurable_features}
 

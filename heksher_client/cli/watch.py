@@ -12,8 +12,8 @@ from types import FrameType
 
 import click
 
-from heksher_client._core.refresh.change_stream import Following
-from heksher_client._drivers.admin import Operator
+from heksher_client._core.refresh.change_stream import ChangeStream
+from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.connection import Seconds, asking, setting_names, with_service
 from heksher_client.cli.differences import Difference, differences
 from heksher_client.cli.output import as_json_option, console, print_json
@@ -76,11 +76,11 @@ _EVERYTHING = _Everything()
 class _Watching:
     """Asks again and again what a service holds: when it says that something has changed, and at intervals."""
 
-    def __init__(self, operator: Operator, interval: float) -> None:
+    def __init__(self, operator: AdminClient, interval: float) -> None:
         self._operator, self._interval = operator, interval
         self._woken = threading.Event()
         self._is_lost = self._is_interrupted = False
-        self._following = Following(
+        self._following = ChangeStream(
             is_wanted=True,
             max_backoff=interval,
             names=lambda: _EVERYTHING,

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from heksher_client import ThreadHeksherClient
-from heksher_client._drivers.admin import Operator
+from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watching
 from tests.support.clients import PATIENCE, eventually
 from tests.support.commands import COMMAND, FEATURES, Run
@@ -114,7 +114,7 @@ def test_a_watch_that_is_not_allowed_any_more_ends(
 def test_an_interrupt_that_is_lost_ends_a_watch_all_the_same(shop: WatchedService) -> None:
     """As an exception is lost that is raised in what the interpreter does by itself."""
     client = ThreadHeksherClient(shop.url, 60, FEATURES)
-    watching = _Watching(Operator(client), 3600)
+    watching = _Watching(AdminClient(client), 3600)
     changes = iter(watching)
     former = signal.getsignal(signal.SIGINT)
     try:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from heksher_client import AsyncHeksherClient, Rule, Setting, ThreadHeksherClient
-from heksher_client._core.refresh.effects import AT_ONCE
+from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS
 from tests.support.clients import FEATURES, Kind, running
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -51,7 +51,7 @@ def test_of_many_settings_those_that_differ_are_declared(kind: Kind, service: Wa
 
 def test_a_few_settings_are_declared_without_asking_first(kind: Kind, service: WatchedService) -> None:
     """They can all be declared in the time that the listing would take."""
-    few = settings(AT_ONCE)
+    few = settings(MAX_CONCURRENT_REQUESTS)
     with running(kind, service.url):
         assert len(service.questions(LIST)) == 0
         assert len(service.questions(DECLARE)) == len(few)
@@ -130,7 +130,7 @@ def test_a_new_setting_changes_one_question_of_many(kind: Kind, service: Watched
 
 @pytest.fixture
 def many() -> list[Setting[int]]:
-    return settings(3 * AT_ONCE)
+    return settings(3 * MAX_CONCURRENT_REQUESTS)
 
 
 def declared(request: httpx.Request) -> httpx.Response:
@@ -149,7 +149,7 @@ def test_the_thread_client_sends_several_requests_at_once_and_no_more(many: list
     """Each of the first declarations is answered only when as many as are allowed are under way."""
     under_way, most = 0, 0
     counting = threading.Lock()
-    gathered = threading.Barrier(AT_ONCE)
+    gathered = threading.Barrier(MAX_CONCURRENT_REQUESTS)
 
     def answer(request: httpx.Request) -> httpx.Response:
         nonlocal under_way, most
@@ -166,7 +166,7 @@ def test_the_thread_client_sends_several_requests_at_once_and_no_more(many: list
         "http://service", 3600, FEATURES, http_client_args={"transport": httpx.MockTransport(answer)}
     ):
         assert many[3].get(user="jim") == 5
-    assert most == AT_ONCE
+    assert most == MAX_CONCURRENT_REQUESTS
 
 
 def test_a_thread_client_that_gets_no_more_threads_sends_one_request_after_the_other(
@@ -226,7 +226,7 @@ async def test_the_async_client_sends_several_requests_at_once_and_no_more(many:
 
     async with AsyncHeksherClient("http://service", 3600, FEATURES, http_client_args={"transport": Counting()}):
         assert many[3].get(user="jim") == 5
-    assert most == AT_ONCE
+    assert most == MAX_CONCURRENT_REQUESTS
 
 
 @pytest.mark.anyio

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from heksher_client._core.refresh.effects import Exchange, Limits, Reply, Request, Response
-from heksher_client._drivers.threaded_exchange import Listening, Sending
+from heksher_client._drivers.threaded_exchange import StreamThread, ThreadedExchange
 from heksher_client._http.body import hang_up
 from heksher_client._http.endpoint import Route
 from heksher_client._http.rate_limit import RateLimit
@@ -35,7 +35,7 @@ def test_a_thread_that_has_its_reply_does_not_hang() -> None:
     def send(request: Request, limits: Limits, is_given_up: Any) -> Reply:
         return reply
 
-    sending = Sending(
+    sending = ThreadedExchange(
         Exchange((request,), Limits(PATIENCE, PATIENCE, 1)), lambda: None, send, RateLimit(None, 1, lambda: 0.0)
     )
     sending._news = HoldingBack()
@@ -46,7 +46,7 @@ def test_a_thread_that_has_its_reply_does_not_hang() -> None:
 def test_a_stream_that_opens_after_the_end_is_hung_up() -> None:
     """The thread that opens it was on its way when the client closed."""
     hung_up: list[bool] = []
-    listening = Listening(lambda: None)
+    listening = StreamThread(lambda: None)
     listening.end()
     listening.connected(lambda: hung_up.append(True))
     assert hung_up == [True]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Changed, Setting, UnknownContextError
-from heksher_client._core.settings.changes import Change, Changes, Listeners, difference
+from heksher_client._core.settings.changes import CallbackRegistry, Change, Changes, difference
 from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, finished, grouped
-from heksher_client._runtime.wakeup import Bell
+from heksher_client._runtime.wakeup import Wakeup
 
 FEATURES = ["user", "theme"]
 
@@ -96,7 +96,7 @@ class Cache:
 
 def test_a_bound_method_goes_with_its_owner() -> None:
     """A setting at module level would keep everything alive that ever listened to it."""
-    listeners = Listeners()
+    listeners = CallbackRegistry()
     cache = Cache()
     listeners.add(cache.clear)
     assert list(listeners.functions()) == [cache.clear]
@@ -118,7 +118,7 @@ def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
 
         def hear(self, change: Change[Any]) -> None: ...
 
-    listeners = Listeners()
+    listeners = CallbackRegistry()
     listeners.add(Slotted().hear)
     gc.collect()
     assert len(list(listeners.functions())) == 1
@@ -126,7 +126,7 @@ def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
 
 def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
     """And nothing happens where there is none."""
-    listeners = Listeners()
+    listeners = CallbackRegistry()
     listeners.add(print)
     listeners.add(print)
     listeners.remove(print)
@@ -165,7 +165,7 @@ def test_what_cannot_be_called_is_refused() -> None:
 def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
     """In the order in which they began to differ, with a count of what was left out."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
-    changes = Changes(Bell())
+    changes = Changes(Wakeup())
     sets = [rule_set({("jim", ""): value}) for value in range(4)]
     for before, after in pairwise(sets):
         for setting in settings if after is sets[1] else settings[:1]:
@@ -184,7 +184,7 @@ def test_several_changes_are_what_is_between_the_first_and_the_last(
     """Whatever came and went in between."""
     setting = Setting("s", int, FEATURES, 0)
     states = [rule_set(rules, default) for rules, default in sets]
-    changes = Changes(Bell())
+    changes = Changes(Wakeup())
     for before, after in pairwise(states):
         changes.put(finished(difference(setting, before, after)))
     told, whole = next(changes), finished(difference(setting, states[0], states[-1]))
@@ -203,7 +203,7 @@ def test_several_changes_are_what_is_between_the_first_and_the_last(
 def test_several_who_wait_for_the_same_are_all_woken() -> None:
     """One who has taken something leaves the rest to the others."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
-    changes = Changes(Bell())
+    changes = Changes(Wakeup())
 
     async def take() -> Setting[Any]:
         return (await anext(changes)).setting
@@ -232,7 +232,7 @@ def test_what_was_missed_may_have_been_for_nothing() -> None:
     """Then the change is empty, and says so."""
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
-    changes = Changes(Bell())
+    changes = Changes(Wakeup())
     changes.put(finished(difference(setting, one, other)))
     changes.put(finished(difference(setting, other, one)))
     change = next(changes)
@@ -244,7 +244,7 @@ def test_what_comes_with_the_end_is_taken_before_it() -> None:
     """A client may put its last change, and close, between two looks of another thread."""
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
-    changes = Changes(Bell())
+    changes = Changes(Wakeup())
     take = changes._take
 
     def late() -> Change[Any]:

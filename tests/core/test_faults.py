@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
-from heksher_client._core.refresh.health import REMINDED_AFTER, Faults
+from heksher_client._core.refresh.health import REMINDED_AFTER, ErrorLog
 from heksher_client._logging import escaped, logger
 
 
@@ -33,7 +33,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
 
 def test_a_fault_that_lasts_is_said_once_and_now_and_then(said: list[logging.LogRecord]) -> None:
     """Every five minutes, however often it is met; and its end is said."""
-    faults = Faults()
+    faults = ErrorLog()
     for second in range(0, 700, 10):
         faults.note([ServiceUnavailableError("down")], float(second))
     faults.note([], 700.0)
@@ -47,7 +47,7 @@ def test_a_fault_that_lasts_is_said_once_and_now_and_then(said: list[logging.Log
 
 def test_a_fault_that_changes_is_said_again(said: list[logging.LogRecord]) -> None:
     """Not if it is only a port, a time or an id that changes, nor when two faults take turns, as behind a balancer."""
-    faults = Faults()
+    faults = ErrorLog()
     for second, text in enumerate(["port 80", "port 8080", "refused", "refused", "port 90"]):
         faults.note([ServiceUnavailableError(text)], float(second))
     assert [record.getMessage() for record in said] == [
@@ -58,7 +58,7 @@ def test_a_fault_that_changes_is_said_again(said: list[logging.LogRecord]) -> No
 
 def test_faults_that_differ_in_a_status_or_in_a_name_with_digits_are_two(said: list[logging.LogRecord]) -> None:
     """Only numbers by themselves, addresses and ids are left out of the comparison."""
-    faults = Faults()
+    faults = ErrorLog()
     for second, status in enumerate([500, 502, 500, 410]):
         faults.note([UnexpectedResponseError(f"answered {status}", status=status)], float(second))
     faults.note([ServiceUnavailableError(f"setting {name} was left out") for name in ("a1", "b2", "a1")], 5.0)
@@ -77,7 +77,7 @@ def test_faults_that_differ_in_a_status_or_in_a_name_with_digits_are_two(said: l
 
 def test_a_fault_that_comes_back_within_a_minute_is_the_same_one(said: list[logging.LogRecord]) -> None:
     """Where every second refresh fails, that is said once in a while; an outage after a quiet time at once."""
-    faults = Faults()
+    faults = ErrorLog()
     for second in range(0, 600, 10):
         faults.note([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
     assert [record.levelname for record in said] == ["ERROR", "INFO"] * 2
@@ -89,7 +89,7 @@ def test_a_fault_that_comes_back_within_a_minute_is_the_same_one(said: list[logg
 
 def test_what_an_answer_says_does_not_make_it_another_fault(said: list[logging.LogRecord]) -> None:
     """There may be an id of the request in it, of whatever form."""
-    faults = Faults()
+    faults = ErrorLog()
     for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
         text = f"GET /api/v1/query: the service answered 503: 'reference {reference}'"
         faults.note([UnexpectedResponseError(text, status=503)], 0.0)
@@ -98,7 +98,7 @@ def test_what_an_answer_says_does_not_make_it_another_fault(said: list[logging.L
 
 def test_each_of_several_faults_is_said(said: list[logging.LogRecord]) -> None:
     """A new one beside an old one, and one that several settings have in common once."""
-    faults = Faults()
+    faults = ErrorLog()
     first, second = DeclarationError("s1 is refused", setting="s1"), DeclarationError("s2 is refused", setting="s2")
     faults.note([first], 0.0)
     faults.note([first, second, second], 1.0)
@@ -110,7 +110,7 @@ def test_each_of_several_faults_is_said(said: list[logging.LogRecord]) -> None:
 
 def test_what_never_failed_does_not_succeed_again(said: list[logging.LogRecord]) -> None:
     """Success is silent."""
-    Faults().note([], 0.0)
+    ErrorLog().note([], 0.0)
     assert said == []
 
 

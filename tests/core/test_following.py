@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client._core.refresh.change_stream import Event, Events, Following
-from heksher_client._core.refresh.effects import Listen, NoResponse, Pause, Reply, Response
+from heksher_client._core.refresh.change_stream import ChangeStream, Event, SSEParser
+from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause, Reply, Response
 
 STREAM = (
     b": ping\n\n"
@@ -25,7 +25,7 @@ EVENTS = [Event("change", "7", '{"settings":["s"],"all":false,"within":0.0}'), E
 def test_a_stream_is_taken_apart_however_it_is_cut(cuts: list[int]) -> None:
     """Comments and unknown fields mean nothing."""
     places = [0, *sorted(cuts), len(STREAM)]
-    events = Events()
+    events = SSEParser()
     taken = [event for a, b in pairwise(places) for event in events.take(STREAM[a:b])]
     assert taken == [*EVENTS, Event("message", None, "ab")]
 
@@ -33,7 +33,7 @@ def test_a_stream_is_taken_apart_however_it_is_cut(cuts: list[int]) -> None:
 @pytest.mark.parametrize("endless", [b"x" * 600_000, b"data: " + b"x" * 600_000 + b"\n"])
 def test_an_event_without_an_end_is_an_error(endless: bytes) -> None:
     """It would fill the memory."""
-    events = Events()
+    events = SSEParser()
     events.take(endless)
     with pytest.raises(ValueError, match="no end"):
         events.take(endless)
@@ -45,7 +45,7 @@ def test_any_bytes_are_a_stream(chunks: list[bytes]) -> None:
     run = Run()
     run.following.note_answers(1)
     step = next(run.flow)
-    assert isinstance(step, Listen)
+    assert isinstance(step, OpenStream)
     assert all(step.take(chunk) for chunk in chunks)
 
 
@@ -55,7 +55,7 @@ def test_a_change_of_a_setting_that_turns_out_to_be_ours_is_asked_about() -> Non
     run.names = {"s"}
     run.following.note_answers(5)
     step = next(run.flow)
-    assert isinstance(step, Listen)
+    assert isinstance(step, OpenStream)
     for number, name in ((6, "other"), (7, "t"), (8, "t"), (9, "other")):
         step.take(f'event: change\nid: {number}\ndata: {{"settings":["{name}"],"all":false}}\n\n'.encode())
     assert run.asked == []
@@ -77,7 +77,7 @@ class Run:
         self.is_open = True
         self.asked: list[float] = []
         self.names = {"s", "t"}
-        self.following = Following(
+        self.following = ChangeStream(
             is_wanted=is_wanted,
             max_backoff=60.0,
             names=lambda: self.names,
@@ -91,7 +91,7 @@ class Run:
     def open(self, after: int) -> Callable[[str], bool]:
         """Begin to listen."""
         step = next(self.flow)
-        assert isinstance(step, Listen)
+        assert isinstance(step, OpenStream)
         assert step.request.headers["Last-Event-ID"] == str(after)
 
         def hear(text: str) -> bool:

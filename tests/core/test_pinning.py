@@ -14,7 +14,7 @@ from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import View
 from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
-from heksher_client._core.settings.snapshot import PIN, put_in_place
+from heksher_client._core.settings.snapshot import PIN, publish
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.forks import begun_in_child, ended_well
 
@@ -40,7 +40,7 @@ def view(defaults: Defaults, value: int, **conditions: str) -> View[int]:
 
 
 def place(settings: list[Setting[int]], defaults: Defaults, value: int) -> None:
-    put_in_place({setting._reader: view(defaults, value, user="jim") for setting in settings})
+    publish({setting._reader: view(defaults, value, user="jim") for setting in settings})
 
 
 def read(settings: list[Setting[int]]) -> list[int]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
 from heksher_client._core.settings import getter, lookup_tree
 from heksher_client._core.settings.context import Defaults, complete
-from heksher_client._core.settings.entry import Reader, Reading, View
+from heksher_client._core.settings.entry import GetterState, Reader, View
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rule_index import ABSENT, RuleSet, grouped
 
@@ -170,13 +170,13 @@ def test_a_setting_keeps_nothing_of_former_code() -> None:
 def plain_reads(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
     """What was given to the reads that went the plain way."""
     reads = []
-    plainly = Reading.plainly
+    plainly = GetterState.plainly
 
-    def noted(reading: Reading[Any], values: Mapping[str, Any]) -> Any:
+    def noted(reading: GetterState[Any], values: Mapping[str, Any]) -> Any:
         reads.append(values)
         return plainly(reading, values)
 
-    monkeypatch.setattr(Reading, "plainly", noted)
+    monkeypatch.setattr(GetterState, "plainly", noted)
     return reads
 
 

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from heksher_client import HeksherError, Reason, Setting, State
-from heksher_client._core.refresh.last_known_good import Held, KeptSetting
+from heksher_client._core.refresh.last_known_good import Held, StoredResponse
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
-from heksher_client._drivers.last_known_good_file import LastKnownGood
+from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -55,21 +55,21 @@ def forget_all_rules() -> None:
         known._reader.view = View(RuleSet(known.default_value, Reason.DECLARED_DEFAULT))
 
 
-def kept(text: str, tracking: Tracking | None = None) -> KeptSetting:
+def kept(text: str, tracking: Tracking | None = None) -> StoredResponse:
     """What a service said of a setting."""
-    return KeptSetting(msgspec.Raw(text.encode()), tracking or Tracking())
+    return StoredResponse(msgspec.Raw(text.encode()), tracking or Tracking())
 
 
-def keep(keeper: LastKnownGood, **settings: KeptSetting) -> set[str]:
+def keep(keeper: LastKnownGoodFile, **settings: StoredResponse) -> set[str]:
     """Save what is new for settings, and nothing else; gives what is to be asked for again."""
     return set(keeper.save(settings, digests(settings), FEATURES))
 
 
-def digests(settings: Mapping[str, KeptSetting]) -> dict[str, Held]:
+def digests(settings: Mapping[str, StoredResponse]) -> dict[str, Held]:
     return {name: Held(sha256(one.answer).digest(), one.tracking) for name, one in settings.items()}
 
 
-def loaded(keeper: LastKnownGood) -> dict[str, bytes]:
+def loaded(keeper: LastKnownGoodFile) -> dict[str, bytes]:
     """What is kept for settings that have one answer each."""
     return {name: bytes(one.answer) for name, (one,) in keeper.load().settings.items()}
 
@@ -388,16 +388,16 @@ def test_drafts_of_processes_that_were_killed_are_removed(service: WatchedServic
         draft.touch()
     for draft in (old, foreign):
         os.utime(draft, (time.time() - 4000, time.time() - 4000))
-    keep(LastKnownGood(path, 1000, service.url), s=kept("1"))
+    keep(LastKnownGoodFile(path, 1000, service.url), s=kept("1"))
     assert set(path.parent.iterdir()) == {path, young, foreign}
 
 
 def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     """Each adds its settings to those of the others, and no reader ever sees half of a file."""
-    keepers = [LastKnownGood(path, 1000, service.url) for _ in range(4)]
+    keepers = [LastKnownGoodFile(path, 1000, service.url) for _ in range(4)]
     faults: list[BaseException] = []
 
-    def save(keeper: LastKnownGood, number: int) -> None:
+    def save(keeper: LastKnownGoodFile, number: int) -> None:
         try:
             for i in range(20):
                 keep(keeper, **{f"s{number}": kept(f'{{"rules":[],"default_value":{i}}}')})
@@ -422,7 +422,7 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
 
 def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, path: Path) -> None:
     """Though the file is written all the time, by those who still use other settings in it."""
-    keeper = LastKnownGood(path, 1000, service.url)
+    keeper = LastKnownGoodFile(path, 1000, service.url)
     keep(keeper, used=kept("1"), unused=kept("2"))
     age(path, 800, "unused")
     assert keep(keeper, used=kept("3")) == set()
@@ -439,7 +439,7 @@ def test_what_nobody_confirms_any_more_grows_too_old(service: WatchedService, pa
 def test_processes_that_track_different_contexts_have_each_their_own(service: WatchedService, path: Path) -> None:
     """Also where the service sends the same for both. What another one received while it tracked less is dropped."""
     jim, ann, both = Tracking().with_values({"user": "jim"}), Tracking().with_values({"user": "ann"}), Tracking()
-    keepers = [LastKnownGood(path, 1000, service.url) for _ in range(3)]
+    keepers = [LastKnownGoodFile(path, 1000, service.url) for _ in range(3)]
     keep(keepers[0], s=kept("1", jim))
     keep(keepers[1], s=kept("1", ann))
     inode = path.stat().st_ino
@@ -454,9 +454,9 @@ def test_processes_that_track_different_contexts_have_each_their_own(service: Wa
 def test_of_many_that_track_different_contexts_the_last_are_kept(service: WatchedService, path: Path) -> None:
     """The file has its bounds."""
     for i in range(12):
-        keep(LastKnownGood(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": f"u{i}"})))
+        keep(LastKnownGoodFile(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": f"u{i}"})))
         age(path, 1)
-    late = LastKnownGood(path, 1000, service.url)
+    late = LastKnownGoodFile(path, 1000, service.url)
     left = late.load().settings["s"]
     assert {name for one in left for name in one.tracking.options["user"]} == {f"u{i}" for i in range(4, 12)}
     # One that has no room in it does not ask the service for all of it again, only to make another one do so.
@@ -467,7 +467,7 @@ def test_of_many_that_track_different_contexts_the_last_are_kept(service: Watche
 
 def test_processes_that_hold_different_answers_do_not_fight(service: WatchedService, path: Path) -> None:
     """One of them is late, say: who wrote last is left alone, as long as it goes on confirming that."""
-    one, other = (LastKnownGood(path, 1000, service.url) for _ in range(2))
+    one, other = (LastKnownGoodFile(path, 1000, service.url) for _ in range(2))
     keep(one, s=kept("1"))
     keep(other, s=kept("2"))
     inode = path.stat().st_ino
@@ -648,14 +648,14 @@ def test_a_file_in_which_nothing_is_of_use_is_no_start(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """Neither is it a sign of health."""
-    keep(LastKnownGood(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": "ann"})))
+    keep(LastKnownGoodFile(path, 1000, service.url), s=kept("1", Tracking().with_values({"user": "ann"})))
     refused(kind, service, path)
     assert setting.get(user="jim") == 7
 
 
 def test_of_two_names_of_a_setting_the_newest_answer_is_used(kind: Kind, service: WatchedService, path: Path) -> None:
     """A release that renamed it was rolled back for a while."""
-    keeper = LastKnownGood(path, 1000, service.url)
+    keeper = LastKnownGoodFile(path, 1000, service.url)
     keep(keeper, new=kept('{"rules":[],"default_value":1}'))
     age(path, 500)
     keep(keeper, s=kept('{"rules":[],"default_value":2}'))
@@ -674,7 +674,7 @@ def test_a_file_that_appears_later_is_used_and_is_no_problem_any_more(
     down(service)
     with running(kind, service.url, last_known_good=path) as client:
         assert "No such file" in client.client.status().last_known_good_problem
-        keep(LastKnownGood(path, 1000, service.url), s=kept('{"rules":[],"default_value":2}'))
+        keep(LastKnownGoodFile(path, 1000, service.url), s=kept('{"rules":[],"default_value":2}'))
         client.reload()
         status = client.client.status()
         assert (setting.get(user="jim"), status.is_last_known_good, status.last_known_good_problem) == (2, True, None)
@@ -706,7 +706,7 @@ def test_an_order_that_is_not_known_any_more_is_not_kept_as_if_it_were(
     """Another process may have been told the new one."""
     with running(kind, service.url, last_known_good=path) as client:
         new = ("user", "environment", "theme")
-        LastKnownGood(path, 1000, service.url).save({}, {}, new)
+        LastKnownGoodFile(path, 1000, service.url).save({}, {}, new)
         service.answering("GET /api/v1/context_features", Answer(500))
         client.reload()
         assert tuple(body_of(path)["context_features"]) == new
@@ -776,7 +776,7 @@ def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """A newer version of the program may have settings of other types."""
-    keeper = LastKnownGood(path, 1000, service.url)
+    keeper = LastKnownGoodFile(path, 1000, service.url)
     good = Setting("good", int, ["user"], 1)
     keep(keeper, s=kept("5"), good=kept('{"rules":[],"default_value":2}'))
     down(service)
@@ -787,7 +787,7 @@ def test_a_setting_in_the_file_that_cannot_be_used_costs_that_setting(
 def test_the_order_that_was_kept_ranks_the_rules(kind: Kind, service: WatchedService, path: Path) -> None:
     """The client's own order may be outdated."""
     setting = Setting("s", int, ["user", "theme"], 7)
-    keeper = LastKnownGood(path, 1000, service.url)
+    keeper = LastKnownGoodFile(path, 1000, service.url)
     rules = [
         {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
@@ -844,7 +844,7 @@ def test_a_file_without_anything_for_the_program_is_no_start(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The async client raises as it does without a file, and nothing looks healthy."""
-    keep(LastKnownGood(path, 1000, service.url))
+    keep(LastKnownGoodFile(path, 1000, service.url))
     refused(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -893,7 +893,7 @@ def test_what_others_could_have_written_is_not_taken_over(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The file is written anew, for its owner alone."""
-    keep(LastKnownGood(path, 1000, service.url), evil=kept('{"rules":[],"default_value":666}'))
+    keep(LastKnownGoodFile(path, 1000, service.url), evil=kept('{"rules":[],"default_value":666}'))
     path.chmod(0o666)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
@@ -901,7 +901,7 @@ def test_what_others_could_have_written_is_not_taken_over(
     assert body_of(path)["settings"].keys() == {"s"}
 
 
-@pytest.mark.parametrize("what", ["_last_known_good.LastKnownGood.load", "_core.keeping._convert"])
+@pytest.mark.parametrize("what", ["_last_known_good.LastKnownGoodFile.load", "_core.keeping._convert"])
 def test_a_recall_that_fails_in_an_unforeseen_way_does_not_end_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -122,7 +122,7 @@ def test_n4_threads_that_hang_are_not_left_behind_for_ever(
 ) -> None:
     """A server that sends one byte after the other would keep them for hours: their connections are closed."""
     monkeypatch.setattr(
-        "heksher_client._drivers.thread_client.AT_ONCE", 3
+        "heksher_client._drivers.thread_client.MAX_CONCURRENT_REQUESTS", 3
     )  # On a busy machine, not every request gets sent.
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
     with running(ThreadKind(), broken.url, request_timeout=0.15) as client:

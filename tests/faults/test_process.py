@@ -22,7 +22,7 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
 from heksher_client._drivers import client as client_module
-from heksher_client._runtime.worker_threads import Apart
+from heksher_client._runtime.worker_threads import DetachedCall
 from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
@@ -492,7 +492,7 @@ async def test_c12_no_thread_for_the_disk(
         asked.append(args)
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(Apart, "begin", refuse)
+    monkeypatch.setattr(DetachedCall, "begin", refuse)
     path = tmp_path / "settings.json"
     async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}, last_known_good=path):
         assert setting.get(user="jim") == 7

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Flow, Listen, NoResponse, Pause, Reply
+from heksher_client._core.refresh.effects import Flow, NoResponse, OpenStream, Pause, Reply
 from heksher_client._logging import logger
 
 _PATIENCE: Final = 45.0
@@ -51,7 +51,7 @@ class Event:
     data: str = ""
 
 
-class Events:
+class SSEParser:
     """Takes a stream of server-sent events apart."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Events:
         return None
 
 
-class Following:
+class ChangeStream:
     """What one client knows of the service's stream of changes."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Following:
         """Changes of settings that are not known here: their revision, and the settings. Newer than the answers."""
         self.is_behind = False
         """Whether answers are older than what was heard of: something on the way keeps them."""
-        self._events = Events()
+        self._events = SSEParser()
         self._connected_at: float | None = None
         self._losses = 0
         """In a row."""
@@ -164,8 +164,8 @@ class Following:
     def follow(self) -> Flow[None]:
         """Follow the changes as long as the client runs and the service offers it."""
         while self._is_open() and self.is_offered:
-            self._events = Events()
-            reply = yield Listen(protocol.changes(self._revision), self._take, _PATIENCE)
+            self._events = SSEParser()
+            reply = yield OpenStream(protocol.changes(self._revision), self._take, _PATIENCE)
             seconds = self._note_loss(reply)
             if self._is_open():
                 yield Pause(seconds)

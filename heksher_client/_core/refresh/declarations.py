@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import AT_ONCE, Flow, Pause, Reply, Response, exchange
+from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Flow, Pause, Reply, Response, exchange
 from heksher_client._core.refresh.protocol import DeclarationAnswer, SettingData
 from heksher_client._core.settings.setting import Setting
 from heksher_client._logging import logger
@@ -28,7 +28,7 @@ def ask(due: int) -> Flow[dict[str, SettingData]]:
     Returns:
         The settings of the service by name; none if it was not asked, or had no answer: then all are declared.
     """
-    if due <= AT_ONCE:
+    if due <= MAX_CONCURRENT_REQUESTS:
         return {}
     (reply,) = yield from exchange(protocol.SETTINGS)
     try:

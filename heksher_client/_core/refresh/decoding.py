@@ -22,7 +22,7 @@ _LISTED_AT_MOST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class DecodedRules:
     """What was made of the service's answer for one setting."""
 
     rule_set: RuleSet[Any]
@@ -33,7 +33,7 @@ class Converted:
 
 def to_rule_set(
     setting: Setting[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
-) -> Work[Converted]:
+) -> Work[DecodedRules]:
     """Convert and index what the service holds for a setting.
 
     Args:
@@ -66,7 +66,7 @@ def to_rule_set(
             extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:_LISTED_AT_MOST]]},
         )
         findings.rejected += [RejectedRule(rule.rule_id, "another rule has the same conditions") for rule in outdone]
-    return Converted(rule_set, len(findings.rejected), tuple(findings.rejected[:_LISTED_AT_MOST]))
+    return DecodedRules(rule_set, len(findings.rejected), tuple(findings.rejected[:_LISTED_AT_MOST]))
 
 
 def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:

@@ -62,7 +62,7 @@ class Oversized:
 Reply: TypeAlias = Response | NoResponse | Oversized
 
 
-AT_ONCE: Final = 10
+MAX_CONCURRENT_REQUESTS: Final = 10
 """How many requests of one client the service may get at the same moment."""
 
 
@@ -81,7 +81,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Send these requests, `AT_ONCE` at the same moment; the flow is sent their replies in the same order."""
+    """Send requests, at most `MAX_CONCURRENT_REQUESTS` at once; the result is their replies, in the same order."""
 
     requests: tuple[Request, ...]
     limits: Limits = Limits()
@@ -95,14 +95,14 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Install:
+class ApplyLocked:
     """Call this while holding the modification lock."""
 
     apply: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class RunBlocking:
     """Call this where waiting for a disk keeps nobody from running; the flow is sent its result, or None if that takes
     too long, or if a former call has not come back yet."""
 
@@ -111,7 +111,7 @@ class Aside:
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
+class CallUserCode:
     """Call this, which is the program's own, where it may take its time. It is not called if a former one has not come
     back yet."""
 
@@ -120,7 +120,7 @@ class Notify:
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class OpenStream:
     """Send a request, and hand on the body of a success as it comes; the flow is sent how it ended.
 
     The content of the reply to it is that of a refusal, or nothing.
@@ -133,8 +133,8 @@ class Listen:
     """The longest without a byte."""
 
 
-Step: TypeAlias = Exchange | Pause | Install | Aside | Notify | Listen
-Flow: TypeAlias = Generator[Step, Any, T]
+Effect: TypeAlias = Exchange | Pause | ApplyLocked | RunBlocking | CallUserCode | OpenStream
+Flow: TypeAlias = Generator[Effect, Any, T]
 
 
 def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
@@ -147,20 +147,20 @@ def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
             step = next(flow)
             while True:
                 now = limits()
-                if isinstance(step, Aside):
+                if isinstance(step, RunBlocking):
                     step = replace(step, seconds=now.seconds)
                 if not isinstance(step, Exchange):
                     step = flow.send((yield step))
                 elif now.total_seconds > 0:
                     step = flow.send((yield replace(step, limits=now)))
                 else:
-                    step = flow.send((too_late(now),) * len(step.requests))
+                    step = flow.send((timed_out(now),) * len(step.requests))
         except StopIteration as end:
             result: T = end.value
             return result
 
 
-def too_late(limits: Limits) -> NoResponse:
+def timed_out(limits: Limits) -> NoResponse:
     """The reply to a request for which there was not enough time."""
     allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
     return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_networks=True)
@@ -172,7 +172,7 @@ def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
     return replies
 
 
-def aside(call: Callable[[], T]) -> Flow[T]:
+def run_blocking(call: Callable[[], T]) -> Flow[T]:
     """Call something that may wait for a disk.
 
     Raises:
@@ -186,7 +186,7 @@ def aside(call: Callable[[], T]) -> Flow[T]:
         except Exception as error:  # The flow decides what that means.
             return [], error
 
-    outcome = yield Aside(attempt)
+    outcome = yield RunBlocking(attempt)
     if outcome is None:
         raise TimeoutError("the disk takes too long")
     results, error = outcome

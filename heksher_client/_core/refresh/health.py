@@ -14,7 +14,7 @@ _FLAPPING: Final = 60.0
 _MOST_REMEMBERED: Final = 1000
 
 
-class Faults:
+class ErrorLog:
     """The faults of one client, as its log knows them."""
 
     def __init__(self) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from heksher_client._core.refresh.effects import Flow, Notify
+from heksher_client._core.refresh.effects import CallUserCode, Flow
 from heksher_client._core.refresh.loading import Loading
 from heksher_client._core.refresh.setting_state import AnySetting
 from heksher_client._core.refresh.status import Refresh
-from heksher_client._core.settings.changes import Bell, Callback, Changes, Listeners, callbacks_for, difference
+from heksher_client._core.settings.changes import Callback, CallbackRegistry, Changes, Wakeup, callbacks_for, difference
 from heksher_client._core.settings.rule_index import RuleSet
 from heksher_client._logging import logger
 
@@ -22,10 +22,10 @@ class Hooks(Protocol):
     def on_update_error(self, exc: Exception, /) -> None: ...  # pragma: no cover - a protocol
 
 
-class Telling:
+class Notifier:
     """The hooks of one client, and the callbacks and iterators that hear of its changes."""
 
-    def __init__(self, hooks: Hooks, listeners: Listeners, make_bell: Callable[[], Bell]) -> None:
+    def __init__(self, hooks: Hooks, listeners: CallbackRegistry, make_bell: Callable[[], Wakeup]) -> None:
         """Make one.
 
         Args:
@@ -34,7 +34,7 @@ class Telling:
             make_bell: Gives something to wait with.
         """
         self._hooks, self._listeners, self._make_bell = hooks, listeners, make_bell
-        self.refresh_listeners = Listeners()
+        self.refresh_listeners = CallbackRegistry()
         """Those who want to hear how each refresh ended, besides the hooks."""
         self._loading = Loading(keeps_answers=False)
         self._news: dict[Callback, Changes] = {}
@@ -116,7 +116,7 @@ class Telling:
             finally:
                 ended.append(name)
 
-        yield Notify(call, _HOOKS_PATIENCE)
+        yield CallUserCode(call, _HOOKS_PATIENCE)
         if not (ended or self._is_hook_lost):
             logger.error("%s does not return; no hook is called until it does", name, extra={"hook": name})
         self._is_hook_lost = not ended

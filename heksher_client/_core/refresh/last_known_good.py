@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from heksher_client._core.refresh.effects import Flow, aside
-from heksher_client._core.refresh.loading import Loading, Prepared
+from heksher_client._core.refresh.effects import Flow, run_blocking
+from heksher_client._core.refresh.loading import Loading, PreparedUpdate
 from heksher_client._core.refresh.setting_state import AnySetting
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_index import Reason, RuleSet
@@ -19,12 +19,12 @@ from heksher_client._logging import logger
 from heksher_client.exceptions import UnexpectedResponseError
 
 
-class NotKeptError(Exception):
+class NotStoredError(Exception):
     """There is nothing to go back to, or nothing that may be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSetting:
+class StoredResponse:
     """What was last received for a setting."""
 
     answer: msgspec.Raw
@@ -36,16 +36,16 @@ class KeptSetting:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredResponses:
     """What was last received, by this process or one before it."""
 
-    settings: Mapping[str, Sequence[KeptSetting]]
+    settings: Mapping[str, Sequence[StoredResponse]]
     """By the names of the settings, as they are declared. Of each there may be several, for which other contexts were
     tracked."""
     order: tuple[str, ...]
     """The context features in the service's order; nothing if that was not known."""
 
-    def of(self, setting: AnySetting) -> Sequence[KeptSetting]:
+    def of(self, setting: AnySetting) -> Sequence[StoredResponse]:
         """What was kept for a setting, also by a release of the program that called it by its former name."""
         return [*self.settings.get(setting.name, ()), *self.settings.get(setting.alias or "", ())]
 
@@ -58,10 +58,10 @@ class Held(NamedTuple):
     tracking: Tracking
 
 
-class Keeper(Protocol):
+class LastKnownGoodStore(Protocol):
     """Keeps what was last received. Its calls may wait for a disk."""
 
-    def load(self) -> Kept:  # pragma: no cover - a protocol
+    def load(self) -> StoredResponses:  # pragma: no cover - a protocol
         """Give back what was kept.
 
         Raises:
@@ -71,7 +71,7 @@ class Keeper(Protocol):
         ...
 
     def save(
-        self, new: Mapping[str, KeptSetting], held: Mapping[str, Held], order: tuple[str, ...] | None
+        self, new: Mapping[str, StoredResponse], held: Mapping[str, Held], order: tuple[str, ...] | None
     ) -> Collection[str]:  # pragma: no cover - a protocol
         """Keep what is new, beside what was kept before, and note that the rest of it still holds.
 
@@ -89,12 +89,12 @@ class Keeper(Protocol):
         ...
 
 
-class Recalled(NamedTuple):
+class RestoredSettings(NamedTuple):
     """What was kept, as far as it is of use."""
 
     looked_up: Sequence[AnySetting]
     """The settings that had nothing yet."""
-    prepared: Sequence[Prepared]
+    prepared: Sequence[PreparedUpdate]
     """What is to be put in place of some of them."""
     tracking: Tracking
     """What was tracked when they were looked up."""
@@ -104,10 +104,10 @@ class Recalled(NamedTuple):
     """Seconds since the oldest of what the settings then have was confirmed; None if they have nothing of it."""
 
 
-class Keeping:
+class LastKnownGood:
     """What one client has kept, and has recalled."""
 
-    def __init__(self, keeper: Keeper | None) -> None:
+    def __init__(self, keeper: LastKnownGoodStore | None) -> None:
         """Make one; without a keeper it keeps nothing."""
         self._keeper = keeper
         self._looked_up: WeakKeyDictionary[AnySetting, Tracking] = WeakKeyDictionary()
@@ -117,7 +117,7 @@ class Keeping:
         self._bare: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
         """What those have that got a default value from the service, and no rules yet."""
         self._order: tuple[str, ...] | None = None
-        self._unsaved: dict[str, KeptSetting] = {}
+        self._unsaved: dict[str, StoredResponse] = {}
         """What could not be kept yet."""
         self.problem: str | None = None
         """Why nothing can be kept, or used."""
@@ -130,7 +130,7 @@ class Keeping:
         order: tuple[str, ...] | None,
         *,
         is_age_known: bool,
-    ) -> Flow[Recalled | None]:
+    ) -> Flow[RestoredSettings | None]:
         """Convert what was kept for those settings that have got nothing from the service yet.
 
         Args:
@@ -147,14 +147,14 @@ class Keeping:
         kept = (yield from self._load()) if lacking or not is_age_known else None
         if kept is None:
             return None
-        prepared: list[Prepared] = []
+        prepared: list[PreparedUpdate] = []
         # What a former client of this process has put in place was kept as well.
         others = set(settings) - set(lacking)
         ages = [min(one.age for one in known) for setting in others if (known := kept.of(setting))]
         for setting in lacking:
             try:
                 converted, age = yield from _convert(setting, kept, loading, tracking, order or kept.order)
-            except (NotKeptError, UnexpectedResponseError) as error:
+            except (NotStoredError, UnexpectedResponseError) as error:
                 logger.warning(
                     "there is no last known good of setting %s: %s",
                     setting.name,
@@ -172,7 +172,7 @@ class Keeping:
             len(lacking) - len(prepared),
             extra={"age": max(ages, default=None), "settings": [one.setting.name for one in prepared]},
         )
-        return Recalled(lacking, prepared, tracking, kept.order, max(ages, default=None))
+        return RestoredSettings(lacking, prepared, tracking, kept.order, max(ages, default=None))
 
     def order(self) -> Flow[tuple[str, ...]]:
         """The context features in the order that was kept; nothing if none was."""
@@ -181,7 +181,7 @@ class Keeping:
             self._order = kept.order if kept else ()
         return self._order
 
-    def note_looked_up(self, recalled: Recalled) -> None:
+    def note_looked_up(self, recalled: RestoredSettings) -> None:
         """Note that what was looked up is in place."""
         for setting in recalled.looked_up:
             self._looked_up[setting] = recalled.tracking
@@ -218,14 +218,14 @@ class Keeping:
         return _is_untouched(rule_set) or self._bare.get(setting) is rule_set or self.is_recalled(setting)
 
     def save(
-        self, prepared: Iterable[Prepared], held: Callable[[], Mapping[str, Held]], order: tuple[str, ...] | None
+        self, prepared: Iterable[PreparedUpdate], held: Callable[[], Mapping[str, Held]], order: tuple[str, ...] | None
     ) -> Flow[Collection[str]]:
         """Have what was put in place kept.
 
         Args:
             prepared: What is new.
             held: Gives what all settings have that are up to date.
-            order: As in `Keeper.save`.
+            order: As in `LastKnownGoodStore.save`.
 
         Returns:
             The names of settings that are to be asked for again, to be kept.
@@ -235,22 +235,22 @@ class Keeping:
         now_held = held()
         # What could not be kept before, as far as it still holds.
         new = {name: one for name, one in self._unsaved.items() if _is_held(one, now_held.get(name))}
-        new |= {p.setting.name: KeptSetting(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
+        new |= {p.setting.name: StoredResponse(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
         try:
-            lacking = yield from aside(partial(self._keeper.save, new, now_held, order))
-        except (NotKeptError, OSError) as error:
+            lacking = yield from run_blocking(partial(self._keeper.save, new, now_held, order))
+        except (NotStoredError, OSError) as error:
             self._log_problem("the last known good cannot be kept: %s", error)
             self._unsaved = {name: replace(kept, answer=kept.answer.copy()) for name, kept in new.items()}
             return ()
         self.problem, self._unsaved = None, {}
         return lacking
 
-    def _load(self) -> Flow[Kept | None]:
+    def _load(self) -> Flow[StoredResponses | None]:
         if self._keeper is None:
             return None
         try:
-            kept = yield from aside(self._keeper.load)
-        except (NotKeptError, OSError) as error:
+            kept = yield from run_blocking(self._keeper.load)
+        except (NotStoredError, OSError) as error:
             self._log_problem("there is no last known good to start from: %s", error)
         except Exception as defect:  # Ours: it must not end a refresh that has no need of it.
             logger.exception("the last known good cannot be used", extra={"error": defect})
@@ -265,7 +265,7 @@ class Keeping:
         self.problem = str(error)
 
 
-def _is_held(kept: KeptSetting, held: Held | None) -> bool:
+def _is_held(kept: StoredResponse, held: Held | None) -> bool:
     return held is not None and held.tracking == kept.tracking and held.digest == sha256(kept.answer).digest()
 
 
@@ -274,13 +274,13 @@ def _is_untouched(rule_set: RuleSet[Any]) -> bool:
 
 
 def _convert(
-    setting: AnySetting, kept: Kept, loading: Loading, tracking: Tracking, order: tuple[str, ...]
-) -> Flow[tuple[list[Prepared], float]]:
+    setting: AnySetting, kept: StoredResponses, loading: Loading, tracking: Tracking, order: tuple[str, ...]
+) -> Flow[tuple[list[PreparedUpdate], float]]:
     """What is to be put in place for a setting, nothing if nothing was kept for it, and its age."""
     known = kept.of(setting)
     usable = [one for one in known if one.tracking.covers(tracking, setting.configurable_features)]
     if known and not usable:
-        raise NotKeptError("when it was received, fewer contexts were tracked than now")
+        raise NotStoredError("when it was received, fewer contexts were tracked than now")
     if not usable:
         return [], 0.0
     newest = min(usable, key=lambda one: one.age)

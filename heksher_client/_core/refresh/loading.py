@@ -9,7 +9,7 @@ import msgspec
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import to_rule_set
 from heksher_client._core.refresh.effects import Flow, Pause
-from heksher_client._core.refresh.setting_state import AnySetting, Loaded
+from heksher_client._core.refresh.setting_state import AnySetting, AppliedUpdate
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_index import Work
 
@@ -21,11 +21,11 @@ _BYTES_AS_MUCH_WORK_AS_A_RULE: Final = 500
 """Where bytes are only compared."""
 
 
-class Prepared(NamedTuple):
+class PreparedUpdate(NamedTuple):
     """What is to be put in place for a setting."""
 
     setting: AnySetting
-    loaded: Loaded
+    loaded: AppliedUpdate
     answer: msgspec.Raw | None
     """What it was made of, if that is to be kept."""
 
@@ -52,7 +52,7 @@ class Loading:
         settings: Iterable[AnySetting],
         tracking: Tracking,
         order: tuple[str, ...],
-    ) -> Flow[list[Prepared]]:
+    ) -> Flow[list[PreparedUpdate]]:
         """Convert and index what the service holds under a name, for all settings that go by it.
 
         Raises:
@@ -64,8 +64,8 @@ class Loading:
         for setting in settings:
             validators = setting._validators
             made = yield from self.paced(to_rule_set(setting, queried, tracking=tracking, order=order))
-            loaded = Loaded(made, validators, tracking, order, digest)
-            prepared.append(Prepared(setting, loaded, answer if self._keeps_answers else None))
+            loaded = AppliedUpdate(made, validators, tracking, order, digest)
+            prepared.append(PreparedUpdate(setting, loaded, answer if self._keeps_answers else None))
         return prepared
 
     def paced(self, work: Work[T]) -> Flow[T]:

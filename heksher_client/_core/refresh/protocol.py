@@ -13,7 +13,15 @@ from urllib.parse import quote
 import msgspec
 
 from heksher_client._core.refresh.effects import Oversized, Reply, Request, Response
-from heksher_client._core.refresh.responses import about, answered, beginning, field_of, json_object, said, unexpected
+from heksher_client._core.refresh.responses import (
+    beginning,
+    field_of,
+    json_object,
+    parse_response,
+    said,
+    unexpected,
+    with_request,
+)
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
 
 # -- health, context features ------------------------------------------------------------------------------------------
@@ -24,12 +32,12 @@ CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features")
 
 def parse_health(reply: Reply) -> None:
     """Accept what only the service says: what else may be at its URL, a page to sign in say, is not well."""
-    json_object(HEALTH, answered(HEALTH, reply))
+    json_object(HEALTH, parse_response(HEALTH, reply))
 
 
 def parse_context_features(reply: Reply) -> tuple[str, ...]:
     """The context features, in the service's order."""
-    response = answered(CONTEXT_FEATURES, reply)
+    response = parse_response(CONTEXT_FEATURES, reply)
     features = field_of(CONTEXT_FEATURES, response, "context_features", list)
     if not all(isinstance(feature, str) for feature in features):
         raise unexpected(CONTEXT_FEATURES, response, "a context feature is no string")
@@ -77,13 +85,13 @@ def parse_declaration(request: Request, reply: Reply, setting: str) -> Declarati
     Raises:
         DeclarationError: The service refused it as such (400, 404, 422).
     """
-    response = answered(request, reply)
+    response = parse_response(request, reply)
     if response.status in (400, 404, 422):
         refused = DeclarationError(
             f"the service refused the declaration of setting {setting}: {said(response)}", setting=setting
         )
         refused.status, refused.content = response.status, beginning(response)
-        raise about(refused, request, response)
+        raise with_request(refused, request, response)
     answer = json_object(request, response, _OUTCOMES)
     if response.status == 409 and "outcome" not in answer:
         return DeclarationAnswer(CONFLICT, detail=said(response))
@@ -165,7 +173,7 @@ def query(target: str, etag: str | None) -> Request:
 
 def parse_query(request: Request, reply: Reply) -> QueryAnswer | None:
     """The answer to a query; None if nothing has changed."""
-    response = answered(request, reply)
+    response = parse_response(request, reply)
     if response.status == 304 and "If-None-Match" in request.headers:
         return None
     if response.status != 200:
@@ -285,7 +293,7 @@ SETTINGS: Final = Request("GET", "/api/v1/settings?include_additional_data=true"
 
 def parse_settings(reply: Reply) -> dict[str, SettingData]:
     """All settings of the service, by name."""
-    response = answered(SETTINGS, reply)
+    response = parse_response(SETTINGS, reply)
     parsed = [_setting_data(SETTINGS, response, raw) for raw in field_of(SETTINGS, response, "settings", list)]
     return {setting.name: setting for setting in parsed}
 
@@ -297,7 +305,7 @@ def setting(name: str) -> Request:
 
 def parse_setting(request: Request, reply: Reply) -> SettingData | None:
     """One setting; None if the service has none of that name."""
-    response = answered(request, reply)
+    response = parse_response(request, reply)
     return None if response.status == 404 else _setting_data(request, response, json_object(request, response))
 
 

@@ -12,7 +12,7 @@ from zlib import crc32
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import AT_ONCE, Flow, Pause, Reply, Request, exchange
+from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Flow, Pause, Reply, Request, exchange
 from heksher_client._core.refresh.responses import unexpected
 from heksher_client.exceptions import UnexpectedResponseError
 
@@ -150,7 +150,9 @@ def _parts(names: Iterable[str], context_filter: str, most: int) -> list[_Part]:
 
 def _shares(names: int) -> int:
     """How many questions to make of so many names, where their length does not demand more."""
-    return next(n for n in (1, 2, 4, AT_ONCE) if n == AT_ONCE or names <= n * _FEW_NAMES)
+    return next(
+        n for n in (1, 2, 4, MAX_CONCURRENT_REQUESTS) if n == MAX_CONCURRENT_REQUESTS or names <= n * _FEW_NAMES
+    )
 
 
 def _fitting(names: Iterable[str], room: int, most: int) -> list[list[str]]:

@@ -11,16 +11,16 @@ from typing import Any, Final
 
 from heksher_client._core.refresh import declarations, protocol
 from heksher_client._core.refresh.decoding import to_default
-from heksher_client._core.refresh.effects import Flow, Install, exchange
-from heksher_client._core.refresh.last_known_good import Held, Keeper, Keeping, Recalled
-from heksher_client._core.refresh.loading import Loading, Prepared
+from heksher_client._core.refresh.effects import ApplyLocked, Flow, exchange
+from heksher_client._core.refresh.last_known_good import Held, LastKnownGood, LastKnownGoodStore, RestoredSettings
+from heksher_client._core.refresh.loading import Loading, PreparedUpdate
 from heksher_client._core.refresh.protocol import DeclarationAnswer
 from heksher_client._core.refresh.queries import MAX_FILTER, Answers, Queries
-from heksher_client._core.refresh.setting_state import AnySetting, Standings
+from heksher_client._core.refresh.setting_state import AnySetting, SettingStates
 from heksher_client._core.settings.context import Defaults, Tracking
 from heksher_client._core.settings.entry import View
 from heksher_client._core.settings.rule_index import Reason, RuleSet
-from heksher_client._core.settings.snapshot import put_in_place
+from heksher_client._core.settings.snapshot import publish
 from heksher_client._logging import logger
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
 
@@ -43,7 +43,7 @@ class Refresher:
         is_main: Callable[[], bool],
         note_revision: Callable[[int | None], None],
         is_heard: Callable[[AnySetting], bool],
-        keeper: Keeper | None,
+        keeper: LastKnownGoodStore | None,
     ) -> None:
         """Make one that knows nothing yet.
 
@@ -64,10 +64,10 @@ class Refresher:
         """What was in place before this refresh, where it was replaced and somebody wants to know."""
         self._renewed: dict[str, None] = {}
         """The settings for which something was put in place in this refresh."""
-        self._keeping = Keeping(keeper)
+        self._keeping = LastKnownGood(keeper)
         self._loading = Loading(keeps_answers=keeper is not None)
         self.tracking = Tracking()
-        self.standings = Standings()
+        self.standings = SettingStates()
         self._queries = Queries()
         self._failures: list[Exception] = []
         """What failed in the refresh under way: for single settings, while all others are brought up to date."""
@@ -164,7 +164,7 @@ class Refresher:
         if answer.outcome == protocol.OUTDATED and (default := answer.latest("default_value")) is not None:
             yield self._install_default(setting, default)
 
-    def _install_default(self, setting: AnySetting, raw: Any) -> Install:
+    def _install_default(self, setting: AnySetting, raw: Any) -> ApplyLocked:
         default, reason = to_default(setting, raw)
 
         def apply() -> None:
@@ -174,7 +174,7 @@ class Refresher:
                 self._put_in_place({setting: rule_set})
                 self._keeping.note_default(setting, former, rule_set)
 
-        return Install(apply)
+        return ApplyLocked(apply)
 
     def _refuse(self, settings: Iterable[AnySetting], error: DeclarationError) -> None:
         """Note that the service does not have these settings.
@@ -260,9 +260,9 @@ class Refresher:
 
     def _prepare(
         self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking
-    ) -> Flow[list[Prepared]]:
+    ) -> Flow[list[PreparedUpdate]]:
         """Convert and index all that has changed, before any of it is put in place."""
-        prepared: list[Prepared] = []
+        prepared: list[PreparedUpdate] = []
         order = self._order
         for name in filter(answers.settings.__contains__, wanted):
             answer = answers.settings.pop(name)  # so that an answer's bytes are gone with the last setting in it
@@ -276,7 +276,7 @@ class Refresher:
                 self._note_trouble(changed, error)
         return prepared
 
-    def _install(self, prepared: Sequence[Prepared], answers: Answers) -> Install:
+    def _install(self, prepared: Sequence[PreparedUpdate], answers: Answers) -> ApplyLocked:
         def apply() -> None:
             if not self._is_main():
                 return  # Another client took over while this one waited for its answer.
@@ -292,12 +292,12 @@ class Refresher:
             if is_any_new and not self._keeping.is_any_recalled:
                 self.received_at = self._clock()
 
-        return Install(apply)
+        return ApplyLocked(apply)
 
     def _put_in_place(self, rule_sets: Mapping[AnySetting, RuleSet[Any]]) -> None:
         for setting in filter(self._is_heard, rule_sets):
             self._replaced.setdefault(setting, setting._reader.view.rule_set)
-        put_in_place({setting._reader: View(rule_set, self._defaults) for setting, rule_set in rule_sets.items()})
+        publish({setting._reader: View(rule_set, self._defaults) for setting, rule_set in rule_sets.items()})
         self._renewed.update(dict.fromkeys(setting.name for setting in rule_sets))
 
     def take_replaced(self) -> dict[AnySetting, RuleSet[Any]]:
@@ -328,7 +328,7 @@ class Refresher:
         yield self._install_recalled(recalled)
         return recalled.age is not None
 
-    def _install_recalled(self, recalled: Recalled) -> Install:
+    def _install_recalled(self, recalled: RestoredSettings) -> ApplyLocked:
         def apply() -> None:
             if not self._is_main():
                 return
@@ -344,7 +344,7 @@ class Refresher:
                 then = self._clock() - recalled.age
                 self.received_at = then if self.received_at is None else min(then, self.received_at)
 
-        return Install(apply)
+        return ApplyLocked(apply)
 
     def _with_newer_default(self, setting: AnySetting, kept: RuleSet[Any]) -> RuleSet[Any]:
         """What was kept, with what the answer to the declaration has told since then."""
@@ -367,7 +367,7 @@ class Refresher:
         """Whether a setting has rules that were kept, and none from the service since then."""
         return self._keeping.is_recalled(setting)
 
-    def _keep(self, prepared: Sequence[Prepared], settings: Sequence[AnySetting]) -> Flow[None]:
+    def _keep(self, prepared: Sequence[PreparedUpdate], settings: Sequence[AnySetting]) -> Flow[None]:
         """Have what is in place kept."""
         if not self._is_main():
             return

@@ -32,7 +32,7 @@ def unexpected(request: Request, response: Response | Oversized, what: str = "")
             "is accepted (max_response_bytes)",
             status=response.status,
         )
-        return about(oversized, request)
+        return with_request(oversized, request)
     but = f", but {what}" if what else ""
     hint = " (the credentials are missing, wrong or not enough)" if response.status in (401, 403) else ""
     error = UnexpectedResponseError(
@@ -41,10 +41,10 @@ def unexpected(request: Request, response: Response | Oversized, what: str = "")
         content=beginning(response),
         retry_after=_retry_after(response),
     )
-    return about(error, request, response)
+    return with_request(error, request, response)
 
 
-def about(error: ErrorT, request: Request, response: Response | None = None) -> ErrorT:
+def with_request(error: ErrorT, request: Request, response: Response | None = None) -> ErrorT:
     """The same error, which knows what it is about. Its URL is relative to the service's."""
     error.method, error.url = request.method, request.target
     if response is not None:
@@ -87,20 +87,20 @@ def _retry_after(response: Response) -> float | None:
         return None
 
 
-def answered(request: Request, reply: Reply) -> Response:
+def parse_response(request: Request, reply: Reply) -> Response:
     """The response to a request, of whatever status.
 
     Raises:
         HeksherError: There is none, or more of it than is accepted.
     """
     if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
-        raise about(CredentialError(f"{request}: {reply.error}"), request)
+        raise with_request(CredentialError(f"{request}: {reply.error}"), request)
     if isinstance(reply, NoResponse):
         # The words of the network's errors are harmless; those of others may hold a header or a token.
         name = type(reply.error).__name__
         words = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
-        raise about(kind(f"{request}: no answer ({words})"), request) from reply.error
+        raise with_request(kind(f"{request}: no answer ({words})"), request) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected(request, reply)
     return reply

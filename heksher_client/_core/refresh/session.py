@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.change_stream import Following
+from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import Flow, Limits, NoResponse, Reply, Request, exchange, limited
-from heksher_client._core.refresh.health import Faults
-from heksher_client._core.refresh.hooks import Hooks, Telling
-from heksher_client._core.refresh.last_known_good import Keeper
+from heksher_client._core.refresh.health import ErrorLog
+from heksher_client._core.refresh.hooks import Hooks, Notifier
+from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
 from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.refresher import Refresher
 from heksher_client._core.refresh.schedule import Schedule
 from heksher_client._core.refresh.setting_state import AnySetting
 from heksher_client._core.refresh.status import Refresh, State, Status
-from heksher_client._core.settings.changes import Changes, Listeners
+from heksher_client._core.settings.changes import CallbackRegistry, Changes
 from heksher_client._core.settings.context import Defaults, check_feature_names, check_known
 from heksher_client._core.settings.entry import View
 from heksher_client._core.settings.registry import Registry
@@ -52,7 +52,7 @@ class Session:
         wall_clock: Callable[[], float],
         random: Callable[[], float],
         wake: Callable[[], None],
-        keeper: Keeper | None,
+        keeper: LastKnownGoodStore | None,
         raises_at_start: bool,
     ) -> None:
         """Make a session that has yet to start.
@@ -83,7 +83,7 @@ class Session:
         self._rounds = 0
         self._start_until = math.inf
         self._defaults = Defaults()
-        self._following = Following(
+        self._following = ChangeStream(
             is_wanted=options.follow_changes,
             max_backoff=options.max_backoff,
             names=self._names,
@@ -92,9 +92,9 @@ class Session:
             clock=clock,
             random=random,
         )
-        self.listeners = Listeners()
+        self.listeners = CallbackRegistry()
         """Those who want to hear of all changes that this client puts in place."""
-        self._telling = Telling(hooks, self.listeners, registry.make_bell)
+        self._telling = Notifier(hooks, self.listeners, registry.make_bell)
         self._refresher = Refresher(
             self._context_features,
             settings=registry.settings,
@@ -105,7 +105,7 @@ class Session:
             is_heard=lambda setting: bool(setting._listeners or self.listeners),
             keeper=keeper,
         )
-        self._faults = Faults()
+        self._faults = ErrorLog()
         self._failures = 0
         """In a row."""
         self._last_success: float | None = None
@@ -404,7 +404,7 @@ class Session:
         self._schedule.failed(now, is_lasting=is_lasting, retry_after=max(asked, default=None))
 
     @property
-    def refresh_listeners(self) -> Listeners:
+    def refresh_listeners(self) -> CallbackRegistry:
         """Those who want to hear how each refresh ended."""
         return self._telling.refresh_listeners
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from heksher_client._core.refresh.decoding import Converted
+from heksher_client._core.refresh.decoding import DecodedRules
 from heksher_client._core.refresh.status import SettingStatus
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.setting import Setting
@@ -16,10 +16,10 @@ AnySetting = Setting[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class AppliedUpdate:
     """What was made of the service's answer for a setting, and under which conditions."""
 
-    converted: Converted
+    converted: DecodedRules
     validators: tuple[Any, ...]
     tracking: Tracking
     order: tuple[str, ...]
@@ -28,14 +28,14 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class _Standing:
+class SettingState:
     canonical: str
     """The name that the service answers under."""
     declare_at: float | None = None
     """When to declare it again, by the session's clock; None if there is nothing more to declare."""
     is_there: bool = True
     """Whether the service has it, so that it can be asked for."""
-    loaded: Loaded | None = None
+    loaded: AppliedUpdate | None = None
     outcome: str | None = None
     """Of the declaration."""
     problem: Exception | None = None
@@ -46,14 +46,14 @@ class _Standing:
 
 REFUSED: Final = "refused"
 """Not the service's word: it did not take the declaration as such."""
-_UNKNOWN: Final = _Standing("")
+_UNKNOWN: Final = SettingState("")
 
 
-class Standings:
+class SettingStates:
     """The standing of all settings that were ever declared. Settings are held weakly."""
 
     def __init__(self) -> None:
-        self._standings: WeakKeyDictionary[AnySetting, _Standing] = WeakKeyDictionary()
+        self._standings: WeakKeyDictionary[AnySetting, SettingState] = WeakKeyDictionary()
 
     def is_due(self, setting: AnySetting, now: float) -> bool:
         """Whether a setting is to be declared: it never was, or is to be again and the time has come."""
@@ -62,12 +62,14 @@ class Standings:
 
     def accept(self, setting: AnySetting, canonical: str, outcome: str) -> None:
         """Note that the service has a setting, under this name, and what it said of the declaration."""
-        self._standings[setting] = _Standing(canonical, outcome=outcome)
+        self._standings[setting] = SettingState(canonical, outcome=outcome)
 
     def refuse(self, setting: AnySetting, declare_at: float, problem: Exception) -> None:
         """Note that the service does not have a setting, why, and when to declare it again."""
         problem = problem.with_traceback(None)  # whose frames would be kept as long as it is
-        self._standings[setting] = _Standing(setting.name, declare_at, is_there=False, outcome=REFUSED, problem=problem)
+        self._standings[setting] = SettingState(
+            setting.name, declare_at, is_there=False, outcome=REFUSED, problem=problem
+        )
 
     def lose(self, setting: AnySetting) -> None:
         """Note that the service seems to have lost a setting, which is to be declared again at once."""
@@ -77,7 +79,7 @@ class Standings:
         """Note the name that the service answers under from now on."""
         self._standings[setting].canonical = canonical
 
-    def load(self, setting: AnySetting, loaded: Loaded | None) -> None:
+    def load(self, setting: AnySetting, loaded: AppliedUpdate | None) -> None:
         """Note what was put in place for a setting; None to have it asked for in full next time."""
         standing = self._standings[setting]
         standing.loaded, standing.trouble = loaded, None
@@ -104,7 +106,7 @@ class Standings:
         """What the declaration of a setting was refused with, if it is."""
         return self._standings.get(setting, _UNKNOWN).problem
 
-    def loaded(self, setting: AnySetting) -> Loaded | None:
+    def loaded(self, setting: AnySetting) -> AppliedUpdate | None:
         """What a setting has from this client, if it has anything."""
         return self._standings[setting].loaded
 

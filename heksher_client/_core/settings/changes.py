@@ -83,7 +83,7 @@ def _by_conditions(shape: Shape[T] | None) -> Work[dict[frozenset[tuple[str, str
     return rules
 
 
-class Weakly(Generic[T]):
+class WeakRefs(Generic[T]):
     """Things that are kept for as long as somebody else has them. Each change to it is one step."""
 
     def __init__(self) -> None:
@@ -119,13 +119,13 @@ class Callback:
         return self._reference() if self.is_wanted else None
 
 
-class Listeners:
+class CallbackRegistry:
     """Those who want to hear of changes: of one setting, or of all that one client puts in place."""
 
     def __init__(self) -> None:
         self.callbacks: tuple[Callback, ...] = ()
         """One for each time that one was added."""
-        self.iterators: Weakly[Changes] = Weakly()
+        self.iterators: WeakRefs[Changes] = WeakRefs()
 
     def __bool__(self) -> bool:
         return bool(self.iterators) or any(True for _ in self._there())
@@ -169,7 +169,7 @@ class Listeners:
             iterator.close()
 
 
-def callbacks_for(change: Change[Any], everybody: Iterable[Listeners | None]) -> list[Callback]:
+def callbacks_for(change: Change[Any], everybody: Iterable[CallbackRegistry | None]) -> list[Callback]:
     """Hand a change to all iterators, and give those who are to be called with it."""
     callbacks: list[Callback] = []
     for listeners in everybody:
@@ -180,7 +180,7 @@ def callbacks_for(change: Change[Any], everybody: Iterable[Listeners | None]) ->
     return callbacks
 
 
-class Bell(Protocol):
+class Wakeup(Protocol):
     """What the core cannot do itself: wait until it is rung, also when that was before. From any thread."""
 
     def ring(self) -> None: ...  # pragma: no cover - a protocol
@@ -194,7 +194,7 @@ class Feed(Generic[T]):
     Whoever iterates leaves it whenever he likes: there is nothing to be cleaned up.
     """
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Wakeup) -> None:
         self._bell = bell
         self._is_closed = False
 
@@ -291,7 +291,7 @@ class Changes(Feed[Change[Any]]):
     """The changes that a client puts in place, as they come. Of several changes of one setting that nobody took, it
     gives one, from the first to the last."""
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Wakeup) -> None:
         super().__init__(bell)
         self._news: OrderedDict[Setting[Any], _News] = OrderedDict()
 
@@ -325,7 +325,7 @@ class Watch(Feed[T]):
     """The value of a setting in one context: what it is, and then whatever it becomes. Values in between that nobody
     took are left out. It ends when the main client closes."""
 
-    def __init__(self, setting: "Setting[T]", contexts: dict[str, str], bell: Bell) -> None:
+    def __init__(self, setting: "Setting[T]", contexts: dict[str, str], bell: Wakeup) -> None:
         check_known(contexts, setting.configurable_features, f"setting {setting.name}")
         super().__init__(bell)
         self._setting, self._contexts = setting, contexts

@@ -13,13 +13,13 @@ from inspect import Signature, signature
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 
-from heksher_client._core.settings.changes import Watch, Weakly
+from heksher_client._core.settings.changes import Watch, WeakRefs
 from heksher_client._core.settings.context import Defaults, check_known, complete
 from heksher_client._core.settings.getter import GLOBALS, Form, parameters, read_code
 from heksher_client._core.settings.lookup_tree import Tree
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rule_index import ABSENT, Resolution, RuleSet
-from heksher_client._core.settings.snapshot import PIN, Moment, put_in_place
+from heksher_client._core.settings.snapshot import PIN, Snapshot, publish
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class View(Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class Planted:
+class CompiledGetter:
     """What makes reads of one reading fast. The code of `get` looks into it."""
 
     tree: Tree
@@ -72,7 +72,7 @@ class Reader(Generic[T]):
         self.setting, self.features, self._view = setting, features, view
         self._globals = {**GLOBALS, "_owner": owner, "_reader": self, "_pin": PIN.get, "_observed": _observed}
         self._choose_reads()
-        self._live: deque[Reading[T]] = deque()
+        self._live: deque[GetterState[T]] = deque()
         """The reading in place. More than one only while another takes its place."""
         self.given: set[str] = set()
         """The features that callers were seen to give."""
@@ -93,21 +93,21 @@ class Reader(Generic[T]):
 
     @view.setter
     def view(self, view: View[T]) -> None:
-        put_in_place({self: view})
+        publish({self: view})
 
     def place(self, view: View[T]) -> None:
-        """Have something else read, whoever still needs what was read before: for `put_in_place` alone."""
+        """Have something else read, whoever still needs what was read before: for `publish` alone."""
         self._view = view
         self.renew()
 
-    def hold(self, moment: Moment) -> None:
+    def hold(self, moment: Snapshot) -> None:
         """From the next view on, have each read look whether its caller has pinned what was read before."""
         # Made when there is one: most readers never have any, and each of their sets would take room.
         vars(self).setdefault("_held_by", set()).add(moment)
 
-    def release(self, moment: Moment) -> None:
+    def release(self, moment: Snapshot) -> None:
         """Look for it no more."""
-        held_by: set[Moment] = vars(self).get("_held_by", set())
+        held_by: set[Snapshot] = vars(self).get("_held_by", set())
         held_by.discard(moment)
         if not held_by:
             self.renew()
@@ -116,7 +116,7 @@ class Reader(Generic[T]):
     def _is_held(self) -> bool:
         return bool(vars(self).get("_held_by"))
 
-    def look_for_observers(self) -> None:
+    def recompile_for_observers(self) -> None:
         """Have reads tell whoever wants to hear of them by now, the next one already; or nobody, at no cost."""
         self._choose_reads()
         form = Form(self.features, frozenset(self.given), is_observed=bool(registry.observations))
@@ -124,12 +124,12 @@ class Reader(Generic[T]):
         self.get.__code__ = read_code(form).code.replace()
 
     def _choose_reads(self) -> None:
-        if (wanted := registry.most_wanted) is not None:
+        if (wanted := registry.max_sample_rate) is not None:
             self._globals.update(_draw=wanted.draw, _share=wanted.share)
 
     def watch(self, watch: Watch[T]) -> None:
         """Tell somebody when there may be another value, for as long as he is there."""
-        watches: Weakly[Watch[T]] = vars(self).setdefault("_watches", Weakly())
+        watches: WeakRefs[Watch[T]] = vars(self).setdefault("_watches", WeakRefs())
         watches.add(watch)
 
     def end_watches(self) -> None:
@@ -141,7 +141,7 @@ class Reader(Generic[T]):
         """Read with the view's defaults as they are now."""
         while True:
             view, defaults, is_held = self._view, _default_values(self._view), self._is_held
-            reading = Reading(self, view, defaults, is_held=is_held)
+            reading = GetterState(self, view, defaults, is_held=is_held)
             self._live.append(reading)
             while len(self._live) > 1:
                 with suppress(IndexError):  # Another thread does the same.
@@ -157,16 +157,16 @@ class Reader(Generic[T]):
 
     def explain(self, given: Mapping[str, str]) -> Resolution[T]:
         """Read with the reason."""
-        reading: Reading[T] = self.pinned_reading() or self._globals["_reading"]
+        reading: GetterState[T] = self.pinned_reading() or self._globals["_reading"]
         return reading.view.rule_set.explain(reading.context(given))
 
-    def pinned_reading(self) -> "Reading[T] | None":
+    def pinned_reading(self) -> "GetterState[T] | None":
         """What the caller has pinned, if that was replaced."""
         pin = PIN.get()
         view = None if pin is None else pin.views.get(self)
-        return None if view is None else Reading(self, view, _default_values(view))
+        return None if view is None else GetterState(self, view, _default_values(view))
 
-    def go_by(self, planted: Planted) -> None:
+    def go_by(self, planted: CompiledGetter) -> None:
         """Have the next read go down a tree, by code for what callers give."""
         given, open_levels = self.given, planted.tree.open_levels
         # Features are only ever added to those that are given.
@@ -201,10 +201,10 @@ def _signature(method: Callable[..., Any]) -> Signature:
     return whole.replace(parameters=[p for p in whole.parameters.values() if p.kind is p.VAR_KEYWORD])
 
 
-class Reading(Generic[T]):
+class GetterState(Generic[T]):
     """What reads look into, as long as neither the view nor its defaults change."""
 
-    _planted: Planted | None = None
+    _planted: CompiledGetter | None = None
 
     def __init__(
         self, reader: Reader[T], view: View[T], defaults: DefaultValues | None, *, is_held: bool = False
@@ -256,7 +256,7 @@ class Reading(Generic[T]):
         check_known(given, features, f"setting {self._reader.setting}")
         return given if self._defaults is None else complete(features, given, self._defaults)
 
-    def _plant(self, defaults: DefaultValues) -> Planted:
+    def _plant(self, defaults: DefaultValues) -> CompiledGetter:
         """Make the tree, and the plan for the code that goes down it."""
         features, rule_set = self._reader.features, self.view.rule_set
         levels = list(rule_set.demanded)
@@ -274,13 +274,13 @@ class Reading(Generic[T]):
             is_held=self._is_held,
             is_observed=self._is_observed,
         )
-        planted = Planted(tree, tree.root, rule_set.demanded, defaults, form)
+        planted = CompiledGetter(tree, tree.root, rule_set.demanded, defaults, form)
         last_values = [rule_set.last_values] if rule_set.shares_last else []
         last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
         variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
         planted.plan[:] = [planted, tree.grow(constants), *last_values, *last, *variables]
         # One step: of two threads that come here at once, both go on with what the first of them has made.
-        first: Planted = vars(self).setdefault("_planted", planted)
+        first: CompiledGetter = vars(self).setdefault("_planted", planted)
         if self.is_retired:
             first.plan.clear()  # It was retired meanwhile, maybe before there was a plan.
         return first

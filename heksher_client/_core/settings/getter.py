@@ -1,7 +1,7 @@
 """The code of `Setting.get`: a function written for the features of a setting, and for where their defaults come from.
 
-It completes the context and goes down a tree. Whatever it is not made for, it leaves to `Reading.plainly`: a context
-for the first time, and all errors. So there is one place that says what is wrong with a context.
+It completes the context and goes down a tree. Whatever it is not made for, it leaves to `GetterState.plainly`: a
+context for the first time, and all errors. So there is one place that says what is wrong with a context.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 if TYPE_CHECKING:
-    from heksher_client._core.settings.changes import Bell
+    from heksher_client._core.settings.changes import Wakeup
     from heksher_client._core.settings.context import Defaults
     from heksher_client._core.settings.setting import Setting
 
@@ -44,7 +44,7 @@ class Observation:
 class Registry:
     """Settings and main clients. Safe to call from any thread: each change is one operation on a dict or list."""
 
-    make_bell: "Callable[[], Bell]"
+    make_bell: "Callable[[], Wakeup]"
     """Gives something to wait with, which the core is handed by the package."""
 
     def __init__(self) -> None:
@@ -88,10 +88,10 @@ class Registry:
 
     def _tell_readers(self) -> None:
         for setting in self.settings():
-            setting._reader.look_for_observers()
+            setting._reader.recompile_for_observers()
 
     @property
-    def most_wanted(self) -> Observation | None:
+    def max_sample_rate(self) -> Observation | None:
         """The observation with the largest share. Reads draw for it themselves, and tell when they are chosen."""
         return max(tuple(self.observations), key=lambda observation: observation.share, default=None)
 

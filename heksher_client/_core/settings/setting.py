@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, SupportsIndex, TypeAlias, Type
 
 import orjson
 
-from heksher_client._core.settings.changes import Change, Listeners, Watch
+from heksher_client._core.settings.changes import CallbackRegistry, Change, Watch
 from heksher_client._core.settings.context import check_feature_names
 from heksher_client._core.settings.entry import Reader, View
 from heksher_client._core.settings.registry import registry
@@ -86,7 +86,7 @@ class Setting(Generic[T]):
     """Replaced as a whole when one is added, so that a client can tell that it has to convert again."""
     _reader: Reader[T]
     """What reads go through. A client puts new rules in place by assigning its view."""
-    _listeners: Listeners | None = None
+    _listeners: CallbackRegistry | None = None
     """Those who want to hear of its changes, once there is one."""
 
     @overload
@@ -288,7 +288,7 @@ class Setting(Generic[T]):
         Raises:
             TypeError: It cannot be called, or is a coroutine function.
         """
-        listeners: Listeners = vars(self).setdefault("_listeners", Listeners())
+        listeners: CallbackRegistry = vars(self).setdefault("_listeners", CallbackRegistry())
         return listeners.add(callback)
 
     def off_change(self, callback: Callable[[Change[T]], object]) -> None:

@@ -22,20 +22,20 @@ class Reader(Protocol):
     def place(self, view: Any) -> None:
         """Have something else read from now on."""
 
-    def hold(self, moment: "Moment") -> None:
+    def hold(self, moment: "Snapshot") -> None:
         """From the next view on, look for what was kept of a moment."""
 
-    def release(self, moment: "Moment") -> None:
+    def release(self, moment: "Snapshot") -> None:
         """Look for it no more."""
 
 
-class Moment:
+class Snapshot:
     """What all settings had between two updates: for all pins that began between them."""
 
     def __init__(self) -> None:
         self.views: dict[Reader, Any] = {}
         """What settings had then, of those that have something else by now."""
-        self.pins: set[Pin] = set()
+        self.pins: set[SnapshotScope] = set()
 
     def keep(self, reader: Reader) -> None:
         """Keep what a setting has, which is about to be replaced, unless it has replaced something since the moment."""
@@ -51,14 +51,14 @@ class Moment:
             reader.release(self)
 
 
-class Pin:
+class SnapshotScope:
     """One block that has the view of a moment."""
 
-    def __init__(self, outer: "Pin | None") -> None:
+    def __init__(self, outer: "SnapshotScope | None") -> None:
         """Begin: with the moment of an outer block that has not ended, or with now."""
         self.outer = outer
         with _lock():
-            self._moment: Moment = outer._moment if outer is not None and outer in outer._moment.pins else _now()
+            self._moment: Snapshot = outer._moment if outer is not None and outer in outer._moment.pins else _now()
             self._moment.pins.add(self)
         self.views = self._moment.views
         """What reads look into."""
@@ -72,17 +72,17 @@ class Pin:
                 self._moment.end()
 
 
-PIN: Final[ContextVar[Pin | None]] = ContextVar("heksher_client.pin", default=None)
-_moments: Final[set[Moment]] = set()
+PIN: Final[ContextVar[SnapshotScope | None]] = ContextVar("heksher_client.pin", default=None)
+_moments: Final[set[Snapshot]] = set()
 """Those that there are pins of."""
-_latest: list[Moment] = []
+_latest: list[Snapshot] = []
 """The one since which nothing was put in place, if there are pins of it."""
 _handed: dict[str, Any] = {}
 
 
-def _now() -> Moment:
+def _now() -> Snapshot:
     if not _latest or _latest[0] not in _moments:
-        _latest[:] = [Moment()]
+        _latest[:] = [Snapshot()]
         _moments.add(_latest[0])
     return _latest[0]
 
@@ -98,7 +98,7 @@ def hand_in(make_lock: Callable[[], AbstractContextManager[Any]]) -> None:
     _handed.update(make_lock=make_lock, lock=make_lock())
 
 
-def put_in_place(views: Mapping[Reader, Any]) -> None:
+def publish(views: Mapping[Reader, Any]) -> None:
     """Have settings read something else from now on: all of it inside a pin, or none."""
     with _lock():
         for moment in list(_moments):
@@ -117,7 +117,7 @@ def leave() -> None:
 def after_fork() -> None:  # in the child of a fork
     """Forget what other threads had begun, which do not exist in the child of a fork."""
     _handed["lock"] = _handed["make_lock"]()
-    pin, own = PIN.get(), set[Pin]()
+    pin, own = PIN.get(), set[SnapshotScope]()
     while pin is not None:
         own.add(pin)
         pin = pin.outer
@@ -137,10 +137,10 @@ class pinned:  # noqa: N801 - it is called like a function
     """
 
     def __init__(self) -> None:
-        self._entered: list[tuple[Pin, Token[Pin | None]]] = []
+        self._entered: list[tuple[SnapshotScope, Token[SnapshotScope | None]]] = []
 
     def __enter__(self) -> None:
-        pin = Pin(PIN.get())
+        pin = SnapshotScope(PIN.get())
         self._entered.append((pin, PIN.set(pin)))
 
     def __exit__(
