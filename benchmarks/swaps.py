@@ -12,7 +12,9 @@ import time
 from heksher_client import Setting
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import View
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 
 FEATURES = ("environment", "user")
 READERS = 3
@@ -25,7 +27,7 @@ def update(user: str, value: int, **more: str) -> View[int]:
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
     rules = [Rule({"user": user, **more}, value), Rule({"environment": "prod"}, -value)]
-    rule_set, _ = RuleSet.index(grouped(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
+    rule_set, _ = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
     return View(rule_set, defaults)
 
 

@@ -10,7 +10,7 @@ from heksher_client._core.settings import snapshot as _snapshot
 from heksher_client._core.settings.changes import Change, Changed, Changes, Watch
 from heksher_client._core.settings.context import TRACK_ALL
 from heksher_client._core.settings.registry import registry as _registry
-from heksher_client._core.settings.rule_index import Reason, Resolution, Rule
+from heksher_client._core.settings.rules import Reason, Resolution, Rule
 from heksher_client._core.settings.setting import Setting
 from heksher_client._core.settings.snapshot import pinned
 from heksher_client._core.settings.types import (

@@ -34,7 +34,7 @@ from heksher_client._core.refresh.status import Refresh, State, Status
 from heksher_client._core.settings.changes import Change
 from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.rule_index import Reason, Resolution
+from heksher_client._core.settings.rules import Reason, Resolution
 from heksher_client._core.settings.setting import Setting
 from heksher_client._drivers.client import Observable, check_observable
 from heksher_client._drivers.thread_client import ThreadHeksherClient

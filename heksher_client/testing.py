@@ -35,9 +35,12 @@ from heksher_client._core.settings.changes import (
     difference,
 )
 from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, check_known, order_with
+from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.entry import View
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, finished, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._core.settings.setting import Setting
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_names
 from heksher_client._logging import logger
@@ -114,7 +117,9 @@ class StubbedSetting(Generic[T]):
         vars(self)["is_assigned"] = True
         setting, former = self._setting, self._setting._reader.view.rule_set
         rules = _as_rules(setting, value)
-        rule_set, duplicates = RuleSet.index(grouped(rules), self._order, former.default, former.default_reason)
+        rule_set, duplicates = RuleSet.build(
+            group_by_features(rules), self._order, former.default, former.default_reason
+        )
         if duplicates:
             raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
         setting._reader.view = View(rule_set, self._defaults)
@@ -124,7 +129,7 @@ class StubbedSetting(Generic[T]):
     def _announce(self, before: RuleSet[T], after: RuleSet[T]) -> None:
         """Tell those who want to hear of changes, as a client does."""
         setting = self._setting
-        change = finished(difference(setting, before, after))
+        change = run_to_end(difference(setting, before, after))
         if not change:
             return
         for callback in callbacks_for(change, (setting._listeners, self._listeners)):

@@ -14,7 +14,9 @@ from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import Reply, Request
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.exceptions import UnexpectedResponseError
 
@@ -60,7 +62,9 @@ class SettingRecord:
     def rule_set(self, context_features: Sequence[str]) -> RuleSet[Any]:
         """What says which of the rules wins."""
         rules = [Rule(rule.conditions, rule.value, rule.rule_id) for rule in self.rules]
-        rule_set, _ = RuleSet.index(grouped(rules), context_features, self.data.default_value, Reason.SERVER_DEFAULT)
+        rule_set, _ = RuleSet.build(
+            group_by_features(rules), context_features, self.data.default_value, Reason.SERVER_DEFAULT
+        )
         return rule_set
 
     def rule_with(self, conditions: Mapping[str, str]) -> RuleRecord | None:

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from heksher_client import Changed, Setting, UnknownContextError
 from heksher_client._core.settings.changes import CallbackRegistry, Change, Changes, difference
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, finished, grouped
+from heksher_client._core.settings.cooperative import run_to_end
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._runtime.wakeup import Wakeup
 
 FEATURES = ["user", "theme"]
@@ -25,11 +28,11 @@ def rule_set(rules: dict[tuple[str, str], int], default: int = 0, *, reverse: bo
         for index, (key, value) in enumerate(rules.items())
     ]
     order = FEATURES[::-1] if reverse else FEATURES
-    return RuleSet.index(grouped(made), order, default, Reason.SERVER_DEFAULT)[0]
+    return RuleSet.build(group_by_features(made), order, default, Reason.SERVER_DEFAULT)[0]
 
 
 def compare(before: RuleSet[int], after: RuleSet[int]) -> Change[int]:
-    return finished(difference(Setting("s", int, FEATURES, 0), before, after))
+    return run_to_end(difference(Setting("s", int, FEATURES, 0), before, after))
 
 
 def test_a_change_tells_what_was_added_removed_and_changed() -> None:
@@ -169,7 +172,7 @@ def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
     sets = [rule_set({("jim", ""): value}) for value in range(4)]
     for before, after in pairwise(sets):
         for setting in settings if after is sets[1] else settings[:1]:
-            changes.put(finished(difference(setting, before, after)))
+            changes.put(run_to_end(difference(setting, before, after)))
     changes.close()
     second, first = list(changes)
     assert (first.setting, first.missed) == (settings[0], 2)
@@ -186,8 +189,8 @@ def test_several_changes_are_what_is_between_the_first_and_the_last(
     states = [rule_set(rules, default) for rules, default in sets]
     changes = Changes(Wakeup())
     for before, after in pairwise(states):
-        changes.put(finished(difference(setting, before, after)))
-    told, whole = next(changes), finished(difference(setting, states[0], states[-1]))
+        changes.put(run_to_end(difference(setting, before, after)))
+    told, whole = next(changes), run_to_end(difference(setting, states[0], states[-1]))
 
     def known(rule: Rule[int]) -> tuple[Any, int]:
         return frozenset(rule.match_conditions.items()), rule.value
@@ -233,8 +236,8 @@ def test_what_was_missed_may_have_been_for_nothing() -> None:
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
     changes = Changes(Wakeup())
-    changes.put(finished(difference(setting, one, other)))
-    changes.put(finished(difference(setting, other, one)))
+    changes.put(run_to_end(difference(setting, one, other)))
+    changes.put(run_to_end(difference(setting, other, one)))
     change = next(changes)
     assert not change
     assert change.missed == 1
@@ -250,7 +253,7 @@ def test_what_comes_with_the_end_is_taken_before_it() -> None:
     def late() -> Change[Any]:
         vars(changes)["_take"] = take
         nothing = take()
-        changes.put(finished(difference(setting, one, other)))
+        changes.put(run_to_end(difference(setting, one, other)))
         changes.close()
         return nothing
 

@@ -11,7 +11,8 @@ from heksher_client import Conversion, HeksherEnum, Rule, Setting
 from heksher_client._core.refresh.decoding import to_rule_set
 from heksher_client._core.refresh.protocol import parse_queried_setting
 from heksher_client._core.settings.context import Tracking
-from heksher_client._core.settings.rule_index import RuleSet, finished
+from heksher_client._core.settings.cooperative import run_to_end
+from heksher_client._core.settings.rule_set import RuleSet
 
 FEATURES = ("environment", "user", "theme")
 
@@ -30,7 +31,7 @@ def converted(
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
     }
     queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(answer)))
-    return finished(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
+    return run_to_end(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
 
 
 def used(setting: Setting[Any], *values: Any) -> list[Any]:

@@ -13,7 +13,9 @@ from heksher_client import MissingContextError, Setting, pinned
 from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import View
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._core.settings.snapshot import PIN, publish
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.forks import begun_in_child, ended_well
@@ -35,7 +37,9 @@ def defaults() -> Defaults:
 
 
 def view(defaults: Defaults, value: int, **conditions: str) -> View[int]:
-    rules, _ = RuleSet.index(grouped([Rule(conditions, value)]), ["user", "theme"], -value, Reason.SERVER_DEFAULT)
+    rules, _ = RuleSet.build(
+        group_by_features([Rule(conditions, value)]), ["user", "theme"], -value, Reason.SERVER_DEFAULT
+    )
     return View(rules, defaults)
 
 

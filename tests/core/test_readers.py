@@ -19,7 +19,9 @@ from heksher_client._core.settings import getter, lookup_tree
 from heksher_client._core.settings.context import Defaults, complete
 from heksher_client._core.settings.entry import GetterState, Reader, View
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.rule_index import ABSENT, RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import ABSENT
 
 FEATURES = ("environment", "user", "theme")
 
@@ -29,7 +31,7 @@ def like(**contexts: str) -> Any:
 
 
 def rule_set(rules: list[Rule[Any]], features: tuple[str, ...] = FEATURES, default: Any = "default") -> RuleSet[Any]:
-    return RuleSet.index(grouped(rules), features, default, Reason.SERVER_DEFAULT)[0]
+    return RuleSet.build(group_by_features(rules), features, default, Reason.SERVER_DEFAULT)[0]
 
 
 def reader(
@@ -226,10 +228,10 @@ def test_a_large_rule_set_knows_its_last_values_before_it_is_read() -> None:
     """A small one finds them when they are needed first: that would be too long a pause for a large one."""
     rules = [Rule({"user": f"u{i}"}, i) for i in range(6000)] + [Rule({"theme": "dark", "user": "u1"}, "dark")]
     large, small = rule_set(rules), rule_set(rules[5000:])
-    assert (len(large.last_values), len(small.last_values)) == (6000, 0)
+    assert (len(large.last_feature_values), len(small.last_feature_values)) == (6000, 0)
     read = Reader(None, "s", FEATURES, View(small, Defaults()), like=like)
     assert read.get(environment="prod", user="u1", theme="dark") == "dark"
-    assert len(small.last_values) == 1001
+    assert len(small.last_feature_values) == 1001
 
 
 def test_a_tree_without_room_is_read_plainly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Reason, Rule
-from heksher_client._core.settings.rule_index import RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
 
 FEATURES = ("environment", "user", "theme")
 CONTEXT = {"environment": "prod", "user": "jim", "theme": "dark"}
 
 
 def index(rules: list[Rule[int]], default: int = -1) -> RuleSet[int]:
-    rule_set, _ = RuleSet.index(grouped(rules), FEATURES, default, Reason.DECLARED_DEFAULT)
+    rule_set, _ = RuleSet.build(group_by_features(rules), FEATURES, default, Reason.DECLARED_DEFAULT)
     return rule_set
 
 
@@ -54,7 +55,7 @@ def test_of_two_rules_with_the_same_conditions_the_higher_id_is_kept() -> None:
     """Whatever their order; the other one is returned, for the log."""
     low, high = Rule({"user": "jim", "theme": "dark"}, 1, 1), Rule({"theme": "dark", "user": "jim"}, 2, 2)
     for rules in ([low, high], [high, low]):
-        rule_set, duplicates = RuleSet.index(grouped(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
+        rule_set, duplicates = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
         assert (rule_set.resolve(CONTEXT), len(rule_set), duplicates) == (2, 1, [low])
 
 

@@ -49,7 +49,7 @@ def fill(kind: Kind, service: WatchedService, path: Path) -> None:
 def forget_all_rules() -> None:
     """As in a new process: settings have their declared defaults."""
     from heksher_client._core.settings.entry import View
-    from heksher_client._core.settings.rule_index import RuleSet
+    from heksher_client._core.settings.rule_set import RuleSet
 
     for known in registry.settings():
         known._reader.view = View(RuleSet(known.default_value, Reason.DECLARED_DEFAULT))

@@ -13,7 +13,10 @@ from typing import Any, Final
 from heksher_client._core.refresh.protocol import QueriedSetting
 from heksher_client._core.refresh.status import RejectedRule
 from heksher_client._core.settings.context import Tracking, order_with
-from heksher_client._core.settings.rule_index import Group, Reason, RuleSet, Work
+from heksher_client._core.settings.cooperative import Work
+from heksher_client._core.settings.rule_index import RuleColumns
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason
 from heksher_client._core.settings.setting import Setting
 from heksher_client._logging import logger
 
@@ -57,7 +60,7 @@ def to_rule_set(
             groups.append(converted)
     findings.log(setting)
     order = order_with(order, setting.configurable_features)
-    rule_set, outdone = yield from RuleSet.index_in_steps(groups, order, default, reason)
+    rule_set, outdone = yield from RuleSet.build_in_steps(groups, order, default, reason)
     if outdone:
         logger.warning(
             "setting %s: %d rules have the same conditions as another one; of each two the higher id is used",
@@ -117,7 +120,7 @@ class _Findings:
             )
 
 
-def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[Any]]]:
+def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[RuleColumns[Any]]]:
     """The rules by the features of their conditions."""
     by_features: dict[Any, tuple[list[Any], list[Any], list[Any]]] = {}
     for rules, faults in queried.batches():
@@ -146,7 +149,7 @@ def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[Group[An
                 RejectedRule(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids
             ]
         else:
-            groups.append(Group(demanded, values, rule_ids))
+            groups.append(RuleColumns(demanded, values, rule_ids))
         yield len(rule_ids)
     return groups
 
@@ -157,18 +160,22 @@ def _columns(features: tuple[str, ...], keys: list[tuple[str, ...]]) -> dict[str
     return demanded if len(demanded) == len(features) else None
 
 
-def _admitted(group: Group[Any], setting: Setting[Any], tracking: Tracking, findings: _Findings) -> Group[Any]:
+def _admitted(
+    group: RuleColumns[Any], setting: Setting[Any], tracking: Tracking, findings: _Findings
+) -> RuleColumns[Any]:
     """Those of the rules that can ever matter to the setting."""
-    if unknown := sorted(group.demanded.keys() - setting.configurable_features):
+    if unknown := sorted(group.conditions.keys() - setting.configurable_features):
         problem = f"it has conditions on {unknown}, which the declaration does not name"
         findings.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
-        return group.only([])
-    if tracking.admits_all(group.demanded):
+        return group.select([])
+    if tracking.admits_all(group.conditions):
         return group
-    return group.only([row for row in range(len(group)) if tracking.admits(group.conditions(row))])
+    return group.select([row for row in range(len(group)) if tracking.admits(group.conditions_of(row))])
 
 
-def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _Findings) -> Work[Group[Any]]:
+def _converted_one_by_one(
+    group: RuleColumns[Any], setting: Setting[Any], findings: _Findings
+) -> Work[RuleColumns[Any]]:
     """Those of the rules whose values can be used."""
     rows, values = [], []
     for row, raw in enumerate(group.values):
@@ -184,4 +191,4 @@ def _converted_one_by_one(group: Group[Any], setting: Setting[Any], findings: _F
             findings.coerced.append((group.rule_ids[row], conversion.coercions))
         values.append(conversion.value)
         rows.append(row)
-    return replace(group.only(rows), values=values)
+    return replace(group.select(rows), values=values)

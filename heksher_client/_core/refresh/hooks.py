@@ -8,7 +8,7 @@ from heksher_client._core.refresh.loading import Loading
 from heksher_client._core.refresh.setting_state import AnySetting
 from heksher_client._core.refresh.status import Refresh
 from heksher_client._core.settings.changes import Callback, CallbackRegistry, Changes, Wakeup, callbacks_for, difference
-from heksher_client._core.settings.rule_index import RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._logging import logger
 
 _HOOKS_PATIENCE: Final = 5.0

@@ -14,7 +14,8 @@ from heksher_client._core.refresh.effects import Flow, run_blocking
 from heksher_client._core.refresh.loading import Loading, PreparedUpdate
 from heksher_client._core.refresh.setting_state import AnySetting
 from heksher_client._core.settings.context import Tracking
-from heksher_client._core.settings.rule_index import Reason, RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason
 from heksher_client._logging import logger
 from heksher_client.exceptions import UnexpectedResponseError
 

@@ -11,7 +11,7 @@ from heksher_client._core.refresh.decoding import to_rule_set
 from heksher_client._core.refresh.effects import Flow, Pause
 from heksher_client._core.refresh.setting_state import AnySetting, AppliedUpdate
 from heksher_client._core.settings.context import Tracking
-from heksher_client._core.settings.rule_index import Work
+from heksher_client._core.settings.cooperative import Work
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from heksher_client._core.refresh.queries import MAX_FILTER, Answers, Queries
 from heksher_client._core.refresh.setting_state import AnySetting, SettingStates
 from heksher_client._core.settings.context import Defaults, Tracking
 from heksher_client._core.settings.entry import View
-from heksher_client._core.settings.rule_index import Reason, RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason
 from heksher_client._core.settings.snapshot import publish
 from heksher_client._logging import logger
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError

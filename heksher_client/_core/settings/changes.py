@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, Typ
 from weakref import WeakMethod, ref
 
 from heksher_client._core.settings.context import check_known
-from heksher_client._core.settings.rule_index import ABSENT, Rule, RuleSet, Shape, Work
+from heksher_client._core.settings.cooperative import Work
+from heksher_client._core.settings.rule_index import RuleIndex
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import ABSENT, Rule
 
 if TYPE_CHECKING:
     from heksher_client._core.settings.setting import Setting
@@ -53,8 +56,8 @@ def difference(setting: "Setting[T]", before: RuleSet[T], after: RuleSet[T]) -> 
     added: list[Rule[T]] = []
     removed: list[Rule[T]] = []
     changed: list[Changed[Rule[T]]] = []
-    former = {frozenset(shape.features): shape for shape in before.shapes}
-    for shape in after.shapes:
+    former = {frozenset(shape.features): shape for shape in before.indexes}
+    for shape in after.indexes:
         other = former.pop(frozenset(shape.features), None)
         if other is not None and other.levels == shape.levels and other.tree == shape.tree:
             continue
@@ -74,7 +77,7 @@ def difference(setting: "Setting[T]", before: RuleSet[T], after: RuleSet[T]) -> 
     return Change(setting, tuple(added), tuple(removed), tuple(changed), default)
 
 
-def _by_conditions(shape: Shape[T] | None) -> Work[dict[frozenset[tuple[str, str]], Rule[T]]]:
+def _by_conditions(shape: RuleIndex[T] | None) -> Work[dict[frozenset[tuple[str, str]], Rule[T]]]:
     rules: dict[frozenset[tuple[str, str]], Rule[T]] = {}
     for rule in () if shape is None else shape.rules():
         rules[frozenset(rule.match_conditions.items())] = rule

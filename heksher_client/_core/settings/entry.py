@@ -18,7 +18,8 @@ from heksher_client._core.settings.context import Defaults, check_known, complet
 from heksher_client._core.settings.getter import GLOBALS, Form, parameters, read_code
 from heksher_client._core.settings.lookup_tree import Tree
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.rule_index import ABSENT, Resolution, RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import ABSENT, Resolution
 from heksher_client._core.settings.snapshot import PIN, Snapshot, publish
 
 T = TypeVar("T")
@@ -259,7 +260,7 @@ class GetterState(Generic[T]):
     def _plant(self, defaults: DefaultValues) -> CompiledGetter:
         """Make the tree, and the plan for the code that goes down it."""
         features, rule_set = self._reader.features, self.view.rule_set
-        levels = list(rule_set.demanded)
+        levels = list(rule_set.condition_values)
         # Constants first: a read that overrides none of them starts below them. But never before the last feature,
         # which is for the leaves.
         constants = {level: defaults[level] for level in levels[:-1] if isinstance(defaults.get(level), str)}
@@ -270,12 +271,12 @@ class GetterState(Generic[T]):
             sources=tuple(type(defaults.get(feature)) for feature in features),
             levels=(*few, *levels[-1:]),
             constants=len(constants),
-            shares_last=rule_set.shares_last,
+            shares_last=rule_set.shares_last_feature,
             is_held=self._is_held,
             is_observed=self._is_observed,
         )
-        planted = CompiledGetter(tree, tree.root, rule_set.demanded, defaults, form)
-        last_values = [rule_set.last_values] if rule_set.shares_last else []
+        planted = CompiledGetter(tree, tree.root, rule_set.condition_values, defaults, form)
+        last_values = [rule_set.last_feature_values] if rule_set.shares_last_feature else []
         last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
         variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
         planted.plan[:] = [planted, tree.grow(constants), *last_values, *last, *variables]

@@ -15,7 +15,7 @@ from types import CodeType
 from typing import Any, Final
 
 from heksher_client._core.settings.lookup_tree import OTHERS
-from heksher_client._core.settings.rule_index import ABSENT
+from heksher_client._core.settings.rules import ABSENT
 
 GLOBALS: Final[Mapping[str, Any]] = {
     "_ABSENT": ABSENT,

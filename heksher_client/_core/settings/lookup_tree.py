@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from heksher_client._core.settings.rule_index import ABSENT, RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import ABSENT
 
 OTHERS: Final[Any] = object()
 """Where in a node all values go that have no branch of their own."""
@@ -74,7 +75,7 @@ class Tree:
             if feature not in context:
                 break
             value = str.__str__(context[feature])
-            if value in self._rule_set.demanded[feature]:
+            if value in self._rule_set.condition_values[feature]:
                 conditions[feature] = value
             node = self._branch(node, feature, value, conditions)
         return node
@@ -98,10 +99,10 @@ class Tree:
 
     def _leaf(self, conditions: Mapping[str, str]) -> Leaf:
         """The leaf for these values, out of those that rules demand. Where the same is left, it is the same leaf."""
-        last = self._rule_set.last
+        last = self._rule_set.last_feature
         dicts: list[dict[str, Any]] = []
         otherwise = self._rule_set.default
-        for shape in self._rule_set.shapes:
+        for shape in self._rule_set.indexes:
             found = shape.tree
             for level in shape.levels:
                 if level == last:
@@ -122,7 +123,7 @@ class Tree:
         if len(dicts) < 2:
             nowhere: dict[str, Any] = {}
             return (dicts[0] if dicts else nowhere).get, otherwise, None
-        self._rule_set.find_last_values()
+        self._rule_set.fill_last_feature_values()
         findings: dict[str, Any] = {}
         return findings.get, otherwise, _finder(dicts, otherwise, findings, self._room_for_findings)
 

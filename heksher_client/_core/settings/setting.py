@@ -20,7 +20,8 @@ from heksher_client._core.settings.changes import CallbackRegistry, Change, Watc
 from heksher_client._core.settings.context import check_feature_names
 from heksher_client._core.settings.entry import Reader, View
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.rule_index import Reason, Resolution, Rule, RuleSet
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Resolution, Rule
 from heksher_client._core.settings.types import Conversion, SettingType, setting_type
 
 T = TypeVar("T")

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heksher_client._core.settings.rule_index import Reason, Rule, RuleSet, grouped
+from heksher_client._core.settings.rule_index import group_by_features
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client.service.store import StoredRule
 
 NO_VALUE = ""
@@ -81,7 +83,7 @@ def explain(
 
 def _rule_set(rules: Sequence[StoredRule], order: Sequence[str], default: Any) -> RuleSet[Any]:
     known = [Rule(dict(rule.conditions), rule.value, rule.id) for rule in rules]
-    return RuleSet.index(grouped(known), order, default, Reason.SERVER_DEFAULT)[0]
+    return RuleSet.build(group_by_features(known), order, default, Reason.SERVER_DEFAULT)[0]
 
 
 def _in_order(rule_set: RuleSet[Any], by_id: Mapping[int, StoredRule]) -> list[StoredRule]:
