@@ -15,8 +15,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
-from heksher_client._logging import escaped
-from heksher_client._redaction import without
+from heksher_client._logging import escaped, redact
 from heksher_client.exceptions import CredentialError
 
 _TIMEOUT: Final = 10.0
@@ -203,7 +202,7 @@ class TokenEndpoint:
         words = f"{error.error}: {error.description}" if error.description else str(error.error)
         secret = self._client_secret
         ours = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
-        return escaped(without(words.encode(errors="replace"), [*secrets, *ours]).decode())[:300]
+        return escaped(redact(words.encode(errors="replace"), [*secrets, *ours]).decode())[:300]
 
 
 _SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])

@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 
 from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
-from heksher_client._redaction import without
+from heksher_client._logging import redact
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _MAX_REDIRECTS: Final = 3
@@ -134,7 +134,7 @@ def _without_secrets(request: httpx.Request, content: bytes) -> bytes:
     sent = [*request.headers.items(), *request.url.params.items()]
     values = [value for name, value in sent if name.lower() not in _HARMLESS]
     parts = [part for value in values for part in re.split(r"[\s;,=]+", value) if len(part) >= _SHORTEST_PART]
-    return without(content, [*values, *parts, *_passwords(values)])
+    return redact(content, [*values, *parts, *_passwords(values)])
 
 
 def _passwords(values: Iterable[str]) -> Iterator[str]:
