@@ -11,10 +11,11 @@ import time
 
 from heksher_client import Setting
 from heksher_client._core.settings.context import Defaults
-from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
+from heksher_client._core.settings.setting import entry_of
 
 FEATURES = ("environment", "user")
 READERS = 3
@@ -22,13 +23,13 @@ BETWEEN_LOOKS = 100
 """Reads of each kind before a reader looks whether it is to end."""
 
 
-def update(user: str, value: int, **more: str) -> View[int]:
+def update(user: str, value: int, **more: str) -> PublishedRules[int]:
     """A rule for the user that reads have by default, and a weaker one that would win for any other."""
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
     rules = [Rule({"user": user, **more}, value), Rule({"environment": "prod"}, -value)]
     rule_set, _ = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
-    return View(rule_set, defaults)
+    return PublishedRules(rule_set, defaults)
 
 
 class Reader(threading.Thread):
@@ -55,7 +56,7 @@ def main() -> None:
     swaps = parser.parse_args().swaps
     setting = Setting("swapped", int, FEATURES, 0)
     updates = [update("ann", 1), update("bob", 2, environment="prod")]
-    setting._reader.view = updates[0]
+    entry_of(setting).publish(updates[0])
     ended = threading.Event()
     readers = [Reader(setting, ended) for _ in range(READERS)]
     for reader in readers:
@@ -63,7 +64,7 @@ def main() -> None:
     started = time.perf_counter()
     for number in range(swaps):
         former = updates[number % 2]
-        setting._reader.view = View(former.rule_set, former.defaults)
+        entry_of(setting).publish(PublishedRules(former.rule_set, former.defaults))
     seconds = time.perf_counter() - started
     ended.set()
     for reader in readers:

@@ -1,18 +1,16 @@
 """Settings that depend on the context: the client of the Heksher service."""
 
 import importlib as _importlib
-import threading as _threading
 import typing as _typing
 
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.status import Refresh, RejectedRule, SettingStatus, State, Status
-from heksher_client._core.settings import snapshot as _snapshot
-from heksher_client._core.settings.changes import Change, Changed, Changes, Watch
+from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.context import TRACK_ALL
-from heksher_client._core.settings.registry import registry as _registry
 from heksher_client._core.settings.rules import Reason, Resolution, Rule
-from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.setting import Change, Changed, Setting
 from heksher_client._core.settings.snapshot import pinned
+from heksher_client._core.settings.streams import Watch
 from heksher_client._core.settings.types import (
     Conversion,
     HeksherEnum,
@@ -22,7 +20,6 @@ from heksher_client._core.settings.types import (
     SettingType,
     setting_type,
 )
-from heksher_client._runtime import wakeup as _wakeup
 from heksher_client._version import __version__
 from heksher_client.exceptions import (
     ClientNotRunningError,
@@ -92,10 +89,6 @@ __all__ = [
     "pinned",
     "setting_type",
 ]
-
-# What the core is handed, which does no waiting itself.
-_registry.make_bell = _wakeup.Wakeup
-_snapshot.hand_in(_threading.RLock)
 
 # A module that declares settings needs no client, and a program has one kind of them: asyncio and httpx take longer to
 # import than all the rest.

@@ -31,11 +31,10 @@ except ImportError as error:  # pragma: no cover - a test runs it in another pro
     raise ImportError("flags by way of OpenFeature need an extra: pip install 'heksher_client[openfeature]'") from error
 
 from heksher_client._core.refresh.status import Refresh, State, Status
-from heksher_client._core.settings.changes import Change
 from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Reason, Resolution
-from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.setting import Change, Setting
 from heksher_client._drivers.client import Observable, check_observable
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.exceptions import MissingContextError, UnknownContextError
@@ -267,7 +266,7 @@ class HeksherProvider(AbstractProvider):
     def _look_up(self) -> Mapping[str, ref[Setting[Any]]]:
         """Find the settings anew."""
         generation = registry.generation  # before the settings: one that is added meanwhile is found the next time
-        known = registry.settings()
+        known = [entry.setting for entry in registry.entries()]
         settings = {one.alias: ref(one) for one in known if one.alias is not None}
         # A name is a setting's own, whatever other one was called so before.
         settings |= {one.name: ref(one) for one in reversed(known)}

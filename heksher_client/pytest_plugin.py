@@ -215,7 +215,7 @@ def _context_features(config: pytest.Config) -> tuple[str, ...]:
 def _features_of_settings() -> tuple[str, ...]:
     from heksher_client._core.settings.registry import registry
 
-    return tuple(dict.fromkeys(f for setting in registry.settings() for f in setting.configurable_features))
+    return tuple(dict.fromkeys(f for entry in registry.entries() for f in entry.declaration.configurable_features))
 
 
 def _is_strict(item: pytest.Item) -> bool:
@@ -231,7 +231,8 @@ def _is_strict(item: pytest.Item) -> bool:
 @contextmanager
 def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
     """A stub that is the main client, with the rules and the context of the test's marks."""
-    from heksher_client._core.settings.registry import Observation, registry
+    from heksher_client._core.settings.observers import ReadObserver
+    from heksher_client._core.settings.registry import registry
     from heksher_client.testing import UnstubbedSettingError
 
     def refuse(setting: "Setting[Any]", given: Mapping[str, str]) -> None:
@@ -243,7 +244,7 @@ def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
                 f"@pytest.mark.settings, or assign heksher[...].rules"
             )
 
-    observation = Observation(refuse, 1.0, float)
+    observation = ReadObserver(refuse, 1.0, float)
     with stub.activated():
         for mark in _marks_of(item):
             if mark.name == "settings_context":
@@ -255,12 +256,12 @@ def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
         stub.calls.clear()
         is_strict = _is_strict(item)
         if is_strict:
-            registry.observe(observation)
+            registry.add_observer(observation)
         try:
             yield stub
         finally:
             if is_strict:
-                registry.unobserve(observation)
+                registry.remove_observer(observation)
 
 
 def _marks_of(item: pytest.Item) -> Iterator[pytest.Mark]:
@@ -283,9 +284,9 @@ def _settings_called(setting: Any) -> "list[Setting[Any]]":
 
     if isinstance(setting, Setting):
         return [setting]
-    found = [one for one in registry.settings() if one.name == setting]
+    found = [entry.setting for entry in registry.entries() if entry.name == setting]
     if not found:
-        names = sorted({one.name for one in registry.settings()})
+        names = sorted({entry.name for entry in registry.entries()})
         close = get_close_matches(str(setting), names)
         hint = f"is it {' or '.join(close)}?" if close else f"there are: {', '.join(names) or 'none'}"
         pytest.fail(f"no setting {setting!r} is declared where the test is collected; {hint}", pytrace=False)

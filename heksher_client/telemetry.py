@@ -25,9 +25,9 @@ except ImportError as error:  # pragma: no cover - a test runs it in another pro
     raise ImportError("metrics and spans need an extra: pip install 'heksher_client[telemetry]'") from error
 
 from heksher_client._core.refresh.status import Refresh, Status
-from heksher_client._core.settings import registry as registry_module
+from heksher_client._core.settings.observers import ReadObserver
 from heksher_client._core.settings.registry import registry
-from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.setting import Setting, entry_of
 from heksher_client._drivers.client import Observable, check_observable
 from heksher_client._drivers.options import check_names
 from heksher_client._logging import escaped
@@ -126,10 +126,10 @@ class Instrumentation:
         self._instruments = _instruments_of(meter_provider)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         self._weight = 1 / reads if reads else 0.0
-        self._observation = registry_module.Observation(self._note_read, reads, random.random)
+        self._observation = ReadObserver(self._note_read, reads, random.random)
         self._begin()
         if reads:
-            registry.observe(self._observation)
+            registry.add_observer(self._observation)
 
     def _begin(self) -> None:
         """Report from now on.
@@ -150,7 +150,7 @@ class Instrumentation:
         with suppress(ValueError):
             self._instruments.measured.remove(self)
         self.client.off_refresh(self._callback)
-        registry.unobserve(self._observation)
+        registry.remove_observer(self._observation)
 
     def _note_refresh(self, refresh: Refresh) -> None:
         kinds = [type(error).__name__ for error in refresh.errors]
@@ -180,7 +180,7 @@ class Instrumentation:
         if registry.main is not getattr(self.client, "_session", self.client):
             return  # It is another client's.
         try:
-            reason = setting._reader.explain(given).reason.name.lower()
+            reason = entry_of(setting).explain(given).reason.name.lower()
         except (HeksherError, TypeError):  # which the read itself is about to raise
             reason = "error"
         attributes = {**self.attributes, "heksher.setting": setting.name, "heksher.reason": reason}

@@ -26,22 +26,16 @@ if TYPE_CHECKING:
 
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
-from heksher_client._core.settings.changes import (
-    CallbackRegistry,
-    Change,
-    ChangeCallbackT,
-    Changes,
-    callbacks_for,
-    difference,
-)
+from heksher_client._core.settings.changes import Changes, diff_rules, subscribe
 from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, check_known, order_with
 from heksher_client._core.settings.cooperative import run_to_end
-from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.entry import Entry, PublishedRules
+from heksher_client._core.settings.listeners import CallbackRegistry, deliver
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
-from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting, entry_of
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_names
 from heksher_client._logging import logger
 
@@ -93,7 +87,7 @@ class StubbedSetting(Generic[T]):
         order = order_with(order, setting.configurable_features)
         # In the instance's own dict, where `unittest.mock` looks for what it has to put back.
         vars(self).update(_setting=setting, _order=order, _defaults=defaults, _listeners=listeners)
-        vars(self)["rules"] = Rules(setting._reader.view.rule_set.rules())
+        vars(self)["rules"] = Rules(entry_of(setting).rule_set.rules())
 
     if not TYPE_CHECKING:  # to a type checker, no other attribute exists anyway
 
@@ -115,24 +109,25 @@ class StubbedSetting(Generic[T]):
     @rules.setter
     def rules(self, value: T | Sequence[Rule[T]]) -> None:
         vars(self)["is_assigned"] = True
-        setting, former = self._setting, self._setting._reader.view.rule_set
+        setting = self._setting
+        former = entry_of(setting).rule_set
         rules = _as_rules(setting, value)
         rule_set, duplicates = RuleSet.build(
             group_by_features(rules), self._order, former.default, former.default_reason
         )
         if duplicates:
             raise ValueError(f"setting {setting.name}: two rules have the same conditions as {duplicates[0]}")
-        setting._reader.view = View(rule_set, self._defaults)
+        entry_of(setting).publish(PublishedRules(rule_set, self._defaults))
         self._announce(former, rule_set)
         vars(self)["rules"] = Rules(rule_set.rules())
 
     def _announce(self, before: RuleSet[T], after: RuleSet[T]) -> None:
         """Tell those who want to hear of changes, as a client does."""
         setting = self._setting
-        change = run_to_end(difference(setting, before, after))
+        change = run_to_end(diff_rules(setting, before, after))
         if not change:
             return
-        for callback in callbacks_for(change, (setting._listeners, self._listeners)):
+        for callback in deliver(change, (entry_of(setting).listeners, self._listeners)):
             if (function := callback.function) is None:
                 continue
             try:
@@ -179,11 +174,11 @@ class _Stub:
         self._is_main = self._is_closed = False
         self._stubbed: dict[Setting[Any], StubbedSetting[Any]] = {}
         """One for each setting, so that what one holder assigns is what another one sees and puts back."""
-        self._former_views: WeakKeyDictionary[Setting[Any], View[Any]] = WeakKeyDictionary()
+        self._former_views: WeakKeyDictionary[Setting[Any], PublishedRules[Any]] = WeakKeyDictionary()
 
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Get hold of a setting's rules."""
-        self._former_views.setdefault(setting, setting._reader.view)
+        self._former_views.setdefault(setting, entry_of(setting).published)
         if setting not in self._stubbed:
             self._stubbed[setting] = StubbedSetting(setting, self._context_features, self._defaults, self._listeners)
         return self._stubbed[setting]
@@ -201,7 +196,7 @@ class _Stub:
         self.calls.append(Call("set_defaults", values))
         self._check_known(values)
         self._defaults.update(values)
-        registry.renew(self._defaults)
+        registry.defaults_changed(self._defaults)
 
     @property
     def defaults(self) -> Mapping[str, str | ContextVar[str]]:
@@ -212,7 +207,7 @@ class _Stub:
         """Set defaults that the program under test brings along: no call of the test's, and only what it knows."""
         known = self._context_features or values
         self._defaults.update({name: value for name, value in values.items() if name in known})
-        registry.renew(self._defaults)
+        registry.defaults_changed(self._defaults)
 
     def track_contexts(self, /, **values: str | Collection[str]) -> None:
         """Check the arguments as the clients do. A stub uses all rules that it is given."""
@@ -237,8 +232,7 @@ class _Stub:
 
     def changes(self) -> Changes:
         """All changes that the test makes from now on."""
-        changes = Changes(registry.make_bell())
-        self._listeners.iterators.add(changes)
+        changes = subscribe(self._listeners)
         if self._is_closed:
             changes.close()
         return changes
@@ -259,8 +253,8 @@ class _Stub:
             is_last_known_good=False,
             last_known_good_problem=None,
             settings={
-                setting.name: SettingStatus(None, None, setting.name, len(setting._reader.view.rule_set), 0, ())
-                for setting in registry.settings()
+                entry.name: SettingStatus(None, None, entry.name, len(entry.rule_set), 0, ())
+                for entry in registry.entries()
             },
         )
 
@@ -297,12 +291,13 @@ class _Stub:
     def on_update_error(self, exc: Exception, /) -> None:
         """Override as in a client. A stub never calls it."""
 
-    def adopt(self, setting: Setting[Any]) -> None:
-        """Take a setting over, as the registry asks of a main client; one that the stub has already stays as it is."""
-        if setting._reader.view.defaults is self._defaults:
+    def adopt(self, entry: Entry[Any]) -> None:
+        """Take over a setting, as the registry requires of a main client. A setting that is stubbed keeps its rules."""
+        if entry.published.defaults is self._defaults:
             return
-        self._former_views.setdefault(setting, setting._reader.view)
-        setting._reader.view = View(RuleSet(setting.default_value, Reason.DECLARED_DEFAULT), self._defaults)
+        self._former_views.setdefault(entry.setting, entry.published)
+        declared = RuleSet(entry.declaration.default_value, Reason.DECLARED_DEFAULT)
+        entry.publish(PublishedRules(declared, self._defaults))
 
     def refresh_soon(self) -> None:
         """Do nothing, as the registry asks of a main client: there is nothing to refresh from."""
@@ -324,16 +319,16 @@ class _Stub:
         # First the views, and then the main client, which may put newer rules in place at once. A view that is not of
         # this stub was put in place by a client that was started inside it, and stays.
         for setting, view in self._former_views.items():
-            if setting._reader.view.defaults is self._defaults:
-                setting._reader.view = view
+            if entry_of(setting).published.defaults is self._defaults:
+                entry_of(setting).publish(view)
         self._former_views.clear()
         self._stubbed.clear()
-        self._listeners.end()
+        self._listeners.close()
         registry.deactivate(self)
 
     def _settings(self) -> dict[str, SettingData]:
         self.calls.append(Call("get_settings"))
-        return {setting.name: _data(setting) for setting in registry.settings()}
+        return {entry.name: _data(entry) for entry in registry.entries()}
 
 
 class SyncStubHeksherClient(_Stub):
@@ -458,7 +453,7 @@ def _checked(setting: Setting[T], value: T) -> T:
         raise TypeError(f"setting {setting.name}: {error}") from None
 
 
-def _data(setting: Setting[Any]) -> SettingData:
-    declaration = orjson.loads(setting._declaration)
+def _data(entry: Entry[Any]) -> SettingData:
+    declaration = orjson.loads(entry.declaration.body)
     alias = declaration.pop("alias", None)
     return SettingData(**declaration, aliases=[] if alias is None else [alias])

@@ -27,13 +27,13 @@ def _forks_without_the_lock_of_coverage() -> None:
 @pytest.fixture(autouse=True)
 def _a_registry_of_its_own() -> Iterator[None]:
     """Each test sees its own settings only, and leaves no main client behind."""
-    others = registry._settings.copy()
-    registry._settings.clear()
+    others = registry._entries.copy()
+    registry._entries.clear()
     yield
     left = registry._clients.copy()
     registry._clients.clear()
-    registry._settings.clear()
-    registry._settings.update(others)
+    registry._entries.clear()
+    registry._entries.update(others)
     assert not left
 
 

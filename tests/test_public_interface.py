@@ -18,6 +18,7 @@ from pytest_httpx import HTTPXMock
 
 import heksher_client
 from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient
+from heksher_client._core.settings.setting import entry_of
 from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[1]
@@ -148,7 +149,9 @@ async def test_programs_may_mock_the_service_with_pytest_httpx(httpx_mock: HTTPX
     """The clients talk through httpx like any other, so what programs test httpx with works for them too."""
     setting = Setting("s", int, ["user"], 1)
     httpx_mock.add_response(url="http://heksher/api/v1/context_features", json={"context_features": ["user"]})
-    httpx_mock.add_response(method="POST", json={"outcome": "uptodate"}, match_json=json.loads(setting._declaration))
+    httpx_mock.add_response(
+        method="POST", json={"outcome": "uptodate"}, match_json=json.loads(entry_of(setting).declaration.body)
+    )
     rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
     httpx_mock.add_response(
         url="http://heksher/api/v1/query?settings=s&context_filters=*&include_metadata=false",

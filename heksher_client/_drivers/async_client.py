@@ -30,7 +30,7 @@ from heksher_client._core.refresh.effects import (
     timed_out,
 )
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.settings.snapshot import leave
+from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.client import LONGEST_SLEEP, Client
 from heksher_client._http.body import (
     Body,
@@ -193,7 +193,7 @@ class AsyncHeksherClient(Client):
             asyncio.run(update())
 
     async def _keep_updating(self) -> None:
-        leave()
+        detach()
         try:
             # In the child of a fork out of this very loop another one goes on.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there

@@ -16,8 +16,9 @@ from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, Status
 from heksher_client._core.settings import snapshot
-from heksher_client._core.settings.changes import Change, ChangeCallbackT, Changes
+from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_names, merged
 from heksher_client._http.endpoint import Route

@@ -26,7 +26,7 @@ from heksher_client._core.refresh.effects import (
     RunBlocking,
 )
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.settings.snapshot import leave
+from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.client import LONGEST_SLEEP, Client
 from heksher_client._drivers.threaded_exchange import CLOSED, StreamThread, ThreadedExchange
 from heksher_client._http.body import (
@@ -181,7 +181,7 @@ class ThreadHeksherClient(Client):
         self._keep_updating()
 
     def _keep_updating(self) -> None:
-        leave()
+        detach()
         try:
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():

@@ -1,4 +1,4 @@
-"""Waiting until something has happened, in a thread or in a task: what the core cannot do itself."""
+"""Waiting in a thread or in a task until another thread sets an event."""
 
 import threading
 from contextlib import suppress
@@ -9,41 +9,41 @@ if TYPE_CHECKING:
 
 
 class Wakeup:
-    """Rung by any thread; whoever waits for it goes on, also if that was before."""
+    """An event that any thread can set, and that threads and tasks can wait for. Waiting clears it."""
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
-        self._tasks: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
-        """What tasks wait for, and where they run."""
+        self._event = threading.Event()
+        self._waiters: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
+        """The futures of waiting tasks, and their event loops."""
 
-    def ring(self) -> None:
-        """Have one who waits go on, or the next one not wait at all."""
-        self._rung.set()
-        for waiting, loop in self._tasks.copy().items():
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                loop.call_soon_threadsafe(_settle, waiting)
+    def set(self) -> None:
+        """Wake up one waiter, or let the next one not wait at all."""
+        self._event.set()
+        for waiter, loop in self._waiters.copy().items():
+            with suppress(RuntimeError):  # The loop is closed, so the task is gone.
+                loop.call_soon_threadsafe(_resolve, waiter)
 
     def wait(self) -> None:
-        """Block the thread until it is rung."""
-        self._rung.wait()
-        self._rung.clear()
+        """Block the thread until the event is set."""
+        self._event.wait()
+        self._event.clear()
 
     async def wait_async(self) -> None:
-        """Let the event loop go on until it is rung."""
-        import asyncio  # whoever awaits this has it; a program without tasks need not wait for its import
+        """Wait for the event without blocking the event loop."""
+        import asyncio  # A caller that can await has imported it; a program without tasks saves the import.
 
         loop = asyncio.get_running_loop()
-        while not self._rung.is_set():
-            waiting: asyncio.Future[None] = loop.create_future()
-            self._tasks[waiting] = loop
+        while not self._event.is_set():
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters[waiter] = loop
             try:
-                if not self._rung.is_set():  # pragma: no branch - it may have been rung between the two
-                    await waiting
+                if not self._event.is_set():  # pragma: no branch - it may have been set between the two
+                    await waiter
             finally:
-                del self._tasks[waiting]
-        self._rung.clear()
+                del self._waiters[waiter]
+        self._event.clear()
 
 
-def _settle(waiting: "asyncio.Future[None]") -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+def _resolve(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from heksher_client import __version__
 from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.setting import entry_of
 from heksher_client.cli import main
 from heksher_client.demo import shop
 from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process
@@ -23,7 +24,7 @@ from tests.support.service import Answer, Asked, WatchedService
 @pytest.fixture
 def _the_shops_settings() -> None:
     for setting in shop.SETTINGS:
-        registry.add(setting)
+        registry.add(entry_of(setting))
 
 
 def test_the_demo_shows_values_reasons_and_changes_in_plain_text() -> None:
@@ -139,7 +140,7 @@ def test_the_command_says_its_version_and_what_it_can_do() -> None:
 def test_the_thread_worker_reports_what_it_sees_and_stops_when_told(service: WatchedService) -> None:
     """The part of the demo that runs in a process of its own, here in a thread."""
     for setting in shop.SETTINGS:
-        registry.add(setting)
+        registry.add(entry_of(setting))
     ours, theirs = multiprocessing.Pipe()
     thread = threading.Thread(target=run_thread_worker, args=(service.url, shop.CONTEXT_FEATURES, theirs))
     thread.start()

@@ -22,6 +22,7 @@ from heksher_client import (
     ThreadHeksherClient,
     pinned,
 )
+from heksher_client._core.settings.setting import entry_of
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
 from tests.support.service import QUERY, Answer, WatchedService
@@ -360,10 +361,10 @@ def test_who_does_not_want_to_know_has_nothing_kept_for_him(kind: Kind, service:
     """Rule sets that were replaced are gone."""
     setting = make()
     with running(kind, service.url) as subject:
-        former = id(setting._reader.view)
+        former = id(entry_of(setting).published)
         service.add_rule("s", 2, user="jim")
         subject.reload()
-        assert id(setting._reader.view) != former
+        assert id(entry_of(setting).published) != former
         assert subject.client._session._refresher.take_replaced() == {}
 
 

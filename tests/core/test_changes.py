@@ -1,4 +1,4 @@
-"""The difference between rule sets, and those who hear of it."""
+"""The difference between rule sets, and how callbacks and iterators receive it."""
 
 import asyncio
 import gc
@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Changed, Setting, UnknownContextError
-from heksher_client._core.settings.changes import CallbackRegistry, Change, Changes, difference
+from heksher_client._core.settings.changes import Changes, PendingChanges, diff_rules
 from heksher_client._core.settings.cooperative import run_to_end
+from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
-from heksher_client._runtime.wakeup import Wakeup
+from heksher_client._core.settings.setting import Change
 
 FEATURES = ["user", "theme"]
 
@@ -32,11 +33,11 @@ def rule_set(rules: dict[tuple[str, str], int], default: int = 0, *, reverse: bo
 
 
 def compare(before: RuleSet[int], after: RuleSet[int]) -> Change[int]:
-    return run_to_end(difference(Setting("s", int, FEATURES, 0), before, after))
+    return run_to_end(diff_rules(Setting("s", int, FEATURES, 0), before, after))
 
 
-def test_a_change_tells_what_was_added_removed_and_changed() -> None:
-    """Rules are told apart by their conditions; one that has another id and the same value has not changed."""
+def test_a_change_has_the_added_removed_and_changed_rules() -> None:
+    """Rules are identified by their conditions. One with another id and the same value has not changed."""
     before = rule_set({("jim", ""): 1, ("tom", ""): 2, ("", ""): 3, ("", "dark"): 4})
     after = rule_set({("ann", ""): 5, ("jim", ""): 7, ("jim", "dark"): 6, ("", ""): 3}, default=9)
     change = compare(before, after)
@@ -85,7 +86,7 @@ def test_large_rule_sets_are_compared_bit_by_bit() -> None:
     """Others run in between."""
     before = rule_set({(f"u{n}", ""): n for n in range(10_000)})
     after = rule_set({(f"u{n}", ""): n for n in range(1, 10_001)})
-    steps = list(difference(Setting("s", int, FEATURES, 0), before, after))
+    steps = list(diff_rules(Setting("s", int, FEATURES, 0), before, after))
     assert len(steps) >= 8
     assert sum(steps) <= 20_000
 
@@ -165,14 +166,14 @@ def test_what_cannot_be_called_is_refused() -> None:
 # -- iterators ---------------------------------------------------------------------------------------------------------
 
 
-def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
-    """In the order in which they began to differ, with a count of what was left out."""
+def test_changes_that_were_not_taken_are_merged_by_setting() -> None:
+    """In the order of the last change, with the number of changes that were merged into it."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
-    changes = Changes(Wakeup())
+    changes = Changes(pending := PendingChanges())
     sets = [rule_set({("jim", ""): value}) for value in range(4)]
     for before, after in pairwise(sets):
         for setting in settings if after is sets[1] else settings[:1]:
-            changes.put(run_to_end(difference(setting, before, after)))
+            pending.push(run_to_end(diff_rules(setting, before, after)))
     changes.close()
     second, first = list(changes)
     assert (first.setting, first.missed) == (settings[0], 2)
@@ -181,16 +182,16 @@ def test_who_is_behind_gets_the_changes_of_each_setting_as_one() -> None:
 
 
 @given(sets=st.lists(st.tuples(RULES, st.integers(0, 1)), min_size=2, max_size=5))
-def test_several_changes_are_what_is_between_the_first_and_the_last(
+def test_a_merged_change_is_the_difference_between_the_first_and_the_last_state(
     sets: list[tuple[dict[tuple[str, str], int], int]],
 ) -> None:
-    """Whatever came and went in between."""
+    """Whatever was added and removed in between."""
     setting = Setting("s", int, FEATURES, 0)
     states = [rule_set(rules, default) for rules, default in sets]
-    changes = Changes(Wakeup())
+    changes = Changes(pending := PendingChanges())
     for before, after in pairwise(states):
-        changes.put(run_to_end(difference(setting, before, after)))
-    told, whole = next(changes), run_to_end(difference(setting, states[0], states[-1]))
+        pending.push(run_to_end(diff_rules(setting, before, after)))
+    told, whole = next(changes), run_to_end(diff_rules(setting, states[0], states[-1]))
 
     def known(rule: Rule[int]) -> tuple[Any, int]:
         return frozenset(rule.match_conditions.items()), rule.value
@@ -203,10 +204,10 @@ def test_several_changes_are_what_is_between_the_first_and_the_last(
     assert (told.default, told.missed) == (whole.default, len(sets) - 2)
 
 
-def test_several_who_wait_for_the_same_are_all_woken() -> None:
-    """One who has taken something leaves the rest to the others."""
+def test_all_tasks_that_wait_for_one_iterator_are_woken() -> None:
+    """One that has taken a change wakes the next."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
-    changes = Changes(Wakeup())
+    changes = Changes(pending := PendingChanges())
 
     async def take() -> Setting[Any]:
         return (await anext(changes)).setting
@@ -215,14 +216,14 @@ def test_several_who_wait_for_the_same_are_all_woken() -> None:
         waiting = [asyncio.ensure_future(take()) for _ in settings]
         await asyncio.sleep(0)
         for setting in settings:
-            changes.put(Change(setting, added=(Rule({}, 1),)))
+            pending.push(Change(setting, added=(Rule({}, 1),)))
         return await asyncio.wait_for(asyncio.gather(*waiting), 10)
 
     assert asyncio.run(both()) == settings
 
 
-def test_a_value_that_is_unequal_to_itself_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NaN is, which a validator may give: it is no other value each time that somebody looks."""
+def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN does not equal itself, but the same NaN is not a change."""
     setting, nan = Setting("s", float, ["user"], 0.0), float("nan")
     monkeypatch.setattr(setting, "get", lambda **_: nan)
     watch = setting.watch(user="jim")
@@ -231,37 +232,37 @@ def test_a_value_that_is_unequal_to_itself_is_told_once(monkeypatch: pytest.Monk
     assert list(watch) == []
 
 
-def test_what_was_missed_may_have_been_for_nothing() -> None:
-    """Then the change is empty, and says so."""
+def test_merged_changes_may_cancel_each_other_out() -> None:
+    """Then the change is empty, and false."""
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
-    changes = Changes(Wakeup())
-    changes.put(run_to_end(difference(setting, one, other)))
-    changes.put(run_to_end(difference(setting, other, one)))
+    changes = Changes(pending := PendingChanges())
+    pending.push(run_to_end(diff_rules(setting, one, other)))
+    pending.push(run_to_end(diff_rules(setting, other, one)))
     change = next(changes)
     assert not change
     assert change.missed == 1
 
 
-def test_what_comes_with_the_end_is_taken_before_it() -> None:
-    """A client may put its last change, and close, between two looks of another thread."""
+def test_the_last_change_comes_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may push its last change and close while another thread looks for a change."""
     setting = Setting("s", int, FEATURES, 0)
     one, other = rule_set({}), rule_set({("jim", ""): 1})
-    changes = Changes(Wakeup())
-    take = changes._take
+    changes = Changes(PendingChanges())
+    take = PendingChanges.take
 
-    def late() -> Change[Any]:
-        vars(changes)["_take"] = take
-        nothing = take()
-        changes.put(run_to_end(difference(setting, one, other)))
+    def late(pending: PendingChanges) -> Change[Any]:
+        monkeypatch.undo()
+        nothing = take(pending)
+        pending.push(run_to_end(diff_rules(setting, one, other)))
         changes.close()
         return nothing
 
-    vars(changes)["_take"] = late
+    monkeypatch.setattr(PendingChanges, "take", late)
     assert [len(change.added) for change in changes] == [1]
 
 
-def test_the_watch_of_an_unknown_context_is_refused() -> None:
-    """When it is made, and not when it is first asked."""
+def test_watching_an_unknown_feature_is_an_error() -> None:
+    """At the call, and not in the iteration."""
     with pytest.raises(UnknownContextError):
         Setting("s", int, ["user"], 0).watch(theme="dark")

@@ -13,6 +13,7 @@ from heksher_client._core.refresh.protocol import parse_queried_setting
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.setting import entry_of
 
 FEATURES = ("environment", "user", "theme")
 
@@ -31,7 +32,7 @@ def converted(
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
     }
     queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(answer)))
-    return run_to_end(to_rule_set(setting, queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
+    return run_to_end(to_rule_set(entry_of(setting), queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
 
 
 def used(setting: Setting[Any], *values: Any) -> list[Any]:
@@ -121,7 +122,7 @@ def test_a_long_column_that_is_looked_at_value_by_value_lets_others_run() -> Non
         "rules": [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(2500)],
     }
     queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode(answer)))
-    work = to_rule_set(setting, queried, tracking=Tracking(), order=FEATURES)
+    work = to_rule_set(entry_of(setting), queried, tracking=Tracking(), order=FEATURES)
     assert list(work).count(1000) >= 4  # two full batches are grouped, and two are validated
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from heksher_client import Setting, SettingData
 from heksher_client._core.refresh.declarations import is_settled
+from heksher_client._core.settings.setting import entry_of
 
 KNOWN: dict[str, Any] = {
     "name": "s",
@@ -24,8 +25,10 @@ def setting() -> Setting[float]:
 
 def test_a_setting_that_the_service_has_like_this_is_settled() -> None:
     """Whatever the order of features and metadata; the service may know more aliases."""
-    assert is_settled(setting(), SettingData(**KNOWN))
-    assert is_settled(Setting("s", float, ["user", "environment"], 1.0, {"a": 1, "b": [2]}), SettingData(**KNOWN))
+    assert is_settled(entry_of(setting()), SettingData(**KNOWN))
+    assert is_settled(
+        entry_of(Setting("s", float, ["user", "environment"], 1.0, {"a": 1, "b": [2]})), SettingData(**KNOWN)
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,9 +49,9 @@ def test_a_setting_that_the_service_has_like_this_is_settled() -> None:
 )
 def test_a_setting_that_differs_in_anything_is_declared(difference: dict[str, Any]) -> None:
     """The service then says what the difference means; what to JSON is another value counts as one."""
-    assert not is_settled(setting(), SettingData(**KNOWN | difference))
+    assert not is_settled(entry_of(setting()), SettingData(**KNOWN | difference))
 
 
 def test_a_setting_that_the_service_does_not_list_is_declared() -> None:
     """It is new, or known by another name."""
-    assert not is_settled(setting(), None)
+    assert not is_settled(entry_of(setting()), None)

@@ -10,6 +10,7 @@ import pytest
 
 from heksher_client import Reason, Setting, UnknownContextError
 from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.setting import entry_of
 
 
 @pytest.mark.parametrize(
@@ -44,14 +45,14 @@ def test_a_declaration_that_the_service_would_refuse_is_refused_here(changes: di
     arguments: dict[str, Any] = {"name": "s", "type": int, "configurable_features": ["user"], "default_value": 1}
     with pytest.raises((ValueError, TypeError), match=error):
         Setting(**(arguments | changes))
-    assert registry.settings() == []
+    assert registry.entries() == []
 
 
 def test_a_declaration_says_everything_the_service_wants_to_know() -> None:
     """The alias is left out where there is none."""
     plain = Setting("a.b_1", Sequence[int], ["user", "theme"], [1])
     whole = Setting("s", int, ["user"], 1, {"team": "a", "k-1": [1]}, "old", "2.10")
-    assert json.loads(plain._declaration) == {
+    assert json.loads(entry_of(plain).declaration.body) == {
         "name": "a.b_1",
         "type": "Sequence<int>",
         "default_value": [1],
@@ -59,7 +60,7 @@ def test_a_declaration_says_everything_the_service_wants_to_know() -> None:
         "metadata": {},
         "version": "1.0",
     }
-    more = json.loads(whole._declaration)
+    more = json.loads(entry_of(whole).declaration.body)
     assert (more["alias"], more["version"], more["metadata"]) == ("old", "2.10", {"team": "a", "k-1": [1]})
 
 
@@ -95,10 +96,10 @@ def test_a_feature_may_have_any_name() -> None:
 def test_settings_are_held_weakly_in_the_order_of_their_construction() -> None:
     """The registry knows what the program holds, and nothing else."""
     first, second, third = (Setting(name, int, ["user"], 1) for name in ("z", "a", "m"))
-    assert registry.settings() == [first, second, third]
+    assert [entry.setting for entry in registry.entries()] == [first, second, third]
     del second
     gc.collect()
-    assert registry.settings() == [first, third]
+    assert [entry.setting for entry in registry.entries()] == [first, third]
 
 
 def test_a_setting_says_what_it_is() -> None:

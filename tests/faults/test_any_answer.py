@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heksher_client import HeksherError, Setting
+from heksher_client._core.settings.setting import entry_of
 from tests.core.test_protocol import BODIES, JSON
 from tests.support.clients import Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
@@ -49,7 +50,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 def refresh(client: Subject, setting: Setting[int], service: WatchedService, answers: dict[str, Answer]) -> None:
     """A refresh that gets these answers, and one that gets the service's own."""
     if DECLARE in answers:
-        client.client._session._refresher.standings.lose(setting)
+        client.client._session._refresher.standings.lose(entry_of(setting))
     service.intercept = lambda asked: answers.get(str(asked))
     with suppress(HeksherError):
         client.reload()

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from heksher_client import HeksherError, Setting, State
 from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.setting import entry_of
 from tests.support.clients import FEATURES, Kind, Subject, eventually
 from tests.support.forks import begun_in_child, ended_well
 from tests.support.service import Answer, WatchedService
@@ -113,7 +114,7 @@ class History(RuleBasedStateMachine):
         dropped = self.settings.pop(name, None)
         if dropped is not None:
             # Whatever still refers to it: the log that is captured here has errors with frames of refreshes.
-            registry._settings.pop(ref(dropped), None)
+            registry._entries.pop(ref(entry_of(dropped)), None)
         for user in USERS:
             self.allowed.pop((name, user), None)
         gc.collect()  # a setting and its reads refer to each other
@@ -218,7 +219,7 @@ class History(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.client is not None:
             self.client.close()
-        registry._settings.clear()
+        registry._entries.clear()
 
 
 def test_what_is_read_is_what_the_service_held(kind: Kind, service: WatchedService) -> None:

@@ -48,11 +48,11 @@ def fill(kind: Kind, service: WatchedService, path: Path) -> None:
 
 def forget_all_rules() -> None:
     """As in a new process: settings have their declared defaults."""
-    from heksher_client._core.settings.entry import View
+    from heksher_client._core.settings.entry import PublishedRules
     from heksher_client._core.settings.rule_set import RuleSet
 
-    for known in registry.settings():
-        known._reader.view = View(RuleSet(known.default_value, Reason.DECLARED_DEFAULT))
+    for entry in registry.entries():
+        entry.publish(PublishedRules(RuleSet(entry.declaration.default_value, Reason.DECLARED_DEFAULT)))
 
 
 def kept(text: str, tracking: Tracking | None = None) -> StoredResponse:
@@ -625,7 +625,7 @@ def test_a_default_that_was_just_declared_is_newer_than_what_was_kept(
     kept_at = Setting("s", int, ["user"], 5)
     fill(kind, service, path)
     assert kept_at.get() == 5
-    registry._settings.clear()
+    registry._entries.clear()
     setting = Setting("s", int, ["user"], 10 if version == "1.1" else 5, version=version)
     service.answering(QUERY, Answer(502))
     with running(kind, service.url, last_known_good=path):
@@ -901,7 +901,9 @@ def test_what_others_could_have_written_is_not_taken_over(
     assert body_of(path)["settings"].keys() == {"s"}
 
 
-@pytest.mark.parametrize("what", ["_last_known_good.LastKnownGoodFile.load", "_core.keeping._convert"])
+@pytest.mark.parametrize(
+    "what", ["_drivers.last_known_good_file.LastKnownGoodFile.load", "_core.refresh.last_known_good._convert"]
+)
 def test_a_recall_that_fails_in_an_unforeseen_way_does_not_end_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -128,7 +128,7 @@ def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> N
 def _read(question: tuple[str, str]) -> int:  # pragma: no cover - in another process
     from heksher_client._core.settings.registry import registry
 
-    (found,) = [setting for setting in registry.settings() if setting.name == question[0]]
+    (found,) = [entry.setting for entry in registry.entries() if entry.name == question[0]]
     value: int = found.get(user=question[1])
     return value
 
@@ -316,8 +316,8 @@ def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
 ) -> None:
     """The wall clock means nothing; after a long sleep the next refresh comes soon, though no wait has ended."""
     monkeypatch.setattr(client_module, "LONGEST_SLEEP", 0.02)
-    for module in ("_thread_client", "_async_client"):
-        monkeypatch.setattr(f"heksher_client.{module}.LONGEST_SLEEP", 0.02)
+    for module in ("thread_client", "async_client"):
+        monkeypatch.setattr(f"heksher_client._drivers.{module}.LONGEST_SLEEP", 0.02)
     slept = [0.0]
     monkeypatch.setattr(client_module, "_clock", lambda: time.monotonic() + slept[0])
     with running(kind, service.url, 3600) as client:

@@ -10,7 +10,7 @@ import orjson
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Flow, Pause, Reply, Response, exchange
 from heksher_client._core.refresh.protocol import DeclarationAnswer, SettingData
-from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.entry import Entry
 from heksher_client._logging import logger
 from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
 
@@ -38,11 +38,11 @@ def ask(due: int) -> Flow[dict[str, SettingData]]:
         return {}
 
 
-def is_settled(setting: Setting[Any], known: SettingData | None) -> bool:
+def is_settled(setting: Entry[Any], known: SettingData | None) -> bool:
     """Whether the service has a setting exactly as it is declared, so that it would answer "uptodate"."""
     if known is None:
         return False
-    declaration = orjson.loads(setting._declaration)
+    declaration = orjson.loads(setting.declaration.body)
     alias = declaration.pop("alias", None)
     held = {key: getattr(known, key) for key in declaration}
     return (alias is None or alias in known.aliases) and _canonical(declaration) == _canonical(held)
@@ -72,13 +72,13 @@ def send(declarations: Sequence[bytes]) -> Flow[list[Reply]]:
     return replies
 
 
-def log(setting: Setting[Any], answer: DeclarationAnswer) -> None:
+def log(setting: Entry[Any], answer: DeclarationAnswer) -> None:
     """Note an answer that somebody should know of: a conflict is an error, an outdated version a warning or less."""
     extra = {
         "setting": setting.name,
         "outcome": answer.outcome,
         "differences": list(answer.differences),
-        "declared_version": setting.version,
+        "declared_version": setting.declaration.version,
         "latest_version": answer.latest_version,
         "detail": answer.detail,
     }
@@ -91,12 +91,12 @@ def log(setting: Setting[Any], answer: DeclarationAnswer) -> None:
             extra=extra,
         )
     elif answer.outcome == protocol.OUTDATED:
-        is_major = (answer.latest_version or "").partition(".")[0] != setting.version.partition(".")[0]
+        is_major = (answer.latest_version or "").partition(".")[0] != setting.declaration.version.partition(".")[0]
         logger.log(
             logging.WARNING if is_major else logging.INFO,
             "the declaration of setting %s is outdated: version %s, and the service has %s",
             setting.name,
-            setting.version,
+            setting.declaration.version,
             answer.latest_version,
             extra=extra,
         )

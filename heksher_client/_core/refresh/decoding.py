@@ -14,10 +14,10 @@ from heksher_client._core.refresh.protocol import QueriedSetting
 from heksher_client._core.refresh.status import RejectedRule
 from heksher_client._core.settings.context import Tracking, order_with
 from heksher_client._core.settings.cooperative import Work
+from heksher_client._core.settings.entry import Entry
 from heksher_client._core.settings.rule_index import RuleColumns
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
-from heksher_client._core.settings.setting import Setting
 from heksher_client._logging import logger
 
 _LISTED_AT_MOST: Final = 20
@@ -35,7 +35,7 @@ class DecodedRules:
 
 
 def to_rule_set(
-    setting: Setting[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
+    setting: Entry[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
 ) -> Work[DecodedRules]:
     """Convert and index what the service holds for a setting.
 
@@ -50,7 +50,7 @@ def to_rule_set(
     groups = []
     for group in (yield from _grouped(queried, findings)):
         admitted = _admitted(group, setting, tracking, findings)
-        values = setting._convert_many(admitted.values) if admitted else None
+        values = setting.convert_many(admitted.values) if admitted else None
         if values is None:
             converted = yield from _converted_one_by_one(admitted, setting, findings)
         else:
@@ -59,7 +59,7 @@ def to_rule_set(
         if converted:
             groups.append(converted)
     findings.log(setting)
-    order = order_with(order, setting.configurable_features)
+    order = order_with(order, setting.declaration.configurable_features)
     rule_set, outdone = yield from RuleSet.build_in_steps(groups, order, default, reason)
     if outdone:
         logger.warning(
@@ -72,10 +72,10 @@ def to_rule_set(
     return DecodedRules(rule_set, len(findings.rejected), tuple(findings.rejected[:_LISTED_AT_MOST]))
 
 
-def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
+def to_default(setting: Entry[Any], raw: Any) -> tuple[Any, Reason]:
     """Convert the service's default value; where it cannot be used, the setting keeps the default that it has."""
     try:
-        conversion = setting._convert(raw, lambda: None)
+        conversion = setting.convert(raw, lambda: None)
     except Exception as error:  # Whatever a program's validator may raise, it costs this value alone.
         logger.warning(
             "setting %s: the service's default value was rejected: %s",
@@ -83,7 +83,7 @@ def to_default(setting: Setting[Any], raw: Any) -> tuple[Any, Reason]:
             error,
             extra={"setting": setting.name, "default_value": raw},
         )
-        rule_set = setting._reader.view.rule_set
+        rule_set = setting.rule_set
         return rule_set.default, rule_set.default_reason
     if conversion.coercions:
         logger.warning(
@@ -103,11 +103,11 @@ class _Findings:
     coerced: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
     """The ids of rules of whose value a part is not used, and which."""
 
-    def log(self, setting: Setting[Any]) -> None:
+    def log(self, setting: Entry[Any]) -> None:
         self._log(logging.WARNING, setting, "rejected", self.rejected)
         self._log(logging.INFO, setting, "coerced", self.coerced)
 
-    def _log(self, level: int, setting: Setting[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
+    def _log(self, level: int, setting: Entry[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
         if rules:
             logger.log(
                 level,
@@ -161,10 +161,10 @@ def _columns(features: tuple[str, ...], keys: list[tuple[str, ...]]) -> dict[str
 
 
 def _admitted(
-    group: RuleColumns[Any], setting: Setting[Any], tracking: Tracking, findings: _Findings
+    group: RuleColumns[Any], setting: Entry[Any], tracking: Tracking, findings: _Findings
 ) -> RuleColumns[Any]:
     """Those of the rules that can ever matter to the setting."""
-    if unknown := sorted(group.conditions.keys() - setting.configurable_features):
+    if unknown := sorted(group.conditions.keys() - setting.declaration.configurable_features):
         problem = f"it has conditions on {unknown}, which the declaration does not name"
         findings.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
         return group.select([])
@@ -173,14 +173,12 @@ def _admitted(
     return group.select([row for row in range(len(group)) if tracking.admits(group.conditions_of(row))])
 
 
-def _converted_one_by_one(
-    group: RuleColumns[Any], setting: Setting[Any], findings: _Findings
-) -> Work[RuleColumns[Any]]:
+def _converted_one_by_one(group: RuleColumns[Any], setting: Entry[Any], findings: _Findings) -> Work[RuleColumns[Any]]:
     """Those of the rules whose values can be used."""
     rows, values = [], []
     for row, raw in enumerate(group.values):
         try:
-            conversion = setting._convert(raw, partial(group.rule, row))
+            conversion = setting.convert(raw, partial(group.rule, row))
         except Exception as error:  # As above: a validator may raise anything.
             findings.rejected.append(RejectedRule(group.rule_ids[row], str(error)))
             continue

@@ -5,9 +5,10 @@ from typing import Any, Final, Protocol
 
 from heksher_client._core.refresh.effects import CallUserCode, Flow
 from heksher_client._core.refresh.loading import Loading
-from heksher_client._core.refresh.setting_state import AnySetting
+from heksher_client._core.refresh.setting_state import AnyEntry
 from heksher_client._core.refresh.status import Refresh
-from heksher_client._core.settings.changes import Callback, CallbackRegistry, Changes, Wakeup, callbacks_for, difference
+from heksher_client._core.settings.changes import Changes, PendingChanges, diff_rules, subscribe
+from heksher_client._core.settings.listeners import CallbackRegistry, WeakCallback, deliver
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._logging import logger
 
@@ -25,30 +26,27 @@ class Hooks(Protocol):
 class Notifier:
     """The hooks of one client, and the callbacks and iterators that hear of its changes."""
 
-    def __init__(self, hooks: Hooks, listeners: CallbackRegistry, make_bell: Callable[[], Wakeup]) -> None:
+    def __init__(self, hooks: Hooks, listeners: CallbackRegistry) -> None:
         """Make one.
 
         Args:
             hooks: Told how each refresh ended.
             listeners: Those who want to hear of all changes.
-            make_bell: Gives something to wait with.
         """
-        self._hooks, self._listeners, self._make_bell = hooks, listeners, make_bell
+        self._hooks, self._listeners = hooks, listeners
         self.refresh_listeners = CallbackRegistry()
         """Those who want to hear how each refresh ended, besides the hooks."""
         self._loading = Loading(keeps_answers=False)
-        self._news: dict[Callback, Changes] = {}
+        self._news: dict[WeakCallback, PendingChanges] = {}
         """What callbacks have not been told yet."""
         self._is_hook_lost = False
         """Whether a hook has not come back, which was logged."""
 
     def changes(self) -> Changes:
         """All changes from now on."""
-        changes = Changes(self._make_bell())
-        self._listeners.iterators.add(changes)
-        return changes
+        return subscribe(self._listeners)
 
-    def report(self, replaced: Mapping[AnySetting, RuleSet[Any]]) -> Flow[None]:
+    def report(self, replaced: Mapping[AnyEntry, RuleSet[Any]]) -> Flow[None]:
         """Tell whoever wants to know what a refresh has changed.
 
         Args:
@@ -57,24 +55,24 @@ class Notifier:
         yield from self._call_callbacks()  # with what could not be told them before
         for setting, before in replaced.items():
             try:
-                change = yield from self._loading.paced(difference(setting, before, setting._reader.view.rule_set))
+                change = yield from self._loading.paced(diff_rules(setting.setting, before, setting.rule_set))
             except Exception as defect:  # Values may be of any type, and refuse to be compared.
                 logger.exception("the changes of setting %s cannot be told", setting.name, extra={"error": defect})
                 continue
             if not change:
                 continue
-            for callback in callbacks_for(change, (setting._listeners, self._listeners)):
-                self._news.setdefault(callback, Changes(self._make_bell())).put(change)
+            for callback in deliver(change, (setting.listeners, self._listeners)):
+                self._news.setdefault(callback, PendingChanges()).push(change)
         yield from self._call_callbacks()
 
     def _call_callbacks(self) -> Flow[None]:
         """Call those for whom there is news. What cannot be told now, as another one does not return, is told later."""
         for callback, news in list(self._news.items()):
             # What is new is taken by the call, so that it is still there if there is none.
-            while news.is_any and (function := callback.function) is not None:
+            while news and (function := callback.function) is not None:
                 if not (yield from self._call_hook(function, news)):
                     break
-        self._news = {one: news for one, news in self._news.items() if news.is_any and one.function is not None}
+        self._news = {one: news for one, news in self._news.items() if news and one.function is not None}
 
     def call_hooks(self, refresh: Refresh) -> Flow[None]:
         """Tell how a refresh ended."""
@@ -88,7 +86,7 @@ class Notifier:
             yield from self._call_hook(function, refresh)
 
     def _call_hook(
-        self, hook: Callable[..., object], argument: Exception | Refresh | Changes | None = None
+        self, hook: Callable[..., object], argument: Exception | Refresh | PendingChanges | None = None
     ) -> Flow[bool]:
         """Call what is the program's own; tells whether it was called at all.
 
@@ -106,7 +104,7 @@ class Notifier:
                 if argument is None:
                     hook()
                 else:
-                    hook(next(argument) if isinstance(argument, Changes) else argument)
+                    hook(argument.take() if isinstance(argument, PendingChanges) else argument)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except (

@@ -12,7 +12,7 @@ import msgspec
 
 from heksher_client._core.refresh.effects import Flow, run_blocking
 from heksher_client._core.refresh.loading import Loading, PreparedUpdate
-from heksher_client._core.refresh.setting_state import AnySetting
+from heksher_client._core.refresh.setting_state import AnyEntry
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
@@ -46,9 +46,9 @@ class StoredResponses:
     order: tuple[str, ...]
     """The context features in the service's order; nothing if that was not known."""
 
-    def of(self, setting: AnySetting) -> Sequence[StoredResponse]:
+    def of(self, setting: AnyEntry) -> Sequence[StoredResponse]:
         """What was kept for a setting, also by a release of the program that called it by its former name."""
-        return [*self.settings.get(setting.name, ()), *self.settings.get(setting.alias or "", ())]
+        return [*self.settings.get(setting.name, ()), *self.settings.get(setting.declaration.alias or "", ())]
 
 
 class Held(NamedTuple):
@@ -93,7 +93,7 @@ class LastKnownGoodStore(Protocol):
 class RestoredSettings(NamedTuple):
     """What was kept, as far as it is of use."""
 
-    looked_up: Sequence[AnySetting]
+    looked_up: Sequence[AnyEntry]
     """The settings that had nothing yet."""
     prepared: Sequence[PreparedUpdate]
     """What is to be put in place of some of them."""
@@ -111,11 +111,11 @@ class LastKnownGood:
     def __init__(self, keeper: LastKnownGoodStore | None) -> None:
         """Make one; without a keeper it keeps nothing."""
         self._keeper = keeper
-        self._looked_up: WeakKeyDictionary[AnySetting, Tracking] = WeakKeyDictionary()
+        self._looked_up: WeakKeyDictionary[AnyEntry, Tracking] = WeakKeyDictionary()
         """For which settings it was looked up what was kept, and what was tracked then."""
-        self._recalled: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
+        self._recalled: WeakKeyDictionary[AnyEntry, RuleSet[Any]] = WeakKeyDictionary()
         """What they have of it."""
-        self._bare: WeakKeyDictionary[AnySetting, RuleSet[Any]] = WeakKeyDictionary()
+        self._bare: WeakKeyDictionary[AnyEntry, RuleSet[Any]] = WeakKeyDictionary()
         """What those have that got a default value from the service, and no rules yet."""
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, StoredResponse] = {}
@@ -125,7 +125,7 @@ class LastKnownGood:
 
     def recall(
         self,
-        settings: Sequence[AnySetting],
+        settings: Sequence[AnyEntry],
         loading: Loading,
         tracking: Tracking,
         order: tuple[str, ...] | None,
@@ -187,11 +187,11 @@ class LastKnownGood:
         for setting in recalled.looked_up:
             self._looked_up[setting] = recalled.tracking
 
-    def note_recalled(self, setting: AnySetting, rule_set: RuleSet[Any]) -> None:
+    def note_recalled(self, setting: AnyEntry, rule_set: RuleSet[Any]) -> None:
         """Note that a setting has what was kept for it."""
         self._recalled[setting] = rule_set
 
-    def note_default(self, setting: AnySetting, former: RuleSet[Any], new: RuleSet[Any]) -> None:
+    def note_default(self, setting: AnyEntry, former: RuleSet[Any], new: RuleSet[Any]) -> None:
         """Note that a setting has another default value, and is otherwise as it was."""
         for noted in (self._recalled, self._bare):
             if noted.get(setting) is former:
@@ -199,7 +199,7 @@ class LastKnownGood:
         if _is_untouched(former):
             self._bare[setting] = new
 
-    def note_received(self, setting: AnySetting) -> None:
+    def note_received(self, setting: AnyEntry) -> None:
         """Note that a setting has what the service sent."""
         self._recalled.pop(setting, None)
         self._bare.pop(setting, None)
@@ -209,13 +209,13 @@ class LastKnownGood:
         """Whether any setting has."""
         return any(map(self.is_recalled, list(self._recalled)))
 
-    def is_recalled(self, setting: AnySetting) -> bool:
+    def is_recalled(self, setting: AnyEntry) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
-        return self._recalled.get(setting) is setting._reader.view.rule_set
+        return self._recalled.get(setting) is setting.rule_set
 
-    def _has_nothing(self, setting: AnySetting) -> bool:
+    def _has_nothing(self, setting: AnyEntry) -> bool:
         """Whether a setting has got no rules yet, or none but those that were kept, which may not be all there are."""
-        rule_set = setting._reader.view.rule_set
+        rule_set = setting.rule_set
         return _is_untouched(rule_set) or self._bare.get(setting) is rule_set or self.is_recalled(setting)
 
     def save(
@@ -275,11 +275,11 @@ def _is_untouched(rule_set: RuleSet[Any]) -> bool:
 
 
 def _convert(
-    setting: AnySetting, kept: StoredResponses, loading: Loading, tracking: Tracking, order: tuple[str, ...]
+    setting: AnyEntry, kept: StoredResponses, loading: Loading, tracking: Tracking, order: tuple[str, ...]
 ) -> Flow[tuple[list[PreparedUpdate], float]]:
     """What is to be put in place for a setting, nothing if nothing was kept for it, and its age."""
     known = kept.of(setting)
-    usable = [one for one in known if one.tracking.covers(tracking, setting.configurable_features)]
+    usable = [one for one in known if one.tracking.covers(tracking, setting.declaration.configurable_features)]
     if known and not usable:
         raise NotStoredError("when it was received, fewer contexts were tracked than now")
     if not usable:

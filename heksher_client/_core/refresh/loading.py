@@ -9,7 +9,7 @@ import msgspec
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import to_rule_set
 from heksher_client._core.refresh.effects import Flow, Pause
-from heksher_client._core.refresh.setting_state import AnySetting, AppliedUpdate
+from heksher_client._core.refresh.setting_state import AnyEntry, AppliedUpdate
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.cooperative import Work
 
@@ -24,7 +24,7 @@ _BYTES_AS_MUCH_WORK_AS_A_RULE: Final = 500
 class PreparedUpdate(NamedTuple):
     """What is to be put in place for a setting."""
 
-    setting: AnySetting
+    setting: AnyEntry
     loaded: AppliedUpdate
     answer: msgspec.Raw | None
     """What it was made of, if that is to be kept."""
@@ -49,7 +49,7 @@ class Loading:
         name: str,
         answer: msgspec.Raw,
         digest: bytes,
-        settings: Iterable[AnySetting],
+        settings: Iterable[AnyEntry],
         tracking: Tracking,
         order: tuple[str, ...],
     ) -> Flow[list[PreparedUpdate]]:
@@ -62,7 +62,7 @@ class Loading:
         queried = protocol.parse_queried_setting(name, answer)
         yield from self._rest(len(queried.rules or queried.undecoded))
         for setting in settings:
-            validators = setting._validators
+            validators = setting.validators
             made = yield from self.paced(to_rule_set(setting, queried, tracking=tracking, order=order))
             loaded = AppliedUpdate(made, validators, tracking, order, digest)
             prepared.append(PreparedUpdate(setting, loaded, answer if self._keeps_answers else None))

@@ -16,9 +16,9 @@ from heksher_client._core.refresh.last_known_good import Held, LastKnownGood, La
 from heksher_client._core.refresh.loading import Loading, PreparedUpdate
 from heksher_client._core.refresh.protocol import DeclarationAnswer
 from heksher_client._core.refresh.queries import MAX_FILTER, Answers, Queries
-from heksher_client._core.refresh.setting_state import AnySetting, SettingStates
+from heksher_client._core.refresh.setting_state import AnyEntry, SettingStates
 from heksher_client._core.settings.context import Defaults, Tracking
-from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
 from heksher_client._core.settings.snapshot import publish
@@ -38,12 +38,12 @@ class Refresher:
         self,
         context_features: tuple[str, ...],
         *,
-        settings: Callable[[], Sequence[AnySetting]],
+        settings: Callable[[], Sequence[AnyEntry]],
         defaults: Defaults,
         clock: Callable[[], float],
         is_main: Callable[[], bool],
         note_revision: Callable[[int | None], None],
-        is_heard: Callable[[AnySetting], bool],
+        is_heard: Callable[[AnyEntry], bool],
         keeper: LastKnownGoodStore | None,
     ) -> None:
         """Make one that knows nothing yet.
@@ -61,7 +61,7 @@ class Refresher:
         self._context_features = self._order = context_features
         self._settings, self._defaults, self._clock, self._is_main = settings, defaults, clock, is_main
         self._note_revision, self._is_heard = note_revision, is_heard
-        self._replaced: dict[AnySetting, RuleSet[Any]] = {}
+        self._replaced: dict[AnyEntry, RuleSet[Any]] = {}
         """What was in place before this refresh, where it was replaced and somebody wants to know."""
         self._renewed: dict[str, None] = {}
         """The settings for which something was put in place in this refresh."""
@@ -128,13 +128,13 @@ class Refresher:
 
     # -- declarations --------------------------------------------------------------------------------------------------
 
-    def _declare(self, settings: Iterable[AnySetting]) -> Flow[None]:
+    def _declare(self, settings: Iterable[AnyEntry]) -> Flow[None]:
         """Declare the settings that are due for it, each distinct declaration once."""
         now = math.inf if self._is_awaited else self._clock()
-        due: dict[bytes, list[AnySetting]] = {}
+        due: dict[bytes, list[AnyEntry]] = {}
         for setting in settings:
             if self.standings.is_due(setting, now):
-                due.setdefault(setting._declaration, []).append(setting)
+                due.setdefault(setting.declaration.body, []).append(setting)
         known = yield from declarations.ask(len(due))
         for declaration, same in list(due.items()):
             if declarations.is_settled(same[0], known.get(same[0].name)):
@@ -156,7 +156,7 @@ class Refresher:
                     for setting in same:
                         yield from self._accept_declaration(setting, answer)
 
-    def _accept_declaration(self, setting: AnySetting, answer: DeclarationAnswer) -> Flow[None]:
+    def _accept_declaration(self, setting: AnyEntry, answer: DeclarationAnswer) -> Flow[None]:
         # When a declaration was accepted as the newest, a difference in the name is what the setting was called before.
         is_newest = answer.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
         name = None if is_newest else answer.latest("name")
@@ -165,19 +165,19 @@ class Refresher:
         if answer.outcome == protocol.OUTDATED and (default := answer.latest("default_value")) is not None:
             yield self._install_default(setting, default)
 
-    def _install_default(self, setting: AnySetting, raw: Any) -> ApplyLocked:
+    def _install_default(self, setting: AnyEntry, raw: Any) -> ApplyLocked:
         default, reason = to_default(setting, raw)
 
         def apply() -> None:
             if self._is_main():
-                former = setting._reader.view.rule_set
+                former = setting.rule_set
                 rule_set = replace(former, default=default, default_reason=reason)
                 self._put_in_place({setting: rule_set})
                 self._keeping.note_default(setting, former, rule_set)
 
         return ApplyLocked(apply)
 
-    def _refuse(self, settings: Iterable[AnySetting], error: DeclarationError) -> None:
+    def _refuse(self, settings: Iterable[AnyEntry], error: DeclarationError) -> None:
         """Note that the service does not have these settings.
 
         It takes people to mend that, so they are declared again only after minutes; but soon where a service has served
@@ -185,12 +185,12 @@ class Refresher:
         """
         self._failures.append(error)
         for setting in settings:
-            was_served = setting._reader.view.rule_set.default_reason is Reason.SERVER_DEFAULT
+            was_served = setting.rule_set.default_reason is Reason.SERVER_DEFAULT
             self.standings.refuse(setting, self._clock() + (0 if was_served else _REFUSED_RETRY), error)
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
-    def _load(self, settings: Sequence[AnySetting]) -> Flow[None]:
+    def _load(self, settings: Sequence[AnyEntry]) -> Flow[None]:
         """Ask for the rules of all settings that the service has, and put what came in place."""
         tracking = self.tracking  # the same from the question to what is made of the answer
         wanted = self.standings.by_name(settings)
@@ -210,13 +210,13 @@ class Refresher:
         yield self._install(prepared, answers)
         yield from self._keep(prepared, _named(up_to_date, wanted))
 
-    def _note_trouble(self, settings: Iterable[AnySetting], error: Exception) -> None:
+    def _note_trouble(self, settings: Iterable[AnyEntry], error: Exception) -> None:
         """Note that settings keep what they have, and are to be asked for in full next time."""
         self._failures.append(error)
         for setting in settings:
             self.standings.fail(setting, error)
 
-    def _ask(self, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking) -> Flow[Answers]:
+    def _ask(self, wanted: Mapping[str, Sequence[AnyEntry]], tracking: Tracking) -> Flow[Answers]:
         order = self._order
 
         def is_current(name: str) -> bool:
@@ -224,7 +224,7 @@ class Refresher:
 
         return self._queries.ask(wanted, tracking.wire_filter(MAX_FILTER), is_current)
 
-    def _declare_lost(self, settings: Sequence[AnySetting]) -> Flow[None]:
+    def _declare_lost(self, settings: Sequence[AnyEntry]) -> Flow[None]:
         """Declare settings again that the service had and has no more: deleted one by one, or with its database."""
         names = [setting.name for setting in settings]
         logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
@@ -232,7 +232,7 @@ class Refresher:
             self.standings.lose(setting)
         yield from self._declare(settings)
 
-    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnySetting]]) -> Flow[None]:
+    def _follow_renames(self, answers: Answers, wanted: dict[str, list[AnyEntry]]) -> Flow[None]:
         """Find the names under which the service answered for settings that were renamed since they were declared."""
         unanswered = [name for name in answers.changed if name not in answers.settings]
         requests = [protocol.setting(name) for name in unanswered]
@@ -260,7 +260,7 @@ class Refresher:
     # -- from answers to rule sets -------------------------------------------------------------------------------------
 
     def _prepare(
-        self, answers: Answers, wanted: Mapping[str, Sequence[AnySetting]], tracking: Tracking
+        self, answers: Answers, wanted: Mapping[str, Sequence[AnyEntry]], tracking: Tracking
     ) -> Flow[list[PreparedUpdate]]:
         """Convert and index all that has changed, before any of it is put in place."""
         prepared: list[PreparedUpdate] = []
@@ -295,13 +295,13 @@ class Refresher:
 
         return ApplyLocked(apply)
 
-    def _put_in_place(self, rule_sets: Mapping[AnySetting, RuleSet[Any]]) -> None:
+    def _put_in_place(self, rule_sets: Mapping[AnyEntry, RuleSet[Any]]) -> None:
         for setting in filter(self._is_heard, rule_sets):
-            self._replaced.setdefault(setting, setting._reader.view.rule_set)
-        publish({setting._reader: View(rule_set, self._defaults) for setting, rule_set in rule_sets.items()})
+            self._replaced.setdefault(setting, setting.rule_set)
+        publish({setting: PublishedRules(rule_set, self._defaults) for setting, rule_set in rule_sets.items()})
         self._renewed.update(dict.fromkeys(setting.name for setting in rule_sets))
 
-    def take_replaced(self) -> dict[AnySetting, RuleSet[Any]]:
+    def take_replaced(self) -> dict[AnyEntry, RuleSet[Any]]:
         """What was in place until now, where it was replaced and somebody wants to know; once."""
         replaced, self._replaced = self._replaced, {}
         return replaced
@@ -347,16 +347,16 @@ class Refresher:
 
         return ApplyLocked(apply)
 
-    def _with_newer_default(self, setting: AnySetting, kept: RuleSet[Any]) -> RuleSet[Any]:
+    def _with_newer_default(self, setting: AnyEntry, kept: RuleSet[Any]) -> RuleSet[Any]:
         """What was kept, with what the answer to the declaration has told since then."""
-        known = setting._reader.view.rule_set
+        known = setting.rule_set
         match self.standings.status(setting).declaration:
             case protocol.OUTDATED if known.default_reason is Reason.SERVER_DEFAULT:
                 return replace(kept, default=known.default, default_reason=known.default_reason)
             case protocol.UPTODATE | protocol.UPGRADED:
-                return replace(kept, default=setting.default_value, default_reason=Reason.SERVER_DEFAULT)
+                return replace(kept, default=setting.declaration.default_value, default_reason=Reason.SERVER_DEFAULT)
             case protocol.CREATED:  # There are no rules any more.
-                return RuleSet(setting.default_value, Reason.SERVER_DEFAULT)
+                return RuleSet(setting.declaration.default_value, Reason.SERVER_DEFAULT)
         return kept
 
     @property
@@ -364,11 +364,11 @@ class Refresher:
         """Why nothing can be kept beyond the end of the process, or used of it."""
         return self._keeping.problem
 
-    def is_recalled(self, setting: AnySetting) -> bool:
+    def is_recalled(self, setting: AnyEntry) -> bool:
         """Whether a setting has rules that were kept, and none from the service since then."""
         return self._keeping.is_recalled(setting)
 
-    def _keep(self, prepared: Sequence[PreparedUpdate], settings: Sequence[AnySetting]) -> Flow[None]:
+    def _keep(self, prepared: Sequence[PreparedUpdate], settings: Sequence[AnyEntry]) -> Flow[None]:
         """Have what is in place kept."""
         if not self._is_main():
             return
@@ -384,7 +384,7 @@ class Refresher:
                 self.standings.load(setting, None)  # It will be asked for again, and then be kept.
 
 
-def _named(names: Iterable[str], settings: Mapping[str, Sequence[AnySetting]]) -> list[AnySetting]:
+def _named(names: Iterable[str], settings: Mapping[str, Sequence[AnyEntry]]) -> list[AnyEntry]:
     return [setting for name in sorted(names) for setting in settings[name]]
 
 

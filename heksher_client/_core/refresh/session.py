@@ -16,11 +16,12 @@ from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.refresher import Refresher
 from heksher_client._core.refresh.schedule import Schedule
-from heksher_client._core.refresh.setting_state import AnySetting
+from heksher_client._core.refresh.setting_state import AnyEntry
 from heksher_client._core.refresh.status import Refresh, State, Status
-from heksher_client._core.settings.changes import CallbackRegistry, Changes
+from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.context import Defaults, check_feature_names, check_known
-from heksher_client._core.settings.entry import View
+from heksher_client._core.settings.entry import PublishedRules
+from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
 from heksher_client._logging import escaped, logger
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError, UnexpectedResponseError
@@ -94,15 +95,15 @@ class Session:
         )
         self.listeners = CallbackRegistry()
         """Those who want to hear of all changes that this client puts in place."""
-        self._telling = Notifier(hooks, self.listeners, registry.make_bell)
+        self._telling = Notifier(hooks, self.listeners)
         self._refresher = Refresher(
             self._context_features,
-            settings=registry.settings,
+            settings=registry.entries,
             defaults=self._defaults,
             clock=clock,
             is_main=self._is_main,
             note_revision=self._following.note_answers,
-            is_heard=lambda setting: bool(setting._listeners or self.listeners),
+            is_heard=lambda setting: bool(setting.listeners or self.listeners),
             keeper=keeper,
         )
         self._faults = ErrorLog()
@@ -138,7 +139,7 @@ class Session:
         """Set what reads take for the context features that they do not give."""
         check_known(values, self._context_features, "this client")
         self._defaults.update(values)
-        self._registry.renew(self._defaults)
+        self._registry.defaults_changed(self._defaults)
 
     def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
         """Say which context values will be asked for."""
@@ -146,9 +147,9 @@ class Session:
         self._refresher.tracking = self._refresher.tracking.with_values(values)
         self.refresh_soon()
 
-    def adopt(self, setting: AnySetting) -> None:
-        """Have the reads of a setting use this client's defaults. The rules that it has stay until new ones arrive."""
-        setting._reader.view = View(setting._reader.view.rule_set, self._defaults)
+    def adopt(self, entry: AnyEntry) -> None:
+        """Let the reads of a setting use this client's defaults. It keeps its rules until new ones arrive."""
+        entry.publish(PublishedRules(entry.rule_set, self._defaults))
 
     def refresh_soon(self) -> None:
         """Do not wait for the next interval."""
@@ -176,7 +177,7 @@ class Session:
         """How the client fares."""
         now, received_at, error = self._clock(), self._refresher.received_at, self._last_error
         age = None if received_at is None else max(0.0, now - received_at)
-        settings = self._registry.settings()
+        settings = self._registry.entries()
         return Status(
             state=self._state(age),
             age=age,
@@ -194,7 +195,7 @@ class Session:
 
     def _names(self) -> frozenset[str]:
         """The names that a change may give to the settings of the program."""
-        settings = self._registry.settings()
+        settings = self._registry.entries()
         return frozenset(self._refresher.standings.by_name(settings)) | {setting.name for setting in settings}
 
     def _state(self, age: float | None) -> State:
@@ -231,7 +232,7 @@ class Session:
         """Stop being the main client. Settings keep their last values, and the next client takes them over."""
         self._is_open, self._is_closed = False, True
         self._registry.deactivate(self)
-        self.listeners.end()
+        self.listeners.close()
         callers = self._served + self._callers
         self._served, self._callers = [], []
         for caller in callers:

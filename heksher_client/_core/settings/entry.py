@@ -1,26 +1,28 @@
-"""Reads: how `Setting.get` does what `RuleSet.resolve` says, at the cost of a few lookups in dicts.
+"""The package's side of one setting: its declaration, its validators, the published rules, and how they are read.
 
-What is read is put in place by one assignment. Code and tree for it are made by the first read that needs them.
+What reads see changes by one assignment, of `Entry.state`. A state is never changed in what it returns: other rules,
+other defaults or other observers make a new one. Whatever assigns it holds `snapshot.update_lock`; reads never wait
+for that lock.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Signature, signature
-from types import FunctionType
 from typing import Any, Generic, TypeVar
 
-from heksher_client._core.settings.changes import Watch, WeakRefs
+from heksher_client._core.settings import observers
 from heksher_client._core.settings.context import Defaults, check_known, complete
-from heksher_client._core.settings.getter import GLOBALS, Form, parameters, read_code
-from heksher_client._core.settings.lookup_tree import Tree
-from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.declaration import Declaration
+from heksher_client._core.settings.getter import Form, getter_factory
+from heksher_client._core.settings.listeners import CallbackRegistry, WeakRefs
+from heksher_client._core.settings.lookup_tree import LookupTree
 from heksher_client._core.settings.rule_set import RuleSet
-from heksher_client._core.settings.rules import ABSENT, Resolution
-from heksher_client._core.settings.snapshot import PIN, Snapshot, publish
+from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
+from heksher_client._core.settings.snapshot import SCOPE, Snapshot, publish, update_lock
+from heksher_client._core.settings.streams import WatchedValue
+from heksher_client._core.settings.types import Conversion, convert_many
 
 T = TypeVar("T")
 
@@ -28,260 +30,362 @@ DefaultValues = Mapping[str, str | ContextVar[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class View(Generic[T]):
-    """All that a read needs. It is replaced as a whole, so a read never sees the rules of one update and the defaults
-    of another."""
+class PublishedRules(Generic[T]):
+    """What reads use. Replaced as a whole, so that a read never combines the rules of one update with the defaults of
+    another."""
 
     rule_set: RuleSet[T]
     defaults: Defaults | None = None
-    """None before any client was the main one: then there is nothing to complete a context with, nor to resolve."""
+    """None until a client is the main one: then a context is neither completed nor resolved."""
+
+
+class Entry(Generic[T]):
+    """One setting, as the rest of the package uses it. `Setting` is the handle for programs."""
+
+    __slots__ = (
+        "__weakref__",
+        "_installed",
+        "_retained_by",
+        "_uncompiled",
+        "declaration",
+        "given_features",
+        "listeners",
+        "on_coerce",
+        "published",
+        "setting",
+        "state",
+        "validators",
+        "watched_values",
+    )
+
+    def __init__(
+        self,
+        setting: Any,
+        declaration: Declaration[T],
+        on_coerce: Callable[..., T] | None,
+        get: Callable[..., T] | None,
+    ) -> None:
+        """Create the entry of a setting, which returns the declared default until rules are published.
+
+        Args:
+            setting: The handle, which is passed to the program's own functions, and lives as long as its getter.
+            declaration: What the program declares.
+            on_coerce: As in `Setting`.
+            get: The method that a getter, as an attribute of the handle, takes precedence over. None to leave the
+                handle's method alone.
+        """
+        self.setting = setting
+        self.declaration = declaration
+        self.on_coerce = on_coerce
+        self.validators: tuple[Callable[..., T], ...] = ()
+        """Replaced as a whole when one is added, so that a client notices that it has to convert again."""
+        self.listeners: CallbackRegistry | None = None
+        self.watched_values: WeakRefs[WatchedValue[T]] | None = None
+        self.given_features: frozenset[str] = frozenset()
+        """The features that callers have passed."""
+        self.published = PublishedRules(RuleSet(declaration.default_value, Reason.DECLARED_DEFAULT))
+        self._retained_by: set[Snapshot] | None = None
+        self.state = GetterState(self)
+        self._uncompiled = _uncompiled_getter(self)
+        self._installed: Callable[..., T] | None = None
+        if get is not None:
+            self._installed = _imitate(self._uncompiled, get)
+            self._uncompiled.__signature__ = _signature(get)  # type: ignore[attr-defined]
+            object.__setattr__(setting, "get", self._installed)
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    @property
+    def rule_set(self) -> RuleSet[T]:
+        """The published rules."""
+        return self.published.rule_set
+
+    # -- reads ---------------------------------------------------------------------------------------------------------
+
+    def get(self, given: Mapping[str, str]) -> T:
+        """Read the value, by the fastest getter that there is."""
+        value: T = self._uncompiled(**given)
+        return value
+
+    def explain(self, given: Mapping[str, str]) -> Resolution[T]:
+        """Read the value, with the reason for it."""
+        state = self.retained_state() or self.state
+        return state.published.rule_set.explain(state.complete(given))
+
+    def retained_state(self) -> "GetterState[T] | None":
+        """Return the state that the snapshot of the current context retains, if that was replaced."""
+        scope = SCOPE.get()
+        published = None if scope is None else scope.retained.get(self)
+        return None if published is None else GetterState(self, published)
+
+    # -- updates -------------------------------------------------------------------------------------------------------
+
+    def publish(self, published: PublishedRules[T]) -> None:
+        """Replace the published rules, for all reads that begin after this."""
+        publish({self: published})
+
+    def replace_published(self, published: PublishedRules[T]) -> None:
+        """Replace the published rules. Called by `snapshot.publish`, which retains the former ones first."""
+        self.published = published
+        self.renew_state()
+
+    def retain(self, snapshot: Snapshot) -> None:
+        if self._retained_by is None:  # Most entries never have one, and each set takes memory.
+            self._retained_by = set()
+        self._retained_by.add(snapshot)
+
+    def release(self, snapshot: Snapshot) -> None:
+        if self._retained_by is not None:
+            self._retained_by.discard(snapshot)
+            if not self._retained_by:
+                self._retained_by = None
+                self.renew_state()
+
+    def renew_state(self) -> None:
+        """Read with the published rules, the defaults, the snapshots and the observers that there are now."""
+        with update_lock():
+            former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
+            former.retire()
+            self.state = state  # From here on, reads see what is new: getters of the former state find it here.
+            self._install(self._uncompiled)
+        for value in self.watched_values or ():
+            value.wakeup.set()
+
+    def install_getter(self, state: "GetterState[T]", getter: Callable[..., T]) -> None:
+        """Call a compiled getter from now on. The caller holds the update lock."""
+        if self.state is state:
+            state.getter = getter
+            self._install(getter)
+
+    def _install(self, getter: Callable[..., T]) -> None:
+        """Set the attribute that shadows `Setting.get`, unless the program has put something else there: a test may
+        patch it, and later put back the getter that it found."""
+        if self._installed is not None and self.setting.get is self._installed:
+            self._installed = _imitate(getter, self._installed)
+            object.__setattr__(self.setting, "get", self._installed)
+
+    # -- those who follow changes --------------------------------------------------------------------------------------
+
+    def get_listeners(self) -> CallbackRegistry:
+        """Return the receivers of this setting's changes."""
+        with update_lock():
+            if self.listeners is None:
+                self.listeners = CallbackRegistry()
+            return self.listeners
+
+    def watch(self, value: WatchedValue[T]) -> None:
+        """Wake a watched value up after each update, for as long as something refers to it."""
+        with update_lock():
+            if self.watched_values is None:
+                self.watched_values = WeakRefs()
+            self.watched_values.add(value)
+
+    def end_watches(self) -> None:
+        """Close all watched values."""
+        for value in self.watched_values or ():
+            value.close()
+
+    # -- values from the service ---------------------------------------------------------------------------------------
+
+    def convert_many(self, raws: Sequence[Any]) -> Sequence[T] | None:
+        """Do what `convert` does for many values at once; return None if each has to be looked at."""
+        return None if self.validators else convert_many(self.declaration.type, raws)
+
+    def convert(self, raw: Any, get_rule: Callable[[], Rule[Any] | None]) -> Conversion[T]:
+        """Convert a JSON value of the service: coerce it, and validate it.
+
+        Args:
+            raw: The JSON value.
+            get_rule: Returns the rule that the value belongs to; called only if it is needed.
+
+        Raises:
+            Exception: The error of the conversion, of `on_coerce` or of a validator that rejects the value.
+        """
+        conversion = self.declaration.type.convert_from_heksher(raw)
+        value = conversion.value
+        rule = get_rule() if conversion.coercions or self.validators else None
+        if conversion.coercions:
+            if self.on_coerce is None:
+                raise TypeError(f"coercions are disabled for this setting: {'; '.join(conversion.coercions)}")
+            value = self.on_coerce(value, raw, conversion.coercions, rule, self.setting)
+        for validator in self.validators:
+            value = validator(value, rule, self.setting)
+        return Conversion(value, conversion.coercions)
 
 
 @dataclass(slots=True, eq=False)
 class CompiledGetter:
-    """What makes reads of one reading fast. The code of `get` looks into it."""
+    """What the generated code of one state uses."""
 
-    tree: Tree
+    tree: LookupTree
     root: Any
-    """The node at which a read starts that overrides constants."""
-    demanded: Mapping[str, frozenset[str]]
-    """The values that rules demand."""
+    """The node at which a read begins that overrides constants."""
+    condition_values: Mapping[str, frozenset[str]]
     defaults: DefaultValues
     form: Form
-    plan: list[Any] = field(default_factory=list)
+
+    def fits(self, given: Mapping[str, str]) -> bool:
+        """True if the form has parameters for these features, and the branches of the tree as it is now."""
+        return given.keys() <= self.form.given and self.form.overflow_levels == self.tree.overflow_levels
 
 
-class Reader(Generic[T]):
-    """The reads of one setting."""
+class GetterState(Generic[T]):
+    """What getters read from, until the published rules, their defaults, the snapshots or the observers change."""
 
-    get: Callable[..., T]
-    """Reads the value; takes the values of context features as keyword arguments. It is the same object for ever, so
-    that it can be kept: what changes is what it looks into, and with that its code."""
+    __slots__ = ("_compiled", "_defaults", "_is_retained", "_observer", "_plan", "entry", "getter", "published")
 
     def __init__(
-        self, owner: object, setting: str, features: tuple[str, ...], view: View[T], *, like: Callable[..., T]
+        self, entry: Entry[T], published: PublishedRules[T] | None = None, *, is_retained: bool = False
     ) -> None:
-        """Make a reader.
+        """Create a state of an entry.
 
         Args:
-            owner: What lives as long as `get` is kept.
-            setting: The setting's name, for errors.
-            features: The setting's configurable features.
-            view: What is read at first.
-            like: What `get` looks like to those who ask for its documentation.
+            entry: The entry.
+            published: What is read; the entry's own unless given.
+            is_retained: Whether snapshots retain former rules of the entry.
         """
-        self.setting, self.features, self._view = setting, features, view
-        self._globals = {**GLOBALS, "_owner": owner, "_reader": self, "_pin": PIN.get, "_observed": _observed}
-        self._choose_reads()
-        self._live: deque[GetterState[T]] = deque()
-        """The reading in place. More than one only while another takes its place."""
-        self.given: set[str] = set()
-        """The features that callers were seen to give."""
-        self._written = (form := Form(features, is_observed=bool(registry.observations))), read_code(form)
-        """What the code of `get` was last written for, and the code."""
-        get = FunctionType(self._written[1].code, self._globals)
-        get.__kwdefaults__ = dict.fromkeys(parameters(features), ABSENT)
-        get.__doc__, get.__module__, get.__qualname__ = like.__doc__, like.__module__, like.__qualname__
-        # Its code has a parameter for some features and not for others, which is nobody's business.
-        get.__signature__ = _signature(like)  # type: ignore[attr-defined]
-        self.get = get
-        self.renew()
+        self.entry = entry
+        self.published = entry.published if published is None else published
+        self.getter: Callable[..., T] | None = None
+        """The compiled getter, after the first read."""
+        defaults = self.published.defaults
+        self._defaults: DefaultValues | None = None if defaults is None else defaults.values
+        self._is_retained = is_retained
+        self._observer = observers.most_frequent()
+        self._compiled: CompiledGetter | None = None
+        self._plan: list[Any] = []
 
-    @property
-    def view(self) -> View[T]:
-        """What is read. Assigning it takes effect at once for all reads that begin after that."""
-        return self._view
+    def retire(self) -> None:
+        """Let getters of this state find an empty plan, and so take the slow path to the state that replaced it.
 
-    @view.setter
-    def view(self, view: View[T]) -> None:
-        publish({self: view})
+        The references are dropped so that the tree is freed at once, and not by the garbage collector.
+        """
+        self._plan.clear()
+        self.getter = self._compiled = None
 
-    def place(self, view: View[T]) -> None:
-        """Have something else read, whoever still needs what was read before: for `publish` alone."""
-        self._view = view
-        self.renew()
+    def get_first(self, given: Mapping[str, str]) -> T:
+        """Read without a compiled getter."""
+        if (observer := self._observer) is not None and observer.random() < observer.sample_rate:
+            observers.notify(self.entry.setting, given, observer.sample_rate)
+        return self._resolve(given)
 
-    def hold(self, moment: Snapshot) -> None:
-        """From the next view on, have each read look whether its caller has pinned what was read before."""
-        # Made when there is one: most readers never have any, and each of their sets would take room.
-        vars(self).setdefault("_held_by", set()).add(moment)
+    def get_slow_path(self, values: Mapping[str, Any]) -> T:
+        """Read in a context that a getter has no branch for, or after the state was replaced.
 
-    def release(self, moment: Snapshot) -> None:
-        """Look for it no more."""
-        held_by: set[Snapshot] = vars(self).get("_held_by", set())
-        held_by.discard(moment)
-        if not held_by:
-            self.renew()
+        Args:
+            values: The arguments of the getter; `ABSENT` for those that were not passed.
+        """
+        given = self.given(values)
+        current = self.entry.state
+        # A function that somebody kept (`get = setting.get`) belongs to the state at that time.
+        return self._resolve(given) if current is self else self.entry.get(given)
 
-    @property
-    def _is_held(self) -> bool:
-        return bool(vars(self).get("_held_by"))
+    def get_with_other_features(self, values: Mapping[str, Any]) -> T:
+        """Read with features that a getter has no parameters for. A getter that was compiled later may have them."""
+        getter, compiled, given = self.getter, self._compiled, self.given(values)
+        if getter is not None and compiled is not None and given.keys() <= compiled.form.given:
+            return getter(**given)
+        return self.get_first(given) if self.entry.state is self else self.entry.get(given)
 
-    def recompile_for_observers(self) -> None:
-        """Have reads tell whoever wants to hear of them by now, the next one already; or nobody, at no cost."""
-        self._choose_reads()
-        form = Form(self.features, frozenset(self.given), is_observed=bool(registry.observations))
-        self.renew()
-        self.get.__code__ = read_code(form).code.replace()
+    def given(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return the arguments that were passed."""
+        return {name: value for name, value in values.items() if value is not ABSENT}
 
-    def _choose_reads(self) -> None:
-        if (wanted := registry.max_sample_rate) is not None:
-            self._globals.update(_draw=wanted.draw, _share=wanted.share)
+    def complete(self, given: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the complete context of a read.
 
-    def watch(self, watch: Watch[T]) -> None:
-        """Tell somebody when there may be another value, for as long as he is there."""
-        watches: WeakRefs[Watch[T]] = vars(self).setdefault("_watches", WeakRefs())
-        watches.add(watch)
+        Raises:
+            UnknownContextError, MissingContextError, TypeError: As `Setting.get`.
+        """
+        declaration = self.entry.declaration
+        check_known(given, declaration.configurable_features, f"setting {declaration.name}")
+        if self._defaults is None:
+            return given
+        return complete(declaration.configurable_features, given, self._defaults)
 
-    def end_watches(self) -> None:
-        """Tell all of them that there will be no other value."""
-        for watch in vars(self).get("_watches", ()):
-            watch.close()
+    def _resolve(self, given: Mapping[str, str]) -> T:
+        """Read as `RuleSet.resolve` specifies, and prepare a fast read for the next time."""
+        if self._is_retained and (retained := self.entry.retained_state()) is not None:
+            return retained.published.rule_set.resolve(retained.complete(given))
+        context = self.complete(given)
+        if self._defaults is not None:
+            self._prepare(self._defaults, given, context)
+        return self.published.rule_set.resolve(context)
 
-    def renew(self) -> None:
-        """Read with the view's defaults as they are now."""
-        while True:
-            view, defaults, is_held = self._view, _default_values(self._view), self._is_held
-            reading = GetterState(self, view, defaults, is_held=is_held)
-            self._live.append(reading)
-            while len(self._live) > 1:
-                with suppress(IndexError):  # Another thread does the same.
-                    self._live.popleft().retire()
-            # The one assignment after which reads see the new view. The former reading was retired before, so that no
-            # read goes back to it.
-            self._globals["_reading"] = reading
-            is_current = self._view is view and _default_values(view) is defaults
-            if is_current and self._is_held == is_held and not reading.is_retired:
-                break  # Else another thread has changed something meanwhile, and may have been overtaken here.
-        for watch in vars(self).get("_watches", ()):
-            watch.ring()
+    def _prepare(self, defaults: DefaultValues, given: Mapping[str, str], context: Mapping[str, str]) -> None:
+        """Grow the tree for a context, and compile a getter for what callers pass."""
+        compiled = self._compiled
+        if compiled is None or self.getter is None or not compiled.fits(given):
+            # If another thread holds the lock, a later read compiles: reads never wait.
+            if not (lock := update_lock()).acquire(blocking=False):
+                return
+            try:
+                if self.entry.state is not self:
+                    return
+                compiled = self._compile(defaults, given)
+            finally:
+                lock.release()
+        if compiled.tree.can_grow:
+            compiled.tree.grow(context)
 
-    def explain(self, given: Mapping[str, str]) -> Resolution[T]:
-        """Read with the reason."""
-        reading: GetterState[T] = self.pinned_reading() or self._globals["_reading"]
-        return reading.view.rule_set.explain(reading.context(given))
-
-    def pinned_reading(self) -> "GetterState[T] | None":
-        """What the caller has pinned, if that was replaced."""
-        pin = PIN.get()
-        view = None if pin is None else pin.views.get(self)
-        return None if view is None else GetterState(self, view, _default_values(view))
-
-    def go_by(self, planted: CompiledGetter) -> None:
-        """Have the next read go down a tree, by code for what callers give."""
-        given, open_levels = self.given, planted.tree.open_levels
-        # Features are only ever added to those that are given.
-        if len(planted.form.given) < len(given) or planted.form.open_levels != open_levels:
-            planted.form = replace(planted.form, given=frozenset(given), open_levels=open_levels)
-        names, (form, former) = self._globals, self._written
-        code = former if form is planted.form or form == planted.form else read_code(planted.form)
-        self._written = planted.form, code
-        # A copy of the code for each function: the interpreter notes in it what it found, and that in other globals.
-        own_code = names.get(code.name) or names.setdefault(code.name, code.code.replace())
-        names[code.plan] = planted.plan
-        if self.get.__code__ is not own_code:  # This reading is new, or a former one was read a moment ago.
-            self.get.__code__ = own_code
-        if code is not former:  # A read that is still under way by it finds no plan, and reads plainly.
-            names.pop(former.name, None)
-            names.pop(former.plan, None)
-
-
-def _observed(owner: Any, values: Mapping[str, Any], share: float) -> None:
-    """Tell that a setting is read, with what its caller gave; called for a share of all reads."""
-    registry.observed(owner, {name: value for name, value in values.items() if value is not ABSENT}, share)
+    def _compile(self, defaults: DefaultValues, given: Mapping[str, str]) -> CompiledGetter:
+        entry, rule_set = self.entry, self.published.rule_set
+        features = entry.declaration.configurable_features
+        entry.given_features = entry.given_features.union(given)
+        levels = list(rule_set.condition_values)
+        # Constants come first: a read that overrides none of them begins below them. But never the last feature, which
+        # belongs to the leaves.
+        constants = {level: defaults[level] for level in levels[:-1] if isinstance(defaults.get(level), str)}
+        inner = sorted(levels[:-1], key=lambda level: level not in constants)
+        tree = LookupTree(rule_set, inner) if self._compiled is None else self._compiled.tree
+        form = Form(
+            features,
+            given=entry.given_features,
+            sources=tuple(type(defaults.get(feature)) for feature in features),
+            levels=(*inner, *levels[-1:]),
+            constants=len(constants),
+            overflow_levels=tree.overflow_levels,
+            shares_last_feature=rule_set.shares_last_feature,
+            is_retained=self._is_retained,
+            is_observed=self._observer is not None,
+        )
+        compiled = self._compiled = CompiledGetter(tree, tree.root, rule_set.condition_values, defaults, form)
+        last_values = [rule_set.last_feature_values] if rule_set.shares_last_feature else []
+        last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
+        variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
+        # One list for all getters of this state, so that retiring it reaches them all. Its layout is the same for all.
+        self._plan[:] = [compiled, tree.grow(constants), *last_values, *last, *variables]
+        random, sample_rate = (
+            (None, 0.0) if self._observer is None else (self._observer.random, self._observer.sample_rate)
+        )
+        entry.install_getter(self, getter_factory(form)(self, self._plan, random, sample_rate))
+        return compiled
 
 
-def _default_values(view: View[Any]) -> DefaultValues | None:
-    return None if view.defaults is None else view.defaults.values
+def _uncompiled_getter(entry: Entry[T]) -> Callable[..., T]:
+    """Return the getter for the time until the first read of a state. If it was kept, it hands over to the compiled
+    one."""
+
+    def get(**contexts: str) -> T:
+        state = entry.state
+        getter = state.getter
+        return state.get_first(contexts) if getter is None else getter(**contexts)
+
+    return get
+
+
+def _imitate(getter: Callable[..., T], former: Callable[..., T]) -> Callable[..., T]:
+    """Give a getter the documentation and the signature of the function that it takes the place of."""
+    getter.__doc__, getter.__module__, getter.__qualname__ = former.__doc__, former.__module__, former.__qualname__
+    if hasattr(former, "__signature__"):
+        getter.__signature__ = former.__signature__  # type: ignore[attr-defined]
+    return getter
 
 
 @lru_cache(maxsize=16)
 def _signature(method: Callable[..., Any]) -> Signature:
-    """Of a method that is bound."""
+    """Return the signature of a method that is bound."""
     whole = signature(method)
     return whole.replace(parameters=[p for p in whole.parameters.values() if p.kind is p.VAR_KEYWORD])
-
-
-class GetterState(Generic[T]):
-    """What reads look into, as long as neither the view nor its defaults change."""
-
-    _planted: CompiledGetter | None = None
-
-    def __init__(
-        self, reader: Reader[T], view: View[T], defaults: DefaultValues | None, *, is_held: bool = False
-    ) -> None:
-        """Make a reading of a view; without defaults there is nothing to complete a context with, nor to resolve.
-
-        Args:
-            reader: Whose it is.
-            view: What is read.
-            defaults: As they are now.
-            is_held: Whether somebody has pinned what was read before.
-        """
-        self.view, self._is_held, self._is_observed = view, is_held, bool(registry.observations)
-        self._reader = reader
-        self._defaults = defaults
-        self.is_retired = False
-
-    def retire(self) -> None:
-        """Have no read go down the tree any more: another reading is about to take this one's place."""
-        self.is_retired = True
-        if self._planted is not None:
-            self._planted.plan.clear()
-
-    def plainly(self, values: Mapping[str, Any]) -> T:
-        """Read as the specification says, and make the next read of such a context a fast one.
-
-        Args:
-            values: What was given, by name; `ABSENT` for what was not given after all.
-        """
-        given = {name: value for name, value in values.items() if value is not ABSENT}
-        if self._is_held and (pinned := self._reader.pinned_reading()) is not None:
-            return pinned.view.rule_set.resolve(pinned.context(given))
-        context = self.context(given)
-        if self._defaults is not None:
-            self._reader.given.update(given)
-            planted = self._planted or self._plant(self._defaults)
-            if planted.tree.has_room:
-                planted.tree.grow(context)
-            self._reader.go_by(planted)
-        return self.view.rule_set.resolve(context)
-
-    def context(self, given: Mapping[str, str]) -> Mapping[str, str]:
-        """The context of a read.
-
-        Raises:
-            UnknownContextError, MissingContextError, TypeError: As `Setting.get` says.
-        """
-        features = self._reader.features
-        check_known(given, features, f"setting {self._reader.setting}")
-        return given if self._defaults is None else complete(features, given, self._defaults)
-
-    def _plant(self, defaults: DefaultValues) -> CompiledGetter:
-        """Make the tree, and the plan for the code that goes down it."""
-        features, rule_set = self._reader.features, self.view.rule_set
-        levels = list(rule_set.condition_values)
-        # Constants first: a read that overrides none of them starts below them. But never before the last feature,
-        # which is for the leaves.
-        constants = {level: defaults[level] for level in levels[:-1] if isinstance(defaults.get(level), str)}
-        few = sorted(levels[:-1], key=lambda level: level not in constants)
-        tree = Tree(rule_set, few)
-        form = Form(
-            features,
-            sources=tuple(type(defaults.get(feature)) for feature in features),
-            levels=(*few, *levels[-1:]),
-            constants=len(constants),
-            shares_last=rule_set.shares_last_feature,
-            is_held=self._is_held,
-            is_observed=self._is_observed,
-        )
-        planted = CompiledGetter(tree, tree.root, rule_set.condition_values, defaults, form)
-        last_values = [rule_set.last_feature_values] if rule_set.shares_last_feature else []
-        last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
-        variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
-        planted.plan[:] = [planted, tree.grow(constants), *last_values, *last, *variables]
-        # One step: of two threads that come here at once, both go on with what the first of them has made.
-        first: CompiledGetter = vars(self).setdefault("_planted", planted)
-        if self.is_retired:
-            first.plan.clear()  # It was retired meanwhile, maybe before there was a plan.
-        return first

@@ -1,8 +1,8 @@
-"""Finding a value by going down a tree, one feature after the other, instead of looking into each shape.
+"""The tree that a read walks, one context feature after the other, instead of searching each index of the rule set.
 
-At the end of a path, for values of all features but the last, is a leaf: what the rules leave open there. The last
-feature is the one that rules demand the most values of, so there are few paths. The tree grows with the contexts that
-are read: putting new rules in place costs nothing here, nor does a setting that nobody reads.
+A leaf at the end of a path, for values of all features but the last, holds what the rules leave open there. The last
+feature is the one with the most values, so there are few paths. The tree grows with the contexts that are read:
+publishing rules costs nothing here, nor does a setting that is never read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,66 +12,66 @@ from typing import Any, Final, TypeAlias
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import ABSENT
 
-OTHERS: Final[Any] = object()
-"""Where in a node all values go that have no branch of their own."""
+UNLISTED: Final[Any] = object()
+"""The key in a node of all values that have no branch of their own."""
 
 Node: TypeAlias = dict[Any, Any]
-"""The next nodes, or leaves, by value. A plain dict, as the interpreter looks into those the fastest."""
+"""The next nodes, or leaves, by value. A plain dict, which the interpreter searches fastest."""
 
-_SMALLEST_ROOM: Final = 16_384
-"""A tree grows by so many branches, or by as many as there are rules if that is more: it must not outgrow them by much.
-Contexts beyond that are read plainly."""
-_FEWEST_FINDINGS: Final = 4096
-"""So many values found are noted, or as many as there are rules."""
-_STRANGERS: Final = 256
-"""So many branches of a level are for values that no rule demands, which is the fastest way. All further ones, and who
-knows how many there are, take one more branch of their node. All these branches of a node lead to the same."""
+_MIN_BRANCHES: Final = 16_384
+"""The limit of a tree's branches, or the number of rules if that is higher: a tree must not take much more memory than
+the rules. Reads in contexts beyond the limit take the slow path."""
+_MIN_MEMO_ENTRIES: Final = 4096
+"""The limit of memoized lookups of a tree, or the number of rules if that is higher."""
+_MAX_UNLISTED_BRANCHES: Final = 256
+"""Branches of one level for values that no rule requires; a branch of its own is the fastest way. All further values,
+whose number may be unbounded, share one branch of their node. All these branches of a node lead to the same place."""
 
 
 Leaf: TypeAlias = tuple[Callable[..., Any], Any, Callable[[str], Any] | None]
-"""What is left of the rules when all features but the last have values: where to look the last feature's value up;
-what holds where it is not there; and, if rules of several shapes are left, what to call with a value that is not there
-but is demanded somewhere. A plain tuple, as the interpreter unpacks those the fastest."""
+"""A function to look up the last feature's value with; the result if it is not found; and, if rules of several indexes
+are left, a function to search them with a value that is not found but occurs in a rule. A plain tuple, which the
+interpreter unpacks fastest."""
 
 
 @dataclass(slots=True)
-class _Room:
-    """How many more findings may be noted. A part of its own, as a leaf that referred to its tree would keep it from
-    being freed at once."""
+class _Capacity:
+    """Memo entries that are left. An object of its own: a leaf that referred to its tree would form a cycle, and the
+    tree would not be freed at once."""
 
     left: int
 
 
-class Tree:
+class LookupTree:
     """The tree of one rule set."""
 
-    def __init__(self, rule_set: RuleSet[Any], few: Sequence[str]) -> None:
-        """Make a tree without branches.
+    def __init__(self, rule_set: RuleSet[Any], inner_features: Sequence[str]) -> None:
+        """Create a tree without branches.
 
         Args:
-            rule_set: What values are found in.
-            few: The features that rules demand values of, but for the last one, in the order of the tree.
+            rule_set: The rules to search.
+            inner_features: The features that rules have conditions on, except the last one, in the order of the tree.
         """
         self._rule_set = rule_set
-        self._few = few
+        self._inner_features = inner_features
         self._leaves: dict[tuple[int, ...], Leaf] = {}
-        self._strangers = dict.fromkeys(few, 0)
-        self.open_levels: frozenset[str] = frozenset()
-        """Those at which there are more values that no rule demands than get a branch of their own."""
-        self._room = max(_SMALLEST_ROOM, len(rule_set))
-        self._room_for_findings = _Room(max(_FEWEST_FINDINGS, len(rule_set)))
-        self.root: Node | Leaf = {} if few else self._leaf({})
+        self._unlisted_branches = dict.fromkeys(inner_features, 0)
+        self.overflow_levels: frozenset[str] = frozenset()
+        """The features with more unlisted values than get a branch of their own."""
+        self._branches_left = max(_MIN_BRANCHES, len(rule_set))
+        self._memo_capacity = _Capacity(max(_MIN_MEMO_ENTRIES, len(rule_set)))
+        self.root: Node | Leaf = {} if inner_features else self._leaf({})
 
     @property
-    def has_room(self) -> bool:
-        """Whether it may grow."""
-        return self._room > 0
+    def can_grow(self) -> bool:
+        """True until the limit of branches is reached."""
+        return self._branches_left > 0
 
     def grow(self, context: Mapping[str, Any]) -> Any:
-        """Grow the way for a context, and go down it as far as there are values for the features."""
+        """Add the path of a context, as far as it has values, and return the node at its end."""
         node: Any = self.root
         conditions: dict[str, str] = {}
-        for feature in self._few:
+        for feature in self._inner_features:
             if feature not in context:
                 break
             value = str.__str__(context[feature])
@@ -83,61 +83,60 @@ class Tree:
     def _branch(self, node: Node, feature: str, value: str, conditions: Mapping[str, str]) -> Any:
         if value in node:
             return node[value]
-        # All values that no rule demands lead to the same.
-        branch = value if feature in conditions else OTHERS
-        if branch not in node:
-            self._room -= 1
-            node[branch] = self._leaf(conditions) if feature == self._few[-1] else {}
-        if branch is OTHERS:
-            if self._strangers[feature] < _STRANGERS:
-                self._strangers[feature] += 1
-                self._room -= 1
-                node[value] = node[OTHERS]
+        key = value if feature in conditions else UNLISTED
+        if key not in node:
+            self._branches_left -= 1
+            node[key] = self._leaf(conditions) if feature == self._inner_features[-1] else {}
+        if key is UNLISTED:
+            if self._unlisted_branches[feature] < _MAX_UNLISTED_BRANCHES:
+                self._unlisted_branches[feature] += 1
+                self._branches_left -= 1
+                node[value] = node[UNLISTED]
             else:
-                self.open_levels |= {feature}
-        return node[branch]
+                self.overflow_levels |= {feature}
+        return node[key]
 
     def _leaf(self, conditions: Mapping[str, str]) -> Leaf:
-        """The leaf for these values, out of those that rules demand. Where the same is left, it is the same leaf."""
-        last = self._rule_set.last_feature
+        """Return the leaf for some values that rules require. Paths that leave the same rules open share a leaf."""
+        last_feature = self._rule_set.last_feature
         dicts: list[dict[str, Any]] = []
         otherwise = self._rule_set.default
-        for shape in self._rule_set.indexes:
-            found = shape.tree
-            for level in shape.levels:
-                if level == last:
+        for index in self._rule_set.indexes:
+            found = index.tree
+            for level in index.levels:
+                if level == last_feature:
                     dicts.append(found)
                     break
                 found = found.get(conditions.get(level, ABSENT), ABSENT)
                 if found is ABSENT:
                     break
             else:
-                otherwise = found  # It matches whatever the last feature's value is: no weaker rule ever wins.
+                otherwise = found  # It matches every value of the last feature, so rules of lower priority never win.
                 break
-        key = (id(otherwise), *map(id, dicts))  # The rule set holds them all, so no id is ever reused.
+        key = (id(otherwise), *map(id, dicts))  # The rule set refers to all of them, so no id is reused.
         if key not in self._leaves:
             self._leaves[key] = self._make_leaf(dicts, otherwise)
         return self._leaves[key]
 
     def _make_leaf(self, dicts: Sequence[dict[str, Any]], otherwise: Any) -> Leaf:
         if len(dicts) < 2:
-            nowhere: dict[str, Any] = {}
-            return (dicts[0] if dicts else nowhere).get, otherwise, None
+            empty: dict[str, Any] = {}
+            return (dicts[0] if dicts else empty).get, otherwise, None
         self._rule_set.fill_last_feature_values()
-        findings: dict[str, Any] = {}
-        return findings.get, otherwise, _finder(dicts, otherwise, findings, self._room_for_findings)
+        memo: dict[str, Any] = {}
+        return memo.get, otherwise, _search(dicts, otherwise, memo, self._memo_capacity)
 
 
-def _finder(
-    dicts: Sequence[Mapping[str, Any]], otherwise: Any, findings: dict[str, Any], room: _Room
+def _search(
+    dicts: Sequence[Mapping[str, Any]], otherwise: Any, memo: dict[str, Any], capacity: _Capacity
 ) -> Callable[[str], Any]:
-    """Look a value up in one dict after the other, and note what was found, as long as there is room."""
+    """Return a function that searches one dict after the other, and memoizes the result while there is capacity."""
 
-    def find(value: str) -> Any:
+    def search(value: str) -> Any:
         found = next((candidates[value] for candidates in dicts if value in candidates), otherwise)
-        if room.left > 0:
-            room.left -= 1
-            findings[value] = found
+        if capacity.left > 0:
+            capacity.left -= 1
+            memo[value] = found
         return found
 
-    return find
+    return search

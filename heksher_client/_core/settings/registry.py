@@ -1,116 +1,76 @@
 """Which settings exist, and which client is the main one.
 
-Settings are held weakly and never handed around: they stay here from their construction to their end, and whichever
-client is the main one works for all of them. So a client that fails to start, or closes, leaves nothing behind that
-the next one would have to find.
+Settings are held weakly, from their construction to their end, and whichever client is the main one works for all of
+them. So a client that fails to start, or closes, leaves nothing behind that the next one would have to find.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from weakref import ref
 
-if TYPE_CHECKING:
-    from heksher_client._core.settings.changes import Wakeup
-    from heksher_client._core.settings.context import Defaults
-    from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings import observers
+from heksher_client._core.settings.context import Defaults
+from heksher_client._core.settings.entry import Entry
+from heksher_client._core.settings.observers import ReadObserver
 
 
 class MainClient(Protocol):
-    """What a client must be able to do to become the main one."""
+    """A client, as the registry uses it."""
 
-    def adopt(self, setting: "Setting[Any]") -> None:
-        """Take a setting over: from now on its reads use this client's defaults, and its rules are this client's."""
+    def adopt(self, entry: Entry[Any]) -> None:
+        """Take over a setting: from now on its reads use this client's defaults, and this client updates its rules."""
 
     def refresh_soon(self) -> None:
-        """Do not wait for the next interval: there is something new to declare, to load or to convert."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """Somebody who wants to hear of reads."""
-
-    observer: "Callable[[Setting[Any], Mapping[str, str]], object]"
-    """Called with a setting, and the context as its caller gave it, before the setting is read in the caller's thread.
-    What it raises, the read raises."""
-    share: float
-    """Of all reads, those that it is called for: from 0 to 1."""
-    draw: Callable[[], float]
-    """Gives numbers from 0 to 1, by which those are chosen."""
+        """Refresh before the interval ends: there is something new to declare, to load or to convert."""
 
 
 class Registry:
-    """Settings and main clients. Safe to call from any thread: each change is one operation on a dict or list."""
-
-    make_bell: "Callable[[], Wakeup]"
-    """Gives something to wait with, which the core is handed by the package."""
+    """Settings and main clients. Safe to use from any thread: each change is one operation on a dict or list."""
 
     def __init__(self) -> None:
-        self._settings: dict[ref[Setting[Any]], None] = {}
+        self._entries: dict[ref[Entry[Any]], None] = {}
         self._clients: list[MainClient] = []
-        self._numbers = count(1)
+        self._generations = count(1)
         self.generation = 0
-        """Another number as soon as a setting was added: whoever keeps settings by name looks for new ones then."""
-        self.observations: list[Observation] = []
-        """While there are none, reads do not even ask."""
+        """Changes whenever a setting is added, so that an index of settings by name can be kept up to date."""
 
-    def add(self, setting: "Setting[Any]") -> None:
-        """Register a new setting, and give it to the main client."""
-        self._settings[ref(setting, self._forget)] = None
-        self.generation = next(self._numbers)
+    def add(self, entry: Entry[Any]) -> None:
+        """Register a new setting, and let the main client adopt it."""
+        self._entries[ref(entry, self._forget)] = None
+        self.generation = next(self._generations)
         if (main := self.main) is not None:
-            main.adopt(setting)
+            main.adopt(entry)
             main.refresh_soon()
 
-    def changed(self) -> None:
-        """Tell the main client that a setting converts values differently from now on."""
+    def entries(self) -> list[Entry[Any]]:
+        """Return all settings that the program still refers to, in the order of their construction."""
+        # Copying the dict cannot be interrupted by another thread or the garbage collector; iterating over it can.
+        return [entry for reference in self._entries.copy() if (entry := reference()) is not None]
+
+    def validators_changed(self) -> None:
+        """Let the main client convert again: a setting has another validator."""
         if (main := self.main) is not None:
             main.refresh_soon()
 
-    def renew(self, defaults: "Defaults") -> None:
-        """Have the settings that use these defaults use them as they are now."""
-        for setting in self.settings():
-            if setting._reader.view.defaults is defaults:
-                setting._reader.renew()
+    def defaults_changed(self, defaults: Defaults) -> None:
+        """Let the settings that use these defaults read with their present values."""
+        for entry in self.entries():
+            if entry.published.defaults is defaults:
+                entry.renew_state()
 
-    def observe(self, observation: Observation) -> None:
-        """Have somebody hear of the reads of all settings, those there are and those to come."""
-        self.observations.append(observation)
-        self._tell_readers()
+    def add_observer(self, observer: ReadObserver) -> None:
+        """Notify an observer of the reads of all settings, present and future."""
+        observers.add(observer)
+        self._recompile_for_observers()
 
-    def unobserve(self, observation: Observation) -> None:
-        """Have him hear of no more; nothing happens if he does not."""
-        with suppress(ValueError):
-            self.observations.remove(observation)
-        self._tell_readers()
+    def remove_observer(self, observer: ReadObserver) -> None:
+        """Remove an observer. An unknown one is ignored."""
+        observers.remove(observer)
+        self._recompile_for_observers()
 
-    def _tell_readers(self) -> None:
-        for setting in self.settings():
-            setting._reader.recompile_for_observers()
-
-    @property
-    def max_sample_rate(self) -> Observation | None:
-        """The observation with the largest share. Reads draw for it themselves, and tell when they are chosen."""
-        return max(tuple(self.observations), key=lambda observation: observation.share, default=None)
-
-    def observed(self, setting: "Setting[Any]", given: "Mapping[str, str]", chosen: float = 1.0) -> None:
-        """Tell those who want to hear of it that a setting is read.
-
-        Args:
-            setting: It.
-            given: The context as its caller gave it.
-            chosen: The share of all reads that this is called for.
-        """
-        for observation in tuple(self.observations):
-            if observation.share >= chosen or observation.draw() * chosen < observation.share:
-                observation.observer(setting, given)
-
-    def settings(self) -> "list[Setting[Any]]":
-        """All settings that the program still holds, in the order of their construction."""
-        # The copy is one step that no other thread and no collection can interrupt; iterating the dict is not.
-        return [setting for reference in self._settings.copy() if (setting := reference()) is not None]
+    def _recompile_for_observers(self) -> None:
+        for entry in self.entries():
+            entry.renew_state()
 
     @property
     def main(self) -> MainClient | None:
@@ -118,34 +78,30 @@ class Registry:
         return self._clients[-1] if self._clients else None
 
     def activate(self, client: MainClient) -> MainClient | None:
-        """Make a client the main one.
-
-        Returns:
-            The client that was the main one until now.
-        """
+        """Make a client the main one, and return the former main client."""
         former = self.main
         self._clients.append(client)
-        for setting in self.settings():
-            client.adopt(setting)
+        for entry in self.entries():
+            client.adopt(entry)
         return former
 
     def deactivate(self, client: MainClient) -> None:
-        """Take a client out, if it is in. If it was the main one, the one before it is the main one again."""
+        """Remove a client, if it is active. If it was the main one, the client activated before it takes its place."""
         was_main = client is self.main
         try:
             self._clients.remove(client)
         except ValueError:
             return
         if was_main and (main := self.main) is not None:
-            for setting in self.settings():
-                main.adopt(setting)
+            for entry in self.entries():
+                main.adopt(entry)
             main.refresh_soon()
         elif was_main:
-            for setting in self.settings():
-                setting._reader.end_watches()
+            for entry in self.entries():
+                entry.end_watches()
 
-    def _forget(self, reference: "ref[Setting[Any]]") -> None:
-        self._settings.pop(reference, None)
+    def _forget(self, reference: "ref[Entry[Any]]") -> None:
+        self._entries.pop(reference, None)
 
 
 registry = Registry()

@@ -1,156 +1,156 @@
-"""One view of all settings for a while: what reads inside `pinned()` see, whatever is put in place meanwhile.
+"""One consistent view of all settings: what reads inside `pinned()` see while updates go on.
 
-Reads outside pay nothing for that, nor do reads inside until something is put in place: only then is what was there
-before kept for the pins that there are, and only the settings concerned look for it, until these pins have ended. All
-pins that begin between two updates share what is kept, so that however many there are, it is kept once.
+Reads outside pay nothing for it, nor do reads inside until something is published. Only then the published rules that
+are about to be replaced are retained for the open snapshots, and only the settings concerned look there. All scopes
+that begin between two updates share one snapshot, so that what they retain is retained once.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
+from threading import RLock
 from types import TracebackType
 from typing import Any, Final, Protocol
 
 
-class Reader(Protocol):
-    """The reads of one setting."""
+class Member(Protocol):
+    """A setting's entry, as a snapshot uses it."""
 
     @property
-    def view(self) -> Any:
-        """What is read."""
+    def published(self) -> Any:
+        """The published rules."""
 
-    def place(self, view: Any) -> None:
-        """Have something else read from now on."""
+    def replace_published(self, published: Any) -> None:
+        """Publish other rules."""
 
-    def hold(self, moment: "Snapshot") -> None:
-        """From the next view on, look for what was kept of a moment."""
+    def retain(self, snapshot: "Snapshot") -> None:
+        """Look for retained rules in each read, from the next update on."""
 
-    def release(self, moment: "Snapshot") -> None:
-        """Look for it no more."""
+    def release(self, snapshot: "Snapshot") -> None:
+        """Stop looking for those of a snapshot."""
 
 
 class Snapshot:
-    """What all settings had between two updates: for all pins that began between them."""
+    """The published rules of all settings between two updates."""
 
     def __init__(self) -> None:
-        self.views: dict[Reader, Any] = {}
-        """What settings had then, of those that have something else by now."""
-        self.pins: set[SnapshotScope] = set()
+        self.retained: dict[Member, Any] = {}
+        """The rules at the time of the snapshot, of the settings that have others now."""
+        self.scopes: set[SnapshotScope] = set()
 
-    def keep(self, reader: Reader) -> None:
-        """Keep what a setting has, which is about to be replaced, unless it has replaced something since the moment."""
-        if reader not in self.views:
-            self.views[reader] = reader.view
-            reader.hold(self)
+    def retain(self, member: Member) -> None:
+        """Retain the rules of a setting that are about to be replaced, unless earlier ones are retained already."""
+        if member not in self.retained:
+            self.retained[member] = member.published
+            member.retain(self)
 
-    def end(self) -> None:
-        """Let everything go."""
-        _moments.discard(self)
-        former, self.views = self.views, {}
-        for reader in former:
-            reader.release(self)
+    def close(self) -> None:
+        """Release everything."""
+        _open.discard(self)
+        former, self.retained = self.retained, {}
+        for member in former:
+            member.release(self)
 
 
 class SnapshotScope:
-    """One block that has the view of a moment."""
+    """One block that reads from a snapshot."""
 
     def __init__(self, outer: "SnapshotScope | None") -> None:
-        """Begin: with the moment of an outer block that has not ended, or with now."""
+        """Begin a scope, in the snapshot of an outer scope that is still open, or in a new one."""
         self.outer = outer
-        with _lock():
-            self._moment: Snapshot = outer._moment if outer is not None and outer in outer._moment.pins else _now()
-            self._moment.pins.add(self)
-        self.views = self._moment.views
-        """What reads look into."""
+        with update_lock():
+            is_outer_open = outer is not None and outer in outer.snapshot.scopes
+            self.snapshot: Snapshot = outer.snapshot if outer is not None and is_outer_open else _current()
+            self.snapshot.scopes.add(self)
+        self.retained = self.snapshot.retained
+        """Where reads look first."""
 
-    def end(self) -> None:
-        """Let go of the moment; the last one that does takes it along."""
-        with _lock():
-            self.views = {}
-            self._moment.pins.discard(self)
-            if not self._moment.pins:
-                self._moment.end()
+    def close(self) -> None:
+        """Detach from the snapshot, which the last scope closes."""
+        with update_lock():
+            self.retained = {}
+            self.snapshot.scopes.discard(self)
+            if not self.snapshot.scopes:
+                self.snapshot.close()
 
 
-PIN: Final[ContextVar[SnapshotScope | None]] = ContextVar("heksher_client.pin", default=None)
-_moments: Final[set[Snapshot]] = set()
-"""Those that there are pins of."""
+SCOPE: Final[ContextVar[SnapshotScope | None]] = ContextVar("heksher_client.pin", default=None)
+_open: Final[set[Snapshot]] = set()
+"""The snapshots that have scopes."""
 _latest: list[Snapshot] = []
-"""The one since which nothing was put in place, if there are pins of it."""
-_handed: dict[str, Any] = {}
+"""The snapshot since which nothing was published, if it has scopes."""
+_update_lock = RLock()
 
 
-def _now() -> Snapshot:
-    if not _latest or _latest[0] not in _moments:
+def update_lock() -> Any:
+    """Return the lock for whatever changes what reads see. Reads never wait for it.
+
+    It is reentrant, because a finalizer that runs at any moment may close a scope.
+    """
+    return _update_lock
+
+
+def _current() -> Snapshot:
+    if not _latest or _latest[0] not in _open:
         _latest[:] = [Snapshot()]
-        _moments.add(_latest[0])
+        _open.add(_latest[0])
     return _latest[0]
 
 
-def _lock() -> AbstractContextManager[Any]:
-    lock: AbstractContextManager[Any] = _handed["lock"]
-    return lock
-
-
-def hand_in(make_lock: Callable[[], AbstractContextManager[Any]]) -> None:
-    """Give what the core cannot have itself: a lock for updates, and for the beginnings and ends of pins. No read takes
-    it. It must be one that its holder can take again, as objects may be finalized at any moment."""
-    _handed.update(make_lock=make_lock, lock=make_lock())
-
-
-def publish(views: Mapping[Reader, Any]) -> None:
-    """Have settings read something else from now on: all of it inside a pin, or none."""
-    with _lock():
-        for moment in list(_moments):
-            for reader in views:
-                moment.keep(reader)
-        for reader, view in views.items():
-            reader.place(view)
+def publish(updates: Mapping[Any, Any]) -> None:
+    """Replace the published rules of entries. A snapshot sees all of an update or nothing of it."""
+    with update_lock():
+        for snapshot in list(_open):
+            for member in updates:
+                snapshot.retain(member)
+        for member, published in updates.items():
+            member.replace_published(published)
         _latest.clear()
 
 
-def leave() -> None:
-    """Have what runs in this context from now on see what is newest, though it was begun inside a pin."""
-    PIN.set(None)
+def detach() -> None:
+    """Read the latest rules in the current context from now on, even if it was copied inside a scope."""
+    SCOPE.set(None)
 
 
 def after_fork() -> None:  # in the child of a fork
-    """Forget what other threads had begun, which do not exist in the child of a fork."""
-    _handed["lock"] = _handed["make_lock"]()
-    pin, own = PIN.get(), set[SnapshotScope]()
-    while pin is not None:
-        own.add(pin)
-        pin = pin.outer
-    for other in [pin for moment in _moments for pin in moment.pins if pin not in own]:
-        other.end()
+    """Close the scopes of other threads, which do not exist in the child of a fork."""
+    global _update_lock
+    _update_lock = RLock()
+    scope, own = SCOPE.get(), set[SnapshotScope]()
+    while scope is not None:
+        own.add(scope)
+        scope = scope.outer
+    for other in [scope for snapshot in _open for scope in snapshot.scopes if scope not in own]:
+        other.close()
 
 
 class pinned:  # noqa: N801 - it is called like a function
-    """Inside this block, every `get` sees the rules of one moment, that of its beginning.
+    """Inside this block, every `get` uses the rules of the moment at which the block began.
 
         with heksher_client.pinned():
             ...  # all settings, across awaits and calls, and in tasks that begin here
 
-    It is a matter of the context, as context variables are: other tasks and threads read what is newest. Nothing is
-    locked, updates go on. Defaults, context variables and what callers give are those of each read. A block inside
-    another one has the moment of that one. What outlives the block reads what is newest.
+    It belongs to the context, like a context variable: other tasks and threads read the latest rules. Nothing is
+    locked, and updates go on. Defaults, context variables and arguments are those of each read. A block inside another
+    one uses the moment of the outer one. A task that outlives the block reads the latest rules.
     """
 
     def __init__(self) -> None:
         self._entered: list[tuple[SnapshotScope, Token[SnapshotScope | None]]] = []
 
     def __enter__(self) -> None:
-        pin = SnapshotScope(PIN.get())
-        self._entered.append((pin, PIN.set(pin)))
+        scope = SnapshotScope(SCOPE.get())
+        self._entered.append((scope, SCOPE.set(scope)))
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # The one that was entered here, as several threads may share this; the last one, where a block ends in another
-        # context than it began in, as those of generators may.
-        entered = next((entered for entered in self._entered if entered[0] is PIN.get()), self._entered[-1])
+        # Several threads may share this object: close the scope that was entered here. A block in a generator may end
+        # in another context than it began in: then close the last one.
+        entered = next((entered for entered in self._entered if entered[0] is SCOPE.get()), self._entered[-1])
         self._entered.remove(entered)
-        pin, token = entered
-        pin.end()
+        scope, token = entered
+        scope.close()
         with suppress(ValueError):  # It ends in another context.
-            PIN.reset(token)
+            SCOPE.reset(token)

@@ -367,3 +367,8 @@ def _shown(x: object) -> str:
     """A value for a message: never longer than a line of a log, and without line breaks of its own."""
     text = repr(x)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def convert_many(setting_type: SettingType[T], values: Sequence[Any]) -> Sequence[T] | None:
+    """Convert many JSON values at once; return None if each of them has to be looked at."""
+    return setting_type._convert_many(values)  # not public, as types of programs need not have it

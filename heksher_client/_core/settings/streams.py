@@ -1,0 +1,94 @@
+"""Iterators on which user code waits, with `for` or `async for`: the part that all of them share, and `Watch`.
+
+A stream is the public iterator; its source is the package's side of it, which gets new items from other threads. What
+feeds a source refers to it weakly, so a stream that user code drops needs no clean-up.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from heksher_client._core.settings.rules import ABSENT
+from heksher_client._runtime.wakeup import Wakeup
+
+T = TypeVar("T")
+
+
+class Source(ABC, Generic[T]):
+    """What a stream takes its items from."""
+
+    def __init__(self) -> None:
+        self.wakeup = Wakeup()
+        """Set when there may be a new item, and when the source is closed."""
+        self.is_closed = False
+
+    def close(self) -> None:
+        """End the iteration, after the items that are left. May be called from any thread."""
+        self.is_closed = True
+        self.wakeup.set()
+
+    @abstractmethod
+    def take(self) -> T:
+        """Return the next item; `ABSENT` if there is none now."""
+
+
+class Stream(Generic[T]):
+    """An iterator for `for`, which blocks, and for `async for`. It ends when it is closed."""
+
+    def __init__(self, source: Source[T]) -> None:
+        self._source = source
+
+    def close(self) -> None:
+        """End the iteration. May be called from any thread."""
+        self._source.close()
+
+    def __iter__(self) -> "Stream[T]":
+        return self
+
+    def __next__(self) -> T:
+        source = self._source
+        while True:
+            is_closed = source.is_closed  # Read before the item is taken, so that the last item comes before the end.
+            if (item := source.take()) is not ABSENT:
+                return item
+            if is_closed:
+                source.wakeup.set()  # for other iterations over the same stream
+                raise StopIteration
+            source.wakeup.wait()
+
+    def __aiter__(self) -> "Stream[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        source = self._source
+        while True:
+            is_closed = source.is_closed
+            if (item := source.take()) is not ABSENT:
+                return item
+            if is_closed:
+                source.wakeup.set()
+                raise StopAsyncIteration
+            await source.wakeup.wait_async()
+
+
+class WatchedValue(Source[T]):
+    """The value of a setting in one context, each time that it is another one."""
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        super().__init__()
+        self._read = read
+        self._last: Any = ABSENT
+
+    def take(self) -> T:
+        value = self._read()
+        # Identity first: NaN does not equal itself, and the same NaN is not a change.
+        if value is self._last or (self._last is not ABSENT and value == self._last):
+            unchanged: T = ABSENT
+            return unchanged
+        self._last = value
+        return value
+
+
+class Watch(Stream[T]):
+    """The value of a setting in one context: the current one, and then each new one. Values that were replaced before
+    they were taken are skipped. Ends when the main client closes."""
