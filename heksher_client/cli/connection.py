@@ -83,7 +83,7 @@ def profile_names(context: click.Context, parameter: click.Parameter, incomplete
     from heksher_client.profiles import _config as config
 
     try:
-        return [name for name in config.names(config.config_path()) if name.startswith(incomplete)]
+        return [name for name in config.profile_names(config.config_path()) if name.startswith(incomplete)]
     except ValueError:  # A shell has no place for errors.
         return []
 
@@ -105,9 +105,9 @@ def asking(profile: str | None, url: str | None) -> Iterator["AdminClient"]:
     """The service of a profile or of a URL, for as long as it is needed."""
     with in_words():
         from heksher_client._drivers.admin import AdminClient
-        from heksher_client.profiles._connect import make_client
+        from heksher_client.profiles._connect import create_request_client
 
-        operator = AdminClient(make_client(profile, url=url))
+        operator = AdminClient(create_request_client(profile, url=url))
         try:
             yield operator
         finally:
@@ -120,10 +120,12 @@ def setting_names(
     incomplete: str,
 ) -> list[CompletionItem]:
     """What a shell completes the name of a setting with, if the service answers soon."""
-    from heksher_client.profiles._connect import make_client
+    from heksher_client.profiles._connect import create_request_client
 
     try:
-        client = make_client(context.params.get("profile"), url=context.params.get("url"), request_timeout=2, timeout=1)
+        client = create_request_client(
+            context.params.get("profile"), url=context.params.get("url"), request_timeout=2, timeout=1
+        )
         with closing(client):
             found = client.get_settings()
     except Exception:  # A shell has no place for errors, of whatever kind.

@@ -80,7 +80,7 @@ def profiles(*, as_json: bool) -> None:
         from heksher_client.profiles import _config as configuration
 
         path = configuration.config_path()
-        names = configuration.names(path)
+        names = configuration.profile_names(path)
     if as_json:
         print_json({"file": None if path is None else str(path), "profiles": names})
         return

@@ -1,6 +1,6 @@
-"""What a client is to be made with: a profile of the configuration file, environment variables, and arguments.
+"""Configuration of a client: a profile of the configuration file, environment variables, and arguments.
 
-The file is TOML, in the platform's folder for configuration, or where `HEKSHER_CONFIG` says:
+The file is TOML. It is in the user's configuration directory, or where `HEKSHER_CONFIG` points:
 
     format = 1
     default_profile = "dev"
@@ -18,6 +18,8 @@ The file is TOML, in the platform's folder for configuration, or where `HEKSHER_
     [profiles.prod.oauth]
     issuer = "https://login.example.com"
     client_id = "shop"
+
+All errors are `ConfigError`, and no message contains the value of a secret.
 """
 
 import os
@@ -33,22 +35,21 @@ import msgspec
 
 from heksher_client._drivers.options import merged_tables
 from heksher_client.exceptions import ConfigError
-from heksher_client.profiles._secret_checks import Layer, check_no_secrets, check_same_server, origin
+from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
 _FORMAT: Final = 1
-_LARGEST: Final = 1 << 20
-"""Bytes of a configuration file."""
+_MAX_FILE_BYTES: Final = 1 << 20
 
 
 class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The OAuth 2 server that gives tokens for a service."""
+    """The table `oauth` of a profile: an authorization server and the client that is registered there."""
 
     client_id: str
     client_secret: str | None = None
     grant: Literal["login", "client_credentials"] = "login"
-    """Whether somebody signs in, or the program has a secret of its own."""
+    """`login` if users sign in, `client_credentials` if the program has a client secret."""
     issuer: str | None = None
-    """Where the server describes itself; the other addresses need not be given then."""
+    """The issuer URL. The URLs below are optional if its metadata contains them."""
     authorization_url: str | None = None
     token_url: str | None = None
     device_authorization_url: str | None = None
@@ -61,16 +62,17 @@ class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a profile may hold: a client's options, in words that TOML and environment variables have as well."""
+    """A profile: the options of a client that TOML can express."""
 
     url: str | None = None
     update_interval: float | None = None
     context_features: list[str] | None = None
     defaults: dict[str, str] | None = None
-    """What `set_defaults` gets."""
+    """The arguments of `set_defaults`."""
     track_contexts: dict[str, str | list[str]] | None = None
+    """The arguments of `track_contexts`."""
     token: str | None = None
-    """An access token that does not change."""
+    """A fixed access token."""
     oauth: OAuth | None = None
     headers: dict[str, str] | None = None
     cookies: dict[str, str] | None = None
@@ -78,7 +80,7 @@ class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
     user_agent: str | None = None
     timeout: float | None = None
     ca_file: str | None = None
-    """The certificates that the service's is checked by: a file, in PEM."""
+    """A PEM file with the CA certificates that server certificates are verified against."""
     proxy: str | None = None
     rate_limit: int | None = None
     rate_limit_interval: float | None = None
@@ -102,34 +104,43 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     profiles: dict[str, dict[str, Any]] = {}
 
 
-_TABLES: Final = ("defaults", "track_contexts", "oauth", "headers", "cookies", "params")
-"""What no environment variable has."""
-_WHERE: Final = ("url", "token")
-"""What says which service is meant, and as whom."""
-_FROM_ENVIRONMENT: Final = tuple(name for name in Profile.__struct_fields__ if name not in _TABLES)
+_TABLE_FIELDS: Final = ("defaults", "track_contexts", "oauth", "headers", "cookies", "params")
+_SERVICE_FIELDS: Final = ("url", "token")
+"""The fields that determine which service is used, and with which credentials."""
+ENVIRONMENT_FIELDS: Final = tuple(name for name in Profile.__struct_fields__ if name not in _TABLE_FIELDS)
+"""The fields of a profile that have an environment variable."""
+_EXPECTED_VALUES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What was found."""
+    """The configuration of a client, merged from all sources."""
 
     name: str
-    """Of the profile; the server where there is none."""
+    """The name of the profile, or the origin of the service URL if there is no profile."""
     is_profile: bool
     profile: Profile = field(repr=False)
     path: Path | None
-    """Where the configuration file is, or would be."""
+    """The path of the configuration file, which need not exist; None if it is unknown."""
     source: str
-    """Where all of it is from, for errors."""
+    """The profile and its file, or the environment, for error messages."""
 
 
 def config_path() -> Path | None:
-    """Where the configuration file is, or would be; None if that cannot be told without the extra `profiles`."""
-    if given := os.environ.get("HEKSHER_CONFIG"):
+    """Return the path of the configuration file, which need not exist.
+
+    Returns:
+        None if `HEKSHER_CONFIG` is not set and the extra `profiles` is not installed.
+
+    Raises:
+        ConfigError: `HEKSHER_CONFIG` refers to the home directory of an unknown user.
+    """
+    if path := os.environ.get("HEKSHER_CONFIG"):
         try:
-            return Path(given).expanduser().absolute()  # tokens are kept by it, wherever a program goes
+            # Absolute, as the path of the token file is derived from it and the working directory may change.
+            return Path(path).expanduser().absolute()
         except RuntimeError:
-            raise ConfigError(f"HEKSHER_CONFIG is {given}, and there is no such user") from None
+            raise ConfigError(f"HEKSHER_CONFIG: cannot expand {path}: unknown user") from None
     try:
         from platformdirs import user_config_path
     except ImportError:
@@ -140,51 +151,50 @@ def config_path() -> Path | None:
 def load(
     name: str | None,
     overrides: Mapping[str, Any],
-    otherwise: Mapping[str, Any] | None = None,
+    class_options: Mapping[str, Any] | None = None,
     *,
-    is_itself: bool = False,
+    prefer_named: bool = False,
 ) -> Config:
-    """Put together what a client is to be made with.
+    """Load the configuration of a client.
 
     Args:
-        name: Of the profile; None for `HEKSHER_PROFILE`, or the default one, or the only one.
-        overrides: Arguments that take the place of what a profile holds.
-        otherwise: What the class of the client chooses, for what is found nowhere else.
-        is_itself: Whether a profile that is named means the service that it names, whatever variables say: whoever
-            types its name does not think of those.
+        name: The name of the profile. If None, `HEKSHER_PROFILE`, the default profile, or the only profile.
+        overrides: Arguments with the highest priority.
+        class_options: Options of the client class, with the lowest priority.
+        prefer_named: Ignore `HEKSHER_URL` and `HEKSHER_TOKEN` if `name` is given. For the command line, where a user
+            who names a profile expects the service of that profile.
 
     Raises:
-        ConfigError: It is missing or wrong.
+        ConfigError: The configuration is incomplete or invalid.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
     path = config_path()
-    file, is_private = _read(path)
-    named, name = name, name or os.environ.get("HEKSHER_PROFILE") or None
-    used = [field for field in _FROM_ENVIRONMENT if not (is_itself and named and field in _WHERE)]
-    environment = {field: value for field in used if (value := os.environ.get(_variable(field)))}
+    file, is_private = _read_file(path)
+    fields = [field for field in ENVIRONMENT_FIELDS if not (prefer_named and name and field in _SERVICE_FIELDS)]
+    environment = {field: value for field in fields if (value := os.environ.get(_variable(field)))}
     client_secret = os.environ.get("HEKSHER_CLIENT_SECRET")
-    class_url = (otherwise or {}).get("service_url")
+    class_url = (class_options or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
-    chosen = _choose(file, name, path, has_url=has_url)
-    in_file = file.profiles.get(chosen, {}) if chosen else {}
+    chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
+    table = file.profiles.get(chosen, {}) if chosen else {}
     source = f"profile {chosen} in {path}" if chosen else "the environment"
     if not is_private:
         check_no_secrets(file.profiles, path)
     try:
-        profile = msgspec.convert(in_file, Profile)
+        profile = msgspec.convert(table, Profile)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {error}") from None
-    check_same_server(
+    check_secret_destination(
         [
-            Layer("the client's class", class_url, otherwise or {}),
-            Layer(source, in_file.get("url"), in_file),
-            Layer("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
-            Layer("the arguments", overrides.get("url"), overrides),
+            ConfigSource("the client class", class_url, class_options or {}),
+            ConfigSource(source, table.get("url"), table),
+            ConfigSource("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
+            ConfigSource("the arguments", overrides.get("url"), overrides),
         ]
     )
     if client_secret and profile.oauth is not None:
         profile.oauth.client_secret = client_secret
-    _put_in_place(profile, environment, overrides)
+    _apply(profile, environment, overrides)
     if profile.url is None:
         profile.url = class_url
     if profile.url is None:
@@ -192,95 +202,98 @@ def load(
     return Config(chosen or origin(profile.url), chosen is not None, profile, path, source)
 
 
-def _put_in_place(profile: Profile, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> None:
-    """Have variables and arguments take the place of what a profile holds.
+def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> None:
+    """Replace fields of a profile by environment variables and arguments. Tables are merged.
 
     Raises:
-        ConfigError: One of them is impossible.
+        ConfigError: A value is invalid.
     """
-    for field_name, text in environment.items():
-        setattr(profile, field_name, _from_environment(field_name, text))
-    for field_name in Profile.__struct_fields__:
-        if field_name in overrides:
-            merged_value = _merged(field_name, getattr(profile, field_name), overrides[field_name])
-            setattr(profile, field_name, merged_value)
-    if "oauth" in overrides and "token" not in overrides:
-        profile.token = None  # which would be shown instead
+    for name, text in environment.items():
+        setattr(profile, name, _parse_variable(name, text))
+    for name in Profile.__struct_fields__:
+        if name not in overrides:
+            continue
+        current, value = getattr(profile, name), overrides[name]
+        if isinstance(current, dict):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} must be a dict, not {type(value).__name__}")
+            value = merged_tables(name, current, value)
+        setattr(profile, name, value)
     if "oauth" in overrides:
+        if "token" not in overrides:
+            profile.token = None  # A token of the profile or the environment would be used instead of `oauth`.
         try:
             profile.oauth = msgspec.convert(overrides["oauth"], OAuth)
         except msgspec.ValidationError as error:
             raise ConfigError(f"oauth: {error}") from None
 
 
-def _merged(name: str, less: Any, more: Any) -> Any:
-    """Two values for a key: tables are merged."""
-    if not isinstance(less, dict):
-        return more
-    if not isinstance(more, Mapping):
-        raise ConfigError(f"{name} must be a dict, not {type(more).__name__}")
-    return merged_tables(name, less, more)
-
-
-def names(path: Path | None) -> list[str]:
-    """The profiles that a configuration file has.
+def profile_names(path: Path | None) -> list[str]:
+    """Return the names of the profiles in a configuration file.
 
     Raises:
-        ConfigError: It is malformed.
+        ConfigError: The file cannot be read.
     """
-    return list(_read(path)[0].profiles)
+    return list(_read_file(path)[0].profiles)
 
 
 def _variable(field_name: str) -> str:
     return f"HEKSHER_{field_name.upper()}"
 
 
-def _from_environment(field_name: str, text: str) -> Any:
-    kind = next(info.type for info in msgspec.structs.fields(Profile) if info.name == field_name)
-    given: Any = (
-        text if field_name != "context_features" else [part.strip() for part in text.split(",") if part.strip()]
-    )
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError:
-        wanted = next((words for one, words in _WANTED.items() if one in get_args(kind)), "text")
-        raise ConfigError(f"{_variable(field_name)} must be {wanted}, not {text!r}") from None
-
-
-_WANTED: Final = {bool: "true or false", int: "a whole number", float: "a number"}
-
-
-def _read(path: Path | None) -> tuple[_File, bool]:
-    """A configuration file, and whether only its owner may read it; an empty one where there is none.
+def _parse_variable(field_name: str, text: str) -> Any:
+    """Convert the value of an environment variable to the type of its field.
 
     Raises:
-        ConfigError: It cannot be used.
+        ConfigError: The value is invalid.
+    """
+    type_ = next(info.type for info in msgspec.structs.fields(Profile) if info.name == field_name)
+    value: Any = text
+    if field_name == "context_features":
+        value = [name.strip() for name in text.split(",") if name.strip()]
+    try:
+        return msgspec.convert(value, type_, strict=False)
+    except msgspec.ValidationError:
+        expected = next((words for kind, words in _EXPECTED_VALUES.items() if kind in get_args(type_)), "text")
+        raise ConfigError(f"{_variable(field_name)} must be {expected}, not {text!r}") from None
+
+
+def _read_file(path: Path | None) -> tuple[_File, bool]:
+    """Read a configuration file.
+
+    Returns:
+        Its content, which is empty if the file does not exist, and whether only its owner can read it.
+
+    Raises:
+        ConfigError: The file cannot be read or is invalid, or `HEKSHER_CONFIG` points to a file that does not exist.
     """
     if path is None:
         return _File(), True
     try:
-        with path.open("rb") as opened:
-            mode = os.fstat(opened.fileno()).st_mode
-            content = opened.read(_LARGEST + 1)
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            content = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         if os.environ.get("HEKSHER_CONFIG"):
-            raise ConfigError(f"there is no configuration file {path}: HEKSHER_CONFIG says that it is there") from None
+            raise ConfigError(f"HEKSHER_CONFIG: the file {path} does not exist") from None
         return _File(), True
     except OSError as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from None
-    if len(content) > _LARGEST:
-        raise ConfigError(f"the configuration file {path} is larger than {_LARGEST:,} bytes: it is something else")
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path} is not a configuration file: it is larger than {_MAX_FILE_BYTES:,} bytes")
     try:
-        table = tomllib.loads(content.decode("utf-8-sig"))  # Some editors mark the beginning.
-    except ValueError as error:  # It is no TOML, no UTF-8, or has a number of thousands of digits.
-        raise ConfigError(f"{path} is no TOML: {error}") from None
+        table = tomllib.loads(content.decode("utf-8-sig"))  # Some editors write a byte order mark.
+    except ValueError as error:  # Invalid TOML or UTF-8, or an integer with more digits than Python converts.
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply") from None
-    known = table.get("format", _FORMAT)
-    if not isinstance(known, int) or known < 1:
-        raise ConfigError(f"{path}: format must be {_FORMAT}, not {known!r}")
-    if known > _FORMAT:
-        raise ConfigError(f"{path} is of format {known}, which is newer than this package ({_FORMAT}): upgrade it")
+    file_format = table.get("format", _FORMAT)
+    if not isinstance(file_format, int) or file_format < 1:
+        raise ConfigError(f"{path}: format must be {_FORMAT}, not {file_format!r}")
+    if file_format > _FORMAT:
+        raise ConfigError(
+            f"{path} has format {file_format}, and this version of heksher_client reads format {_FORMAT}: upgrade it"
+        )
     try:
         file = msgspec.convert(table, _File)
     except msgspec.ValidationError as error:
@@ -288,24 +301,36 @@ def _read(path: Path | None) -> tuple[_File, bool]:
     return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-def _choose(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
-    """Which profile is meant."""
-    where = f"in {path}" if path else "(where that would be, the extra `profiles` tells, or HEKSHER_CONFIG)"
-    there = ", ".join(file.profiles) or "none"
+def _choose_profile(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
+    """Return the name of the profile to use, or None if none is needed.
+
+    Args:
+        file: The content of the configuration file.
+        name: The name that an argument or `HEKSHER_PROFILE` gives.
+        path: The path of the file, for error messages.
+        has_url: Another source sets the service URL, so that a profile is optional.
+
+    Raises:
+        ConfigError: The profile does not exist, or it is not clear which one to use.
+    """
+    where = f"in {path}" if path else "in the configuration file (install the extra `profiles`, or set HEKSHER_CONFIG)"
+    available = ", ".join(file.profiles) or "none"
     if name is not None:
         if name not in file.profiles:
-            raise ConfigError(f"there is no profile {name} {where}; there is: {there}")
+            raise ConfigError(f"there is no profile {name} {where}; available profiles: {available}")
         return name
     if file.default_profile is not None:
         if file.default_profile not in file.profiles:
-            raise ConfigError(f"the default profile {file.default_profile} is not {where}; there is: {there}")
+            raise ConfigError(
+                f"the default profile {file.default_profile} is not {where}; available profiles: {available}"
+            )
         return file.default_profile
     if len(file.profiles) == 1:
         return next(iter(file.profiles))
     if has_url:
         return None
     if file.profiles:
-        raise ConfigError(f"which profile {where} is meant? Name one, or set HEKSHER_PROFILE; there is: {there}")
-    raise ConfigError(
-        f"nothing says where the service is: add [profiles.NAME] with its url {where}, or set HEKSHER_URL"
-    )
+        raise ConfigError(
+            f"there are several profiles {where}: name one, or set HEKSHER_PROFILE; available profiles: {available}"
+        )
+    raise ConfigError(f"no service URL is configured: set HEKSHER_URL, or add [profiles.NAME] with a url {where}")

@@ -1,4 +1,4 @@
-"""Clients out of profiles, and what they show a service that they may ask."""
+"""Clients created from profiles, and the credentials that a profile configures."""
 
 import re
 import ssl
@@ -16,30 +16,40 @@ from heksher_client.credentials import ClientCredentials, Credential, StaticToke
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, Profile
-from heksher_client.profiles._stored_credential import SignedIn, store_of
+from heksher_client.profiles._stored_credential import StoredCredential, token_store
 from heksher_client.profiles._token_store import TokenStore
 
 ThreadT = TypeVar("ThreadT", bound=ThreadHeksherClient)
 AsyncT = TypeVar("AsyncT", bound=AsyncHeksherClient)
 
+_DEFAULT_UPDATE_INTERVAL: Final = 60.0
+"""Seconds between refreshes if no source sets an interval."""
+_OTHER_FIELDS: Final = (
+    "url", "update_interval", "context_features", "defaults", "track_contexts", "token", "oauth", "ca_file", "proxy"
+)  # fmt: skip
+_OPTION_FIELDS: Final = tuple(field for field in Profile.__struct_fields__ if field not in _OTHER_FIELDS)
+"""The fields of a profile that are client options of the same name."""
+_ARGUMENT_ONLY_OPTIONS: Final = ("auth", "http_client", "http_client_args", "error_classes")
+"""The client options that a configuration file cannot express."""
+
 
 class ProfileOptions(ClassOptions, total=False):
-    """What takes the place of what a profile says: a client's arguments, and what a profile has besides."""
+    """Arguments that override a profile: the arguments of a client, and the other keys of a profile."""
 
     url: str | None
     """The same as `service_url`."""
     token: str | None
-    """An access token that does not change."""
+    """A fixed access token."""
     oauth: Mapping[str, Any] | None
     """The keys of a profile's table `oauth`."""
     ca_file: str | None
-    """The certificates that the service's is checked by: a file, in PEM."""
+    """A PEM file with the CA certificates that server certificates are verified against."""
     proxy: str | None
-    """For the service, and for the server of tokens."""
+    """A proxy for requests to the service and to the authorization server."""
     defaults: Mapping[str, Any] | None
-    """What `set_defaults` gets."""
+    """The arguments of `set_defaults`."""
     track_contexts: Mapping[str, Any] | None
-    """What `track_contexts` gets."""
+    """The arguments of `track_contexts`."""
 
 
 @overload
@@ -49,27 +59,28 @@ def connect(
     profile: str | None = None, *, client_class: type[ThreadT], **overrides: Unpack[ProfileOptions]
 ) -> ThreadT: ...
 def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClient, **overrides: Any) -> Any:
-    """Make a thread client out of a profile, and set it as main. It can be used as a context manager, or closed.
+    """Create a thread client from a profile and set it as main. Close it, or use it as a context manager.
 
-    In rising priority: the profile in the configuration file, environment variables (`HEKSHER_URL`,
-    `HEKSHER_UPDATE_INTERVAL`, `HEKSHER_CONTEXT_FEATURES` with commas, `HEKSHER_TOKEN`, and one for each other option
-    that is no table), and arguments.
+    The sources of its options are, from the lowest to the highest priority: the profile in the configuration file;
+    environment variables (`HEKSHER_URL`, `HEKSHER_TOKEN`, `HEKSHER_CONTEXT_FEATURES` as a comma-separated list, and one
+    for each other option that is not a table); and arguments.
 
     Args:
-        profile: Its name; None for `HEKSHER_PROFILE`, or the file's default, or its only one.
-        client_class: What to make.
-        **overrides: A client's arguments; `url`, `token`, `defaults` and `track_contexts`.
+        profile: The name of the profile. If None, `HEKSHER_PROFILE`, the default profile of the file, or its only one.
+        client_class: The class of the client.
+        **overrides: The arguments of a client, and `url`, `token`, `oauth`, `ca_file`, `proxy`, `defaults` and
+            `track_contexts`.
 
     Raises:
-        ConfigError: Something is missing or wrong. The message says where, and what to do.
+        ConfigError: The configuration is incomplete or invalid. The message names the source and the fix.
     """
-    client = _make(client_class, profile, overrides)
+    client = _create_client(client_class, profile, overrides)
     client.set_as_main()
     return client
 
 
-class Connecting(Generic[AsyncT]):
-    """A client that is about to start: await it, or use it with `async with`."""
+class AsyncConnect(Generic[AsyncT]):
+    """The result of `connect_async`: await it, or use it with `async with`, to start the client."""
 
     def __init__(self, client: AsyncT) -> None:
         self._client = client
@@ -90,106 +101,103 @@ class Connecting(Generic[AsyncT]):
 @overload
 def connect_async(
     profile: str | None = None, **overrides: Unpack[ProfileOptions]
-) -> Connecting[AsyncHeksherClient]: ...
+) -> AsyncConnect[AsyncHeksherClient]: ...
 @overload
 def connect_async(
     profile: str | None = None, *, client_class: type[AsyncT], **overrides: Unpack[ProfileOptions]
-) -> Connecting[AsyncT]: ...
+) -> AsyncConnect[AsyncT]: ...
 def connect_async(profile: str | None = None, *, client_class: Any = AsyncHeksherClient, **overrides: Any) -> Any:
-    """Make an asyncio client out of a profile, to be awaited, or to be used with `async with`, which starts it.
+    """Create an asyncio client from a profile. Await the result, or use it with `async with`, to set it as main.
 
-    Priorities, arguments and errors are those of `connect`; what the start raises is raised when it is awaited.
+    Arguments, priorities and errors are those of `connect`. Errors of the first refresh are raised by the `await`.
     """
-    return Connecting(_make(client_class, profile, overrides))
+    return AsyncConnect(_create_client(client_class, profile, overrides))
 
 
-def make_client(profile: str | None, **overrides: Unpack[ProfileOptions]) -> ThreadHeksherClient:
-    """A client for requests alone; of the service that a profile names, if that is named here."""
-    client: ThreadHeksherClient = _make(ThreadHeksherClient, profile, dict(overrides), is_to_start=False)
+def create_request_client(profile: str | None, **overrides: Unpack[ProfileOptions]) -> ThreadHeksherClient:
+    """Create a client that only sends requests and is never set as main, for the command line.
+
+    It needs no context features. A profile that is given by name takes precedence over `HEKSHER_URL` and
+    `HEKSHER_TOKEN`.
+    """
+    client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), is_main=False)
     return client
 
 
-def _make(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_to_start: bool = True) -> Any:
+def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_main: bool = True) -> Any:
     check_names(overrides, ProfileOptions, "connect")
     if overrides.get("service_url") is not None:
         overrides.setdefault("url", overrides["service_url"])
     class_options = client_class._class_options
-    config = _config.load(name, overrides, class_options, is_itself=not is_to_start)
+    config = _config.load(name, overrides, class_options, prefer_named=not is_main)
     profile = config.profile
-    given = {field: value for field in _AS_OPTIONS if (value := getattr(profile, field)) is not None}
-    given |= {key: value for key, value in overrides.items() if key in _ONLY_ARGUMENTS and value is not None}
+    options = {field: value for field in _OPTION_FIELDS if (value := getattr(profile, field)) is not None}
+    options |= {key: value for key, value in overrides.items() if key in _ARGUMENT_ONLY_OPTIONS and value is not None}
     features = profile.context_features
     if features is None:
         features = class_options.get("context_features")
-    if features is None and is_to_start:
+    if features is None and is_main:
         raise ConfigError(f"{config.source} has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES")
     try:
-        if "http_client" not in merged(class_options, given) and (ours := http_arguments(config)):
-            given["http_client_args"] = {**ours, **given.get("http_client_args", {})}
-        has_auth = "auth" in given or "auth" in given.get("http_client_args", {})
-        if not has_auth and (credential := credential_of(config)) is not None:
-            given["auth"] = credential
+        if "http_client" not in merged(class_options, options) and (arguments := http_client_args(config)):
+            options["http_client_args"] = {**arguments, **options.get("http_client_args", {})}
+        has_auth = "auth" in options or "auth" in options.get("http_client_args", {})
+        if not has_auth and (credential := create_credential(config)) is not None:
+            options["auth"] = credential
         if isinstance(profile.last_known_good, str):
-            given["last_known_good"] = Path(profile.last_known_good).expanduser()
+            options["last_known_good"] = Path(profile.last_known_good).expanduser()
         interval = profile.update_interval
         if interval is None:
-            interval = class_options.get("update_interval", _INTERVAL)
-        client = client_class(profile.url, interval, features or (), **given)
+            interval = class_options.get("update_interval", _DEFAULT_UPDATE_INTERVAL)
+        client = client_class(profile.url, interval, features or (), **options)
         client.set_defaults(**(profile.defaults or {}))
         client.track_contexts(**(profile.track_contexts or {}))
     except ConfigError:
         raise
-    except httpx.InvalidURL:  # No words: they may hold its password.
-        raise ConfigError(f"{config.source}, or what takes its place: the proxy is no URL") from None
-    except (TypeError, ValueError, ImportError, RuntimeError) as error:  # of a proxy's protocol, of an unknown user
-        raise ConfigError(f"{config.source}, or what takes its place: {error}") from error
+    except httpx.InvalidURL:  # The text of the error is left out, as it may contain the password of the proxy.
+        raise ConfigError(f"{_value_source(config)}: the proxy is not a valid URL") from None
+    # ImportError: a proxy protocol needs another package. RuntimeError: `~user` in a path is an unknown user.
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"{_value_source(config)}: {error}") from error
     return client
 
 
-_INTERVAL: Final = 60.0
-"""Seconds between refreshes where nobody says anything."""
-_ELSEWHERE: Final = ("url", "update_interval", "context_features", "defaults", "track_contexts", "token", "oauth")
-_HTTP: Final = ("ca_file", "proxy")
-_AS_OPTIONS: Final = tuple(f for f in Profile.__struct_fields__ if f not in (*_ELSEWHERE, *_HTTP))
-"""What a profile and a client call the same."""
-_ONLY_ARGUMENTS: Final = ("auth", "http_client", "http_client_args", "error_classes")
-"""What TOML has no words for."""
+def _value_source(config: Config) -> str:
+    return f"{config.source}, or an option that overrides it"
 
 
-def http_arguments(config: Config) -> dict[str, Any]:
-    """What HTTP clients are made with, for the service and for its server of tokens.
+def http_client_args(config: Config) -> dict[str, Any]:
+    """Return the arguments of the httpx clients for the service and the authorization server of a profile.
 
     Raises:
-        ConfigError: The certificates cannot be read, or the proxy is none.
+        ConfigError: The CA certificates cannot be read, or the proxy is not a URL.
     """
     profile = config.profile
     arguments: dict[str, Any] = {}
     if profile.proxy is not None:
-        if not re.match("(https?|socks5h?)://.", str(profile.proxy)):  # No words: they may hold its password.
-            raise ConfigError(
-                f"{config.source}, or what takes its place: the proxy must be an http://, https:// or socks5:// URL"
-            )
+        if not re.match("(https?|socks5h?)://.", str(profile.proxy)):  # Not quoted, as it may contain a password.
+            raise ConfigError(f"{_value_source(config)}: the proxy must be an http://, https:// or socks5:// URL")
         arguments["proxy"] = profile.proxy
     if profile.ca_file is not None:
         try:
             arguments["verify"] = ssl.create_default_context(cafile=Path(profile.ca_file).expanduser())
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"the certificates in {profile.ca_file} (ca_file) cannot be read: {error}") from None
+            raise ConfigError(f"ca_file: the certificates in {profile.ca_file} cannot be read: {error}") from None
     return arguments
 
 
-def credential_of(config: Config) -> Credential | None:
-    """What a profile has to show that a program may ask.
+def create_credential(config: Config) -> Credential | None:
+    """Create the credential that a profile configures, or return None if it configures none.
 
     Raises:
-        ConfigError: Something is missing for it.
+        ConfigError: The credential is incomplete or invalid.
     """
     profile, oauth = config.profile, config.profile.oauth
     if profile.token is not None:
         try:
             return StaticToken(profile.token)
         except ValueError as error:
-            raise ConfigError(f"the token of {config.source}, or what takes its place: {error}") from None
+            raise ConfigError(f"the token of {_value_source(config)}: {error}") from None
     if oauth is not None and oauth.grant == "client_credentials":
         if oauth.token_url is None or oauth.client_secret is None:
             raise ConfigError(f"{config.source}: the grant client_credentials needs token_url and client_secret")
@@ -200,10 +208,10 @@ def credential_of(config: Config) -> Credential | None:
                 oauth.client_secret,
                 scope=oauth.scope,
                 audience=oauth.audience,
-                http_client_args=http_arguments(config),
+                http_client_args=http_client_args(config),
             )
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
     if oauth is None and (config.path is None or not TokenStore(config.path).has(config.name)):
         return None
-    return SignedIn(config, store_of(config), http_arguments(config))
+    return StoredCredential(config, token_store(config), http_client_args(config))

@@ -1,4 +1,9 @@
-"""Whom secrets are for: one who owns a file of them, and the server that they were given for."""
+"""Checks that secrets are read only from private files and sent only to the server they belong to.
+
+A configuration file that other users can read must not contain a secret. A secret belongs to the URL of its own source,
+or of the nearest source with a lower priority: if a source with a higher priority sets the URL of another server, only
+credentials that come with that URL are sent there.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,116 +16,125 @@ from heksher_client.exceptions import ConfigError
 _SECRET_NAMES: Final = re.compile(
     "auth|token|key|secret|pass|pwd|cookie|session|credential|jwt|bearer|sig|otp|assertion|cert", re.IGNORECASE
 )
-"""Of headers and parameters whose values are secrets."""
+"""Matches the names of headers and query parameters whose values are treated as secrets."""
 _SECRET_VALUES: Final = re.compile("(bearer|basic|token) |eyJ", re.IGNORECASE)
-"""How such values begin, whatever they are called."""
-_HOW: Final = (
-    "make it yours alone (chmod 600), or keep the secret elsewhere (HEKSHER_TOKEN, HEKSHER_CLIENT_SECRET, or sign in)"
+"""Matches values that are treated as secrets under any name."""
+_CREDENTIALS: Final = ("auth", "token", "oauth", "oauth.client_secret", "client_secret")
+"""The secrets that are replaced by the credentials of a source with a higher priority."""
+_REMEDY: Final = (
+    "make it readable by its owner only (chmod 600), or move the secret out of it "
+    "(HEKSHER_TOKEN, HEKSHER_CLIENT_SECRET, or heksher-client login)"
 )
 
 
 def check_no_secrets(profiles: Mapping[str, Mapping[str, Any]], path: Path | None) -> None:
-    """Refuse a file that others may read, if one of its profiles holds a secret.
+    """Check that a configuration file that other users can read contains no secret.
 
     Raises:
-        ConfigError: With what to do.
+        ConfigError: A profile contains a secret. The message says what to do.
     """
     for name, table in profiles.items():
-        if secrets := _secrets_in(table):
-            raise ConfigError(f"{path} holds a secret ({secrets[0]} of profile {name}) and others may read it: {_HOW}")
+        if secrets := _find_secrets(table):
+            raise ConfigError(f"other users can read {path}, and profile {name} has a secret ({secrets[0]}): {_REMEDY}")
 
 
-_ACCESS: Final = ("auth", "token", "oauth", "oauth.client_secret", "client_secret")
-"""The secrets that another token takes the place of."""
-
-
-def _secrets_in(table: Mapping[str, Any]) -> list[str]:
-    """What in a profile, or in the options of a client, is a secret."""
-    oauth = table.get("oauth")
-    secrets = [name for name in ("token", "client_secret", "cookies") if table.get(name)]
+def _find_secrets(options: Mapping[str, Any]) -> list[str]:
+    """Return the names of the secrets in a profile, or in the options of a client."""
+    oauth = options.get("oauth")
+    secrets = [name for name in ("token", "client_secret", "cookies") if options.get(name)]
     if isinstance(oauth, dict) and oauth.get("client_secret"):
         secrets.append("oauth.client_secret")
-    urls = {name: table[name] for name in ("url", "proxy") if isinstance(table.get(name), str)}
+    urls = {name: options[name] for name in ("url", "proxy") if isinstance(options.get(name), str)}
     if isinstance(oauth, dict):
         urls |= {f"oauth.{name}": url for name, url in oauth.items() if isinstance(url, str) and "://" in url}
     secrets += [f"the password in {name}" for name, url in urls.items() if "@" in _authority(url)]
-    tables = {name: table[name] for name in ("headers", "params") if isinstance(table.get(name), Mapping)}
-    return secrets + [name for name, named in tables.items() if any(_is_secret(*one) for one in named.items())]
+    tables = {name: options[name] for name in ("headers", "params") if isinstance(options.get(name), Mapping)}
+    return secrets + [name for name, table in tables.items() if any(_is_secret(*item) for item in table.items())]
 
 
 def _authority(url: str) -> str:
+    # Not urlsplit: it raises ValueError for some invalid URLs, and those may contain a password as well.
     return url.split("//", 1)[-1].partition("/")[0]
 
 
 def _is_secret(name: object, value: object) -> bool:
-    """Whether a header or a parameter is a secret, as far as one can tell."""
+    """Guess whether a header or a query parameter is a secret."""
     return bool(_SECRET_NAMES.search(str(name)) or _SECRET_VALUES.match(str(value)))
 
 
-class Layer(NamedTuple):
-    """What one source says of the server, and has for it."""
+class ConfigSource(NamedTuple):
+    """One source of a configuration, such as a profile or the environment."""
 
-    whose: str
+    name: str
+    """A name for error messages."""
     url: str | None
-    table: Mapping[str, Any]
+    """The service URL that this source sets."""
+    options: Mapping[str, Any]
 
     @property
-    def is_let_in(self) -> bool:
-        """Whether it has something that shows that one may ask."""
-        return bool(_auth_in(self.table) or self.table.get("token") or self.table.get("oauth"))
+    def has_credentials(self) -> bool:
+        """True if this source provides credentials for the service."""
+        return bool(_auth_option(self.options) or self.options.get("token") or self.options.get("oauth"))
 
-    def for_its_server(self) -> list[str]:
-        """What it has that is for its own server alone. A password in a URL goes where that URL leads."""
-        held = [name for name, value in (("auth", _auth_in(self.table)), ("oauth", self.table.get("oauth"))) if value]
-        held += _secrets_in({**self.table, "url": None, "proxy": None})
-        arguments, http = self.table.get("http_client_args"), self.table.get("http_client")
-        if isinstance(arguments, Mapping) and (arguments.get("cert") or _secrets_in(arguments)):
-            held.append("http_client_args")
-        if getattr(http, "auth", None) or _secrets_in({n: getattr(http, n, None) for n in ("cookies", "headers")}):
-            held.append("http_client")
-        return held
+    def bound_secrets(self) -> list[str]:
+        """Return the names of the secrets that may be sent only to the server of this source.
+
+        Passwords in a URL are not among them: they are sent to the host of that URL.
+        """
+        candidates = (("auth", _auth_option(self.options)), ("oauth", self.options.get("oauth")))
+        secrets = [name for name, value in candidates if value]
+        secrets += _find_secrets({**self.options, "url": None, "proxy": None})
+        arguments, http = self.options.get("http_client_args"), self.options.get("http_client")
+        if isinstance(arguments, Mapping) and (arguments.get("cert") or _find_secrets(arguments)):
+            secrets.append("http_client_args")
+        if getattr(http, "auth", None) or _find_secrets({n: getattr(http, n, None) for n in ("cookies", "headers")}):
+            secrets.append("http_client")
+        return secrets
 
 
-def check_same_server(layers: Sequence[Layer]) -> None:
-    """Refuse to send secrets to a server that they were not given for: one that something stronger names.
+def check_secret_destination(sources: Sequence[ConfigSource]) -> None:
+    """Check that no secret would be sent to a server other than its own.
 
-    Whoever names it, or something stronger, may bring another token; nothing takes the place of other secrets.
+    The last source with a URL decides which server is used. Credentials of that source, or of a later one, replace
+    those of earlier sources. Other secrets, such as headers, cannot be replaced.
 
     Args:
-        layers: The weakest first.
+        sources: The sources of a configuration, from the lowest to the highest priority.
 
     Raises:
-        ConfigError: With what to do.
+        ConfigError: A secret belongs to another server. The message says what to do.
     """
-    last = max((number for number, layer in enumerate(layers) if layer.url is not None), default=0)
-    url, has_another = layers[last].url, any(layer.is_let_in for layer in layers[last:])
+    deciding = max((index for index, source in enumerate(sources) if source.url is not None), default=0)
+    url = sources[deciding].url
+    has_credentials = any(source.has_credentials for source in sources[deciding:])
     own_url = None
-    for layer in layers[:last]:
-        own_url = own_url if layer.url is None else layer.url
-        left = [secret for secret in layer.for_its_server() if not (has_another and secret in _ACCESS)]
-        if left and own_url is not None and origin(str(url)) != origin(str(own_url)):
+    for source in sources[:deciding]:
+        own_url = own_url if source.url is None else source.url
+        secrets = [name for name in source.bound_secrets() if not (has_credentials and name in _CREDENTIALS)]
+        if secrets and own_url is not None and origin(str(url)) != origin(str(own_url)):
             raise ConfigError(
-                f"{left[0]} of {layer.whose} is not for {origin(str(url))}, which takes the place of its url: "
-                + ("give a token with that url" if left[0] in _ACCESS else "do without it there")
-                + ", or add a profile for that server"
+                f"{source.name}: {secrets[0]} cannot be sent to {origin(str(url))}, as it belongs to "
+                f"{origin(str(own_url))}: "
+                + ("set a token together with the new url" if secrets[0] in _CREDENTIALS else "remove it")
+                + ", or add a profile for the new server"
             )
 
 
-def _auth_in(options: Mapping[str, Any]) -> Any:
-    """What is shown a service, wherever it is given."""
+def _auth_option(options: Mapping[str, Any]) -> Any:
+    """Return `auth`, which may be among the options or in `http_client_args`."""
     arguments = options.get("http_client_args")
     return options.get("auth") or (arguments.get("auth") if isinstance(arguments, Mapping) else None)
 
 
 def origin(url: str) -> str:
-    """The server of a URL: scheme, host and port.
+    """Return the scheme, host and port of a URL.
 
     Raises:
-        ConfigError: It is no URL.
+        ConfigError: The URL is invalid. The message does not contain it, as it may contain a password.
     """
     try:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        raise ConfigError("the url is none (a user name or password in it must be percent-encoded)") from None
+        raise ConfigError("the url is invalid (percent-encode special characters in a user name or password)") from None
     return f"{parts.scheme}://{parts.hostname}:{port}"

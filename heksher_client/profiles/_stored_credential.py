@@ -1,4 +1,8 @@
-"""The credential of one who has signed in: tokens that all processes of a user share, and renew one at a time."""
+"""Credential that takes its tokens from the token store and refreshes them there.
+
+All processes of a user share the stored tokens. A refresh happens under the lock of the store, as most servers accept
+a refresh token only once; a process that waited for the lock uses the tokens that the other process received.
+"""
 
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,39 +14,45 @@ from heksher_client._logging import logger
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles._config import Config, OAuth
 from heksher_client.profiles._secret_checks import origin
-from heksher_client.profiles._token_store import SignIn, TokenStore
+from heksher_client.profiles._token_store import StoredTokens, TokenStore
 
 if TYPE_CHECKING:
     from heksher_client._auth.oauth import Granted
 
 
-def store_of(config: Config) -> TokenStore:
-    """Where the tokens of a configuration are kept.
+def token_store(config: Config) -> TokenStore:
+    """Return the token store of a configuration.
 
     Raises:
-        ConfigError: There is no such place.
+        ConfigError: Its location is unknown.
     """
     if config.path is None:
-        raise ConfigError("there is no place for tokens: install the extra `login`, or set HEKSHER_CONFIG")
+        raise ConfigError(
+            "the location of the token store is unknown: install the extra `login`, or set HEKSHER_CONFIG"
+        )
     return TokenStore(config.path)
 
 
-def is_from(kept: SignIn, oauth: OAuth | None) -> bool:
-    """Whether tokens come from where a profile would get them now: its client secret is for no other server."""
-    if oauth is None or kept.token_url is None:  # A token that somebody has got elsewhere.
+def is_issued_for(tokens: StoredTokens, oauth: OAuth | None) -> bool:
+    """Return whether the authorization server of a profile issued these tokens to the client of the profile.
+
+    If not, the client secret of the profile must not be sent to the server that issued them. Tokens that a user
+    provided are never sent with a client secret, and pass.
+    """
+    if oauth is None or tokens.token_url is None:
         return True
-    servers = (kept.issuer, oauth.issuer), (kept.token_url, oauth.token_url)
-    is_same = any(was == now for was, now in servers if now is not None)
-    return is_same and kept.client_id == oauth.client_id
+    urls = (tokens.issuer, oauth.issuer), (tokens.token_url, oauth.token_url)
+    is_same_server = any(stored == configured for stored, configured in urls if configured is not None)
+    return is_same_server and tokens.client_id == oauth.client_id
 
 
-class SignedIn(Credential):
-    """Tokens out of the store of a configuration."""
+class StoredCredential(Credential):
+    """Tokens from the token store of a configuration."""
 
-    def __init__(self, config: Config, store: TokenStore, http_arguments: dict[str, Any]) -> None:
-        self._config, self._store, self._http_arguments = config, store, http_arguments
-        self._unsaved: tuple[SignIn, SignIn] | None = None
-        """Tokens that could not be kept, behind those that are kept in their place."""
+    def __init__(self, config: Config, store: TokenStore, http_client_args: dict[str, Any]) -> None:
+        self._config, self._store, self._http_client_args = config, store, http_client_args
+        self._unsaved: tuple[StoredTokens, StoredTokens] | None = None
+        """The tokens in the store, and newer tokens that could not be saved in their place."""
         super().__init__()
 
     def _described(self) -> str:
@@ -50,66 +60,65 @@ class SignedIn(Credential):
 
     def _fetch(self) -> Token:
         try:
-            return self._renewed()
+            return self._load_or_refresh()
         except (ConfigError, ImportError, OSError) as error:
             raise CredentialError(f"{self!r}: {error}") from None
 
-    def _renewed(self) -> Token:
-        used = self._held.token.value if self._held is not None else None
-        kept = self._load()
-        if kept.access_token != used and (kept.expires_at is None or kept.expires_at > time.time()):
-            return Token(kept.access_token, kept.expires_at)
-        if kept.refresh_token is None:
-            raise self._ended("the token is not accepted any more")
+    def _load_or_refresh(self) -> Token:
+        current = self._held.token.value if self._held is not None else None
+        tokens = self._load()
+        if tokens.access_token != current and (tokens.expires_at is None or tokens.expires_at > time.time()):
+            return Token(tokens.access_token, tokens.expires_at)
+        if tokens.refresh_token is None:
+            raise self._sign_in_error("the access token is no longer accepted")
         with self._store.lock():
-            newer = self._load()
-            if newer.access_token != kept.access_token:  # Another process has renewed it meanwhile.
-                return Token(newer.access_token, newer.expires_at)
-            granted = self._refresh(kept)
-            renewed = msgspec.structs.replace(
-                kept,
+            latest = self._load()
+            if latest.access_token != tokens.access_token:  # Another process refreshed it before the lock was acquired.
+                return Token(latest.access_token, latest.expires_at)
+            granted = self._refresh(tokens)
+            refreshed = msgspec.structs.replace(
+                tokens,
                 access_token=granted.access_token,
                 expires_at=granted.expires_at,
-                refresh_token=granted.refresh_token or kept.refresh_token,
+                refresh_token=granted.refresh_token or tokens.refresh_token,
             )
-            # Before all else: the former refresh token is spent, whether the new one can be kept or not.
+            # Assigned before the attempt to save: the previous refresh token is used up in any case.
             in_store = self._store.load(self._config.name)
-            self._unsaved = None if in_store is None else (in_store, renewed)
+            self._unsaved = None if in_store is None else (in_store, refreshed)
             try:
-                self._store.save(self._config.name, renewed)
+                self._store.save(self._config.name, refreshed)
             except ConfigError as error:
-                logger.error("the renewed tokens are lost when this process ends: %s", error)
+                logger.error("the refreshed tokens could not be saved, and are lost when this process ends: %s", error)
             else:
                 self._unsaved = None
         return Token(granted.access_token, granted.expires_at)
 
-    def _refresh(self, kept: SignIn) -> "Granted":
-        from heksher_client._auth.oauth import (  # which takes longer to import than all the rest
-            RefusedError,
-            TokenEndpoint,
-        )
+    def _refresh(self, tokens: StoredTokens) -> "Granted":
+        # Imported here, as importing Authlib takes longer than importing the rest of the package.
+        from heksher_client._auth.oauth import RefusedError, TokenEndpoint
 
         oauth = self._config.profile.oauth
-        secret = None if oauth is None else oauth.client_secret
-        tokens = TokenEndpoint(kept.token_url or "", kept.client_id or "", secret, self._http_arguments)
+        client_secret = None if oauth is None else oauth.client_secret
+        endpoint = TokenEndpoint(tokens.token_url or "", tokens.client_id or "", client_secret, self._http_client_args)
         try:
-            return tokens.refresh(kept.refresh_token or "", None)
+            return endpoint.refresh(tokens.refresh_token or "", None)
         except RefusedError as error:
-            why = str(error)
-        raise self._ended(why)
+            reason = str(error)
+        # Raised outside of the handler, so that the new error has no context.
+        raise self._sign_in_error(reason)
 
-    def _load(self) -> SignIn:
-        kept = self._store.load(self._config.name)
-        if self._unsaved is not None and kept == self._unsaved[0]:
+    def _load(self) -> StoredTokens:
+        tokens = self._store.load(self._config.name)
+        if self._unsaved is not None and tokens == self._unsaved[0]:
             return self._unsaved[1]
-        if kept is None:
-            raise self._ended("nobody is signed in")
-        if kept.origin != origin(str(self._config.profile.url)):
-            raise self._ended(f"the tokens are for {kept.origin}")
-        if not is_from(kept, self._config.profile.oauth):
-            raise self._ended("the tokens are from another server than its oauth names, or for another client")
-        return kept
+        if tokens is None:
+            raise self._sign_in_error("no user is signed in")
+        if tokens.origin != origin(str(self._config.profile.url)):
+            raise self._sign_in_error(f"the stored tokens are for {tokens.origin}")
+        if not is_issued_for(tokens, self._config.profile.oauth):
+            raise self._sign_in_error("the stored tokens are for another server or client than its oauth")
+        return tokens
 
-    def _ended(self, why: str) -> CredentialError:
-        name = f" {self._config.name}" if self._config.is_profile else ""
-        return CredentialError(f"profile {self._config.name}: {why}; sign in: heksher-client login{name}")
+    def _sign_in_error(self, reason: str) -> CredentialError:
+        command = "heksher-client login" + (f" {self._config.name}" if self._config.is_profile else "")
+        return CredentialError(f"profile {self._config.name}: {reason}; sign in with: {command}")

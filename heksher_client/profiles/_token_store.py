@@ -1,6 +1,7 @@
-"""Where the tokens of those who have signed in are: the system's keyring, or a file for its owner alone.
+"""Token store: the tokens of users who have signed in, in the system keyring or in a private file.
 
-The file says for each profile where its tokens are. So nobody's keyring is opened who has not signed in.
+The file lists the profiles that have tokens. It contains the tokens themselves only if there is no usable keyring.
+The keyring is accessed only for profiles that are listed, so programs without a sign-in never prompt to unlock it.
 """
 
 import os
@@ -20,134 +21,141 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _FORMAT: Final = 1
-_PATIENCE: Final = 30
-"""Seconds that another process may take that renews tokens."""
-_AWAY: Final = "which is not to be had in this session: sign in again, or sign out where it is"
-_SERVICE: Final = "heksher-client"
-"""What the keyring calls us."""
+_LOCK_TIMEOUT_SECONDS: Final = 30
+_KEYRING_SERVICE: Final = "heksher-client"
+"""The service name of all entries in the keyring."""
+_KEYRING_UNAVAILABLE: Final = (
+    "the tokens are in the system keyring, which is not available in this session: "
+    "sign in again, or sign out in a session where it is"
+)
 
 
-class SignIn(msgspec.Struct, kw_only=True):
-    """The tokens of one who has signed in, and how they are renewed."""
+class StoredTokens(msgspec.Struct, kw_only=True):
+    """The tokens of a user who has signed in, and what it takes to refresh and revoke them."""
 
     origin: str
-    """The server that they are for."""
+    """The scheme, host and port of the service that accepts the access token."""
     access_token: str
     refresh_token: str | None = None
     expires_at: float | None = None
-    """Seconds since 1970."""
+    """The expiry of the access token, in seconds since the epoch."""
     token_url: str | None = None
+    """None if the user provided the access token."""
     client_id: str | None = None
     issuer: str | None = None
     revocation_url: str | None = None
 
     def __repr__(self) -> str:
-        return f"<SignIn to {self.origin}>"
+        return f"<StoredTokens for {self.origin}>"
 
 
-class _Format(msgspec.Struct):
+class _FormatOnly(msgspec.Struct):
     format: int = _FORMAT
 
 
 class _File(msgspec.Struct):
     format: int = _FORMAT
-    profiles: dict[str, SignIn | None] = {}
-    """Tokens by profile; None where the keyring has them."""
+    profiles: dict[str, StoredTokens | None] = {}
+    """Tokens by the name of the profile; None if they are in the keyring."""
 
 
 class TokenStore:
-    """The tokens of all profiles of a configuration."""
+    """The tokens of all profiles of a configuration file."""
 
-    def __init__(self, config: Path) -> None:
-        """Find them beside a configuration file, by its name."""
-        self.path = config.with_name(f"{config.stem}.tokens.json")
+    def __init__(self, config_path: Path) -> None:
+        """Use the token file that belongs to a configuration file; neither file is accessed yet."""
+        self.path = config_path.with_name(f"{config_path.stem}.tokens.json")
         self._locks: dict[int, FileLock] = {}
-        """One for each process: that of a parent is not the child's, and stays, as its end would unlock the file."""
+        """Locks by process ID. The child of a fork needs its own. The parent's must not be garbage-collected in the
+        child, as that would unlock the file for the parent."""
 
     def has(self, profile: str) -> bool:
-        """Whether there are tokens for a profile; opens no keyring.
+        """Return whether there are tokens for a profile, without accessing the keyring.
 
         Raises:
-            ConfigError: That cannot be read, or others can.
+            ConfigError: The file cannot be read, or other users can read it.
         """
         return profile in self._read().profiles
 
-    def load(self, profile: str) -> SignIn | None:
-        """The tokens for a profile; None if nobody has signed in.
+    def load(self, profile: str) -> StoredTokens | None:
+        """Return the tokens for a profile, or None if no user is signed in.
 
         Raises:
-            ConfigError: They cannot be read, or others can.
+            ConfigError: The tokens cannot be read, or other users can read them.
         """
         file = self._read()
         if profile not in file.profiles:
             return None
-        kept = file.profiles[profile]
-        if kept is not None:
-            return kept
-        text = self._in_keyring("get_password", profile)
+        tokens = file.profiles[profile]
+        if tokens is not None:
+            return tokens
+        text = self._call_keyring("get_password", profile)
         try:
-            return None if text is None else msgspec.json.decode(text, type=SignIn)
+            return None if text is None else msgspec.json.decode(text, type=StoredTokens)
         except msgspec.DecodeError:
-            raise ConfigError(f"the keyring's entry for {profile} cannot be understood: sign in again") from None
+            raise ConfigError(f"the keyring entry for profile {profile} is invalid: sign in again") from None
 
-    def save(self, profile: str, sign_in: SignIn) -> str:
-        """Keep tokens for a profile.
+    def save(self, profile: str, tokens: StoredTokens) -> str:
+        """Save the tokens for a profile: in the keyring if possible, otherwise in the file.
 
         Returns:
-            Where.
+            A description of the location.
 
         Raises:
-            ConfigError: They cannot be kept.
+            ConfigError: The tokens cannot be saved.
         """
-        text = msgspec.json.encode(sign_in).decode()
+        text = msgspec.json.encode(tokens).decode()
         with self.lock():
             file = self._read()
             try:
-                self._in_keyring("set_password", profile, text)
+                self._call_keyring("set_password", profile, text)
                 is_in_keyring = True
-            except ConfigError:  # There is none, or it is locked, or has no room for so much: then the file.
+            except ConfigError:  # There is no keyring, it is locked, or the tokens are too long for it.
                 is_in_keyring = False
             if not is_in_keyring and profile in file.profiles and file.profiles[profile] is None:
                 with suppress(ConfigError):
-                    self._in_keyring("delete_password", profile)
-            file.profiles[profile] = None if is_in_keyring else sign_in
+                    self._call_keyring("delete_password", profile)
+            file.profiles[profile] = None if is_in_keyring else tokens
             self._write(file)
         return "the system keyring" if is_in_keyring else str(self.path)
 
     def remove(self, profile: str) -> None:
-        """Forget the tokens for a profile.
+        """Remove the tokens for a profile, if there are any.
 
         Raises:
-            ConfigError: They cannot be forgotten.
+            ConfigError: The tokens cannot be removed.
         """
         with self.lock():
             file = self._read()
             if profile in file.profiles:
                 is_in_keyring = file.profiles.pop(profile) is None
-                if is_in_keyring and self._in_keyring("get_password", profile) is not None:
-                    self._in_keyring("delete_password", profile)
+                if is_in_keyring and self._call_keyring("get_password", profile) is not None:
+                    self._call_keyring("delete_password", profile)
                 self._write(file)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from changing tokens, or renewing them: a refresh token is used once.
+        """Lock the store for other processes while tokens are refreshed or changed. The lock is reentrant.
 
-        Whoever has it may take it again.
+        Without it, two processes could use the same refresh token, which most servers accept only once.
 
         Raises:
-            ConfigError: The library for it is missing, or another process does not end.
+            ConfigError: The extra `login` is not installed, another process holds the lock for too long, or the
+                directory is not writable.
         """
         try:
             from filelock import FileLock
         except ImportError:
-            raise ConfigError("signing in needs an extra: pip install 'heksher_client[login]'") from None
-        made = FileLock(f"{self.path}.lock", timeout=_PATIENCE, mode=0o600)
-        lock = self._locks.setdefault(os.getpid(), made)
+            raise ConfigError("sign-in needs the extra `login`: pip install 'heksher_client[login]'") from None
+        new_lock = FileLock(f"{self.path}.lock", timeout=_LOCK_TIMEOUT_SECONDS, mode=0o600)
+        lock = self._locks.setdefault(os.getpid(), new_lock)
         try:
-            self._make_folder()
+            self._create_directory()
             lock.acquire()
         except TimeoutError:
-            raise ConfigError(f"another process holds {self.path}.lock, and does not end") from None
+            raise ConfigError(
+                f"another process holds the lock {self.path}.lock for more than {_LOCK_TIMEOUT_SECONDS} seconds: end it"
+            ) from None
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}") from None
         try:
@@ -155,54 +163,57 @@ class TokenStore:
         finally:
             lock.release()
 
-    def _in_keyring(self, call: str, profile: str, *text: str) -> Any:
-        """Ask the system's keyring.
+    def _call_keyring(self, method: str, profile: str, *arguments: str) -> Any:
+        """Call a method of the keyring, for the entry of a profile.
 
         Raises:
-            ConfigError: There is none here, or it refuses.
+            ConfigError: No keyring is available, or the call failed.
         """
         try:
             import keyring
             from keyring.backends import fail, null
         except ImportError:
-            raise ConfigError(
-                f"the tokens are in the system's keyring, {_AWAY} (the extra `login` is missing)"
-            ) from None
+            raise ConfigError(f"{_KEYRING_UNAVAILABLE} (the extra `login` is not installed)") from None
         try:
-            is_there = not isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring)
-            # Another configuration may have a profile of the same name.
-            answer = getattr(keyring, call)(_SERVICE, f"{profile} in {self.path}", *text) if is_there else None
-        except Exception as error:  # Each backend has errors of its own.
-            raise ConfigError(f"the system's keyring refuses ({type(error).__name__}): unlock it") from None
-        if not is_there:
-            raise ConfigError(f"the tokens are in the system's keyring, {_AWAY}")
-        return answer
+            is_available = not isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring)
+            # The path is part of the entry's name, as other configuration files may have a profile of the same name.
+            entry = f"{profile} in {self.path}"
+            result = getattr(keyring, method)(_KEYRING_SERVICE, entry, *arguments) if is_available else None
+        except Exception as error:  # Each backend has its own error classes.
+            raise ConfigError(f"the system keyring refused access ({type(error).__name__}): unlock it") from None
+        if not is_available:
+            raise ConfigError(_KEYRING_UNAVAILABLE)
+        return result
 
     def _read(self) -> _File:
         try:
-            with self.path.open("rb") as opened:
-                mode, content = os.fstat(opened.fileno()).st_mode, opened.read()
+            with self.path.open("rb") as stream:
+                mode, content = os.fstat(stream.fileno()).st_mode, stream.read()
         except FileNotFoundError:
             return _File()
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from None
         if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(f"others may read {self.path}, which is for tokens: chmod 600, and sign in again")
+            raise ConfigError(f"other users can read the tokens in {self.path}: run chmod 600 on it, and sign in again")
         try:
-            known = msgspec.json.decode(content, type=_Format).format
-            if known > _FORMAT:
-                raise ConfigError(f"{self.path} is of format {known}, newer than this package: upgrade it")
+            file_format = msgspec.json.decode(content, type=_FormatOnly).format
+            if file_format > _FORMAT:
+                raise ConfigError(
+                    f"{self.path} has format {file_format}, and this version of heksher_client reads format {_FORMAT}: "
+                    "upgrade it"
+                )
             return msgspec.json.decode(content, type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise ConfigError(f"{self.path} cannot be understood: delete it, and sign in again") from None
+            raise ConfigError(f"{self.path} is corrupt: delete it, and sign in again") from None
 
     def _write(self, file: _File) -> None:
         try:
-            self._make_folder()
-            descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".tokens")  # for its owner alone
+            self._create_directory()
+            # mkstemp creates a file that only its owner can read, and the replacement is atomic.
+            descriptor, draft = tempfile.mkstemp(dir=self.path.parent, prefix=".tokens")
             try:
-                with os.fdopen(descriptor, "wb") as opened:
-                    opened.write(msgspec.json.encode(file))
+                with os.fdopen(descriptor, "wb") as stream:
+                    stream.write(msgspec.json.encode(file))
                 Path(draft).replace(self.path)
             except BaseException:
                 with suppress(OSError):
@@ -211,5 +222,5 @@ class TokenStore:
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}") from None
 
-    def _make_folder(self) -> None:
+    def _create_directory(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

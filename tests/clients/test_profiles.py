@@ -14,7 +14,7 @@ from heksher_client import AsyncHeksherClient, ConfigError, HeksherError, Settin
 from heksher_client import connect as connect_in_thread
 from heksher_client.credentials import ClientCredentials, StaticToken
 from heksher_client.profiles._config import OAuth, Profile, config_path
-from heksher_client.profiles._stored_credential import SignedIn
+from heksher_client.profiles._stored_credential import StoredCredential
 from tests.support.clients import Kind
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.service import WatchedService
@@ -226,7 +226,7 @@ def test_an_empty_variable_is_none(service: WatchedService, monkeypatch: pytest.
     with connect_in_thread(url=service.url, context_features=["environment", "user", "theme"]) as client:
         assert client._route.auth is None
     monkeypatch.setenv("HEKSHER_CONFIG", "~nobody-of-that-name/x")
-    with pytest.raises(ConfigError, match="there is no such user"):
+    with pytest.raises(ConfigError, match="unknown user"):
         connect_in_thread()
 
 
@@ -247,8 +247,8 @@ def test_files_of_a_profile_may_be_in_the_home(
 @pytest.mark.parametrize(
     ("text", "arguments", "words"),
     [
-        ("[profiles.a\n", {}, r"is no TOML: .*line 1"),
-        ("format = 2\nnew = 1\n", {}, r"is of format 2, which is newer than this package \(1\): upgrade it"),
+        ("[profiles.a\n", {}, r"is not valid TOML: .*line 1"),
+        ("format = 2\nnew = 1\n", {}, r"has format 2, and this version of heksher_client reads format 1: upgrade it"),
         ("formats = 1\n", {}, "unknown field `formats`"),
         ("format = 'x'\n", {}, "format must be 1, not 'x'"),
         ("format = 0\n", {}, "format must be 1, not 0"),
@@ -271,10 +271,10 @@ def test_files_of_a_profile_may_be_in_the_home(
         (f"{GOOD}defaults = {{x = 'y'}}", {}, "no context feature x"),
         (f"{GOOD}ca_file = '/nowhere'", {}, "ca_file.*cannot be read"),
         (f"{GOOD}token = 'a b'", {}, "token of profile a"),
-        ("[profiles.a]\n[profiles.b]\n", {}, "which profile .* is meant.*there is: a, b"),
-        ("[profiles.a]\n", {"profile": "c"}, "there is no profile c in .*; there is: a"),
+        ("[profiles.a]\n[profiles.b]\n", {}, "several profiles in .*: name one, or set .*; available profiles: a, b"),
+        ("[profiles.a]\n", {"profile": "c"}, "there is no profile c in .*; available profiles: a"),
         ("default_profile = 'c'\n[profiles.a]\n", {}, "the default profile c is not in"),
-        ("", {}, "nothing says where the service is"),
+        ("", {}, "no service URL is configured: set HEKSHER_URL"),
         ("[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'password'\n", {}, "Invalid enum value 'password'"),
         (
             f"{GOOD}[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'client_credentials'\n",
@@ -296,7 +296,7 @@ def test_what_is_wrong_with_a_profile_is_said_with_where_it_is(
 
 def test_a_file_that_is_not_there_is_an_error_where_it_was_named(config: Path) -> None:
     """Or where nothing else says where the service is."""
-    with pytest.raises(ConfigError, match="HEKSHER_CONFIG says that it is there"):
+    with pytest.raises(ConfigError, match=r"HEKSHER_CONFIG: the file .*heksher\.toml does not exist"):
         connect_in_thread()
     config.mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
@@ -305,9 +305,9 @@ def test_a_file_that_is_not_there_is_an_error_where_it_was_named(config: Path) -
 
 def test_without_file_and_environment_it_is_said_where_they_would_be() -> None:
     """By the name of the file."""
-    with pytest.raises(ConfigError, match=r"add \[profiles.NAME\] with its url in .*config.toml, or set HEKSHER_URL"):
+    with pytest.raises(ConfigError, match=r"set HEKSHER_URL, or add \[profiles.NAME\] with a url in .*config.toml"):
         connect_in_thread()
-    with pytest.raises(ConfigError, match=r"there is no profile x in .*; there is: none"):
+    with pytest.raises(ConfigError, match=r"there is no profile x in .*; available profiles: none"):
         connect_in_thread("x")
 
 
@@ -316,7 +316,7 @@ def test_without_the_extra_the_environment_still_serves(
 ) -> None:
     """What is missing is named where it is needed."""
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(ConfigError, match="the extra `profiles` tells"):
+    with pytest.raises(ConfigError, match="install the extra `profiles`, or set HEKSHER_CONFIG"):
         connect_in_thread()
     with connect_in_thread(url=service.url, context_features=["environment", "user", "theme"]) as client:
         assert not client.closed
@@ -325,13 +325,13 @@ def test_without_the_extra_the_environment_still_serves(
 def test_a_large_file_and_one_that_is_no_text_are_refused(config: Path) -> None:
     """They are something else."""
     config.write_bytes(b"#" * 2_000_000)
-    with pytest.raises(ConfigError, match="larger than"):
+    with pytest.raises(ConfigError, match="is not a configuration file: it is larger than"):
         connect_in_thread()
     for content, words in (
-        (b"\xff", "is no TOML"),
-        (b"format = " + b"9" * 5000, "is no TOML: Exceeds the limit"),
+        (b"\xff", "is not valid TOML"),
+        (b"format = " + b"9" * 5000, "is not valid TOML: Exceeds the limit"),
         (b"a = " + b"[" * 5000, "nested too deeply"),
-        (b"\xef\xbb\xbfformat = 2\n", "newer than this package"),  # some editors mark the beginning
+        (b"\xef\xbb\xbfformat = 2\n", "upgrade it"),  # some editors mark the beginning
     ):
         config.write_bytes(content)
         with pytest.raises(ConfigError, match=words):
@@ -378,7 +378,7 @@ SECRETS = [
 def test_a_file_with_a_secret_that_others_may_read_is_refused(config: Path, secret: str, mode: int) -> None:
     """With what to do; one without secrets may be anybody's."""
     write(config, f'[profiles.a]\nurl = "http://h"\n{secret}\n', mode)
-    with pytest.raises(ConfigError, match=r"others may read it: make it yours alone \(chmod 600\)"):
+    with pytest.raises(ConfigError, match=r"other users can read .*, and profile a has a secret .*\(chmod 600\)"):
         connect_in_thread()
     write(config, '[profiles.a]\nurl = "http://h"\nheaders = { X-Team = "t" }\n', mode)
     with pytest.raises(ConfigError, match="no context_features"):
@@ -392,7 +392,7 @@ def test_a_profiles_secrets_are_for_its_own_server_alone(
     """A URL from elsewhere needs a token of its own."""
     write(config, f'[profiles.a]\nurl = "https://h/path"\n{secret}\n')
     monkeypatch.setenv("HEKSHER_URL", "https://other")
-    with pytest.raises(ConfigError, match="is not for https://other:443, which takes the place of its url"):
+    with pytest.raises(ConfigError, match="cannot be sent to https://other:443, as it belongs to https://h:443"):
         connect_in_thread()
     monkeypatch.setenv("HEKSHER_URL", "https://h/other-path")
     with pytest.raises(ConfigError, match="no context_features"):
@@ -417,12 +417,12 @@ def test_another_token_takes_the_place_of_one_and_of_nothing_else(
     monkeypatch.setenv("HEKSHER_URL", service.url)
     good = 'context_features = ["environment", "user", "theme"]\n'
     write(config, f'[profiles.a]\nurl = "https://h"\ntoken = "t"\nheaders = {{ X-Api-Key = "k" }}\n{good}')
-    with pytest.raises(ConfigError, match=r"headers of profile a in .* is not for http://127\.0\.0\.1"):
+    with pytest.raises(ConfigError, match=r"profile a in .*: headers cannot be sent to http://127\.0\.0\.1"):
         connect_in_thread()
     write(config, f'[profiles.a]\nurl = "https://h"\ntoken = "t"\n{good}')
     with connect_in_thread():
         assert service.asked[-1].headers["authorization"] == "Bearer another"
-    with pytest.raises(ConfigError, match="the url is none"):
+    with pytest.raises(ConfigError, match="the url is invalid"):
         connect_in_thread(url="http://[h")
 
 
@@ -432,11 +432,11 @@ def test_a_token_is_for_the_server_that_came_with_it(
     """Or with something weaker; None is as good as nothing."""
     write(config, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
     monkeypatch.setenv("HEKSHER_URL", "https://other")
-    with pytest.raises(ConfigError, match=r"token of profile a in .* is not for https://other"):
+    with pytest.raises(ConfigError, match=r"profile a in .*: token cannot be sent to https://other"):
         connect_in_thread(url=None)
     monkeypatch.setenv("HEKSHER_TOKEN", "env")
     write(config, "")
-    with pytest.raises(ConfigError, match="token of the environment is not for http://127"):
+    with pytest.raises(ConfigError, match="the environment: token cannot be sent to http://127"):
         connect_in_thread(url=service.url)
 
 
@@ -447,11 +447,11 @@ def test_an_oauth_server_among_the_arguments_takes_the_place_of_a_weaker_token(
     write(config, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
     monkeypatch.setenv("HEKSHER_TOKEN", "env")
     with connect_in_thread(url=service.url, oauth={"client_id": "x"}) as client:
-        assert isinstance(client._route.auth, SignedIn)
+        assert isinstance(client._route.auth, StoredCredential)
         assert not service.asked
     monkeypatch.delenv("HEKSHER_CONFIG")
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(ConfigError, match="there is no place for tokens"):
+    with pytest.raises(ConfigError, match="the location of the token store is unknown"):
         connect_in_thread(url=service.url, context_features=["user"], oauth={"client_id": "x"})
 
 
@@ -480,13 +480,13 @@ def test_the_credential_of_a_class_is_for_its_own_server(service: WatchedService
     write(config, TWO.format(url=service.url))
     holding: dict[str, type[ThreadHeksherClient]] = {"http_client_args": Hidden, "http_client": Shared}
     for what, holder in holding.items():
-        with pytest.raises(ConfigError, match=f"{what} of the client's class is not for .* do without it"):
+        with pytest.raises(ConfigError, match=f"the client class: {what} cannot be sent to .*: remove it"):
             connect_in_thread("dev", client_class=holder)
     http.close()
     for class_ in (Shop, Other):
-        with pytest.raises(ConfigError, match=r"auth of the client's class is not for .* give a token"):
+        with pytest.raises(ConfigError, match=r"the client class: auth cannot be sent to .*: set a token"):
             connect_in_thread("dev", client_class=class_)
-    with pytest.raises(ConfigError, match=r"headers of the client's class is not for .* do without it"):
+    with pytest.raises(ConfigError, match=r"the client class: headers cannot be sent to .*: remove it"):
         connect_in_thread("dev", client_class=Keyed, token="another")  # noqa: S106
     with connect_in_thread("dev", client_class=Shop, token="another"):  # noqa: S106
         assert service.asked[-1].headers["authorization"] == "Bearer another"
@@ -509,9 +509,9 @@ def test_what_only_profiles_have_can_be_an_argument(config: Path, service: Watch
         with pytest.raises(ConfigError, match=words) as refused:
             connect_in_thread(**options, **{name: value})
         assert "cret" not in str(refused.value)
-    with pytest.raises(ConfigError, match="the proxy is no URL") as refused:
+    with pytest.raises(ConfigError, match="the proxy is not a valid URL") as refused:
         connect_in_thread(**options, proxy="http://us:se#cret@p:1")
-    assert "se" not in str(refused.value).partition("place:")[2].replace("proxy is no URL", "")
+    assert "se" not in str(refused.value).partition("overrides it:")[2].replace("proxy is not a valid URL", "")
     with pytest.raises(ConfigError, match="update_interval must be a positive"):
         connect_in_thread(**options, update_interval=0)
     with pytest.raises(ConfigError, match=r"~nobody-of-that-name|home"):
@@ -522,7 +522,7 @@ def test_what_only_profiles_have_can_be_an_argument(config: Path, service: Watch
 def test_the_secret_of_any_profile_makes_the_file_its_owners(config: Path) -> None:
     """Others may read all of it."""
     write(config, f'{GOOD}[profiles.b]\ntoken = "t"\n', 0o644)
-    with pytest.raises(ConfigError, match="token of profile b"):
+    with pytest.raises(ConfigError, match=r"profile b has a secret \(token\)"):
         connect_in_thread("a")
 
 
@@ -573,7 +573,7 @@ def test_the_secret_of_a_client_may_be_a_variable(
             assert client.credential is not None
             client.credential.force_refresh()
         monkeypatch.setenv("HEKSHER_URL", "https://other")
-        with pytest.raises(ConfigError, match="is not for https://other"):
+        with pytest.raises(ConfigError, match="cannot be sent to https://other"):
             connect_in_thread()
 
 

@@ -36,8 +36,8 @@ from heksher_client import (
 from heksher_client.cli import main
 from heksher_client.profiles._config import load
 from heksher_client.profiles._oauth_login import DeviceCode
-from heksher_client.profiles._stored_credential import SignedIn
-from heksher_client.profiles._token_store import SignIn, TokenStore
+from heksher_client.profiles._stored_credential import StoredCredential
+from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.clients import PATIENCE, Kind, eventually
 from tests.support.forks import begun_in_child, ended_well
 from tests.support.oauth import CLIENT, OAuthServer, put_behind_gateway
@@ -82,6 +82,26 @@ def place(request: pytest.FixtureRequest) -> MemoryKeyring | None:
     return ring
 
 
+class FakeClock:
+    """A clock that `login_headless` waits on: `sleep` returns at once and advances it."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return sum(self.waits)
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
+    monkeypatch.setattr("heksher_client.profiles._oauth_login.time", fake)
+    return fake
+
+
 @pytest.fixture
 def oauth(service: WatchedService) -> Iterator[OAuthServer]:
     with OAuthServer() as server:
@@ -114,7 +134,7 @@ def tokens_of(config: Path) -> Path:
     return TokenStore(config).path
 
 
-def kept(config: Path) -> SignIn | None:
+def kept(config: Path) -> StoredTokens | None:
     return TokenStore(config).load("shop")
 
 
@@ -150,17 +170,15 @@ def test_who_signs_in_with_a_browser_is_let_in(
 
 
 def test_who_signs_in_with_a_code_is_let_in(
-    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch, place: MemoryKeyring | None
+    oauth: OAuthServer, config: Path, clock: FakeClock, place: MemoryKeyring | None
 ) -> None:
     """The server is asked as often as it likes, and less often when it says so."""
-    waited: list[float] = []
-    monkeypatch.setattr("time.sleep", waited.append)
     oauth.pending = 3
     shown: list[DeviceCode] = []
     login_headless(shown.append)
     assert (shown[0].code, shown[0].url, shown[0].expires_in) == ("WDJB-MJHT", f"{oauth.url}/enter", 60)
     assert shown[0].complete_url == f"{oauth.url}/enter?code=WDJB"
-    assert waited == [0, 5, 5, 10]
+    assert clock.waits == [0, 5, 5, 10]
     with connect() as client:
         client.ping()
 
@@ -173,7 +191,9 @@ def test_a_token_from_elsewhere_lets_in_as_long_as_it_is_accepted(
     with connect() as client:
         client.ping()
         oauth.expire_all()
-        with pytest.raises(CredentialError, match="is not accepted any more; sign in: heksher-client login shop"):
+        with pytest.raises(
+            CredentialError, match="the access token is no longer accepted; sign in with: heksher-client login shop"
+        ):
             client.ping()
         login_with_token(oauth.issue())
         client.ping()
@@ -208,7 +228,7 @@ def test_who_signs_out_is_not_let_in_any_more(oauth: OAuthServer, config: Path, 
     assert not logout()
     with (
         connect() as client,
-        pytest.raises(CredentialError, match="nobody is signed in; sign in: heksher-client"),
+        pytest.raises(CredentialError, match="no user is signed in; sign in with: heksher-client"),
     ):
         client.ping()
 
@@ -219,7 +239,7 @@ def test_who_signs_out_while_the_server_is_away_is_signed_out_here(
     """And told that the tokens may still be good."""
     TokenStore(config).save(
         "shop",
-        SignIn(
+        StoredTokens(
             origin="x",
             access_token=oauth.issue(),
             token_url=oauth.token_url,
@@ -235,9 +255,9 @@ def test_who_signs_out_while_the_server_is_away_is_signed_out_here(
 # -- what may go wrong -------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_sign_in_is_an_error(oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("clock")
+def test_a_refused_sign_in_is_an_error(oauth: OAuthServer, config: Path) -> None:
     """With the words of the server."""
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     oauth.denies = True
     with pytest.raises(CredentialError, match=r"refused \(access_denied: not today\)"):
         login(browse)
@@ -246,18 +266,14 @@ def test_a_refused_sign_in_is_an_error(oauth: OAuthServer, config: Path, monkeyp
     assert kept(config) is None
 
 
-def test_a_sign_in_that_nobody_ends_is_given_up(
-    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sign_in_that_nobody_ends_is_given_up(oauth: OAuthServer, config: Path, clock: FakeClock) -> None:
     """After the time that is allowed for it."""
     oauth.pending = 1000
     with pytest.raises(CredentialError, match=r"within 0\.01 seconds"):
         login(lambda url: None, timeout=0.01)
-    now = iter(range(0, 1000, 40))
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._now", lambda: next(now))
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
-    with pytest.raises(CredentialError, match="nobody has entered the code in time"):
+    with pytest.raises(CredentialError, match="the code was not entered within 60 seconds: start again"):
         login_headless(lambda code: None)
+    assert clock.monotonic() == 60
 
 
 def test_only_the_answer_to_this_sign_in_counts(oauth: OAuthServer, config: Path) -> None:
@@ -281,10 +297,10 @@ def test_only_the_answer_to_this_sign_in_counts(oauth: OAuthServer, config: Path
     [
         (
             lambda text, url: text.replace(f"{url}/", f"{url}/nothing"),
-            "does not say how to sign in: give its addresses",
+            r"could not be fetched \(not found\): check the issuer, or set token_url",
         ),
-        (lambda text, url: text.replace(url, "http://127.0.0.1:1"), "does not say how to sign in: ConnectError"),
-        (lambda text, url: text.replace("issuer", "token_url"), "oauth has no authorization_url, and its issuer"),
+        (lambda text, url: text.replace(url, "http://127.0.0.1:1"), r"could not be fetched \(ConnectError\)"),
+        (lambda text, url: text.replace("issuer", "token_url"), "oauth has no authorization_url, and no issuer"),
     ],
 )
 def test_a_server_that_does_not_describe_itself_is_an_error(
@@ -307,7 +323,7 @@ def test_a_server_is_asked_at_its_second_address_where_the_first_says_nothing(
     """That of RFC 8414; and one that speaks for somebody else is not believed."""
     config.write_text(config.read_text().replace(f"{oauth.url}/", f"{oauth.url}/tenant"))
     oauth.metadata_path = "/.well-known/oauth-authorization-server/tenant"
-    with pytest.raises(CredentialError, match="speaks for another issuer"):
+    with pytest.raises(CredentialError, match="names another issuer"):
         login(browse)
     told = oauth.metadata() | {"issuer": f"{oauth.url}/tenant"}
     vars(oauth)["metadata"] = lambda: told
@@ -332,14 +348,14 @@ def test_a_machine_without_a_browser_is_told_what_to_do(config: Path) -> None:
 
 
 def test_a_server_that_is_away_for_a_moment_ends_no_sign_in(
-    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
+    oauth: OAuthServer, config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code is still good."""
 
     def come_back(seconds: float) -> None:
         oauth.answer_instead = (502, b"") if not oauth.token_requests else None
 
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", come_back)
+    monkeypatch.setattr(clock, "sleep", come_back)
     login_headless(lambda code: None)
     assert len(oauth.token_requests) == 2
 
@@ -374,7 +390,7 @@ def test_an_answer_without_a_device_code_is_an_error(oauth: OAuthServer, config:
     """Something else answers there."""
     config.write_text(config.read_text() + f'device_authorization_url = "{oauth.url}/revoke"\n')
     vars(oauth)["revoke"] = lambda asked: None
-    with pytest.raises(CredentialError, match="holds no device code"):
+    with pytest.raises(CredentialError, match="does not contain a valid device code"):
         login_headless(lambda code: None)
 
 
@@ -388,30 +404,25 @@ def test_times_that_are_none_are_no_device_code(
     """And nobody is shown it."""
     begin = oauth.begin_device
     monkeypatch.setattr(oauth, "begin_device", lambda asked: {**begin(asked), **told})
-    with pytest.raises(CredentialError, match="holds no device code"):
+    with pytest.raises(CredentialError, match="does not contain a valid device code"):
         login_headless(lambda code: pytest.fail("shown"))
 
 
 def test_a_code_is_not_asked_about_after_its_end(
-    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
+    oauth: OAuthServer, config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the interval is."""
-    passed: list[float] = []
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", passed.append)
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._now", lambda: sum(passed))
     begin = oauth.begin_device
     monkeypatch.setattr(oauth, "begin_device", lambda asked: {**begin(asked), "interval": 8, "expires_in": 10})
     oauth.pending = 9
-    with pytest.raises(CredentialError, match="nobody has entered the code in time"):
+    with pytest.raises(CredentialError, match="the code was not entered within 10 seconds"):
         login_headless(lambda code: None)
-    assert passed == [8, 2]
+    assert clock.waits == [8, 2]
 
 
-def test_an_answer_that_holds_no_token_is_told_at_once(
-    oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("clock")
+def test_an_answer_that_holds_no_token_is_told_at_once(oauth: OAuthServer, config: Path) -> None:
     """The code is spent: to ask again would only hide the cause."""
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     oauth.answer_instead = 200, b'{"token_type": "Bearer"}'
     with pytest.raises(CredentialError, match="holds no access token"):
         login_headless(lambda code: None)
@@ -441,7 +452,7 @@ def test_a_sign_in_that_nobody_would_use_is_refused(
         monkeypatch.setenv("HEKSHER_TOKEN", "t")
     else:
         config.write_text(config.read_text() + 'grant = "client_credentials"\n')
-    words = "HEKSHER_TOKEN, would be used instead" if with_token else "nobody signs in"
+    words = "would be used instead of the sign-in" if with_token else "users do not sign in"
     with pytest.raises(ConfigError, match=words):
         login(browse)
     with pytest.raises(ConfigError, match=words):
@@ -467,13 +478,13 @@ def test_the_file_is_for_its_owner_alone(oauth: OAuthServer, config: Path) -> No
     path = tokens_of(config)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match=r"others may read .*heksher\.tokens\.json, which is for tokens: chmod 600"):
+    with pytest.raises(ConfigError, match=r"other users can read the tokens in .*heksher\.tokens\.json: run chmod 600"):
         logout()
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"{", "cannot be understood"), (b"\xff", "cannot be understood"), (b'{"format": 2}', "newer than this package")],
+    [(b"{", "is corrupt: delete it"), (b"\xff", "is corrupt: delete it"), (b'{"format": 2}', "upgrade it")],
 )
 def test_a_file_that_is_none_of_ours_is_refused(config: Path, content: bytes, words: str) -> None:
     """And left as it is."""
@@ -531,7 +542,7 @@ def test_tokens_are_for_the_server_that_they_were_got_for(
     config.write_text(config.read_text().replace("127.0.0.1", "localhost", 1))
     with (
         connect() as client,
-        pytest.raises(CredentialError, match=r"the tokens are for http://127\.0\.0\.1:\d+; sign in"),
+        pytest.raises(CredentialError, match=r"the stored tokens are for http://127\.0\.0\.1:\d+; sign in"),
     ):
         client.ping()
 
@@ -539,8 +550,8 @@ def test_tokens_are_for_the_server_that_they_were_got_for(
 # -- renewing ----------------------------------------------------------------------------------------------------------
 
 
-def credential(config: Path) -> SignedIn:
-    return SignedIn(load("shop", {}), TokenStore(config), {})
+def credential(config: Path) -> StoredCredential:
+    return StoredCredential(load("shop", {}), TokenStore(config), {})
 
 
 def test_processes_that_share_a_sign_in_renew_it_once(oauth: OAuthServer, config: Path) -> None:
@@ -593,9 +604,9 @@ def test_a_keyring_that_is_away_is_no_sign_out(oauth: OAuthServer, config: Path)
     keyring.set_keyring(ring)
     login(browse)
     keyring.set_keyring(NoKeyring())  # type: ignore[no-untyped-call]
-    with pytest.raises(CredentialError, match="in the system's keyring, which is not to be had"):
+    with pytest.raises(CredentialError, match="in the system keyring, which is not available"):
         credential(config).force_refresh()
-    with pytest.raises(ConfigError, match="sign out where it is"):
+    with pytest.raises(ConfigError, match="sign out in a session where it is"):
         logout()
     keyring.set_keyring(ring)
     assert logout()
@@ -642,7 +653,7 @@ def test_the_secret_of_one_server_of_tokens_goes_to_no_other(oauth: OAuthServer,
     config.write_text(text[: text.index("client_id")] + other)
     config.chmod(0o600)
     requests = len(oauth.token_requests)
-    with pytest.raises(CredentialError, match=r"from another server than its oauth names.*sign in"):
+    with pytest.raises(CredentialError, match=r"for another server or client than its oauth; sign in"):
         credential(config).force_refresh()
     assert len(oauth.token_requests) == requests
     assert logout()
@@ -655,10 +666,10 @@ def test_a_sign_in_that_has_ended_says_what_to_do(oauth: OAuthServer, config: Pa
     with connect() as client:
         oauth.expire_all()
         oauth._refresh.clear()
-        with pytest.raises(CredentialError, match=r"invalid_grant.*sign in: heksher-client login shop"):
+        with pytest.raises(CredentialError, match=r"invalid_grant.*sign in with: heksher-client login shop"):
             client.ping()
         tokens_of(config).write_bytes(b"{")
-        with pytest.raises(CredentialError, match=r"profile shop.*cannot be understood"):
+        with pytest.raises(CredentialError, match=r"profile shop.*is corrupt"):
             client.ping()
 
 
@@ -697,7 +708,7 @@ def test_tokens_that_cannot_be_kept_serve_as_long_as_the_process(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
         one.force_refresh()
-        assert "the renewed tokens are lost when this process ends" in caplog.text
+        assert "the refreshed tokens could not be saved, and are lost when this process ends" in caplog.text
     one.force_refresh()
     left = kept(config)
     assert left is not None
@@ -738,7 +749,7 @@ def test_what_is_in_the_keyring_goes_when_it_is_replaced_or_signed_out(oauth: OA
     ring.is_locked = False
     login_with_token(oauth.issue())
     ring.passwords = dict.fromkeys(ring.passwords, "{")
-    with pytest.raises(ConfigError, match="the keyring's entry for shop cannot be understood"):
+    with pytest.raises(ConfigError, match="the keyring entry for profile shop is invalid"):
         kept(config)
     ring.passwords.clear()
     assert not logout()
@@ -747,8 +758,8 @@ def test_what_is_in_the_keyring_goes_when_it_is_replaced_or_signed_out(oauth: OA
 
 def test_a_process_that_does_not_end_is_not_waited_for_for_ever(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is a folder that cannot be made a mystery."""
-    monkeypatch.setattr("heksher_client.profiles._token_store._PATIENCE", 0.01)
-    with TokenStore(config).lock(), pytest.raises(ConfigError, match="another process holds"):
+    monkeypatch.setattr("heksher_client.profiles._token_store._LOCK_TIMEOUT_SECONDS", 0.01)
+    with TokenStore(config).lock(), pytest.raises(ConfigError, match="another process holds the lock"):
         login_with_token("t")
     with pytest.raises(ConfigError, match="cannot be written"), TokenStore(config / "below" / "x").lock():
         raise AssertionError
@@ -765,7 +776,7 @@ def test_a_sign_in_without_a_profile_is_for_its_server(
     with connect() as client:
         client.ping()
         oauth.expire_all()
-        with pytest.raises(CredentialError, match=r"sign in: heksher-client login$"):
+        with pytest.raises(CredentialError, match=r"sign in with: heksher-client login$"):
             client.ping()
     monkeypatch.setenv("HEKSHER_URL", service.url.replace("127.0.0.1", "localhost"))
     with connect() as client:
@@ -775,7 +786,7 @@ def test_a_sign_in_without_a_profile_is_for_its_server(
 def test_nobody_is_signed_in_to_another_server_with_a_profiles(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tokens are for its own."""
     monkeypatch.setenv("HEKSHER_URL", "http://127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"oauth of profile shop in .* is not for"):
+    with pytest.raises(ConfigError, match=r"profile shop in .*: oauth cannot be sent to"):
         login(browse)
 
 
@@ -794,7 +805,7 @@ def test_a_keyring_that_is_locked_is_no_sign_out(
         patch.setattr(ring, "get_password", locked)
         patch.setattr(ring, "delete_password", locked)
         oauth.expire_all()
-        with pytest.raises(CredentialError, match=r"the system's keyring refuses .*: unlock it"):
+        with pytest.raises(CredentialError, match=r"the system keyring refused access .*: unlock it"):
             client.ping()
         with pytest.raises(ConfigError, match="unlock it"):
             logout()
@@ -816,12 +827,12 @@ def command(*arguments: str, text: str | None = None) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_commands_do_the_same(
     oauth: OAuthServer, config: Path, monkeypatch: pytest.MonkeyPatch, place: MemoryKeyring | None
 ) -> None:
     """Sign in, ask, list, sign out."""
     monkeypatch.setattr("click.launch", browse)
-    monkeypatch.setattr("heksher_client.profiles._oauth_login._sleep", lambda seconds: None)
     where = "the system keyring" if place is not None else str(tokens_of(config))
     code, output = command("login", "shop")
     assert (code, f"The tokens are in {where}." in output) == (0, True)
@@ -840,7 +851,7 @@ def test_the_commands_do_the_same(
     code, output = command("ping", "-p", "shop")
     assert code == 4
     assert output.startswith("Error: ")
-    assert "sign in: heksher-client login shop" in output
+    assert "sign in with: heksher-client login shop" in output
     code, output = command("login", "--headless")
     assert (code, f"Go to {oauth.url}/enter and enter WDJB-MJHT (60 seconds)." in output) == (0, True)
     assert command("login", "--token", text=f"{oauth.issue()}\n")[0] == 0
@@ -870,7 +881,7 @@ def test_errors_of_the_commands_are_one_line(config: Path) -> None:
         code, output = command(*arguments)
         assert code == 2
         assert output.count("\n") == 1
-        assert "nothing says where the service is" in output
+        assert "no service URL is configured" in output
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_every_attribute_of_a_setting_is_in_the_reference() -> None:
 def test_every_environment_variable_is_in_the_reference() -> None:
     """Of profiles, and of commands."""
     text = (DOCS / "reference" / "environment.md").read_text()
-    profile = {f"HEKSHER_{name.upper()}" for name in _config._FROM_ENVIRONMENT}
+    profile = {f"HEKSHER_{name.upper()}" for name in _config.ENVIRONMENT_FIELDS}
     named = set(re.findall(r"\bHEKSHER_[A-Z_]+[A-Z]\b", "".join(
         path.read_text() for path in (ROOT / "heksher_client").rglob("*.py") if "django" not in path.parts
     )))  # fmt: skip
@@ -281,7 +281,7 @@ def test_the_configuration_file_that_is_shown_can_be_used(monkeypatch: pytest.Mo
     path.chmod(0o600)
     monkeypatch.setenv("HEKSHER_CONFIG", str(path))
     assert _config.load(None, {}).name == "dev"
-    for name in _config.names(path):
+    for name in _config.profile_names(path):
         assert _config.load(name, {}).profile.context_features == ["environment", "user"]
 
 

@@ -1,0 +1,90 @@
+"""Endpoints of an authorization server: the URLs that a profile sets, and those in the metadata of its issuer."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import httpx
+
+from heksher_client.exceptions import ConfigError, CredentialError
+from heksher_client.profiles._config import Config, OAuth
+
+
+class OAuthEndpoints(NamedTuple):
+    """The URLs of an authorization server. Only the token endpoint is required."""
+
+    token_url: str
+    authorization_url: str | None
+    device_authorization_url: str | None
+    revocation_url: str | None
+
+
+def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[str, Any]) -> OAuthEndpoints:
+    """Return the endpoints for a profile. URLs in the profile take precedence over the metadata of its issuer.
+
+    Raises:
+        ConfigError: A URL is invalid, or there is no token endpoint.
+        CredentialError: The metadata could not be fetched.
+    """
+    from heksher_client._auth.oauth import check_address
+
+    def checked(name: str, url: object) -> str | None:
+        if url is None:
+            return None
+        try:
+            check_address(name, url)
+        except ValueError as error:
+            raise ConfigError(f"{config.source}: {error}") from None
+        return str(url)
+
+    issuer = checked("issuer", oauth.issuer)
+    metadata = {} if issuer is None else _fetch_metadata(issuer, http_client_args)
+
+    def endpoint(name: str) -> str | None:
+        return checked(f"{name}_url", getattr(oauth, f"{name}_url") or metadata.get(f"{name}_endpoint"))
+
+    return OAuthEndpoints(
+        required_url("token_url", endpoint("token"), config),
+        endpoint("authorization"),
+        endpoint("device_authorization"),
+        endpoint("revocation"),
+    )
+
+
+def required_url(name: str, url: str | None, config: Config) -> str:
+    """Return a URL that a sign-in needs.
+
+    Raises:
+        ConfigError: It is missing.
+    """
+    if url is None:
+        raise ConfigError(f"{config.source}: oauth has no {name}, and no issuer whose metadata contains it: add one")
+    return url
+
+
+def _fetch_metadata(issuer: str, http_client_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch the metadata of an issuer, from the URL of OpenID Connect Discovery or else from that of RFC 8414.
+
+    Raises:
+        CredentialError: There is none, or it is the metadata of another issuer.
+    """
+    scheme, _, rest = issuer.rstrip("/").partition("//")
+    host, _, path = rest.partition("/")
+    urls = (
+        f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        f"{scheme}//{host}/.well-known/oauth-authorization-server/{path}".rstrip("/"),
+    )
+    reason = "not found"
+    for url in urls:
+        try:
+            response = httpx.get(url, **{"timeout": 10.0, **http_client_args})
+            metadata = response.json() if response.is_success else None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            reason, metadata = type(error).__name__, None
+        if isinstance(metadata, dict):
+            if str(metadata.get("issuer")).rstrip("/") != issuer.rstrip("/"):
+                raise CredentialError(f"{url} is not the metadata of {issuer}: it names another issuer")
+            return metadata
+    raise CredentialError(
+        f"the metadata of {issuer} could not be fetched ({reason}): check the issuer, or set token_url, "
+        "authorization_url and the other URLs in oauth"
+    )
