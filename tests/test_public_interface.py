@@ -17,6 +17,7 @@ import pytest
 from pytest_httpx import HTTPXMock
 
 import heksher_client
+import heksher_client.profiles
 from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient
 from heksher_client._core.settings.setting import entry_of
 from tests.support.service import WatchedService
@@ -30,6 +31,18 @@ def test_all_public_names_are_listed_and_there() -> None:
     names = [name for name, value in values.items() if not inspect.ismodule(value)]
     assert sorted(heksher_client.__all__) == sorted([*names, "__version__"])
     assert all(hasattr(heksher_client, name) for name in heksher_client.__all__)
+
+
+def test_profiles_exports_names_of_the_package() -> None:
+    """`heksher_client.profiles` imports its modules on first use, and has the same objects as the package root."""
+    code = "import sys, heksher_client.profiles; print('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b"False"
+    values = {name: getattr(heksher_client.profiles, name) for name in dir(heksher_client.profiles)}
+    names = [name for name, value in values.items() if not name.startswith("_") and not inspect.ismodule(value)]
+    assert names == heksher_client.profiles.__all__
+    for name in names:
+        assert getattr(heksher_client.profiles, name) is getattr(heksher_client, name)
+    assert not hasattr(heksher_client.profiles, "Connection")
 
 
 def test_every_error_of_ours_is_public() -> None:

@@ -64,7 +64,7 @@ ELSEWHERE = {
 """Those that other tests run, here or beside what they are examples of."""
 PUBLIC_MODULES = (
     "credentials", "exceptions", "integrations.asgi", "integrations.celery", "integrations.django",
-    "integrations.wsgi", "openfeature", "pytest_plugin", "service", "telemetry", "testing",
+    "integrations.wsgi", "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
 )  # fmt: skip
 """The modules that programs import besides the package itself."""
 
