@@ -48,7 +48,7 @@ def _one_oauth() -> Iterator[OAuthServer]:
 @pytest.fixture
 def oauth(_one_oauth: OAuthServer, service: WatchedService) -> OAuthServer:
     """A server of tokens, and the service behind a gateway that wants them."""
-    _one_oauth.lifetime, _one_oauth.answer_instead = 3600, None
+    _one_oauth.lifetime, _one_oauth.token_response = 3600, None
     _one_oauth.gate.set()
     _one_oauth.token_requests.clear()
     _one_oauth.expire_all()
@@ -244,7 +244,7 @@ def test_a_program_that_takes_its_time_with_new_tokens_keeps_nobody_waiting(oaut
 @pytest.mark.parametrize("description", ['say "yes"', "l\u00f6schen", "a\r\nb", 5])
 def test_a_refusal_in_any_characters_is_one(oauth: OAuthServer, description: object) -> None:
     """Servers do not keep to those that the protocol allows. The words are in one line."""
-    oauth.answer_instead = 400, json.dumps({"error": "invalid_grant", "error_description": description}).encode()
+    oauth.token_response = 400, json.dumps({"error": "invalid_grant", "error_description": description}).encode()
     with pytest.raises(CredentialError, match=r"refused \(invalid_grant: ") as refused:
         refreshable(oauth).force_refresh()
     assert str(refused.value).isprintable()
@@ -254,7 +254,7 @@ def test_a_server_of_tokens_that_repeats_the_secret_does_not_show_it(oauth: OAut
     """Nor as the header has it; what is no secret is left, as it may be the cause."""
     header = b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
     said = {"error": "invalid_client", "error_description": f"Basic {header}, {SECRET}, scope read"}
-    oauth.answer_instead = 401, json.dumps(said).encode()
+    oauth.token_response = 401, json.dumps(said).encode()
     with pytest.raises(CredentialError, match=r"invalid_client: Basic \*\*\*, \*\*\*, scope read"):
         client_credentials(oauth).force_refresh()
 
@@ -433,7 +433,7 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
     oauth.lifetime = 100
     credential = client_credentials(oauth)
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
-        oauth.answer_instead = 503, b""
+        oauth.token_response = 503, b""
         clock = At(time.time() + 85)
         monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
         for _ in range(3):
@@ -441,7 +441,7 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
             wait_until(lambda: credential._pending is None)
         assert len(oauth.token_requests) == 2
         clock.now += 6
-        oauth.answer_instead = None
+        oauth.token_response = None
         client.ping()
         wait_until(lambda: credential._pending is None)
         assert len(oauth.token_requests) == 3
@@ -531,14 +531,14 @@ def test_a_token_that_is_not_given_is_an_error_of_the_refresh(
     """Which the client tries again, as all others; settings keep their values."""
     with running(kind, service.url, auth=client_credentials(oauth)) as subject:
         oauth.expire_all()
-        oauth.answer_instead = answer
+        oauth.token_response = answer
         error = subject.reload_expecting(CredentialError)
         assert str(error).startswith("GET /api/v1/context_features: ")
         with pytest.raises(CredentialError, match=words) as raised:
             subject.ping()
         assert SECRET not in str(raised.value)
         assert isinstance(raised.value, httpx.HTTPError)
-        oauth.answer_instead = None
+        oauth.token_response = None
         subject.reload()
 
 
@@ -755,7 +755,7 @@ def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
         oauth.lifetime = -1
         oauth.expire_all()
         shown += [repr(error) + str(vars(error)) for error in [subject.reload_expecting(UnexpectedResponseError)]]
-        oauth.lifetime, oauth.answer_instead = 3600, (400, b'{"error": "invalid_grant"}')
+        oauth.lifetime, oauth.token_response = 3600, (400, b'{"error": "invalid_grant"}')
         oauth.expire_all()
         credential._in_vain_at = 0  # else it would not be asked so soon after a new token was refused
         with suppress(CredentialError):  # A function gives another token nevertheless.

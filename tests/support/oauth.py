@@ -1,7 +1,7 @@
-"""A small OAuth 2 server, and a service behind a gateway that wants its tokens.
+"""An OAuth 2 authorization server, and a gateway that requires its access tokens in front of a service.
 
-It speaks the protocol: authorization codes with PKCE (RFC 6749, 7636), device codes (RFC 8628), refresh tokens that are
-replaced with each use, client credentials, revocation (RFC 7009), and metadata (RFC 8414).
+The server implements authorization codes with PKCE (RFC 6749, 7636), device codes (RFC 8628), refresh token rotation,
+client credentials, revocation (RFC 7009), and metadata (RFC 8414).
 """
 
 import json
@@ -18,33 +18,35 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tests.support.service import Answer, Asked, WatchedService
 
 CLIENT = "shop"
-SECRET = "the-clients-secret"  # noqa: S105 - it opens nothing
+SECRET = "the-clients-secret"  # noqa: S105 - a secret of this test server
 
 
 class OAuthServer:
-    """Listens on loopback, and approves of everybody who comes to sign in."""
+    """An authorization server on loopback that approves every sign-in. Tests set its attributes to change that."""
 
     def __init__(self) -> None:
         self.lifetime = 3600
-        """Seconds, of access tokens."""
+        """Seconds until new access tokens expire."""
         self.denies = False
-        """Whether whoever comes to sign in is refused."""
-        self.refusal = "not today"
-        """What is said then."""
-        self.pending = 0
-        """How many more times a device is told to wait."""
-        self.answer_instead: tuple[int, bytes] | None = None
-        """What the token endpoint says whatever it is asked."""
+        """True to deny every sign-in."""
+        self.denial_description = "not today"
+        """The `error_description` of a denied authorization request."""
+        self.pending_polls = 0
+        """The number of polls for a device code that are answered with `slow_down` or `authorization_pending`."""
+        self.token_response: tuple[int, bytes] | None = None
+        """If set, the status and body of every response of the token endpoint."""
         self.gate = threading.Event()
-        """Token requests wait for it."""
+        """The token endpoint responds once this event is set."""
         self.gate.set()
         self.metadata_path = "/.well-known/openid-configuration"
         self.token_requests: list[dict[str, str]] = []
         self.revoked: list[str] = []
-        self._access: dict[str, float] = {}
-        self._refresh: set[str] = set()
+        self._access_tokens: dict[str, float] = {}
+        """Expiry times by access token."""
+        self._refresh_tokens: set[str] = set()
         self._codes: dict[str, dict[str, str]] = {}
-        self._devices: set[str] = set()
+        """Parameters of the authorization requests by authorization code."""
+        self._device_codes: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"oauth": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01], daemon=True)
@@ -64,87 +66,102 @@ class OAuthServer:
         self._thread.join()
 
     def accepts(self, authorization: str | None) -> bool:
-        """Whether a request with this header may pass the gateway."""
-        return self._access.get((authorization or "").removeprefix("Bearer "), 0) > time.time()
+        """Return whether an `Authorization` header contains a valid access token."""
+        return self._access_tokens.get((authorization or "").removeprefix("Bearer "), 0) > time.time()
 
     def issue_refresh_token(self) -> str:
+        """Return a new refresh token."""
         token = f"refresh-{token_urlsafe(12)}"
-        self._refresh.add(token)
+        self._refresh_tokens.add(token)
         return token
 
     def issue(self) -> str:
-        """A valid access token."""
+        """Return a new access token."""
         token = f"access-{token_urlsafe(12)}"
-        self._access[token] = time.time() + self.lifetime
+        self._access_tokens[token] = time.time() + self.lifetime
         return token
 
     def expire_all(self) -> None:
-        """Have no access token accepted any more that was issued so far."""
-        self._access.clear()
+        """Expire all access tokens that were issued so far."""
+        self._access_tokens.clear()
+
+    def revoke_refresh_tokens(self) -> None:
+        """Revoke all refresh tokens that were issued so far."""
+        self._refresh_tokens.clear()
 
     def metadata(self) -> dict[str, str]:
-        ends = {
+        """Return the metadata document."""
+        paths = {
             "authorization": "authorize",
             "token": "token",
             "device_authorization": "device",
             "revocation": "revoke",
         }
-        return {"issuer": self.url} | {f"{name}_endpoint": f"{self.url}/{path}" for name, path in ends.items()}
+        return {"issuer": self.url} | {f"{name}_endpoint": f"{self.url}/{path}" for name, path in paths.items()}
 
-    def authorize(self, asked: dict[str, str]) -> str:
-        """Where the user's browser is sent back to."""
-        assert asked["response_type"] == "code"
-        assert asked["code_challenge_method"] == "S256"
-        assert asked["client_id"] == CLIENT
+    def authorize(self, parameters: dict[str, str]) -> str:
+        """Handle an authorization request. Return the URL to redirect the browser to."""
+        assert parameters["response_type"] == "code"
+        assert parameters["code_challenge_method"] == "S256"
+        assert parameters["client_id"] == CLIENT
         if self.denies:
-            answer = {"error": "access_denied", "error_description": self.refusal}
+            result = {"error": "access_denied", "error_description": self.denial_description}
         else:
-            answer = {"code": token_urlsafe(12)}
-            self._codes[answer["code"]] = asked
-        return f"{asked['redirect_uri']}?{urlencode({**answer, 'state': asked['state']})}"
+            result = {"code": token_urlsafe(12)}
+            self._codes[result["code"]] = parameters
+        return f"{parameters['redirect_uri']}?{urlencode({**result, 'state': parameters['state']})}"
 
-    def begin_device(self, asked: dict[str, str]) -> dict[str, Any]:
-        assert asked["client_id"] == CLIENT
-        device = token_urlsafe(12)
-        self._devices.add(device)
-        enter = f"{self.url}/enter"
-        shown = {"user_code": "WDJB-MJHT", "verification_uri": enter, "verification_uri_complete": f"{enter}?code=WDJB"}
-        return {"device_code": device, **shown, "expires_in": 60, "interval": 0}
+    def authorize_device(self, parameters: dict[str, str]) -> dict[str, Any]:
+        """Handle a device authorization request. Return the body of the response."""
+        assert parameters["client_id"] == CLIENT
+        device_code = token_urlsafe(12)
+        self._device_codes.add(device_code)
+        page = f"{self.url}/enter"
+        return {
+            "device_code": device_code,
+            "user_code": "WDJB-MJHT",
+            "verification_uri": page,
+            "verification_uri_complete": f"{page}?code=WDJB",
+            "expires_in": 60,
+            "interval": 0,
+        }
 
-    def token(self, asked: dict[str, str], authorization: str | None) -> tuple[int, dict[str, Any]]:
-        """An answer of the token endpoint."""
+    def token(self, parameters: dict[str, str], authorization: str | None) -> tuple[int, dict[str, Any]]:
+        """Handle a token request. Return the status and the body of the response."""
         if authorization is not None:
             assert b64decode(authorization.removeprefix("Basic ")).decode() == f"{CLIENT}:{SECRET}"
-        elif asked.get("client_id") != CLIENT:
+        elif parameters.get("client_id") != CLIENT:
             return 401, {"error": "invalid_client"}
-        match asked["grant_type"]:
+        match parameters["grant_type"]:
             case "client_credentials" if authorization is not None:
-                return 200, self._granted(with_refresh=False)
-            case "refresh_token" if asked["refresh_token"] in self._refresh:
-                self._refresh.discard(asked["refresh_token"])
-                return 200, self._granted()
-            case "authorization_code" if (began := self._codes.pop(asked["code"], None)) is not None:
-                challenge = urlsafe_b64encode(sha256(asked["code_verifier"].encode()).digest()).rstrip(b"=").decode()
-                if challenge == began["code_challenge"] and asked["redirect_uri"] == began["redirect_uri"]:
-                    return 200, self._granted()
-            case "urn:ietf:params:oauth:grant-type:device_code" if asked["device_code"] in self._devices:
+                return 200, self._grant(with_refresh_token=False)
+            case "refresh_token" if parameters["refresh_token"] in self._refresh_tokens:
+                self._refresh_tokens.discard(parameters["refresh_token"])
+                return 200, self._grant()
+            case "authorization_code" if (request := self._codes.pop(parameters["code"], None)) is not None:
+                digest = sha256(parameters["code_verifier"].encode()).digest()
+                challenge = urlsafe_b64encode(digest).rstrip(b"=").decode()
+                if challenge == request["code_challenge"] and parameters["redirect_uri"] == request["redirect_uri"]:
+                    return 200, self._grant()
+            case "urn:ietf:params:oauth:grant-type:device_code" if parameters["device_code"] in self._device_codes:
                 if self.denies:
                     return 400, {"error": "access_denied"}
-                if self.pending:
-                    self.pending -= 1
-                    return 400, {"error": "authorization_pending" if self.pending % 2 else "slow_down"}
-                self._devices.discard(asked["device_code"])
-                return 200, self._granted()
-        token = asked.get("refresh_token", "")
-        return 400, {"error": "invalid_grant", "error_description": f"unknown, used or ended {token}"}
+                if self.pending_polls:
+                    self.pending_polls -= 1
+                    return 400, {"error": "authorization_pending" if self.pending_polls % 2 else "slow_down"}
+                self._device_codes.discard(parameters["device_code"])
+                return 200, self._grant()
+        token = parameters.get("refresh_token", "")
+        return 400, {"error": "invalid_grant", "error_description": f"unknown, used or expired: {token}"}
 
-    def revoke(self, asked: dict[str, str]) -> None:
-        self.revoked.append(asked["token"])
-        self._refresh.discard(asked["token"])
+    def revoke(self, parameters: dict[str, str]) -> None:
+        """Handle a revocation request."""
+        self.revoked.append(parameters["token"])
+        self._refresh_tokens.discard(parameters["token"])
 
-    def _granted(self, *, with_refresh: bool = True) -> dict[str, Any]:
-        granted = {"access_token": self.issue(), "token_type": "Bearer", "expires_in": self.lifetime}
-        return granted | ({"refresh_token": self.issue_refresh_token()} if with_refresh else {})
+    def _grant(self, *, with_refresh_token: bool = True) -> dict[str, Any]:
+        body = {"access_token": self.issue(), "token_type": "Bearer", "expires_in": self.lifetime}
+        return body | ({"refresh_token": self.issue_refresh_token()} if with_refresh_token else {})
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -152,31 +169,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        parameters = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path == self.oauth.metadata_path:
             self._send(200, self.oauth.metadata())
         elif parts.path == "/authorize":
             self.send_response(302)
-            self.send_header("Location", self.oauth.authorize(asked))
+            self.send_header("Location", self.oauth.authorize(parameters))
             self.end_headers()
         else:
             self._send(404, {"error": "not_found"})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        asked = {name: values[0] for name, values in parse_qs(body).items()}
+        parameters = {name: values[0] for name, values in parse_qs(body).items()}
         match self.path:
             case "/token":
-                self.oauth.token_requests.append(asked)
+                self.oauth.token_requests.append(parameters)
                 self.oauth.gate.wait(10)
-                if self.oauth.answer_instead is not None:
-                    self._write(*self.oauth.answer_instead)
+                if self.oauth.token_response is not None:
+                    self._write(*self.oauth.token_response)
                 else:
-                    self._send(*self.oauth.token(asked, self.headers["Authorization"]))
+                    self._send(*self.oauth.token(parameters, self.headers["Authorization"]))
             case "/device":
-                self._send(200, self.oauth.begin_device(asked))
+                self._send(200, self.oauth.authorize_device(parameters))
             case "/revoke":
-                self.oauth.revoke(asked)
+                self.oauth.revoke(parameters)
                 self._send(200, {})
 
     def _send(self, status: int, content: object) -> None:
@@ -190,16 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 def put_behind_gateway(service: WatchedService, oauth: OAuthServer) -> None:
-    """Have the service answer only requests with a token of the server's."""
+    """Make a service respond with 401 to requests without a valid access token."""
 
     def intercept(asked: Asked) -> Answer | None:
         if oauth.accepts(asked.headers.get("authorization")):
             return None
-        said = f"no such token: {asked.headers.get('authorization')}"
-        return Answer.of({"detail": said}, 401, **{"www-authenticate": "Bearer"})
+        detail = f"no such token: {asked.headers.get('authorization')}"
+        return Answer.of({"detail": detail}, 401, **{"www-authenticate": "Bearer"})
 
     service.intercept = intercept

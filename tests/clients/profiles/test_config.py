@@ -1,0 +1,138 @@
+"""Errors of a configuration: each names its source, the value and the fix."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heksher_client import ConfigError, connect, connect_async
+from heksher_client.profiles._config import config_path
+from tests.support.profiles import MINIMAL_PROFILE, write_config
+from tests.support.service import WatchedService
+
+
+def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_path: Path) -> None:
+    """It is used if `HEKSHER_CONFIG` is not set."""
+    path = config_path()
+    assert path is not None
+    assert path.name == "config.toml"
+    assert path.parent.name == "heksher-client"
+
+
+def test_an_empty_environment_variable_is_ignored(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deployments often set variables to an empty string."""
+    for name in ("CONFIG", "PROFILE", "TOKEN", "JITTER"):
+        monkeypatch.setenv(f"HEKSHER_{name}", "")
+    with connect(url=service.url, context_features=["environment", "user", "theme"]) as client:
+        assert client._route.auth is None
+    monkeypatch.setenv("HEKSHER_CONFIG", "~nobody-of-that-name/x")
+    with pytest.raises(ConfigError, match="unknown user"):
+        connect()
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("[profiles.a\n", {}, r"is not valid TOML: .*line 1"),
+        ("format = 2\nnew = 1\n", {}, r"has format 2, and this version of heksher_client reads format 1: upgrade it"),
+        ("formats = 1\n", {}, "unknown field `formats`"),
+        ("format = 'x'\n", {}, "format must be 1, not 'x'"),
+        ("format = 0\n", {}, "format must be 1, not 0"),
+        (f"{MINIMAL_PROFILE}proxy = 'nonsense://h'", {}, "profile a in"),
+        (f"{MINIMAL_PROFILE}headers = {{a = 'b'}}\n", {"headers": "abc"}, "headers must be a dict"),
+        (MINIMAL_PROFILE, {"headers": "abc"}, "headers must be a dict"),
+        (MINIMAL_PROFILE, {"http_client_args": "abc"}, "http_client_args must be a dict"),
+        (
+            f"{MINIMAL_PROFILE}[profiles.a.oauth]\nclient_id = 'x'\nclient_secret = 's'\n"
+            "grant = 'client_credentials'\ntoken_url = 'h'\n",
+            {},
+            "token_url must be an absolute http",
+        ),
+        ("[profiles.a]\nurl = 5\n", {}, r"profile a in .*: Expected `str \| null`, got `int` - at `\$.url`"),
+        ("[profiles.a]\nurll = 'x'\n", {}, "unknown field `urll`"),
+        ("[profiles.a]\nupdate_interval = 5\n", {}, "profile a in .* has no url: add one, or set HEKSHER_URL"),
+        ("[profiles.a]\nurl = 'http://h'\n", {}, "has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES"),
+        ("[profiles.a]\nurl = 'h'\ncontext_features = ['user']\n", {}, "profile a in .*must be an absolute http"),
+        (f"{MINIMAL_PROFILE}jitter = 2.0", {}, "jitter must be from 0 to 1"),
+        (f"{MINIMAL_PROFILE}defaults = {{x = 'y'}}", {}, "no context feature x"),
+        (f"{MINIMAL_PROFILE}ca_file = '/nowhere'", {}, "ca_file.*cannot be read"),
+        (f"{MINIMAL_PROFILE}token = 'a b'", {}, "token of profile a"),
+        ("[profiles.a]\n[profiles.b]\n", {}, "several profiles in .*: name one, or set .*; available profiles: a, b"),
+        ("[profiles.a]\n", {"profile": "c"}, "there is no profile c in .*; available profiles: a"),
+        ("default_profile = 'c'\n[profiles.a]\n", {}, "the default profile c is not in"),
+        ("", {}, "no service URL is configured: set HEKSHER_URL"),
+        ("[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'password'\n", {}, "Invalid enum value 'password'"),
+        (
+            f"{MINIMAL_PROFILE}[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'client_credentials'\n",
+            {},
+            "client_credentials needs token_url and client_secret",
+        ),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_profile_names_the_source_and_the_fix(
+    config_file: Path, text: str, arguments: dict[str, Any], message: str
+) -> None:
+    """No client is started."""
+    write_config(config_file, text)
+    with pytest.raises(ConfigError, match=message):
+        connect(**arguments)
+    with pytest.raises(ValueError, match=message):
+        connect_async(**arguments)
+
+
+def test_a_missing_file_is_an_error_if_heksher_config_names_it(config_file: Path) -> None:
+    """So is a path that cannot be read."""
+    with pytest.raises(ConfigError, match=r"HEKSHER_CONFIG: the file .*heksher\.toml does not exist"):
+        connect()
+    config_file.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        connect()
+
+
+def test_without_any_configuration_the_error_names_the_path_of_the_file() -> None:
+    """The path is in the message whether or not the file exists."""
+    with pytest.raises(ConfigError, match=r"set HEKSHER_URL, or add \[profiles.NAME\] with a url in .*config.toml"):
+        connect()
+    with pytest.raises(ConfigError, match=r"there is no profile x in .*; available profiles: none"):
+        connect("x")
+
+
+def test_without_the_extra_profiles_the_environment_and_arguments_work(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only errors about the file mention the extra."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigError, match="install the extra `profiles`, or set HEKSHER_CONFIG"):
+        connect()
+    with connect(url=service.url, context_features=["environment", "user", "theme"]) as client:
+        assert not client.closed
+
+
+def test_a_file_that_is_too_large_or_not_toml_is_an_error(config_file: Path) -> None:
+    """Invalid UTF-8, huge integers and deep nesting included."""
+    config_file.write_bytes(b"#" * 2_000_000)
+    with pytest.raises(ConfigError, match="is not a configuration file: it is larger than"):
+        connect()
+    for content, message in (
+        (b"\xff", "is not valid TOML"),
+        (b"format = " + b"9" * 5000, "is not valid TOML: Exceeds the limit"),
+        (b"a = " + b"[" * 5000, "nested too deeply"),
+        (b"\xef\xbb\xbfformat = 2\n", "upgrade it"),  # Some editors write a byte order mark.
+    ):
+        config_file.write_bytes(content)
+        with pytest.raises(ConfigError, match=message):
+            connect()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("UPDATE_INTERVAL", "a number"), ("MAX_RESPONSE_BYTES", "a whole number"), ("FOLLOW_CHANGES", "true or false")],
+)
+def test_an_invalid_environment_variable_is_an_error_that_names_it(
+    name: str, expected: str, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message contains the value and the expected type."""
+    monkeypatch.setenv(f"HEKSHER_{name}", "soon")
+    with pytest.raises(ConfigError, match=f"HEKSHER_{name} must be {expected}, not 'soon'"):
+        connect(url=service.url)

@@ -1,0 +1,377 @@
+"""Sign-in with a browser, a device code or a token, and sign-out."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from heksher_client import (
+    ConfigError,
+    CredentialError,
+    DeviceCode,
+    Setting,
+    connect,
+    login,
+    login_headless,
+    login_with_token,
+    logout,
+)
+from heksher_client.profiles._token_store import StoredTokens, TokenStore
+from tests.support.clients import Kind
+from tests.support.oauth import CLIENT, OAuthServer
+from tests.support.profiles import Connected, FakeClock, MemoryKeyring, browse, load_tokens, token_file
+from tests.support.service import WatchedService
+
+
+def test_login_stores_tokens_that_clients_use_and_refresh(
+    kind: Kind, service: WatchedService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """The browser flow uses an authorization code with PKCE and a loopback redirect."""
+    urls: list[str] = []
+
+    def show_browser(url: str) -> None:
+        urls.append(url)
+        browse(url)
+
+    location = login(show_browser)
+    assert location == ("the system keyring" if keyring_or_file is not None else str(token_file(login_config)))
+    parameters = parse_qs(urlsplit(urls[0]).query)
+    assert parameters["code_challenge_method"] == ["S256"]
+    assert parameters["scope"] == ["settings"]
+    assert urlsplit(parameters["redirect_uri"][0]).hostname == "127.0.0.1"
+    setting = Setting("s", int, ["user"], 1)
+    with Connected(kind) as client:
+        oauth.expire_all()
+        service.add_rule("s", 2, user="jim")
+        kind.call(client.reload())
+        assert setting.get(user="jim") == 2
+    tokens = load_tokens(login_config)
+    assert tokens is not None
+    assert oauth.accepts(f"Bearer {tokens.access_token}")
+    assert "access-" not in repr(tokens)
+
+
+def test_login_headless_polls_at_the_interval_of_the_server(
+    oauth: OAuthServer, login_config: Path, clock: FakeClock, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """The interval grows when the server responds with `slow_down`."""
+    oauth.pending_polls = 3
+    codes: list[DeviceCode] = []
+    login_headless(codes.append)
+    assert (codes[0].code, codes[0].url, codes[0].expires_in) == ("WDJB-MJHT", f"{oauth.url}/enter", 60)
+    assert codes[0].complete_url == f"{oauth.url}/enter?code=WDJB"
+    assert clock.sleeps == [0, 5, 5, 10]
+    with connect() as client:
+        client.ping()
+
+
+def test_login_with_token_stores_a_token_that_cannot_be_refreshed(
+    oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """After it is no longer accepted, the error says how to sign in, and a new token is used without a restart."""
+    login_with_token(oauth.issue())
+    with connect() as client:
+        client.ping()
+        oauth.expire_all()
+        with pytest.raises(CredentialError, match="no longer accepted; sign in with: heksher-client login shop"):
+            client.ping()
+        login_with_token(oauth.issue())
+        client.ping()
+    with pytest.raises(ValueError, match="visible ASCII"):
+        login_with_token("with a space")
+
+
+def test_login_with_token_works_without_an_authorization_server(
+    service: WatchedService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """Without a sign-in, clients of the profile have no credential."""
+    login_config.write_text(login_config.read_text().partition("[profiles.shop.oauth]")[0])
+    with pytest.raises(ConfigError, match=r"add \[profiles.shop.oauth\] with client_id and issuer"):
+        login(browse)
+    login_with_token(oauth.issue())
+    with connect() as client:
+        client.ping()
+    logout()
+    with connect() as client:
+        assert client._route.auth is None
+
+
+def test_logout_removes_and_revokes_the_tokens(
+    oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """A second logout returns False, and requests fail with an error that says how to sign in."""
+    login(browse)
+    tokens = load_tokens(login_config)
+    assert tokens is not None
+    assert logout()
+    assert oauth.revoked == [tokens.refresh_token]
+    assert keyring_or_file is None or not keyring_or_file.passwords
+    assert "access" not in token_file(login_config).read_text()
+    assert not logout()
+    with (
+        connect() as client,
+        pytest.raises(CredentialError, match="no user is signed in; sign in with: heksher-client"),
+    ):
+        client.ping()
+
+
+def test_logout_without_the_authorization_server_removes_the_tokens(
+    oauth: OAuthServer, login_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning says that they may still be valid."""
+    TokenStore(login_config).save(
+        "shop",
+        StoredTokens(
+            origin="x",
+            access_token=oauth.issue(),
+            token_url=oauth.token_url,
+            client_id=CLIENT,
+            revocation_url="http://127.0.0.1:1",
+        ),
+    )
+    assert logout()
+    assert "the server may still accept the tokens" in caplog.text
+    assert load_tokens(login_config) is None
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_denied_sign_in_is_an_error(oauth: OAuthServer, login_config: Path) -> None:
+    """The message contains the error of the server, and no tokens are stored."""
+    oauth.denies = True
+    with pytest.raises(CredentialError, match=r"refused \(access_denied: not today\)"):
+        login(browse)
+    with pytest.raises(CredentialError, match=r"refused \(access_denied\)"):
+        login_headless(lambda code: None)
+    assert load_tokens(login_config) is None
+
+
+def test_a_sign_in_that_is_not_completed_times_out(oauth: OAuthServer, login_config: Path, clock: FakeClock) -> None:
+    """After `timeout` seconds with a browser, or when the device code expires."""
+    oauth.pending_polls = 1000
+    with pytest.raises(CredentialError, match=r"within 0\.01 seconds"):
+        login(lambda url: None, timeout=0.01)
+    with pytest.raises(CredentialError, match="the code was not entered within 60 seconds: start again"):
+        login_headless(lambda code: None)
+    assert clock.monotonic() == 60
+
+
+def test_the_loopback_server_accepts_only_the_redirect_of_its_own_sign_in(
+    oauth: OAuthServer, login_config: Path
+) -> None:
+    """Other programs and pages on the machine can send requests to the same port."""
+    statuses: list[int] = []
+
+    def attack(url: str) -> None:
+        redirect = parse_qs(urlsplit(url).query)["redirect_uri"][0]
+        others = ("?code=evil&state=%C3%A9", "?code=evil&state=wrong", "?code=evil", "?state=wrong", "/../favicon.ico")
+        statuses.extend(httpx.get(redirect + path).status_code for path in others)
+        statuses.append(httpx.post(redirect).status_code)
+        browse(url)
+
+    login(attack)
+    assert statuses == [404, 404, 404, 404, 404, 501]
+    assert load_tokens(login_config) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text, url: text.replace(f"{url}/", f"{url}/nothing"),
+            r"could not be fetched \(not found\): check the issuer, or set token_url",
+        ),
+        (lambda text, url: text.replace(url, "http://127.0.0.1:1"), r"could not be fetched \(ConnectError\)"),
+        (lambda text, url: text.replace("issuer", "token_url"), "oauth has no authorization_url, and no issuer"),
+    ],
+)
+def test_without_metadata_the_endpoints_must_be_configured(
+    oauth: OAuthServer, login_config: Path, change: Callable[[str, str], str], message: str
+) -> None:
+    """The error says what to configure."""
+    text = login_config.read_text()
+    login_config.write_text(change(text, oauth.url))
+    with pytest.raises((CredentialError, ConfigError), match=message):
+        login(browse)
+    login_config.write_text(
+        text.partition("issuer")[0] + f'token_url = "{oauth.token_url}"\nauthorization_url = "{oauth.url}/authorize"\n'
+    )
+    login(browse)
+
+
+def test_metadata_is_fetched_from_the_rfc_8414_url_as_well(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata that names another issuer is refused."""
+    login_config.write_text(login_config.read_text().replace(f"{oauth.url}/", f"{oauth.url}/tenant"))
+    oauth.metadata_path = "/.well-known/oauth-authorization-server/tenant"
+    with pytest.raises(CredentialError, match="names another issuer"):
+        login(browse)
+    metadata = oauth.metadata() | {"issuer": f"{oauth.url}/tenant"}
+    monkeypatch.setattr(oauth, "metadata", lambda: metadata)
+    login(browse)
+
+
+def test_an_invalid_issuer_or_endpoint_is_an_error(oauth: OAuthServer, login_config: Path) -> None:
+    """The message names the key."""
+    text = login_config.read_text()
+    login_config.write_text(text.replace(f"{oauth.url}/", "http://a:b"))
+    with pytest.raises(CredentialError, match="InvalidURL"):
+        login(browse)
+    login_config.write_text(f'{text}token_url = "nowhere"\n')
+    with pytest.raises(ConfigError, match="token_url must be an absolute"):
+        login(browse)
+
+
+def test_login_without_a_browser_fails_immediately(login_config: Path) -> None:
+    """The error refers to `login_headless`."""
+    with pytest.raises(CredentialError, match="login_headless"):
+        login(lambda url: False)
+
+
+def test_login_headless_continues_after_a_server_error(
+    oauth: OAuthServer, login_config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device code remains valid."""
+
+    def recover(seconds: float) -> None:
+        oauth.token_response = (502, b"") if not oauth.token_requests else None
+
+    monkeypatch.setattr(clock, "sleep", recover)
+    login_headless(lambda code: None)
+    assert len(oauth.token_requests) == 2
+
+
+def test_a_granted_token_with_invalid_characters_is_not_stored(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a token cannot be sent in a header."""
+    monkeypatch.setattr(oauth, "issue", lambda: "with a space")
+    with pytest.raises((CredentialError, ValueError), match="visible ASCII"):
+        login(browse)
+    assert load_tokens(login_config) is None
+
+
+def test_a_refused_device_authorization_is_an_error(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message contains the error of the server."""
+    error = {"error": "invalid_scope", "error_description": "no such thing"}
+    monkeypatch.setattr(oauth, "authorize_device", lambda parameters: error)
+    with pytest.raises(CredentialError, match=r"refused \(invalid_scope: no such thing\)"):
+        login_headless(lambda code: None)
+
+
+def test_login_needs_a_location_for_tokens(
+    service: WatchedService, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is unknown without the extra and without `HEKSHER_CONFIG`."""
+    monkeypatch.delenv("HEKSHER_CONFIG")
+    monkeypatch.setenv("HEKSHER_URL", service.url)
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigError, match="install the extra `login`"):
+        login_with_token("t")
+
+
+def test_a_response_without_a_device_code_is_an_error(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example if the configured URL is another endpoint."""
+    login_config.write_text(login_config.read_text() + f'device_authorization_url = "{oauth.url}/revoke"\n')
+    monkeypatch.setattr(oauth, "revoke", lambda parameters: None)
+    with pytest.raises(CredentialError, match="does not contain a valid device code"):
+        login_headless(lambda code: None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"interval": -1}, {"interval": 1e999}, {"expires_in": float("nan")}, {"interval": "soon"}, {"expires_in": None}],
+)
+def test_a_device_code_with_invalid_durations_is_an_error(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
+) -> None:
+    """The code is not shown to the user."""
+    authorize_device = oauth.authorize_device
+    monkeypatch.setattr(oauth, "authorize_device", lambda parameters: {**authorize_device(parameters), **fields})
+    with pytest.raises(CredentialError, match="does not contain a valid device code"):
+        login_headless(lambda code: pytest.fail("the code was shown"))
+
+
+def test_login_headless_does_not_wait_beyond_the_expiry_of_the_code(
+    oauth: OAuthServer, login_config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the polling interval is longer."""
+    authorize_device = oauth.authorize_device
+    monkeypatch.setattr(
+        oauth, "authorize_device", lambda parameters: {**authorize_device(parameters), "interval": 8, "expires_in": 10}
+    )
+    oauth.pending_polls = 9
+    with pytest.raises(CredentialError, match="the code was not entered within 10 seconds"):
+        login_headless(lambda code: None)
+    assert clock.sleeps == [8, 2]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_token_response_without_a_token_is_not_retried(oauth: OAuthServer, login_config: Path) -> None:
+    """The device code is used up, so a second request would hide the cause."""
+    oauth.token_response = 200, b'{"token_type": "Bearer"}'
+    with pytest.raises(CredentialError, match="holds no access token"):
+        login_headless(lambda code: None)
+    assert len(oauth.token_requests) == 1
+
+
+@pytest.mark.parametrize("name", ["authorization_url", "token_url", "issuer", "revocation_url"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "nowhere", "https://jim:x@host"])
+def test_endpoints_must_be_http_urls_without_passwords(login_config: Path, name: str, url: str) -> None:
+    """They are opened in a browser and may be logged, so the message does not contain the URL."""
+    oauth = f'client_id = "{CLIENT}"\n' + ("" if name == "issuer" else 'token_url = "https://host/t"\n')
+    login_config.write_text(f'[profiles.shop]\nurl = "http://h"\n[profiles.shop.oauth]\n{oauth}{name} = "{url}"\n')
+    login_config.chmod(0o600)
+    if name == "token_url":
+        login_config.write_text(login_config.read_text().replace('token_url = "https://host/t"\n', ""))
+    with pytest.raises(ConfigError, match=f"profile shop in .*: {name} must") as raised:
+        login(browse)
+    assert url not in str(raised.value)
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+def test_login_is_refused_if_other_credentials_would_be_used(
+    login_config: Path, monkeypatch: pytest.MonkeyPatch, with_token: bool
+) -> None:
+    """A token of the profile or its client credentials take precedence over a sign-in."""
+    if with_token:
+        monkeypatch.setenv("HEKSHER_TOKEN", "t")
+    else:
+        login_config.write_text(login_config.read_text() + 'grant = "client_credentials"\n')
+    message = "would be used instead of the sign-in" if with_token else "users do not sign in"
+    with pytest.raises(ConfigError, match=message):
+        login(browse)
+    with pytest.raises(ConfigError, match=message):
+        login_with_token("t")
+
+
+def test_the_error_description_of_a_redirect_is_escaped(login_config: Path, oauth: OAuthServer) -> None:
+    """The message is a single line without control characters."""
+    oauth.denies = True
+    oauth.denial_description = "x\x1b[2J\ny"
+    with pytest.raises(CredentialError, match="the sign-in was refused") as raised:
+        login(browse)
+    assert str(raised.value).isprintable()
+
+
+def test_login_does_not_use_the_oauth_of_a_profile_for_another_server(
+    login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If `HEKSHER_URL` overrides the URL of the profile, its `oauth` is refused."""
+    monkeypatch.setenv("HEKSHER_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"profile shop in .*: oauth cannot be sent to"):
+        login(browse)
+
+
+def test_login_without_the_extra_login_is_an_error(login_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the extra."""
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(ConfigError, match=r"heksher_client\[login\]"):
+        login_with_token("t")

@@ -1,0 +1,182 @@
+"""Stored tokens: in the system keyring, or in a file that only its owner can read."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import keyring
+import pytest
+from keyring.backends.fail import Keyring as NoKeyring
+
+from heksher_client import ConfigError, CredentialError, connect, login, login_with_token, logout
+from heksher_client.profiles._token_store import TokenStore
+from tests.support.oauth import OAuthServer
+from tests.support.profiles import MemoryKeyring, browse, load_tokens, raise_disk_full, token_file
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no POSIX file modes")
+def test_the_token_file_is_readable_by_its_owner_only(oauth: OAuthServer, login_config: Path) -> None:
+    """It is not used if its mode was changed."""
+    login(browse)
+    path = token_file(login_config)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"other users can read the tokens in .*heksher\.tokens\.json: run chmod 600"):
+        logout()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "is corrupt: delete it"), (b"\xff", "is corrupt: delete it"), (b'{"format": 2}', "upgrade it")],
+)
+def test_a_corrupt_or_newer_token_file_is_refused(login_config: Path, content: bytes, message: str) -> None:
+    """The file is not overwritten."""
+    path = token_file(login_config)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match=message):
+        login_with_token("t")
+    assert path.read_bytes() == content
+
+
+def test_a_token_file_that_cannot_be_read_or_written_is_an_error(
+    login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the file, and no temporary file remains."""
+    path = token_file(login_config)
+    path.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        login_with_token("t")
+    path.rmdir()
+
+    monkeypatch.setattr(Path, "replace", raise_disk_full)
+    with pytest.raises(ConfigError, match=r"heksher\.tokens\.json cannot be written: No space left on device"):
+        login_with_token("t")
+    assert {path.suffix for path in login_config.parent.iterdir()} == {".toml", ".lock"}
+
+
+def test_without_access_to_the_keyring_tokens_are_saved_in_the_file(
+    oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+) -> None:
+    """A keyring may be locked, or limit the length of a password."""
+    if keyring_or_file is not None:
+        keyring_or_file.is_locked = True
+    assert login_with_token(oauth.issue()) == str(token_file(login_config))
+    with connect() as client:
+        client.ping()
+
+
+def test_without_the_keyring_package_tokens_are_saved_in_the_file(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that use tokens in the file do not need the package."""
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    assert login_with_token(oauth.issue()) == str(token_file(login_config))
+    with connect() as client:
+        client.ping()
+
+
+def test_a_keyring_that_is_unavailable_does_not_sign_out(oauth: OAuthServer, login_config: Path) -> None:
+    """The keyring of a desktop is unavailable in an SSH session, for example; the tokens remain in it."""
+    backend = MemoryKeyring()
+    keyring.set_keyring(backend)
+    login(browse)
+    keyring.set_keyring(NoKeyring())  # type: ignore[no-untyped-call]
+    with connect() as client, pytest.raises(CredentialError, match="in the system keyring, which is not available"):
+        client.ping()
+    with pytest.raises(ConfigError, match="sign out in a session where it is"):
+        logout()
+    keyring.set_keyring(backend)
+    assert logout()
+    assert not backend.passwords
+    assert oauth.revoked
+
+
+def test_if_the_keyring_backend_cannot_be_loaded_tokens_are_saved_in_the_file(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration of keyring may name a missing backend."""
+
+    def raise_error() -> None:
+        raise AttributeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keyring, "get_keyring", raise_error)
+        assert login(browse) == str(token_file(login_config))
+
+
+def test_a_relative_config_path_is_resolved_once(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The stored tokens are found after the working directory has changed."""
+    backend = MemoryKeyring()
+    keyring.set_keyring(backend)
+    monkeypatch.chdir(login_config.parent)
+    monkeypatch.setenv("HEKSHER_CONFIG", login_config.name)
+    login(browse)
+    with connect() as client:
+        monkeypatch.chdir(tmp_path)
+        oauth.expire_all()
+        client.ping()
+    monkeypatch.setenv("HEKSHER_CONFIG", str(login_config))
+    assert logout()
+    assert not backend.passwords
+
+
+def test_keyring_entries_are_removed_when_they_are_replaced_or_the_user_signs_out(
+    oauth: OAuthServer, login_config: Path
+) -> None:
+    """New tokens may be in the file, and the user may have deleted the entry or made it invalid."""
+    backend = MemoryKeyring()
+    keyring.set_keyring(backend)
+    login_with_token(oauth.issue())
+    backend.is_locked = True
+    login_with_token(oauth.issue())
+    assert backend.passwords == {}
+    backend.is_locked = False
+    login_with_token(oauth.issue())
+    backend.passwords = dict.fromkeys(backend.passwords, "{")
+    with pytest.raises(ConfigError, match="the keyring entry for profile shop is invalid"):
+        load_tokens(login_config)
+    backend.passwords.clear()
+    assert not logout()
+    assert not TokenStore(login_config).has("shop")
+
+
+def test_the_lock_times_out_if_another_process_holds_it(login_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be created is an error as well."""
+    monkeypatch.setattr("heksher_client.profiles._token_store._LOCK_TIMEOUT_SECONDS", 0.01)
+    with TokenStore(login_config).lock(), pytest.raises(ConfigError, match="another process holds the lock"):
+        login_with_token("t")
+    with pytest.raises(ConfigError, match="cannot be written"), TokenStore(login_config / "below" / "x").lock():
+        raise AssertionError
+
+
+def test_a_locked_keyring_does_not_sign_out(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says to unlock it, and the tokens remain in it."""
+    backend = MemoryKeyring()
+    keyring.set_keyring(backend)
+    login(browse)
+
+    def raise_locked(*_: object) -> None:
+        raise RuntimeError("locked")
+
+    with monkeypatch.context() as patch, connect() as client:
+        patch.setattr(backend, "get_password", raise_locked)
+        patch.setattr(backend, "delete_password", raise_locked)
+        oauth.expire_all()
+        with pytest.raises(CredentialError, match=r"the system keyring refused access .*: unlock it"):
+            client.ping()
+        with pytest.raises(ConfigError, match="unlock it"):
+            logout()
+    assert load_tokens(login_config) is not None
+
+
+def test_the_token_file_is_json(oauth: OAuthServer, login_config: Path) -> None:
+    """Its structure is `profiles.<name>.access_token`."""
+    token = oauth.issue()
+    login_with_token(token)
+    assert json.loads(token_file(login_config).read_text())["profiles"]["shop"]["access_token"] == token
