@@ -1,4 +1,8 @@
-"""The command `heksher-client`. Needs the extra `cli`; `demo`, `serve` and `service` need `service` as well."""
+"""The `heksher-client` command.
+
+Requires the extra `cli`; the commands `demo`, `serve` and `service` require `service` as well. Each command is in a
+module that is imported only when the command runs, so that no command waits for the imports of the others.
+"""
 
 import errno
 import importlib
@@ -11,11 +15,11 @@ try:
     import rich  # noqa: F401
     import yaml  # noqa: F401
 except ImportError:  # pragma: no cover - an installation without the extra
-    sys.exit("heksher-client needs more than the library does: pip install 'heksher_client[cli,service]'")
+    sys.exit("heksher-client requires extra packages: pip install 'heksher_client[cli,service]'")
 
 from heksher_client._version import __version__
 
-_COMMANDS: Final = {
+_COMMAND_MODULES: Final = {
     "completion": "completion",
     "demo": "demo",
     "diff": "diff",
@@ -31,17 +35,20 @@ _COMMANDS: Final = {
     "status": "settings",
     "watch": "watch",
 }
-"""The module of each. One command is to be had without waiting for what the others import."""
+"""The module of each command."""
 
 
-class _Lazily(click.Group):
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
+        return list(_COMMAND_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _COMMAND_MODULES:
             return None
-        command: click.Command = getattr(importlib.import_module(f"heksher_client.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        module = importlib.import_module(f"heksher_client.cli.{_COMMAND_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -49,18 +56,24 @@ class _Lazily(click.Group):
             return super().invoke(ctx)
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # click knows what to do where nobody reads any more
+                raise  # click exits silently if the reader of a pipe has gone, as `head` does.
             raise click.ClickException(str(error)) from None
 
 
-@click.group(cls=_Lazily, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="heksher-client")
 def main() -> None:
-    """Context-dependent settings, from the command line.
+    """Manage context-dependent settings.
 
-    Ends with status 0 if all is done; 1 if it is refused, or not there; 2 for wrong usage or configuration; 3 if the
-    service does not answer, or not now; 4 if nobody is signed in, or may not do that; 5 if `diff` finds differences.
-    """
+    \b
+    Exit status:
+      0  success
+      1  the request was refused, or an object does not exist
+      2  invalid usage or configuration
+      3  the service is unavailable; try again later
+      4  not signed in, or permission denied
+      5  `diff` found differences
+    """  # noqa: D301 - click keeps the line breaks of a paragraph that begins with this character
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # pragma: no branch - and not a stand-in for it
-            stream.reconfigure(errors="backslashreplace")  # names and values may have any character
+        if isinstance(stream, io.TextIOWrapper):  # pragma: no branch - tests replace the streams
+            stream.reconfigure(errors="backslashreplace")  # Names and values may contain any character.

@@ -1,4 +1,4 @@
-"""`python -m heksher_client.cli`."""
+"""Run the command as `python -m heksher_client.cli`."""
 
 from heksher_client.cli import main
 

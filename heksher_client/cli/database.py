@@ -1,4 +1,4 @@
-"""The database that the commands work with, and the words of what goes wrong with it."""
+"""The database of the commands `serve` and `service`: the option that selects it, access to it, and its errors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,62 +12,63 @@ import click
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-DATABASE: Final = "heksher.db"
 Command = Callable[..., Any]
 
+_DEFAULT_DATABASE: Final = "heksher.db"
 
-def with_database(command: Command) -> Command:
-    """Give a command the option that says which database."""
+
+def database_option(command: Command) -> Command:
+    """Add the option `--database` to a command."""
     return click.option(
         "--database",
         metavar="URL",
-        default=DATABASE,
+        default=_DEFAULT_DATABASE,
         envvar="HEKSHER_DATABASE",
         show_default=True,
         show_envvar=True,
-        help="A file, or a URL like postgresql://user@host/name.",
+        help="Database file, or a URL such as postgresql://user@host/name.",
     )(command)
 
 
-def existing(database: str) -> str:
-    """A database that is not to be made by a mistyped name.
+def require_database(database: str) -> str:
+    """Return the database if it exists: without this check, SQLite would create a file for a mistyped name.
 
     Raises:
-        click.ClickException: There is no such file.
+        click.ClickException: The file does not exist.
     """
     file = database.partition("sqlite:///")[2] if database.startswith("sqlite:///") else database
     if "://" not in file and not Path(file).exists():
-        raise click.ClickException(f"there is no file {file}")
+        raise click.ClickException(f"database file {file} does not exist")
     return database
 
 
 @contextmanager
-def opened(database: str) -> Iterator["Connection"]:
-    """A transaction in a database that is opened for it alone. The log of changes has who makes them from the system.
+def open_database(database: str) -> Iterator["Connection"]:
+    """Open a database for one transaction. The change log records the user of the operating system as the actor.
 
     Raises:
-        ValueError, SchemaError, ImportError, SQLAlchemyError: It cannot be opened.
+        ValueError, SchemaError, ImportError, SQLAlchemyError: The database cannot be opened.
     """
     from heksher_client.service.database import Database, database_url
 
-    held = Database(database_url(database))
+    opened = Database(database_url(database))
     try:
-        with held.begin(actor=_whoever()) as connection:
+        with opened.begin(actor=_system_user()) as connection:
             yield connection
     finally:
-        held.close()
+        opened.close()
 
 
-def _whoever() -> str:
+def _system_user() -> str:
     try:
         return f"{getuser()}@{gethostname()}"
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # In a container, the user id may have no name.
         return gethostname()
 
 
 @contextmanager
-def in_words() -> Iterator[None]:
-    """Say in one line what is wrong, whatever a database's driver may raise."""
+def report_database_errors() -> Iterator[None]:
+    """Convert any exception to an error message in one line: each database driver raises its own."""
     try:
         yield
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`heksher-client demo`: what the package is for, in some ten seconds."""
+"""The command `heksher-client demo`: what the package does, in about ten seconds."""
 
 import click
 
@@ -6,19 +6,19 @@ from heksher_client.cli.output import console
 
 
 @click.command()
-@click.option("--url", metavar="URL", help="Use the Heksher service there, instead of starting one.")
+@click.option("--url", metavar="URL", help="Use the Heksher service at this URL instead of starting one.")
 def demo(url: str | None) -> None:
-    """Show settings that follow their context, and change while programs run.
+    """Demonstrate settings that change while programs run.
 
-    Starts a service, puts some fifty rules on the settings of a shop, runs a worker on asyncio and one with threads,
-    shows what they read and why, and changes rules while they run. A service that is there already has the shop's
-    settings for as long as the demo runs, and keeps context features that it lacked.
+    Starts a service with about fifty rules for the settings of a shop, runs an asyncio worker and a thread worker,
+    shows the values that they read and the reasons, and changes rules while they run. With --url, the settings of the
+    shop are created in that service and deleted at the end; context features that it lacks are added and remain.
     """
     try:
-        from heksher_client import demo as show
+        from heksher_client import demo as program
     except ImportError as error:
         raise click.ClickException(str(error)) from None
     try:
-        show.run(url, console())
-    except show.DemoError as error:
+        program.run(url, console())
+    except program.DemoError as error:
         raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""`heksher-client login|logout|ping|profiles`: who may ask a service, and whether it answers."""
+"""The commands `heksher-client login|logout|ping|profiles`: authentication, and a check of the connection."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -6,84 +6,91 @@ from typing import TYPE_CHECKING
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.connection import asking, in_words, profile_names, with_service
-from heksher_client.cli.output import as_json_option, print_json
+from heksher_client.cli.completion import complete_profile
+from heksher_client.cli.connection import connect, service_options
+from heksher_client.cli.errors import report_errors
+from heksher_client.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
     from heksher_client.profiles._oauth_login import DeviceCode
 
-_PROFILE = click.argument("profile", required=False, shell_complete=profile_names)
+_PROFILE = click.argument("profile", required=False, shell_complete=complete_profile)
 
 
 @click.command()
 @_PROFILE
-@click.option("--headless", is_flag=True, help="Show a code to enter on another machine, and open no browser here.")
-@click.option("--token", is_flag=True, help="Read an access token from the standard input instead.")
+@click.option("--headless", is_flag=True, help="Show a code to enter in a browser on another device.")
+@click.option("--token", is_flag=True, help="Read an access token from standard input instead of using a browser.")
 def login(profile: str | None, *, headless: bool, token: bool) -> None:
-    """Sign in to the server that gives tokens for a profile's service."""
+    """Sign in to the authorization server of a profile.
+
+    The tokens are stored for later commands and programs.
+    """
     if headless and token:
-        raise click.UsageError("--headless and --token are two ways of signing in: choose one")
-    with in_words():
-        from heksher_client.profiles import _oauth_login as sign_in
+        raise click.UsageError("--headless and --token cannot be used together")
+    with report_errors():
+        from heksher_client.profiles import _oauth_login as oauth_login
 
         if token:
-            given = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
-            if not given:
-                raise click.UsageError("--token reads the token from the standard input, and there is none")
-            place = sign_in.login_with_token(given, profile=profile)
+            text = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
+            if not text:
+                raise click.UsageError("--token reads the token from standard input, which is empty")
+            location = oauth_login.login_with_token(text, profile=profile)
         elif headless:
-            place = sign_in.login_headless(_show_code, profile=profile)
+            location = oauth_login.login_headless(_show_code, profile=profile)
         else:
-            place = sign_in.login(_show_browser, profile=profile)
-    click.echo(f"Signed in. The tokens are in {place}.")
+            location = oauth_login.login(_open_browser, profile=profile)
+    click.echo(f"Signed in. The tokens are stored in {location}.")
 
 
 def _show_code(code: "DeviceCode") -> None:
-    click.echo(f"Go to {escaped(code.url)} and enter {escaped(code.code)} ({code.expires_in:.0f} seconds).")
+    click.echo(f"Open {escaped(code.url)} and enter {escaped(code.code)} within {code.expires_in:.0f} seconds.")
 
 
-def _show_browser(url: str) -> None:
+def _open_browser(url: str) -> None:
     click.echo(f"Sign in with your browser: {url}")
     if click.launch(url):
-        click.echo("No browser could be opened here: go there with any on this machine, or use --headless.", err=True)
+        click.echo(
+            "Could not open a browser: open the URL in any browser on this machine, or use --headless.", err=True
+        )
 
 
 @click.command()
 @_PROFILE
 def logout(profile: str | None) -> None:
-    """Forget the tokens of a profile, here and at the server that gave them."""
-    with in_words():
-        from heksher_client.profiles import _oauth_login as sign_in
+    """Revoke and delete the tokens of a profile."""
+    with report_errors():
+        from heksher_client.profiles import _oauth_login as oauth_login
 
-        was_signed_in = sign_in.logout(profile=profile)
-    click.echo("Signed out." if was_signed_in else "Nobody was signed in.")
+        was_signed_in = oauth_login.logout(profile=profile)
+    click.echo("Signed out." if was_signed_in else "Not signed in.")
 
 
 @click.command()
-@with_service
-@as_json_option
+@service_options
+@json_option
 def ping(profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """Ask a service whether it is well."""
-    with asking(profile, url) as operator:
-        operator.ping()
+    """Check that a service is healthy."""
+    with connect(profile, url) as client:
+        client.ping()
     if as_json:
-        print_json({"service": operator.service_url, "is_well": True})
+        print_json({"service": client.service_url, "is_well": True})
     else:
-        click.echo("The service is well.")
+        click.echo("The service is healthy.")
 
 
 @click.command()
-@as_json_option
+@json_option
 def profiles(*, as_json: bool) -> None:
     """List the profiles of the configuration file."""
-    with in_words():
-        from heksher_client.profiles import _config as configuration
+    with report_errors():
+        from heksher_client.profiles import _config as config
 
-        path = configuration.config_path()
-        names = configuration.profile_names(path)
+        path = config.config_path()
+        names = config.profile_names(path)
     if as_json:
         print_json({"file": None if path is None else str(path), "profiles": names})
         return
-    click.echo(f"In {path}:")
+    click.echo(f"Profiles in {path}:")
     for name in names or ["(none)"]:
         click.echo(f"  {name}")

@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for scripts, and how far long work has come."""
+"""Output of commands: tables for people, JSON for scripts, and progress bars."""
 
 import json
 import sys
@@ -15,79 +15,71 @@ from rich.table import Table
 
 from heksher_client._logging import escaped
 
-PLAIN_WIDTH: Final = 120
-"""Columns of what is written where there is no terminal to ask for its width."""
 Command = Callable[..., Any]
 
-
-def as_json_option(command: Command) -> Command:
-    """Give a command the option to print for scripts."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+_PLAIN_WIDTH: Final = 120
+"""Columns of output that does not go to a terminal."""
 
 
-def console(width: int = PLAIN_WIDTH) -> Console:
-    """Where to print: in colour on terminals, unless NO_COLOR is set.
+def json_option(command: Command) -> Command:
+    """Add the option `--json` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def console(width: int = _PLAIN_WIDTH) -> Console:
+    """Return a console that prints to standard output, in color on a terminal unless NO_COLOR is set.
 
     Args:
-        width: In columns, where there is no terminal to ask for its own.
+        width: The number of columns, if the output does not go to a terminal.
     """
-    made = Console(highlight=False, emoji=False)  # `:b:` in a value is just that
-    if not made.is_terminal:
-        made.width = width
-    return made
+    out = Console(highlight=False, emoji=False)  # Values are printed as they are, including `:b:`.
+    if not out.is_terminal:
+        out.width = width
+    return out
 
 
 def print_json(value: Any) -> None:
-    """Print a value in one line of JSON."""
-    text = json.dumps(value, ensure_ascii=False, default=str)  # dates, in files of YAML
+    """Print a value as one line of JSON."""
+    text = json.dumps(value, ensure_ascii=False, default=str)  # YAML files may contain dates.
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # JSON has escapes for whatever cannot be written otherwise.
+    except UnicodeEncodeError:
         text = json.dumps(value, default=str)
     click.echo(text)
 
 
-def shown(value: Any) -> str:
-    """A JSON value for people: text as it is, in one line."""
-    return escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+def format_conditions(conditions: Mapping[str, str]) -> str:
+    """Format the conditions of a rule as on the command line: `environment=prod user=jim`."""
+    return escaped(" ".join(f"{feature}={value}" for feature, value in conditions.items()))
 
 
-def conditions_in_words(conditions: Mapping[str, str]) -> str:
-    """The conditions of a rule, as they are given on the command line."""
-    return escaped(" ".join(f"{feature}={value}" for feature, value in conditions.items())) or "every context"
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], otherwise: str) -> None:
-    """Print rows under their columns; something else if there are none. Cells may be longer than the screen is wide."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], if_empty: str) -> None:
+    """Print a table, or a sentence if it has no rows. Outside a terminal, long cells are neither cut nor wrapped."""
     cells = [[escape(escaped(str(cell))) for cell in row] for row in rows]
     if not cells:
-        click.echo(otherwise)
+        click.echo(if_empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in cells:
         table.add_row(*row)
-    console(width=max(PLAIN_WIDTH, _width(columns, cells))).print(table)  # nothing is cut or wrapped in a pipe
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    console(width=max(_PLAIN_WIDTH, sum(widths) + 2 * len(columns))).print(table)
 
 
-def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    widest = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
-    return sum(widest) + 2 * len(columns)
-
-
-def _ignore(done: int, of: int) -> None:
-    """What there is no terminal to be told of."""
+def _ignore_progress(done: int, total: int) -> None:
+    """Do nothing: there is no terminal for a progress bar."""
 
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something long has come, on a terminal; gives what is told of it."""
+    """Show a progress bar on a terminal. Yields the function to call with the numbers of done and of all steps."""
     out = Console(stderr=True, highlight=False)
     if not (out.is_terminal and sys.stdin.isatty()):
-        yield _ignore
+        yield _ignore_progress
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task(text, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`heksher-client rules`: the rules of a setting, and their changes."""
+"""The command `heksher-client rules`: list and change the rules of a setting."""
 
 import re
 from collections.abc import Mapping
@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from heksher_client.cli.connection import Failure, asking, context_of, json_value, setting_names, with_service
-from heksher_client.cli.output import as_json_option, conditions_in_words, print_json, print_table, shown
-from heksher_client.cli.settings import existing
+from heksher_client.cli.arguments import context_argument
+from heksher_client.cli.completion import complete_setting
+from heksher_client.cli.connection import connect, service_options
+from heksher_client.cli.errors import CommandError
+from heksher_client.cli.json_values import format_value, parse_json
+from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
+from heksher_client.cli.settings import require_setting
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import RuleRecord, SettingRecord
+    from heksher_client._drivers.admin import SettingRecord
 
 _ANY = "*"
 
 
-class _Rules(click.Group):
-    """A group whose first word may be the name of a setting, instead of a command."""
+class _RulesGroup(click.Group):
+    """A group that accepts the name of a setting as a command: `rules NAME` means `rules list NAME`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -29,154 +33,177 @@ class _Rules(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        # The name of a setting is as good as a command.
-        return [*super().shell_complete(ctx, incomplete), *setting_names(ctx, click.Argument(["name"]), incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *complete_setting(ctx, click.Argument(["name"]), incomplete)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # Options may come before the name, as in other commands.
+        # The group has no options of its own, so those before the name of a setting belong to `list`.
         if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            if named := next((word for word in args if word in self.commands), None):
-                raise click.UsageError(f"options come after the command: rules {named} ...", ctx)
+            if command := next((word for word in args if word in self.commands), None):
+                raise click.UsageError(f"options must follow the command: rules {command} ...", ctx)
             args = ["list", *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Rules, subcommand_metavar="NAME | COMMAND [ARGS]...")
+@click.group(cls=_RulesGroup, subcommand_metavar="NAME | COMMAND [ARGS]...")
 def rules() -> None:
-    """Show the rules of the setting NAME, or change them.
+    """List or change the rules of the setting NAME.
 
-    `rules NAME` is the same as `rules list NAME`.
+    `rules NAME` is short for `rules list NAME`.
     """
 
 
-_NAME = click.argument("name", shell_complete=setting_names)
-_CONDITIONS = click.argument("conditions", nargs=-1, metavar="[FEATURE=VALUE]...")
-_AS_IT_IS = {"ignore_unknown_options": True}
-"""A value may be a negative number."""
-_AS_THEY_ARE = "heksher_client.as_they_are"
-"""Whether arguments were told from options."""
+_NAME = click.argument("name", shell_complete=complete_setting)
+_CONDITIONS = context_argument("conditions")
+_DASH_IN_VALUE = {"ignore_unknown_options": True}
+"""Context settings of commands whose value may begin with a dash, like a negative number."""
+_HAS_SEPARATOR = "heksher_client.has_separator"
+"""Key in the context's `meta`: True if the arguments contain `--`."""
 
 
-class _WithValue(click.Command):
-    """A command whose value may begin with a dash: a negative number, or after `--` anything."""
+class _ValueCommand(click.Command):
+    """A command with an argument VALUE that may begin with a dash: a negative number, or anything after `--`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_AS_THEY_ARE] = "--" in args
+        ctx.meta[_HAS_SEPARATOR] = "--" in args
         return super().parse_args(ctx, args)
 
 
 @rules.command("list")
 @_NAME
-@with_service
-@as_json_option
+@service_options
+@json_option
 def list_rules(name: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """Show the rules of a setting, the strongest first."""
-    with asking(profile, url) as operator:
-        held, features = existing(operator, name), operator.context_features()
-        by_id = {rule.rule_id: rule for rule in held.rules}
-        ranked = [by_id[rule.rule_id] for rule in held.rule_set(features).rules()]
+    """List the rules of the setting NAME, strongest first."""
+    with connect(profile, url) as client:
+        record, all_features = require_setting(client, name), client.context_features()
+        by_id = {rule.rule_id: rule for rule in record.rules}
+        ranked = [by_id[rule.rule_id] for rule in record.rule_set(all_features).rules()]
     if as_json:
         print_json([asdict(rule) for rule in ranked])
         return
-    own = [feature for feature in features if feature in held.data.configurable_features]
-    rows = [[rule.rule_id, *(rule.conditions.get(f, _ANY) for f in own), shown(rule.value)] for rule in ranked]
-    rows.append(["default", *(_ANY for _ in own), shown(held.data.default_value)])
-    print_table(("rule", *own, "value"), rows, "")
+    features = [feature for feature in all_features if feature in record.data.configurable_features]
+    rows = [[rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value)]
+            for rule in ranked]  # fmt: skip
+    rows.append(["default", *(_ANY for _ in features), format_value(record.data.default_value)])
+    print_table(("rule", *features, "value"), rows, "")
 
 
-@rules.command(cls=_WithValue, context_settings=_AS_IT_IS)
+@rules.command(cls=_ValueCommand, context_settings=_DASH_IN_VALUE)
 @_NAME
 @click.argument("value")
 @_CONDITIONS
-@with_service
-@as_json_option
+@service_options
+@json_option
 def add(
-    name: str, value: str, conditions: tuple[str, ...], profile: str | None, url: str | None, *, as_json: bool
+    name: str, value: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool
 ) -> None:
-    """Add a rule: in contexts that match all conditions, NAME has VALUE.
+    """Add a rule to the setting NAME.
 
-    VALUE is JSON: 5, true, '["a", "b"]'. Where the setting is of text, it may be text as it is.
+    The rule applies in contexts that match all conditions, unless a stronger rule matches too.
+
+    VALUE is JSON, for example 5, true or '["a", "b"]'. For a setting of type str, it may be plain text.
     """
-    wanted = context_of(conditions)
-    _check_no_option(value)
-    if not wanted:
-        raise click.UsageError("a rule needs a condition, like user=jim; the value for all others is the default")
-    with asking(profile, url) as operator:
-        held = existing(operator, name)
-        if (other := held.rule_with(wanted)) is not None:
-            raise Failure(f"rule {other.rule_id} has these conditions already: use `rules set`, or remove it")
-        rule_id = operator.add_rule(held.data.name, _value(held, value), wanted)
-    _report("added", rule_id, wanted, as_json=as_json)
+    _reject_option(value)
+    if not conditions:
+        raise click.UsageError(
+            "a rule requires a condition, for example user=jim; contexts without a matching rule get the default value"
+        )
+    with connect(profile, url) as client:
+        record = require_setting(client, name)
+        if (existing := record.find_rule(conditions)) is not None:
+            raise CommandError(
+                f"rule {existing.rule_id} already has these conditions; change it with `heksher-client rules set`"
+            )
+        rule_id = client.add_rule(record.data.name, _parse_value(record, value), conditions)
+    _report("Added", rule_id, conditions, as_json=as_json)
 
 
-@rules.command("set", cls=_WithValue, context_settings=_AS_IT_IS)
+@rules.command("set", cls=_ValueCommand, context_settings=_DASH_IN_VALUE)
 @_NAME
 @click.argument("value")
 @_CONDITIONS
-@with_service
-@as_json_option
+@service_options
+@json_option
 def set_value(
-    name: str, value: str, conditions: tuple[str, ...], profile: str | None, url: str | None, *, as_json: bool
+    name: str, value: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool
 ) -> None:
-    """Give VALUE to the rule of NAME that has just these conditions."""
-    wanted = context_of(conditions)
-    _check_no_option(value)
-    with asking(profile, url) as operator:
-        held = existing(operator, name)
-        rule_id = _rule_id(held, wanted)
-        operator.set_rule(rule_id, _value(held, value))
-    _report("changed", rule_id, wanted, as_json=as_json)
+    """Change the value of a rule of the setting NAME.
+
+    The rule is the one with exactly these conditions.
+    """
+    _reject_option(value)
+    with connect(profile, url) as client:
+        record = require_setting(client, name)
+        rule_id = _require_rule(record, conditions)
+        client.set_rule(rule_id, _parse_value(record, value))
+    _report("Changed", rule_id, conditions, as_json=as_json)
 
 
 @rules.command()
 @_NAME
 @_CONDITIONS
-@with_service
-@as_json_option
-def remove(name: str, conditions: tuple[str, ...], profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """Remove the rule of NAME that has just these conditions."""
-    wanted = context_of(conditions)
-    with asking(profile, url) as operator:
-        rule_id = _rule_id(existing(operator, name), wanted)
-        operator.remove_rule(rule_id)
-    _report("removed", rule_id, wanted, as_json=as_json)
+@service_options
+@json_option
+def remove(name: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool) -> None:
+    """Remove a rule of the setting NAME.
+
+    The rule is the one with exactly these conditions.
+    """
+    with connect(profile, url) as client:
+        rule_id = _require_rule(require_setting(client, name), conditions)
+        client.remove_rule(rule_id)
+    _report("Removed", rule_id, conditions, as_json=as_json)
 
 
-def _rule_id(held: "SettingRecord", conditions: Mapping[str, str]) -> int:
-    rule: RuleRecord | None = held.rule_with(conditions)
+def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> int:
+    """Return the id of the rule with exactly these conditions.
+
+    Raises:
+        CommandError: The rule does not exist.
+    """
+    rule = record.find_rule(conditions)
     if rule is None or rule.rule_id is None:
-        words = conditions_in_words(conditions)
-        raise Failure(f"{held.data.name} has no rule with just these conditions: {words}; `rules NAME` lists them")
+        name = record.data.name
+        raise CommandError(
+            f"setting {name} has no rule with exactly these conditions: {format_conditions(conditions) or '(none)'}; "
+            f"list its rules with `heksher-client rules {name}`"
+        )
     return rule.rule_id
 
 
-def _check_no_option(value: str) -> None:
-    """Refuse a mistyped option, which these commands take for a value.
+def _reject_option(value: str) -> None:
+    """Check that the value is not a mistyped option, which click passes on for the sake of negative numbers.
 
     Raises:
-        click.UsageError: It may be one.
+        click.UsageError: The value begins with a dash, and is neither a number nor after `--`.
     """
-    is_meant = click.get_current_context().meta[_AS_THEY_ARE] or re.match(r"-\.?\d", value)
-    if value.startswith("-") and not is_meant:
-        raise click.UsageError(f"no such option: {value} (a value that begins with a dash comes after --)")
+    is_intended = click.get_current_context().meta[_HAS_SEPARATOR] or re.match(r"-\.?\d", value)
+    if value.startswith("-") and not is_intended:
+        raise click.UsageError(f"no such option: {value} (for a value that begins with a dash, put -- before it)")
 
 
-def _value(held: "SettingRecord", text: str) -> Any:
-    """What is meant by a value on the command line: JSON, or for a setting of text, anything else as it is."""
-    is_text = held.data.type == "str"
+def _parse_value(record: "SettingRecord", text: str) -> Any:
+    """Parse a value as JSON. For a setting of type str, or an Enum, anything else is plain text.
+
+    Raises:
+        CommandError: The value is not valid JSON, and the setting is not of such a type.
+    """
+    is_str = record.data.type == "str"
     try:
-        value = json_value(text)
+        value = parse_json(text)
     except RecursionError:
-        raise Failure("the value is nested too deeply") from None
+        raise CommandError("the value is nested too deeply") from None
     except ValueError:
-        if is_text or held.data.type.startswith("Enum["):
+        if is_str or record.data.type.startswith("Enum["):
             return text
-        raise Failure(f"{text!r} is no JSON, and {held.data.name} is of the type {held.data.type}") from None
-    return text if is_text and not isinstance(value, str) else value
+        raise CommandError(
+            f"{text!r} is not valid JSON, and setting {record.data.name} has type {record.data.type}"
+        ) from None
+    return text if is_str and not isinstance(value, str) else value
 
 
-def _report(what: str, rule_id: int, conditions: Mapping[str, str], *, as_json: bool) -> None:
+def _report(action: str, rule_id: int, conditions: Mapping[str, str], *, as_json: bool) -> None:
     if as_json:
         print_json({"rule_id": rule_id})
     else:
-        click.echo(f"Rule {rule_id} ({conditions_in_words(conditions)}) was {what}.")
+        click.echo(f"{action} rule {rule_id} ({format_conditions(conditions)}).")

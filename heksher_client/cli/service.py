@@ -1,112 +1,123 @@
-"""`heksher-client service ...`: what is done to the database of a service, while the service runs or not."""
+"""The command `heksher-client service`: manage the database of a service, whether the service runs or not."""
 
 import json
 from datetime import timedelta
 
 import click
 
-from heksher_client.cli.database import existing, in_words, opened, with_database
-from heksher_client.cli.documents import STANDARD, read, write
+from heksher_client.cli.database import database_option, open_database, report_database_errors, require_database
+from heksher_client.cli.export_file import STDIO, read_document, write_document
 
 
 @click.group()
 def service() -> None:
-    """Look after the database of a service."""
+    """Manage the database of a service."""
 
 
 @service.command()
-@with_database
+@database_option
 def upgrade(database: str) -> None:
-    """Bring the database up to this version of the service.
+    """Upgrade the database to this version of the service.
 
-    Stop all services that use it first, and keep a copy of it. It is done as a whole, or not at all.
+    Stop all services that use the database, and back it up first. The upgrade is one transaction.
     """
-    with in_words():
+    with report_database_errors():
         from heksher_client.service import database_url
         from heksher_client.service.migrations import upgrade as run
         from heksher_client.service.schema import VERSION
 
-        former = run(database_url(existing(database)))
+        former = run(database_url(require_database(database)))
     if former == VERSION:
-        click.echo(f"Nothing to do: the database has the tables of version {VERSION}.")
+        click.echo(f"The database is up to date: its schema has version {VERSION}.")
     else:
-        click.echo(f"The database has the tables of version {VERSION} now; before {former or 'it had none'}.")
+        click.echo(f"Upgraded the schema of the database from version {former or '(none)'} to {VERSION}.")
 
 
 @service.command("export")
 @click.argument("file", type=click.Path(dir_okay=False))
-@with_database
+@database_option
 def export_all(database: str, file: str) -> None:
-    """Write all context features, settings and rules to FILE, as JSON or YAML by its name; - for JSON on the screen."""
-    with in_words():
-        from heksher_client.service import import_export as portable
+    """Export all context features, settings and rules to FILE.
 
-        with opened(existing(database)) as connection:
-            document = portable.export(connection)
-        write(file, document)
-    if file != STANDARD:
+    The format is YAML if FILE ends in .yaml or .yml, and JSON otherwise. With - for FILE, JSON is written to standard
+    output.
+    """
+    with report_database_errors():
+        from heksher_client.service import import_export
+
+        with open_database(require_database(database)) as connection:
+            document = import_export.export(connection)
+        write_document(file, document)
+    if file != STDIO:
+        features, settings = len(document["context_features"]), len(document["settings"])
         rules = sum(len(setting["rules"]) for setting in document["settings"])
-        features = len(document["context_features"])
-        click.echo(
-            f"{features} context features, {len(document['settings'])} settings and {rules} rules are in {file}."
-        )
+        click.echo(f"Exported {features} context features, {settings} settings and {rules} rules to {file}.")
 
 
 @service.command("import")
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--exact", is_flag=True, help="Delete what is not in the file.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be changed.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@with_database
+@click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
+@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@database_option
 def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: bool) -> None:
-    """Have the database hold what is in FILE, which `export` has written. It is done as a whole, or not at all."""
-    with in_words():
-        from heksher_client.service import import_export as portable
+    """Import everything from FILE, which `export` has written.
 
-        document = read(file)
-        with opened(database) as connection:
-            planned = [step.text for step in portable.plan(connection, document, exact=exact)]
+    All changes are made in one transaction.
+    """
+    with report_database_errors():
+        from heksher_client.service import import_export
+
+        document = read_document(file)
+        with open_database(database) as connection:
+            planned = [step.text for step in import_export.plan(connection, document, exact=exact)]
         for text in planned:
             click.echo(text)
         if not planned:
-            click.echo("Nothing to do: the database has all that is in the file.")
+            click.echo("Nothing to do: the database matches the file.")
         if dry_run or not planned:
             return
         if not yes:
             click.confirm(f"Make these {len(planned)} changes?", abort=True)
-        with opened(database) as connection:
-            steps = portable.plan(connection, document, exact=exact)
+        with open_database(database) as connection:
+            steps = import_export.plan(connection, document, exact=exact)
             if [step.text for step in steps] != planned:
-                raise click.ClickException("the database was changed meanwhile, so nothing was done; try again")
+                raise click.ClickException("the database has changed since the confirmation; nothing was imported")
             for step in steps:
                 step.apply(connection)
-    click.echo(f"{len(planned)} changes were made.")
+    click.echo(f"Made {len(planned)} changes.")
 
 
 @service.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only changes after this revision.")
-@with_database
+@database_option
 def changes(database: str, file: str, after: int) -> None:
-    """Write the log of changes to FILE, one a line, in JSON; - for the screen."""
-    with in_words():
+    """Write the change log to FILE, as one JSON object per line.
+
+    With - for FILE, it is written to standard output.
+    """
+    with report_database_errors():
         from dataclasses import asdict
 
-        from heksher_client.service.changes import changes as find
+        from heksher_client.service.changes import changes as list_changes
 
-        with opened(existing(database)) as connection, click.open_file(file, "w", encoding="utf-8") as out:
-            number = 0
-            while found := find(connection, after=after, most=1_000):
-                for change in found:
+        count = 0
+        with (
+            open_database(require_database(database)) as connection,
+            click.open_file(file, "w", encoding="utf-8") as out,
+        ):
+            while page := list_changes(connection, after=after, most=1_000):
+                for change in page:
                     out.write(json.dumps(asdict(change), default=str, ensure_ascii=False) + "\n")
-                after, number = found[-1].revision, number + len(found)
-    if file != STANDARD:
-        click.echo(f"{number} changes are in {file}.")
+                after, count = page[-1].revision, count + len(page)
+    if file != STDIO:
+        click.echo(f"Wrote {count} changes to {file}.")
 
 
 @service.group()
 def token() -> None:
-    """Say who may use the service. A token that is revoked is refused within a second."""
+    """Manage access tokens."""
 
 
 @token.command()
@@ -116,44 +127,47 @@ def token() -> None:
     type=click.Choice(["read", "admin"]),
     default="read",
     show_default=True,
-    help="read: for programs, which read everything and declare settings. admin: may change everything.",
+    help="read: read everything and declare settings, for programs. admin: change everything.",
 )
-@click.option("--days", type=click.IntRange(1, 36_500), help="How long it is valid; for ever unless given.")
-@with_database
+@click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")
+@database_option
 def add(database: str, name: str, role: str, days: int | None) -> None:
-    """Make a token for NAME, and print it: it is to be had only now."""
-    with in_words():
+    """Create a token with the given NAME, and print it.
+
+    The token cannot be shown again.
+    """
+    with report_database_errors():
         from heksher_client.service import tokens
 
         lifetime = None if days is None else timedelta(days=days)
-        with opened(database) as connection:
+        with open_database(database) as connection:
             text = tokens.add_token(connection, name, tokens.Role(role), lifetime=lifetime)
     click.echo(text)
 
 
 @token.command("list")
-@with_database
+@database_option
 def list_tokens(database: str) -> None:
-    """List the tokens: their names, roles, when they were made and when they expire."""
-    with in_words():
+    """List the names and roles of all tokens, and when they were created and expire."""
+    with report_database_errors():
         from heksher_client.service import tokens
 
-        with opened(existing(database)) as connection:
-            found = tokens.tokens(connection)
-    for held in found:
-        end = "" if held.expires_at is None else f"  expires {held.expires_at:%Y-%m-%d %H:%M}"
-        expired = "  (expired)" if held.is_expired else ""
-        click.echo(f"{held.name:<30} {held.role:<6} {held.created_at:%Y-%m-%d %H:%M}{end}{expired}")
+        with open_database(require_database(database)) as connection:
+            all_tokens = tokens.tokens(connection)
+    for each in all_tokens:
+        expiry = "" if each.expires_at is None else f"  expires {each.expires_at:%Y-%m-%d %H:%M}"
+        expired = "  (expired)" if each.is_expired else ""
+        click.echo(f"{each.name:<30} {each.role:<6} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
 
 
 @token.command()
 @click.argument("name")
-@with_database
+@database_option
 def revoke(database: str, name: str) -> None:
-    """Have the token of NAME refused from now on."""
-    with in_words():
+    """Revoke the token with the given NAME. Services refuse it within a second."""
+    with report_database_errors():
         from heksher_client.service import tokens
 
-        with opened(existing(database)) as connection:
+        with open_database(database) as connection:
             tokens.revoke_token(connection, name)
-    click.echo(f"The token {name} is revoked.")
+    click.echo(f"Revoked token {name}.")

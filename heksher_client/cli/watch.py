@@ -1,4 +1,4 @@
-"""`heksher-client watch`: the changes of settings and rules, as they arrive."""
+"""The command `heksher-client watch`: show changes of settings and rules as they happen."""
 
 import random
 import signal
@@ -14,50 +14,57 @@ import click
 
 from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._drivers.admin import AdminClient
-from heksher_client.cli.connection import Seconds, asking, setting_names, with_service
-from heksher_client.cli.differences import Difference, differences
-from heksher_client.cli.output import as_json_option, console, print_json
+from heksher_client.cli.arguments import Seconds
+from heksher_client.cli.comparison import Difference, compare
+from heksher_client.cli.completion import complete_setting
+from heksher_client.cli.connection import connect, service_options
+from heksher_client.cli.output import console, json_option, print_json
 from heksher_client.exceptions import CredentialError, ServiceUnavailableError, UnexpectedResponseError
 
-_BESIDE = 60.0
-"""Seconds between questions, where the service tells of changes by itself: in case that it does not tell of all."""
-_SLICE = 0.5
-"""Seconds after which one who waits looks around."""
+_STREAM_POLL_INTERVAL = 60.0
+"""Seconds between polls while a change stream is open, in case that it misses a change."""
+_INTERRUPT_CHECK_INTERVAL = 0.5
+"""Seconds between checks for an interrupt while waiting."""
 
 
 @click.command()
-@click.argument("pattern", default="*", shell_complete=setting_names)
-@click.option("--interval", type=Seconds(0.1, 86_400), default=10.0, show_default=True,
-              help="Seconds between questions, where the service does not tell of changes by itself.")  # fmt: skip
-@click.option("--count", type=click.IntRange(1), help="End after so many changes.")
-@with_service
-@as_json_option
+@click.argument("pattern", default="*", shell_complete=complete_setting)
+@click.option(
+    "--interval",
+    type=Seconds(0.1, 86_400),
+    default=10.0,
+    show_default=True,
+    help="Seconds between polls, if the service does not offer a change stream.",
+)
+@click.option("--count", type=click.IntRange(1), help="Exit after this many changes.")
+@service_options
+@json_option
 def watch(
     pattern: str, interval: float, count: int | None, profile: str | None, url: str | None, *, as_json: bool
 ) -> None:
-    """Show the changes of settings and rules as they are made: of all settings, or of those like PATTERN ('shop.*').
+    """Show changes of settings and rules as they happen.
 
-    With --json, one line of JSON for each. Several changes of one thing within moments are shown as one. Ends with
-    Ctrl-C.
+    With PATTERN, only those of settings whose names match it, for example 'shop.*'. With --json, each change is one
+    line of JSON. Changes of one object in quick succession are shown as one. Ctrl-C exits.
     """
-    shown = 0
-    with asking(profile, url) as operator, suppress(KeyboardInterrupt):
-        for change in _Watching(operator, interval):
-            if not _concerns(change, pattern):
+    printed = 0
+    with connect(profile, url) as client, suppress(KeyboardInterrupt):
+        for change in _Watcher(client, interval):
+            if not _matches(change, pattern):
                 continue
-            _show(change, as_json=as_json)
-            shown += 1
-            if shown == count:
+            _print_change(change, as_json=as_json)
+            printed += 1
+            if printed == count:
                 break
 
 
-def _concerns(change: Difference, pattern: str) -> bool:
-    """Whether the name of a setting, or its former one, is like a pattern. What is no setting's concerns all."""
+def _matches(change: Difference, pattern: str) -> bool:
+    """True if the present or the former name of the setting matches, and for changes that belong to no setting."""
     names = (change.setting, change.before) if change.what == "name" else (change.setting,)
     return change.setting is None or any(fnmatchcase(str(name), pattern) for name in names)
 
 
-def _show(change: Difference, *, as_json: bool) -> None:
+def _print_change(change: Difference, *, as_json: bool) -> None:
     now = datetime.now().astimezone()
     if as_json:
         print_json({"at": now.isoformat(timespec="milliseconds"), **change._asdict()})
@@ -65,71 +72,70 @@ def _show(change: Difference, *, as_json: bool) -> None:
         console().print(f"{now:%H:%M:%S} {change}", markup=False, soft_wrap=True)
 
 
-class _Everything(Container[str]):
+class _AllNames(Container[str]):
+    """A container of every name: changes of all settings are of interest, those of new settings included."""
+
     def __contains__(self, name: object) -> bool:
         return True
 
 
-_EVERYTHING = _Everything()
+_ALL_NAMES = _AllNames()
 
 
-class _Watching:
-    """Asks again and again what a service holds: when it says that something has changed, and at intervals."""
+class _Watcher:
+    """Iterates over the changes of a service. Fetches its state after each pushed change, and at intervals."""
 
-    def __init__(self, operator: AdminClient, interval: float) -> None:
-        self._operator, self._interval = operator, interval
-        self._woken = threading.Event()
-        self._is_lost = self._is_interrupted = False
-        self._following = ChangeStream(
+    def __init__(self, client: AdminClient, interval: float) -> None:
+        self._client, self._interval = client, interval
+        self._wakeup = threading.Event()
+        self._is_unavailable = self._is_interrupted = False
+        self._stream = ChangeStream(
             is_wanted=True,
             max_backoff=interval,
-            names=lambda: _EVERYTHING,
-            refresh_within=self._ask_within,
-            is_open=lambda: not operator.is_closed,
+            names=lambda: _ALL_NAMES,
+            refresh_within=self._refresh_within,
+            is_open=lambda: not client.is_closed,
             clock=monotonic,
             random=random.random,
         )
 
     def __iter__(self) -> Iterator[Difference]:
         signal.signal(signal.SIGINT, self._interrupt)
-        before = self._operator.snapshot()
-        click.echo(f"Watching {len(before.settings)} settings of {self._operator.service_url}.", err=True)
+        before = self._client.service_state()
+        click.echo(f"Watching {len(before.settings)} settings of {self._client.service_url}.", err=True)
         while not self._is_interrupted:
-            self._following.note_answers(before.revision)
-            if self._following.is_offered:
-                self._operator.follow(self._following)
+            self._stream.note_answers(before.revision)
+            if self._stream.is_offered:
+                self._client.follow(self._stream)
             self._wait()
             try:
-                after = self._operator.snapshot()
+                after = self._client.service_state()
             except (ServiceUnavailableError, UnexpectedResponseError) as error:
                 if isinstance(error, CredentialError) or getattr(error, "status", 0) in (401, 403):
-                    raise  # which no waiting mends
-                self._note_loss(error)
+                    raise  # Another attempt would fail as well.
+                if not self._is_unavailable:
+                    click.echo(f"Warning: {error}; retrying every {self._interval:g} seconds.", err=True)
+                self._is_unavailable = True
                 continue
-            if self._is_lost:
-                click.echo("The service answers again.", err=True)
-                self._is_lost = False
-            yield from differences(before, after)
+            if self._is_unavailable:
+                click.echo("The service is available again.", err=True)
+                self._is_unavailable = False
+            yield from compare(before, after)
             before = after
 
     def _wait(self) -> None:
-        """Until there may be something new."""
-        seconds = max(self._interval, _BESIDE) if self._following.is_following else self._interval
-        until = monotonic() + seconds
-        while not self._is_interrupted and (left := until - monotonic()) > 0:
-            if self._woken.wait(min(left, _SLICE)):
+        """Wait for a pushed change, the end of the interval, or an interrupt."""
+        is_pushed = self._stream.is_following
+        deadline = monotonic() + (max(self._interval, _STREAM_POLL_INTERVAL) if is_pushed else self._interval)
+        while not self._is_interrupted and (remaining := deadline - monotonic()) > 0:
+            if self._wakeup.wait(min(remaining, _INTERRUPT_CHECK_INTERVAL)):
                 break
-        self._woken.clear()
+        self._wakeup.clear()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        # An exception that is raised in whatever the interpreter does by itself just then is lost; the mark is not.
+        # The interpreter discards an exception that is raised inside a finalizer, for example. The attribute remains.
         self._is_interrupted = True
         signal.default_int_handler(number, frame)
 
-    def _ask_within(self, seconds: float) -> None:  # noqa: ARG002 - one who watches is not a fleet
-        self._woken.set()
-
-    def _note_loss(self, error: Exception) -> None:
-        if not self._is_lost:
-            click.echo(f"Note: {error}; asking again every {self._interval:g} seconds.", err=True)
-        self._is_lost = True
+    def _refresh_within(self, seconds: float) -> None:  # noqa: ARG002 - a fleet of clients spreads its requests
+        self._wakeup.set()

@@ -1,4 +1,4 @@
-"""The settings of a shop, as a program declares them; the rules on them are in `shop.json`."""
+"""The settings of a shop, declared as in a program. Their rules are in `shop.json`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,7 +49,7 @@ SETTINGS: Final[Sequence[Setting[Any]]] = (
 
 
 class Visitor(NamedTuple):
-    """Somebody whose requests the shop serves."""
+    """A visitor of the shop."""
 
     user: str
     theme: str
@@ -66,8 +66,8 @@ VISITORS: Final = (
 
 
 @contextmanager
-def serving(visitor: Visitor) -> Iterator[None]:
-    """Handle a visitor's request: what a web framework's middleware does, once, for all that is called below it."""
+def request_of(visitor: Visitor) -> Iterator[None]:
+    """Set the context variables for a visitor's request, as the middleware of a web framework does."""
     user_token, theme_token = user.set(visitor.user), theme.set(visitor.theme)
     try:
         yield
@@ -76,15 +76,15 @@ def serving(visitor: Visitor) -> Iterator[None]:
         theme.reset(theme_token)
 
 
-def shown(value: Any) -> str:
-    """A setting's value, for people."""
+def format_value(value: Any) -> str:
+    """Format the value of a setting for people."""
     match value:
         case IntFlag():
             return " ".join(str(flag.name) for flag in value).lower() or "none"
         case Enum():
             return str(value.value)
         case Mapping():
-            return ", ".join(f"{key} {shown(element)}" for key, element in value.items())
+            return ", ".join(f"{key} {format_value(element)}" for key, element in value.items())
         case tuple():
-            return ", ".join(map(shown, value)) or "none"
+            return ", ".join(map(format_value, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

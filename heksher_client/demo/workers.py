@@ -1,4 +1,4 @@
-"""Two programs that read settings all the time: one on asyncio, one with threads in a process of its own."""
+"""Two programs that read settings continuously: one on asyncio, and one with threads, in a process of its own."""
 
 import asyncio
 import signal
@@ -12,68 +12,70 @@ from heksher_client import AsyncHeksherClient, ThreadHeksherClient
 from heksher_client.demo import shop
 
 UPDATE_INTERVAL: Final = 0.5
-"""Seconds between two looks at the service; a minute is usual."""
-_BREATH: Final = 0.02
-"""Seconds between two rounds of reading."""
+"""Seconds between refreshes; a minute is more usual."""
+_PAUSE: Final = 0.02
+"""Seconds between two rounds of reads."""
 
-Seen = tuple[str, str, str]
-"""A visitor, a setting, and the value that a worker read for them, all as they are shown."""
+ReadValue = tuple[str, str, str]
+"""The names of a visitor and a setting, and the formatted value that a worker has read."""
 
 
-class Reading:
-    """Reads every setting for every visitor, and tells what it had not read before."""
+class ValueReader:
+    """Reads every setting for every visitor, and reports values that differ from the previous round."""
 
-    def __init__(self, tell: Callable[[Seen], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[ReadValue], None]) -> None:
+        self._report = report
         self._values: dict[tuple[str, str], Any] = {}
         self.reads = 0
+        """The number of reads so far."""
 
-    def go_round(self) -> None:
-        """Serve each visitor once."""
+    def read_all(self) -> None:
+        """Read every setting once for each visitor."""
         for visitor in shop.VISITORS:
-            with shop.serving(visitor):
+            with shop.request_of(visitor):
                 for setting in shop.SETTINGS:
                     value = setting.get()
                     self.reads += 1
                     key = (str(visitor), setting.name)
                     if key not in self._values or self._values[key] != value:
                         self._values[key] = value
-                        self._tell((*key, shop.shown(value)))
+                        self._report((*key, shop.format_value(value)))
 
 
 async def run_asyncio_worker(
-    url: str, features: Sequence[str], tell: Callable[[Seen], None], stop: asyncio.Event
+    url: str, features: Sequence[str], report: Callable[[ReadValue], None], stop: asyncio.Event
 ) -> int:
-    """Read settings in a task, kept up to date by an `AsyncHeksherClient`, until told to stop.
+    """Read settings in a task, refreshed by an `AsyncHeksherClient`, until `stop` is set.
 
     Returns:
-        How often a setting was read.
+        The number of reads.
     """
     async with AsyncHeksherClient(url, UPDATE_INTERVAL, features) as client:
         client.set_defaults(environment="prod", user=shop.user, theme=shop.theme)
-        reading = Reading(tell)
+        reader = ValueReader(report)
         while not stop.is_set():
-            reading.go_round()
-            await asyncio.sleep(_BREATH)
-        return reading.reads
+            reader.read_all()
+            await asyncio.sleep(_PAUSE)
+        return reader.reads
 
 
 def run_thread_worker(url: str, features: Sequence[str], connection: Connection) -> None:
-    """Read settings, kept up to date by a `ThreadHeksherClient`.
+    """Read settings, refreshed by a `ThreadHeksherClient`, until a message arrives or the connection is closed.
 
-    Sends what it sees until anything is received, or nobody is there any more; then how often a setting was read.
+    Sends each new value to the connection, and the number of reads at the end.
     """
     with connection, ThreadHeksherClient(url, UPDATE_INTERVAL, features) as client:
         client.set_defaults(environment="prod", user=shop.user, theme=shop.theme)
-        reading = Reading(connection.send)
+        reader = ValueReader(connection.send)
         with suppress(OSError):
             while not connection.poll():
-                reading.go_round()
-                time.sleep(_BREATH)
-            connection.send(reading.reads)
+                reader.read_all()
+                time.sleep(_PAUSE)
+            connection.send(reader.reads)
 
 
 def run_thread_worker_process(url: str, features: Sequence[str], connection: Connection) -> None:
-    """Be a process with the thread worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; ours is told to stop
+    """Run the thread worker as the main function of a process."""
+    # Ctrl-C signals all processes of a terminal. This one ends with a message from the parent process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     run_thread_worker(url, features, connection)

@@ -1,4 +1,4 @@
-"""Commands as a user runs them: in processes of their own, against a real service."""
+"""Commands as a user runs them: each in a process, with a real service."""
 
 import subprocess
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from tests.support.service import WatchedService
 
 @pytest.fixture
 def surroundings(tmp_path: Path) -> dict[str, str]:
-    """Environment variables of somebody with an empty home."""
+    """Environment variables of a user with an empty home directory."""
     return environment(HOME=str(tmp_path), HEKSHER_CONFIG=str(tmp_path / "heksher.toml"), COLUMNS="120")
 
 
 @pytest.fixture
 def shop() -> Iterator[WatchedService]:
-    """A service with two settings and three rules."""
+    """A service with two settings and three rules, which offers a change stream."""
     with WatchedService(FEATURES) as service:
         service.offers_changes = True
         service.declare("cache_size", "int", 10, list(FEATURES))
@@ -31,22 +31,22 @@ def shop() -> Iterator[WatchedService]:
 
 @pytest.fixture
 def run(surroundings: dict[str, str], shop: WatchedService, tmp_path: Path) -> Run:
-    """Runs a command on that service, which the only profile is of."""
+    """Run a command. The configuration file has one profile, for the service `shop`."""
     (tmp_path / "heksher.toml").write_text(
         f'[profiles.shop]\nurl = "{shop.url}"\ncontext_features = ["environment", "user"]\n'
         'defaults = { environment = "prod" }\n'
     )
 
-    def run(*arguments: str, **more: str) -> Outcome:
-        ended = subprocess.run(
+    def run(*arguments: str, **variables: str) -> Outcome:
+        completed = subprocess.run(
             [*COMMAND, *arguments],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            env={**surroundings, **more},
+            env={**surroundings, **variables},
             cwd=tmp_path,
         )
-        return Outcome(ended.returncode, ended.stdout, ended.stderr)
+        return Outcome(completed.returncode, completed.stdout, completed.stderr)
 
     return run

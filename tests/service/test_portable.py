@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heksher_client.cli import documents as documents_in_files
-from heksher_client.cli import main
+from heksher_client.cli import export_file, main
 from heksher_client.service import create_app, store
 from heksher_client.service.database import Database
 from heksher_client.service.import_export import DocumentError, export, plan
@@ -227,9 +226,9 @@ def test_any_database_becomes_any_other_one(tmp_path: Path, first: Any, then: An
     for database, content in zip(databases, (first, then), strict=True):
         bring_in(database, content)
     file = str(tmp_path / f"file.{kind}")
-    documents_in_files.write(file, held_in(databases[1]))
-    bring_in(databases[0], documents_in_files.read(file), exact=True)
-    assert bring_in(databases[0], documents_in_files.read(file), exact=True) == []
+    export_file.write_document(file, held_in(databases[1]))
+    bring_in(databases[0], export_file.read_document(file), exact=True)
+    assert bring_in(databases[0], export_file.read_document(file), exact=True) == []
     contents = []
     for database in databases:
         content = held_in(database)
@@ -258,10 +257,10 @@ def test_an_import_asks_before_it_changes_anything(tmp_path: Path) -> None:
         code, output = run("import", file, *there, input=answer)
         assert (code, "Make these 7 changes?" in output) == (1, True)
     assert run("export", "-", *there)[1].count('"name"') == 0
-    assert run("import", file, *there, input="y\n")[1].endswith("7 changes were made.\n")
-    assert run("import", file, *there)[1] == "Nothing to do: the database has all that is in the file.\n"
+    assert run("import", file, *there, input="y\n")[1].endswith("Made 7 changes.\n")
+    assert run("import", file, *there)[1] == "Nothing to do: the database matches the file.\n"
     code, output = run("export", tmp_path / "file.yaml", *there)
-    assert output == f"2 context features, 2 settings and 2 rules are in {tmp_path}/file.yaml.\n"
+    assert output == f"Exported 2 context features, 2 settings and 2 rules to {tmp_path}/file.yaml.\n"
     assert yaml.safe_load((tmp_path / "file.yaml").read_text(encoding="utf-8"))["settings"][0]["version"] == "2.3"
 
 
@@ -271,7 +270,7 @@ def test_what_cannot_be_imported_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "evil.yaml").write_text("!!python/object/apply:os.system [x]")
     (tmp_path / "other.json").write_text("{}")
     for name, words in (
-        ("bad.json", "cannot be read"), ("bad.yaml", "cannot be read"), ("evil.yaml", "cannot be read"),
+        ("bad.json", "cannot read"), ("bad.yaml", "cannot read"), ("evil.yaml", "cannot read"),
         ("other.json", "heksher: Field required"), ("none.json", "No such file"),
     ):  # fmt: skip
         code, output = run("import", tmp_path / name, "--database", tmp_path / "s.db")
@@ -290,7 +289,7 @@ def test_nothing_is_done_where_somebody_else_was_faster(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("click.confirm", confirm)
     code, output = run("import", file, "--database", database)
-    assert (code, "changed meanwhile, so nothing was done" in output) == (1, True)
+    assert (code, "has changed since the confirmation" in output) == (1, True)
 
 
 def test_an_import_is_in_the_log_of_changes_which_can_be_exported(tmp_path: Path) -> None:
@@ -306,7 +305,7 @@ def test_an_import_is_in_the_log_of_changes_which_can_be_exported(tmp_path: Path
     }  # fmt: skip
     assert all(line["actor"] for line in lines)
     log = tmp_path / "log"
-    assert run("changes", log, "--after", "5", "--database", database)[1] == f"2 changes are in {log}.\n"
+    assert run("changes", log, "--after", "5", "--database", database)[1] == f"Wrote 2 changes to {log}.\n"
     assert len(log.read_text().splitlines()) == 2
 
 

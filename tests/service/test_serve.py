@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from heksher_client import __version__
 from heksher_client.cli import main
-from heksher_client.cli.database import in_words
+from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService
 from tests.support.clients import eventually
 from tests.support.service import WatchedService
@@ -148,12 +148,12 @@ def test_a_service_for_others_needs_tokens_and_says_so(tmp_path: Path) -> None:
         changes = service.http.get("/api/v1/change_log", headers=headers).json()["changes"]
         assert [(change["action"], change["actor"]) for change in changes][1] == ("context feature added", "ops")
         assert changes[0]["actor"] is not None
-        assert run("service", "token", "revoke", "ops", *database) == (0, "The token ops is revoked.\n")
+        assert run("service", "token", "revoke", "ops", *database) == (0, "Revoked token ops.\n")
         assert eventually(lambda: service.http.get("/api/v1/settings", headers=headers).status_code == 401)
         log = service.end()[1]
         assert re.search(r"127.0.0.1 ops POST /api/v1/context_features 204", log)
-        assert "there is none yet: heksher-client service token add" in log
-        assert "in the clear" in log
+        assert "none exists: create one with `heksher-client service token add" in log
+        assert "tokens are sent unencrypted" in log
         assert text.strip() not in log
 
 
@@ -162,11 +162,11 @@ def test_a_service_for_others_can_be_open(tmp_path: Path) -> None:
     database = ["--database", str(tmp_path / "heksher.db")]
     with served(*database, "--host", "0.0.0.0", "--no-access-control") as service:  # noqa: S104
         assert service.http.get("/api/v1/settings").status_code == 200
-        assert "whoever reaches this address may change all settings" in service.end()[1]
+        assert "anyone who can reach this address can change all settings" in service.end()[1]
     run("service", "token", "add", "ops", *database)
     with served(*database, "--access-control") as service:
         assert service.http.get("/api/v1/settings").status_code == 401
-        assert "Note:" not in service.end()[1]
+        assert "Warning:" not in service.end()[1]
 
 
 def test_a_service_can_have_tls(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_service_can_have_tls(tmp_path: Path) -> None:
     with served("--database", str(tmp_path / "s.db"), *options) as service:
         assert service.said.count("https://") == 3
         assert service.http.get("/api/v1/settings").status_code == 200
-    assert "needs its key" in run("serve", "--certificate", str(TLS / "certificate.pem"))[1]
+    assert "must be used together" in run("serve", "--certificate", str(TLS / "certificate.pem"))[1]
 
 
 def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
         (["serve", "--database", database, "--host", "no.such.host.invalid"], ""),
         (["service", "token", "add", "a b", "--database", database], "no name for a token"),
         (["service", "token", "revoke", "nobody", "--database", database], "no token nobody"),
-        (["service", "token", "list", "--database", f"{tmp_path}/none.db"], "there is no file"),
-        (["service", "token", "list", "--database", f"sqlite:///{tmp_path}/none.db"], "there is no file"),
+        (["service", "token", "list", "--database", f"{tmp_path}/none.db"], "does not exist"),
+        (["service", "token", "list", "--database", f"sqlite:///{tmp_path}/none.db"], "does not exist"),
         (["serve", "--database", database, "--certificate", __file__, "--key", __file__], ""),
     ):
         code, output = run(*arguments)
@@ -201,9 +201,9 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be in the log."""
-    from heksher_client.cli.serve import _shown
+    from heksher_client.cli.serve import _redact_password
 
-    assert _shown("postgresql://me:secret@host/name") == "postgresql://me:***@host/name"
+    assert _redact_password("postgresql://me:secret@host/name") == "postgresql://me:***@host/name"
 
 
 def test_the_metrics_are_those_of_routes(service: WatchedService) -> None:
@@ -272,7 +272,7 @@ def test_a_user_without_a_name_can_use_the_commands(tmp_path: Path, monkeypatch:
 
 def test_what_is_not_installed_is_said_in_one_line() -> None:
     """As the package for PostgreSQL may be."""
-    with pytest.raises(ClickException, match="pip install"), in_words():
+    with pytest.raises(ClickException, match="pip install"), report_database_errors():
         raise ImportError("pip install it")
 
 

@@ -24,7 +24,7 @@ def test_commands_sign_in_and_out(
     monkeypatch.setattr("click.launch", browse)
     location = "the system keyring" if keyring_or_file is not None else str(token_file(login_config))
     code, output = run("login", "shop")
-    assert (code, f"The tokens are in {location}." in output) == (0, True)
+    assert (code, f"The tokens are stored in {location}." in output) == (0, True)
 
     def fail_to_launch(url: str) -> int:
         browse(url)
@@ -32,22 +32,22 @@ def test_commands_sign_in_and_out(
 
     monkeypatch.setattr("click.launch", fail_to_launch)
     code, output = run("login", "shop")
-    assert (code, "No browser could be opened here" in output) == (0, True)
-    assert run("ping") == (0, "The service is well.\n")
-    assert run("profiles") == (0, f"In {login_config}:\n  shop\n")
+    assert (code, "Could not open a browser" in output) == (0, True)
+    assert run("ping") == (0, "The service is healthy.\n")
+    assert run("profiles") == (0, f"Profiles in {login_config}:\n  shop\n")
     assert run("logout") == (0, "Signed out.\n")
-    assert run("logout") == (0, "Nobody was signed in.\n")
+    assert run("logout") == (0, "Not signed in.\n")
     code, output = run("ping", "-p", "shop")
     assert code == 4
     assert output.startswith("Error: ")
     assert "sign in with: heksher-client login shop" in output
     code, output = run("login", "--headless")
-    assert (code, f"Go to {oauth.url}/enter and enter WDJB-MJHT (60 seconds)." in output) == (0, True)
+    assert (code, f"Open {oauth.url}/enter and enter WDJB-MJHT within 60 seconds." in output) == (0, True)
     assert run("login", "--token", text=f"{oauth.issue()}\n")[0] == 0
-    assert run("ping", "-p", "shop") == (0, "The service is well.\n")
+    assert run("ping", "-p", "shop") == (0, "The service is healthy.\n")
     assert run("login", "--token", "--headless")[0] == 2
     code, output = run("login", "--token", text="\n")
-    assert (code, "reads the token from the standard input, and there is none" in output) == (2, True)
+    assert (code, "reads the token from standard input, which is empty" in output) == (2, True)
 
 
 def test_login_prompts_for_a_token_on_a_terminal(
@@ -65,7 +65,7 @@ def test_login_prompts_for_a_token_on_a_terminal(
 def test_errors_of_the_commands_are_a_single_line(login_config: Path) -> None:
     """It says what to configure."""
     login_config.write_text("")
-    assert run("profiles") == (0, f"In {login_config}:\n  (none)\n")
+    assert run("profiles") == (0, f"Profiles in {login_config}:\n  (none)\n")
     for arguments in (["ping"], ["login"], ["logout"]):
         code, output = run(*arguments)
         assert code == 2

@@ -1,4 +1,4 @@
-"""The commands that ask a service, and change its rules: `status`, `settings`, `get`, `rules`, `diff`."""
+"""The commands that read a service and change its rules: `status`, `settings`, `get`, `rules`, `diff`."""
 
 import json
 import os
@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from heksher_client.cli.connection import Failure, in_words
-from heksher_client.cli.differences import Difference
+from heksher_client.cli.comparison import Difference
+from heksher_client.cli.errors import CommandError, report_errors
+from heksher_client.cli.export_file import read_document, write_document
 from tests.support.commands import COMMAND, FEATURES, Run
 from tests.support.service import QUERY, Answer, WatchedService
 
 
-def test_status_tells_how_a_service_fares_and_what_it_holds(run: Run, shop: WatchedService) -> None:
-    """For people, and for scripts."""
-    told = run("status", "--json").json
-    assert told.pop("milliseconds") > 0
-    assert told.pop("revision") > 0
-    assert told == {
+def test_status_shows_the_health_and_the_contents_of_a_service(run: Run, shop: WatchedService) -> None:
+    """As text, and as JSON."""
+    summary = run("status", "--json").json
+    assert summary.pop("milliseconds") > 0
+    assert summary.pop("revision") > 0
+    assert summary == {
         "service": shop.url,
         "context_features": ["environment", "user"],
         "settings": 2,
@@ -32,8 +33,8 @@ def test_status_tells_how_a_service_fares_and_what_it_holds(run: Run, shop: Watc
     assert "rules                     3\n" in outcome.out
 
 
-def test_settings_are_listed_by_a_pattern(run: Run) -> None:
-    """In a table without escape codes where there is no terminal, and whole in JSON."""
+def test_settings_lists_the_settings_that_match_a_pattern(run: Run) -> None:
+    """As a table, without escape codes outside a terminal; JSON has all attributes."""
     plain = run("settings")
     assert [line.split()[0] for line in plain.out.splitlines()] == ["name", "cache_size", "shop.color"]
     assert "\x1b" not in plain.out
@@ -42,22 +43,22 @@ def test_settings_are_listed_by_a_pattern(run: Run) -> None:
     assert run("settings", "nothing.*").out == "No settings.\n"
 
 
-def test_get_gives_what_a_program_would_read(run: Run) -> None:
-    """With the defaults of the profile, and the reason."""
+def test_get_shows_the_value_that_a_program_would_read(run: Run) -> None:
+    """With the defaults of the profile. `--why` shows the reason."""
     assert run("get", "cache_size", "user=jim").out == "200\n"
     assert run("get", "cache_size", "user=jim", "environment=dev").out == "100\n"
     assert run("get", "shop.color", "user=jim").out == "red\n"
     outcome = run("get", "cache_size")
     assert (outcome.status, outcome.out) == (0, "50\n")
-    assert outcome.err == "Note: user not given, so that no rule on it matches.\n"
+    assert outcome.err == "Note: user was not given, so rules with conditions on it do not match.\n"
     assert json.loads(run("get", "shop.color", "user=jim", "--json").out) == "red"
     assert run("get", "cache_size", "user=jim", "--why").out.splitlines() == [
         "200",
         "Rule 1 (environment=prod user=jim) matches environment=prod user=jim.",
-        "It outranks rule 2 (user=jim), which gives 100.",
-        "It outranks rule 3 (environment=prod), which gives 50.",
+        "It outranks rule 2 (user=jim) with the value 100.",
+        "It outranks rule 3 (environment=prod) with the value 50.",
     ]
-    assert "No rule matches user=jim: it is the default." in run("get", "shop.color", "user=jim", "--why").out
+    assert "No rule matches user=jim: this is the default value." in run("get", "shop.color", "user=jim", "--why").out
     assert run("get", "cache_size", "user=ann", "--why", "--json").json == {
         "value": 50,
         "reason": "rule",
@@ -68,30 +69,30 @@ def test_get_gives_what_a_program_would_read(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (("get", "cache_size", "user=jim", "planet=mars"), "does not depend on planet"),
-        (("get", "cache_size", "user"), "'user' is not like user=jim"),
-        (("get", "cache_size", "user=jim", "user=ann"), "user is there twice"),
-        (("get", "cache_size", "user=é"), "of letters, digits and underscores"),
+        (("get", "cache_size", "user=jim", "planet=mars"), "cache_size does not depend on planet"),
+        (("get", "cache_size", "user"), "'user' must have the form FEATURE=VALUE"),
+        (("get", "cache_size", "user=jim", "user=ann"), "context feature user is given twice"),
+        (("get", "cache_size", "user=é"), "consist of letters, digits and underscores"),
         (("rules", "add", "cache_size"), "Missing argument 'VALUE'"),
-        (("rules", "add", "cache_size", "5"), "a rule needs a condition, like user=jim"),
+        (("rules", "add", "cache_size", "5"), "a rule requires a condition, for example user=jim"),
         (("rules", "add", "cache_size", "--dry-run", "user=jim"), "--dry-run"),
         (("rules", "set", "cache_size", "-x", "user=jim"), "-x"),
         (("watch", "--interval", "0"), "--interval"),
-        (("rules", "-p", "shop", "add", "cache_size", "5", "user=ann"), "options come after the command: rules add"),
+        (("rules", "-p", "shop", "add", "cache_size", "5", "user=ann"), "options must follow the command: rules add"),
         (("nonsense",), "No such command 'nonsense'"),
     ],
 )
-def test_wrong_usage_is_said_with_status_2(run: Run, arguments: tuple[str, ...], words: str) -> None:
-    """And with what is right."""
+def test_invalid_usage_exits_with_status_2(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    """The message says what is valid."""
     outcome = run(*arguments)
     assert (outcome.status, outcome.out) == (2, "")
-    assert words in outcome.err
+    assert message in outcome.err
 
 
-def test_rules_are_shown_the_strongest_first(run: Run) -> None:
-    """With a column for each context feature, and the default at the end."""
+def test_rules_lists_the_rules_strongest_first(run: Run) -> None:
+    """With a column for each context feature, and the default value in the last row."""
     assert [line.split() for line in run("rules", "cache_size").out.splitlines()] == [
         ["rule", "environment", "user", "value"],
         ["1", "prod", "jim", "200"],
@@ -110,11 +111,11 @@ def test_rules_are_shown_the_strongest_first(run: Run) -> None:
 
 
 def test_rules_are_added_changed_and_removed_by_their_conditions(run: Run, shop: WatchedService) -> None:
-    """Values are JSON; for text, text as it is."""
-    assert run("rules", "add", "cache_size", "-5", "user=ann").out == "Rule 4 (user=ann) was added.\n"
+    """Values are JSON; for a setting of type str, plain text works as well."""
+    assert run("rules", "add", "cache_size", "-5", "user=ann").out == "Added rule 4 (user=ann).\n"
     assert run("rules", "set", "cache_size", "-6", "user=ann", "--json").json == {"rule_id": 4}
     assert run("get", "cache_size", "user=ann", "environment=dev").out == "-6\n"
-    assert run("rules", "remove", "cache_size", "user=ann").out == "Rule 4 (user=ann) was removed.\n"
+    assert run("rules", "remove", "cache_size", "user=ann").out == "Removed rule 4 (user=ann).\n"
     assert run("rules", "add", "shop.color", "5", "user=jim").status == 0
     assert run("rules", "set", "shop.color", "light blue", "user=jim").status == 0
     assert run("rules", "set", "shop.color", "5", "user=jim").status == 0
@@ -122,29 +123,32 @@ def test_rules_are_added_changed_and_removed_by_their_conditions(run: Run, shop:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        (("get", "nothing", "user=jim"), "there is no setting nothing at"),
-        (("rules", "nothing"), "there is no setting nothing at"),
-        (("rules", "add", "cache_size", "1", "user=jim"), "rule 2 has these conditions already"),
-        (("rules", "set", "cache_size", "1", "user=ann"), "no rule with just these conditions: user=ann"),
-        (("rules", "remove", "cache_size"), "no rule with just these conditions: every context"),
-        (("rules", "add", "cache_size", "many", "user=ann"), "'many' is no JSON, and cache_size is of the type int"),
+        (("get", "nothing", "user=jim"), "setting nothing does not exist in http://"),
+        (("rules", "nothing"), "setting nothing does not exist in http://"),
+        (("rules", "add", "cache_size", "1", "user=jim"), "rule 2 already has these conditions"),
+        (("rules", "set", "cache_size", "1", "user=ann"), "no rule with exactly these conditions: user=ann"),
+        (("rules", "remove", "cache_size"), "no rule with exactly these conditions: (none)"),
+        (
+            ("rules", "add", "cache_size", "many", "user=ann"),
+            "'many' is not valid JSON, and setting cache_size has type",
+        ),
         (("rules", "add", "cache_size", '"x"', "user=ann"), "rule value is incompatible with setting type int"),
         (("rules", "add", "cache_size", "1", "planet=mars"), "not configurable at context features"),
-        (("diff", "nothing.json", "shop"), "nothing.json cannot be read: No such file"),
-        (("diff", "heksher.json", "shop"), "heksher.json is no document that `service export` writes"),
-        (("rules", "add", "cache_size", "NaN", "user=ann"), "'NaN' is no JSON"),
-        (("diff", "./nothing", "shop"), "./nothing cannot be read: No such file"),
-        (("diff", "latin.json", "shop"), "latin.json cannot be read"),
-        (("diff", "newer.json", "shop"), "newer.json is of the format 2, and this version knows 1"),
-        (("diff", "twice.json", "shop"), "twice.json has a setting twice"),
+        (("diff", "nothing.json", "shop"), "cannot read nothing.json: No such file"),
+        (("diff", "heksher.json", "shop"), "heksher.json is not a file written by `service export`"),
+        (("rules", "add", "cache_size", "NaN", "user=ann"), "'NaN' is not valid JSON"),
+        (("diff", "./nothing", "shop"), "cannot read ./nothing: No such file"),
+        (("diff", "latin.json", "shop"), "cannot read latin.json"),
+        (("diff", "newer.json", "shop"), "newer.json has format 2"),
+        (("diff", "twice.json", "shop"), "twice.json contains setting s twice"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line_with_status_1(
-    run: Run, tmp_path: Path, arguments: tuple[str, ...], words: str
+def test_a_failed_command_prints_one_line_and_exits_with_status_1(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    """With nothing on the standard output."""
+    """Standard output is empty."""
     (tmp_path / "heksher.json").write_text('{"heksher": 1}')
     (tmp_path / "latin.json").write_bytes(b'{"heksher": "\xe9"}')
     (tmp_path / "newer.json").write_text('{"heksher": 2, "context_features": [], "settings": []}')
@@ -156,14 +160,14 @@ def test_what_cannot_be_done_is_said_in_one_line_with_status_1(
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.startswith("Error: ")
     assert outcome.err.count("\n") == 1
-    assert words in outcome.err
+    assert message in outcome.err
 
 
-def test_no_answer_is_status_3_and_no_permission_status_4(run: Run, shop: WatchedService) -> None:
-    """So that a script can tell whether another try may help."""
+def test_an_unavailable_service_is_status_3_and_missing_permission_is_status_4(run: Run, shop: WatchedService) -> None:
+    """So a script can decide whether to try again."""
     outcome = run("ping", "--url", "http://127.0.0.1:9")
     assert (outcome.status, outcome.err.count("\n")) == (3, 1)
-    assert "is http://127.0.0.1:9 where the service is?" in outcome.err
+    assert "check that the service runs at http://127.0.0.1:9" in outcome.err
     shop.intercept = lambda asked: Answer(503, b"not today")
     assert run("status").status == 3
     outcome = run("ping", "-p", "other")
@@ -175,7 +179,7 @@ def test_no_answer_is_status_3_and_no_permission_status_4(run: Run, shop: Watche
 
 
 @pytest.mark.parametrize(
-    ("request_", "answer", "arguments"),
+    ("request_", "response", "arguments"),
     [
         (QUERY, Answer(200, b'{"settings": {"cache_size": []}}'), ("rules", "cache_size")),
         (QUERY, Answer(400, b"not today"), ("rules", "cache_size")),
@@ -183,76 +187,76 @@ def test_no_answer_is_status_3_and_no_permission_status_4(run: Run, shop: Watche
         ("DELETE /api/v1/rules/2", Answer(409, b"not today"), ("rules", "remove", "cache_size", "user=jim")),
     ],
 )
-def test_an_answer_that_is_none_is_an_error_in_one_line(
-    run: Run, shop: WatchedService, request_: str, answer: Answer, arguments: tuple[str, ...]
+def test_an_invalid_response_is_reported_in_one_line(
+    run: Run, shop: WatchedService, request_: str, response: Answer, arguments: tuple[str, ...]
 ) -> None:
-    """Whatever it says."""
-    shop.answering(request_, answer)
+    """Either its status or its content is unexpected."""
+    shop.answering(request_, response)
     outcome = run(*arguments)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
 
 
-def test_a_setting_that_goes_while_it_is_asked_for_is_left_out(run: Run, shop: WatchedService) -> None:
-    """The others are shown."""
+def test_a_setting_that_is_deleted_between_two_requests_is_omitted(run: Run, shop: WatchedService) -> None:
+    """The other settings are shown."""
     settings = shop.call("GET", "/api/v1/settings?include_additional_data=true").json()
-    gone = {**settings["settings"][0], "name": "gone"}
-    shop.answering("GET /api/v1/settings", Answer.of({"settings": [gone, *settings["settings"]]}))
+    deleted = {**settings["settings"][0], "name": "deleted"}
+    shop.answering("GET /api/v1/settings", Answer.of({"settings": [deleted, *settings["settings"]]}))
     assert run("status", "--json").json["settings"] == 2
-    shop.answering("GET /api/v1/settings", Answer.of({"settings": [gone]}))
+    shop.answering("GET /api/v1/settings", Answer.of({"settings": [deleted]}))
     assert run("status", "--json").json["settings"] == 0
 
 
-def test_names_from_a_service_are_printed_in_one_line() -> None:
-    """Whatever is in them."""
+def test_names_from_a_service_are_escaped() -> None:
+    """Control characters and line breaks reach neither the terminal nor the structure of the output."""
     difference = Difference("a\x1b[31m\nb", "setting", None, None, "int", "added")
     assert str(difference) == "+ a\\x1b[31m\\nb int"
-    assert Failure("a\x1b[31mb").message == "a\\x1b[31mb"
+    assert CommandError("a\x1b[31mb").message == "a\\x1b[31mb"
 
 
-def test_characters_that_cannot_be_written_are_escaped(run: Run, shop: WatchedService, tmp_path: Path) -> None:
-    """In JSON by its own escapes."""
+def test_characters_that_the_encoding_lacks_are_escaped(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """JSON output uses the escapes of JSON."""
     shop.add_rule("shop.color", "é", user="ann")
     ascii_only = {"PYTHONIOENCODING": "ascii"}
-    told = run("rules", "shop.color", **ascii_only)
-    assert (told.status, told.err, "\\xe9" in told.out) == (0, "", True)
+    outcome = run("rules", "shop.color", **ascii_only)
+    assert (outcome.status, outcome.err, "\\xe9" in outcome.out) == (0, "", True)
     assert run("rules", "shop.color", "--json", **ascii_only).json[0]["value"] == "é"
     for name, value in (("0.json", "\ud800"), ("1.json", "\ud801")):
         settings = [{"name": "s", "type": "str", "default_value": value, "version": "1.0",
                      "configurable_features": ["user"]}]  # fmt: skip
         document = {"heksher": 1, "context_features": ["user"], "settings": settings}
         (tmp_path / name).write_text(json.dumps(document))
-    told = run("diff", "0.json", "1.json", "--json")
-    assert (told.status, told.json[0]["after"]) == (5, "\ud801")
+    outcome = run("diff", "0.json", "1.json", "--json")
+    assert (outcome.status, outcome.json[0]["after"]) == (5, "\ud801")
 
 
-def test_what_is_nested_beyond_measure_is_refused_in_one_line(run: Run) -> None:
-    """As what is no JSON."""
-    told = run("rules", "add", "cache_size", "[" * 20_000, "user=x")
-    assert (told.status, told.err) == (1, "Error: the value is nested too deeply\n")
+def test_a_value_that_is_nested_too_deeply_is_reported_in_one_line(run: Run) -> None:
+    """Python's JSON parser raises RecursionError for it."""
+    outcome = run("rules", "add", "cache_size", "[" * 20_000, "user=x")
+    assert (outcome.status, outcome.err) == (1, "Error: the value is nested too deeply\n")
 
 
-def test_a_page_in_place_of_the_service_is_not_well(run: Run, shop: WatchedService) -> None:
-    """One to sign in, say, which comes with status 200."""
+def test_a_web_page_in_place_of_the_service_is_not_healthy(run: Run, shop: WatchedService) -> None:
+    """A sign-in page of a proxy has status 200, for example."""
     shop.answering("GET /api/health", Answer(200, b"<html>"))
-    told = run("ping")
-    assert (told.status, "200, but not in JSON" in told.err) == (1, True)
+    outcome = run("ping")
+    assert (outcome.status, "200, but not in JSON" in outcome.err) == (1, True)
 
 
-def test_what_is_not_installed_is_an_error_in_one_line() -> None:
-    """With the words of whoever misses it."""
-    with pytest.raises(Failure, match="this needs more") as caught, in_words():
-        raise ImportError("this needs more:\npip install it")
+def test_a_missing_package_is_reported_in_one_line() -> None:
+    """The message is that of the `ImportError`."""
+    with pytest.raises(CommandError, match="requires more") as caught, report_errors():
+        raise ImportError("this requires more:\npip install it")
     assert (caught.value.exit_code, "\n" in caught.value.message) == (1, False)
 
 
-def test_ping_and_profiles_answer_in_json(run: Run, shop: WatchedService, tmp_path: Path) -> None:
-    """As all others do."""
+def test_ping_and_profiles_print_json(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """As all other commands that read a service."""
     assert run("ping", "--json").json == {"service": shop.url, "is_well": True}
     assert run("profiles", "--json").json == {"file": str(tmp_path / "heksher.toml"), "profiles": ["shop"]}
 
 
 def test_diff_compares_services_profiles_and_files(run: Run, shop: WatchedService, tmp_path: Path) -> None:
-    """Status 0 where nothing differs, and 5 where something does."""
+    """It exits with status 0 if nothing differs, and with 5 otherwise."""
     document: dict[str, Any] = {
         "heksher": 1,
         "context_features": ["environment", "user"],
@@ -291,15 +295,15 @@ def test_diff_compares_services_profiles_and_files(run: Run, shop: WatchedServic
     document["settings"][1] = {**document["settings"][1], "name": "shop.color", "metadata": {"owner": True}}
     document["settings"][1]["rules"] = [{"feature_values": {"user": "jim"}, "value": "2026-11-22"}]
     (tmp_path / "before.yaml").write_text(json.dumps(document).replace('"2026-11-22"', "2026-11-22"))
-    told = run("diff", "before.yaml", "shop").out
-    assert '~ context features ["user", "environment"] -> ["environment", "user"]' in told
-    assert "~ shop.color default value  -> red" in told
-    assert '- shop.color rule user=jim: "2026-11-22"' in told
-    assert '~ shop.color metadata {"owner": true} -> {"owner": "jane"}' in told
+    out = run("diff", "before.yaml", "shop").out
+    assert '~ context features ["user", "environment"] -> ["environment", "user"]' in out
+    assert "~ shop.color default value  -> red" in out
+    assert '- shop.color rule user=jim: "2026-11-22"' in out
+    assert '~ shop.color metadata {"owner": true} -> {"owner": "jane"}' in out
 
 
-def test_a_setting_that_was_renamed_is_shown_as_that(run: Run, shop: WatchedService, tmp_path: Path) -> None:
-    """And not as one that is gone, with all its rules, and another one that is new."""
+def test_diff_shows_a_renamed_setting_as_renamed(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """Not as one that was removed with all its rules, and another one that was added."""
     settings = [
         {
             "name": "shop.color", "type": "str", "default_value": "red", "version": "1.0",
@@ -322,12 +326,10 @@ def test_a_setting_that_was_renamed_is_shown_as_that(run: Run, shop: WatchedServ
     ]
 
 
-@pytest.mark.parametrize(
-    ("shell", "words"), [("bash", "complete -o nosort"), ("zsh", "#compdef"), ("fish", "function")]
-)
-def test_a_shell_gets_its_script(run: Run, shell: str, words: str) -> None:
-    """Which asks the program itself what there is."""
-    assert words in run("completion", shell).out
+@pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o nosort"), ("zsh", "#compdef"), ("fish", "function")])
+def test_completion_prints_the_script_of_a_shell(run: Run, shell: str, text: str) -> None:
+    """The script calls the command to complete words."""
+    assert text in run("completion", shell).out
 
 
 @pytest.mark.parametrize(
@@ -344,13 +346,13 @@ def test_a_shell_gets_its_script(run: Run, shell: str, words: str) -> None:
     ],
 )
 def test_a_shell_completes_commands_profiles_and_settings(run: Run, words: str, completed: set[str]) -> None:
-    """Those that there are, and nothing where nobody answers."""
+    """If the service cannot be reached, nothing is completed."""
     outcome = run(_HEKSHER_CLIENT_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     assert {line.partition(",")[2] for line in outcome.out.split()} == completed
 
 
-def test_a_shell_completes_nothing_from_a_file_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
-    """It has no place for errors."""
+def test_a_shell_completes_nothing_if_the_configuration_is_invalid(run: Run, tmp_path: Path) -> None:
+    """Errors would corrupt the command line."""
     (tmp_path / "heksher.toml").write_text("[")
     completing = {"_HEKSHER_CLIENT_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
     for command in ("login", "get"):
@@ -358,16 +360,16 @@ def test_a_shell_completes_nothing_from_a_file_that_cannot_be_used(run: Run, tmp
         assert (outcome.out.split(), outcome.err) == ([], "")
 
 
-def test_a_profile_that_is_named_is_meant_whatever_variables_say(run: Run, shop: WatchedService) -> None:
-    """Whoever types its name does not think of them; without a name, they count."""
-    elsewhere = {"HEKSHER_URL": "http://127.0.0.1:1", "HEKSHER_TOKEN": "t"}
-    assert run("status", "-p", "shop", "--json", **elsewhere).json["service"] == shop.url
+def test_an_explicit_profile_overrides_environment_variables(run: Run, shop: WatchedService) -> None:
+    """Without `--profile`, the variables apply."""
+    variables = {"HEKSHER_URL": "http://127.0.0.1:1", "HEKSHER_TOKEN": "t"}
+    assert run("status", "-p", "shop", "--json", **variables).json["service"] == shop.url
     assert run("diff", "shop", shop.url, HEKSHER_URL="http://127.0.0.1:1").status == 0
     assert run("ping", HEKSHER_URL="http://127.0.0.1:1").status == 3
 
 
-def test_values_are_shown_as_they_are(run: Run, shop: WatchedService, tmp_path: Path) -> None:
-    """Whatever stands in them: what a terminal program may take for a picture, and what is wider than a letter."""
+def test_values_are_printed_unchanged(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """Including rich's codes for emoji and styles, and long strings of wide characters."""
     wide = "\u6f22" * 100
     shop.add_rule("shop.color", "a:b:c :key: [bold]x[/bold]", user="jim")
     shop.add_rule("shop.color", wide, user="ann")
@@ -379,55 +381,59 @@ def test_values_are_shown_as_they_are(run: Run, shop: WatchedService, tmp_path: 
 
 
 def test_a_value_may_begin_with_a_dash(run: Run) -> None:
-    """A number does; anything else after two dashes, as an option that is misspelt looks like it."""
+    """A negative number needs no separator; anything else needs `--`, because it may be a mistyped option."""
     assert run("rules", "set", "cache_size", "-5", "user=jim").status == 0
     assert run("rules", "add", "shop.color", "user=ann", "--", "-x").status == 2
     assert run("rules", "add", "shop.color", "--", "-x", "user=ann").status == 0
     assert run("get", "shop.color", "user=ann").out == "-x\n"
     refused = run("rules", "add", "shop.color", "-x", "user=tom")
-    assert (refused.status, "comes after --" in refused.err) == (2, True)
+    assert (refused.status, "put -- before it" in refused.err) == (2, True)
 
 
-def test_output_that_cannot_be_written_is_an_error_in_one_line(run: Run, surroundings: dict[str, str]) -> None:
-    """As on a disk that is full."""
+def test_output_that_cannot_be_written_is_reported_in_one_line(run: Run, surroundings: dict[str, str]) -> None:
+    """For example on a full disk."""
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         command = [*COMMAND, "profiles"]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=surroundings, check=False)
-    assert (ended.returncode, ended.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+        completed = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=surroundings, check=False
+        )
+    assert (completed.returncode, completed.stderr) == (1, "Error: [Errno 28] No space left on device\n")
 
 
-def test_who_stops_reading_ends_a_command_without_a_word(surroundings: dict[str, str]) -> None:
-    """As `head` does."""
+def test_a_command_exits_silently_if_the_reader_of_its_output_has_gone(surroundings: dict[str, str]) -> None:
+    """As with `head`."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [*COMMAND, "completion", "bash"]
-    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=surroundings, check=False)
+    completed = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=surroundings, check=False
+    )
     os.close(writing)
-    assert (ended.returncode, ended.stderr) == (1, "")
+    assert (completed.returncode, completed.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("name", ["", "ca\nche", "*", "cache size"])
-def test_what_is_no_name_is_refused_without_asking(run: Run, shop: WatchedService, name: str) -> None:
-    """A variable of a script may be empty, say."""
+def test_an_invalid_name_is_rejected_without_a_request(run: Run, shop: WatchedService, name: str) -> None:
+    """It may come from an empty variable of a script."""
     outcome = run("get", name)
-    assert (outcome.status, "is no name of a setting" in outcome.err) == (1, True)
+    assert (outcome.status, "is not a valid setting name" in outcome.err) == (1, True)
     assert not [asked for asked in shop.asked if asked.path.startswith("/api/v1/settings/")]
 
 
-def test_a_context_of_which_nothing_is_known_is_called_so(run: Run) -> None:
-    """Not every context: there are rules that might match."""
-    assert "No rule matches a context of which nothing is known" in run("get", "shop.color", "--why").out
+def test_an_empty_context_is_called_empty(run: Run) -> None:
+    """Rules may match other contexts."""
+    assert "No rule matches an empty context" in run("get", "shop.color", "--why").out
 
 
-def test_a_service_without_settings_tells_of_changes_too(run: Run) -> None:
-    """It is what everybody begins with."""
+def test_a_service_without_settings_offers_a_change_stream_too(run: Run) -> None:
+    """Every service begins without settings."""
     with WatchedService(FEATURES) as empty:
         empty.offers_changes = True
         assert run("status", "--url", empty.url, "--json").json["offers_changes"]
 
 
-def test_a_file_that_contradicts_itself_is_refused(run: Run, tmp_path: Path) -> None:
-    """With two rules of the same conditions, or what is no JSON."""
+def test_an_invalid_file_is_rejected(run: Run, tmp_path: Path) -> None:
+    """Two rules may have the same conditions, or a number may not be valid JSON."""
     rule = '{"feature_values": {"user": "jim"}, "value": 1}'
     setting = (
         '{"name": "s", "configurable_features": ["user"], "type": "int", "default_value": %s, "version": "1.0", '
@@ -436,11 +442,21 @@ def test_a_file_that_contradicts_itself_is_refused(run: Run, tmp_path: Path) -> 
     document = '{"heksher": 1, "context_features": ["user"], "settings": [%s]}'
     (tmp_path / "twice.json").write_text(document % (setting % ("1", f"{rule}, {rule}")))
     (tmp_path / "nan.json").write_text(document % (setting % ("NaN", rule)))
-    for file, words in (("twice", "has two rules of s with the same conditions"), ("nan", "NaN is no JSON")):
+    for file, message in (
+        ("twice", "contains two rules of setting s with the same conditions"),
+        ("nan", "NaN is not valid JSON"),
+    ):
         outcome = run("diff", f"{file}.json", "shop")
-        assert (outcome.status, words in outcome.err) == (1, True)
+        assert (outcome.status, message in outcome.err) == (1, True)
 
 
-def test_seconds_that_are_no_number_are_refused(run: Run) -> None:
-    """They would be no interval at all."""
+def test_the_suffix_of_an_exported_file_selects_its_format(tmp_path: Path) -> None:
+    """In upper case as well, both to write and to read."""
+    file = tmp_path / "file.YAML"
+    write_document(str(file), {"heksher": 1})
+    assert (file.read_text(), read_document(str(file))) == ("heksher: 1\n", {"heksher": 1})
+
+
+def test_an_interval_must_be_a_number(run: Run) -> None:
+    """NaN passes the range check of click."""
     assert run("watch", "--interval", "nan").status == 2

@@ -1,4 +1,4 @@
-"""The command `heksher-client`, as a user runs it."""
+"""The command `demo`, and the installation of the command line."""
 
 import multiprocessing
 import signal
@@ -22,13 +22,13 @@ from tests.support.service import Answer, Asked, WatchedService
 
 
 @pytest.fixture
-def _the_shops_settings() -> None:
+def _shop_settings() -> None:
     for setting in shop.SETTINGS:
         registry.add(entry_of(setting))
 
 
-def test_the_demo_shows_values_reasons_and_changes_in_plain_text() -> None:
-    """As a process whose output is no terminal: status 0 in under 20 seconds, and no escape codes."""
+def test_the_demo_prints_values_reasons_and_changes_as_plain_text() -> None:
+    """Outside a terminal, it exits with status 0 within 20 seconds, and prints no escape codes."""
     started = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", "from heksher_client.cli import main; main()", "demo"],
@@ -46,9 +46,9 @@ def test_the_demo_shows_values_reasons_and_changes_in_plain_text() -> None:
     assert result.stdout.count("asyncio worker after") == result.stdout.count("thread worker after") == 4
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
-def test_the_demo_leaves_a_service_as_it_was() -> None:
-    """On a service that is there already, only the context features that it lacked are left."""
+@pytest.mark.usefixtures("_shop_settings")
+def test_the_demo_deletes_its_settings_from_an_existing_service() -> None:
+    """Only the context features that the service lacked remain."""
     with WatchedService(("theme", "user")) as service:
         service.declare("theirs", "int", 1, ["user"])
         result = CliRunner().invoke(main, ["demo", "--url", service.url])
@@ -58,8 +58,8 @@ def test_the_demo_leaves_a_service_as_it_was() -> None:
         assert features == ["theme", "user", "environment"]
 
 
-def test_the_demo_changes_no_settings_of_others(service: WatchedService) -> None:
-    """Where the service has settings of the shop's names, the demo refuses to run."""
+def test_the_demo_does_not_change_existing_settings(service: WatchedService) -> None:
+    """If the service has settings with the same names, the demo exits with an error."""
     service.declare("shop.cache_size", "int", 100, ["environment", "user"])
     service.add_rule("shop.cache_size", 1, user="jim")
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
@@ -70,8 +70,8 @@ def test_the_demo_changes_no_settings_of_others(service: WatchedService) -> None
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9", "nonsense", "http://127.0.0.1:99999", "http://jim:secret@127.0.0.1:9"]
 )
-def test_a_service_that_cannot_be_used_is_an_error_in_one_line(url: str) -> None:
-    """With status 1, no traceback, and no password."""
+def test_an_unusable_service_is_reported_in_one_line(url: str) -> None:
+    """The command exits with status 1, and shows neither a traceback nor a password."""
     result = CliRunner().invoke(main, ["demo", "--url", url])
     assert result.exit_code == 1
     assert result.output.startswith("Error: the service cannot be used: ")
@@ -79,48 +79,52 @@ def test_a_service_that_cannot_be_used_is_an_error_in_one_line(url: str) -> None
     assert "secret" not in result.output
 
 
-@pytest.mark.parametrize("answer", [Answer(200, b"<html>please sign in"), Answer.of({}), Answer.of([]), Answer(404)])
-def test_what_is_no_heksher_service_is_an_error_in_one_line(service: WatchedService, answer: Answer) -> None:
-    """A login page, or anything else that answers."""
-    service.intercept = lambda asked: answer
+@pytest.mark.parametrize("response", [Answer(200, b"<html>please sign in"), Answer.of({}), Answer.of([]), Answer(404)])
+def test_a_server_that_is_not_a_heksher_service_is_reported_in_one_line(
+    service: WatchedService, response: Answer
+) -> None:
+    """For example a sign-in page."""
+    service.intercept = lambda asked: response
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert result.output.startswith("Error: ")
 
 
-def test_a_service_that_refuses_is_an_error_in_one_line(service: WatchedService) -> None:
-    """With the service's words."""
+def test_a_refused_request_is_reported_in_one_line(service: WatchedService) -> None:
+    """The message contains the response of the service."""
     service.answering("POST /api/v1/settings/declare", Answer(422, b"not today"))
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert (result.exit_code, "not today" in result.output) == (1, True)
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
-def test_a_change_that_does_not_arrive_is_an_error(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo never waits for ever, and leaves no process behind."""
-    monkeypatch.setattr("heksher_client.demo._PATIENCE", 0.5)
+@pytest.mark.usefixtures("_shop_settings")
+def test_a_change_that_is_not_read_in_time_is_an_error(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo does not wait forever, and ends its process."""
+    monkeypatch.setattr("heksher_client.demo._TIMEOUT", 0.5)
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert result.exit_code == 1
-    assert "did not get" in result.output
+    assert "did not read" in result.output
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
+@pytest.mark.usefixtures("_shop_settings")
 def test_a_worker_that_ends_early_is_an_error(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever of the two it is."""
-    monkeypatch.setattr("heksher_client.demo.run_thread_worker_process", _ends_at_once)
+    """The process of the thread worker may be killed, for example."""
+    monkeypatch.setattr("heksher_client.demo.run_thread_worker_process", _end_immediately)
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert result.exit_code == 1
     assert "the thread worker ended early" in result.output
 
 
-def _ends_at_once(url: str, features: object, connection: object) -> None:
-    """A worker that a new process can import."""
+def _end_immediately(url: str, features: object, connection: object) -> None:
+    """Replace the worker, by a function that a new process can import."""
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
-def test_a_service_that_fails_under_the_workers_is_an_error(service: WatchedService) -> None:
-    """The error of a client is told as such."""
+@pytest.mark.usefixtures("_shop_settings")
+def test_a_service_that_fails_while_the_workers_run_is_an_error(service: WatchedService) -> None:
+    """The message contains the error of the client."""
 
     def fail(asked: Asked) -> Answer | None:
         return Answer(503, b"overloaded") if str(asked) == "GET /api/v1/query" else None
@@ -131,30 +135,30 @@ def test_a_service_that_fails_under_the_workers_is_an_error(service: WatchedServ
     assert "overloaded" in result.output
 
 
-def test_the_command_says_its_version_and_what_it_can_do() -> None:
-    """As commands do."""
+def test_the_command_has_the_options_version_and_help() -> None:
+    """The help lists the commands."""
     assert CliRunner().invoke(main, ["--version"]).output == f"heksher-client, version {__version__}\n"
     assert "demo" in CliRunner().invoke(main, ["-h"]).output
 
 
-def test_the_thread_worker_reports_what_it_sees_and_stops_when_told(service: WatchedService) -> None:
-    """The part of the demo that runs in a process of its own, here in a thread."""
+def test_the_thread_worker_sends_new_values_and_ends_on_a_message(service: WatchedService) -> None:
+    """The demo runs it in a process; this test runs it in a thread."""
     for setting in shop.SETTINGS:
         registry.add(entry_of(setting))
     ours, theirs = multiprocessing.Pipe()
     thread = threading.Thread(target=run_thread_worker, args=(service.url, shop.CONTEXT_FEATURES, theirs))
     thread.start()
-    seen = {ours.recv() for _ in range(len(shop.SETTINGS) * len(shop.VISITORS))}
+    received = {ours.recv() for _ in range(len(shop.SETTINGS) * len(shop.VISITORS))}
     ours.send("stop")
     reads = ours.recv()
     thread.join()
     ours.close()
-    assert ("guest, light", "shop.cache_size", "100") in seen
-    assert reads >= len(seen) == 30
+    assert ("guest, light", "shop.cache_size", "100") in received
+    assert reads >= len(received) == 30
 
 
-def test_a_terminal_is_not_told_how_wide_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo fits the width that there is."""
+def test_the_demo_uses_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width for output outside a terminal does not apply."""
     consoles: list[Console] = []
     monkeypatch.setattr("heksher_client.demo.run", lambda url, console: consoles.append(console))
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -163,26 +167,26 @@ def test_a_terminal_is_not_told_how_wide_to_be(monkeypatch: pytest.MonkeyPatch) 
     assert consoles[0].width == 77
 
 
-def test_the_demo_starts_a_service_of_its_own_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers while the demo runs, and with what the shop needs."""
-    seen: list[list[str]] = []
+def test_the_demo_starts_a_service_if_no_url_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service runs during the demo, and has the context features of the shop."""
+    features: list[list[str]] = []
 
-    async def show(url: str, _: Console) -> None:
+    async def run_on(url: str, _: Console) -> None:
         async with httpx.AsyncClient(base_url=url) as http:
-            seen.append((await http.get("/api/v1/context_features")).json()["context_features"])
+            features.append((await http.get("/api/v1/context_features")).json()["context_features"])
 
-    monkeypatch.setattr("heksher_client.demo._show", show)
+    monkeypatch.setattr("heksher_client.demo._run_on", run_on)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 0
-    assert result.output.startswith("A local Heksher service answers at http://127.0.0.1:")
-    assert seen == [["environment", "user", "theme"]]
+    assert result.output.startswith("Started a local Heksher service at http://127.0.0.1:")
+    assert features == [["environment", "user", "theme"]]
 
 
-@pytest.mark.usefixtures("_the_shops_settings")
-def test_a_thread_worker_whose_listener_is_gone_ends_by_itself(
+@pytest.mark.usefixtures("_shop_settings")
+def test_the_thread_worker_ends_if_the_connection_is_closed(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A demo that was killed leaves no process behind; and one that is interrupted tells its worker to stop."""
+    """So a killed demo leaves no process behind. The process ignores Ctrl-C, because the demo sends it a message."""
     ignored: list[object] = []
     monkeypatch.setattr("signal.signal", lambda number, handler: ignored.append((number, handler)))
     ours, theirs = multiprocessing.Pipe()
@@ -196,16 +200,16 @@ def test_a_thread_worker_whose_listener_is_gone_ends_by_itself(
     ("module", "missing"),
     [("heksher_client.cli", "click"), ("heksher_client.service", "fastapi"), ("heksher_client.demo", "rich")],
 )
-def test_without_the_extra_an_import_says_which_one_is_needed(module: str, missing: str) -> None:
-    """Not only what is missing."""
+def test_an_import_without_its_extra_names_the_extra(module: str, missing: str) -> None:
+    """The message contains the command that installs it."""
     code = f"import sys; sys.modules[{missing!r}] = None; import {module}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "pip install 'heksher_client[" in result.stderr
 
 
-def test_without_a_service_to_start_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line."""
+def test_the_demo_reports_missing_packages_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra `service` may not be installed."""
     monkeypatch.delattr("heksher_client.demo")
     monkeypatch.setitem(sys.modules, "heksher_client.demo", None)
     result = CliRunner().invoke(main, ["demo"])

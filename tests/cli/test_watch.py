@@ -1,4 +1,4 @@
-"""`watch`, and the commands on a terminal: a process whose screen the tests read."""
+"""The command `watch`, and commands on a terminal."""
 
 import io
 import json
@@ -19,14 +19,14 @@ from rich.console import Console
 
 from heksher_client import ThreadHeksherClient
 from heksher_client._drivers.admin import AdminClient
-from heksher_client.cli.watch import _Watching
+from heksher_client.cli.watch import _Watcher
 from tests.support.clients import PATIENCE, eventually
 from tests.support.commands import COMMAND, FEATURES, Run
 from tests.support.service import Answer, WatchedService
 
 
-class Watcher:
-    """A process whose lines come as they are printed."""
+class WatchProcess:
+    """A process that runs `watch`. Its lines can be read as they are printed."""
 
     def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
         self.process = subprocess.Popen(
@@ -49,15 +49,15 @@ class Watcher:
     def line(self) -> str:
         return self.out.get(timeout=PATIENCE)
 
-    def note(self) -> str:
+    def error_line(self) -> str:
         return self.err.get(timeout=PATIENCE)
 
 
 @contextmanager
-def watching(*arguments: str, env: dict[str, str], cwd: Path) -> Iterator[Watcher]:
-    watcher = Watcher(*arguments, env=env, cwd=cwd)
+def watching(*arguments: str, env: dict[str, str], cwd: Path) -> Iterator[WatchProcess]:
+    watcher = WatchProcess(*arguments, env=env, cwd=cwd)
     try:
-        assert watcher.note().startswith("Watching 2 settings of ")
+        assert watcher.error_line().startswith("Watching 2 settings of ")
         yield watcher
     finally:
         watcher.process.kill()
@@ -68,8 +68,10 @@ def watching(*arguments: str, env: dict[str, str], cwd: Path) -> Iterator[Watche
 
 
 @pytest.mark.usefixtures("run")
-def test_changes_are_shown_as_they_are_made(shop: WatchedService, surroundings: dict[str, str], tmp_path: Path) -> None:
-    """Long before the interval is over, where the service tells of them; only those that were asked for."""
+def test_pushed_changes_are_shown_immediately(
+    shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    """If the service offers a change stream, `watch` does not wait for its interval. The pattern limits the output."""
     with watching("shop*", "--interval", "3600", env=surroundings, cwd=tmp_path) as watcher:
         assert eventually(lambda: bool(shop.questions("GET /api/v1/changes")))
         shop.add_rule("cache_size", 7, user="ann")
@@ -82,44 +84,49 @@ def test_changes_are_shown_as_they_are_made(shop: WatchedService, surroundings: 
 
 
 @pytest.mark.usefixtures("run")
-def test_changes_are_found_at_intervals_and_go_on_after_an_outage(
+def test_without_a_change_stream_watch_polls_and_survives_an_outage(
     shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    """Where the service does not tell of them: in lines of JSON, and so many that the last one is its end."""
+    """With `--json`, each change is one line. With `--count`, the command exits after the last one."""
     shop.offers_changes = False
     with watching("--json", "--interval", "0.1", "--count", "2", env=surroundings, cwd=tmp_path) as watcher:
         shop.call("PUT", "/api/v1/rules/2/value", {"value": 101})
-        told = json.loads(watcher.line())
-        assert (told["setting"], told["kind"], told["before"], told["after"]) == ("cache_size", "changed", 100, 101)
+        change = json.loads(watcher.line())
+        assert (change["setting"], change["kind"], change["before"], change["after"]) == (
+            "cache_size",
+            "changed",
+            100,
+            101,
+        )
         shop.answering("GET /api/v1/context_features", Answer(503), times=2)
-        assert "asking again every 0.1 seconds" in watcher.note()
-        assert watcher.note() == "The service answers again."
+        assert "retrying every 0.1 seconds" in watcher.error_line()
+        assert watcher.error_line() == "The service is available again."
         shop.add_rule("shop.color", "blue", user="ann")
         assert json.loads(watcher.line())["setting"] is not None
         assert watcher.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.usefixtures("run")
-def test_a_watch_that_is_not_allowed_any_more_ends(
+def test_watch_exits_if_its_credentials_are_refused(
     shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
-    """With the status for that: no waiting mends it."""
+    """With status 4: another attempt would fail as well."""
     shop.offers_changes = False
     with watching("--interval", "0.1", env=surroundings, cwd=tmp_path) as watcher:
         shop.answering("GET /api/v1/context_features", Answer(401, b"who are you?"))
         assert watcher.process.wait(PATIENCE) == 4
-        assert "who are you?" in watcher.note()
+        assert "who are you?" in watcher.error_line()
 
 
-def test_an_interrupt_that_is_lost_ends_a_watch_all_the_same(shop: WatchedService) -> None:
-    """As an exception is lost that is raised in what the interpreter does by itself."""
+def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedService) -> None:
+    """The interpreter discards exceptions that are raised inside finalizers, for example."""
     client = ThreadHeksherClient(shop.url, 60, FEATURES)
-    watching = _Watching(AdminClient(client), 3600)
-    changes = iter(watching)
+    watcher = _Watcher(AdminClient(client), 3600)
+    changes = iter(watcher)
     former = signal.getsignal(signal.SIGINT)
     try:
         with suppress(KeyboardInterrupt):
-            watching._interrupt(signal.SIGINT, None)
+            watcher._interrupt(signal.SIGINT, None)
         assert list(changes) == []
     finally:
         signal.signal(signal.SIGINT, former)
@@ -127,7 +134,7 @@ def test_an_interrupt_that_is_lost_ends_a_watch_all_the_same(shop: WatchedServic
 
 
 class Terminal:
-    """A terminal emulator in which a command runs."""
+    """A terminal emulator that runs a command."""
 
     def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
         self.screen = pyte.Screen(100, 30)
@@ -137,7 +144,7 @@ class Terminal:
             env={**env, "TERM": "xterm-256color"},
         )  # fmt: skip
 
-    def ended(self) -> int:
+    def wait(self) -> int:
         self._stream.feed(self.command.read())
         self.command.close()
         return -1 if self.command.exitstatus is None else self.command.exitstatus
@@ -151,14 +158,14 @@ class Terminal:
         return any(cells[column].bold or cells[column].fg != "default" for column in range(20))
 
 
-def draw(env: dict[str, str], cwd: Path) -> None:
-    """The documentation's picture: `SCREENSHOTS=docs/images pytest tests/cli/test_watching.py -k wraps`."""
+def save_screenshot(env: dict[str, str], cwd: Path) -> None:
+    """Draw the screenshot of the documentation: `SCREENSHOTS=docs/images pytest tests/cli/test_watch.py -k tables`."""
     console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
     commands = ["rules cache_size", "get cache_size user=jim --why", "settings", "diff empty.json shop"]
     (cwd / "empty.json").write_text('{"heksher": 1, "context_features": ["environment", "user"], "settings": []}')
     for command in commands:
         terminal = Terminal(*command.split(), env=env, cwd=cwd)
-        terminal.ended()
+        terminal.wait()
         console.print(f"[bold]$ heksher-client {command}[/]", highlight=False)
         for number, line in enumerate(terminal.screen.display[: len(terminal.lines)]):
             cell = terminal.screen.buffer[number][0]
@@ -169,42 +176,40 @@ def draw(env: dict[str, str], cwd: Path) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_a_terminal_shows_tables_with_styles_and_wraps_in_its_width(
-    surroundings: dict[str, str], tmp_path: Path
-) -> None:
-    """The progress that it showed meanwhile is gone at the end."""
+def test_a_terminal_shows_tables_with_styles(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """Lines wrap at the width of the terminal. A progress bar is erased at the end."""
     env = {name: value for name, value in surroundings.items() if name not in ("NO_COLOR", "COLUMNS")}
     terminal = Terminal("rules", "cache_size", env=env, cwd=tmp_path)
-    assert terminal.ended() == 0
+    assert terminal.wait() == 0
     assert terminal.lines[:2] == ["rule     environment  user  value", "1        prod         jim   200"]
     assert terminal.is_styled(0)
     if "SCREENSHOTS" in os.environ:
-        draw(env, tmp_path)
+        save_screenshot(env, tmp_path)
     status = Terminal("status", env=env, cwd=tmp_path)
-    assert status.ended() == 0
+    assert status.wait() == 0
     assert status.lines[0].startswith("service ")
-    assert not any("Asking" in line for line in status.lines)
+    assert not any("Fetching" in line for line in status.lines)
 
 
 @pytest.mark.usefixtures("run")
-def test_colours_are_left_out_where_no_color_is_set(surroundings: dict[str, str], tmp_path: Path) -> None:
-    """On a terminal that has them."""
+def test_no_color_disables_colors(surroundings: dict[str, str], tmp_path: Path) -> None:
+    """On a terminal that supports them."""
     document = {"heksher": 1, "context_features": [], "settings": []}
     (tmp_path / "empty.json").write_text(json.dumps(document))
     env = {name: value for name, value in surroundings.items() if name not in ("NO_COLOR", "COLUMNS")}
-    colourful = Terminal("diff", "empty.json", "shop", env=env, cwd=tmp_path)
-    assert colourful.ended() == 5
-    assert colourful.is_styled(1)
+    colored = Terminal("diff", "empty.json", "shop", env=env, cwd=tmp_path)
+    assert colored.wait() == 5
+    assert colored.is_styled(1)
     plain = Terminal("diff", "empty.json", "shop", env={**env, "NO_COLOR": "1"}, cwd=tmp_path)
-    assert plain.ended() == 5
-    assert plain.lines == colourful.lines
+    assert plain.wait() == 5
+    assert plain.lines == colored.lines
     assert not any(plain.screen.buffer[1][column].fg != "default" for column in range(20))
 
 
-def test_ctrl_c_on_a_terminal_ends_a_watch_in_order(run: Run, surroundings: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_watch_gracefully(run: Run, surroundings: dict[str, str], tmp_path: Path) -> None:
     """With status 0, and without a traceback."""
     terminal = Terminal("watch", env=surroundings, cwd=tmp_path)
     terminal.command.expect("Watching 2 settings")
     terminal.command.sendintr()
-    assert terminal.ended() == 0
+    assert terminal.wait() == 0
     assert not any("Traceback" in line or "Abort" in line for line in terminal.lines)

@@ -1,0 +1,47 @@
+"""Arguments that several commands take: contexts and durations."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import click
+
+Command = Callable[..., Any]
+
+_WORD: Final = re.compile("[a-zA-Z0-9_]+")
+"""A context feature, or the value of one in a rule."""
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within a range. Unlike `click.FloatRange`, it rejects NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or fail if it is NaN or out of range."""
+        seconds = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+def context_argument(name: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the argument `[FEATURE=VALUE]...`, which the command receives as a mapping."""
+    return click.argument(name, nargs=-1, metavar="[FEATURE=VALUE]...", callback=_parse_context)
+
+
+def _parse_context(
+    context: click.Context,  # noqa: ARG001
+    parameter: click.Parameter,  # noqa: ARG001
+    pairs: tuple[str, ...],
+) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    for pair in pairs:
+        feature, _, value = pair.partition("=")
+        if not (_WORD.fullmatch(feature) and _WORD.fullmatch(value)):
+            raise click.BadParameter(
+                f"{pair!r} must have the form FEATURE=VALUE, for example user=jim; "
+                "both consist of letters, digits and underscores"
+            )
+        if feature in values:
+            raise click.BadParameter(f"context feature {feature} is given twice")
+        values[feature] = value
+    return values

@@ -1,0 +1,115 @@
+"""Differences between two states of a service, by setting and rule. `diff` and `watch` print them."""
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any, NamedTuple
+
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._drivers.admin import RuleRecord, ServiceState, SettingRecord
+from heksher_client._logging import escaped
+from heksher_client.cli.json_values import format_value, json_equal
+from heksher_client.cli.output import format_conditions
+
+
+class Difference(NamedTuple):
+    """One difference. The names of the fields are those of the JSON output."""
+
+    setting: str | None
+    """The name of the setting; None if the difference does not belong to a setting."""
+    what: str
+    """`setting`, `rule`, `rule_metadata`, `context_features`, or the attribute that differs; `name` after a rename."""
+    conditions: Mapping[str, str] | None
+    """The conditions of the rule."""
+    before: Any
+    """The former value, or None if the object is new."""
+    after: Any
+    """The present value, or None if the object was removed."""
+    kind: str
+    """`added`, `removed` or `changed`."""
+
+    def __str__(self) -> str:
+        sign = {"added": "+", "removed": "-", "changed": "~"}[self.kind]
+        name = "" if self.setting is None else f"{escaped(self.setting)} "
+        what = "" if self.what == "setting" else f"{self.what.replace('_', ' ')} "
+        conditions = "" if self.conditions is None else f"{format_conditions(self.conditions)}: "
+        if self.kind == "changed":
+            value = f"{format_value(self.before)} -> {format_value(self.after)}"
+        else:
+            value = format_value(self.after if self.kind == "added" else self.before)
+        return f"{sign} {name}{what}{conditions}{value}"
+
+
+_ATTRIBUTES = ("type", "default_value", "configurable_features", "version", "metadata", "aliases")
+
+
+def compare(before: ServiceState, after: ServiceState) -> Iterator[Difference]:
+    """Yield all differences, ordered by the names of the settings."""
+    if before.context_features != after.context_features:
+        features = list(before.context_features), list(after.context_features)
+        yield Difference(None, "context_features", None, *features, "changed")
+    former_names = _former_names(before, after)
+    for name in sorted({*before.settings, *after.settings} - set(former_names.values())):
+        old, new = before.settings.get(former_names.get(name, name)), after.settings.get(name)
+        if name in former_names:
+            yield Difference(name, "name", None, former_names[name], name, "changed")
+        if old is None or new is None:
+            kind = "added" if old is None else "removed"
+            yield Difference(name, "setting", None, old and old.data.type, new and new.data.type, kind)
+        else:
+            yield from _compare_attributes(name, old.data, new.data)
+        yield from _compare_rules(name, old, new)
+
+
+def _former_names(before: ServiceState, after: ServiceState) -> dict[str, str]:
+    """Return the former names of renamed settings, by their present names. A rename makes the former name an alias."""
+    return {
+        name: alias
+        for name, record in after.settings.items()
+        for alias in record.data.aliases
+        if name not in before.settings and alias in before.settings and alias not in after.settings
+    }
+
+
+def _compare_attributes(name: str, old: SettingData, new: SettingData) -> Iterator[Difference]:
+    names = {old.name, new.name}
+    for attribute in _ATTRIBUTES:
+        first, second = _comparable(old, attribute, names), _comparable(new, attribute, names)
+        if not json_equal(first, second):
+            yield Difference(name, attribute, None, first, second, "changed")
+
+
+def _comparable(data: SettingData, attribute: str, names: Set[str]) -> Any:
+    """Return an attribute in a form that can be compared.
+
+    Args:
+        data: The setting.
+        attribute: The name of the attribute.
+        names: The former and the present name of the setting. A rename is reported as such, and not as a new alias.
+    """
+    value = getattr(data, attribute)
+    match attribute:
+        case "configurable_features":
+            return sorted(value)
+        case "aliases":
+            return sorted(set(value) - names)
+    return value
+
+
+def _compare_rules(name: str, old: SettingRecord | None, new: SettingRecord | None) -> Iterator[Difference]:
+    old_rules, new_rules = _by_conditions(old), _by_conditions(new)
+    for conditions, rule in old_rules.items():
+        if conditions not in new_rules:
+            yield Difference(name, "rule", rule.conditions, rule.value, None, "removed")
+    for conditions, rule in new_rules.items():
+        former = old_rules.get(conditions)
+        if former is None:
+            yield Difference(name, "rule", rule.conditions, None, rule.value, "added")
+            continue
+        if not json_equal(former.value, rule.value):
+            yield Difference(name, "rule", rule.conditions, former.value, rule.value, "changed")
+        metadata = dict(former.metadata), dict(rule.metadata)
+        if not json_equal(*metadata):
+            yield Difference(name, "rule_metadata", rule.conditions, *metadata, "changed")
+
+
+def _by_conditions(record: SettingRecord | None) -> dict[frozenset[tuple[str, str]], RuleRecord]:
+    return {} if record is None else {frozenset(rule.conditions.items()): rule for rule in record.rules}

@@ -1,0 +1,63 @@
+"""Errors of the command line: one line of text, and an exit status that scripts can rely on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import click
+
+from heksher_client._logging import escaped
+
+
+class ExitStatus(IntEnum):
+    """The exit statuses of commands other than 0, which means success."""
+
+    FAILURE = 1
+    """The service refused the request, an object does not exist, or a file cannot be used."""
+    USAGE = 2
+    """The usage or the configuration is invalid. The value is click's."""
+    UNAVAILABLE = 3
+    """The service did not respond, or responded that it is unavailable: another attempt may succeed."""
+    UNAUTHORIZED = 4
+    """Not signed in, or permission denied."""
+    DIFFERENT = 5
+    """`diff` found differences."""
+
+
+class CommandError(click.ClickException):
+    """A failed command: a message in one line, and the exit status."""
+
+    def __init__(self, message: str, status: ExitStatus = ExitStatus.FAILURE) -> None:
+        super().__init__(escaped(" ".join(message.split())))
+        # click annotates it as a class variable, but reads it from the instance.
+        vars(self)["exit_code"] = int(status)
+
+
+@contextmanager
+def report_errors() -> Iterator[None]:
+    """Convert the client's errors to `CommandError`, with the exit status that each kind has."""
+    from heksher_client import (
+        ConfigError,
+        CredentialError,
+        HeksherError,
+        ServiceUnavailableError,
+        UnexpectedResponseError,
+    )
+
+    try:
+        yield
+    except ConfigError as error:
+        raise CommandError(str(error), ExitStatus.USAGE) from None
+    except CredentialError as error:
+        raise CommandError(str(error), ExitStatus.UNAUTHORIZED) from None
+    except UnexpectedResponseError as error:
+        if error.status in (401, 403):
+            message = f"{error}; sign in with `heksher-client login`, or set HEKSHER_TOKEN"
+            raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
+        is_temporary = error.status in (408, 429) or error.status >= 500
+        raise CommandError(str(error), ExitStatus.UNAVAILABLE if is_temporary else ExitStatus.FAILURE) from None
+    except ServiceUnavailableError as error:
+        url = (error.url or "").partition("/api/")[0]
+        raise CommandError(f"{error}; check that the service runs at {url}", ExitStatus.UNAVAILABLE) from None
+    except (HeksherError, ValueError, ImportError) as error:
+        raise CommandError(str(error)) from None
