@@ -1,4 +1,4 @@
-"""Measure everything, print the table, and put it with its plots into the documentation."""
+"""Run all measurements, print the table of figures, and write table and plots to the documentation."""
 
 import argparse
 import json
@@ -23,18 +23,18 @@ CACHE = ROOT / ".cache" / "benchmarks"
 Figures = dict[str, float]
 NEW, OLD = "heksher_client", "heksher"
 READS = {
-    "known user": "floor",
-    "unknown user": "floor",
-    "random users": "random users: floor",
-    "all arguments": "afterwards: floor",
-    "known user, others give all": "afterwards: floor",
+    "known user": "baseline",
+    "unknown user": "baseline",
+    "random users": "random users: baseline",
+    "all arguments": "afterwards: baseline",
+    "known user, others give all": "afterwards: baseline",
 }
-"""What is read, and the floor that was measured beside it."""
+"""Kinds of reads, each with the baseline that is measured in alternation with it."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything is measured."""
+    """The sizes and the numbers of repetitions of the measurements."""
 
     read_rules: Sequence[int] = (10, 1000, 100_000, 1_000_000)
     read_rounds: int = 15
@@ -52,19 +52,19 @@ SHORT = Sizes((10, 1000), 1, (1000, 2000), 10, 30, 50, 1, 2, 100)
 
 @dataclass
 class Bench:
-    """Runs measurements in processes of their own, each client in its environment."""
+    """Runs each measurement in a process, each client in its environment, and collects the figures."""
 
     sizes: Sizes
     pythons: Mapping[str, str]
     rows: list[tuple[str, str, str, str]] = field(default_factory=list)
-    """What was measured, our figure, the older client's, and what was to be reached."""
+    """What was measured, the figure of this client, that of the older one, and the target."""
     reads: dict[str, dict[int, float]] = field(default_factory=dict)
-    """Floors of a read by the number of rules, by what was read."""
+    """Time of a read in baselines, by the number of rules, by the kind of read."""
     refreshes: dict[str, dict[int, float]] = field(default_factory=dict)
-    """Seconds of a refresh by the number of rules, by what changed."""
+    """Seconds of a refresh, by the number of rules, by the number of changed settings."""
 
     def measure(self, client: str, *arguments: object, repeats: int = 1, latency: float = 0.0) -> Figures:
-        """The medians of a task's figures over so many processes."""
+        """Run a task in several processes, and return the medians of its figures."""
         runs: list[Figures] = []
         for _ in range(repeats):
             with canned_service.running(latency) as service:
@@ -84,9 +84,9 @@ class Bench:
 
     def add(self, what: str, ours: str, theirs: str = "", target: str = "") -> None:
         self.rows.append((what, ours, theirs, target))
-        print(f"{what}: {ours}; heksher 0.2.2: {theirs or '-'}; to reach: {target or '-'}", flush=True)
+        print(f"{what}: {ours}; heksher 0.2.2: {theirs or '-'}; target: {target or '-'}", flush=True)
 
-    # -- what is measured ----------------------------------------------------------------------------------------------
+    # -- measurements --------------------------------------------------------------------------------------------------
 
     def measure_reads(self) -> None:
         for kind in ("users", "many shapes"):
@@ -95,29 +95,29 @@ class Bench:
                     client: self.measure(client, "reads", kind, rules, self.sizes.read_rounds) for client in (NEW, OLD)
                 }
                 target = "1.6" if rules <= 1000 else "1.8"
-                for what, floor in READS.items():
-                    ours, theirs = (figures[client][what] / figures[client][floor] for client in (NEW, OLD))
+                for what, baseline in READS.items():
+                    ours, theirs = (figures[client][what] / figures[client][baseline] for client in (NEW, OLD))
                     self.reads.setdefault(f"{kind}, {what}", {})[rules] = ours
                     self.reads.setdefault(f"heksher 0.2.2: {kind}, {what}", {})[rules] = theirs
-                    label = f"read, {rules:,} rules ({kind}), {what}, in floors"
+                    label = f"read, {rules:,} rules ({kind}), {what}, in baselines"
                     self.add(label, f"{ours:.2f}", f"{theirs:.0f}", target)
-                self.add(f"the floor itself, {rules:,} rules ({kind})", f"{figures[NEW]['floor']:.0f} ns")
+                self.add(f"the baseline itself, {rules:,} rules ({kind})", f"{figures[NEW]['baseline']:.0f} ns")
 
     def measure_features(self) -> None:
         for size in (1, 2, 4, 6):
             for given in sorted({0, (size + 1) // 2, size}):
                 figures = self.measure(NEW, "features", size, given, 1000, self.sizes.read_rounds)
-                label = f"read, 1,000 rules (many shapes), {size} features, {given} given, in floors"
-                self.add(label, f"{figures['read'] / figures['floor']:.2f}", target="1.6")
+                label = f"read, 1,000 rules (many shapes), {size} features, {given} given, in baselines"
+                self.add(label, f"{figures['read'] / figures['baseline']:.2f}", target="1.6")
 
     def measure_instructions(self) -> None:
         if shutil.which("valgrind") is None:
-            self.add("instructions of a read", "not counted: there is no valgrind")
+            self.add("instructions of a read", "not counted: valgrind is not installed")
             return
-        counts = {what: self._instructions(what) for what in ("floor", "known", "unknown")}
+        counts = {what: self._instructions(what) for what in ("baseline", "known", "unknown")}
         for what in ("known", "unknown"):
-            ratio = counts[what] / counts["floor"]
-            self.add(f"instructions of a read, {what} user, in floors", f"{ratio:.2f} ({counts[what]:.0f})")
+            ratio = counts[what] / counts["baseline"]
+            self.add(f"instructions of a read, {what} user, in baselines", f"{ratio:.2f} ({counts[what]:.0f})")
 
     def _instructions(self, what: str) -> float:
         number = self.sizes.instructions
@@ -136,22 +136,22 @@ class Bench:
             repeats = self._repeats(rules)
             loads, ours, theirs = [], [], []
             for _ in range(repeats):
-                # In turn, so that a machine that is slow for a while is so for all of them.
+                # In alternation, so that a slow phase of the machine affects all of them.
                 loads.append(self.measure(NEW, "loads", *arguments)["loads"])
                 ours.append(self.measure(NEW, "refresh", *arguments))
                 theirs.append(self.measure(OLD, "refresh", *arguments))
-            base = statistics.median(loads)
-            self.refreshes.setdefault("orjson.loads of the answer", {})[rules] = base
+            baseline = statistics.median(loads)
+            self.refreshes.setdefault("orjson.loads of the response", {})[rules] = baseline
             for what, target in (("all changed", "1.0"), ("one changed", "0.25"), ("none changed", "")):
                 new, old = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
                 self.refreshes.setdefault(what, {})[rules] = new
                 self.refreshes.setdefault(f"heksher 0.2.2: {what}", {})[rules] = old
                 if rules >= 100_000 or self.sizes is SHORT:
                     label = f"refresh, {rules:,} rules in {settings} settings, {what}, in `orjson.loads`"
-                    self.add(label, f"{new / base:.2f} ({new * 1000:.0f} ms)", f"{old / base:.2f}", target)
+                    self.add(label, f"{new / baseline:.2f} ({new * 1000:.0f} ms)", f"{old / baseline:.2f}", target)
 
     def _repeats(self, rules: int) -> int:
-        """A million rules are measured once: it takes minutes, and the figures are far from where it would matter."""
+        """Measure a million rules once: it takes minutes, and the figures are far from the targets."""
         return self.sizes.repeats if rules < 1_000_000 else 1
 
     def measure_memory_and_stalls(self) -> None:
@@ -186,7 +186,9 @@ class Bench:
                 ours, theirs = (
                     f"{x[i]['seconds']:.2f} s, {x[i]['requests']:.0f}" for x in (figures[NEW], figures[OLD])
                 )
-                label = f"start, {self.sizes.start_settings} settings, {what}, 20 ms an answer, {kind} client; requests"
+                label = (
+                    f"start, {self.sizes.start_settings} settings, {what}, 20 ms a response, {kind} client; requests"
+                )
                 self.add(label, ours, theirs, target)
 
     def measure_polls(self) -> None:
@@ -205,7 +207,7 @@ class Bench:
             "`from heksher_client import ThreadHeksherClient`": "from heksher_client import ThreadHeksherClient",
             "`from heksher_client import AsyncHeksherClient`": "from heksher_client import AsyncHeksherClient",
         }
-        # Where nothing else is installed: httpx imports rich and click where it finds them.
+        # In an environment without other packages: httpx imports rich and click if they are installed.
         seconds: dict[str, list[float]] = {name: [] for name in statements}
         for _ in range(self.sizes.imports):
             for name, statement in statements.items():
@@ -221,8 +223,10 @@ class Bench:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="see that everything works; the figures mean nothing")
-    parser.add_argument("--only", help="the measurements with this in their name, and no change to the documentation")
+    parser.add_argument("--short", action="store_true", help="check that everything works, without meaningful figures")
+    parser.add_argument(
+        "--only", help="run the measurements whose names contain this, and do not change the documentation"
+    )
     arguments = parser.parse_args()
     bench = Bench(SHORT if arguments.short else Sizes(), _pythons())
     measurements: list[Callable[[], None]] = [
@@ -246,7 +250,7 @@ def main() -> None:
 
 
 def _pythons() -> dict[str, str]:
-    """The interpreters to measure with: this one, and two with environments of their own."""
+    """Return the interpreters to measure with: the current one, and those of two environments."""
     requirements = {OLD: ["heksher==0.2.2", "pydantic<2", "httpx"], "clean": [str(ROOT)]}
     pythons = {NEW: sys.executable}
     for name, packages in requirements.items():
@@ -260,7 +264,7 @@ def _pythons() -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """Hashes as they are for users, different in each process, but nothing else that differs from run to run."""
+    """Return the environment without variables of Python. Hashes differ between processes, as they do for users."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
@@ -270,7 +274,7 @@ def _table(rows: Sequence[tuple[str, str, str, str]]) -> str:
         f"CPython {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors "
         f"({_processor()}); {packages}.",
         "",
-        "| what | heksher_client | heksher 0.2.2 | to reach |",
+        "| what | heksher_client | heksher 0.2.2 | target |",
         "| --- | --- | --- | --- |",
     ]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])

@@ -1,6 +1,6 @@
-"""A service that answers at once, from memory, whatever it holds: what is measured is the client.
+"""A service that responds from memory, without work of its own, so that measurements are those of the client.
 
-Runs in a process of its own; `Service` starts and steers it.
+It runs in a process; `running` starts it, and `Service` controls it.
 """
 
 import argparse
@@ -26,24 +26,24 @@ class Service:
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
 
-    def hold(self, settings: int, rules: int, kind: str = "many shapes", revision: int = 0, changed: int = 0) -> int:
-        """Have it hold so many settings with so many rules in all.
+    def fill(self, settings: int, rules: int, kind: str = "many shapes", revision: int = 0, changed: int = 0) -> int:
+        """Fill the service with settings and rules.
 
         Args:
-            settings: How many.
-            rules: Of all settings together.
+            settings: The number of settings.
+            rules: The number of rules of all settings together.
             kind: A key of `workload.SHAPES`.
-            revision: Another one changes what it answers for the settings.
-            changed: For how many of them; 0 for all.
+            revision: The default value, so that another revision changes the response for a setting.
+            changed: The number of settings with this revision; 0 for all.
 
         Returns:
-            The bytes of the answer for all settings.
+            The size of the response for all settings, in bytes.
         """
         query = f"settings={settings}&rules={rules}&kind={kind}&revision={revision}&changed={changed}"
         return int(self._control(query.replace(" ", "%20"))["bytes"])
 
-    def counted(self) -> dict[str, int]:
-        """How many requests it has had since the last call, and how many bytes went in and out."""
+    def take_counts(self) -> dict[str, int]:
+        """Return the numbers of requests and of bytes received and sent since the last call."""
         return self._control("")
 
     def _control(self, query: str) -> dict[str, int]:
@@ -54,14 +54,14 @@ class Service:
 
 @contextmanager
 def running(latency: float = 0.0) -> Iterator[Service]:
-    """A service that takes so many seconds for each answer."""
+    """Run a service. Each response takes `latency` seconds."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.canned_service", str(port), str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            process.stdout.readline()  # it is listening
+            process.stdout.readline()  # The service is listening.
             yield Service(port)
         finally:
             process.kill()
@@ -94,8 +94,8 @@ class _State:
                 self.bodies[name] = workload.queried_setting(rules // settings, key[2], i)
         return {"bytes": sum(map(len, self.bodies.values()))}
 
-    def answer(self, path: str, query: str, etag: bytes | None, content: bytes) -> tuple[int, bytes, bytes]:
-        """Status, body and ETag."""
+    def respond(self, path: str, query: str, etag: bytes | None, content: bytes) -> tuple[int, bytes, bytes]:
+        """Return status, body and ETag of the response."""
         if path == "/api/v1/settings/declare":
             declaration = json.loads(content)
             outcome = "uptodate" if declaration["name"] in self.declared else "created"
@@ -121,7 +121,7 @@ class _State:
         if path == "/control":
             status, body, tag = 200, json.dumps(self.control(parse_qs(query))).encode(), b""
         else:
-            status, body, tag = self.answer(path, query, headers.get(b"if-none-match"), content)
+            status, body, tag = self.respond(path, query, headers.get(b"if-none-match"), content)
             self.counts["requests"] += 1
             head = sum(len(k) + len(v) + 4 for k, v in scope["headers"])
             self.counts["bytes_in"] += len(scope["method"]) + len(path) + len(query) + 12 + head + 2 + len(content)
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("latency", type=float)
     arguments = parser.parse_args()
 
-    class Announcing(uvicorn.Server):
+    class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             print("listening", flush=True)
@@ -148,7 +148,7 @@ def main() -> None:
     config = uvicorn.Config(
         _State(arguments.latency), port=arguments.port, log_level="warning", lifespan="off", timeout_keep_alive=3600
     )
-    Announcing(config).run()
+    AnnouncingServer(config).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What one service carries: the cost of an answer, a fleet that polls, streams of changes; on SQLite and PostgreSQL.
+"""The capacity of a service: latency of responses, polling clients, change streams; on SQLite and PostgreSQL.
 
-`python -m benchmarks.fleet`; `--short` to see that it works. The service's processes, the database and the load are on
-one machine, and share its processors.
+Run `python -m benchmarks.fleet`, or with `--short` to check that it works. The processes of the service, the database
+and the load generator run on one machine, and share its processors.
 """
 
 import argparse
@@ -31,21 +31,21 @@ from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
 FEATURES = ["environment", "user", "theme"]
-BARS = {(10_000, "304"): 3.0, (10_000, "200"): 15.0, (100_000, "304"): 3.0, (100_000, "200"): 150.0}
-"""Milliseconds, by the number of rules."""
+TARGETS = {(10_000, "304"): 3.0, (10_000, "200"): 15.0, (100_000, "304"): 3.0, (100_000, "200"): 150.0}
+"""Milliseconds, by the number of rules and the status of the response."""
 
 
 def fill(url: str, rules: int) -> None:
-    """A hundred settings, and rules for many users on them."""
+    """Create a hundred settings, with rules for many users."""
     database = Database(url)
     with database.begin() as connection:
         for feature in FEATURES:
             store.add_context_feature(connection, feature)
         for number in range(100):
             name = f"setting_{number:03}"
-            declared = Declaration(name, tuple(FEATURES), parse_setting_type("int"), 1, {}, "1.0")
-            store.add_setting(connection, declared)
-        keys = [held.id for held in store.settings(connection)]
+            declaration = Declaration(name, tuple(FEATURES), parse_setting_type("int"), 1, {}, "1.0")
+            store.add_setting(connection, declaration)
+        keys = [setting.id for setting in store.settings(connection)]
         rows = [
             {"setting_id": keys[i % 100], "conditions": f'[["user", "u{i}"]]', "value": i, "metadata": {}}
             for i in range(rules)
@@ -55,7 +55,7 @@ def fill(url: str, rules: int) -> None:
 
 
 class Instance:
-    """A process that serves a database."""
+    """A process of the service."""
 
     def __init__(self, database: str) -> None:
         command = [
@@ -84,13 +84,13 @@ class Instance:
                 except httpx.HTTPError:
                     time.sleep(0.05)
 
-    def seconds(self) -> float:
-        """Of the processor, so far."""
+    def processor_seconds(self) -> float:
+        """Return the processor time used so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def megabytes(self) -> float:
-        """Of resident memory."""
+        """Return the resident memory."""
         found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found is not None
         return int(found[1]) / 1024
@@ -110,8 +110,8 @@ def serving(database: str, number: int = 1) -> Iterator[list[Instance]]:
             instance.end()
 
 
-def answers(url: str, times: int) -> dict[str, tuple[float, float]]:
-    """Milliseconds for an answer, seen from a client with one connection: the median, and the 99th percentile."""
+def latencies(url: str, times: int) -> dict[str, tuple[float, float]]:
+    """Measure the latency of responses over one connection: median and 99th percentile, in milliseconds, by status."""
     with httpx.Client(base_url=url) as http:
         first = http.get("/api/v1/query")
         etag = {"If-None-Match": first.headers["etag"]}
@@ -121,116 +121,116 @@ def answers(url: str, times: int) -> dict[str, tuple[float, float]]:
         }
 
 
-def _milliseconds(ask: Callable[[], httpx.Response], status: int, times: int) -> tuple[float, float]:
-    taken = []
+def _milliseconds(request: Callable[[], httpx.Response], status: int, times: int) -> tuple[float, float]:
+    durations = []
     for _ in range(times):
-        began = time.perf_counter()
-        assert ask().status_code == status
-        taken.append((time.perf_counter() - began) * 1000)
-    return statistics.median(taken), sorted(taken)[int(len(taken) * 0.99)]
+        started = time.perf_counter()
+        assert request().status_code == status
+        durations.append((time.perf_counter() - started) * 1000)
+    return statistics.median(durations), sorted(durations)[int(len(durations) * 0.99)]
 
 
 async def poll(port: int, request: bytes, times: int) -> list[float]:
-    """One client with a connection that is kept; the milliseconds of its requests."""
+    """Send conditional requests over one connection, and return their durations in milliseconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    taken = []
+    durations = []
     for _ in range(times):
-        began = time.perf_counter()
+        started = time.perf_counter()
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 304 " in head.partition(b"\r\n")[0], head
-        taken.append((time.perf_counter() - began) * 1000)
+        durations.append((time.perf_counter() - started) * 1000)
     writer.close()
-    return taken
+    return durations
 
 
 def conditional(url: str) -> bytes:
-    """A question whose answer has not changed."""
+    """Return a conditional request to which the response is 304."""
     etag = httpx.get(f"{url}/api/v1/query").headers["etag"]
     return f"GET /api/v1/query HTTP/1.1\r\nHost: 127.0.0.1\r\nIf-None-Match: {etag}\r\n\r\n".encode()
 
 
 def capacity(urls: Sequence[str], each: int) -> float:
-    """Requests a second that are answered with 304, asked by 50 connections as fast as the answers come."""
+    """Measure the responses (304) per second over 50 connections, each of which sends its next request at once."""
     request = conditional(urls[0])
     ports = [int(url.rpartition(":")[2]) for url in urls]
 
-    async def all_of_them() -> int:
-        found = await asyncio.gather(*(poll(ports[i % len(ports)], request, each) for i in range(50)))
-        return sum(map(len, found))
+    async def all_connections() -> int:
+        results = await asyncio.gather(*(poll(ports[i % len(ports)], request, each) for i in range(50)))
+        return sum(map(len, results))
 
-    began = time.perf_counter()
-    number = asyncio.run(all_of_them())
-    return number / (time.perf_counter() - began)
+    started = time.perf_counter()
+    number = asyncio.run(all_connections())
+    return number / (time.perf_counter() - started)
 
 
 def fleet(instances: Sequence[Instance], clients: int, interval: float) -> tuple[int, float, float, int]:
-    """Clients that each ask once in the interval, each over a connection of its own.
+    """Simulate clients that send one request each during the interval, each over a connection of its own.
 
     Returns:
-        Requests, the median and the 99th percentile in milliseconds, and failures.
+        The number of requests, the median and 99th percentile of their durations in milliseconds, and failures.
     """
     request = conditional(instances[0].url)
-    taken: list[float] = []
+    durations: list[float] = []
     failures = 0
 
-    async def one(number: int) -> None:
+    async def one_client(number: int) -> None:
         nonlocal failures
         await asyncio.sleep(interval * number / clients)
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
             await poll(instances[number % len(instances)].port, request, 1)
         except (OSError, AssertionError, asyncio.IncompleteReadError):
             failures += 1
-        taken.append((time.perf_counter() - began) * 1000)
+        durations.append((time.perf_counter() - started) * 1000)
 
-    async def all_of_them() -> None:
-        await asyncio.gather(*(one(number) for number in range(clients)))
+    async def all_clients() -> None:
+        await asyncio.gather(*(one_client(number) for number in range(clients)))
 
-    asyncio.run(all_of_them())
-    return len(taken), statistics.median(taken), sorted(taken)[int(len(taken) * 0.99)], failures
+    asyncio.run(all_clients())
+    return len(durations), statistics.median(durations), sorted(durations)[int(len(durations) * 0.99)], failures
 
 
 def streams(instance: Instance, number: int, idle: float) -> dict[str, float]:
-    """Open streams; their cost while nothing happens, and how long it takes until all have heard of a change."""
+    """Measure the cost of idle change streams, and the time until the first and the last receive a change."""
 
-    async def follow(ready: asyncio.Event, heard: list[float]) -> None:
+    async def follow(ready: asyncio.Event, received: list[float]) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", instance.port)
         writer.write(b"GET /api/v1/changes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         await reader.readuntil(b"event: hello")
         ready.set()
         await reader.readuntil(b"event: change")
-        heard.append(time.perf_counter())
+        received.append(time.perf_counter())
         writer.close()
 
-    async def all_of_them() -> dict[str, float]:
+    async def all_streams() -> dict[str, float]:
         memory = instance.megabytes()
-        heard: list[float] = []
-        gates = [asyncio.Event() for _ in range(number)]
-        tasks = [asyncio.create_task(follow(gate, heard)) for gate in gates]
-        for gate in gates:
-            await gate.wait()
-        grown, processor = instance.megabytes() - memory, instance.seconds()
+        received: list[float] = []
+        ready_events = [asyncio.Event() for _ in range(number)]
+        tasks = [asyncio.create_task(follow(ready, received)) for ready in ready_events]
+        for ready in ready_events:
+            await ready.wait()
+        grown, processor = instance.megabytes() - memory, instance.processor_seconds()
         await asyncio.sleep(idle)
-        busy = (instance.seconds() - processor) / idle
+        busy = (instance.processor_seconds() - processor) / idle
         loop = asyncio.get_running_loop()
         value = int(time.time())
         rule = {"setting": "setting_000", "feature_values": {"theme": f"t{value}"}, "value": 1}
-        began = time.perf_counter()
+        started = time.perf_counter()
         await loop.run_in_executor(None, lambda: http.post("/api/v1/rules", json=rule).raise_for_status())
         await asyncio.gather(*tasks)
-        milliseconds = sorted((moment - began) * 1000 for moment in heard)
+        milliseconds = sorted((moment - started) * 1000 for moment in received)
         return {"kilobytes": grown * 1024 / number, "busy": busy, "first": milliseconds[0], "last": milliseconds[-1]}
 
     with httpx.Client(base_url=instance.url) as http:
         http.get("/api/ready")
-        return asyncio.run(all_of_them())
+        return asyncio.run(all_streams())
 
 
-def until_read(instance: Instance, times: int) -> list[float]:
-    """Milliseconds from a rule's change to the first read that gives the new value, by a client that polls hourly."""
+def change_latencies(instance: Instance, times: int) -> list[float]:
+    """Measure the milliseconds from a change to the first read of the new value, in a client that polls hourly."""
     setting = Setting("setting_000", int, FEATURES, 1)
-    taken = []
+    durations = []
     with httpx.Client(base_url=instance.url) as http, ThreadHeksherClient(instance.url, 3600, FEATURES) as client:
         client.set_defaults(environment="none", user="none", theme="none")
         rule = {"setting": "setting_000", "feature_values": {"user": "somebody"}, "value": -1}
@@ -238,24 +238,24 @@ def until_read(instance: Instance, times: int) -> list[float]:
         while not client.status().is_following or setting.get(user="somebody") != -1:
             time.sleep(0.01)
         for value in range(times):
-            began = time.perf_counter()
+            started = time.perf_counter()
             http.put(f"/api/v1/rules/{number}/value", json={"value": value}).raise_for_status()
             while setting.get(user="somebody") != value:
                 time.sleep(0.0005)
-            taken.append((time.perf_counter() - began) * 1000)
-            time.sleep(1.1)  # One change after the other; of many in a row, a client asks about one a second.
-    return sorted(taken)
+            durations.append((time.perf_counter() - started) * 1000)
+            time.sleep(1.1)  # A client refreshes at most about once a second.
+    return sorted(durations)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="only see that it works")
+    parser.add_argument("--short", action="store_true", help="check that it works, without meaningful figures")
     short: bool = parser.parse_args().short
     sizes = [1_000] if short else [10_000, 100_000]
-    print(f"CPython {platform.python_version()}, {os.cpu_count()} processors for all of it")
+    print(f"CPython {platform.python_version()}, {os.cpu_count()} processors for all processes")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        folder.chmod(0o711)  # PostgreSQL does not run as root, and has to come by.
+        folder.chmod(0o711)  # PostgreSQL does not run as root, and must be able to enter the folder.
         (folder / "postgresql").mkdir()
         server = stack.enter_context(PostgreSQL(folder / "postgresql"))
         for rules in sizes:
@@ -266,37 +266,37 @@ def main() -> None:
 
 
 def report(name: str, url: str, rules: int, *, short: bool) -> None:
-    print(f"\n{name}, {rules:,} rules on 100 settings")
+    print(f"\n{name}, {rules:,} rules in 100 settings")
     with serving(url) as (instance,):
-        for status, (median, late) in answers(instance.url, 30 if short else 300).items():
-            bar = BARS.get((rules, status))
-            to_reach = f"; to reach: {bar:g} ms" if bar else ""
-            print(f"  a {status}: {median:.2f} ms, 99 % within {late:.2f} ms{to_reach}")
+        for status, (median, p99) in latencies(instance.url, 30 if short else 300).items():
+            limit = TARGETS.get((rules, status))
+            target = f"; target: {limit:g} ms" if limit else ""
+            print(f"  response {status}: median {median:.2f} ms, p99 {p99:.2f} ms{target}")
     if rules > 10_000:
         return
     for number in (1, 3):
         with serving(url, number) as instances:
-            answered = capacity([instance.url for instance in instances], 10 if short else 100)
-            print(f"  {number} instances: {answered:,.0f} answers (304) a second")
+            rate = capacity([instance.url for instance in instances], 10 if short else 100)
+            print(f"  {number} instances: {rate:,.0f} responses (304) per second")
             clients, interval = (200, 1.0) if short else (10_000, 60.0)
-            asked, median, late, failures = fleet(instances, clients, interval)
+            requests, median, p99, failures = fleet(instances, clients, interval)
             print(
-                f"  {number} instances, {clients:,} clients that ask every {interval:g} s: {asked:,} answers, "
-                f"{median:.1f} ms, 99 % within {late:.1f} ms, {failures} failures"
+                f"  {number} instances, {clients:,} clients that poll every {interval:g} s: {requests:,} requests, "
+                f"median {median:.1f} ms, p99 {p99:.1f} ms, {failures} failures"
             )
     with serving(url) as (instance,), TemporaryDirectory() as folder:
         if NGINX is not None:
             with Nginx(Path(folder), instance.url, is_caching=True) as nginx:
-                answered = capacity([nginx.url], 10 if short else 400)
-                print(f"  1 instance behind nginx with its cache: {answered:,.0f} answers (304) a second")
+                rate = capacity([nginx.url], 10 if short else 400)
+                print(f"  1 instance behind a caching nginx: {rate:,.0f} responses (304) per second")
         number = 50 if short else 1_000
-        held = streams(instance, number, 1.0 if short else 30.0)
-        print(f"  {number:,} idle streams: {held['kilobytes']:.0f} kB each, {held['busy']:.1%} of a processor")
-        print(f"  a change is heard by the first after {held['first']:.0f} ms, by the last after {held['last']:.0f} ms")
-        taken = until_read(instance, 3 if short else 30)
+        figures = streams(instance, number, 1.0 if short else 30.0)
+        print(f"  {number:,} idle streams: {figures['kilobytes']:.0f} kB each, {figures['busy']:.1%} of a processor")
+        print(f"  a change reaches the first after {figures['first']:.0f} ms, the last after {figures['last']:.0f} ms")
+        durations = change_latencies(instance, 3 if short else 30)
         print(
-            f"  from a change to a read that gives it: {statistics.median(taken):.0f} ms, at most {taken[-1]:.0f} ms; "
-            "to reach: 100 ms"
+            f"  from a change to a read of the new value: median {statistics.median(durations):.0f} ms, "
+            f"maximum {durations[-1]:.0f} ms; target: 100 ms"
         )
 
 

@@ -1,7 +1,7 @@
 """One measurement in one process: `python -m benchmarks.measure CLIENT TASK URL ...` prints its figures as JSON.
 
 It runs with either client, `heksher_client` or the older `heksher`, in the environment of that client. The tasks are
-the functions in `TASKS`; the URL is that of a `canned_service`, and what follows are the task's own arguments.
+the functions in `TASKS`. The URL is that of a `canned_service`; the arguments of the task follow it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Figures = dict[str, float]
 
 
 class Library:
-    """What the two clients have in common."""
+    """The common interface of the two clients."""
 
     def __init__(self, name: str) -> None:
         self._root = importlib.import_module(name)
@@ -42,7 +42,7 @@ class Library:
         return self._tracking(self._root.ThreadHeksherClient(service.url, 3600, workload.FEATURES))
 
     def _tracking(self, client: Any) -> Any:
-        # The older client tracks nothing by default, and logs a warning at each read of what is not tracked.
+        # The older client tracks nothing by default, and logs a warning for each read with an untracked context.
         client.track_contexts(**dict.fromkeys(workload.FEATURES, self._root.TRACK_ALL))
         return client
 
@@ -59,8 +59,8 @@ _current_theme = theme.get
 _values: dict[tuple[str, str], int] = {}
 
 
-class Floor:
-    """The least that a read can be: a method call, a context variable, a lookup."""
+class Baseline:
+    """The minimum work of a read: a method call, a context variable, and a lookup in a dict."""
 
     def __init__(self, values: dict[tuple[str, str], int]) -> None:
         _values.clear()
@@ -71,12 +71,12 @@ class Floor:
 
 
 def reads(library: Library, service: Service, kind: str, count: int, rounds: int) -> Figures:
-    """Nanoseconds of a read, and of the floor, alternately in one process.
+    """Measure the nanoseconds of a read and of the baseline, in alternation in one process.
 
-    Of the three features one has a constant default, one a context variable, and `user` is given. Afterwards all three
-    are given by some callers, and there is a floor for that.
+    One of the three features has a constant default, one a context variable, and `user` is an argument. In the second
+    phase, some callers pass all three, and the baseline is measured again.
     """
-    service.hold(1, count, kind)
+    service.fill(1, count, kind)
     (setting,) = library.settings(1)
     client = library.thread_client(service)
     client.set_as_main()
@@ -84,23 +84,23 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
     theme.set("theme_1")
     values = {dict(rule["context_features"]).get("user"): rule["value"] for rule in workload.rules(count, kind, 0)}
     many = [user for user in values if user][: workload.USERS]
-    # Keys that are equal to what is looked up and not the same objects, and as many different values, as in a client.
-    floor = Floor({(user.encode().decode(), "theme_1"): values[user] for user in many})
+    # As many different values as in a client, and keys that equal the looked-up strings but are other objects.
+    baseline = Baseline({(user.encode().decode(), "theme_1"): values[user] for user in many})
     random.Random(1).shuffle(many)
-    for user in many:  # What is noted of it is noted of another object than the one that is read later.
+    for user in many:  # The setting caches equal strings, not the objects that are read later.
         setting.get(user=user.encode().decode())
     few, walk = [{"user": user} for user in many[:5]], [{"users": many}]
-    # The interpreter, and a setting, adapt to how they are called: so those who give more come afterwards.
+    # The interpreter and the setting adapt to the arguments of callers, so calls with more arguments are measured last.
     phases: list[dict[str, tuple[str, list[dict[str, Any]]]]] = [
         {
-            "floor": ("floor.get(user=user, environment='prod')", few),
+            "baseline": ("baseline.get(user=user, environment='prod')", few),
             "known user": ("s.get(user=user)", few),
             "unknown user": ("s.get(user='nobody')", few),
-            "random users: floor": ("for user in users: floor.get(user=user, environment='prod')", walk),
+            "random users: baseline": ("for user in users: baseline.get(user=user, environment='prod')", walk),
             "random users": ("for user in users: s.get(user=user)", walk),
         },
         {
-            "afterwards: floor": ("floor.get(user=user, environment='prod')", few),
+            "afterwards: baseline": ("baseline.get(user=user, environment='prod')", few),
             "all arguments": ("s.get(user=user, environment='prod', theme='theme_1')", few),
             "known user, others give all": ("s.get(user=user)", few),
         },
@@ -108,7 +108,7 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
     figures: Figures = {}
     for phase in phases:
         timers = {
-            name: [timeit.Timer(statement, globals={"floor": floor, "s": setting, **names}) for names in variants]
+            name: [timeit.Timer(statement, globals={"baseline": baseline, "s": setting, **names}) for names in variants]
             for name, (statement, variants) in phase.items()
         }
         figures |= _alternately(timers, rounds)
@@ -117,7 +117,7 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
 
 
 def _alternately(timers: Mapping[str, Sequence[timeit.Timer]], rounds: int) -> Figures:
-    """The median nanoseconds of one execution, where each round times each of them once, for some milliseconds."""
+    """Return the median nanoseconds of one execution of each. Every round runs each of them for some milliseconds."""
     samples: dict[str, list[float]] = {name: [] for name in timers}
     all_timers = [timer for variants in timers.values() for timer in variants]
     numbers = {timer: max(1, int(0.005 / (timer.timeit(20) / 20))) for timer in all_timers}
@@ -128,9 +128,9 @@ def _alternately(timers: Mapping[str, Sequence[timeit.Timer]], rounds: int) -> F
 
 
 def features(library: Library, service: Service, size: int, given: int, count: int, rounds: int) -> Figures:
-    """Nanoseconds of a read, and of the floor, for a setting with so many features and rules of many shapes.
+    """Measure the nanoseconds of a read and of the baseline, for a setting with `size` features and many shapes.
 
-    Some of the features are given; half of the others have constant defaults, and half context variables.
+    The first `given` features are arguments; half of the others have constant defaults, half have context variables.
     """
     del service
     from heksher_client.testing import Rule, SyncStubHeksherClient
@@ -149,12 +149,13 @@ def features(library: Library, service: Service, size: int, given: int, count: i
         defaults[name] = variable = ContextVar[str](name)
         variable.set("v1")
     theme.set("theme_1")
-    floor = Floor({("v1", "theme_1"): 1})
+    baseline = Baseline({("v1", "theme_1"): 1})
     setting = library.setting("s", int, names, 0)
     with SyncStubHeksherClient(context_features=names) as stub:
         stub.set_defaults(**defaults)
         stub[setting].rules = list(rules.values())
-        timers = {"floor": [timeit.Timer("f.get(user='v1', environment='v1')", globals={"f": floor})], "read": []}
+        baseline_timer = timeit.Timer("b.get(user='v1', environment='v1')", globals={"b": baseline})
+        timers = {"baseline": [baseline_timer], "read": []}
         for conditions in [dict(rule) for rule in rules][:5]:
             arguments = ", ".join(f"{name}={conditions.get(name, 'v1')!r}" for name in names[:given])
             timers["read"].append(timeit.Timer(f"s.get({arguments})", globals={"s": setting}))
@@ -165,11 +166,11 @@ def features(library: Library, service: Service, size: int, given: int, count: i
 
 
 def loads(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Seconds that orjson takes for the whole payload, in a process that has done nothing else."""
+    """Measure the seconds that orjson takes to parse the whole payload, in a fresh process."""
     import orjson
 
     del library
-    service.hold(settings, rules)
+    service.fill(settings, rules)
     names = ",".join(map(workload.setting_name, range(settings)))
     with urllib.request.urlopen(f"{service.url}/api/v1/query?settings={names}") as response:
         payload = response.read()
@@ -184,40 +185,40 @@ def loads(library: Library, service: Service, settings: int, rules: int) -> Figu
 async def _up_to_date(
     library: Library, service: Service, settings: int, rules: int
 ) -> AsyncIterator[tuple[Any, list[Any]]]:
-    """An async client that has loaded so many settings with so many rules, and the settings."""
-    service.hold(settings, rules)
-    kept = library.settings(settings)
+    """Run an async client that has loaded the rules; yields it and the settings."""
+    service.fill(settings, rules)
+    declared = library.settings(settings)
     client = library.async_client(service)
     await client.set_as_main()
-    yield client, kept
+    yield client, declared
     await client.aclose()
 
 
 def refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Seconds of a refresh that brings everything, one setting, and nothing; the HTTP part included."""
+    """Measure the seconds of a refresh in which all settings, one, or none changed, including HTTP."""
     return asyncio.run(_refresh(library, service, settings, rules))
 
 
 async def _refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    async with _up_to_date(library, service, settings, 0) as (client, kept):
+    async with _up_to_date(library, service, settings, 0) as (client, declared):
         figures = {}
         for name, changed, revision in (("all changed", 0, 1), ("one changed", 1, 2), ("none changed", 1, 2)):
-            service.hold(settings, rules, revision=revision, changed=changed)
+            service.fill(settings, rules, revision=revision, changed=changed)
             started = time.perf_counter()
             await client.reload()
             figures[name] = time.perf_counter() - started
-            assert kept[0].get(environment="nowhere", user="nobody", theme="none") == revision
+            assert declared[0].get(environment="nowhere", user="nobody", theme="none") == revision
     return figures
 
 
 def stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """The longest time, in seconds, that another task of the event loop waits for its turn during a refresh."""
+    """Measure the longest time, in seconds, for which a refresh blocks other tasks of the event loop."""
     return asyncio.run(_stall(library, service, settings, rules))
 
 
 async def _stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
     async with _up_to_date(library, service, settings, 0) as (client, _):
-        service.hold(settings, rules, revision=1)
+        service.fill(settings, rules, revision=1)
         waits = []
 
         async def watch() -> None:
@@ -235,27 +236,27 @@ async def _stall(library: Library, service: Service, settings: int, rules: int) 
 
 
 def memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Bytes a rule: what a refresh takes at its peak, beyond the payload, and what is kept of it."""
+    """Measure the memory of a refresh in bytes per rule: the peak, except the payload, and the rest that is kept."""
     return asyncio.run(_memory(library, service, settings, rules))
 
 
 async def _memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
     async with _up_to_date(library, service, settings, 0) as (client, _):
-        size = service.hold(settings, rules, revision=1)
+        size = service.fill(settings, rules, revision=1)
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _resident("VmRSS")
         await client.reload()
         peak = _resident("VmHWM")
         figures = {"resident peak": (peak - before - size) / rules}
         tracemalloc.start()
-        service.hold(settings, rules, revision=2)
+        service.fill(settings, rules, revision=2)
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         await client.reload()
         peak = tracemalloc.get_traced_memory()[1]
         gc.collect()
-        # The second refresh allocates all rules anew; what it replaces was not traced.
+        # The second refresh allocates all rules again. The replaced ones were allocated before tracing began.
         figures |= {
             "kept": (tracemalloc.get_traced_memory()[0] - before) / rules,
             "peak": (peak - before - size) / rules,
@@ -272,9 +273,9 @@ def _resident(field: str) -> int:
 
 
 def start(library: Library, service: Service, kind: str, settings: int) -> Figures:
-    """Seconds and requests until a client is up to date."""
-    kept = library.settings(settings)
-    service.counted()
+    """Measure the seconds and requests until a client is up to date."""
+    declared = library.settings(settings)
+    service.take_counts()
     if kind == "thread":
         started = time.perf_counter()
         thread_client = library.thread_client(service)
@@ -283,8 +284,8 @@ def start(library: Library, service: Service, kind: str, settings: int) -> Figur
         thread_client.close()
     else:
         seconds = asyncio.run(_start(library, service))
-    assert len(kept) == settings
-    return {"seconds": seconds, "requests": service.counted()["requests"]}
+    assert len(declared) == settings
+    return {"seconds": seconds, "requests": service.take_counts()["requests"]}
 
 
 async def _start(library: Library, service: Service) -> float:
@@ -297,27 +298,29 @@ async def _start(library: Library, service: Service) -> float:
 
 
 def poll(library: Library, service: Service, settings: int) -> Figures:
-    """What a refresh costs that changes nothing."""
+    """Measure a refresh in which nothing changed."""
     return asyncio.run(_poll(library, service, settings))
 
 
 async def _poll(library: Library, service: Service, settings: int) -> Figures:
     async with _up_to_date(library, service, settings, 10 * settings) as (client, _):
-        service.counted()
+        service.take_counts()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         started = time.perf_counter()
         await client.reload()
         seconds = time.perf_counter() - started
         used = resource.getrusage(resource.RUSAGE_SELF)
     processor = used.ru_utime + used.ru_stime - usage.ru_utime - usage.ru_stime
-    return {"seconds": seconds, "processor seconds": processor} | {k: float(v) for k, v in service.counted().items()}
+    return {"seconds": seconds, "processor seconds": processor} | {
+        k: float(v) for k, v in service.take_counts().items()
+    }
 
 
 # -- instructions ------------------------------------------------------------------------------------------------------
 
 
 def spin(library: Library, service: Service, what: str, count: int, number: int) -> Figures:
-    """Read so many times, for a tool that counts instructions: the floor, a known or an unknown user."""
+    """Read `number` times, for a tool that counts instructions: the baseline, a known user or an unknown one."""
     del service
     from heksher_client.testing import Rule, SyncStubHeksherClient
 
@@ -326,10 +329,10 @@ def spin(library: Library, service: Service, what: str, count: int, number: int)
     with SyncStubHeksherClient(context_features=workload.FEATURES) as stub:
         stub.set_defaults(environment="prod", theme=theme)
         stub[setting].rules = [Rule({"user": f"user_{i}"}, i) for i in range(count)]
-        floor = Floor({(f"user_{i}", "theme_1"): i for i in range(count)})
-        if what == "floor":
+        baseline = Baseline({(f"user_{i}", "theme_1"): i for i in range(count)})
+        if what == "baseline":
             for _ in range(number):
-                floor.get(user="user_3", environment="prod")
+                baseline.get(user="user_3", environment="prod")
         else:
             user = "user_3" if what == "known" else "nobody"
             for _ in range(number):

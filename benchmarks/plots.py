@@ -1,4 +1,4 @@
-"""The two plots of the documentation: what a read and what a refresh cost, by the number of rules."""
+"""The two plots of the documentation: the time of a read and of a refresh, by the number of rules."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams["svg.hashsalt"] = "heksher_client"  # the same figures give the same file
+matplotlib.rcParams["svg.hashsalt"] = "heksher_client"  # makes the output reproducible
 
-from matplotlib import pyplot  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot  # noqa: E402 - after the backend is set
 from matplotlib.axes import Axes  # noqa: E402
 
 Curves = Mapping[str, Mapping[int, float]]
@@ -16,9 +16,9 @@ Curves = Mapping[str, Mapping[int, float]]
 
 def draw(reads: Curves, refreshes: Curves, folder: Path) -> None:
     """Write `reads.svg` and `refreshes.svg`."""
-    wanted = ("users, known user", "many shapes, known user", "heksher 0.2.2: many shapes, known user")
-    with_floor = {"the floor": dict.fromkeys(reads[wanted[0]], 1.0), **{name: reads[name] for name in wanted}}
-    _draw(with_floor, "time of a read, in floors", folder / "reads.svg")
+    kinds = ("users, known user", "many shapes, known user", "heksher 0.2.2: many shapes, known user")
+    curves = {"baseline": dict.fromkeys(reads[kinds[0]], 1.0), **{kind: reads[kind] for kind in kinds}}
+    _draw(curves, "time of a read, in baselines", folder / "reads.svg")
     milliseconds = {name: {x: y * 1000 for x, y in curve.items()} for name, curve in refreshes.items()}
     _draw(milliseconds, "time of a refresh, in ms", folder / "refreshes.svg")
 
@@ -32,7 +32,7 @@ def _draw(curves: Curves, label: str, path: Path) -> None:
 
 def _plot(axes: Axes, curves: Curves, label: str) -> None:
     for name, curve in curves.items():
-        style = "--" if name.startswith("heksher 0.2.2") else ":" if "floor" in name or "loads" in name else "-"
+        style = "--" if name.startswith("heksher 0.2.2") else ":" if name == "baseline" or "loads" in name else "-"
         axes.plot(list(curve), list(curve.values()), style, marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="rules", ylabel=label)
     axes.grid(alpha=0.3)

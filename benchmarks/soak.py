@@ -1,12 +1,13 @@
-"""Both clients for a long time, in bad weather: `python -m benchmarks.soak --minutes 60`.
+"""A soak test of both clients with fault injection: `python -m benchmarks.soak --minutes 60`.
 
-Each client runs in a program of its own (`benchmarks.soak_program`). Between it and a local service stands a server
-that stalls, trickles, truncates, resets, redirects, inflates and lies, one at a time and at random, while operators
-change, rename and delete what the settings depend on. Every read is compared with what the service held. What each
-program has of threads, tasks, sockets, files and memory is counted in calm weather at the beginning and at the end.
+Each client runs in a program of its own (`benchmarks.soak_program`). A server between it and a local service injects
+faults, one at a time and at random: it stalls, trickles, truncates, resets, redirects, inflates and falsifies
+responses. Meanwhile, rules are changed, and settings renamed and deleted. Every read is compared with the values that
+the service had. The threads, tasks, sockets, files and memory of each program are counted at the beginning and at the
+end, without faults.
 
-Exits with 1 if any read was wrong, if a client is not well again when the weather is, if closing took too long, or if
-anything was left over.
+Exits with status 1 if a read was wrong, if a client did not recover after the faults, if closing it took too long, or
+if resources leaked.
 """
 
 import argparse
@@ -30,26 +31,26 @@ from tests.support.faults import Connection, Fault, FaultServer
 ROOT = Path(__file__).parents[1]
 FEATURES = ("environment", "user", "theme")
 KINDS = ("thread", "async")
-CALM = 8.0
-"""Seconds without faults, after which everything has settled."""
+RECOVERY_SECONDS = 8.0
+"""Seconds without faults before resources are counted."""
 
 
 def unasked_304(connection: Connection) -> None:
-    """To a question that names nothing that could be unchanged."""
+    """Respond 304 to a request without an ETag."""
     connection.write(connection.pass_on() if "if-none-match" in connection.headers else faults.answer(b"", 304))
 
 
-WEATHER: dict[str, Fault] = {
+FAULTS: dict[str, Fault] = {
     "stall": faults.stall,
     "trickle": faults.trickle,
     "trickle in the head": faults.trickle_head,
     "truncate": faults.truncate,
     "reset": faults.reset,
-    "hang up": lambda connection: connection.raw.close(),
-    "redirect elsewhere": faults.redirects("http://127.0.0.1:9{path}"),
-    "redirect in circles": faults.redirects("{path}"),
+    "close": lambda connection: connection.raw.close(),
+    "redirect to another server": faults.redirects("http://127.0.0.1:9{path}"),
+    "redirect loop": faults.redirects("{path}"),
     "gzip bomb": faults.inflates(50),
-    "proxy's page": faults.says(b"<html>All is well.</html>", headers="Content-Type: text/html\r\n"),
+    "web page": faults.says(b"<html>Welcome</html>", headers="Content-Type: text/html\r\n"),
     "empty body": faults.says(b""),
     "null": faults.says(b"null"),
     "no settings": faults.says(b'{"settings": {}}'),
@@ -58,19 +59,19 @@ WEATHER: dict[str, Fault] = {
     **{f"status {status}": faults.says(b"no", status) for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)},
     "status 429": faults.says(b"", 429, "Retry-After: 1\r\n"),
 }
-"""What may happen to a request."""
-STRUCK = ("", "", "/query", "/declare", "/context_features")
-"""What it happens to: requests with this in their path."""
+"""The faults, by name."""
+PATHS = ("", "", "/query", "/declare", "/context_features")
+"""Parts of paths. A fault affects the requests whose path contains one of them; most affect all."""
 
 
-class Weather:
-    """Breaks a server in random ways, for random times."""
+class FaultInjector:
+    """Injects random faults into a server, each for a random time."""
 
     def __init__(self, server: FaultServer, source: random.Random) -> None:
         self._server, self._random = server, source
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._change, daemon=True)
-        self.seen: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._inject, daemon=True)
+        self.injected: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -82,20 +83,20 @@ class Weather:
         self._server.break_(None)
         self._server.cut()
 
-    def _change(self) -> None:
+    def _inject(self) -> None:
         while not self._ended.wait(self._random.uniform(0.2, 2)):
-            name = self._random.choice(list(WEATHER))
-            self.seen[name] += 1
-            self._server.break_(WEATHER[name], self._random.choice(STRUCK))
+            name = self._random.choice(list(FAULTS))
+            self.injected[name] += 1
+            self._server.break_(FAULTS[name], self._random.choice(PATHS))
             self._ended.wait(self._random.uniform(0.1, 2))
             self._server.break_(None)
             if self._random.random() < 0.3:
-                self.seen["all connections cut"] += 1
+                self.injected["cut all connections"] += 1
                 self._server.cut()
 
 
 class Program:
-    """A program under test, in a process of its own."""
+    """A program under test, in a process, with the server that injects its faults."""
 
     def __init__(self, kind: str, service_url: str, seed: int) -> None:
         self.kind = kind
@@ -105,14 +106,15 @@ class Program:
         command = [sys.executable, "-m", "benchmarks.soak_program", kind, self.server.url, service_url, str(seed)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
-    def ask(self, question: str) -> dict[str, Any]:
+    def call(self, command: str) -> dict[str, Any]:
+        """Send a command to the program, and return its result."""
         stdin, stdout = _pipes(self._process)
-        stdin.write(f"{question}\n")
+        stdin.write(f"{command}\n")
         stdin.flush()
-        answer = stdout.readline()
-        if not answer:
-            raise SystemExit(f"the program with the {self.kind} client has ended")
-        result: dict[str, Any] = json.loads(answer)
+        line = stdout.readline()
+        if not line:
+            raise SystemExit(f"the program with the {self.kind} client has exited")
+        result: dict[str, Any] = json.loads(line)
         return result
 
     def end(self) -> None:
@@ -128,108 +130,106 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
 
 
 def soak(seconds: float, seed: int) -> bool:
-    """Run both programs, print what was seen; tells whether all is as it should be."""
+    """Run both programs, and print the results. Returns True if there are no problems."""
     with LocalService(FEATURES) as service:
         programs = [Program(kind, service.url, seed + number) for number, kind in enumerate(KINDS)]
         try:
             warm_up = min(60.0, seconds / 5)
-            storm(programs, warm_up)
-            before = count(programs)
-            weathers = storm(programs, seconds - warm_up)
-            after = count(programs)
-            ends = [program.ask("close") for program in programs]
+            inject_faults(programs, warm_up)
+            before = measure(programs)
+            injectors = inject_faults(programs, seconds - warm_up)
+            after = measure(programs)
+            results = [program.call("close") for program in programs]
         finally:
             for program in programs:
                 program.end()
     print(f"Python {platform.python_version()}, {seconds / 60:.0f} minutes, seed {seed}\n")
-    return report(before, after, ends, weathers)
+    return report(before, after, results, injectors)
 
 
-def storm(programs: Sequence[Program], seconds: float) -> list[Weather]:
-    """Bad weather for so long."""
-    weathers = [Weather(program.server, program.source) for program in programs]
+def inject_faults(programs: Sequence[Program], seconds: float) -> list[FaultInjector]:
+    """Inject faults for some seconds."""
+    injectors = [FaultInjector(program.server, program.source) for program in programs]
     with ExitStack() as stack:
-        for weather in weathers:
-            stack.enter_context(weather)
+        for injector in injectors:
+            stack.enter_context(injector)
         time.sleep(seconds)
-    return weathers
+    return injectors
 
 
-def count(programs: Sequence[Program]) -> list[dict[str, Any]]:
-    """What the programs have when all has settled: no faults, no operators, and the same client for a while."""
+def measure(programs: Sequence[Program]) -> list[dict[str, Any]]:
+    """Return the state and the resources of each program, after a time without faults, changes or a new client."""
     for program in programs:
-        program.ask("rest")
-    time.sleep(CALM)
-    counts = [program.ask("count") for program in programs]
+        program.call("pause")
+    time.sleep(RECOVERY_SECONDS)
+    measured = [program.call("count") for program in programs]
     for program in programs:
-        program.ask("go on")
-    return counts
+        program.call("resume")
+    return measured
 
 
 MOST_GROWTH = {
     "threads": 0, "tasks": 0, "sockets": 10, "other files": 1, "Python objects": 2_000, "resident memory, kB": 20_000
 }  # fmt: skip
-"""By how much these may be more at the end than at the beginning. A client may keep ten connections for its next
-requests, and be writing its file; the program itself remembers what its settings were, and Python does not give all
-memory back."""
+"""The growth from beginning to end that is not a leak. A client may keep ten connections open, and be writing its file;
+the program stores the history of its settings, and Python does not return all memory to the system."""
 CLOSE = "slowest close, seconds"
-LONGEST_CLOSE = 1.0
-"""Seconds."""
+MAX_CLOSE_SECONDS = 1.0
 
 
 def report(
     before: Sequence[dict[str, Any]],
     after: Sequence[dict[str, Any]],
-    ends: Sequence[dict[str, Any]],
-    weathers: Sequence[Weather],
+    results: Sequence[dict[str, Any]],
+    injectors: Sequence[FaultInjector],
 ) -> bool:
-    """Print a table with a column for each program."""
-    rows = [(name, [f"{end['counts'][name]:,}" for end in ends]) for name in ends[0]["counts"]]
-    rows.append(("faults", [f"{weather.seen.total():,}" for weather in weathers]))
+    """Print a table with a column for each program, and the problems. Returns True if there are none."""
+    rows = [(name, [f"{result['counts'][name]:,}" for result in results]) for name in results[0]["counts"]]
+    rows.append(("faults", [f"{injector.injected.total():,}" for injector in injectors]))
     for name in before[0]["resources"]:
-        now = [(b["resources"][name], a["resources"][name]) for b, a in zip(before, after, strict=True)]
-        rows.append((f"{name}, at the beginning and the end", [f"{b:,} / {a:,}" for b, a in now]))
+        pairs = [(b["resources"][name], a["resources"][name]) for b, a in zip(before, after, strict=True)]
+        rows.append((f"{name}, at the beginning and the end", [f"{b:,} / {a:,}" for b, a in pairs]))
     rows.append(("state at the end", [a["state"] for a in after]))
     print(f"| | {' | '.join(f'{kind} client' for kind in KINDS)} |\n| --- |{' --- |' * len(KINDS)}")
     for name, cells in rows:
         print(f"| {name} | {' | '.join(cells)} |")
     problems = [
-        *(f"{kind} client: {wrong}" for kind, end in zip(KINDS, ends, strict=True) for wrong in end["wrong"]),
+        *(f"{kind} client: {wrong}" for kind, result in zip(KINDS, results, strict=True) for wrong in result["wrong"]),
         *(
-            f"{kind} client: it is {one['state']}"
-            for counts in (before, after)
-            for kind, one in zip(KINDS, counts, strict=True)
-            if one["state"] != "fresh"
+            f"{kind} client: its state is {program['state']}"
+            for measured in (before, after)
+            for kind, program in zip(KINDS, measured, strict=True)
+            if program["state"] != "fresh"
         ),
         *(
-            f"{kind} client: {name} left over"
+            f"{kind} client: {name} leaked"
             for kind, b, a in zip(KINDS, before, after, strict=True)
             for name, most in MOST_GROWTH.items()
             if a["resources"][name] > b["resources"][name] + most
         ),
         *(
             f"{kind} client: no {what}"
-            for kind, end in zip(KINDS, ends, strict=True)
+            for kind, result in zip(KINDS, results, strict=True)
             for what in ("reads", "refreshes")
-            if not end["counts"][what]
+            if not result["counts"][what]
         ),
         *(
-            f"{kind} client: closing took {end['counts'][CLOSE]} seconds"
-            for kind, end in zip(KINDS, ends, strict=True)
-            if end["counts"][CLOSE] > LONGEST_CLOSE
+            f"{kind} client: closing took {result['counts'][CLOSE]} seconds"
+            for kind, result in zip(KINDS, results, strict=True)
+            if result["counts"][CLOSE] > MAX_CLOSE_SECONDS
         ),
     ]
-    print("\n" + ("\n".join(problems) or "Nothing was wrong, and nothing is left over."))
+    print("\n" + ("\n".join(problems) or "No problems: every read was right, and no resources leaked."))
     return not problems
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Both clients for a long time, in bad weather.")
+    parser = argparse.ArgumentParser(description="Soak test of both clients with fault injection.")
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers")
     arguments = parser.parse_args()
     if not Path("/proc/self/fd").exists():
-        raise SystemExit("the soak counts in /proc, which this system has not")
+        raise SystemExit("the soak test requires /proc, which this system does not have")
     raise SystemExit(0 if soak(arguments.minutes * 60, arguments.seed) else 1)
 
 

@@ -1,9 +1,9 @@
-"""A program with settings, for `benchmarks.soak`: it reads all the time, and knows what each read may give.
+"""The program that `benchmarks.soak` tests: it reads settings continuously, and knows the valid results of each read.
 
-The values of rules are numbers that are never used twice, so each says which setting, user and moment it is of. A read
-is right if the service held what it gave at some moment since the last refresh that went well had begun. Whenever a
-client is replaced its settings may be too, as in a new process: until the first refresh of the new client that goes
-well they may give their declared defaults as well, where there is nothing of them in the file.
+No value of a rule is used twice, so a value identifies its setting, user and moment. A read is right if the service had
+the value at some moment after the start of the last successful refresh. When a client is replaced, its settings may be
+declared again, as in a new process. Until the first successful refresh, such settings may return their declared
+defaults as well, if the last-known-good file does not contain them.
 """
 
 import argparse
@@ -33,69 +33,71 @@ from tests.support.clients import AsyncKind, Kind, Subject, ThreadKind
 SETTINGS = 12
 USERS = ("ann", "ben", "cem", "dora")
 READERS = 2
-REMEMBERED = 400
-"""Values of a setting and user: many more than change within any outage."""
+MAX_HISTORY = 400
+"""Values kept for a setting and user: many more than change during an outage."""
 COUNTED = (
     "reads", "wrong reads", "changes by operators", "refreshes", "refreshes that failed", "clients started",
     "starts that failed", "starts from the file", "log records",
 )  # fmt: skip
-LISTED = 10
-"""Wrong reads that are told in full, each once."""
+MAX_LISTED = 10
+"""Different wrong reads that are listed."""
 
 
-class Slot:
-    """What the service held for a setting and a user, one value after the other."""
+class ValueHistory:
+    """The values that the service had for a setting and a user, in order."""
 
     def __init__(self, default: int) -> None:
         self.default = default
         self.rule: int | None = None
-        """The id of the rule there is."""
-        self._held: deque[tuple[int, float]] = deque([(default, 0.0)], maxlen=REMEMBERED)
-        """The values, each with the time until when the one before it may have been there."""
+        """The id of the present rule; None if the default applies."""
+        self._values: deque[tuple[int, float]] = deque([(default, 0.0)], maxlen=MAX_HISTORY)
+        """Each value, with the latest time at which the service may still have had the previous one."""
         self._lock = threading.Lock()
 
     @contextmanager
-    def becomes(self, value: int) -> Iterator[None]:
-        """While it is being changed it may be either; if that fails, it is what it was."""
+    def change_to(self, value: int) -> Iterator[None]:
+        """Record the change that the block makes. Until it ends, both values are valid; if it fails, the former one."""
         with self._lock:
-            self._held.append((value, float("inf")))
+            self._values.append((value, float("inf")))
         try:
             yield
         except BaseException:
             with self._lock:
-                self._held.pop()
+                self._values.pop()
             raise
         with self._lock:
-            self._held[-1] = (value, time.monotonic())
+            self._values[-1] = (value, time.monotonic())
 
-    def held_since(self, moment: float) -> list[int]:
-        """All values that it had at that moment or later."""
+    def values_since(self, moment: float) -> list[int]:
+        """Return all values at that moment or later."""
         values = []
         with self._lock:
-            for value, former_until in reversed(self._held):
+            for value, previous_until in reversed(self._values):
                 values.append(value)
-                if former_until < moment:
+                if previous_until < moment:
                     break
         return values
 
 
-class World:
-    """The settings of the program, and what the service holds for them."""
+class Program:
+    """The settings and the client of the program, and the values that the service had."""
 
     def __init__(self, name: str) -> None:
         self.defaults = {f"{name}{i}": -1 - i for i in range(SETTINGS)}
-        self.slots = {(name, user): Slot(default) for name, default in self.defaults.items() for user in USERS}
+        self.histories = {
+            (name, user): ValueHistory(default) for name, default in self.defaults.items() for user in USERS
+        }
         self.names = {name: name for name in self.defaults}
-        """What the service calls them."""
+        """The present names of the settings in the service."""
         self.declare()
-        self.well_since = 0.0
-        """When the last refresh that went well had not begun yet."""
+        self.fresh_since = 0.0
+        """A moment before the start of the last successful refresh."""
         self.is_new = True
-        """Whether no refresh has gone well since the settings were declared."""
+        """True until the first successful refresh after a declaration of the settings."""
         self.subject: Subject
-        """The client at present."""
-        self.is_resting = False
-        """Whether operators do nothing for the moment, and the client is not to be replaced."""
+        """The present client."""
+        self.is_paused = False
+        """True while no changes are made, and the client is not replaced."""
         self.counts = dict.fromkeys(COUNTED, 0)
         self.slowest_close = 0.0
         self.wrong: list[str] = []
@@ -107,78 +109,79 @@ class World:
             self.counts[what] += more
 
     def declare(self) -> None:
-        """Declare all settings, as a process does that has just begun."""
+        """Declare all settings, as in a new process."""
         self.is_new = True
         self.settings = {name: Setting(name, int, ["user"], default) for name, default in self.defaults.items()}
-        gc.collect()  # A new process has no garbage of former ones: some hundred kilobytes each time.
+        gc.collect()  # A new process would not have the garbage of the former settings, some hundred kilobytes.
 
     # -- readers -------------------------------------------------------------------------------------------------------
 
     def read(self, source: random.Random) -> None:
-        """Read until the end."""
-        slots = list(self.slots.items())
+        """Read random settings until the end."""
+        histories = list(self.histories.items())
         while not self.ended.wait(0.01):
-            for (name, user), slot in source.choices(slots, k=100):
-                since, is_new = self.well_since, self.is_new
+            for (name, user), history in source.choices(histories, k=100):
+                since, is_new = self.fresh_since, self.is_new
                 try:
                     value = self.settings[name].get(user=user)
                 except Exception as error:
-                    self.note_wrong(f"{name} for {user} raised {error!r}")
+                    self.record_wrong(f"{name} for {user} raised {error!r}")
                     continue
                 may_be_default = is_new or self.is_new
-                if value not in (held := slot.held_since(since)) and not (may_be_default and value == slot.default):
-                    self.note_wrong(f"{name} for {user} is {value}, and may be {held}")
+                valid = [*history.values_since(since), *([history.default] if may_be_default else [])]
+                if value not in valid:
+                    self.record_wrong(f"{name} for {user} is {value}; valid values are {valid}")
             self.count("reads", 100)
 
-    def note_wrong(self, what: str) -> None:
+    def record_wrong(self, what: str) -> None:
         self.count("wrong reads")
         if what not in self.wrong:
-            self.wrong = [*self.wrong, what][:LISTED]
+            self.wrong = [*self.wrong, what][:MAX_LISTED]
 
-    # -- operators -----------------------------------------------------------------------------------------------------
+    # -- changes -------------------------------------------------------------------------------------------------------
 
-    def operate(self, service_url: str, source: random.Random) -> None:
-        """Change what the service holds, until the end."""
+    def change_service(self, service_url: str, source: random.Random) -> None:
+        """Change random settings and rules of the service until the end."""
         with httpx.Client(base_url=service_url, timeout=60) as http:
             while not self.ended.wait(source.expovariate(1 / 0.04)):
-                if self.is_resting:
+                if self.is_paused:
                     continue
-                with suppress(httpx.HTTPStatusError):  # The program has not declared the setting (again) yet.
+                with suppress(httpx.HTTPStatusError):  # The setting is not declared yet, or not yet again.
                     self._change(http, source)
                     self.count("changes by operators")
 
     def _change(self, http: httpx.Client, source: random.Random) -> None:
-        name, user = source.choice(list(self.slots))
-        slot, what = self.slots[name, user], source.random()
-        if what < 0.02:
+        name, user = source.choice(list(self.histories))
+        history, choice = self.histories[name, user], source.random()
+        if choice < 0.02:
             self._delete(http, name)
-        elif what < 0.05:
+        elif choice < 0.05:
             self._rename(http, name)
-        elif slot.rule is None:
-            with slot.becomes(value := next(_VALUES)):
+        elif history.rule is None:
+            with history.change_to(value := next(_VALUES)):
                 rule = {"setting": self.names[name], "feature_values": {"user": user}, "value": value}
-                slot.rule = _call(http, "POST", "/api/v1/rules", rule)["rule_id"]
-        elif what < 0.3:
-            with slot.becomes(slot.default):
-                _call(http, "DELETE", f"/api/v1/rules/{slot.rule}")
-            slot.rule = None
+                history.rule = _call(http, "POST", "/api/v1/rules", rule)["rule_id"]
+        elif choice < 0.3:
+            with history.change_to(history.default):
+                _call(http, "DELETE", f"/api/v1/rules/{history.rule}")
+            history.rule = None
         else:
-            with slot.becomes(value := next(_VALUES)):
-                _call(http, "PUT", f"/api/v1/rules/{slot.rule}/value", {"value": value})
+            with history.change_to(value := next(_VALUES)):
+                _call(http, "PUT", f"/api/v1/rules/{history.rule}/value", {"value": value})
 
     def _delete(self, http: httpx.Client, name: str) -> None:
-        """The program will declare it again; its rules are gone."""
-        slots = [self.slots[name, user] for user in USERS]
+        """Delete a setting with its rules. The program will declare it again."""
+        histories = [self.histories[name, user] for user in USERS]
         with ExitStack() as changes:
-            for slot in slots:
-                changes.enter_context(slot.becomes(slot.default))
+            for history in histories:
+                changes.enter_context(history.change_to(history.default))
             _call(http, "DELETE", f"/api/v1/settings/{self.names[name]}")
-        for slot in slots:
-            slot.rule = None
+        for history in histories:
+            history.rule = None
         self.names[name] = name
 
     def _rename(self, http: httpx.Client, name: str) -> None:
-        """As a newer version of the program would; this one goes on with the old name."""
+        """Rename a setting, as a newer version of the program would. This one keeps using the former name."""
         if self.names[name] != name:
             return
         new = f"{name}_renamed"
@@ -190,7 +193,7 @@ class World:
     # -- the client ----------------------------------------------------------------------------------------------------
 
     def run_clients(self, kind: Kind, url: str, folder: str, source: random.Random) -> None:
-        """Start a client, reload now and then, close it and start another one, until the end."""
+        """Run one client after the other, with occasional reloads, until the end."""
         while not self.ended.is_set():
             subject = Subject(
                 kind, url, 0.2, FEATURES, jitter=0.1, start_timeout=4, request_timeout=1, max_backoff=1,
@@ -207,9 +210,9 @@ class World:
             self.subject = subject
             if subject.client.status().is_last_known_good:
                 self.count("starts from the file")
-            until = time.monotonic() + source.uniform(3, 15)
-            while not self.ended.wait(source.uniform(0.5, 2)) and (self.is_resting or time.monotonic() < until):
-                with suppress(HeksherError, TimeoutError):  # The latter on a machine that is busy with other things.
+            deadline = time.monotonic() + source.uniform(3, 15)
+            while not self.ended.wait(source.uniform(0.5, 2)) and (self.is_paused or time.monotonic() < deadline):
+                with suppress(HeksherError, TimeoutError):  # Timeouts happen on a busy machine.
                     subject.reload()
             started = time.monotonic()
             subject.close()
@@ -218,62 +221,62 @@ class World:
                 self.declare()
 
 
-class _Watching:
-    """Hooks that note since when all is as the service has it."""
+class _Hooks:
+    """Hooks of the clients, which record successful and failed refreshes."""
 
-    world: World
+    program: Program
     ended_at: float
-    """When the last refresh had ended, so that the next one had not begun."""
+    """The end of the last refresh, which is before the start of the next one."""
 
     def on_update_ok(self) -> None:
-        self.world.well_since, self.ended_at = self.ended_at, time.monotonic()
-        self.world.is_new = False
-        self.world.count("refreshes")
+        self.program.fresh_since, self.ended_at = self.ended_at, time.monotonic()
+        self.program.is_new = False
+        self.program.count("refreshes")
 
     def on_update_error(self, _: Exception, /) -> None:
         self.ended_at = time.monotonic()
-        self.world.count("refreshes that failed")
+        self.program.count("refreshes that failed")
 
 
-class _WatchingThreadClient(_Watching, ThreadHeksherClient):
+class _HookedThreadClient(_Hooks, ThreadHeksherClient):
     pass
 
 
-class _WatchingAsyncClient(_Watching, AsyncHeksherClient):
+class _HookedAsyncClient(_Hooks, AsyncHeksherClient):
     pass
 
 
 class _ThreadKind(ThreadKind):
-    world: World
+    program: Program
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
-        return _watched(_WatchingThreadClient(*args, **kwargs), self.world)
+        return _with_program(_HookedThreadClient(*args, **kwargs), self.program)
 
 
 class _AsyncKind(AsyncKind):
-    world: World
+    program: Program
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
-        return _watched(_WatchingAsyncClient(*args, **kwargs), self.world)
+        return _with_program(_HookedAsyncClient(*args, **kwargs), self.program)
 
 
-def _watched(client: Any, world: World) -> Any:
-    client.world, client.ended_at = world, time.monotonic()
+def _with_program(client: Any, program: Program) -> Any:
+    client.program, client.ended_at = program, time.monotonic()
     return client
 
 
-class _Counting(logging.Handler):
-    def __init__(self, world: World) -> None:
+class _CountingHandler(logging.Handler):
+    def __init__(self, program: Program) -> None:
         super().__init__()
-        self._world = world
+        self._program = program
 
     def emit(self, record: logging.LogRecord) -> None:
         record.getMessage()
-        self._world.count("log records")
+        self._program.count("log records")
 
 
 def resources(kind: Kind) -> dict[str, int]:
-    """What the process has; the least within a second, as threads and connections come and go."""
+    """Count the resources of the process: the minimum within a second, as threads and connections come and go."""
     samples = []
     for _ in range(50):
         files = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]
@@ -299,14 +302,14 @@ def resources(kind: Kind) -> dict[str, int]:
 def _target(entry: Path) -> str:
     try:
         return str(entry.readlink())
-    except FileNotFoundError:  # closed meanwhile
+    except FileNotFoundError:  # The file has been closed since it was listed.
         return ""
 
 
-def counted(world: World, kind: Kind) -> dict[str, Any]:
-    """In calm weather: how the client fares, and what the process has."""
-    until = time.monotonic() + 20
-    while (state := world.subject.client.status().state) is not State.FRESH and time.monotonic() < until:
+def measure(program: Program, kind: Kind) -> dict[str, Any]:
+    """Return the state of the client, once it has recovered, and the resources of the process."""
+    deadline = time.monotonic() + 20
+    while (state := program.subject.client.status().state) is not State.FRESH and time.monotonic() < deadline:
         time.sleep(0.1)
     return {"state": state, "resources": resources(kind)}
 
@@ -314,54 +317,54 @@ def counted(world: World, kind: Kind) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("thread", "async"))
-    parser.add_argument("url", help="where the client finds the service")
-    parser.add_argument("service_url", help="where operators find it")
+    parser.add_argument("url", help="URL of the server that injects faults")
+    parser.add_argument("service_url", help="URL of the service")
     parser.add_argument("seed", type=int)
     arguments = parser.parse_args()
-    world = World(arguments.kind)
+    program = Program(arguments.kind)
     kind = _ThreadKind() if arguments.kind == "thread" else _AsyncKind()
-    kind.world = world
+    kind.program = program
     log = logging.getLogger("heksher_client")
-    log.addHandler(_Counting(world))
+    log.addHandler(_CountingHandler(program))
     log.propagate = False
 
-    def begin(work: Callable[..., None], *args: Any) -> threading.Thread:
-        def watch() -> None:
+    def start(work: Callable[..., None], *args: Any) -> threading.Thread:
+        def run() -> None:
             try:
                 work(*args)
             except BaseException as error:
-                world.note_wrong(f"{work.__name__} ended: {error!r}")
+                program.record_wrong(f"{work.__name__} ended: {error!r}")
                 raise
 
-        thread = threading.Thread(target=watch, daemon=True)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         return thread
 
-    # In memory, so that nothing waits for a disk. A closed client may still be writing its file.
-    with tempfile.TemporaryDirectory(dir=_memory(), ignore_cleanup_errors=True) as folder:
+    # In memory, so that no write waits for a disk. A closed client may still be writing its file.
+    with tempfile.TemporaryDirectory(dir=_memory_folder(), ignore_cleanup_errors=True) as folder:
         sources = map(random.Random, count(arguments.seed * 1000))
         threads = [
-            begin(world.run_clients, kind, arguments.url, folder, next(sources)),
-            begin(world.operate, arguments.service_url, next(sources)),
-            *(begin(world.read, next(sources)) for _ in range(READERS)),
+            start(program.run_clients, kind, arguments.url, folder, next(sources)),
+            start(program.change_service, arguments.service_url, next(sources)),
+            *(start(program.read, next(sources)) for _ in range(READERS)),
         ]
-        for question in map(str.strip, sys.stdin):
-            if question == "close":
+        for command in map(str.strip, sys.stdin):
+            if command == "close":
                 break
-            if question == "count":
-                print(json.dumps(counted(world, kind)), flush=True)
+            if command == "count":
+                print(json.dumps(measure(program, kind)), flush=True)
                 continue
-            world.is_resting = question == "rest"
+            program.is_paused = command == "pause"
             print("{}", flush=True)
-        world.ended.set()
+        program.ended.set()
         for thread in threads:
             thread.join()
-    counts = {**world.counts, "slowest close, seconds": round(world.slowest_close, 2)}
-    print(json.dumps({"counts": counts, "wrong": world.wrong}), flush=True)
+    counts = {**program.counts, "slowest close, seconds": round(program.slowest_close, 2)}
+    print(json.dumps({"counts": counts, "wrong": program.wrong}), flush=True)
 
 
-def _memory() -> str | None:
-    """A folder in memory, if the system has one."""
+def _memory_folder() -> str | None:
+    """Return a folder in memory, if the system has one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

@@ -1,7 +1,7 @@
-"""Readers in threads while rules and defaults are swapped under them, a million times: `python -m benchmarks.swaps`.
+"""Reads in threads while rules and defaults are swapped, a million times: `python -m benchmarks.swaps`.
 
-The two updates that are swapped differ in their rules, in the features of these, and in the defaults that reads are
-completed with. So a read that took one half from one update and one half from the other would give what neither gives.
+The two states that are swapped differ in their rules, in the features of the rules, and in the defaults of the context.
+So a read that mixed the two states would return a value that neither of them has.
 """
 
 import argparse
@@ -19,21 +19,21 @@ from heksher_client._core.settings.setting import entry_of
 
 FEATURES = ("environment", "user")
 READERS = 3
-BETWEEN_LOOKS = 100
-"""Reads of each kind before a reader looks whether it is to end."""
+READS_PER_CHECK = 100
+"""Reads of each kind between two checks for the end."""
 
 
-def update(user: str, value: int, **more: str) -> PublishedRules[int]:
-    """A rule for the user that reads have by default, and a weaker one that would win for any other."""
+def make_state(user: str, value: int, **conditions: str) -> PublishedRules[int]:
+    """Return a state with a rule for the default user, and a weaker rule that matches all users."""
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
-    rules = [Rule({"user": user, **more}, value), Rule({"environment": "prod"}, -value)]
+    rules = [Rule({"user": user, **conditions}, value), Rule({"environment": "prod"}, -value)]
     rule_set, _ = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
     return PublishedRules(rule_set, defaults)
 
 
 class Reader(threading.Thread):
-    """Reads until it is told to end."""
+    """A thread that reads until the event `ended` is set."""
 
     def __init__(self, setting: Setting[int], ended: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -44,27 +44,28 @@ class Reader(threading.Thread):
     def run(self) -> None:
         get = self._setting.get
         while not self._ended.is_set():
-            by_default = {get() for _ in range(BETWEEN_LOOKS)}
-            given = {get(user="ann") for _ in range(BETWEEN_LOOKS)}
-            self.wrong |= (by_default - {1, 2}) | (given - {1, -2})
-            self.reads += 2 * BETWEEN_LOOKS
+            by_default = {get() for _ in range(READS_PER_CHECK)}
+            by_argument = {get(user="ann") for _ in range(READS_PER_CHECK)}
+            self.wrong |= (by_default - {1, 2}) | (by_argument - {1, -2})
+            self.reads += 2 * READS_PER_CHECK
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Reads while rules are swapped under them.")
+    parser = argparse.ArgumentParser(description="Read in threads while rules are swapped.")
     parser.add_argument("--swaps", type=int, default=1_000_000)
     swaps = parser.parse_args().swaps
     setting = Setting("swapped", int, FEATURES, 0)
-    updates = [update("ann", 1), update("bob", 2, environment="prod")]
-    entry_of(setting).publish(updates[0])
+    states = [make_state("ann", 1), make_state("bob", 2, environment="prod")]
+    entry = entry_of(setting)
+    entry.publish(states[0])
     ended = threading.Event()
     readers = [Reader(setting, ended) for _ in range(READERS)]
     for reader in readers:
         reader.start()
     started = time.perf_counter()
     for number in range(swaps):
-        former = updates[number % 2]
-        entry_of(setting).publish(PublishedRules(former.rule_set, former.defaults))
+        state = states[number % 2]
+        entry.publish(PublishedRules(state.rule_set, state.defaults))
     seconds = time.perf_counter() - started
     ended.set()
     for reader in readers:

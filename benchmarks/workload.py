@@ -1,4 +1,4 @@
-"""Settings and rules to measure with, as the service sends them. The same for every run and every client."""
+"""Settings and rules for measurements, as the service sends them. They are the same for every run and every client."""
 
 import json
 import random
@@ -29,7 +29,7 @@ def setting_name(index: int) -> str:
 
 
 def rules(count: int, kind: str, seed: int) -> Iterator[dict[str, Any]]:
-    """Rules with different conditions, in random order."""
+    """Generate rules with different conditions, in random order."""
     source = random.Random(seed)
     users = max(USERS, 2 * count)
     seen: set[tuple[tuple[str, str], ...]] = set()
@@ -50,11 +50,11 @@ def rules(count: int, kind: str, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def queried_setting(count: int, kind: str, seed: int, revision: int = 0) -> bytes:
-    """What a query answers for one setting: JSON, from the opening brace to the closing one."""
+    """Return the JSON object of one setting in the response to a query."""
     body = {"rules": list(rules(count, kind, seed)), "default_value": revision}
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def payload(settings: dict[str, bytes]) -> bytes:
-    """The answer to a query."""
+    """Return the response to a query."""
     return b'{"settings":{' + b",".join(b'"%s":%s' % (name.encode(), body) for name, body in settings.items()) + b"}}"
