@@ -24,8 +24,8 @@ one out). `heksher_context_features` names the context features in their order; 
 have those of the settings that are declared.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -229,6 +229,28 @@ def _is_strict(item: pytest.Item) -> bool:
 
 
 @contextmanager
+def _activated(stub: "Stub") -> Iterator[None]:
+    """Make a stub the main client inside the block, without an event loop even if its methods are coroutines."""
+    from heksher_client.testing import SyncStubHeksherClient
+
+    if isinstance(stub, SyncStubHeksherClient):
+        with stub:
+            yield
+        return
+    _complete(stub.set_as_main())
+    try:
+        yield
+    finally:
+        _complete(stub.aclose())
+
+
+def _complete(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine of a stub, which never suspends, in one step."""
+    with suppress(StopIteration):
+        coroutine.send(None)
+
+
+@contextmanager
 def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
     """A stub that is the main client, with the rules and the context of the test's marks."""
     from heksher_client._core.settings.observers import ReadObserver
@@ -236,8 +258,8 @@ def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
     from heksher_client.testing import UnstubbedSettingError
 
     def refuse(setting: "Setting[Any]", given: Mapping[str, str]) -> None:
-        is_in_place = registry.main is stub  # and no client, or other stub, that the test has started inside
-        if is_in_place and not stub.is_stubbed(setting):
+        is_in_place = registry.main is session  # and no client, or other stub, that the test has started inside
+        if is_in_place and not stub[setting].is_assigned:
             item.stash[_UNSTUBBED].append(setting.name)
             raise UnstubbedSettingError(
                 f"setting {setting.name} was read in the context {dict(given)}, and the test did not stub it: use "
@@ -245,7 +267,8 @@ def _prepared(stub: Any, item: pytest.Item) -> Iterator[Any]:
             )
 
     observation = ReadObserver(refuse, 1.0, float)
-    with stub.activated():
+    with _activated(stub):
+        session = registry.main
         for mark in _marks_of(item):
             if mark.name == "settings_context":
                 stub.set_defaults(**_given(mark))

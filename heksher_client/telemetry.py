@@ -120,8 +120,8 @@ class Instrumentation:
     ) -> None:
         """Begin, as `instrument` says."""
         self.client = client
-        session = getattr(client, "_session", None)
-        self.attributes = {} if session is None else _server(session.service_url)
+        url = getattr(getattr(client, "_session", None), "service_url", None)
+        self.attributes = {} if url is None else _server(url)
         """Of all that is reported, so that the clients of two services can be told apart."""
         self._instruments = _instruments_of(meter_provider)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)

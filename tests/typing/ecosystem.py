@@ -70,7 +70,7 @@ def fixtures(
     heksher[cache_size].rules = 5
     heksher[cache_size].rules = [Rule({"user": "jim"}, 5)]
     heksher[cache_size].rules = "many"  # type: ignore[assignment]
-    assert_type(async_heksher.is_stubbed(cache_size), bool)
+    assert_type(async_heksher[cache_size].is_assigned, bool)
     assert_type(heksher_service.url, str)
     assert_type(heksher_service.add_rule(cache_size, 5, user="jim"), int)
     heksher_service.add_rule("cache_size", "any JSON", user="jim")

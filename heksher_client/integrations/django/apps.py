@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from heksher_client import HeksherError, ThreadHeksherClient, connect
 from heksher_client._core.settings.registry import registry
 from heksher_client.integrations._context import Values
-from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
+from heksher_client.testing._session import StubSession
 
 _KEYS: Final = ("PROFILE", "OPTIONS", "DEFAULTS", "CONTEXT", "PIN")
 
@@ -45,7 +45,7 @@ class HeksherConfig(AppConfig):
         if "defaults" in options:
             raise ImproperlyConfigured("HEKSHER: the client's defaults go into DEFAULTS, and not into OPTIONS")
         self._values, self._defaults = self._variables({})
-        self._of_stubs: WeakKeyDictionary[Any, Values[Any]] = WeakKeyDictionary()
+        self._of_stubs: WeakKeyDictionary[StubSession, Values[Any]] = WeakKeyDictionary()
         self.pin = bool(self._options.get("PIN", False))
 
     def _variables(
@@ -75,16 +75,17 @@ class HeksherConfig(AppConfig):
     @property
     def values(self) -> Values[Any]:
         """By context variable, what finds its value in a request."""
-        return self._of_stubs.get(registry.main, self._values)
+        session = registry.main
+        return self._of_stubs.get(session, self._values) if isinstance(session, StubSession) else self._values
 
     def client(self) -> ThreadHeksherClient:
         """The client, started if it does not run yet; or the stub of a test, whose own defaults come first."""
-        stub = registry.main
-        if isinstance(stub, SyncStubHeksherClient | AsyncStubHeksherClient):
-            if stub not in self._of_stubs:
-                self._of_stubs[stub], defaults = self._variables(stub.defaults)
-                stub.supply_defaults(defaults)
-            return cast("ThreadHeksherClient", stub)
+        session = registry.main
+        if isinstance(session, StubSession):
+            if session not in self._of_stubs:
+                self._of_stubs[session], defaults = self._variables(session.defaults.values)
+                session.add_known_defaults(defaults)
+            return cast("ThreadHeksherClient", session.stub)
         with self._lock:
             if self._client is None:
                 options = {**self._options.get("OPTIONS", {}), "defaults": self._defaults}

@@ -1,0 +1,264 @@
+"""The stub clients: a client's public methods, without a service behind them."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
+from warnings import warn
+
+import orjson
+
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
+from heksher_client._core.settings.changes import Changes, subscribe
+from heksher_client._core.settings.entry import Entry
+from heksher_client._core.settings.listeners import CallbackRegistry
+from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.rules import Rule
+from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
+from heksher_client._drivers.options import AuthTypes, ClientOptions, check_names
+from heksher_client.testing._session import StubSession
+from heksher_client.testing._stubbed_setting import StubbedSetting
+
+if TYPE_CHECKING:
+    from heksher_client.credentials import Credential
+
+T = TypeVar("T")
+
+
+class UnstubbedSettingError(AssertionError):
+    """A strict test read a setting that it did not stub."""
+
+
+class Call(NamedTuple):
+    """A call that a stub received."""
+
+    method: str
+    arguments: Mapping[str, Any] = {}
+    """The keyword arguments."""
+
+
+class _Stub:
+    """The common part of both stubs."""
+
+    modification_lock: Any
+    _make_lock: Callable[[], Any]
+
+    def __init__(
+        self,
+        service_url: str = "http://stub",
+        update_interval: float = 60,
+        context_features: Sequence[str] = (),
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        """Create a stub. It accepts the arguments of a client; all of them are optional.
+
+        Args:
+            service_url: Not used.
+            update_interval: Not used.
+            context_features: The context features in the order of the service, which determines the priority of rules.
+                If empty, each setting's own order is used, and defaults can be set for any name.
+            **options: Not used.
+
+        Raises:
+            TypeError: A client has no such option.
+        """
+        del service_url, update_interval
+        check_names(options, ClientOptions, type(self).__name__)
+        self.modification_lock = self._make_lock()
+        self.calls: list[Call] = []
+        """All calls of methods other than hooks, in order."""
+        self._session = StubSession(self, context_features)
+
+    def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
+        """Return the stubbed setting, to read and assign its rules."""
+        return self._session.stubbed(setting)
+
+    def patch(self, setting: Setting[T], value: T | Sequence[Rule[T]]) -> "_Patch[T]":
+        """Set the rules of a setting until the end of a `with` block.
+
+        Deprecated: assign `stub[setting].rules` instead, with `monkeypatch.setattr` if it must be undone.
+        """
+        warn("patch is deprecated: assign stub[setting].rules", DeprecationWarning, stacklevel=2)
+        return _Patch(self[setting], value)
+
+    def set_defaults(self, /, **values: str | ContextVar[str]) -> None:
+        """Set default context values, as in a client."""
+        self.calls.append(Call("set_defaults", values))
+        self._session.set_defaults(values)
+
+    def track_contexts(self, /, **values: str | Collection[str]) -> None:
+        """Check the arguments as a client does. A stub uses all rules that it is given."""
+        self.calls.append(Call("track_contexts", values))
+        self._session.track_contexts(values)
+
+    def on_change(self, callback: ChangeCallbackT) -> ChangeCallbackT:
+        """Call a function with each `Change` that the test makes by assigning rules."""
+        return self._session.listeners.add(callback)
+
+    def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
+        """Remove a callback."""
+        self._session.listeners.remove(callback)
+
+    def on_refresh(self, callback: RefreshCallbackT) -> RefreshCallbackT:
+        """Check the callback as a client does. A stub never calls it."""
+        return CallbackRegistry().add(callback)
+
+    def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
+        """Do nothing: a stub has no refreshes."""
+
+    def changes(self) -> Changes:
+        """Return an iterator over the changes that the test makes from now on."""
+        changes = subscribe(self._session.listeners)
+        if self._session.is_closed:
+            changes.close()
+        return changes
+
+    def status(self) -> Status:
+        """Return the status of a client that has just received the rules that the test assigned."""
+        self.calls.append(Call("status"))
+        is_active = self._session.is_active
+        return Status(
+            state=State.FRESH if is_active else State.STARTING,
+            age=0.0 if is_active else None,
+            last_success=None,
+            last_error=None,
+            last_error_at=None,
+            failures=0,
+            next_attempt=None,
+            is_main=self._session.is_main,
+            is_following=False,
+            is_last_known_good=False,
+            last_known_good_problem=None,
+            settings={
+                entry.name: SettingStatus(None, None, entry.name, len(entry.rule_set), 0, ())
+                for entry in registry.entries()
+            },
+        )
+
+    @property
+    def closed(self) -> bool:
+        """True if the stub was closed."""
+        return self._session.is_closed
+
+    @property
+    def credential(self) -> "Credential | None":
+        """None: a stub sends no requests."""
+        return None
+
+    def use_credential(self, auth: AuthTypes) -> None:
+        """Record the call."""
+        self.calls.append(Call("use_credential", {"auth": auth}))
+
+    def on_update_ok(self) -> None:
+        """Override as in a client. A stub never calls it."""
+
+    def on_update_error(self, exc: Exception, /) -> None:
+        """Override as in a client. A stub never calls it."""
+
+    def _get_settings(self) -> dict[str, SettingData]:
+        self.calls.append(Call("get_settings"))
+        return {entry.name: _setting_data(entry) for entry in registry.entries()}
+
+
+class SyncStubHeksherClient(_Stub):
+    """A stub of `ThreadHeksherClient`."""
+
+    modification_lock: threading.Lock
+    _make_lock = threading.Lock
+
+    def set_as_main(self) -> None:
+        """Become the main client."""
+        self._session.activate()
+        self.calls.append(Call("set_as_main"))
+
+    def close(self) -> None:
+        """Restore the former rules of all settings, and the former main client."""
+        self.calls.append(Call("close"))
+        self._session.close()
+
+    def reload(self) -> None:
+        """Record the call."""
+        self.calls.append(Call("reload"))
+
+    def ping(self) -> None:
+        """Record the call."""
+        self.calls.append(Call("ping"))
+
+    def get_settings(self) -> dict[str, SettingData]:
+        """Return the settings of this program as a service has them after their declaration."""
+        return self._get_settings()
+
+    def __enter__(self) -> Self:
+        self.set_as_main()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncStubHeksherClient(_Stub):
+    """A stub of `AsyncHeksherClient`. Its coroutines never suspend."""
+
+    modification_lock: asyncio.Lock
+    _make_lock = asyncio.Lock
+
+    async def set_as_main(self) -> None:
+        """Become the main client."""
+        self._session.activate()
+        self.calls.append(Call("set_as_main"))
+
+    async def aclose(self) -> None:
+        """Restore the former rules of all settings, and the former main client."""
+        self.calls.append(Call("aclose"))
+        self._session.close()
+
+    async def close(self) -> None:
+        """Close the stub. Deprecated: call `aclose` instead."""
+        warn("AsyncStubHeksherClient.close is deprecated, use aclose", DeprecationWarning, stacklevel=2)
+        await self.aclose()
+
+    async def reload(self) -> None:
+        """Record the call."""
+        self.calls.append(Call("reload"))
+
+    async def ping(self) -> None:
+        """Record the call."""
+        self.calls.append(Call("ping"))
+
+    async def get_settings(self) -> dict[str, SettingData]:
+        """Return the settings of this program as a service has them after their declaration."""
+        return self._get_settings()
+
+    async def __aenter__(self) -> Self:
+        await self.set_as_main()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Patch(Generic[T]):
+    """Rules that apply from construction to the end of a block."""
+
+    def __init__(self, stubbed: StubbedSetting[T], value: T | Sequence[Rule[T]]) -> None:
+        self._stubbed, self._former = stubbed, stubbed.rules
+        stubbed.rules = value
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._stubbed.rules = self._former
+
+
+def _setting_data(entry: Entry[Any]) -> SettingData:
+    declaration = orjson.loads(entry.declaration.body)
+    alias = declaration.pop("alias", None)
+    return SettingData(**declaration, aliases=[] if alias is None else [alias])
