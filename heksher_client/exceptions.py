@@ -1,18 +1,19 @@
-"""All errors that the package raises on purpose.
+"""The errors that the package raises on purpose.
 
     HeksherError
     ├── ServiceUnavailableError     the service could not be reached, or not in time
-    │   ├── UntrustedServiceError   there was no secure connection to it
-    │   └── CredentialError         there is no access token to send to it
-    ├── UnexpectedResponseError     it answered outside the protocol
-    ├── DeclarationError            it refused the declaration of a setting
-    ├── ConfigError                 a profile that is missing or wrong (also a ValueError)
-    ├── UnknownContextError         a name that is no context feature here (also a ValueError)
-    ├── MissingContextError         a context feature without a value (also a RuntimeError)
-    ├── ClientNotRunningError       a client that was not started, or is closed (also a RuntimeError)
+    │   ├── UntrustedServiceError   the connection to the service is not secure
+    │   └── CredentialError         no access token is available
+    ├── UnexpectedResponseError     the service responded outside the protocol
+    ├── DeclarationError            the service refused the declaration of a setting
+    ├── ConfigError                 a profile is missing or invalid (also a ValueError)
+    ├── UnknownContextError         a name is not a context feature (also a ValueError)
+    ├── MissingContextError         a context feature has no value (also a RuntimeError)
+    ├── ClientNotRunningError       the client was not started, or is closed (also a RuntimeError)
     └── NoMatchError                never raised; kept so that older `except` clauses still import
 
-The first three are the service's or the network's doing, the next four the calling program's.
+The first three, and the two subclasses, have their cause in the service or the network; the next four, in the calling
+program.
 """
 
 from collections.abc import Mapping
@@ -20,50 +21,50 @@ from typing import Any
 
 
 class HeksherError(Exception):
-    """The root of all errors of this package."""
+    """The base class of all errors of this package."""
 
     method: str | None = None
-    """The method of the request that failed, if there was one."""
+    """The HTTP method of the request that failed; None if there was no request."""
     url: str | None = None
-    """Where it went: without user name, password and the parameters that the program adds."""
+    """The URL of the request, without user name, password and the query parameters that the program adds."""
     headers: Mapping[str, str] | None = None
-    """Those of the answer, if there was one: names in lower case, values without secrets that were sent, or are set."""
+    """The headers of the response, if there was one: names in lowercase; secrets are redacted."""
 
 
 class ServiceUnavailableError(HeksherError):
-    """The service could not be reached, or did not answer in time. `__cause__` is the HTTP library's own error."""
+    """The service could not be reached, or did not respond in time. `__cause__` is the error of the HTTP library."""
 
 
 class UntrustedServiceError(ServiceUnavailableError):
-    """There was no secure connection to the service: a certificate that is not valid for it, or no TLS at all."""
+    """The connection to the service is not secure: its certificate is not valid, or it does not use TLS."""
 
 
 class CredentialError(ServiceUnavailableError):
-    """There is no access token to send: nobody is signed in, or whoever gives the tokens refuses, or is away."""
+    """No access token is available: the user is not logged in, or the token provider refused or is unavailable."""
 
 
 class UnexpectedResponseError(HeksherError):
-    """The service answered with a status or a body that the protocol does not have at this place."""
+    """The service responded with a status or a body that the protocol does not define for the request."""
 
     def __init__(
         self, message: str, *, status: int = 0, content: bytes = b"", retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status of the answer."""
+        """The HTTP status of the response."""
         self.content = content
-        """The beginning of the body: 1,024 bytes at the most."""
+        """The first 1,024 bytes of the body."""
         self.retry_after = retry_after
-        """The seconds that the service asks to wait before the next attempt, if it does."""
+        """The seconds to wait before the next attempt, if the service sent `Retry-After`."""
 
 
 class DeclarationError(HeksherError):
-    """The service refused the declaration of a setting, so that the setting has no rules there."""
+    """The service refused the declaration of a setting. The setting has no rules in the service."""
 
     status: int = 0
-    """The HTTP status of the answer; 0 where none was about the declaration itself."""
+    """The HTTP status of the response; 0 if no response was about this declaration alone."""
     content: bytes = b""
-    """The beginning of its body: 1,024 bytes at the most."""
+    """The first 1,024 bytes of the body."""
 
     def __init__(
         self,
@@ -75,31 +76,31 @@ class DeclarationError(HeksherError):
     ) -> None:
         super().__init__(message)
         self.setting = setting
-        """The name under which the setting was declared."""
+        """The name of the declared setting."""
         self.outcome = outcome
-        """The service's word for what it did (`"rejected"`, `"mismatch"`), or None where it gave none."""
+        """The outcome as the service reports it (`"rejected"`, `"mismatch"`), or None if it reports none."""
         self.differences = differences
-        """How the declaration differs from what the service holds, in the service's own form."""
+        """The differences between the declaration and the setting in the service, in the service's JSON format."""
 
 
 class ConfigError(HeksherError, ValueError):
-    """A profile, or what it is made of, is missing or wrong. The message says where, and what to do about it."""
+    """A profile, or a part of its configuration, is missing or invalid. The message names the source and the fix."""
 
 
 class UnknownContextError(HeksherError, ValueError):
-    """A name was given that is no context feature of this setting or client."""
+    """A name is not a context feature of the setting or the client."""
 
 
 class MissingContextError(HeksherError, RuntimeError):
-    """A setting was read while one of its configurable features had no value."""
+    """A setting was read without a value for one of its configurable features."""
 
     features: tuple[str, ...] = ()
-    """Those that had none."""
+    """The features without a value."""
 
 
 class ClientNotRunningError(HeksherError, RuntimeError):
-    """The call needs a running client: one that was set as main and is not closed."""
+    """The call needs a running client: one that was set as the main client and is not closed."""
 
 
 class NoMatchError(HeksherError):
-    """Never raised: a setting always has a default. The older client exported the name."""
+    """Never raised: a setting always has a default. Kept because the older client exported the name."""

@@ -1,10 +1,10 @@
-"""Metrics and spans for OpenTelemetry. Needs the extra `telemetry`, and an SDK that the program sets up.
+"""Metrics and spans for OpenTelemetry. Requires the extra `telemetry`, and an SDK that the program configures.
 
     with instrumented(client, reads=0.01):
         ...
 
-The reference of the documentation has all instruments. Those of several clients are told apart by `server.address` and
-`server.port`, where the service is: two clients of one service are one in the metrics.
+The attributes `server.address` and `server.port` identify the service, and so distinguish several clients. Clients of
+the same service share their metrics.
 """
 
 import random
@@ -22,7 +22,7 @@ try:
     from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
     from opentelemetry.trace import Status as SpanStatus
 except ImportError as error:  # pragma: no cover - a test runs it in another process
-    raise ImportError("metrics and spans need an extra: pip install 'heksher_client[telemetry]'") from error
+    raise ImportError("metrics and spans require an extra: pip install 'heksher_client[telemetry]'") from error
 
 from heksher_client._core.refresh.status import Refresh, Status
 from heksher_client._core.settings.observers import ReadObserver
@@ -42,74 +42,74 @@ _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 
 
 class TelemetryOptions(TypedDict, total=False):
-    """The choices of `instrument`."""
+    """The options of `instrument`."""
 
     meter_provider: MeterProvider | None
-    """What metrics go to; the global one unless given."""
+    """The provider that receives the metrics; by default the global one."""
     tracer_provider: TracerProvider | None
-    """What spans go to; the global one unless given."""
+    """The provider that receives the spans; by default the global one."""
     reads: float
-    """The share of all reads that is looked at, from 0 to 1, to count reads by setting and reason. With 0, the default,
-    reads are not looked at, and cost what they do without telemetry. A read while another client is the main one counts
-    for that."""
+    """The fraction of reads to sample, from 0 to 1, for the counter of reads by setting and reason. With 0, the
+    default, reads are not counted, and cost the same as without telemetry. Reads are counted for the main client."""
 
 
 class _Instruments:
-    """The instruments of one meter, which all clients that report to it share: an SDK makes each name once."""
+    """The instruments of one meter, shared by all of its clients: an SDK creates one instrument for each name."""
 
     def __init__(self, provider: MeterProvider | None) -> None:
-        self.measured: list[Instrumentation] = []
-        """Those that report, in the order in which they began."""
+        self.instrumentations: list[Instrumentation] = []
+        """The active instrumentations, oldest first."""
         meter = metrics.get_meter(_NAME, __version__, provider)
         self.durations = meter.create_histogram(
-            "heksher.refresh.duration", "s", "How long refreshes took.", explicit_bucket_boundaries_advisory=_BUCKETS
+            "heksher.refresh.duration", "s", "The duration of refreshes.", explicit_bucket_boundaries_advisory=_BUCKETS
         )
-        self.errors = meter.create_counter("heksher.refresh.errors", "{error}", "What failed in refreshes.")
+        self.errors = meter.create_counter("heksher.refresh.errors", "{error}", "Errors in refreshes.")
         self.changed = meter.create_counter(
-            "heksher.refresh.changed", "{setting}", "Settings for which refreshes put something in place."
+            "heksher.refresh.changed", "{setting}", "Settings whose rules or default changed in a refresh."
         )
         self.reads = meter.create_counter(
-            "heksher.reads", "{read}", "Reads by setting and reason, estimated from those that were looked at."
+            "heksher.reads", "{read}", "Reads by setting and reason, estimated from a sample."
         )
-        self._gauge(meter, "heksher.data.age", "s", "Since the rules were last confirmed.", lambda s: s.age)
+        self._gauge(meter, "heksher.data.age", "s", "The time since the rules were last confirmed.", lambda s: s.age)
         self._gauge(meter, "heksher.rules", "{rule}", "Rules in use.", lambda s: s.rules)
-        self._gauge(meter, "heksher.rules.rejected", "{rule}", "Rules that are not used.", lambda s: s.rejected)
+        self._gauge(meter, "heksher.rules.rejected", "{rule}", "Rules that the client rejected.", lambda s: s.rejected)
         self._gauge(meter, "heksher.settings", "{setting}", "Declared settings.", lambda s: len(s.settings))
-        words = "1 if reads give what the service holds, or held a short while ago."
-        self._gauge(meter, "heksher.healthy", "1", words, lambda s: int(s.is_healthy))
+        description = "1 if the rules are up to date, or were a short time ago."
+        self._gauge(meter, "heksher.healthy", "1", description, lambda s: int(s.is_healthy))
 
     def _gauge(
-        self, meter: metrics.Meter, name: str, unit: str, words: str, get: Callable[[Status], float | None]
+        self, meter: metrics.Meter, name: str, unit: str, description: str, get: Callable[[Status], float | None]
     ) -> None:
         def observe(options: CallbackOptions) -> Iterator[Observation]:  # noqa: ARG001
-            for one in tuple(self.measured):
-                status = one.client.status()
+            for instrumentation in tuple(self.instrumentations):
+                status = instrumentation.client.status()
                 state = {"heksher.state": status.state.value} if name == "heksher.healthy" else {}
                 if (value := get(status)) is not None:
-                    yield Observation(value, {**one.attributes, **state})
+                    yield Observation(value, {**instrumentation.attributes, **state})
 
-        meter.create_observable_gauge(name, [observe], unit, words)
+        meter.create_observable_gauge(name, [observe], unit, description)
 
 
 _instruments: Final[WeakKeyDictionary[MeterProvider, _Instruments]] = WeakKeyDictionary()
-_of_global: Final[list[_Instruments]] = []
-"""Those of the global provider, which is another object before the program has set one, and stands for it later."""
+_global_instruments: Final[list[_Instruments]] = []
+"""The instruments of the global provider, if they exist. They are not in `_instruments`, as that provider is a proxy
+until the program has set one: its identity changes."""
 _lock: Final = Lock()
 
 
 def _instruments_of(provider: MeterProvider | None) -> _Instruments:
     with _lock:
         if provider is None:
-            if not _of_global:
-                _of_global.append(_Instruments(None))
-            return _of_global[0]
+            if not _global_instruments:
+                _global_instruments.append(_Instruments(None))
+            return _global_instruments[0]
         if provider not in _instruments:
             _instruments[provider] = _Instruments(provider)
         return _instruments[provider]
 
 
 class Instrumentation:
-    """What measures one client, until it is ended."""
+    """The instrumentation of one client, from its construction to `end`."""
 
     def __init__(
         self,
@@ -118,110 +118,106 @@ class Instrumentation:
         tracer_provider: TracerProvider | None,
         reads: float,
     ) -> None:
-        """Begin, as `instrument` says."""
+        """Start measuring. Call `instrument` instead, which checks the arguments.
+
+        Raises:
+            ValueError: The client is instrumented already.
+        """
         self.client = client
         url = getattr(getattr(client, "_session", None), "service_url", None)
-        self.attributes = {} if url is None else _server(url)
-        """Of all that is reported, so that the clients of two services can be told apart."""
+        self.attributes = {} if url is None else _server_attributes(url)
+        """The attributes of all metrics and spans: they identify the service."""
         self._instruments = _instruments_of(meter_provider)
         self._tracer = trace.get_tracer(_NAME, __version__, tracer_provider)
         self._weight = 1 / reads if reads else 0.0
-        self._observation = ReadObserver(self._note_read, reads, random.random)
-        self._begin()
-        if reads:
-            registry.add_observer(self._observation)
-
-    def _begin(self) -> None:
-        """Report from now on.
-
-        Raises:
-            ValueError: Something reports of the client already.
-        """
+        self._observer = ReadObserver(self._record_read, reads, random.random)
         with _lock:
-            reporting = [one for instruments in (*_instruments.values(), *_of_global) for one in instruments.measured]
-            if any(one.client is self.client for one in reporting):
-                raise ValueError("the client is measured already, and would be counted twice: end that first")
-            # A function, and no method, as clients hold those weakly.
-            self._callback = self.client.on_refresh(lambda refresh: self._note_refresh(refresh))
-            self._instruments.measured.append(self)  # which keeps it, also if nobody else does
+            for instruments in (*_instruments.values(), *_global_instruments):
+                if any(active.client is self.client for active in instruments.instrumentations):
+                    raise ValueError("the client is instrumented already: call `end` on its instrumentation first")
+            # A function: clients hold bound methods weakly, and nobody may hold this object.
+            self._callback = self.client.on_refresh(lambda refresh: self._record_refresh(refresh))
+            self._instruments.instrumentations.append(self)
+        if reads:
+            registry.add_observer(self._observer)
 
     def end(self) -> None:
-        """Measure no more. The instruments themselves belong to the SDK."""
+        """Stop measuring. A second call does nothing."""
         with suppress(ValueError):
-            self._instruments.measured.remove(self)
+            self._instruments.instrumentations.remove(self)
         self.client.off_refresh(self._callback)
-        registry.remove_observer(self._observation)
+        registry.remove_observer(self._observer)
 
-    def _note_refresh(self, refresh: Refresh) -> None:
-        kinds = [type(error).__name__ for error in refresh.errors]
-        outcome = {"error.type": kinds[0]} if kinds else {}
+    def _record_refresh(self, refresh: Refresh) -> None:
+        error_types = [type(error).__name__ for error in refresh.errors]
+        outcome = {"error.type": error_types[0]} if error_types else {}
         self._instruments.durations.record(refresh.seconds, {**self.attributes, **outcome})
         self._instruments.changed.add(len(refresh.changed), self.attributes)
-        for kind in kinds:
-            self._instruments.errors.add(1, {**self.attributes, "error.type": kind})
-        began = int(refresh.started_at * 1e9)
-        ended = began + int(refresh.seconds * 1e9)
-        counts = {"heksher.changed": len(refresh.changed), "heksher.errors": len(kinds)}
-        # No child of whatever the client's thread or task was started in.
+        for error_type in error_types:
+            self._instruments.errors.add(1, {**self.attributes, "error.type": error_type})
+        start = int(refresh.started_at * 1e9)
+        end = start + int(refresh.seconds * 1e9)
+        counts = {"heksher.changed": len(refresh.changed), "heksher.errors": len(error_types)}
+        # An empty context: the span must not be a child of the span in which the client was started.
         span = self._tracer.start_span(
             "heksher.refresh",
             contexts.Context(),
             SpanKind.CLIENT,
             {**self.attributes, **counts, **outcome},
-            start_time=began,
+            start_time=start,
         )
         for error in refresh.errors:
-            span.add_event("exception", _told(error), ended)
-        if kinds:
+            span.add_event("exception", _exception_attributes(error), end)
+        if error_types:
             span.set_status(SpanStatus(StatusCode.ERROR, escaped(str(refresh.errors[0]))))
-        span.end(ended)
+        span.end(end)
 
-    def _note_read(self, setting: Setting[Any], given: Mapping[str, str]) -> None:
+    def _record_read(self, setting: Setting[Any], given: Mapping[str, str]) -> None:
         if registry.main is not getattr(self.client, "_session", self.client):
-            return  # It is another client's.
+            return  # Another client is the main one.
         try:
             reason = entry_of(setting).explain(given).reason.name.lower()
-        except (HeksherError, TypeError):  # which the read itself is about to raise
+        except (HeksherError, TypeError):  # The read itself raises the same error.
             reason = "error"
         attributes = {**self.attributes, "heksher.setting": setting.name, "heksher.reason": reason}
         self._instruments.reads.add(self._weight, attributes)
 
 
-def _server(url: str) -> dict[str, str | int]:
-    """Where a service is, by OpenTelemetry's names."""
+def _server_attributes(url: str) -> dict[str, str | int]:
+    """Return the host and port of a URL as attributes of OpenTelemetry."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return {"server.address": parts.hostname or "", "server.port": port}
 
 
-def _told(error: Exception) -> dict[str, str]:
-    """What a span has of an error: what the log has, and no trace of its causes, which may quote what is secret."""
-    kind = type(error)
-    return {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": escaped(str(error))}
+def _exception_attributes(error: Exception) -> dict[str, str]:
+    """Return the type and message of an error, without a traceback: its causes may contain secrets."""
+    cls = type(error)
+    return {"exception.type": f"{cls.__module__}.{cls.__qualname__}", "exception.message": escaped(str(error))}
 
 
 def instrument(client: Observable, **options: Unpack[TelemetryOptions]) -> Instrumentation:
-    """Measure a client, and its refreshes, from now on until `end` is called.
+    """Instrument a client until `end` is called.
 
     Args:
-        client: Started or not; a stub will do.
-        **options: What `TelemetryOptions` has.
+        client: A client or a stub, running or not.
+        **options: The options in `TelemetryOptions`.
 
     Raises:
-        TypeError: It is no client, or there is no such option.
-        ValueError: The share of reads is none, or the client is measured already.
+        TypeError: `client` is not a client, or an option does not exist.
+        ValueError: `reads` is not between 0 and 1, or the client is instrumented already.
     """
     check_observable(client)
     check_names(options, TelemetryOptions, "instrument")
     reads = options.get("reads", 0.0)
     if isinstance(reads, bool) or not isinstance(reads, int | float) or not 0 <= reads <= 1:
-        raise ValueError(f"reads must be a share from 0 to 1, not {reads!r}")
+        raise ValueError(f"reads must be a number from 0 to 1, not {reads!r}")
     return Instrumentation(client, options.get("meter_provider"), options.get("tracer_provider"), reads)
 
 
 @contextmanager
 def instrumented(client: Observable, **options: Unpack[TelemetryOptions]) -> Iterator[Instrumentation]:
-    """Measure a client inside a block. Arguments are those of `instrument`."""
+    """Instrument a client inside a block. The arguments are those of `instrument`."""
     instrumentation = instrument(client, **options)
     try:
         yield instrumentation

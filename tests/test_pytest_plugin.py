@@ -1,4 +1,4 @@
-"""The pytest plugin, as a program's own tests use it: in runs of pytest of their own."""
+"""The pytest plugin, in separate runs of pytest, as the tests of a program use it."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs tests in a process of its own; gives their outcomes and what was printed."""
+    """Run tests in a separate process, and return their outcomes and output."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
     def run(tests: str, *arguments: str, ini: str = "") -> pytest.RunResult:
@@ -34,7 +34,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_marks_and_the_fixture_stub_settings_for_one_test(run: Run) -> None:
-    """Values and rules; those of a function win over those of its class; afterwards all is as before."""
+    """They assign values or rules. A mark of a function overrides one of its class. The test restores everything."""
     run(
         """
         pytestmark = pytest.mark.settings({"shop.color": "blue"})
@@ -71,14 +71,14 @@ def test_marks_and_the_fixture_stub_settings_for_one_test(run: Run) -> None:
     ).assert_outcomes(passed=5)
 
 
-def test_the_mark_that_is_nearest_wins(run: Run) -> None:
-    """That of a parameter, of a subclass, of a function; and a stub is made after what is there for longer."""
+def test_the_nearest_mark_wins(run: Run) -> None:
+    """A parameter, a subclass or a function has priority. The stub is created after the fixtures of wider scopes."""
     run(
         """
         from heksher_client.testing import SyncStubHeksherClient
 
         @pytest.fixture(scope="session", autouse=True)
-        def of_the_session():
+        def session_stub():
             with SyncStubHeksherClient() as stub:
                 stub[cache_size].rules = 99
                 yield
@@ -89,7 +89,7 @@ def test_the_mark_that_is_nearest_wins(run: Run) -> None:
             assert cache_size.get(environment="prod", user="jim") == wanted
 
         @pytest.mark.parametrize("wanted", [99, pytest.param(5, marks=pytest.mark.settings(cache_size=5)), 99])
-        def test_parameters_beside_one_that_is_marked(wanted):
+        def test_parameters_with_and_without_a_mark(wanted):
             assert cache_size.get(environment="prod", user="jim") == wanted
 
         @pytest.mark.settings(cache_size=1)
@@ -109,8 +109,8 @@ def test_the_mark_that_is_nearest_wins(run: Run) -> None:
     ).assert_outcomes(passed=8)
 
 
-def test_strictness_is_for_the_stub_that_is_in_place(run: Run) -> None:
-    """A client on a service, and a stub inside the test, are judged by nobody; looking at rules stubs nothing."""
+def test_strictness_applies_to_the_stub_of_the_plugin(run: Run) -> None:
+    """Reads from a client, or from a stub of the test itself, are allowed. Reading `rules` does not stub a setting."""
     result = run(
         """
         from heksher_client.testing import SyncStubHeksherClient
@@ -130,7 +130,7 @@ def test_strictness_is_for_the_stub_that_is_in_place(run: Run) -> None:
                 stub[cache_size].rules = 5
                 assert cache_size.get(environment="prod", user="jim") == 5
 
-        def test_looking(heksher):
+        def test_rules_are_read_only(heksher):
             assert heksher[color].rules == ()
             color.get(user="jim")
         """,
@@ -139,8 +139,8 @@ def test_strictness_is_for_the_stub_that_is_in_place(run: Run) -> None:
     result.assert_outcomes(passed=3, failed=1)
 
 
-def test_a_stub_of_an_asyncio_client_has_its_methods(run: Run) -> None:
-    """With the same marks; in tests that anyio runs."""
+def test_async_heksher_is_a_stub_of_the_async_client(run: Run) -> None:
+    """The same marks apply, in tests that anyio runs."""
     run(
         """
         @pytest.fixture
@@ -156,14 +156,14 @@ def test_a_stub_of_an_asyncio_client_has_its_methods(run: Run) -> None:
 
         @pytest.mark.anyio
         @pytest.mark.settings(cache_size=6)
-        async def test_by_the_marks_alone():
+        async def test_marks_without_the_fixture():
             assert cache_size.get(environment="prod", user="jim") == 6
         """
     ).assert_outcomes(passed=2)
 
 
-def test_a_real_service_is_there_for_one_test(run: Run) -> None:
-    """With the context features of the settings, or those of the configuration; and an operator."""
+def test_heksher_service_is_a_real_service_for_one_test(run: Run) -> None:
+    """It has the context features of the settings, or those in the configuration, and methods to edit rules."""
     tests = """
         import enum
 
@@ -173,7 +173,7 @@ def test_a_real_service_is_there_for_one_test(run: Run) -> None:
 
         theme = Setting("theme", Theme, ["user"], Theme.LIGHT)
 
-        def test_rules_come_and_go(heksher_service):
+        def test_rules_are_added_and_removed(heksher_service):
             with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features) as client:
                 client.set_defaults(environment="prod", user="jim")
                 rule = heksher_service.add_rule("cache_size", 5, user="jim")
@@ -189,7 +189,7 @@ def test_a_real_service_is_there_for_one_test(run: Run) -> None:
                 client.reload()
                 assert cache_size.get() == 10
 
-        def test_another_test_has_another_one(heksher_service):
+        def test_the_next_test_has_a_new_service(heksher_service):
             with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features) as client:
                 client.set_defaults(environment="prod", user="jim")
                 assert cache_size.get() == 10
@@ -210,11 +210,11 @@ STRICT = """
         assert cache_size.get(environment="prod", user="jim") == 5
 
     @pytest.mark.settings(cache_size=5)
-    def test_another_is_read():
+    def test_another_setting_is_read():
         cache_size.get(environment="prod", user="jim")
         color.get(user="jim")
 
-    def test_nobody_hears_of_it():
+    def test_the_error_is_caught():
         try:
             color.get(user="jim")
         except Exception:
@@ -223,7 +223,7 @@ STRICT = """
             pass
 
     @pytest.mark.strict_settings(False)
-    def test_may_read():
+    def test_is_not_strict():
         assert color.get(user="jim") == "red"
 
     def test_reads_nothing():
@@ -231,22 +231,22 @@ STRICT = """
 """
 
 
-@pytest.mark.parametrize("how", ["ini", "option", "mark"])
-def test_strict_tests_fail_where_they_read_what_they_did_not_stub(run: Run, how: str) -> None:
-    """Also where the program under test catches all errors. By the configuration, by an option, or by a mark."""
-    mark = "\n    pytestmark = pytest.mark.strict_settings\n" if how == "mark" else ""
+@pytest.mark.parametrize("source", ["ini", "option", "mark"])
+def test_a_strict_test_fails_if_it_reads_an_unstubbed_setting(run: Run, source: str) -> None:
+    """It fails even if the program catches all errors. A configuration, an option or a mark makes a test strict."""
+    mark = "\n    pytestmark = pytest.mark.strict_settings\n" if source == "mark" else ""
     result = run(
         mark + STRICT,
-        *(["--heksher-strict"] if how == "option" else []),
-        ini="heksher_strict = true" if how == "ini" else "",
+        *(["--heksher-strict"] if source == "option" else []),
+        ini="heksher_strict = true" if source == "ini" else "",
     )
     result.assert_outcomes(passed=3, failed=2)
-    result.stdout.fnmatch_lines(["*setting shop.color was read in the context {'user': 'jim'}, and the test did not*"])
-    result.stdout.fnmatch_lines(["*settings were read that the test did not stub: shop.color*"])
+    result.stdout.fnmatch_lines(["*setting shop.color was read in the context {'user': 'jim'}, but the test did not*"])
+    result.stdout.fnmatch_lines(["*the test read settings that it did not stub: shop.color*"])
 
 
-def test_what_a_strict_test_reads_as_it_is_torn_down_counts_too(run: Run) -> None:
-    """Though nobody hears of it there either."""
+def test_reads_during_the_teardown_of_a_strict_test_count_too(run: Run) -> None:
+    """They do even if the finalizer catches the error."""
     result = run(
         """
         def test_torn_down(request):
@@ -260,11 +260,11 @@ def test_what_a_strict_test_reads_as_it_is_torn_down_counts_too(run: Run) -> Non
         "--heksher-strict",
     )
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*settings were read that the test did not stub: shop.color*"])
+    result.stdout.fnmatch_lines(["*the test read settings that it did not stub: shop.color*"])
 
 
-def test_a_strict_test_that_fails_for_something_else_tells_what_it_read(run: Run) -> None:
-    """A program that catches the error goes on with something that the test did not expect, and that is why."""
+def test_a_strict_test_that_fails_for_another_reason_lists_unstubbed_reads(run: Run) -> None:
+    """A program that catches the error continues with another value, which may be why the test fails."""
     result = run(
         """
         def program():
@@ -279,22 +279,22 @@ def test_a_strict_test_that_fails_for_something_else_tells_what_it_read(run: Run
         "--heksher-strict",
     )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E*settings were read that the test did not stub: shop.color"])
+    result.stdout.fnmatch_lines(["E*the test read settings that it did not stub: shop.color"])
 
 
-@pytest.mark.parametrize("given", ["strict=False", '"no"', "1", "True, False"])
-def test_a_mark_for_strictness_that_is_misspelt_is_refused(run: Run, given: str) -> None:
-    """It would mean the opposite."""
+@pytest.mark.parametrize("arguments", ["strict=False", '"no"', "1", "True, False"])
+def test_invalid_arguments_of_strict_settings_are_refused(run: Run, arguments: str) -> None:
+    """They would have the opposite effect."""
     result = run(f"""
-        @pytest.mark.strict_settings({given})
+        @pytest.mark.strict_settings({arguments})
         def test_color(): pass
     """)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*test_color: @pytest.mark.strict_settings takes True or False, or nothing*"])
+    result.stderr.fnmatch_lines(["*test_color: @pytest.mark.strict_settings takes True, False or no argument*"])
 
 
-def test_a_test_that_is_run_again_is_judged_anew(run: Run, pytester: pytest.Pytester) -> None:
-    """As plugins do with tests that fail now and then."""
+def test_a_repeated_test_starts_without_the_reads_of_its_first_run(run: Run, pytester: pytest.Pytester) -> None:
+    """Plugins for flaky tests repeat them."""
     pytester.makeconftest("""
         from _pytest.runner import runtestprotocol
 
@@ -319,8 +319,8 @@ def test_a_test_that_is_run_again_is_judged_anew(run: Run, pytester: pytest.Pyte
     ).assert_outcomes(passed=1)
 
 
-def test_marks_that_a_conftest_adds_are_as_good_as_others(run: Run, pytester: pytest.Pytester) -> None:
-    """That is how whole folders are marked."""
+def test_marks_that_a_conftest_adds_apply(run: Run, pytester: pytest.Pytester) -> None:
+    """A project can mark all tests in a directory."""
     pytester.makeconftest("""
         import pytest
 
@@ -339,36 +339,36 @@ def test_marks_that_a_conftest_adds_are_as_good_as_others(run: Run, pytester: py
     """).assert_outcomes(passed=1, failed=1)
 
 
-def test_what_no_setting_is_called_is_an_error_with_those_there_are(run: Run) -> None:
-    """With the one that is nearest."""
+def test_invalid_marks_are_errors_with_a_hint(run: Run) -> None:
+    """An unknown name is an error with similar names, or with all names."""
     result = run(
         """
         @pytest.mark.settings(cache_sizes=5)
-        def test_misspelt(): pass
+        def test_misspelled(): pass
 
-        @pytest.mark.settings(nothing_of_the_kind=5)
+        @pytest.mark.settings(unrelated=5)
         def test_unknown(): pass
 
         @pytest.mark.settings(cache_size="many")
-        def test_of_another_type(): pass
+        def test_wrong_type(): pass
 
         @pytest.mark.settings("cache_size")
-        def test_that_gives_no_value(): pass
+        def test_no_value(): pass
         """
     )
     result.assert_outcomes(errors=4)
     result.stdout.fnmatch_lines(["*@pytest.mark.settings takes keywords, and at most one dict before them*"])
-    result.stdout.fnmatch_lines(["*no setting 'cache_sizes' is declared*is it cache_size?*"])
-    result.stdout.fnmatch_lines(["*there are: cache_size, shop.color*"])
+    result.stdout.fnmatch_lines(["*no setting 'cache_sizes' is declared*did you mean cache_size?*"])
+    result.stdout.fnmatch_lines(["*declared settings: cache_size, shop.color*"])
     result.stdout.fnmatch_lines(["*TypeError: setting cache_size:*"])
 
 
-def test_it_works_in_many_processes_at_once(run: Run) -> None:
-    """As pytest-xdist starts them."""
+def test_it_works_with_pytest_xdist(run: Run) -> None:
+    """Processes share nothing."""
     run(
         """
         @pytest.mark.parametrize("number", range(20))
-        def test_of_its_own(heksher, number):
+        def test_a_stub(heksher, number):
             heksher[cache_size].rules = number
             assert cache_size.get(environment="prod", user="jim") == number
 
@@ -381,21 +381,21 @@ def test_it_works_in_many_processes_at_once(run: Run) -> None:
     ).assert_outcomes(passed=21)
 
 
-def test_until_it_is_used_it_does_nothing(run: Run) -> None:
-    """The marks are known; of the package, clients, stubs and the service are not even imported."""
+def test_an_unused_plugin_imports_only_what_it_needs(run: Run) -> None:
+    """The marks are registered. Clients, stubs and the service are not imported."""
     run(
         """
         def test_nothing(): pass
         """,
         "--strict-markers",
     ).assert_outcomes(passed=1)
-    later = "{'httpx', 'heksher_client.testing', 'heksher_client.service'}"
-    code = f"import sys, heksher_client.pytest_plugin; sys.exit(len({later} & set(sys.modules)))"
+    unused = "{'httpx', 'heksher_client.testing', 'heksher_client.service'}"
+    code = f"import sys, heksher_client.pytest_plugin; sys.exit(len({unused} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_the_service_its_fixture_says_what_it_needs(run: Run) -> None:
-    """In one line."""
+def test_without_the_extra_service_its_fixture_fails_with_a_message(run: Run) -> None:
+    """The message has one line."""
     result = run(
         """
         import sys
@@ -406,4 +406,4 @@ def test_without_the_service_its_fixture_says_what_it_needs(run: Run) -> None:
         """
     )
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*the fixture heksher_service needs a local service: *"])
+    result.stdout.fnmatch_lines(["*the fixture heksher_service requires a local service: *"])

@@ -1,4 +1,4 @@
-"""The stub clients: what they promise to the tests of programs."""
+"""The stub clients, as the tests of a program use them."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -37,15 +37,15 @@ def stub() -> Any:
         yield stub
 
 
-def test_a_value_holds_in_every_context(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
-    """Assigned, it is what all reads give."""
+def test_an_assigned_value_applies_in_every_context(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
+    """Every read returns it."""
     assert setting.get() == 1
     stub[setting].rules = 5
     assert (setting.get(), setting.get(user="john")) == (5, 5)
 
 
-def test_rules_are_resolved_as_a_client_resolves_them(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
-    """The same priority, the same defaults, the same explanation."""
+def test_a_stub_resolves_rules_like_a_client(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
+    """Priority, defaults and explanations are the same."""
     stub[setting].rules = [Rule({"environment": "prod"}, 2), Rule({"user": "jim"}, 3), Rule({}, 4)]
     assert (setting.get(), setting.get(user="john"), setting.get(user="john", environment="dev")) == (3, 2, 4)
     resolution = setting.explain()
@@ -53,8 +53,8 @@ def test_rules_are_resolved_as_a_client_resolves_them(stub: SyncStubHeksherClien
     assert stub[setting].rules == (Rule({"user": "jim"}, 3), Rule({"environment": "prod"}, 2), Rule({}, 4))
 
 
-def test_a_read_needs_its_context_as_with_a_client(setting: Setting[int]) -> None:
-    """A test finds what production would."""
+def test_a_read_without_a_context_value_fails_like_with_a_client(setting: Setting[int]) -> None:
+    """A test finds the mistakes that would occur in production."""
     user: ContextVar[str] = ContextVar("user")
     with SyncStubHeksherClient() as stub:
         stub.set_defaults(user=user, environment="prod")
@@ -65,10 +65,10 @@ def test_a_read_needs_its_context_as_with_a_client(setting: Setting[int]) -> Non
         assert setting.get(theme="dark") == 5
 
 
-def test_monkeypatch_puts_back_what_was_there(
+def test_monkeypatch_restores_the_former_rules(
     stub: SyncStubHeksherClient, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A value or rules, for a part of a test."""
+    """A patch may assign a value or rules, several times, for a part of a test."""
     stub[setting].rules = [Rule({"user": "jim"}, 2)]
     with monkeypatch.context() as patched:
         patched.setattr(stub[setting], "rules", 3)
@@ -78,8 +78,8 @@ def test_monkeypatch_puts_back_what_was_there(
     assert (setting.get(), setting.get(user="john")) == (2, 1)
 
 
-def test_mock_patch_puts_back_what_was_there(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
-    """Also when something else was assigned meanwhile."""
+def test_mock_patch_restores_the_former_rules(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
+    """It does so even if other rules were assigned inside the block."""
     with mock.patch.object(stub[setting], "rules", 3):
         assert setting.get() == 3
         stub[setting].rules = 4
@@ -87,8 +87,10 @@ def test_mock_patch_puts_back_what_was_there(stub: SyncStubHeksherClient, settin
     assert (setting.get(), setting.explain().reason) == (1, Reason.DECLARED_DEFAULT)
 
 
-def test_all_who_hold_a_stubbed_setting_see_the_same(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
-    """So that what is put back is what was there."""
+def test_all_references_to_a_stubbed_setting_see_the_same_rules(
+    stub: SyncStubHeksherClient, setting: Setting[int]
+) -> None:
+    """A patch of one of them restores the rules that another one assigned."""
     held = stub[setting]
     stub[setting].rules = 5
     assert held.rules == (Rule({}, 5),)
@@ -97,10 +99,8 @@ def test_all_who_hold_a_stubbed_setting_see_the_same(stub: SyncStubHeksherClient
     assert setting.get() == 5
 
 
-def test_a_client_that_was_started_inside_a_stub_keeps_its_values(
-    service: WatchedService, setting: Setting[int]
-) -> None:
-    """Whichever of the two ends first."""
+def test_a_client_started_inside_a_stub_keeps_its_rules(service: WatchedService, setting: Setting[int]) -> None:
+    """It does so even if the stub closes first."""
     service.declare("s", "int", 1, ["environment", "user", "theme"])
     service.add_rule("s", 2, user="none")
     stub = SyncStubHeksherClient()
@@ -110,8 +110,8 @@ def test_a_client_that_was_started_inside_a_stub_keeps_its_values(
         assert setting.get() == 2
 
 
-def test_a_setting_made_inside_a_stub_belongs_to_the_client_outside(service: WatchedService) -> None:
-    """From the end of the stub on."""
+def test_a_setting_declared_inside_a_stub_belongs_to_the_outer_client_afterwards(service: WatchedService) -> None:
+    """The client declares the setting and loads its rules when the stub has closed."""
     service.declare("inside", "int", 1, ["user"])
     service.add_rule("inside", 2, user="none")
     with running(ThreadKind(), service.url) as client:
@@ -122,7 +122,7 @@ def test_a_setting_made_inside_a_stub_belongs_to_the_client_outside(service: Wat
 
 
 def test_patch_works_and_is_deprecated(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
-    """As in the older client it takes effect at once, and is undone at the end of the block."""
+    """As in the older client, it applies immediately and is undone at the end of the block."""
     with pytest.warns(DeprecationWarning, match="rules"):
         patch = stub.patch(setting, [Rule({"user": "jim"}, 3)])
     assert setting.get() == 3
@@ -142,20 +142,18 @@ def test_patch_works_and_is_deprecated(stub: SyncStubHeksherClient, setting: Set
         (int, 1, [], 1),
     ],
 )
-def test_a_value_is_what_the_service_would_make_of_it(
+def test_a_value_is_converted_as_if_the_service_had_sent_it(
     stub: SyncStubHeksherClient, python_type: Any, default: Any, value: Any, expected: Any
 ) -> None:
-    """Made immutable, and an empty list is a value for a sequence, and a lack of rules for all others."""
+    """It becomes immutable. An empty list is a value of a sequence, and means "no rules" for any other type."""
     setting: Setting[Any] = Setting("x", python_type, ["user"], default)
     stub[setting].rules = value
     assert setting.get() == expected
     assert type(setting.get()) is not list
 
 
-def test_a_value_that_the_setting_could_never_have_is_refused(
-    stub: SyncStubHeksherClient, setting: Setting[int]
-) -> None:
-    """A slip in a test must not pass for a setting's value."""
+def test_a_value_of_the_wrong_type_is_refused(stub: SyncStubHeksherClient, setting: Setting[int]) -> None:
+    """So are unknown features, duplicate conditions and misspelled attributes; the setting keeps its rules."""
     values: list[Any] = ["5", None, [5], [Rule({}, 5), 5], [Rule({}, "5")], mock.Mock()]
     for value in values:
         with pytest.raises(TypeError, match="setting s"):
@@ -169,8 +167,8 @@ def test_a_value_that_the_setting_could_never_have_is_refused(
     assert setting.get() == 1
 
 
-def test_at_the_end_everything_is_as_it_was(service: WatchedService, setting: Setting[int]) -> None:
-    """The former main client is the main one again, and settings have the rules and the defaults that they had."""
+def test_closing_a_stub_restores_the_former_state(service: WatchedService, setting: Setting[int]) -> None:
+    """The former main client is the main one again, and each setting has its former rules and defaults."""
     service.declare("s", "int", 1, ["environment", "user", "theme"])
     service.add_rule("s", 2, user="jim")
     with running(ThreadKind(), service.url) as client:
@@ -197,8 +195,8 @@ def test_at_the_end_everything_is_as_it_was(service: WatchedService, setting: Se
     assert registry.main is None
 
 
-def test_what_was_called_can_be_asked(setting: Setting[int]) -> None:
-    """In order, with the arguments that matter."""
+def test_calls_records_the_calls_of_methods(setting: Setting[int]) -> None:
+    """It has them in order, with their keyword arguments, and without hooks."""
     with SyncStubHeksherClient("http://x", 5, ["user"], http_client_args={}) as stub:
         stub.set_defaults(user="jim")
         stub.track_contexts(user=["jim", "john"])
@@ -222,8 +220,8 @@ def test_what_was_called_can_be_asked(setting: Setting[int]) -> None:
     assert (data["s"].type, data["s"].aliases) == ("int", [])
 
 
-def test_mistakes_are_mistakes_with_a_stub_too() -> None:
-    """Names are checked against the context features, where the stub was given any."""
+def test_a_stub_checks_names_and_values_like_a_client() -> None:
+    """Names are checked against the context features if the stub was created with some."""
     with SyncStubHeksherClient(context_features=["user"]) as stub:
         with pytest.raises(UnknownContextError):
             stub.set_defaults(planet="mars")
@@ -233,7 +231,7 @@ def test_mistakes_are_mistakes_with_a_stub_too() -> None:
 
 @pytest.mark.anyio
 async def test_the_async_stub_does_the_same(setting: Setting[int]) -> None:
-    """With the methods of the async client."""
+    """Its methods are those of the async client."""
     aliased = Setting("new", int, ["user"], 1, alias="old")
     async with AsyncStubHeksherClient() as stub:
         stub.set_defaults(environment="prod", user="jim", theme="dark")
@@ -251,8 +249,8 @@ async def test_the_async_stub_does_the_same(setting: Setting[int]) -> None:
     assert setting.get() == 1
 
 
-def test_a_stub_takes_a_credential_and_tells_whether_it_is_closed() -> None:
-    """It has no use for it."""
+def test_a_stub_accepts_a_credential_and_has_the_attribute_closed() -> None:
+    """It records the credential and does not use it."""
     stub = SyncStubHeksherClient()
     with stub:
         stub.use_credential(("jim", "x"))
@@ -265,21 +263,21 @@ def test_a_stub_takes_a_credential_and_tells_whether_it_is_closed() -> None:
     ("stub_class", "client_class"),
     [(SyncStubHeksherClient, ThreadHeksherClient), (AsyncStubHeksherClient, AsyncHeksherClient)],
 )
-def test_a_stub_can_stand_wherever_a_client_does(stub_class: type, client_class: type) -> None:
+def test_a_stub_has_the_interface_of_its_client(stub_class: type, client_class: type) -> None:
     """It has every public method of the client, with the same signature."""
     for name, method in inspect.getmembers(client_class, inspect.isfunction):
         if name.startswith("_") and name not in ("__enter__", "__exit__", "__aenter__", "__aexit__"):
             continue
-        ours = getattr(stub_class, name)
-        assert inspect.signature(ours) == inspect.signature(method), name
-        assert inspect.iscoroutinefunction(ours) == inspect.iscoroutinefunction(method), name
+        stub_method = getattr(stub_class, name)
+        assert inspect.signature(stub_method) == inspect.signature(method), name
+        assert inspect.iscoroutinefunction(stub_method) == inspect.iscoroutinefunction(method), name
     parameters = inspect.signature(stub_class).parameters
     assert list(parameters) == list(inspect.signature(client_class).parameters)
     assert all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def test_a_stub_has_a_status() -> None:
-    """As of a client that has just received what the test has said."""
+    """It is the status of a client that has just received the rules that the test assigned."""
     setting = Setting("s", int, ["user"], 1)
     stub = SyncStubHeksherClient()
     assert stub.status().state is State.STARTING

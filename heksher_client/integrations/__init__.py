@@ -1,4 +1,4 @@
-"""Web frameworks and task queues: where the context of a read comes from, and who starts the client.
+"""Web frameworks and task queues: each request or task supplies the context values of its reads.
 
-None of these modules needs more than its framework; `asgi` and `wsgi` need nothing.
+Each module requires only its framework; `asgi` and `wsgi` require nothing.
 """

@@ -1,4 +1,8 @@
-"""Values of one request in context variables, from which reads take them."""
+"""Context values of one request: extracted from it, and set in context variables while it is handled.
+
+Reads use a context variable that is the client's default for a context feature. The context managers reset every
+variable that they set, also if the block raises.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -9,72 +13,73 @@ from heksher_client._core.settings.snapshot import pinned
 
 RequestT = TypeVar("RequestT")
 
-Values: TypeAlias = Mapping[ContextVar[str], Callable[[RequestT], str | None]]
-"""By context variable, what finds its value in a request; None leaves the variable as it is."""
-Held: TypeAlias = list[tuple[ContextVar[str], Token[str]]]
+Extractors: TypeAlias = Mapping[ContextVar[str], Callable[[RequestT], str | None]]
+"""For each context variable, a function that returns its value for a request, or None to leave the variable
+unchanged."""
+Tokens: TypeAlias = list[tuple[ContextVar[str], Token[str]]]
 
 
-def check(values: Values[Any]) -> Values[Any]:
-    """The values, as they are.
+def check_extractors(extractors: Extractors[Any]) -> Extractors[Any]:
+    """Return a copy of the extractors.
 
     Raises:
-        TypeError: They are no mapping, or something is no context variable, or cannot be called.
+        TypeError: The argument is not a mapping of context variables to functions.
     """
-    if not isinstance(values, Mapping):
-        raise TypeError(f"values must be a dict of functions by context variables, not {type(values).__name__}")
-    for variable, find in values.items():
+    if not isinstance(extractors, Mapping):
+        raise TypeError(f"values must be a dict of functions by context variable, not {type(extractors).__name__}")
+    for variable, extract in extractors.items():
         if not isinstance(variable, ContextVar):
-            raise TypeError(f"values must be by context variables, not by {variable!r}")
-        if not callable(find):
-            raise TypeError(f"what finds the value of {variable.name} must be a function, not {find!r}")
-    return dict(values)
+            raise TypeError(f"the keys of values must be context variables, not {variable!r}")
+        if not callable(extract):
+            raise TypeError(f"values: {variable.name} must map to a function, not {extract!r}")
+    return dict(extractors)
 
 
-def found(values: Values[RequestT], request: RequestT) -> dict[ContextVar[str], str]:
-    """What a request has for context variables.
+def extract_values(extractors: Extractors[RequestT], request: RequestT) -> dict[ContextVar[str], str]:
+    """Return the values that a request has for context variables.
 
     Raises:
-        TypeError: Something else than text is found for one of them.
+        TypeError: A value is not a string. It would match no rule, without a visible cause.
     """
-    there: dict[ContextVar[str], str] = {}
-    for variable, find in values.items():
-        value: object = find(request)
+    values: dict[ContextVar[str], str] = {}
+    for variable, extract in extractors.items():
+        value: object = extract(request)
         if isinstance(value, str):
-            there[variable] = value
-        elif value is not None:  # Only its type is said: it may be a user with all that is known of him.
-            raise TypeError(f"what is found for {variable.name} must be text or None, not {type(value).__name__}")
-    return there
+            values[variable] = value
+        elif value is not None:  # The message has the type alone: the value may be an object with personal data.
+            raise TypeError(f"the value for {variable.name} must be a string or None, not {type(value).__name__}")
+    return values
 
 
-def hold(values: Mapping[ContextVar[str], str]) -> Held:
-    """Have context variables hold values; gives what it takes to undo that."""
+def set_variables(values: Mapping[ContextVar[str], str]) -> Tokens:
+    """Set context variables, and return the tokens that reset them."""
     return [(variable, variable.set(value)) for variable, value in values.items()]
 
 
-def let_go(held: Held) -> None:
-    """Have context variables hold what they did before."""
-    for variable, token in reversed(held):
+def reset_variables(tokens: Tokens) -> None:
+    """Restore the values that context variables had before `set_variables`."""
+    for variable, token in reversed(tokens):
         variable.reset(token)
 
 
 @contextmanager
-def holding(values: Mapping[ContextVar[str], str]) -> Iterator[None]:
-    """Have context variables hold values inside the block."""
-    held = hold(values)
+def variables_set(values: Mapping[ContextVar[str], str]) -> Iterator[None]:
+    """Set context variables inside the block."""
+    tokens = set_variables(values)
     try:
         yield
     finally:
-        let_go(held)
+        reset_variables(tokens)
 
 
 @contextmanager
-def bound(values: Values[RequestT], request: RequestT, *, pin: bool) -> Iterator[None]:
-    """Have the context variables hold what is found in a request.
+def request_context(extractors: Extractors[RequestT], request: RequestT, *, pin: bool) -> Iterator[None]:
+    """Set context variables to the values of a request inside the block.
 
     Args:
-        values: What to find.
-        request: Where.
-        pin: Whether all reads inside the block see the rules of one moment.
+        extractors: The functions that return the values.
+        request: The argument of these functions.
+        pin: If true, all reads inside the block use the same rules.
     """
-    with holding(found(values, request)), pinned() if pin else nullcontext():
+    with variables_set(extract_values(extractors, request)), pinned() if pin else nullcontext():
         yield

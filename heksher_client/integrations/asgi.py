@@ -1,14 +1,14 @@
-"""ASGI applications: FastAPI, Starlette, Django, Quart.
+"""Middleware for ASGI applications: FastAPI, Starlette, Django, Quart.
 
     app.add_middleware(ContextMiddleware, values={current_user: header("x-user")})
 
-Reads take the user from that variable then, where it is the client's default for a context feature.
+Reads then use that context variable if it is the client's default for a context feature.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from heksher_client.integrations._context import Values, bound, check
+from heksher_client.integrations._context import Extractors, check_extractors, request_context
 
 __all__ = ["ContextMiddleware", "header"]
 
@@ -19,37 +19,41 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ContextMiddleware:
-    """Has context variables hold data of a request for as long as it is answered, WebSockets included."""
+    """Middleware that sets context variables from each HTTP request or WebSocket while it is handled."""
 
-    def __init__(self, app: Application, values: Values[Scope], *, pin: bool = False) -> None:
+    def __init__(self, app: Application, values: Extractors[Scope], *, pin: bool = False) -> None:
         """Wrap an application.
 
         Args:
             app: The application.
-            values: By context variable, what finds its value in a request's scope: `header("x-user")`, or any function
-                that gives text, or None to leave the variable as it is.
-            pin: Whether all reads of one request see the rules of one moment, to the end of what is streamed. Not those
-                of a WebSocket, which may be open for days.
+            values: For each context variable, a function that returns its value for the scope of a request, or None to
+                leave the variable unchanged: `header("x-user")`, or a function of your own.
+            pin: If true, all reads of one request use the same rules, until the end of a streamed response. WebSockets
+                are not pinned, as they may be open for days.
 
         Raises:
-            TypeError: The values are none.
+            TypeError: `values` is not a mapping of context variables to functions.
         """
-        self._app, self._values, self._pin = app, check(values), pin
+        self._app, self._extractors, self._pin = app, check_extractors(values), pin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        with bound(self._values, scope, pin=self._pin and scope["type"] == "http"):
+        with request_context(self._extractors, scope, pin=self._pin and scope["type"] == "http"):
             await self._app(scope, receive, send)
 
 
 def header(name: str) -> Callable[[Scope], str | None]:
-    """What finds the first value of a header, whatever its case; None where there is none."""
+    """Return a function that returns the first value of a header, or None if the request does not have it.
+
+    Args:
+        name: The name of the header, in any case.
+    """
     wanted = name.lower().encode("latin-1")
 
-    def find(scope: Scope) -> str | None:
+    def get_header(scope: Scope) -> str | None:
         return next((value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted), None)
 
-    return find
+    return get_header

@@ -1,9 +1,9 @@
-"""Celery: a client in each worker, and tasks that read settings in the context that they were sent from.
+"""Celery: a client in each worker, and the sender's context values in each task.
 
     run_client(connect)
     propagate(user=current_user)
 
-Both are called once, where the application is made.
+Call both once, in the module that creates the application.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any, Final
 from celery import signals
 
 from heksher_client._drivers.thread_client import ThreadHeksherClient
-from heksher_client.integrations._context import Held, hold, let_go
+from heksher_client.integrations._context import Tokens, reset_variables, set_variables
 
 __all__ = ["propagate", "run_client"]
 
@@ -22,75 +22,77 @@ _HEADER: Final = "heksher_context"
 
 
 def run_client(connect: Callable[[], ThreadHeksherClient]) -> None:
-    """Have workers run a client, from their start to their end.
+    """Run a client in each worker, from its start to its shutdown.
 
-    It starts before the worker makes its pool; where that is made of processes, it goes on in each of them. A service
-    that does not answer is no reason not to start; a client that cannot be made (a wrong profile, say) ends the worker.
+    The client starts before the worker creates its pool, and continues in each process of a prefork pool. A worker also
+    starts if the service is unavailable; if the client cannot be created (an invalid profile, for example), the worker
+    exits.
 
     Args:
-        connect: Makes the client; started or not.
+        connect: Returns the client. If it is not running, it is started.
     """
-    held: list[ThreadHeksherClient] = []
+    clients: list[ThreadHeksherClient] = []
 
     def start(**_: Any) -> None:
         try:
             client = connect()
-            held.append(client)
+            clients.append(client)
             if not client.status().is_main:
                 client.set_as_main()
-        except Exception as error:  # Whatever it is, Celery would only log it, and run tasks without settings.
-            raise SystemExit(f"the worker ends, as its Heksher client cannot be made: {error}") from error
+        except Exception as error:  # Celery would log any exception here, and run tasks without settings.
+            raise SystemExit(f"the worker exits because its Heksher client could not be created: {error}") from error
 
-    def end(**_: Any) -> None:
-        while held:
-            held.pop().close()
+    def stop(**_: Any) -> None:
+        while clients:
+            clients.pop().close()
 
     signals.worker_init.connect(start, weak=False)
-    signals.worker_shutdown.connect(end, weak=False)
+    signals.worker_shutdown.connect(stop, weak=False)
 
 
 def propagate(**features: ContextVar[str]) -> None:
-    """Have tasks run with what context variables held where they were sent from.
+    """Run each task with the values that context variables had where the task was sent.
+
+    A variable that is not set in the sender stays unchanged in the task. After the task, each variable has its former
+    value, whatever the task set. Give the variables a default: a variable that has none, and was not set before the
+    task, cannot be reset and keeps the value that the task set.
 
     Args:
-        **features: The context variables by the names of context features, under which they travel in the messages'
-            headers. A variable that is not set where a task is sent is left as it is where it runs. After the task each
-            has again what it had before, whatever the task itself has set. But give them a default: one without, that
-            was not set before, cannot be unset, and keeps what a task has set.
+        **features: The context variables by context feature. The names are used in the headers of the messages.
 
     Raises:
-        TypeError: One of them is none.
+        TypeError: A value is not a context variable.
     """
     for name, variable in features.items():
         if not isinstance(variable, ContextVar):
             raise TypeError(f"{name} must be a context variable, not {variable!r}")
-    held: dict[str, tuple[Held, list[ContextVar[str]]]] = {}
+    running: dict[str, tuple[Tokens, list[ContextVar[str]]]] = {}
 
-    def send(headers: dict[str, Any], **_: Any) -> None:
-        found = {name: variable.get(None) for name, variable in features.items()}
-        there = {name: value for name, value in found.items() if value is not None}
-        headers[_HEADER] = {**headers.get(_HEADER, {}), **there}
+    def add_header(headers: dict[str, Any], **_: Any) -> None:
+        values = {name: variable.get(None) for name, variable in features.items()}
+        sent = {name: value for name, value in values.items() if value is not None}
+        headers[_HEADER] = {**headers.get(_HEADER, {}), **sent}
 
-    def begin(task_id: str, task: Any, **_: Any) -> None:
+    def before_task(task_id: str, task: Any, **_: Any) -> None:
         sent = getattr(task.request, _HEADER, None) or {}
-        # What the message has nothing for is held as it is, so that it goes back to that.
+        # A variable that the message has no value for is set to its current value, so that it can be reset to that.
         values = {variable: sent.get(name, variable.get(None)) for name, variable in features.items()}
-        there = {variable: value for variable, value in values.items() if value is not None}
-        held[task_id] = hold(there), [variable for variable in values if variable not in there]
+        known = {variable: value for variable, value in values.items() if value is not None}
+        running[task_id] = set_variables(known), [variable for variable in values if variable not in known]
 
-    def end(task_id: str, **_: Any) -> None:
-        there, unset = held.pop(task_id, ([], []))
-        let_go(there)
+    def after_task(task_id: str, **_: Any) -> None:
+        tokens, unset = running.pop(task_id, ([], []))
+        reset_variables(tokens)
         for variable in unset:
-            _forget(variable)
+            _set_to_default(variable)
 
-    signals.before_task_publish.connect(send, weak=False)
-    signals.task_prerun.connect(begin, weak=False)
-    signals.task_postrun.connect(end, weak=False)
+    signals.before_task_publish.connect(add_header, weak=False)
+    signals.task_prerun.connect(before_task, weak=False)
+    signals.task_postrun.connect(after_task, weak=False)
 
 
-def _forget(variable: ContextVar[str]) -> None:
-    """Have a variable give its default again, if it has one."""
+def _set_to_default(variable: ContextVar[str]) -> None:
+    """Set a variable to its default, if it has one and the task has set the variable."""
     if variable.get(None) is not None:
         with suppress(LookupError):
             variable.set(Context().run(variable.get))

@@ -1,7 +1,7 @@
 """StubSession: the state of a stub client, and the main client that the registry calls.
 
 A stub holds a session as a client does. Methods for other parts of this package (the registry, the Django app) are
-here, so that the public classes have the public methods of a client and nothing else.
+here, so that the public classes have only the public methods of a client.
 
 Invariant: the session records the former rules of each setting before it replaces them, and `close` restores them
 unless another client has replaced the session's own.

@@ -1,4 +1,4 @@
-"""Requests and context variables: what holds while one is answered, and that nothing is left of it."""
+"""The context of a request: its values are set while it is handled, and reset afterwards."""
 
 import io
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -12,7 +12,7 @@ import pytest
 
 from heksher_client import Setting
 from heksher_client.integrations import asgi, wsgi
-from heksher_client.integrations.django.middleware import _parts_later
+from heksher_client.integrations.django.middleware import _iterate_async
 from heksher_client.testing import SyncStubHeksherClient
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
@@ -22,35 +22,35 @@ def environ(**headers: str) -> dict[str, Any]:
     return {f"HTTP_{name.upper()}": value for name, value in headers.items()}
 
 
-def test_a_wsgi_answer_that_comes_in_parts_is_made_in_its_own_context() -> None:
-    """Until its last part, whatever other requests the thread works on in between."""
+def test_a_wsgi_body_is_generated_in_the_context_of_its_request() -> None:
+    """It is, up to its last chunk and `close`, even if the thread handles other requests in between."""
     closed: list[str] = []
 
-    class Parts:
+    class Body:
         def __init__(self) -> None:
-            self._parts = iter(range(2))
+            self._chunks = iter(range(2))
 
         def __iter__(self) -> Iterator[bytes]:
             return self
 
         def __next__(self) -> bytes:
-            next(self._parts)
+            next(self._chunks)
             return user.get().encode()
 
         def close(self) -> None:
             closed.append(user.get())
 
-    app = wsgi.ContextMiddleware(lambda environ, start: Parts(), {user: wsgi.header("X-User")})
+    app = wsgi.ContextMiddleware(lambda environ, start: Body(), {user: wsgi.header("X-User")})
     first, second = (app(environ(x_user=name), None) for name in ("jim", "ann"))
-    assert [next(iter(parts)) for parts in (first, second, first)] == [b"jim", b"ann", b"jim"]
-    for parts in (first, second):
-        parts.close()  # type: ignore[attr-defined]
+    assert [next(iter(body)) for body in (first, second, first)] == [b"jim", b"ann", b"jim"]
+    for body in (first, second):
+        body.close()  # type: ignore[attr-defined]
     assert closed == ["jim", "ann"]
     assert user.get() == "nobody"
 
 
-def test_a_wsgi_application_that_fails_leaves_nothing() -> None:
-    """Nor does a request without the header change anything."""
+def test_a_wsgi_application_that_raises_leaves_the_context_unchanged() -> None:
+    """A request without the header leaves the variable unchanged. Lists and files are passed on as they are."""
 
     def fail(environ: Any, start: Any) -> Iterable[bytes]:
         raise ValueError(user.get())
@@ -65,26 +65,25 @@ def test_a_wsgi_application_that_fails_leaves_nothing() -> None:
     plain = wsgi.ContextMiddleware(lambda environ, start: [user.get().encode()], {user: wsgi.header("content-type")})
     assert list(plain({"CONTENT_TYPE": "text"}, None)) == [b"text"]
     files: Any = wsgi.ContextMiddleware(lambda environ, start: FileWrapper(io.BytesIO(b"x")), {})
-    assert isinstance(
-        files({"wsgi.file_wrapper": FileWrapper}, None), FileWrapper
-    )  # so that servers send it themselves
-    assert len(plain({}, None)) == 1  # type: ignore[arg-type]  # so that servers know the length of the answer
+    # Servers send a file wrapper directly, and use the length of a list.
+    assert isinstance(files({"wsgi.file_wrapper": FileWrapper}, None), FileWrapper)
+    assert len(plain({}, None)) == 1  # type: ignore[arg-type]
 
 
-def test_a_wsgi_answer_that_is_no_answer_or_is_closed_twice_leaves_nothing() -> None:
-    """Also with a pin, which is let go once."""
-    no_answer: Any = wsgi.ContextMiddleware(lambda environ, start: None, {}, pin=True)  # type: ignore[arg-type,return-value]
+def test_an_invalid_wsgi_body_and_a_second_close_end_the_pin_once() -> None:
+    """An application that returns None raises TypeError, and a second `close` does nothing."""
+    invalid: Any = wsgi.ContextMiddleware(lambda environ, start: None, {}, pin=True)  # type: ignore[arg-type,return-value]
     with pytest.raises(TypeError):
-        no_answer({}, None)
-    parts: Any = wsgi.ContextMiddleware(lambda environ, start: [b"x"], {}, pin=True)({}, None)
-    assert list(parts) == [b"x"]
-    parts.close()
-    parts.close()
+        invalid({}, None)
+    body: Any = wsgi.ContextMiddleware(lambda environ, start: [b"x"], {}, pin=True)({}, None)
+    assert list(body) == [b"x"]
+    body.close()
+    body.close()
 
 
 @pytest.mark.anyio
-async def test_a_stream_of_django_that_nobody_reads_to_its_end_ends_in_its_own_context() -> None:
-    """The server closes it, or the event loop does."""
+async def test_an_aborted_django_stream_is_closed_in_the_context_of_its_request() -> None:
+    """The server closes a stream that it does not read to the end."""
     seen: list[str] = []
 
     async def stream() -> AsyncIterator[bytes]:
@@ -93,15 +92,15 @@ async def test_a_stream_of_django_that_nobody_reads_to_its_end_ends_in_its_own_c
         finally:
             seen.append(user.get())
 
-    parts = _parts_later(stream(), {user: "jim"})
-    assert await anext(parts) == b"jim"
-    await parts.aclose()
+    content = _iterate_async(stream(), {user: "jim"})
+    assert await anext(content) == b"jim"
+    await content.aclose()
     assert (seen, user.get()) == (["jim"], "nobody")
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket", "wsgi"])
-def test_a_request_that_is_pinned_sees_the_rules_of_one_moment(kind: str) -> None:
-    """A change in the middle of it is for the next one; but a WebSocket may be open for days, and hears of it."""
+def test_a_pinned_request_reads_the_same_rules_throughout(kind: str) -> None:
+    """A change during the request applies to the next one. WebSockets are not pinned: they may be open for days."""
     setting = Setting("s", int, ["user"], 7)
     seen: list[int] = []
     with SyncStubHeksherClient() as stub:
@@ -113,32 +112,32 @@ def test_a_request_that_is_pinned_sees_the_rules_of_one_moment(kind: str) -> Non
 
         if kind == "wsgi":
 
-            def answer(environ: Any, start: Any) -> Iterable[bytes]:
+            def respond(environ: Any, start: Any) -> Iterable[bytes]:
                 read()
                 return []
 
-            wsgi.ContextMiddleware(answer, {}, pin=True)({}, None).close()  # type: ignore[attr-defined]
+            wsgi.ContextMiddleware(respond, {}, pin=True)({}, None).close()  # type: ignore[attr-defined]
         else:
 
-            async def answer_later(scope: Any, receive: Any, send: Any) -> None:
+            async def respond_async(scope: Any, receive: Any, send: Any) -> None:
                 read()
 
-            app: Any = asgi.ContextMiddleware(answer_later, {}, pin=True)
+            app: Any = asgi.ContextMiddleware(respond_async, {}, pin=True)
             anyio.run(app, {"type": kind}, None, None)
         assert seen == [7, 9 if kind == "websocket" else 7]
         assert setting.get(user="jim") == 9
 
 
 @pytest.mark.anyio
-async def test_asgi_requests_at_the_same_time_have_a_context_each() -> None:
-    """HTTP and WebSockets; what is neither passes through."""
+async def test_concurrent_asgi_requests_have_separate_contexts() -> None:
+    """HTTP requests and WebSockets have their own; other scopes are passed on unchanged."""
     seen: list[str] = []
 
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
         await anyio.lowlevel.checkpoint()
         seen.append(user.get())
 
-    app: Any = asgi.ContextMiddleware(answer, {user: asgi.header("X-User")})
+    app: Any = asgi.ContextMiddleware(respond, {user: asgi.header("X-User")})
     async with anyio.create_task_group() as group:
         for kind, headers in (("http", [(b"X-User", b"jim")]), ("websocket", [(b"x-user", b"ann")]), ("http", [])):
             group.start_soon(app, {"type": kind, "headers": headers}, None, None)
@@ -149,16 +148,16 @@ async def test_asgi_requests_at_the_same_time_have_a_context_each() -> None:
 
 @pytest.mark.parametrize("values", [{"user": len}, {user: "x-user"}, None, [user], "user"])
 @pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
-def test_values_that_cannot_be_found_are_refused_at_the_start(middleware: Any, values: Any) -> None:
-    """And not with the first request."""
-    with pytest.raises(TypeError, match=r"values must be .*context variables|what finds the value of user must be"):
+def test_invalid_extractors_are_refused_by_the_constructor(middleware: Any, values: Any) -> None:
+    """They are not refused only at the first request."""
+    with pytest.raises(TypeError, match=r"values must be a dict|keys of values must be|user must map to a function"):
         middleware(lambda *_: None, values)
 
 
 @pytest.mark.parametrize("value", [5, b"jim"])
-def test_what_is_found_and_is_no_text_is_refused(value: Any) -> None:
-    """Where it is found, with the name of the variable; it would match no rule, and nobody knew why."""
+def test_an_extracted_value_that_is_not_a_string_is_refused(value: Any) -> None:
+    """The error names the variable. The value would match no rule, without a visible cause."""
     app = wsgi.ContextMiddleware(lambda environ, start: [b""], {user: lambda environ: value})
-    with pytest.raises(TypeError, match=f"what is found for user must be text or None, not {type(value).__name__}"):
+    with pytest.raises(TypeError, match=f"the value for user must be a string or None, not {type(value).__name__}"):
         app({}, None)
     assert user.get() == "nobody"

@@ -1,4 +1,4 @@
-"""The examples of the documentation, run as users run them: a request goes in, the value for its user comes out."""
+"""The examples for web frameworks and task queues: a request returns the value for its user."""
 
 import json
 import os
@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture
 def shop() -> Iterator[WatchedService]:
-    """A service in which jim has a cache of 200."""
+    """A service with a rule that gives jim a cache of 200."""
     with WatchedService(("user",)) as service:
         service.offers_changes = True
         service.declare("cache_size", "int", 10, ["user"])
@@ -36,62 +36,62 @@ def shop() -> Iterator[WatchedService]:
 
 
 @pytest.fixture
-def surroundings(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
-    """Environment variables that say where the service is."""
-    of_service = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "user"}
-    return environment(**of_service, HOME=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+def service_environment(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
+    """Environment variables with the URL of the service."""
+    variables = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "user"}
+    return environment(**variables, HOME=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
 
 
 @contextmanager
 def serving(*command: str, port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
-    """A server in a process of its own, that has begun to answer."""
+    """Run a server in a separate process, and wait until it responds."""
     process = subprocess.Popen([str(BIN / command[0]), *command[1:]], env=env, cwd=EXAMPLES)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-            assert eventually(lambda: _answers(http))
+            assert eventually(lambda: _responds(http))
             yield http
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(http: httpx.Client) -> bool:
+def _responds(http: httpx.Client) -> bool:
     try:
         return http.get("/").status_code == 200
     except httpx.TransportError:
         return False
 
 
-def a_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
     return port
 
 
-def size_for(http: httpx.Client, user: str | None) -> int:
-    answer = http.get("/", headers={} if user is None else {"X-User": user})
-    size: int = answer.raise_for_status().json()["cache_size"]
+def cache_size_of(http: httpx.Client, user: str | None) -> int:
+    response = http.get("/", headers={} if user is None else {"X-User": user})
+    size: int = response.raise_for_status().json()["cache_size"]
     return size
 
 
-def check(http: httpx.Client, shop: WatchedService) -> None:
-    """Each request has the value of its user; a change gets there while the server runs."""
-    assert [size_for(http, user) for user in ("jim", "ann", None)] == [200, 10, 10]
+def check_server(http: httpx.Client, shop: WatchedService) -> None:
+    """Check that each request returns the value of its user, and that the server receives a change while it runs."""
+    assert [cache_size_of(http, user) for user in ("jim", "ann", None)] == [200, 10, 10]
     shop.add_rule("cache_size", 5, user="ann")
-    # Several times: there may be several workers.
-    assert eventually(lambda: [size_for(http, "ann") for _ in range(6)] == [5] * 6)
+    # Several requests, as there may be several workers.
+    assert eventually(lambda: [cache_size_of(http, "ann") for _ in range(6)] == [5] * 6)
 
 
-def test_fastapi(shop: WatchedService, surroundings: dict[str, str]) -> None:
-    """On uvicorn, with the asyncio client in the lifespan."""
-    port = a_free_port()
-    with serving("uvicorn", "fastapi_app:app", "--port", str(port), port=port, env=surroundings) as http:
-        check(http, shop)
+def test_fastapi(shop: WatchedService, service_environment: dict[str, str]) -> None:
+    """It runs on uvicorn, with the async client in the lifespan."""
+    port = free_port()
+    with serving("uvicorn", "fastapi_app:app", "--port", str(port), port=port, env=service_environment) as http:
+        check_server(http, shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 
 
-def test_an_asgi_application_is_tested_with_a_stub(surroundings: dict[str, str]) -> None:
-    """Without its lifespan, and so without a client of its own."""
+def test_an_asgi_application_is_tested_with_a_stub(service_environment: dict[str, str]) -> None:
+    """The test client does not run the lifespan, so the application starts no client."""
     code = """
 from fastapi.testclient import TestClient
 from fastapi_app import app, cache_size, current_user
@@ -102,45 +102,44 @@ with SyncStubHeksherClient() as stub:
     stub[cache_size].rules = [Rule({"user": "jim"}, 55)]
     print([TestClient(app).get("/", headers={"x-user": user}).json()["cache_size"] for user in ("jim", "ann")])
 """
-    env = {name: value for name, value in surroundings.items() if name != "HEKSHER_URL"}
-    ran = subprocess.run(
+    env = {name: value for name, value in service_environment.items() if name != "HEKSHER_URL"}
+    result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False
     )
-    assert (ran.stdout, ran.stderr) == ("[55, 10]\n", "")
+    assert (result.stdout, result.stderr) == ("[55, 10]\n", "")
 
 
-def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, surroundings: dict[str, str]) -> None:
-    """The client starts before the workers are forked, and goes on in each."""
-    port = a_free_port()
+def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, service_environment: dict[str, str]) -> None:
+    """The client starts before the workers are forked, and continues in each worker."""
+    port = free_port()
     command = ("gunicorn", "--config", "gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "flask_app:app")
-    with serving(*command, port=port, env=surroundings) as http:
-        check(http, shop)
+    with serving(*command, port=port, env=service_environment) as http:
+        check_server(http, shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 
 
-def test_django(shop: WatchedService, surroundings: dict[str, str]) -> None:
-    """With its app, its middleware and its command."""
-    port = a_free_port()
+def test_django(shop: WatchedService, service_environment: dict[str, str]) -> None:
+    """The app, the middleware and the command work together. A command that reads no settings sends no request."""
+    port = free_port()
     command = ("gunicorn", "--bind", f"127.0.0.1:{port}", "django_project:application")
-    with serving(*command, port=port, env=surroundings) as http:
-        check(http, shop)
+    with serving(*command, port=port, env=service_environment) as http:
+        check_server(http, shop)
     manage = [sys.executable, str(EXAMPLES / "django_project.py")]
-    # A command that reads no settings asks nobody.
     shop.asked.clear()
-    subprocess.run([*manage, "check"], env=surroundings, capture_output=True, check=True)
+    subprocess.run([*manage, "check"], env=service_environment, capture_output=True, check=True)
     assert shop.asked == []
-    told = subprocess.run([*manage, "heksher"], env=surroundings, capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines() == ["fresh: 1 settings, 2 rules", "  cache_size: 2 rules, uptodate"]
+    printed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == ["fresh: 1 settings, 2 rules", "  cache_size: 2 rules, uptodate"]
     shop.stop()
-    failed = subprocess.run([*manage, "heksher"], env=surroundings, capture_output=True, text=True, check=False)
+    failed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "CommandError: GET /api/v1/context_features: no answer" in failed.stderr
 
 
-def test_the_command_of_django_fails_for_what_the_service_and_the_program_disagree_on(
-    shop: WatchedService, surroundings: dict[str, str]
+def test_the_django_command_reports_conflicts_with_the_service(
+    shop: WatchedService, service_environment: dict[str, str]
 ) -> None:
-    """Though the service answers, and all other settings are up to date: it says what, and why."""
+    """It fails, and lists each problem, even if the service responds and all other settings are up to date."""
     shop.declare("color", "str", "red", ["user"])
     shop.add_rule("color", "blue", user="jim")
     body = """
@@ -153,33 +152,33 @@ if sys.argv[-1] == "refused":
     size = Setting("size", type=int, configurable_features=["nobody_knows"], default_value=1)
 execute_from_command_line(["manage.py", "heksher"])
 """
-    ran = django_project("{}", body, surroundings)
-    assert (ran.returncode, ran.stdout.splitlines()[0]) == (1, "fresh: 2 settings, 1 rules")
-    assert ran.stderr.splitlines() == [
+    result = django_project("{}", body, service_environment)
+    assert (result.returncode, result.stdout.splitlines()[0]) == (1, "fresh: 2 settings, 1 rules")
+    assert result.stderr.splitlines() == [
         "CommandError: setting color: its declaration is in conflict with the service (mismatch)",
         "setting color: 1 rules cannot be used",
         "setting color: rule 2: 'blue' is not an int",
     ]
-    ran = django_project("{}", body, surroundings, arguments=["refused"])
-    assert ran.returncode == 1
-    assert "the service refused the declaration of setting size" in ran.stderr.splitlines()[0]
-    assert ran.stderr.count("refused") == 1
+    result = django_project("{}", body, service_environment, arguments=["refused"])
+    assert result.returncode == 1
+    assert "the service refused the declaration of setting size" in result.stderr.splitlines()[0]
+    assert result.stderr.count("refused") == 1
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_celery(shop: WatchedService, surroundings: dict[str, str], tmp_path: Path, pool: str) -> None:
-    """A worker in another process runs a task in the context that it was sent from."""
-    folders = {name: str(tmp_path / name) for name in ("messages", "control", "results")}
-    for folder in folders.values():
-        Path(folder).mkdir()
+def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, pool: str) -> None:
+    """A worker in another process runs a task with the context values of its sender."""
+    directories = {name: str(tmp_path / name) for name in ("messages", "control", "results")}
+    for directory in directories.values():
+        Path(directory).mkdir()
     (tmp_path / "broker.py").write_text(
         "broker_url = 'filesystem://'\n"
-        f"broker_transport_options = {{'data_folder_in': {folders['messages']!r}, "
-        f"'data_folder_out': {folders['messages']!r}, 'control_folder': {folders['control']!r}}}\n"
-        f"result_backend = 'file://{folders['results']}'\n"
+        f"broker_transport_options = {{'data_folder_in': {directories['messages']!r}, "
+        f"'data_folder_out': {directories['messages']!r}, 'control_folder': {directories['control']!r}}}\n"
+        f"result_backend = 'file://{directories['results']}'\n"
     )
     env = {
-        **surroundings,
+        **service_environment,
         "CELERY_CONFIG_MODULE": "broker",
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
     }
@@ -206,21 +205,21 @@ def test_celery(shop: WatchedService, surroundings: dict[str, str], tmp_path: Pa
         worker.wait()
 
 
-def test_jupyter(surroundings: dict[str, str]) -> None:
-    """Each cell of the notebook runs, in a kernel."""
+def test_jupyter(service_environment: dict[str, str]) -> None:
+    """Each cell of the notebook runs in a kernel."""
     script = (
         "import sys, nbformat, nbclient\n"
         "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
         "nbclient.NotebookClient(notebook, timeout=60, kernel_name='python3').execute()\n"
         "nbformat.write(notebook, sys.stdout)\n"
     )
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script, str(EXAMPLES / "notebook.ipynb")],
-        env=surroundings, capture_output=True, text=True, check=True, timeout=90,
+        env=service_environment, capture_output=True, text=True, check=True, timeout=90,
     )  # fmt: skip
     outputs = [
         output["data"]["text/plain"]
-        for cell in json.loads(ran.stdout)["cells"] if cell["cell_type"] == "code"
+        for cell in json.loads(result.stdout)["cells"] if cell["cell_type"] == "code"
         for output in cell["outputs"]
     ]  # fmt: skip
     assert "200" in outputs[0]
@@ -262,21 +261,21 @@ def django_project(
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def test_django_with_asyncio(surroundings: dict[str, str]) -> None:
-    """The same middleware; what finds a value may be named by its path."""
+def test_django_with_asyncio(service_environment: dict[str, str]) -> None:
+    """The same middleware handles async views. CONTEXT accepts the dotted path of a function."""
     body = """
 from django.core.asgi import get_asgi_application
 
 async def main():
     transport = httpx.ASGITransport(get_asgi_application())
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        answers = await asyncio.gather(*(http.get("/", headers={"x-user": user}) for user in ("jim", "ann")))
-    print([answer.json()["cache_size"] for answer in answers], client() is client())
+        responses = await asyncio.gather(*(http.get("/", headers={"x-user": user}) for user in ("jim", "ann")))
+    print([response.json()["cache_size"] for response in responses], client() is client())
 
 asyncio.run(main())
 """
-    ran = django_project('{"CONTEXT": {"user": "__main__.user_of"}, "PIN": True}', body, surroundings)
-    assert (ran.stdout, ran.stderr) == ("[200, 10] True\n", "")
+    result = django_project('{"CONTEXT": {"user": "__main__.user_of"}, "PIN": True}', body, service_environment)
+    assert (result.stdout, result.stderr) == ("[200, 10] True\n", "")
 
 
 STREAMS = """
@@ -284,31 +283,31 @@ from django.http import StreamingHttpResponse
 from django.test import Client
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
-async def later():
-    for part in range(2):
+async def async_content():
+    for _ in range(2):
         yield f"{cache_size.get()} "
 
-def at_once():
+def content():
     try:
-        for part in range(2):
+        for _ in range(2):
             yield f"{cache_size.get()} "
     finally:
-        ended.append(cache_size.get())
+        closed.append(cache_size.get())
 
-ended = []
+closed = []
 
-async def stream_later(request):
-    return StreamingHttpResponse(later())
+async def async_stream(request):
+    return StreamingHttpResponse(async_content())
 
 def stream(request):
-    return StreamingHttpResponse(at_once())
+    return StreamingHttpResponse(content())
 
-urlpatterns += [path("stream", stream), path("later", stream_later)]
+urlpatterns += [path("stream", stream), path("async", async_stream)]
 """
 
 
-def test_what_django_streams_is_made_with_the_values_of_its_request(surroundings: dict[str, str]) -> None:
-    """Though it is made after the view has returned; in both worlds."""
+def test_django_streams_content_with_the_values_of_its_request(service_environment: dict[str, str]) -> None:
+    """Sync and async content is generated after the view has returned."""
     body = (
         STREAMS
         + """
@@ -317,47 +316,46 @@ from django.core.asgi import get_asgi_application
 async def main():
     transport = httpx.ASGITransport(get_asgi_application())
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
-        print((await http.get("/later", headers={"x-user": "jim"})).text)
+        print((await http.get("/async", headers={"x-user": "jim"})).text)
 
 print(b"".join(Client().get("/stream", headers={"x-user": "jim"})).decode())
 asyncio.run(main())
 response = Client().get("/stream", headers={"x-user": "jim"})
 next(iter(response.streaming_content))
 response.close()
-print(ended)
+print(closed)
 """
     )
-    ran = django_project('{"CONTEXT": {"user": "__main__.user_of"}}', body, surroundings)
-    assert (ran.stdout, ran.stderr) == ("200 200 \n200 200 \n[200, 200]\n", "")
+    result = django_project('{"CONTEXT": {"user": "__main__.user_of"}}', body, service_environment)
+    assert (result.stdout, result.stderr) == ("200 200 \n200 200 \n[200, 200]\n", "")
 
 
-def test_in_a_test_of_a_django_project_the_stub_is_the_client(surroundings: dict[str, str]) -> None:
-    """No other client takes its place, and what a request says counts."""
+def test_in_a_test_the_stub_is_the_client_of_a_django_project(service_environment: dict[str, str]) -> None:
+    """The app starts no client. Values come from the request, then from the test, then from the project."""
     body = (
         STREAMS
         + """
 import contextvars
-theirs = contextvars.ContextVar("theirs", default="bob")
-for said, features in (({}, []), ({"user": "ann"}, ["user"]), ({"user": theirs}, [])):
+variable = contextvars.ContextVar("variable", default="bob")
+for defaults, features in (({}, []), ({"user": "ann"}, ["user"]), ({"user": variable}, [])):
     with SyncStubHeksherClient(context_features=features) as stub:
-        stub.set_defaults(**said)
+        stub.set_defaults(**defaults)
         stub.calls.clear()
         stub[cache_size].rules = [Rule({"user": "jim"}, 1), Rule({"user": "ann"}, 2), Rule({"user": "bob"}, 3)]
-        asked = [b"".join(Client().get("/stream", headers=headers)) for headers in ({"x-user": "jim"}, {})]
-        print(*(answer.decode() for answer in asked), client() is stub, stub.calls)
+        bodies = [b"".join(Client().get("/stream", headers=headers)) for headers in ({"x-user": "jim"}, {})]
+        print(*(body.decode() for body in bodies), client() is stub, stub.calls)
 """
     )
-    env = {name: value for name, value in surroundings.items() if name != "HEKSHER_URL"}
+    env = {name: value for name, value in service_environment.items() if name != "HEKSHER_URL"}
     heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": "nobody", "environment": "prod"}}'
-    ran = django_project(heksher, body, env)
-    # Of the request; else what the test has said; else what the project says.
-    assert (ran.stdout, ran.stderr) == ("1 1  10 10  True []\n1 1  2 2  True []\n3 3  3 3  True []\n", "")
+    result = django_project(heksher, body, env)
+    assert (result.stdout, result.stderr) == ("1 1  10 10  True []\n1 1  2 2  True []\n3 3  3 3  True []\n", "")
 
 
-def test_a_variable_of_the_project_holds_what_is_found_and_travels_with_tasks(
-    surroundings: dict[str, str],
+def test_a_context_variable_of_the_project_is_set_and_propagated_to_tasks(
+    service_environment: dict[str, str],
 ) -> None:
-    """So that a view, the tasks that it sends, and all else that knows the variable are about one user."""
+    """A view, its tasks and other code that reads the variable have the same user."""
     body = """
 from celery import Celery, signals
 from django.test import Client
@@ -375,11 +373,11 @@ def send(request):
     work.delay()
     return JsonResponse({"cache_size": cache_size.get(), "user": current_user.get()})
 
-def note(headers, **_):
+def record(headers, **_):
     sent.append(headers["heksher_context"])
 
 urlpatterns += [path("send", send)]
-signals.before_task_publish.connect(note)
+signals.before_task_publish.connect(record)
 sent = []
 print([Client().get("/send", headers={"x-user": user}).json() for user in ("jim", "ann")], sent)
 print(current_user.get(), cache_size.get(), client().closed)
@@ -389,45 +387,45 @@ print(client().closed)
 """
     variable = "from contextvars import ContextVar\ncurrent_user = ContextVar('current_user', default='nobody')\n"
     heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": current_user}}'
-    ran = django_project(heksher, body, surroundings, before=variable)
-    assert ran.stderr == ""
-    assert ran.stdout.splitlines() == [
+    result = django_project(heksher, body, service_environment, before=variable)
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == [
         "[{'cache_size': 200, 'user': 'jim'}, {'cache_size': 10, 'user': 'ann'}] [{'user': 'jim'}, {'user': 'ann'}]",
         "nobody 10 False",
         "True",
     ]
 
 
-def test_in_a_test_the_variable_of_the_project_holds_what_is_found_too(surroundings: dict[str, str]) -> None:
-    """Whether the test hands it to the stub, or leaves that to the project."""
+def test_in_a_test_the_context_variable_of_the_project_is_set_too(service_environment: dict[str, str]) -> None:
+    """It is set with and without a default of the test itself."""
     body = """
 from django.test import Client
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
-for said in ({}, {"user": current_user}):
+for defaults in ({}, {"user": current_user}):
     with SyncStubHeksherClient() as stub:
-        stub.set_defaults(**said)
+        stub.set_defaults(**defaults)
         stub[cache_size].rules = [Rule({"user": "jim"}, 1)]
         print([Client().get("/", headers=headers).json()["cache_size"] for headers in ({"x-user": "jim"}, {})])
 """
     variable = "from contextvars import ContextVar\ncurrent_user = ContextVar('current_user', default='nobody')\n"
     heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": current_user}}'
-    ran = django_project(heksher, body, surroundings, before=variable)
-    assert (ran.stdout, ran.stderr) == ("[1, 10]\n[1, 10]\n", "")
+    result = django_project(heksher, body, service_environment, before=variable)
+    assert (result.stdout, result.stderr) == ("[1, 10]\n[1, 10]\n", "")
 
 
 @pytest.mark.parametrize(
-    ("heksher", "words"),
+    ("heksher", "message"),
     [
         (
             '{"CONTEXT": {"user": len, "team": len}, "DEFAULTS": dict.fromkeys(["user", "team"], '
             '__import__("contextvars").ContextVar("both"))}',
-            "HEKSHER: the variable both is the default of two in CONTEXT",
+            "HEKSHER: both is the default of two features in CONTEXT; use a variable for each",
         ),
-        ('{"CONTEXTS": {}}', "HEKSHER has no key 'CONTEXTS'; it has: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
+        ('{"CONTEXTS": {}}', "HEKSHER: unknown key 'CONTEXTS'; the keys are: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
         ('{"CONTEXT": {"user": "nowhere.user_of"}}', "HEKSHER: the CONTEXT of user: No module named 'nowhere'"),
         ('{"CONTEXT": {"planet": len}}', "planet"),
-        ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user is 'os.sep', which is no function"),
+        ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user must be a function, not 'os.sep'"),
         ('{"PROFILE": "nothing"}', "there is no profile nothing"),
         ("None", "HEKSHER must be a dict, not NoneType"),
         ('{"CONTEXT": ["user"]}', "HEKSHER: CONTEXT must be a dict, not list"),
@@ -435,36 +433,36 @@ for said in ({}, {"user": current_user}):
         ('{"DEFAULTS": "jim"}', "HEKSHER: DEFAULTS must be a dict, not str"),
         (
             '{"CONTEXT": {"user": len}, "DEFAULTS": {"user": 5}}',
-            "HEKSHER: the default of user must be text or a context variable, not 5",
+            "HEKSHER: the default of user must be a string or a context variable, not 5",
         ),
-        ('{"OPTIONS": {"defaults": {}}}', "the client's defaults go into DEFAULTS"),
+        ('{"OPTIONS": {"defaults": {}}}', "put the client's defaults in DEFAULTS, not in OPTIONS"),
     ],
 )
-def test_a_wrong_configuration_of_django_is_said_in_its_words(
-    surroundings: dict[str, str], heksher: str, words: str
+def test_an_invalid_django_configuration_is_refused(
+    service_environment: dict[str, str], heksher: str, message: str
 ) -> None:
-    """Where Django is set up, or where the client starts."""
-    ran = django_project(heksher, "client()", surroundings)
-    assert ran.returncode == 1
-    assert "django.core.exceptions.ImproperlyConfigured" in ran.stderr
-    assert words in ran.stderr
+    """It is refused when Django is set up, or when the client starts. The message names the key."""
+    result = django_project(heksher, "client()", service_environment)
+    assert result.returncode == 1
+    assert "django.core.exceptions.ImproperlyConfigured" in result.stderr
+    assert message in result.stderr
 
 
-def test_celery_starts_a_client_that_does_not_run_and_leaves_variables_alone_that_are_not_set(
+def test_celery_starts_the_client_and_ignores_unset_variables(
     shop: WatchedService,
 ) -> None:
-    """And refuses what is no context variable."""
+    """`propagate` refuses other objects than context variables. A worker without a client exits."""
     user, team = ContextVar[str]("user"), ContextVar[str]("team")
     with pytest.raises(TypeError, match="user must be a context variable"):
         propagate(user="jim")  # type: ignore[arg-type]
     clients: list[ThreadHeksherClient] = []
 
-    def make() -> ThreadHeksherClient:
+    def connect_to_shop() -> ThreadHeksherClient:
         clients.append(ThreadHeksherClient(shop.url, 60, ["user"]))
         return clients[0]
 
-    with own_receivers():
-        run_client(make)
+    with temporary_receivers():
+        run_client(connect_to_shop)
         propagate(user=user)
         propagate(team=team)
         team.set("a")
@@ -480,12 +478,12 @@ def test_celery_starts_a_client_that_does_not_run_and_leaves_variables_alone_tha
         signals.worker_shutdown.send(sender=None)
         assert clients[0].closed
         run_client(lambda: connect("nothing"))
-        with pytest.raises(SystemExit, match="the worker ends, as its Heksher client cannot be made: "):
+        with pytest.raises(SystemExit, match="the worker exits because its Heksher client could not be created: "):
             signals.worker_init.send(sender=None)
 
 
-def test_what_a_task_sets_itself_is_gone_after_it() -> None:
-    """Whether the message has a value, the worker, or nobody; but for a variable that nobody ever had one for."""
+def test_variables_that_a_task_sets_are_reset_after_it() -> None:
+    """They get the value of the worker or the default. A variable that has neither keeps the value of the task."""
     sent, kept = ContextVar[str]("sent", default="nobody"), ContextVar[str]("kept")
     unset, bare = ContextVar[str]("unset", default="nobody"), ContextVar[str]("bare")
     seen: list[list[str]] = []
@@ -495,7 +493,7 @@ def test_what_a_task_sets_itself_is_gone_after_it() -> None:
         signals.task_prerun.send(sender=None, task_id="1", task=task)
         seen.append([variable.get("none") for variable in (sent, kept, unset, bare)])
         for variable in (sent, kept, unset, bare):
-            variable.set("of the task")
+            variable.set("task")
         signals.task_postrun.send(sender=None, task_id="1")
         seen.append([variable.get("none") for variable in (sent, kept, unset, bare)])
 
@@ -503,16 +501,16 @@ def test_what_a_task_sets_itself_is_gone_after_it() -> None:
         kept.set("worker")
         run(sent="jim")
 
-    with own_receivers():
+    with temporary_receivers():
         propagate(sent=sent, kept=kept, unset=unset, bare=bare)
-        signals.task_postrun.send(sender=None, task_id="one that began before")
+        signals.task_postrun.send(sender=None, task_id="started earlier")
         copy_context().run(work)
-    assert seen == [["jim", "worker", "none", "none"], ["none", "worker", "nobody", "of the task"]]
+    assert seen == [["jim", "worker", "none", "none"], ["none", "worker", "nobody", "task"]]
 
 
 @contextmanager
-def own_receivers() -> Iterator[None]:
-    """Signals of Celery's whose receivers from inside the block are gone after it."""
+def temporary_receivers() -> Iterator[None]:
+    """Disconnect the receivers of Celery's signals that were connected inside the block."""
     receivers = [signal.receivers.copy() for signal in SIGNALS]
     try:
         yield

@@ -1,4 +1,4 @@
-"""The OpenFeature provider, by way of OpenFeature's own API, on a real service."""
+"""The OpenFeature provider, called through the API of OpenFeature, with stubs and with a real service."""
 
 import gc
 import json
@@ -32,7 +32,7 @@ DATA = json.loads((Path(__file__).parents[1] / "data" / "openfeature" / "scenari
 
 
 class Mixed(Enum):
-    """The values of an object, which are of several types."""
+    """Values of several types, for the parts of an object flag."""
 
     YES = True
     TITLE = "Check out these pics!"
@@ -43,22 +43,22 @@ TYPES: Mapping[str, Any] = {"bool": bool, "str": str, "int": int, "float": float
 
 
 @pytest.fixture(autouse=True)
-def _no_provider_is_left() -> Iterator[None]:
+def _clear_providers() -> Iterator[None]:
     yield
     api.clear_providers()
 
 
-def declared(name: str) -> Setting[Any]:
+def declare(name: str) -> Setting[Any]:
     flag = DATA["flags"][name]
     features = sorted({feature for rule in flag["rules"] for feature in rule["when"]}) or ["customer"]
     return Setting(name, TYPES[flag["type"]], features, flag["default"])
 
 
 @pytest.mark.parametrize("scenario", DATA["scenarios"], ids=lambda scenario: scenario["it"].replace(" ", "_"))
-@pytest.mark.parametrize("waits", [False, True], ids=["sync", "async"])
-def test_the_scenarios_of_openfeature(scenario: dict[str, Any], waits: bool) -> None:
-    """Details and values, by the methods that wait and by those that do not."""
-    settings = {name: declared(name) for name in DATA["flags"]}
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_the_scenarios_of_the_openfeature_specification(scenario: dict[str, Any], is_async: bool) -> None:
+    """Details and values are as the scenario requires, with the sync and the async methods."""
+    settings = {name: declare(name) for name in DATA["flags"]}
     with SyncStubHeksherClient() as stub:
         stub.set_defaults(customer="nobody", fn="", ln="", age="")
         for name, setting in settings.items():
@@ -69,7 +69,7 @@ def test_the_scenarios_of_openfeature(scenario: dict[str, Any], waits: bool) -> 
         arguments = (scenario["flag"], scenario["fallback"], EvaluationContext(None, scenario.get("context", {})))
         name = f"get_{scenario['as']}_details"
         details: FlagEvaluationDetails[Any]
-        if waits:
+        if is_async:
             details = anyio.run(getattr(client, f"{name}_async"), *arguments)
         else:
             details = getattr(client, name)(*arguments)
@@ -89,7 +89,7 @@ class Color(Enum):
     RED = "red"
 
 
-class Version(str, Enum):  # noqa: UP042 - its text is another one
+class Version(str, Enum):  # noqa: UP042 - `str()` of a StrEnum is its value, of this it is not
     FIVE = "5"
 
 
@@ -98,8 +98,8 @@ class Options(IntFlag):
     FAST = 2
 
 
-def test_values_are_as_the_service_has_them() -> None:
-    """Enums by their values, flags and sequences as lists; a whole number serves where a float is asked for."""
+def test_values_are_the_json_values_of_the_service() -> None:
+    """Enum members become their values, flags and sequences become lists. An int setting is also a float flag."""
     settings = [
         Setting("color", Color, ["user"], Color.RED),
         Setting("options", Options, ["user"], Options.BIG | Options.FAST),
@@ -121,27 +121,27 @@ def test_values_are_as_the_service_has_them() -> None:
 
 
 @contextmanager
-def provided(client: Any, **options: Any) -> Iterator[OpenFeatureClient]:
+def provider_of(client: Any, **options: Any) -> Iterator[OpenFeatureClient]:
     api.set_provider_and_wait(HeksherProvider(client, **options))
     yield api.get_client()
 
 
-def test_contexts_become_context_features() -> None:
-    """By name, by a mapping, and by the targeting key; attributes of other settings are no matter."""
+def test_attributes_and_the_targeting_key_become_context_values() -> None:
+    """Attributes are matched by name or by a mapping. Attributes that the setting does not use are ignored."""
     setting = Setting("s", int, ["user", "version", "is_new"], 7)
     with SyncStubHeksherClient() as stub:
         stub[setting].rules = [Rule({"user": "jim", "version": "5", "is_new": "true"}, 8)]
         attributes: Any = {"version": Version.FIVE, "is_new": True, "other": {"nested": [1]}, "user": "ann"}
-        with provided(stub, targeting_key="user") as client:
+        with provider_of(stub, targeting_key="user") as client:
             assert client.get_integer_value("s", 0, EvaluationContext("jim", attributes)) == 8
             assert client.get_integer_value("s", 0, EvaluationContext(None, attributes)) == 7
         mapping = {"app.version": "version", "fresh": "is_new"}
-        with provided(stub, targeting_key="user", attributes=mapping) as client:
+        with provider_of(stub, targeting_key="user", attributes=mapping) as client:
             mapped: Any = {"app.version": 5, "fresh": True, "version": "4"}
             details = client.get_integer_details("s", 0, EvaluationContext("jim", mapped))
         stub[setting].rules = [Rule({"user": "5"}, 9)]
         stub.set_defaults(version="1", is_new="false")
-        with provided(stub, targeting_key="user") as client:
+        with provider_of(stub, targeting_key="user") as client:
             number: Any = 5
             assert client.get_integer_value("s", 0, EvaluationContext(number)) == 9
     assert details.value == 8
@@ -151,34 +151,34 @@ def test_contexts_become_context_features() -> None:
 
 
 @pytest.mark.parametrize(
-    ("context", "code", "words"),
+    ("context", "code", "message"),
     [
         (EvaluationContext("jim", {"version": {"major": 5}}), "INVALID_CONTEXT", "the attribute version is nested"),
         (EvaluationContext("jim", {"version": [5]}), "INVALID_CONTEXT", "the attribute version is nested"),
-        (EvaluationContext("jim", {"version": 5.5}), "INVALID_CONTEXT", "version is of float"),
-        (EvaluationContext("jim", {"version": datetime(2026, 1, 1)}), "INVALID_CONTEXT", "version is of datetime"),
+        (EvaluationContext("jim", {"version": 5.5}), "INVALID_CONTEXT", "version is of type float"),
+        (EvaluationContext("jim", {"version": datetime(2026, 1, 1)}), "INVALID_CONTEXT", "version is of type datetime"),
         (EvaluationContext("jim", {}), "INVALID_CONTEXT", "no value for the context feature version"),
         (EvaluationContext(None, {"version": "5"}), "TARGETING_KEY_MISSING", "no value for the context feature user"),
-        (EvaluationContext("jim", {"version": b"5"}), "INVALID_CONTEXT", "version is of bytes"),
+        (EvaluationContext("jim", {"version": b"5"}), "INVALID_CONTEXT", "version is of type bytes"),
     ],
 )
-def test_contexts_that_cannot_be_used_are_said_in_words(context: EvaluationContext, code: str, words: str) -> None:
-    """And the program goes on with its fallback."""
+def test_an_unusable_context_is_an_error_with_a_message(context: EvaluationContext, code: str, message: str) -> None:
+    """The caller gets its fallback."""
     _setting = Setting("s", int, ["user", "version"], 7)
-    with SyncStubHeksherClient() as stub, provided(stub, targeting_key="user") as client:
+    with SyncStubHeksherClient() as stub, provider_of(stub, targeting_key="user") as client:
         details = client.get_integer_details("s", 1, context)
     assert (details.value, details.reason, details.error_code) == (1, Reason.ERROR, code)
-    assert words in str(details.error_message)
+    assert message in str(details.error_message)
 
 
-def test_flags_are_found_by_name_and_alias_also_later() -> None:
-    """As settings come and go."""
+def test_flags_are_found_by_name_and_alias_as_settings_come_and_go() -> None:
+    """A name takes precedence over the alias of another setting."""
     setting = Setting("new", int, ["user"], 7, alias="old", version="1.1")
-    with SyncStubHeksherClient() as stub, provided(stub) as client:
+    with SyncStubHeksherClient() as stub, provider_of(stub) as client:
         stub.set_defaults(user="jim")
         assert [client.get_integer_value(name, 0) for name in ("new", "old", "later")] == [7, 7, 0]
         other = Setting("old", int, ["user"], 9)
-        assert client.get_integer_value("old", 0) == 9  # its own name, and not somebody's former one
+        assert client.get_integer_value("old", 0) == 9
         later = Setting("later", int, ["user"], 8)
         assert client.get_integer_value("later", 0) == 8
         del later
@@ -187,33 +187,33 @@ def test_flags_are_found_by_name_and_alias_also_later() -> None:
     assert (setting.alias, other.name) == ("old", "old")
 
 
-def test_a_flag_that_nobody_declares_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until there is another setting; but the name of one that is gone may be what another one was called before."""
+def test_the_lookup_is_not_rebuilt_for_each_evaluation_of_an_undeclared_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rebuilt when a setting is added or gone. The name of a setting that is gone may be the alias of another."""
     setting = Setting("new", int, ["user"], 7, alias="old", version="1.1")
     other = Setting("old", int, ["user"], 9)
-    with SyncStubHeksherClient() as stub, provided(stub) as client:
+    with SyncStubHeksherClient() as stub, provider_of(stub) as client:
         stub.set_defaults(user="jim")
-        look_up = Mock(side_effect=HeksherProvider._look_up)
-        monkeypatch.setattr(HeksherProvider, "_look_up", lambda self: look_up(self))
+        rebuild = Mock(side_effect=HeksherProvider._rebuild_lookup)
+        monkeypatch.setattr(HeksherProvider, "_rebuild_lookup", lambda self: rebuild(self))
         assert [client.get_integer_value(name, 0) for name in ("old", "none", "none")] == [9, 0, 0]
-        assert look_up.call_count == 1
+        assert rebuild.call_count == 1
         del other
         gc.collect()
         assert [client.get_integer_value("old", 0) for _ in range(2)] == [7, 7]
-        assert look_up.call_count == 2
+        assert rebuild.call_count == 2
     assert setting.default_value == 7
 
 
-def test_threads_that_evaluate_while_settings_are_added_find_each_of_them() -> None:
-    """Whoever looks for them at the moment."""
+def test_threads_find_settings_that_are_added_during_evaluations() -> None:
+    """An evaluation never misses a setting, whichever thread rebuilds the lookup."""
     kept = [Setting("first", int, ["user"], 7)]
     missing: list[str] = []
-    is_over = threading.Event()
-    with SyncStubHeksherClient() as stub, provided(stub) as client:
+    is_finished = threading.Event()
+    with SyncStubHeksherClient() as stub, provider_of(stub) as client:
         stub.set_defaults(user="jim")
 
         def evaluate() -> None:
-            while not is_over.is_set():
+            while not is_finished.is_set():
                 name = kept[-1].name
                 if client.get_integer_value(name, 0) != 7:
                     missing.append(name)
@@ -224,54 +224,54 @@ def test_threads_that_evaluate_while_settings_are_added_find_each_of_them() -> N
         for name in (f"s{number}" for number in range(200)):
             setting = Setting(name, int, ["user"], 7)
             kept.append(setting)
-        is_over.set()
+        is_finished.set()
         for thread in threads:
             thread.join()
     assert missing == []
 
 
-def test_events_follow_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ready, changed, error, stale and ready again; the client starts and ends with its provider."""
+def test_events_report_the_state_of_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are ready, changed, error, stale and ready again. The client starts and closes with its provider."""
     setting = Setting("s", int, ["user"], 7, alias="old", version="1.1")
     client = ThreadHeksherClient(
         service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0, stale_after=1e8
     )
     client.set_defaults(user="jim")
     service.declare("old", "int", 7, ["user"])
-    told: SimpleQueue[tuple[ProviderEvent, EventDetails]] = SimpleQueue()
+    events: SimpleQueue[tuple[ProviderEvent, EventDetails]] = SimpleQueue()
     provider = HeksherProvider(client)
     for event in ProviderEvent:
-        api.add_handler(event, lambda details, event=event: told.put((event, details)))  # type: ignore[misc]
+        api.add_handler(event, lambda details, event=event: events.put((event, details)))  # type: ignore[misc]
 
-    def heard(wanted: ProviderEvent) -> EventDetails:
+    def wait_for(expected: ProviderEvent) -> EventDetails:
         while True:
-            event, details = told.get(timeout=PATIENCE)
-            if event is wanted:
+            event, details = events.get(timeout=PATIENCE)
+            if event is expected:
                 return details
 
     try:
         api.set_provider_and_wait(provider)
         flags = api.get_client()
-        heard(ProviderEvent.PROVIDER_READY)
+        wait_for(ProviderEvent.PROVIDER_READY)
         assert flags.get_integer_value("s", 0) == 7
         service.add_rule("s", 8, user="jim")
         client.reload()
-        assert heard(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED).flags_changed == ["s", "old"]
+        assert wait_for(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED).flags_changed == ["s", "old"]
         assert flags.get_integer_details("s", 0).variant == "1"
         service.answering(QUERY, Answer(503))
         client.reload()
-        assert "503" in str(heard(ProviderEvent.PROVIDER_ERROR).message)
+        assert "503" in str(wait_for(ProviderEvent.PROVIDER_ERROR).message)
         assert flags.get_integer_value("s", 0) == 8
         object.__setattr__(client._session._options, "stale_after", 1e-9)
-        assert flags.get_integer_details("s", 0).reason is Reason.TARGETING_MATCH  # it was looked at a moment ago
-        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
-        assert flags.get_integer_details("s", 0).reason is Reason.STALE  # though no refresh has ended
-        heard(ProviderEvent.PROVIDER_STALE)
+        assert flags.get_integer_details("s", 0).reason is Reason.TARGETING_MATCH  # checked a moment ago
+        monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
+        assert flags.get_integer_details("s", 0).reason is Reason.STALE  # no refresh has ended since
+        wait_for(ProviderEvent.PROVIDER_STALE)
         object.__setattr__(client._session._options, "stale_after", 1e8)
         service.renew()
         service.declare("old", "int", 7, ["user"])
         client.reload()
-        heard(ProviderEvent.PROVIDER_READY)
+        wait_for(ProviderEvent.PROVIDER_READY)
         assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
         api.clear_providers()
         assert eventually(lambda: client.closed)
@@ -281,8 +281,8 @@ def test_events_follow_the_client(service: WatchedService, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def failing(service: WatchedService) -> Iterator[ThreadHeksherClient]:
-    """A client that has a value for `s`, and whose last refresh failed."""
+def failing_client(service: WatchedService) -> Iterator[ThreadHeksherClient]:
+    """A client with rules for the setting `s`, whose last refresh failed."""
     setting = Setting("s", int, ["user"], 7)
     with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0) as client:
         client.set_defaults(user="jim")
@@ -294,69 +294,69 @@ def failing(service: WatchedService) -> Iterator[ThreadHeksherClient]:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ProviderEvent, str | None]]:
-    """What providers tell OpenFeature of how they fare, and not what that tells by itself."""
-    told: list[tuple[ProviderEvent, str | None]] = []
+def emitted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ProviderEvent, str | None]]:
+    """The events that providers emit, without those that OpenFeature emits itself."""
+    emitted: list[tuple[ProviderEvent, str | None]] = []
     emit = HeksherProvider.emit
 
-    def note(provider: HeksherProvider, event: ProviderEvent, details: ProviderEventDetails) -> None:
+    def record(provider: HeksherProvider, event: ProviderEvent, details: ProviderEventDetails) -> None:
         emit(provider, event, details)
-        told.append((event, details.message))
+        emitted.append((event, details.message))
 
-    monkeypatch.setattr(HeksherProvider, "emit", note)
-    return told
+    monkeypatch.setattr(HeksherProvider, "emit", record)
+    return emitted
 
 
 def refresh(client: ThreadHeksherClient, times: int = 1) -> None:
-    """Wait for refreshes, and for those who hear of them."""
-    heard: list[Refresh] = []
-    note = client.on_refresh(lambda refresh: heard.append(refresh))
+    """Refresh, and wait until the callbacks of each refresh were called."""
+    refreshes: list[Refresh] = []
+    callback = client.on_refresh(lambda refresh: refreshes.append(refresh))
     for number in range(times):
         client.reload()
-        assert eventually(lambda number=number: len(heard) > number)  # type: ignore[misc]
-    client.off_refresh(note)
+        assert eventually(lambda number=number: len(refreshes) > number)  # type: ignore[misc]
+    client.off_refresh(callback)
 
 
-@pytest.mark.parametrize("look", ["evaluation", "refresh"])
-def test_a_provider_whose_client_fails_from_the_start_soon_says_so(
-    failing: ThreadHeksherClient, monkeypatch: pytest.MonkeyPatch, look: str
+@pytest.mark.parametrize("trigger", ["evaluation", "refresh"])
+def test_a_client_that_fails_from_the_start_is_reported_soon(
+    failing_client: ThreadHeksherClient, monkeypatch: pytest.MonkeyPatch, trigger: str
 ) -> None:
-    """Though OpenFeature calls it ready, as its values can be used."""
-    with provided(failing) as flags:
+    """OpenFeature reports the provider as ready first, as its values are usable."""
+    with provider_of(failing_client) as flags:
         assert flags.get_provider_status() is ProviderStatus.READY
-        if look == "evaluation":
-            monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        if trigger == "evaluation":
+            monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
             assert flags.get_integer_details("s", 0).reason is Reason.DEFAULT
         else:
-            refresh(failing)
+            refresh(failing_client)
         assert flags.get_provider_status() is ProviderStatus.ERROR
 
 
-def test_a_provider_whose_client_is_stale_from_the_start_soon_says_so(
-    failing: ThreadHeksherClient,
+def test_a_client_that_is_stale_from_the_start_is_reported_soon(
+    failing_client: ThreadHeksherClient,
     service: WatchedService,
     monkeypatch: pytest.MonkeyPatch,
-    told: list[tuple[ProviderEvent, str | None]],
+    emitted: list[tuple[ProviderEvent, str | None]],
 ) -> None:
-    """And its values are called stale at once; nothing has failed since, so there are no words."""
+    """Its values have the reason STALE immediately. Without a failure, the event has no message."""
     service.renew()
-    refresh(failing)
-    object.__setattr__(failing._session._options, "stale_after", 1e-9)
-    with provided(failing) as flags:
+    refresh(failing_client)
+    object.__setattr__(failing_client._session._options, "stale_after", 1e-9)
+    with provider_of(failing_client) as flags:
         assert flags.get_integer_details("s", 0).reason is Reason.STALE
-        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
         flags.get_integer_value("s", 0)
-        assert told == [(ProviderEvent.PROVIDER_STALE, None)]
+        assert emitted == [(ProviderEvent.PROVIDER_STALE, None)]
         assert flags.get_provider_status() is ProviderStatus.STALE
 
 
-def test_a_refresh_that_ends_before_openfeature_tells_of_an_error_is_told_again(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+def test_an_event_that_openfeature_overwrites_is_emitted_again(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, emitted: list[tuple[ProviderEvent, str | None]]
 ) -> None:
-    """Else the provider would be in error for ever, while its client is fresh; after that, it is ready but once."""
+    """Otherwise the provider would stay in error although its client is fresh. The event is emitted once more only."""
     _setting = Setting("s", int, ["user"], 7)
 
-    class Overtaken(HeksherProvider):
+    class RefreshedTooEarly(HeksherProvider):
         def initialize(self, evaluation_context: EvaluationContext) -> None:
             try:
                 super().initialize(evaluation_context)
@@ -368,26 +368,26 @@ def test_a_refresh_that_ends_before_openfeature_tells_of_an_error_is_told_again(
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
     with client:
         with pytest.raises(Exception, match="503"):
-            api.set_provider_and_wait(Overtaken(client))
+            api.set_provider_and_wait(RefreshedTooEarly(client))
         assert api.get_client().get_provider_status() is ProviderStatus.ERROR
-        told.clear()
-        monkeypatch.setattr("heksher_client.openfeature._UNTIL_TOLD", 0)
+        emitted.clear()
+        monkeypatch.setattr("heksher_client.openfeature._INITIALIZATION_SECONDS", 0)
         refresh(client, 3)
         assert api.get_client().get_provider_status() is ProviderStatus.READY
-        assert told == [(ProviderEvent.PROVIDER_READY, None)]
+        assert emitted == [(ProviderEvent.PROVIDER_READY, None)]
 
 
-def test_a_provider_that_is_ready_is_not_called_so_again(
-    service: WatchedService, told: list[tuple[ProviderEvent, str | None]]
+def test_a_ready_event_is_not_repeated(
+    service: WatchedService, emitted: list[tuple[ProviderEvent, str | None]]
 ) -> None:
-    """Neither by the first refresh nor by a later one."""
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provided(client):
+    """Neither the first refresh nor a later one emits it again."""
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client):
         refresh(client, 2)
-        assert told == []
+        assert emitted == []
 
 
-def test_a_service_that_does_not_answer_is_an_error_until_it_does() -> None:
-    """Flags have their defaults meanwhile."""
+def test_an_unavailable_service_is_an_error() -> None:
+    """Flags have their defaults, and a failed initialization leaves no callbacks behind."""
     setting = Setting("s", int, ["user"], 7)
     client = ThreadHeksherClient("http://127.0.0.1:9", 60, ["user"], start_timeout=1)
     provider = HeksherProvider(client)
@@ -405,17 +405,17 @@ def test_a_service_that_does_not_answer_is_an_error_until_it_does() -> None:
         client.close()
 
 
-def test_an_asyncio_client_has_to_run_already() -> None:
-    """Since nobody could wait for it."""
+def test_an_async_client_must_be_running() -> None:
+    """`initialize` is synchronous and cannot await its start."""
     client = AsyncHeksherClient("http://host", 60, ["user"])
-    with pytest.raises(Exception, match="the client does not run: start it"):
+    with pytest.raises(Exception, match="the client is not running: start it"):
         api.set_provider_and_wait(HeksherProvider(client))
 
 
-def test_a_provider_whose_client_is_not_the_main_one_is_not_ready(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+def test_a_provider_is_not_ready_while_another_client_is_the_main_one(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, emitted: list[tuple[ProviderEvent, str | None]]
 ) -> None:
-    """As values would be another client's; it is again when that has ended."""
+    """Values would be those of the other client. When that is closed, the provider is ready again."""
     setting = Setting("s", int, ["user"], 7)
     context = EvaluationContext(None, {"user": "a"})
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
@@ -425,47 +425,47 @@ def test_a_provider_whose_client_is_not_the_main_one_is_not_ready(
             api.set_provider_and_wait(provider)
         flags = api.get_client()
         assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
-        monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
+        monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
         with SyncStubHeksherClient() as stub:
             stub[setting].rules = 8
             details = flags.get_integer_details("s", 1, context)
             assert (details.value, details.error_code) == (1, "PROVIDER_NOT_READY")
             assert "another client is the main one" in str(details.error_message)
-            assert told[-1][0] is ProviderEvent.PROVIDER_ERROR
-            assert "another client is the main one" in str(told[-1][1])
+            assert emitted[-1][0] is ProviderEvent.PROVIDER_ERROR
+            assert "another client is the main one" in str(emitted[-1][1])
         assert eventually(lambda: flags.get_provider_status() is ProviderStatus.READY)
         assert flags.get_integer_details("s", 0, context).variant == "default"
 
 
-def test_a_stub_beside_the_main_client_is_not_ready_either() -> None:
-    """Though nobody would start it."""
-    another = pytest.raises(Exception, match="another client is the main one")
-    with SyncStubHeksherClient() as stub, SyncStubHeksherClient(), another:
+def test_a_stub_that_is_not_the_main_client_is_not_ready() -> None:
+    """A provider does not start a stub."""
+    not_main = pytest.raises(Exception, match="another client is the main one")
+    with SyncStubHeksherClient() as stub, SyncStubHeksherClient(), not_main:
         api.set_provider_and_wait(HeksherProvider(stub))
-    with pytest.raises(Exception, match="the client does not run"):
+    with pytest.raises(Exception, match="the client is not running"):
         api.set_provider_and_wait(HeksherProvider(SyncStubHeksherClient()))
 
 
-def test_values_of_a_client_that_is_closed_are_stale(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch, told: list[tuple[ProviderEvent, str | None]]
+def test_values_of_a_closed_client_are_stale(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch, emitted: list[tuple[ProviderEvent, str | None]]
 ) -> None:
-    """And the provider says why."""
+    """The event of the provider has the cause."""
     setting = Setting("s", int, ["user"], 7)
     context = EvaluationContext(None, {"user": "a"})
-    monkeypatch.setattr("heksher_client.openfeature._BETWEEN_LOOKS", 0)
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provided(client) as flags:
+    monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
+    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client) as flags:
         assert flags.get_integer_details("s", 0, context).reason is Reason.DEFAULT
     details = flags.get_integer_details("s", 0, context)
     assert (details.value, details.reason) == (setting.default_value, Reason.STALE)
-    assert told == [(ProviderEvent.PROVIDER_ERROR, "the client is closed")]
+    assert emitted == [(ProviderEvent.PROVIDER_ERROR, "the client is closed")]
 
 
-def test_a_client_that_a_provider_has_started_ends_with_the_last_that_uses_it(service: WatchedService) -> None:
-    """Whichever that is; then it is refused in words. What the program has started is the program's to end."""
+def test_a_client_that_a_provider_started_closes_with_its_last_provider(service: WatchedService) -> None:
+    """A closed client is refused with a message. A client that the program started is not closed by a provider."""
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
     first, second = HeksherProvider(client), HeksherProvider(client)
     api.set_provider_and_wait(first)
-    api.set_provider_and_wait(second, "of a domain")
+    api.set_provider_and_wait(second, "a domain")
     first.initialize(EvaluationContext())
     first.shutdown()
     first.shutdown()
@@ -473,18 +473,18 @@ def test_a_client_that_a_provider_has_started_ends_with_the_last_that_uses_it(se
     second.shutdown()
     assert client.closed
     with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as other:
-        theirs = HeksherProvider(other)
-        theirs.initialize(EvaluationContext())
-        theirs.shutdown()
+        third = HeksherProvider(other)
+        third.initialize(EvaluationContext())
+        third.shutdown()
         assert other.status().is_main
     api.clear_providers()
     provider = HeksherProvider(client)
-    with pytest.raises(Exception, match="the client is closed, with a former provider perhaps"):
+    with pytest.raises(Exception, match="the client is closed, possibly by another provider"):
         api.set_provider_and_wait(provider)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ({"client": None}, "client must be a client or a stub, not None"),
         ({"client": ThreadHeksherClient}, "client must be a client or a stub, not <class"),
@@ -495,33 +495,33 @@ def test_a_client_that_a_provider_has_started_ends_with_the_last_that_uses_it(se
         ({"attributes": {5: "user"}}, "attributes must be a dict of .*, not {5: 'user'}"),
     ],
 )
-def test_impossible_arguments_of_a_provider_are_refused(arguments: dict[str, Any], words: str) -> None:
-    """Where they are given, and not with the first flag."""
-    with pytest.raises(TypeError, match=words):
+def test_invalid_arguments_of_a_provider_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """The constructor raises, and not the first evaluation."""
+    with pytest.raises(TypeError, match=message):
         HeksherProvider(**{"client": SyncStubHeksherClient(), **arguments})
 
 
 @pytest.mark.parametrize("options", [{"targeting_key": "usr"}, {"attributes": {"app.user": "usr"}}])
-def test_context_features_that_the_client_does_not_have_are_refused(options: dict[str, Any]) -> None:
-    """Of a client and of a stub, with those that there are."""
+def test_unknown_context_features_are_refused(options: dict[str, Any]) -> None:
+    """The error lists the context features that the client or the stub has."""
     client = ThreadHeksherClient("http://host", 60, ["user"])
     with SyncStubHeksherClient(context_features=["user"]) as stub:
-        for one in (client, stub):
+        for candidate in (client, stub):
             with pytest.raises(Exception, match="the client has no context feature usr; it has: user"):
-                api.set_provider_and_wait(HeksherProvider(one, **options))
+                api.set_provider_and_wait(HeksherProvider(candidate, **options))
     client.close()
 
 
 def test_a_rule_without_an_id_has_no_variant() -> None:
-    """As those of stubs have none, unless they are given one."""
+    """The rules of stubs have no ID unless the test gives them one."""
     setting = Setting("s", int, ["user"], 7)
-    with SyncStubHeksherClient() as stub, provided(stub) as client:
+    with SyncStubHeksherClient() as stub, provider_of(stub) as client:
         stub[setting].rules = 8
         assert client.get_integer_details("s", 0, EvaluationContext(None, {"user": "a"})).variant is None
 
 
-def test_a_setting_type_of_the_programs_own_is_a_flag_by_its_json() -> None:
-    """Whatever its values are in Python."""
+def test_a_custom_setting_type_is_a_flag_by_its_json_value() -> None:
+    """The type of its values in Python does not matter."""
 
     class Seconds(SettingType[complex]):
         def heksher_string(self) -> str:
@@ -535,7 +535,7 @@ def test_a_setting_type_of_the_programs_own_is_a_flag_by_its_json() -> None:
             return x.real
 
     setting = Setting("wait", Seconds(), ["user"], complex(2.5))
-    with SyncStubHeksherClient() as stub, provided(stub) as client:
+    with SyncStubHeksherClient() as stub, provider_of(stub) as client:
         stub.set_defaults(user="jim")
         assert client.get_float_value("wait", 0.0) == 2.5
     assert setting.default_value == complex(2.5)

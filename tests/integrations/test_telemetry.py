@@ -1,4 +1,4 @@
-"""Metrics and spans, as OpenTelemetry's own SDK receives them, from both clients on a real service."""
+"""Metrics and spans, as the OpenTelemetry SDK receives them, of both clients with a real service."""
 
 import gc
 import subprocess
@@ -26,26 +26,26 @@ from tests.support.service import QUERY, Answer, WatchedService
 
 
 class Sdk:
-    """What receives metrics and spans."""
+    """An SDK that collects metrics and spans in memory."""
 
     def __init__(self) -> None:
         self._reader, self._exporter = InMemoryMetricReader(), InMemorySpanExporter()
         self.servers: set[tuple[Any, Any]] = set()
-        """Host and port of the services that metrics were of."""
+        """Host and port of the services in the attributes of the metrics so far."""
         self.meters = MeterProvider([self._reader])
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.providers: dict[str, Any] = {"meter_provider": self.meters, "tracer_provider": self.tracers}
 
     def metrics(self) -> dict[str, dict[tuple[tuple[str, Any], ...], Any]]:
-        """By name and attributes."""
+        """Return the value of each metric by name and attributes, without those of the server."""
         data = self._reader.get_metrics_data()
-        found: dict[str, dict[tuple[tuple[str, Any], ...], Any]] = {}
+        metrics: dict[str, dict[tuple[tuple[str, Any], ...], Any]] = {}
         for resource in data.resource_metrics if data else ():
             for scope in resource.scope_metrics:
                 assert scope.scope.name == "heksher_client"
                 for metric in scope.metrics:
-                    points = found.setdefault(metric.name, {})
+                    points = metrics.setdefault(metric.name, {})
                     for point in metric.data.data_points:
                         value: Any = point
                         value = value.count if hasattr(point, "count") else value.value
@@ -53,14 +53,14 @@ class Sdk:
                         server = attributes.pop("server.address", None), attributes.pop("server.port", None)
                         self.servers.add(server)
                         points[tuple(sorted(attributes.items()))] = value
-        return found
+        return metrics
 
     def spans(self) -> list[ReadableSpan]:
         return list(self._exporter.get_finished_spans())
 
 
-def server_of(service: WatchedService) -> tuple[str, int]:
-    """Host and port."""
+def server_address(service: WatchedService) -> tuple[str, int]:
+    """Return the host and port."""
     url = httpx.URL(service.url)
     return url.host, url.port or 80
 
@@ -73,8 +73,8 @@ def sdk() -> Iterator[Sdk]:
     sdk.tracers.shutdown()
 
 
-def test_metrics_tell_how_a_client_fares(kind: Kind, service: WatchedService, sdk: Sdk) -> None:
-    """Its rules and their age, its refreshes and their errors; nothing any more after the end."""
+def test_metrics_report_the_state_of_a_client(kind: Kind, service: WatchedService, sdk: Sdk) -> None:
+    """They report its rules and their age, its refreshes and their errors, until the instrumentation ends."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client, instrumented(client.client, **sdk.providers):
         service.add_rule("s", 8, user="jim")
@@ -89,7 +89,7 @@ def test_metrics_tell_how_a_client_fares(kind: Kind, service: WatchedService, sd
         assert metrics["heksher.refresh.duration"] == {(): 1}
         assert metrics["heksher.refresh.changed"] == {(): 1}
         assert "heksher.reads" not in metrics
-        assert sdk.servers == {server_of(service)}
+        assert sdk.servers == {server_address(service)}
         service.answering(QUERY, Answer(503))
         client.state_after_reload()
         failed = (("error.type", "UnexpectedResponseError"),)
@@ -101,7 +101,7 @@ def test_metrics_tell_how_a_client_fares(kind: Kind, service: WatchedService, sd
 
 
 def test_each_refresh_is_a_span(kind: Kind, service: WatchedService, sdk: Sdk) -> None:
-    """With its times, and its errors where it has some."""
+    """It has the times of the refresh, and its errors as events without a traceback."""
     _setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client, instrumented(client.client, **sdk.providers):
         client.reload()
@@ -112,20 +112,21 @@ def test_each_refresh_is_a_span(kind: Kind, service: WatchedService, sdk: Sdk) -
     assert (good.name, good.kind, good.parent) == ("heksher.refresh", SpanKind.CLIENT, None)
     assert good.status.status_code is StatusCode.UNSET
     assert (good.start_time or 0) < (good.end_time or 0) <= (failed.start_time or 0)
+    _, port = server_address(service)
     assert dict(good.attributes or {}) == {
-        "heksher.changed": 0, "heksher.errors": 0, "server.address": "127.0.0.1", "server.port": server_of(service)[1],
+        "heksher.changed": 0, "heksher.errors": 0, "server.address": "127.0.0.1", "server.port": port,
     }  # fmt: skip
     assert (failed.status.status_code, "503" in str(failed.status.description)) == (StatusCode.ERROR, True)
     assert (failed.attributes or {})["error.type"] == "UnexpectedResponseError"
     (event,) = failed.events
     assert event.name == "exception"
-    told = dict(event.attributes or {})
-    assert told.pop("exception.type") == "heksher_client.exceptions.UnexpectedResponseError"
-    assert told == {"exception.message": failed.status.description}  # no traceback, which has the causes as well
+    attributes = dict(event.attributes or {})
+    assert attributes.pop("exception.type") == "heksher_client.exceptions.UnexpectedResponseError"
+    assert attributes == {"exception.message": failed.status.description}
 
 
 def test_reads_are_counted_by_setting_and_reason(sdk: Sdk) -> None:
-    """Those that fail as well; and not at all once the measuring has ended."""
+    """Failed reads are counted too. After `end`, no reads are counted."""
     setting = Setting("s", int, ["user"], 7)
     with SyncStubHeksherClient() as stub:
         stub[setting].rules = [Rule({"user": "jim"}, 8)]
@@ -144,8 +145,8 @@ def test_reads_are_counted_by_setting_and_reason(sdk: Sdk) -> None:
     assert observers.most_frequent() is None
 
 
-def test_clients_are_measured_one_after_the_other_and_side_by_side(service: WatchedService, sdk: Sdk) -> None:
-    """Though an SDK makes each instrument once; also where nobody keeps what measures; reads count for the main one."""
+def test_clients_can_be_instrumented_in_sequence_and_concurrently(service: WatchedService, sdk: Sdk) -> None:
+    """They share their instruments. One without references stays active. Reads count for the main client."""
     setting = Setting("s", int, ["user"], 7)
     with SyncStubHeksherClient() as first:
         instrument(first, reads=1, **sdk.providers).end()
@@ -154,27 +155,23 @@ def test_clients_are_measured_one_after_the_other_and_side_by_side(service: Watc
         gc.collect()
         assert sdk.metrics()["heksher.settings"] == {(): 1}
         with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as second:
-            ended = instrument(second, reads=1, **sdk.providers)
+            instrumentation = instrument(second, reads=1, **sdk.providers)
             second.reload()
             assert eventually(lambda: len(sdk.spans()) == 1)
             sdk.servers.clear()
             for _ in range(10):
                 setting.get(user="jim")
             assert sum(sdk.metrics()["heksher.reads"].values()) == 10
-            assert sdk.servers == {server_of(service), (None, None)}
+            assert sdk.servers == {server_address(service), (None, None)}
             for _ in range(2):
-                ended.end()
-        for one in tuple(instruments_of(sdk).measured):
-            one.end()
+                instrumentation.end()
+        for active in tuple(_instruments[sdk.meters].instrumentations):
+            active.end()
     assert observers.most_frequent() is None
 
 
-def instruments_of(sdk: Sdk) -> Any:
-    return _instruments[sdk.meters]
-
-
-def test_clients_that_are_measured_before_and_after_the_program_sets_its_sdk_are_all_reported() -> None:
-    """In a process of its own, as that can be set once."""
+def test_clients_instrumented_before_the_sdk_is_set_are_reported_too() -> None:
+    """The test needs a separate process, as the global SDK can be set once."""
     code = """
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -188,14 +185,14 @@ metrics.set_meter_provider(MeterProvider([reader]))
 instrument(ThreadHeksherClient("https://second/below", 60, ["user"]))
 (scope,) = reader.get_metrics_data().resource_metrics[0].scope_metrics
 (gauge,) = (metric for metric in scope.metrics if metric.name == "heksher.rules")
-print(sorted((at.attributes["server.address"], at.attributes["server.port"]) for at in gauge.data.data_points))
+print(sorted((p.attributes["server.address"], p.attributes["server.port"]) for p in gauge.data.data_points))
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "[('first', 80), ('second', 443)]\n"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[('first', 80), ('second', 443)]\n"
 
 
-def test_a_sample_of_reads_stands_for_all_of_them(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each that was looked at counts for those that were not."""
+def test_a_sampled_read_is_counted_for_the_others(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight is the inverse of the sampling rate."""
     setting = Setting("s", int, ["user"], 7)
     numbers = iter([0.1, 0.9, 0.7, 0.2] * 25)
     monkeypatch.setattr("random.random", lambda: next(numbers))
@@ -205,8 +202,8 @@ def test_a_sample_of_reads_stands_for_all_of_them(sdk: Sdk, monkeypatch: pytest.
         assert sum(sdk.metrics()["heksher.reads"].values()) == 100
 
 
-def test_before_the_first_answer_there_is_no_age(sdk: Sdk) -> None:
-    """And the client is not healthy yet."""
+def test_before_the_first_response_there_is_no_age(sdk: Sdk) -> None:
+    """The client is not healthy yet."""
     client = ThreadHeksherClient("http://host", 60, ["user"])
     with instrumented(client, **sdk.providers):
         metrics = sdk.metrics()
@@ -215,15 +212,15 @@ def test_before_the_first_answer_there_is_no_age(sdk: Sdk) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.1, True, "half", float("nan")])
-def test_a_share_that_is_none_is_refused(share: Any) -> None:
-    """Before anything is measured."""
-    with SyncStubHeksherClient() as stub, pytest.raises(ValueError, match="reads must be a share from 0 to 1"):
-        instrument(stub, reads=share)
+@pytest.mark.parametrize("reads", [-0.1, 1.1, True, "half", float("nan")])
+def test_an_invalid_sampling_rate_is_refused(reads: Any) -> None:
+    """It must be a number from 0 to 1."""
+    with SyncStubHeksherClient() as stub, pytest.raises(ValueError, match="reads must be a number from 0 to 1"):
+        instrument(stub, reads=reads)
 
 
 @pytest.mark.parametrize(
-    ("client", "options", "words"),
+    ("client", "options", "message"),
     [
         (None, {}, "client must be a client or a stub, not None"),
         (ThreadHeksherClient, {}, "client must be a client or a stub, not <class"),
@@ -231,26 +228,26 @@ def test_a_share_that_is_none_is_refused(share: Any) -> None:
         (SyncStubHeksherClient(), {"tracer_provider": "none"}, "get_tracer"),
     ],
 )
-def test_what_cannot_be_measured_leaves_nothing_behind(client: Any, options: Any, words: str, sdk: Sdk) -> None:
-    """It is refused in words, and the metrics go on without it."""
-    with pytest.raises((TypeError, AttributeError), match=words):
+def test_a_refused_instrumentation_has_no_effect(client: Any, options: Any, message: str, sdk: Sdk) -> None:
+    """The error names the argument, and no metrics or reads are recorded."""
+    with pytest.raises((TypeError, AttributeError), match=message):
         instrument(client, reads=1, **{**sdk.providers, **options})
     assert sdk.metrics() == {}
     assert observers.most_frequent() is None
 
 
-def test_a_client_is_measured_once(sdk: Sdk) -> None:
-    """Or its refreshes and reads would be counted twice; after the end it may be measured again."""
+def test_a_client_can_be_instrumented_once_at_a_time(sdk: Sdk) -> None:
+    """Its refreshes and reads would be counted twice. After `end`, it can be instrumented again."""
     with SyncStubHeksherClient() as stub:
-        with instrumented(stub, **sdk.providers), pytest.raises(ValueError, match="the client is measured already"):
+        with instrumented(stub, **sdk.providers), pytest.raises(ValueError, match="the client is instrumented already"):
             instrument(stub, reads=1, **sdk.providers)
         assert observers.most_frequent() is None
         with instrumented(stub, **sdk.providers):
             assert sdk.metrics()["heksher.settings"] == {(): 0}
 
 
-def test_prometheus_gets_the_metrics(service: WatchedService, kind: Kind) -> None:
-    """By way of OpenTelemetry's exporter, under the names that it makes of them."""
+def test_prometheus_receives_the_metrics(service: WatchedService, kind: Kind) -> None:
+    """The exporter of OpenTelemetry converts their names."""
     _setting = Setting("s", int, ["user"], 7)
     reader = PrometheusMetricReader()
     meters = MeterProvider([reader])
@@ -258,7 +255,7 @@ def test_prometheus_gets_the_metrics(service: WatchedService, kind: Kind) -> Non
         with running(kind, service.url) as client, instrumented(client.client, meter_provider=meters):
             client.reload()
             lines = generate_latest(REGISTRY).decode().splitlines()
-            told = {line.partition("{")[0].partition(" ")[0] for line in lines if line.startswith("heksher_")}
-        assert {"heksher_data_age_seconds", "heksher_rules", "heksher_refresh_duration_seconds_count"} <= told
+            names = {line.partition("{")[0].partition(" ")[0] for line in lines if line.startswith("heksher_")}
+        assert {"heksher_data_age_seconds", "heksher_rules", "heksher_refresh_duration_seconds_count"} <= names
     finally:
         meters.shutdown()

@@ -8,17 +8,18 @@
         "CONTEXT": {"user": "shop.context.user_of"},
     }
 
-The keys of `HEKSHER`, of which none is needed:
+The keys of `HEKSHER`, all of them optional:
 
 - `PROFILE` and `OPTIONS`: the arguments of `heksher_client.connect`.
-- `CONTEXT`: by context feature, what finds its value in a request: a function, or its dotted path. It gives text, or
-  None where there is none. While a request is answered, reads take these values for what they do not give.
-- `DEFAULTS`: by context feature, what reads take where there is nothing else: outside requests, say. A text, or a
-  context variable of the project's own, which then holds what `CONTEXT` finds, and can be handed on to Celery's tasks.
-- `PIN`: whether all reads of one request see the rules of one moment.
+- `CONTEXT`: for each context feature, a function or its dotted path. The function receives the request and returns the
+  value as a string, or None if there is no value. While a request is handled, reads use these values for the features
+  that their callers leave out.
+- `DEFAULTS`: for each context feature, the value outside requests, and where `CONTEXT` has none: a string, or a
+  context variable of the project. `CONTEXT` sets that variable in each request, and Celery tasks can receive it.
+- `PIN`: if true, all reads of one request use the same rules.
 
-The client starts with the first that needs it: the middleware, when the server loads it, or a program that calls
-`client()`. So commands that read no settings start none.
+The client starts when it is first needed: when the server loads the middleware, or when the program calls `client()`.
+Commands that read no settings do not start it.
 """
 
 from typing import TYPE_CHECKING
@@ -30,12 +31,12 @@ __all__ = ["client"]
 
 
 def client() -> "ThreadHeksherClient":
-    """The client of this process, started if it does not run yet.
+    """Return the client of this process, and start it if it is not running.
 
     Raises:
-        ImproperlyConfigured: `HEKSHER` is wrong, or what it leaves to profiles and environment variables.
-        AppRegistryNotReady, LookupError: The app is not installed, or Django is not set up yet.
+        ImproperlyConfigured: `HEKSHER`, or the profile or an environment variable that it relies on, is invalid.
+        AppRegistryNotReady, LookupError: Django is not set up yet, or the app is not installed.
     """
-    from heksher_client.integrations.django.apps import installed
+    from heksher_client.integrations.django.apps import installed_app
 
-    return installed().client()
+    return installed_app().client()

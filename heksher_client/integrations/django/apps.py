@@ -1,9 +1,9 @@
-"""The app: what holds the client, and where the context of a request comes from."""
+"""HeksherConfig: the Django app, which owns the client of the process and the context values of requests."""
 
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from django.apps import AppConfig, apps
@@ -13,110 +13,126 @@ from django.utils.module_loading import import_string
 
 from heksher_client import HeksherError, ThreadHeksherClient, connect
 from heksher_client._core.settings.registry import registry
-from heksher_client.integrations._context import Values
+from heksher_client.integrations._context import Extractors
 from heksher_client.testing._session import StubSession
 
 _KEYS: Final = ("PROFILE", "OPTIONS", "DEFAULTS", "CONTEXT", "PIN")
 
+Defaults: TypeAlias = Mapping[str, str | ContextVar[str]]
+Extractor: TypeAlias = Callable[[Any], str | None]
+
 
 class HeksherConfig(AppConfig):
-    """Holds the client of this process."""
+    """The app. It owns the client of this process."""
 
     name = "heksher_client.integrations.django"
     label = "heksher_client"
     verbose_name = "Heksher"
 
     def ready(self) -> None:
-        """Check `HEKSHER`, before anything needs it."""
+        """Check `HEKSHER` when Django is set up, and not at the first request."""
         self._lock = threading.Lock()
         self._client: ThreadHeksherClient | None = None
-        self._options = _table("HEKSHER", getattr(settings, "HEKSHER", {}))
-        if unknown := [key for key in self._options if key not in _KEYS]:
-            raise ImproperlyConfigured(f"HEKSHER has no key {unknown[0]!r}; it has: {', '.join(_KEYS)}")
-        context, options, self._of_project = (
-            _table(f"HEKSHER: {key}", self._options.get(key, {})) for key in ("CONTEXT", "OPTIONS", "DEFAULTS")
+        self._configuration = _checked_dict("HEKSHER", getattr(settings, "HEKSHER", {}))
+        if unknown := [key for key in self._configuration if key not in _KEYS]:
+            raise ImproperlyConfigured(f"HEKSHER: unknown key {unknown[0]!r}; the keys are: {', '.join(_KEYS)}")
+        context, options, self._project_defaults = (
+            _checked_dict(f"HEKSHER: {key}", self._configuration.get(key, {}))
+            for key in ("CONTEXT", "OPTIONS", "DEFAULTS")
         )
-        for feature, default in self._of_project.items():
+        for feature, default in self._project_defaults.items():
             if not isinstance(default, str | ContextVar):
                 raise ImproperlyConfigured(
-                    f"HEKSHER: the default of {feature} must be text or a context variable, not {default!r}"
+                    f"HEKSHER: the default of {feature} must be a string or a context variable, not {default!r}"
                 )
-        self._finders = {feature: _function(feature, found) for feature, found in context.items()}
+        self._feature_extractors = {feature: _to_function(feature, value) for feature, value in context.items()}
         if "defaults" in options:
-            raise ImproperlyConfigured("HEKSHER: the client's defaults go into DEFAULTS, and not into OPTIONS")
-        self._values, self._defaults = self._variables({})
-        self._of_stubs: WeakKeyDictionary[StubSession, Values[Any]] = WeakKeyDictionary()
-        self.pin = bool(self._options.get("PIN", False))
+            raise ImproperlyConfigured("HEKSHER: put the client's defaults in DEFAULTS, not in OPTIONS")
+        self._extractors, self._defaults = self._bind_features({})
+        self._stub_extractors: WeakKeyDictionary[StubSession, Extractors[Any]] = WeakKeyDictionary()
+        self.pin = bool(self._configuration.get("PIN", False))
 
-    def _variables(
-        self, of_test: Mapping[str, str | ContextVar[str]]
-    ) -> tuple[Values[Any], Mapping[str, str | ContextVar[str]]]:
-        """Context variables for what is found in requests: with what finds it, and as a client's defaults.
+    def _bind_features(self, test_defaults: Defaults) -> tuple[Extractors[Any], Defaults]:
+        """Assign a context variable to each feature in `CONTEXT`.
 
         Args:
-            of_test: What a test says that holds where nothing is found, before what the project says.
+            test_defaults: The defaults of a test, which override the defaults of the project.
+
+        Returns:
+            The extractors by context variable, and the defaults that the client needs to read these variables.
 
         Raises:
-            ImproperlyConfigured: What is found for two context features would go into one variable.
+            ImproperlyConfigured: Two features would use the same variable.
         """
-        values: dict[ContextVar[str], Callable[[Any], str | None]] = {}
-        defaults = {**self._of_project, **of_test}
-        for feature, find in self._finders.items():
-            otherwise = defaults.get(feature)
-            if isinstance(otherwise, ContextVar) and otherwise is not self._of_project.get(feature):
-                continue  # a variable of the test's own is the test's to set
-            variable = otherwise if isinstance(otherwise, ContextVar) else _variable(feature, otherwise)
-            if variable in values:
-                raise ImproperlyConfigured(f"HEKSHER: the variable {variable.name} is the default of two in CONTEXT")
-            values[variable] = find
+        extractors: dict[ContextVar[str], Extractor] = {}
+        defaults = {**self._project_defaults, **test_defaults}
+        for feature, extract in self._feature_extractors.items():
+            default = defaults.get(feature)
+            if isinstance(default, ContextVar) and default is not self._project_defaults.get(feature):
+                continue  # The test sets its own variable.
+            variable = default if isinstance(default, ContextVar) else _new_variable(feature, default)
+            if variable in extractors:
+                raise ImproperlyConfigured(
+                    f"HEKSHER: {variable.name} is the default of two features in CONTEXT; use a variable for each"
+                )
+            extractors[variable] = extract
             defaults[feature] = variable
-        return values, defaults
+        return extractors, defaults
 
     @property
-    def values(self) -> Values[Any]:
-        """By context variable, what finds its value in a request."""
-        session = registry.main
-        return self._of_stubs.get(session, self._values) if isinstance(session, StubSession) else self._values
-
-    def client(self) -> ThreadHeksherClient:
-        """The client, started if it does not run yet; or the stub of a test, whose own defaults come first."""
+    def extractors(self) -> Extractors[Any]:
+        """For each context variable, the function that returns its value for a request."""
         session = registry.main
         if isinstance(session, StubSession):
-            if session not in self._of_stubs:
-                self._of_stubs[session], defaults = self._variables(session.defaults.values)
+            return self._stub_extractors.get(session, self._extractors)
+        return self._extractors
+
+    def client(self) -> ThreadHeksherClient:
+        """Return the client, and start it if it is not running.
+
+        While a stub is the main client, return the stub. Its own defaults override those of the project.
+        """
+        session = registry.main
+        if isinstance(session, StubSession):
+            if session not in self._stub_extractors:
+                self._stub_extractors[session], defaults = self._bind_features(session.defaults.values)
                 session.add_known_defaults(defaults)
             return cast("ThreadHeksherClient", session.stub)
         with self._lock:
             if self._client is None:
-                options = {**self._options.get("OPTIONS", {}), "defaults": self._defaults}
+                options = {**self._configuration.get("OPTIONS", {}), "defaults": self._defaults}
                 try:
-                    self._client = connect(self._options.get("PROFILE"), **options)
+                    self._client = connect(self._configuration.get("PROFILE"), **options)
                 except (HeksherError, TypeError, ValueError) as error:
                     raise ImproperlyConfigured(f"HEKSHER: {error}") from error
             return self._client
 
 
-def installed() -> HeksherConfig:
-    """The app of this process."""
+def installed_app() -> HeksherConfig:
+    """Return the app of this process.
+
+    Raises:
+        AppRegistryNotReady, LookupError: Django is not set up yet, or the app is not installed.
+    """
     return cast("HeksherConfig", apps.get_app_config(HeksherConfig.label))
 
 
-def _table(what: str, found: object) -> Mapping[str, Any]:
-    if not isinstance(found, Mapping):
-        raise ImproperlyConfigured(f"{what} must be a dict, not {type(found).__name__}")
-    return found
+def _checked_dict(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ImproperlyConfigured(f"{name} must be a dict, not {type(value).__name__}")
+    return value
 
 
-def _variable(feature: str, otherwise: str | None) -> ContextVar[str]:
+def _new_variable(feature: str, default: str | None) -> ContextVar[str]:
     name = f"heksher_{feature}"
-    return ContextVar(name) if otherwise is None else ContextVar(name, default=otherwise)
+    return ContextVar(name) if default is None else ContextVar(name, default=default)
 
 
-def _function(feature: str, found: str | Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+def _to_function(feature: str, value: str | Extractor) -> Extractor:
     try:
-        function = import_string(found) if isinstance(found, str) else found
+        function = import_string(value) if isinstance(value, str) else value
     except ImportError as error:
         raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature}: {error}") from error
     if not callable(function):
-        raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature} is {found!r}, which is no function")
-    return cast("Callable[[Any], str | None]", function)
+        raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature} must be a function, not {value!r}")
+    return cast("Extractor", function)

@@ -1,4 +1,4 @@
-"""The middleware: each request's own context."""
+"""HeksherMiddleware: the context values of each request."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import Context, copy_context
@@ -8,72 +8,75 @@ from typing import Any
 
 from django.utils.decorators import sync_and_async_middleware
 
-from heksher_client.integrations._context import Values, bound, holding
-from heksher_client.integrations.django.apps import installed
+from heksher_client.integrations._context import Extractors, request_context, variables_set
+from heksher_client.integrations.django.apps import installed_app
 
 
 @sync_and_async_middleware
-def HeksherMiddleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:  # noqa: N802 - it is used as a class
-    """Start the client with the server, and have reads know the context of the request that they are part of.
+def HeksherMiddleware(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:  # noqa: N802 - used like a class
+    """Start the client with the server, and set the context values of each request while it is handled.
 
-    What a response streams is made with the values of its request too; but not with its pin, which ends where the
-    response begins.
+    The content of a streaming response is generated with the values of its request as well, but without its pin, which
+    ends where the response begins.
     """
-    app = installed()
+    app = installed_app()
     app.client()
     if iscoroutinefunction(get_response):
 
-        async def answer_later(request: Any) -> Any:
+        async def handle_async(request: Any) -> Any:
             app.client()
-            values = app.values
-            with bound(values, request, pin=app.pin):
-                return _streaming(await get_response(request), values)
+            extractors = app.extractors
+            with request_context(extractors, request, pin=app.pin):
+                return _keep_context(await get_response(request), extractors)
 
-        return answer_later
+        return handle_async
 
-    def answer(request: Any) -> Any:
-        app.client()  # which in a test is the stub of that test
-        values = app.values
-        with bound(values, request, pin=app.pin):
-            return _streaming(get_response(request), values)
+    def handle(request: Any) -> Any:
+        app.client()  # In a test, this adopts the stub of the test.
+        extractors = app.extractors
+        with request_context(extractors, request, pin=app.pin):
+            return _keep_context(get_response(request), extractors)
 
-    return answer
+    return handle
 
 
-def _streaming(response: Any, values: Values[Any]) -> Any:
-    """The same response, whose content is made in the context that it has now; but for files, which servers send."""
+def _keep_context(response: Any, extractors: Extractors[Any]) -> Any:
+    """Return the response, whose streaming content is generated in the current context.
+
+    A response that streams a file stays as it is, so that the server can send the file directly.
+    """
     if not getattr(response, "streaming", False) or getattr(response, "file_to_stream", None) is not None:
         return response
     if response.is_async:
-        variables = {variable: value for variable, value in copy_context().items() if variable in values}
-        response.streaming_content = _parts_later(aiter(response.streaming_content), variables)
+        values = {variable: value for variable, value in copy_context().items() if variable in extractors}
+        response.streaming_content = _iterate_async(aiter(response.streaming_content), values)
     else:
         context = copy_context()
-        # Django notes how the content is closed as it is assigned: that is a part of making it.
+        # Django collects the `close` methods of the content when it is assigned. They belong to the same context.
         response._resource_closers[:] = [partial(context.run, close) for close in response._resource_closers]
-        response.streaming_content = _parts(iter(response.streaming_content), context)
+        response.streaming_content = _iterate(iter(response.streaming_content), context)
     return response
 
 
-def _parts(parts: Iterator[bytes], context: Context) -> Iterator[bytes]:
+def _iterate(chunks: Iterator[bytes], context: Context) -> Iterator[bytes]:
     while True:
         try:
-            part = context.run(next, parts)
+            chunk = context.run(next, chunks)
         except StopIteration:
             return
-        yield part
+        yield chunk
 
 
-async def _parts_later(parts: AsyncIterator[bytes], variables: dict[Any, Any]) -> AsyncGenerator[bytes]:
+async def _iterate_async(chunks: AsyncIterator[bytes], values: dict[Any, Any]) -> AsyncGenerator[bytes]:
     try:
         while True:
-            with holding(variables):
+            with variables_set(values):
                 try:
-                    part = await anext(parts)
+                    chunk = await anext(chunks)
                 except StopAsyncIteration:
                     return
-            yield part
-    finally:  # also when the server wants no more of it
-        if isinstance(parts, AsyncGenerator):
-            with holding(variables):
-                await parts.aclose()
+            yield chunk
+    finally:  # The server may close the response early.
+        if isinstance(chunks, AsyncGenerator):
+            with variables_set(values):
+                await chunks.aclose()

@@ -1,1 +1,1 @@
-"""Where Django looks for commands."""
+"""Management commands. Django requires the name of this package."""

@@ -1,4 +1,4 @@
-"""`manage.py heksher`: how the client of this program fares, and what is wrong with its settings."""
+"""The command `manage.py heksher`: the client's status, and the problems of its settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,33 +11,37 @@ from heksher_client.integrations.django import client
 
 
 class Command(BaseCommand):
-    """Ends with status 1 where the settings are not up to date, or something of them cannot be used."""
+    """A check for deployments: exits with status 1 if the settings are not up to date or have a problem."""
 
-    help = "Ask the Heksher service for the settings of this program, and show how that went."
+    help = "Refresh the settings of this program from the Heksher service, and print their status."
 
     def handle(self, *_: Any, **__: Any) -> None:
-        """Do it."""
+        """Print the status of the client and of each setting.
+
+        Raises:
+            CommandError: There is a problem.
+        """
         status = client().status()
         self.stdout.write(f"{status.state}: {len(status.settings)} settings, {status.rules} rules")
         for name, setting in sorted(status.settings.items()):
-            words = setting.problem or setting.declaration or "not declared yet"
-            self.stdout.write(f"  {name}: {setting.rules} rules, {words}")
-        if reasons := list(_reasons(status)):
-            raise CommandError("\n".join(reasons))
+            declaration = setting.problem or setting.declaration or "not declared yet"
+            self.stdout.write(f"  {name}: {setting.rules} rules, {declaration}")
+        if problems := list(_problems(status)):
+            raise CommandError("\n".join(problems))
 
 
-def _reasons(status: Status) -> Iterator[str]:
-    """Why a deployment should not go on, in words."""
+def _problems(status: Status) -> Iterator[str]:
+    """Yield the reasons to stop a deployment."""
     if not status.is_healthy or status.failures:
-        yield status.last_error or "the service has not answered yet"
+        yield status.last_error or "the service has not responded yet"
     for name, setting in sorted(status.settings.items()):
-        for reason in _reasons_of(setting):
-            if reason != status.last_error:
-                yield f"setting {name}: {reason}"
+        for problem in _setting_problems(setting):
+            if problem != status.last_error:
+                yield f"setting {name}: {problem}"
 
 
-def _reasons_of(setting: SettingStatus) -> Iterator[str]:
-    if setting.problem is not None:  # as there is where the declaration was refused as such
+def _setting_problems(setting: SettingStatus) -> Iterator[str]:
+    if setting.problem is not None:  # The service refused the declaration.
         yield setting.problem
     if setting.declaration in (REJECTED, MISMATCH, CONFLICT):
         yield f"its declaration is in conflict with the service ({setting.declaration})"
