@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 import os
 import sys
@@ -13,41 +13,41 @@ from tests.support.service import WatchedService
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _forks_without_the_lock_of_coverage() -> None:
-    """Where another thread held it at the fork, the child would wait for ever for its first line in another file."""
-    coverage = sys.modules.get("coverage")  # where nothing is measured, it need not be installed
-    measuring = coverage and coverage.Coverage.current()
-    if not measuring:
+def _release_coverage_lock_in_forks() -> None:
+    """Hold the lock of coverage during a fork: if another thread held it, the child would wait for it forever."""
+    coverage = sys.modules.get("coverage")  # not installed if nothing is measured
+    current = coverage and coverage.Coverage.current()
+    if not current:
         return
-    lock = threading.RLock()  # so that what is called in a fork may be measured too
-    measuring._collector.data_lock = lock
+    lock = threading.RLock()  # reentrant: code that runs during a fork may be measured
+    current._collector.data_lock = lock
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 @pytest.fixture(autouse=True)
-def _a_registry_of_its_own() -> Iterator[None]:
-    """Each test sees its own settings only, and leaves no main client behind."""
+def _isolated_registry() -> Iterator[None]:
+    """Hide the settings of other tests from each test, and check that the test closes its clients."""
     others = registry._entries.copy()
     registry._entries.clear()
     yield
-    left = registry._clients.copy()
+    running = registry._clients.copy()
     registry._clients.clear()
     registry._entries.clear()
     registry._entries.update(others)
-    assert not left
+    assert not running
 
 
 @pytest.fixture(scope="session")
-def _one_service() -> Iterator[WatchedService]:
+def _session_service() -> Iterator[WatchedService]:
     with WatchedService() as service:
         yield service
 
 
 @pytest.fixture
-def service(_one_service: WatchedService) -> WatchedService:
-    """A service with the features environment, user and theme, and with nothing else. Not to be stopped."""
-    _one_service.renew()
-    return _one_service
+def service(_session_service: WatchedService) -> WatchedService:
+    """An empty service with the features environment, user and theme. Tests must not stop it."""
+    _session_service.renew()
+    return _session_service
 
 
 @pytest.fixture(params=["async", "thread"])
@@ -63,5 +63,5 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Async tests run on asyncio, as the async client does."""
+    """Run async tests on asyncio, like the async client."""
     return "asyncio"

@@ -1,4 +1,4 @@
-"""The documentation's examples: each is a file that runs, and each file is shown."""
+"""The examples of the documentation: each is a file that a test runs, and each file is included in a page."""
 
 import importlib
 import os
@@ -55,23 +55,23 @@ PRINTED = {
     "profile_thread.py": "200\nfresh\n",
     "telemetry_prometheus.py": "heksher_reads_total rule 1\nheksher_rules  2\n",
 }
-"""What examples print that run by themselves, on a service where jim has a cache of 200."""
-ELSEWHERE = {
+"""The output of each example that runs alone, with a service that gives jim a cache of 200."""
+SEPARATE_TESTS = {
     "celery_app.py", "django_project.py", "fastapi_app.py", "flask_app.py", "gunicorn.conf.py", "logs_as_json.py",
     "logs_with_structlog.py", "nginx.conf", "notebook.ipynb", "rename_after.py", "rename_before.py", "test_shop.py",
     "tutorial_async.py", "tutorial_thread.py", "validators.py",
 }  # fmt: skip
-"""Those that other tests run, here or beside what they are examples of."""
+"""The examples that other tests run, in this module or with the feature that they show."""
 PUBLIC_MODULES = (
     "credentials", "exceptions", "integrations.asgi", "integrations.celery", "integrations.django",
     "integrations.wsgi", "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
 )  # fmt: skip
-"""The modules that programs import besides the package itself."""
+"""The public modules of the package."""
 
 
 @pytest.fixture
 def shop() -> Iterator[WatchedService]:
-    """A service in which jim has a cache of 200, and all others in production one of 50."""
+    """A service with rules that give jim a cache of 200 in production, and all others one of 50."""
     with WatchedService(("environment", "user")) as service:
         service.offers_changes = True
         service.declare("cache_size", "int", 10, ["environment", "user"])
@@ -81,47 +81,49 @@ def shop() -> Iterator[WatchedService]:
 
 
 @pytest.fixture
-def surroundings(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
-    """Environment variables that say where the service is."""
-    of_service = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "environment,user"}
-    # Python 3.12 warns of every fork of a process with threads; the guide says so.
-    warned = "ignore:This process:DeprecationWarning"
-    return environment(**of_service, HOME=str(tmp_path), PYTHONUNBUFFERED="1", PYTHONWARNINGS=warned)
+def service_environment(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
+    """Environment variables with the URL of the service."""
+    variables = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "environment,user"}
+    # Python 3.12 warns about each fork of a process with threads. The guide mentions it.
+    filters = "ignore:This process:DeprecationWarning"
+    return environment(**variables, HOME=str(tmp_path), PYTHONUNBUFFERED="1", PYTHONWARNINGS=filters)
 
 
 def test_every_example_is_run_by_a_test() -> None:
-    """Or is of another kind than those that can be run."""
-    assert {*PRINTED, *ELSEWHERE} == FILES
+    """A new file in the directory needs an entry in one of the two lists."""
+    assert {*PRINTED, *SEPARATE_TESTS} == FILES
 
 
-def test_every_example_is_shown_and_all_code_that_is_shown_is_an_example() -> None:
-    """So that nothing is shown that no test has run."""
+def test_every_example_is_shown_and_all_shown_code_is_an_example() -> None:
+    """Pages include Python code only from files that a test runs."""
     shown: set[str] = set()
     for page in PAGES:
         text = page.read_text()
         assert "```python" not in text, page.name
         shown |= set(re.findall(r"^```\{literalinclude\} (?:\.\./)?examples/([\w.]+)$", text, re.MULTILINE))
-        shown |= set(re.findall(r"\]\((?:\.\./)?examples/([\w.]+\.ipynb)\)", text))  # which is shown as a notebook
+        shown |= set(re.findall(r"\]\((?:\.\./)?examples/([\w.]+\.ipynb)\)", text))  # a notebook is linked
     assert shown >= FILES
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_an_example_prints_what_it_is_shown_for(
-    name: str, shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
+def test_an_example_prints_the_expected_output(
+    name: str, shop: WatchedService, service_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """In a process of its own, without a word to the standard error."""
+    """It runs in a separate process, and writes nothing to standard error."""
     command = [sys.executable, str(EXAMPLES / name), shop.url, str(tmp_path / "settings.json")]
-    ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (ran.stdout, ran.stderr, ran.returncode) == (PRINTED[name], "", 0)
+    result = subprocess.run(command, env=service_environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.stdout, result.stderr, result.returncode) == (PRINTED[name], "", 0)
     if name == "outage.py":
         shop.stop()
-        ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert ran.stdout == "200 200\n"
+        result = subprocess.run(
+            command, env=service_environment, capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+        assert result.stdout == "200 200\n"
 
 
 @pytest.mark.parametrize("name", ["tutorial_async.py", "tutorial_thread.py"])
-def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], tmp_path: Path) -> None:
-    """Its commands, one after the other, while its program runs; which Ctrl-C ends without a word."""
+def test_the_tutorial_works_as_written(name: str, service_environment: dict[str, str], tmp_path: Path) -> None:
+    """Its commands change the output of its program while that runs. Ctrl-C ends the program without an error."""
     text = (DOCS / "tutorial.md").read_text()
     commands = re.findall(r"^heksher-client (.+)$", text, re.MULTILINE)
     assert [command.split()[0] for command in commands] == [
@@ -129,29 +131,29 @@ def test_the_tutorial_as_it_is_written(name: str, surroundings: dict[str, str], 
     ]  # fmt: skip
     with WatchedService(("environment", "user")) as service:
         service.offers_changes = True
-        env = {**surroundings, "HEKSHER_URL": service.url}
-        printed, complained = tmp_path / "printed", tmp_path / "complained"
-        with printed.open("w") as out, complained.open("w") as err:
-            words = [sys.executable, str(EXAMPLES / name), service.url]
-            program = subprocess.Popen(words, stdout=out, stderr=err, env=env)
+        env = {**service_environment, "HEKSHER_URL": service.url}
+        stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
+        with stdout.open("w") as out, stderr.open("w") as err:
+            arguments = [sys.executable, str(EXAMPLES / name), service.url]
+            program = subprocess.Popen(arguments, stdout=out, stderr=err, env=env)
         try:
-            assert eventually(lambda: printed.read_text() == "10\n")
+            assert eventually(lambda: stdout.read_text() == "10\n")
             expected = iter([["10", "200"], ["10", "200"], ["10", "200", "50"]])
             for command in commands[1:]:
-                words = [str(Path(sys.executable).with_name("heksher-client")), *command.split()]
-                subprocess.run(words, env=env, check=True, capture_output=True)
+                arguments = [str(Path(sys.executable).with_name("heksher-client")), *command.split()]
+                subprocess.run(arguments, env=env, check=True, capture_output=True)
                 if command.startswith(("rules add", "rules remove")):
                     lines = next(expected)
-                    assert eventually(lambda lines=lines: printed.read_text().split() == lines)  # type: ignore[misc]
+                    assert eventually(lambda lines=lines: stdout.read_text().split() == lines)  # type: ignore[misc]
             program.send_signal(signal.SIGINT)
-            assert (program.wait(timeout=30), complained.read_text()) == (0, "")
+            assert (program.wait(timeout=30), stderr.read_text()) == (0, "")
         finally:
             program.kill()
             program.wait()
 
 
-def test_an_example_that_is_run_as_it_is_shown_asks_the_service_on_this_machine() -> None:
-    """What the tests name is an argument, which nobody else has to give."""
+def test_an_example_without_arguments_uses_the_service_on_this_machine() -> None:
+    """Only the tests pass a URL as an argument."""
     for path in EXAMPLES.glob("*.py"):
         text = path.read_text()
         for number in re.findall(r"sys\.argv\[(\d)\]", text):
@@ -159,28 +161,28 @@ def test_an_example_that_is_run_as_it_is_shown_asks_the_service_on_this_machine(
 
 
 @pytest.mark.parametrize(("value", "printed", "logged"), [(7, "7", ""), (0, "1", ""), (500, "3", "too many")])
-def test_the_validator_of_the_example_checks_and_changes_values(
-    value: int, printed: str, logged: str, shop: WatchedService, surroundings: dict[str, str]
+def test_the_validators_of_the_example_reject_and_change_values(
+    value: int, printed: str, logged: str, shop: WatchedService, service_environment: dict[str, str]
 ) -> None:
-    """A rule whose value it refuses is left out, and logged; what is too small is one."""
+    """A rejected rule is not used, and is logged. A value that is too small becomes 1."""
     for name, kind, default, of_jim in (("retries", "int", 3, value), ("patience", "float", 60.0, 90)):
         shop.declare(name, kind, default, ["user"])
         shop.add_rule(name, of_jim, user="jim")
     command = [sys.executable, str(EXAMPLES / "validators.py"), shop.url]
-    ran = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True)
-    assert ran.stdout == f"{printed} 0:01:30\n"
-    assert logged in ran.stderr
-    assert bool(ran.stderr) == bool(logged)
+    result = subprocess.run(command, env=service_environment, capture_output=True, text=True, check=True)
+    assert result.stdout == f"{printed} 0:01:30\n"
+    assert logged in result.stderr
+    assert bool(result.stderr) == bool(logged)
 
 
-def test_a_setting_is_renamed_as_the_guide_says(surroundings: dict[str, str], shop: WatchedService) -> None:
-    """Programs of both ages read the same, before and after a rule is changed."""
+def test_a_setting_is_renamed_as_the_guide_says(service_environment: dict[str, str], shop: WatchedService) -> None:
+    """Both versions of the program read the same values, before and after a rule is changed."""
 
     def read(name: str) -> str:
-        ran = subprocess.run(
-            [sys.executable, str(EXAMPLES / name)], env=surroundings, capture_output=True, text=True, check=True
+        result = subprocess.run(
+            [sys.executable, str(EXAMPLES / name)], env=service_environment, capture_output=True, text=True, check=True
         )
-        return ran.stdout
+        return result.stdout
 
     assert read("rename_before.py") == "10\n"
     rule = shop.add_rule("size", 200, user="jim")
@@ -189,8 +191,8 @@ def test_a_setting_is_renamed_as_the_guide_says(surroundings: dict[str, str], sh
     assert [read(name) for name in ("rename_before.py", "rename_after.py")] == ["300\n"] * 2
 
 
-def test_the_code_on_the_page_on_performance_is_what_reads_run() -> None:
-    """Written by the package itself, for the features that the page tells of."""
+def test_the_page_on_performance_shows_the_generated_code() -> None:
+    """It shows the code for the context features in its text."""
     page = (DOCS / "explanation" / "performance.md").read_text()
     (shown,) = re.findall(r"^```\{code-block\} python\n(def make_getter\(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     form = Form(
@@ -207,34 +209,34 @@ def test_the_code_on_the_page_on_performance_is_what_reads_run() -> None:
     assert shown == source(form)
 
 
-def test_the_tests_of_the_example_pass(surroundings: dict[str, str], tmp_path: Path) -> None:
-    """As a program's own."""
+def test_the_example_tests_pass(service_environment: dict[str, str], tmp_path: Path) -> None:
+    """They run as the tests of a separate program."""
     example = (EXAMPLES / "test_shop.py").read_text()
     (tmp_path / "test_shop.py").write_text(example)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    env = {name: value for name, value in surroundings.items() if name != "PYTEST_ADDOPTS"}
+    env = {name: value for name, value in service_environment.items() if name != "PYTEST_ADDOPTS"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_shop.py")]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "4 passed" in ran.stdout, ran.stdout
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "4 passed" in result.stdout, result.stdout
 
 
 def test_the_python_in_the_readme_runs(shop: WatchedService, tmp_path: Path) -> None:
-    """The program against a real service, instead of the one that it names, and the test in pytest."""
+    """The program runs with a real service in place of the URL in it, and the test in pytest."""
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     program, test = blocks
     code = program.replace("http://heksher:8080", shop.url)
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ran.stderr, ran.returncode) == ("", 0)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.stderr, result.returncode) == ("", 0)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_readme.py").write_text(test)
     env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    ran = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "1 passed" in ran.stdout, ran.stdout
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "1 passed" in result.stdout, result.stdout
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """Those of the package, and the modules that programs import besides."""
+    """The reference covers the package and its public modules."""
     text = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
     errors = {name for name in heksher_client.__all__ if name.endswith("Error")}
     for name in set(heksher_client.__all__) - errors - {"__version__"}:
@@ -244,11 +246,13 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert found, name
         members = re.search(r":members:(.*)", found[1])
         module = importlib.import_module(f"heksher_client.{name}")
-        if members and members[1].strip():  # Without names, all of `__all__` is shown that has a docstring.
+        if (
+            members and members[1].strip()
+        ):  # Without names, autodoc shows the members of `__all__` that have a docstring.
             listed = set(members[1].replace(" ", "").split(","))
             assert set(getattr(module, "__all__", ())) <= listed, name
         elif members and hasattr(module, "__all__"):
-            assert all(getattr(module, one).__doc__ for one in module.__all__), name
+            assert all(getattr(module, member).__doc__ for member in module.__all__), name
 
 
 def test_every_attribute_of_a_setting_is_in_the_reference() -> None:
@@ -261,7 +265,7 @@ def test_every_attribute_of_a_setting_is_in_the_reference() -> None:
 
 
 def test_every_environment_variable_is_in_the_reference() -> None:
-    """Of profiles, and of commands."""
+    """The page lists the variables of profiles and of commands."""
     text = (DOCS / "reference" / "environment.md").read_text()
     profile = {f"HEKSHER_{name.upper()}" for name in _config.ENVIRONMENT_FIELDS}
     named = set(re.findall(r"\bHEKSHER_[A-Z_]+[A-Z]\b", "".join(
@@ -270,8 +274,8 @@ def test_every_environment_variable_is_in_the_reference() -> None:
     assert set(re.findall(r"`(HEKSHER_[A-Z_]+)`", text)) == profile | named
 
 
-def test_the_configuration_file_that_is_shown_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By the code that reads it, with each of its profiles."""
+def test_the_configuration_file_in_the_guide_is_valid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The package loads each of its profiles."""
     text = (DOCS / "how-to" / "connect.md").read_text()
     (shown,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     for variable in [name for name in os.environ if name.startswith("HEKSHER_")]:
@@ -285,8 +289,8 @@ def test_the_configuration_file_that_is_shown_can_be_used(monkeypatch: pytest.Mo
         assert _config.load(name, {}).profile.context_features == ["environment", "user"]
 
 
-def test_links_within_the_repository_lead_somewhere() -> None:
-    """Those of the documents that are read outside the site as well."""
+def test_links_within_the_repository_are_valid() -> None:
+    """The documents in the root directory are checked as well as the pages."""
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *PAGES]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)

@@ -1,4 +1,4 @@
-"""The reference of log records, held against the code; and what formatters make of the records."""
+"""The reference of log records, compared with the code, and the examples that format records."""
 
 import ast
 import json
@@ -18,14 +18,14 @@ METHODS = {"exception": "ERROR", "error": "ERROR", "warning": "WARNING", "info":
 
 
 class Record(NamedTuple):
-    """A record that the code can log, or that the reference tells of."""
+    """A record in the code or in the reference."""
 
     message: str
     levels: frozenset[str]
     extras: frozenset[str]
 
 
-def in_reference() -> list[Record]:
+def records_in_reference() -> list[Record]:
     text = (ROOT / "docs" / "reference" / "logs.md").read_text()
     rows = re.findall(r"^\| ([A-Z, ]+) \| `(.+?)` \|(.*?)\| .+ \|$", text, re.MULTILINE)
     return [
@@ -34,12 +34,12 @@ def in_reference() -> list[Record]:
     ]
 
 
-def in_code() -> list[Record]:
-    """Of each call, one."""
+def records_in_code() -> list[Record]:
+    """Return one record for each logging call."""
     return [
         record
         for path in sorted((ROOT / "heksher_client").rglob("*.py"))
-        if "service" not in path.parts  # it has a log of its own
+        if "service" not in path.parts  # The service has a separate log.
         for record in _records(ast.parse(path.read_text(), path.name))
     ]
 
@@ -49,36 +49,36 @@ def _records(tree: ast.Module) -> Iterator[Record]:
         name, receiver = call.func.attr, ast.unparse(call.func.value)
         if name == "_log_problem":
             yield Record(_text(call.args[0]), frozenset({"WARNING"}), frozenset({"error"}))
-        elif _logs(receiver, name) and getattr(scope, "name", None) != "_log_problem":
+        elif _is_logging(receiver, name) and getattr(scope, "name", None) != "_log_problem":
             yield _record(call, receiver, scope)
 
 
 def _calls(node: ast.AST, scope: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
-    """All calls of methods, with the innermost function, or the module, that each is in."""
+    """Yield all method calls, each with the innermost function around it, or the module."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute):
             yield child, scope
         yield from _calls(child, child if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) else scope)
 
 
-def _logs(receiver: str, name: str) -> bool:
+def _is_logging(receiver: str, name: str) -> bool:
     is_logger = re.search(r"logg(er|ing)\b", receiver, re.IGNORECASE) is not None
     return is_logger and name not in ("getLogger", "addFilter", "basicConfig")
 
 
 def _record(call: Any, receiver: str, scope: ast.AST) -> Record:
-    """What a call logs.
+    """Return the record of a logging call.
 
     Raises:
-        AssertionError: It is written in a way that cannot be read here.
+        AssertionError: The call is written in a way that this parser does not support.
     """
-    name, where = call.func.attr, f"line {call.lineno}: {ast.unparse(call)}"
-    assert receiver == "logger", where
-    assert name in (*METHODS, "log"), where
-    at = 1 if name == "log" else 0
-    assert len(call.args) > at, where
+    name, location = call.func.attr, f"line {call.lineno}: {ast.unparse(call)}"
+    assert receiver == "logger", location
+    assert name in (*METHODS, "log"), location
+    message_index = 1 if name == "log" else 0
+    assert len(call.args) > message_index, location
     levels = _levels(ast.unparse(call.args[0])) if name == "log" else {METHODS[name]}
-    return Record(_text(call.args[at]), frozenset(levels), frozenset(_extras(call, scope)))
+    return Record(_text(call.args[message_index]), frozenset(levels), frozenset(_extras(call, scope)))
 
 
 def _levels(expression: str) -> set[str]:
@@ -86,14 +86,14 @@ def _levels(expression: str) -> set[str]:
 
 
 def _text(node: ast.expr) -> str:
-    assert isinstance(node, ast.Constant), f"line {node.lineno}: the message must stand in the call"
+    assert isinstance(node, ast.Constant), f"line {node.lineno}: the message must be a literal in the call"
     assert isinstance(node.value, str), f"line {node.lineno}"
     return node.value
 
 
 def _extras(call: ast.Call, scope: ast.AST) -> Iterator[str]:
     for keyword in call.keywords:
-        assert keyword.arg is not None, f"line {call.lineno}: what ** stands for cannot be read"
+        assert keyword.arg is not None, f"line {call.lineno}: ** is not supported"
         if keyword.arg != "extra":
             continue
         extra: ast.expr = keyword.value
@@ -115,12 +115,12 @@ def _extras(call: ast.Call, scope: ast.AST) -> Iterator[str]:
                 yield from ("rejected_rules", "coerced_rules")
 
 
-def test_the_reference_has_every_record_that_the_code_logs_and_no_other() -> None:
-    """Message, level and extras of each call; and all levels of those with one message."""
-    reference = {record.message: record for record in in_reference()}
-    assert len(reference) == len(in_reference()) > 20
+def test_the_reference_lists_every_record_in_the_code() -> None:
+    """Messages, levels and extras are equal, and the reference lists no other record."""
+    reference = {record.message: record for record in records_in_reference()}
+    assert len(reference) == len(records_in_reference()) > 20
     levels: dict[str, frozenset[str]] = {}
-    for record in in_code():
+    for record in records_in_code():
         assert record.message in reference, record
         assert record.extras == reference[record.message].extras, record
         levels[record.message] = levels.get(record.message, frozenset()) | record.levels
@@ -145,15 +145,15 @@ def test_the_reference_has_every_record_that_the_code_logs_and_no_other() -> Non
         'logger.warning("odd", **more)',
     ],
 )
-@pytest.mark.parametrize("around", ["{}", "def f():\n    {}", "class C:\n    async def f(self):\n        {}"])
-def test_a_call_that_cannot_be_held_against_the_reference_is_found(call: str, around: str) -> None:
-    """Rather than passed over; wherever it is."""
+@pytest.mark.parametrize("template", ["{}", "def f():\n    {}", "class C:\n    async def f(self):\n        {}"])
+def test_an_unsupported_logging_call_is_an_error(call: str, template: str) -> None:
+    """It is not skipped, at any nesting level."""
     with pytest.raises(AssertionError):
-        list(_records(ast.parse(around.format(call))))
+        list(_records(ast.parse(template.format(call))))
 
 
-def test_calls_are_read_one_by_one_wherever_they_are() -> None:
-    """In modules and in functions within others, whose extras may have a name."""
+def test_logging_calls_are_found_at_any_nesting_level() -> None:
+    """They are in modules and in nested functions, and their extras may be a variable."""
     code = """
 logger.info("a", extra={"x": 1})
 def f():
@@ -169,18 +169,18 @@ def f():
 
 
 @pytest.mark.parametrize("example", ["logs_as_json", "logs_with_structlog"])
-def test_formatters_for_json_take_the_records(example: str, service: WatchedService) -> None:
-    """Objects among the extras included: each line is JSON, and has the message and its data."""
+def test_json_formatters_accept_the_records(example: str, service: WatchedService) -> None:
+    """Each line is JSON with the message and its extras, including extras that are objects."""
     service.declare("cache_size", "int", 10, ["user"])
     service.declare("cache_size", "int", 11, ["user"], version="2.0")
     service.answering("GET /api/v1/query", Answer(503))
-    ran = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "examples" / f"{example}.py"), service.url],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    lines = [json.loads(line) for line in ran.stdout.splitlines()]
-    told = {str(line.get("message") or line.get("event")): line for line in lines}
-    (failed,) = [line for message, line in told.items() if message.startswith("refresh failed: ")]
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    records = {str(line.get("message") or line.get("event")): line for line in lines}
+    (failed,) = [line for message, line in records.items() if message.startswith("refresh failed: ")]
     assert "503" in str(failed["error"])
-    (outdated,) = [line for message, line in told.items() if "is outdated" in message]
+    (outdated,) = [line for message, line in records.items() if "is outdated" in message]
     assert (outdated["setting"], outdated["latest_version"]) == ("cache_size", "2.0")

@@ -1,4 +1,4 @@
-"""The guide for those who come from `heksher` 0.2.2: each difference that it tells of, and that it is one."""
+"""The guide for migrating from `heksher` 0.2.2: a test for each difference that it describes."""
 
 import importlib
 import logging
@@ -38,14 +38,14 @@ TESTED: set[str] = set()
 TestT = TypeVar("TestT", bound=Callable[..., None])
 
 
-def difference(words: str) -> Callable[[TestT], TestT]:
-    """Note that a test is of the difference that the guide has these words for."""
-    TESTED.add(words)
+def difference(heading: str) -> Callable[[TestT], TestT]:
+    """Record that a test covers a difference, by its words in the guide."""
+    TESTED.add(heading)
     return lambda test: test
 
 
-def told() -> set[str]:
-    """The differences that the guide tells of: what stands in bold, the rows of the errors, bullets, later sections."""
+def described() -> set[str]:
+    """Return the differences in the guide: its bold text, the rows of its tables, its bullets and its last headings."""
     values = GUIDE.partition("## Values that may be different")[2].partition("## Errors")[0]
     errors = GUIDE.partition("## Errors that come earlier")[2].partition("## What became")[0]
     possible = GUIDE.partition("## What became possible")[2].partition("## What is no longer")[0]
@@ -61,15 +61,15 @@ def told() -> set[str]:
     return found | set(re.findall(r"^## (.+)$", later, re.MULTILINE)) | {"imports"}
 
 
-def test_each_difference_that_the_guide_tells_of_has_its_test() -> None:
-    """And each test is of one."""
-    assert told() - TESTED == set()
-    assert TESTED - told() == set()
+def test_each_difference_in_the_guide_has_a_test() -> None:
+    """Each test covers a difference that is in the guide."""
+    assert described() - TESTED == set()
+    assert TESTED - described() == set()
 
 
 @difference("imports")
 def test_each_name_is_where_the_guide_says() -> None:
-    """In the column of this package."""
+    """The right column of the table is correct."""
     rows = re.findall(r"^\| `from heksher\S* import (.+?)` \| `from (\S+) import (.+?)` \|$", GUIDE, re.MULTILINE)
     assert len(rows) == 5
     for older, module, names in rows:
@@ -78,7 +78,7 @@ def test_each_name_is_where_the_guide_says() -> None:
 
 
 @difference("The priority of rules")
-def test_the_later_feature_decides(kind: Kind, service: WatchedService) -> None:
+def test_the_later_feature_decides_between_rules(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, list(FEATURES), 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, environment="prod", theme="dark")
@@ -88,7 +88,7 @@ def test_the_later_feature_decides(kind: Kind, service: WatchedService) -> None:
 
 
 @difference("The order of context features")
-def test_the_order_is_that_of_the_service(kind: Kind, service: WatchedService) -> None:
+def test_the_order_of_features_is_that_of_the_service(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["theme", "user"], 0)
     client = Subject(kind, service.url, 60, tuple(reversed(FEATURES)))
     client.start()
@@ -102,20 +102,20 @@ def test_the_order_is_that_of_the_service(kind: Kind, service: WatchedService) -
 
 
 @difference("Numbers")
-def test_numbers_are_of_the_declared_type(kind: Kind, service: WatchedService) -> None:
-    whole, real = Setting("whole", int, ["user"], 0), Setting("real", float, ["user"], 0.0)
+def test_numbers_have_the_declared_type(kind: Kind, service: WatchedService) -> None:
+    integer, number = Setting("integer", int, ["user"], 0), Setting("number", float, ["user"], 0.0)
     with running(kind, service.url) as client:
-        service.add_rule("whole", 5.0, user="a")
-        service.add_rule("real", 5, user="a")
+        service.add_rule("integer", 5.0, user="a")
+        service.add_rule("number", 5, user="a")
         client.reload()
-        values = whole.get(user="a"), real.get(user="a")
+        values = integer.get(user="a"), number.get(user="a")
         assert [(value, type(value)) for value in values] == [(5, int), (5.0, float)]
     with pytest.raises(TypeError):
-        whole.type.convert_from_heksher(True)
+        integer.type.convert_from_heksher(True)
 
 
 @difference("Strings for sequences")
-def test_a_string_is_no_sequence() -> None:
+def test_a_string_is_not_a_sequence() -> None:
     with pytest.raises(TypeError):
         Setting("s", Sequence[str], ["user"], ()).type.convert_from_heksher("abc")
 
@@ -149,7 +149,7 @@ def test_only_single_flags_are_declared() -> None:
 
 
 @difference("a context feature without a value in `get`")
-def test_a_context_without_a_value_is_an_error_with_and_without_rules() -> None:
+def test_a_missing_context_value_is_an_error_with_and_without_rules() -> None:
     setting = Setting("s", int, ["user"], 0)
     with SyncStubHeksherClient() as stub:
         for rules in ([], [StubRule({"user": "jim"}, 1)]):
@@ -160,7 +160,7 @@ def test_a_context_without_a_value_is_an_error_with_and_without_rules() -> None:
 
 
 @difference("a context value in `get` that is no string")
-def test_a_value_that_is_no_string_is_an_error() -> None:
+def test_a_context_value_that_is_not_a_string_is_an_error() -> None:
     setting = Setting("s", int, ["user"], 0)
     with SyncStubHeksherClient(), pytest.raises(TypeError):
         setting.get(user=5)  # type: ignore[arg-type]
@@ -175,7 +175,7 @@ def test_an_unknown_feature_is_an_error() -> None:
 
 @difference("an unknown context feature in `set_defaults`, `track_contexts`")
 @pytest.mark.parametrize("method", ["set_defaults", "track_contexts"])
-def test_an_unknown_feature_is_an_error_of_the_client_too(kind: Kind, method: str) -> None:
+def test_an_unknown_feature_is_an_error_in_a_client_too(kind: Kind, method: str) -> None:
     with pytest.raises(UnknownContextError):
         getattr(kind.make("http://host", 60, FEATURES), method)(planet="mars")
 
@@ -191,7 +191,7 @@ def test_a_value_that_cannot_be_tracked_is_an_error(kind: Kind) -> None:
     ("changes", "error"),
     [({"default_value": "x"}, TypeError), ({"name": "a b"}, ValueError), ({"version": "1"}, ValueError)],
 )
-def test_a_wrong_declaration_is_an_error_where_it_stands(changes: dict[str, Any], error: type[Exception]) -> None:
+def test_an_invalid_declaration_is_an_error_in_the_constructor(changes: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Setting(**{"name": "s", "type": int, "configurable_features": ["user"], "default_value": 0, **changes})
 
@@ -202,13 +202,13 @@ class Both(Enum):
 
 
 @difference("an `Enum` that holds both `1` and `True`")
-def test_an_enum_whose_members_are_one_is_refused() -> None:
+def test_an_enum_with_equal_values_is_refused() -> None:
     with pytest.raises(TypeError, match="are one value"):
         Setting("s", Both, ["user"], Both.ONE)
 
 
 @difference("something that is no setting type")
-def test_what_is_no_type_is_a_type_error() -> None:
+def test_an_unsupported_type_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="no setting type"):
         Setting("s", dict, ["user"], {})  # type: ignore[call-overload]
 
@@ -227,7 +227,7 @@ def test_a_failed_declaration_is_raised_at_the_start(kind: Kind, service: Watche
 
 
 @difference("a failed `ping`")
-def test_a_failed_ping_is_an_error_of_both_libraries(kind: Kind) -> None:
+def test_a_failed_ping_raises_an_error_of_both_libraries(kind: Kind) -> None:
     client = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
     with pytest.raises(httpx.HTTPError) as caught:
         client.ping()
@@ -246,7 +246,7 @@ def test_reload_without_a_running_client_is_an_error(kind: Kind) -> None:
 
 
 @difference("`set_defaults` may be called again for the same feature")
-def test_a_later_default_counts() -> None:
+def test_a_later_default_replaces_an_earlier_one() -> None:
     setting = Setting("s", int, ["user"], 0)
     with SyncStubHeksherClient() as stub:
         stub[setting].rules = [StubRule({"user": "ann"}, 1)]
@@ -256,7 +256,7 @@ def test_a_later_default_counts() -> None:
 
 
 @difference("`track_contexts` may be called again for the same feature, and with `TRACK_ALL` after single values")
-def test_what_is_tracked_adds_up(kind: Kind, service: WatchedService) -> None:
+def test_tracked_values_accumulate(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
     with running(kind, service.url) as client:
         for number, user in enumerate(("a", "b", "c"), 1):
@@ -271,7 +271,7 @@ def test_what_is_tracked_adds_up(kind: Kind, service: WatchedService) -> None:
 
 
 @difference("A second client may be set as main while the first one runs")
-def test_a_second_client_takes_over_and_gives_back(kind: Kind, service: WatchedService) -> None:
+def test_a_second_client_is_the_main_one_until_it_closes(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
     with running(kind, service.url) as first:
         with running(kind, service.url) as second:
@@ -284,7 +284,7 @@ def test_a_second_client_takes_over_and_gives_back(kind: Kind, service: WatchedS
 
 
 @difference("After a failed start, a closed client or a stub, settings go to the next client")
-def test_settings_go_to_the_next_client(kind: Kind, service: WatchedService) -> None:
+def test_settings_belong_to_the_next_client(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
     failing = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
     try:
@@ -301,7 +301,7 @@ def test_settings_go_to_the_next_client(kind: Kind, service: WatchedService) -> 
 
 
 @difference("Several settings of one name, or under an old and a new name, all get the rules")
-def test_settings_of_one_name_all_get_the_rules(kind: Kind, service: WatchedService) -> None:
+def test_settings_with_the_same_name_have_the_same_rules(kind: Kind, service: WatchedService) -> None:
     settings = [Setting("s", int, ["user"], 0), Setting("s", int, ["user"], 0)]
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -311,8 +311,8 @@ def test_settings_of_one_name_all_get_the_rules(kind: Kind, service: WatchedServ
 
 @difference("`client.add_settings(...)`")
 @difference("`declaration_loop_interval` of the thread client")
-def test_a_setting_that_is_made_later_is_declared_at_once(kind: Kind, service: WatchedService) -> None:
-    """Long before the interval is over, with nothing to call."""
+def test_a_setting_created_later_is_declared_immediately(kind: Kind, service: WatchedService) -> None:
+    """It is declared long before the next interval, without a call."""
     with running(kind, service.url) as client:
         assert not hasattr(client.client, "add_settings")
         assert not hasattr(client.client, "declaration_loop_interval")
@@ -321,7 +321,7 @@ def test_a_setting_that_is_made_later_is_declared_at_once(kind: Kind, service: W
 
 
 @difference("`client.context_namespace(...)`")
-def test_an_explanation_has_the_context_with_defaults() -> None:
+def test_an_explanation_has_the_complete_context() -> None:
     setting = Setting("s", int, ["environment", "user"], 0)
     with SyncStubHeksherClient() as stub:
         stub.set_defaults(environment="prod")
@@ -330,7 +330,7 @@ def test_an_explanation_has_the_context_with_defaults() -> None:
 
 
 @difference("`Setting.convert_server_value(...)`")
-def test_a_type_converts_and_asks_no_validator() -> None:
+def test_a_type_converts_without_validators() -> None:
     setting = Setting("s", int, ["user"], 0)
     setting.add_validator(lambda value, *_: value + 1)
     assert not hasattr(setting, "convert_server_value")
@@ -338,7 +338,7 @@ def test_a_type_converts_and_asks_no_validator() -> None:
 
 
 @difference("`Setting.update(...)`")
-def test_a_stub_gives_a_setting_rules() -> None:
+def test_a_stub_assigns_the_rules_of_a_setting() -> None:
     setting = Setting("s", int, ["user"], 0)
     assert not hasattr(setting, "update")
     with SyncStubHeksherClient() as stub:
@@ -348,9 +348,7 @@ def test_a_stub_gives_a_setting_rules() -> None:
 
 @difference("`Setting.last_ruleset`")
 @difference("`Setting.server_default_value`")
-def test_rules_and_the_default_of_the_service_are_told_by_explain_and_status(
-    kind: Kind, service: WatchedService
-) -> None:
+def test_explain_and_status_report_rules_and_the_server_default(kind: Kind, service: WatchedService) -> None:
     service.declare("s", "int", 0, ["user"])
     service.declare("s", "int", 7, ["user"], version="1.1")
     service.add_rule("s", 1, user="jim")
@@ -381,14 +379,14 @@ def test_a_setting_without_a_rule_has_its_default() -> None:
 
 
 class Percent(SettingType[int]):
-    """A type of a program's own."""
+    """A custom setting type."""
 
     def heksher_string(self) -> str:
         return "int"
 
     def convert_from_heksher(self, x: object) -> Conversion[int]:
         if not isinstance(x, int):
-            raise TypeError(f"{x!r} is no percentage")
+            raise TypeError(f"{x!r} is not a percentage")
         return Conversion(min(x, 100), ("more than 100",) if x > 100 else ())
 
     def convert_to_heksher(self, x: int) -> object:
@@ -396,7 +394,7 @@ class Percent(SettingType[int]):
 
 
 @difference("types of your own as `SimpleSettingType`")
-def test_a_type_of_ones_own_has_three_methods(kind: Kind, service: WatchedService) -> None:
+def test_a_custom_type_has_three_methods(kind: Kind, service: WatchedService) -> None:
     assert not hasattr(heksher_client, "SimpleSettingType")
     setting = Setting("s", Percent(), ["user"], 0)
     with running(kind, service.url) as client:
@@ -406,7 +404,7 @@ def test_a_type_of_ones_own_has_three_methods(kind: Kind, service: WatchedServic
 
 
 @difference("`get_settings()`")
-def test_all_settings_of_the_service_come_with_all_that_it_has(kind: Kind, service: WatchedService) -> None:
+def test_get_settings_returns_all_data_of_all_settings(kind: Kind, service: WatchedService) -> None:
     service.declare("s", "int", 7, ["user"], metadata={"owner": "jane"})
     with running(kind, service.url) as client:
         settings = client.get_settings()
@@ -427,7 +425,7 @@ def test_one_hook_is_called_after_each_refresh(kind: Kind, service: WatchedServi
 
 
 @difference("Validators and `on_coerce`")
-def test_a_validator_that_raises_costs_one_value(kind: Kind, service: WatchedService) -> None:
+def test_a_validator_that_raises_rejects_one_value(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
 
     @setting.add_validator
@@ -444,7 +442,7 @@ def test_a_validator_that_raises_costs_one_value(kind: Kind, service: WatchedSer
 
 
 @difference("Stub clients")
-def test_stubs_note_calls_refuse_values_and_put_back_what_was() -> None:
+def test_stubs_record_calls_check_values_and_restore_settings() -> None:
     setting = Setting("s", int, ["user"], 0)
     with SyncStubHeksherClient() as stub:
         stub.reload()
@@ -459,9 +457,7 @@ def test_stubs_note_calls_refuse_values_and_put_back_what_was() -> None:
 
 
 @difference("The log")
-def test_there_is_one_logger_and_reads_log_nothing(
-    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_reads_log_nothing(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "heksher_client")
     setting = Setting("s", int, ["user"], 0)
     with running(kind, service.url):
@@ -471,8 +467,8 @@ def test_there_is_one_logger_and_reads_log_nothing(
         assert [record for record in caplog.records if record.name.startswith("heksher")] == []
 
 
-def test_both_clients_are_made_as_before() -> None:
-    """By the arguments that the older ones have."""
+def test_clients_accept_the_arguments_of_the_older_clients() -> None:
+    """Positional and keyword arguments are the same."""
     for client in (AsyncHeksherClient, ThreadHeksherClient):
-        made: Any = client("http://host", 60, ["user"], http_client_args={"timeout": 3})
-        assert not made.closed
+        instance: Any = client("http://host", 60, ["user"], http_client_args={"timeout": 3})
+        assert not instance.closed

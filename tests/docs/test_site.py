@@ -1,4 +1,4 @@
-"""The site: what its pages show of docstrings. Needs what `tox run -e docs` installs, which runs these as well."""
+"""The pages that Sphinx generates from docstrings. `tox run -e docs` runs these tests with its dependencies."""
 
 import re
 import subprocess
@@ -13,29 +13,29 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The pages of the reference, as HTML, by name."""
+    """The HTML pages of the reference, by name."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", str(out / "doctrees"), str(DOCS), str(out)]
     subprocess.run(command, check=True)
     return {page.stem: page.read_text() for page in (out / "reference").glob("*.html")}
 
 
-def test_a_colon_in_what_describes_an_attribute_makes_no_type_of_it(reference: dict[str, str]) -> None:
-    """The sentence stays in one piece, and nothing before its colon becomes a field "Type:"."""
+def test_a_colon_in_the_description_of_an_attribute_does_not_create_a_type_field(reference: dict[str, str]) -> None:
+    """The sentence stays complete: napoleon does not convert the part before the colon."""
     assert [name for name, page in reference.items() if re.search(r"<dt[^>]*>Type<", page)] == []
-    words = re.sub(r"<[^>]+>", "", reference["api"])
-    assert "Whether the client was closed: it updates nothing any more" in words
+    text = re.sub(r"<[^>]+>", "", reference["api"])
+    assert "Whether the client was closed: it updates nothing any more" in text
 
 
-def test_nothing_is_shown_that_classes_have_from_python_itself(reference: dict[str, str]) -> None:
-    """No constructor of all objects, no method of all errors or tuples, and not the docstring of `str`."""
+def test_inherited_members_of_builtin_types_are_not_shown(reference: dict[str, str]) -> None:
+    """Methods of `object`, `Exception` and `tuple` and the docstring of `str` are left out."""
     text = "".join(reference.values())
-    for words in ("__new__", "add_note", "with_traceback", "first index of value", "Alias for field", "encoding"):
-        assert words not in text, words
+    for fragment in ("__new__", "add_note", "with_traceback", "first index of value", "Alias for field", "encoding"):
+        assert fragment not in text, fragment
 
 
 def test_code_in_docstrings_is_shown_as_code(reference: dict[str, str]) -> None:
-    """With its quotes and its indentation, also at the end of a module's docstring."""
+    """Quotes and indentation are kept, also at the end of a module docstring."""
     code = [re.sub(r"<[^>]+>", "", block) for block in re.findall(r"<pre>.*?</pre>", reference["api"], re.DOTALL)]
     assert any('LocalService(["environment", "user", "theme"]' in block.replace("&quot;", '"') for block in code)
     assert any("as service:\n    ThreadHeksherClient(" in block for block in code)

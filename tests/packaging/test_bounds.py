@@ -1,4 +1,4 @@
-"""The lowest versions of dependencies: those that are tested are those that are declared."""
+"""The lowest supported versions of dependencies: the tested versions are the declared ones."""
 
 import re
 import tomllib
@@ -7,11 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FRAMEWORKS = "celery|django|flask|python-json-logger|structlog"
-"""What programs have beside the package, which does not need it."""
+"""Packages that programs use together with this one, which does not depend on them."""
 
 
-def test_the_lowest_versions_that_are_tested_are_the_declared_ones() -> None:
-    """`.ci/lowest.txt` is what `tox run -e lowest` installs."""
+def test_the_lowest_tested_versions_are_the_declared_ones() -> None:
+    """`tox run -e lowest` installs `.ci/lowest.txt`."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, groups = content["project"], content["dependency-groups"]
     declared: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What is published: built, looked into, and installed where nothing else is. `tox run -e package` runs these."""
+"""The published distributions: built, inspected, and installed into empty environments by `tox run -e package`."""
 
 import json
 import os
@@ -19,8 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 pytestmark = pytest.mark.package
 CORE = {"anyio", "certifi", "h11", "heksher_client", "httpcore", "httpx", "idna", "msgspec", "orjson", "pip",
         "setuptools", "sniffio", "typing_extensions"}  # fmt: skip
-"""All that may be there after an installation without extras; some depend on the version of Python."""
-NEEDS = {
+"""All packages that an installation without extras may contain; some depend on the version of Python."""
+EXTRA_MODULES = {
     "cli": "heksher_client.cli.watch",
     "login": "heksher_client.profiles._oauth_login",
     "oauth": "heksher_client.credentials, heksher_client._auth.oauth",
@@ -30,86 +30,88 @@ NEEDS = {
     "service": "heksher_client.service, heksher_client.service.migrations",
     "telemetry": "heksher_client.telemetry",
 }
-"""What each extra is for."""
+"""The modules that each extra is for."""
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel, which is made out of the sdist, and the sdist."""
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], check=True, capture_output=True)
-    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    """The wheel, built from the sdist, and the sdist."""
+    directory = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(directory), str(ROOT)], check=True, capture_output=True
+    )
+    (wheel,), (sdist,) = directory.glob("*.whl"), directory.glob("*.tar.gz")
     return wheel, sdist
 
 
-def tracked(*folders: str) -> set[str]:
-    listed = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, check=True, capture_output=True, text=True)
-    return set(listed.stdout.split())
+def tracked_files(*directories: str) -> set[str]:
+    result = subprocess.run(["git", "ls-files", *directories], cwd=ROOT, check=True, capture_output=True, text=True)
+    return set(result.stdout.split())
 
 
-def test_the_wheel_has_the_whole_package_and_nothing_else(built: tuple[Path, Path]) -> None:
-    """The mark for type checkers, the pages of the console and the migrations included."""
+def test_the_wheel_contains_exactly_the_package(built: tuple[Path, Path]) -> None:
+    """It includes `py.typed`, the templates of the console and the migrations."""
     with zipfile.ZipFile(built[0]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == tracked("heksher_client")
+    assert names == tracked_files("heksher_client")
     assert "heksher_client/py.typed" in names
 
 
-def test_the_sdist_has_all_that_it_takes_to_test_it(built: tuple[Path, Path]) -> None:
-    """Sources, tests, documentation, benchmarks and what runs them."""
+def test_the_sdist_contains_all_tracked_files(built: tuple[Path, Path]) -> None:
+    """It includes sources, tests, documentation, benchmarks and their configuration."""
     with tarfile.open(built[1]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames() if sdist.getmember(name).isfile()}
-    assert names - {"PKG-INFO"} == tracked() - {".gitignore"} | ({".gitignore"} & names)
+    assert names - {"PKG-INFO"} == tracked_files() - {".gitignore"} | ({".gitignore"} & names)
 
 
-def test_the_metadata_say_what_the_project_says(built: tuple[Path, Path]) -> None:
-    """Also to those who never see its configuration."""
+def test_the_metadata_match_the_project_configuration(built: tuple[Path, Path]) -> None:
+    """License, classifiers, extras and entry points are complete."""
     with zipfile.ZipFile(built[0]) as wheel:
         info = next(name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name)
         metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
         entries = wheel.read(f"{info}/entry_points.txt").decode()
         names = wheel.namelist()
     assert metadata["License-Expression"] == PROJECT["license"]
-    licences = metadata.get_all("License-File", [])
-    assert len(licences) == 3  # its own, that of swagger-ui and that of htmx
-    assert {f"{info}/licenses/{name}" for name in licences} <= set(names)
+    licenses = metadata.get_all("License-File", [])
+    assert len(licenses) == 3  # of the package, swagger-ui and htmx
+    assert {f"{info}/licenses/{name}" for name in licenses} <= set(names)
     assert metadata.get_all("Classifier", []) == PROJECT["classifiers"]
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
-    assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"]) == set(NEEDS)
+    assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"]) == set(EXTRA_MODULES)
     assert "heksher-client = heksher_client.cli:main" in entries
     assert "heksher_client = heksher_client.pytest_plugin" in entries
 
 
-def test_distributions_pass_the_checks_of_the_index(built: tuple[Path, Path]) -> None:
-    """The description renders, and the wheel has nothing that does not belong into one."""
+def test_distributions_pass_the_checks_of_pypi(built: tuple[Path, Path]) -> None:
+    """The description renders, and the wheel contains no unexpected files."""
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, built)], check=True)
-    # Duplicates there are: licences lie beside what they are for, and where the metadata say.
+    # W002, duplicate files: licenses are in the package and in the metadata.
     check = [str(Path(sys.executable).with_name("check-wheel-contents")), "--ignore", "W002"]
     subprocess.run([*check, str(built[0])], check=True)
 
 
-def environment(folder: Path, wheel: Path, extra: str = "") -> Path:
-    """The interpreter of a new virtual environment with the wheel in it."""
-    venv.create(folder)
-    python = folder / "bin" / "python"
+def create_environment(directory: Path, wheel: Path, extra: str = "") -> Path:
+    """Create a virtual environment with the wheel, and return its interpreter."""
+    venv.create(directory)
+    python = directory / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
     subprocess.run([*pip, "install", "-q", "--no-compile", f"{wheel}{extra}"], check=True)
     return python
 
 
 def run(python: Path, *arguments: str) -> str:
-    """What something prints there, away from the sources."""
+    """Run an interpreter outside the source directory, and return its output."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    ran = subprocess.run(
+    result = subprocess.run(
         [str(python), *arguments], cwd=python.parent, env=env, check=True, capture_output=True, text=True
     )
-    return ran.stdout
+    return result.stdout
 
 
-def test_without_extras_there_are_the_few_that_the_core_needs(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """And the clients and stubs work; what needs an extra names it."""
-    python = environment(tmp_path / "core", built[0])
+def test_an_installation_without_extras_has_few_dependencies(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Clients and stubs work. A command without its extra names the extra."""
+    python = create_environment(tmp_path / "core", built[0])
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
     listed = subprocess.run([*pip, "list", "--format", "json"], check=True, capture_output=True, text=True)
     installed = {package["name"].lower().replace("-", "_") for package in json.loads(listed.stdout)}
@@ -127,9 +129,9 @@ def test_without_extras_there_are_the_few_that_the_core_needs(built: tuple[Path,
     assert (command.returncode, "heksher_client[cli,service]" in command.stderr) == (1, True)
 
 
-def test_the_bill_of_materials_is_of_an_installation_with_all_extras(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """And of nothing that only builds or tests it. It is left in `.cache/sbom.json`."""
-    python = environment(tmp_path / "all", built[0], f"[{','.join(sorted(NEEDS))}]")
+def test_the_bill_of_materials_covers_all_extras(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """It has no build or test dependencies. The file is `.cache/sbom.json`."""
+    python = create_environment(tmp_path / "all", built[0], f"[{','.join(sorted(EXTRA_MODULES))}]")
     bill = ROOT / ".cache" / "sbom.json"
     bill.parent.mkdir(exist_ok=True)
     command = [str(Path(sys.executable).with_name("cyclonedx-py")), "environment", "--output-file", str(bill)]
@@ -140,8 +142,10 @@ def test_the_bill_of_materials_is_of_an_installation_with_all_extras(built: tupl
     assert listed & {"build", "cyclonedx_bom", "pip", "pytest", "twine"} == set()
 
 
-@pytest.mark.parametrize("extra", sorted(NEEDS))
-def test_an_extra_brings_all_that_its_part_needs(extra: str, built: tuple[Path, Path], tmp_path: Path) -> None:
-    """By itself."""
-    python = environment(tmp_path / extra, built[0], f"[{extra}]")
-    assert run(python, "-c", f"import {NEEDS[extra]}; print('here')") == "here\n"
+@pytest.mark.parametrize("extra", sorted(EXTRA_MODULES))
+def test_an_extra_installs_the_dependencies_of_its_modules(
+    extra: str, built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Each extra is sufficient alone."""
+    python = create_environment(tmp_path / extra, built[0], f"[{extra}]")
+    assert run(python, "-c", f"import {EXTRA_MODULES[extra]}; print('imported')") == "imported\n"

@@ -17,7 +17,7 @@ RULE = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
 @pytest.fixture
 def copy(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     folder: Path = tmp_path_factory.mktemp("copy")
-    with PostgreSQL(folder, copy_of=postgresql) as server:
+    with PostgreSQL(folder, replica_of=postgresql) as server:
         yield server
 
 

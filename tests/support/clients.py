@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that each scenario is written once."""
+"""Both clients with one interface, so that a test covers both kinds."""
 
 import asyncio
 import ssl
@@ -14,17 +14,17 @@ from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State,
 T = TypeVar("T")
 
 PATIENCE = 60.0
-"""Seconds after which something that a test waits for has failed to come."""
+"""Seconds that tests wait for an event before they fail."""
 
 FEATURES = ("environment", "user", "theme")
 
 
 _TLS = ssl.create_default_context()
-"""Made once: loading the certificates takes longer than most tests."""
+"""Created once: loading the certificates takes longer than most tests."""
 
 
-class _Noting:
-    """Hooks that a test can wait for."""
+class _RecordingHooks:
+    """Hooks that record the outcome of each refresh."""
 
     outcomes: SimpleQueue[Exception | None]
 
@@ -35,16 +35,16 @@ class _Noting:
         self.outcomes.put(exc)
 
 
-class NotingThreadClient(_Noting, ThreadHeksherClient):
+class NotingThreadClient(_RecordingHooks, ThreadHeksherClient):
     pass
 
 
-class NotingAsyncClient(_Noting, AsyncHeksherClient):
+class NotingAsyncClient(_RecordingHooks, AsyncHeksherClient):
     pass
 
 
 class Kind(Protocol):
-    """How to make and call one kind of client."""
+    """One kind of client: how to create and call it."""
 
     raises_at_start: bool
 
@@ -53,7 +53,7 @@ class Kind(Protocol):
 
 
 class ThreadKind:
-    """The thread client: a call is a call."""
+    """The thread client, called directly."""
 
     raises_at_start = False
 
@@ -65,7 +65,7 @@ class ThreadKind:
 
 
 class AsyncKind:
-    """The asyncio client, in an event loop in a thread of its own: a call is a coroutine, run over there."""
+    """The async client, called in an event loop that runs in another thread."""
 
     raises_at_start = True
 
@@ -81,7 +81,7 @@ class AsyncKind:
         return asyncio.run_coroutine_threadsafe(result, self.loop).result(PATIENCE)
 
     def stop(self) -> None:
-        """End the loop as `asyncio.run` does, but for tasks, of which nothing is to be left: they are waited for."""
+        """Stop the loop like `asyncio.run`, but wait for tasks instead of canceling them: clients leave none."""
         self.call(self._finish())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
@@ -89,13 +89,13 @@ class AsyncKind:
 
     async def _finish(self) -> None:
         await self.loop.shutdown_asyncgens()
-        await asyncio.sleep(0)  # what is to end generators becomes a task
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others)
+        await asyncio.sleep(0)  # shutdown of generators creates tasks
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
 
 
 class Subject:
-    """A client under test, whichever it is."""
+    """A client under test, of either kind."""
 
     def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
         self.kind = kind
@@ -128,17 +128,17 @@ class Subject:
         return state
 
     def next_outcome(self) -> Exception | None:
-        """Wait for the next refresh to end: None if it went well."""
+        """Wait for the next refresh, and return its error; None if it succeeded."""
         outcome: Exception | None = self.client.outcomes.get(timeout=PATIENCE)
         return outcome
 
     def forget_outcomes(self) -> None:
-        """Have `next_outcome` wait for a refresh that is yet to end."""
+        """Discard the outcomes so far, so that `next_outcome` waits for a later refresh."""
         while not self.client.outcomes.empty():
             self.client.outcomes.get()
 
     def reload_expecting(self, error: type[Exception]) -> Exception:
-        """Reload, when that is to fail: the async client raises what the thread client only reports."""
+        """Reload, and return the expected error: the async client raises it, the thread client only reports it."""
         self.forget_outcomes()
         raised = None
         try:
@@ -153,7 +153,7 @@ class Subject:
 
 @contextmanager
 def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iterator[Subject]:
-    """A client that is the main one, with defaults for all features unless a test wants others."""
+    """Run a client as the main one, with a default for each feature."""
     subject = Subject(kind, url, interval, kwargs.pop("context_features", FEATURES), **kwargs)
     subject.client.set_defaults(**dict.fromkeys(subject.client._session._context_features, "none"))
     try:
@@ -164,9 +164,9 @@ def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iter
 
 
 def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
-    """Whether something comes true; for what another thread or process does, which nobody here is told of."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    """Poll a condition that depends on another thread or process; return False if it does not become true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         if condition():
             return True
         time.sleep(0.01)
@@ -174,7 +174,7 @@ def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
 
 
 def took(call: Callable[[], Any]) -> float:
-    """The seconds that a call takes."""
+    """Return the duration of a call in seconds."""
     started = time.monotonic()
     call()
     return time.monotonic() - started

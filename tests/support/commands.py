@@ -1,4 +1,4 @@
-"""Commands in processes of their own."""
+"""Commands in separate processes."""
 
 import json
 import os
@@ -14,7 +14,7 @@ COMMAND = [str(Path(sys.executable).with_name("heksher-client"))]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has printed, and how it ended."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
@@ -29,5 +29,5 @@ Run = Callable[..., Outcome]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Environment variables of somebody who has configured nothing, and some more."""
+    """Return the environment variables without those of this package, and with some more."""
     return {name: value for name, value in os.environ.items() if not name.startswith("HEKSHER_")} | more

@@ -1,7 +1,6 @@
-"""A server on a raw socket that does what no HTTP server would: it stalls, trickles, truncates, resets and lies.
+"""A proxy on raw sockets that injects network faults: stalled, slow, truncated, reset and invalid responses.
 
-It stands between a client and a service. Without a fault it passes everything on; with one, the fault writes whatever
-it likes to the connection.
+It forwards requests from a client to a service. If a fault is set, the fault writes the response.
 """
 
 import http.client
@@ -16,11 +15,11 @@ from typing import Self
 from urllib.parse import urlsplit
 
 Fault = Callable[["Connection"], None]
-"""Does something to a connection on which a request has come in."""
+"""Responds to a request on a connection."""
 
 
 class Connection:
-    """One connection of a client, with the request that was read from it last."""
+    """A connection from a client, with the last request that was read from it."""
 
     def __init__(self, raw: socket.socket, server: "FaultServer") -> None:
         self.raw, self.server = raw, server
@@ -35,8 +34,8 @@ class Connection:
             if not (more := self.raw.recv(65_536)):
                 return False
             data += more
-            if data[0] == 0x16:  # TLS, which this is not
-                self.write(answer(b"speak plainly", 400))
+            if data[0] == 0x16:  # a TLS handshake
+                self.write(answer(b"TLS is not supported", 400))
                 return False
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -51,7 +50,7 @@ class Connection:
         self.raw.sendall(data)
 
     def pass_on(self) -> bytes:
-        """Have the service answer; gives its answer as bytes, and writes nothing."""
+        """Send the request to the service, and return the response as bytes without writing it."""
         method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
         upstream = http.client.HTTPConnection(*self.server.upstream, timeout=5)
         try:
@@ -67,12 +66,12 @@ class Connection:
 
 
 def answer(body: bytes, status: int = 200, headers: str = "") -> bytes:
-    """A polite HTTP answer."""
-    return f"HTTP/1.1 {status} It Is\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    """Return a complete HTTP response."""
+    return f"HTTP/1.1 {status} Status\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class FaultServer:
-    """Listens on loopback. As a context manager it ends with all its connections."""
+    """A server on the loopback interface that runs, with its connections, inside a `with` block."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -80,9 +79,9 @@ class FaultServer:
         self.upstream = (parts.hostname, parts.port)
         self.fault: Fault | None = None
         self.only = ""
-        """The fault is for requests whose target contains this; all others are passed on."""
+        """The fault applies to requests whose target contains this string; all others are forwarded."""
         self.asked: list[str] = []
-        """The requests so far."""
+        """The requests so far, as method and target."""
         self.connections = 0
         self._ended = threading.Event()
         self._open: set[socket.socket] = set()
@@ -91,11 +90,11 @@ class FaultServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def break_(self, fault: Fault | None, only: str = "") -> None:
-        """Have requests met by a fault from now on, or by none."""
+        """Set the fault for later requests; None to forward them."""
         self.only, self.fault = only, fault
 
     def wait(self, seconds: float) -> None:
-        """Do nothing for a while, unless the server ends."""
+        """Wait, at most until the server stops."""
         self._ended.wait(seconds)
 
     @property
@@ -103,7 +102,7 @@ class FaultServer:
         return self._ended.is_set()
 
     def cut(self) -> None:
-        """End all connections that there are."""
+        """Shut down all connections."""
         for raw in self._open.copy():
             with suppress(OSError):
                 raw.shutdown(socket.SHUT_RDWR)
@@ -132,7 +131,7 @@ class FaultServer:
     def _serve(self, raw: socket.socket) -> None:
         connection = Connection(raw, self)
         try:
-            with suppress(OSError, ValueError, IndexError), raw:  # also where there is no HTTP
+            with suppress(OSError, ValueError, IndexError), raw:  # invalid HTTP included
                 while not self.is_ended and connection.read():
                     if self.fault is not None and self.only in connection.path:
                         self.fault(connection)
@@ -142,17 +141,17 @@ class FaultServer:
             self._open.discard(raw)
 
 
-# -- what may go wrong -------------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
 
 
 def stall(connection: Connection) -> None:
-    """Never answer, as long as the client waits."""
+    """Send no response while the client waits."""
     while connection.raw.recv(65_536):
         pass
 
 
 def trickle(connection: Connection) -> None:
-    """A byte of the body every 50 ms, for ever."""
+    """Send a byte of an endless body every 50 ms."""
     connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while not connection.server.is_ended:
         connection.write(b" ")
@@ -160,7 +159,7 @@ def trickle(connection: Connection) -> None:
 
 
 def trickle_head(connection: Connection) -> None:
-    """A byte of a header every 50 ms, for ever."""
+    """Send a byte of an endless header every 50 ms."""
     connection.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not connection.server.is_ended:
         connection.write(b"x")
@@ -168,14 +167,14 @@ def trickle_head(connection: Connection) -> None:
 
 
 def truncate(connection: Connection) -> None:
-    """Half of the answer."""
+    """Send an incomplete response, and close the connection."""
     whole = connection.pass_on()
     connection.write(whole[: len(whole) - 10])
     connection.raw.shutdown(socket.SHUT_RDWR)
 
 
 def reset(connection: Connection) -> None:
-    """Half of the answer, and a reset."""
+    """Send an incomplete response, and reset the connection."""
     whole = connection.pass_on()
     connection.write(whole[: len(whole) - 10])
     connection.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -183,12 +182,12 @@ def reset(connection: Connection) -> None:
 
 
 def says(body: bytes, status: int = 200, headers: str = "") -> Fault:
-    """Always the same answer."""
+    """Return a fault that always sends the same response."""
     return lambda connection: connection.write(answer(body, status, headers))
 
 
 def redirects(location: str, status: int = 307) -> Fault:
-    """To another place; `{path}` stands for the path and query of the request."""
+    """Return a fault that redirects; `{path}` in the location is replaced by the path and query of the request."""
 
     def fault(connection: Connection) -> None:
         target = location.replace("{path}", connection.path)
@@ -198,7 +197,7 @@ def redirects(location: str, status: int = 307) -> Fault:
 
 
 def inflates(megabytes: int) -> Fault:
-    """A small answer that inflates to a large one."""
+    """Return a fault that sends a small compressed response with a large body."""
     compressor = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(compressor.compress(b" " * (1 << 20)) for _ in range(megabytes)) + compressor.flush()
-    return says(bomb, headers="Content-Encoding: gzip\r\n")
+    body = b"".join(compressor.compress(b" " * (1 << 20)) for _ in range(megabytes)) + compressor.flush()
+    return says(body, headers="Content-Encoding: gzip\r\n")

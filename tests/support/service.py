@@ -1,4 +1,4 @@
-"""The local service with a listener in front of it, that notes each request and may answer in the service's place."""
+"""The local service with a middleware that records each request and can respond in place of the service."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,7 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the service got it."""
+    """A request that the service received."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer in the service's place."""
+    """A response that replaces that of the service."""
 
     status: int = 200
     body: bytes = b""
@@ -56,64 +56,64 @@ QUERY = "GET /api/v1/query"
 
 
 class WatchedService(LocalService):
-    """A local service whose traffic the tests see, and may change."""
+    """A local service whose requests tests can inspect, and whose responses they can replace."""
 
     def __init__(self, context_features: tuple[str, ...] = ("environment", "user", "theme"), *, port: int = 0) -> None:
         super().__init__(context_features, port=port)
         self.asked: list[Asked] = []
-        self.intercept: Interceptor = lambda asked: None
+        self.intercept: Interceptor = lambda request: None
         self.offers_changes = False
-        """Whether clients are told that changes can be followed, which the reference does not."""
-        self._renewed: FastAPI | None = None
-        # No kept connections, as the service may be stopped and started; no certificates, as there is no TLS.
+        """True to announce the change stream to clients. The reference service does not have one."""
+        self._current_app: FastAPI | None = None
+        # No keep-alive, as tests stop and start the service. No certificates, as loading them is slow.
         self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
 
     def renew(
         self, database_url: str = "sqlite://", *, access_control: bool | None = None, offers_changes: bool = False
     ) -> None:
-        """Forget everything, as a new service on the same port would; quicker than starting one."""
+        """Replace the service by an empty one on the same port, which is faster than a restart."""
         self.offers_changes = offers_changes
-        self._end_renewed()
-        self._renewed = create_app(database_url, self._context_features, access_control=access_control)
+        self._close_current_app()
+        self._current_app = create_app(database_url, self._context_features, access_control=access_control)
         self.asked = []
-        self.intercept = lambda asked: None
+        self.intercept = lambda request: None
 
     def stop(self) -> None:
-        """Stop, if it runs."""
-        self._end_renewed()
+        """Stop the service if it is running."""
+        self._close_current_app()
         super().stop()
 
-    def _end_renewed(self) -> None:
-        if self._renewed is not None:
-            self._renewed.state.feed.close()
-            self._renewed.state.database.close()
+    def _close_current_app(self) -> None:
+        if self._current_app is not None:
+            self._current_app.state.feed.close()
+            self._current_app.state.database.close()
 
     @property
     def database(self) -> Database | None:
-        """The database behind the service since it was last renewed."""
-        return None if self._renewed is None else self._renewed.state.database
+        """The database of the service since the last `renew`; None before."""
+        return None if self._current_app is None else self._current_app.state.database
 
-    def questions(self, what: str) -> list[Asked]:
-        """The requests so far of one kind: `DECLARE`, `QUERY`..."""
-        return [asked for asked in self.asked if str(asked) == what]
+    def questions(self, route: str) -> list[Asked]:
+        """Return the requests to a route so far: `DECLARE`, `QUERY`..."""
+        return [request for request in self.asked if str(request) == route]
 
-    def answering(self, what: str, answer: Callable[[Asked], Answer | None] | Answer, *, times: int = 10**9) -> None:
-        """Answer requests of one kind with something else; the others go to the service."""
-        left = times
+    def answering(self, route: str, response: Callable[[Asked], Answer | None] | Answer, *, times: int = 10**9) -> None:
+        """Respond to requests to a route with another response; the service handles all other requests."""
+        remaining = times
 
-        def intercept(asked: Asked) -> Answer | None:
-            nonlocal left
-            if str(asked) != what or left == 0:
+        def intercept(request: Asked) -> Answer | None:
+            nonlocal remaining
+            if str(request) != route or remaining == 0:
                 return None
-            left -= 1
-            return answer if isinstance(answer, Answer) else answer(asked)
+            remaining -= 1
+            return response if isinstance(response, Answer) else response(request)
 
         self.intercept = intercept
 
-    # What an operator does.
+    # Requests of an administrator, which are not recorded.
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        response = self._api.request(method, self.url + path, json=body, headers={"x-operator": "yes"})
+        response = self._api.request(method, self.url + path, json=body, headers={"x-admin": "yes"})
         response.raise_for_status()
         return response
 
@@ -127,11 +127,11 @@ class WatchedService(LocalService):
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
         app = super()._make_app(database_url)
-        app.add_middleware(_Listener, service=self)
+        app.add_middleware(_RecordingMiddleware, service=self)
         return app
 
 
-class _Listener:
+class _RecordingMiddleware:
     def __init__(self, app: Any, service: WatchedService) -> None:
         self._app, self._service = app, service
 
@@ -147,29 +147,29 @@ class _Listener:
             more = message.get("more_body", False)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         query = {k: v[0] for k, v in parse_qs(scope["query_string"].decode(), keep_blank_values=True).items()}
-        asked = Asked(scope["method"], scope["path"], query, headers, body)
-        answer = None
-        if "x-operator" not in headers:
-            self._service.asked.append(asked)
-            answer = self._service.intercept(asked)
-        if answer is not None:
-            raw = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
-            await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-            await send({"type": "http.response.body", "body": answer.body})
+        request = Asked(scope["method"], scope["path"], query, headers, body)
+        response = None
+        if "x-admin" not in headers:
+            self._service.asked.append(request)
+            response = self._service.intercept(request)
+        if response is not None:
+            raw = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+            await send({"type": "http.response.start", "status": response.status, "headers": raw})
+            await send({"type": "http.response.body", "body": response.body})
             return
 
-        is_replayed = False
+        is_received = False
 
-        async def replay() -> MutableMapping[str, Any]:
-            nonlocal is_replayed
-            if is_replayed:
-                return await receive()  # that it is over
-            is_replayed = True
+        async def receive_again() -> MutableMapping[str, Any]:
+            nonlocal is_received
+            if is_received:
+                return await receive()  # the disconnect
+            is_received = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def answer_plainly(message: MutableMapping[str, Any]) -> None:
+        async def send_response(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start" and not self._service.offers_changes:
                 message["headers"] = [pair for pair in message["headers"] if pair[0] != b"heksher-revision"]
             await send(message)
 
-        await (self._service._renewed or self._app)(scope, replay, answer_plainly)
+        await (self._service._current_app or self._app)(scope, receive_again, send_response)

@@ -1,4 +1,4 @@
-"""What type checkers make of the clients and the stubs. Checked by mypy and pyright, never run."""
+"""The types of the clients and the stubs. Checked by mypy and pyright, never run."""
 
 import asyncio
 import threading

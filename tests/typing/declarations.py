@@ -1,6 +1,6 @@
-"""What type checkers make of settings. Checked by mypy and pyright, never run.
+"""The types of settings. Checked by mypy and pyright, never run.
 
-Each line that must be an error says so with an ignore; an ignore that is not needed is an error by itself.
+Each line that must be an error has an ignore. An ignore without an error is itself an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,12 +73,12 @@ Setting("s", HeksherEnum(Color), ["user"], "red")  # type: ignore[arg-type]
 Setting("s", HeksherFlags(Letters), ["user"], 1)  # type: ignore[arg-type]
 Setting("s", HeksherSequence(HeksherEnum(Color)), ["user"], ["red"])  # type: ignore[misc]
 
-# A type of one's own decides alone.
+# A custom type determines the type of the value.
 
 
-def own_type(own: SettingType[int]) -> None:
-    assert_type(Setting("s", own, ["user"], 5), Setting[int])
-    Setting("s", own, ["user"], "x")  # type: ignore[misc]
+def custom_type(custom: SettingType[int]) -> None:
+    assert_type(Setting("s", custom, ["user"], 5), Setting[int])
+    Setting("s", custom, ["user"], "x")  # type: ignore[misc]
 
 
 def reads(setting: Setting[int]) -> None:

@@ -1,4 +1,4 @@
-"""What type checkers make of plugin, OpenFeature, telemetry and frameworks. Checked by mypy and pyright, never run."""
+"""The types of the pytest plugin and the integrations. Checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
