@@ -195,6 +195,15 @@ def test_closing_a_stub_restores_the_former_state(service: WatchedService, setti
     assert registry.main is None
 
 
+def test_is_assigned_is_true_once_the_test_has_assigned_rules(
+    stub: SyncStubHeksherClient, setting: Setting[int]
+) -> None:
+    """Reading `rules` does not change it, and an empty list of rules counts as well."""
+    assert (stub[setting].rules, stub[setting].is_assigned) == ((), False)
+    stub[setting].rules = []
+    assert stub[setting].is_assigned
+
+
 def test_calls_records_the_calls_of_methods(setting: Setting[int]) -> None:
     """It has them in order, with their keyword arguments, and without hooks."""
     with SyncStubHeksherClient("http://x", 5, ["user"], http_client_args={}) as stub:

@@ -355,7 +355,7 @@ for defaults, features in (({}, []), ({"user": "ann"}, ["user"]), ({"user": vari
 def test_a_context_variable_of_the_project_is_set_and_propagated_to_tasks(
     service_environment: dict[str, str],
 ) -> None:
-    """A view, its tasks and other code that reads the variable have the same user."""
+    """A view, its tasks and other code that reads the variable have the same user, even after the client has closed."""
     body = """
 from celery import Celery, signals
 from django.test import Client
@@ -383,7 +383,7 @@ print([Client().get("/send", headers={"x-user": user}).json() for user in ("jim"
 print(current_user.get(), cache_size.get(), client().closed)
 signals.worker_init.send(sender=None)
 signals.worker_shutdown.send(sender=None)
-print(client().closed)
+print(client().closed, Client().get("/", headers={"x-user": "jim"}).json())
 """
     variable = "from contextvars import ContextVar\ncurrent_user = ContextVar('current_user', default='nobody')\n"
     heksher = '{"CONTEXT": {"user": "__main__.user_of"}, "DEFAULTS": {"user": current_user}}'
@@ -392,7 +392,7 @@ print(client().closed)
     assert result.stdout.splitlines() == [
         "[{'cache_size': 200, 'user': 'jim'}, {'cache_size': 10, 'user': 'ann'}] [{'user': 'jim'}, {'user': 'ann'}]",
         "nobody 10 False",
-        "True",
+        "True {'cache_size': 200}",
     ]
 
 
