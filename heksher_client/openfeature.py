@@ -154,7 +154,7 @@ class HeksherProvider(AbstractProvider):
     def _check_features(self) -> None:
         features = [*(self._attributes or ()), *(() if self._targeting_key is None else (self._targeting_key,))]
         # A stub that was created without context features accepts any name.
-        if known := getattr(self._session, "_context_features", ()):
+        if known := getattr(self._session, "context_features", ()):
             try:
                 check_known(features, known, "the client")
             except UnknownContextError as error:

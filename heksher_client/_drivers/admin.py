@@ -13,10 +13,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.change_stream import ChangeStream
-from heksher_client._core.refresh.effects import Reply, Request
+from heksher_client._core.refresh.effects import Flow, Reply, Request
 from heksher_client._core.refresh.protocol import RawRule, SettingData
-from heksher_client._core.refresh.responses import json_object, parse_response, unexpected
+from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
@@ -101,9 +100,9 @@ class AdminClient:
         self._client._listening.end()
         self._client.close()
 
-    def follow(self, stream: ChangeStream) -> None:
-        """Start to receive a change stream, in a thread of its own, until it ends or the client is closed."""
-        self._client._listening.begin(lambda: self._client._run(stream.follow()))
+    def follow(self, flow: Callable[[], Flow[None]]) -> None:
+        """Run a flow that follows the stream of changes, in a thread of its own, unless one is running."""
+        self._client._listening.begin(lambda: self._client._run(flow()))
 
     @property
     def is_closed(self) -> bool:
@@ -182,12 +181,12 @@ class AdminClient:
         def parse(reply: Reply) -> None:
             response = parse_response(request, reply)
             if not 200 <= response.status < 300:
-                raise unexpected(request, response)
+                raise unexpected_response(request, response)
 
         self._send(request, parse)
 
     def _send(self, request: Request, parse: Callable[[Reply], T]) -> T:
-        return self._client._run(self._client._session.ask(request, parse))
+        return self._client._run(self._client._session.requests.send(request, parse))
 
 
 class _RuleWithMetadata(RawRule):

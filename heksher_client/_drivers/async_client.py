@@ -128,7 +128,7 @@ class AsyncHeksherClient(Client):
             with suppress(RuntimeError):  # the loop is closed, so nobody waits
                 loop.call_soon_threadsafe(settle, error)
 
-        self._session.call_back(tell)
+        self._session.add_waiter(tell)
         await outcome
 
     async def ping(self) -> None:
@@ -139,7 +139,7 @@ class AsyncHeksherClient(Client):
             ClientNotRunningError: The client is closed.
         """
         try:
-            await self._run(self._session.ping())
+            await self._run(self._session.requests.ping())
         except HeksherError as error:
             raise as_http_error(error) from error.__cause__
 
@@ -150,7 +150,7 @@ class AsyncHeksherClient(Client):
             ServiceUnavailableError, UnexpectedResponseError: It did not say.
             ClientNotRunningError: The client is closed.
         """
-        return await self._run(self._session.get_settings())
+        return await self._run(self._session.requests.get_settings())
 
     async def __aenter__(self) -> Self:
         if not self._session.is_open:  # `connect_async` has started it
@@ -197,7 +197,7 @@ class AsyncHeksherClient(Client):
         try:
             # In the child of a fork out of this very loop another one goes on.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there
-                await self._run(self._session.round())
+                await self._run(self._session.refresh())
                 self._begin_to_follow()
                 await self._sleep()
         finally:  # also when it is not us who ends the task, but the loop's end

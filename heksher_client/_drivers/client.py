@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Protocol, Unpack
 from weakref import WeakSet
 
 from heksher_client._auth.token_refresh import Credential
-from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.options import Environment, Options
 from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, Status
 from heksher_client._core.settings import snapshot
@@ -97,9 +97,9 @@ class Client(ABC):
             raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
         route = Route(chosen, type(self)._make_http)
         checked = Options.checked(chosen, can_follow=route.has_room_for_a_stream)
-        keeper = None
+        store = None
         if "last_known_good" in chosen:
-            keeper = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(route.url))
+            store = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(route.url))
         self._route = route
         self._session = Session(
             chosen["context_features"],
@@ -107,11 +107,9 @@ class Client(ABC):
             service_url=str(route.url),
             hooks=self,
             registry=registry,
-            clock=_clock,
-            wall_clock=time.time,
-            random=random.random,
+            environment=Environment(_clock, time.time, random.random),
             wake=self._wake_up,
-            keeper=keeper,
+            store=store,
             raises_at_start=self._raises_at_start,
         )
         self._make_rate_limit = partial(RateLimit, checked.rate_limit, checked.rate_limit_interval, _clock)

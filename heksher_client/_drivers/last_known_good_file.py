@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Final
 
-from heksher_client._core.refresh.last_known_good import Held, NotStoredError, StoredResponse, StoredResponses
+from heksher_client._core.refresh.last_known_good import NotStoredError, ResponseKey, StoredResponse, StoredResponses
 from heksher_client._core.settings.context import Tracking
 from heksher_client._drivers.last_known_good_format import Answer, Content, LastKnownGoodFormat, Look, ReplaceableError
 
@@ -39,7 +39,7 @@ class LastKnownGoodFile:
         self._file = LastKnownGoodFormat(path, service_url)
         self._max_age = max_age
         self._confirmed_every = min(_CONFIRMED_EVERY, max_age / 10)
-        self._held: Mapping[str, Held] = {}
+        self._held: Mapping[str, ResponseKey] = {}
         """What was held when the file was last brought up to date."""
         self._order: tuple[str, ...] = ()
         self._look: Look = None
@@ -67,7 +67,7 @@ class LastKnownGoodFile:
         return StoredResponses(young, content.order)
 
     def save(
-        self, new: Mapping[str, StoredResponse], held: Mapping[str, Held], order: tuple[str, ...] | None
+        self, new: Mapping[str, StoredResponse], held: Mapping[str, ResponseKey], order: tuple[str, ...] | None
     ) -> Collection[str]:
         """As `LastKnownGoodStore.save`."""
         now = time.time()
@@ -112,9 +112,9 @@ class _Update:
         """Have an answer in it, instead of those that were received while less was tracked."""
         index, answers = self._index(new.tracking), self._content.settings.setdefault(name, {})
         former = answers.get(index)
-        is_there = former is not None and former.content == new.answer
+        is_there = former is not None and former.content == new.content
         if not (is_there and self._is_confirmed(answers[index])):
-            answers[index] = Answer(index, self._now, new.answer)
+            answers[index] = Answer(index, self._now, new.content)
             self.is_any = True
         trackings = self._content.trackings
         for other in [i for i in answers if i != index and new.tracking.covers(trackings[i])]:
@@ -123,7 +123,7 @@ class _Update:
         while len(answers) > _MOST_ANSWERS:
             del answers[min(answers, key=lambda i: answers[i].confirmed)]
 
-    def confirm(self, name: str, held: Held) -> bool:
+    def confirm(self, name: str, held: ResponseKey) -> bool:
         """Note that an answer holds now; tells whether it is there."""
         index, answers = self._index(held.tracking), self._content.settings.get(name, {})
         answer = answers.get(index)

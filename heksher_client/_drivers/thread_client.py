@@ -73,7 +73,9 @@ class ThreadHeksherClient(Client):
         thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
         with self._starting:
             self._session.start()
-            self._session.call_back(outcome.put)  # before the thread starts, so that its first refresh is the one meant
+            self._session.add_waiter(
+                outcome.put
+            )  # before the thread starts, so that its first refresh is the one meant
             self._thread = thread  # before it starts as well: what a hook calls first must know it for its own thread
             try:
                 thread.start()
@@ -113,7 +115,7 @@ class ThreadHeksherClient(Client):
             self._session.refresh_soon()
             return
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
-        self._session.call_back(outcome.put)
+        self._session.add_waiter(outcome.put)
         _raise_if_closed(outcome.get())
 
     def ping(self) -> None:
@@ -124,7 +126,7 @@ class ThreadHeksherClient(Client):
             ClientNotRunningError: The client is closed.
         """
         try:
-            self._run(self._session.ping())
+            self._run(self._session.requests.ping())
         except HeksherError as error:
             raise as_http_error(error) from error.__cause__
 
@@ -135,7 +137,7 @@ class ThreadHeksherClient(Client):
             ServiceUnavailableError, UnexpectedResponseError: It did not say.
             ClientNotRunningError: The client is closed.
         """
-        return self._run(self._session.get_settings())
+        return self._run(self._session.requests.get_settings())
 
     def __enter__(self) -> Self:
         if not self._session.is_open:  # `connect` has started it
@@ -185,7 +187,7 @@ class ThreadHeksherClient(Client):
         try:
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():
-                self._run(self._session.round())
+                self._run(self._session.refresh())
                 if self._session.wants_to_follow:
                     self._listening.begin(lambda: self._run(self._session.follow()))
                 self._sleep()

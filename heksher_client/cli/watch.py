@@ -12,7 +12,8 @@ from types import FrameType
 
 import click
 
-from heksher_client._core.refresh.change_stream import ChangeStream
+from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
+from heksher_client._core.refresh.effects import Flow, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.arguments import Seconds
 from heksher_client.cli.comparison import Difference, compare
@@ -89,24 +90,16 @@ class _Watcher:
         self._client, self._interval = client, interval
         self._wakeup = threading.Event()
         self._is_unavailable = self._is_interrupted = False
-        self._stream = ChangeStream(
-            is_wanted=True,
-            max_backoff=interval,
-            names=lambda: _ALL_NAMES,
-            refresh_within=self._refresh_within,
-            is_open=lambda: not client.is_closed,
-            clock=monotonic,
-            random=random.random,
-        )
+        self._stream = ChangeStream(is_enabled=True, max_backoff=interval, clock=monotonic, random=random.random)
 
     def __iter__(self) -> Iterator[Difference]:
         signal.signal(signal.SIGINT, self._interrupt)
         before = self._client.service_state()
         click.echo(f"Watching {len(before.settings)} settings of {self._client.service_url}.", err=True)
         while not self._is_interrupted:
-            self._stream.note_answers(before.revision)
-            if self._stream.is_offered:
-                self._client.follow(self._stream)
+            self._stream.record_revision(before.revision, _ALL_NAMES)
+            if self._wants_to_follow:
+                self._client.follow(self._follow)
             self._wait()
             try:
                 after = self._client.service_state()
@@ -125,7 +118,7 @@ class _Watcher:
 
     def _wait(self) -> None:
         """Wait for a pushed change, the end of the interval, or an interrupt."""
-        is_pushed = self._stream.is_following
+        is_pushed = self._stream.is_connected
         deadline = monotonic() + (max(self._interval, _STREAM_POLL_INTERVAL) if is_pushed else self._interval)
         while not self._is_interrupted and (remaining := deadline - monotonic()) > 0:
             if self._wakeup.wait(min(remaining, _INTERRUPT_CHECK_INTERVAL)):
@@ -137,5 +130,21 @@ class _Watcher:
         self._is_interrupted = True
         signal.default_int_handler(number, frame)
 
-    def _refresh_within(self, seconds: float) -> None:  # noqa: ARG002 - a fleet of clients spreads its requests
-        self._wakeup.set()
+    @property
+    def _wants_to_follow(self) -> bool:
+        return self._stream.is_offered and not self._client.is_closed
+
+    def _follow(self) -> Flow[None]:
+        """Follow the stream of changes, as long as there is one."""
+        while self._wants_to_follow:
+            reply = yield OpenStream(self._stream.open(), self._receive, STREAM_TIMEOUT)
+            seconds = self._stream.close(reply, is_expected=self._client.is_closed)
+            if not self._client.is_closed:
+                yield Pause(seconds)
+
+    def _receive(self, chunk: bytes) -> bool:
+        """Process some bytes of the stream. Return True to go on."""
+        # At once: only the clients of a fleet spread their requests.
+        if self._stream.feed(chunk, _ALL_NAMES) is not None:
+            self._wakeup.set()
+        return self._wants_to_follow

@@ -41,7 +41,7 @@ class StubSession:
         self.defaults = Defaults()
         self.listeners = CallbackRegistry()
         self.is_active = self.is_closed = False
-        self._context_features = check_feature_names(context_features)
+        self.context_features = check_feature_names(context_features)
         self._tracking = Tracking()
         self._stubbed: dict[Setting[Any], StubbedSetting[Any]] = {}
         """One object for each setting: every holder of it sees and restores the same rules."""
@@ -93,7 +93,7 @@ class StubSession:
         entry = entry_of(setting)
         self._former.setdefault(entry, entry.published)
         if setting not in self._stubbed:
-            self._stubbed[setting] = StubbedSetting(setting, self._context_features, self.defaults, self.listeners)
+            self._stubbed[setting] = StubbedSetting(setting, self.context_features, self.defaults, self.listeners)
         return self._stubbed[setting]
 
     def set_defaults(self, values: Mapping[str, str | ContextVar[str]]) -> None:
@@ -110,7 +110,7 @@ class StubSession:
 
         For defaults that come from the program under test: the test may have created the stub with fewer features.
         """
-        known = self._context_features or values
+        known = self.context_features or values
         self._defaults_changed({name: value for name, value in values.items() if name in known})
 
     def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
@@ -119,8 +119,8 @@ class StubSession:
         self._tracking = self._tracking.with_values(values)
 
     def _check_features(self, names: Iterable[str]) -> None:
-        if self._context_features:
-            check_known(names, self._context_features, "this client")
+        if self.context_features:
+            check_known(names, self.context_features, "this client")
 
     def _defaults_changed(self, values: Mapping[str, str | ContextVar[str]]) -> None:
         self.defaults.update(values)

@@ -111,10 +111,7 @@ class _Stub:
 
     def changes(self) -> Changes:
         """Return an iterator over the changes that the test makes from now on."""
-        changes = subscribe(self._session.listeners)
-        if self._session.is_closed:
-            changes.close()
-        return changes
+        return subscribe(self._session.listeners)
 
     def status(self) -> Status:
         """Return the status of a client that has just received the rules that the test assigned."""

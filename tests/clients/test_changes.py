@@ -22,7 +22,6 @@ from heksher_client import (
     ThreadHeksherClient,
     pinned,
 )
-from heksher_client._core.settings.setting import entry_of
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
 from tests.support.service import QUERY, Answer, WatchedService
@@ -221,7 +220,7 @@ def test_a_callback_that_hangs_keeps_no_refresh_from_ending(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the thread client; asyncio's loop is the callback's to block. What others missed they are told as one."""
-    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     setting = make()
     release = threading.Event()
     told: list[Change[int]] = []
@@ -276,7 +275,7 @@ def test_values_that_cannot_be_compared_cost_only_the_news(
         service.add_rule("s", 2, user="jim")
         subject.reload()
         assert int.__add__(setting.get(user="jim", theme="x"), 0) == 2
-        assert caplog.records[0].message == "the changes of setting s cannot be told"
+        assert caplog.records[0].message == "the changes of setting s cannot be compared"
         assert caplog.records[0].levelno == logging.ERROR
 
 
@@ -357,15 +356,25 @@ def test_an_iterator_that_was_left_is_gone(kind: Kind, service: WatchedService) 
         assert not subject.client._session.listeners
 
 
-def test_who_does_not_want_to_know_has_nothing_kept_for_him(kind: Kind, service: WatchedService) -> None:
-    """Rule sets that were replaced are gone."""
-    setting = make()
+def test_without_listeners_replaced_rules_are_freed(kind: Kind, service: WatchedService) -> None:
+    """They are kept to be compared with new ones only if something receives the difference."""
+
+    class Value:
+        """A value that can be referenced weakly."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    setting: Setting[Any] = make()
+    setting.add_validator(lambda value, *_: Value(value))
     with running(kind, service.url) as subject:
-        former = id(entry_of(setting).published)
-        service.add_rule("s", 2, user="jim")
+        rule = service.add_rule("s", 2, user="jim")
         subject.reload()
-        assert id(entry_of(setting).published) != former
-        assert subject.client._session._refresher.take_replaced() == {}
+        former = ref(setting.get(user="jim"))
+        service.call("PUT", f"/api/v1/rules/{rule}/value", {"value": 3})
+        subject.reload()
+        assert setting.get(user="jim").number == 3
+        assert former() is None
 
 
 # -- one context -------------------------------------------------------------------------------------------------------

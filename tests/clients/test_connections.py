@@ -186,8 +186,8 @@ def test_an_option_that_does_not_exist_is_refused_where_it_is_given() -> None:
         ({"timeout": -1}, "timeout must be a positive number of seconds"),
         ({"rate_limit": 1.5}, "rate_limit must be a whole number"),
         ({"rate_limit_interval": 0}, "rate_limit_interval must be a positive number"),
-        ({"error_classes": {404: ValueError}}, "no subclass of UnexpectedResponseError"),
-        ({"error_classes": {4: BrokenError}}, "4 is no HTTP status"),
+        ({"error_classes": {404: ValueError}}, "not a subclass of UnexpectedResponseError"),
+        ({"error_classes": {4: BrokenError}}, "4 is not an HTTP status"),
         ({"auth": 5}, "auth must be a credential"),
         ({"http_client": object()}, "has no build_request, send, headers, params"),
         ({"http_client": httpx.AsyncClient()}, "must behave as an httpx.Client, not as a AsyncClient"),
@@ -204,7 +204,7 @@ def test_the_time_outs_of_steps_are_the_clients_own(kind: Kind, service: Watched
     """As a number, or as httpx writes them."""
     for timeout in (3, httpx.Timeout(3)):
         client = kind.make(service.url, 60, FEATURES, timeout=timeout)
-        request = client._route.request(next(client._session.ping()).requests[0], 30)
+        request = client._route.request(next(client._session.requests.ping()).requests[0], 30)
         assert request.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 3)
 
 

@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from heksher_client import AsyncHeksherClient, Setting, State
-from heksher_client._core.refresh import change_stream
 from heksher_client.service import LocalService
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
 from tests.support.nginx import NGINX, Nginx
@@ -170,7 +169,7 @@ def test_answers_that_are_older_than_a_change_are_asked_for_again(
 ) -> None:
     """A cache in front of the service, or a copy of its database, may be behind for a moment."""
     setting = Setting("s", int, ["user"], 7)
-    monkeypatch.setattr("heksher_client._core.refresh.session._CATCH_UP", 0.02)
+    monkeypatch.setattr("heksher_client._core.refresh.schedule._CATCH_UP", 0.02)
     with following_client(kind, telling.url):
         cached = httpx.get(f"{telling.url}/api/v1/query?settings=s", verify=False)  # noqa: S501 - there is no TLS
         headers = {name: cached.headers[name] for name in ("content-type", "etag", "heksher-revision")}
@@ -238,7 +237,7 @@ async def test_what_arrives_as_a_client_closes_leaves_no_stream_half_read(tellin
 def test_a_quiet_stream_is_taken_for_lost(kind: Kind, telling: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service would have said that it is there."""
     _setting = Setting("s", int, ["user"], 7)
-    monkeypatch.setattr(change_stream, "_PATIENCE", 0.1)
+    monkeypatch.setattr("heksher_client._core.refresh.session.STREAM_TIMEOUT", 0.1)
     with running(kind, telling.url, max_backoff=0.05) as client:
         assert eventually(lambda: len(telling.questions(CHANGES)) > 2)
         assert client.client.status().state is State.FRESH

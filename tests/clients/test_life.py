@@ -549,7 +549,7 @@ def test_a_declaration_in_conflict_is_an_error_in_the_log_and_the_setting_is_use
     with running(kind, service.url):
         expected = "x" if how == "rejected" else 5
         assert setting.get(user="jim") == expected
-    (record,) = [r for r in caplog.records if "in conflict" in r.message]
+    (record,) = [r for r in caplog.records if "conflicts with" in r.message]
     assert record.levelname == "ERROR"
     assert vars(record)["outcome"] == how
     assert bool(vars(record)["differences"]) == (how != "conflict")
@@ -714,7 +714,7 @@ def test_a_setting_left_out_of_the_answer_keeps_its_rules(kind: Kind, service: W
         client.reload()
         service.answering(QUERY, Answer.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
-        assert "left setting s out" in str(error)
+        assert "did not include setting s" in str(error)
         assert setting.get(user="jim") == 2
 
 
@@ -867,7 +867,7 @@ def test_a_caller_that_comes_while_the_client_is_closed_is_told(kind: Kind, serv
     subject.start()
     session = subject.client._session
     session._wake = session.close  # another thread that closes between the check and the wait
-    session.call_back(told.append)
+    session.add_waiter(told.append)
     session._wake = subject.client._wake_up
     subject.close()
     assert [type(error) for error in told] == [ClientNotRunningError]

@@ -144,7 +144,7 @@ def test_an_unforeseen_defect_does_not_end_the_refreshing(
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
         with monkeypatch.context() as patched:
-            patched.setattr(client.client._session._refresher.standings, "by_name", lambda settings: 1 // 0)
+            patched.setattr(client.client._session._refresher.states, "by_canonical_name", lambda settings: 1 // 0)
             client.reload_expecting(ZeroDivisionError)
         client.reload()
         assert setting.get(user="jim") == 2

@@ -1,11 +1,11 @@
-"""Declarations: which of them the service need not be sent."""
+"""Declarations that need not be sent, as the service has the setting already."""
 
 from typing import Any
 
 import pytest
 
 from heksher_client import Setting, SettingData
-from heksher_client._core.refresh.declarations import is_settled
+from heksher_client._core.refresh.declarations import is_up_to_date
 from heksher_client._core.settings.setting import entry_of
 
 KNOWN: dict[str, Any] = {
@@ -23,10 +23,10 @@ def setting() -> Setting[float]:
     return Setting("s", float, ["user", "environment"], 1.0, {"b": [2], "a": 1}, alias="former")
 
 
-def test_a_setting_that_the_service_has_like_this_is_settled() -> None:
-    """Whatever the order of features and metadata; the service may know more aliases."""
-    assert is_settled(entry_of(setting()), SettingData(**KNOWN))
-    assert is_settled(
+def test_a_setting_that_the_service_has_like_this_is_up_to_date() -> None:
+    """In any order of features and metadata. The service may have more aliases."""
+    assert is_up_to_date(entry_of(setting()), SettingData(**KNOWN))
+    assert is_up_to_date(
         entry_of(Setting("s", float, ["user", "environment"], 1.0, {"a": 1, "b": [2]})), SettingData(**KNOWN)
     )
 
@@ -47,11 +47,11 @@ def test_a_setting_that_the_service_has_like_this_is_settled() -> None:
         {"configurable_features": [["user"], 5]},
     ],
 )
-def test_a_setting_that_differs_in_anything_is_declared(difference: dict[str, Any]) -> None:
-    """The service then says what the difference means; what to JSON is another value counts as one."""
-    assert not is_settled(entry_of(setting()), SettingData(**KNOWN | difference))
+def test_a_setting_with_any_difference_is_declared(difference: dict[str, Any]) -> None:
+    """The service then decides what the difference means. Values that differ in JSON only count as different."""
+    assert not is_up_to_date(entry_of(setting()), SettingData(**KNOWN | difference))
 
 
-def test_a_setting_that_the_service_does_not_list_is_declared() -> None:
-    """It is new, or known by another name."""
-    assert not is_settled(entry_of(setting()), None)
+def test_an_unlisted_setting_is_declared() -> None:
+    """It is new, or has another name there."""
+    assert not is_up_to_date(entry_of(setting()), None)

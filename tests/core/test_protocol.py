@@ -225,7 +225,7 @@ def test_an_error_keeps_the_beginning_of_a_body_only() -> None:
 def test_an_answer_to_a_declaration_without_a_known_outcome_is_unexpected(outcome: Any) -> None:
     """Of whatever type it is."""
     reply = Response(200, json.dumps({"outcome": outcome}).encode())
-    with pytest.raises(UnexpectedResponseError, match="no known outcome"):
+    with pytest.raises(UnexpectedResponseError, match="without a known outcome"):
         protocol.parse_declaration(protocol.declare(b""), reply, "s")
 
 
@@ -243,7 +243,7 @@ def test_an_error_says_what_the_service_said(body: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     ("body", "why"),
     [(b"<html>", "not in JSON"), (b"[]", "not with an object"), (b"{}", "without context_features"),
-     (b'{"context_features": {}}', "without context_features"), (b'{"context_features": [5]}', "no string")],
+     (b'{"context_features": {}}', "without context_features"), (b'{"context_features": [5]}', "not a string")],
 )  # fmt: skip
 def test_an_answer_that_is_none_says_what_is_wrong_with_it(body: bytes, why: str) -> None:
     """So that whoever reads the log knows whether it was the service that answered."""

@@ -1,85 +1,124 @@
-"""When the next refresh is due."""
+"""When the next refresh is due; and the options of a client."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.schedule import Schedule
 
 
-def make(interval: float = 60.0, jitter: float = 0.0, random: Callable[[], float] = lambda: 0.5) -> Schedule:
-    return Schedule(interval, jitter=jitter, max_backoff=10.0, random=random)
+class Timeline(Schedule):
+    """A schedule with a clock that a test moves."""
 
+    def __init__(self, interval: float = 60.0, jitter: float = 0.0, random: float = 0.5) -> None:
+        self.now = 0.0
+        super().__init__(interval, jitter=jitter, max_backoff=10.0, clock=lambda: self.now, random=lambda: random)
 
-def waits(schedule: Schedule, count: int, **failure: Any) -> list[float]:
-    """The waits after so many failures in a row."""
-    found = []
-    for _ in range(count):
-        schedule.failed(0.0, **failure)
-        found.append(schedule.wait(0.0))
-    return found
+    def waits(self, count: int, *failures: Exception) -> list[float]:
+        """Return the waits after each of several failed refreshes in a row."""
+        waits = []
+        for _ in range(count):
+            self.failed(failures or [ServiceUnavailableError("down")])
+            waits.append(self.wait())
+        return waits
 
 
 def test_a_new_schedule_is_due_at_once() -> None:
-    """The first refresh waits for nothing."""
-    assert make().wait(0.0) == 0
+    """The first refresh does not wait."""
+    assert Timeline().wait() == 0
 
 
-def test_after_a_success_the_interval_passes() -> None:
-    """Counted from the end of the refresh."""
-    schedule = make()
-    schedule.succeeded(100.0)
-    assert schedule.wait(100.0) == 60
-    assert schedule.wait(130.0) == 30
-    assert schedule.wait(500.0) == 0
+def test_the_interval_begins_at_the_end_of_a_refresh() -> None:
+    """It is not shorter for a refresh that took long."""
+    schedule = Timeline()
+    schedule.now = 100.0
+    schedule.succeeded()
+    assert schedule.wait() == 60
+    schedule.now = 130.0
+    assert schedule.wait() == 30
+    schedule.now = 500.0
+    assert schedule.wait() == 0
 
 
-def test_after_failures_it_is_tried_sooner_and_less_and_less_often() -> None:
-    """1, 2, 4... seconds, up to a longest wait, for weeks if need be; and a success ends that at once."""
-    schedule = make()
-    assert waits(schedule, 6) == [1, 2, 4, 8, 10, 10]
-    assert waits(schedule, 5000)[-1] == 10
-    schedule.succeeded(0.0)
-    assert schedule.wait(0.0) == 60
-    assert waits(schedule, 2) == [1, 2]
+def test_failures_are_retried_with_growing_waits() -> None:
+    """1, 2, 4... seconds, up to a limit, for weeks if necessary. A success ends that at once."""
+    schedule = Timeline()
+    assert schedule.waits(6) == [1, 2, 4, 8, 10, 10]
+    assert schedule.waits(5000)[-1] == 10
+    schedule.succeeded()
+    assert schedule.wait() == 60
+    assert schedule.waits(2) == [1, 2]
 
 
-def test_what_takes_people_to_mend_is_tried_slowly() -> None:
-    """Credentials do not become valid within seconds."""
-    assert waits(make(), 6, is_lasting=True) == [30, 60, 120, 240, 300, 300]
+@pytest.mark.parametrize(
+    "failure",
+    [*(UnexpectedResponseError("", status=status) for status in (401, 403, 404, 422)), DeclarationError("refused")],
+)
+def test_a_failure_that_people_must_fix_is_retried_slowly(failure: Exception) -> None:
+    """Credentials do not become valid within seconds. The first failure of a refresh decides."""
+    assert Timeline().waits(6, failure, ServiceUnavailableError("down")) == [30, 60, 120, 240, 300, 300]
+    assert Timeline().waits(2, ServiceUnavailableError("down"), failure) == [1, 2]
 
 
-@pytest.mark.parametrize(("asked", "wait"), [(0.0, 1), (7.0, 7), (100.0, 100), (1e9, 300), (-5.0, 1)])
-def test_a_service_that_asks_for_time_gets_it_within_bounds(asked: float, wait: float) -> None:
+@pytest.mark.parametrize(("retry_after", "wait"), [(0.0, 1), (7.0, 7), (100.0, 100), (1e9, 300), (-5.0, 1)])
+def test_the_service_can_request_a_longer_wait(retry_after: float, wait: float) -> None:
     """Never less than the client's own wait, and never more than five minutes."""
-    assert waits(make(), 1, retry_after=asked) == [wait]
+    failures = [UnexpectedResponseError("", status=503, retry_after=value) for value in (None, retry_after)]
+    assert Timeline().waits(1, *failures) == [wait]
 
 
-def test_a_fleet_that_starts_at_once_does_not_ask_at_once() -> None:
-    """The first interval ends at any moment of it, the others at a tenth more or less."""
+def test_a_requested_refresh_is_due_whatever_the_interval() -> None:
+    """The earliest request counts, until the next refresh begins."""
+    schedule = Timeline()
+    schedule.succeeded()
+    for within, wait in [(20.0, 20.0), (30.0, 20.0), (5.0, 5.0), (0.0, 0.0)]:
+        schedule.request(within)
+        assert schedule.wait() == wait
+    schedule.begin()
+    assert schedule.wait() == 60.0
+    schedule.request(20.0)
+    schedule.restart()
+    assert schedule.wait() == 0.0
+
+
+def test_a_refresh_with_old_responses_is_repeated_soon() -> None:
+    """After a second, as they were older than an announced change."""
+    schedule = Timeline()
+    schedule.plan([], is_behind=True)
+    assert schedule.wait() == 1.0
+    schedule.begin()
+    schedule.plan([], is_behind=False)
+    assert schedule.wait() == 60.0
+    schedule.plan([ServiceUnavailableError("down")], is_behind=True)
+    assert schedule.wait() == 1.0
+
+
+def test_a_fleet_that_starts_together_does_not_refresh_together() -> None:
+    """The first interval has a random length, the others differ by a tenth."""
     for random, first, later in [(0.0, 0.0, 54.0), (0.25, 15.0, 57.0), (1.0, 60.0, 66.0)]:
-        schedule = make(jitter=0.1, random=lambda random=random: random)  # type: ignore[misc]
-        schedule.succeeded(0.0)
-        assert schedule.wait(0.0) == pytest.approx(first)
-        schedule.succeeded(0.0)
-        assert schedule.wait(0.0) == pytest.approx(later)
+        schedule = Timeline(jitter=0.1, random=random)
+        schedule.succeeded()
+        assert schedule.wait() == pytest.approx(first)
+        schedule.succeeded()
+        assert schedule.wait() == pytest.approx(later)
 
 
-def test_a_fleet_that_fails_at_once_does_not_come_back_at_once() -> None:
-    """Waits after failures are up to a half shorter, those that the service asked for a little longer."""
-    assert waits(make(jitter=0.1, random=lambda: 0.0), 5) == [1, 2, 4, 8, 10]
-    assert waits(make(jitter=0.1, random=lambda: 1.0), 5) == [0.5, 1, 2, 4, 5]
-    assert waits(make(jitter=0.1, random=lambda: 1.0), 1, retry_after=100.0) == pytest.approx([110.0])
+def test_a_fleet_that_fails_together_does_not_retry_together() -> None:
+    """Waits after failures are up to a half shorter, those that the service requested a little longer."""
+    assert Timeline(jitter=0.1, random=0.0).waits(5) == [1, 2, 4, 8, 10]
+    assert Timeline(jitter=0.1, random=1.0).waits(5) == [0.5, 1, 2, 4, 5]
+    failure = UnexpectedResponseError("", status=503, retry_after=100.0)
+    assert Timeline(jitter=0.1, random=1.0).waits(1, failure) == pytest.approx([110.0])
 
 
-def test_the_children_of_a_fork_do_not_all_begin_at_once() -> None:
-    """But within seconds."""
+def test_the_children_of_a_fork_do_not_refresh_together() -> None:
+    """They begin within seconds."""
     for random, wait in [(0.0, 0.0), (0.5, 2.5), (1.0, 5.0)]:
-        schedule = make(jitter=0.1, random=lambda random=random: random)  # type: ignore[misc]
-        schedule.soon(0.0)
-        assert schedule.wait(0.0) == wait
+        schedule = Timeline(jitter=0.1, random=random)
+        schedule.restart()
+        assert schedule.wait() == wait
 
 
 GOOD: dict[str, Any] = {
@@ -90,8 +129,8 @@ GOOD: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [name for name in GOOD if not name.startswith(("max_response", "jitter", "follow"))])
 @pytest.mark.parametrize("bad", [0, -1, float("inf"), float("nan"), "60", True, [1]])
-def test_an_impossible_number_of_seconds_is_refused(name: str, bad: Any) -> None:
-    """It is positive and finite."""
+def test_seconds_out_of_range_are_refused(name: str, bad: Any) -> None:
+    """They must be positive and finite."""
     with pytest.raises((TypeError, ValueError), match=name):
         Options.checked(GOOD | {name: bad}, can_follow=True)
 
@@ -101,13 +140,13 @@ def test_an_impossible_number_of_seconds_is_refused(name: str, bad: Any) -> None
     [("jitter", bad) for bad in (-0.1, 1.1, float("nan"), "0", None, True)]
     + [("max_response_bytes", bad) for bad in (0, -1, 1.5, "1", None, True)],
 )
-def test_other_impossible_options_are_refused(name: str, bad: Any) -> None:
+def test_other_invalid_options_are_refused(name: str, bad: Any) -> None:
     """With the name of the option."""
     with pytest.raises((TypeError, ValueError), match=name):
         Options.checked(GOOD | {name: bad}, can_follow=True)
 
 
-def test_settings_are_stale_after_three_intervals_unless_it_is_said_otherwise() -> None:
-    """A single poll that fails is no reason for alarm."""
+def test_settings_are_stale_after_three_intervals_by_default() -> None:
+    """A single failed refresh is not a reason for an alert."""
     assert Options.checked(GOOD, can_follow=True).stale_after == 180
     assert Options.checked(GOOD | {"stale_after": 5}, can_follow=True).stale_after == 5

@@ -70,7 +70,7 @@ def test_h1_credentials_that_are_refused(
     with running(kind, service.url) as client:
         service.intercept = lambda asked: Answer(status)
         error = client.reload_expecting(UnexpectedResponseError)
-        assert "the credentials are missing, wrong or not enough" in str(error)
+        assert "the credentials are missing, wrong or insufficient" in str(error)
         assert (client.client.status().next_attempt or 0) > 25
         assert get(setting) == 7
         service.intercept = lambda asked: None
@@ -166,7 +166,7 @@ def test_h4_a_declaration_in_conflict(
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
         assert len(service.questions(QUERY)) == 1
-    (record,) = [record for record in caplog.records if "in conflict" in record.message]
+    (record,) = [record for record in caplog.records if "conflicts with" in record.message]
     assert record.__dict__["differences"]
     assert setting.get(user="jim", theme="x") == 7
 
@@ -307,8 +307,8 @@ def test_p4_a_setting_that_is_left_out(kind: Kind, service: WatchedService, sett
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
-        assert "left setting s out" in str(error)
-        assert "left setting s out" in (client.client.status().settings["s"].problem or "")
+        assert "did not include setting s" in str(error)
+        assert "did not include setting s" in (client.client.status().settings["s"].problem or "")
         assert get(setting) == 7
 
 

@@ -50,7 +50,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 def refresh(client: Subject, setting: Setting[int], service: WatchedService, answers: dict[str, Answer]) -> None:
     """A refresh that gets these answers, and one that gets the service's own."""
     if DECLARE in answers:
-        client.client._session._refresher.standings.lose(entry_of(setting))
+        client.client._session._refresher.states.mark_missing(entry_of(setting))
     service.intercept = lambda asked: answers.get(str(asked))
     with suppress(HeksherError):
         client.reload()

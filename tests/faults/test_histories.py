@@ -32,7 +32,7 @@ VALUES = st.integers(0, 9)
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
-class Held:
+class ResponseKey:
     """What the service holds for a setting."""
 
     def __init__(self, default: int) -> None:
@@ -53,7 +53,7 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.settings: dict[str, Setting[int]] = {}
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, ResponseKey] = {}
         """By the names that the program declares."""
         self.names: dict[str, str] = {}
         """What the service calls them."""
@@ -85,7 +85,7 @@ class History(RuleBasedStateMachine):
     def _refreshed(self) -> None:
         """All is as the service has it; what was lost there was declared again."""
         for name, setting in self.settings.items():
-            self.held.setdefault(name, Held(setting.default_value))
+            self.held.setdefault(name, ResponseKey(setting.default_value))
             self.names.setdefault(name, name)
             for user in USERS:
                 self.allowed[name, user] = {self.held[name].value(user)}
@@ -149,7 +149,10 @@ class History(RuleBasedStateMachine):
         self.has_forked = True
 
         def has_new_values() -> bool:
-            held = {name: self.held.get(name) or Held(setting.default_value) for name, setting in self.settings.items()}
+            held = {
+                name: self.held.get(name) or ResponseKey(setting.default_value)
+                for name, setting in self.settings.items()
+            }
             return all(self.settings[name].get(user=user) == held[name].value(user) for name in held for user in USERS)
 
         def child() -> bool:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from heksher_client import HeksherError, Reason, Setting, State
-from heksher_client._core.refresh.last_known_good import Held, StoredResponse
+from heksher_client._core.refresh.last_known_good import ResponseKey, StoredResponse
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
@@ -65,13 +65,13 @@ def keep(keeper: LastKnownGoodFile, **settings: StoredResponse) -> set[str]:
     return set(keeper.save(settings, digests(settings), FEATURES))
 
 
-def digests(settings: Mapping[str, StoredResponse]) -> dict[str, Held]:
-    return {name: Held(sha256(one.answer).digest(), one.tracking) for name, one in settings.items()}
+def digests(settings: Mapping[str, StoredResponse]) -> dict[str, ResponseKey]:
+    return {name: ResponseKey(sha256(one.content).digest(), one.tracking) for name, one in settings.items()}
 
 
 def loaded(keeper: LastKnownGoodFile) -> dict[str, bytes]:
     """What is kept for settings that have one answer each."""
-    return {name: bytes(one.answer) for name, (one,) in keeper.load().settings.items()}
+    return {name: bytes(one.content) for name, (one,) in keeper.load().settings.items()}
 
 
 def body_of(path: Path) -> Any:
@@ -103,7 +103,7 @@ def test_a_start_without_the_service_serves_what_was_last_received(
     new = Setting("new", int, ["user"], 1)
     with running(kind, service.url, last_known_good=path, stale_after=1000) as client:
         assert (setting.get(user="jim"), setting.get(user="ann"), new.get(user="jim")) == (8, 7, 1)
-        assert "1 settings have their last known good, of 100 seconds ago; 1 have none" in records(caplog)
+        assert "restored the last known good of 1 settings, 100 seconds old; 1 settings have none" in records(caplog)
         status = client.client.status()
         assert (status.state, status.is_last_known_good, status.is_healthy) == (State.FAILING, True, True)
         assert 99 < (status.age or 0) < 110
@@ -264,7 +264,7 @@ def test_what_has_not_changed_is_not_written_again(
         client.reload()
         assert path.stat().st_ino == inode
         age(path, 700)
-        client.client._session._refresher._keeping._keeper._confirmed -= 700
+        client.client._session._refresher.last_known_good._store._confirmed -= 700
         client.reload()
         assert time.time() - body_of(path)["settings"]["s"][0][1] < 50
         assert len(service.questions(QUERY)) == 5
@@ -308,7 +308,7 @@ def test_a_disk_without_room_costs_the_file_and_nothing_else(
                 client.reload()
             assert setting.get(user="jim") == 8
             assert client.client.status().state is State.FRESH
-        assert records(caplog).count("cannot be kept: [Errno 28]") == 1
+        assert records(caplog).count("cannot be stored: [Errno 28]") == 1
         assert list(path.parent.iterdir()) == [path]
         client.reload()
         client.reload()
@@ -340,7 +340,7 @@ def test_a_disk_that_hangs_keeps_nobody_waiting(
             client.reload()
             assert setting.get(user=f"u{value}") == value
             assert entered.is_set()
-        assert records(caplog).count("cannot be kept: the disk takes too long") == 1
+        assert records(caplog).count("cannot be stored: the disk takes too long") == 1
         released.set()
         assert eventually(lambda: "u9" not in path.read_text() and "u8" in path.read_text())
         client.reload()
@@ -531,7 +531,7 @@ def test_what_the_service_confirms_is_kept_however_old_it_is(
     fill(kind, service, path)
     with running(kind, service.url, last_known_good=path, max_age=1000) as client:
         age(path, 5000)
-        client.client._session._refresher._keeping._keeper._confirmed -= 5000
+        client.client._session._refresher.last_known_good._store._confirmed -= 5000
         client.reload()
         assert body_of(path)["settings"].keys() == {"s"}
         assert len(service.questions(QUERY)) == 4
@@ -695,7 +695,7 @@ def test_answers_that_bring_nothing_make_nothing_younger(
         client.reload()
         assert client.client.status().state is State.FRESH
         service.answering(QUERY, Answer.of({"settings": {}}))
-        client.client._session._refresher.received_at -= 200
+        client.client._session._health._received_at -= 200
         client.reload_expecting(HeksherError)
         assert client.client.status().state is State.STALE
 
@@ -814,7 +814,7 @@ def test_a_folder_that_is_not_there_is_said(
     with running(kind, service.url, last_known_good=tmp_path / "none" / "file") as client:
         assert setting.get() == 7
         assert "No such file" in (client.client.status().last_known_good_problem or "")
-    assert "cannot be kept" in records(caplog)
+    assert "cannot be stored" in records(caplog)
 
 
 def test_a_late_setting_gets_its_last_known_good_too(
@@ -902,7 +902,7 @@ def test_what_others_could_have_written_is_not_taken_over(
 
 
 @pytest.mark.parametrize(
-    "what", ["_drivers.last_known_good_file.LastKnownGoodFile.load", "_core.refresh.last_known_good._convert"]
+    "what", ["_drivers.last_known_good_file.LastKnownGoodFile.load", "_core.refresh.last_known_good._newest"]
 )
 def test_a_recall_that_fails_in_an_unforeseen_way_does_not_end_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, what: str

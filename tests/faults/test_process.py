@@ -360,7 +360,7 @@ def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: 
         assert eventually(lambda: any("/query" in asked for asked in between.asked))
         for thread in threads[1:]:
             thread.start()
-        assert eventually(lambda: len(client.client._session._callers) == 50)
+        assert eventually(lambda: len(client.client._session._waiters._next) == 50)
         released.set()
         for thread in threads:
             thread.join()
@@ -400,7 +400,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
     """Refreshes go on without it, and it is said once that it is not called any more."""
     if kind.raises_at_start:
         pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
-    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     released = threading.Event()
     calls = 0
     with running(kind, service.url) as client:
@@ -423,7 +423,7 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
         assert eventually(lambda: client.state_after_reload() is State.FRESH and calls > 1)
 
         released.clear()
-        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOKS_PATIENCE", 10.0)
+        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 10.0)
         client.client._session.refresh_soon()
         assert eventually(lambda: calls > 2)
         assert took(client.close) < 0.8

@@ -262,12 +262,12 @@ def test_events_report_the_state_of_the_client(service: WatchedService, monkeypa
         client.reload()
         assert "503" in str(wait_for(ProviderEvent.PROVIDER_ERROR).message)
         assert flags.get_integer_value("s", 0) == 8
-        object.__setattr__(client._session._options, "stale_after", 1e-9)
+        client._session._health._stale_after = 1e-9
         assert flags.get_integer_details("s", 0).reason is Reason.TARGETING_MATCH  # checked a moment ago
         monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
         assert flags.get_integer_details("s", 0).reason is Reason.STALE  # no refresh has ended since
         wait_for(ProviderEvent.PROVIDER_STALE)
-        object.__setattr__(client._session._options, "stale_after", 1e8)
+        client._session._health._stale_after = 1e8
         service.renew()
         service.declare("old", "int", 7, ["user"])
         client.reload()
@@ -341,7 +341,7 @@ def test_a_client_that_is_stale_from_the_start_is_reported_soon(
     """Its values have the reason STALE immediately. Without a failure, the event has no message."""
     service.renew()
     refresh(failing_client)
-    object.__setattr__(failing_client._session._options, "stale_after", 1e-9)
+    failing_client._session._health._stale_after = 1e-9
     with provider_of(failing_client) as flags:
         assert flags.get_integer_details("s", 0).reason is Reason.STALE
         monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)

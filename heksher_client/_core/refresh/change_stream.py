@@ -1,7 +1,7 @@
-"""Hearing of changes as they are made, where the service offers that. The intervals go on beside it.
+"""The service's stream of changes, if it offers one. Refreshes at intervals go on in addition.
 
-The answers to queries tell the revision that they are of, and all changes after it can be followed. Whatever is heard
-only says that it is time to ask: so a stream that is lost, doubled or late costs time at the most.
+Responses to queries say their revision of the service's database, and the stream has all changes after a revision. A
+change only requests a refresh: so a stream that is lost, duplicated or late costs time at most.
 """
 
 from collections import deque
@@ -12,24 +12,24 @@ from typing import Final
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Flow, NoResponse, OpenStream, Pause, Reply
+from heksher_client._core.refresh.effects import NoResponse, Reply, Request
 from heksher_client._logging import logger
 
-_PATIENCE: Final = 45.0
+STREAM_TIMEOUT: Final = 45.0
 """Seconds without a byte after which a stream is lost: the service sends something every 15."""
 _FIRST_RETRY: Final = 4.0
-"""Seconds, of which any part is waited before a lost stream is opened again; doubled with each further loss."""
+"""Seconds. A random part of it passes before a lost stream is opened again; doubled with each further loss."""
 _REFUSED_RETRY: Final = 300.0
-"""Seconds, where the service, or what is in front of it, has refused to open one."""
-_AT_ONCE: Final = 3.0
-"""Changes that are asked about at once; of more in a row, one each second."""
+"""Seconds, if the service, or a proxy, has refused to open a stream."""
+_BURST: Final = 3.0
+"""Changes that request a refresh at once; of more in a row, one each second."""
 _STABLE: Final = 30.0
-"""Seconds after which a stream has been a success."""
-_REMEMBERED: Final = 1000
-"""Changes of settings that are not known here."""
-_DIGITS: Final = 18
-"""Of a revision, at the most."""
-_LONGEST_EVENT: Final = 1 << 20
+"""Seconds after which a stream counts as a success."""
+_MAX_UNKNOWN: Final = 1000
+"""Changes of unknown settings that are remembered."""
+_MAX_DIGITS: Final = 18
+"""Of a revision."""
+_MAX_EVENT: Final = 1 << 20
 """Bytes."""
 
 
@@ -52,25 +52,25 @@ class Event:
 
 
 class SSEParser:
-    """Takes a stream of server-sent events apart."""
+    """Parses a stream of server-sent events."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._event = Event()
 
-    def take(self, chunk: bytes) -> list[Event]:
-        """The events that are complete with some more bytes.
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Return the events that are complete with some more bytes.
 
         Raises:
-            ValueError: One of them has no end.
+            ValueError: An event is too long.
         """
         *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
-        events = [event for line in lines if (event := self._take_line(line.decode(errors="replace"))) is not None]
-        if len(self._rest) + len(self._event.data) > _LONGEST_EVENT:
+        events = [event for line in lines if (event := self._feed_line(line.decode(errors="replace"))) is not None]
+        if len(self._rest) + len(self._event.data) > _MAX_EVENT:
             raise ValueError("an event of the stream has no end")
         return events
 
-    def _take_line(self, line: str) -> Event | None:
+    def _feed_line(self, line: str) -> Event | None:
         if not line:
             event, self._event = self._event, Event()
             return event if event.id is not None or event.data else None
@@ -87,140 +87,144 @@ class SSEParser:
 
 
 class ChangeStream:
-    """What one client knows of the service's stream of changes."""
+    """The state of one client's stream of changes. It neither opens the stream nor refreshes: its owner does."""
 
     def __init__(
-        self,
-        *,
-        is_wanted: bool,
-        max_backoff: float,
-        names: Callable[[], Container[str]],
-        refresh_within: Callable[[float], None],
-        is_open: Callable[[], bool],
-        clock: Callable[[], float],
-        random: Callable[[], float],
+        self, *, is_enabled: bool, max_backoff: float, clock: Callable[[], float], random: Callable[[], float]
     ) -> None:
-        """Make one that follows nothing yet.
+        """Create the state of a stream that is not open.
 
         Args:
-            is_wanted: Whether the program wants it.
+            is_enabled: Whether the program wants it.
             max_backoff: The longest wait before a lost stream is opened again, in seconds.
-            names: The names of the settings that a change may touch.
-            refresh_within: Told when a change has touched one: to refresh at some moment of so many seconds.
-            is_open: Whether the client runs.
             clock: In seconds.
-            random: Gives numbers from 0 to 1.
+            random: Returns numbers from 0 to 1.
         """
-        self._is_wanted, self._max_backoff = is_wanted, max_backoff
-        self._names, self._refresh_within, self._is_open = names, refresh_within, is_open
+        self._is_enabled, self._max_backoff = is_enabled, max_backoff
         self._clock, self._random = clock, random
         self._revision: int | None = None
-        """The revision up to which all is known, or was heard of; None as long as the service offers no stream."""
-        self._heard = -1
-        """The last revision that was heard to have touched a setting here."""
-        self._others: deque[tuple[int, list[str]]] = deque(maxlen=_REMEMBERED)
-        """Changes of settings that are not known here: their revision, and the settings. Newer than the answers."""
+        """The revision up to which all changes are applied or announced; None while the service offers no stream."""
+        self._announced = -1
+        """The revision of the last announced change of a setting of this program."""
+        self._unknown: deque[tuple[int, list[str]]] = deque(maxlen=_MAX_UNKNOWN)
+        """Changes of unknown settings that are newer than the responses: revision, and names."""
         self.is_behind = False
-        """Whether answers are older than what was heard of: something on the way keeps them."""
-        self._events = SSEParser()
+        """True if responses are older than an announced change: a cache in between is stale."""
+        self._parser = SSEParser()
         self._connected_at: float | None = None
         self._losses = 0
         """In a row."""
-        self._at_once, self._paced_at = _AT_ONCE, clock()
-        """How many changes are still asked about at once, and when that was found."""
+        self._burst, self._burst_at = _BURST, clock()
+        """How many changes may still request a refresh at once, and when that was computed."""
 
     @property
-    def is_following(self) -> bool:
-        """Whether changes are heard of as they are made."""
+    def is_connected(self) -> bool:
+        """True while changes are announced as they are made."""
         return self._connected_at is not None
 
     @property
     def is_offered(self) -> bool:
-        """Whether there is something to follow."""
-        return self._is_wanted and self._revision is not None
+        """True if there is a stream to open."""
+        return self._is_enabled and self._revision is not None
 
-    def note_answers(self, revision: int | None) -> None:
-        """Note the revision up to which all is in place; None where the service does not tell."""
-        if revision is None or not self.is_following:
+    def record_revision(self, revision: int | None, names: Container[str]) -> bool:
+        """Record the revision up to which all changes are applied; None if the service does not say.
+
+        Args:
+            revision: The revision of the responses.
+            names: The names of this program's settings in the service.
+
+        Returns:
+            True if another refresh is needed: a setting may have another name now than when a change was announced.
+        """
+        if revision is None or not self.is_connected:
             self._revision = revision
-        self._look_again_at_others(-1 if revision is None else revision)
-        self.is_behind = revision is not None and self.is_following and revision < self._heard
+        applied = -1 if revision is None else revision
+        unknown, self._unknown = self._unknown, deque[tuple[int, list[str]]](maxlen=_MAX_UNKNOWN)
+        is_needed = False
+        for number, settings in unknown:
+            if number > applied and any(name in names for name in settings):
+                self._announced, is_needed = number, True
+            elif number > applied:
+                self._unknown.append((number, settings))
+        self.is_behind = revision is not None and self.is_connected and revision < self._announced
+        return is_needed
 
-    def _look_again_at_others(self, revision: int) -> None:
-        """A setting may have another name by now than was known when a change of it was heard of."""
-        others, self._others = self._others, deque[tuple[int, list[str]]](maxlen=_REMEMBERED)
-        names = self._names()
-        for number, settings in others:
-            if number > revision and any(name in names for name in settings):
-                self._heard = number
-                self._refresh_within(0.0)
-            elif number > revision:
-                self._others.append((number, settings))
+    def open(self) -> Request:
+        """Begin a new stream, and return the request for it."""
+        self._parser = SSEParser()
+        return protocol.changes(self._revision)
 
-    def after_fork(self) -> None:  # in the child of a fork
-        """Begin anew: the stream is the parent's."""
-        self._connected_at, self._losses = None, 0
+    def feed(self, chunk: bytes, names: Container[str]) -> float | None:
+        """Process some bytes of the stream.
 
-    def follow(self) -> Flow[None]:
-        """Follow the changes as long as the client runs and the service offers it."""
-        while self._is_open() and self.is_offered:
-            self._events = SSEParser()
-            reply = yield OpenStream(protocol.changes(self._revision), self._take, _PATIENCE)
-            seconds = self._note_loss(reply)
-            if self._is_open():
-                yield Pause(seconds)
+        Args:
+            chunk: The bytes.
+            names: The names of this program's settings in the service.
 
-    def _take(self, chunk: bytes) -> bool:
-        """Take some bytes of the stream; tells whether to go on."""
+        Returns:
+            The seconds within which to refresh; None if no setting of this program has changed.
+
+        Raises:
+            ValueError: An event is too long.
+        """
         if self._connected_at is None:
             self._connected_at = self._clock()
             logger.info("following changes as they are made")
-        for event in self._events.take(chunk):
-            self._hear(event)
-        return self._is_open() and self.is_offered
+        delays = [self._process(event, names) for event in self._parser.feed(chunk)]
+        return min((delay for delay in delays if delay is not None), default=None)
 
-    def _hear(self, event: Event) -> None:
-        if event.id is None or not event.id.isdecimal() or len(event.id) > _DIGITS:
-            return
+    def _process(self, event: Event, names: Container[str]) -> float | None:
+        if event.id is None or not event.id.isdecimal() or len(event.id) > _MAX_DIGITS:
+            return None
         self._revision = int(event.id)
         if event.name == "reset":
-            self._heard = self._revision
-            self._refresh_within(0.0)
-        elif event.name == "change":
-            try:
-                change = _CHANGE.decode(event.data)
-            except msgspec.DecodeError:
-                change = _ChangeData(all=True)  # of a later version of the service, perhaps
-            names = self._names()
-            if change.all or any(name in names for name in change.settings):
-                self._heard = self._revision
-                within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
-                self._refresh_within(max(within * self._random(), self._pace()))
-            else:
-                self._others.append((self._revision, change.settings))
+            self._announced = self._revision
+            return 0.0
+        if event.name != "change":
+            return None
+        try:
+            change = _CHANGE.decode(event.data)
+        except msgspec.DecodeError:
+            change = _ChangeData(all=True)  # It may be of a later version of the service.
+        if change.all or any(name in names for name in change.settings):
+            self._announced = self._revision
+            within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
+            return max(within * self._random(), self._throttle())
+        self._unknown.append((self._revision, change.settings))
+        return None
 
-    def _pace(self) -> float:
-        """Seconds to wait so that many changes in a row do not cost a refresh each."""
+    def _throttle(self) -> float:
+        """Return the seconds to wait, so that many changes in a row do not cost a refresh each."""
         now = self._clock()
-        self._at_once = min(_AT_ONCE, self._at_once + now - self._paced_at)
-        self._paced_at = now
-        if self._at_once < 1:
-            return 1 - self._at_once
-        self._at_once -= 1
+        self._burst = min(_BURST, self._burst + now - self._burst_at)
+        self._burst_at = now
+        if self._burst < 1:
+            return 1 - self._burst
+        self._burst -= 1
         return 0.0
 
-    def _note_loss(self, reply: Reply) -> float:
-        """Note that a stream has ended, or was not to be had; gives the seconds to wait."""
+    def close(self, reply: Reply, *, is_expected: bool) -> float:
+        """Record that the stream ended, or could not be opened.
+
+        Args:
+            reply: How it ended.
+            is_expected: Whether the client has ended it.
+
+        Returns:
+            The seconds to wait before it is opened again.
+        """
         connected_at, self._connected_at = self._connected_at, None
         if connected_at is not None:
-            if self._is_open():
-                logger.info("the stream of changes has ended (%s); changes arrive at intervals", _why(reply))
+            if not is_expected:
+                reason = type(reply.error).__name__ if isinstance(reply, NoResponse) else "the service ended it"
+                logger.info("the stream of changes has ended (%s); changes arrive at intervals", reason)
             self._losses = 0 if self._clock() - connected_at > _STABLE else self._losses
         elif not isinstance(reply, NoResponse) and 300 <= reply.status < 500:
             return _REFUSED_RETRY * (1 + self._random()) / 2
         self._losses += 1
         return min(self._max_backoff, _FIRST_RETRY * 2.0 ** min(self._losses - 1, 30)) * self._random()
 
-
-def _why(reply: Reply) -> str:
-    return type(reply.error).__name__ if isinstance(reply, NoResponse) else "the service ended it"
+    def after_fork(self) -> None:  # in the child of a fork
+        """Begin again: the open stream belongs to the parent."""
+        self._connected_at, self._losses = None, 0

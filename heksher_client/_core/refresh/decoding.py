@@ -1,15 +1,20 @@
-"""From the service's answer for one setting to its rule set: what can be used is, and what cannot is logged.
+"""From the service's response for one setting to its rule set: what can be used is used, what cannot is logged.
 
-All of it is done in columns, and where possible to a whole column at once. A column that has anything in it to be
-judged is gone through value by value.
+All of it is done in columns, and if possible on a whole column at once. A column with a value that has to be looked at
+is processed value by value. Other work runs in between, as a setting may have 100,000 rules.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Flow, WorkBudget
 from heksher_client._core.refresh.protocol import QueriedSetting
 from heksher_client._core.refresh.status import RejectedRule
 from heksher_client._core.settings.context import Tracking, order_with
@@ -20,114 +25,180 @@ from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
 from heksher_client._logging import logger
 
-_LISTED_AT_MOST: Final = 20
+_MAX_LISTED: Final = 20
 """Rules listed in one log record, or in the status of one setting."""
+_BYTES_PER_RULE: Final = 500
+"""Hashing this many bytes takes as long as processing a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRules:
-    """What was made of the service's answer for one setting."""
+    """The rules that the service sent for one setting."""
 
     rule_set: RuleSet[Any]
     rejected: int = 0
-    """How many rules could not be used."""
+    """The number of rules that cannot be used."""
     first_rejected: tuple[RejectedRule, ...] = ()
 
 
-def to_rule_set(
-    setting: Entry[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
+@dataclass(frozen=True, slots=True)
+class AppliedUpdate:
+    """The rules of one setting, and the conditions under which they were decoded."""
+
+    decoded: DecodedRules
+    validators: tuple[Any, ...]
+    tracking: Tracking
+    order: tuple[str, ...]
+    digest: bytes
+    """Of the response: the same digest means the same rules."""
+
+
+class PreparedUpdate(NamedTuple):
+    """An update that is ready to be applied to a setting."""
+
+    entry: Entry[Any]
+    applied: AppliedUpdate
+    content: msgspec.Raw | None
+    """The response that it was decoded from, if that is to be stored."""
+
+
+class ResponseDecoder:
+    """Decodes the responses of one refresh."""
+
+    def __init__(
+        self, tracking: Tracking, order: tuple[str, ...], budget: WorkBudget, *, keeps_content: bool = False
+    ) -> None:
+        """Create a decoder.
+
+        Args:
+            tracking: Rules that it does not admit are dropped.
+            order: The context features in the service's order.
+            budget: Limits how long decoding runs before others do.
+            keeps_content: Whether updates refer to the responses that they were decoded from.
+        """
+        self.tracking, self.order = tracking, order
+        self._budget, self._keeps_content = budget, keeps_content
+
+    def digest(self, content: msgspec.Raw) -> Flow[bytes]:
+        """Return the digest of a response."""
+        yield from self._budget.spend(len(content) // _BYTES_PER_RULE)
+        digest = sha256(content).digest()
+        yield from self._budget.spend(len(content) // _BYTES_PER_RULE)
+        return digest
+
+    def decode(
+        self, name: str, content: msgspec.Raw, digest: bytes, entries: Iterable[Entry[Any]]
+    ) -> Flow[list[PreparedUpdate]]:
+        """Decode the response for one name, for all settings that have it.
+
+        Raises:
+            UnexpectedResponseError: It has no default value or no list of rules.
+        """
+        prepared = []
+        queried = protocol.parse_queried_setting(name, content)
+        yield from self._budget.spend(len(queried.rules or queried.undecoded))
+        for entry in entries:
+            validators = entry.validators
+            work = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
+            decoded = yield from self._budget.cooperatively(work)
+            applied = AppliedUpdate(decoded, validators, self.tracking, self.order, digest)
+            prepared.append(PreparedUpdate(entry, applied, content if self._keeps_content else None))
+        return prepared
+
+
+def decode_rules(
+    entry: Entry[Any], queried: QueriedSetting, *, tracking: Tracking, order: Sequence[str]
 ) -> Work[DecodedRules]:
-    """Convert and index what the service holds for a setting.
+    """Convert, validate and index the rules of a setting.
 
     Args:
-        setting: Its type, `on_coerce` and validators convert and judge the values.
-        queried: What the service holds.
-        tracking: Rules that it does not admit are left out.
+        entry: The setting, whose type, `on_coerce` and validators convert and check the values.
+        queried: What the service sent.
+        tracking: Rules that it does not admit are dropped.
         order: The context features in the service's order.
     """
-    default, reason = to_default(setting, queried.default_value)
-    findings = _Findings()
+    default, reason = decode_default(entry, queried.default_value)
+    report = _Report()
     groups = []
-    for group in (yield from _grouped(queried, findings)):
-        admitted = _admitted(group, setting, tracking, findings)
-        values = setting.convert_many(admitted.values) if admitted else None
+    for group in (yield from _group(queried, report)):
+        admitted = _admit(group, entry, tracking, report)
+        values = entry.convert_many(admitted.values) if admitted else None
         if values is None:
-            converted = yield from _converted_one_by_one(admitted, setting, findings)
+            converted = yield from _convert_one_by_one(admitted, entry, report)
         else:
             converted = replace(admitted, values=values)
             yield len(converted)
         if converted:
             groups.append(converted)
-    findings.log(setting)
-    order = order_with(order, setting.declaration.configurable_features)
-    rule_set, outdone = yield from RuleSet.build_in_steps(groups, order, default, reason)
-    if outdone:
+    report.log(entry)
+    order = order_with(order, entry.declaration.configurable_features)
+    rule_set, duplicates = yield from RuleSet.build_in_steps(groups, order, default, reason)
+    if duplicates:
         logger.warning(
-            "setting %s: %d rules have the same conditions as another one; of each two the higher id is used",
-            setting.name,
-            len(outdone),
-            extra={"setting": setting.name, "unused_rules": [rule.rule_id for rule in outdone[:_LISTED_AT_MOST]]},
+            "setting %s: %d rules have the same conditions as another rule; the one with the highest id is used",
+            entry.name,
+            len(duplicates),
+            extra={"setting": entry.name, "unused_rules": [rule.rule_id for rule in duplicates[:_MAX_LISTED]]},
         )
-        findings.rejected += [RejectedRule(rule.rule_id, "another rule has the same conditions") for rule in outdone]
-    return DecodedRules(rule_set, len(findings.rejected), tuple(findings.rejected[:_LISTED_AT_MOST]))
+        report.rejected += [RejectedRule(rule.rule_id, "another rule has the same conditions") for rule in duplicates]
+    return DecodedRules(rule_set, len(report.rejected), tuple(report.rejected[:_MAX_LISTED]))
 
 
-def to_default(setting: Entry[Any], raw: Any) -> tuple[Any, Reason]:
-    """Convert the service's default value; where it cannot be used, the setting keeps the default that it has."""
+def decode_default(entry: Entry[Any], raw: Any) -> tuple[Any, Reason]:
+    """Convert the service's default value. If it cannot be used, the setting keeps the default that it has."""
     try:
-        conversion = setting.convert(raw, lambda: None)
-    except Exception as error:  # Whatever a program's validator may raise, it costs this value alone.
+        conversion = entry.convert(raw, lambda: None)
+    except Exception as error:  # A validator of the program may raise anything: it only affects this value.
         logger.warning(
             "setting %s: the service's default value was rejected: %s",
-            setting.name,
+            entry.name,
             error,
-            extra={"setting": setting.name, "default_value": raw},
+            extra={"setting": entry.name, "default_value": raw},
         )
-        rule_set = setting.rule_set
-        return rule_set.default, rule_set.default_reason
+        return entry.rule_set.default, entry.rule_set.default_reason
     if conversion.coercions:
         logger.warning(
             "setting %s: the service's default value was coerced: %s",
-            setting.name,
+            entry.name,
             "; ".join(conversion.coercions),
-            extra={"setting": setting.name, "default_value": raw, "coercions": list(conversion.coercions)},
+            extra={"setting": entry.name, "default_value": raw, "coercions": list(conversion.coercions)},
         )
     return conversion.value, Reason.SERVER_DEFAULT
 
 
 @dataclass(slots=True)
-class _Findings:
-    """What somebody should know of the rules of a setting, in one log record of each kind."""
+class _Report:
+    """The rules of a setting that were rejected or coerced, for one log record of each kind."""
 
     rejected: list[RejectedRule] = field(default_factory=list)
     coerced: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
-    """The ids of rules of whose value a part is not used, and which."""
+    """The ids of rules, and the parts of their values that were dropped."""
 
-    def log(self, setting: Entry[Any]) -> None:
-        self._log(logging.WARNING, setting, "rejected", self.rejected)
-        self._log(logging.INFO, setting, "coerced", self.coerced)
+    def log(self, entry: Entry[Any]) -> None:
+        self._log(logging.WARNING, entry, "rejected", self.rejected)
+        self._log(logging.INFO, entry, "coerced", self.coerced)
 
-    def _log(self, level: int, setting: Entry[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
+    def _log(self, level: int, entry: Entry[Any], what: str, rules: Sequence[tuple[Any, Any]]) -> None:
         if rules:
             logger.log(
                 level,
                 "setting %s: %d rules were %s, the first of them: %s",
-                setting.name,
+                entry.name,
                 len(rules),
                 what,
                 tuple(rules[0]),
-                extra={"setting": setting.name, f"{what}_rules": [tuple(rule) for rule in rules[:_LISTED_AT_MOST]]},
+                extra={"setting": entry.name, f"{what}_rules": [tuple(rule) for rule in rules[:_MAX_LISTED]]},
             )
 
 
-def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[RuleColumns[Any]]]:
-    """The rules by the features of their conditions."""
+def _group(queried: QueriedSetting, report: _Report) -> Work[list[RuleColumns[Any]]]:
+    """Group the rules by the features of their conditions."""
     by_features: dict[Any, tuple[list[Any], list[Any], list[Any]]] = {}
-    for rules, faults in queried.batches():
-        findings.rejected += [RejectedRule(*fault) for fault in faults]
+    for rules, invalid in queried.batches():
+        report.rejected += [RejectedRule(*rule) for rule in invalid]
         for rule in rules:
             conditions: Any = rule.context_features
-            # The busiest lines of a refresh: a lone condition, the commonest case, is kept without a tuple around it.
+            # The hottest lines of a refresh: a single condition, the most common case, is kept without a tuple.
             if len(conditions) == 1:
                 ((features, key),) = conditions
             else:
@@ -143,50 +214,48 @@ def _grouped(queried: QueriedSetting, findings: _Findings) -> Work[list[RuleColu
     groups = []
     for features in list(by_features):
         keys, values, rule_ids = by_features.pop(features)
-        demanded = {features: keys} if isinstance(features, str) else _columns(features, keys)
-        if demanded is None:
-            findings.rejected += [
+        conditions = {features: keys} if isinstance(features, str) else _columns(features, keys)
+        if conditions is None:
+            report.rejected += [
                 RejectedRule(rule_id, "it has two conditions on one context feature") for rule_id in rule_ids
             ]
         else:
-            groups.append(RuleColumns(demanded, values, rule_ids))
+            groups.append(RuleColumns(conditions, values, rule_ids))
         yield len(rule_ids)
     return groups
 
 
 def _columns(features: tuple[str, ...], keys: list[tuple[str, ...]]) -> dict[str, list[str]] | None:
-    """The values by feature; None if a feature is there twice."""
-    demanded = {feature: [key[i] for key in keys] for i, feature in enumerate(features)}
-    return demanded if len(demanded) == len(features) else None
+    """Return the values by feature; None if a feature occurs twice."""
+    conditions = {feature: [key[i] for key in keys] for i, feature in enumerate(features)}
+    return conditions if len(conditions) == len(features) else None
 
 
-def _admitted(
-    group: RuleColumns[Any], setting: Entry[Any], tracking: Tracking, findings: _Findings
-) -> RuleColumns[Any]:
-    """Those of the rules that can ever matter to the setting."""
-    if unknown := sorted(group.conditions.keys() - setting.declaration.configurable_features):
+def _admit(group: RuleColumns[Any], entry: Entry[Any], tracking: Tracking, report: _Report) -> RuleColumns[Any]:
+    """Return the rules that can match a context of the setting."""
+    if unknown := sorted(group.conditions.keys() - entry.declaration.configurable_features):
         problem = f"it has conditions on {unknown}, which the declaration does not name"
-        findings.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
+        report.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
         return group.select([])
     if tracking.admits_all(group.conditions):
         return group
     return group.select([row for row in range(len(group)) if tracking.admits(group.conditions_of(row))])
 
 
-def _converted_one_by_one(group: RuleColumns[Any], setting: Entry[Any], findings: _Findings) -> Work[RuleColumns[Any]]:
-    """Those of the rules whose values can be used."""
+def _convert_one_by_one(group: RuleColumns[Any], entry: Entry[Any], report: _Report) -> Work[RuleColumns[Any]]:
+    """Return the rules with values that can be used."""
     rows, values = [], []
     for row, raw in enumerate(group.values):
         try:
-            conversion = setting.convert(raw, partial(group.rule, row))
+            conversion = entry.convert(raw, partial(group.rule, row))
         except Exception as error:  # As above: a validator may raise anything.
-            findings.rejected.append(RejectedRule(group.rule_ids[row], str(error)))
+            report.rejected.append(RejectedRule(group.rule_ids[row], str(error)))
             continue
         finally:
             if row % 1000 == 999:
                 yield 1000
         if conversion.coercions:
-            findings.coerced.append((group.rule_ids[row], conversion.coercions))
+            report.coerced.append((group.rule_ids[row], conversion.coercions))
         values.append(conversion.value)
         rows.append(row)
     return replace(group.select(rows), values=values)

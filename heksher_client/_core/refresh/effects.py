@@ -1,7 +1,8 @@
-"""What a flow asks of whoever runs it: steps, and what comes of them.
+"""The effects that flows yield, and how a flow is driven.
 
-A flow is a generator. It yields a step, is sent what came of it, and returns its result. Whoever runs it sends, waits
-and locks; everything else is decided in the flows.
+A flow is a generator. It yields an effect, is sent the result, and returns its own result. A driver performs the
+effects: it sends, waits, locks, and calls the program's code. Everything else is decided in the flows, so they can be
+driven by hand in tests, without threads, sockets or time.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
+
+from heksher_client._core.settings.cooperative import Work
 
 T = TypeVar("T")
 
@@ -29,30 +32,30 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP response, of whatever status."""
+    """An HTTP response of any status."""
 
     status: int
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
     to_show: Callable[[bytes], bytes] = bytes
-    """Takes out of some of the content what is not to be shown: something may have repeated the request in it."""
+    """Redacts part of the content: a server may repeat the secrets of the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoResponse:
-    """There was no response; a value, so that a flow decides what that means for it."""
+    """The lack of a response. A value and not an exception, so that a flow decides what it means."""
 
     error: Exception
     is_networks: bool = False
-    """Whether the error is the network's, and not one of the program's authentication, transport or headers."""
+    """True if the network caused the error, and not the program's authentication, transport or headers."""
     is_untrusted: bool = False
-    """Whether there was no secure connection to the right service."""
+    """True if there was no secure connection to the right service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oversized:
-    """There was a response, and more of it than is accepted."""
+    """A response with more content than is accepted."""
 
     status: int
     limit: int
@@ -63,20 +66,20 @@ Reply: TypeAlias = Response | NoResponse | Oversized
 
 
 MAX_CONCURRENT_REQUESTS: Final = 10
-"""How many requests of one client the service may get at the same moment."""
+"""Requests of one client that the service receives at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an exchange may take."""
+    """The limits of an exchange."""
 
     seconds: float = math.inf
-    """For each request, from looking the service up to the last byte of the body. Once one has taken longer, those that
-    were not sent yet are not sent any more."""
+    """For each request, from the lookup of the host to the last byte of the body. When one has taken longer, requests
+    that were not sent yet are not sent at all."""
     total_seconds: float = math.inf
     """For all requests of an exchange together."""
     max_bytes: int = 1 << 62
-    """Of the body of a response, inflated."""
+    """Of the body of a response, decompressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,22 +92,22 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Let others run, or wait."""
+    """Wait, and let others run."""
 
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyLocked:
-    """Call this while holding the modification lock."""
+    """Call a function while holding the modification lock."""
 
     apply: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RunBlocking:
-    """Call this where waiting for a disk keeps nobody from running; the flow is sent its result, or None if that takes
-    too long, or if a former call has not come back yet."""
+    """Call a function where it may wait for a disk. The result is what it returns, or None if that takes too long, or
+    if the previous call has not returned yet."""
 
     call: Callable[[], Any]
     seconds: float = math.inf
@@ -112,8 +115,8 @@ class RunBlocking:
 
 @dataclass(frozen=True, slots=True)
 class CallUserCode:
-    """Call this, which is the program's own, where it may take its time. It is not called if a former one has not come
-    back yet."""
+    """Call a function of the program where it may take its time. It is not called if the previous one has not returned
+    yet."""
 
     call: Callable[[], Any]
     seconds: float
@@ -121,69 +124,71 @@ class CallUserCode:
 
 @dataclass(frozen=True, slots=True)
 class OpenStream:
-    """Send a request, and hand on the body of a success as it comes; the flow is sent how it ended.
-
-    The content of the reply to it is that of a refusal, or nothing.
-    """
+    """Send a request, and pass on the body of a successful response as it arrives. The result is the reply that says
+    how the stream ended."""
 
     request: Request
     take: Callable[[bytes], bool]
-    """Tells whether it wants more."""
+    """Called with each chunk; returns whether to go on."""
     seconds: float
-    """The longest without a byte."""
+    """The longest time without a byte."""
 
 
 Effect: TypeAlias = Exchange | Pause | ApplyLocked | RunBlocking | CallUserCode | OpenStream
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def limited(flow: Flow[T], limits: Callable[[], Limits]) -> Flow[T]:
-    """The same flow, with limits for its exchanges and for waiting for a disk, as they are at the time of each.
+def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: float = math.inf) -> Flow[T]:
+    """Return the same flow, with limits for its exchanges and for waiting for a disk.
 
-    An exchange for which there is no time is not begun.
+    Args:
+        flow: The flow.
+        limits: The limits of each exchange.
+        clock: The clock that `until` is measured by, in seconds.
+        until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
     """
     with closing(flow):
         try:
-            step = next(flow)
+            effect = next(flow)
             while True:
-                now = limits()
-                if isinstance(step, RunBlocking):
-                    step = replace(step, seconds=now.seconds)
-                if not isinstance(step, Exchange):
-                    step = flow.send((yield step))
-                elif now.total_seconds > 0:
-                    step = flow.send((yield replace(step, limits=now)))
+                left = min(limits.total_seconds, until - clock())
+                if isinstance(effect, RunBlocking):
+                    effect = replace(effect, seconds=limits.seconds)
+                if not isinstance(effect, Exchange):
+                    effect = flow.send((yield effect))
+                elif left > 0:
+                    effect = flow.send((yield replace(effect, limits=replace(limits, total_seconds=left))))
                 else:
-                    step = flow.send((timed_out(now),) * len(step.requests))
+                    effect = flow.send((timed_out(replace(limits, total_seconds=left)),) * len(effect.requests))
         except StopIteration as end:
             result: T = end.value
             return result
 
 
 def timed_out(limits: Limits) -> NoResponse:
-    """The reply to a request for which there was not enough time."""
+    """Return the reply to a request that took too long, or was not sent for lack of time."""
     allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
     return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_networks=True)
 
 
 def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
-    """Send requests, several at once, and get their replies in the same order."""
+    """Send requests, several at once, and return their replies in the same order."""
     replies: tuple[Reply, ...] = (yield Exchange(requests)) if requests else ()
     return replies
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:
-    """Call something that may wait for a disk.
+    """Call a function that may wait for a disk.
 
     Raises:
-        TimeoutError: It took too long, or a former call still does.
-        Exception: What it raised.
+        TimeoutError: It took too long, or the previous call has not returned yet.
+        Exception: The error that it raised.
     """
 
     def attempt() -> tuple[list[T], Exception | None]:
         try:
             return [call()], None
-        except Exception as error:  # The flow decides what that means.
+        except Exception as error:  # The flow decides what it means.
             return [], error
 
     outcome = yield RunBlocking(attempt)
@@ -194,3 +199,30 @@ def run_blocking(call: Callable[[], T]) -> Flow[T]:
         raise error
     result: T = results[0]
     return result
+
+
+class WorkBudget:
+    """Limits how long a client computes before others run: an event loop, or threads that wait for the interpreter."""
+
+    _RULES: Final = 5000
+    """Rules processed between two pauses: a few milliseconds."""
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    def spend(self, rules: int) -> Flow[None]:
+        """Count processed rules, and pause if they are many."""
+        self._spent += rules
+        if self._spent >= self._RULES:
+            self._spent = 0
+            yield Pause()
+
+    def cooperatively(self, work: Work[T]) -> Flow[T]:
+        """Do some work, with pauses."""
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            yield from self.spend(done)

@@ -1,38 +1,39 @@
-"""What is wrong at present: said once when it begins, when it changes and when it ends, and now and then in between."""
+"""The health of one client: failures in a row, what is logged about them, and the state that `status()` reports."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from heksher_client._logging import logger
+from heksher_client._core.refresh.status import State
+from heksher_client._logging import escaped, logger
 from heksher_client.exceptions import UnexpectedResponseError
 
-REMINDED_AFTER: Final = 300.0
-"""Seconds after which a fault that lasts is logged again."""
+REMIND_AFTER: Final = 300.0
+"""Seconds after which a failure that persists is logged again."""
 _FLAPPING: Final = 60.0
-"""Seconds within which a fault that has ended and comes back is the same one."""
-_MOST_REMEMBERED: Final = 1000
+"""Seconds within which a failure that ended and comes back is the same one."""
+_MAX_REMEMBERED: Final = 1000
 
 
 class ErrorLog:
-    """The faults of one client, as its log knows them."""
+    """Logs failures: once when they begin, change and end, and now and then in between."""
 
     def __init__(self) -> None:
         self._logged_at: dict[str, float] = {}
-        """When each fault was logged last."""
-        self._is_said = False
-        """Whether any was logged since the last refresh that went well."""
+        """When each failure was last logged."""
+        self._has_logged = False
+        """True if a failure was logged since the last success."""
         self._ended: float | None = None
-        """When the last one ended, unless another one has begun."""
+        """When the last failure ended, unless another one has begun."""
         self._began: float | None = None
         self._attempts = 0
 
-    def note(self, failures: Sequence[Exception], now: float) -> None:
-        """Log what is new, or lasts, or has passed.
+    def record(self, failures: Sequence[Exception], now: float) -> None:
+        """Log what is new, persists, or has ended.
 
         Args:
-            failures: Everything that failed in a refresh; nothing if it went well.
-            now: By the session's clock.
+            failures: All failures of a refresh; empty if it succeeded.
+            now: The time by the client's clock, in seconds.
         """
         if not failures:
             self._end(now)
@@ -42,19 +43,19 @@ class ErrorLog:
         self._ended = None
         self._began = now if self._began is None else self._began
         self._attempts += 1
-        # One that is absent for a while is still known: behind a balancer two faults may take turns.
-        self._logged_at = {what: at for what, at in self._logged_at.items() if now - at < REMINDED_AFTER}
-        for failure in failures[:_MOST_REMEMBERED]:
-            what = _essence(failure)
+        # A failure that is absent for a while is still known: behind a load balancer two may alternate.
+        self._logged_at = {what: at for what, at in self._logged_at.items() if now - at < REMIND_AFTER}
+        for failure in failures[:_MAX_REMEMBERED]:
+            what = _identity(failure)
             if what not in self._logged_at:
                 logger.error("refresh failed: %s", failure, extra={"error": failure, "attempts": self._attempts})
                 self._logged_at[what] = now
-                self._is_said = True
+                self._has_logged = True
 
     def _end(self, now: float) -> None:
         if self._began is None:
             return
-        if self._is_said:
+        if self._has_logged:
             seconds = now - self._began
             logger.info(
                 "the refresh succeeds again, after %d failures in %.0f seconds",
@@ -62,16 +63,84 @@ class ErrorLog:
                 seconds,
                 extra={"attempts": self._attempts, "seconds": seconds},
             )
-        self._ended, self._began, self._attempts, self._is_said = now, None, 0, False
+        self._ended, self._began, self._attempts, self._has_logged = now, None, 0, False
 
 
-def _essence(failure: Exception) -> str:
-    """What makes two failures the same fault: not the numbers in its text, which may be ports, times and ids."""
+class Health:
+    """The one record of how the refreshes of a client end."""
+
+    def __init__(self, stale_after: float, clock: Callable[[], float], wall_clock: Callable[[], float]) -> None:
+        """Create the record of a client that has not refreshed yet.
+
+        Args:
+            stale_after: The age from which settings are stale, in seconds.
+            clock: Monotonic, in seconds.
+            wall_clock: The seconds since 1970.
+        """
+        self._stale_after, self._clock, self._wall_clock = stale_after, clock, wall_clock
+        self._log = ErrorLog()
+        self.failures = 0
+        """Failed refreshes in a row."""
+        self.last_success: float | None = None
+        """In seconds since 1970."""
+        self.last_error: tuple[str, float] | None = None
+        """The text of the last error, and its time in seconds since 1970."""
+        self._received_at: float | None = None
+        """When the service last confirmed the published rules."""
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the service last confirmed the published rules; None if it never did."""
+        return None if self._received_at is None else max(0.0, self._clock() - self._received_at)
+
+    def state(self, *, is_closed: bool) -> State:
+        """Return the state of the client."""
+        age = self.age
+        if is_closed:
+            return State.CLOSED
+        if age is None:
+            return State.STALE if self.failures else State.STARTING
+        if age >= self._stale_after:
+            return State.STALE
+        return State.FAILING if self.failures else State.FRESH
+
+    def record_received(self, received_at: float) -> None:
+        """Record that the service has confirmed all published rules."""
+        self._received_at = received_at
+
+    def record_restored(self, age: float, *, is_new: bool) -> None:
+        """Record the age of rules from the last known good.
+
+        Args:
+            age: Seconds since the service confirmed the oldest of them.
+            is_new: Whether some were published just now. Otherwise the age counts only if none is known.
+        """
+        if self._received_at is None or is_new:
+            confirmed_at = self._clock() - age
+            self._received_at = confirmed_at if self._received_at is None else min(confirmed_at, self._received_at)
+
+    def record_outcome(self, problems: Sequence[Exception]) -> None:
+        """Record how a refresh ended."""
+        if problems:
+            self.failures += 1
+            self.last_error = escaped(str(problems[0])), self._wall_clock()
+        else:
+            self.failures = 0
+            self.last_success = self._wall_clock()
+
+    def log(self, problems: Sequence[Exception]) -> None:
+        """Log how a refresh ended."""
+        self._log.record(problems, self._clock())
+
+
+def _identity(failure: Exception) -> str:
+    """Return what two failures of the same kind have in common: their text without numbers, which may be ports, times
+    and ids."""
     text, status = str(failure), getattr(failure, "status", None)
     if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
-        text = text.partition(": ")[0]  # What the answer says may have the id of the request in it.
+        text = text.partition(": ")[0]  # The response may contain the id of the request.
     return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', text)}"
 
 
 _NUMBER: Final = re.compile(r"\b(?:[0-9]+|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
-"""Or an address, or an id in hexadecimal digits; not the digits in a name."""
+"""Also an address, or a hexadecimal id; but not the digits in a name."""

@@ -1,18 +1,19 @@
-"""The last known good: what was received is kept beyond the end of the process, and is there for a start without the
-service."""
+"""The last known good: responses are stored beyond the end of the process, for a start without the service."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary
 
 import msgspec
 
-from heksher_client._core.refresh.effects import Flow, run_blocking
-from heksher_client._core.refresh.loading import Loading, PreparedUpdate
-from heksher_client._core.refresh.setting_state import AnyEntry
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
+from heksher_client._core.refresh.effects import ApplyLocked, Flow, WorkBudget, run_blocking
+from heksher_client._core.refresh.feature_order import FeatureOrder
+from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
+from heksher_client._core.refresh.setting_state import SettingStates
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
@@ -21,68 +22,66 @@ from heksher_client.exceptions import UnexpectedResponseError
 
 
 class NotStoredError(Exception):
-    """There is nothing to go back to, or nothing that may be used; the text says why."""
+    """Nothing is stored, or nothing that may be used; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What was last received for a setting."""
+    """The last response for one setting."""
 
-    answer: msgspec.Raw
-    """As the service gave it."""
+    content: msgspec.Raw
+    """As the service sent it."""
     tracking: Tracking
-    """What was tracked then: other rules may not be in the answer."""
+    """The tracking at that time: rules that it does not admit may be missing."""
     age: float = 0.0
     """Seconds since the service last confirmed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponses:
-    """What was last received, by this process or one before it."""
+    """The last responses, for this process or an earlier one."""
 
     settings: Mapping[str, Sequence[StoredResponse]]
-    """By the names of the settings, as they are declared. Of each there may be several, for which other contexts were
-    tracked."""
+    """By the declared names of the settings. There may be several, with different tracking."""
     order: tuple[str, ...]
-    """The context features in the service's order; nothing if that was not known."""
+    """The context features in the service's order; empty if it was not known."""
 
-    def of(self, setting: AnyEntry) -> Sequence[StoredResponse]:
-        """What was kept for a setting, also by a release of the program that called it by its former name."""
-        return [*self.settings.get(setting.name, ()), *self.settings.get(setting.declaration.alias or "", ())]
+    def of(self, entry: AnyEntry) -> Sequence[StoredResponse]:
+        """Return the responses for a setting, including those under its former name."""
+        return [*self.settings.get(entry.name, ()), *self.settings.get(entry.declaration.alias or "", ())]
 
 
-class Held(NamedTuple):
-    """What a setting has."""
+class ResponseKey(NamedTuple):
+    """What identifies the response that a setting's rules come from."""
 
     digest: bytes
-    """Of the answer that it was made of."""
     tracking: Tracking
 
 
 class LastKnownGoodStore(Protocol):
-    """Keeps what was last received. Its calls may wait for a disk."""
+    """Stores responses. Its calls may wait for a disk."""
 
     def load(self) -> StoredResponses:  # pragma: no cover - a protocol
-        """Give back what was kept.
+        """Return what is stored.
 
         Raises:
-            NotKeptError: It is not there, or not to be used.
+            NotStoredError: Nothing is stored, or it must not be used.
             OSError: It cannot be read.
         """
         ...
 
     def save(
-        self, new: Mapping[str, StoredResponse], held: Mapping[str, Held], order: tuple[str, ...] | None
+        self, new: Mapping[str, StoredResponse], current: Mapping[str, ResponseKey], order: tuple[str, ...] | None
     ) -> Collection[str]:  # pragma: no cover - a protocol
-        """Keep what is new, beside what was kept before, and note that the rest of it still holds.
+        """Store new responses in addition to the stored ones, and confirm those that are still current.
 
         Args:
-            new: What there is to keep for settings that have something else now.
-            held: What all settings have that are up to date.
+            new: The responses for settings that have other rules now.
+            current: The responses that the rules of all settings come from, if they are up to date.
             order: The context features in the service's order, if it is known.
 
         Returns:
-            The names of settings for which something else is kept, or nothing, and that are not new.
+            The names of settings whose current response is not stored, and is not among the new ones.
 
         Raises:
             OSError: It cannot be written.
@@ -90,174 +89,170 @@ class LastKnownGoodStore(Protocol):
         ...
 
 
-class RestoredSettings(NamedTuple):
-    """What was kept, as far as it is of use."""
-
-    looked_up: Sequence[AnyEntry]
-    """The settings that had nothing yet."""
-    prepared: Sequence[PreparedUpdate]
-    """What is to be put in place of some of them."""
-    tracking: Tracking
-    """What was tracked when they were looked up."""
-    order: tuple[str, ...]
-    """The context features in the service's order; nothing if that was not known."""
-    age: float | None
-    """Seconds since the oldest of what the settings then have was confirmed; None if they have nothing of it."""
-
-
 class LastKnownGood:
-    """What one client has kept, and has recalled."""
+    """Stores the responses that one client has applied, and restores rules from them."""
 
-    def __init__(self, keeper: LastKnownGoodStore | None) -> None:
-        """Make one; without a keeper it keeps nothing."""
-        self._keeper = keeper
-        self._looked_up: WeakKeyDictionary[AnyEntry, Tracking] = WeakKeyDictionary()
-        """For which settings it was looked up what was kept, and what was tracked then."""
-        self._recalled: WeakKeyDictionary[AnyEntry, RuleSet[Any]] = WeakKeyDictionary()
-        """What they have of it."""
-        self._bare: WeakKeyDictionary[AnyEntry, RuleSet[Any]] = WeakKeyDictionary()
-        """What those have that got a default value from the service, and no rules yet."""
+    def __init__(self, store: LastKnownGoodStore | None, publisher: Publisher, states: SettingStates) -> None:
+        """Create it. Without a store, nothing is stored or restored."""
+        self._store, self._publisher, self._states = store, publisher, states
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, StoredResponse] = {}
-        """What could not be kept yet."""
+        """The responses that could not be stored yet."""
         self.problem: str | None = None
-        """Why nothing can be kept, or used."""
-
-    def recall(
-        self,
-        settings: Sequence[AnyEntry],
-        loading: Loading,
-        tracking: Tracking,
-        order: tuple[str, ...] | None,
-        *,
-        is_age_known: bool,
-    ) -> Flow[RestoredSettings | None]:
-        """Convert what was kept for those settings that have got nothing from the service yet.
-
-        Args:
-            settings: All there are.
-            loading: Converts it.
-            tracking: What must have been tracked when it was received.
-            order: The order of context features to rank rules by; None to take the one that was kept.
-            is_age_known: Whether it is known how old what the settings have is.
-
-        Returns:
-            None if there is nothing to look up, or nothing to look it up in.
-        """
-        lacking = [s for s in settings if self._looked_up.get(s) is not tracking and self._has_nothing(s)]
-        kept = (yield from self._load()) if lacking or not is_age_known else None
-        if kept is None:
-            return None
-        prepared: list[PreparedUpdate] = []
-        # What a former client of this process has put in place was kept as well.
-        others = set(settings) - set(lacking)
-        ages = [min(one.age for one in known) for setting in others if (known := kept.of(setting))]
-        for setting in lacking:
-            try:
-                converted, age = yield from _convert(setting, kept, loading, tracking, order or kept.order)
-            except (NotStoredError, UnexpectedResponseError) as error:
-                logger.warning(
-                    "there is no last known good of setting %s: %s",
-                    setting.name,
-                    error,
-                    extra={"setting": setting.name, "error": error},
-                )
-                continue
-            if converted:
-                prepared += converted
-                ages.append(age)
-        logger.warning(
-            "%d settings have their last known good, of %.0f seconds ago; %d have none",
-            len(prepared),
-            max(ages, default=0.0),
-            len(lacking) - len(prepared),
-            extra={"age": max(ages, default=None), "settings": [one.setting.name for one in prepared]},
-        )
-        return RestoredSettings(lacking, prepared, tracking, kept.order, max(ages, default=None))
-
-    def order(self) -> Flow[tuple[str, ...]]:
-        """The context features in the order that was kept; nothing if none was."""
-        if self._order is None:
-            kept = yield from self._load()
-            self._order = kept.order if kept else ()
-        return self._order
-
-    def note_looked_up(self, recalled: RestoredSettings) -> None:
-        """Note that what was looked up is in place."""
-        for setting in recalled.looked_up:
-            self._looked_up[setting] = recalled.tracking
-
-    def note_recalled(self, setting: AnyEntry, rule_set: RuleSet[Any]) -> None:
-        """Note that a setting has what was kept for it."""
-        self._recalled[setting] = rule_set
-
-    def note_default(self, setting: AnyEntry, former: RuleSet[Any], new: RuleSet[Any]) -> None:
-        """Note that a setting has another default value, and is otherwise as it was."""
-        for noted in (self._recalled, self._bare):
-            if noted.get(setting) is former:
-                noted[setting] = new
-        if _is_untouched(former):
-            self._bare[setting] = new
-
-    def note_received(self, setting: AnyEntry) -> None:
-        """Note that a setting has what the service sent."""
-        self._recalled.pop(setting, None)
-        self._bare.pop(setting, None)
+        """Why nothing can be stored, or used."""
 
     @property
-    def is_any_recalled(self) -> bool:
-        """Whether any setting has."""
-        return any(map(self.is_recalled, list(self._recalled)))
+    def is_enabled(self) -> bool:
+        """True if there is a store."""
+        return self._store is not None
 
-    def is_recalled(self, setting: AnyEntry) -> bool:
-        """Whether a setting has rules that were kept, and none from the service since then."""
-        return self._recalled.get(setting) is setting.rule_set
+    def order(self) -> Flow[tuple[str, ...]]:
+        """Return the stored order of the context features; an empty tuple if there is none."""
+        if self._order is None:
+            stored = yield from self._load()
+            self._order = stored.order if stored else ()
+        return self._order
 
-    def _has_nothing(self, setting: AnyEntry) -> bool:
-        """Whether a setting has got no rules yet, or none but those that were kept, which may not be all there are."""
-        rule_set = setting.rule_set
-        return _is_untouched(rule_set) or self._bare.get(setting) is rule_set or self.is_recalled(setting)
+    # -- restoring -----------------------------------------------------------------------------------------------------
 
-    def save(
-        self, prepared: Iterable[PreparedUpdate], held: Callable[[], Mapping[str, Held]], order: tuple[str, ...] | None
-    ) -> Flow[Collection[str]]:
-        """Have what was put in place kept.
+    def restore(
+        self,
+        order: FeatureOrder,
+        tracking: Tracking,
+        budget: WorkBudget,
+        result: RefreshResult,
+        *,
+        is_age_known: bool,
+    ) -> Flow[bool]:
+        """Publish stored rules for the settings that have none from the service.
 
         Args:
-            prepared: What is new.
-            held: Gives what all settings have that are up to date.
-            order: As in `LastKnownGoodStore.save`.
+            order: The order of the context features. The stored one is used if the service has not said it.
+            tracking: What must have been tracked when a response was received.
+            budget: Limits how long decoding runs before others do.
+            result: Receives what was done.
+            is_age_known: Whether the age of the published rules is known.
 
         Returns:
-            The names of settings that are to be asked for again, to be kept.
+            True if a response was stored for any setting.
         """
-        if self._keeper is None:
-            return ()
-        now_held = held()
-        # What could not be kept before, as far as it still holds.
-        new = {name: one for name, one in self._unsaved.items() if _is_held(one, now_held.get(name))}
-        new |= {p.setting.name: StoredResponse(p.answer, p.loaded.tracking) for p in prepared if p.answer is not None}
+        entries = self._publisher.entries()
+        lacking = [entry for entry in entries if self._states.needs_lookup(entry, tracking)]
+        stored = (yield from self._load()) if lacking or not is_age_known else None
+        if stored is None:
+            return False
+        if not order.is_from_service:
+            order.features = stored.order or order.features
+        decoder = ResponseDecoder(tracking, order.features, budget)
+        prepared: list[PreparedUpdate] = []
+        # Rules that an earlier client of this process published were stored as well.
+        others = set(entries) - set(lacking)
+        ages = [min(response.age for response in known) for entry in others if (known := stored.of(entry))]
+        for entry in lacking:
+            try:
+                response = _newest(entry, stored, tracking)
+                if response is not None:
+                    digest = yield from decoder.digest(response.content)
+                    prepared += yield from decoder.decode(entry.name, response.content, digest, [entry])
+                    ages.append(response.age)
+            except (NotStoredError, UnexpectedResponseError) as error:
+                logger.warning(
+                    "setting %s has no last known good: %s",
+                    entry.name,
+                    error,
+                    extra={"setting": entry.name, "error": error},
+                )
+        age = max(ages, default=None)
+        logger.warning(
+            "restored the last known good of %d settings, %.0f seconds old; %d settings have none",
+            len(prepared),
+            age or 0.0,
+            len(lacking) - len(prepared),
+            extra={"age": age, "settings": [update.entry.name for update in prepared]},
+        )
+        yield self._apply(lacking, prepared, tracking, age, result)
+        return age is not None
+
+    def _apply(
+        self,
+        looked_up: Sequence[AnyEntry],
+        prepared: Sequence[PreparedUpdate],
+        tracking: Tracking,
+        age: float | None,
+        result: RefreshResult,
+    ) -> ApplyLocked:
+        def apply() -> None:
+            if not self._publisher.is_main:
+                return
+            for entry in looked_up:
+                self._states.mark_looked_up(entry, tracking)
+            rule_sets = {update.entry: self._with_newer_default(update) for update in prepared}
+            self._publisher.publish(rule_sets, result)
+            for entry, rule_set in rule_sets.items():
+                self._states.mark_restored(entry, rule_set)
+            result.restored_age, result.is_restored = age, bool(prepared)
+
+        return ApplyLocked(apply)
+
+    def _with_newer_default(self, update: PreparedUpdate) -> RuleSet[Any]:
+        """Return stored rules with the default that the declaration's outcome implies."""
+        entry, stored = update.entry, update.applied.decoded.rule_set
+        published, declared = entry.rule_set, entry.declaration.default_value
+        match self._states.of(entry).outcome:
+            case protocol.OUTDATED if published.default_reason is Reason.SERVER_DEFAULT:
+                return replace(stored, default=published.default, default_reason=published.default_reason)
+            case protocol.UPTODATE | protocol.UPGRADED:
+                return replace(stored, default=declared, default_reason=Reason.SERVER_DEFAULT)
+            case protocol.CREATED:  # The service has no rules for it any more.
+                return RuleSet(declared, Reason.SERVER_DEFAULT)
+        return stored
+
+    # -- storing -------------------------------------------------------------------------------------------------------
+
+    def save(
+        self, prepared: Iterable[PreparedUpdate], up_to_date: Sequence[AnyEntry], order: tuple[str, ...] | None
+    ) -> Flow[None]:
+        """Store the responses that were applied.
+
+        Args:
+            prepared: The new ones.
+            up_to_date: All settings that the service responded for.
+            order: As in `LastKnownGoodStore.save`.
+        """
+        if self._store is None:
+            return
+        all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
+        current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
+        # The responses that could not be stored before, if they are still current.
+        new = {name: one for name, one in self._unsaved.items() if _is_current(one, current.get(name))}
+        new |= {
+            update.entry.name: StoredResponse(update.content, update.applied.tracking)
+            for update in prepared
+            if update.content is not None
+        }
         try:
-            lacking = yield from run_blocking(partial(self._keeper.save, new, now_held, order))
+            lacking = yield from run_blocking(partial(self._store.save, new, current, order))
         except (NotStoredError, OSError) as error:
-            self._log_problem("the last known good cannot be kept: %s", error)
-            self._unsaved = {name: replace(kept, answer=kept.answer.copy()) for name, kept in new.items()}
-            return ()
+            self._log_problem("the last known good cannot be stored: %s", error)
+            self._unsaved = {name: replace(one, content=one.content.copy()) for name, one in new.items()}
+            return
         self.problem, self._unsaved = None, {}
-        return lacking
+        for entry in up_to_date:
+            if entry.name in lacking:
+                self._states.forget_applied(entry)  # It is queried again, and then stored.
 
     def _load(self) -> Flow[StoredResponses | None]:
-        if self._keeper is None:
+        if self._store is None:
             return None
         try:
-            kept = yield from run_blocking(self._keeper.load)
+            stored = yield from run_blocking(self._store.load)
         except (NotStoredError, OSError) as error:
             self._log_problem("there is no last known good to start from: %s", error)
-        except Exception as defect:  # Ours: it must not end a refresh that has no need of it.
-            logger.exception("the last known good cannot be used", extra={"error": defect})
+        except Exception as error:  # A defect of this package must not end a refresh that does not need it.
+            logger.exception("the last known good cannot be used", extra={"error": error})
         else:
             self.problem = None
-            return kept
+            return stored
         return None
 
     def _log_problem(self, message: str, error: Exception) -> None:
@@ -266,25 +261,20 @@ class LastKnownGood:
         self.problem = str(error)
 
 
-def _is_held(kept: StoredResponse, held: Held | None) -> bool:
-    return held is not None and held.tracking == kept.tracking and held.digest == sha256(kept.answer).digest()
+def _newest(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:
+    """Return the newest response for a setting that has all rules which the tracking admits.
 
-
-def _is_untouched(rule_set: RuleSet[Any]) -> bool:
-    return rule_set.default_reason is Reason.DECLARED_DEFAULT and len(rule_set) == 0
-
-
-def _convert(
-    setting: AnyEntry, kept: StoredResponses, loading: Loading, tracking: Tracking, order: tuple[str, ...]
-) -> Flow[tuple[list[PreparedUpdate], float]]:
-    """What is to be put in place for a setting, nothing if nothing was kept for it, and its age."""
-    known = kept.of(setting)
-    usable = [one for one in known if one.tracking.covers(tracking, setting.declaration.configurable_features)]
+    Raises:
+        NotStoredError: There are responses, but none with all of these rules.
+    """
+    known = stored.of(entry)
+    usable = [one for one in known if one.tracking.covers(tracking, entry.declaration.configurable_features)]
     if known and not usable:
-        raise NotStoredError("when it was received, fewer contexts were tracked than now")
-    if not usable:
-        return [], 0.0
-    newest = min(usable, key=lambda one: one.age)
-    digest = yield from loading.digest(newest.answer)
-    prepared = yield from loading.convert(setting.name, newest.answer, digest, [setting], tracking, order)
-    return prepared, newest.age
+        raise NotStoredError("it was stored when fewer contexts were tracked than now")
+    return min(usable, key=lambda one: one.age, default=None)
+
+
+def _is_current(response: StoredResponse, current: ResponseKey | None) -> bool:
+    if current is None:
+        return False
+    return current.tracking == response.tracking and current.digest == sha256(response.content).digest()

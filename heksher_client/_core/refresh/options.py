@@ -1,6 +1,6 @@
-"""What a program may choose of a client's behaviour, checked."""
+"""The options of a client, checked."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,8 +8,20 @@ from heksher_client.exceptions import UnexpectedResponseError
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """The clocks and the random source, which the core does not have itself."""
+
+    clock: Callable[[], float]
+    """Monotonic, in seconds; continues while the machine sleeps."""
+    wall_clock: Callable[[], float]
+    """The seconds since 1970."""
+    random: Callable[[], float]
+    """Returns numbers from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """The choices of one client. All times are in seconds."""
+    """The options of one client. All times are in seconds."""
 
     update_interval: float
     start_timeout: float
@@ -26,14 +38,14 @@ class Options:
 
     @classmethod
     def checked(cls, chosen: Mapping[str, Any], *, can_follow: bool) -> "Options":
-        """Check what a program has chosen.
+        """Check the options of a program, and complete them with the defaults.
 
         Args:
-            chosen: By name; what is not there is not chosen.
-            can_follow: Whether there is a way to follow changes, if the program wants to.
+            chosen: The options by name.
+            can_follow: Whether the HTTP client can follow a stream of changes.
 
         Raises:
-            TypeError, ValueError: Something is not a number, or an impossible one.
+            TypeError, ValueError: An option is not a number, or out of range.
         """
 
         def seconds(name: str, otherwise: float) -> float:
@@ -49,13 +61,13 @@ class Options:
             interval,
             seconds("start_timeout", 60),
             seconds("request_timeout", 30),
-            min(_whole("max_response_bytes", chosen.get("max_response_bytes", 1 << 28)), 1 << 60),
+            min(_count("max_response_bytes", chosen.get("max_response_bytes", 1 << 28)), 1 << 60),
             float(jitter),
             seconds("max_backoff", 60),
             seconds("stale_after", 3 * interval),
             seconds("max_age", 7 * 24 * 3600),
             bool(chosen.get("follow_changes", True)) and can_follow,
-            _whole("rate_limit", chosen["rate_limit"]) if "rate_limit" in chosen else None,
+            _count("rate_limit", chosen["rate_limit"]) if "rate_limit" in chosen else None,
             seconds("rate_limit_interval", 1),
             _error_classes(chosen.get("error_classes", {})),
         )
@@ -64,17 +76,17 @@ class Options:
 def _error_classes(classes: Mapping[int, Any]) -> Mapping[int, type[UnexpectedResponseError]]:
     for status, kind in classes.items():
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-            raise ValueError(f"error_classes: {status!r} is no HTTP status")
+            raise ValueError(f"error_classes: {status!r} is not an HTTP status")
         if not isinstance(kind, type) or not issubclass(kind, UnexpectedResponseError):
-            raise TypeError(f"error_classes: {kind!r} is no subclass of UnexpectedResponseError")
+            raise TypeError(f"error_classes: {kind!r} is not a subclass of UnexpectedResponseError")
     return dict(classes)
 
 
-def _whole(name: str, value: int) -> int:
-    """A number of things that a program has given.
+def _count(name: str, value: int) -> int:
+    """Check a count.
 
     Raises:
-        TypeError, ValueError: It is not a whole number, or not a positive one.
+        TypeError, ValueError: It is not a whole number, or not positive.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
@@ -84,17 +96,17 @@ def _whole(name: str, value: int) -> int:
 
 
 def _seconds(name: str, value: float) -> float:
-    """A number of seconds that a program has given.
+    """Check a number of seconds.
 
     Raises:
         TypeError, ValueError: It is not a positive, finite number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 < value <= _LONGEST:
+    if not 0 < value <= _MAX_SECONDS:
         raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
     return float(value)
 
 
-_LONGEST: Final = 1e9
-"""Seconds, some thirty years: beyond that clocks and locks have limits of their own."""
+_MAX_SECONDS: Final = 1e9
+"""Some thirty years. Clocks and locks have limits not far above."""

@@ -1,7 +1,7 @@
-"""The wire protocol as values: what is asked, and what came back.
+"""The wire protocol as values: the requests, and the responses.
 
-Each endpoint has one builder and one parser, and a parser raises `ServiceUnavailableError` or `UnexpectedResponseError`
-for every answer that is not of the protocol.
+Each endpoint has a function that builds the request, and one that parses the response. A parser raises
+`ServiceUnavailableError` or `UnexpectedResponseError` for every response that is not of the protocol.
 """
 
 import re
@@ -14,12 +14,12 @@ import msgspec
 
 from heksher_client._core.refresh.effects import Oversized, Reply, Request, Response
 from heksher_client._core.refresh.responses import (
-    beginning,
-    field_of,
+    body_excerpt,
+    json_field,
     json_object,
     parse_response,
-    said,
-    unexpected,
+    truncate,
+    unexpected_response,
     with_request,
 )
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
@@ -31,16 +31,16 @@ CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features")
 
 
 def parse_health(reply: Reply) -> None:
-    """Accept what only the service says: what else may be at its URL, a page to sign in say, is not well."""
+    """Accept only a response of the service: something else at its URL, such as a sign-in page, is an error."""
     json_object(HEALTH, parse_response(HEALTH, reply))
 
 
 def parse_context_features(reply: Reply) -> tuple[str, ...]:
-    """The context features, in the service's order."""
+    """Return the context features, in the service's order."""
     response = parse_response(CONTEXT_FEATURES, reply)
-    features = field_of(CONTEXT_FEATURES, response, "context_features", list)
+    features = json_field(CONTEXT_FEATURES, response, "context_features", list)
     if not all(isinstance(feature, str) for feature in features):
-        raise unexpected(CONTEXT_FEATURES, response, "a context feature is no string")
+        raise unexpected_response(CONTEXT_FEATURES, response, "a context feature is not a string")
     return tuple(features)
 
 
@@ -48,17 +48,17 @@ def parse_context_features(reply: Reply) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class DeclarationAnswer:
+class DeclarationOutcome:
     """What the service did with a declaration."""
 
     outcome: str
     differences: tuple[Mapping[str, Any], ...] = ()
     latest_version: str | None = None
     detail: str = ""
-    """The service's words where it gave no outcome."""
+    """The text of a response without an outcome."""
 
     def latest(self, attribute: str) -> Any:
-        """The value that the service holds for an attribute that differs, or None."""
+        """Return the service's value of an attribute that differs, or None."""
         values = [d.get("latest_value") for d in self.differences if d.get("attribute") == attribute]
         return values[0] if values else None
 
@@ -75,30 +75,30 @@ OUTDATED: Final = "outdated"
 REJECTED: Final = "rejected"
 MISMATCH: Final = "mismatch"
 CONFLICT: Final = "conflict"
-"""Not the service's word: a 409 that came without an outcome."""
+"""A 409 without an outcome. Not a word of the service."""
 _OUTCOMES: Final = {200: {CREATED, UPTODATE, UPGRADED, OUTDATED}, 409: {REJECTED, MISMATCH}}
 
 
-def parse_declaration(request: Request, reply: Reply, setting: str) -> DeclarationAnswer:
-    """What became of a declaration.
+def parse_declaration(request: Request, reply: Reply, setting: str) -> DeclarationOutcome:
+    """Return the outcome of a declaration.
 
     Raises:
-        DeclarationError: The service refused it as such (400, 404, 422).
+        DeclarationError: The service did not accept it as a declaration (400, 404, 422).
     """
     response = parse_response(request, reply)
     if response.status in (400, 404, 422):
         refused = DeclarationError(
-            f"the service refused the declaration of setting {setting}: {said(response)}", setting=setting
+            f"the service refused the declaration of setting {setting}: {body_excerpt(response)}", setting=setting
         )
-        refused.status, refused.content = response.status, beginning(response)
+        refused.status, refused.content = response.status, truncate(response)
         raise with_request(refused, request, response)
-    answer = json_object(request, response, _OUTCOMES)
-    if response.status == 409 and "outcome" not in answer:
-        return DeclarationAnswer(CONFLICT, detail=said(response))
-    outcome, version, differences = answer.get("outcome"), answer.get("latest_version"), answer.get("differences")
+    body = json_object(request, response, _OUTCOMES)
+    if response.status == 409 and "outcome" not in body:
+        return DeclarationOutcome(CONFLICT, detail=body_excerpt(response))
+    outcome, version, differences = body.get("outcome"), body.get("latest_version"), body.get("differences")
     if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
-        raise unexpected(request, response, "no known outcome")
-    return DeclarationAnswer(
+        raise unexpected_response(request, response, "without a known outcome")
+    return DeclarationOutcome(
         outcome,
         tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),
         version if isinstance(version, str) else None,
@@ -107,51 +107,55 @@ def parse_declaration(request: Request, reply: Reply, setting: str) -> Declarati
 
 # -- queries -----------------------------------------------------------------------------------------------------------
 #
-# Their answers are the large ones. So they are taken apart into the bytes of each setting, which can be compared with
-# what they were, and decoded one setting at a time: objects for all of them at once would take a multiple of the
-# memory, and of the time, as the garbage collector goes through them again and again.
+# Their responses are the large ones. So they are split into the bytes of each setting, which can be compared with the
+# former ones, and decoded one setting at a time: objects for all of them at once would take a multiple of the memory,
+# and of the time, as the garbage collector traverses them again and again.
 
 
 @dataclass(frozen=True, slots=True)
-class QueryAnswer:
-    """The settings that a query answered with, by their canonical names, as yet unread."""
+class QueryBody:
+    """The response to a query."""
 
     settings: dict[str, msgspec.Raw]
+    """By canonical name, not decoded yet."""
     etag: str | None
 
 
 def revision(reply: Reply) -> int | None:
-    """The revision of the database that an answer is of, where the service tells. Changes after it can be followed."""
+    """Return the revision of the service's database that a response is of, if it says so.
+
+    The stream of changes can begin after it.
+    """
     text = reply.headers.get("heksher-revision", "") if isinstance(reply, Response) else ""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def changes(after: int | None) -> Request:
-    """Follow the changes after a revision."""
+    """Open the stream of changes after a revision."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})
     return Request("GET", "/api/v1/changes", headers)
 
 
 class RawRule(msgspec.Struct, gc=False):
-    """A rule whose form has been checked, and whose value and conditions have not."""
+    """A rule in the right form. Its value and conditions have not been checked."""
 
     rule_id: int
     context_features: tuple[tuple[str, str], ...]
-    """The conditions: feature and value."""
+    """The conditions, as pairs of feature and value."""
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class QueriedSetting:
-    """What the service holds for a setting."""
+    """The service's default value and rules of a setting."""
 
     default_value: Any
     rules: Sequence[RawRule] = ()
     undecoded: Sequence[msgspec.Raw] = ()
-    """Instead of them, if not all have the form of rules, or if they are too many to be decoded in one go."""
+    """Used instead of `rules` if not all are in the right form, or if they are too many to be decoded in one step."""
 
     def batches(self) -> Iterator[tuple[Sequence[RawRule], list[tuple[Any, str]]]]:
-        """The rules, some at a time; beside them those that have not the form of rules: their id, and what is wrong."""
+        """Iterate over batches of rules, each with the ids and errors of those that are not in the right form."""
         for start in range(0, len(self.rules), _BATCH):
             yield self.rules[start : start + _BATCH], []
         for start in range(0, len(self.undecoded), _BATCH):
@@ -159,7 +163,7 @@ class QueriedSetting:
 
 
 def query_target(names: Sequence[str], context_filters: str, *, with_metadata: bool = False) -> str:
-    """The path and query that ask for the rules of settings."""
+    """Return the path and query for the rules of settings."""
     return (
         f"/api/v1/query?settings={','.join(names)}"
         f"&context_filters={quote(context_filters, safe=',:()*')}&include_metadata={str(with_metadata).lower()}"
@@ -167,57 +171,57 @@ def query_target(names: Sequence[str], context_filters: str, *, with_metadata: b
 
 
 def query(target: str, etag: str | None) -> Request:
-    """Ask for rules, or for whether they have changed since the answer with this ETag."""
+    """Query rules, if they have changed since the response with this ETag."""
     return Request("GET", target, {} if etag is None else {"If-None-Match": etag})
 
 
-def parse_query(request: Request, reply: Reply) -> QueryAnswer | None:
-    """The answer to a query; None if nothing has changed."""
+def parse_query(request: Request, reply: Reply) -> QueryBody | None:
+    """Return the response to a query; None if nothing has changed."""
     response = parse_response(request, reply)
     if response.status == 304 and "If-None-Match" in request.headers:
         return None
     if response.status != 200:
-        raise unexpected(request, response)
+        raise unexpected_response(request, response)
     try:
         body = _QUERY_BODY.decode(response.content)
     except msgspec.ValidationError:
-        raise unexpected(request, response, "without settings") from None
+        raise unexpected_response(request, response, "without settings") from None
     except _UNDECODABLE:
-        raise unexpected(request, response, "not in JSON") from None
-    return QueryAnswer(body.settings, response.headers.get("etag") or None)
+        raise unexpected_response(request, response, "not in JSON") from None
+    return QueryBody(body.settings, response.headers.get("etag") or None)
 
 
 def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
-    """The settings that the service says it does not have, if that is what it says."""
+    """Return the settings that the service does not have, according to a 404."""
     if not isinstance(reply, Response) or reply.status != 404:
         return frozenset()
-    # The names stand quoted in a sentence. Where none of ours does, any of them may be meant.
+    # The names are quoted in a sentence. If it has none of ours, it may mean any of them.
     named = frozenset(re.findall(r"'([a-zA-Z_0-9.]+)'", reply.content.decode(errors="replace"))) & frozenset(asked)
     return named or frozenset(asked)
 
 
-def is_too_much(reply: Reply) -> TypeGuard[Response | Oversized]:
-    """Whether asking for less might help: too long a request, or (500) too many rules for one answer."""
+def is_too_large(reply: Reply) -> TypeGuard[Response | Oversized]:
+    """True if a smaller query may succeed: the request was too long, or (500) there were too many rules."""
     return isinstance(reply, Oversized) or (isinstance(reply, Response) and reply.status in (413, 414, 431, 500))
 
 
 def parse_queried_setting(name: str, raw: msgspec.Raw) -> QueriedSetting:
-    """The default value and the rules of one setting in the answer to a query.
+    """Return the default value and the rules of one setting in the response to a query.
 
     Raises:
-        UnexpectedResponseError: They are not there.
+        UnexpectedResponseError: It has no default value or no list of rules.
     """
     try:
-        if len(raw) <= _DECODED_AT_ONCE:
+        if len(raw) <= _MAX_DECODED_AT_ONCE:
             try:
                 whole = _WHOLE_SETTING.decode(raw)
                 return QueriedSetting(whole.default_value, whole.rules)
             except _UNDECODABLE:
-                pass  # One rule's fault is not the others': they will be decoded one by one.
+                pass  # A faulty rule does not affect the others: they are decoded one by one.
         parts = _SETTING_IN_PARTS.decode(raw)
     except _UNDECODABLE:
         raise UnexpectedResponseError(
-            f"the answer for setting {name} has no default value or no list of rules", status=200
+            f"the response for setting {name} has no default value or no list of rules", status=200
         ) from None
     return QueriedSetting(parts.default_value, undecoded=parts.rules)
 
@@ -245,21 +249,21 @@ _WHOLE_SETTING: Final = msgspec.json.Decoder(_WholeSetting)
 _SETTING_IN_PARTS: Final = msgspec.json.Decoder(_SettingInParts)
 _RULE: Final = msgspec.json.Decoder(RawRule)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_DECODED_AT_ONCE: Final = 1 << 18
-"""Bytes of one setting, some 3,000 rules, which take a few milliseconds: nothing else gets its turn meanwhile."""
+_MAX_DECODED_AT_ONCE: Final = 1 << 18
+"""Bytes of one setting, some 3,000 rules, which take a few milliseconds, in which nothing else runs."""
 _BATCH: Final = 1000
-"""Rules between two opportunities for others."""
+"""Rules decoded in one step."""
 
 
 def _decode_rules(raws: Sequence[msgspec.Raw]) -> tuple[list[RawRule], list[tuple[Any, str]]]:
     rules: list[RawRule] = []
-    faults: list[tuple[Any, str]] = []
+    invalid: list[tuple[Any, str]] = []
     for raw in raws:
         try:
             rules.append(_RULE.decode(raw))
         except _UNDECODABLE as error:
-            faults.append((_rule_id(raw), str(error)))
-    return rules, faults
+            invalid.append((_rule_id(raw), str(error)))
+    return rules, invalid
 
 
 def _rule_id(raw: msgspec.Raw) -> Any:
@@ -274,13 +278,13 @@ def _rule_id(raw: msgspec.Raw) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SettingData:
-    """A setting as the service knows it, whoever declared it."""
+    """A setting in the service, declared by any program."""
 
     name: str
     configurable_features: list[str]
     """In the service's order."""
     type: str
-    """As the service writes it, for example `Sequence<int>`."""
+    """In the service's notation, for example `Sequence<int>`."""
     default_value: Any
     metadata: dict[str, Any]
     aliases: list[str]
@@ -292,19 +296,19 @@ SETTINGS: Final = Request("GET", "/api/v1/settings?include_additional_data=true"
 
 
 def parse_settings(reply: Reply) -> dict[str, SettingData]:
-    """All settings of the service, by name."""
+    """Return all settings of the service, by name."""
     response = parse_response(SETTINGS, reply)
-    parsed = [_setting_data(SETTINGS, response, raw) for raw in field_of(SETTINGS, response, "settings", list)]
+    parsed = [_setting_data(SETTINGS, response, raw) for raw in json_field(SETTINGS, response, "settings", list)]
     return {setting.name: setting for setting in parsed}
 
 
 def setting(name: str) -> Request:
-    """Ask for one setting, by its name or an alias."""
+    """Request one setting, by its name or an alias."""
     return Request("GET", f"/api/v1/settings/{name.replace('.', '%2E')}")
 
 
 def parse_setting(request: Request, reply: Reply) -> SettingData | None:
-    """One setting; None if the service has none of that name."""
+    """Return one setting; None if the service has none of that name."""
     response = parse_response(request, reply)
     return None if response.status == 404 else _setting_data(request, response, json_object(request, response))
 
@@ -314,8 +318,8 @@ _SETTING_FIELDS: Final = {"name": str, "configurable_features": list, "type": st
 
 def _setting_data(request: Request, response: Response, raw: Any) -> SettingData:
     if not isinstance(raw, dict) or "default_value" not in raw or not isinstance(raw.get("aliases"), list):
-        raise unexpected(request, response, "a setting is incomplete")
+        raise unexpected_response(request, response, "a setting is incomplete")
     for key, kind in _SETTING_FIELDS.items():
         if not isinstance(raw.get(key), kind):
-            raise unexpected(request, response, f"a setting has no {key}")
+            raise unexpected_response(request, response, f"a setting has no {key}")
     return SettingData(**{key: raw[key] for key in (*_SETTING_FIELDS, "default_value", "aliases")})

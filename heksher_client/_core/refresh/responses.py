@@ -1,7 +1,7 @@
-"""What all answers of the service share: which are none, what an error says of them, and the JSON in them."""
+"""What all responses of the service have in common: their errors, and the JSON in them."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
@@ -19,13 +19,69 @@ from heksher_client.exceptions import (
 T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=HeksherError)
 
-_KEPT_OF_A_BODY: Final = 1024
-_LONGEST_SECRET: Final = 1 << 16
-"""Bytes: more than servers accept of a header, in whatever form."""
+_MAX_CONTENT: Final = 1024
+"""Bytes of a body that an error holds."""
+_MAX_SECRET: Final = 1 << 16
+"""Bytes: more than servers accept of a header, in any encoding."""
+_MAX_EXCERPT: Final = 300
+"""Characters of a body in a message."""
+_SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
+"""Response headers with secrets of the client."""
 
 
-def unexpected(request: Request, response: Response | Oversized, what: str = "") -> UnexpectedResponseError:
-    """An error for an answer outside the protocol."""
+def parse_response(request: Request, reply: Reply) -> Response:
+    """Return the response to a request, of any status.
+
+    Raises:
+        HeksherError: There is none, or its body is too large.
+    """
+    if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
+        raise with_request(CredentialError(f"{request}: {reply.error}"), request)
+    if isinstance(reply, NoResponse):
+        # Errors of the network are harmless; the text of others may contain a header or a token.
+        name = type(reply.error).__name__
+        text = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
+        kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
+        raise with_request(kind(f"{request}: no answer ({text})"), request) from reply.error
+    if isinstance(reply, Oversized):
+        raise unexpected_response(request, reply)
+    return reply
+
+
+def json_object(request: Request, response: Response, statuses: Collection[int] = (200,)) -> dict[str, Any]:
+    """Return the JSON object in a response.
+
+    Raises:
+        UnexpectedResponseError: It has another status, or another body.
+    """
+    if response.status not in statuses:
+        raise unexpected_response(request, response)
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        raise unexpected_response(request, response, "not in JSON") from None
+    if not isinstance(body, dict):
+        raise unexpected_response(request, response, "not with an object")
+    return body
+
+
+def json_field(request: Request, response: Response, key: str, kind: type[T]) -> T:
+    """Return a field of the JSON object in a response.
+
+    Raises:
+        UnexpectedResponseError: There is none of this type.
+    """
+    value = json_object(request, response).get(key)
+    if not isinstance(value, kind):
+        raise unexpected_response(request, response, f"without {key}")
+    return value
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def unexpected_response(request: Request, response: Response | Oversized, what: str = "") -> UnexpectedResponseError:
+    """Return the error for a response outside the protocol."""
     if isinstance(response, Oversized):
         oversized = UnexpectedResponseError(
             f"{request}: the service answered {response.status} with more than {response.limit:,} bytes, the most that "
@@ -34,108 +90,78 @@ def unexpected(request: Request, response: Response | Oversized, what: str = "")
         )
         return with_request(oversized, request)
     but = f", but {what}" if what else ""
-    hint = " (the credentials are missing, wrong or not enough)" if response.status in (401, 403) else ""
+    hint = " (the credentials are missing, wrong or insufficient)" if response.status in (401, 403) else ""
     error = UnexpectedResponseError(
-        f"{request}: the service answered {response.status}{but}: {said(response)}{hint}",
+        f"{request}: the service answered {response.status}{but}: {body_excerpt(response)}{hint}",
         status=response.status,
-        content=beginning(response),
+        content=truncate(response),
         retry_after=_retry_after(response),
     )
     return with_request(error, request, response)
 
 
 def with_request(error: ErrorT, request: Request, response: Response | None = None) -> ErrorT:
-    """The same error, which knows what it is about. Its URL is relative to the service's."""
+    """Add the request and the headers of its response to an error. The URL is relative to the service's."""
     error.method, error.url = request.method, request.target
     if response is not None:
-        error.headers = {name: _shown_header(response, name) for name in response.headers}
+        error.headers = {name: _redacted_header(response, name) for name in response.headers}
     return error
 
 
-def _shown_header(response: Response, name: str) -> str:
-    if name in _SECRET_HEADERS:
-        return "***"
-    if name == "location":  # A gateway may hand out a token there.
-        place, *rest = re.split("[?#]", response.headers[name], maxsplit=1)
-        return _shown(response, place) + ("?***" if rest else "")
-    return _shown(response, response.headers[name])
+def as_configured(
+    error: Exception, service_url: str, error_classes: Mapping[int, type[UnexpectedResponseError]]
+) -> Exception:
+    """Return an error with the whole URL, and of the class that the program has chosen for its status."""
+    if isinstance(error, HeksherError) and error.url is not None and error.url.startswith("/"):
+        error.url = service_url + error.url
+    kind = error_classes.get(getattr(error, "status", 0))
+    if kind is None or not isinstance(error, UnexpectedResponseError) or isinstance(error, kind):
+        return error
+    configured = kind.__new__(kind, *error.args)  # without `__init__`, which may have any parameters
+    vars(configured).update(vars(error))
+    return configured
 
 
-def _shown(response: Response, text: str) -> str:
-    return response.to_show(text.encode(errors="replace")).decode()
+def truncate(response: Response) -> bytes:
+    """Return the beginning of a body, redacted."""
+    # Truncated after it was redacted, so that no secret is cut in two, and then not found.
+    return response.to_show(response.content[: _MAX_CONTENT + _MAX_SECRET])[:_MAX_CONTENT]
 
 
-_SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
-"""What a service gives a client to keep to itself."""
-
-
-def beginning(response: Response) -> bytes:
-    """The beginning of a body, as it may be shown."""
-    # Cut after secrets are taken out, so that none is cut in two, which nothing would find any more.
-    return response.to_show(response.content[: _KEPT_OF_A_BODY + _LONGEST_SECRET])[:_KEPT_OF_A_BODY]
-
-
-def _retry_after(response: Response) -> float | None:
-    """The seconds that the service asks to wait. A date is counted from the answer's own, by the service's clock."""
-    value = response.headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
-    try:
-        until, now = parsedate_to_datetime(value), parsedate_to_datetime(response.headers.get("date", ""))
-        return (until - now).total_seconds()
-    except (TypeError, ValueError, OverflowError):  # it is no date, or one without a time zone
-        return None
-
-
-def parse_response(request: Request, reply: Reply) -> Response:
-    """The response to a request, of whatever status.
-
-    Raises:
-        HeksherError: There is none, or more of it than is accepted.
-    """
-    if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
-        raise with_request(CredentialError(f"{request}: {reply.error}"), request)
-    if isinstance(reply, NoResponse):
-        # The words of the network's errors are harmless; those of others may hold a header or a token.
-        name = type(reply.error).__name__
-        words = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
-        kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
-        raise with_request(kind(f"{request}: no answer ({words})"), request) from reply.error
-    if isinstance(reply, Oversized):
-        raise unexpected(request, reply)
-    return reply
-
-
-def json_object(request: Request, response: Response, statuses: Collection[int] = (200,)) -> dict[str, Any]:
-    """The JSON object of an answer; all other statuses, and all other bodies, are outside the protocol."""
-    if response.status not in statuses:
-        raise unexpected(request, response)
-    try:
-        body = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        raise unexpected(request, response, "not in JSON") from None
-    if not isinstance(body, dict):
-        raise unexpected(request, response, "not with an object")
-    return body
-
-
-def field_of(request: Request, response: Response, key: str, kind: type[T]) -> T:
-    """A field of the JSON object of an answer; one without it is outside the protocol."""
-    value = json_object(request, response).get(key)
-    if not isinstance(value, kind):
-        raise unexpected(request, response, f"without {key}")
-    return value
-
-
-def said(response: Response) -> str:
-    """What the service says, for a message: short, and in one line. A fault has text, JSON or nothing for a body."""
-    text = beginning(response).decode(errors="replace")
+def body_excerpt(response: Response) -> str:
+    """Return the body for a message: short, and in one line. The body of an error may be text, JSON or empty."""
+    text = truncate(response).decode(errors="replace")
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         pass
     else:
         if isinstance(body, dict) and "detail" in body:
-            text = _shown(response, str(body["detail"]))
-    shown = repr(text)
-    return shown if len(shown) <= 300 else f"{shown[:297]}..."
+            text = _redacted(response, str(body["detail"]))
+    excerpt = repr(text)
+    return excerpt if len(excerpt) <= _MAX_EXCERPT else f"{excerpt[: _MAX_EXCERPT - 3]}..."
+
+
+def _redacted_header(response: Response, name: str) -> str:
+    if name in _SECRET_HEADERS:
+        return "***"
+    if name == "location":  # A gateway may put a token there.
+        place, *rest = re.split("[?#]", response.headers[name], maxsplit=1)
+        return _redacted(response, place) + ("?***" if rest else "")
+    return _redacted(response, response.headers[name])
+
+
+def _redacted(response: Response, text: str) -> str:
+    return response.to_show(text.encode(errors="replace")).decode()
+
+
+def _retry_after(response: Response) -> float | None:
+    """Return the seconds to wait. A date is relative to the date of the response, by the service's clock."""
+    value = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        until, now = parsedate_to_datetime(value), parsedate_to_datetime(response.headers.get("date", ""))
+        return (until - now).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # not a date, or one without a time zone
+        return None

@@ -1,4 +1,7 @@
-"""What one client knows of each setting in the service: whether it is declared, its name there, and what was loaded."""
+"""What one client knows about each setting: its declaration, its name in the service, what was applied and restored.
+
+This is the one record of it. `SettingStates` is the only place that changes a `SettingState`.
+"""
 
 import math
 from collections.abc import Iterable
@@ -6,140 +9,176 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from heksher_client._core.refresh.decoding import DecodedRules
+from heksher_client._core.refresh.decoding import AppliedUpdate
+from heksher_client._core.refresh.publisher import AnyEntry
 from heksher_client._core.refresh.status import SettingStatus
 from heksher_client._core.settings.context import Tracking
-from heksher_client._core.settings.entry import Entry
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.rules import Reason
 from heksher_client._logging import escaped
 
-AnyEntry = Entry[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AppliedUpdate:
-    """What was made of the service's answer for a setting, and under which conditions."""
-
-    converted: DecodedRules
-    validators: tuple[Any, ...]
-    tracking: Tracking
-    order: tuple[str, ...]
-    digest: bytes
-    """Of the answer's bytes: whatever has the same is the same."""
+REFUSED: Final = "refused"
+"""The outcome of a declaration that the service did not accept as one. Not a word of the service."""
 
 
 @dataclass(slots=True)
 class SettingState:
-    canonical: str
-    """The name that the service answers under."""
-    declare_at: float | None = None
-    """When to declare it again, by the session's clock; None if there is nothing more to declare."""
-    is_there: bool = True
-    """Whether the service has it, so that it can be asked for."""
-    loaded: AppliedUpdate | None = None
+    """What a client knows about one setting."""
+
+    canonical_name: str | None = None
+    """The name in the service's responses; None if the service does not have the setting, or was not asked."""
+    declare_at: float | None = -math.inf
+    """When to declare it, by the client's clock; None if it is declared."""
     outcome: str | None = None
-    """Of the declaration."""
-    problem: Exception | None = None
-    """What it was refused with."""
-    trouble: Exception | None = None
-    """Why the last answer brought nothing for it."""
-
-
-REFUSED: Final = "refused"
-"""Not the service's word: it did not take the declaration as such."""
-_UNKNOWN: Final = SettingState("")
+    """The outcome of the declaration."""
+    refusal: Exception | None = None
+    """The error that the declaration was refused with."""
+    failure: Exception | None = None
+    """Why the last response could not be used for it."""
+    applied: AppliedUpdate | None = None
+    """The update that was applied last; None to query it in full."""
+    lookup_tracking: Tracking | None = None
+    """The tracking at the time of its lookup in the last known good."""
+    restored: RuleSet[Any] | None = None
+    """The rules that were restored from the last known good, until the service sends others."""
+    only_default: RuleSet[Any] | None = None
+    """The published rule set, if it consists of the service's default alone, which came with the declaration."""
 
 
 class SettingStates:
-    """The standing of all settings that were ever declared. Settings are held weakly."""
+    """The states of all settings. Settings are held weakly."""
 
     def __init__(self) -> None:
-        self._standings: WeakKeyDictionary[AnyEntry, SettingState] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[AnyEntry, SettingState] = WeakKeyDictionary()
 
-    def is_due(self, setting: AnyEntry, now: float) -> bool:
-        """Whether a setting is to be declared: it never was, or is to be again and the time has come."""
-        standing = self._standings.get(setting)
-        return standing is None or (standing.declare_at is not None and standing.declare_at <= now)
+    def of(self, entry: AnyEntry) -> SettingState:
+        """Return the state of a setting, to read it."""
+        state = self._states.get(entry)
+        return self._states.setdefault(entry, SettingState()) if state is None else state
 
-    def accept(self, setting: AnyEntry, canonical: str, outcome: str) -> None:
-        """Note that the service has a setting, under this name, and what it said of the declaration."""
-        self._standings[setting] = SettingState(canonical, outcome=outcome)
+    # -- declarations --------------------------------------------------------------------------------------------------
 
-    def refuse(self, setting: AnyEntry, declare_at: float, problem: Exception) -> None:
-        """Note that the service does not have a setting, why, and when to declare it again."""
-        problem = problem.with_traceback(None)  # whose frames would be kept as long as it is
-        self._standings[setting] = SettingState(
-            setting.name, declare_at, is_there=False, outcome=REFUSED, problem=problem
-        )
+    def is_due(self, entry: AnyEntry, now: float) -> bool:
+        """True if it is time to declare a setting."""
+        declare_at = self.of(entry).declare_at
+        return declare_at is not None and declare_at <= now
 
-    def lose(self, setting: AnyEntry) -> None:
-        """Note that the service seems to have lost a setting, which is to be declared again at once."""
-        self._standings[setting].declare_at = -math.inf
+    def mark_declared(self, entry: AnyEntry, canonical_name: str, outcome: str) -> None:
+        """Record that the service has a setting, under a name, and the outcome of the declaration."""
+        state = self.of(entry)
+        state.canonical_name, state.outcome, state.declare_at = canonical_name, outcome, None
+        state.refusal = state.failure = state.applied = None
 
-    def rename(self, setting: AnyEntry, canonical: str) -> None:
-        """Note the name that the service answers under from now on."""
-        self._standings[setting].canonical = canonical
+    def mark_refused(self, entry: AnyEntry, declare_at: float, error: Exception) -> None:
+        """Record that the service does not have a setting, why, and when to declare it again."""
+        state = self.of(entry)
+        state.canonical_name, state.outcome, state.declare_at = None, REFUSED, declare_at
+        state.refusal = error.with_traceback(None)  # Its frames would be kept alive.
+        state.failure = state.applied = None
 
-    def load(self, setting: AnyEntry, loaded: AppliedUpdate | None) -> None:
-        """Note what was put in place for a setting; None to have it asked for in full next time."""
-        standing = self._standings[setting]
-        standing.loaded, standing.trouble = loaded, None
+    def mark_missing(self, entry: AnyEntry) -> None:
+        """Record that the service lost a setting, which is to be declared again at once."""
+        self.of(entry).declare_at = -math.inf
 
-    def fail(self, setting: AnyEntry, trouble: Exception) -> None:
-        """Note why an answer brought nothing for a setting, which is to be asked for in full next time."""
-        standing = self._standings[setting]
-        standing.loaded, standing.trouble = None, trouble.with_traceback(None)
+    def rename(self, entry: AnyEntry, canonical_name: str) -> None:
+        """Record the name that the service uses from now on."""
+        self.of(entry).canonical_name = canonical_name
 
-    def status(self, setting: AnyEntry) -> SettingStatus:
-        """What is known of a setting. May be called from any thread."""
-        standing = self._standings.get(setting, _UNKNOWN)
-        loaded, problem = standing.loaded, standing.problem or standing.trouble
-        return SettingStatus(
-            declaration=standing.outcome,
-            problem=None if problem is None else escaped(str(problem)),
-            canonical_name=standing.canonical or setting.name,
-            rules=len(setting.rule_set),
-            rejected=loaded.converted.rejected if loaded else 0,
-            first_rejected=loaded.converted.first_rejected if loaded else (),
-        )
+    def by_canonical_name(self, entries: Iterable[AnyEntry]) -> dict[str, list[AnyEntry]]:
+        """Return the settings that the service has, by the name that it uses."""
+        by_name: dict[str, list[AnyEntry]] = {}
+        for entry in entries:
+            name = self.of(entry).canonical_name
+            if name is not None:
+                by_name.setdefault(name, []).append(entry)
+        return by_name
 
-    def problem(self, setting: AnyEntry) -> Exception | None:
-        """What the declaration of a setting was refused with, if it is."""
-        return self._standings.get(setting, _UNKNOWN).problem
+    def names(self, entries: Iterable[AnyEntry]) -> frozenset[str]:
+        """Return all names that the service may use for these settings."""
+        entries = list(entries)
+        return frozenset(self.by_canonical_name(entries)) | {entry.name for entry in entries}
 
-    def loaded(self, setting: AnyEntry) -> AppliedUpdate | None:
-        """What a setting has from this client, if it has anything."""
-        return self._standings[setting].loaded
+    # -- updates -------------------------------------------------------------------------------------------------------
 
-    def is_up_to_date(self, setting: AnyEntry) -> bool:
-        """Whether a setting has what the service sent last."""
-        standing = self._standings.get(setting)
-        return standing is not None and standing.loaded is not None
+    def mark_applied(self, entry: AnyEntry, applied: AppliedUpdate) -> None:
+        """Record an update that the service sent."""
+        state = self.of(entry)
+        state.applied = applied
+        state.failure = state.restored = state.only_default = None
 
-    def by_name(self, settings: Iterable[AnyEntry]) -> dict[str, list[AnyEntry]]:
-        """Those of the settings that the service has, by the name that it answers under."""
-        wanted: dict[str, list[AnyEntry]] = {}
-        for setting in settings:
-            standing = self._standings.get(setting)
-            if standing is not None and standing.is_there:
-                wanted.setdefault(standing.canonical, []).append(setting)
-        return wanted
+    def mark_failed(self, entry: AnyEntry, error: Exception) -> None:
+        """Record why a response could not be used for a setting, which is to be queried in full next time."""
+        state = self.of(entry)
+        state.applied, state.failure = None, error.with_traceback(None)
 
-    def is_current(self, setting: AnyEntry, tracking: Tracking, order: tuple[str, ...]) -> bool:
-        """Whether a setting has what this client put in place, and would get the same if it were converted again.
+    def forget_applied(self, entry: AnyEntry) -> None:
+        """Query a setting in full next time."""
+        self.of(entry).applied = None
 
-        Only then "unchanged" means that there is nothing to do: not after another client or a stub, not with a new
-        validator, other tracking or another order.
+    def is_current(self, entry: AnyEntry, tracking: Tracking, order: tuple[str, ...]) -> bool:
+        """True if decoding the last response again would result in what is published.
+
+        Only then an unmodified response (304) means that there is nothing to do: not after another client or a stub
+        published something, nor with a new validator, another tracking or another order of context features.
         """
-        loaded = self._standings[setting].loaded
+        applied = self.of(entry).applied
         return (
-            loaded is not None
-            and loaded.converted.rule_set is setting.rule_set
-            and loaded.validators is setting.validators
-            and loaded.tracking is tracking
-            and loaded.order == order
+            applied is not None
+            and applied.decoded.rule_set is entry.rule_set
+            and applied.validators is entry.validators
+            and applied.tracking is tracking
+            and applied.order == order
         )
 
-    def is_loaded(self, setting: AnyEntry, digest: bytes, tracking: Tracking, order: tuple[str, ...]) -> bool:
-        """Whether a setting has what would be made of the answer with this digest."""
-        loaded = self._standings[setting].loaded
-        return loaded is not None and loaded.digest == digest and self.is_current(setting, tracking, order)
+    def is_applied(self, entry: AnyEntry, digest: bytes, tracking: Tracking, order: tuple[str, ...]) -> bool:
+        """True if what is published is the result of a response with this digest."""
+        applied = self.of(entry).applied
+        return applied is not None and applied.digest == digest and self.is_current(entry, tracking, order)
+
+    # -- last known good -----------------------------------------------------------------------------------------------
+
+    def mark_looked_up(self, entry: AnyEntry, tracking: Tracking) -> None:
+        """Record that a setting was looked up in the last known good."""
+        self.of(entry).lookup_tracking = tracking
+
+    def mark_restored(self, entry: AnyEntry, rule_set: RuleSet[Any]) -> None:
+        """Record that rules were restored from the last known good."""
+        self.of(entry).restored = rule_set
+
+    def mark_default_replaced(self, entry: AnyEntry, former: RuleSet[Any], new: RuleSet[Any]) -> None:
+        """Record that only the default of a published rule set was replaced."""
+        state = self.of(entry)
+        if state.restored is former:
+            state.restored = new
+        if state.only_default is former or _is_declared_default(former):
+            state.only_default = new
+
+    def is_restored(self, entry: AnyEntry) -> bool:
+        """True if a setting has rules from the last known good, and none from the service since."""
+        return self.of(entry).restored is entry.rule_set
+
+    def needs_lookup(self, entry: AnyEntry, tracking: Tracking) -> bool:
+        """True if a setting is to be looked up in the last known good: it has no rules yet, or none but restored ones,
+        which may not be all there are."""
+        state, rule_set = self.of(entry), entry.rule_set
+        has_no_rules = _is_declared_default(rule_set) or state.only_default is rule_set
+        return state.lookup_tracking is not tracking and (has_no_rules or self.is_restored(entry))
+
+    # -- status --------------------------------------------------------------------------------------------------------
+
+    def status(self, entry: AnyEntry) -> SettingStatus:
+        """Return what is known about a setting. May be called from any thread."""
+        state = self.of(entry)
+        decoded, error = state.applied.decoded if state.applied else None, state.refusal or state.failure
+        return SettingStatus(
+            declaration=state.outcome,
+            problem=None if error is None else escaped(str(error)),
+            canonical_name=state.canonical_name or entry.name,
+            rules=len(entry.rule_set),
+            rejected=decoded.rejected if decoded else 0,
+            first_rejected=decoded.first_rejected if decoded else (),
+        )
+
+
+def _is_declared_default(rule_set: RuleSet[Any]) -> bool:
+    return rule_set.default_reason is Reason.DECLARED_DEFAULT and len(rule_set) == 0

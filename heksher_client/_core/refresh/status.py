@@ -1,4 +1,4 @@
-"""What `client.status()` tells."""
+"""The values that `client.status()` and the callbacks of `on_refresh` receive."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ RefreshCallbackT = TypeVar("RefreshCallbackT", bound=Callable[["Refresh"], objec
 
 
 class State(StrEnum):
-    """How a client fares. The values are the words themselves, so that they can go into JSON as they are."""
+    """The state of a client. A member is its own text, and so can be written to JSON."""
 
     STARTING = "starting"
-    """The first refresh has not ended yet, or there was none."""
+    """The first refresh has not ended yet."""
     FRESH = "fresh"
-    """The last refresh went well."""
+    """The last refresh succeeded."""
     FAILING = "failing"
-    """The last refresh failed, wholly or for some settings; what reads give is not stale yet."""
+    """The last refresh failed, completely or for some settings; the values are not stale yet."""
     STALE = "stale"
-    """Nothing was received for too long (`stale_after`), or never."""
+    """The values have not been confirmed for `stale_after` seconds, or never."""
     CLOSED = "closed"
 
 
@@ -26,82 +26,83 @@ class RejectedRule(NamedTuple):
     """A rule of the service that is not used."""
 
     rule_id: Any
-    """None where it has none."""
+    """None if it has none."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """A refresh that has ended."""
+    """The result of a refresh."""
 
     started_at: float
     """Seconds since 1970."""
     seconds: float
-    """How long it took."""
+    """The duration."""
     errors: tuple[Exception, ...]
-    """What failed, wholly or for some settings: the first is what `on_update_error` gets. Nothing if it went well."""
+    """The failures, complete or of some settings; `on_update_error` receives the first one. Empty after a success."""
     changed: tuple[str, ...]
-    """The settings for which something was put in place, mostly as it has changed. `on_change` tells what differs."""
+    """The names of the settings whose rules were replaced, usually because they changed. See `on_change` for the
+    differences."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingStatus:
-    """What a client knows of one setting."""
+    """The status of one setting."""
 
     declaration: str | None
     """The outcome of its declaration in the service's words (`"created"`, `"uptodate"`, `"rejected"`...), `"refused"`
-    where the service refused it as such, or None if there was no answer yet."""
+    if the service did not accept it as a declaration, or None if there was no response yet."""
     problem: str | None
-    """Why it is not up to date, where that is its own matter: it was refused, or what came for it could not be used."""
+    """Why this setting is not up to date: its declaration was refused, or its rules could not be used."""
     canonical_name: str
-    """The name that the service answers under."""
+    """Its name in the service."""
     rules: int
-    """How many are in use."""
+    """The number of rules in use."""
     rejected: int
-    """How many are not used."""
+    """The number of rules that are not used."""
     first_rejected: tuple[RejectedRule, ...]
-    """The first of these, 20 at the most."""
+    """The first 20 of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A client at one moment. Times are seconds since 1970, as `time.time()` gives them."""
+    """The status of a client. Times are seconds since 1970, as of `time.time()`."""
 
     state: State
     age: float | None
-    """Seconds since the service last said what the rules are, or that they have not changed; None if it never did. For
-    rules from a last known good file, since that was confirmed."""
+    """Seconds since the service last confirmed the rules, changed or not; None if it never did. Rules from a last known
+    good file have the age of their last confirmation."""
     last_success: float | None
-    """When a refresh last went well for all settings."""
+    """The time of the last refresh that succeeded for all settings."""
     last_error: str | None
-    """The last error's text, in one line."""
+    """The text of the last error, in one line."""
     last_error_at: float | None
     failures: int
-    """How many refreshes in a row have failed."""
+    """The number of failed refreshes in a row."""
     next_attempt: float | None
-    """Seconds until the next refresh, 0 if it is under way or due; None if there will be none."""
+    """Seconds until the next refresh, 0 if it is running or due; None if there will be none."""
     is_main: bool
-    """Whether settings are read from this client."""
+    """True if settings are read from this client."""
     is_following: bool
-    """Whether changes are heard of as they are made, and not only at the next refresh."""
+    """True while the service announces changes as they are made."""
     is_last_known_good: bool
-    """Whether settings still have rules from a last known good file."""
+    """True if settings still have rules from a last known good file."""
     last_known_good_problem: str | None
-    """Why the last known good file cannot be written or used; None if it can, or if there is to be none."""
+    """Why the last known good file cannot be written or used; None if it can, or if there is none."""
     settings: Mapping[str, SettingStatus]
-    """By the name that they are declared with."""
+    """By declared name."""
 
     @property
     def is_healthy(self) -> bool:
-        """Whether reads give what the service holds, or held a short while ago."""
+        """True if values are those of the service, or were a short time ago."""
         return self.state in (State.FRESH, State.FAILING)
 
     @property
     def rules(self) -> int:
-        """How many rules are in use."""
+        """The number of rules in use."""
         return sum(setting.rules for setting in self.settings.values())
 
     @property
     def rejected(self) -> int:
-        """How many rules of the service are not used."""
+        """The number of rules that are not used."""
         return sum(setting.rejected for setting in self.settings.values())

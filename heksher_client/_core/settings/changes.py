@@ -142,5 +142,5 @@ class Changes(Stream[Change[Any]]):
 def subscribe(receivers: CallbackRegistry) -> Changes:
     """Return an iterator over the changes from now on. It is held weakly."""
     pending = PendingChanges()
-    receivers.queues.add(pending)
+    receivers.add_queue(pending)
     return Changes(pending)

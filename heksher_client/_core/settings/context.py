@@ -1,7 +1,7 @@
-"""Where the context of a read comes from, and which contexts a client will ever ask for.
+"""The context of a read, and the contexts that a client tracks.
 
-`Defaults` fill in what a read leaves out; `Tracking` says which values are of interest. A `Tracking` is immutable, so
-that a refresh works with one from its beginning to its end.
+`Defaults` complete the context that a caller passes. `Tracking` says which context values are of interest; it is
+immutable, so that a refresh works with one from its beginning to its end.
 """
 
 import re
@@ -13,42 +13,42 @@ from typing import Any, Final
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
 TRACK_ALL: Final = "*"
-"""In `track_contexts`: every value of the context feature is of interest."""
+"""In `track_contexts`: all values of the context feature."""
 
 _NAME: Final = re.compile(r"[a-zA-Z_0-9]+")
-_READABLE_IN_FILTERS: Final = re.compile(r"[a-z]+")
-"""The feature names that the service's parser of context filters sees; it skips all others without a word."""
+_FILTERABLE_NAME: Final = re.compile(r"[a-z]+")
+"""The feature names that the service's parser of context filters accepts; it silently skips others."""
 
 
 def check_feature_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of context features as a tuple, in their order.
+    """Return the names of context features as a tuple, in the same order.
 
     Raises:
-        TypeError: One string was given where a collection of them belongs.
-        ValueError: A name that the service would refuse, or one twice.
+        TypeError: A single string instead of a collection.
+        ValueError: A name that the service would refuse, or a duplicate.
     """
     if isinstance(names, str):
         raise TypeError(f"context features must be a collection of names, not one string: use [{names!r}]")
     checked = tuple(names)
     for name in checked:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
+            raise ValueError(f"{name!r} is not a valid name of a context feature: use letters, digits and underscores")
     if len(set(checked)) < len(checked):
         raise ValueError(f"a context feature is named twice in {list(checked)}")
     return checked
 
 
 class Defaults:
-    """What a read takes for the context features that its caller does not give.
+    """The defaults of context features, for callers that do not pass them.
 
-    All settings of a client share one, so a default set late holds for every later read.
+    All settings of a client share one object, so a default that is set late applies to every later read.
     """
 
     __slots__ = ("values",)
 
     def __init__(self) -> None:
         self.values: Mapping[str, str | ContextVar[str]] = {}
-        """Replaced as a whole when one changes, so that a read can keep to what it was at one moment."""
+        """Replaced as a whole when one changes, so that a read uses the defaults of one moment."""
 
     def update(self, values: Mapping[str, str | ContextVar[str]]) -> None:
         """Add or replace defaults.
@@ -66,11 +66,11 @@ class Defaults:
 def complete(
     features: Iterable[str], given: Mapping[str, str], defaults: Mapping[str, str | ContextVar[str]]
 ) -> dict[str, str]:
-    """Find a value for each feature: the given one, else the default.
+    """Return a value for each feature: the given one, or else the default.
 
     Raises:
-        MissingContextError: A feature has no value, or None for one.
-        TypeError: A value is no string.
+        MissingContextError: A feature has no value, or None.
+        TypeError: A value is not a string.
     """
     context: dict[str, Any] = {}
     for feature in features:
@@ -80,26 +80,26 @@ def complete(
         default = defaults.get(feature)
         try:
             context[feature] = default.get() if isinstance(default, ContextVar) else default
-        except LookupError:  # it is not set
+        except LookupError:  # The variable is not set.
             context[feature] = None
     for feature, value in context.items():
         if not isinstance(value, str):
-            raise _no_value(context, feature)
+            raise _invalid_value(context, feature)
     return context
 
 
 def check_known(given: Iterable[str], known: Collection[str], whose: str) -> None:
-    """Refuse names that are no context features here.
+    """Check that names are known context features.
 
     Raises:
-        UnknownContextError: With the names, and those there are.
+        UnknownContextError: Some are not; with these, and the known ones.
     """
     unknown = [name for name in given if name not in known]
     if unknown:
         raise UnknownContextError(f"{whose} has no context feature {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
-def _no_value(context: Mapping[str, object], feature: str) -> Exception:
+def _invalid_value(context: Mapping[str, object], feature: str) -> Exception:
     if context[feature] is not None:
         return TypeError(f"the value of the context feature {feature} must be a str, not {context[feature]!r}")
     missing = [name for name, value in context.items() if value is None]
@@ -112,22 +112,22 @@ def _no_value(context: Mapping[str, object], feature: str) -> Exception:
 
 
 def order_with(order: Sequence[str], features: Iterable[str]) -> tuple[str, ...]:
-    """An order of context features, followed by those that it lacks: no rule of the service can be on them."""
+    """Return an order of context features, followed by those that it lacks: no rule can have conditions on them."""
     return (*order, *(feature for feature in features if feature not in order))
 
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """The context values of interest. While nothing was ever tracked, everything is."""
+    """The context values of interest. Until a value is tracked, all are."""
 
     options: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The values by context feature; `TRACK_ALL` among them stands for every value."""
 
     def with_values(self, values: Mapping[str, str | Collection[str]]) -> "Tracking":
-        """Track more values. What was tracked before stays so.
+        """Return a tracking with more values.
 
         Raises:
-            ValueError: A value that no rule can have, because the service does not allow it.
+            ValueError: A value that the service does not allow in rules.
         """
         options = dict(self.options)
         for feature, more in values.items():
@@ -142,11 +142,11 @@ class Tracking:
         return Tracking(options)
 
     def admits_all(self, features: Iterable[str]) -> bool:
-        """Whether no rule with conditions on these features is left out, whatever values it demands."""
+        """True if all rules with conditions on these features are admitted, whatever values they require."""
         return not self.options or all(TRACK_ALL in self.options.get(feature, ()) for feature in features)
 
     def admits(self, conditions: Mapping[str, str]) -> bool:
-        """Whether a rule with these conditions can ever matter. The service's filter and this one agree."""
+        """True if a rule with these conditions can match a tracked context. The service's filter does the same."""
         if not self.options:
             return True
         for feature, value in conditions.items():
@@ -156,7 +156,7 @@ class Tracking:
         return True
 
     def covers(self, other: "Tracking", features: Iterable[str] | None = None) -> bool:
-        """Whether no rule is left out that the other tracking admits: none at all, or none on these features."""
+        """True if all rules that the other tracking admits are admitted: all rules, or those on these features."""
         if not self.options:
             return True
         for feature in other.options if features is None else features:
@@ -168,15 +168,15 @@ class Tracking:
         return bool(other.options) or features is not None
 
     def wire_filter(self, max_length: int) -> str:
-        """The `context_filters` of a query: what is tracked, or `*` where the service could not read that.
+        """Return the `context_filters` of a query, or `*` if the service could not parse them.
 
-        A filter only spares bytes: `admits` is applied to the answer in any case. So whatever the service's parser
-        would skip (names with capitals, digits or underscores) or a URL could not hold is simply not filtered there.
+        A filter only saves bytes: `admits` is applied to the response in any case. So if the service's parser would
+        skip a name (with capitals, digits or underscores), or a URL would be too long, the service does not filter.
 
         Args:
             max_length: In characters.
         """
-        if not self.options or not all(map(_READABLE_IN_FILTERS.fullmatch, self.options)):
+        if not self.options or not all(map(_FILTERABLE_NAME.fullmatch, self.options)):
             return "*"
         filters = []
         for feature, values in sorted(self.options.items()):

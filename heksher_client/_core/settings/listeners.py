@@ -61,6 +61,7 @@ class CallbackRegistry:
         self.callbacks: tuple[WeakCallback, ...] = ()
         """One for each call of `add`."""
         self.queues: WeakRefs[Queue] = WeakRefs()
+        self.is_closed = False
 
     def __bool__(self) -> bool:
         return bool(self.queues) or any(True for _ in self._alive())
@@ -78,6 +79,12 @@ class CallbackRegistry:
         self.callbacks = (*self._alive(), WeakCallback(function))
         return function
 
+    def add_queue(self, queue: Queue) -> None:
+        """Add a queue, which is held weakly."""
+        self.queues.add(queue)
+        if self.is_closed:
+            queue.close()
+
     def remove(self, function: Callable[[Any], object]) -> None:
         """Remove a callback once, even if it was added several times. An unknown one is ignored."""
         for callback in self.callbacks:
@@ -93,7 +100,8 @@ class CallbackRegistry:
                 yield function
 
     def close(self) -> None:
-        """Remove all callbacks, and close all queues."""
+        """Remove all callbacks, and close all queues, including those that are added later."""
+        self.is_closed = True
         for callback in self.callbacks:
             callback.is_removed = True
         self.callbacks = ()

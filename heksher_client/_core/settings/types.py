@@ -1,8 +1,7 @@
-"""The types that a setting may have: their names on the wire, and values from and to JSON.
+"""The types of settings: their names on the wire, and the conversion of values from and to JSON.
 
-A value that comes from the service is made immutable (a list becomes a tuple, an object a read-only mapping). Where
-part of it cannot be used, the rest is kept and the loss is reported as a coercion; where nothing can, the conversion
-raises `TypeError`.
+A value from the service is made immutable: a list becomes a tuple, an object a read-only mapping. If part of it cannot
+be used, the rest is kept, and the loss is reported as a coercion; if nothing can, the conversion raises `TypeError`.
 """
 
 import math
@@ -24,22 +23,23 @@ FlagT = TypeVar("FlagT", bound=Flag)
 
 @dataclass(frozen=True, slots=True)
 class Conversion(Generic[T]):
-    """A value from the service as a Python value, and what was lost on the way."""
+    """A value from the service, converted to Python."""
 
     value: T
     coercions: tuple[str, ...] = ()
+    """Descriptions of the parts that were dropped."""
 
 
 class SettingType(ABC, Generic[T]):
-    """How values of one type travel between JSON and Python. Subclass it for a type of your own."""
+    """Converts values of one type between JSON and Python. Subclass it for your own type."""
 
     @abstractmethod
     def heksher_string(self) -> str:
-        """The name of the type on the wire, as the service writes it."""
+        """Return the name of the type on the wire, in the service's notation."""
 
     @abstractmethod
     def convert_from_heksher(self, x: Any, /) -> Conversion[T]:
-        """Turn a JSON value into an immutable Python value.
+        """Convert a JSON value to an immutable Python value.
 
         Raises:
             TypeError: The value is not of this type, and no part of it can be used.
@@ -47,17 +47,17 @@ class SettingType(ABC, Generic[T]):
 
     @abstractmethod
     def convert_to_heksher(self, x: T, /) -> Any:
-        """Turn a Python value into a JSON value.
+        """Convert a Python value to a JSON value.
 
         Raises:
             TypeError: The value is not of this type.
         """
 
     def _convert_many(self, values: Sequence[Any]) -> Sequence[T] | None:  # noqa: ARG002
-        """Turn many JSON values into Python values at once, if nothing is lost of any of them.
+        """Convert many JSON values at once, if all of them can be converted without coercions.
 
-        A matter of speed: whatever makes a look at each value necessary is answered with None, and each is then
-        converted by `convert_from_heksher`. So a type of your own need not have it.
+        This only saves time. None means that each value is converted by `convert_from_heksher`, so your own type need
+        not have this method.
         """
         return None
 
@@ -77,7 +77,7 @@ class _Int(SettingType[int]):
 
     def convert_from_heksher(self, x: Any, /) -> Conversion[int]:
         if isinstance(x, float) and x.is_integer():
-            # The service stores 5.0 for an int as it came. Past 2**53 a float stands for many integers: no guessing.
+            # The service stores 5.0 for an int as it is. Above 2**53 a float may stand for several integers.
             if abs(x) > 2**53:
                 raise TypeError(f"{x!r} is too large to be an exact int")
             x = int(x)
@@ -85,7 +85,7 @@ class _Int(SettingType[int]):
 
     def _convert_many(self, values: Sequence[Any]) -> Sequence[int] | None:
         try:
-            array("q", values)  # Numbers of up to 64 bits: the quickest check that there is.
+            array("q", values)  # The fastest check for integers of up to 64 bits.
         except (TypeError, OverflowError):
             return None
         return values if set(map(type, values)) == {int} else None
@@ -120,7 +120,7 @@ class _Float(SettingType[float]):
         try:
             value = float(x)
         except OverflowError:
-            raise TypeError("an int this large is no float") from None
+            raise TypeError("an int this large has no float value") from None
         if not math.isfinite(value):
             raise TypeError(f"{x!r} has no JSON form")
         return value
@@ -139,7 +139,7 @@ class _Str(SettingType[str]):
     def convert_to_heksher(self, x: str, /) -> str:
         if not isinstance(x, str):
             raise _mismatch(x, "a str")
-        return str.__str__(x)  # the text itself, also of a member of a str Enum
+        return str.__str__(x)  # The text itself, even of a member of a str Enum.
 
 
 class _Bool(SettingType[bool]):
@@ -159,13 +159,13 @@ class _Bool(SettingType[bool]):
 
 
 class HeksherEnum(SettingType[EnumT]):
-    """One of the members of an `Enum` class; on the wire, the member's value."""
+    """A member of an `Enum` class; on the wire, its value."""
 
     def __init__(self, enum_type: type[EnumT]) -> None:
-        """Take an `Enum` class whose members' values are str, int, float or bool.
+        """Create the type of an `Enum` class with values that are str, int, float or bool.
 
         Raises:
-            TypeError: The class has no members, a value that is no JSON primitive, or an alias of 0 or 1.
+            TypeError: The class has no members, a value that is not a JSON primitive, or an alias of 0 or 1.
         """
         self.enum_type = enum_type
         if not list(enum_type):
@@ -175,11 +175,11 @@ class HeksherEnum(SettingType[EnumT]):
             _check_option(member)
             self._members[_option_key(member.value)] = member
         for name, member in enum_type.__members__.items():
-            # Python makes `B = True` an alias of `A = 1` and forgets what B was: declaring only 1 would lose a value.
+            # Python makes `B = True` an alias of `A = 1`, without its own value: declaring only 1 would lose a value.
             if name != member.name and member.value in (0, 1):
                 raise TypeError(
-                    f"{enum_type.__name__}.{name} is an alias of {member.name} ({member.value!r}): to Python 1, 1.0 "
-                    "and True are one value, to JSON they are not. Remove the alias, or use strings"
+                    f"{enum_type.__name__}.{name} is an alias of {member.name} ({member.value!r}): in Python 1, 1.0 "
+                    "and True are equal, in JSON they are not. Remove the alias, or use strings"
                 )
 
     def heksher_string(self) -> str:
@@ -189,11 +189,11 @@ class HeksherEnum(SettingType[EnumT]):
         try:
             return Conversion(self._members[_option_key(x)])
         except (KeyError, TypeError):
-            raise TypeError(f"{_shown(x)} is no member of {self.enum_type.__name__}") from None
+            raise TypeError(f"{_shown(x)} is not a member of {self.enum_type.__name__}") from None
 
     def _convert_many(self, values: Sequence[Any]) -> Sequence[EnumT] | None:
         if type(self) is not HeksherEnum:
-            return None  # A subclass may convert in its own way.
+            return None  # A subclass may have its own conversion.
         try:
             return [self._members[_option_key(value)] for value in values]
         except (KeyError, TypeError):
@@ -206,14 +206,14 @@ class HeksherEnum(SettingType[EnumT]):
 
 
 class HeksherFlags(SettingType[FlagT]):
-    """A combination of the members of an `IntFlag` (or `Flag`) class; on the wire, a list of the members' names.
+    """A combination of members of an `IntFlag` (or `Flag`) class; on the wire, a list of their names.
 
-    Only members of a single bit are options of the type. Names for zero or for combinations are understood when the
-    service sends them, and never declared.
+    Only members of a single bit are options of the type. Names for zero or for combinations are accepted from the
+    service, but not declared.
     """
 
     def __init__(self, flags_type: type[FlagT]) -> None:
-        """Take a flag class with at least one member of a single bit.
+        """Create the type of a flag class with at least one member of a single bit.
 
         Raises:
             TypeError: The class has no such member.
@@ -245,16 +245,16 @@ class HeksherFlags(SettingType[FlagT]):
         known = self.flags_type(0)
         for name in names:
             known |= self._options[name]
-        if known != x and x.value >= 0:  # a negative one is the inverse of some flags: all bits but theirs
-            raise TypeError(f"{x!r} has bits without a name, which the service could not store")
+        if known != x and x.value >= 0:  # A negative value is the inverse of flags: all bits except theirs.
+            raise TypeError(f"{x!r} has bits without a name, which the service cannot store")
         return names
 
 
 class HeksherSequence(SettingType[Sequence[T]]):
-    """A sequence of values of one type; a tuple when it comes from the service."""
+    """A sequence of values of one type; a tuple if it is from the service."""
 
     def __init__(self, inner: SettingType[T] | type[T]) -> None:
-        """Take the type of the elements: a `SettingType`, or whatever `setting_type` understands."""
+        """Create the type of a sequence from the type of its elements, as `setting_type` accepts it."""
         self.inner: SettingType[T] = setting_type(inner)
 
     def heksher_string(self) -> str:
@@ -273,10 +273,10 @@ class HeksherSequence(SettingType[Sequence[T]]):
 
 
 class HeksherMapping(SettingType[Mapping[str, T]]):
-    """A mapping from strings to values of one type; read-only when it comes from the service."""
+    """A mapping from strings to values of one type; read-only if it is from the service."""
 
     def __init__(self, inner: SettingType[T] | type[T]) -> None:
-        """Take the type of the values: a `SettingType`, or whatever `setting_type` understands."""
+        """Create the type of a mapping from the type of its values, as `setting_type` accepts it."""
         self.inner: SettingType[T] = setting_type(inner)
 
     def heksher_string(self) -> str:
@@ -298,11 +298,11 @@ _PRIMITIVES: Final[Mapping[Any, SettingType[Any]]] = {int: _Int(), float: _Float
 
 
 def setting_type(arg: Any) -> SettingType[Any]:
-    """Find the setting type for a Python type.
+    """Return the setting type for a Python type.
 
     Args:
         arg: `int`, `float`, `str`, `bool`, an `Enum` or `IntFlag` class, `Sequence[...]`, `Mapping[str, ...]` (nested
-            at will), or a `SettingType`, which is returned as it is.
+            to any depth), or a `SettingType`, which is returned unchanged.
 
     Raises:
         TypeError: There is no setting type for it.
@@ -323,7 +323,7 @@ def setting_type(arg: Any) -> SettingType[Any]:
     if isinstance(arg, type) and issubclass(arg, Enum):
         return HeksherEnum(arg)
     raise TypeError(
-        f"{arg!r} is no setting type: use int, float, str, bool, an Enum or IntFlag class, Sequence[...], "
+        f"{arg!r} is not a setting type: use int, float, str, bool, an Enum or IntFlag class, Sequence[...], "
         "Mapping[str, ...] or a SettingType"
     )
 
@@ -347,11 +347,11 @@ def _convert_each(
 def _check_option(member: Enum) -> None:
     value = member.value
     if type(value) not in (str, int, float, bool) or (isinstance(value, float) and not math.isfinite(value)):
-        raise TypeError(f"{member!r} has a value that is no JSON primitive (str, int, float or bool)")
+        raise TypeError(f"{member!r} has a value that is not a JSON primitive (str, int, float or bool)")
 
 
 def _option_key(value: object) -> tuple[bool, object]:
-    """Keep `true` and `1` apart, which Python holds to be equal; `1` and `1.0` are one number to JSON as well."""
+    """Return a key for which `true` and `1` are different, as in JSON; `1` and `1.0` are equal in JSON as well."""
     return isinstance(value, bool), value
 
 
@@ -364,7 +364,7 @@ def _mismatch(x: object, wanted: str) -> TypeError:
 
 
 def _shown(x: object) -> str:
-    """A value for a message: never longer than a line of a log, and without line breaks of its own."""
+    """Return a value for a message: at most 80 characters, and in one line."""
     text = repr(x)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

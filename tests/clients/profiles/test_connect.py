@@ -58,7 +58,7 @@ def test_arguments_override_the_environment_and_the_environment_overrides_the_fi
         sent = service.asked[-1].headers
         assert (sent["x-team"], sent["x-own"]) == ("shop", "1")
         assert sent["user-agent"].startswith("heksher-client/")
-        assert client._session._defaults.values == {"environment": "dev", "theme": "dark", "user": "jim"}
+        assert client._session.defaults == {"environment": "dev", "theme": "dark", "user": "jim"}
 
 
 def test_the_environment_alone_can_configure_a_client(

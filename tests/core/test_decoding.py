@@ -1,4 +1,4 @@
-"""From the service's answer to a rule set: whole columns at once where possible, and value by value where not."""
+"""From a response to a rule set: whole columns at once if possible, and value by value if not."""
 
 import enum
 import logging
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from heksher_client import Conversion, HeksherEnum, Rule, Setting
-from heksher_client._core.refresh.decoding import to_rule_set
+from heksher_client._core.refresh.decoding import decode_rules
 from heksher_client._core.refresh.protocol import parse_queried_setting
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.cooperative import run_to_end
@@ -26,17 +26,19 @@ class Color(enum.Enum):
 def converted(
     setting: Setting[Any], rules: list[tuple[Any, list[list[str]]]], default: Any, tracking: Tracking | None = None
 ) -> RuleSet[Any]:
-    """The rule set that is made of an answer with these values and conditions; ids count from 1."""
-    answer = {
+    """Decode a response with these values and conditions. Ids count from 1."""
+    response = {
         "default_value": default,
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
     }
-    queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(answer)))
-    return run_to_end(to_rule_set(entry_of(setting), queried, tracking=tracking or Tracking(), order=FEATURES)).rule_set
+    queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(response)))
+    return run_to_end(
+        decode_rules(entry_of(setting), queried, tracking=tracking or Tracking(), order=FEATURES)
+    ).rule_set
 
 
 def used(setting: Setting[Any], *values: Any) -> list[Any]:
-    """What is made of these values of rules."""
+    """Return the values that the rules with these JSON values have."""
     rules = [(value, [["user", f"u{i}"]]) for i, value in enumerate(values)]
     return [rule.value for rule in converted(setting, rules, None).rules()]
 
@@ -58,18 +60,18 @@ def used(setting: Setting[Any], *values: Any) -> list[Any]:
         (Color, Color.RED, ["red", "blue", True, []], [Color.RED]),
     ],
 )
-def test_a_column_is_taken_as_it_is_only_if_all_of_it_can_be(
+def test_a_column_is_used_unchanged_only_if_all_of_it_can_be(
     setting_type: Any, default: Any, values: list[Any], expected: list[Any]
 ) -> None:
-    """One value that is another type's, or only nearly this one's, and each is looked at by itself."""
+    """If one value is of another type, or needs a conversion, each value is looked at."""
     setting: Setting[Any] = Setting("s", setting_type, ["user"], default)
     result = used(setting, *values)
     assert result == expected
     assert [type(value) for value in result] == [type(value) for value in expected]
 
 
-def test_a_type_that_converts_in_its_own_way_is_asked_for_each_value() -> None:
-    """Also where it is made from a type that converts whole columns."""
+def test_a_type_with_its_own_conversion_converts_each_value() -> None:
+    """Even if it is derived from a type that converts whole columns."""
 
     class Lenient(HeksherEnum[Color]):
         def convert_from_heksher(self, x: Any, /) -> Conversion[Color]:
@@ -79,15 +81,15 @@ def test_a_type_that_converts_in_its_own_way_is_asked_for_each_value() -> None:
 
 
 def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
-    """It could never match, or always; the rules beside it are used."""
+    """It could never match, or always. The other rules are used."""
     setting = Setting("s", int, ["user", "theme"], 1)
     rule_set = converted(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
     assert [rule.value for rule in rule_set.rules()] == [2]
     assert caplog.records[0].__dict__["rejected_rules"] == [(1, "it has two conditions on one context feature")]
 
 
-def test_rules_on_what_is_not_tracked_are_left_out_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody will read them."""
+def test_rules_on_untracked_values_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
+    """No read needs them."""
     tracking = Tracking().with_values({"user": "jim"})
     setting = Setting("s", int, ["user", "theme"], 1)
     rules: list[tuple[Any, list[list[str]]]] = [
@@ -98,36 +100,36 @@ def test_rules_on_what_is_not_tracked_are_left_out_without_a_word(caplog: pytest
     assert not caplog.records
 
 
-def test_a_validator_sees_each_rule_as_the_service_has_it() -> None:
+def test_a_validator_receives_each_rule_as_the_service_sent_it() -> None:
     """Its conditions in the service's order, its id, and the value before conversion."""
     seen = []
     setting = Setting("s", int, ["user", "theme"], 1)
 
-    def note(value: int, rule: Rule[int] | None, _: Setting[int]) -> int:
+    def record(value: int, rule: Rule[int] | None, _: Setting[int]) -> int:
         seen.append((value, rule))
         return value * 10
 
-    setting.add_validator(note)
+    setting.add_validator(record)
     rule_set = converted(setting, [(2.0, [["user", "a"], ["theme", "b"]])], 5)
     assert seen == [(5, None), (2, Rule({"user": "a", "theme": "b"}, 2.0, 1))]
     assert (rule_set.default, rule_set.rules()[0].value) == (50, 20)
 
 
-def test_a_long_column_that_is_looked_at_value_by_value_lets_others_run() -> None:
-    """A validator makes a large setting slow, and the event loop must not feel it."""
+def test_converting_a_long_column_one_by_one_lets_others_run() -> None:
+    """A validator makes a large setting slow, but must not block the event loop."""
     setting = Setting("s", int, ["user"], 1)
     setting.add_validator(lambda value, *_: value)
-    answer = {
+    response = {
         "default_value": 1,
         "rules": [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(2500)],
     }
-    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode(answer)))
-    work = to_rule_set(entry_of(setting), queried, tracking=Tracking(), order=FEATURES)
+    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode(response)))
+    work = decode_rules(entry_of(setting), queried, tracking=Tracking(), order=FEATURES)
     assert list(work).count(1000) >= 4  # two full batches are grouped, and two are validated
 
 
-def test_each_kind_of_finding_is_one_record(caplog: pytest.LogCaptureFixture) -> None:
-    """However many rules it is about."""
+def test_all_rejected_rules_of_a_setting_are_one_record(caplog: pytest.LogCaptureFixture) -> None:
+    """It lists the first 20."""
     caplog.set_level(logging.INFO)
     setting = Setting("s", int, ["user"], 1)
     assert used(setting, *["x"] * 30) == []

@@ -1,0 +1,70 @@
+"""Publishing rules in the name of one client, and the record of what a refresh published."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from heksher_client._core.settings.context import Defaults
+from heksher_client._core.settings.entry import Entry, PublishedRules
+from heksher_client._core.settings.listeners import CallbackRegistry
+from heksher_client._core.settings.registry import MainClient, Registry
+from heksher_client._core.settings.rule_set import RuleSet
+from heksher_client._core.settings.snapshot import publish
+
+AnyEntry = Entry[Any]
+
+
+@dataclass(slots=True)
+class RefreshResult:
+    """What one refresh did."""
+
+    failures: list[Exception] = field(default_factory=list)
+    """The first one decides when the next refresh is due. Failures of single settings come while all others are
+    refreshed."""
+    replaced: dict[AnyEntry, RuleSet[Any]] = field(default_factory=dict)
+    """The rules before this refresh, of the settings that have listeners."""
+    changed: dict[str, None] = field(default_factory=dict)
+    """The names of the settings for which something was published."""
+    is_applied: bool = False
+    """True if the responses of the service were applied."""
+    revision: int | None = None
+    """The revision of the service's database that they are of, if it says so."""
+    received_at: float | None = None
+    """When the service confirmed the rules of all settings, by the client's clock; None if some are restored ones."""
+    restored_age: float | None = None
+    """Seconds since the service confirmed the oldest of the rules from the last known good; None if there are none."""
+    is_restored: bool = False
+    """True if this refresh published rules from the last known good."""
+
+
+class Publisher:
+    """Publishes rules, as long as a client is the main one. Called while the modification lock is held."""
+
+    def __init__(self, registry: Registry, client: MainClient, defaults: Defaults, listeners: CallbackRegistry) -> None:
+        """Create a publisher.
+
+        Args:
+            registry: The settings, and the main client.
+            client: The client in whose name rules are published.
+            defaults: The defaults that the reads of published rules use.
+            listeners: The receivers of all changes of this client.
+        """
+        self._registry, self._client = registry, client
+        self._defaults, self._listeners = defaults, listeners
+
+    @property
+    def is_main(self) -> bool:
+        """True if the client is the main one. Another one may have taken over while this one waited."""
+        return self._registry.main is self._client
+
+    def entries(self) -> list[AnyEntry]:
+        """Return all settings of the program."""
+        return self._registry.entries()
+
+    def publish(self, rule_sets: Mapping[AnyEntry, RuleSet[Any]], result: RefreshResult) -> None:
+        """Replace the rules of settings."""
+        for entry in rule_sets:
+            if entry.listeners or self._listeners:
+                result.replaced.setdefault(entry, entry.rule_set)
+        publish({entry: PublishedRules(rule_set, self._defaults) for entry, rule_set in rule_sets.items()})
+        result.changed.update(dict.fromkeys(entry.name for entry in rule_sets))

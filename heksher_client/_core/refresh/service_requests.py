@@ -1,0 +1,67 @@
+"""Single requests of a program: to check the service, and to look at all of its settings."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Flow, Limits, NoResponse, Reply, Request, exchange, limited
+from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.responses import as_configured
+from heksher_client.exceptions import ClientNotRunningError, HeksherError
+
+T = TypeVar("T")
+
+
+class ServiceRequests:
+    """Sends requests within the limits of one client, and raises the errors that it is configured for."""
+
+    def __init__(self, service_url: str, options: Options, clock: Callable[[], float]) -> None:
+        """Create it.
+
+        Args:
+            service_url: The URL of the service for errors, without user name and password.
+            options: The limits, and the classes of errors.
+            clock: In seconds.
+        """
+        self.service_url, self._error_classes, self._clock = service_url.rstrip("/"), options.error_classes, clock
+        self.limits = Limits(options.request_timeout, max_bytes=options.max_response_bytes)
+        """The limits of each request."""
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Refuse all further requests."""
+        self.is_closed = True
+
+    def check_not_closed(self) -> None:
+        """Raise an error if the client is closed.
+
+        Raises:
+            ClientNotRunningError: It is closed.
+        """
+        if self.is_closed:
+            raise ClientNotRunningError("the client is closed: make a new one")
+
+    def ping(self) -> Flow[None]:
+        """Check that the service is healthy."""
+        yield from self.send(protocol.HEALTH, protocol.parse_health)
+
+    def get_settings(self) -> Flow[dict[str, SettingData]]:
+        """Request all settings of the service."""
+        return (yield from self.send(protocol.SETTINGS, protocol.parse_settings))
+
+    def send(self, request: Request, parse: Callable[[Reply], T]) -> Flow[T]:
+        """Send one request, and return what its response is parsed to."""
+        self.check_not_closed()
+        (reply,) = yield from limited(exchange(request), self.limits, self._clock)
+        if isinstance(reply, NoResponse):
+            self.check_not_closed()  # which may be the reason
+        try:
+            return parse(reply)
+        except HeksherError as error:
+            (configured,) = self.configured([error])
+            raise configured from error.__cause__
+
+    def configured(self, errors: Iterable[Exception]) -> list[Exception]:
+        """Return errors with the whole URL, and of the classes that the program has chosen."""
+        return [as_configured(error, self.service_url, self._error_classes) for error in errors]

@@ -1,0 +1,212 @@
+"""The stream of changes: parsing it, requesting refreshes, and opening it again; driven by hand."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client._core.refresh.change_stream import ChangeStream, Event, SSEParser
+from heksher_client._core.refresh.effects import NoResponse, Reply, Response
+
+STREAM = (
+    b": ping\n\n"
+    b'event: change\ndata: {"settings":["s"],"all":false,"within":0.0}\nid: 7\n\n'
+    b"id: 8\r\nevent:hello\r\ndata: {}\r\n\r\n"
+    b"retry: 1000\nunknown\n\n"
+    b"data: a\ndata: b\n\n"
+)
+EVENTS = [Event("change", "7", '{"settings":["s"],"all":false,"within":0.0}'), Event("hello", "8", "{}")]
+
+
+class Run:
+    """A stream of a client that has the settings s and t, with a clock that a test moves."""
+
+    def __init__(self, revision: int | None = 5, *, random: float = 1.0, is_enabled: bool = True) -> None:
+        self.now = 100.0
+        self.names = {"s", "t"}
+        self.stream = ChangeStream(
+            is_enabled=is_enabled, max_backoff=60.0, clock=lambda: self.now, random=lambda: random
+        )
+        assert not self.record(revision)
+
+    def record(self, revision: int | None) -> bool:
+        return self.stream.record_revision(revision, self.names)
+
+    def open(self, after: int) -> None:
+        assert self.stream.open().headers["Last-Event-ID"] == str(after)
+
+    def feed(self, text: str | bytes) -> float | None:
+        return self.stream.feed(text.encode() if isinstance(text, str) else text, self.names)
+
+    def lose(self, reply: Reply | None = None) -> float:
+        """End the stream, and return the seconds until it is opened again."""
+        return self.stream.close(reply or NoResponse(ConnectionError()), is_expected=False)
+
+
+def change(revision: int, *settings: str, **more: Any) -> str:
+    return f"event: change\ndata: {json.dumps({'settings': settings, **more})}\nid: {revision}\n\n"
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8))
+def test_events_do_not_depend_on_the_chunks(cuts: list[int]) -> None:
+    """Comments and unknown fields are ignored."""
+    places = [0, *sorted(cuts), len(STREAM)]
+    parser = SSEParser()
+    events = [event for a, b in pairwise(places) for event in parser.feed(STREAM[a:b])]
+    assert events == [*EVENTS, Event("message", None, "ab")]
+
+
+@pytest.mark.parametrize("endless", [b"x" * 600_000, b"data: " + b"x" * 600_000 + b"\n"])
+def test_an_event_without_an_end_is_an_error(endless: bytes) -> None:
+    """It would fill the memory."""
+    parser = SSEParser()
+    parser.feed(endless)
+    with pytest.raises(ValueError, match="no end"):
+        parser.feed(endless)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=10))
+def test_any_bytes_are_accepted(chunks: list[bytes]) -> None:
+    """They contain no event that requests a refresh."""
+    run = Run()
+    run.open(5)
+    assert [run.feed(chunk) for chunk in chunks] == [None] * len(chunks)
+
+
+def test_a_change_of_a_setting_requests_a_refresh() -> None:
+    """A change of another program's setting does not. One of all settings does, and one in an unknown form."""
+    run = Run()
+    run.open(5)
+    for text, is_requested in [
+        (change(6, "other"), False),
+        (change(7, "other", "s"), True),
+        (change(8, all=True), True),
+        ("event: change\ndata: [1]\nid: 9\n\n", True),
+        ("event: hello\ndata: {}\nid: 9\n\n", False),
+        ("event: reset\ndata: {}\nid: 2\n\n", True),
+        ("event: change\ndata: {}\n\n", False),
+        ("event: change\ndata: {}\nid: x\n\n", False),
+        (": ping\n\n", False),
+    ]:
+        run.now += 60.0
+        assert (run.feed(text) is not None) is is_requested, text
+    run.lose()
+    run.open(2)
+
+
+def test_a_change_of_an_unknown_setting_counts_once_its_name_is_known() -> None:
+    """It was renamed a moment ago, which only the next responses say; they may be older than the change."""
+    run = Run()
+    run.names = {"s"}
+    run.open(5)
+    for number, name in ((6, "other"), (7, "t"), (8, "t"), (9, "other")):
+        assert run.feed(change(number, name)) is None
+    run.names.add("t")
+    assert run.record(7)
+    assert run.stream.is_behind
+    assert not run.record(8)
+    assert not run.record(None)
+    assert not run.stream.is_behind
+
+
+def test_many_changes_in_a_row_request_a_refresh_once_a_second() -> None:
+    """After the first three, which request one at once."""
+    run = Run()
+    run.open(5)
+    assert [run.feed(change(revision, "s")) for revision in range(6, 11)] == [0.0, 0.0, 0.0, 1.0, 1.0]
+    run.now += 1.0
+    assert [run.feed(change(revision, "s")) for revision in (11, 12)] == [0.0, 1.0]
+    run.now += 60.0
+    assert [run.feed(change(revision, "s")) for revision in range(13, 17)] == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_of_several_changes_in_one_chunk_the_most_urgent_counts() -> None:
+    """A change that the fleet may spread does not delay one that it may not."""
+    run = Run(random=0.5)
+    run.open(5)
+    assert run.feed(change(6, "other") + change(7, "s", within=8.0) + change(8, "t")) == 0.0
+
+
+@pytest.mark.parametrize(("within", "delay"), [(0.0, 0.0), (8.0, 4.0), (-1.0, 0.0), (1e9, 0.0)])
+def test_a_fleet_spreads_its_queries(within: float, delay: float) -> None:
+    """Over the seconds that the service says, unless they are out of range."""
+    run = Run(random=0.5)
+    run.open(5)
+    assert run.feed(change(6, "s", within=within)) == delay
+
+
+def test_a_stream_is_resumed_after_the_last_announced_change() -> None:
+    """Whatever the responses say while it is open. Without a stream, they say where to begin."""
+    run = Run()
+    run.open(5)
+    run.feed(change(9, "s"))
+    run.record(7)
+    run.lose()
+    run.record(12)
+    run.open(12)
+
+
+def test_responses_that_are_older_than_an_announced_change_are_noticed() -> None:
+    """A cache in between is stale, or the database is a replica that lags."""
+    run = Run()
+    run.open(5)
+    run.feed(change(9, "s"))
+    for revision, is_behind in [(8, True), (9, False), (10, False)]:
+        run.record(revision)
+        assert run.stream.is_behind is is_behind
+    run.feed(change(11, "others"))
+    run.record(10)
+    assert not run.stream.is_behind
+
+
+def test_a_lost_stream_is_opened_again_with_growing_delays() -> None:
+    """After a random part of 4 seconds, 8, 16 and so on, up to the limit; from the start after one that lasted."""
+    run = Run()
+    delays = []
+    for _ in range(6):
+        run.open(5)
+        delays.append(run.lose())
+    assert delays == [4, 8, 16, 32, 60, 60]
+    run.open(5)
+    run.feed(": ping\n\n")
+    assert run.lose() == 60
+    run.open(5)
+    run.feed(": ping\n\n")
+    run.now += 31
+    assert run.lose() == 4
+
+
+def test_a_refused_stream_is_not_opened_again_soon() -> None:
+    """Somebody has to fix a proxy or credentials. A service that is just stopping is different."""
+    run = Run()
+    for status, delay in [(404, 300), (401, 300), (302, 300), (503, 4), (200, 8)]:
+        run.open(5)
+        assert run.lose(Response(status)) == delay
+
+
+def test_a_stream_is_offered_while_responses_have_revisions() -> None:
+    """And if the program wants it."""
+    assert not Run(None).stream.is_offered
+    assert not Run(is_enabled=False).stream.is_offered
+    run = Run()
+    assert run.stream.is_offered
+    run.record(None)
+    assert not run.stream.is_offered
+
+
+@pytest.mark.parametrize("is_expected", [False, True])
+def test_the_end_of_a_stream_is_logged_unless_the_client_has_ended_it(
+    caplog: pytest.LogCaptureFixture, is_expected: bool
+) -> None:
+    """Changes then arrive at intervals."""
+    caplog.set_level("INFO")
+    run = Run()
+    run.open(5)
+    run.feed(": ping\n\n")
+    assert run.stream.is_connected
+    run.stream.close(Response(200), is_expected=is_expected)
+    assert not run.stream.is_connected
+    assert len(caplog.records) == 2 - is_expected

@@ -1,0 +1,125 @@
+"""The log of failures: one record when they begin, change and end."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
+from heksher_client._core.refresh.health import REMIND_AFTER, ErrorLog
+from heksher_client._logging import escaped, logger
+
+
+class RecordList(logging.Handler):
+    """Collects records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """Return the list of records from now on."""
+    caplog.set_level(logging.INFO)
+    handler = RecordList()
+    logger.addHandler(handler)
+    yield handler.records
+    logger.removeHandler(handler)
+
+
+def test_a_failure_that_persists_is_logged_now_and_then(records: list[logging.LogRecord]) -> None:
+    """Every five minutes, however often it occurs. Its end is logged as well."""
+    log = ErrorLog()
+    for second in range(0, 700, 10):
+        log.record([ServiceUnavailableError("down")], float(second))
+    log.record([], 700.0)
+    log.record([], 760.0)
+    assert REMIND_AFTER == 300
+    assert [(record.levelname, record.getMessage()) for record in records] == [
+        *[("ERROR", "refresh failed: down")] * 3,
+        ("INFO", "the refresh succeeds again, after 70 failures in 700 seconds"),
+    ]
+
+
+def test_another_failure_is_logged_at_once(records: list[logging.LogRecord]) -> None:
+    """Not if only a port, a time or an id changes, nor if two failures alternate, as behind a load balancer."""
+    log = ErrorLog()
+    for second, text in enumerate(["port 80", "port 8080", "refused", "refused", "port 90"]):
+        log.record([ServiceUnavailableError(text)], float(second))
+    assert [record.getMessage() for record in records] == [
+        "refresh failed: port 80",
+        "refresh failed: refused",
+    ]
+
+
+def test_failures_with_different_statuses_or_names_are_different(records: list[logging.LogRecord]) -> None:
+    """Only separate numbers, addresses and ids are not compared."""
+    log = ErrorLog()
+    for second, status in enumerate([500, 502, 500, 410]):
+        log.record([UnexpectedResponseError(f"answered {status}", status=status)], float(second))
+    log.record([ServiceUnavailableError(f"setting {name} was left out") for name in ("a1", "b2", "a1")], 5.0)
+    for second, text in enumerate(["at 0x7fea8c450dd0", "at 0x8fea8c450dd0", "id 1f0e2d3c-aa-bb", "id 2f0e2d3c-cc-dd"]):
+        log.record([ServiceUnavailableError(text)], 10.0 + second)
+    assert [record.getMessage().removeprefix("refresh failed: ") for record in records] == [
+        "answered 500",
+        "answered 502",
+        "answered 410",
+        "setting a1 was left out",
+        "setting b2 was left out",
+        "at 0x7fea8c450dd0",
+        "id 1f0e2d3c-aa-bb",
+    ]
+
+
+def test_a_failure_that_comes_back_within_a_minute_is_the_same(records: list[logging.LogRecord]) -> None:
+    """If every second refresh fails, that is logged now and then; an outage after a quiet time at once."""
+    log = ErrorLog()
+    for second in range(0, 600, 10):
+        log.record([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
+    assert [record.levelname for record in records] == ["ERROR", "INFO"] * 2
+    records.clear()
+    log.record([ServiceUnavailableError("down")], 660.0)
+    log.record([], 670.0)
+    assert [record.levelname for record in records] == ["ERROR", "INFO"]
+
+
+def test_the_text_of_a_response_does_not_make_another_failure(records: list[logging.LogRecord]) -> None:
+    """It may contain the id of the request, in any form."""
+    log = ErrorLog()
+    for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
+        text = f"GET /api/v1/query: the service answered 503: 'reference {reference}'"
+        log.record([UnexpectedResponseError(text, status=503)], 0.0)
+    assert len(records) == 1
+
+
+def test_each_of_several_failures_is_logged(records: list[logging.LogRecord]) -> None:
+    """A new one in addition to an old one, and one that several settings have in common once."""
+    log = ErrorLog()
+    first, second = DeclarationError("s1 is refused", setting="s1"), DeclarationError("s2 is refused", setting="s2")
+    log.record([first], 0.0)
+    log.record([first, second, second], 1.0)
+    assert [record.getMessage() for record in records] == [
+        "refresh failed: s1 is refused",
+        "refresh failed: s2 is refused",
+    ]
+
+
+def test_a_success_is_not_logged(records: list[logging.LogRecord]) -> None:
+    """Unless a failure was logged before."""
+    ErrorLog().record([], 0.0)
+    assert records == []
+
+
+def test_a_record_is_one_line(records: list[logging.LogRecord]) -> None:
+    """Whatever names and texts it contains. Numbers stay numbers for formats; control characters are escaped."""
+    logger.info("%d of %s: %s", 3, ["a\nb"], "red\x1b[31m\u202e\ud800")
+    logger.info("plain")
+    assert [record.getMessage() for record in records] == [
+        "3 of ['a\\nb']: red\\x1b[31m\\u202e\\ud800",
+        "plain",
+    ]
+    assert escaped("plain, with ümlauts") == "plain, with ümlauts"
