@@ -1,6 +1,5 @@
 """Getting another token in time: once for all who need one, beside them while the old one still serves."""
 
-import os
 import re
 import threading
 import time
@@ -12,6 +11,8 @@ from weakref import WeakSet
 
 import httpx
 
+from heksher_client._runtime import fork
+from heksher_client._runtime.worker_threads import run_in_daemon_threads
 from heksher_client.exceptions import CredentialError
 
 _AHEAD: Final = 60.0
@@ -208,13 +209,7 @@ class Credential(httpx.Auth):
 
     def _begin(self, renewal: "Future[Token]") -> None:
         """Have a token fetched where waiting keeps nobody from running."""
-        thread = threading.Thread(
-            target=self._renew, args=[renewal, self._fetch], name="heksher-client-token", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # The machine has no thread left to give.
-            self._renew(renewal, self._fetch)
+        run_in_daemon_threads("heksher-client-token", lambda: self._renew(renewal, self._fetch))
 
     def _renew(self, renewal: "Future[Token]", fetch: Callable[[], Token]) -> None:
         try:
@@ -292,5 +287,4 @@ def _go_on_after_fork() -> None:  # in the child of a fork
         credential._begin_anew()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks
-    os.register_at_fork(after_in_child=_go_on_after_fork)
+fork.call_in_child(fork.Stage.CREDENTIALS, _go_on_after_fork)

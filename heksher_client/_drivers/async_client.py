@@ -1,10 +1,10 @@
 """The client for asyncio: flows run in a task, which sends, waits and locks."""
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing, closing, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from warnings import warn
@@ -40,7 +40,7 @@ from heksher_client._http.body import (
     no_response,
     redirected,
 )
-from heksher_client._runtime.worker_threads import DetachedCall
+from heksher_client._runtime.worker_threads import DetachedCall, resolve_threadsafe, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -114,22 +114,10 @@ class AsyncHeksherClient(Client):
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop) and not self._has_own_loop:
             raise ClientNotRunningError("the client runs in another event loop than this one, which cannot wait for it")
-        outcome: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: Exception | None) -> None:
-            if outcome.done():
-                return  # cancelled meanwhile
-            if error is None:
-                outcome.set_result(None)
-            else:
-                outcome.set_exception(error)
-
-        def tell(error: Exception | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                loop.call_soon_threadsafe(settle, error)
-
-        self._session.add_waiter(tell)
-        await outcome
+        outcome: asyncio.Future[Exception | None] = loop.create_future()
+        self._session.add_waiter(partial(resolve_threadsafe, outcome))
+        if (error := await outcome) is not None:
+            raise error
 
     async def ping(self) -> None:
         """Ask the service whether it is well.
@@ -181,7 +169,7 @@ class AsyncHeksherClient(Client):
         self._loop = self._task = self._follower = None
         if was_main:
             self._has_own_loop = True
-            threading.Thread(target=self._update_in_own_loop, name="heksher-client", daemon=True).start()
+            start_daemon_thread("heksher-client", self._update_in_own_loop)
 
     def _update_in_own_loop(self) -> None:  # in the child of a fork
         async def update() -> None:
@@ -250,23 +238,11 @@ class AsyncHeksherClient(Client):
 
     async def _call_apart(self, step: RunBlocking) -> Any:
         """Not in the loop's executor: that is the program's, and the end of the loop waits for it."""
-        loop = asyncio.get_running_loop()
-        outcome = loop.create_future()
-
-        def settle(result: Any) -> None:
-            if not outcome.done():
-                outcome.set_result(result)
-
-        def tell(result: Any) -> None:
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                loop.call_soon_threadsafe(settle, result)
-
-        try:
-            has_begun = self._disk.begin(step.call, tell)
-        except RuntimeError:
-            return step.call()
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if not self._disk.start(step.call, partial(resolve_threadsafe, outcome)):
+            return None
         with anyio.move_on_after(step.seconds):
-            return await outcome if has_begun else None
+            return await outcome
 
     async def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
         replies: dict[int, Reply] = {}

@@ -1,7 +1,6 @@
 """What both clients share: the public calls that never wait, and the hooks."""
 
 import inspect
-import os
 import random
 import time
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptio
 from heksher_client._http.endpoint import Route
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client._logging import logger
+from heksher_client._runtime import fork
 
 
 class Observable(Protocol):
@@ -253,7 +253,6 @@ _clients: Final[WeakSet[Client]] = WeakSet()
 
 
 def _go_on_after_fork() -> None:  # in the child of a fork
-    snapshot.after_fork()
     for client in list(_clients):
         client._session.after_fork()
         try:
@@ -263,5 +262,5 @@ def _go_on_after_fork() -> None:  # in the child of a fork
             client._session.close()
 
 
-if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks
-    os.register_at_fork(after_in_child=_go_on_after_fork)
+fork.call_in_child(fork.Stage.SNAPSHOTS, snapshot.after_fork)
+fork.call_in_child(fork.Stage.CLIENTS, _go_on_after_fork)

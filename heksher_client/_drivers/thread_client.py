@@ -38,7 +38,7 @@ from heksher_client._http.body import (
     no_response,
     redirected,
 )
-from heksher_client._runtime.worker_threads import DetachedCall
+from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
 
 T = TypeVar("T")
@@ -70,17 +70,12 @@ class ThreadHeksherClient(Client):
             RuntimeError: It is the main client already, or no thread could be started.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
-        thread = threading.Thread(target=self._keep_updating, name="heksher-client", daemon=True)
         with self._starting:
             self._session.start()
-            self._session.add_waiter(
-                outcome.put
-            )  # before the thread starts, so that its first refresh is the one meant
-            self._thread = thread  # before it starts as well: what a hook calls first must know it for its own thread
+            self._session.add_waiter(outcome.put)  # before the thread starts: it waits for the first refresh
             try:
-                thread.start()
-            except RuntimeError:  # the machine has no thread left to give
-                self._thread = None
+                self._thread = start_daemon_thread("heksher-client", self._keep_updating)
+            except RuntimeError:
                 self._session.close()
                 raise
         try:
@@ -165,7 +160,7 @@ class ThreadHeksherClient(Client):
 
     def _is_own_thread(self) -> bool:
         """Whether the caller is a hook, or a validator, which the refreshes wait for."""
-        return self._thread is threading.current_thread() or self._hooks.is_here
+        return self._thread is threading.current_thread() or self._hooks.is_current_thread
 
     def _wake_up(self) -> None:
         self._woken.set()
@@ -175,15 +170,16 @@ class ThreadHeksherClient(Client):
         self._route.renew()
         self._set_up()
         if was_main:
-            self._thread = threading.Thread(target=self._keep_updating_in_child, name="heksher-client", daemon=True)
-            self._thread.start()
+            self._thread = start_daemon_thread("heksher-client", self._keep_updating_in_child)
 
     def _keep_updating_in_child(self) -> None:  # in the child of a fork
+        self._thread = threading.current_thread()
         self._sleep()
         self._keep_updating()
 
     def _keep_updating(self) -> None:
         detach()
+        self._thread = threading.current_thread()  # before a hook can run, which must know that this is its own thread
         try:
             # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
             while self._session.is_open and self._thread is threading.current_thread():

@@ -22,6 +22,7 @@ from heksher_client._core.refresh.effects import (
     timed_out,
 )
 from heksher_client._http.rate_limit import RateLimit
+from heksher_client._runtime.worker_threads import run_in_daemon_threads, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError
 
 T = TypeVar("T")
@@ -59,17 +60,8 @@ class ThreadedExchange:
     def replies(self) -> tuple[Reply, ...]:
         """Send all requests; wait for their replies, as long as the limits allow."""
         until = monotonic() + self._limits.total_seconds
-        working = 0
-        with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
-            for _ in self._requests[:MAX_CONCURRENT_REQUESTS]:
-                if self.is_given_up:
-                    break
-                # A daemon, so that it does not delay the program's end.
-                threading.Thread(target=self._work, name="heksher-client-request", daemon=True).start()
-                working += 1
-        if not working:
-            self._work()
-            working = 1
+        count = min(MAX_CONCURRENT_REQUESTS, len(self._requests))
+        working = run_in_daemon_threads("heksher-client-request", self._work, count)
         replies: dict[int, Reply] = {}
         while self._left is None and working and len(replies) < len(self._requests):
             patience = self._patience(until)
@@ -158,9 +150,8 @@ class StreamThread:
         with self._lock:
             if self._is_running or self._is_ended:
                 return
-            thread = threading.Thread(target=self._listen, args=[listen], name="heksher-client-changes", daemon=True)
-            with suppress(RuntimeError):  # The machine has no thread left to give, or the program is ending.
-                thread.start()
+            with suppress(RuntimeError):
+                start_daemon_thread("heksher-client-changes", lambda: self._listen(listen))
                 self._is_running = True
 
     def connected(self, hang_up: Callable[[], None]) -> None:

@@ -22,7 +22,6 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
 from heksher_client._drivers import client as client_module
-from heksher_client._runtime.worker_threads import DetachedCall
 from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
@@ -486,17 +485,20 @@ async def test_c12_no_thread_for_the_disk(
     service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The async client goes to the disk by itself, as it would without threads."""
-    asked = []
+    refused = []
+    start = threading.Thread.start
 
-    def refuse(*args: Any) -> Any:
-        asked.append(args)
-        raise RuntimeError("can't start new thread")
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "heksher-client-call":
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
-    monkeypatch.setattr(DetachedCall, "begin", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     path = tmp_path / "settings.json"
     async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}, last_known_good=path):
         assert setting.get(user="jim") == 7
-    assert asked
+    assert refused
     assert path.exists()
 
 
