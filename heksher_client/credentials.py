@@ -1,12 +1,12 @@
-"""What shows a service, or the gateway before it, that a program may ask: access tokens, renewed as they end.
+"""Credentials: access tokens that authenticate a program to the service or its gateway, refreshed as they expire.
 
-Give one to a client as `auth`, in `http_client_args["auth"]`, or to `client.use_credential` while it runs:
+Pass one to a client as `auth`, in `http_client_args["auth"]`, or to `client.use_credential` while it runs:
 
     auth = ClientCredentials("https://login.example.com/token", client_id="shop", client_secret=secret)
     client = ThreadHeksherClient(url, 60, ["user"], auth=auth)
 
-Each is an `httpx.Auth` too. One object may serve any number of clients, tasks and threads: however many of them need a
-new token, it is asked for once. Ahead of its end that happens beside them, while the old one still serves.
+Each credential is an `httpx.Auth` as well. One object can serve any number of clients, tasks and threads: if several of
+them need a new token, it is requested once. Tokens are refreshed in the background shortly before they expire.
 
 `RefreshableToken` and `ClientCredentials` need the extra `oauth`.
 """
@@ -31,27 +31,27 @@ __all__ = ["ClientCredentials", "Credential", "RefreshableToken", "StaticToken",
 
 
 class Tokens(NamedTuple):
-    """What a refresh has brought, for a program that keeps it."""
+    """The tokens of a refresh, for a program that stores them."""
 
     access_token: str
     refresh_token: str
     expires_at: float | None
-    """Seconds since 1970, of the access token."""
+    """The expiry of the access token, in seconds since 1970."""
 
     def __repr__(self) -> str:
         return f"Tokens(expires_at={self.expires_at!r})"
 
 
 class StaticToken(Credential):
-    """A token that does not change. `use_credential` gives a running client another one."""
+    """A token that does not change. Use `use_credential` to give a running client another one."""
 
-    _can_be_renewed = False
+    _can_refresh = False
 
     def __init__(self, token: str) -> None:
-        """Make one.
+        """Create a credential.
 
         Raises:
-            ValueError: It could not be sent.
+            ValueError: The token cannot be sent in a header.
         """
         super().__init__(Token(token))
 
@@ -60,19 +60,19 @@ TokenSource: TypeAlias = Callable[[], "str | Token"] | Callable[[], "Coroutine[A
 
 
 class TokenFrom(Credential):
-    """A token that a function gives: out of a file that something else renews, say, or of another library."""
+    """A token that a function returns: from a file that another program refreshes, say, or from another library."""
 
     def __init__(self, get_token: TokenSource, *, lifetime: float | None = None) -> None:
-        """Make one.
+        """Create a credential.
 
         Args:
-            get_token: Gives a token, as a string or as a `Token` that tells its end. Called when the first one is
-                needed, ahead of the end, and when one is refused; in a thread that it may block. A coroutine function
-                is for the async client alone, and is awaited in its event loop.
-            lifetime: Seconds after which another one is asked for, where it gives strings.
+            get_token: Returns a token, as a string or as a `Token` with its expiry. It is called for the first token,
+                shortly before a token expires, and when one is refused; in a thread that it may block. A coroutine
+                function is for the async client only, and is awaited in its event loop.
+            lifetime: Seconds after which a token that is a string is refreshed.
 
         Raises:
-            TypeError, ValueError: The function cannot be called, or the lifetime is not positive.
+            TypeError, ValueError: The function is not callable, or the lifetime is not positive.
         """
         if not callable(get_token):
             raise TypeError(f"get_token must be a function, not {type(get_token).__name__}")
@@ -80,67 +80,64 @@ class TokenFrom(Credential):
             raise ValueError(f"lifetime must be a positive number of seconds, not {lifetime!r}")
         self._get_token, self._lifetime = get_token, lifetime
         self._task: asyncio.Task[str | Token] | None = None
-        """The renewal, where it is awaited."""
-        self._is_awaited = inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(
-            type(get_token).__call__  # of an object that can be called
+        """The refresh of a coroutine function."""
+        self._is_async = inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(
+            type(get_token).__call__  # of a callable object
         )
         super().__init__()
 
-    def _described(self) -> str:
+    def _description(self) -> str:
         return f" {getattr(self._get_token, '__qualname__', type(self._get_token).__name__)}"
 
     def _fetch(self) -> Token:
         return self._as_token(self._get_token())
 
-    def _begin(self, renewal: "Future[Token]") -> None:
-        if not self._is_awaited:
-            super()._begin(renewal)
+    def _run_refresh(self, refresh: "Future[Token]") -> None:
+        if not self._is_async:
+            super()._run_refresh(refresh)
             return
         import asyncio
 
         loop = asyncio.get_running_loop()
         try:
-            getting: Any = self._get_token()
-            self._task = loop.create_task(getting)  # which the loop holds but weakly
-        except BaseException as error:  # As in `_renew`.
-            self._failed(renewal, error)
+            coroutine: Any = self._get_token()
+            self._task = loop.create_task(coroutine)  # stored, as the loop only has a weak reference
+        except BaseException as error:  # User code, as in `_complete_refresh`.
+            self._fail_refresh(refresh, error)
             return
-        self._task.add_done_callback(partial(self._settle, renewal))
+        self._task.add_done_callback(partial(self._complete_async, refresh))
 
-    def _settle(self, renewal: "Future[Token]", task: "asyncio.Task[str | Token]") -> None:
-        def result() -> Token:
-            return self._as_token(task.result())
+    def _complete_async(self, refresh: "Future[Token]", task: "asyncio.Task[str | Token]") -> None:
+        self._complete_refresh(refresh, lambda: self._as_token(task.result()))
 
-        self._renew(renewal, result)
+    def _ensure_blocking_allowed(self) -> None:
+        if self._is_async:
+            raise TypeError(f"{self!r} has a coroutine function, which only the async client can await")
 
-    def check_may_block(self) -> None:
-        if self._is_awaited:
-            raise TypeError(f"{self!r} is a coroutine function, which only the async client can await")
+    def _is_abandoned(self) -> bool:
+        return super()._is_abandoned() or (self._task is not None and self._task.get_loop().is_closed())
 
-    def _is_lost(self) -> bool:
-        return super()._is_lost() or (self._task is not None and self._task.get_loop().is_closed())
-
-    def _as_token(self, given: Any) -> Token:
-        if inspect.isawaitable(given):
-            if inspect.iscoroutine(given):
-                given.close()
-            raise CredentialError(f"{self!r} gives something to await: it must be a coroutine function itself")
-        if isinstance(given, Token):
-            return given
-        return Token(given, None if self._lifetime is None else time.time() + self._lifetime)
+    def _as_token(self, result: Any) -> Token:
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise CredentialError(f"{self!r}: get_token returned an awaitable, but is not a coroutine function itself")
+        if isinstance(result, Token):
+            return result
+        return Token(result, None if self._lifetime is None else time.time() + self._lifetime)
 
 
-class _Granted(Credential):
-    """A token that an OAuth 2 server gives."""
+class _OAuthCredential(Credential):
+    """A token of an OAuth 2 server."""
 
     _endpoint: "TokenEndpoint"
 
-    def _described(self) -> str:
+    def _description(self) -> str:
         return f" {self._endpoint}"
 
 
-class RefreshableToken(_Granted):
-    """An access token that a refresh token renews."""
+class RefreshableToken(_OAuthCredential):
+    """An access token that is refreshed with a refresh token."""
 
     def __init__(
         self,
@@ -155,45 +152,45 @@ class RefreshableToken(_Granted):
         on_new_tokens: Callable[[Tokens], object] | None = None,
         http_client_args: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make one.
+        """Create a credential.
 
         Args:
-            access_token: None to begin with a refresh.
-            refresh_token: What renews it. Where the server gives a new one with each refresh, that is used next.
+            access_token: None to start with a refresh.
+            refresh_token: The first refresh token. If the server issues a new one with a refresh, that is used next.
             token_url: The token endpoint of the OAuth 2 server.
-            client_id: Whose tokens they are.
+            client_id: The client that the tokens were issued to.
             client_secret: None for a public client.
-            scope: What to ask for; the same as before if it is not given.
-            expires_at: The end of the access token, in seconds since 1970.
-            on_new_tokens: Called after each refresh, in a thread that it may block: a program that starts again needs
-                the newest ones.
-            http_client_args: For the httpx client that asks for tokens, as verify or proxy.
+            scope: The scope to request; the original one if it is not given.
+            expires_at: The expiry of the access token, in seconds since 1970.
+            on_new_tokens: Called after each refresh, in a thread that it may block, so that a program can store the
+                tokens for its next start.
+            http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
 
         Raises:
             ImportError: The extra `oauth` is not installed.
         """
-        self._endpoint = _endpoint(token_url, client_id, client_secret, http_client_args)
+        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args)
         self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
-        self._new: Tokens | None = None
-        """What the last refresh has brought."""
+        self._new_tokens: Tokens | None = None
+        """The tokens of the last refresh."""
         super().__init__(None if access_token is None else Token(access_token, expires_at))
 
     def _fetch(self) -> Token:
         granted = self._endpoint.refresh(self._refresh_token, self._scope)
         self._refresh_token = granted.refresh_token or self._refresh_token
-        self._new = Tokens(granted.access_token, self._refresh_token, granted.expires_at)
+        self._new_tokens = Tokens(granted.access_token, self._refresh_token, granted.expires_at)
         return Token(granted.access_token, granted.expires_at)
 
-    def _hand_on(self) -> None:
-        if self._on_new_tokens is not None and self._new is not None:
+    def _on_refreshed(self) -> None:
+        if self._on_new_tokens is not None and self._new_tokens is not None:
             try:
-                self._on_new_tokens(self._new)
-            except Exception as error:  # The token is good, whatever the program does. No words: they may hold it.
-                logger.error("the new tokens could not be handed on: %s", type(error).__name__)
+                self._on_new_tokens(self._new_tokens)
+            except Exception as error:  # The token is valid all the same. Not the message: it may contain the tokens.
+                logger.error("on_new_tokens raised %s: the new tokens may not be stored", type(error).__name__)
 
 
-class ClientCredentials(_Granted):
-    """A token for a program itself, which can always get another one."""
+class ClientCredentials(_OAuthCredential):
+    """A token that a program gets for itself, with its client secret."""
 
     def __init__(
         self,
@@ -205,32 +202,32 @@ class ClientCredentials(_Granted):
         audience: str | None = None,
         http_client_args: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make one.
+        """Create a credential.
 
         Args:
             token_url: The token endpoint of the OAuth 2 server.
-            client_id: The program's name there.
-            client_secret: What shows that it is that program.
-            scope: What to ask for.
-            audience: For whom the token is, where the server wants to be told.
-            http_client_args: For the httpx client that asks for tokens, as verify or proxy.
+            client_id: The client ID of the program.
+            client_secret: Its client secret.
+            scope: The scope to request.
+            audience: The audience to request, if the server needs it.
+            http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
 
         Raises:
             ImportError: The extra `oauth` is not installed.
         """
-        self._endpoint = _endpoint(token_url, client_id, client_secret, http_client_args)
-        self._wanted = {"scope": scope, "audience": audience}
+        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args)
+        self._parameters = {"scope": scope, "audience": audience}
         super().__init__()
 
     def _fetch(self) -> Token:
-        granted = self._endpoint.client_credentials(self._wanted)
+        granted = self._endpoint.client_credentials(self._parameters)
         return Token(granted.access_token, granted.expires_at)
 
 
-def _endpoint(
+def _token_endpoint(
     token_url: str, client_id: str, client_secret: str | None, http_client_args: Mapping[str, Any] | None
 ) -> "TokenEndpoint":
-    # Only here, as most programs need none, and as it takes longer to import than all the rest.
+    # Imported here: most programs do not need it, and it takes longer to import than everything else.
     from heksher_client._auth.oauth import TokenEndpoint
 
     return TokenEndpoint(token_url, client_id, client_secret, http_client_args)

@@ -1,7 +1,10 @@
-"""What is asked of an OAuth 2 server, in the words of the library that knows the protocol. Needs the extra `oauth`."""
+"""Requests to an OAuth 2 server, by Authlib. Needs the extra `oauth`.
+
+Error messages do not contain secrets, not even those that a server repeats.
+"""
 
 from base64 import b64encode
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,32 +22,33 @@ from heksher_client._logging import escaped, redact
 from heksher_client.exceptions import CredentialError
 
 _TIMEOUT: Final = 10.0
-"""Seconds for each step of a request for a token."""
+"""Seconds for each step of a request."""
+_SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What a server has granted."""
+    """The tokens that a server has granted."""
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     expires_at: float | None
-    """Seconds since 1970."""
+    """The expiry of the access token, in seconds since 1970."""
 
 
 class RefusedError(CredentialError):
-    """The server has said no."""
+    """The server refused a request."""
 
     code: str = ""
-    """Its word for it: `invalid_grant`, `authorization_pending`..."""
+    """The error code of the server, such as `invalid_grant` or `authorization_pending`."""
 
 
 class AwayError(CredentialError):
-    """The server does not answer, or not now."""
+    """The server cannot be reached, or is unavailable."""
 
 
-class _RefusalError(OAuth2Error):  # type: ignore[misc]
-    """What the server says, in whatever characters: the library fails on those that the protocol does not allow."""
+class _ServerError(OAuth2Error):  # type: ignore[misc]
+    """An error of the server, with any characters: Authlib fails on those that the protocol does not allow."""
 
     def __init__(self, *, error: object = None, description: object = None, **more: Any) -> None:
         super().__init__(error=error, **more)
@@ -52,7 +56,7 @@ class _RefusalError(OAuth2Error):  # type: ignore[misc]
 
 
 class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
-    """The authentication of a client as Authlib does it, for httpx to call."""
+    """Authlib's client authentication, as an authentication of httpx."""
 
     requires_request_body = True
 
@@ -64,145 +68,143 @@ class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
 
 class _Client(OAuth2Client):  # type: ignore[misc]
     client_auth_class = _ClientAuth
-    oauth_error_class = _RefusalError
+    oauth_error_class = _ServerError
 
 
 def check_address(name: str, url: object) -> None:
-    """Refuse what is no address of a server; an error without its words, which may hold a password.
+    """Raise if a URL is not that of a server. The message does not contain the URL, which may have a password.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not.
     """
     try:
         parts = urlsplit(str(url))
-        is_address = isinstance(url, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_valid = isinstance(url, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
-        is_address = False
-    if not is_address:
+        is_valid = False
+    if not is_valid:
         raise ValueError(f"{name} must be an absolute http:// or https:// URL")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"{name} must have no user name and no password")
+        raise ValueError(f"{name} must not have a user name or a password")
 
 
 class TokenEndpoint:
-    """Where tokens come from. Each call is one request, which may block for some seconds."""
+    """The token endpoint of a server. Each call sends one request, and may block for some seconds."""
 
     def __init__(
         self, url: str, client_id: str, client_secret: str | None, http_client_args: Mapping[str, Any] | None
     ) -> None:
-        """Note where it is, and who asks.
+        """Prepare requests of one client.
 
         Raises:
-            ValueError: The URL is no HTTP URL.
+            ValueError: The URL is not an HTTP URL.
         """
         check_address("token_url", url)
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
-        self._http_arguments = {"timeout": _TIMEOUT, **(http_client_args or {})}
+        self._http_client_args = {"timeout": _TIMEOUT, **(http_client_args or {})}
 
     def __str__(self) -> str:
         return f"{self._client_id} at {urlsplit(self._url).hostname}"
 
     def refresh(self, refresh_token: str, scope: str | None) -> Granted:
-        """Use a refresh token.
+        """Exchange a refresh token for new tokens.
 
         Raises:
-            CredentialError: It is not accepted, or there is no answer.
+            CredentialError: The request failed.
         """
         more = {} if scope is None else {"scope": scope}
-        return self._ask(
+        return self._request_tokens(
             lambda client: client.refresh_token(self._url, refresh_token=refresh_token, **more), [refresh_token]
         )
 
-    def client_credentials(self, wanted: Mapping[str, str | None]) -> Granted:
-        """Get a token for the client itself.
+    def client_credentials(self, parameters: Mapping[str, str | None]) -> Granted:
+        """Request a token for the client itself.
 
         Raises:
-            CredentialError: It is refused, or there is no answer.
+            CredentialError: The request failed.
         """
-        return self.grant("client_credentials", **wanted)
+        return self.grant("client_credentials", **parameters)
 
     def grant(self, grant_type: str, **parameters: str | None) -> Granted:
-        """Get tokens for something that somebody was given.
+        """Exchange a grant, such as an authorization code, for tokens.
 
         Raises:
-            CredentialError: It is refused, or there is no answer.
+            CredentialError: The request failed.
         """
         given = {name: value for name, value in parameters.items() if value is not None}
         secrets = [value for name, value in given.items() if name in _SECRET_PARAMETERS]
-        return self._ask(lambda client: client.fetch_token(self._url, grant_type=grant_type, **given), secrets)
+        return self._request_tokens(
+            lambda client: client.fetch_token(self._url, grant_type=grant_type, **given), secrets
+        )
 
     def revoke(self, url: str, token: str) -> None:
-        """Have the server forget a token.
+        """Revoke a token.
 
         Raises:
-            CredentialError: It does not say that it did.
+            CredentialError: The request failed.
         """
 
-        def ask(client: Any) -> None:
+        def send(client: Any) -> None:
             client.revoke_token(url, token=token).raise_for_status()
 
-        self._call(ask, [token])
+        self._send(send, [token])
 
     def post(self, url: str, data: Mapping[str, str]) -> dict[str, Any]:
-        """Ask another endpoint of the same server, for what Authlib has no method for.
+        """Send a form to another endpoint of the server, for which Authlib has no method.
 
         Raises:
-            CredentialError: It is refused, or there is no answer.
+            CredentialError: The request failed.
         """
 
-        def ask(client: Any) -> dict[str, Any]:
+        def send(client: Any) -> dict[str, Any]:
             auth = client.client_auth(client.token_endpoint_auth_method)
-            answer = client.session.post(url, data=data, auth=auth)
-            content = answer.json() if answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR else None
+            response = client.session.post(url, data=data, auth=auth)
+            content = response.json() if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR else None
             if isinstance(content, dict) and "error" in content:
-                raise _RefusalError(error=content["error"], description=content.get("error_description"))
-            answer.raise_for_status()
+                raise _ServerError(error=content["error"], description=content.get("error_description"))
+            response.raise_for_status()
             return content if isinstance(content, dict) else {}
 
-        content: dict[str, Any] = self._call(ask, [])
+        content: dict[str, Any] = self._send(send, [])
         return content
 
     def authorization_url(self, url: str, **parameters: str | None) -> tuple[str, str]:
-        """The URL that a user is sent to, and the state that comes back with the answer."""
+        """Return the URL at which a user signs in, and the state that the redirect from there must have."""
         client = _Client(None, self._client_id, code_challenge_method="S256")
         given = {name: value for name, value in parameters.items() if value is not None}
-        whole, state = client.create_authorization_url(url, **given)
-        return str(whole), str(state)
+        authorization_url, state = client.create_authorization_url(url, **given)
+        return str(authorization_url), str(state)
 
-    def _ask(self, call: Any, secrets: Iterable[str]) -> Granted:
-        token = self._call(call, secrets)
+    def _request_tokens(self, send: Callable[[Any], Any], secrets: Iterable[str]) -> Granted:
+        token = self._send(send, secrets)
         try:
             access_token, refresh_token = token["access_token"], token.get("refresh_token")
             expires_at = token.get("expires_at")
             expires_at = None if expires_at is None else float(expires_at)
         except (KeyError, TypeError, ValueError):
-            raise CredentialError(f"{self}: the answer holds no access token") from None
+            raise CredentialError(f"{self}: the response has no access token, or no valid expiry") from None
         if not isinstance(access_token, str) or not isinstance(refresh_token, str | None):
-            raise CredentialError(f"{self}: the answer holds a token that is no text")
+            raise CredentialError(f"{self}: the response has a token that is not a string")
         return Granted(access_token, refresh_token, expires_at)
 
-    def _call(self, call: Any, secrets: Iterable[str]) -> Any:
-        with httpx.Client(**self._http_arguments) as http:
+    def _send(self, send: Callable[[Any], Any], secrets: Iterable[str]) -> Any:
+        with httpx.Client(**self._http_client_args) as http:
             try:
-                return call(_Client(http, self._client_id, self._client_secret))
+                return send(_Client(http, self._client_id, self._client_secret))
             except OAuth2Error as error:
-                failure: CredentialError = RefusedError(f"{self}: refused ({self._words(error, secrets)})")
+                failure: CredentialError = RefusedError(f"{self}: refused ({self._redacted_message(error, secrets)})")
                 failure.code = str(error.error or "")  # type: ignore[attr-defined]
             except httpx.HTTPStatusError as error:
-                failure = AwayError(f"{self}: answered {error.response.status_code}")
+                failure = AwayError(f"{self}: the server responded with status {error.response.status_code}")
             except httpx.HTTPError as error:
-                failure = AwayError(f"{self}: no access token could be had ({type(error).__name__})")
+                failure = AwayError(f"{self}: the request failed ({type(error).__name__})")
             except (httpx.InvalidURL, ValueError, OverflowError) as error:
-                # No words: they may hold what was sent.
-                failure = CredentialError(f"{self}: no access token could be had ({type(error).__name__})")
-        raise failure  # Out here, so that it does not bring along a request that holds secrets.
+                # Not the message: it may contain the request.
+                failure = CredentialError(f"{self}: the request failed ({type(error).__name__})")
+        raise failure  # Not above, where its context would be an error that has the request, with its secrets.
 
-    def _words(self, error: Any, secrets: Iterable[str]) -> str:
-        """What the server says, without what it was sent, and in one line."""
-        words = f"{error.error}: {error.description}" if error.description else str(error.error)
+    def _redacted_message(self, error: Any, secrets: Iterable[str]) -> str:
+        message = f"{error.error}: {error.description}" if error.description else str(error.error)
         secret = self._client_secret
-        ours = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
-        return escaped(redact(words.encode(errors="replace"), [*secrets, *ours]).decode())[:300]
-
-
-_SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])
+        own = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
+        return escaped(redact(message.encode(errors="replace"), [*secrets, *own]).decode())[:300]

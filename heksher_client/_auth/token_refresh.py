@@ -1,31 +1,38 @@
-"""Getting another token in time: once for all who need one, beside them while the old one still serves."""
+"""Access tokens and their refresh: one refresh serves all requests that need a token, whichever client sends them.
+
+A token is refreshed in the background shortly before it expires, so that requests seldom wait for one. The rules on
+when to retry a request with another token are in `Credential._authenticate`; clients and httpx perform its steps only.
+"""
 
 import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import httpx
 
 from heksher_client._runtime import fork
-from heksher_client._runtime.worker_threads import run_in_daemon_threads
+from heksher_client._runtime.worker_threads import resolve_threadsafe, run_in_daemon_threads
 from heksher_client.exceptions import CredentialError
 
-_AHEAD: Final = 60.0
-"""Seconds before its end at which a token is renewed; for short-lived ones, a fifth of what they have left."""
-_BETWEEN_ATTEMPTS: Final = 5.0
-"""Seconds until a renewal ahead of the end is tried again that has failed."""
-_PATIENCE: Final = 30.0
-"""Seconds after which nobody waits any more for a renewal that does not end."""
-_VISIBLE: Final = re.compile(r"[!-~]+")
+_REFRESH_MARGIN: Final = 60.0
+"""Seconds before its expiry at which a token is refreshed. Short-lived tokens are refreshed in the last fifth of their
+lifetime."""
+_RETRY_INTERVAL: Final = 5.0
+"""Seconds until a failed refresh in the background is retried, or one after a new token was refused."""
+_REFRESH_TIMEOUT: Final = 30.0
+"""Seconds after which a refresh is abandoned."""
+_VISIBLE_ASCII: Final = re.compile(r"[!-~]+")
 
 
 class UnsendableTokenError(ValueError):
-    """A token that no header can hold. Its words do not hold it either."""
+    """A token that cannot be sent in a header. The message does not contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +41,37 @@ class Token:
 
     value: str = field(repr=False)
     expires_at: float | None = None
-    """Seconds since 1970; None if nobody knows."""
+    """Seconds since 1970, or None if the expiry is unknown."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not _VISIBLE.fullmatch(self.value):
-            raise UnsendableTokenError("an access token is made of visible ASCII characters, without spaces")
+        if not isinstance(self.value, str) or not _VISIBLE_ASCII.fullmatch(self.value):
+            raise UnsendableTokenError("an access token must consist of visible ASCII characters, without spaces")
 
 
-class _Held(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AwaitToken:
+    """The step of an authentication that waits for a refresh. The result of the wait is ignored."""
+
+    refresh: "Future[Token]"
+    seconds: float
+    """The longest time to wait."""
+
+
+Authentication: TypeAlias = Generator[AwaitToken | httpx.Request, Any, None]
+"""A flow that yields requests to send, and is sent their responses. The response to the last one is the final one."""
+
+
+class _CachedToken(NamedTuple):
     token: Token
-    renew_at: float
+    refresh_at: float
     """Seconds since 1970."""
 
 
-def _nothing(token: Token) -> bool:  # noqa: ARG001
+def _never(token: Token) -> bool:  # noqa: ARG001
     return False
 
 
-def _serves(token: Token) -> bool:
+def _is_valid(token: Token) -> bool:
     return token.expires_at is None or time.time() < token.expires_at
 
 
@@ -60,214 +80,232 @@ def _other_than(former: Token) -> Callable[[Token], bool]:
 
 
 class Credential(httpx.Auth):
-    """Sends an access token with each request, and gets another one when it is time: shortly before the end, or when
-    the service refuses it with 401, once."""
+    """Sends an access token with each request, and refreshes it shortly before it expires, or once the service refuses
+    it with status 401."""
 
-    _can_be_renewed = True
+    _can_refresh = True
     _lock: threading.Lock
-    _pending: "Future[Token] | None"
-    """The renewal that is under way."""
-    _pending_since: float
+    _pending_refresh: "Future[Token] | None"
+    """The refresh that is in progress."""
+    _refresh_started_at: float
     """By the monotonic clock."""
     _failed_at: float
-    """When a renewal last failed, in seconds since 1970."""
-    _in_vain_at: float
-    """When a token was last refused that a refusal had brought."""
+    """The time of the last failed refresh, in seconds since 1970."""
+    _refused_at: float
+    """The time when the service last refused a token that was new, in seconds since 1970."""
 
     def __init__(self, token: Token | None = None) -> None:
-        """Begin with a token, or with none as yet."""
-        self._held: _Held | None = None
-        self._begin_anew()
+        """Create a credential, with its first token if there is one."""
+        self._cached: _CachedToken | None = None
+        self._reset()
         if token is not None:
-            self._hold(token)
+            self._cache(token)
         _credentials.add(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}{self._described()}>"
+        return f"<{type(self).__name__}{self._description()}>"
 
     def force_refresh(self) -> None:
-        """Get a new token now, and wait for it; shared with all who wait for one already. Blocks.
+        """Get a new token now. Blocks until it has arrived, or until a refresh that is in progress has ended.
 
         Raises:
-            CredentialError: There is none to be had.
+            CredentialError: The refresh failed.
         """
-        self.check_may_block()
-        self._result_of(self._renewal())
+        self._ensure_blocking_allowed()
+        _run_blocking(self._new_token())
 
     async def aforce_refresh(self) -> None:
-        """Do what `force_refresh` does, and let the event loop go on meanwhile.
+        """Do the same as `force_refresh` without blocking the event loop.
 
         Raises:
-            CredentialError: There is none to be had.
+            CredentialError: The refresh failed.
         """
-        await self._aresult_of(self._renewal())
-
-    def get_ready(self) -> None:
-        """Wait until there is a token to send. Blocks.
-
-        Raises:
-            CredentialError: There is none to be had.
-        """
-        self.check_may_block()
-        self._token()
-
-    async def aget_ready(self) -> None:
-        """Do what `get_ready` does, and let the event loop go on meanwhile.
-
-        Raises:
-            CredentialError: There is none to be had.
-        """
-        await self._atoken()
+        await _run_async(self._new_token())
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """What httpx calls: sign a request, and once more if it is refused."""
-        self.check_may_block()
-        token = self._token()
-        response = yield _signed(request, token)
-        if self.is_refused(response):
-            response = yield _signed(request, self._result_of(self._renewal(_other_than(token))))
-            self.note_answer_to_another(response)
+        """Implement `httpx.Auth` for synchronous HTTP clients."""
+        self._ensure_blocking_allowed()
+        with closing(self._authenticate(request)) as steps, suppress(StopIteration):
+            step = next(steps)
+            while True:
+                if isinstance(step, AwaitToken):
+                    wait([step.refresh], step.seconds)
+                    step = next(steps)
+                else:
+                    step = steps.send((yield step))
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """What httpx calls: sign a request, and once more if it is refused."""
-        token = await self._atoken()
+        """Implement `httpx.Auth` for asynchronous HTTP clients."""
+        with closing(self._authenticate(request)) as steps, suppress(StopIteration):
+            step = next(steps)
+            while True:
+                if isinstance(step, AwaitToken):
+                    await wait_async(step)
+                    step = next(steps)
+                else:
+                    step = steps.send((yield step))
+
+    def _authenticate(self, request: httpx.Request) -> Authentication:
+        """Sign a request, and once more with another token if it is refused with status 401."""
+        token = yield from self._acquire()
         response = yield _signed(request, token)
-        if self.is_refused(response):
-            response = yield _signed(request, await self._aresult_of(self._renewal(_other_than(token))))
-            self.note_answer_to_another(response)
+        if self._should_retry(response):
+            token = yield from self._result_of(self._start_refresh(_other_than(token)))
+            response = yield _signed(request, token)
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                self._refused_at = time.time()
 
-    def _token(self) -> Token:
-        return self._at_hand() or self._result_of(self._renewal(_serves))
+    def _acquire(self) -> Generator[AwaitToken, Any, Token]:
+        """Return a valid token; start and await a refresh if there is none."""
+        return self._valid_token() or (yield from self._result_of(self._start_refresh(_is_valid)))
 
-    async def _atoken(self) -> Token:
-        return self._at_hand() or await self._aresult_of(self._renewal(_serves))
+    def _new_token(self) -> Generator[AwaitToken, Any, Token]:
+        return (yield from self._result_of(self._start_refresh()))
 
-    def is_refused(self, response: httpx.Response) -> bool:
-        """Whether a response asks for another token than the one that was sent, and there may be one that serves."""
-        is_time = self._can_be_renewed and time.time() >= self._in_vain_at + _BETWEEN_ATTEMPTS
-        return response.status_code == httpx.codes.UNAUTHORIZED and is_time
+    def _should_retry(self, response: httpx.Response) -> bool:
+        """Return True if the token was refused and another one may be accepted.
 
-    def note_answer_to_another(self, response: httpx.Response) -> None:
-        """Note what another token has come to. While all are refused, not each request is to cost one."""
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            self._in_vain_at = time.time()
+        If all tokens are refused, not every request may cause a refresh.
+        """
+        is_due = self._can_refresh and time.time() >= self._refused_at + _RETRY_INTERVAL
+        return response.status_code == httpx.codes.UNAUTHORIZED and is_due
 
     def _fetch(self) -> Token:
-        """Get a new token. Called in a thread that may be blocked, and by one at a time.
+        """Get a new token. Called in a thread that may block, and never twice at the same time.
 
         Raises:
-            CredentialError: There is none to be had.
+            CredentialError: There is no token.
         """
-        raise CredentialError("this token cannot be renewed: give the client another one (use_credential)")
+        raise CredentialError("this token cannot be refreshed: give the client another credential (use_credential)")
 
-    def _hand_on(self) -> None:
-        """Tell others of a new token, which serves already. Called in the thread that has got it."""
+    def _on_refreshed(self) -> None:
+        """Report a new token to the program, while requests already use it. Called in the thread of `_fetch`."""
 
-    def _described(self) -> str:
-        """What tells it from others, and is no secret."""
+    def _description(self) -> str:
+        """Return text for the `repr` that identifies the credential and contains no secret."""
         return ""
 
-    def check_may_block(self) -> None:
-        """Refuse to be waited for by a thread, if that is of no use.
+    def _ensure_blocking_allowed(self) -> None:
+        """Raise if a thread cannot wait for a token.
 
         Raises:
-            TypeError: It has to be awaited.
+            TypeError: A token must be awaited.
         """
 
-    def _is_lost(self) -> bool:
-        """Whether the renewal that is under way will not end."""
-        return time.monotonic() >= self._pending_since + _PATIENCE
+    def _is_abandoned(self) -> bool:
+        """Return True if the refresh in progress will not end."""
+        return time.monotonic() >= self._refresh_started_at + _REFRESH_TIMEOUT
 
-    def _at_hand(self) -> Token | None:
-        """The token that can be sent now. Its renewal is begun, beside, if it is time for that."""
-        held, now = self._held, time.time()
-        if held is None or not _serves(held.token):
+    def _valid_token(self) -> Token | None:
+        """Return the current token if it is valid. Starts a refresh in the background if that is due."""
+        cached, now = self._cached, time.time()
+        if cached is None or not _is_valid(cached.token):
             return None
-        if now >= held.renew_at and now >= self._failed_at + _BETWEEN_ATTEMPTS:
-            self._renewal(_other_than(held.token))
-        return held.token
+        if now >= cached.refresh_at and now >= self._failed_at + _RETRY_INTERVAL:
+            self._start_refresh(_other_than(cached.token))
+        return cached.token
 
-    def _renewal(self, is_wanted: Callable[[Token], bool] = _nothing) -> "Future[Token]":
-        """The renewal that is under way, or one that begins now; or its result, if that has come already.
+    def _start_refresh(self, is_acceptable: Callable[[Token], bool] = _never) -> "Future[Token]":
+        """Return the refresh that is in progress, or start one.
 
         Args:
-            is_wanted: Whether a token is one that the caller would take, if another renewal has brought it meanwhile;
-                none is, unless given.
+            is_acceptable: Tests the current token, which another refresh may just have brought. If it is acceptable, no
+                refresh is started, and the result has that token. By default none is.
         """
         with self._lock:
-            if self._held is not None and is_wanted(self._held.token):
+            if self._cached is not None and is_acceptable(self._cached.token):
                 done: Future[Token] = Future()
-                done.set_result(self._held.token)
+                done.set_result(self._cached.token)
                 return done
-            if self._pending is not None and not self._is_lost():
-                return self._pending
-            renewal: Future[Token] = Future()
-            renewal.set_running_or_notify_cancel()  # so that a task that is cancelled does not cancel it for all
-            self._pending, self._pending_since = renewal, time.monotonic()
-        self._begin(renewal)
-        return renewal
+            if self._pending_refresh is not None and not self._is_abandoned():
+                return self._pending_refresh
+            refresh: Future[Token] = Future()
+            self._pending_refresh, self._refresh_started_at = refresh, time.monotonic()
+        self._run_refresh(refresh)
+        return refresh
 
-    def _begin(self, renewal: "Future[Token]") -> None:
-        """Have a token fetched where waiting keeps nobody from running."""
-        run_in_daemon_threads("heksher-client-token", lambda: self._renew(renewal, self._fetch))
+    def _run_refresh(self, refresh: "Future[Token]") -> None:
+        """Fetch a token in a thread that may block."""
+        run_in_daemon_threads("heksher-client-token", partial(self._complete_refresh, refresh, self._fetch))
 
-    def _renew(self, renewal: "Future[Token]", fetch: Callable[[], Token]) -> None:
+    def _complete_refresh(self, refresh: "Future[Token]", fetch: Callable[[], Token]) -> None:
         try:
             token = fetch()
-        except BaseException as error:  # The program's own code may raise anything; nobody is to wait in vain.
-            self._failed(renewal, error)
+        except BaseException as error:  # User code can raise anything, and no request must wait in vain.
+            self._fail_refresh(refresh, error)
             return
         with self._lock:
-            self._hold(token)
-            self._forget(renewal)
-        renewal.set_result(token)
-        self._hand_on()
+            self._cache(token)
+            self._end_refresh(refresh)
+        refresh.set_result(token)
+        self._on_refreshed()
 
-    def _failed(self, renewal: "Future[Token]", error: BaseException) -> None:
+    def _fail_refresh(self, refresh: "Future[Token]", error: BaseException) -> None:
         if not isinstance(error, CredentialError):
-            # Its words may hold the token, or whatever it is got by.
-            why = str(error) if isinstance(error, UnsendableTokenError) else type(error).__name__
-            error = CredentialError(f"{self!r}: no access token could be had ({why})")
+            # The message could contain a token, or the secret that it is fetched with.
+            reason = str(error) if isinstance(error, UnsendableTokenError) else type(error).__name__
+            error = CredentialError(f"{self!r}: failed to get an access token ({reason})")
         with self._lock:
             self._failed_at = time.time()
-            self._forget(renewal)
-        renewal.set_exception(error)
+            self._end_refresh(refresh)
+        refresh.set_exception(error)
 
-    def _hold(self, token: Token) -> None:
+    def _cache(self, token: Token) -> None:
         now = time.time()
-        end = float("inf") if token.expires_at is None else token.expires_at
-        self._held = _Held(token, end - min(_AHEAD, max(end - now, 0.0) / 5))
+        expires_at = float("inf") if token.expires_at is None else token.expires_at
+        self._cached = _CachedToken(token, expires_at - min(_REFRESH_MARGIN, max(expires_at - now, 0.0) / 5))
 
-    def _forget(self, renewal: "Future[Token]") -> None:
-        if self._pending is renewal:
-            self._pending = None
-
-    @staticmethod
-    def _result_of(renewal: "Future[Token]") -> Token:
-        try:
-            return renewal.result(_PATIENCE)
-        except CredentialError as error:
-            raise CredentialError(*error.args) from None  # One for each caller, as each adds its own traceback.
-        except TimeoutError:
-            raise _too_late() from None
+    def _end_refresh(self, refresh: "Future[Token]") -> None:
+        if self._pending_refresh is refresh:
+            self._pending_refresh = None
 
     @staticmethod
-    async def _aresult_of(renewal: "Future[Token]") -> Token:
-        import asyncio  # whoever awaits this has it; a program without tasks need not wait for its import
+    def _result_of(refresh: "Future[Token]") -> Generator[AwaitToken, Any, Token]:
+        """Await a refresh, and return its token.
 
+        Raises:
+            CredentialError: The refresh failed, or takes too long.
+        """
+        if not refresh.done():
+            yield AwaitToken(refresh, _REFRESH_TIMEOUT)
         try:
-            async with asyncio.timeout(_PATIENCE):
-                return await asyncio.wrap_future(renewal)
+            return refresh.result(0)
         except CredentialError as error:
-            raise CredentialError(*error.args) from None
+            raise CredentialError(*error.args) from None  # Each caller needs its own, as each adds a traceback.
         except TimeoutError:
-            raise _too_late() from None
+            raise CredentialError(f"no access token within {_REFRESH_TIMEOUT:g} seconds") from None
 
-    def _begin_anew(self) -> None:
-        """Forget a renewal that is under way. In the child of a fork it is not."""
+    def _reset(self) -> None:
+        """Forget the refresh that is in progress. The child of a fork does not have its thread."""
         self._lock = threading.Lock()
-        self._pending = None
-        self._pending_since = self._failed_at = self._in_vain_at = float("-inf")
+        self._pending_refresh = None
+        self._refresh_started_at = self._failed_at = self._refused_at = float("-inf")
+
+
+def authenticate(credential: Credential, request: httpx.Request) -> Authentication:
+    """Return the flow that sends a request with a token. For the clients, which perform its steps themselves."""
+    return credential._authenticate(request)  # private, as it is not for users of the public class
+
+
+def ensure_blocking_allowed(credential: Credential) -> None:
+    """Raise if a thread cannot wait for the tokens of a credential.
+
+    Raises:
+        TypeError: The tokens must be awaited.
+    """
+    credential._ensure_blocking_allowed()  # as in `authenticate`
+
+
+async def wait_async(step: AwaitToken) -> None:
+    """Perform a step of an authentication in an event loop."""
+    import asyncio  # Any caller has imported it; programs without tasks should not have to.
+
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    # Not `asyncio.wrap_future`: cancelling that would cancel the refresh, which others wait for.
+    step.refresh.add_done_callback(lambda _: resolve_threadsafe(ended, None))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(step.seconds):
+            await ended
 
 
 def _signed(request: httpx.Request, token: Token) -> httpx.Request:
@@ -275,16 +313,22 @@ def _signed(request: httpx.Request, token: Token) -> httpx.Request:
     return request
 
 
-def _too_late() -> CredentialError:
-    return CredentialError(f"no access token could be had within {_PATIENCE:g} seconds")
+def _run_blocking(flow: Generator[AwaitToken, Any, Token]) -> None:
+    for step in flow:
+        wait([step.refresh], step.seconds)
+
+
+async def _run_async(flow: Generator[AwaitToken, Any, Token]) -> None:
+    for step in flow:
+        await wait_async(step)
 
 
 _credentials: Final[WeakSet[Credential]] = WeakSet()
 
 
-def _go_on_after_fork() -> None:  # in the child of a fork
+def _reset_all() -> None:  # in the child of a fork
     for credential in list(_credentials):
-        credential._begin_anew()
+        credential._reset()  # as in `authenticate`
 
 
-fork.call_in_child(fork.Stage.CREDENTIALS, _go_on_after_fork)
+fork.call_in_child(fork.Stage.CREDENTIALS, _reset_all)

@@ -19,7 +19,7 @@ from heksher_client._core.refresh.responses import json_object, parse_response, 
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
-from heksher_client._drivers.thread_client import ThreadHeksherClient
+from heksher_client._drivers.thread_client import Internals, ThreadHeksherClient
 from heksher_client.exceptions import UnexpectedResponseError
 
 T = TypeVar("T")
@@ -80,16 +80,17 @@ class AdminClient:
             client: The client. It need not be set as main, and is closed with this one.
         """
         self._client = client
+        self._internals = Internals(client)
 
     @property
     def service_url(self) -> str:
         """The URL of the service, without user name and password."""
-        return self._client._session.service_url
+        return self._internals.session.service_url
 
     @property
     def defaults(self) -> Mapping[str, str]:
         """The default values of context features, except those from context variables and callables."""
-        return {name: value for name, value in self._client._session.defaults.items() if isinstance(value, str)}
+        return {name: value for name, value in self._internals.session.defaults.items() if isinstance(value, str)}
 
     def ping(self) -> None:
         """Check that the service is healthy."""
@@ -97,12 +98,12 @@ class AdminClient:
 
     def close(self) -> None:
         """End the change stream, and close the client."""
-        self._client._listening.end()
+        self._internals.stream.end()
         self._client.close()
 
     def follow(self, flow: Callable[[], Flow[None]]) -> None:
         """Run a flow that follows the stream of changes, in a thread of its own, unless one is running."""
-        self._client._listening.begin(lambda: self._client._run(flow()))
+        self._internals.stream.start(lambda: self._internals.run(flow()))
 
     @property
     def is_closed(self) -> bool:
@@ -186,7 +187,7 @@ class AdminClient:
         self._send(request, parse)
 
     def _send(self, request: Request, parse: Callable[[Reply], T]) -> T:
-        return self._client._run(self._client._session.requests.send(request, parse))
+        return self._internals.run(self._internals.session.requests.send(request, parse))
 
 
 class _RuleWithMetadata(RawRule):

@@ -1,49 +1,26 @@
-"""The client for asyncio: flows run in a task, which sends, waits and locks."""
+"""The client for asyncio: it runs the flows in a task."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable
-from contextlib import aclosing, closing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from warnings import warn
 
 import anyio
 import httpx
 
-from heksher_client._auth.token_refresh import Credential
-from heksher_client._core.refresh.effects import (
-    MAX_CONCURRENT_REQUESTS,
-    ApplyLocked,
-    CallUserCode,
-    Effect,
-    Exchange,
-    Flow,
-    Limits,
-    NoResponse,
-    OpenStream,
-    Pause,
-    Reply,
-    Request,
-    RunBlocking,
-    timed_out,
-)
+from heksher_client._auth.token_refresh import AwaitToken, wait_async
+from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
-from heksher_client._drivers.client import LONGEST_SLEEP, Client
-from heksher_client._http.body import (
-    Body,
-    StreamBody,
-    Trace,
-    as_http_error,
-    no_response,
-    redirected,
-)
+from heksher_client._drivers.client import MAX_SLEEP, Client
+from heksher_client._drivers.flow_runner import ResultT, run_async
+from heksher_client._http import exchange
+from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.worker_threads import DetachedCall, resolve_threadsafe, start_daemon_thread
-from heksher_client.exceptions import ClientNotRunningError, HeksherError
-
-T = TypeVar("T")
+from heksher_client.exceptions import ClientNotRunningError
 
 
 class AsyncHeksherClient(Client):
@@ -53,29 +30,28 @@ class AsyncHeksherClient(Client):
     """
 
     modification_lock: asyncio.Lock
-    """Held while settings get new rules. Acquire it, and no value changes until it is released; so awaiting `reload`
-    meanwhile is a deadlock."""
+    """Held while new rules of settings are applied. While a program holds it, no value changes; so awaiting `reload`
+    is a deadlock then."""
 
     _raises_at_start = True
-    _make_http = httpx.AsyncClient
-    _close_within = 0.9
-    """Seconds."""
-    _loop: asyncio.AbstractEventLoop | None = None
-    _task: asyncio.Task[None] | None = None
-    _follower: asyncio.Task[None] | None = None
+    _http_client_class = httpx.AsyncClient
+    _close_timeout = 0.9
+    _loop: asyncio.AbstractEventLoop | None
+    _task: asyncio.Task[None] | None
+    _stream_task: asyncio.Task[None] | None
     _has_own_loop = False
-    """Whether it is the child of a fork, where it runs in a thread and an event loop of its own."""
+    """Whether this is the child of a fork, where the client runs in an event loop of its own, in a thread."""
 
     async def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
 
         Raises:
-            HeksherError: A declaration or the first update failed. The client is closed then, and the settings wait
+            HeksherError: A declaration or the first refresh failed. The client is closed then, and the settings wait
                 for the next client.
         """
         self._session.start()
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._keep_updating(), name="heksher-client")
+        self._task = asyncio.create_task(self._keep_refreshing(), name="heksher-client")
         try:
             await self.reload()
         except BaseException:  # cancellation included
@@ -83,24 +59,23 @@ class AsyncHeksherClient(Client):
             raise
 
     async def aclose(self) -> None:
-        """Stop updating. All settings keep their last values."""
+        """Stop refreshing. All settings keep their last values."""
         self._session.close()
         self._closed.set()
-        with anyio.move_on_after(self._close_within, shield=True):
+        with anyio.move_on_after(self._close_timeout, shield=True):
             if self._task is None:
-                await self._close_http()
+                await self._endpoint.aclose()
             elif self._loop is not asyncio.get_running_loop():
                 with suppress(RuntimeError):  # the other loop is closed, and the task with it
                     self._task.get_loop().call_soon_threadsafe(self._task.cancel)
             else:
-                if self._follower is not None:
-                    # Now, as what it receives once the client is closed would have it leave its stream half read.
-                    self._follower.cancel()
+                if self._stream_task is not None:
+                    self._stream_task.cancel()  # now, as an event that it receives later would end it in mid-stream
                 self._task.cancel()
                 await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        """Call `aclose`, which is the name to use."""
+        """Deprecated alias of `aclose`."""
         warn("AsyncHeksherClient.close is deprecated, use aclose", DeprecationWarning, stacklevel=2)
         await self.aclose()
 
@@ -108,34 +83,31 @@ class AsyncHeksherClient(Client):
         """Wait for a refresh that begins after this call. The next one is due a full interval later.
 
         Raises:
-            HeksherError: It failed.
-            ClientNotRunningError: The client was not set as main, or is closed, or it runs in another event loop.
+            HeksherError: The refresh failed.
+            ClientNotRunningError: The client was not set as main, or is closed, or runs in another event loop.
         """
         loop = asyncio.get_running_loop()
         if self._loop not in (None, loop) and not self._has_own_loop:
-            raise ClientNotRunningError("the client runs in another event loop than this one, which cannot wait for it")
+            raise ClientNotRunningError("the client runs in another event loop: call reload in that loop")
         outcome: asyncio.Future[Exception | None] = loop.create_future()
         self._session.add_waiter(partial(resolve_threadsafe, outcome))
         if (error := await outcome) is not None:
             raise error
 
     async def ping(self) -> None:
-        """Ask the service whether it is well.
+        """Check that the service is healthy.
 
         Raises:
-            ServiceUnavailableError, UnexpectedResponseError: It is not; either is an `httpx.HTTPError` too.
+            ServiceUnavailableError, UnexpectedResponseError: It is not. The error is an `httpx.HTTPError` as well.
             ClientNotRunningError: The client is closed.
         """
-        try:
-            await self._run(self._session.requests.ping())
-        except HeksherError as error:
-            raise as_http_error(error) from error.__cause__
+        await self._run(self._ping())
 
     async def get_settings(self) -> dict[str, SettingData]:
-        """Ask for all settings of the service, by name, whoever declared them.
+        """Request all settings of the service, by name, including those of other programs.
 
         Raises:
-            ServiceUnavailableError, UnexpectedResponseError: It did not say.
+            ServiceUnavailableError, UnexpectedResponseError: The request failed.
             ClientNotRunningError: The client is closed.
         """
         return await self._run(self._session.requests.get_settings())
@@ -145,219 +117,144 @@ class AsyncHeksherClient(Client):
             await self.set_as_main()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    # -- start and end -------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
         super()._set_up()
+        self._loop = self._task = self._stream_task = None
         self.modification_lock = asyncio.Lock()
         self._woken, self._closed = asyncio.Event(), asyncio.Event()
         self._disk = DetachedCall()
 
     def _wake_up(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed, so nobody sleeps
+        with suppress(RuntimeError):  # the loop is closed, so no task sleeps
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._woken.set)
 
-    def _set_up_again(self) -> None:  # in the child of a fork
-        # The loop of the parent does not go on here, and nobody knows whether there will be another one.
-        was_main = self._session.is_open
-        self._route.renew()
-        self._set_up()
-        self._loop = self._task = self._follower = None
-        if was_main:
-            self._has_own_loop = True
-            start_daemon_thread("heksher-client", self._update_in_own_loop)
+    def _restart_in_child(self) -> None:  # in the child of a fork
+        # The parent's loop does not continue here, and there may never be another one.
+        self._has_own_loop = True
+        start_daemon_thread("heksher-client", lambda: asyncio.run(self._refresh_in_own_loop()))
 
-    def _update_in_own_loop(self) -> None:  # in the child of a fork
-        async def update() -> None:
-            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-            await self._sleep()
-            await self._keep_updating()
-
+    async def _refresh_in_own_loop(self) -> None:  # in the child of a fork
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         with suppress(asyncio.CancelledError):
-            asyncio.run(update())
+            await self._keep_refreshing()
 
-    async def _keep_updating(self) -> None:
+    async def _keep_refreshing(self) -> None:
         detach()
         try:
-            # In the child of a fork out of this very loop another one goes on.
+            await self._sleep()
+            # In the child of a fork in this loop, another loop takes over.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there
                 await self._run(self._session.refresh())
-                self._begin_to_follow()
+                if self._session.wants_to_follow and (self._stream_task is None or self._stream_task.done()):
+                    follow = self._run(self._session.follow())
+                    self._stream_task = asyncio.create_task(follow, name="heksher-client-changes")
                 await self._sleep()
-        finally:  # also when it is not us who ends the task, but the loop's end
+        finally:  # also if the task is cancelled at the end of its loop
             if self._task is asyncio.current_task():  # pragma: no branch - only there
                 self._session.close()
                 with anyio.CancelScope(shield=True):
-                    if self._follower is not None:
-                        self._follower.cancel()
-                        await asyncio.wait([self._follower])
-                    await self._close_http()
-
-    def _begin_to_follow(self) -> None:
-        """Follow the changes in a task of its own, if there is a stream, and none is followed."""
-        if self._session.wants_to_follow and (self._follower is None or self._follower.done()):
-            self._follower = asyncio.create_task(self._run(self._session.follow()), name="heksher-client-changes")
+                    if self._stream_task is not None:
+                        self._stream_task.cancel()
+                        await asyncio.wait([self._stream_task])
+                    await self._endpoint.aclose()
 
     async def _sleep(self) -> None:
-        """Until there is something to do."""
+        """Sleep until a refresh is due."""
         while (seconds := self._session.wait()) > 0:
-            with anyio.move_on_after(min(seconds, LONGEST_SLEEP)):
+            with anyio.move_on_after(min(seconds, MAX_SLEEP)):
                 await self._woken.wait()
             self._woken.clear()
 
-    async def _run(self, flow: Flow[T]) -> T:
-        with closing(flow):
-            try:
-                step = next(flow)
-                while True:
-                    step = flow.send(await self._take(step))
-            except StopIteration as end:
-                result: T = end.value
-                return result
+    # -- effects -------------------------------------------------------------------------------------------------------
 
-    async def _take(self, step: Effect) -> Any:
-        match step:
-            case Exchange():
-                return await self._send_all(step)
-            case RunBlocking():
-                return await self._call_apart(step)
-            case CallUserCode():
-                return step.call()  # A hook is the event loop's guest.
-            case ApplyLocked():
-                async with self.modification_lock:
-                    step.apply()
-            case OpenStream():
-                return await self._listen(step)
-            case Pause():  # pragma: no branch - there are no others
-                await asyncio.sleep(step.seconds)
-        return None
+    async def _run(self, flow: effects.Flow[ResultT]) -> ResultT:
+        return await run_async(flow, self._performers)
 
-    async def _call_apart(self, step: RunBlocking) -> Any:
-        """Not in the loop's executor: that is the program's, and the end of the loop waits for it."""
-        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        if not self._disk.start(step.call, partial(resolve_threadsafe, outcome)):
-            return None
-        with anyio.move_on_after(step.seconds):
-            return await outcome
+    async def _send(self, effect: effects.Exchange) -> tuple[effects.Reply, ...]:
+        replies: dict[int, effects.Reply] = {}
+        waiting = deque(enumerate(effect.requests))
 
-    async def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
-        replies: dict[int, Reply] = {}
-        waiting = deque(enumerate(exchange.requests))
-
-        async def send() -> None:
+        async def send_waiting() -> None:
             while waiting:
                 index, request = waiting.popleft()
-                unready: Reply | None = None
-                with anyio.move_on_after(exchange.limits.seconds) as scope:
-                    unready = await self._get_ready()
-                if unready is None and not scope.cancelled_caught:
-                    await self._wait_for_rate()
-                    if self._session.is_closed:
-                        waiting.clear()
-                        break
-                    with anyio.move_on_after(exchange.limits.seconds) as scope:
-                        replies[index] = await self._send(request, exchange.limits)
-                elif unready is not None:
-                    replies[index] = unready
+                with anyio.move_on_after(effect.limits.seconds) as scope:
+                    async with _AsyncPerformer(
+                        self._endpoint, self._closed, scope, effect.limits.seconds
+                    ) as performers:
+                        flow = exchange.send_request(self._endpoint, self._rate_limit, request, effect.limits)
+                        replies[index] = await run_async(flow, performers)
                 if scope.cancelled_caught:
                     waiting.clear()
 
-        with anyio.move_on_after(exchange.limits.total_seconds):
-            await asyncio.gather(*(send() for _ in exchange.requests[:MAX_CONCURRENT_REQUESTS]))
-        return tuple(replies.get(index, timed_out(exchange.limits)) for index in range(len(exchange.requests)))
+        with anyio.move_on_after(effect.limits.total_seconds):
+            await asyncio.gather(*(send_waiting() for _ in effect.requests[: effects.MAX_CONCURRENT_REQUESTS]))
+        substitute = effects.timed_out(effect.limits)
+        return tuple(replies.get(index, substitute) for index in range(len(effect.requests)))
 
-    async def _get_ready(self) -> NoResponse | None:
-        """Wait until there is something to show that we may ask, before the time of a request comes."""
-        try:
-            if isinstance(auth := self._route.auth, Credential):
-                await auth.aget_ready()
-        except Exception as error:  # It is the program's, and may raise anything.
-            return no_response(error)
-        return None
+    async def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:
+        async with _AsyncPerformer(self._endpoint, self._closed, anyio.CancelScope(), math.inf) as performers:
+            return await run_async(exchange.open_stream(self._endpoint, self._rate_limit, effect), performers)
 
-    async def _send(self, request: Request, limits: Limits) -> Reply:
-        try:
-            following: httpx.Request | None = self._route.request(request, limits.seconds)
-            while following is not None:
-                reply, following = await self._receive(following, lambda response: Body(response, limits.max_bytes))
-                if following is not None:
-                    await self._wait_for_rate()
-        except Exception as error:
-            # Authentication, transports and event hooks are the program's, and may raise anything.
-            return no_response(error)
-        return reply
+    async def _run_blocking(self, effect: effects.RunBlocking) -> Any:
+        # Not in the loop's executor: programs use that, and the end of the loop waits for it.
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if not self._disk.start(effect.call, partial(resolve_threadsafe, result)):
+            return None
+        with anyio.move_on_after(effect.seconds):
+            return await result
 
-    async def _listen(self, step: OpenStream) -> Reply:
-        await self._wait_for_rate()
-        try:
-            request = self._route.stream(step)
-            reply, _ = await self._receive(request, lambda response: StreamBody(response, step.take))
-        except Exception as error:  # As above.
-            return no_response(error)
-        return reply
+    async def _call_user_code(self, effect: effects.CallUserCode) -> Any:
+        return effect.call()  # in the event loop, where the program may expect it
 
-    async def _receive(
-        self, request: httpx.Request, body_of: Callable[[httpx.Response], Body]
-    ) -> tuple[Reply, httpx.Request | None]:
-        """The reply to a request, and the request that it asks for instead."""
-        response = await self._open(request)
-        try:
-            body = body_of(response)
-            if not body.is_read:
-                async for chunk in response.aiter_raw():
-                    if not body.add(chunk):
-                        break
-            return body.reply(), redirected(request, response)
-        finally:
-            await response.aclose()
+    async def _apply_locked(self, effect: effects.ApplyLocked) -> None:
+        async with self.modification_lock:
+            effect.apply()
 
-    async def _wait_for_rate(self) -> None:
-        """Until the next request may be sent, or the client is closed."""
-        place = self._rate_limit.take()
-        is_used = False
-        try:
-            while (seconds := self._rate_limit.wait(place)) > 0 and not self._closed.is_set():
-                with anyio.move_on_after(seconds):
-                    await self._closed.wait()
-            is_used = not self._closed.is_set()
-        finally:
-            if not is_used:
-                self._rate_limit.give_back(place)
+    async def _pause(self, effect: effects.Pause) -> None:
+        await asyncio.sleep(effect.seconds)
 
-    async def _open(self, request: httpx.Request) -> httpx.Response:
-        """The head of the response to a request, sent with what shows that we may ask."""
-        auth = self._route.auth
-        if not isinstance(auth, Credential):
-            return await self._reach(request, auth)
-        async with aclosing(auth.async_auth_flow(request)) as flow:
-            response = await self._reach(await anext(flow), auth)
-            if not auth.is_refused(response):
-                return response
-            await response.aclose()  # before waiting for another token: others may need the connection
-            signed_anew = await flow.asend(response)
-            await self._wait_for_rate()
-            response = await self._reach(signed_anew, auth)
-            auth.note_answer_to_another(response)
-            return response
 
-    async def _reach(self, request: httpx.Request, auth: Any) -> httpx.Response:
-        """Send a request; once more if its connection turns out to have been closed while it was idle."""
-        trace = Trace()
-        request.extensions["trace"] = trace.note_async
-        arguments = {"stream": True, "follow_redirects": False, **self._route.auth_arguments(auth)}
-        try:
-            response: httpx.Response = await self._route.client.send(request, **arguments)
-        except Exception as error:
-            if not trace.is_stale(error):
-                raise
-            await self._wait_for_rate()
-            response = await self._route.client.send(request, **arguments)
-        return response
+class _AsyncPerformer(exchange.Performer):
+    """Performs the effects of one HTTP exchange in a task."""
 
-    async def _close_http(self) -> None:
-        if self._route.is_ours:
-            await self._route.client.aclose()
+    def __init__(self, endpoint: Endpoint, closed: asyncio.Event, scope: anyio.CancelScope, seconds: float) -> None:
+        self._endpoint, self._closed, self._scope, self._seconds = endpoint, closed, scope, seconds
+        self._responses = AsyncExitStack()
+
+    async def __aenter__(self) -> exchange.Performers:
+        return self.performers
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._responses.aclose()
+
+    async def await_token(self, effect: AwaitToken) -> None:
+        await wait_async(effect)
+
+    async def await_turn(self, effect: exchange.AwaitTurn) -> None:
+        if effect.restarts_timeout:
+            self._scope.deadline = math.inf
+        if effect.seconds > 0:
+            with anyio.move_on_after(effect.seconds):
+                await self._closed.wait()
+        if self._closed.is_set():
+            raise ClientNotRunningError("the client is closed")
+        if effect.restarts_timeout:
+            self._scope.deadline = anyio.current_time() + self._seconds
+
+    async def send(self, effect: exchange.Send) -> httpx.Response:
+        response = aclosing(await self._endpoint.send(effect.request, effect.auth))
+        return await self._responses.enter_async_context(response)
+
+    async def read(self, effect: exchange.Read) -> None:
+        async for chunk in effect.response.aiter_raw():
+            if not effect.feed(chunk):
+                break
+
+    async def close(self, _: exchange.Close) -> None:
+        await self._responses.aclose()

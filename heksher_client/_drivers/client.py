@@ -1,4 +1,7 @@
-"""What both clients share: the public calls that never wait, and the hooks."""
+"""The base of both clients: public calls that never wait, hooks, and how a flow is run.
+
+The drivers only perform effects. Decisions are made in `_core.refresh`, and those about HTTP in `_http.exchange`.
+"""
 
 import inspect
 import random
@@ -11,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol, Unpack
 from weakref import WeakSet
 
 from heksher_client._auth.token_refresh import Credential
+from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.options import Environment, Options
 from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, Status
@@ -20,14 +24,16 @@ from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_names, merged
-from heksher_client._http.endpoint import Route
+from heksher_client._http.endpoint import Endpoint
+from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client._logging import logger
 from heksher_client._runtime import fork
+from heksher_client.exceptions import HeksherError
 
 
 class Observable(Protocol):
-    """What can be followed from outside: a client, or a stub in its place."""
+    """The part of a client that integrations observe; stubs have it as well."""
 
     def status(self) -> Status: ...  # pragma: no cover - a protocol
     def on_change(self, callback: ChangeCallbackT, /) -> ChangeCallbackT: ...  # pragma: no cover - a protocol
@@ -37,29 +43,31 @@ class Observable(Protocol):
 
 
 def check_observable(client: object) -> None:
-    """Refuse what can be no client, nor a stub.
+    """Raise if an object is not a client or a stub.
 
     Raises:
-        TypeError: With what it is.
+        TypeError: It is not.
     """
     if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
         raise TypeError(f"client must be a client or a stub, not {client!r}")
 
 
 class Client(ABC):
-    """The part of a client that is the same whether it waits in a task or in a thread."""
+    """The part of a client that does not depend on whether it uses tasks or threads."""
 
     _raises_at_start: bool
     """Whether `set_as_main` raises the errors of the first refresh."""
-    _make_http: ClassVar[Callable[..., Any]]
-    """Makes an HTTP client out of its arguments."""
+    _http_client_class: ClassVar[Callable[..., Any]]
+    """Creates an HTTP client."""
+    _close_timeout: ClassVar[float]
+    """Seconds after which closing the client no longer waits for the refresh in progress."""
     _class_options: ClassVar[Mapping[str, Any]] = {}
-    """What the class and those it is derived from choose for all its clients."""
+    """The options of the class and its base classes, for all its clients."""
     _own_options: ClassVar[Mapping[str, Any]] = {}
-    """What the class itself chooses."""
+    """The options of the class itself."""
 
     def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
-        """Choose for all clients of a class: each argument of a client may be a keyword of its class."""
+        """Set options for all clients of a class: each argument of a client can be a keyword of its class."""
         super().__init_subclass__()
         check_names(options, ClassOptions, cls.__name__)
         cls._own_options = dict(options)
@@ -74,37 +82,41 @@ class Client(ABC):
         context_features: Sequence[str] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
-        """Make a client, which does nothing yet. All times are in seconds.
+        """Create a client, which does nothing yet. All times are in seconds.
 
-        Whatever is not given is what the class chooses: `class ShopClient(ThreadHeksherClient, service_url=...)`.
+        Options of the class replace missing arguments: `class ShopClient(ThreadHeksherClient, service_url=...)`.
 
         Args:
-            service_url: Where the service is; may have a path, which all requests are then below.
-            update_interval: From the end of one refresh to the next.
+            service_url: The URL of the service. It may have a path, to which the paths of all requests are appended.
+            update_interval: The time from the end of one refresh to the next.
             context_features: All context features of the service, in its order.
-            **options: What `ClientOptions` has.
+            **options: See `ClientOptions`.
 
         Raises:
-            TypeError, ValueError: Any of them is impossible, or one of the first three is missing.
+            TypeError, ValueError: An option is invalid, or one of the first three is missing.
         """
         for hook in (self.on_update_ok, self.on_update_error):
             if inspect.iscoroutinefunction(hook):
-                raise TypeError(f"{hook.__name__} is called, and not awaited: it must be a plain method")
+                raise TypeError(f"{hook.__name__} must be a plain method, not a coroutine function: it is not awaited")
         check_names(options, ClientOptions, type(self).__name__)
-        needed = {"service_url": service_url, "update_interval": update_interval, "context_features": context_features}
-        chosen = merged(self._class_options, {**needed, **options})
-        if missing := [name for name in needed if name not in chosen]:
+        required = {
+            "service_url": service_url,
+            "update_interval": update_interval,
+            "context_features": context_features,
+        }
+        chosen = merged(self._class_options, {**required, **options})
+        if missing := [name for name in required if name not in chosen]:
             raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
-        route = Route(chosen, type(self)._make_http)
-        checked = Options.checked(chosen, can_follow=route.has_room_for_a_stream)
+        endpoint = Endpoint(chosen, type(self)._http_client_class)
+        checked = Options.checked(chosen, can_follow=endpoint.can_stream)
         store = None
         if "last_known_good" in chosen:
-            store = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(route.url))
-        self._route = route
+            store = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(endpoint.url))
+        self._endpoint = endpoint
         self._session = Session(
             chosen["context_features"],
             checked,
-            service_url=str(route.url),
+            service_url=str(endpoint.url),
             hooks=self,
             registry=registry,
             environment=Environment(_clock, time.time, random.random),
@@ -118,30 +130,30 @@ class Client(ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether the client was closed: it updates nothing any more, and cannot be started again."""
+        """Whether the client is closed: it does not refresh any settings, and cannot be started again."""
         return self._session.is_closed
 
     @property
     def credential(self) -> Credential | None:
-        """What shows that the program may ask, if it is of `heksher_client.credentials`: to renew it at will, say."""
-        auth = self._route.auth
+        """The credential of `heksher_client.credentials` that the client uses, if any: to refresh its token, say."""
+        auth = self._endpoint.auth
         return auth if isinstance(auth, Credential) else None
 
     def use_credential(self, auth: AuthTypes) -> None:
-        """Show from now on by something else that the program may ask, and ask at once. From any thread.
+        """Authenticate with another credential from now on, and refresh at once. Can be called from any thread.
 
         Args:
-            auth: A credential of `heksher_client.credentials`, or what the HTTP client takes as `auth`. None leaves it
-                to the HTTP client.
+            auth: A credential of `heksher_client.credentials`, or an `auth` argument of the HTTP client. None to use
+                the authentication of the HTTP client.
 
         Raises:
-            TypeError: It is nothing of that kind.
+            TypeError: It is neither.
         """
-        self._route.use(auth)
+        self._endpoint.use_auth(auth)
         self._session.refresh_soon()
 
     def set_defaults(self, /, **values: str | ContextVar[str]) -> None:
-        """Set what `Setting.get` takes for the context features that its caller leaves out.
+        """Set the values of context features that callers of `Setting.get` do not pass.
 
         A later call adds to an earlier one, and replaces the defaults that it names.
 
@@ -149,7 +161,7 @@ class Client(ABC):
             **values: By context feature: a string, or a context variable, which is looked up at each read.
 
         Raises:
-            UnknownContextError: A name that is none of the client's context features.
+            UnknownContextError: A name is not a context feature of the client.
             TypeError: A default is neither a string nor a context variable.
         """
         self._session.set_defaults(values)
@@ -161,106 +173,155 @@ class Client(ABC):
         feature that is not tracked is not used. A later call adds to an earlier one.
 
         Args:
-            **values: By context feature: one value, several, or `TRACK_ALL` for all that there may be.
+            **values: By context feature: one value, several, or `TRACK_ALL` for all values.
 
         Raises:
-            UnknownContextError: A name that is none of the client's context features.
-            ValueError: A value that no rule can have.
+            UnknownContextError: A name is not a context feature of the client.
+            ValueError: No rule can have this value.
         """
         self._session.track_contexts(values)
 
     def on_change(self, callback: ChangeCallbackT) -> ChangeCallbackT:
-        """Call something with a `Change` whenever this client has put other rules of a setting in place.
+        """Call a function with a `Change` whenever this client has applied new rules to a setting.
 
-        As `Setting.on_change`, for all settings, until the client closes.
+        Like `Setting.on_change`, for all settings, until the client is closed.
 
         Returns:
             The callback, so that this can be used as a decorator.
 
         Raises:
-            TypeError: It cannot be called, or is a coroutine function.
+            TypeError: The callback is not callable, or is a coroutine function.
         """
         return self._session.listeners.add(callback)
 
     def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
-        """Call it no more."""
+        """Stop calling a callback."""
         self._session.listeners.remove(callback)
 
     def on_refresh(self, callback: RefreshCallbackT) -> RefreshCallbackT:
-        """Call something with a `Refresh` after each refresh, successful or not, after the hooks: to measure them, say.
+        """Call a function with a `Refresh` after each refresh, successful or not, after the hooks: for metrics, say.
 
-        Called where hooks are called; an error in it is logged, and nothing else. A bound method is held weakly.
+        It is called where hooks are called; an error in it is logged, and has no other effect. A bound method is held
+        weakly.
 
         Returns:
             The callback, so that this can be used as a decorator.
 
         Raises:
-            TypeError: It cannot be called, or is a coroutine function.
+            TypeError: The callback is not callable, or is a coroutine function.
         """
         return self._session.refresh_listeners.add(callback)
 
     def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
-        """Call it no more."""
+        """Stop calling a callback."""
         self._session.refresh_listeners.remove(callback)
 
     def changes(self) -> Changes:
-        """All changes that this client puts in place from now on: iterate with `for`, which blocks, or `async for`.
+        """Return all changes that this client applies from now on: iterate with `for`, which blocks, or `async for`.
 
-        One who is behind gets the changes of each setting as one, with a count of those that it stands for. It ends
-        when the client closes. Whoever leaves the loop need not clean up.
+        A slow loop receives the changes of each setting merged into one, with a count. The iterator ends when the
+        client is closed. A loop that is left early needs no cleanup.
         """
         return self._session.changes()
 
     def status(self) -> Status:
-        """How the client fares. May be called at any time, from any thread."""
+        """Return the health of the client. Can be called at any time, from any thread."""
         return self._session.status()
 
     def on_update_ok(self) -> None:
-        """Override to be called after each refresh that succeeded, also when nothing had changed."""
+        """Override to be called after each successful refresh, including those without changes."""
 
     def on_update_error(self, exc: Exception, /) -> None:
-        """Override to be called after each refresh that failed, wholly or for some settings, with the first error."""
+        """Override to be called with the first error after each refresh that failed, entirely or for some settings."""
+
+    # -- for the drivers -----------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
-        """Make what the client waits and locks with."""
+        """Create locks, events and threads, of which the child of a fork needs its own."""
         self._rate_limit = self._make_rate_limit()
 
     @abstractmethod
     def _wake_up(self) -> None:
-        """Begin the next refresh now. Called from any thread."""
+        """Start the next refresh now. Called from any thread."""
 
     @abstractmethod
-    def _set_up_again(self) -> None:
-        """Make all that anew in the child of a fork, and go on updating there if the parent does.
+    def _restart_in_child(self) -> None:
+        """Continue to refresh in the child of a fork, as the parent does."""
 
-        What the parent had is shared with it, and must not be closed.
-        """
+    def _continue_in_child(self) -> None:  # in the child of a fork
+        # The parent's connections are shared with it, and must not be closed.
+        self._session.after_fork()
+        try:
+            self._endpoint.replace_client()
+            self._set_up()
+            if self._session.is_open:
+                self._restart_in_child()
+        except Exception:  # The machine has no thread or file descriptor left.
+            logger.exception("a client cannot continue in the child of a fork")
+            self._session.close()
+
+    def _ping(self) -> effects.Flow[None]:
+        try:
+            yield from self._session.requests.ping()
+        except HeksherError as error:
+            raise as_http_error(error) from error.__cause__
+
+    @property
+    def _performers(self) -> Mapping[type, Callable[[Any], Any]]:
+        """The methods that perform effects, by the type of the effect. Those of the async client return awaitables."""
+        return {
+            effects.Exchange: self._send,
+            effects.RunBlocking: self._run_blocking,
+            effects.CallUserCode: self._call_user_code,
+            effects.ApplyLocked: self._apply_locked,
+            effects.OpenStream: self._open_stream,
+            effects.Pause: self._pause,
+        }
+
+    @abstractmethod
+    def _send(self, effect: effects.Exchange) -> Any:
+        """Send requests."""
+
+    @abstractmethod
+    def _run_blocking(self, effect: effects.RunBlocking) -> Any:
+        """Make a blocking call."""
+
+    @abstractmethod
+    def _call_user_code(self, effect: effects.CallUserCode) -> Any:
+        """Call a hook or a validator."""
+
+    @abstractmethod
+    def _apply_locked(self, effect: effects.ApplyLocked) -> Any:
+        """Make a call while holding the modification lock."""
+
+    @abstractmethod
+    def _open_stream(self, effect: effects.OpenStream) -> Any:
+        """Read a stream until it ends."""
+
+    @abstractmethod
+    def _pause(self, effect: effects.Pause) -> Any:
+        """Let other tasks or threads run."""
 
 
-LONGEST_SLEEP: Final = 30.0
-"""Seconds after which a client looks at the clock again: while a machine sleeps, no other wait ends."""
+MAX_SLEEP: Final = 30.0
+"""Seconds after which a client looks at the clock again: if the machine is suspended, other waits do not end."""
 
 
-def _monotonic() -> Callable[[], float]:
-    """A clock that no one sets, and that goes on while the machine sleeps, where there is one."""
+def _monotonic_clock() -> Callable[[], float]:
+    """Return a clock that cannot be set, and that includes the time while the machine is suspended if there is one."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
         return time.monotonic
     return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
-_clock: Final = _monotonic()
+_clock: Final = _monotonic_clock()
 _clients: Final[WeakSet[Client]] = WeakSet()
 
 
-def _go_on_after_fork() -> None:  # in the child of a fork
+def _continue_all_in_child() -> None:  # in the child of a fork
     for client in list(_clients):
-        client._session.after_fork()
-        try:
-            client._set_up_again()
-        except Exception:  # The machine has no thread or file descriptor left to give.
-            logger.exception("a client cannot go on in the child of a fork")
-            client._session.close()
+        client._continue_in_child()
 
 
 fork.call_in_child(fork.Stage.SNAPSHOTS, snapshot.after_fork)
-fork.call_in_child(fork.Stage.CLIENTS, _go_on_after_fork)
+fork.call_in_child(fork.Stage.CLIENTS, _continue_all_in_child)

@@ -1,7 +1,7 @@
-"""What goes into the file with what was last received, and what is taken from it.
+"""The last known good file of a client: which responses are stored in it, and which are restored.
 
-Several processes may share it, and several programs. Each adds what it has to what the others have. Where they track
-different contexts a setting has several answers, as one of them may lack rules that another one needs.
+Several processes, and several programs, can share a file. Each of them merges its responses into those of the others.
+Programs that track different contexts store different responses for a setting, as one may lack rules of another one.
 """
 
 import os
@@ -12,143 +12,145 @@ from typing import Final
 
 from heksher_client._core.refresh.last_known_good import NotStoredError, ResponseKey, StoredResponse, StoredResponses
 from heksher_client._core.settings.context import Tracking
-from heksher_client._drivers.last_known_good_format import Answer, Content, LastKnownGoodFormat, Look, ReplaceableError
+from heksher_client._drivers.last_known_good_format import (
+    Content,
+    LastKnownGoodFormat,
+    ReplaceableError,
+    StatSignature,
+    StoredRow,
+)
 
-_CONFIRMED_EVERY: Final = 600.0
-"""Seconds after which it is noted again that something still holds."""
-_MOST_ANSWERS: Final = 8
-"""For one setting; those that were confirmed last are kept."""
-_KEPT_FOR: Final = 30 * 24 * 3600.0
-"""Seconds for which an answer is kept that nobody confirms: others may use it for longer than this client."""
+_CONFIRM_INTERVAL: Final = 600.0
+"""Seconds after which the time of an unchanged response is updated in the file."""
+_MAX_RESPONSES: Final = 8
+"""Per setting. The least recently confirmed ones are dropped."""
+_RETENTION: Final = 30 * 24 * 3600.0
+"""Seconds for which an unconfirmed response stays in the file: other programs may use it for longer than this one."""
 
 
 class LastKnownGoodFile:
-    """What one client keeps in a file. It is used by one thread at a time."""
+    """Stores the responses of one client in a file. Implements `LastKnownGoodStore`, for one thread at a time."""
 
     def __init__(self, path: str | os.PathLike[str], max_age: float, service_url: str) -> None:
-        """Take a path; nothing is read or written yet.
+        """Prepare to use a file, which is neither read nor written yet.
 
         Args:
-            path: Of the file.
-            max_age: Seconds after which what is in it is no longer used.
-            service_url: Without user name and password.
+            path: The path of the file.
+            max_age: Seconds for which a response can be restored after it was last confirmed.
+            service_url: The URL of the service, without user name and password.
 
         Raises:
-            ValueError: No file can have that path.
+            ValueError: The path is not valid.
         """
         self._file = LastKnownGoodFormat(path, service_url)
         self._max_age = max_age
-        self._confirmed_every = min(_CONFIRMED_EVERY, max_age / 10)
-        self._held: Mapping[str, ResponseKey] = {}
-        """What was held when the file was last brought up to date."""
+        self._confirm_interval = min(_CONFIRM_INTERVAL, max_age / 10)
+        self._stored: Mapping[str, ResponseKey] = {}
+        """What the settings of this client had when the file was last updated."""
         self._order: tuple[str, ...] = ()
-        self._look: Look = None
-        """Of the file then."""
+        self._signature: StatSignature | None = None
+        """The signature of the file after that update."""
         self._confirmed = 0.0
-        """When that was, in seconds since 1970."""
+        """The time of that update, in seconds since 1970."""
 
     def load(self) -> StoredResponses:
-        """As `LastKnownGoodStore.load`."""
+        """See `LastKnownGoodStore.load`."""
         content, _ = self._file.read()
         now = time.time()
-        kept = {
+        responses = {
             name: [
-                StoredResponse(one.content, content.trackings[index], max(0.0, now - one.confirmed))
-                for index, one in answers.items()
+                StoredResponse(row.content, content.trackings[index], max(0.0, now - row.confirmed))
+                for index, row in rows.items()
             ]
-            for name, answers in content.settings.items()
+            for name, rows in content.settings.items()
         }
-        ages = [one.age for several in kept.values() for one in several]
+        ages = [response.age for several in responses.values() for response in several]
         if ages and min(ages) > self._max_age:
             raise NotStoredError(
-                f"{self._file.path} is too old: {min(ages):.0f} seconds, and {self._max_age:.0f} are allowed"
+                f"{self._file.path} is too old: {min(ages):.0f} seconds, the maximum is {self._max_age:.0f}"
             )
-        young = {name: [one for one in several if one.age <= self._max_age] for name, several in kept.items()}
-        return StoredResponses(young, content.order)
+        valid = {name: [one for one in several if one.age <= self._max_age] for name, several in responses.items()}
+        return StoredResponses(valid, content.order)
 
     def save(
         self, new: Mapping[str, StoredResponse], held: Mapping[str, ResponseKey], order: tuple[str, ...] | None
     ) -> Collection[str]:
-        """As `LastKnownGoodStore.save`."""
+        """See `LastKnownGoodStore.save`."""
         now = time.time()
-        is_same = not new and order in (None, self._order) and held.items() <= self._held.items()
-        is_confirmed = abs(now - self._confirmed) < self._confirmed_every
-        if is_same and is_confirmed and self._look == self._file.look() is not None:
+        is_unchanged = not new and order in (None, self._order) and held.items() <= self._stored.items()
+        is_confirmed = abs(now - self._confirmed) < self._confirm_interval
+        if is_unchanged and is_confirmed and self._signature == self._file.signature() is not None:
             return ()
-        content, look = self._former()
-        update = _Update(content, now, confirmed=self._confirmed, confirmed_every=self._confirmed_every)
-        if order not in (None, content.order):
-            content.order, update.is_any = order or (), True
-        for name, one in new.items():
-            update.put(name, one)
-        lacking = {name for name, one in held.items() if name not in new and not update.confirm(name, one)}
-        if update.is_any:
-            update.drop(max(self._max_age, _KEPT_FOR))
-            look = self._file.write(content)
-        self._held = {name: one for name, one in held.items() if name not in lacking}
-        self._order, self._look, self._confirmed = content.order, look, now
-        return lacking
-
-    def _former(self) -> tuple[Content, Look]:
-        """What there is to be added to."""
         try:
-            return self._file.read()
+            content, signature = self._file.read()
         except (FileNotFoundError, ReplaceableError):
-            return Content(), None
+            content, signature = Content(), None
+        merge = _Merge(content, now, last_confirmed=self._confirmed, confirm_interval=self._confirm_interval)
+        if order not in (None, content.order):
+            content.order, merge.is_changed = order or (), True
+        for name, response in new.items():
+            merge.store(name, response)
+        missing = {name for name, one in held.items() if name not in new and not merge.confirm(name, one)}
+        if merge.is_changed:
+            merge.drop_older_than(max(self._max_age, _RETENTION))
+            signature = self._file.write(content)
+        self._stored = {name: one for name, one in held.items() if name not in missing}
+        self._order, self._signature, self._confirmed = content.order, signature, now
+        return missing
 
 
-class _Update:
-    """What a client changes in the file."""
+class _Merge:
+    """The merge of one client's responses into the content of the file."""
 
-    def __init__(self, content: Content, now: float, *, confirmed: float, confirmed_every: float) -> None:
+    def __init__(self, content: Content, now: float, *, last_confirmed: float, confirm_interval: float) -> None:
         self._content, self._now = content, now
-        self._confirmed, self._confirmed_every = confirmed, confirmed_every
+        self._last_confirmed, self._confirm_interval = last_confirmed, confirm_interval
         self._indexes: dict[int, int] = {}
-        """Of trackings, by what identifies the objects: most settings share one, and it may be large."""
-        self.is_any = False
-        """Whether anything has changed that is worth writing."""
+        """The indexes of trackings by the `id` of the object: most settings share one, which may be large."""
+        self.is_changed = False
+        """Whether the file must be written."""
 
-    def put(self, name: str, new: StoredResponse) -> None:
-        """Have an answer in it, instead of those that were received while less was tracked."""
-        index, answers = self._index(new.tracking), self._content.settings.setdefault(name, {})
-        former = answers.get(index)
-        is_there = former is not None and former.content == new.content
-        if not (is_there and self._is_confirmed(answers[index])):
-            answers[index] = Answer(index, self._now, new.content)
-            self.is_any = True
+    def store(self, name: str, new: StoredResponse) -> None:
+        """Store a response, and drop those that were received while less was tracked."""
+        index, rows = self._index(new.tracking), self._content.settings.setdefault(name, {})
+        former = rows.get(index)
+        is_stored = former is not None and former.content == new.content
+        if not (is_stored and self._is_confirmed(rows[index])):
+            rows[index] = StoredRow(index, self._now, new.content)
+            self.is_changed = True
         trackings = self._content.trackings
-        for other in [i for i in answers if i != index and new.tracking.covers(trackings[i])]:
-            del answers[other]
-            self.is_any = True
-        while len(answers) > _MOST_ANSWERS:
-            del answers[min(answers, key=lambda i: answers[i].confirmed)]
+        for other in [i for i in rows if i != index and new.tracking.covers(trackings[i])]:
+            del rows[other]
+            self.is_changed = True
+        while len(rows) > _MAX_RESPONSES:
+            del rows[min(rows, key=lambda i: rows[i].confirmed)]
 
     def confirm(self, name: str, held: ResponseKey) -> bool:
-        """Note that an answer holds now; tells whether it is there."""
-        index, answers = self._index(held.tracking), self._content.settings.get(name, {})
-        answer = answers.get(index)
-        if answer is None:
-            return len(answers) >= _MOST_ANSWERS  # There is no room for it, as long as the others are there.
-        if self._confirmed < answer.confirmed <= self._now:
-            return True  # Another process has seen to it since this one did.
-        if sha256(answer.content).digest() != held.digest:
+        """Record that a response is still valid. Returns False if it is not stored, and should be."""
+        index, rows = self._index(held.tracking), self._content.settings.get(name, {})
+        row = rows.get(index)
+        if row is None:
+            return len(rows) >= _MAX_RESPONSES  # Other programs confirm theirs, so there is no room for it.
+        if self._last_confirmed < row.confirmed <= self._now:
+            return True  # Another process has confirmed or replaced it since this one last did.
+        if sha256(row.content).digest() != held.digest:
             return False
-        if not self._is_confirmed(answer):
-            answers[index] = Answer(index, self._now, answer.content)
-            self.is_any = True
+        if not self._is_confirmed(row):
+            rows[index] = StoredRow(index, self._now, row.content)
+            self.is_changed = True
         return True
 
-    def drop(self, max_age: float) -> None:
-        """Remove what nobody has confirmed for too long."""
-        for name, answers in list(self._content.settings.items()):
-            for index in [i for i, answer in answers.items() if self._now - answer.confirmed > max_age]:
-                del answers[index]
-            if not answers:
+    def drop_older_than(self, max_age: float) -> None:
+        """Drop responses that were not confirmed for so many seconds."""
+        for name, rows in list(self._content.settings.items()):
+            for index in [i for i, row in rows.items() if self._now - row.confirmed > max_age]:
+                del rows[index]
+            if not rows:
                 del self._content.settings[name]
 
-    def _is_confirmed(self, answer: Answer) -> bool:
-        """Whether it need not be noted yet that an answer still holds."""
-        return abs(self._now - answer.confirmed) < self._confirmed_every
+    def _is_confirmed(self, row: StoredRow) -> bool:
+        """Return True if the time of a row is recent enough not to be updated."""
+        return abs(self._now - row.confirmed) < self._confirm_interval
 
     def _index(self, tracking: Tracking) -> int:
         if id(tracking) not in self._indexes:

@@ -1,47 +1,25 @@
-"""The client for threads: flows run in a daemon thread, which sends, waits and locks."""
+"""The client for threads: it runs the flows in a daemon thread."""
 
 import threading
-from collections.abc import Callable
-from contextlib import closing, suppress
+from concurrent.futures import wait
+from contextlib import ExitStack, closing
+from functools import partial
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import httpx
 
-from heksher_client._auth.token_refresh import Credential
-from heksher_client._core.refresh.effects import (
-    MAX_CONCURRENT_REQUESTS,
-    ApplyLocked,
-    CallUserCode,
-    Effect,
-    Exchange,
-    Flow,
-    Limits,
-    NoResponse,
-    OpenStream,
-    Pause,
-    Reply,
-    Request,
-    RunBlocking,
-)
+from heksher_client._auth.token_refresh import AwaitToken
+from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
-from heksher_client._drivers.client import LONGEST_SLEEP, Client
-from heksher_client._drivers.threaded_exchange import CLOSED, StreamThread, ThreadedExchange
-from heksher_client._http.body import (
-    Body,
-    StreamBody,
-    Trace,
-    as_http_error,
-    hang_up,
-    no_response,
-    redirected,
-)
-from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
-from heksher_client.exceptions import ClientNotRunningError, HeksherError
-
-T = TypeVar("T")
+from heksher_client._drivers.client import MAX_SLEEP, Client
+from heksher_client._drivers.flow_runner import ResultT, run
+from heksher_client._http import exchange
+from heksher_client._http.body import shut_down
+from heksher_client._http.endpoint import Endpoint
+from heksher_client._runtime.worker_threads import DetachedCall, Job, StreamThread, WorkerThreads, start_daemon_thread
+from heksher_client.exceptions import ClientNotRunningError
 
 
 class ThreadHeksherClient(Client):
@@ -51,30 +29,29 @@ class ThreadHeksherClient(Client):
     """
 
     modification_lock: threading.Lock
-    """Held while settings get new rules. Acquire it, and no value changes until it is released; so calling `reload`
-    meanwhile is a deadlock."""
+    """Held while new rules of settings are applied. While a program holds it, no value changes; so calling `reload` is
+    a deadlock then."""
 
     _raises_at_start = False
-    _make_http = httpx.Client
-    _close_within = 0.5
-    """Seconds."""
-    _thread: threading.Thread | None = None
+    _http_client_class = httpx.Client
+    _close_timeout = 0.5
+    _thread: threading.Thread | None
 
     def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
 
-        Returns when the first attempt is over, successful or not: an error is logged, and tried again soon.
+        Returns when the first attempt has ended, successful or not: an error is logged, and the refresh is retried.
 
         Raises:
-            ClientNotRunningError: The client is closed, or was closed meanwhile.
+            ClientNotRunningError: The client is closed, or was closed during this call.
             RuntimeError: It is the main client already, or no thread could be started.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         with self._starting:
             self._session.start()
-            self._session.add_waiter(outcome.put)  # before the thread starts: it waits for the first refresh
+            self._session.add_waiter(outcome.put)  # before the thread starts, so that it waits for the first refresh
             try:
-                self._thread = start_daemon_thread("heksher-client", self._keep_updating)
+                self._thread = start_daemon_thread("heksher-client", self._keep_refreshing)
             except RuntimeError:
                 self._session.close()
                 raise
@@ -85,23 +62,21 @@ class ThreadHeksherClient(Client):
             raise
 
     def close(self) -> None:
-        """Stop updating. All settings keep their last values."""
+        """Stop refreshing. All settings keep their last values."""
         with self._starting:
             self._session.close()
         self._closed.set()
         self._woken.set()
-        for sending in self._sendings.copy():
-            sending.give_up(CLOSED)
+        self._workers.close(_CLOSED)
         if self._thread is None:
-            self._close_http()
+            self._endpoint.close()
         elif not self._is_own_thread():
-            self._thread.join(self._close_within)
+            self._thread.join(self._close_timeout)
 
     def reload(self) -> None:
         """Wait for a refresh that begins after this call. The next one is due a full interval later.
 
-        An error of the refresh is logged. Called in a hook, where waiting would be for ever, it only asks for the
-        refresh.
+        An error of the refresh is logged. In a hook, which the refresh waits for, this only requests another refresh.
 
         Raises:
             ClientNotRunningError: The client was not set as main, or is closed.
@@ -114,22 +89,19 @@ class ThreadHeksherClient(Client):
         _raise_if_closed(outcome.get())
 
     def ping(self) -> None:
-        """Ask the service whether it is well.
+        """Check that the service is healthy.
 
         Raises:
-            ServiceUnavailableError, UnexpectedResponseError: It is not; either is an `httpx.HTTPError` too.
+            ServiceUnavailableError, UnexpectedResponseError: It is not. The error is an `httpx.HTTPError` as well.
             ClientNotRunningError: The client is closed.
         """
-        try:
-            self._run(self._session.requests.ping())
-        except HeksherError as error:
-            raise as_http_error(error) from error.__cause__
+        self._run(self._ping())
 
     def get_settings(self) -> dict[str, SettingData]:
-        """Ask for all settings of the service, by name, whoever declared them.
+        """Request all settings of the service, by name, including those of other programs.
 
         Raises:
-            ServiceUnavailableError, UnexpectedResponseError: It did not say.
+            ServiceUnavailableError, UnexpectedResponseError: The request failed.
             ClientNotRunningError: The client is closed.
         """
         return self._run(self._session.requests.get_settings())
@@ -139,216 +111,162 @@ class ThreadHeksherClient(Client):
             self.set_as_main()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    # -- start and end -------------------------------------------------------------------------------------------------
 
     def _set_up(self) -> None:
         super()._set_up()
-        self.modification_lock = threading.Lock()
-        self._woken = threading.Event()
-        self._closed = threading.Event()
-        self._starting = threading.Lock()
-        self._sendings: set[ThreadedExchange] = set()
-        self._left_alone: list[threading.Thread] = []
-        """Threads that still send what was given up."""
-        self._renewed_at = 0
-        """How many there were when connections were last closed under them; the others wait for something else."""
+        self._thread = None
+        self.modification_lock, self._starting = threading.Lock(), threading.Lock()
+        self._woken, self._closed = threading.Event(), threading.Event()
+        self._workers: WorkerThreads[effects.Reply] = WorkerThreads(
+            max_threads=effects.MAX_CONCURRENT_REQUESTS,
+            max_hanging=5 * effects.MAX_CONCURRENT_REQUESTS,
+            exhausted=_EXHAUSTED,
+            ended=_ENDED,
+        )
         self._disk, self._hooks = DetachedCall(), DetachedCall()
-        self._listening = StreamThread(self._close_http)
+        self._stream = StreamThread(self._endpoint.close, self._closed)
 
     def _is_own_thread(self) -> bool:
-        """Whether the caller is a hook, or a validator, which the refreshes wait for."""
+        """Return True in a hook or a validator, which the refresh waits for."""
         return self._thread is threading.current_thread() or self._hooks.is_current_thread
 
     def _wake_up(self) -> None:
         self._woken.set()
 
-    def _set_up_again(self) -> None:  # in the child of a fork
-        was_main = self._session.is_open
-        self._route.renew()
-        self._set_up()
-        if was_main:
-            self._thread = start_daemon_thread("heksher-client", self._keep_updating_in_child)
+    def _restart_in_child(self) -> None:  # in the child of a fork
+        self._thread = start_daemon_thread("heksher-client", self._keep_refreshing)
 
-    def _keep_updating_in_child(self) -> None:  # in the child of a fork
-        self._thread = threading.current_thread()
-        self._sleep()
-        self._keep_updating()
-
-    def _keep_updating(self) -> None:
+    def _keep_refreshing(self) -> None:
         detach()
         self._thread = threading.current_thread()  # before a hook can run, which must know that this is its own thread
         try:
-            # In the child of a fork out of this very thread (a hook can do that) another thread goes on.
+            self._sleep()
+            # In the child of a fork in this thread (a hook may fork), another thread takes over.
             while self._session.is_open and self._thread is threading.current_thread():
                 self._run(self._session.refresh())
                 if self._session.wants_to_follow:
-                    self._listening.begin(lambda: self._run(self._session.follow()))
+                    self._stream.start(lambda: self._run(self._session.follow()))
                 self._sleep()
-        finally:  # also when a hook or a validator ends the thread, by SystemExit say: nobody waits for it in vain
+        finally:  # also if a hook or a validator ends the thread, by SystemExit for example
             if self._thread is threading.current_thread():  # pragma: no branch - only there
                 self._session.close()
-                self._listening.end()
+                self._stream.end()
 
     def _sleep(self) -> None:
-        """Until there is something to do."""
+        """Sleep until a refresh is due."""
         while (seconds := self._session.wait()) > 0:
-            self._woken.wait(min(seconds, LONGEST_SLEEP))
+            self._woken.wait(min(seconds, MAX_SLEEP))
             self._woken.clear()
 
-    def _run(self, flow: Flow[T]) -> T:
-        with closing(flow):
-            try:
-                step = next(flow)
-                while True:
-                    step = flow.send(self._take(step))
-            except StopIteration as end:
-                result: T = end.value
-                return result
+    # -- effects -------------------------------------------------------------------------------------------------------
 
-    def _take(self, step: Effect) -> Any:
-        match step:
-            case Exchange():
-                return self._send_all(step)
-            case RunBlocking():
-                return self._disk.call(step.call, step.seconds)
-            case CallUserCode():
-                return self._hooks.call(step.call, step.seconds)
-            case ApplyLocked():
-                with self.modification_lock:
-                    step.apply()
-            case OpenStream():
-                return self._listen(step)
-            case Pause():  # pragma: no branch - there are no others
-                self._closed.wait(step.seconds)
-        return None
+    def _run(self, flow: effects.Flow[ResultT]) -> ResultT:
+        return run(flow, self._performers)
 
-    def _send_all(self, exchange: Exchange) -> tuple[Reply, ...]:
-        self._left_alone = [thread for thread in self._left_alone if thread.is_alive()]
-        if len(self._left_alone) >= _MOST_LEFT_ALONE:
-            return (_TOO_MANY_LEFT_ALONE,) * len(exchange.requests)
-        are_more = len(self._left_alone) >= self._renewed_at + MAX_CONCURRENT_REQUESTS
-        self._renewed_at = min(self._renewed_at, len(self._left_alone))
-        if are_more and self._route.can_be_renewed:
-            # Those that wait for a server get an error from the connection that is closed under them.
-            self._renewed_at = len(self._left_alone)
-            with suppress(Exception):  # There may be no file descriptor for the certificates: then another time.
-                self._route.renew().close()
-        sending = ThreadedExchange(exchange, self._get_ready, self._send, self._rate_limit)
-        self._sendings.add(sending)
-        try:
-            if self._closed.is_set():
-                sending.give_up(CLOSED)  # `close` may not have seen it
-            return sending.replies()
-        finally:
-            self._sendings.discard(sending)
-            self._left_alone += sending.hanging()
+    def _send(self, effect: effects.Exchange) -> tuple[effects.Reply, ...]:
+        limits = effect.limits
+        jobs = [partial(self._send_one, request, limits) for request in effect.requests]
+        if self._workers.hang_again():
+            self._endpoint.drop_connections()
+        return self._workers.run(
+            jobs,
+            seconds=limits.seconds,
+            total_seconds=limits.total_seconds,
+            timed_out=partial(effects.timed_out, limits),
+        )
 
-    def _get_ready(self) -> NoResponse | None:
-        """Wait until there is something to show that we may ask, before the time of a request comes."""
-        try:
-            if isinstance(auth := self._route.auth, Credential):
-                auth.get_ready()
-        except Exception as error:  # It is the program's, and may raise anything.
-            return no_response(error)
-        return None
+    def _send_one(self, request: effects.Request, limits: effects.Limits, job: Job) -> effects.Reply:
+        with _ThreadPerformer(self._endpoint, job) as performers:
+            return run(exchange.send_request(self._endpoint, self._rate_limit, request, limits), performers)
 
-    def _send(self, request: Request, limits: Limits, is_given_up: Callable[[], bool]) -> Reply:
-        try:
-            following: httpx.Request | None = self._route.request(request, limits.seconds)
-            while following is not None:
-                reply, following = self._receive(
-                    following, lambda response: Body(response, limits.max_bytes), is_given_up
-                )
-                if following is not None:
-                    self._wait_for_rate(is_given_up)
-        except Exception as error:
-            # Authentication, transports and event hooks are the program's, and may raise anything.
-            return no_response(error)
-        return reply
+    def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:
+        with _StreamPerformer(self._endpoint, self._stream) as performers:
+            return run(exchange.open_stream(self._endpoint, self._rate_limit, effect), performers)
 
-    def _listen(self, step: OpenStream) -> Reply:
-        def body_of(response: httpx.Response) -> Body:
-            self._listening.connected(lambda: hang_up(response))
-            return StreamBody(response, step.take)
+    def _run_blocking(self, effect: effects.RunBlocking) -> Any:
+        return self._disk.call(effect.call, effect.seconds)
 
-        try:
-            self._wait_for_rate()
-            request = self._route.stream(step)
-            reply, _ = self._receive(request, body_of, self._closed.is_set)
-        except Exception as error:  # As above.
-            return no_response(error)
-        return reply
+    def _call_user_code(self, effect: effects.CallUserCode) -> Any:
+        return self._hooks.call(effect.call, effect.seconds)
 
-    def _receive(
-        self, request: httpx.Request, body_of: Callable[[httpx.Response], Body], is_given_up: Callable[[], bool]
-    ) -> tuple[Reply, httpx.Request | None]:
-        """The reply to a request, and the request that it asks for instead."""
-        response = self._open(request, is_given_up)
-        try:
-            body = body_of(response)
-            if not body.is_read:
-                for chunk in response.iter_raw():
-                    if is_given_up() or not body.add(chunk):
-                        break
-            return body.reply(), redirected(request, response)
-        finally:
-            response.close()
+    def _apply_locked(self, effect: effects.ApplyLocked) -> None:
+        with self.modification_lock:
+            effect.apply()
 
-    def _wait_for_rate(self, is_given_up: Callable[[], bool] = bool) -> None:
-        """Until the next request may be sent, or nobody waits for it any more.
+    def _pause(self, effect: effects.Pause) -> None:
+        self._closed.wait(effect.seconds)
 
-        Raises:
-            ClientNotRunningError: Nobody does.
-        """
-        place = self._rate_limit.take()
-        if self._closed.wait(self._rate_limit.wait(place)) or is_given_up():
-            self._rate_limit.give_back(place)
-            raise ClientNotRunningError("nobody waits for it any more")
 
-    def _open(self, request: httpx.Request, is_given_up: Callable[[], bool]) -> httpx.Response:
-        """The head of the response to a request, sent with what shows that we may ask."""
-        auth = self._route.auth
-        if not isinstance(auth, Credential):
-            return self._reach(request, auth, is_given_up)
-        with closing(auth.sync_auth_flow(request)) as flow:
-            response = self._reach(next(flow), auth, is_given_up)
-            if not auth.is_refused(response):
-                return response
-            response.close()  # before waiting for another token: others may need the connection
-            signed_anew = flow.send(response)
-            self._wait_for_rate(is_given_up)
-            response = self._reach(signed_anew, auth, is_given_up)
-            auth.note_answer_to_another(response)
-            return response
+class Internals:
+    """The internal interface of a client, for other modules of this package."""
 
-    def _reach(self, request: httpx.Request, auth: Any, is_given_up: Callable[[], bool]) -> httpx.Response:
-        """Send a request; once more if its connection turns out to have been closed while it was idle."""
-        trace = Trace()
-        request.extensions["trace"] = trace.note
-        arguments = {"stream": True, "follow_redirects": False, **self._route.auth_arguments(auth)}
-        try:
-            response: httpx.Response = self._route.client.send(request, **arguments)
-        except Exception as error:
-            if not trace.is_stale(error):
-                raise
-            self._wait_for_rate(is_given_up)
-            response = self._route.client.send(request, **arguments)
+    def __init__(self, client: ThreadHeksherClient) -> None:
+        self.session = client._session
+        self.stream = client._stream
+        """The thread that reads streams. End it before the client is closed."""
+        self._run = client._run
+
+    def run(self, flow: effects.Flow[ResultT]) -> ResultT:
+        """Run a flow in the calling thread, and return its result."""
+        return self._run(flow)
+
+
+class _ThreadPerformer(exchange.Performer):
+    """Performs the effects of one HTTP exchange in a thread."""
+
+    def __init__(self, endpoint: Endpoint, job: Job) -> None:
+        self._endpoint, self._job = endpoint, job
+        self._responses = ExitStack()
+
+    def __enter__(self) -> exchange.Performers:
+        return self.performers
+
+    def __exit__(self, *_: object) -> None:
+        self._responses.close()
+
+    def await_token(self, effect: AwaitToken) -> None:
+        wait([effect.refresh], effect.seconds)
+
+    def await_turn(self, effect: exchange.AwaitTurn) -> None:
+        if self._job.sleep(effect.seconds, restarts_timer=effect.restarts_timeout):
+            raise ClientNotRunningError("no thread waits for the response any more")
+
+    def send(self, effect: exchange.Send) -> httpx.Response:
+        response: httpx.Response = self._endpoint.send(effect.request, effect.auth)
+        return self._responses.enter_context(closing(response))
+
+    def read(self, effect: exchange.Read) -> None:
+        for chunk in effect.response.iter_raw():
+            if self._job.abandoned.is_set() or not effect.feed(chunk):
+                break
+
+    def close(self, _: exchange.Close) -> None:
+        self._responses.close()
+
+
+class _StreamPerformer(_ThreadPerformer):
+    """Performs an exchange with a stream, which must be shut down when the client is closed."""
+
+    def __init__(self, endpoint: Endpoint, stream: StreamThread) -> None:
+        super().__init__(endpoint, stream)
+        self._stream = stream
+
+    def send(self, effect: exchange.Send) -> httpx.Response:
+        response = super().send(effect)
+        self._stream.connected(partial(shut_down, response))
         return response
 
-    def _close_http(self) -> None:
-        if self._route.is_ours:
-            self._route.client.close()
 
-
-_MOST_LEFT_ALONE: Final = 5 * MAX_CONCURRENT_REQUESTS
-"""Threads that still wait for what nobody else waits for: more of them would only hang in the same way."""
-_TOO_MANY_LEFT_ALONE: Final = NoResponse(TimeoutError("too many former requests still hang"), is_networks=True)
+_CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))
+_ENDED: Final = effects.NoResponse(RuntimeError("the thread that was to send the request has ended"))
+_EXHAUSTED: Final = effects.NoResponse(TimeoutError("too many previous requests still hang"), is_networks=True)
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:
-    """Of the outcomes of a refresh, only that there was none is an error of the call that waited for it."""
+    """Raise the outcome of a refresh if there was no refresh. Its errors are logged."""
     if isinstance(outcome, ClientNotRunningError):
         raise outcome

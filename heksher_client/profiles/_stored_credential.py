@@ -55,7 +55,7 @@ class StoredCredential(Credential):
         """The tokens in the store, and newer tokens that could not be saved in their place."""
         super().__init__()
 
-    def _described(self) -> str:
+    def _description(self) -> str:
         return f" profile {self._config.name}"
 
     def _fetch(self) -> Token:
@@ -65,7 +65,7 @@ class StoredCredential(Credential):
             raise CredentialError(f"{self!r}: {error}") from None
 
     def _load_or_refresh(self) -> Token:
-        current = self._held.token.value if self._held is not None else None
+        current = self._cached.token.value if self._cached is not None else None
         tokens = self._load()
         if tokens.access_token != current and (tokens.expires_at is None or tokens.expires_at > time.time()):
             return Token(tokens.access_token, tokens.expires_at)

@@ -126,7 +126,7 @@ def test_while_all_tokens_are_refused_not_each_request_costs_one(
         assert len(oauth.token_requests) == requests + 1
         service.intercept = gateway
         oauth.expire_all()
-        monkeypatch.setattr("heksher_client._auth.token_refresh._BETWEEN_ATTEMPTS", 0.0)
+        monkeypatch.setattr("heksher_client._auth.token_refresh._RETRY_INTERVAL", 0.0)
         subject.ping()
         subject.ping()
         assert len(oauth.token_requests) == requests + 2
@@ -165,19 +165,14 @@ def test_without_a_token_nothing_is_sent(kind: Kind, service: WatchedService) ->
     assert not service.asked
 
 
-def test_what_cannot_be_sent_takes_no_place_of_others(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_sent_takes_no_place_of_others(kind: Kind) -> None:
     """A request without a token does not count."""
 
-    def fail() -> None:
+    def fail() -> str:
         raise CredentialError("none")
 
-    async def fail_async() -> None:
-        fail()
-
-    credential = TokenFrom(lambda: "t")
-    monkeypatch.setattr(credential, "get_ready", fail)
-    monkeypatch.setattr(credential, "aget_ready", fail_async)
-    client = kind.make("http://host", 60, FEATURES, auth=credential, rate_limit=1, http_client_args={"verify": _TLS})
+    auth = TokenFrom(fail)
+    client = kind.make("http://host", 60, FEATURES, auth=auth, rate_limit=1, http_client_args={"verify": _TLS})
     for _ in range(3):
         with pytest.raises(CredentialError):
             kind.call(client.ping())
@@ -216,10 +211,10 @@ def test_who_looked_before_a_renewal_ended_asks_for_no_other(
 ) -> None:
     """Between looking for a token and asking for one, another thread may have got it."""
     credential = client_credentials(oauth)
-    credential.get_ready()
-    monkeypatch.setattr(credential, "_at_hand", lambda: None)
     sent(credential)
-    credential.get_ready()
+    monkeypatch.setattr(credential, "_valid_token", lambda: None)
+    sent(credential)
+    sent(credential)
     assert len(oauth.token_requests) == 1
     credential.force_refresh()
     assert len(oauth.token_requests) == 2
@@ -421,7 +416,7 @@ def test_a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves(
         wait_until(lambda: len(oauth.token_requests) == 2)
         client.ping()
         oauth.gate.set()
-        wait_until(lambda: credential._pending is None)
+        wait_until(lambda: credential._pending_refresh is None)
         client.ping()
         assert len(oauth.token_requests) == 2
 
@@ -438,12 +433,12 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
         monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
         for _ in range(3):
             client.ping()
-            wait_until(lambda: credential._pending is None)
+            wait_until(lambda: credential._pending_refresh is None)
         assert len(oauth.token_requests) == 2
         clock.now += 6
         oauth.token_response = None
         client.ping()
-        wait_until(lambda: credential._pending is None)
+        wait_until(lambda: credential._pending_refresh is None)
         assert len(oauth.token_requests) == 3
 
 
@@ -454,9 +449,9 @@ def test_a_token_can_be_renewed_at_will(oauth: OAuthServer, make: Make) -> None:
     seen = []
     for _ in range(2):
         credential.force_refresh()
-        seen.append(credential._at_hand())
+        seen.append(credential._valid_token())
     asyncio.run(credential.aforce_refresh())
-    seen.append(credential._at_hand())
+    seen.append(credential._valid_token())
     assert len({token.value for token in seen if token is not None}) == 3
 
 
@@ -501,7 +496,7 @@ def test_a_program_that_cannot_keep_new_tokens_goes_on_with_them(
         None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=fail
     )
     credential.force_refresh()
-    assert "could not be handed on: OSError" in caplog.text
+    assert "on_new_tokens raised OSError" in caplog.text
     assert "access-" not in caplog.text
 
 
@@ -514,15 +509,15 @@ def _raise(error: BaseException) -> str:
     [
         ((400, b'{"error": "invalid_grant", "error_description": "the-clients-secret"}'), "invalid_grant: \\*\\*\\*"),
         ((400, b'{"error": "invalid_client"}'), "refused \\(invalid_client\\)"),
-        ((503, b"away"), "answered 503"),
+        ((503, b"away"), "responded with status 503"),
         ((200, b"<html>"), "ValueError"),
         ((200, b"[]"), "ValueError"),
-        ((200, b"{}"), "holds no access token"),
-        ((200, b'{"access_token": "a", "expires_in": "soon"}'), "no access token"),
-        ((200, b'{"access_token": "with a space"}'), "no access token"),
-        ((200, b'{"access_token": null}'), "no text"),
-        ((200, b'{"access_token": "a", "refresh_token": 7}'), "no text"),
-        ((200, b'{"access_token": "a", "expires_in": 1e999}'), "no access token"),
+        ((200, b"{}"), "has no access token"),
+        ((200, b'{"access_token": "a", "expires_in": "soon"}'), "request failed"),
+        ((200, b'{"access_token": "with a space"}'), "visible ASCII"),
+        ((200, b'{"access_token": null}'), "not a string"),
+        ((200, b'{"access_token": "a", "refresh_token": 7}'), "not a string"),
+        ((200, b'{"access_token": "a", "expires_in": 1e999}'), "request failed"),
     ],
 )
 def test_a_token_that_is_not_given_is_an_error_of_the_refresh(
@@ -566,7 +561,7 @@ def test_a_server_of_tokens_that_is_away_is_an_error() -> None:
 
 def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then another one is begun."""
-    monkeypatch.setattr("heksher_client._auth.token_refresh._PATIENCE", 0.05)
+    monkeypatch.setattr("heksher_client._auth.token_refresh._REFRESH_TIMEOUT", 0.05)
     release = threading.Event()
     began = []
 
@@ -582,7 +577,7 @@ def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeyp
         asyncio.run(credential.aforce_refresh())
     assert len(began) == 2
     release.set()
-    wait_until(lambda: credential._pending is None)
+    wait_until(lambda: credential._pending_refresh is None)
 
 
 def test_without_a_thread_to_be_had_a_token_is_fetched_in_place(
@@ -597,7 +592,7 @@ def test_without_a_thread_to_be_had_a_token_is_fetched_in_place(
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    done = client_credentials(oauth)._renewal()
+    done = client_credentials(oauth)._start_refresh()
     assert oauth.accepts(f"Bearer {done.result(0).value}")
 
 
@@ -687,10 +682,10 @@ def test_a_function_must_not_give_something_to_await() -> None:
     async def get_token() -> str:
         return ""
 
-    with pytest.raises(CredentialError, match="must be a coroutine function itself"):
+    with pytest.raises(CredentialError, match="is not a coroutine function itself"):
         TokenFrom(lambda: get_token()).force_refresh()
     future: Any = asyncio.Future(loop=(loop := asyncio.new_event_loop()))
-    with pytest.raises(CredentialError, match="must be a coroutine function itself"):
+    with pytest.raises(CredentialError, match="is not a coroutine function itself"):
         TokenFrom(lambda: future).force_refresh()
     loop.close()
 
@@ -708,7 +703,7 @@ def test_a_renewal_whose_loop_has_closed_is_begun_anew() -> None:
     loop = asyncio.new_event_loop()
 
     async def begin() -> None:
-        credential._renewal()
+        credential._start_refresh()
 
     loop.run_until_complete(begin())
     task = credential._task
@@ -757,7 +752,7 @@ def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
         shown += [repr(error) + str(vars(error)) for error in [subject.reload_expecting(UnexpectedResponseError)]]
         oauth.lifetime, oauth.token_response = 3600, (400, b'{"error": "invalid_grant"}')
         oauth.expire_all()
-        credential._in_vain_at = 0  # else it would not be asked so soon after a new token was refused
+        credential._refused_at = 0  # else it would not be asked so soon after a new token was refused
         with suppress(CredentialError):  # A function gives another token nevertheless.
             subject.ping()
         shown += [repr(subject.client.status()), repr(credential), repr(subject.client), str(vars(subject.client))]
@@ -770,7 +765,7 @@ def test_a_renewal_that_was_under_way_at_a_fork_is_begun_anew_in_the_child(oauth
     """The thread that was at it is the parent's."""
     credential = client_credentials(oauth)
     oauth.gate.clear()
-    pending = credential._renewal()
+    pending = credential._start_refresh()
     wait_until(lambda: oauth.token_requests)
 
     def renew() -> bool:
@@ -801,8 +796,8 @@ class At:
 
 
 def expire(credential: Credential) -> None:
-    assert credential._held is not None
-    credential._hold(Token(credential._held.token.value, time.time() - 1))
+    assert credential._cached is not None
+    credential._cache(Token(credential._cached.token.value, time.time() - 1))
 
 
 def sent(credential: Credential) -> str:

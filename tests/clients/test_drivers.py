@@ -95,7 +95,7 @@ def test_another_event_loop_is_told_so(service: WatchedService) -> None:
     asyncio.run(client.aclose())
     assert registry.main is None
     loop.run_until_complete(asyncio.sleep(0.01))
-    assert client._route.client.is_closed
+    assert client._endpoint.client.is_closed
     loop.close()
     asyncio.run(client.aclose())
 
@@ -105,7 +105,7 @@ def test_a_client_whose_loop_has_ended_can_be_closed(service: WatchedService) ->
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
     asyncio.run(client.set_as_main())
     asyncio.run(client.aclose())
-    assert client._route.client.is_closed
+    assert client._endpoint.client.is_closed
 
 
 @pytest.mark.anyio
@@ -143,7 +143,7 @@ async def test_closing_completes_also_while_its_caller_is_cancelled(service: Wat
     with anyio.CancelScope() as scope:
         async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
             scope.cancel()
-    assert client._route.client.is_closed
+    assert client._endpoint.client.is_closed
     assert other_tasks() == []
 
 
@@ -244,7 +244,7 @@ def test_a_start_without_a_thread_to_be_had_leaves_nothing_behind(monkeypatch: p
             client.set_as_main()
     assert registry.main is None
     client.close()
-    assert client._route.client.is_closed
+    assert client._endpoint.client.is_closed
 
 
 def test_a_hook_may_reload_before_the_start_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,5 +382,5 @@ def test_a_hook_that_would_have_to_be_awaited_is_an_error_at_once() -> None:
         async def on_update_ok(self) -> None:  # type: ignore[override]
             pass
 
-    with pytest.raises(TypeError, match="on_update_ok is called, and not awaited"):
+    with pytest.raises(TypeError, match="on_update_ok must be a plain method"):
         Awaiting("http://127.0.0.1:9", 60, FEATURES)

@@ -1,4 +1,4 @@
-"""What is between the core's values and httpx's, where no server is needed."""
+"""Parts of the transport that need no server: worker threads, stream threads, and the HTTP client of an endpoint."""
 
 import threading
 from queue import SimpleQueue
@@ -7,59 +7,131 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client._core.refresh.effects import Exchange, Limits, Reply, Request, Response
-from heksher_client._drivers.threaded_exchange import StreamThread, ThreadedExchange
-from heksher_client._http.body import hang_up
-from heksher_client._http.endpoint import Route
-from heksher_client._http.rate_limit import RateLimit
+from heksher_client._http.body import shut_down
+from heksher_client._http.endpoint import Endpoint
+from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
 from tests.support.clients import PATIENCE
 
 
-def test_a_transport_of_the_program_may_have_no_connection_to_hang_up() -> None:
+def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
     """Its stream ends with the next byte then."""
-    hang_up(httpx.Response(200))
+    shut_down(httpx.Response(200))
 
 
-def test_a_thread_that_has_its_reply_does_not_hang() -> None:
-    """Even if it has not come to its end yet: else the requests that come next would be refused for nothing."""
+def test_a_thread_with_a_result_does_not_hang() -> None:
+    """Even before it has ended: otherwise the next requests would be refused for no reason."""
     is_read = threading.Event()
 
-    class HoldingBack(SimpleQueue[Any]):
+    class Delayed(SimpleQueue[Any]):
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
             super().put(item)
             if threading.current_thread().name == "heksher-client-request":
                 is_read.wait(PATIENCE)
 
-    request, reply = Request("GET", "/"), Response(200, b"")
-
-    def send(request: Request, limits: Limits, is_given_up: Any) -> Reply:
-        return reply
-
-    sending = ThreadedExchange(
-        Exchange((request,), Limits(PATIENCE, PATIENCE, 1)), lambda: None, send, RateLimit(None, 1, lambda: 0.0)
+    batch: JobBatch[str] = JobBatch(
+        [lambda job: "result"], seconds=PATIENCE, total_seconds=PATIENCE, max_threads=1, timed_out=str, ended=""
     )
-    sending._news = HoldingBack()
-    assert (sending.replies(), sending.hanging()) == ((reply,), [])
+    batch._events = Delayed()
+    assert (batch.run(), batch.hanging_threads()) == (("result",), [])
     is_read.set()
 
 
-def test_a_stream_that_opens_after_the_end_is_hung_up() -> None:
-    """The thread that opens it was on its way when the client closed."""
-    hung_up: list[bool] = []
-    listening = StreamThread(lambda: None)
-    listening.end()
-    listening.connected(lambda: hung_up.append(True))
-    assert hung_up == [True]
+def test_jobs_return_their_results_in_order_with_a_limited_number_of_threads() -> None:
+    """Each thread takes the next job."""
+    workers = make_workers(max_threads=2)
+    threads = set()
+
+    def double(number: int) -> str:
+        threads.add(threading.current_thread())
+        return str(2 * number)
+
+    jobs = [lambda job, number=number: double(number) for number in range(20)]
+    assert run(workers, jobs) == tuple(str(2 * number) for number in range(20))
+    assert len(threads) <= 2
+
+
+def test_a_job_that_takes_too_long_abandons_the_batch_and_its_thread_hangs() -> None:
+    """Sleeping does not count."""
+    workers = make_workers()
+    is_over = threading.Event()
+
+    def pause(job: Job) -> str:
+        assert not job.sleep(0.2, restarts_timer=True)
+        return "result"
+
+    def hang(job: Job) -> str:
+        job.abandoned.wait(PATIENCE)
+        is_over.wait(PATIENCE)
+        return "late"
+
+    assert run(workers, [pause], seconds=0.1) == ("result",)
+    assert run(workers, [hang, hang], seconds=0.1) == ("timed out",) * 2
+    assert not workers.hang_again()  # 2 of 3
+    assert run(workers, [hang], seconds=0.1) == ("timed out",)
+    assert (workers.hang_again(), workers.hang_again()) == (True, False)
+    workers.max_hanging = 3
+    assert run(workers, [hang]) == ("exhausted",)
+    hanging = workers.hanging_threads()
+    is_over.set()
+    for thread in hanging:
+        thread.join(PATIENCE)
+    assert run(workers, [lambda job: "result"]) == ("result",)
+
+
+def test_a_job_that_ends_its_thread_has_a_result_too() -> None:
+    """User code can raise SystemExit."""
+
+    def leave(job: Job) -> str:
+        raise SystemExit
+
+    assert run(make_workers(), [leave, leave]) == ("ended",) * 2
+
+
+def test_no_job_starts_after_the_end() -> None:
+    """The results are those of a closed client."""
+    workers = make_workers()
+    workers.close("closed")
+    assert run(workers, [lambda job: "result"] * 2) == ("closed",) * 2
+
+
+def test_without_a_thread_a_function_runs_in_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late is better than never."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert run_in_daemon_threads("name", lambda: threads.append(threading.current_thread()), 3) == 1
+    assert threads == [threading.current_thread()]
+
+
+def test_a_stream_that_opens_after_the_end_is_shut_down() -> None:
+    """The thread was opening it when the client was closed."""
+    shut_down: list[bool] = []
+    stream = StreamThread(lambda: None, threading.Event())
+    stream.end()
+    stream.connected(lambda: shut_down.append(True))
+    assert shut_down == [True]
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_a_new_way_to_the_service_has_a_new_http_client_unless_it_is_the_programs(is_shared: bool) -> None:
-    """In the child of a fork; what a program shares is the program's to make anew."""
+def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(is_shared: bool) -> None:
+    """In the child of a fork, the connections are the parent's. A shared HTTP client is the program's to replace."""
     with httpx.Client() as http:
-        route = Route({"service_url": "http://host", **({"http_client": http} if is_shared else {})}, httpx.Client)
-        former = route.renew()
-        assert (route.client is former) == is_shared
+        options = {"service_url": "http://host", **({"http_client": http} if is_shared else {})}
+        endpoint = Endpoint(options, httpx.Client)
+        former = endpoint.replace_client()
+        assert (endpoint.client is former) == is_shared
         assert not former.is_closed
         if not is_shared:
             former.close()
-            route.client.close()
+            endpoint.close()
+
+
+def make_workers(max_threads: int = 3) -> WorkerThreads[str]:
+    return WorkerThreads(max_threads=max_threads, max_hanging=10, exhausted="exhausted", ended="ended")
+
+
+def run(workers: WorkerThreads[str], jobs: Any, *, seconds: float = PATIENCE) -> tuple[str, ...]:
+    return workers.run(jobs, seconds=seconds, total_seconds=PATIENCE, timed_out=lambda: "timed out")

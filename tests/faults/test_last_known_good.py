@@ -154,16 +154,16 @@ def test_without_a_file_a_start_is_as_ever(
 @pytest.mark.parametrize(
     ("damage", "words", "is_replaced"),
     [
-        (lambda content: content[:-20], "damaged", True),
+        (lambda content: content[:-20], "corrupt", True),
         (lambda content: content.replace(b'"value":8', b'"value":9'), "checksum", True),
         (lambda content: content + b" ", "length", True),
-        (lambda content: b"", "damaged", True),
-        (lambda content: content[:7], "damaged", True),
-        (lambda content: bytes(len(content)), "damaged", True),
-        (lambda content: content[:60], "damaged", True),
-        (lambda content: content[:70] + b"\xff" + content[71:], "damaged", True),
+        (lambda content: b"", "corrupt", True),
+        (lambda content: content[:7], "corrupt", True),
+        (lambda content: bytes(len(content)), "corrupt", True),
+        (lambda content: content[:60], "corrupt", True),
+        (lambda content: content[:70] + b"\xff" + content[71:], "corrupt", True),
         (lambda content: content.replace(b'"version":1', b'"version":2'), "newer version", False),
-        (lambda content: b"# my own notes\n", "is no file of last known good settings", False),
+        (lambda content: b"# my own notes\n", "is not a last known good file", False),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_to_be_so_and_ignored(
@@ -214,7 +214,7 @@ def test_a_file_of_another_service_is_not_used_and_not_overwritten(
     with WatchedService() as other:
         with running(kind, other.url, last_known_good=path):
             assert setting.get(user="jim") == 7
-        assert "is of a service with another URL" in records(caplog)
+        assert "was written for a service with another URL" in records(caplog)
         assert path.read_bytes() == content
         forget_all_rules()
         refused(kind, other, path)
@@ -362,7 +362,7 @@ def test_a_pipe_in_the_place_of_the_file_keeps_nobody_waiting(
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
     refused(kind, service, path)
-    assert "is no file" in records(caplog)
+    assert "is not a regular file" in records(caplog)
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 

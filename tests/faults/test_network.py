@@ -117,23 +117,19 @@ def test_n3_n4_a_server_that_never_comes_to_an_end(kind: Kind, broken: FaultServ
         client.reload()
 
 
-def test_n4_threads_that_hang_are_not_left_behind_for_ever(
-    broken: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_n4_threads_that_hang_are_not_left_behind_for_ever(broken: FaultServer) -> None:
     """A server that sends one byte after the other would keep them for hours: their connections are closed."""
-    monkeypatch.setattr(
-        "heksher_client._drivers.thread_client.MAX_CONCURRENT_REQUESTS", 3
-    )  # On a busy machine, not every request gets sent.
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
     with running(ThreadKind(), broken.url, request_timeout=0.15) as client:
+        client.client._workers.max_threads = 3  # On a busy machine, not every request gets sent.
         broken.break_(trickle_head)
-        former = client.client._route.client
+        former = client.client._endpoint.client
         left_behind: set[threading.Thread] = set()
 
         def is_renewed() -> bool:
-            left_behind.update(client.client._left_alone)
+            left_behind.update(client.client._workers.hanging_threads())
             client.reload()
-            return client.client._route.client is not former
+            return client.client._endpoint.client is not former
 
         assert eventually(is_renewed)
         assert len(left_behind) >= 3
@@ -143,20 +139,18 @@ def test_n4_threads_that_hang_are_not_left_behind_for_ever(
     assert settings[1].get(user="x") == 1
 
 
-def test_n4_where_very_many_threads_hang_no_more_are_begun(
-    broken: FaultServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_n4_where_very_many_threads_hang_no_more_are_begun(broken: FaultServer) -> None:
     """They would only hang in the same way; when the former ones have ended, all is as before."""
     keep = Setting("s", int, ["user"], 7)
     with running(ThreadKind(), broken.url, request_timeout=0.2) as client:
-        monkeypatch.setattr("heksher_client._drivers.thread_client._MOST_LEFT_ALONE", 1)
+        client.client._workers.max_hanging = 1
         broken.break_(trickle_head)  # no single step of it takes too long
         client.reload_expecting(ServiceUnavailableError)
         error = client.reload_expecting(ServiceUnavailableError)
-        assert "too many former requests still hang" in str(error)
+        assert "too many previous requests still hang" in str(error)
         broken.break_(None)
         broken.cut()
-        for thread in client.client._left_alone:
+        for thread in client.client._workers.hanging_threads():
             thread.join(10)
         assert eventually(lambda: client.state_after_reload() is State.FRESH)
     assert keep.get(user="jim") == 7

@@ -25,7 +25,7 @@ def test_an_empty_environment_variable_is_ignored(service: WatchedService, monke
     for name in ("CONFIG", "PROFILE", "TOKEN", "JITTER"):
         monkeypatch.setenv(f"HEKSHER_{name}", "")
     with connect(url=service.url, context_features=["environment", "user", "theme"]) as client:
-        assert client._route.auth is None
+        assert client._endpoint.auth is None
     monkeypatch.setenv("HEKSHER_CONFIG", "~nobody-of-that-name/x")
     with pytest.raises(ConfigError, match="unknown user"):
         connect()

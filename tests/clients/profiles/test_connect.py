@@ -188,7 +188,7 @@ def test_keys_that_only_profiles_have_are_arguments_too(config_file: Path, servi
     write_config(config_file, "")
     options: dict[str, Any] = {"url": service.url, "context_features": ["user"]}
     connecting = connect_async(**options, proxy="http://127.0.0.1:1", oauth={"client_id": "x"})
-    assert connecting._client._route._arguments["proxy"] == "http://127.0.0.1:1"
+    assert connecting._client._endpoint._client_arguments["proxy"] == "http://127.0.0.1:1"
     with pytest.raises(ConfigError, match=r"oauth: .*client_id"):
         connect(**options, oauth={})
     invalid: dict[str, tuple[Any, str]] = {
@@ -225,8 +225,8 @@ def test_a_profile_with_client_credentials_fetches_and_refreshes_tokens(
         with Connected(kind) as client:
             oauth.expire_all()
             kind.call(client.ping())
-            assert isinstance(client._route.auth, ClientCredentials)
-            assert SECRET not in repr(client._route.auth)
+            assert isinstance(client._endpoint.auth, ClientCredentials)
+            assert SECRET not in repr(client._endpoint.auth)
 
 
 def test_the_arguments_auth_and_http_client_override_a_profile(service: WatchedService, config_file: Path) -> None:
@@ -245,7 +245,7 @@ def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path
         f'[profiles.a]\nurl = "{service.url}"\ncontext_features = ["user"]\nca_file = "{ca_file}"\nproxy = "http://127.0.0.1:1"',
     )
     connecting = connect_async(http_client_args={"http2": False})
-    arguments = connecting._client._route._arguments
+    arguments = connecting._client._endpoint._client_arguments
     assert arguments["proxy"] == "http://127.0.0.1:1"
     assert arguments["http2"] is False
     assert isinstance(arguments["verify"], ssl.SSLContext)

@@ -96,7 +96,7 @@ def test_login_with_token_works_without_an_authorization_server(
         client.ping()
     logout()
     with connect() as client:
-        assert client._route.auth is None
+        assert client._endpoint.auth is None
 
 
 def test_logout_removes_and_revokes_the_tokens(

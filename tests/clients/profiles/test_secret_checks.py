@@ -105,7 +105,7 @@ def test_an_oauth_argument_replaces_tokens_of_lower_priority(
     write_config(config_file, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
     monkeypatch.setenv("HEKSHER_TOKEN", "env")
     with connect(url=service.url, oauth={"client_id": "x"}) as client:
-        assert isinstance(client._route.auth, StoredCredential)
+        assert isinstance(client._endpoint.auth, StoredCredential)
         assert not service.asked
     monkeypatch.delenv("HEKSHER_CONFIG")
     monkeypatch.setitem(sys.modules, "platformdirs", None)

@@ -49,7 +49,7 @@ def test_concurrent_refreshes_of_stored_tokens_send_one_request(oauth: OAuthServ
         for future in [pool.submit(credential.force_refresh) for credential in credentials]:
             future.result(PATIENCE)
     assert len(oauth.token_requests) == 1
-    assert {credential._at_hand().value for credential in credentials} == {load_tokens(login_config).access_token}  # type: ignore[union-attr]
+    assert {credential._valid_token().value for credential in credentials} == {load_tokens(login_config).access_token}  # type: ignore[union-attr]
 
 
 def test_a_process_uses_tokens_that_another_process_refreshed(oauth: OAuthServer, login_config: Path) -> None:
@@ -74,7 +74,7 @@ def test_the_child_of_a_fork_can_refresh_stored_tokens(oauth: OAuthServer, login
 
     def refresh() -> bool:
         parent.force_refresh()
-        return parent._at_hand() is not None
+        return parent._valid_token() is not None
 
     requests = len(oauth.token_requests)
     assert ended_well(begun_in_child(refresh))
@@ -121,7 +121,7 @@ def test_a_refresh_in_progress_does_not_undo_a_login_or_logout(
     credential.force_refresh()
     oauth.gate.clear()
     oauth.token_requests.clear()
-    refresh = credential._renewal()
+    refresh = credential._start_refresh()
     assert eventually(lambda: oauth.token_requests)
     token = oauth.issue()
     with ThreadPoolExecutor(1) as pool:
@@ -169,7 +169,7 @@ def test_a_new_login_replaces_tokens_that_could_not_be_saved(
         credential.force_refresh()
     login(browse)
     credential.force_refresh()
-    assert oauth.accepts(f"Bearer {credential._at_hand().value}")  # type: ignore[union-attr]
+    assert oauth.accepts(f"Bearer {credential._valid_token().value}")  # type: ignore[union-attr]
 
 
 def test_a_sign_in_without_a_profile_applies_to_its_server_only(
@@ -187,4 +187,4 @@ def test_a_sign_in_without_a_profile_applies_to_its_server_only(
             client.ping()
     monkeypatch.setenv("HEKSHER_URL", service.url.replace("127.0.0.1", "localhost"))
     with connect() as client:
-        assert client._route.auth is None
+        assert client._endpoint.auth is None

@@ -1,0 +1,66 @@
+"""Errors of HTTP clients: which are the network's, and how `ping` raises them as errors of httpx as well.
+
+httpx's errors are recognized by the names of their classes, as libraries that behave like httpx have their own classes.
+"""
+
+import ssl
+from functools import lru_cache
+from typing import Any, Final
+
+import httpx
+
+from heksher_client._core.refresh.effects import NoResponse
+from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
+
+_NETWORK_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError", "DecodingError")
+_CONNECTION_ERRORS: Final = ("RemoteProtocolError", "ReadError", "WriteError")
+
+
+def no_response(error: Exception) -> NoResponse:
+    """Classify an error that occurred instead of a response."""
+    if _is_httpx_error(error, "LocalProtocolError"):
+        # Its message quotes the invalid header, which may be a token with a line break, and tracebacks show causes.
+        error = httpx.LocalProtocolError("a header of the request is not valid")
+    is_untrusted = _is_httpx_error(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
+    is_network_error = isinstance(error, TimeoutError) or _is_httpx_error(error, *_NETWORK_ERRORS)
+    return NoResponse(error, is_network_error, is_untrusted)
+
+
+def is_connection_error(error: Exception) -> bool:
+    """Return True if an open connection failed."""
+    return _is_httpx_error(error, *_CONNECTION_ERRORS)
+
+
+def _is_httpx_error(error: Exception, *names: str) -> bool:
+    return any(kind.__name__ in names and kind.__module__.startswith("httpx") for kind in type(error).__mro__)
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def as_http_error(error: HeksherError) -> HeksherError:
+    """Return an error of the service or the network as an error that is an `httpx.HTTPError` as well."""
+    if not isinstance(error, ServiceUnavailableError | UnexpectedResponseError):
+        return error
+    original_class: Any = type(error)
+    http_error_class: type[HeksherError] = _http_error_class(original_class)
+    http_error = http_error_class.__new__(http_error_class, *error.args)
+    vars(http_error).update(vars(error), _request=None, _original=error)
+    return http_error
+
+
+@lru_cache(maxsize=64)
+def _http_error_class(original_class: Any) -> Any:
+    """Create the subclass of an error class that is an `httpx.HTTPError` as well.
+
+    It is created at run time because programs have error classes of their own (the option `error_classes`).
+    """
+
+    def reduce(error: Any) -> Any:  # pickle finds classes by name, and this one has the name of the original class
+        return as_http_error, (error._original,)
+
+    namespace = {"__doc__": original_class.__doc__, "__module__": original_class.__module__, "__reduce__": reduce}
+    return type(original_class.__name__, (original_class, httpx.HTTPError), namespace)

@@ -1,0 +1,250 @@
+"""One HTTP exchange: everything that happens from waiting for a token to the last byte of the response.
+
+An exchange is a flow: a generator that yields effects and is sent their results. The error of an effect is thrown into
+the flow. A generator cannot yield while it is being closed, so whatever runs a flow closes the open response when the
+flow ends, however it ends.
+
+For each request that is sent, the effects are `AwaitToken` if there is no valid token, `AwaitTurn` and `Send`. So a
+request without a token does not count for the rate limit, and every request that is sent does. A response is closed
+before the flow waits for anything else, as other requests may need its connection.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+import httpx
+
+from heksher_client._auth.token_refresh import AwaitToken, Credential, authenticate
+from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
+from heksher_client._http.body import Body, StreamBody
+from heksher_client._http.endpoint import Endpoint
+from heksher_client._http.errors import is_connection_error, no_response
+from heksher_client._http.rate_limit import RateLimit
+
+T = TypeVar("T")
+
+_MAX_REDIRECTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTurn:
+    """Wait until the rate limit allows a request. Raise if no caller waits for the response any more."""
+
+    seconds: float
+    restarts_timeout: bool
+    """Whether the time limit of the exchange starts after this wait: the first wait is not part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request with `Endpoint.send`; the result is the response, of which only the head has been read."""
+
+    request: httpx.Request
+    auth: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the body of a response as it was sent, and feed it to a function, until that returns False."""
+
+    response: httpx.Response
+    feed: Callable[[bytes], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the response that is open, before another request is sent."""
+
+
+HttpEffect: TypeAlias = AwaitToken | AwaitTurn | Send | Read | Close
+HttpFlow: TypeAlias = Generator[HttpEffect, Any, T]
+Performers: TypeAlias = Mapping[type, Callable[[Any], Any]]
+
+
+class Performer(ABC):
+    """Performs the effects of one exchange in a thread, or in a task: then each method returns an awaitable.
+
+    As a context manager, it closes the response that is open when the flow ends.
+    """
+
+    @property
+    def performers(self) -> Performers:
+        """The methods by the type of the effect."""
+        return {
+            AwaitToken: self.await_token,
+            AwaitTurn: self.await_turn,
+            Send: self.send,
+            Read: self.read,
+            Close: self.close,
+        }
+
+    @abstractmethod
+    def await_token(self, effect: AwaitToken) -> Any:
+        """Wait until a refresh of the token ends."""
+
+    @abstractmethod
+    def await_turn(self, effect: AwaitTurn) -> Any:
+        """Wait for so many seconds."""
+
+    @abstractmethod
+    def send(self, effect: Send) -> Any:
+        """Send a request, and return the response."""
+
+    @abstractmethod
+    def read(self, effect: Read) -> Any:
+        """Read the body of a response."""
+
+    @abstractmethod
+    def close(self, effect: Close) -> Any:
+        """Close the response that is open."""
+
+
+def send_request(endpoint: Endpoint, rate_limit: RateLimit, request: Request, limits: Limits) -> HttpFlow[Reply]:
+    """Send a request, and return the response with its whole body, or the error."""
+    return _exchange(
+        endpoint,
+        rate_limit,
+        build=lambda: endpoint.build_request(request, limits.seconds),
+        make_body=lambda response: Body(response, limits.max_bytes),
+        has_timeout=True,
+    )
+
+
+def open_stream(endpoint: Endpoint, rate_limit: RateLimit, stream: OpenStream) -> HttpFlow[Reply]:
+    """Open a stream, pass its body on as it arrives, and return the response without it, or the error."""
+    return _exchange(
+        endpoint,
+        rate_limit,
+        build=lambda: endpoint.build_stream_request(stream),
+        make_body=lambda response: StreamBody(response, stream.take),
+        has_timeout=False,
+    )
+
+
+def _exchange(
+    endpoint: Endpoint,
+    rate_limit: RateLimit,
+    *,
+    build: Callable[[], httpx.Request],
+    make_body: Callable[[httpx.Response], Body],
+    has_timeout: bool,
+) -> HttpFlow[Reply]:
+    turns = _Turns(rate_limit, restarts_timeout=has_timeout)
+    try:
+        request = build()
+        redirects = 0
+        while True:
+            response = yield from _send_authenticated(endpoint, turns, request)
+            body = make_body(response)
+            if not body.is_read:
+                yield Read(response, body.feed)
+            reply = body.reply()
+            redirect = _redirect(request, response)
+            if redirect is None or redirects == _MAX_REDIRECTS:
+                return reply
+            yield Close()
+            request, redirects = redirect, redirects + 1
+    except Exception as error:  # Authentication, transports and event hooks are user code, which can raise anything.
+        return no_response(error)
+
+
+def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Request) -> HttpFlow[httpx.Response]:
+    """Send a request with the credential of the endpoint, which may want it to be sent again with another token."""
+    auth = endpoint.auth
+    if not isinstance(auth, Credential):
+        return (yield from _send(endpoint, turns, request, auth))
+    with closing(authenticate(auth, request)) as steps, suppress(StopIteration):
+        step = next(steps)
+        while True:
+            if isinstance(step, AwaitToken):
+                yield step
+                step = next(steps)
+            else:
+                response = yield from _send(endpoint, turns, step, auth)
+                step = steps.send(response)
+                yield Close()  # Not reached if this is the final response.
+    return response
+
+
+def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any) -> HttpFlow[httpx.Response]:
+    """Send a request; once more if the server had closed its connection while it was idle."""
+    trace = _ConnectionTrace()
+    request.extensions["trace"] = trace.record_async if endpoint.is_async else trace.record
+    yield from turns.take()
+    try:
+        response: httpx.Response = yield Send(request, auth)
+    except Exception as error:
+        if not (trace.is_reused and is_connection_error(error)):
+            raise
+        yield from turns.take()
+        response = yield Send(request, auth)
+    return response
+
+
+class _Turns:
+    """The places of one exchange in the rate limit: one for each request that it sends."""
+
+    def __init__(self, rate_limit: RateLimit, *, restarts_timeout: bool) -> None:
+        self._rate_limit = rate_limit
+        self._restarts_timeout = restarts_timeout
+
+    def take(self) -> HttpFlow[None]:
+        place = self._rate_limit.take()
+        is_used = False
+        try:
+            while True:
+                seconds = self._rate_limit.wait(place)
+                yield AwaitTurn(seconds, self._restarts_timeout)
+                if seconds <= 0:
+                    break
+            is_used, self._restarts_timeout = True, False
+        finally:  # also if the exchange is closed while it waits
+            if not is_used:
+                self._rate_limit.give_back(place)
+
+
+class _ConnectionTrace:
+    """Records whether a request is sent on a new connection. httpx calls it as an extension of the request."""
+
+    def __init__(self) -> None:
+        self._is_new = self._is_sending = False
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether the request was sent, or begun to be sent, on a connection that was idle."""
+        return self._is_sending and not self._is_new
+
+    def record(self, event: str, _: object) -> None:
+        self._is_new |= ".connect_" in event
+        self._is_sending |= event.endswith("send_request_headers.started")
+
+    async def record_async(self, event: str, info: object) -> None:
+        self.record(event, info)
+
+
+def _redirect(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
+    """Return the request that a redirect asks for, if it has the same origin and method.
+
+    A request to another origin would disclose the program's credentials, and a GET instead of a POST would lose a
+    declaration.
+    """
+    following = response.next_request
+    if following is None or following.method != request.method or _origin(following.url) != _origin(request.url):
+        return None
+    following.extensions = dict(request.extensions)
+    # httpx keeps only the cookies that the server has set.
+    if cookies := {**_cookies(request), **_cookies(following)}:
+        following.headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    return following
+
+
+def _cookies(request: httpx.Request) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in request.headers.get("Cookie", "").split(";")]
+    return {name.strip(): value for name, _, value in pairs if name.strip()}
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port

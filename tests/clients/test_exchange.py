@@ -1,0 +1,430 @@
+"""The flow of one HTTP exchange, driven by hand: without a network, threads or an event loop."""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+
+from heksher_client import CredentialError
+from heksher_client._auth.token_refresh import AwaitToken, Credential, Token
+from heksher_client._core.refresh.effects import Limits, NoResponse, OpenStream, Oversized, Reply, Request, Response
+from heksher_client._drivers.flow_runner import run
+from heksher_client._http.endpoint import Endpoint
+from heksher_client._http.exchange import AwaitTurn, Close, HttpFlow, Read, Send, open_stream, send_request
+from heksher_client._http.rate_limit import RateLimit
+from heksher_client.credentials import StaticToken
+from tests.support.clients import _TLS
+
+SIMPLE = ["AwaitTurn", "Send", "Read"]
+"""The effects of an exchange in which nothing special happens."""
+
+
+class ManualCredential(Credential):
+    """A credential whose refreshes end when a test says so."""
+
+    def __init__(self, token: Token | None = None) -> None:
+        self.refreshes: list[Future[Token]] = []
+        super().__init__(token)
+
+    def _run_refresh(self, refresh: "Future[Token]") -> None:
+        self.refreshes.append(refresh)
+
+    def end_refresh(self, outcome: Token | Exception) -> None:
+        def fetch() -> Token:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        self._complete_refresh(self.refreshes[-1], fetch)
+
+
+class Stream(httpx.SyncByteStream):
+    """A body that has not been read."""
+
+    def __init__(self, *chunks: bytes | Exception) -> None:
+        self.chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+
+def response(status: int = 200, *chunks: bytes | Exception, location: str = "", **headers: str) -> httpx.Response:
+    """A response of which only the head has been read, with the request of a redirect as httpx makes it."""
+    made = httpx.Response(status, headers=headers, stream=Stream(*chunks))
+    if location:
+        made.next_request = httpx.Request("GET", location)
+    return made
+
+
+class Driver:
+    """Performs the effects of exchanges with an endpoint, and records them."""
+
+    def __init__(self, auth: Any = None, *, limit: int | None = None, http_client_class: Any = httpx.Client) -> None:
+        self.endpoint = Endpoint(
+            {"service_url": "http://host", "auth": auth, "http_client_args": {"verify": _TLS}}, http_client_class
+        )
+        self.now = 0.0
+        self.rate_limit = RateLimit(limit, 10.0, lambda: self.now)
+        self.effects: list[Any] = []
+        self.on_await_token: Callable[[], object] = lambda: None
+        self.on_await_turn: Callable[[], object] = lambda: None
+        self.open_responses: set[httpx.Response] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return [type(effect).__name__ for effect in self.effects]
+
+    @property
+    def sent(self) -> list[httpx.Request]:
+        return [effect.request for effect in self.effects if isinstance(effect, Send)]
+
+    def send(self, *answers: httpx.Response | Exception, max_bytes: int = 1000) -> Reply:
+        """Send a request, which gets these answers one after the other."""
+        limits = Limits(seconds=30, max_bytes=max_bytes)
+        return self.drive(send_request(self.endpoint, self.rate_limit, Request("GET", "/path"), limits), *answers)
+
+    def drive(self, flow: HttpFlow[Reply], *answers: httpx.Response | Exception) -> Reply:
+        self.effects.clear()
+        remaining = iter(answers)
+
+        def perform(effect: Any) -> Any:
+            self.effects.append(effect)
+            return self.perform(effect, remaining)
+
+        reply = run(flow, dict.fromkeys([AwaitToken, AwaitTurn, Send, Read, Close], perform))
+        self.open_responses.clear()
+        assert next(remaining, None) is None
+        return reply
+
+    def perform(self, effect: Any, answers: Iterator[httpx.Response | Exception]) -> Any:
+        match effect:
+            case AwaitToken():
+                assert not self.open_responses
+                self.on_await_token()
+            case AwaitTurn():
+                assert not self.open_responses
+                self.on_await_turn()
+                self.now += effect.seconds
+            case Send():
+                answer = next(answers)
+                if isinstance(answer, Exception):
+                    raise answer
+                answer.request = effect.request
+                self.open_responses.add(answer)
+                return answer
+            case Read():
+                for chunk in effect.response.iter_raw():
+                    if not effect.feed(chunk):
+                        break
+            case Close():
+                self.open_responses.clear()
+        return None
+
+
+# -- requests and bodies -----------------------------------------------------------------------------------------------
+
+
+def test_a_request_takes_its_turn_and_is_sent_and_its_response_is_read() -> None:
+    """The time limit of the exchange starts after its turn."""
+    driver = Driver()
+    reply = driver.send(response(200, b"on", b"e", ETag="x"))
+    assert isinstance(reply, Response)
+    assert (reply.status, reply.content, reply.headers["etag"]) == (200, b"one", "x")
+    assert driver.names == SIMPLE
+    assert driver.effects[0].restarts_timeout
+
+
+def test_a_body_that_was_read_by_user_code_is_not_read_again() -> None:
+    """A transport or an event hook may have read it."""
+    driver = Driver()
+    reply = driver.send(httpx.Response(200, content=b"one"))
+    assert isinstance(reply, Response)
+    assert reply.content == b"one"
+    assert driver.names == ["AwaitTurn", "Send"]
+
+
+def test_an_oversized_body_is_not_read_to_its_end() -> None:
+    """Its limit holds for the decompressed body."""
+    driver = Driver()
+    body = gzip.compress(bytes(100_000))
+    reply = driver.send(response(200, body, AssertionError("read"), **{"Content-Encoding": "gzip"}), max_bytes=99_999)
+    assert reply == Oversized(200, 99_999)
+    reply = driver.send(response(200, body, **{"Content-Encoding": "gzip"}), max_bytes=100_000)
+    assert isinstance(reply, Response)
+    assert reply.content == bytes(100_000)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (response(200, b"{", httpx.ReadError("reset")), "reset"),
+        (response(200, gzip.compress(b"{}" * 50)[:-12], **{"Content-Encoding": "gzip"}), "ends before"),
+        (response(200, gzip.compress(b"{}") + b"x", **{"Content-Encoding": "gzip"}), "after the end"),
+        (response(200, b"not compressed", **{"Content-Encoding": "gzip"}), "cannot be decompressed"),
+        (response(200, b"{}", **{"Content-Encoding": "br"}), "unsupported encoding 'br'"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_an_error_of_the_network(answer: httpx.Response, message: str) -> None:
+    """There is no response then; the runner of the flow closes it."""
+    reply = Driver().send(answer)
+    assert isinstance(reply, NoResponse)
+    assert message in str(reply.error)
+    assert reply.is_networks
+
+
+def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a shared HTTP client cannot build a request, or a transport cannot send it."""
+    error = ArithmeticError("no")
+    driver = Driver()
+    assert driver.send(error) == NoResponse(error)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(driver.endpoint.client, "build_request", fail)
+    assert driver.send() == NoResponse(error)
+    assert driver.names == []
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_valid_token_is_sent_without_waiting() -> None:
+    """It is in the header of the request, and httpx does not authenticate again."""
+    driver = Driver(StaticToken("one"))
+    driver.send(response())
+    assert driver.names == SIMPLE
+    assert driver.sent[0].headers["Authorization"] == "Bearer one"
+
+
+def test_a_request_waits_for_a_token_before_it_takes_its_turn() -> None:
+    """A request without a token does not count for the rate limit."""
+    credential = ManualCredential()
+    driver = Driver(credential, limit=1)
+    driver.on_await_token = partial(credential.end_refresh, Token("one"))
+    driver.send(response())
+    assert driver.names == ["AwaitToken", *SIMPLE]
+    assert driver.sent[0].headers["Authorization"] == "Bearer one"
+
+
+@pytest.mark.parametrize("outcome", [CredentialError("none"), None])
+def test_without_a_token_no_request_is_sent(outcome: Exception | None) -> None:
+    """If the refresh fails, and if it does not end in time."""
+    credential = ManualCredential()
+    driver = Driver(credential, limit=1)
+    if outcome is not None:
+        driver.on_await_token = partial(credential.end_refresh, outcome)
+    reply = driver.send()
+    assert isinstance(reply, NoResponse)
+    assert isinstance(reply.error, CredentialError)
+    assert driver.names == ["AwaitToken"]
+    assert driver.rate_limit.take() == 0
+
+
+def test_a_refused_token_is_refreshed_and_the_request_sent_again() -> None:
+    """The response is closed before the exchange waits for the new token, and the second request takes a turn."""
+    credential = ManualCredential(Token("one"))
+    driver = Driver(credential, limit=2)
+    driver.on_await_token = partial(credential.end_refresh, Token("two"))
+    reply = driver.send(response(401), response(200, b"{}"))
+    assert isinstance(reply, Response)
+    assert reply.status == 200
+    assert driver.names == ["AwaitTurn", "Send", "Close", "AwaitToken", *SIMPLE]
+    assert driver.sent[1].headers["Authorization"] == "Bearer two"
+    assert [effect.restarts_timeout for effect in driver.effects if isinstance(effect, AwaitTurn)] == [True, False]
+    assert driver.rate_limit.take() == 10
+
+
+def test_a_new_token_that_is_refused_as_well_is_the_result() -> None:
+    """The next request is not retried: if all tokens are refused, not each request may cost one."""
+    credential = ManualCredential(Token("one"))
+    driver = Driver(credential)
+    driver.on_await_token = partial(credential.end_refresh, Token("two"))
+    for answers in ([response(401), response(401)], [response(401)]):
+        reply = driver.send(*answers)
+        assert isinstance(reply, Response)
+        assert reply.status == 401
+    assert len(credential.refreshes) == 1
+
+
+def test_a_token_that_cannot_be_refreshed_is_not_retried() -> None:
+    """A static token is the only one."""
+    driver = Driver(StaticToken("one"))
+    reply = driver.send(response(401))
+    assert isinstance(reply, Response)
+    assert reply.status == 401
+    assert driver.names == SIMPLE
+
+
+def test_other_authentication_is_left_to_the_http_client() -> None:
+    """A pair of user name and password, or none."""
+    for auth in (("jim", "x"), None):
+        driver = Driver(auth)
+        driver.send(response(401))
+        assert [effect.auth for effect in driver.effects if isinstance(effect, Send)] == [auth]
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+class Dropped:
+    """A driver whose first connections fail, at a stage that httpx reports to the request."""
+
+    def __init__(self, driver: Driver, *events: str) -> None:
+        self.driver, self.events = driver, events
+
+    def send(self, *answers: httpx.Response | Exception) -> Reply:
+        perform = self.driver.perform
+
+        def report(effect: Any, remaining: Iterator[httpx.Response | Exception]) -> Any:
+            if isinstance(effect, Send):
+                for event in self.events:
+                    reported = effect.request.extensions["trace"](event, {})
+                    if self.driver.endpoint.is_async:
+                        asyncio.run(reported)
+            return perform(effect, remaining)
+
+        vars(self.driver)["perform"] = report
+        return self.driver.send(*answers)
+
+
+SENDING = "http11.send_request_headers.started"
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError(""), httpx.WriteError(""), httpx.RemoteProtocolError("")])
+@pytest.mark.parametrize("http_client_class", [httpx.Client, httpx.AsyncClient])
+def test_a_request_on_a_connection_that_was_closed_while_idle_is_sent_again(
+    error: Exception, http_client_class: Any
+) -> None:
+    """Once. It takes a turn in the rate limit."""
+    driver = Driver(http_client_class=http_client_class)
+    reply = Dropped(driver, SENDING).send(error, response())
+    assert isinstance(reply, Response)
+    assert driver.names == ["AwaitTurn", "Send", *SIMPLE]
+    driver = Driver(http_client_class=http_client_class)
+    assert isinstance(Dropped(driver, SENDING).send(error, error), NoResponse)
+
+
+@pytest.mark.parametrize(
+    ("events", "error"),
+    [
+        (["connection.connect_tcp.started", SENDING], httpx.ReadError("")),
+        ([], httpx.ReadError("")),
+        ([SENDING], httpx.ReadTimeout("")),
+    ],
+)
+def test_any_other_failure_is_not_sent_again(events: list[str], error: Exception) -> None:
+    """A new connection that fails, one that was never used, or a server that does not respond."""
+    driver = Driver()
+    assert isinstance(Dropped(driver, *events).send(error), NoResponse)
+    assert driver.names == ["AwaitTurn", "Send"]
+
+
+# -- redirects ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_redirect_within_the_origin_is_followed() -> None:
+    """The response is closed before the second request takes its turn, and cookies are kept."""
+    driver = Driver()
+    driver.endpoint._cookies = {"session": "s"}
+    reply = driver.send(response(307, b"moved", location="http://host/other"), response(200, b"{}"))
+    assert isinstance(reply, Response)
+    assert (reply.status, reply.content) == (200, b"{}")
+    assert driver.names == [*SIMPLE, "Close", *SIMPLE]
+    assert driver.sent[1].url == "http://host/other"
+    assert driver.sent[1].headers["Cookie"] == "session=s"
+
+
+@pytest.mark.parametrize("location", ["http://other/path", "https://host/path", "http://host:81/path"])
+def test_a_redirect_to_another_origin_is_the_result(location: str) -> None:
+    """It would get the program's credentials."""
+    driver = Driver()
+    reply = driver.send(response(307, location=location))
+    assert isinstance(reply, Response)
+    assert reply.status == 307
+
+
+def test_a_redirect_that_changes_the_method_is_the_result() -> None:
+    """A declaration would be lost."""
+    driver = Driver()
+    flow = send_request(driver.endpoint, driver.rate_limit, Request("POST", "/path", content=b"{}"), Limits(30))
+    reply = driver.drive(flow, response(302, location="http://host/other"))
+    assert isinstance(reply, Response)
+    assert reply.status == 302
+
+
+def test_three_redirects_are_followed() -> None:
+    """The next one is the result."""
+    driver = Driver()
+    reply = driver.send(*[response(307, location="http://host/again") for _ in range(4)])
+    assert isinstance(reply, Response)
+    assert reply.status == 307
+    assert driver.names == 3 * [*SIMPLE, "Close"] + SIMPLE
+
+
+# -- the rate limit ----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_waits_until_the_rate_limit_allows_it() -> None:
+    """It asks again after the wait, as clocks differ."""
+    driver = Driver(limit=1)
+    driver.send(response())
+    driver.send(response())
+    assert driver.names == ["AwaitTurn", *SIMPLE]
+    assert [effect.seconds for effect in driver.effects if isinstance(effect, AwaitTurn)] == [10, 0]
+
+
+def test_an_exchange_that_ends_while_it_waits_leaves_its_place() -> None:
+    """If its task is cancelled, which closes the flow, and if no thread waits for it any more."""
+    driver = Driver(limit=1)
+    driver.send(response())
+    flow = send_request(driver.endpoint, driver.rate_limit, Request("GET", "/"), Limits(30))
+    assert isinstance(next(flow), AwaitTurn)
+    flow.close()
+
+    def end() -> None:
+        raise TimeoutError
+
+    driver.on_await_turn = end
+    assert isinstance(driver.send(), NoResponse)
+    assert driver.rate_limit.take() == 10
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_passed_on_as_it_arrives_until_no_more_is_wanted() -> None:
+    """Its time limit is not restarted: it has none."""
+    taken: list[bytes] = []
+
+    def take(chunk: bytes) -> bool:
+        taken.append(chunk)
+        return len(taken) < 2
+
+    driver = Driver()
+    flow = open_stream(driver.endpoint, driver.rate_limit, OpenStream(Request("GET", "/stream"), take, 45))
+    events = response(200, b"one", b"two", AssertionError("read"), **{"Content-Type": "text/event-stream"})
+    reply = driver.drive(flow, events)
+    assert isinstance(reply, Response)
+    assert (reply.status, reply.content, taken) == (200, b"", [b"one", b"two"])
+    assert driver.names == SIMPLE
+    assert not driver.effects[0].restarts_timeout
+    assert driver.sent[0].extensions["timeout"]["read"] == 45
+
+
+@pytest.mark.parametrize("refusal", [response(404, b"no"), response(200, b"no", **{"Content-Type": "text/html"})])
+def test_another_response_than_a_stream_is_read_as_any_other(refusal: httpx.Response) -> None:
+    """Its body tells why."""
+    driver = Driver()
+    stream = OpenStream(Request("GET", "/stream"), lambda chunk: True, 45)
+    reply = driver.drive(open_stream(driver.endpoint, driver.rate_limit, stream), refusal)
+    assert isinstance(reply, Response)
+    assert reply.content == b"no"
