@@ -231,7 +231,8 @@ class _AsyncPerformer(exchange.Performer):
         return self.performers
 
     async def __aexit__(self, *_: object) -> None:
-        await self._responses.aclose()
+        with suppress(Exception):
+            await self._responses.aclose()
 
     async def await_token(self, effect: AwaitToken) -> None:
         await wait_async(effect)

@@ -130,7 +130,7 @@ class Client(ABC):
 
     @property
     def closed(self) -> bool:
-        """Whether the client is closed: it does not refresh any settings, and cannot be started again."""
+        """True if the client is closed: it does not refresh any settings, and cannot be started again."""
         return self._session.is_closed
 
     @property

@@ -1,4 +1,4 @@
-"""How a flow is run, in a thread or in a task: a flow of the core, or that of an HTTP exchange.
+"""Running a flow, of the core or of an HTTP exchange, in a thread or in a task.
 
 Each result is sent to the flow, and each error is thrown into it. If an effect ends otherwise, by the cancellation of a
 task for example, the flow is closed.

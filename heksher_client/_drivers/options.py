@@ -1,4 +1,4 @@
-"""What a client can be made with: as arguments, as keywords of a subclass, or in a profile."""
+"""The options of a client, and how those of a profile, a class and a call are merged."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,126 +12,150 @@ if TYPE_CHECKING:  # stubs take these options as well, and need no HTTP library
     from heksher_client.credentials import Credential
 
 AuthTypes: TypeAlias = "Credential | httpx.Auth | tuple[str, str] | Callable[[Any], Any] | None"
-"""A credential of `heksher_client.credentials`, or whatever the HTTP client takes: a pair of user name and password,
-say."""
+"""A credential of `heksher_client.credentials`, or any `auth` argument of the HTTP client: a pair of user name and
+password, say."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """The choices that a program has and need not make. All times are in seconds; None is as good as nothing.
+    """Optional settings of a client. All times are in seconds. None means "use the default".
 
-    Where both a class and its caller choose, the caller wins; dicts are merged, key by key.
+    Options of a call override those of the class. Dicts are merged key by key.
     """
 
     headers: Mapping[str, str] | None
-    """Sent with each request."""
+    """Headers of each request."""
     cookies: Mapping[str, str] | None
-    """Sent with each request."""
+    """Cookies of each request."""
     params: Mapping[str, str] | None
-    """Query parameters that are sent with each request. No place for secrets: httpx logs URLs, at the level INFO."""
+    """Query parameters of each request. Not for secrets: httpx logs URLs, at level INFO."""
     user_agent: str | None
-    """Instead of `heksher-client/` and the version."""
+    """The user agent; by default `heksher-client/` and the version."""
     auth: AuthTypes
-    """What shows that the program may ask. `use_credential` replaces it in a client that runs."""
+    """Credentials. `use_credential` replaces them in a client that runs."""
     timeout: "float | httpx.Timeout | None"
-    """For the single steps of a request: to connect, to send, to wait for the next byte. 5 unless given."""
+    """The timeout of each step of a request: to connect, to send, to receive the next bytes. 5 by default."""
     http_client: Any
-    """An `httpx.Client` (for the thread client; it must bear several threads) or `httpx.AsyncClient`, or what behaves
-    as one. It is shared: the program closes it. Its own headers, cookies, parameters and time-outs are kept."""
+    """An `httpx.Client` (for the thread client, which uses it in several threads) or `httpx.AsyncClient`, or an object
+    that behaves like one. It is shared: the program closes it. Its own headers, cookies, parameters and timeouts are
+    kept."""
     http_client_args: Mapping[str, Any] | None
-    """Without `http_client`: arguments for the httpx client to be made, such as verify, proxy or transport. The thread
-    client sends requests from several threads at once, so what a program hands in must bear that."""
+    """Without `http_client`: arguments of the httpx client that is created, such as verify, proxy or transport. The
+    thread client sends requests from several threads at once, so these objects must allow that."""
     error_classes: Mapping[int, type[UnexpectedResponseError]] | None
-    """By HTTP status, the class of the errors for such answers: a subclass of `UnexpectedResponseError`."""
+    """Error classes by HTTP status: subclasses of `UnexpectedResponseError`."""
     rate_limit: int | None
-    """The most requests that the client sends in each `rate_limit_interval`, whoever asks for them. More of them wait.
-    Without it there is no limit."""
+    """The largest number of requests of the client in each `rate_limit_interval`, including those of `ping` and
+    `get_settings`. Further requests wait. No limit by default."""
     rate_limit_interval: float | None
-    """1 unless given."""
+    """1 by default."""
     start_timeout: float | None
-    """The longest that all requests of the first refresh may take together. 60 unless given."""
+    """The timeout of all requests of the first refresh together. 60 by default."""
     request_timeout: float | None
-    """The longest that a request may take, from looking the service up to the last byte. 30 unless given."""
+    """The timeout of a request, from the lookup of the host name to the last byte. 30 by default."""
     max_response_bytes: int | None
-    """The most that is accepted of one answer, inflated. A query that brings more is split. 256 MiB unless given."""
+    """The maximum size of a response, decompressed. A query with a larger response is split. 256 MiB by default."""
     jitter: float | None
-    """The share of the interval by which each is longer or shorter, from 0 to 1, so that the processes of a fleet do
-    not all ask at the same moment. 0.1 unless given. Unless it is 0, the first interval ends at any moment of it, and
-    waits after failures are up to a half shorter."""
+    """The share of the interval, from 0 to 1, by which each interval is varied, so that the processes of a fleet do not
+    all send requests at the same moment. 0.1 by default. Unless it is 0, the first interval ends at a random moment of
+    it, and waits after failures are up to half as long."""
     max_backoff: float | None
-    """The longest wait after failures. They begin with one second, and double. 60 unless given."""
+    """The longest wait after failures. Waits start with one second and double. 60 by default."""
     stale_after: float | None
-    """The age from which `status()` calls the settings stale. Three intervals unless given."""
+    """The age from which `status()` reports the settings as stale. Three intervals by default."""
     last_known_good: str | os.PathLike[str] | None
-    """A file to keep what was last received in. A start without the service serves from it, if it was confirmed within
-    `max_age`. Its folder must exist. Several processes may share it."""
+    """The path of a file that stores the last responses. If the service is unavailable at the start, settings are
+    restored from it, if they were confirmed within `max_age`. Its directory must exist. Several processes may share
+    it."""
     max_age: float | None
-    """The age from which that file is not used any more. A week unless given."""
+    """The age from which that file is ignored. A week by default."""
     follow_changes: bool | None
-    """Whether to hear of changes as they are made, where the service offers that: over one more connection, which stays
-    open. Refreshes at intervals go on beside it. True unless given, but for HTTP clients that allow one connection
-    only, have hooks for responses, or ask an application in this process, which a stream would never come out of."""
+    """Whether to receive changes as they are made, over an additional connection that stays open, if the service offers
+    that. Settings are still refreshed at intervals. True by default, except for HTTP clients that allow only one
+    connection, have event hooks for responses, or send requests to an application in this process, which never ends a
+    stream."""
 
 
 class ClassOptions(ClientOptions, total=False):
-    """What a subclass can choose for all its clients: `class ShopClient(ThreadHeksherClient, service_url=...)`."""
+    """Options that a subclass can set for all its clients: `class ShopClient(ThreadHeksherClient, service_url=...)`."""
 
     service_url: str | None
     update_interval: float | None
     context_features: Sequence[str] | None
 
 
-_MERGED: Final = (
+_DICT_OPTIONS: Final = (
     "headers", "cookies", "params", "http_client_args", "error_classes", "defaults", "track_contexts"
 )  # fmt: skip
-"""Those that are dicts, of which the caller's add to those of the class, or of the profile."""
+"""Options that are merged key by key."""
+_EXCLUSIVE_OPTIONS: Final = {"http_client": "http_client_args", "http_client_args": "http_client"}
+"""Options that exclude each other: setting one discards the other one of a weaker source."""
 
 
 def check_names(options: Mapping[str, Any], kind: type[Any], whose: str) -> None:
-    """Refuse what is no option.
+    """Raise if an option does not exist.
+
+    Args:
+        options: The options.
+        kind: A typed dict of the options that exist.
+        whose: The class or function that got them, for the message.
 
     Raises:
-        TypeError: With its name.
+        TypeError: An option does not exist.
     """
     for name in options:
         if name not in kind.__optional_keys__:
             raise TypeError(f"{whose} got an unexpected keyword argument {name!r}")
 
 
-_INSTEAD: Final = {"http_client": "http_client_args", "http_client_args": "http_client"}
-"""Those of which a client can have but one: whoever chooses one does without the other."""
-
-
-def merged(less: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of two sources, of which the second one wins.
+def merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the options of two sources.
 
     Raises:
-        TypeError: What should be a dict is none.
+        TypeError: An option that must be a dict is not.
     """
-    chosen = _in_place(more)
-    options = {name: value for name, value in less.items() if _INSTEAD.get(name) not in chosen}
+    chosen = _normalized(stronger)
+    options = {name: value for name, value in weaker.items() if _EXCLUSIVE_OPTIONS.get(name) not in chosen}
     for name, value in chosen.items():
-        options[name] = merged_tables(name, options.get(name, {}), value) if name in _MERGED else value
+        options[name] = merged_tables(name, options.get(name, {}), value) if name in _DICT_OPTIONS else value
     return options
 
 
-def merged_tables(name: str, less: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """What two sources have for an option that is a dict. The names of headers have no case."""
+def merged_tables(name: str, weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the values of two sources for an option that is a dict. The names of headers are case-insensitive."""
     if name != "headers":
-        return {**less, **more}
-    replaced = {str(key).lower() for key in more}
-    return {key: value for key, value in less.items() if str(key).lower() not in replaced} | dict(more)
+        return {**weaker, **stronger}
+    replaced = {str(key).lower() for key in stronger}
+    return {key: value for key, value in weaker.items() if str(key).lower() not in replaced} | dict(stronger)
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether it is a dict of texts: what else httpx takes there is httpx's, and may have a life, as cookie jars do."""
-    return type(value) is dict and all(isinstance(text, str) for pair in value.items() for text in pair)
+def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a source that are set. Those that can be in two places are moved to the top level.
+
+    Otherwise a weaker source could override them there.
+
+    Raises:
+        TypeError: An option that must be a dict is not.
+    """
+    chosen = {name: value for name, value in options.items() if value is not None}
+    for name in _DICT_OPTIONS:
+        if not isinstance(chosen.get(name, {}), Mapping):
+            raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
+    _hoist_http_client_args(chosen)
+    for name, table, key in (("auth", "http_client_args", "auth"), ("user_agent", "headers", "user-agent")):
+        values = chosen.pop(table, {})
+        found = [value for other, value in values.items() if str(other).lower() == key and value is not None]
+        if found:
+            chosen.setdefault(name, found[-1])
+        if remaining := {other: value for other, value in values.items() if str(other).lower() != key}:
+            chosen[table] = remaining
+    return chosen
 
 
-def _take_out(chosen: dict[str, Any]) -> None:
-    """Have what is an option of a client as well be one, wherever a source has put it: else a weaker one would win."""
+def _hoist_http_client_args(chosen: dict[str, Any]) -> None:
+    """Move arguments of the HTTP client that are options as well to the options."""
     arguments = dict(chosen.get("http_client_args", {}))
     for name in ("headers", "cookies", "params"):
-        if _is_plain(arguments.get(name)):
+        if _is_dict_of_strings(arguments.get(name)):
             chosen[name] = merged_tables(name, arguments.pop(name), chosen.get(name, {}))
     if arguments.get("timeout") is not None:
         timeout = arguments.pop("timeout")
@@ -140,22 +164,6 @@ def _take_out(chosen: dict[str, Any]) -> None:
         chosen["http_client_args"] = arguments
 
 
-def _in_place(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a source has chosen; what may be given in two places in the one where it is looked for.
-
-    Raises:
-        TypeError: What should be a dict is none.
-    """
-    chosen = {name: value for name, value in options.items() if value is not None}
-    for name in _MERGED:
-        if not isinstance(chosen.get(name, {}), Mapping):
-            raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
-    _take_out(chosen)
-    for name, table, inner in (("auth", "http_client_args", "auth"), ("user_agent", "headers", "user-agent")):
-        there = chosen.pop(table, {})
-        meant = [value for key, value in there.items() if str(key).lower() == inner and value is not None]
-        if meant:
-            chosen.setdefault(name, meant[-1])
-        if left := {key: value for key, value in there.items() if str(key).lower() != inner}:
-            chosen[table] = left
-    return chosen
+def _is_dict_of_strings(value: Any) -> bool:
+    """Return True for a plain dict. Other objects that httpx accepts are not merged: a cookie jar has state, say."""
+    return type(value) is dict and all(isinstance(text, str) for pair in value.items() for text in pair)

@@ -2,7 +2,7 @@
 
 import threading
 from concurrent.futures import wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Self
@@ -226,7 +226,8 @@ class _ThreadPerformer(exchange.Performer):
         return self.performers
 
     def __exit__(self, *_: object) -> None:
-        self._responses.close()
+        with suppress(Exception):
+            self._responses.close()
 
     def await_token(self, effect: AwaitToken) -> None:
         wait([effect.refresh], effect.seconds)

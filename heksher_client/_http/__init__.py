@@ -1,1 +1,1 @@
-"""How a request travels: the endpoint, authentication, the rate limit, the body and errors of the network."""
+"""HTTP: the endpoint, and an exchange with it: authentication, rate limit, connection, body, errors."""

@@ -57,7 +57,7 @@ class Endpoint:
 
     @property
     def can_stream(self) -> bool:
-        """Whether a response may stay open while other requests are sent."""
+        """True if a response may stay open while other requests are sent."""
         if self._shared_client is not None:
             hooks = getattr(self._shared_client, "event_hooks", {})
             transport = getattr(self._shared_client, "_transport", None)

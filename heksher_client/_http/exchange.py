@@ -56,7 +56,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close the response that is open, before another request is sent."""
+    """Close the response that is open."""
 
 
 HttpEffect: TypeAlias = AwaitToken | AwaitTurn | Send | Read | Close
@@ -67,7 +67,8 @@ Performers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 class Performer(ABC):
     """Performs the effects of one exchange in a thread, or in a task: then each method returns an awaitable.
 
-    As a context manager, it closes the response that is open when the flow ends.
+    As a context manager, it closes the response that is open if the flow ends early. An error of that is ignored: the
+    exchange has failed already, or is cancelled.
     """
 
     @property
@@ -142,10 +143,10 @@ def _exchange(
             if not body.is_read:
                 yield Read(response, body.feed)
             reply = body.reply()
+            yield Close()
             redirect = _redirect(request, response)
             if redirect is None or redirects == _MAX_REDIRECTS:
                 return reply
-            yield Close()
             request, redirects = redirect, redirects + 1
     except Exception as error:  # Authentication, transports and event hooks are user code, which can raise anything.
         return no_response(error)
@@ -214,7 +215,7 @@ class _ConnectionTrace:
 
     @property
     def is_reused(self) -> bool:
-        """Whether the request was sent, or begun to be sent, on a connection that was idle."""
+        """True if at least the beginning of the request was sent, on a connection that was idle."""
         return self._is_sending and not self._is_new
 
     def record(self, event: str, _: object) -> None:

@@ -66,7 +66,7 @@ class DetachedCall:
 
     @property
     def is_current_thread(self) -> bool:
-        """Whether the calling thread is running such a call."""
+        """True if the calling thread is running such a call."""
         return self._thread is threading.current_thread()
 
     def start(self, call: Callable[[], Any], on_result: Callable[[Any], None]) -> bool:

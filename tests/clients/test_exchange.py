@@ -20,7 +20,7 @@ from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import StaticToken
 from tests.support.clients import _TLS
 
-SIMPLE = ["AwaitTurn", "Send", "Read"]
+SIMPLE = ["AwaitTurn", "Send", "Read", "Close"]
 """The effects of an exchange in which nothing special happens."""
 
 
@@ -132,7 +132,7 @@ class Driver:
 # -- requests and bodies -----------------------------------------------------------------------------------------------
 
 
-def test_a_request_takes_its_turn_and_is_sent_and_its_response_is_read() -> None:
+def test_a_request_takes_its_turn_and_is_sent_and_its_response_is_read_and_closed() -> None:
     """The time limit of the exchange starts after its turn."""
     driver = Driver()
     reply = driver.send(response(200, b"on", b"e", ETag="x"))
@@ -148,7 +148,7 @@ def test_a_body_that_was_read_by_user_code_is_not_read_again() -> None:
     reply = driver.send(httpx.Response(200, content=b"one"))
     assert isinstance(reply, Response)
     assert reply.content == b"one"
-    assert driver.names == ["AwaitTurn", "Send"]
+    assert driver.names == ["AwaitTurn", "Send", "Close"]
 
 
 def test_an_oversized_body_is_not_read_to_its_end() -> None:
@@ -338,7 +338,7 @@ def test_a_redirect_within_the_origin_is_followed() -> None:
     reply = driver.send(response(307, b"moved", location="http://host/other"), response(200, b"{}"))
     assert isinstance(reply, Response)
     assert (reply.status, reply.content) == (200, b"{}")
-    assert driver.names == [*SIMPLE, "Close", *SIMPLE]
+    assert driver.names == [*SIMPLE, *SIMPLE]
     assert driver.sent[1].url == "http://host/other"
     assert driver.sent[1].headers["Cookie"] == "session=s"
 
@@ -367,7 +367,7 @@ def test_three_redirects_are_followed() -> None:
     reply = driver.send(*[response(307, location="http://host/again") for _ in range(4)])
     assert isinstance(reply, Response)
     assert reply.status == 307
-    assert driver.names == 3 * [*SIMPLE, "Close"] + SIMPLE
+    assert driver.names == 4 * SIMPLE
 
 
 # -- the rate limit ----------------------------------------------------------------------------------------------------
