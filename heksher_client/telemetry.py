@@ -29,7 +29,7 @@ from heksher_client._core.settings.observers import ReadObserver
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Setting, entry_of
 from heksher_client._drivers.client import Observable, check_observable
-from heksher_client._drivers.options import check_names
+from heksher_client._drivers.options import check_option_names
 from heksher_client._logging import escaped
 from heksher_client._version import __version__
 from heksher_client.exceptions import HeksherError
@@ -208,7 +208,7 @@ def instrument(client: Observable, **options: Unpack[TelemetryOptions]) -> Instr
         ValueError: `reads` is not between 0 and 1, or the client is instrumented already.
     """
     check_observable(client)
-    check_names(options, TelemetryOptions, "instrument")
+    check_option_names(options, TelemetryOptions, "instrument")
     reads = options.get("reads", 0.0)
     if isinstance(reads, bool) or not isinstance(reads, int | float) or not 0 <= reads <= 1:
         raise ValueError(f"reads must be a number from 0 to 1, not {reads!r}")

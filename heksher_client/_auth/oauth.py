@@ -43,7 +43,7 @@ class RefusedError(CredentialError):
     """The error code of the server, such as `invalid_grant` or `authorization_pending`."""
 
 
-class AwayError(CredentialError):
+class ServerUnavailableError(CredentialError):
     """The server cannot be reached, or is unavailable."""
 
 
@@ -71,7 +71,7 @@ class _Client(OAuth2Client):  # type: ignore[misc]
     oauth_error_class = _ServerError
 
 
-def check_address(name: str, url: object) -> None:
+def check_server_url(name: str, url: object) -> None:
     """Raise if a URL is not that of a server. The message does not contain the URL, which may have a password.
 
     Raises:
@@ -99,7 +99,7 @@ class TokenEndpoint:
         Raises:
             ValueError: The URL is not an HTTP URL.
         """
-        check_address("token_url", url)
+        check_server_url("token_url", url)
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
         self._http_client_args = {"timeout": _TIMEOUT, **(http_client_args or {})}
 
@@ -195,9 +195,11 @@ class TokenEndpoint:
                 failure: CredentialError = RefusedError(f"{self}: refused ({self._redacted_message(error, secrets)})")
                 failure.code = str(error.error or "")  # type: ignore[attr-defined]
             except httpx.HTTPStatusError as error:
-                failure = AwayError(f"{self}: the server responded with status {error.response.status_code}")
+                failure = ServerUnavailableError(
+                    f"{self}: the server responded with status {error.response.status_code}"
+                )
             except httpx.HTTPError as error:
-                failure = AwayError(f"{self}: the request failed ({type(error).__name__})")
+                failure = ServerUnavailableError(f"{self}: the request failed ({type(error).__name__})")
             except (httpx.InvalidURL, ValueError, OverflowError) as error:
                 # Not the message: it may contain the request.
                 failure = CredentialError(f"{self}: the request failed ({type(error).__name__})")

@@ -23,7 +23,7 @@ from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
-from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_names, merged
+from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
@@ -69,11 +69,11 @@ class Client(ABC):
     def __init_subclass__(cls, **options: Unpack[ClassOptions]) -> None:
         """Set options for all clients of a class: each argument of a client can be a keyword of its class."""
         super().__init_subclass__()
-        check_names(options, ClassOptions, cls.__name__)
+        check_option_names(options, ClassOptions, cls.__name__)
         cls._own_options = dict(options)
         cls._class_options = {}
         for base in reversed(cls.__mro__):
-            cls._class_options = merged(cls._class_options, vars(base).get("_own_options", {}))
+            cls._class_options = merge_options(cls._class_options, vars(base).get("_own_options", {}))
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ class Client(ABC):
         for hook in (self.on_update_ok, self.on_update_error):
             if inspect.iscoroutinefunction(hook):
                 raise TypeError(f"{hook.__name__} must be a plain method, not a coroutine function: it is not awaited")
-        check_names(options, ClientOptions, type(self).__name__)
+        check_option_names(options, ClientOptions, type(self).__name__)
         required = {
             "service_url": service_url,
             "update_interval": update_interval,
             "context_features": context_features,
         }
-        chosen = merged(self._class_options, {**required, **options})
+        chosen = merge_options(self._class_options, {**required, **options})
         if missing := [name for name in required if name not in chosen]:
             raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
         endpoint = Endpoint(chosen, type(self)._http_client_class)

@@ -91,7 +91,7 @@ _EXCLUSIVE_OPTIONS: Final = {"http_client": "http_client_args", "http_client_arg
 """Options that exclude each other: setting one discards the other one of a weaker source."""
 
 
-def check_names(options: Mapping[str, Any], kind: type[Any], whose: str) -> None:
+def check_option_names(options: Mapping[str, Any], kind: type[Any], whose: str) -> None:
     """Raise if an option does not exist.
 
     Args:
@@ -107,7 +107,7 @@ def check_names(options: Mapping[str, Any], kind: type[Any], whose: str) -> None
             raise TypeError(f"{whose} got an unexpected keyword argument {name!r}")
 
 
-def merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+def merge_options(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the options of two sources.
 
     Raises:
@@ -116,11 +116,11 @@ def merged(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, 
     chosen = _normalized(stronger)
     options = {name: value for name, value in weaker.items() if _EXCLUSIVE_OPTIONS.get(name) not in chosen}
     for name, value in chosen.items():
-        options[name] = merged_tables(name, options.get(name, {}), value) if name in _DICT_OPTIONS else value
+        options[name] = merge_option(name, options.get(name, {}), value) if name in _DICT_OPTIONS else value
     return options
 
 
-def merged_tables(name: str, weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
+def merge_option(name: str, weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the values of two sources for an option that is a dict. The names of headers are case-insensitive."""
     if name != "headers":
         return {**weaker, **stronger}
@@ -156,7 +156,7 @@ def _hoist_http_client_args(chosen: dict[str, Any]) -> None:
     arguments = dict(chosen.get("http_client_args", {}))
     for name in ("headers", "cookies", "params"):
         if _is_dict_of_strings(arguments.get(name)):
-            chosen[name] = merged_tables(name, arguments.pop(name), chosen.get(name, {}))
+            chosen[name] = merge_option(name, arguments.pop(name), chosen.get(name, {}))
     if arguments.get("timeout") is not None:
         timeout = arguments.pop("timeout")
         chosen.setdefault("timeout", timeout)

@@ -33,7 +33,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from heksher_client._drivers.options import merged_tables
+from heksher_client._drivers.options import merge_option
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
@@ -217,7 +217,7 @@ def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[
         if isinstance(current, dict):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{name} must be a dict, not {type(value).__name__}")
-            value = merged_tables(name, current, value)
+            value = merge_option(name, current, value)
         setattr(profile, name, value)
     if "oauth" in overrides:
         if "token" not in overrides:

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, overload
 import httpx
 
 from heksher_client._drivers.async_client import AsyncHeksherClient
-from heksher_client._drivers.options import ClassOptions, check_names, merged
+from heksher_client._drivers.options import ClassOptions, check_option_names, merge_options
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.credentials import ClientCredentials, Credential, StaticToken
 from heksher_client.exceptions import ConfigError
@@ -125,7 +125,7 @@ def create_request_client(profile: str | None, **overrides: Unpack[ProfileOption
 
 
 def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_main: bool = True) -> Any:
-    check_names(overrides, ProfileOptions, "connect")
+    check_option_names(overrides, ProfileOptions, "connect")
     if overrides.get("service_url") is not None:
         overrides.setdefault("url", overrides["service_url"])
     class_options = client_class._class_options
@@ -139,7 +139,7 @@ def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any
     if features is None and is_main:
         raise ConfigError(f"{config.source} has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES")
     try:
-        if "http_client" not in merged(class_options, options) and (arguments := http_client_args(config)):
+        if "http_client" not in merge_options(class_options, options) and (arguments := http_client_args(config)):
             options["http_client_args"] = {**arguments, **options.get("http_client_args", {})}
         has_auth = "auth" in options or "auth" in options.get("http_client_args", {})
         if not has_auth and (credential := create_credential(config)) is not None:

@@ -25,13 +25,13 @@ def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[st
         ConfigError: A URL is invalid, or there is no token endpoint.
         CredentialError: The metadata could not be fetched.
     """
-    from heksher_client._auth.oauth import check_address
+    from heksher_client._auth.oauth import check_server_url
 
     def checked(name: str, url: object) -> str | None:
         if url is None:
             return None
         try:
-            check_address(name, url)
+            check_server_url(name, url)
         except ValueError as error:
             raise ConfigError(f"{config.source}: {error}") from None
         return str(url)

@@ -148,7 +148,7 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
         ConfigError: The profile is invalid, or has no `oauth`.
         CredentialError: The sign-in was refused, or was not completed in time.
     """
-    from heksher_client._auth.oauth import AwayError, RefusedError
+    from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
     session = _LoginSession.begin(profile)
     url = required_url("device_authorization_url", session.endpoints.device_authorization_url, session.config)
@@ -175,7 +175,7 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
             if error.code not in ("authorization_pending", "slow_down"):
                 raise
             interval += _SLOW_DOWN_SECONDS * (error.code == "slow_down")
-        except AwayError:  # The code remains valid.
+        except ServerUnavailableError:  # The code remains valid.
             interval += _SLOW_DOWN_SECONDS
         else:
             return session.save(granted)

@@ -18,7 +18,7 @@ from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
-from heksher_client._drivers.options import AuthTypes, ClientOptions, check_names
+from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
 from heksher_client.testing._session import StubSession
 from heksher_client.testing._stubbed_setting import StubbedSetting
 
@@ -66,7 +66,7 @@ class _Stub:
             TypeError: A client has no such option.
         """
         del service_url, update_interval
-        check_names(options, ClientOptions, type(self).__name__)
+        check_option_names(options, ClientOptions, type(self).__name__)
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in order."""

@@ -317,7 +317,7 @@ def test_login_headless_does_not_wait_beyond_the_expiry_of_the_code(
 def test_a_token_response_without_a_token_is_not_retried(oauth: OAuthServer, login_config: Path) -> None:
     """The device code is used up, so a second request would hide the cause."""
     oauth.token_response = 200, b'{"token_type": "Bearer"}'
-    with pytest.raises(CredentialError, match="holds no access token"):
+    with pytest.raises(CredentialError, match="has no access token"):
         login_headless(lambda code: None)
     assert len(oauth.token_requests) == 1
 
