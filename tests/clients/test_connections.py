@@ -1,4 +1,4 @@
-"""How requests get to the service: defaults of classes and callers, limits, connections, and HTTP clients of others."""
+"""Requests over HTTP: options, errors, the rate limit, connections, and shared HTTP clients."""
 
 import asyncio
 import json
@@ -53,15 +53,15 @@ class BrokenError(UnexpectedResponseError):
 
 class TeapotError(UnexpectedResponseError):
     def __init__(self, *, team: str) -> None:
-        """Take arguments of its own, which nobody here knows."""
+        """Require an argument that the client does not have."""
         raise NotImplementedError(team)
 
 
-# -- defaults ----------------------------------------------------------------------------------------------------------
+# -- options -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_sent_with_each_request_can_be_given_by_name(kind: Kind, service: WatchedService) -> None:
-    """Headers, cookies, parameters and the user agent; declarations and queries have them as well."""
+def test_options_are_sent_with_each_request(kind: Kind, service: WatchedService) -> None:
+    """Headers, cookies, parameters and the user agent, in declarations and queries as well."""
     setting = Setting("s", int, ["user"], 1)
     with running(
         kind,
@@ -82,8 +82,8 @@ def test_what_is_sent_with_each_request_can_be_given_by_name(kind: Kind, service
     assert setting.get(user="jim") == 1
 
 
-def test_the_user_agent_is_ours_unless_somebody_gave_another(service: WatchedService) -> None:
-    """To the client, to the arguments of its HTTP client, or among the headers."""
+def test_the_user_agent_can_be_set_in_three_places(service: WatchedService) -> None:
+    """As an option, in the arguments of the HTTP client, or in the headers. It has a default."""
     of_http_client: dict[str, Any] = {"http_client_args": {"headers": {"User-Agent": "b"}}}
     for options in ({}, {"headers": {"user-agent": "a"}}, of_http_client):
         client = ThreadHeksherClient(service.url, 60, FEATURES, **options)
@@ -94,8 +94,8 @@ def test_the_user_agent_is_ours_unless_somebody_gave_another(service: WatchedSer
     assert agents[1:] == ["a", "b"]
 
 
-def test_no_header_is_sent_twice_whatever_its_case(service: WatchedService) -> None:
-    """Of several user agents, the one that was given last, or by name; of encodings, the one that can be read."""
+def test_no_header_is_sent_twice_in_another_case(service: WatchedService) -> None:
+    """The option `user_agent` has priority over the header, and the client's own Accept-Encoding over another one."""
 
     class Shop(ThreadHeksherClient, update_interval=60, context_features=FEATURES, user_agent="class"):
         pass
@@ -114,8 +114,8 @@ def test_no_header_is_sent_twice_whatever_its_case(service: WatchedService) -> N
     assert [asked.headers["user-agent"] for asked in service.asked] == ["argument", "name"]
 
 
-def test_arguments_win_over_the_class_wherever_they_are_given() -> None:
-    """A credential among the arguments of the HTTP client, or an HTTP client in place of such arguments."""
+def test_options_of_a_call_override_those_of_the_class_in_any_place() -> None:
+    """A credential in `http_client_args`, or an HTTP client instead of `http_client_args`."""
 
     class Shop(
         ThreadHeksherClient,
@@ -139,8 +139,10 @@ def test_arguments_win_over_the_class_wherever_they_are_given() -> None:
         assert sharing(http_client_args={"verify": False})._endpoint.client is not http
 
 
-def test_a_subclass_chooses_for_all_its_clients_and_arguments_win(kind: Kind, service: WatchedService) -> None:
-    """Dicts are merged key by key, whatever the case of a header's name."""
+def test_options_of_a_class_hold_for_all_its_clients_and_calls_override_them(
+    kind: Kind, service: WatchedService
+) -> None:
+    """Dicts are merged key by key; the names of headers are case-insensitive."""
     base = AsyncHeksherClient if kind.raises_at_start else ThreadHeksherClient
     of_team = {"update_interval": 60, "headers": {"X-A": "team", "X-B": "team"}, "jitter": 0}
     of_shop = {"context_features": FEATURES, "headers": {"x-b": "shop"}, "params": {"p": "shop"}}
@@ -160,8 +162,8 @@ def test_a_subclass_chooses_for_all_its_clients_and_arguments_win(kind: Kind, se
         team()
 
 
-def test_an_option_that_does_not_exist_is_refused_where_it_is_given() -> None:
-    """By the class, or by the client."""
+def test_an_unknown_option_is_an_error() -> None:
+    """In a class, and in a call."""
     with pytest.raises(TypeError, match="Wrong got an unexpected keyword argument 'haeders'"):
 
         class Wrong(ThreadHeksherClient, haeders={}):  # type: ignore[call-arg]
@@ -194,22 +196,22 @@ def test_an_option_that_does_not_exist_is_refused_where_it_is_given() -> None:
         ({"http_client": httpx.Client(), "http_client_args": {"verify": False}}, "exclude each other"),
     ],
 )
-def test_an_impossible_option_is_refused(options: dict[str, Any], words: str) -> None:
-    """When the client is made."""
+def test_an_invalid_option_is_an_error_when_a_client_is_created(options: dict[str, Any], words: str) -> None:
+    """The message says what is expected."""
     with pytest.raises((TypeError, ValueError), match=words):
         ThreadHeksherClient("http://host", 60, FEATURES, **options)
 
 
-def test_the_time_outs_of_steps_are_the_clients_own(kind: Kind, service: WatchedService) -> None:
-    """As a number, or as httpx writes them."""
+def test_the_timeout_of_steps_is_an_option(kind: Kind, service: WatchedService) -> None:
+    """A number, or an `httpx.Timeout`."""
     for timeout in (3, httpx.Timeout(3)):
         client = kind.make(service.url, 60, FEATURES, timeout=timeout)
         request = client._endpoint.build_request(next(client._session.requests.ping()).requests[0], 30)
         assert request.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 3)
 
 
-def test_a_client_tells_whether_it_is_closed(kind: Kind, service: WatchedService) -> None:
-    """Then it asks nothing any more."""
+def test_a_closed_client_sends_no_requests(kind: Kind, service: WatchedService) -> None:
+    """The property `closed` is true, and calls raise."""
     with running(kind, service.url) as subject:
         assert not subject.client.closed
     assert subject.client.closed
@@ -217,8 +219,8 @@ def test_a_client_tells_whether_it_is_closed(kind: Kind, service: WatchedService
         subject.ping()
 
 
-def test_arguments_of_the_http_client_are_options_too(kind: Kind, service: WatchedService) -> None:
-    """And win over those of the class, wherever either of them is."""
+def test_options_in_http_client_args_are_merged_with_options(kind: Kind, service: WatchedService) -> None:
+    """They override those of the class, in either place."""
     kept: dict[str, Any] = {"headers": {"X-A": "class", "X-B": "class"}, "timeout": 3}
     shop: Any = type("Shop", (NotingAsyncClient if kind.raises_at_start else NotingThreadClient,), {}, **kept)
     given = {"headers": {"x-a": "given"}, "cookies": {"c": "given"}, "params": {"p": "given"}, "timeout": 10}
@@ -231,8 +233,8 @@ def test_arguments_of_the_http_client_are_options_too(kind: Kind, service: Watch
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
-def test_cookies_go_along_where_the_service_redirects(kind: Kind, service: WatchedService) -> None:
-    """To another place of its own; what it hands out on the way is added."""
+def test_cookies_are_sent_with_a_redirected_request(kind: Kind, service: WatchedService) -> None:
+    """Together with those that the response sets."""
     headers = {"Location": "/api/health?again", "Set-Cookie": "sticky=1"}
     service.answering("GET /api/health", Answer(307, b"", headers), times=1)
     with running(kind, service.url, cookies={"session": "s", "sticky": "0"}) as subject:
@@ -254,14 +256,14 @@ def test_cookies_go_along_where_the_service_redirects(kind: Kind, service: Watch
         {"headers": {"X": None}},
     ],
 )
-def test_what_no_request_can_be_sent_with_is_refused_when_a_client_is_made(kind: Kind, options: dict[str, Any]) -> None:
-    """And not at each request."""
+def test_what_cannot_be_sent_is_an_error_when_a_client_is_created(kind: Kind, options: dict[str, Any]) -> None:
+    """It does not fail each request instead."""
     with pytest.raises((TypeError, ValueError)):
         kind.make("http://host", 60, FEATURES, **options)
 
 
-def test_the_credential_of_a_client_is_there_to_be_renewed(kind: Kind, service: WatchedService) -> None:
-    """Also where a profile has brought it."""
+def test_a_client_has_its_credential_as_a_property(kind: Kind, service: WatchedService) -> None:
+    """A program can refresh its token, even if a profile has created it."""
     credential = TokenFrom(lambda: "t")
     with running(kind, service.url, auth=credential) as subject:
         assert subject.client.credential is credential
@@ -272,8 +274,8 @@ def test_the_credential_of_a_client_is_there_to_be_renewed(kind: Kind, service: 
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_error_knows_the_request_and_the_answer(kind: Kind, service: WatchedService) -> None:
-    """Method, URL, status, headers and the beginning of the body; nothing that is a secret."""
+def test_an_error_has_the_request_and_the_response(kind: Kind, service: WatchedService) -> None:
+    """Method, URL, status, headers and the beginning of the body, without secrets."""
     url = service.url.replace("//", "//jim:pass-word@")
     with running(kind, url, params={"key": "secret-parameter"}) as subject:
         said = Answer(
@@ -299,13 +301,13 @@ SECRETS = {
     "in JSON of another kind": (rb'"a\"b\\c\/d-long"', 'a"b\\c/d-long'),
     "in HTML": (b"<p>tok&amp;en&lt;long&gt;</p>", "tok&en<long>"),
     "in a URL": (b"?key=tok%%2fen%%2bse%%3dcret", "tok/en+se=cret"),
-    "at the end of what is kept": (b"x" * 1010 + b"%s", "secret-parameter-value"),
+    "at the end of the excerpt": (b"x" * 1010 + b"%s", "secret-parameter-value"),
 }
 
 
 @pytest.mark.parametrize("how", SECRETS)
-def test_a_secret_that_an_answer_repeats_is_not_shown(kind: Kind, service: WatchedService, how: str) -> None:
-    """In whatever form, and wherever the body is cut."""
+def test_a_secret_that_a_response_repeats_is_redacted(kind: Kind, service: WatchedService, how: str) -> None:
+    """In every encoding, and even where the body is truncated."""
     body, secret = SECRETS[how]
     as_json = json.dumps(secret).encode()
     content = body % (as_json if body.startswith(b"{") else secret.encode()) if b"%s" in body else body % ()
@@ -319,8 +321,8 @@ def test_a_secret_that_an_answer_repeats_is_not_shown(kind: Kind, service: Watch
     assert secret not in str(raised.value)
 
 
-def test_the_password_of_basic_authentication_is_not_shown(kind: Kind, service: WatchedService) -> None:
-    """A gateway knows it in plain text. Nor is where it sends a client that has shown something."""
+def test_the_password_of_basic_authentication_is_redacted(kind: Kind, service: WatchedService) -> None:
+    """A gateway may repeat it in plain text. The query of a Location header is redacted as well."""
     said = Answer(401, b"jim, your password hunter2 is wrong: jim:hunter2", {"Location": "/login?token=new#token=new"})
     with running(kind, service.url.replace("//", "//jim:hunter2@")) as subject:
         service.answering("GET /api/health", said)
@@ -330,8 +332,8 @@ def test_the_password_of_basic_authentication_is_not_shown(kind: Kind, service: 
     assert (raised.value.headers or {})["location"] == "/login?***"
 
 
-def test_an_error_without_an_answer_knows_the_request(kind: Kind, service: WatchedService) -> None:
-    """Also the one that a refresh reports."""
+def test_an_error_without_a_response_has_the_request(kind: Kind, service: WatchedService) -> None:
+    """An error of a refresh as well."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as subject:
         service.answering(QUERY, Answer(500, b"oops"))
@@ -357,8 +359,8 @@ def test_an_error_without_an_answer_knows_the_request(kind: Kind, service: Watch
     assert (str(again), vars(again)["url"]) == (str(pinged.value), pinged.value.url)
 
 
-def test_a_refused_declaration_knows_the_answer(kind: Kind, service: WatchedService) -> None:
-    """It came to one request as well."""
+def test_the_error_of_a_declaration_has_the_response(kind: Kind, service: WatchedService) -> None:
+    """With its request."""
     with running(kind, service.url) as subject:
         refused = Setting("s", int, ["nobody_knows"], 1)
         error = subject.reload_expecting(DeclarationError)
@@ -368,7 +370,7 @@ def test_a_refused_declaration_knows_the_answer(kind: Kind, service: WatchedServ
     assert b"nobody_knows" in error.content
 
 
-def test_a_program_has_classes_of_its_own_for_some_statuses(kind: Kind, service: WatchedService) -> None:
+def test_a_program_can_have_its_own_error_classes_for_statuses(kind: Kind, service: WatchedService) -> None:
     """For refreshes, for `get_settings`, and for `ping`, where they are httpx errors as well."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, error_classes={500: BrokenError, 418: TeapotError}) as subject:
@@ -390,11 +392,11 @@ def test_a_program_has_classes_of_its_own_for_some_statuses(kind: Kind, service:
         assert setting.get(user="jim") == 1
 
 
-# -- rates -------------------------------------------------------------------------------------------------------------
+# -- the rate limit ----------------------------------------------------------------------------------------------------
 
 
-def test_a_rate_limit_lets_no_interval_have_more_than_its_share() -> None:
-    """Whenever the interval begins; nobody who waits is overtaken."""
+def test_no_interval_has_more_requests_than_the_rate_limit() -> None:
+    """Wherever the interval begins. Requests are sent in the order in which they asked."""
     now = 0.0
     limit = RateLimit(3, 10.0, lambda: now)
     sent = [limit.take() for _ in range(7)]
@@ -409,8 +411,8 @@ def test_a_rate_limit_lets_no_interval_have_more_than_its_share() -> None:
     assert none.wait(none.take()) == 0
 
 
-def test_a_place_that_is_not_used_is_somebody_elses() -> None:
-    """Callers who give up do not keep others waiting."""
+def test_a_place_that_is_given_back_is_taken_by_another_request() -> None:
+    """Callers that give up do not delay others."""
     limit = RateLimit(1, 1.0, lambda: 0.0)
     places = [limit.take() for _ in range(100)]
     for place in places[1:]:
@@ -419,7 +421,7 @@ def test_a_place_that_is_not_used_is_somebody_elses() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["take", "give back"]), st.integers(0, 9)), max_size=60), st.integers(1, 3))
-def test_whatever_is_given_back_no_interval_has_more_than_its_share(steps: list[tuple[str, int]], most: int) -> None:
+def test_places_that_are_given_back_do_not_exceed_the_rate_limit(steps: list[tuple[str, int]], most: int) -> None:
     """In any order, at any time."""
     now = 0.0
     limit = RateLimit(most, 10.0, lambda: now)
@@ -437,8 +439,8 @@ def test_whatever_is_given_back_no_interval_has_more_than_its_share(steps: list[
     assert all(sum(1 for at in taken if begin <= at < begin + 10) <= most for begin in taken)
 
 
-def test_all_requests_count_for_the_rate(kind: Kind, service: WatchedService) -> None:
-    """Those that a redirect asks for, those that are repeated with another token, and those on a new connection."""
+def test_each_request_that_is_sent_counts_for_the_rate_limit(kind: Kind, service: WatchedService) -> None:
+    """Redirected ones, those repeated with another token, and those repeated on a new connection."""
     taken: list[float] = []
     client = kind.make(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=0.01, auth=TokenFrom(lambda: "t"))
     take = client._rate_limit.take
@@ -468,8 +470,8 @@ def test_all_requests_count_for_the_rate(kind: Kind, service: WatchedService) ->
         kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
-def test_a_storm_of_reloads_stays_within_the_limit(kind: Kind, service: WatchedService) -> None:
-    """A thousand calls, pings among them, counted at the service: no more than were allowed in the time they took."""
+def test_a_thousand_calls_stay_within_the_rate_limit(kind: Kind, service: WatchedService) -> None:
+    """`reload` and `ping`, counted at the service."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, rate_limit=20, rate_limit_interval=0.1) as subject:
         asked, began = len(service.asked), time.monotonic()
@@ -477,14 +479,16 @@ def test_a_storm_of_reloads_stays_within_the_limit(kind: Kind, service: WatchedS
             calls = [pool.submit(subject.ping if index % 10 == 0 else subject.reload) for index in range(1000)]
             for call in calls:
                 call.result(PATIENCE)
-        counted = len(service.asked) - asked  # before the time is taken: some may come in between
+        counted = len(service.asked) - asked  # before the time is measured: more may arrive in between
         intervals = (time.monotonic() - began) / 0.1
         assert 100 < counted <= 20 * (intervals + 1)
         assert setting.get(user="jim") == 1
 
 
-def test_who_waits_for_the_rate_is_let_go_when_the_client_closes(kind: Kind, service: WatchedService) -> None:
-    """At once, and leaves its place to others."""
+def test_a_request_that_waits_for_the_rate_limit_ends_when_the_client_is_closed(
+    kind: Kind, service: WatchedService
+) -> None:
+    """At once, and it gives its place back."""
     client = kind.make(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=1000)
     kind.call(client.ping())
     failed: list[Exception] = []
@@ -505,8 +509,8 @@ def test_who_waits_for_the_rate_is_let_go_when_the_client_closes(kind: Kind, ser
 
 
 @pytest.mark.anyio
-async def test_a_task_that_gives_up_waiting_for_the_rate_leaves_its_place(service: WatchedService) -> None:
-    """Whoever comes later is not kept waiting by those who have gone."""
+async def test_a_cancelled_task_gives_its_place_in_the_rate_limit_back(service: WatchedService) -> None:
+    """Later requests do not wait for it."""
     client = AsyncHeksherClient(service.url, 60, FEATURES, rate_limit=1, rate_limit_interval=1000)
     await client.ping()
     tasks = [asyncio.create_task(client.ping()) for _ in range(10)]
@@ -525,14 +529,14 @@ async def test_a_task_that_gives_up_waiting_for_the_rate_leaves_its_place(servic
 
 @pytest.fixture
 def counting(service: WatchedService) -> Iterator[FaultServer]:
-    """A server before the service that counts connections, and may end them."""
+    """A proxy of the service that counts connections, and can close them."""
     with FaultServer(service.url) as server:
         yield server
 
 
 @contextmanager
-def time_flies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
-    """Have the time pass for connections, without waiting."""
+def fast_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Advance the clock of connections, without waiting."""
     passed = 0.0
 
     class Clock:
@@ -554,7 +558,7 @@ def time_flies(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], No
 def test_a_hundred_polls_open_one_connection(
     kind: Kind, counting: FaultServer, interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And look the service's name up once."""
+    """And look up the host name once."""
     looked_up = []
     look_up = socket.getaddrinfo
 
@@ -565,7 +569,7 @@ def test_a_hundred_polls_open_one_connection(
     monkeypatch.setattr(socket, "getaddrinfo", noted)
     setting = Setting("s", int, ["user"], 1)
     url = counting.url.replace("127.0.0.1", "localhost")
-    with running(kind, url, interval) as subject, time_flies(monkeypatch) as advance:
+    with running(kind, url, interval) as subject, fast_clock(monkeypatch) as advance:
         for _ in range(100):
             advance(interval * 1.1)  # with the jitter
             subject.reload()
@@ -575,26 +579,26 @@ def test_a_hundred_polls_open_one_connection(
     assert setting.get(user="jim") == 1
 
 
-def test_a_connection_is_not_trusted_for_longer_than_firewalls_remember(
+def test_a_connection_expires_before_firewalls_drop_it(
     kind: Kind, counting: FaultServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Polls at longer intervals open a new one, which costs less than waiting for one that nobody ends."""
-    with running(kind, counting.url) as subject, time_flies(monkeypatch) as advance:
+    """A new connection costs less than waiting for one that was dropped silently."""
+    with running(kind, counting.url) as subject, fast_clock(monkeypatch) as advance:
         advance(271)
         subject.ping()
     assert counting.connections == 2
 
 
-def test_a_connection_that_the_service_ended_while_idle_is_replaced(kind: Kind, counting: FaultServer) -> None:
-    """Nobody notices."""
+def test_a_connection_that_was_closed_while_idle_is_replaced(kind: Kind, counting: FaultServer) -> None:
+    """The caller does not notice."""
     with running(kind, counting.url) as subject:
         counting.cut()
         subject.ping()
         assert counting.connections == 2
 
 
-def test_a_request_is_repeated_once_and_no_more(kind: Kind, counting: FaultServer) -> None:
-    """However many connections there are that the service has ended."""
+def test_a_request_is_sent_again_once(kind: Kind, counting: FaultServer) -> None:
+    """However many idle connections the service has closed."""
     ended: list[str] = []
 
     def end(connection: Connection) -> None:
@@ -611,8 +615,8 @@ def test_a_request_is_repeated_once_and_no_more(kind: Kind, counting: FaultServe
     assert len(settings) == 200
 
 
-def test_a_connection_that_ends_while_a_request_is_on_its_way_is_replaced(kind: Kind, counting: FaultServer) -> None:
-    """The service ended it for being idle, and did not know of the request."""
+def test_a_connection_that_is_closed_while_a_request_is_sent_is_replaced(kind: Kind, counting: FaultServer) -> None:
+    """The service closed it because it was idle, before the request arrived."""
     ended = []
 
     def end_once(connection: Connection) -> None:
@@ -629,8 +633,8 @@ def test_a_connection_that_ends_while_a_request_is_on_its_way_is_replaced(kind: 
     assert setting.get(user="jim") == 1
 
 
-def test_a_new_connection_that_ends_is_an_error(kind: Kind, counting: FaultServer) -> None:
-    """It is the service that is unwell then, and asking again at once would not help it."""
+def test_a_new_connection_that_is_closed_is_an_error(kind: Kind, counting: FaultServer) -> None:
+    """The service has a fault then, and another request at once would not help."""
     counting.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
     client = kind.make(counting.url, 60, FEATURES)
     with pytest.raises(ServiceUnavailableError):
@@ -638,12 +642,12 @@ def test_a_new_connection_that_ends_is_an_error(kind: Kind, counting: FaultServe
     assert counting.connections == 1
 
 
-# -- HTTP clients of others --------------------------------------------------------------------------------------------
+# -- shared HTTP clients -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def shared(kind: Kind) -> Iterator[Any]:
-    """An HTTP client of the program's own, of the kind that goes with the client."""
+    """A shared HTTP client, asynchronous or not, like the client under test."""
     http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(
         headers={"X-Program": "shop"}, params={"p": "1"}, base_url="http://127.0.0.1:1/elsewhere"
     )
@@ -651,8 +655,8 @@ def shared(kind: Kind) -> Iterator[Any]:
     kind.call(http.aclose() if kind.raises_at_start else http.close())
 
 
-def test_a_client_shares_the_programs_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
-    """Adds to what that sends, and does not close it; its base URL is for others."""
+def test_a_client_uses_a_shared_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
+    """It keeps its headers and parameters, ignores its base URL, and does not close it."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client=shared, headers={"X-Own": "1"}) as subject:
         service.add_rule("s", 2, user="jim")
@@ -666,8 +670,8 @@ def test_a_client_shares_the_programs_http_client(kind: Kind, service: WatchedSe
     assert "x-own" not in service.asked[-1].headers
 
 
-def test_a_shared_http_client_with_one_connection_is_left_to_requests(kind: Kind, service: WatchedService) -> None:
-    """A stream of changes would keep it for ever."""
+def test_a_shared_http_client_with_one_connection_has_no_stream(kind: Kind, service: WatchedService) -> None:
+    """A stream of changes would occupy its only connection."""
     service.renew(offers_changes=True)
     limits = httpx.Limits(max_connections=1)
     http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits)
@@ -677,8 +681,8 @@ def test_a_shared_http_client_with_one_connection_is_left_to_requests(kind: Kind
     kind.call(http.aclose() if kind.raises_at_start else http.close())
 
 
-def test_an_http_client_may_be_wrapped(service: WatchedService) -> None:
-    """In something whose `send` gives something to await."""
+def test_a_shared_http_client_can_be_wrapped(service: WatchedService) -> None:
+    """In an object with a plain `send` that returns an awaitable."""
 
     class Wrapper:
         def __init__(self, wrapped: httpx.AsyncClient) -> None:
@@ -701,8 +705,8 @@ def test_an_http_client_may_be_wrapped(service: WatchedService) -> None:
         AsyncHeksherClient(service.url, 60, FEATURES, http_client=httpx.Client())
 
 
-def test_two_clients_may_share_one_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
-    """Closing one of them leaves it to the other."""
+def test_two_clients_can_share_an_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:
+    """Closing one of them does not affect the other."""
     first = kind.make(service.url, 60, FEATURES, http_client=shared)
     second = kind.make(service.url, 60, FEATURES, http_client=shared)
     kind.call(first.ping())
@@ -711,8 +715,8 @@ def test_two_clients_may_share_one_http_client(kind: Kind, service: WatchedServi
 
 
 @pytest.mark.anyio
-async def test_the_async_client_asks_an_application_in_its_own_process() -> None:
-    """Through a transport of the program's: no socket is opened."""
+async def test_the_async_client_can_use_an_application_in_the_same_process() -> None:
+    """By `httpx.ASGITransport`, without a socket."""
     app = create_app("sqlite://", ["user"], access_control=False)
     setting = Setting("s", int, ["user"], 1)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(app))
@@ -731,8 +735,8 @@ async def test_the_async_client_asks_an_application_in_its_own_process() -> None
     app.state.database.close()
 
 
-def test_the_example_of_that_runs() -> None:
-    """As it stands in the documentation."""
+def test_the_example_of_an_application_in_the_same_process_runs() -> None:
+    """As printed in the documentation."""
     example = Path(__file__).parents[2] / "docs" / "examples" / "in_process.py"
     done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "Hi Hello\n"

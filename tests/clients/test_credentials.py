@@ -1,4 +1,4 @@
-"""Access tokens: where they come from, when they are renewed, and that nobody gets to see them."""
+"""Credentials: sources of access tokens, their refresh, and redaction."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def _one_oauth() -> Iterator[OAuthServer]:
 
 @pytest.fixture
 def oauth(_one_oauth: OAuthServer, service: WatchedService) -> OAuthServer:
-    """A server of tokens, and the service behind a gateway that wants them."""
+    """A token server, and the service behind a gateway that requires its tokens."""
     _one_oauth.lifetime, _one_oauth.token_response = 3600, None
     _one_oauth.gate.set()
     _one_oauth.token_requests.clear()
@@ -74,10 +74,10 @@ Make = Callable[[OAuthServer], Credential]
 
 @pytest.mark.parametrize("make", [*RENEWABLE, lambda oauth: StaticToken(oauth.issue())])
 @pytest.mark.parametrize("place", ["auth", "http_client_args"])
-def test_each_credential_opens_the_gateway(
+def test_each_credential_is_accepted_by_the_gateway(
     kind: Kind, service: WatchedService, oauth: OAuthServer, make: Make, place: str
 ) -> None:
-    """Wherever it is given."""
+    """In either option."""
     setting = Setting("s", int, ["user"], 1)
     given: dict[str, Any] = {"auth": make(oauth)} if place == "auth" else {"http_client_args": {"auth": make(oauth)}}
     with running(kind, service.url, **given) as subject:
@@ -89,18 +89,20 @@ def test_each_credential_opens_the_gateway(
 
 
 @pytest.mark.parametrize("make", RENEWABLE)
-def test_a_refused_token_is_renewed_once_and_the_request_repeated(
+def test_a_refused_token_is_refreshed_and_the_request_sent_again(
     kind: Kind, service: WatchedService, oauth: OAuthServer, make: Make
 ) -> None:
-    """Nobody notices."""
+    """The caller does not notice."""
     with running(kind, service.url, auth=make(oauth)) as subject:
         oauth.expire_all()
         subject.ping()
         assert [asked.path for asked in service.asked[-2:]] == ["/api/health", "/api/health"]
 
 
-def test_a_new_token_that_is_refused_too_is_an_error(kind: Kind, service: WatchedService, oauth: OAuthServer) -> None:
-    """With the words of the service, and without the token that it repeats."""
+def test_a_new_token_that_is_refused_as_well_is_an_error(
+    kind: Kind, service: WatchedService, oauth: OAuthServer
+) -> None:
+    """It has the message of the service, without the token."""
     with running(kind, service.url, auth=client_credentials(oauth)) as subject:
         oauth.lifetime = -1
         oauth.expire_all()
@@ -112,10 +114,10 @@ def test_a_new_token_that_is_refused_too_is_an_error(kind: Kind, service: Watche
         oauth.lifetime = 3600
 
 
-def test_while_all_tokens_are_refused_not_each_request_costs_one(
+def test_if_all_tokens_are_refused_not_each_request_refreshes_one(
     kind: Kind, service: WatchedService, oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway that lets nobody in is no reason to storm the server of tokens; after a while it is tried again."""
+    """After some seconds, a refused token is refreshed again."""
     credential = client_credentials(oauth)
     with running(kind, service.url, auth=credential) as subject:
         requests, gateway = len(oauth.token_requests), service.intercept
@@ -132,10 +134,8 @@ def test_while_all_tokens_are_refused_not_each_request_costs_one(
         assert len(oauth.token_requests) == requests + 2
 
 
-def test_an_http_client_of_a_programs_own_spares_the_server_of_tokens_too(
-    service: WatchedService, oauth: OAuthServer
-) -> None:
-    """A credential is what any client of httpx takes."""
+def test_the_same_holds_for_other_http_clients_with_a_credential(service: WatchedService, oauth: OAuthServer) -> None:
+    """A credential is an `httpx.Auth`."""
     service.answering("GET /api/health", Answer(401))
     with httpx.Client(auth=client_credentials(oauth), verify=_TLS) as http:
         for _ in range(3):
@@ -143,8 +143,8 @@ def test_an_http_client_of_a_programs_own_spares_the_server_of_tokens_too(
     assert len(oauth.token_requests) == 2
 
 
-def test_without_a_token_nothing_is_sent(kind: Kind, service: WatchedService) -> None:
-    """Where there is none to be had, or not in time."""
+def test_without_a_token_no_request_is_sent(kind: Kind, service: WatchedService) -> None:
+    """If the refresh fails, or does not end in time."""
     is_over = threading.Event()
 
     def refuse() -> str:
@@ -165,8 +165,8 @@ def test_without_a_token_nothing_is_sent(kind: Kind, service: WatchedService) ->
     assert not service.asked
 
 
-def test_what_cannot_be_sent_takes_no_place_of_others(kind: Kind) -> None:
-    """A request without a token does not count."""
+def test_a_request_without_a_token_does_not_count_for_the_rate_limit(kind: Kind) -> None:
+    """It is not sent."""
 
     def fail() -> str:
         raise CredentialError("none")
@@ -180,10 +180,10 @@ def test_what_cannot_be_sent_takes_no_place_of_others(kind: Kind) -> None:
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
-def test_a_rate_limit_holds_for_requests_that_waited_for_a_token(
+def test_requests_that_waited_for_a_token_stay_within_the_rate_limit(
     kind: Kind, service: WatchedService, oauth: OAuthServer
 ) -> None:
-    """However many of them waited for the same one, they are sent one after another."""
+    """However many of them waited for the same token, they are sent one after another."""
     oauth.gate.clear()
     client = kind.make(
         service.url,
@@ -206,10 +206,8 @@ def test_a_rate_limit_holds_for_requests_that_waited_for_a_token(
     assert arrived[-1] - arrived[0] >= 0.5
 
 
-def test_who_looked_before_a_renewal_ended_asks_for_no_other(
-    oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between looking for a token and asking for one, another thread may have got it."""
+def test_a_refresh_that_has_just_ended_is_not_repeated(oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may end it between the check of the token and the start of a refresh."""
     credential = client_credentials(oauth)
     sent(credential)
     monkeypatch.setattr(credential, "_valid_token", lambda: None)
@@ -220,8 +218,8 @@ def test_who_looked_before_a_renewal_ended_asks_for_no_other(
     assert len(oauth.token_requests) == 2
 
 
-def test_a_program_that_takes_its_time_with_new_tokens_keeps_nobody_waiting(oauth: OAuthServer) -> None:
-    """They serve before it has kept them."""
+def test_a_slow_on_new_tokens_does_not_delay_requests(oauth: OAuthServer) -> None:
+    """The new token is used before the callback returns."""
     begun, goes_on = threading.Event(), threading.Event()
 
     def keep(tokens: Tokens) -> None:
@@ -237,16 +235,16 @@ def test_a_program_that_takes_its_time_with_new_tokens_keeps_nobody_waiting(oaut
 
 
 @pytest.mark.parametrize("description", ['say "yes"', "l\u00f6schen", "a\r\nb", 5])
-def test_a_refusal_in_any_characters_is_one(oauth: OAuthServer, description: object) -> None:
-    """Servers do not keep to those that the protocol allows. The words are in one line."""
+def test_a_refusal_may_contain_any_characters(oauth: OAuthServer, description: object) -> None:
+    """Servers use characters that the protocol does not allow. The message is one line."""
     oauth.token_response = 400, json.dumps({"error": "invalid_grant", "error_description": description}).encode()
     with pytest.raises(CredentialError, match=r"refused \(invalid_grant: ") as refused:
         refreshable(oauth).force_refresh()
     assert str(refused.value).isprintable()
 
 
-def test_a_server_of_tokens_that_repeats_the_secret_does_not_show_it(oauth: OAuthServer) -> None:
-    """Nor as the header has it; what is no secret is left, as it may be the cause."""
+def test_a_secret_that_the_token_server_repeats_is_redacted(oauth: OAuthServer) -> None:
+    """Even in the encoding of the header. The rest of the message is kept, as it may be the reason."""
     header = b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
     said = {"error": "invalid_client", "error_description": f"Basic {header}, {SECRET}, scope read"}
     oauth.token_response = 401, json.dumps(said).encode()
@@ -254,17 +252,15 @@ def test_a_server_of_tokens_that_repeats_the_secret_does_not_show_it(oauth: OAut
         client_credentials(oauth).force_refresh()
 
 
-def test_the_address_of_tokens_holds_no_password() -> None:
-    """It would be in the log of the HTTP library."""
+def test_the_token_url_must_not_have_a_password() -> None:
+    """It would be in the log of httpx."""
     for url in ("http://jim:x@host/token", "ftp://host", "host", "http://[", "http://"):
         with pytest.raises(ValueError, match="token_url must"):
             ClientCredentials(url, CLIENT, SECRET)
 
 
-def test_refusals_cost_no_connection_however_many_there_are(
-    kind: Kind, service: WatchedService, oauth: OAuthServer
-) -> None:
-    """While no other token can be had, or not in time: as soon as there is one, all is well again."""
+def test_refused_requests_do_not_keep_connections(kind: Kind, service: WatchedService, oauth: OAuthServer) -> None:
+    """While no new token arrives; after that, the client recovers."""
     is_given, comes = threading.Event(), threading.Event()
     is_given.set()
     comes.set()
@@ -296,7 +292,7 @@ def test_refusals_cost_no_connection_however_many_there_are(
 def test_a_static_token_that_is_refused_is_an_error_at_once(
     kind: Kind, service: WatchedService, oauth: OAuthServer
 ) -> None:
-    """There is no other."""
+    """It cannot be refreshed."""
     with running(kind, service.url, auth=StaticToken(oauth.issue())) as subject:
         oauth.expire_all()
         asked = len(service.asked)
@@ -306,10 +302,8 @@ def test_a_static_token_that_is_refused_is_an_error_at_once(
 
 
 @pytest.mark.anyio
-async def test_a_credential_serves_the_programs_own_requests_as_well(
-    service: WatchedService, oauth: OAuthServer
-) -> None:
-    """It is an `httpx.Auth`."""
+async def test_a_credential_can_be_used_for_other_requests(service: WatchedService, oauth: OAuthServer) -> None:
+    """It is an `httpx.Auth`, for synchronous and asynchronous HTTP clients."""
     credential, url = client_credentials(oauth), f"{service.url}/api/health"
     async with httpx.AsyncClient(auth=credential) as http:
         for _ in range(2):
@@ -322,7 +316,7 @@ async def test_a_credential_serves_the_programs_own_requests_as_well(
 def test_a_credential_can_be_replaced_while_the_client_runs(
     kind: Kind, service: WatchedService, oauth: OAuthServer
 ) -> None:
-    """The settings are brought up to date with the new one at once."""
+    """The settings are refreshed with the new one at once."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, auth=StaticToken(oauth.issue())) as subject:
         oauth.expire_all()
@@ -335,8 +329,8 @@ def test_a_credential_can_be_replaced_while_the_client_runs(
             subject.client.use_credential("a token")
 
 
-def test_a_client_may_leave_it_to_its_http_client_again(service: WatchedService, oauth: OAuthServer) -> None:
-    """None is no credential."""
+def test_none_leaves_authentication_to_the_http_client(service: WatchedService, oauth: OAuthServer) -> None:
+    """`use_credential(None)` removes a credential."""
     token = oauth.issue()
     http = httpx.Client(headers={"Authorization": f"Bearer {token}"})
     with http, ThreadHeksherClient(service.url, 3600, FEATURES, http_client=http, auth=StaticToken("x")) as client:
@@ -344,14 +338,14 @@ def test_a_client_may_leave_it_to_its_http_client_again(service: WatchedService,
         client.ping()
 
 
-# -- one renewal for all -----------------------------------------------------------------------------------------------
+# -- one refresh for all -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [client_credentials, refreshable])
 def test_fifty_threads_at_an_expiry_make_one_token_request(
     service: WatchedService, oauth: OAuthServer, make: Make
 ) -> None:
-    """All of them wait for it, and all of them go on."""
+    """All of them wait for it, and all of them continue."""
     credential = make(oauth)
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
         expire(credential)
@@ -371,7 +365,7 @@ def test_fifty_threads_at_an_expiry_make_one_token_request(
 async def test_fifty_tasks_at_a_refusal_make_one_token_request(
     service: WatchedService, oauth: OAuthServer, make: Make
 ) -> None:
-    """Also when it is the service that says so; and a task that gives up meanwhile does no harm."""
+    """A task that is cancelled does not cancel the refresh."""
     async with AsyncHeksherClient(service.url, 3600, FEATURES, auth=make(oauth)) as client:
         oauth.expire_all()
         oauth.token_requests.clear()
@@ -384,8 +378,8 @@ async def test_fifty_tasks_at_a_refusal_make_one_token_request(
     assert len(oauth.token_requests) == 1
 
 
-def test_clients_and_threads_share_a_renewal(service: WatchedService, oauth: OAuthServer) -> None:
-    """It is the credential's, and not the client's."""
+def test_clients_and_threads_share_a_refresh(service: WatchedService, oauth: OAuthServer) -> None:
+    """It belongs to the credential, not to the client."""
     credential = client_credentials(oauth)
 
     async def ping() -> None:
@@ -403,7 +397,7 @@ def test_clients_and_threads_share_a_renewal(service: WatchedService, oauth: OAu
     assert len(oauth.token_requests) == 1
 
 
-def test_a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves(
+def test_a_token_is_refreshed_in_the_background_before_it_expires(
     service: WatchedService, oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No request waits for it."""
@@ -421,10 +415,10 @@ def test_a_token_is_renewed_ahead_of_its_end_while_the_old_one_serves(
         assert len(oauth.token_requests) == 2
 
 
-def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
+def test_a_failed_refresh_in_the_background_is_retried_later(
     service: WatchedService, oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as the old token serves, nothing is wrong."""
+    """As long as the old token is valid, there is no error."""
     oauth.lifetime = 100
     credential = client_credentials(oauth)
     with ThreadHeksherClient(service.url, 3600, FEATURES, auth=credential) as client:
@@ -443,7 +437,7 @@ def test_a_renewal_ahead_of_the_end_that_fails_is_tried_again_later(
 
 
 @pytest.mark.parametrize("make", RENEWABLE)
-def test_a_token_can_be_renewed_at_will(oauth: OAuthServer, make: Make) -> None:
+def test_a_refresh_can_be_forced(oauth: OAuthServer, make: Make) -> None:
     """In a thread, and in a task."""
     credential = make(oauth)
     seen = []
@@ -455,8 +449,8 @@ def test_a_token_can_be_renewed_at_will(oauth: OAuthServer, make: Make) -> None:
     assert len({token.value for token in seen if token is not None}) == 3
 
 
-def test_what_cannot_be_renewed_says_so() -> None:
-    """And what to do instead."""
+def test_a_static_token_cannot_be_refreshed() -> None:
+    """The message says what to do instead."""
     credential = StaticToken("secret-token")
     assert repr(credential) == "<StaticToken>"
     with pytest.raises(CredentialError, match="use_credential"):
@@ -465,11 +459,11 @@ def test_what_cannot_be_renewed_says_so() -> None:
         asyncio.run(credential.aforce_refresh())
 
 
-# -- what may go wrong -------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_refresh_token_is_replaced_by_the_one_that_comes_with_the_new_token(oauth: OAuthServer) -> None:
-    """The program hears of it, as it needs the newest one when it starts again."""
+def test_a_new_refresh_token_replaces_the_former_one(oauth: OAuthServer) -> None:
+    """The program gets it by `on_new_tokens`, for its next start."""
     kept: list[Tokens] = []
     first = oauth.issue_refresh_token()
     credential = RefreshableToken(
@@ -484,10 +478,10 @@ def test_a_refresh_token_is_replaced_by_the_one_that_comes_with_the_new_token(oa
     assert kept[1].access_token not in repr(kept[1])
 
 
-def test_a_program_that_cannot_keep_new_tokens_goes_on_with_them(
+def test_an_error_in_on_new_tokens_does_not_affect_requests(
     oauth: OAuthServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is logged without its words, which may hold them."""
+    """It is logged without its message, which may contain tokens."""
 
     def fail(tokens: Tokens) -> None:
         raise OSError(tokens.access_token)
@@ -520,10 +514,10 @@ def _raise(error: BaseException) -> str:
         ((200, b'{"access_token": "a", "expires_in": 1e999}'), "request failed"),
     ],
 )
-def test_a_token_that_is_not_given_is_an_error_of_the_refresh(
+def test_a_failed_token_request_is_an_error_of_the_refresh(
     kind: Kind, service: WatchedService, oauth: OAuthServer, answer: tuple[int, bytes], words: str
 ) -> None:
-    """Which the client tries again, as all others; settings keep their values."""
+    """The client retries it like other errors; settings keep their values."""
     with running(kind, service.url, auth=client_credentials(oauth)) as subject:
         oauth.expire_all()
         oauth.token_response = answer
@@ -537,30 +531,30 @@ def test_a_token_that_is_not_given_is_an_error_of_the_refresh(
         subject.reload()
 
 
-def test_a_function_that_gives_no_token_at_all_is_told_what_is_wrong() -> None:
-    """As with a file that was read with the end of its line."""
+def test_a_function_that_returns_an_invalid_token_is_an_error() -> None:
+    """The line end of a file, for example, cannot be sent in a header."""
     for given in ("token\n", None):
         with pytest.raises(CredentialError, match="visible ASCII"):
             TokenFrom(lambda given=given: given).force_refresh()
 
 
 @pytest.mark.parametrize("error", [KeyError("access-secret"), SystemExit(1)])
-def test_a_function_that_gives_no_token_is_an_error_without_its_words(error: BaseException) -> None:
-    """They may hold the token."""
+def test_a_function_that_raises_is_an_error_without_its_message(error: BaseException) -> None:
+    """It may contain the token."""
     with pytest.raises(CredentialError, match=type(error).__name__) as raised:
         TokenFrom(partial(_raise, error)).force_refresh()
     assert "secret" not in str(raised.value)
 
 
-def test_a_server_of_tokens_that_is_away_is_an_error() -> None:
-    """As the service that is away."""
+def test_a_token_server_that_cannot_be_reached_is_an_error() -> None:
+    """The message names the client and the server."""
     credential = ClientCredentials("http://127.0.0.1:1/token", CLIENT, SECRET)
     with pytest.raises(CredentialError, match=r"shop at 127\.0\.0\.1: .* \(ConnectError\)"):
         credential.force_refresh()
 
 
-def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then another one is begun."""
+def test_waiting_for_a_refresh_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After it, the next caller starts another refresh."""
     monkeypatch.setattr("heksher_client._auth.token_refresh._REFRESH_TIMEOUT", 0.05)
     release = threading.Event()
     began = []
@@ -580,10 +574,10 @@ def test_a_renewal_that_does_not_end_is_waited_for_so_long_and_no_longer(monkeyp
     wait_until(lambda: credential._pending_refresh is None)
 
 
-def test_without_a_thread_to_be_had_a_token_is_fetched_in_place(
+def test_without_a_thread_a_token_is_fetched_in_the_calling_thread(
     oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Late is better than never."""
+    """It blocks then, but does not fail."""
     start = threading.Thread.start
 
     def no_thread(self: threading.Thread) -> None:
@@ -599,8 +593,8 @@ def test_without_a_thread_to_be_had_a_token_is_fetched_in_place(
 # -- functions ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_function_is_asked_again_after_its_tokens_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or after the end that it tells."""
+def test_a_function_is_called_again_after_the_lifetime_of_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or after the expiry of the token that it returned."""
     clock = At(1000.0)
     monkeypatch.setattr("heksher_client.credentials.time", clock)
     monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
@@ -614,10 +608,10 @@ def test_a_function_is_asked_again_after_its_tokens_lifetime(monkeypatch: pytest
 
 
 @pytest.mark.anyio
-async def test_a_coroutine_function_is_awaited_in_the_programs_own_loop(
+async def test_a_coroutine_function_is_awaited_in_the_event_loop_of_the_client(
     service: WatchedService, oauth: OAuthServer
 ) -> None:
-    """Where its sessions live."""
+    """The sessions that it uses belong to that loop."""
     loops = []
 
     async def get_token() -> str:
@@ -637,7 +631,7 @@ async def test_a_coroutine_function_is_awaited_in_the_programs_own_loop(
         return argument
 
     wanting = TokenFrom(want)  # type: ignore[arg-type]
-    for _ in range(2):  # and nobody waits for what was never begun
+    for _ in range(2):  # the second call does not wait for the refresh that never started
         with pytest.raises(CredentialError, match="TypeError"):
             await wanting.aforce_refresh()
 
@@ -654,8 +648,8 @@ async def test_a_coroutine_function_is_awaited_in_the_programs_own_loop(
         await waiting
 
 
-def test_a_coroutine_function_is_none_for_threads() -> None:
-    """Nobody there could await it; nor could a task that blocks its own loop."""
+def test_a_coroutine_function_cannot_be_used_in_threads() -> None:
+    """A thread cannot await it, nor can a blocking call in a task."""
 
     class Getter:
         async def __call__(self) -> str:
@@ -676,8 +670,8 @@ def test_a_coroutine_function_is_none_for_threads() -> None:
     asyncio.run(block())
 
 
-def test_a_function_must_not_give_something_to_await() -> None:
-    """It is not known in which loop, and nobody would."""
+def test_a_function_must_not_return_an_awaitable() -> None:
+    """The event loop that it belongs to would be unknown."""
 
     async def get_token() -> str:
         return ""
@@ -690,7 +684,7 @@ def test_a_function_must_not_give_something_to_await() -> None:
     loop.close()
 
 
-def test_a_renewal_whose_loop_has_closed_is_begun_anew() -> None:
+def test_a_refresh_whose_event_loop_is_closed_is_started_again() -> None:
     """By the next loop, at once."""
     is_first = True
 
@@ -725,8 +719,8 @@ def test_a_renewal_whose_loop_has_closed_is_begun_anew() -> None:
         lambda: ClientCredentials("login.example.com", "a", "b"),
     ],
 )
-def test_an_impossible_credential_is_refused_when_it_is_made(make: Callable[[], object]) -> None:
-    """Without repeating it."""
+def test_an_invalid_credential_is_an_error_when_it_is_created(make: Callable[[], object]) -> None:
+    """The message does not contain it."""
     with pytest.raises((ValueError, TypeError)) as refused:
         make()
     assert "break" not in str(refused.value)
@@ -736,10 +730,10 @@ def test_an_impossible_credential_is_refused_when_it_is_made(make: Callable[[], 
 
 
 @pytest.mark.parametrize("make", RENEWABLE)
-def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
+def test_no_secret_is_in_a_log_an_error_a_repr_or_a_status(
     kind: Kind, service: WatchedService, oauth: OAuthServer, make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor the refresh token, nor the client's secret, whatever libraries log at their finest level."""
+    """Tokens and client secrets, at the most detailed log level of all libraries."""
     caplog.set_level(logging.DEBUG)
     credential = make(oauth)
     setting = Setting("s", int, ["user"], 1)
@@ -752,8 +746,8 @@ def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
         shown += [repr(error) + str(vars(error)) for error in [subject.reload_expecting(UnexpectedResponseError)]]
         oauth.lifetime, oauth.token_response = 3600, (400, b'{"error": "invalid_grant"}')
         oauth.expire_all()
-        credential._refused_at = 0  # else it would not be asked so soon after a new token was refused
-        with suppress(CredentialError):  # A function gives another token nevertheless.
+        credential._refused_at = 0  # otherwise there would be no refresh so soon after a new token was refused
+        with suppress(CredentialError):  # The function still returns a token.
             subject.ping()
         shown += [repr(subject.client.status()), repr(credential), repr(subject.client), str(vars(subject.client))]
         shown += [caplog.text, *(str(vars(record)) for record in caplog.records)]
@@ -761,18 +755,18 @@ def test_no_token_is_ever_in_a_log_an_error_a_repr_or_a_status(
         assert not [text for text in shown if secret in text]
 
 
-def test_a_renewal_that_was_under_way_at_a_fork_is_begun_anew_in_the_child(oauth: OAuthServer) -> None:
-    """The thread that was at it is the parent's."""
+def test_a_refresh_in_progress_is_started_again_in_the_child_of_a_fork(oauth: OAuthServer) -> None:
+    """Its thread exists in the parent only."""
     credential = client_credentials(oauth)
     oauth.gate.clear()
     pending = credential._start_refresh()
     wait_until(lambda: oauth.token_requests)
 
     def renew() -> bool:
-        # The server of tokens is the parent's.
-        vars(credential)["_fetch"] = lambda: Token("anew")
+        # The token server is a thread of the parent.
+        vars(credential)["_fetch"] = lambda: Token("two")
         credential.force_refresh()
-        return sent(credential) == "Bearer anew"
+        return sent(credential) == "Bearer two"
 
     assert ended_well(begun_in_child(renew))
     oauth.gate.set()
@@ -783,7 +777,7 @@ def test_a_renewal_that_was_under_way_at_a_fork_is_begun_anew_in_the_child(oauth
 
 
 class At:
-    """A clock in place of the module `time`."""
+    """A clock that replaces the module `time`."""
 
     def __init__(self, now: float) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""What is of one driver alone: tasks, cancellation and event loops; threads, hooks and signals."""
+"""Behavior of one driver only: tasks, cancellation and event loops; threads, hooks and signals."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from tests.support.service import QUERY, Answer, Asked, WatchedService
 
 @pytest.fixture
 def stalled(service: WatchedService) -> Iterator[threading.Event]:
-    """A service that does not answer queries until the end of the test; set when the first has been asked."""
+    """A service that does not respond to queries until the end of the test. The event is set by the first query."""
     asked, release = threading.Event(), threading.Event()
 
     def stall(question: Asked) -> Answer | None:
@@ -46,7 +46,7 @@ def other_tasks() -> list[str]:
 
 @pytest.mark.anyio
 async def test_the_async_client_is_a_context_manager(service: WatchedService) -> None:
-    """Inside the block it is the main client; after it, no task of it is left."""
+    """It is the main client inside the block, and none of its tasks is left after it."""
     setting = Setting("s", int, ["user"], 1)
     async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(user="jim")
@@ -59,19 +59,19 @@ async def test_the_async_client_is_a_context_manager(service: WatchedService) ->
 
 
 @pytest.mark.anyio
-async def test_an_error_in_the_block_stays_what_it_is(service: WatchedService) -> None:
-    """The program's own error comes out of the block unchanged, not in a group."""
+async def test_an_error_in_the_block_is_raised_unchanged(service: WatchedService) -> None:
+    """It is not wrapped in an exception group."""
     with pytest.raises(LookupError, match="mine"):
         async with AsyncHeksherClient(service.url, 3600, FEATURES):
             raise LookupError("mine")
     assert other_tasks() == []
 
 
-def test_a_client_may_be_made_outside_a_running_loop(service: WatchedService) -> None:
-    """At module level, say; and the loop it is used in may end without closing it."""
+def test_a_client_can_be_created_without_a_running_loop(service: WatchedService) -> None:
+    """At module level, for example. The loop that it is used in may end without closing it."""
     setting = Setting("s", int, ["user"], 1)
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
-    client._wake_up()  # nobody sleeps yet
+    client._wake_up()  # no task sleeps yet
     client.set_defaults(user="jim")
     service.declare("s", "int", 1, ["user"])
     service.add_rule("s", 2, user="jim")
@@ -80,13 +80,13 @@ def test_a_client_may_be_made_outside_a_running_loop(service: WatchedService) ->
 
     assert setting.get() == 2
     assert registry.main is None
-    another = Setting("another", int, ["user"], 1)  # nobody is woken, and nothing goes wrong
+    another = Setting("another", int, ["user"], 1)  # no task is woken up, and nothing fails
     assert another.get() == 1
     client._wake_up()
 
 
-def test_another_event_loop_is_told_so(service: WatchedService) -> None:
-    """A client belongs to the loop that it was started in; closing it works from any."""
+def test_reload_in_another_event_loop_is_an_error(service: WatchedService) -> None:
+    """A client belongs to the loop that it was started in. It can be closed in any loop."""
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(client.set_as_main())
@@ -101,7 +101,7 @@ def test_another_event_loop_is_told_so(service: WatchedService) -> None:
 
 
 def test_a_client_whose_loop_has_ended_can_be_closed(service: WatchedService) -> None:
-    """Though there is nothing left to close."""
+    """Although nothing is left to close."""
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
     asyncio.run(client.set_as_main())
     asyncio.run(client.aclose())
@@ -111,7 +111,7 @@ def test_a_client_whose_loop_has_ended_can_be_closed(service: WatchedService) ->
 @pytest.mark.anyio
 @pytest.mark.usefixtures("stalled")
 async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService) -> None:
-    """No task, no main client: the settings wait for the next client."""
+    """No task and no main client: the settings wait for the next client."""
     setting = Setting("s", int, ["user"], 1)
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
     with anyio.move_on_after(0.1) as scope:
@@ -123,8 +123,8 @@ async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService) 
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_reload_is_nobody_elses_business(service: WatchedService) -> None:
-    """The refresh goes on, and other callers of it get their outcome."""
+async def test_a_cancelled_reload_does_not_affect_other_callers(service: WatchedService) -> None:
+    """The refresh continues, and other callers get its outcome."""
     setting = Setting("s", int, ["user"], 1)
     async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(user="jim")
@@ -138,8 +138,8 @@ async def test_a_cancelled_reload_is_nobody_elses_business(service: WatchedServi
 
 
 @pytest.mark.anyio
-async def test_closing_completes_also_while_its_caller_is_cancelled(service: WatchedService) -> None:
-    """Leaving the block in a cancelled scope closes the client all the same."""
+async def test_closing_completes_even_if_the_caller_is_cancelled(service: WatchedService) -> None:
+    """Leaving the block in a cancelled scope closes the client."""
     with anyio.CancelScope() as scope:
         async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
             scope.cancel()
@@ -148,8 +148,8 @@ async def test_closing_completes_also_while_its_caller_is_cancelled(service: Wat
 
 
 @pytest.mark.anyio
-async def test_close_is_the_deprecated_name_of_aclose(service: WatchedService) -> None:
-    """It works, and says what to use."""
+async def test_close_is_a_deprecated_alias_of_aclose(service: WatchedService) -> None:
+    """It works, and its warning names `aclose`."""
     client = AsyncHeksherClient(service.url, 3600, FEATURES)
     await client.set_as_main()
     with pytest.warns(DeprecationWarning, match="aclose"):
@@ -158,8 +158,8 @@ async def test_close_is_the_deprecated_name_of_aclose(service: WatchedService) -
 
 
 @pytest.mark.anyio
-async def test_a_hook_may_close_the_async_client(service: WatchedService) -> None:
-    """By a task of its own, as a hook cannot wait."""
+async def test_a_hook_can_close_the_async_client(service: WatchedService) -> None:
+    """In a task of its own, as a hook cannot await."""
     closing: list[asyncio.Task[None]] = []
 
     class ClosesItself(AsyncHeksherClient):
@@ -177,7 +177,7 @@ async def test_a_hook_may_close_the_async_client(service: WatchedService) -> Non
 
 
 def test_the_thread_client_is_a_context_manager(service: WatchedService) -> None:
-    """Inside the block it is the main client, with one daemon thread; after it, the thread is gone."""
+    """It is the main client inside the block, with one daemon thread, which has ended after it."""
     setting = Setting("s", int, ["user"], 1)
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(user="jim")
@@ -190,8 +190,8 @@ def test_the_thread_client_is_a_context_manager(service: WatchedService) -> None
 
 
 @pytest.mark.parametrize("method", ["reload", "close"])
-def test_a_hook_may_call_back(service: WatchedService, method: str) -> None:
-    """In a hook, `reload` asks for another refresh without waiting for it, and `close` ends the thread."""
+def test_a_hook_can_call_the_client(service: WatchedService, method: str) -> None:
+    """In a hook, `reload` requests another refresh without waiting for it, and `close` ends the thread."""
     called = threading.Event()
 
     class CallsBack(ThreadHeksherClient):
@@ -216,7 +216,7 @@ def test_a_hook_may_call_back(service: WatchedService, method: str) -> None:
 
 
 def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever presses Ctrl-C while the service hangs is left with no main client."""
+    """After Ctrl-C in `set_as_main`, no client is the main one."""
 
     class Interrupted:
         def put(self, _: object) -> None: ...
@@ -231,8 +231,8 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
     assert registry.main is None
 
 
-def test_a_start_without_a_thread_to_be_had_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is the machine's own, and no client is the main one."""
+def test_a_start_that_cannot_start_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is that of the interpreter, and no client is the main one."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -247,8 +247,8 @@ def test_a_start_without_a_thread_to_be_had_leaves_nothing_behind(monkeypatch: p
     assert client._endpoint.client.is_closed
 
 
-def test_a_hook_may_reload_before_the_start_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However early the first refresh fails, the thread knows itself, and does not wait for itself."""
+def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the first refresh fails at once, the thread does not wait for itself."""
     client: ThreadHeksherClient
     called = threading.Event()
 
@@ -273,7 +273,7 @@ def test_a_hook_may_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
 
 
 def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) -> None:
-    """A closed thread client sends nothing more, however much it still wanted to ask."""
+    """A closed thread client sends no more requests, however many are waiting."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(30)]
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
     asked = threading.Event()
@@ -296,8 +296,8 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
     assert len(settings) == 30
 
 
-def test_the_thread_client_pauses_for_a_declaration_only_as_long_as_it_runs(service: WatchedService) -> None:
-    """Closing does not wait for a pause to end."""
+def test_closing_ends_the_pause_before_a_declaration_is_retried(service: WatchedService) -> None:
+    """The thread client does not wait for it."""
     setting = Setting("s", int, ["user"], 1)
     service.answering("POST /api/v1/settings/declare", Answer(500))
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
@@ -307,8 +307,8 @@ def test_the_thread_client_pauses_for_a_declaration_only_as_long_as_it_runs(serv
     assert setting.get(user="jim") == 1
 
 
-def test_a_client_may_ask_before_it_is_started(service: WatchedService) -> None:
-    """`ping` at the start of a program, and then the start."""
+def test_a_client_can_send_requests_before_it_is_started(service: WatchedService) -> None:
+    """`ping` at the start of a program, followed by the start."""
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
     client.ping()
     client.set_as_main()
@@ -317,8 +317,8 @@ def test_a_client_may_ask_before_it_is_started(service: WatchedService) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_whoever_waits_is_told_when_the_thread_is_ended(service: WatchedService) -> None:
-    """By something in a validator that is no error to be logged."""
+def test_callers_of_reload_get_an_error_if_the_thread_ends(service: WatchedService) -> None:
+    """A validator can end it, by an exception that is not logged as an error."""
     setting = Setting("s", int, ["user"], 1)
 
     @setting.add_validator
@@ -331,8 +331,8 @@ def test_whoever_waits_is_told_when_the_thread_is_ended(service: WatchedService)
     assert registry.main is None
 
 
-def test_a_hook_that_ends_its_thread_ends_nothing_else(service: WatchedService) -> None:
-    """It is called in a thread of its own."""
+def test_a_hook_that_ends_its_thread_does_not_end_the_client(service: WatchedService) -> None:
+    """Hooks are called in a thread of their own."""
 
     class Ending(ThreadHeksherClient):
         def on_update_ok(self) -> None:
@@ -345,8 +345,8 @@ def test_a_hook_that_ends_its_thread_ends_nothing_else(service: WatchedService) 
         assert setting.get(user="jim") == 2
 
 
-def test_closing_from_many_threads_is_closing_once(service: WatchedService) -> None:
-    """Also while it starts."""
+def test_many_threads_can_close_a_client(service: WatchedService) -> None:
+    """Even while it starts."""
     for _ in range(20):
         client = ThreadHeksherClient(service.url, 3600, FEATURES)
         errors: list[BaseException] = []
@@ -367,15 +367,15 @@ def test_closing_from_many_threads_is_closing_once(service: WatchedService) -> N
         assert (errors, registry.main) == ([], None)
 
 
-def test_a_service_that_is_gone_is_unavailable() -> None:
-    """To a client that was never started too."""
+def test_a_service_that_does_not_respond_is_unavailable() -> None:
+    """Even for a client that was never started."""
     client = ThreadHeksherClient("http://127.0.0.1:9", 3600, FEATURES)
     with pytest.raises(ServiceUnavailableError):
         client.get_settings()
     client.close()
 
 
-def test_a_hook_that_would_have_to_be_awaited_is_an_error_at_once() -> None:
+def test_a_hook_that_is_a_coroutine_function_is_an_error() -> None:
     """It would never run."""
 
     class Awaiting(AsyncHeksherClient):

@@ -181,7 +181,7 @@ def test_a_body_that_cannot_be_read_is_an_error_of_the_network(answer: httpx.Res
 
 
 def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a shared HTTP client cannot build a request, or a transport cannot send it."""
+    """In a shared HTTP client that builds a request, or in a transport that sends it."""
     error = ArithmeticError("no")
     driver = Driver()
     assert driver.send(error) == NoResponse(error)

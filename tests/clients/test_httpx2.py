@@ -1,4 +1,4 @@
-"""The maintained continuation of httpx as a program's HTTP client; `tox run -e httpx2` has it, others skip this."""
+"""httpx2, the maintained fork of httpx, as a shared HTTP client. Only `tox run -e httpx2` installs it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +23,8 @@ def http(kind: Kind) -> Iterator[Any]:
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
-def test_a_client_runs_on_it(kind: Kind, service: WatchedService, http: Any) -> None:
-    """Declarations, queries with what the program adds, changes as they are made, and nothing is closed."""
+def test_a_client_can_use_it(kind: Kind, service: WatchedService, http: Any) -> None:
+    """Declarations, queries with the program's headers and parameters, and changes; it is not closed."""
     service.renew(offers_changes=True)
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client=http, headers={"X-Own": "1"}, timeout=3) as subject:
@@ -38,8 +38,8 @@ def test_a_client_runs_on_it(kind: Kind, service: WatchedService, http: Any) -> 
     assert not http.is_closed
 
 
-def test_its_errors_are_told_apart(kind: Kind, service: WatchedService, http: Any) -> None:
-    """A service that is away, and one that answers something else."""
+def test_its_errors_are_classified(kind: Kind, service: WatchedService, http: Any) -> None:
+    """A service that cannot be reached, and an unexpected response."""
     away = kind.make("http://127.0.0.1:1", 60, FEATURES, http_client=http)
     with pytest.raises(ServiceUnavailableError, match=r"no answer \(ConnectError: "):
         kind.call(away.ping())
@@ -50,7 +50,7 @@ def test_its_errors_are_told_apart(kind: Kind, service: WatchedService, http: An
 
 
 def test_a_credential_works_with_it(kind: Kind, service: WatchedService, http: Any) -> None:
-    """It is renewed on a 401."""
+    """Its token is refreshed after status 401."""
     with OAuthServer() as oauth:
         put_behind_gateway(service, oauth)
         with running(kind, service.url, http_client=http, auth=TokenFrom(oauth.issue)) as subject:
@@ -58,8 +58,8 @@ def test_a_credential_works_with_it(kind: Kind, service: WatchedService, http: A
             subject.ping()
 
 
-def test_a_connection_that_ended_while_idle_is_replaced(kind: Kind, service: WatchedService, http: Any) -> None:
-    """Nobody notices, also if a request was on its way."""
+def test_a_connection_that_was_closed_while_idle_is_replaced(kind: Kind, service: WatchedService, http: Any) -> None:
+    """Even if a request was being sent."""
     with FaultServer(service.url) as server, running(kind, server.url, http_client=http) as subject:
 
         def end_once(connection: Connection) -> None:
@@ -73,8 +73,8 @@ def test_a_connection_that_ended_while_idle_is_replaced(kind: Kind, service: Wat
 
 
 @pytest.mark.anyio
-async def test_it_asks_an_application_in_its_own_process() -> None:
-    """No socket is opened, and no stream is waited for."""
+async def test_it_can_use_an_application_in_the_same_process() -> None:
+    """Without a socket and without a stream."""
     app = create_app("sqlite://", ["user"], access_control=False)
     setting = Setting("s", int, ["user"], 1)
     async with (

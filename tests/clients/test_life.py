@@ -1,4 +1,4 @@
-"""The life of a client: its start, what it keeps up to date while it runs, and its end. With both clients."""
+"""The life of a client, of both kinds: its start, its refreshes, and its end."""
 
 import gc
 import logging
@@ -33,8 +33,8 @@ from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
 
-def test_a_read_takes_constants_context_variables_and_arguments(kind: Kind, service: WatchedService) -> None:
-    """The context of a read comes from its arguments, then from the client's defaults; set late, they count as well."""
+def test_a_read_uses_constants_context_variables_and_arguments(kind: Kind, service: WatchedService) -> None:
+    """Arguments override the client's defaults, which can be set late."""
     user: ContextVar[str] = ContextVar("user")
     setting = Setting("s", int, ["environment", "user", "theme"], 0)
     with running(kind, service.url) as client:
@@ -50,7 +50,7 @@ def test_a_read_takes_constants_context_variables_and_arguments(kind: Kind, serv
         user.reset(token)
 
 
-def test_explain_says_which_rule_won_and_which_ones_lost(kind: Kind, service: WatchedService) -> None:
+def test_explain_has_the_winning_rule_and_the_others(kind: Kind, service: WatchedService) -> None:
     """A resolution has the value, the reason, the rule with its id and conditions, and the losers, strongest first."""
     setting = Setting("s", int, ["environment", "user", "theme"], 0)
     with running(kind, service.url) as client:
@@ -69,10 +69,10 @@ def test_explain_says_which_rule_won_and_which_ones_lost(kind: Kind, service: Wa
     assert dict(resolution.context) == {"environment": "prod", "user": "jim", "theme": "dark"}
 
 
-def test_the_order_of_context_features_is_the_services(
+def test_the_order_of_context_features_is_that_of_the_service(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client that lists the features in another order says so, and resolves in the service's."""
+    """A client with another order logs a warning, and resolves in the order of the service."""
     setting = Setting("s", int, ["theme", "user"], 0)
     with running(kind, service.url, context_features=("theme", "user", "environment")) as client:
         service.add_rule("s", 1, user="jim")
@@ -84,10 +84,10 @@ def test_the_order_of_context_features_is_the_services(
     assert vars(record)["features_in_client"] == ["theme", "user", "environment"]
 
 
-def test_a_service_that_does_not_tell_its_context_features_is_no_obstacle(
+def test_without_the_services_context_features_the_clients_order_is_used(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client's own order is used, and the service is asked again at each refresh."""
+    """They are requested again at each refresh."""
     setting = Setting("s", int, ["user"], 0)
     service.answering("GET /api/v1/context_features", Answer.of({"context_features": [1]}), times=1)
     with running(kind, service.url) as client:
@@ -100,7 +100,7 @@ def test_a_service_that_does_not_tell_its_context_features_is_no_obstacle(
 
 
 def test_a_late_setting_is_declared_and_loaded_promptly(kind: Kind, service: WatchedService) -> None:
-    """A setting that is made while a client runs has its rules soon, not an interval later."""
+    """A setting that is created while a client runs has its rules soon, not an interval later."""
     service.declare("late", "int", 1, ["user"])
     service.add_rule("late", 2, user="jim")
     with running(kind, service.url, interval=3600) as client:
@@ -110,8 +110,8 @@ def test_a_late_setting_is_declared_and_loaded_promptly(kind: Kind, service: Wat
         assert late.get(user="jim") == 2
 
 
-def test_a_dropped_setting_is_asked_for_no_more(kind: Kind, service: WatchedService) -> None:
-    """Settings are held weakly: the client forgets those that the program has dropped."""
+def test_a_deleted_setting_is_no_longer_requested(kind: Kind, service: WatchedService) -> None:
+    """The client holds settings weakly."""
     kept, dropped = Setting("kept", int, ["user"], 1), Setting("dropped", int, ["user"], 1)
     with running(kind, service.url) as client:
         del dropped
@@ -121,8 +121,8 @@ def test_a_dropped_setting_is_asked_for_no_more(kind: Kind, service: WatchedServ
     assert kept.get() == 1
 
 
-def test_tracking_changed_while_running_takes_effect_at_once(kind: Kind, service: WatchedService) -> None:
-    """What is tracked adds up, and everything is asked again for it; `TRACK_ALL` tracks all values of a feature."""
+def test_a_change_of_tracking_takes_effect_at_once(kind: Kind, service: WatchedService) -> None:
+    """Tracked values add up, and all settings are requested again; `TRACK_ALL` tracks all values of a feature."""
     setting = Setting("s", int, ["environment", "user", "theme"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -144,8 +144,8 @@ def test_tracking_changed_while_running_takes_effect_at_once(kind: Kind, service
 
 
 @pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n", 5])
-def test_a_value_that_no_rule_can_have_is_not_tracked(kind: Kind, value: Any) -> None:
-    """Tracking such a value is refused with a `ValueError` that names it, and changes nothing."""
+def test_tracking_an_invalid_value_is_an_error(kind: Kind, value: Any) -> None:
+    """The `ValueError` names it, and nothing changes."""
     subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
     with pytest.raises(ValueError, match="cannot be tracked") as raised:
         subject.client.track_contexts(user=[value])
@@ -153,8 +153,8 @@ def test_a_value_that_no_rule_can_have_is_not_tracked(kind: Kind, value: Any) ->
     subject.close()
 
 
-def test_names_that_are_no_context_features_of_the_client_are_refused(kind: Kind) -> None:
-    """A default or a tracked value for an unknown feature could never matter, so it is a mistake."""
+def test_an_unknown_context_feature_is_an_error(kind: Kind) -> None:
+    """In a default or a tracked value, where it could never have an effect."""
     subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
     with pytest.raises(UnknownContextError, match="planet"):
         subject.client.set_defaults(planet="mars")
@@ -165,10 +165,10 @@ def test_names_that_are_no_context_features_of_the_client_are_refused(kind: Kind
     subject.close()
 
 
-def test_a_validator_judges_values_also_those_that_came_before_it(
+def test_a_validator_applies_to_earlier_values_as_well(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A validator may change a value or reject it; one that is added late applies to what is there, promptly."""
+    """It can change a value or reject it. One that is added late applies promptly."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 5, user="jim")
@@ -190,8 +190,8 @@ def test_a_validator_judges_values_also_those_that_came_before_it(
     assert "too large" in caplog.text
 
 
-def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: WatchedService) -> None:
-    """While a program holds the lock, an update that has arrived waits; afterwards it is put in place as a whole."""
+def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, service: WatchedService) -> None:
+    """An update that has arrived waits, and is applied as a whole after that."""
     first, second = Setting("a", int, ["user"], 1), Setting("b", int, ["user"], 1)
     arrived = threading.Event()
     with running(kind, service.url) as client:
@@ -204,7 +204,7 @@ def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: W
         client.forget_outcomes()
 
         class Watched:
-            """The lock, which tells when the client waits for it."""
+            """A lock that signals when the client waits for it."""
 
             def __enter__(self) -> None:
                 arrived.set()
@@ -232,8 +232,8 @@ def test_the_modification_lock_keeps_values_from_changing(kind: Kind, service: W
         assert (first.get(user="jim"), second.get(user="jim")) == (2, 2)
 
 
-def test_callers_of_reload_share_an_exchange_that_begins_after_their_calls(kind: Kind, service: WatchedService) -> None:
-    """Fifty reloads at once take a few refreshes, and each sees what was there when it was called."""
+def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(kind: Kind, service: WatchedService) -> None:
+    """Fifty calls at once take a few refreshes, and each sees the rules that existed when it was called."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         before = len(service.questions(QUERY))
@@ -257,7 +257,7 @@ def test_callers_of_reload_share_an_exchange_that_begins_after_their_calls(kind:
 
 
 def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> None:
-    """Before the start and after the end there is no refresh to wait for, and the client says so."""
+    """Before the start and after the end it raises."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     with pytest.raises(ClientNotRunningError):
         subject.reload()
@@ -283,8 +283,8 @@ def test_closing_twice_or_before_the_start_does_nothing(kind: Kind, service: Wat
     assert registry.main is None
 
 
-def test_closing_takes_well_under_a_second_while_waiting(kind: Kind, service: WatchedService) -> None:
-    """A client that waits for its next refresh is closed at once; its thread or task is gone."""
+def test_closing_a_waiting_client_takes_well_under_a_second(kind: Kind, service: WatchedService) -> None:
+    """Its thread or task has ended after that."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.start()
     started = time.monotonic()
@@ -293,8 +293,8 @@ def test_closing_takes_well_under_a_second_while_waiting(kind: Kind, service: Wa
     assert not any(thread.name == "heksher-client" for thread in threading.enumerate())
 
 
-def test_closing_does_not_wait_for_an_answer(kind: Kind, service: WatchedService) -> None:
-    """A request in flight does not hold up the end, nor does what it brings change anything; who waits is told."""
+def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedService) -> None:
+    """A response that arrives later changes nothing, and callers that wait get an error."""
     setting = Setting("s", int, ["user"], 1)
     asked, release = threading.Event(), threading.Event()
     subject = Subject(kind, service.url, 3600, FEATURES)
@@ -328,10 +328,10 @@ def test_closing_does_not_wait_for_an_answer(kind: Kind, service: WatchedService
     assert setting.get() == 1
 
 
-def test_the_values_stay_readable_after_the_end_and_the_next_client_takes_over(
+def test_values_stay_readable_after_the_end_until_the_next_client_refreshes_them(
     kind: Kind, service: WatchedService
 ) -> None:
-    """Between two clients settings have what the first one left; the second one brings them up to date."""
+    """Between two clients, settings keep the values of the first one."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -343,10 +343,10 @@ def test_the_values_stay_readable_after_the_end_and_the_next_client_takes_over(
         assert setting.get(user="jim") == 3
 
 
-def test_a_second_main_client_takes_over_and_gives_back(
+def test_a_second_main_client_takes_over_until_it_is_closed(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The latest client to be set as main serves all settings; at its end the former one does again, and says so."""
+    """The last client that was set as main serves all settings, then the former one again. Both are logged."""
     setting = Setting("s", int, ["environment"], 1)
     with WatchedService() as other, running(kind, service.url) as first:
         first.client.set_defaults(environment="prod")
@@ -367,8 +367,8 @@ def test_a_second_main_client_takes_over_and_gives_back(
     assert "another client is the main client now" in caplog.text
 
 
-def test_a_client_that_is_the_main_one_again_brings_its_own_rules_back(kind: Kind, service: WatchedService) -> None:
-    """Though nothing has changed in its service since it was."""
+def test_a_client_that_is_main_again_applies_its_own_rules(kind: Kind, service: WatchedService) -> None:
+    """Even if nothing has changed in its service."""
     setting = Setting("s", int, ["user"], 1)
     with WatchedService() as other, running(kind, service.url) as first:
         service.add_rule("s", 2, user="jim")
@@ -382,14 +382,12 @@ def test_a_client_that_is_the_main_one_again_brings_its_own_rules_back(kind: Kin
         assert setting.get(user="jim") == 2
 
 
-def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
-    kind: Kind, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With the service down, the async start raises and closes cleanly; the thread start logs, and recovers."""
+def test_a_start_without_the_service_raises_or_is_retried(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """The async start raises and closes the client; the thread start logs the error, and recovers."""
     setting, without_default = Setting("s", int, ["user"], 1), Setting("t", int, ["theme"], 1)
     down = WatchedService()
     with down:
-        pass  # from here on its port is known, and nobody answers there
+        pass  # from here on, no service listens on its port
     subject = Subject(kind, down.url, 0.05, FEATURES)
     subject.client.set_defaults(user="jim")
     if kind.raises_at_start:
@@ -415,10 +413,10 @@ def test_a_start_without_the_service_ends_at_once_or_goes_on_by_itself(
         subject.close()
 
 
-def test_what_the_program_wants_of_the_http_client_is_passed_on(
+def test_http_client_args_are_used_for_all_requests(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Headers, authentication and a base URL with a path are used for all requests; a User-Agent of ours is sent."""
+    """Headers, authentication and a base URL with a path; the user agent is the client's."""
     prefixed: list[str] = []
 
     def under_a_path(asked: Asked) -> Answer | None:
@@ -447,10 +445,8 @@ def test_what_the_program_wants_of_the_http_client_is_passed_on(
     assert service.asked[-1].headers["user-agent"] == "mine"
 
 
-def test_what_the_programs_own_http_parts_raise_is_a_failure_to_reach_the_service(
-    kind: Kind, service: WatchedService
-) -> None:
-    """An authentication object that raises does not end the refreshing."""
+def test_an_error_in_user_code_of_a_request_makes_the_service_unavailable(kind: Kind, service: WatchedService) -> None:
+    """An authentication object that raises does not end the refreshes."""
     setting = Setting("s", int, ["user"], 1)
 
     class Tokens(httpx.Auth):
@@ -472,8 +468,8 @@ def test_what_the_programs_own_http_parts_raise_is_a_failure_to_reach_the_servic
         assert setting.get(user="jim") == 2
 
 
-def test_ping_raises_an_error_of_both_worlds(kind: Kind) -> None:
-    """A service that is unwell or away makes `ping` raise a `HeksherError` that is an `httpx.HTTPError` too."""
+def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind) -> None:
+    """A `HeksherError` that is an `httpx.HTTPError`, for an unhealthy or unavailable service."""
     with WatchedService() as service:
         subject = Subject(kind, service.url, 3600, FEATURES)
         subject.ping()
@@ -494,8 +490,8 @@ def test_ping_raises_an_error_of_both_worlds(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 403, 404, 429, 503])
-def test_answers_outside_the_protocol_change_nothing(kind: Kind, service: WatchedService, status: int) -> None:
-    """Whatever is no answer to the question is an error, and the last good values stay."""
+def test_invalid_responses_change_nothing(kind: Kind, service: WatchedService, status: int) -> None:
+    """They are errors, and settings keep their values."""
     setting = Setting("s", int, ["user"], 1)
     rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
     service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}}))  # without an ETag
@@ -507,10 +503,10 @@ def test_answers_outside_the_protocol_change_nothing(kind: Kind, service: Watche
 
 
 @pytest.mark.parametrize(("version", "level"), [("1.1", logging.INFO), ("2.0", logging.WARNING)])
-def test_an_outdated_declaration_takes_the_newer_default(
+def test_an_outdated_declaration_uses_the_newer_default(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, version: str, level: int
 ) -> None:
-    """The newer default is used even where the rules cannot be had; a major version behind is logged as a warning."""
+    """Even if the rules cannot be loaded. A major version behind is logged as a warning."""
     caplog.set_level(logging.INFO, "heksher_client")
     service.declare("s", "int", 1, ["user"])
     service.declare("s", "int", 7, ["user"], version=version)
@@ -533,10 +529,10 @@ def test_an_outdated_declaration_takes_the_newer_default(
 
 
 @pytest.mark.parametrize("how", ["mismatch", "rejected", "conflict"])
-def test_a_declaration_in_conflict_is_an_error_in_the_log_and_the_setting_is_used(
+def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """A 409 is logged with its differences; the setting is queried all the same."""
+    """A 409 is logged with the differences."""
     service.declare("s", "int", 1, ["user"])
     service.declare("unrelated", "int", 1, ["user"])
     service.add_rule("s", 5, user="jim")
@@ -556,10 +552,10 @@ def test_a_declaration_in_conflict_is_an_error_in_the_log_and_the_setting_is_use
     assert ("alias of unrelated setting" in record.message) == (how == "conflict")
 
 
-def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
+def test_a_refused_declaration_is_retried_after_minutes(
     kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People have to mend it, so it is tried again only after minutes; until then it is an error of each refresh."""
+    """Until then it is an error of each refresh, as someone has to fix it."""
     setting = Setting("s", int, ["user"], 1)
     service.answering(DECLARE, Answer(422, b"no"), times=1)
     clock = [1000.0]
@@ -584,8 +580,8 @@ def test_a_refused_declaration_is_tried_again_but_not_at_every_refresh(
     subject.close()
 
 
-def test_reload_tries_a_refused_declaration_again(kind: Kind, service: WatchedService) -> None:
-    """Whoever has mended what was wrong does not wait for minutes."""
+def test_reload_retries_a_refused_declaration(kind: Kind, service: WatchedService) -> None:
+    """A caller that has fixed it does not wait for minutes."""
     with running(kind, service.url) as client:
         client.forget_outcomes()
         service.answering(DECLARE, Answer(422, b"no"), times=1)
@@ -595,8 +591,8 @@ def test_reload_tries_a_refused_declaration_again(kind: Kind, service: WatchedSe
         assert setting.explain().reason is Reason.SERVER_DEFAULT
 
 
-def test_a_404_of_something_in_between_costs_one_refresh(kind: Kind, service: WatchedService) -> None:
-    """A proxy that answers in the service's place for a moment does not freeze the settings for minutes."""
+def test_a_404_of_a_proxy_fails_one_refresh(kind: Kind, service: WatchedService) -> None:
+    """It does not delay the declarations for minutes."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
     with running(kind, service.url) as client:
         for setting in settings:
@@ -609,10 +605,10 @@ def test_a_404_of_something_in_between_costs_one_refresh(kind: Kind, service: Wa
         assert [setting.get(user="jim") for setting in settings] == [2, 2, 2]
 
 
-def test_what_failed_is_told_also_when_more_fails_after_it(
+def test_an_error_is_reported_even_if_the_next_request_fails_as_well(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A refused declaration is not forgotten because the query that follows fails."""
+    """A refused declaration, and the query after it."""
     with running(kind, service.url) as client:
         client.forget_outcomes()
         service.intercept = lambda asked: (
@@ -624,8 +620,8 @@ def test_what_failed_is_told_also_when_more_fails_after_it(
         assert (kept.get(), refused.get()) == (1, 1)
 
 
-def test_moved_context_features_change_the_priority(kind: Kind, service: WatchedService) -> None:
-    """Also where the answers to queries are the same as before."""
+def test_a_new_order_of_context_features_changes_priorities(kind: Kind, service: WatchedService) -> None:
+    """Even if the responses to queries are unchanged."""
     setting = Setting("s", int, ["user", "theme"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -638,8 +634,10 @@ def test_moved_context_features_change_the_priority(kind: Kind, service: Watched
         assert setting.get(user="jim", theme="dark") == 1
 
 
-def test_what_arrives_while_another_client_is_the_main_one_is_loaded_later(kind: Kind, service: WatchedService) -> None:
-    """An answer that was not put in place must not make the next one "unchanged"."""
+def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(
+    kind: Kind, service: WatchedService
+) -> None:
+    """It was not applied, so the next one must not be seen as unchanged."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         stub = SyncStubHeksherClient()
@@ -657,8 +655,8 @@ def test_what_arrives_while_another_client_is_the_main_one_is_loaded_later(kind:
         assert setting.get(user="jim") == 2
 
 
-def test_a_size_that_was_too_large_once_is_tried_again_after_a_while(kind: Kind, service: WatchedService) -> None:
-    """One passing 500 does not split the questions for ever."""
+def test_the_size_of_queries_recovers_after_a_while(kind: Kind, service: WatchedService) -> None:
+    """One temporary 500 does not split queries forever."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer(500), times=1)
@@ -669,8 +667,8 @@ def test_a_size_that_was_too_large_once_is_tried_again_after_a_while(kind: Kind,
         assert len(service.questions(QUERY)[-1].query["settings"].split(",")) == len(settings)
 
 
-def test_query_parameters_of_the_program_are_added_to_ours(kind: Kind, service: WatchedService) -> None:
-    """An API key in the query string, say."""
+def test_query_parameters_of_the_program_are_added(kind: Kind, service: WatchedService) -> None:
+    """An API key in the query string, for example."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client_args={"params": {"key": "k y"}}) as client:
         client.get_settings()
@@ -680,8 +678,8 @@ def test_query_parameters_of_the_program_are_added_to_ours(kind: Kind, service: 
     assert setting.get() == 1
 
 
-def test_no_header_or_token_is_in_an_error_or_a_record(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even of one that cannot be sent, which the HTTP library repeats in its own error."""
+def test_no_header_or_token_is_in_an_error_or_a_log_record(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    """Not even one that cannot be sent, which httpx repeats in its error."""
     caplog.set_level(logging.DEBUG, "heksher_client")
     headers = httpx.Headers({"Authorization": "Bearer s3cret\n"})
     with WatchedService() as service:
@@ -697,17 +695,15 @@ def test_no_header_or_token_is_in_an_error_or_a_record(kind: Kind, caplog: pytes
 
 
 @pytest.mark.parametrize("value", [["x"], 5, b"x"])
-def test_a_context_value_that_is_no_string_is_a_mistake_with_rules_and_without(
-    kind: Kind, service: WatchedService, value: Any
-) -> None:
-    """It could never match, so it is told at the first read."""
+def test_a_context_value_that_is_not_a_string_is_an_error(kind: Kind, service: WatchedService, value: Any) -> None:
+    """With and without rules, as it could never match."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url), pytest.raises(TypeError, match="user must be a str"):
         setting.get(user=value)
 
 
-def test_a_setting_left_out_of_the_answer_keeps_its_rules(kind: Kind, service: WatchedService) -> None:
-    """A setting that was asked for, exists, and is not in the answer is reported."""
+def test_a_setting_that_is_missing_in_a_response_keeps_its_rules(kind: Kind, service: WatchedService) -> None:
+    """It is reported, if it exists and was requested."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -718,8 +714,10 @@ def test_a_setting_left_out_of_the_answer_keeps_its_rules(kind: Kind, service: W
         assert setting.get(user="jim") == 2
 
 
-def test_several_failures_are_all_told(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
-    """Of several failures the first is raised, with notes of the others, and each has its record."""
+def test_several_failures_are_all_reported(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one is raised, with notes of the others, and each is logged."""
     settings = [Setting(f"s{i}", int, ["no_such_feature"], 1) for i in range(3)]
     subject = Subject(kind, service.url, 3600, FEATURES)
     if kind.raises_at_start:
@@ -734,10 +732,10 @@ def test_several_failures_are_all_told(kind: Kind, service: WatchedService, capl
     assert len(error.__notes__) == 2
 
 
-def test_rules_with_the_same_conditions_leave_the_one_with_the_higher_id(
+def test_of_rules_with_the_same_conditions_the_higher_id_wins(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No service should send such; if one does, the later rule is used, and the other one is named in the log."""
+    """A service should not send such rules. The other one is named in the log."""
     setting = Setting("s", int, ["environment", "user"], 1)
     conditions = [["user", "jim"], ["environment", "prod"]]
     rules = [
@@ -751,8 +749,8 @@ def test_rules_with_the_same_conditions_leave_the_one_with_the_higher_id(
     assert vars(record)["unused_rules"] == [7]
 
 
-def test_one_service_serves_both_kinds_of_readers(service: WatchedService) -> None:
-    """Threads read what an asyncio client keeps up to date: reads belong to no loop and no thread."""
+def test_threads_can_read_the_settings_of_an_async_client(service: WatchedService) -> None:
+    """Reads do not depend on an event loop or a thread."""
     from tests.support.clients import AsyncKind
 
     kind = AsyncKind()
@@ -768,8 +766,8 @@ def test_one_service_serves_both_kinds_of_readers(service: WatchedService) -> No
     assert values == [2]
 
 
-def test_a_local_service_on_a_file_remembers(kind: Kind, tmp_path: Any) -> None:
-    """A service that is stopped and started again on its file has all that it was told."""
+def test_a_local_service_on_a_file_is_persistent(kind: Kind, tmp_path: Any) -> None:
+    """A service that is stopped and started again on its file has all settings and rules."""
     setting = Setting("s", int, ["user"], 1)
     local = LocalService(["user"], database=tmp_path / "settings.db")
     with local, running(kind, local.url, context_features=("user",)):
@@ -780,10 +778,10 @@ def test_a_local_service_on_a_file_remembers(kind: Kind, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer(200, b"fine"), Answer.of({"outcome": "splendid"}), Answer(503), Answer(401)])
-def test_a_declaration_answered_outside_the_protocol_is_sent_again_at_the_next_refresh(
+def test_a_declaration_with_an_invalid_response_is_sent_again_at_the_next_refresh(
     kind: Kind, service: WatchedService, answer: Answer
 ) -> None:
-    """Nothing is known of the setting then, and the other settings would fare no better: the refresh ends there."""
+    """The refresh ends there, as other requests would fail as well."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
     with running(kind, service.url) as client:
         client.forget_outcomes()
@@ -798,10 +796,10 @@ def test_a_declaration_answered_outside_the_protocol_is_sent_again_at_the_next_r
         assert [setting.get() for setting in settings] == [1] * 3
 
 
-def test_a_declaration_that_is_answered_500_again_and_again_costs_that_setting(
+def test_a_declaration_that_gets_500_repeatedly_fails_for_that_setting_only(
     kind: Kind, service: WatchedService
 ) -> None:
-    """Three times at once; then it is an error of that setting, tried again at the next refresh."""
+    """Three attempts in a row, then it is an error of that setting until the next refresh."""
     good = Setting("good", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("good", 2, user="jim")
@@ -818,7 +816,7 @@ def test_a_declaration_that_is_answered_500_again_and_again_costs_that_setting(
 def test_a_default_that_is_coerced_is_used_and_logged(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What can be used of the service's default is used."""
+    """The valid part of the service's default is used."""
     service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
     service.declare("s", 'Flags["A","B","C"]', ["A", "C"], ["user"], version="1.1")
     setting = Setting("s", Letters, ["user"], Letters.A)
@@ -828,8 +826,8 @@ def test_a_default_that_is_coerced_is_used_and_logged(
     assert "default value was coerced: unknown flag 'C' dropped" in caplog.text
 
 
-def test_a_default_that_is_a_json_null_or_false_is_a_default(kind: Kind, service: WatchedService) -> None:
-    """Nothing about a value's truth says whether the service gave one."""
+def test_null_and_false_are_defaults_as_well(kind: Kind, service: WatchedService) -> None:
+    """A falsy value is not a missing one."""
     service.declare("s", "bool", True, ["user"])
     service.declare("s", "bool", False, ["user"], version="1.1")
     setting = Setting("s", bool, ["user"], True)
@@ -841,7 +839,7 @@ def test_a_default_that_is_a_json_null_or_false_is_a_default(kind: Kind, service
 def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used(
     kind: Kind, service: WatchedService
 ) -> None:
-    """What is put in place is the main client's."""
+    """Only the main client applies defaults."""
     service.declare("late", "int", 1, ["user"])
     service.declare("late", "int", 7, ["user"], version="1.1")
     with running(kind, service.url) as client:
@@ -860,21 +858,21 @@ def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used
         stub.close()
 
 
-def test_a_caller_that_comes_while_the_client_is_closed_is_told(kind: Kind, service: WatchedService) -> None:
-    """Whichever of the two is first, nobody waits for a refresh that does not come."""
+def test_a_caller_of_reload_gets_an_error_while_the_client_is_being_closed(kind: Kind, service: WatchedService) -> None:
+    """In either order, no caller waits for a refresh that never comes."""
     told: list[Exception | None] = []
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.start()
     session = subject.client._session
-    session._wake = session.close  # another thread that closes between the check and the wait
+    session._wake = session.close  # as another thread that closes it between the check and the wait
     session.add_waiter(told.append)
     session._wake = subject.client._wake_up
     subject.close()
     assert [type(error) for error in told] == [ClientNotRunningError]
 
 
-def test_tracking_may_begin_before_the_start(kind: Kind, service: WatchedService) -> None:
-    """The first query asks for what is tracked already."""
+def test_contexts_can_be_tracked_before_the_start(kind: Kind, service: WatchedService) -> None:
+    """The first query is limited to them."""
     setting = Setting("s", int, ["user"], 1)
     setting.add_validator(lambda value, rule, of: value)
     subject = Subject(kind, service.url, 3600, FEATURES)

@@ -38,13 +38,13 @@ from tests.support.service import QUERY, Answer, WatchedService
 
 @pytest.fixture
 def broken(service: WatchedService) -> Iterator[FaultServer]:
-    """What stands between the client and the service."""
+    """A proxy between the client and the service, with faults."""
     with FaultServer(service.url) as server:
         yield server
 
 
 def closed_port() -> str:
-    """The URL of a service that is not there."""
+    """Return the URL of a port on which no service listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
@@ -54,7 +54,7 @@ def open_files() -> int:
 
 
 def start(subject: Subject) -> HeksherError | None:
-    """Start a client that cannot; gives what is wrong, however this kind of client tells it."""
+    """Start a client whose start fails, and return the error, which is raised or logged."""
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
     if subject.kind.raises_at_start:
         with pytest.raises(HeksherError) as raised:
@@ -66,8 +66,8 @@ def start(subject: Subject) -> HeksherError | None:
     return error
 
 
-def test_n1_a_service_that_is_down_at_the_start(kind: Kind, service: WatchedService) -> None:
-    """The async start raises, the thread's logs; the next client has all settings."""
+def test_n1_service_down_at_the_start(kind: Kind, service: WatchedService) -> None:
+    """The async start raises, the thread start logs; the next client has all settings."""
     setting = Setting("s", int, ["user"], 7)
     subject = Subject(kind, closed_port(), 3600, FEATURES)
     assert isinstance(start(subject), ServiceUnavailableError)
@@ -79,8 +79,8 @@ def test_n1_a_service_that_is_down_at_the_start(kind: Kind, service: WatchedServ
         assert setting.get(user="jim") == 8
 
 
-def test_n2_a_service_that_goes_down_while_the_client_runs(kind: Kind, broken: FaultServer) -> None:
-    """The values stay; the status says failing and then stale; it is tried again ever more seldom."""
+def test_n2_service_goes_down_while_the_client_runs(kind: Kind, broken: FaultServer) -> None:
+    """Values stay; the status is failing, then stale; retries become less frequent."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, broken.url, stale_after=1000) as client:
         broken.break_(stall)
@@ -101,15 +101,15 @@ def test_n2_a_service_that_goes_down_while_the_client_runs(kind: Kind, broken: F
 
 
 @pytest.mark.parametrize("fault", [stall, trickle, trickle_head])
-def test_n3_n4_a_server_that_never_comes_to_an_end(kind: Kind, broken: FaultServer, fault: Fault) -> None:
-    """One deadline for the whole start, and one for each request from its beginning to its end."""
+def test_n3_n4_server_that_never_completes_a_response(kind: Kind, broken: FaultServer, fault: Fault) -> None:
+    """There is a deadline for the whole start, and one for each request from beginning to end."""
     setting = Setting("s", int, ["user"], 7)
     broken.break_(fault)
     subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.3)
     assert took(lambda: start(subject)) < 0.9
     assert took(subject.close) < 0.5
     broken.break_(None)
-    with running(kind, broken.url, request_timeout=1) as client:  # enough for what is to succeed
+    with running(kind, broken.url, request_timeout=1) as client:  # long enough for requests that must succeed
         broken.break_(fault)
         assert took(lambda: client.reload_expecting(ServiceUnavailableError)) < 1.6
         assert setting.get(user="jim") == 7
@@ -117,11 +117,11 @@ def test_n3_n4_a_server_that_never_comes_to_an_end(kind: Kind, broken: FaultServ
         client.reload()
 
 
-def test_n4_threads_that_hang_are_not_left_behind_for_ever(broken: FaultServer) -> None:
-    """A server that sends one byte after the other would keep them for hours: their connections are closed."""
+def test_n4_connections_of_hanging_threads_are_closed(broken: FaultServer) -> None:
+    """A server that sends single bytes would keep the threads for hours."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
     with running(ThreadKind(), broken.url, request_timeout=0.15) as client:
-        client.client._workers.max_threads = 3  # On a busy machine, not every request gets sent.
+        client.client._workers.max_threads = 3  # On a busy machine, not every request is sent.
         broken.break_(trickle_head)
         former = client.client._endpoint.client
         left_behind: set[threading.Thread] = set()
@@ -139,12 +139,12 @@ def test_n4_threads_that_hang_are_not_left_behind_for_ever(broken: FaultServer) 
     assert settings[1].get(user="x") == 1
 
 
-def test_n4_where_very_many_threads_hang_no_more_are_begun(broken: FaultServer) -> None:
-    """They would only hang in the same way; when the former ones have ended, all is as before."""
+def test_n4_no_more_threads_are_started_while_many_hang(broken: FaultServer) -> None:
+    """They would hang as well. The client recovers when the others have ended."""
     keep = Setting("s", int, ["user"], 7)
     with running(ThreadKind(), broken.url, request_timeout=0.2) as client:
         client.client._workers.max_hanging = 1
-        broken.break_(trickle_head)  # no single step of it takes too long
+        broken.break_(trickle_head)  # no step of it exceeds a timeout
         client.reload_expecting(ServiceUnavailableError)
         error = client.reload_expecting(ServiceUnavailableError)
         assert "too many previous requests still hang" in str(error)
@@ -157,8 +157,8 @@ def test_n4_where_very_many_threads_hang_no_more_are_begun(broken: FaultServer) 
 
 
 @pytest.mark.parametrize("fault", [truncate, reset])
-def test_n5_an_answer_that_breaks_off(kind: Kind, broken: FaultServer, service: WatchedService, fault: Fault) -> None:
-    """It is an error, and its ETag is not remembered: the next answer is a whole one."""
+def test_n5_truncated_response(kind: Kind, broken: FaultServer, service: WatchedService, fault: Fault) -> None:
+    """It is an error, and its ETag is not stored: the next response is complete."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, broken.url) as client:
         service.add_rule("s", 8, user="jim")
@@ -170,8 +170,8 @@ def test_n5_an_answer_that_breaks_off(kind: Kind, broken: FaultServer, service: 
         assert setting.get(user="jim") == 8
 
 
-def test_n5_compressed_data_that_break_off(kind: Kind, broken: FaultServer) -> None:
-    """The answer is whole, and what is in it is not."""
+def test_n5_truncated_compressed_data(kind: Kind, broken: FaultServer) -> None:
+    """In a response that is complete."""
     setting = Setting("s", int, ["user"], 7)
     half = gzip.compress(b'{"settings": {"s": {"default_value": 8, "rules": []}}}' * 50)[:-12]
     with running(kind, broken.url) as client:
@@ -183,7 +183,7 @@ def test_n5_compressed_data_that_break_off(kind: Kind, broken: FaultServer) -> N
 
 @pytest.fixture
 def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Looking a name up takes as long as the test."""
+    """The lookup of a host name hangs until the end of the test."""
     ended = threading.Event()
     look_up = socket.getaddrinfo
 
@@ -199,15 +199,15 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hanging_names")
-def test_n6_a_name_that_takes_for_ever_to_look_up(kind: Kind) -> None:
+def test_n6_host_name_lookup_that_hangs(kind: Kind) -> None:
     """Neither the start nor closing waits for it."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES, start_timeout=0.2)
     assert took(lambda: start(subject)) < 0.9
     assert took(subject.close) < 0.9
 
 
-def test_n6_a_name_that_nobody_knows(kind: Kind) -> None:
-    """A service that is unavailable."""
+def test_n6_unknown_host_name(kind: Kind) -> None:
+    """The service is unavailable."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES)
     assert isinstance(start(subject), ServiceUnavailableError)
     subject.close()
@@ -215,7 +215,7 @@ def test_n6_a_name_that_nobody_knows(kind: Kind) -> None:
 
 @pytest.fixture
 def self_signed() -> Iterator[str]:
-    """The URL of a TLS server that nobody has vouched for."""
+    """The URL of a TLS server with a self-signed certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("tests/data/tls/certificate.pem", "tests/data/tls/key.pem")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -236,8 +236,8 @@ def self_signed() -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_n7_a_certificate_that_nobody_has_vouched_for(kind: Kind, self_signed: str) -> None:
-    """An error of its own, and no request in the clear."""
+def test_n7_untrusted_certificate(kind: Kind, self_signed: str) -> None:
+    """It has an error class of its own, and no request is sent without TLS."""
     subject = Subject(kind, self_signed, 3600, FEATURES)
     assert isinstance(start(subject), UntrustedServiceError)
     with pytest.raises(UntrustedServiceError):
@@ -245,8 +245,8 @@ def test_n7_a_certificate_that_nobody_has_vouched_for(kind: Kind, self_signed: s
     subject.close()
 
 
-def test_n7_a_server_without_tls(kind: Kind, broken: FaultServer) -> None:
-    """It is not asked without TLS instead."""
+def test_n7_server_without_tls(kind: Kind, broken: FaultServer) -> None:
+    """No request is sent without TLS."""
     subject = Subject(kind, broken.url.replace("http:", "https:"), 3600, FEATURES)
     assert isinstance(start(subject), UntrustedServiceError)
     subject.close()
@@ -254,8 +254,8 @@ def test_n7_a_server_without_tls(kind: Kind, broken: FaultServer) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_n8_a_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultServer, status: int) -> None:
-    """With the same method, so that what was to be declared arrives; a 301 of a declaration would lose it."""
+def test_n8_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultServer, status: int) -> None:
+    """If it keeps the method; a 301 would lose the body of a declaration."""
     setting = Setting("s", int, ["user"], 7)
 
     def redirect(connection: Any) -> None:
@@ -279,7 +279,7 @@ def test_n8_a_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultS
     assert setting.get() == 7
 
 
-def test_n8_a_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultServer, service: WatchedService) -> None:
+def test_n8_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultServer, service: WatchedService) -> None:
     """The other server gets no request, and so no credentials."""
     setting = Setting("s", int, ["user"], 7)
     with FaultServer(service.url) as other:
@@ -294,7 +294,7 @@ def test_n8_a_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultSe
     assert setting.get() == 7
 
 
-def test_n8_redirects_without_end_are_an_error(kind: Kind, broken: FaultServer) -> None:
+def test_n8_endless_redirects_are_an_error(kind: Kind, broken: FaultServer) -> None:
     """Three are followed."""
     keep = Setting("s", int, ["user"], 7)
     broken.break_(redirects("/again{path}"))
@@ -305,8 +305,8 @@ def test_n8_redirects_without_end_are_an_error(kind: Kind, broken: FaultServer) 
     assert keep.get() == 7
 
 
-def test_n9_a_page_in_the_services_place(kind: Kind, broken: FaultServer) -> None:
-    """A proxy that answers 200 with HTML changes nothing."""
+def test_n9_page_of_a_proxy(kind: Kind, broken: FaultServer) -> None:
+    """HTML with status 200 changes nothing."""
     setting = Setting("s", int, ["user"], 7)
     page = says(b"<html>Please sign in</html>", headers="Content-Type: text/html\r\nETag: x\r\n")
     with running(kind, broken.url) as client:
@@ -321,8 +321,8 @@ def test_n9_a_page_in_the_services_place(kind: Kind, broken: FaultServer) -> Non
     subject.close()
 
 
-def test_n10_a_fleet_does_not_come_back_at_the_same_moment(kind: Kind, service: WatchedService) -> None:
-    """Each process waits for another time, after a start and after failures."""
+def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service: WatchedService) -> None:
+    """After a start and after failures."""
     keep = Setting("s", int, ["user"], 7)
     after_success, after_failure = [], []
     for _ in range(5):
@@ -338,10 +338,8 @@ def test_n10_a_fleet_does_not_come_back_at_the_same_moment(kind: Kind, service: 
 
 
 @pytest.mark.parametrize("status", [413, 414, 431])
-def test_n11_a_question_that_is_too_long_for_something_in_between(
-    kind: Kind, service: WatchedService, status: int
-) -> None:
-    """It is asked in smaller ones, also the next time."""
+def test_n11_query_that_is_too_long_for_a_proxy(kind: Kind, service: WatchedService, status: int) -> None:
+    """It is split, at the next refresh as well."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     service.answering(QUERY, lambda asked: Answer(status) if asked.query["settings"].count(",") > 1 else None)
     with running(kind, service.url) as client:
@@ -352,7 +350,7 @@ def test_n11_a_question_that_is_too_long_for_something_in_between(
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced_without_an_error(kind: Kind, broken: FaultServer) -> None:
-    """Servers and balancers close what nobody uses."""
+    """Servers and load balancers close idle connections."""
     keep = Setting("s", int, ["user"], 7)
     with running(kind, broken.url) as client:
         for _ in range(3):
@@ -362,8 +360,8 @@ def test_a_connection_that_was_closed_while_idle_is_replaced_without_an_error(ki
     assert keep.get(user="jim") == 7
 
 
-def test_nothing_is_left_of_a_client_that_is_closed_in_the_middle(kind: Kind, broken: FaultServer) -> None:
-    """No thread, no task, no socket, whatever the network does."""
+def test_nothing_is_left_of_a_client_that_is_closed_during_a_request(kind: Kind, broken: FaultServer) -> None:
+    """No thread, no task and no socket, in each fault of the network."""
     keep = Setting("s", int, ["user"], 7)
     gc.collect()
     before = open_files()

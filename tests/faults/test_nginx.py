@@ -1,4 +1,4 @@
-"""Both clients with a real nginx between them and the service. Skipped where there is none."""
+"""Both clients behind a real nginx. Skipped if nginx is not installed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +28,8 @@ def is_read(setting: Setting[int], user: str, value: int) -> bool:
     return eventually(lambda: setting.get(user=user) == value)
 
 
-def test_what_has_not_changed_is_not_sent_again(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
-    """It compresses answers, and weakens their ETags."""
+def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
+    """Although nginx compresses responses, and weakens their ETags."""
     setting = Setting("s", int, ["user"], 7)
     service.declare("s", "int", 7, ["user"], version="1.0")
     for i in range(100):
@@ -49,8 +49,8 @@ def test_what_has_not_changed_is_not_sent_again(kind: Kind, service: WatchedServ
         assert setting.get(user="u50") == 50
 
 
-def test_it_is_cut_and_comes_back(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
-    """The values stay, and the client finds back by itself."""
+def test_nginx_is_stopped_and_started_again(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
+    """Values stay, and the client recovers."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, nginx.url, 0.02, max_backoff=0.1, request_timeout=1) as client:
         for value in range(3):
@@ -63,8 +63,8 @@ def test_it_is_cut_and_comes_back(kind: Kind, service: WatchedService, nginx: Ng
             assert is_state(client, State.FRESH)
 
 
-def test_its_workers_are_replaced(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
-    """While the client polls a hundred times a second; nothing is lost."""
+def test_the_workers_of_nginx_are_replaced(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
+    """No refresh fails, at a hundred refreshes per second."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, nginx.url, 0.01, max_backoff=0.1) as client:
         for value in range(10):
@@ -74,8 +74,8 @@ def test_its_workers_are_replaced(kind: Kind, service: WatchedService, nginx: Ng
         assert is_state(client, State.FRESH)
 
 
-def test_the_service_behind_it_goes_and_comes_back(kind: Kind, tmp_path: Path) -> None:
-    """Nginx answers in its place, with a page of its own. The service has lost everything meanwhile."""
+def test_the_service_behind_nginx_is_stopped_and_started_again(kind: Kind, tmp_path: Path) -> None:
+    """Nginx responds with an error page in between, and the service has lost all data."""
     setting = Setting("s", int, ["user"], 7)
     behind = WatchedService(FEATURES)
     behind.start()
@@ -94,8 +94,8 @@ def test_the_service_behind_it_goes_and_comes_back(kind: Kind, tmp_path: Path) -
     behind.stop()
 
 
-def test_questions_that_are_too_long_for_it_are_split(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
-    """It takes 2 kB here; the client sends up to 4."""
+def test_queries_that_are_too_long_for_nginx_are_split(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
+    """Its limit is 2 kB here, and that of the client is 4 kB."""
     settings = [Setting(f"a_setting_with_a_rather_long_name_{i:060}", int, ["user"], i) for i in range(40)]
     with running(kind, nginx.url) as client:
         service.add_rule(settings[39].name, 8, user="jim")

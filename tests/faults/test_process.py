@@ -39,8 +39,8 @@ def setting() -> Setting[int]:
 # -- forks -------------------------------------------------------------------------------------------------------------
 
 
-def test_c1_the_child_of_a_fork_goes_on_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It begins with the parent's values, and polls by itself; the parent is not disturbed."""
+def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It starts with the parent's values, and the parent is not affected."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -59,8 +59,8 @@ def test_c1_the_child_of_a_fork_goes_on_by_itself(kind: Kind, service: WatchedSe
         assert (setting.get(user="eve"), rule > 0) == (10, True)
 
 
-def test_c1_a_child_has_connections_of_its_own(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Two processes that write to one connection would get each other's answers."""
+def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Two processes with one connection would get each other's responses."""
     with FaultServer(service.url) as between, running(kind, between.url, 3600) as client:
         client.reload()
         before = between.connections
@@ -79,8 +79,8 @@ def test_c1_a_child_has_connections_of_its_own(kind: Kind, service: WatchedServi
         assert between.connections == before
 
 
-def test_c1_a_child_can_close_its_client(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The parent's goes on."""
+def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The parent's continues."""
     with running(kind, service.url, 3600) as client:
 
         def child() -> bool:
@@ -92,8 +92,8 @@ def test_c1_a_child_can_close_its_client(kind: Kind, service: WatchedService, se
         client.reload()
 
 
-def test_c1_a_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """A lock that was held, or a request under way, is the parent's business."""
+def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Locks that are held and requests in progress do not affect the child."""
     with FaultServer(service.url) as between, running(kind, between.url, 0.05) as client:
         for _ in range(5):
             between.break_(stall)
@@ -103,7 +103,7 @@ def test_c1_a_fork_while_the_client_is_busy(kind: Kind, service: WatchedService,
             assert pid_has_values
 
             def child() -> bool:
-                between.fault = None  # of no effect: the server is a thread of the parent
+                between.fault = None  # without effect: the server is a thread of the parent
                 return setting.get(user="jim") == 7 and client.client.status().is_main
 
             assert ended_well(begun_in_child(child))
@@ -114,7 +114,7 @@ def test_c1_a_fork_while_the_client_is_busy(kind: Kind, service: WatchedService,
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> None:
-    """Workers of a pool that forks see rules that come after them."""
+    """Workers of a pool that forks receive later rules."""
     with running(ThreadKind(), service.url, 0.05):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -149,7 +149,7 @@ def application(environ, start_response):
 
 
 def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_path: Path) -> None:
-    """The client is started before the workers are forked, and each of them follows the rules."""
+    """The client is started before the workers are forked, and each of them receives rules."""
     (tmp_path / "shop.py").write_text(GUNICORN.format(url=service.url))
     address = tmp_path / "address"
     command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", "--bind=127.0.0.1:0", "shop:application"]
@@ -173,8 +173,8 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
             gunicorn.send_signal(signal.SIGTERM)
 
 
-def test_c1_a_child_that_forks_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """As daemons do: what the child had no time for goes on in the grandchild."""
+def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The grandchild refreshes, as daemons fork twice."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -193,8 +193,8 @@ def test_c1_a_child_that_forks_at_once(kind: Kind, service: WatchedService, sett
 # -- loops, tasks, ends ------------------------------------------------------------------------------------------------
 
 
-def test_c3_a_second_event_loop(service: WatchedService, setting: Setting[int]) -> None:
-    """Each may have its client; the second one takes over."""
+def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) -> None:
+    """Each can have its client; the second one takes over."""
 
     async def use() -> int:
         async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}):
@@ -204,8 +204,8 @@ def test_c3_a_second_event_loop(service: WatchedService, setting: Setting[int]) 
 
 
 @pytest.mark.parametrize("steps", range(0, 60, 7))
-def test_c4_cancellation_wherever_it_strikes(service: WatchedService, setting: Setting[int], steps: int) -> None:
-    """After so many steps of the loop: no task is left, no socket, and the next client works."""
+def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[int], steps: int) -> None:
+    """After any number of steps of the loop, no task and no socket is left, and the next client works."""
 
     async def begin() -> None:
         client = AsyncHeksherClient(service.url, 0.001, FEATURES, http_client_args={"verify": _TLS})
@@ -228,7 +228,7 @@ def test_c4_cancellation_wherever_it_strikes(service: WatchedService, setting: S
 
 
 @pytest.mark.parametrize("kind_of_client", ["ThreadHeksherClient", "AsyncHeksherClient"])
-def test_c5_a_program_that_ends_without_closing(service: WatchedService, kind_of_client: str) -> None:
+def test_c5_program_that_ends_without_closing(service: WatchedService, kind_of_client: str) -> None:
     """It ends at once, with nothing on its standard error."""
     program = textwrap.dedent(f"""
         import asyncio
@@ -252,8 +252,8 @@ def test_c5_a_program_that_ends_without_closing(service: WatchedService, kind_of
     assert time.monotonic() - started < 15
 
 
-def test_c6_closing_while_a_request_is_in_flight(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Well under a second, whatever the server does."""
+def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It takes well under a second, whatever the server does."""
     with FaultServer(service.url) as broken:
         subject = Subject(kind, broken.url, 0.01, FEATURES)
         subject.client.set_defaults(user="jim")
@@ -265,10 +265,10 @@ def test_c6_closing_while_a_request_is_in_flight(kind: Kind, service: WatchedSer
         assert setting.get() == 7
 
 
-def test_c6_a_call_that_waits_is_told_that_the_client_was_closed(
+def test_c6_waiting_call_raises_when_the_client_is_closed(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """It is no fault of the service's."""
+    """The error does not blame the service."""
     with FaultServer(service.url) as broken, running(kind, broken.url) as client:
         errors: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -289,8 +289,8 @@ def test_c6_a_call_that_waits_is_told_that_the_client_was_closed(
         assert setting.get(user="jim") == 7
 
 
-def test_c6_the_status_while_a_request_is_in_flight(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The next attempt is the one under way."""
+def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The next attempt is the current one."""
     with FaultServer(service.url) as broken, running(kind, broken.url) as client:
         assert client.client.status().next_attempt > 3000
         broken.break_(stall)
@@ -302,7 +302,7 @@ def test_c6_the_status_while_a_request_is_in_flight(kind: Kind, service: Watched
 
 
 def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Does nothing."""
+    """It does nothing."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.close()
     subject.close()
@@ -310,10 +310,10 @@ def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedServi
     assert setting.get(user="jim") == 7
 
 
-def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
+def test_c8_clock_that_jumps_and_machine_that_is_suspended(
     kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wall clock means nothing; after a long sleep the next refresh comes soon, though no wait has ended."""
+    """The wall clock has no effect. After a suspension the next refresh is soon, though no wait has ended."""
     for module in ("thread_client", "async_client"):
         monkeypatch.setattr(f"heksher_client._drivers.{module}.MAX_SLEEP", 0.02)
     slept = [0.0]
@@ -328,22 +328,22 @@ def test_c8_a_clock_that_jumps_and_a_machine_that_sleeps(
         assert setting.get(user="jim") == 7
 
 
-def test_c8_the_clock_goes_on_while_the_machine_sleeps() -> None:
-    """Where the system has such a clock."""
+def test_c8_clock_includes_suspended_time() -> None:
+    """If the system has such a clock."""
     clock = client_module._monotonic_clock()
     assert clock() <= clock()
     if hasattr(time, "CLOCK_BOOTTIME"):
         assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
 
 
-def test_c8_a_system_without_such_a_clock_has_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The monotonic one."""
+def test_c8_system_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock is used."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
     assert client_module._monotonic_clock() is time.monotonic
 
 
 def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """While a refresh is under way, fifty callers ask for another one: one more serves them all."""
+    """Fifty calls during a refresh share the next one."""
     with FaultServer(service.url) as between, running(kind, between.url) as client:
         released = threading.Event()
 
@@ -366,10 +366,10 @@ def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: 
         assert setting.get(user="jim") == 7
 
 
-def test_c10_settings_that_come_and_go_in_other_threads(
+def test_c10_settings_created_and_deleted_in_other_threads(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """While the client refreshes again and again."""
+    """While the client refreshes repeatedly."""
 
     def come_and_go(number: int) -> None:
         for i in range(100):
@@ -382,20 +382,20 @@ def test_c10_settings_that_come_and_go_in_other_threads(
         client.reload()
         for thread in threads:
             thread.join()
-        # A refresh that is under way holds what it began with.
+        # A refresh in progress refers to the settings that it started with.
         assert eventually(lambda: gc.collect() is not None and client.client.status().settings.keys() == {"s"})
         client.reload()
     assert setting.get(user="jim") == 7
 
 
-def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
+def test_c11_hook_that_blocks(
     kind: Kind,
     service: WatchedService,
     setting: Setting[int],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Refreshes go on without it, and it is said once that it is not called any more."""
+    """Refreshes and closing do not wait for it, and it is logged once that hooks are not called."""
     if kind.raises_at_start:
         pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
     monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
@@ -428,8 +428,8 @@ def test_c11_a_hook_that_blocks_blocks_no_refresh_and_no_end(
         released.set()
 
 
-def test_c11_a_validator_that_raises_or_calls_back(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It costs the values that it rejects; what it reads is what is in place."""
+def test_c11_validator_that_raises_or_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The values that it rejects are not used. A read in it returns the current value."""
     read: list[int] = []
 
     def judge(value: int, rule: Any, _: Any) -> int:
@@ -449,10 +449,10 @@ def test_c11_a_validator_that_raises_or_calls_back(kind: Kind, service: WatchedS
 
 
 @pytest.mark.parametrize("problem", ["descriptors", "threads"])
-def test_c12_a_machine_that_has_nothing_left(
+def test_c12_machine_without_descriptors_or_threads(
     kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
-    """The values stay, and it is said what is missing."""
+    """Values stay, and the error names the resource."""
     with running(kind, service.url, http_client_args={"verify": _TLS, "headers": {"Connection": "close"}}) as client:
         with monkeypatch.context() as patched:
             if problem == "descriptors":
@@ -480,10 +480,10 @@ def test_c12_a_machine_that_has_nothing_left(
 
 
 @pytest.mark.anyio
-async def test_c12_no_thread_for_the_disk(
+async def test_c12_no_thread_for_disk_access(
     service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The async client goes to the disk by itself, as it would without threads."""
+    """The async client accesses the disk in the event loop then."""
     refused = []
     start = threading.Thread.start
 
@@ -507,7 +507,7 @@ async def test_c12_no_thread_for_the_disk(
 def test_d1_many_processes_declare_one_new_setting_at_once(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """The losers of the race get a 500, and try again: all end well."""
+    """The losers of the race get a 500, and retry successfully."""
     lost = iter([True, False, True, True, False])
     service.answering(DECLARE, lambda asked: Answer(500) if next(lost, False) else None)
 
@@ -520,8 +520,8 @@ def test_d1_many_processes_declare_one_new_setting_at_once(
     assert setting.get() == 7
 
 
-def test_d4_the_context_features_are_ordered_anew(kind: Kind, service: WatchedService) -> None:
-    """The rules are ranked anew in the same refresh."""
+def test_d4_new_order_of_context_features(kind: Kind, service: WatchedService) -> None:
+    """Rules are ranked again in the same refresh."""
     setting = Setting("s", int, ["environment", "user"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, environment="prod")
@@ -535,8 +535,8 @@ def test_d4_the_context_features_are_ordered_anew(kind: Kind, service: WatchedSe
         assert setting.get(environment="prod", user="jim") == 1
 
 
-def test_d5_the_database_of_the_service_is_emptied(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Everything is declared again, and the service's new rules are used."""
+def test_d5_service_with_an_emptied_database(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """All settings are declared again, and new rules are used."""
     with running(kind, service.url) as client:
         service.renew()
         client.reload()
@@ -546,8 +546,8 @@ def test_d5_the_database_of_the_service_is_emptied(kind: Kind, service: WatchedS
         assert setting.get(user="jim") == 8
 
 
-def test_d6_fields_that_are_new_in_answers(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Ignored, wherever they stand."""
+def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """They are ignored everywhere."""
     new = {"new": {"field": [1, 2]}}
     body = {
         "settings": {
@@ -564,10 +564,8 @@ def test_d6_fields_that_are_new_in_answers(kind: Kind, service: WatchedService, 
         assert setting.get(user="jim") == 8
 
 
-def test_nothing_of_the_network_is_in_the_way_of_a_read(
-    kind: Kind, service: WatchedService, setting: Setting[int]
-) -> None:
-    """A start that fails leaves nothing: the error is told, and reads go on."""
+def test_a_failed_start_does_not_affect_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The error is reported, and reads return the default."""
     with FaultServer(service.url) as broken:
         broken.break_(stall)
         subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.05)
