@@ -19,7 +19,7 @@ from heksher_client._core.refresh.responses import json_object, parse_response, 
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
-from heksher_client._drivers.thread_client import Internals, ThreadHeksherClient
+from heksher_client._drivers.thread_client import ThreadHeksherClient, internals
 from heksher_client.exceptions import UnexpectedResponseError
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class AdminClient:
             client: The client. It need not be set as main, and is closed with this one.
         """
         self._client = client
-        self._internals = Internals(client)
+        self._internals = internals(client)
 
     @property
     def service_url(self) -> str:

@@ -1,6 +1,7 @@
 """The client for threads: it runs the flows in a daemon thread."""
 
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -12,6 +13,7 @@ import httpx
 from heksher_client._auth.token_refresh import AwaitToken
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.session import Session
 from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.client import MAX_SLEEP, Client
 from heksher_client._drivers.flow_runner import ResultT, run
@@ -162,6 +164,9 @@ class ThreadHeksherClient(Client):
             self._woken.wait(min(seconds, MAX_SLEEP))
             self._woken.clear()
 
+    def _internals(self) -> "Internals":
+        return Internals(self._session, self._stream, self._performers)
+
     # -- effects -------------------------------------------------------------------------------------------------------
 
     def _run(self, flow: effects.Flow[ResultT]) -> ResultT:
@@ -204,15 +209,20 @@ class ThreadHeksherClient(Client):
 class Internals:
     """The internal interface of a client, for other modules of this package."""
 
-    def __init__(self, client: ThreadHeksherClient) -> None:
-        self.session = client._session
-        self.stream = client._stream
+    def __init__(self, session: Session, stream: StreamThread, performers: Mapping[type, Callable[[Any], Any]]) -> None:
+        self.session = session
+        self.stream = stream
         """The thread that reads streams. End it before the client is closed."""
-        self._run = client._run
+        self._performers = performers
 
     def run(self, flow: effects.Flow[ResultT]) -> ResultT:
         """Run a flow in the calling thread, and return its result."""
-        return self._run(flow)
+        return run(flow, self._performers)
+
+
+def internals(client: ThreadHeksherClient) -> Internals:
+    """Return the internal interface of a client."""
+    return client._internals()  # private, as it is not for users of the public class
 
 
 class _ThreadPerformer(exchange.Performer):

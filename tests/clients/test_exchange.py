@@ -76,6 +76,7 @@ class Driver:
         self.effects: list[Any] = []
         self.on_await_token: Callable[[], object] = lambda: None
         self.on_await_turn: Callable[[], object] = lambda: None
+        self.on_close: Callable[[], object] = lambda: None
         self.open_responses: set[httpx.Response] = set()
 
     @property
@@ -126,6 +127,7 @@ class Driver:
                         break
             case Close():
                 self.open_responses.clear()
+                self.on_close()
         return None
 
 
@@ -192,6 +194,18 @@ def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.M
     monkeypatch.setattr(driver.endpoint.client, "build_request", fail)
     assert driver.send() == NoResponse(error)
     assert driver.names == []
+
+
+def test_an_error_of_closing_a_response_is_an_error_of_the_exchange() -> None:
+    """A transport of the program can raise it."""
+    error = ArithmeticError("no")
+
+    def fail() -> None:
+        raise error
+
+    driver = Driver()
+    driver.on_close = fail
+    assert driver.send(response()) == NoResponse(error)
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
