@@ -57,8 +57,7 @@ class Client(ABC):
 
     _raises_at_start: bool
     """Whether `set_as_main` raises the errors of the first refresh."""
-    _http_client_class: ClassVar[Callable[..., Any]]
-    """Creates an HTTP client."""
+    _http_client_class: ClassVar[type[Any]]
     _close_timeout: ClassVar[float]
     """Seconds after which closing the client no longer waits for the refresh in progress."""
     _class_options: ClassVar[Mapping[str, Any]] = {}
@@ -107,7 +106,7 @@ class Client(ABC):
         chosen = merge_options(self._class_options, {**required, **options})
         if missing := [name for name in required if name not in chosen]:
             raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
-        endpoint = Endpoint(chosen, type(self)._http_client_class)
+        endpoint = Endpoint(chosen, self._http_client_class)
         checked = Options.checked(chosen, can_follow=endpoint.can_stream)
         store = None
         if "last_known_good" in chosen:

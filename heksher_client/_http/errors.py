@@ -59,8 +59,8 @@ def _http_error_class(original_class: Any) -> Any:
     It is created at run time because programs have error classes of their own (the option `error_classes`).
     """
 
-    def reduce(error: Any) -> Any:  # pickle finds classes by name, and this one has the name of the original class
-        return as_http_error, (error._original,)
+    def reduce(self: Any) -> Any:  # pickle finds classes by name, and this one has the name of the original class
+        return as_http_error, (self._original,)
 
     namespace = {"__doc__": original_class.__doc__, "__module__": original_class.__module__, "__reduce__": reduce}
     return type(original_class.__name__, (original_class, httpx.HTTPError), namespace)
