@@ -10,7 +10,7 @@ import pytest
 from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
-from tests.support.clients import PATIENCE
+from tests.support.clients import _TLS, PATIENCE
 
 
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
@@ -126,6 +126,23 @@ def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(is_shared: b
         assert not former.is_closed
         if not is_shared:
             former.close()
+            endpoint.close()
+
+
+def test_connections_are_dropped_only_if_the_http_client_can_be_replaced() -> None:
+    """A shared one, and a transport of the program, are still in use."""
+    with httpx.Client(verify=_TLS) as http:
+        arguments: dict[str, Any] = {"verify": _TLS}
+        transport = {"transport": httpx.MockTransport(lambda request: httpx.Response(200))}
+        for options, is_replaced in (
+            ({"http_client_args": arguments}, True),
+            ({"http_client_args": transport}, False),
+            ({"http_client": http}, False),
+        ):
+            endpoint = Endpoint({"service_url": "http://host", **options}, httpx.Client)
+            former = endpoint.client
+            endpoint.drop_connections()
+            assert (endpoint.client is not former) == former.is_closed == is_replaced
             endpoint.close()
 
 
