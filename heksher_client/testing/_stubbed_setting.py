@@ -35,7 +35,7 @@ class StubbedSetting(Generic[T]):
         self._setting, self._defaults, self._listeners = setting, defaults, listeners
         self._order = order_with(order, setting.configurable_features)
         self._is_assigned = False
-        self._rules = Rules(entry_of(setting).rule_set.rules())
+        self._rules = Rules(entry_of(setting).published.rule_set.rules())
 
     @property
     def is_assigned(self) -> bool:
@@ -60,7 +60,7 @@ class StubbedSetting(Generic[T]):
     def rules(self, value: T | Sequence[Rule[T]]) -> None:
         self._is_assigned = True
         setting, entry = self._setting, entry_of(self._setting)
-        former = entry.rule_set
+        former = entry.published.rule_set
         rules = _to_rules(setting, value)
         groups = group_by_features(rules)
         rule_set, duplicates = RuleSet.build(groups, self._order, former.default, former.default_reason)

@@ -130,7 +130,7 @@ class _Stub:
             is_last_known_good=False,
             last_known_good_problem=None,
             settings={
-                entry.name: SettingStatus(None, None, entry.name, len(entry.rule_set), 0, ())
+                entry.name: SettingStatus(None, None, entry.name, len(entry.published.rule_set), 0, ())
                 for entry in registry.entries()
             },
         )

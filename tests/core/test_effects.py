@@ -11,18 +11,17 @@ from heksher_client._core.refresh.effects import (
     Reply,
     Response,
     RunBlocking,
-    WorkBudget,
-    exchange,
-    limited,
     run_blocking,
 )
 from heksher_client._core.refresh.protocol import HEALTH
+from heksher_client._core.refresh.session import limited
+from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.cooperative import Work
 
 
 def two_exchanges() -> Flow[tuple[Reply, Reply]]:
-    (first,) = yield from exchange(HEALTH)
-    (second,) = yield from exchange(HEALTH)
+    (first,) = yield Exchange((HEALTH,))
+    (second,) = yield Exchange((HEALTH,))
     return first, second
 
 

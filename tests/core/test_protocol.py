@@ -62,7 +62,7 @@ def test_every_recorded_query_is_understood(exchange: dict[str, Any]) -> None:
         for name, setting in answer["json"]["settings"].items():
             queried = protocol.parse_queried_setting(name, parsed.settings[name])
             assert queried.default_value == setting["default_value"]
-            rules = [rule for rules, _ in queried.batches() for rule in rules]
+            rules = queried.rules or protocol.decode_rules(queried.undecoded)[0]
             assert [(rule.rule_id, rule.value, [*map(list, rule.context_features)]) for rule in rules] == [
                 (rule["rule_id"], rule["value"], rule["context_features"]) for rule in setting["rules"]
             ]
@@ -152,14 +152,11 @@ RULE: dict[str, Any] = {"rule_id": 1, "value": 1, "context_features": [["user", 
 
 
 def rules_of(*raw_rules: bytes) -> tuple[list[int], list[tuple[Any, str]]]:
-    """The ids of the rules that are read in an answer with these, and the faults that are found."""
+    """Return the ids of the rules in a response with these, and the ids and errors of the invalid ones."""
     raw = msgspec.Raw(b'{"default_value": 0, "rules": [%s]}' % b",".join(raw_rules))
-    ids: list[int] = []
-    all_faults: list[tuple[Any, str]] = []
-    for rules, faults in protocol.parse_queried_setting("s", raw).batches():
-        ids += [rule.rule_id for rule in rules]
-        all_faults += faults
-    return ids, all_faults
+    queried = protocol.parse_queried_setting("s", raw)
+    rules, invalid = protocol.decode_rules(queried.undecoded)
+    return [rule.rule_id for rule in (*queried.rules, *rules)], invalid
 
 
 @given(JSON)
@@ -197,12 +194,14 @@ def test_a_value_that_cannot_be_decoded_costs_its_rule(value: bytes) -> None:
     assert len(faults) == 1
 
 
-def test_a_setting_that_is_too_large_for_one_go_is_decoded_in_batches() -> None:
-    """So that others get their turn in between."""
+def test_a_setting_that_is_too_large_for_one_step_is_decoded_later() -> None:
+    """In batches, between which others run."""
     rule = json.dumps(RULE | {"value": "x" * 1000}).encode()
     raw = msgspec.Raw(b'{"default_value": 0, "rules": [%s]}' % b",".join([rule] * 1500))
     queried = protocol.parse_queried_setting("s", raw)
-    assert [len(rules) for rules, _ in queried.batches()] == [1000, 500]
+    assert (len(queried.rules), len(queried.undecoded)) == (0, 1500)
+    rules, invalid = protocol.decode_rules(queried.undecoded)
+    assert (len(rules), invalid) == (1500, [])
 
 
 @pytest.mark.parametrize("body", ['{"settings": [{"name": "s"}]}', '{"settings": [5]}',

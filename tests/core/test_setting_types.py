@@ -247,18 +247,18 @@ class _OnlyCombined(IntFlag):
 @pytest.mark.parametrize(
     ("python_type", "why"),
     [
-        (_OneAndTrue, "to Python 1, 1.0 and True are one value"),
-        (_Unhashable, "no JSON primitive"),
-        (_NotANumber, "no JSON primitive"),
+        (_OneAndTrue, "in Python 1, 1.0 and True are equal"),
+        (_Unhashable, "not a JSON primitive"),
+        (_NotANumber, "not a JSON primitive"),
         (_Empty, "no members"),
         (_OnlyCombined, "single bit"),
-        (list, "no setting type"),
-        (list[int], "no setting type"),
-        (Sequence, "no setting type"),
-        (dict[str, int], "no setting type"),
-        (None, "no setting type"),
+        (list, "not a setting type"),
+        (list[int], "not a setting type"),
+        (Sequence, "not a setting type"),
+        (dict[str, int], "not a setting type"),
+        (None, "not a setting type"),
         (Mapping[int, int], "keys"),
-        ([], "no setting type"),
+        ([], "not a setting type"),
     ],
 )
 def test_what_cannot_be_a_setting_type_is_refused_with_a_reason(python_type: Any, why: str) -> None:

@@ -36,7 +36,7 @@ from heksher_client._core.settings.setting import entry_of
         ({"metadata": {"a": date(2026, 1, 1)}}, "setting s"),
         ({"default_value": "x"}, "setting s: 'x' is not an int"),
         ({"default_value": None}, "setting s"),
-        ({"type": list}, "no setting type"),
+        ({"type": list}, "not a setting type"),
         ({"type": str, "default_value": "\ud800"}, "setting s"),
     ],
 )

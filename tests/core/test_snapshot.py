@@ -294,13 +294,13 @@ def test_the_cost_of_an_update_does_not_depend_on_the_number_of_scopes(
 ) -> None:
     """Each setting is renewed once, and once more when the last scope of a snapshot ends."""
     renewed: list[Setting[int]] = []
-    renew_state = Entry.renew_state
+    renew_state = Entry._renew_state
 
     def record(entry: Entry[int]) -> None:
         renewed.append(entry.setting)
         renew_state(entry)
 
-    monkeypatch.setattr(Entry, "renew_state", record)
+    monkeypatch.setattr(Entry, "_renew_state", record)
     contexts = [(copy_context(), pinned()) for _ in range(10)]
     for context, pin in contexts:
         context.run(pin.__enter__)

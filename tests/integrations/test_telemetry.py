@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import REGISTRY, generate_latest
 
 from heksher_client import MissingContextError, Setting, ThreadHeksherClient
-from heksher_client._core.settings import observers
+from heksher_client._core.settings.observers import read_observers
 from heksher_client.telemetry import _instruments, instrument, instrumented
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import Kind, eventually, running
@@ -142,7 +142,7 @@ def test_reads_are_counted_by_setting_and_reason(sdk: Sdk) -> None:
         instrumentation.end()
         setting.get(user="jim")
         assert sum(sdk.metrics()["heksher.reads"].values()) == 4
-    assert observers.most_frequent() is None
+    assert read_observers.most_frequent is None
 
 
 def test_clients_can_be_instrumented_in_sequence_and_concurrently(service: WatchedService, sdk: Sdk) -> None:
@@ -167,7 +167,7 @@ def test_clients_can_be_instrumented_in_sequence_and_concurrently(service: Watch
                 instrumentation.end()
         for active in tuple(_instruments[sdk.meters].instrumentations):
             active.end()
-    assert observers.most_frequent() is None
+    assert read_observers.most_frequent is None
 
 
 def test_clients_instrumented_before_the_sdk_is_set_are_reported_too() -> None:
@@ -233,7 +233,7 @@ def test_a_refused_instrumentation_has_no_effect(client: Any, options: Any, mess
     with pytest.raises((TypeError, AttributeError), match=message):
         instrument(client, reads=1, **{**sdk.providers, **options})
     assert sdk.metrics() == {}
-    assert observers.most_frequent() is None
+    assert read_observers.most_frequent is None
 
 
 def test_a_client_can_be_instrumented_once_at_a_time(sdk: Sdk) -> None:
@@ -241,7 +241,7 @@ def test_a_client_can_be_instrumented_once_at_a_time(sdk: Sdk) -> None:
     with SyncStubHeksherClient() as stub:
         with instrumented(stub, **sdk.providers), pytest.raises(ValueError, match="the client is instrumented already"):
             instrument(stub, reads=1, **sdk.providers)
-        assert observers.most_frequent() is None
+        assert read_observers.most_frequent is None
         with instrumented(stub, **sdk.providers):
             assert sdk.metrics()["heksher.settings"] == {(): 0}
 

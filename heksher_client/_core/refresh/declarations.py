@@ -14,11 +14,11 @@ from heksher_client._core.refresh.decoding import decode_default
 from heksher_client._core.refresh.effects import (
     MAX_CONCURRENT_REQUESTS,
     ApplyLocked,
+    Exchange,
     Flow,
     Pause,
     Reply,
     Response,
-    exchange,
 )
 from heksher_client._core.refresh.protocol import DeclarationOutcome, SettingData
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
@@ -70,7 +70,7 @@ class Declarations:
         """Remove the declarations of settings that the service has exactly like this."""
         if len(due) <= MAX_CONCURRENT_REQUESTS:
             return  # Declaring all of them at once is as fast as asking first.
-        (reply,) = yield from exchange(protocol.SETTINGS)
+        (reply,) = yield Exchange((protocol.SETTINGS,))
         try:
             known = protocol.parse_settings(reply)
         except (ServiceUnavailableError, UnexpectedResponseError) as error:
@@ -107,10 +107,9 @@ class Declarations:
         default, reason = decode_default(entry, raw)
 
         def apply() -> None:
-            if self._publisher.is_main:
-                former = entry.rule_set
-                rule_set = replace(former, default=default, default_reason=reason)
-                self._publisher.publish({entry: rule_set}, result)
+            former = entry.published.rule_set
+            rule_set = replace(former, default=default, default_reason=reason)
+            if self._publisher.publish({entry: rule_set}, result):
                 self._states.mark_default_replaced(entry, former, rule_set)
 
         yield ApplyLocked(apply)
@@ -123,7 +122,7 @@ class Declarations:
         """
         result.failures.append(error)
         for entry in entries:
-            was_served = entry.rule_set.default_reason is Reason.SERVER_DEFAULT
+            was_served = entry.published.rule_set.default_reason is Reason.SERVER_DEFAULT
             self._states.mark_refused(entry, self._clock() + (0 if was_served else _REFUSED_RETRY), error)
 
 
@@ -151,13 +150,13 @@ def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 def _send(bodies: Sequence[bytes]) -> Flow[list[Reply]]:
     """Send declarations, and those that lost a race again. Return the last reply to each."""
-    replies = list((yield from exchange(*map(protocol.declare, bodies))))
+    replies: list[Reply] = list((yield Exchange(tuple(map(protocol.declare, bodies)))))
     for delay in _RACE_RETRIES:
         failed = [i for i, reply in enumerate(replies) if isinstance(reply, Response) and reply.status == 500]
         if not failed:
             break
         yield Pause(delay)
-        again = yield from exchange(*(protocol.declare(bodies[i]) for i in failed))
+        again = yield Exchange(tuple(protocol.declare(bodies[i]) for i in failed))
         for i, reply in zip(failed, again, strict=True):
             replies[i] = reply
     return replies

@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Flow, WorkBudget
+from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import QueriedSetting
 from heksher_client._core.refresh.status import RejectedRule
+from heksher_client._core.refresh.work_budget import BYTES_PER_RULE, WorkBudget
 from heksher_client._core.settings.context import Tracking, order_with
 from heksher_client._core.settings.cooperative import Work
 from heksher_client._core.settings.entry import Entry
@@ -25,10 +26,10 @@ from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
 from heksher_client._logging import logger
 
+_BATCH_SIZE: Final = 1000
+"""Rules grouped in one step."""
 _MAX_LISTED: Final = 20
 """Rules listed in one log record, or in the status of one setting."""
-_BYTES_PER_RULE: Final = 500
-"""Hashing this many bytes takes as long as processing a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,8 @@ class ResponseDecoder:
 
     def digest(self, content: msgspec.Raw) -> Flow[bytes]:
         """Return the digest of a response."""
-        yield from self._budget.spend(len(content) // _BYTES_PER_RULE)
-        digest = sha256(content).digest()
-        yield from self._budget.spend(len(content) // _BYTES_PER_RULE)
-        return digest
+        yield from self._budget.spend(len(content) // BYTES_PER_RULE)
+        return sha256(content).digest()
 
     def decode(
         self, name: str, content: msgspec.Raw, digest: bytes, entries: Iterable[Entry[Any]]
@@ -122,13 +121,13 @@ def decode_rules(
     groups = []
     for group in (yield from _group(queried, report)):
         admitted = _admit(group, entry, tracking, report)
-        values = entry.convert_many(admitted.values) if admitted else None
+        values = entry.convert_many(admitted.values) if admitted.values else None
         if values is None:
             converted = yield from _convert_one_by_one(admitted, entry, report)
         else:
             converted = replace(admitted, values=values)
-            yield len(converted)
-        if converted:
+            yield len(values)
+        if converted.values:
             groups.append(converted)
     report.log(entry)
     order = order_with(order, entry.declaration.configurable_features)
@@ -155,7 +154,7 @@ def decode_default(entry: Entry[Any], raw: Any) -> tuple[Any, Reason]:
             error,
             extra={"setting": entry.name, "default_value": raw},
         )
-        return entry.rule_set.default, entry.rule_set.default_reason
+        return entry.published.rule_set.default, entry.published.rule_set.default_reason
     if conversion.coercions:
         logger.warning(
             "setting %s: the service's default value was coerced: %s",
@@ -194,8 +193,11 @@ class _Report:
 def _group(queried: QueriedSetting, report: _Report) -> Work[list[RuleColumns[Any]]]:
     """Group the rules by the features of their conditions."""
     by_features: dict[Any, tuple[list[Any], list[Any], list[Any]]] = {}
-    for rules, invalid in queried.batches():
-        report.rejected += [RejectedRule(*rule) for rule in invalid]
+    for start in range(0, max(len(queried.rules), len(queried.undecoded)), _BATCH_SIZE):
+        rules = queried.rules[start : start + _BATCH_SIZE]
+        if queried.undecoded:
+            rules, invalid = protocol.decode_rules(queried.undecoded[start : start + _BATCH_SIZE])
+            report.rejected += [RejectedRule(*rule) for rule in invalid]
         for rule in rules:
             conditions: Any = rule.context_features
             # The hottest lines of a refresh: a single condition, the most common case, is kept without a tuple.

@@ -7,11 +7,8 @@ driven by hand in tests, without threads, sockets or time.
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
-
-from heksher_client._core.settings.cooperative import Work
 
 T = TypeVar("T")
 
@@ -138,43 +135,10 @@ Effect: TypeAlias = Exchange | Pause | ApplyLocked | RunBlocking | CallUserCode 
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 
-def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: float = math.inf) -> Flow[T]:
-    """Return the same flow, with limits for its exchanges and for waiting for a disk.
-
-    Args:
-        flow: The flow.
-        limits: The limits of each exchange.
-        clock: The clock that `until` is measured by, in seconds.
-        until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
-    """
-    with closing(flow):
-        try:
-            effect = next(flow)
-            while True:
-                left = min(limits.total_seconds, until - clock())
-                if isinstance(effect, RunBlocking):
-                    effect = replace(effect, seconds=limits.seconds)
-                if not isinstance(effect, Exchange):
-                    effect = flow.send((yield effect))
-                elif left > 0:
-                    effect = flow.send((yield replace(effect, limits=replace(limits, total_seconds=left))))
-                else:
-                    effect = flow.send((timed_out(replace(limits, total_seconds=left)),) * len(effect.requests))
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
     return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_networks=True)
-
-
-def exchange(*requests: Request) -> Flow[tuple[Reply, ...]]:
-    """Send requests, several at once, and return their replies in the same order."""
-    replies: tuple[Reply, ...] = (yield Exchange(requests)) if requests else ()
-    return replies
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:
@@ -199,30 +163,3 @@ def run_blocking(call: Callable[[], T]) -> Flow[T]:
         raise error
     result: T = results[0]
     return result
-
-
-class WorkBudget:
-    """Limits how long a client computes before others run: an event loop, or threads that wait for the interpreter."""
-
-    _RULES: Final = 5000
-    """Rules processed between two pauses: a few milliseconds."""
-
-    def __init__(self) -> None:
-        self._spent = 0
-
-    def spend(self, rules: int) -> Flow[None]:
-        """Count processed rules, and pause if they are many."""
-        self._spent += rules
-        if self._spent >= self._RULES:
-            self._spent = 0
-            yield Pause()
-
-    def cooperatively(self, work: Work[T]) -> Flow[T]:
-        """Do some work, with pauses."""
-        while True:
-            try:
-                done = next(work)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            yield from self.spend(done)

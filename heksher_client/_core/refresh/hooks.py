@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from heksher_client._core.refresh.effects import CallUserCode, Flow, WorkBudget
+from heksher_client._core.refresh.effects import CallUserCode, Flow
 from heksher_client._core.refresh.publisher import RefreshResult
 from heksher_client._core.refresh.status import Refresh
+from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.changes import PendingChanges, diff_rules
 from heksher_client._core.settings.listeners import CallbackRegistry, WeakCallback, deliver
 from heksher_client._logging import logger
@@ -45,7 +46,9 @@ class Notifier:
         yield from self._call_callbacks()  # with changes that could not be delivered before
         for entry, before in result.replaced.items():
             try:
-                change = yield from self._budget.cooperatively(diff_rules(entry.setting, before, entry.rule_set))
+                change = yield from self._budget.cooperatively(
+                    diff_rules(entry.setting, before, entry.published.rule_set)
+                )
             except Exception as error:  # Values may be of any type, and refuse to be compared.
                 logger.exception("the changes of setting %s cannot be compared", entry.name, extra={"error": error})
                 continue

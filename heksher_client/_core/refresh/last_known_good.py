@@ -10,10 +10,11 @@ import msgspec
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
-from heksher_client._core.refresh.effects import ApplyLocked, Flow, WorkBudget, run_blocking
+from heksher_client._core.refresh.effects import ApplyLocked, Flow, run_blocking
 from heksher_client._core.refresh.feature_order import FeatureOrder
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.setting_state import SettingStates
+from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
@@ -98,13 +99,9 @@ class LastKnownGood:
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, StoredResponse] = {}
         """The responses that could not be stored yet."""
+        self.is_enabled = store is not None
         self.problem: str | None = None
         """Why nothing can be stored, or used."""
-
-    @property
-    def is_enabled(self) -> bool:
-        """True if there is a store."""
-        return self._store is not None
 
     def order(self) -> Flow[tuple[str, ...]]:
         """Return the stored order of the context features; an empty tuple if there is none."""
@@ -136,6 +133,8 @@ class LastKnownGood:
         Returns:
             True if a response was stored for any setting.
         """
+        if not self.is_enabled:
+            return False
         entries = self._publisher.entries()
         lacking = [entry for entry in entries if self._states.needs_lookup(entry, tracking)]
         stored = (yield from self._load()) if lacking or not is_age_known else None
@@ -182,12 +181,11 @@ class LastKnownGood:
         result: RefreshResult,
     ) -> ApplyLocked:
         def apply() -> None:
-            if not self._publisher.is_main:
+            rule_sets = {update.entry: self._with_newer_default(update) for update in prepared}
+            if not self._publisher.publish(rule_sets, result):
                 return
             for entry in looked_up:
                 self._states.mark_looked_up(entry, tracking)
-            rule_sets = {update.entry: self._with_newer_default(update) for update in prepared}
-            self._publisher.publish(rule_sets, result)
             for entry, rule_set in rule_sets.items():
                 self._states.mark_restored(entry, rule_set)
             result.restored_age, result.is_restored = age, bool(prepared)
@@ -197,7 +195,7 @@ class LastKnownGood:
     def _with_newer_default(self, update: PreparedUpdate) -> RuleSet[Any]:
         """Return stored rules with the default that the declaration's outcome implies."""
         entry, stored = update.entry, update.applied.decoded.rule_set
-        published, declared = entry.rule_set, entry.declaration.default_value
+        published, declared = entry.published.rule_set, entry.declaration.default_value
         match self._states.of(entry).outcome:
             case protocol.OUTDATED if published.default_reason is Reason.SERVER_DEFAULT:
                 return replace(stored, default=published.default, default_reason=published.default_reason)

@@ -5,7 +5,7 @@ Each endpoint has a function that builds the request, and one that parses the re
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote
@@ -154,13 +154,6 @@ class QueriedSetting:
     undecoded: Sequence[msgspec.Raw] = ()
     """Used instead of `rules` if not all are in the right form, or if they are too many to be decoded in one step."""
 
-    def batches(self) -> Iterator[tuple[Sequence[RawRule], list[tuple[Any, str]]]]:
-        """Iterate over batches of rules, each with the ids and errors of those that are not in the right form."""
-        for start in range(0, len(self.rules), _BATCH):
-            yield self.rules[start : start + _BATCH], []
-        for start in range(0, len(self.undecoded), _BATCH):
-            yield _decode_rules(self.undecoded[start : start + _BATCH])
-
 
 def query_target(names: Sequence[str], context_filters: str, *, with_metadata: bool = False) -> str:
     """Return the path and query for the rules of settings."""
@@ -251,11 +244,10 @@ _RULE: Final = msgspec.json.Decoder(RawRule)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_DECODED_AT_ONCE: Final = 1 << 18
 """Bytes of one setting, some 3,000 rules, which take a few milliseconds, in which nothing else runs."""
-_BATCH: Final = 1000
-"""Rules decoded in one step."""
 
 
-def _decode_rules(raws: Sequence[msgspec.Raw]) -> tuple[list[RawRule], list[tuple[Any, str]]]:
+def decode_rules(raws: Iterable[msgspec.Raw]) -> tuple[list[RawRule], list[tuple[Any, str]]]:
+    """Decode rules one by one. Return those in the right form, and the ids and errors of the others."""
     rules: list[RawRule] = []
     invalid: list[tuple[Any, str]] = []
     for raw in raws:

@@ -21,6 +21,8 @@ class RefreshResult:
     failures: list[Exception] = field(default_factory=list)
     """The first one decides when the next refresh is due. Failures of single settings come while all others are
     refreshed."""
+    problems: list[Exception] = field(default_factory=list)
+    """What is wrong although everything that was due was done: a refused declaration, until it is due again."""
     replaced: dict[AnyEntry, RuleSet[Any]] = field(default_factory=dict)
     """The rules before this refresh, of the settings that have listeners."""
     changed: dict[str, None] = field(default_factory=dict)
@@ -54,17 +56,24 @@ class Publisher:
 
     @property
     def is_main(self) -> bool:
-        """True if the client is the main one. Another one may have taken over while this one waited."""
+        """True if the client is the main one."""
         return self._registry.main is self._client
 
     def entries(self) -> list[AnyEntry]:
         """Return all settings of the program."""
         return self._registry.entries()
 
-    def publish(self, rule_sets: Mapping[AnyEntry, RuleSet[Any]], result: RefreshResult) -> None:
-        """Replace the rules of settings."""
+    def publish(self, rule_sets: Mapping[AnyEntry, RuleSet[Any]], result: RefreshResult) -> bool:
+        """Replace the rules of settings, if the client is the main one.
+
+        Returns:
+            True if it is. Another client may have taken over while this one waited.
+        """
+        if not self.is_main:
+            return False
         for entry in rule_sets:
             if entry.listeners or self._listeners:
-                result.replaced.setdefault(entry, entry.rule_set)
+                result.replaced.setdefault(entry, entry.published.rule_set)
         publish({entry: PublishedRules(rule_set, self._defaults) for entry, rule_set in rule_sets.items()})
         result.changed.update(dict.fromkeys(entry.name for entry in rule_sets))
+        return True

@@ -12,8 +12,9 @@ from zlib import crc32
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Flow, Pause, Reply, Request, exchange
+from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Exchange, Flow, Reply, Request, Response
 from heksher_client._core.refresh.responses import unexpected_response
+from heksher_client._core.refresh.work_budget import BYTES_PER_RULE, WorkBudget
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -92,7 +93,8 @@ class QueryResults:
 class Queries:
     """Sends queries, and remembers how much the service can respond with at once, and the ETags of its responses."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: WorkBudget) -> None:
+        self._budget = budget
         self._etags: dict[str, str] = {}
         self._max_names = _UNLIMITED
         """In one query. Lower once the service could not answer a larger one."""
@@ -121,10 +123,12 @@ class Queries:
         while names:
             queries = _split(names, context_filter, max_names)[: 1 if is_probing else None]
             requests = [protocol.query(query.target, self._usable_etag(query, is_current)) for query in queries]
-            replies = yield from exchange(*requests)
+            replies = yield Exchange(tuple(requests))
             too_large = []
             for query, request, reply in zip(queries, requests, replies, strict=True):
-                yield Pause()  # Parsing a large response is one step, of a few milliseconds for 10 MB.
+                if isinstance(reply, Response):
+                    # Parsing is one step, of a few milliseconds for 10 MB.
+                    yield from self._budget.spend(len(reply.content) // BYTES_PER_RULE)
                 if missing := protocol.missing_names(reply, query.names):
                     results.missing |= missing
                 elif protocol.is_too_large(reply):

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.declarations import Declarations
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
-from heksher_client._core.refresh.effects import ApplyLocked, Flow, WorkBudget, exchange
+from heksher_client._core.refresh.effects import ApplyLocked, Exchange, Flow
 from heksher_client._core.refresh.feature_order import FeatureOrder
 from heksher_client._core.refresh.last_known_good import LastKnownGood, LastKnownGoodStore
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.queries import MAX_FILTER, Queries, QueryResults
 from heksher_client._core.refresh.setting_state import SettingStates
+from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Defaults, Tracking
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import MainClient, Registry
@@ -53,13 +54,8 @@ class Refresher:
         self._order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, clock)
-        self._queries = Queries()
+        self._queries = Queries(self.budget)
         self.last_known_good = LastKnownGood(store, self._publisher, self.states)
-
-    @property
-    def is_main(self) -> bool:
-        """True if settings are refreshed by this client, and not by another one."""
-        return self._publisher.is_main
 
     def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh all settings.
@@ -75,19 +71,19 @@ class Refresher:
         entries = sorted(self._publisher.entries(), key=lambda entry: entry.name)
         yield from self._declarations.declare(entries, result, is_awaited=is_awaited)
         yield from self._load(entries, result)
+        result.problems = self._problems(entries)
 
     def restore(self, result: RefreshResult, *, is_age_known: bool) -> Flow[bool]:
         """Publish stored rules for the settings that have none from the service. See `LastKnownGood.restore`."""
         return self.last_known_good.restore(self._order, self.tracking, self.budget, result, is_age_known=is_age_known)
 
-    def problems(self) -> list[Exception]:
-        """Return what is wrong although the last refresh did everything that was due."""
-        refusals = [self.states.of(entry).refusal for entry in self._publisher.entries()]
-        return [problem for problem in (*refusals, self._order.problem) if problem is not None]
+    def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
+        """Return what is wrong although the refresh did everything that was due."""
+        return [*self.states.refusals(entries), *([self._order.problem] if self._order.problem else [])]
 
     def _read_order(self) -> Flow[None]:
         # In each refresh: an operator may move a feature, and the responses to queries need not show it.
-        (reply,) = yield from exchange(protocol.CONTEXT_FEATURES)
+        (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
             self._order.update(protocol.parse_context_features(reply), protocol.revision(reply))
         except UnexpectedResponseError as error:
@@ -117,8 +113,8 @@ class Refresher:
         yield from self._follow_renames(results, by_name, result)
         up_to_date = [name for name in by_name if name not in results.missing and name not in results.too_large]
         prepared = yield from self._prepare(results, by_name, tracking, result)
-        yield self._apply(prepared, results, result)
-        if self._publisher.is_main:
+        yield self._apply(prepared, results, entries, result)
+        if self.last_known_good.is_enabled and result.is_applied:
             order = self._order.features if self._order.is_current else None
             yield from self.last_known_good.save(prepared, _named(up_to_date, by_name), order)
 
@@ -141,8 +137,10 @@ class Refresher:
     ) -> Flow[None]:
         """Find the present names of settings that were renamed since they were declared."""
         unanswered = [name for name in results.modified if name not in results.settings]
+        if not unanswered:
+            return
         requests = [protocol.setting(name) for name in unanswered]
-        replies = yield from exchange(*requests)
+        replies = yield Exchange(tuple(requests))
         for name, request, reply in zip(unanswered, requests, replies, strict=True):
             try:
                 data = protocol.parse_setting(request, reply)
@@ -186,20 +184,24 @@ class Refresher:
                 self._fail(changed, error, result)
         return prepared
 
-    def _apply(self, prepared: Sequence[PreparedUpdate], results: QueryResults, result: RefreshResult) -> ApplyLocked:
+    def _apply(
+        self,
+        prepared: Sequence[PreparedUpdate],
+        results: QueryResults,
+        entries: Sequence[AnyEntry],
+        result: RefreshResult,
+    ) -> ApplyLocked:
         def apply() -> None:
-            if not self._publisher.is_main:
+            rule_sets = {entry: applied.decoded.rule_set for entry, applied, _ in prepared}
+            if not self._publisher.publish(rule_sets, result):
                 return
-            self._publisher.publish({entry: applied.decoded.rule_set for entry, applied, _ in prepared}, result)
             for entry, applied, _ in prepared:
                 self.states.mark_applied(entry, applied)
             self._queries.store_etags(results)  # only now, see `Queries.store_etags`
             revisions = (self._order.revision, results.revision)
             result.revision = None if None in revisions else min(filter(None, revisions), default=0)
             result.is_applied = True
-            entries = self._publisher.entries()
-            is_any_current = not entries or any(self.states.of(entry).applied for entry in entries)
-            if is_any_current and not any(map(self.states.is_restored, entries)):
+            if self.states.are_confirmed(entries):
                 result.received_at = self._clock()
 
         return ApplyLocked(apply)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Flow, Limits, NoResponse, Reply, Request, exchange, limited
+from heksher_client._core.refresh.effects import Exchange, Flow, Limits, NoResponse, Reply, Request
 from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.responses import as_configured
@@ -16,15 +16,14 @@ T = TypeVar("T")
 class ServiceRequests:
     """Sends requests within the limits of one client, and raises the errors that it is configured for."""
 
-    def __init__(self, service_url: str, options: Options, clock: Callable[[], float]) -> None:
+    def __init__(self, service_url: str, options: Options) -> None:
         """Create it.
 
         Args:
             service_url: The URL of the service for errors, without user name and password.
             options: The limits, and the classes of errors.
-            clock: In seconds.
         """
-        self.service_url, self._error_classes, self._clock = service_url.rstrip("/"), options.error_classes, clock
+        self.service_url, self._error_classes = service_url.rstrip("/"), options.error_classes
         self.limits = Limits(options.request_timeout, max_bytes=options.max_response_bytes)
         """The limits of each request."""
         self.is_closed = False
@@ -53,7 +52,7 @@ class ServiceRequests:
     def send(self, request: Request, parse: Callable[[Reply], T]) -> Flow[T]:
         """Send one request, and return what its response is parsed to."""
         self.check_not_closed()
-        (reply,) = yield from limited(exchange(request), self.limits, self._clock)
+        (reply,) = yield Exchange((request,), self.limits)
         if isinstance(reply, NoResponse):
             self.check_not_closed()  # which may be the reason
         try:

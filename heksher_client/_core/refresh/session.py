@@ -5,10 +5,13 @@ A session decides and never waits. A driver asks it how long to wait, runs its f
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
 from contextvars import ContextVar
+from dataclasses import replace
+from typing import TypeVar
 
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
-from heksher_client._core.refresh.effects import Flow, OpenStream, Pause, limited
+from heksher_client._core.refresh.effects import Exchange, Flow, Limits, OpenStream, Pause, RunBlocking, timed_out
 from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
@@ -26,6 +29,8 @@ from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
 from heksher_client._logging import logger
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError
+
+T = TypeVar("T")
 
 
 class Session:
@@ -61,7 +66,7 @@ class Session:
         self.context_features = check_feature_names(context_features)
         self._options, self._registry, self._environment, self._clock = options, registry, environment, clock
         self._wake, self._raises_at_start = wake, raises_at_start
-        self.requests = ServiceRequests(service_url, options, clock)
+        self.requests = ServiceRequests(service_url, options)
         self.service_url = self.requests.service_url
         self.listeners = CallbackRegistry()
         """The receivers of all changes that this client applies."""
@@ -91,6 +96,10 @@ class Session:
         return self.requests.is_closed
 
     @property
+    def is_main(self) -> bool:
+        return self._registry.main is self
+
+    @property
     def defaults(self) -> Mapping[str, str | ContextVar[str]]:
         """The defaults of the context features."""
         return self._refresher.defaults.values
@@ -107,7 +116,7 @@ class Session:
 
     def adopt(self, entry: AnyEntry) -> None:
         """Let the reads of a setting use this client's defaults. It keeps its rules until new ones arrive."""
-        entry.publish(PublishedRules(entry.rule_set, self._refresher.defaults))
+        entry.publish(PublishedRules(entry.published.rule_set, self._refresher.defaults))
 
     def refresh_soon(self, within: float = 0.0) -> None:
         """Refresh within some seconds, whatever the interval."""
@@ -142,7 +151,7 @@ class Session:
             last_error_at=error[1] if error else None,
             failures=self._health.failures,
             next_attempt=(0.0 if self._is_refreshing else self.wait()) if self.is_open else None,
-            is_main=self._refresher.is_main,
+            is_main=self.is_main,
             last_known_good_problem=self._refresher.last_known_good.problem,
             is_following=self._stream.is_connected,
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
@@ -195,11 +204,11 @@ class Session:
         """Refresh once, and report the outcome to the log, the hooks and the waiters."""
         self._is_refreshing = True
         self._schedule.begin()
-        self._waiters.begin()
+        is_awaited = self._waiters.begin()
         self._refreshes += 1
         try:
-            if self._refresher.is_main:
-                yield from self._refresh()
+            if self.is_main:
+                yield from self._refresh(is_awaited=is_awaited)
             else:
                 # The main client refreshes the settings. When it has closed, this one is woken.
                 self._schedule.succeeded()
@@ -208,19 +217,18 @@ class Session:
         finally:
             self._is_refreshing = False
 
-    def _refresh(self) -> Flow[None]:
+    def _refresh(self, *, is_awaited: bool) -> Flow[None]:
         began, is_start, result = self._clock(), self._refreshes == 1, RefreshResult()
         # During the start there is also a limit for all requests together.
         until = self._start_until if is_start else math.inf
-        yield from limited(self._load(result), self.requests.limits, self._clock, until)
+        yield from limited(self._load(result, is_awaited=is_awaited), self.requests.limits, self._clock, until)
         failures = self.requests.configured(result.failures)
+        problems = failures or self.requests.configured(result.problems)
         is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(failures, is_behind=self._stream.is_behind)
         yield from self._notifier.dispatch_changes(result)
         is_served = is_restored and not any(isinstance(failure, DeclarationError) for failure in failures)
         error = failures[0] if failures and not (is_start and is_served) else None
-        # A refused declaration is still a problem when it is not due yet.
-        problems = failures or self.requests.configured(self._refresher.problems())
         self._health.record_outcome(problems)
         if not self.is_open:
             return  # It was closed meanwhile, and the waiters were called.
@@ -231,10 +239,10 @@ class Session:
         yield from self._notifier.dispatch_refresh(refresh)
         self._waiters.resolve(error)
 
-    def _load(self, result: RefreshResult) -> Flow[None]:
+    def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh from the service. Everything that fails is added to the result."""
         try:
-            yield from self._refresher.refresh(result, is_awaited=self._waiters.is_any_served)
+            yield from self._refresher.refresh(result, is_awaited=is_awaited)
         except HeksherError as error:
             result.failures = [error]
         except Exception as error:  # A defect of this package, or of a setting type: it must not end the refreshes.
@@ -242,8 +250,10 @@ class Session:
             result.failures = [error]
         if result.received_at is not None:
             self._health.record_received(result.received_at)
-        if result.is_applied and self._stream.record_revision(result.revision, self._names()):
-            self.refresh_soon()
+        if result.is_applied:
+            names = self._names() if self._stream.has_unknown_changes else frozenset[str]()
+            if self._stream.record_revision(result.revision, names):
+                self.refresh_soon()
 
     def _restore(self, result: RefreshResult) -> Flow[bool]:
         """Restore the last known good. Return True if there was any."""
@@ -261,14 +271,14 @@ class Session:
     @property
     def wants_to_follow(self) -> bool:
         """True if there is a stream of changes to follow."""
-        return self._stream.is_offered and self._refresher.is_main
+        return self._stream.is_offered and self.is_main
 
     def follow(self) -> Flow[None]:
         """Follow the stream of changes, as long as there is one."""
         while self.wants_to_follow:
             reply = yield OpenStream(self._stream.open(), self._receive, STREAM_TIMEOUT)
-            seconds = self._stream.close(reply, is_expected=not self._refresher.is_main)
-            if self._refresher.is_main:
+            seconds = self._stream.close(reply, is_expected=not self.is_main)
+            if self.is_main:
                 yield Pause(seconds)
 
     def _receive(self, chunk: bytes) -> bool:
@@ -280,3 +290,30 @@ class Session:
 
     def _names(self) -> frozenset[str]:
         return self._refresher.states.names(self._registry.entries())
+
+
+def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: float = math.inf) -> Flow[T]:
+    """Return the same flow, with limits for its exchanges and for waiting for a disk.
+
+    Args:
+        flow: The flow.
+        limits: The limits of each exchange.
+        clock: The clock that `until` is measured by, in seconds.
+        until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
+    """
+    with closing(flow):
+        try:
+            effect = next(flow)
+            while True:
+                left = min(limits.total_seconds, until - clock())
+                if isinstance(effect, RunBlocking):
+                    effect = replace(effect, seconds=limits.seconds)
+                if not isinstance(effect, Exchange):
+                    effect = flow.send((yield effect))
+                elif left > 0:
+                    effect = flow.send((yield replace(effect, limits=replace(limits, total_seconds=left))))
+                else:
+                    effect = flow.send((timed_out(replace(limits, total_seconds=left)),) * len(effect.requests))
+        except StopIteration as end:
+            result: T = end.value
+            return result

@@ -4,7 +4,7 @@ This is the one record of it. `SettingStates` is the only place that changes a `
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -76,6 +76,10 @@ class SettingStates:
         state.refusal = error.with_traceback(None)  # Its frames would be kept alive.
         state.failure = state.applied = None
 
+    def refusals(self, entries: Iterable[AnyEntry]) -> list[Exception]:
+        """Return the errors of refused declarations."""
+        return [refusal for entry in entries if (refusal := self.of(entry).refusal) is not None]
+
     def mark_missing(self, entry: AnyEntry) -> None:
         """Record that the service lost a setting, which is to be declared again at once."""
         self.of(entry).declare_at = -math.inf
@@ -111,6 +115,11 @@ class SettingStates:
         state = self.of(entry)
         state.applied, state.failure = None, error.with_traceback(None)
 
+    def are_confirmed(self, entries: Sequence[AnyEntry]) -> bool:
+        """True if the service has sent rules for any of these settings, and none has restored ones."""
+        is_any_applied = not entries or any(self.of(entry).applied for entry in entries)
+        return is_any_applied and not any(map(self.is_restored, entries))
+
     def forget_applied(self, entry: AnyEntry) -> None:
         """Query a setting in full next time."""
         self.of(entry).applied = None
@@ -124,7 +133,7 @@ class SettingStates:
         applied = self.of(entry).applied
         return (
             applied is not None
-            and applied.decoded.rule_set is entry.rule_set
+            and applied.decoded.rule_set is entry.published.rule_set
             and applied.validators is entry.validators
             and applied.tracking is tracking
             and applied.order == order
@@ -155,12 +164,12 @@ class SettingStates:
 
     def is_restored(self, entry: AnyEntry) -> bool:
         """True if a setting has rules from the last known good, and none from the service since."""
-        return self.of(entry).restored is entry.rule_set
+        return self.of(entry).restored is entry.published.rule_set
 
     def needs_lookup(self, entry: AnyEntry, tracking: Tracking) -> bool:
         """True if a setting is to be looked up in the last known good: it has no rules yet, or none but restored ones,
         which may not be all there are."""
-        state, rule_set = self.of(entry), entry.rule_set
+        state, rule_set = self.of(entry), entry.published.rule_set
         has_no_rules = _is_declared_default(rule_set) or state.only_default is rule_set
         return state.lookup_tracking is not tracking and (has_no_rules or self.is_restored(entry))
 
@@ -174,7 +183,7 @@ class SettingStates:
             declaration=state.outcome,
             problem=None if error is None else escaped(str(error)),
             canonical_name=state.canonical_name or entry.name,
-            rules=len(entry.rule_set),
+            rules=len(entry.published.rule_set),
             rejected=decoded.rejected if decoded else 0,
             first_rejected=decoded.first_rejected if decoded else (),
         )

@@ -18,13 +18,9 @@ class Waiters:
         """Let a caller wait for the next refresh."""
         self._next.append(waiter)
 
-    def begin(self) -> None:
-        """Serve those that wait for the next refresh by the one that begins now."""
+    def begin(self) -> bool:
+        """Serve those that wait for the next refresh by the one that begins now. Return True if there are any."""
         self._running, self._next = self._next, []
-
-    @property
-    def is_any_served(self) -> bool:
-        """True if a caller waits for the running refresh."""
         return bool(self._running)
 
     def resolve(self, error: Exception | None) -> None:

@@ -12,12 +12,12 @@ from functools import lru_cache
 from inspect import Signature, signature
 from typing import Any, Generic, TypeVar
 
-from heksher_client._core.settings import observers
 from heksher_client._core.settings.context import Defaults, check_known, complete
 from heksher_client._core.settings.declaration import Declaration
 from heksher_client._core.settings.getter import Form, getter_factory
 from heksher_client._core.settings.listeners import CallbackRegistry, WeakRefs
 from heksher_client._core.settings.lookup_tree import LookupTree
+from heksher_client._core.settings.observers import read_observers
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
 from heksher_client._core.settings.snapshot import SCOPE, Snapshot, publish, update_lock
@@ -50,6 +50,7 @@ class Entry(Generic[T]):
         "declaration",
         "given_features",
         "listeners",
+        "name",
         "on_coerce",
         "published",
         "setting",
@@ -75,6 +76,7 @@ class Entry(Generic[T]):
                 handle's method alone.
         """
         self.setting = setting
+        self.name = declaration.name
         self.declaration = declaration
         self.on_coerce = on_coerce
         self.validators: tuple[Callable[..., T], ...] = ()
@@ -92,15 +94,6 @@ class Entry(Generic[T]):
             self._installed = _imitate(self._uncompiled, get)
             self._uncompiled.__signature__ = _signature(get)  # type: ignore[attr-defined]
             object.__setattr__(setting, "get", self._installed)
-
-    @property
-    def name(self) -> str:
-        return self.declaration.name
-
-    @property
-    def rule_set(self) -> RuleSet[T]:
-        """The published rules."""
-        return self.published.rule_set
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
@@ -129,7 +122,7 @@ class Entry(Generic[T]):
     def replace_published(self, published: PublishedRules[T]) -> None:
         """Replace the published rules. Called by `snapshot.publish`, which retains the former ones first."""
         self.published = published
-        self.renew_state()
+        self._renew_state()
 
     def retain(self, snapshot: Snapshot) -> None:
         if self._retained_by is None:  # Most entries never have one, and each set takes memory.
@@ -141,15 +134,18 @@ class Entry(Generic[T]):
             self._retained_by.discard(snapshot)
             if not self._retained_by:
                 self._retained_by = None
-                self.renew_state()
+                self._renew_state()
 
     def renew_state(self) -> None:
         """Read with the published rules, the defaults, the snapshots and the observers that there are now."""
         with update_lock():
-            former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
-            former.retire()
-            self.state = state  # From here on, reads see what is new: getters of the former state find it here.
-            self._install(self._uncompiled)
+            self._renew_state()
+
+    def _renew_state(self) -> None:
+        former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
+        former.retire()
+        self.state = state  # From here on, reads see what is new: getters of the former state find it here.
+        self._install(self._uncompiled)
         for value in self.watched_values or ():
             value.wakeup.set()
 
@@ -253,7 +249,7 @@ class GetterState(Generic[T]):
         defaults = self.published.defaults
         self._defaults: DefaultValues | None = None if defaults is None else defaults.values
         self._is_retained = is_retained
-        self._observer = observers.most_frequent()
+        self._observer = read_observers.most_frequent
         self._compiled: CompiledGetter | None = None
         self._plan: list[Any] = []
 
@@ -268,7 +264,7 @@ class GetterState(Generic[T]):
     def get_first(self, given: Mapping[str, str]) -> T:
         """Read without a compiled getter."""
         if (observer := self._observer) is not None and observer.random() < observer.sample_rate:
-            observers.notify(self.entry.setting, given, observer.sample_rate)
+            read_observers.notify(self.entry.setting, given, observer.sample_rate)
         return self._resolve(given)
 
     def get_slow_path(self, values: Mapping[str, Any]) -> T:

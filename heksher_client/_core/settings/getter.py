@@ -18,7 +18,7 @@ from keyword import iskeyword
 from typing import Any, Final
 
 from heksher_client._core.settings.lookup_tree import UNLISTED
-from heksher_client._core.settings.observers import notify
+from heksher_client._core.settings.observers import read_observers
 from heksher_client._core.settings.rules import ABSENT
 from heksher_client._core.settings.snapshot import SCOPE
 
@@ -26,7 +26,7 @@ _GLOBALS: Final[Mapping[str, Any]] = {
     "_ABSENT": ABSENT,
     "_UNLISTED": UNLISTED,
     "_errors": (TypeError, LookupError, ValueError),
-    "_notify": notify,
+    "_notify": read_observers.notify,
     "_scope": SCOPE.get,
     "_str": str,
     "_type": type,

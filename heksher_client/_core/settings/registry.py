@@ -8,10 +8,9 @@ from itertools import count
 from typing import Any, Protocol
 from weakref import ref
 
-from heksher_client._core.settings import observers
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import Entry
-from heksher_client._core.settings.observers import ReadObserver
+from heksher_client._core.settings.observers import ReadObserver, read_observers
 
 
 class MainClient(Protocol):
@@ -60,12 +59,12 @@ class Registry:
 
     def add_observer(self, observer: ReadObserver) -> None:
         """Notify an observer of the reads of all settings, present and future."""
-        observers.add(observer)
+        read_observers.add(observer)
         self._recompile_for_observers()
 
     def remove_observer(self, observer: ReadObserver) -> None:
         """Remove an observer. An unknown one is ignored."""
-        observers.remove(observer)
+        read_observers.remove(observer)
         self._recompile_for_observers()
 
     def _recompile_for_observers(self) -> None:

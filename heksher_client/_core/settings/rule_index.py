@@ -17,7 +17,7 @@ from heksher_client._core.settings.rules import ABSENT, Rule
 T = TypeVar("T")
 
 STEP_SIZE: Final = 10_000
-"""Rules indexed in one step: a few milliseconds."""
+"""Rules indexed in one step: a few milliseconds. Smaller sets do not pause at all."""
 
 Nested: TypeAlias = Any
 """A dict for each feature, nested, with the rules' values inside the last one. Without features, the value of the one
@@ -173,12 +173,13 @@ def _nest(
     first, *others = columns
     rows_by_value: dict[str, list[int]] = {}
     for start in range(0, len(first), STEP_SIZE):
+        if start:
+            yield STEP_SIZE
         for row, value in enumerate(first[start : start + STEP_SIZE], start):
             try:
                 rows_by_value[value].append(row)
             except KeyError:
                 rows_by_value[value] = [row]
-        yield STEP_SIZE
     tree = {}
     for value, rows in rows_by_value.items():
         below = [_select(column, rows) for column in others]
@@ -189,9 +190,10 @@ def _nest(
 def _nest_one(column: Sequence[str], values: Sequence[Any]) -> Work[Nested]:
     leaf: dict[str, Any] = {}
     rows = zip(column, values, strict=True)
-    for _ in range(0, len(column), STEP_SIZE):
+    for start in range(0, len(column), STEP_SIZE):
+        if start:
+            yield STEP_SIZE
         leaf.update(islice(rows, STEP_SIZE))
-        yield min(len(column), STEP_SIZE)
     return leaf
 
 
@@ -205,7 +207,9 @@ def _nest_two(
     """Nest two features in one pass, without columns in between: the most common case, and the last step of others."""
     branches: dict[str, tuple[dict[str, Any], list[int | None]]] = {}
     rows = zip(first, second, values, rule_ids, strict=True)
-    for _ in range(0, len(first), STEP_SIZE):
+    for start in range(0, len(first), STEP_SIZE):
+        if start:
+            yield STEP_SIZE
         for outer, inner, value, rule_id in islice(rows, STEP_SIZE):
             try:
                 leaf, ids = branches[outer]
@@ -213,7 +217,6 @@ def _nest_two(
                 leaf, ids = branches[outer] = {}, []
             leaf[inner] = value
             ids.append(rule_id)
-        yield min(len(first), STEP_SIZE)
     for _, ids in branches.values():
         walked += ids
     return {outer: leaf for outer, (leaf, _) in branches.items()}

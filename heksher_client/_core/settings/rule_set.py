@@ -74,8 +74,9 @@ class RuleSet(Generic[T]):
             for feature, column in group.conditions.items():
                 values = condition_values.setdefault(feature, set())
                 for start in range(0, len(column), STEP_SIZE):
+                    if start:
+                        yield STEP_SIZE // 2
                     values.update(column[start : start + STEP_SIZE])
-                    yield STEP_SIZE // 2
         levels = sorted(condition_values, key=lambda feature: (len(condition_values[feature]), position[feature]))
         indexes, duplicates = [], []
         while ranked:  # Each group is freed as soon as it is indexed: freeing all of them at once would take a while.
@@ -90,7 +91,7 @@ class RuleSet(Generic[T]):
             values_left = iter(condition_values.pop(levels[-1]))
             while step := dict.fromkeys(islice(values_left, STEP_SIZE)):
                 rule_set.last_feature_values.update(step)
-                yield STEP_SIZE // 2
+                yield len(step) // 2
         return rule_set, duplicates
 
     def __len__(self) -> int:

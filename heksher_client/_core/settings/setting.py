@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Generic, NamedTuple, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
 
-from heksher_client._core.settings import observers
 from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.declaration import declare
 from heksher_client._core.settings.entry import Entry
+from heksher_client._core.settings.observers import read_observers
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Resolution, Rule
 from heksher_client._core.settings.streams import Watch, WatchedValue
@@ -300,7 +300,7 @@ class Setting(Generic[T]):
         Raises:
             UnknownContextError, MissingContextError: As `get`.
         """
-        observers.notify(self, contexts)
+        read_observers.notify(self, contexts)
         return self._entry.explain(contexts)
 
     def on_change(self, callback: Callable[[Change[T]], ReturnT]) -> Callable[[Change[T]], ReturnT]:

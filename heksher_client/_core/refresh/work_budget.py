@@ -1,0 +1,40 @@
+"""How long a client computes before others run: an event loop, or threads that wait for the interpreter."""
+
+from typing import Final, TypeVar
+
+from heksher_client._core.refresh.effects import Flow, Pause
+from heksher_client._core.settings.cooperative import Work
+
+T = TypeVar("T")
+
+_RULES_BETWEEN_PAUSES: Final = 5000
+"""A few milliseconds."""
+BYTES_PER_RULE: Final = 500
+"""Parsing or hashing this many bytes counts as processing a rule."""
+
+
+class WorkBudget:
+    """Counts the rules that a client has processed since the last pause."""
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    def spend(self, rules: int) -> Flow[None]:
+        """Count processed rules, and pause if they are many."""
+        self._spent += rules
+        if self._spent >= _RULES_BETWEEN_PAUSES:
+            self._spent = 0
+            yield Pause()
+
+    def cooperatively(self, work: Work[T]) -> Flow[T]:
+        """Do some work, with pauses."""
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            self._spent += done
+            if self._spent >= _RULES_BETWEEN_PAUSES:
+                self._spent = 0
+                yield Pause()
