@@ -251,7 +251,7 @@ class GetterState(Generic[T]):
         self._is_retained = is_retained
         self._observer = read_observers.most_frequent
         self._compiled: CompiledGetter | None = None
-        self._plan: list[Any] = []
+        self._plan: list[tuple[Any, ...]] = []
 
     def retire(self) -> None:
         """Let getters of this state find an empty plan, and so take the slow path to the state that replaced it.
@@ -273,10 +273,13 @@ class GetterState(Generic[T]):
         Args:
             values: The arguments of the getter; `ABSENT` for those that were not passed.
         """
-        given = self.given(values)
         current = self.entry.state
-        # A function that somebody kept (`get = setting.get`) belongs to the state at that time.
-        return self._resolve(given) if current is self else self.entry.get(given)
+        if current is self:
+            return self._resolve(self.given(values))
+        # A function that somebody kept (`get = setting.get`) belongs to the state at that time. A later getter has all
+        # of its parameters, so absent values can be passed on.
+        getter = current.getter
+        return current.get_first(self.given(values)) if getter is None else getter(**values)
 
     def get_with_other_features(self, values: Mapping[str, Any]) -> T:
         """Read with features that a getter has no parameters for. A getter that was compiled later may have them."""
@@ -352,7 +355,7 @@ class GetterState(Generic[T]):
         last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
         variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
         # One list for all getters of this state, so that retiring it reaches them all. Its layout is the same for all.
-        self._plan[:] = [compiled, tree.grow(constants), *last_values, *last, *variables]
+        self._plan[:] = [(compiled, tree.grow(constants), *last_values, *last, *variables)]
         random, sample_rate = (
             (None, 0.0) if self._observer is None else (self._observer.random, self._observer.sample_rate)
         )

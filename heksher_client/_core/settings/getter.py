@@ -25,7 +25,7 @@ from heksher_client._core.settings.snapshot import SCOPE
 _GLOBALS: Final[Mapping[str, Any]] = {
     "_ABSENT": ABSENT,
     "_UNLISTED": UNLISTED,
-    "_errors": (TypeError, LookupError, ValueError),
+    "_errors": (TypeError, LookupError),
     "_notify": read_observers.notify,
     "_scope": SCOPE.get,
     "_str": str,
@@ -62,9 +62,10 @@ class Form:
 GetterFactory = Callable[..., Callable[..., Any]]
 """Called with the state, its plan, and the random function and sample rate of the observers. Returns the getter.
 
-The plan is a list: the compiled getter; the node at which a read begins; the values of the last feature, if shared; the
-default of the last level, if constant; and the `get` of each context variable, in the order of the features. It is
-empty once the state is replaced.
+The plan is a list with one tuple: the compiled getter; the node at which a read begins; the values of the last feature,
+if shared; the default of the last level, if constant; and the `get` of each context variable, in the order of the
+features. It is empty once the state is replaced: an IndexError is the cheapest way to notice that, and costs nothing
+before.
 """
 
 
@@ -141,7 +142,7 @@ def _fast_path(form: Form, names: Mapping[str, str], slow_path: str) -> list[str
 
     unpacked = ["_compiled", "_node", *(["_last_values"] if form.shares_last_feature else [])]
     unpacked += [f"_default_{names[feature]}" for feature in (*with_constant, *with_variable)]
-    lines = [f"{', '.join(unpacked)} = _plan"]
+    lines = [f"{', '.join(unpacked)} = _plan[0]"]
     for feature in with_variable:
         lines += complete(feature, f"_default_{names[feature]}()")
     for feature in with_constant:
