@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +13,7 @@ from heksher_client import Setting, ThreadHeksherClient
 from heksher_client.cli import main
 from heksher_client.service import LocalService
 from tests.support.clients import eventually
+from tests.support.http import http_request
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
@@ -50,13 +50,13 @@ def service() -> Iterator[LocalService]:
             ({"theme": "dark"}, 5),
         ):
             rule = {"setting": "cache_size", "feature_values": conditions, "value": value}
-            httpx.post(f"{held.url}/api/v1/rules", json=rule).raise_for_status()
+            http_request("POST", f"{held.url}/api/v1/rules", json=rule).raise_for_status()
         yield held
 
 
 def declare(url: str, name: str, type_: str, default: Any) -> None:
     body = {"name": name, "type": type_, "default_value": default, "configurable_features": FEATURES}
-    httpx.post(f"{url}/api/v1/settings/declare", json=body).raise_for_status()
+    http_request("POST", f"{url}/api/v1/settings/declare", json=body).raise_for_status()
 
 
 @pytest.fixture(params=["light", "dark", "phone"])
@@ -179,7 +179,7 @@ def test_each_type_has_an_input_that_fits_it(
     page.locator("#add").get_by_label("user").fill("jim")
     page.get_by_role("button", name="Add the rule").click()
     page.locator("#done", has_text="Rule added").wait_for()
-    (rule,) = httpx.get(f"{service.url}/api/v1/query?settings={setting}").json()["settings"][setting]["rules"]
+    (rule,) = http_request("GET", f"{service.url}/api/v1/query?settings={setting}").json()["settings"][setting]["rules"]
     assert rule["value"] == value
 
 

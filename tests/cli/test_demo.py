@@ -18,6 +18,7 @@ from heksher_client._core.settings.setting import entry_of
 from heksher_client.cli import main
 from heksher_client.demo import shop
 from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process
+from tests.support.clients import PATIENCE
 from tests.support.service import Answer, Asked, WatchedService
 
 
@@ -172,7 +173,7 @@ def test_the_demo_starts_a_service_if_no_url_is_given(monkeypatch: pytest.Monkey
     features: list[list[str]] = []
 
     async def run_on(url: str, _: Console) -> None:
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
             features.append((await http.get("/api/v1/context_features")).json()["context_features"])
 
     monkeypatch.setattr("heksher_client.demo._run_on", run_on)

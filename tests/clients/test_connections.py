@@ -649,7 +649,7 @@ def test_a_new_connection_that_is_closed_is_an_error(kind: Kind, counting: Fault
 def shared(kind: Kind) -> Iterator[Any]:
     """A shared HTTP client, asynchronous or not, like the client under test."""
     http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(
-        headers={"X-Program": "shop"}, params={"p": "1"}, base_url="http://127.0.0.1:1/elsewhere"
+        headers={"X-Program": "shop"}, params={"p": "1"}, timeout=PATIENCE, base_url="http://127.0.0.1:1/elsewhere"
     )
     yield http
     kind.call(http.aclose() if kind.raises_at_start else http.close())
@@ -674,7 +674,7 @@ def test_a_shared_http_client_with_one_connection_has_no_stream(kind: Kind, serv
     """A stream of changes would occupy its only connection."""
     service.renew(offers_changes=True)
     limits = httpx.Limits(max_connections=1)
-    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits)
+    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits, timeout=PATIENCE)
     with running(kind, service.url, http_client=http) as subject:
         subject.ping()
         assert not subject.client._session.wants_to_follow
@@ -695,7 +695,7 @@ def test_a_shared_http_client_can_be_wrapped(service: WatchedService) -> None:
             return self.wrapped.send(*args, **kwargs)
 
     async def ping() -> None:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=PATIENCE) as http:
             client = AsyncHeksherClient(service.url, 60, FEATURES, http_client=Wrapper(http))
             await client.ping()
             await client.aclose()

@@ -35,6 +35,7 @@ from heksher_client.credentials import (
 )
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, eventually, running
 from tests.support.forks import begun_in_child, ended_well
+from tests.support.http import http_client, http_request
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.service import Answer, WatchedService
 
@@ -137,7 +138,7 @@ def test_if_all_tokens_are_refused_not_each_request_refreshes_one(
 def test_the_same_holds_for_other_http_clients_with_a_credential(service: WatchedService, oauth: OAuthServer) -> None:
     """A credential is an `httpx.Auth`."""
     service.answering("GET /api/health", Answer(401))
-    with httpx.Client(auth=client_credentials(oauth), verify=_TLS) as http:
+    with http_client(auth=client_credentials(oauth)) as http:
         for _ in range(3):
             assert http.get(f"{service.url}/api/health").status_code == 401
     assert len(oauth.token_requests) == 2
@@ -305,10 +306,10 @@ def test_a_static_token_that_is_refused_is_an_error_at_once(
 async def test_a_credential_can_be_used_for_other_requests(service: WatchedService, oauth: OAuthServer) -> None:
     """It is an `httpx.Auth`, for synchronous and asynchronous HTTP clients."""
     credential, url = client_credentials(oauth), f"{service.url}/api/health"
-    async with httpx.AsyncClient(auth=credential) as http:
+    async with httpx.AsyncClient(auth=credential, timeout=PATIENCE) as http:
         for _ in range(2):
             assert (await http.get(url)).status_code == 200
-            assert (await asyncio.to_thread(httpx.get, url, auth=credential)).status_code == 200
+            assert (await asyncio.to_thread(http_request, "GET", url, auth=credential)).status_code == 200
             oauth.expire_all()
     assert len(oauth.token_requests) == 2
 
@@ -332,7 +333,7 @@ def test_a_credential_can_be_replaced_while_the_client_runs(
 def test_none_leaves_authentication_to_the_http_client(service: WatchedService, oauth: OAuthServer) -> None:
     """`use_credential(None)` removes a credential."""
     token = oauth.issue()
-    http = httpx.Client(headers={"Authorization": f"Bearer {token}"})
+    http = http_client(headers={"Authorization": f"Bearer {token}"})
     with http, ThreadHeksherClient(service.url, 3600, FEATURES, http_client=http, auth=StaticToken("x")) as client:
         client.use_credential(None)
         client.ping()

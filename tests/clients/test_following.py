@@ -14,6 +14,7 @@ import pytest
 from heksher_client import AsyncHeksherClient, Setting, State
 from heksher_client.service import LocalService
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
+from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 from tests.support.service import Answer, WatchedService
 
@@ -171,7 +172,7 @@ def test_answers_that_are_older_than_a_change_are_asked_for_again(
     setting = Setting("s", int, ["user"], 7)
     monkeypatch.setattr("heksher_client._core.refresh.schedule._CATCH_UP", 0.02)
     with following_client(kind, telling.url):
-        cached = httpx.get(f"{telling.url}/api/v1/query?settings=s", verify=False)  # noqa: S501 - there is no TLS
+        cached = http_request("GET", f"{telling.url}/api/v1/query?settings=s")
         headers = {name: cached.headers[name] for name in ("content-type", "etag", "heksher-revision")}
         telling.answering(QUERY, Answer(200, cached.content, headers), times=3)
         telling.add_rule("s", 8, user="jim")
@@ -184,7 +185,8 @@ def test_a_client_that_is_closed_hangs_up(kind: Kind, telling: WatchedService) -
     metrics = f"{telling.url}/metrics"
 
     def streams() -> str:
-        return next(line for line in httpx.get(metrics).text.splitlines() if line.startswith("heksher_streams"))
+        lines = http_request("GET", metrics).text.splitlines()
+        return next(line for line in lines if line.startswith("heksher_streams"))
 
     with following_client(kind, telling.url):
         assert streams() == "heksher_streams 1.0"
@@ -267,7 +269,7 @@ def test_changes_come_through_nginx(kind: Kind, tmp_path: Path) -> None:
         LocalService(FEATURES, access_control=False) as service,
         Nginx(tmp_path, service.url) as nginx,
         following_client(kind, nginx.url),
-        httpx.Client(base_url=service.url) as http,
+        http_client(service.url) as http,
     ):
         rule = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
         http.post("/api/v1/rules", json=rule).raise_for_status()

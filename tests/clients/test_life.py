@@ -30,6 +30,7 @@ from heksher_client.service import LocalService
 from heksher_client.testing import SyncStubHeksherClient
 from tests.core.test_setting_types import Letters
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
+from tests.support.http import http_request
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
 
@@ -772,7 +773,7 @@ def test_a_local_service_on_a_file_is_persistent(kind: Kind, tmp_path: Any) -> N
     local = LocalService(["user"], database=tmp_path / "settings.db")
     with local, running(kind, local.url, context_features=("user",)):
         body = {"setting": "s", "feature_values": {"user": "jim"}, "value": 2}
-        httpx.post(f"{local.url}/api/v1/rules", json=body).raise_for_status()
+        http_request("POST", f"{local.url}/api/v1/rules", json=body).raise_for_status()
     with local, running(kind, local.url, context_features=("user",)):
         assert setting.get(user="jim") == 2
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from heksher_client import Setting, State, UnexpectedResponseError
 from tests.support.clients import FEATURES, Kind, Subject, eventually, running
+from tests.support.http import http_request
 from tests.support.nginx import NGINX, Nginx
 from tests.support.service import QUERY, WatchedService
 
@@ -40,7 +40,8 @@ def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedServ
         last = service.questions(QUERY)[-1]
         assert last.headers["if-none-match"].startswith("W/")
         assert last.headers["accept-encoding"] == "gzip"
-        again = httpx.get(
+        again = http_request(
+            "GET",
             f"{nginx.url}/api/v1/query",
             params=last.query,
             headers={name: last.headers[name] for name in ("if-none-match", "accept-encoding")},

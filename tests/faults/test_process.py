@@ -26,6 +26,7 @@ from tests.faults.test_network import open_files, start
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
 from tests.support.forks import begun_in_child, ended_well
+from tests.support.http import http_client
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -161,7 +162,7 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
         try:
             assert eventually(lambda: "Listening at: http://" in address.read_text(), 20), address.read_text()
             url = address.read_text().split("Listening at: ")[1].split(" ")[0]
-            with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
+            with http_client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
 
                 def answers() -> dict[int, list[Any]]:
                     return {a[0]: a[1:] for a in (http.get(url).json() for _ in range(20))}

@@ -19,6 +19,7 @@ from heksher_client import ThreadHeksherClient, connect
 from heksher_client.integrations.celery import propagate, run_client
 from tests.support.clients import eventually
 from tests.support.commands import environment
+from tests.support.http import http_client
 from tests.support.service import WatchedService
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -47,7 +48,7 @@ def serving(*command: str, port: int, env: dict[str, str]) -> Iterator[httpx.Cli
     """Run a server in a separate process, and wait until it responds."""
     process = subprocess.Popen([str(BIN / command[0]), *command[1:]], env=env, cwd=EXAMPLES)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        with http_client(f"http://127.0.0.1:{port}") as http:
             assert eventually(lambda: _responds(http))
             yield http
     finally:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from heksher_client.service import LocalService
+from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
 
@@ -43,7 +44,7 @@ def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[h
         url = request.getfixturevalue("postgresql").empty()
     features = ["environment", "user"]
     with LocalService(features, database=url) as one, LocalService(database=url) as other:
-        clients = [httpx.Client(base_url=f"{service.url}/api/v1", verify=False) for service in (one, other)]  # noqa: S501
+        clients = [http_client(f"{service.url}/api/v1") for service in (one, other)]
         declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": features}
         clients[0].post("/settings/declare", json=declaration).raise_for_status()
         conditions = {"environment": "prod", "user": "jim"}

@@ -15,6 +15,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.documentation import EXAMPLES
 from heksher_client.service.tokens import Role, TokenError, add_token, revoke_token
 from tests.support.clients import eventually
+from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
 STREAM = "GET /api/v1/changes"
@@ -26,7 +27,7 @@ class Guarded:
 
     def __init__(self, service: LocalService, database: Database) -> None:
         self.database = database
-        self.http = httpx.Client(base_url=service.url, verify=False)  # noqa: S501 - there is no TLS
+        self.http = http_client(service.url)
         self.tokens = {role: self.add(role, Role(role)) for role in ("read", "admin")}
 
     def add(self, name: str, role: Role, **lifetime: timedelta) -> str:
@@ -203,7 +204,7 @@ def test_access_is_open_on_loopback_alone_unless_it_is_said_otherwise(
 ) -> None:
     with LocalService(["user"], host=host, access_control=access_control) as service:
         url = service.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
-        assert httpx.get(f"{url}/api/v1/settings").status_code == status
+        assert http_request("GET", f"{url}/api/v1/settings").status_code == status
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.http import http_client
 from tests.support.service import WatchedService
 
 
@@ -14,7 +15,7 @@ from tests.support.service import WatchedService
 def http(service: WatchedService) -> Iterator[httpx.Client]:
     """A setting `s` of version 1.0, and a rule on it: 8 for jim."""
     service.declare("s", "int", 7, ["user"], metadata={"a": 1})
-    with httpx.Client(base_url=service.url, verify=False) as client:  # noqa: S501 - there is no TLS
+    with http_client(service.url) as client:
         client.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": "jim"}, "value": 8})
         yield client
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from heksher_client import Setting
@@ -12,6 +11,7 @@ from heksher_client.service import LocalService
 from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
@@ -31,7 +31,7 @@ class Site:
             stack.enter_context(LocalService(FEATURES, database=folder / "s.db", access_control=True)) for _ in range(2)
         ]
         self.nginx = stack.enter_context(Nginx(folder, *(service.url for service in self.services), is_caching=True))
-        self.http = stack.enter_context(httpx.Client(base_url=self.nginx.url, headers=self.headers))
+        self.http = stack.enter_context(http_client(self.nginx.url, headers=self.headers))
         declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES}
         self.http.post("/api/v1/settings/declare", json=declaration).raise_for_status()
 
@@ -42,7 +42,7 @@ class Site:
 
     def queries(self) -> float:
         """How many have come to the instances."""
-        texts = [httpx.get(f"{service.url}/metrics", headers=self.headers).text for service in self.services]
+        texts = [http_request("GET", f"{service.url}/metrics", headers=self.headers).text for service in self.services]
         lines = [line for text in texts for line in text.splitlines() if line.startswith("heksher_requests_total")]
         return sum(float(line.split()[-1]) for line in lines if 'route="/api/v1/query"' in line)
 

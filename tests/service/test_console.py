@@ -17,6 +17,7 @@ from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
+from tests.support.http import http_client
 from tests.support.service import WatchedService
 
 
@@ -24,7 +25,7 @@ class Browser:
     """Reads pages, and sends their forms."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, verify=False, follow_redirects=True)  # noqa: S501 - there is no TLS
+        self.http = http_client(url, follow_redirects=True)
         self.page = ""
 
     def go(self, path: str) -> httpx.Response:

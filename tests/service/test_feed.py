@@ -15,7 +15,8 @@ from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, event_stream, store
 from heksher_client.service.tokens import Role, add_token, revoke_token
-from tests.support.clients import eventually
+from tests.support.clients import PATIENCE, eventually
+from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
 PATH = "/api/v1/changes"
@@ -45,7 +46,7 @@ class Stream:
 
     def next(self) -> dict[str, Any]:
         """The next event."""
-        found = self._events.get(timeout=5)
+        found = self._events.get(timeout=PATIENCE)
         assert found is not None, "the stream has ended"
         return found
 
@@ -59,7 +60,7 @@ class Stream:
 
     def has_ended(self) -> bool:
         """Whether the service has ended it, when all that came is taken."""
-        return self._events.get(timeout=5) is None
+        return self._events.get(timeout=PATIENCE) is None
 
     def _read(self) -> None:
         held: dict[str, Any] = {}
@@ -82,7 +83,7 @@ def stream(url: str, after: int | None = None, token: str | None = None) -> Iter
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     if after is not None:
         headers["Last-Event-ID"] = str(after)
-    with httpx.Client(verify=False, timeout=5) as http, http.stream("GET", url + PATH, headers=headers) as response:  # noqa: S501
+    with http_client() as http, http.stream("GET", url + PATH, headers=headers) as response:
         response.raise_for_status()
         with closing(Stream(response)) as opened:
             yield opened
@@ -119,8 +120,8 @@ def test_a_change_comes_with_its_revision_and_the_settings_it_touched(service: W
 def test_the_answer_to_a_query_says_after_which_revision_to_follow(service: WatchedService) -> None:
     """Whether it is a 200 or a 304."""
     declare(service, "s")
-    first = httpx.get(f"{service.url}/api/v1/query")
-    again = httpx.get(f"{service.url}/api/v1/query", headers={"If-None-Match": first.headers["etag"]})
+    first = http_request("GET", f"{service.url}/api/v1/query")
+    again = http_request("GET", f"{service.url}/api/v1/query", headers={"If-None-Match": first.headers["etag"]})
     assert (first.status_code, again.status_code) == (200, 304)
     assert first.headers["heksher-revision"] == again.headers["heksher-revision"]
     with stream(service.url, int(first.headers["heksher-revision"])) as changes:
@@ -153,7 +154,7 @@ def test_whoever_comes_from_another_database_begins_anew(service: WatchedService
 
 def test_a_revision_that_is_none_is_refused(service: WatchedService) -> None:
     for header in ("x", "-1", str(2**40)):
-        assert httpx.get(service.url + PATH, headers={"Last-Event-ID": header}).status_code == 422
+        assert http_request("GET", service.url + PATH, headers={"Last-Event-ID": header}).status_code == 422
 
 
 def test_many_changes_at_once_all_come(service: WatchedService) -> None:
@@ -176,7 +177,7 @@ def test_a_stream_that_is_quiet_says_that_it_is_there(monkeypatch: pytest.Monkey
     """So that proxies keep it, and whoever reads it notices its loss."""
     monkeypatch.setattr(event_stream, "_HEARTBEAT", 0.01)
     with (
-        httpx.Client(verify=False, timeout=5) as http,  # noqa: S501
+        http_client() as http,
         http.stream("GET", service.url + PATH) as response,
     ):
         lines = response.iter_lines()
@@ -346,9 +347,8 @@ def test_streams_outlive_a_database_that_does_not_answer(
 
 def test_the_metrics_count_streams(service: WatchedService) -> None:
     def streams() -> str:
-        return next(
-            line for line in httpx.get(f"{service.url}/metrics").text.splitlines() if line.startswith("heksher_streams")
-        )
+        lines = http_request("GET", f"{service.url}/metrics").text.splitlines()
+        return next(line for line in lines if line.startswith("heksher_streams"))
 
     with stream(service.url) as changes:
         changes.next()

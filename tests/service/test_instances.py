@@ -13,6 +13,7 @@ import pytest
 from heksher_client import Setting, State
 from heksher_client.service import LocalService
 from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.http import http_client
 from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
@@ -122,7 +123,7 @@ def test_three_instances_behind_nginx_of_which_one_stops_under_load(
         services = [stack.enter_context(LocalService(FEATURES, database=url, access_control=False)) for _ in range(3)]
         nginx = stack.enter_context(Nginx(tmp_path, *(service.url for service in services)))
         client = stack.enter_context(running(kind, nginx.url, 0.02, max_backoff=0.1))
-        http = stack.enter_context(httpx.Client(base_url=nginx.url))
+        http = stack.enter_context(http_client(nginx.url))
 
         def is_added(value: int) -> bool:
             # A request that changes something is not sent to a second instance by itself; here it is sent again.

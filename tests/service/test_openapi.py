@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from heksher_client.service.documentation import EXAMPLES
+from tests.support.http import http_client
 from tests.support.service import WatchedService
 
 STREAM = "/api/v1/changes"
@@ -28,7 +29,7 @@ def described(service: WatchedService) -> WatchedService:
 
 @pytest.fixture
 def http(described: WatchedService) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=described.url, verify=False) as client:  # noqa: S501 - there is no TLS
+    with http_client(described.url) as client:
         yield client
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from heksher_client import __version__
 from heksher_client.service import LocalService
+from tests.support.http import http_client
 
 WIRE = sorted((Path(__file__).parents[1] / "data" / "wire").glob("*.json"))
 
@@ -25,15 +25,11 @@ def as_recorded(body: Any) -> Any:
     return [as_recorded(element) for element in body] if isinstance(body, list) else body
 
 
-def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, verify=False)  # noqa: S501 - there is no TLS
-
-
 @pytest.mark.parametrize("path", WIRE, ids=lambda path: path.stem)
 def test_the_local_service_answers_as_the_reference_does(path: Path, new_database: Callable[[], str]) -> None:
     """Each recorded request gets the recorded status and body; of a 422, the status and the shape of what is wrong."""
     etags: dict[str, str] = {}
-    with LocalService(["environment"], database=new_database()) as service, _client(service.url) as http:
+    with LocalService(["environment"], database=new_database()) as service, http_client(service.url) as http:
         for i, exchange in enumerate(json.loads(path.read_text())):
             asked, recorded = exchange["request"], exchange["response"]
             headers = asked.get("headers", {})
@@ -62,7 +58,7 @@ def test_an_etag_is_of_one_body_only(new_database: Callable[[], str]) -> None:
     """In none of the recorded conversations two different bodies have one ETag."""
     bodies: dict[str, str] = {}
     for path in WIRE:
-        with LocalService(["environment"], database=new_database()) as service, _client(service.url) as http:
+        with LocalService(["environment"], database=new_database()) as service, http_client(service.url) as http:
             for exchange in json.loads(path.read_text()):
                 asked = exchange["request"]
                 answer = http.request(asked["method"], asked["path"], params=asked.get("query"), json=asked.get("json"))

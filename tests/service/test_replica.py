@@ -9,6 +9,7 @@ import pytest
 from heksher_client.service import LocalService, database
 from tests.service.test_feed import stream
 from tests.support.clients import FEATURES, eventually
+from tests.support.http import http_client, http_request
 from tests.support.postgresql import PostgreSQL
 
 RULE = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
@@ -26,12 +27,12 @@ def pair(postgresql: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[tup
     """An instance on the original, with the setting `s`, and one on the copy."""
     with LocalService(FEATURES, database=postgresql.empty()) as original:
         declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES}
-        httpx.post(f"{original.url}/api/v1/settings/declare", json=declaration).raise_for_status()
+        http_request("POST", f"{original.url}/api/v1/settings/declare", json=declaration).raise_for_status()
         server: PostgreSQL = request.getfixturevalue("copy")
         with (
             LocalService(FEATURES, database=server.url) as reading,
-            httpx.Client(base_url=original.url) as first,
-            httpx.Client(base_url=reading.url) as second,
+            http_client(original.url) as first,
+            http_client(reading.url) as second,
         ):
             yield first, second
 

@@ -24,7 +24,8 @@ from heksher_client import __version__
 from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService
-from tests.support.clients import eventually
+from tests.support.clients import PATIENCE, eventually
+from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
@@ -40,14 +41,14 @@ class Served:
         self.said = self.process.stdout.readline()
         found = re.search(r"(https?)://\S+:(\d+)", self.said)
         assert found is not None, self.process.stderr and self.process.stderr.read()
-        self.http = httpx.Client(base_url=f"{found[1]}://127.0.0.1:{found[2]}", verify=_trusted(), timeout=5)
+        self.http = http_client(f"{found[1]}://127.0.0.1:{found[2]}", verify=_trusted())
         assert eventually(self._answers)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Its exit code, and its log."""
         self.http.close()
         self.process.send_signal(how)
-        _, log = self.process.communicate(timeout=15)
+        _, log = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, log
 
     def _answers(self) -> bool:
@@ -114,10 +115,10 @@ def test_a_service_that_is_told_to_stop_finishes_what_is_under_way(tmp_path: Pat
         service.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: service.http.get("/api/ready").status_code == 503)
         assert service.http.get("/api/v1/settings").status_code == 200
-        assert ended.wait(5)
+        assert ended.wait(PATIENCE)
         thread.join()
         service.http.close()
-        service.process.communicate(timeout=15)
+        service.process.communicate(timeout=PATIENCE)
         assert service.process.returncode == 0
 
 
@@ -211,11 +212,11 @@ def test_the_metrics_are_those_of_routes(service: WatchedService) -> None:
     service.declare("s", "int", 7, ["user"])
     service.add_rule("s", 8, user="jim")
     for _ in range(3):
-        httpx.get(f"{service.url}/api/v1/settings/s")
-    httpx.get(f"{service.url}/api/v1/rules/99")
-    httpx.get(f"{service.url}/no/such/path")
-    httpx.request("FOOBAR", f"{service.url}/api/v1/settings")
-    lines = httpx.get(f"{service.url}/metrics").text.splitlines()
+        http_request("GET", f"{service.url}/api/v1/settings/s")
+    http_request("GET", f"{service.url}/api/v1/rules/99")
+    http_request("GET", f"{service.url}/no/such/path")
+    http_request("FOOBAR", f"{service.url}/api/v1/settings")
+    lines = http_request("GET", f"{service.url}/metrics").text.splitlines()
     for line in (
         'heksher_requests_total{method="GET",route="/api/v1/settings/{name}",status="200"} 3.0',
         'heksher_requests_total{method="GET",route="/api/v1/rules/{rule_id}",status="404"} 1.0',
@@ -239,14 +240,14 @@ def test_a_service_without_its_database_is_neither_well_nor_ready(
     assert service.database is not None
     monkeypatch.setattr(type(service.database), "_connect", connect)
     for path in ("health", "ready"):
-        answer = httpx.get(f"{service.url}/api/{path}")
+        answer = http_request("GET", f"{service.url}/api/{path}")
         assert (answer.status_code, answer.text) == (500, "the database does not answer")
 
 
 def test_a_record_of_the_access_log_has_its_parts(service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
     """For those who write logs as JSON; a path cannot break its line."""
     caplog.set_level("INFO", "heksher_client.service.access")
-    httpx.get(f"{service.url}/api/v1/settings/a%0Ab?x=1")
+    http_request("GET", f"{service.url}/api/v1/settings/a%0Ab?x=1")
     assert eventually(lambda: bool(caplog.records))
     (record,) = caplog.records
     held = record.__dict__

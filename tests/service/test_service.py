@@ -24,6 +24,8 @@ from heksher_client.service import LocalService, create_app
 from heksher_client.service.context_filters import parse_context_filters
 from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
+from tests.support.clients import PATIENCE
+from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
 FEATURES = ["environment", "user", "theme"]
@@ -31,12 +33,8 @@ FEATURES = ["environment", "user", "theme"]
 
 @pytest.fixture
 def http(service: WatchedService) -> Iterator[httpx.Client]:
-    with _client(service.url) as client:
+    with http_client(service.url) as client:
         yield client
-
-
-def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, verify=False)  # noqa: S501 - there is no TLS
 
 
 def declare(http: httpx.Client, **changes: Any) -> httpx.Response:
@@ -52,7 +50,7 @@ def add_rule(http: httpx.Client, value: Any, setting: str = "s", **conditions: s
 @pytest.mark.parametrize("feature", ["with_underscore", "Upper", "digit2"])
 def test_a_filter_reads_the_name_of_any_feature(feature: str) -> None:
     """The reference loses rules on features that are not lower-case letters; this service does not."""
-    with LocalService([feature]) as service, _client(service.url) as http:
+    with LocalService([feature]) as service, http_client(service.url) as http:
         declare(http, configurable_features=[feature])
         add_rule(http, 2, **{feature: "a"})
         for context_filters in (f"{feature}:*", f"{feature}:(a,b)"):
@@ -287,7 +285,7 @@ def test_two_services_on_one_file_wait_for_each_other(tmp_path: Path) -> None:
     path = tmp_path / "with ? and %41.db"
     with LocalService(FEATURES, database=path) as first, LocalService(database=path) as second:
         assert path.exists()
-        with _client(first.url) as a, _client(second.url) as b:
+        with http_client(first.url) as a, http_client(second.url) as b:
             declare(a)
             threads = [
                 threading.Thread(target=lambda http, i: add_rule(http, i, user=f"u{i}"), args=(http, i))
@@ -380,7 +378,7 @@ def test_many_first_declarations_of_one_setting_all_end_well() -> None:
         gate = threading.Barrier(8)
 
         def declare_it() -> None:
-            with _client(service.url) as client:
+            with http_client(service.url) as client:
                 gate.wait()
                 outcomes.append(client.post("/api/v1/settings/declare", json=body).json()["outcome"])
 
@@ -401,11 +399,11 @@ def test_a_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
         url = service.url
         with pytest.raises(RuntimeError, match="runs already"):
             service.start()
-        httpx.post(f"{url}/api/v1/context_features", json={"context_feature": "planet"}).raise_for_status()
+        http_request("POST", f"{url}/api/v1/context_features", json={"context_feature": "planet"}).raise_for_status()
     service.stop()
     with service:
         assert service.url == url
-        assert httpx.get(f"{url}/api/v1/context_features").json()["context_features"] == [*FEATURES, "planet"]
+        assert http_request("GET", f"{url}/api/v1/context_features").json()["context_features"] == [*FEATURES, "planet"]
 
 
 def test_a_service_that_has_stopped_holds_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,7 +417,7 @@ def test_a_service_that_has_stopped_holds_no_connections(monkeypatch: pytest.Mon
         server.server_state.connections.update(accepted_late)
 
     monkeypatch.setattr(uvicorn.Server, "shutdown", overlook)
-    with LocalService(["user"]) as service, httpx.Client(base_url=service.url) as http:
+    with LocalService(["user"]) as service, http_client(service.url) as http:
         http.get("/api/health").raise_for_status()
         service.stop()
         gc.collect()  # a socket that is left over would be an error of the test that it is found in: here, of this one
@@ -528,7 +526,8 @@ def test_more_requests_at_once_than_there_are_threads_are_all_answered(
     body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
 
     async def ask() -> list[int]:
-        async with httpx.AsyncClient(base_url=service.url, verify=False, limits=httpx.Limits(), timeout=30) as client:  # noqa: S501
+        limits = httpx.Limits()
+        async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=PATIENCE) as client:
             queries = [client.get("/api/v1/query") for _ in range(100)]
             declarations = [client.post("/api/v1/settings/declare", json=body) for _ in range(50)]
             rules = [

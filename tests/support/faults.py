@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.clients import PATIENCE
+
 Fault = Callable[["Connection"], None]
 """Responds to a request on a connection."""
 
@@ -52,7 +54,7 @@ class Connection:
     def pass_on(self) -> bytes:
         """Send the request to the service, and return the response as bytes without writing it."""
         method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
-        upstream = http.client.HTTPConnection(*self.server.upstream, timeout=5)
+        upstream = http.client.HTTPConnection(*self.server.upstream, timeout=PATIENCE)
         try:
             body = self.request.partition(b"\r\n\r\n")[2]
             upstream.request(method, target, body or None, self.headers)

@@ -87,7 +87,7 @@ class PostgreSQL:
         self._process = subprocess.Popen(
             self._with_path(command), cwd=self._directory, stdout=self._log, stderr=self._log, **self._process_user
         )
-        assert eventually(self._accepts_connections, 30), (self._directory / "log").read_text(encoding="utf-8")
+        assert eventually(self._accepts_connections), (self._directory / "log").read_text(encoding="utf-8")
         return self
 
     def __exit__(

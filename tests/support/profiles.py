@@ -4,12 +4,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import httpx
 import keyring.backend
 
 from heksher_client import connect, connect_async
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.clients import Kind
+from tests.support.http import http_request
 
 TWO_PROFILES = """
 default_profile = "dev"
@@ -59,7 +59,7 @@ class Connected:
 
 def browse(url: str) -> None:
     """Open a URL and follow its redirects, as the browser of a user does."""
-    threading.Thread(target=lambda: httpx.get(url, follow_redirects=True), daemon=True).start()
+    threading.Thread(target=lambda: http_request("GET", url, follow_redirects=True), daemon=True).start()
 
 
 def token_file(config: Path) -> Path:

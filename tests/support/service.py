@@ -12,6 +12,7 @@ from sqlalchemy import URL
 
 from heksher_client.service import LocalService, create_app
 from heksher_client.service.database import Database
+from tests.support.http import http_client
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -65,8 +66,8 @@ class WatchedService(LocalService):
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
         self._current_app: FastAPI | None = None
-        # No keep-alive, as tests stop and start the service. No certificates, as loading them is slow.
-        self._api = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))  # noqa: S501
+        # No keep-alive, as tests stop and start the service.
+        self._api = http_client(limits=httpx.Limits(max_keepalive_connections=0))
 
     def renew(
         self, database_url: str = "sqlite://", *, access_control: bool | None = None, offers_changes: bool = False

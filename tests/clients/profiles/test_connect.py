@@ -5,7 +5,6 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from heksher_client import (
@@ -19,6 +18,7 @@ from heksher_client import (
 )
 from heksher_client.credentials import ClientCredentials, StaticToken
 from tests.support.clients import Kind
+from tests.support.http import http_client
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.profiles import TWO_PROFILES, Connected, write_config
 from tests.support.service import WatchedService
@@ -232,7 +232,7 @@ def test_a_profile_with_client_credentials_fetches_and_refreshes_tokens(
 def test_the_arguments_auth_and_http_client_override_a_profile(service: WatchedService, config_file: Path) -> None:
     """`ca_file` and `proxy` are not applied to an HTTP client of the program."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
-    with httpx.Client() as http, connect("prod", auth=StaticToken("mine"), http_client=http) as client:
+    with http_client() as http, connect("prod", auth=StaticToken("mine"), http_client=http) as client:
         client.ping()
         assert service.asked[-1].headers["authorization"] == "Bearer mine"
 

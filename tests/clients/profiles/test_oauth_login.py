@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 
 from heksher_client import (
@@ -21,6 +20,7 @@ from heksher_client import (
 )
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.clients import Kind
+from tests.support.http import http_request
 from tests.support.oauth import CLIENT, OAuthServer
 from tests.support.profiles import Connected, FakeClock, MemoryKeyring, browse, load_tokens, token_file
 from tests.support.service import WatchedService
@@ -167,8 +167,8 @@ def test_the_loopback_server_accepts_only_the_redirect_of_its_own_sign_in(
     def attack(url: str) -> None:
         redirect = parse_qs(urlsplit(url).query)["redirect_uri"][0]
         others = ("?code=evil&state=%C3%A9", "?code=evil&state=wrong", "?code=evil", "?state=wrong", "/../favicon.ico")
-        statuses.extend(httpx.get(redirect + path).status_code for path in others)
-        statuses.append(httpx.post(redirect).status_code)
+        statuses.extend(http_request("GET", redirect + path).status_code for path in others)
+        statuses.append(http_request("POST", redirect).status_code)
         browse(url)
 
     login(attack)

@@ -10,6 +10,7 @@ from heksher_client import ConfigError, ThreadHeksherClient, connect
 from heksher_client.credentials import StaticToken
 from heksher_client.profiles._config import OAuth, Profile
 from heksher_client.profiles._stored_credential import StoredCredential
+from tests.support.http import http_client
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.profiles import MINIMAL_PROFILE, TWO_PROFILES, write_config
 from tests.support.service import WatchedService
@@ -132,7 +133,7 @@ def test_secrets_of_a_client_class_are_not_sent_to_another_server(service: Watch
     class WithHttpxHeaders(ThreadHeksherClient, service_url="https://a.example", http_client_args=http_client_args):
         pass
 
-    http = httpx.Client(headers={"Authorization": "Bearer of-the-class"}, verify=False)  # noqa: S501 - no TLS is used
+    http = http_client(headers={"Authorization": "Bearer of-the-class"})
 
     class WithHttpClient(ThreadHeksherClient, service_url="https://a.example", http_client=http):
         pass
