@@ -21,7 +21,7 @@ from heksher_client import ThreadHeksherClient
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
 from tests.support.clients import PATIENCE, eventually
-from tests.support.commands import COMMAND, FEATURES, Run
+from tests.support.commands import COMMAND, FEATURES, Run, interruptible
 from tests.support.service import Answer, WatchedService
 
 
@@ -30,7 +30,7 @@ class WatchProcess:
 
     def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "watch", *arguments],
+            interruptible([*COMMAND, "watch", *arguments]),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, "PYTHONUNBUFFERED": "1"}, cwd=cwd,
         )  # fmt: skip
         self.out = self._read(self.process.stdout)
@@ -139,8 +139,9 @@ class Terminal:
     def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
         self.screen = pyte.Screen(100, 30)
         self._stream = pyte.ByteStream(self.screen)
+        program, *args = interruptible([*COMMAND, *arguments])
         self.command: pexpect.spawn[bytes] = pexpect.spawn(
-            COMMAND[0], [*COMMAND[1:], *arguments], dimensions=(30, 100), cwd=str(cwd), timeout=PATIENCE,
+            program, args, dimensions=(30, 100), cwd=str(cwd), timeout=PATIENCE,
             env={**env, "TERM": "xterm-256color"},
         )  # fmt: skip
 

@@ -16,8 +16,8 @@ import heksher_client
 from heksher_client import Setting
 from heksher_client._core.settings.getter import Form, source
 from heksher_client.profiles import _config
-from tests.support.clients import eventually
-from tests.support.commands import environment
+from tests.support.clients import PATIENCE, eventually
+from tests.support.commands import environment, interruptible
 from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def test_the_tutorial_works_as_written(name: str, service_environment: dict[str,
         stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
         with stdout.open("w") as out, stderr.open("w") as err:
             arguments = [sys.executable, str(EXAMPLES / name), service.url]
-            program = subprocess.Popen(arguments, stdout=out, stderr=err, env=env)
+            program = subprocess.Popen(interruptible(arguments), stdout=out, stderr=err, env=env)
         try:
             assert eventually(lambda: stdout.read_text() == "10\n")
             expected = iter([["10", "200"], ["10", "200"], ["10", "200", "50"]])
@@ -146,7 +146,7 @@ def test_the_tutorial_works_as_written(name: str, service_environment: dict[str,
                     lines = next(expected)
                     assert eventually(lambda lines=lines: stdout.read_text().split() == lines)  # type: ignore[misc]
             program.send_signal(signal.SIGINT)
-            assert (program.wait(timeout=30), stderr.read_text()) == (0, "")
+            assert (program.wait(PATIENCE), stderr.read_text()) == (0, "")
         finally:
             program.kill()
             program.wait()

@@ -25,6 +25,7 @@ from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService
 from tests.support.clients import PATIENCE, eventually
+from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
@@ -36,7 +37,9 @@ class Served:
 
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "heksher_client.cli", "serve", "--port", "0", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            interruptible(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
         found = re.search(r"(https?)://\S+:(\d+)", self.said)
