@@ -95,12 +95,14 @@ class AsyncKind:
 
 
 class Subject:
-    """A client under test, of either kind."""
+    """A client under test, of either kind. Its requests may take a minute, unless a test sets other limits."""
 
     def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
         self.kind = kind
         if "http_client" not in kwargs:
             kwargs.setdefault("http_client_args", {"verify": _TLS})
+            kwargs.setdefault("timeout", PATIENCE)
+        kwargs.setdefault("request_timeout", PATIENCE)
         kwargs.setdefault("jitter", 0)
         self.client = kind.make(*args, **kwargs)
         self.client.outcomes = SimpleQueue()
