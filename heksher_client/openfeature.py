@@ -37,7 +37,7 @@ from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Reason, Resolution
 from heksher_client._core.settings.setting import Change, Setting
-from heksher_client._drivers.client import Observable, check_observable
+from heksher_client._drivers.observable import Observable, check_observable
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 

@@ -28,7 +28,7 @@ from heksher_client._core.refresh.status import Refresh, Status
 from heksher_client._core.settings.observers import ReadObserver
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Setting, entry_of
-from heksher_client._drivers.client import Observable, check_observable
+from heksher_client._drivers.observable import Observable, check_observable
 from heksher_client._drivers.options import check_option_names
 from heksher_client._logging import escaped
 from heksher_client._version import __version__

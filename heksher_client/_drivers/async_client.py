@@ -249,7 +249,7 @@ class _AsyncPerformer(exchange.Performer):
             self._scope.deadline = anyio.current_time() + self._seconds
 
     async def send(self, effect: exchange.Send) -> httpx.Response:
-        response = aclosing(await self._endpoint.send(effect.request, effect.auth))
+        response = aclosing(await self._endpoint.client.send(effect.request, **effect.arguments))
         return await self._responses.enter_async_context(response)
 
     async def read(self, effect: exchange.Read) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, ClassVar, Final, Protocol, Unpack
+from typing import Any, ClassVar, Final, Unpack
 from weakref import WeakSet
 
 from heksher_client._auth.token_refresh import Credential
@@ -30,26 +30,6 @@ from heksher_client._http.rate_limit import RateLimit
 from heksher_client._logging import logger
 from heksher_client._runtime import fork
 from heksher_client.exceptions import HeksherError
-
-
-class Observable(Protocol):
-    """The part of a client that integrations observe; stubs have it as well."""
-
-    def status(self) -> Status: ...  # pragma: no cover - a protocol
-    def on_change(self, callback: ChangeCallbackT, /) -> ChangeCallbackT: ...  # pragma: no cover - a protocol
-    def off_change(self, callback: Callable[[Change[Any]], object], /) -> None: ...  # pragma: no cover - a protocol
-    def on_refresh(self, callback: RefreshCallbackT, /) -> RefreshCallbackT: ...  # pragma: no cover - a protocol
-    def off_refresh(self, callback: Callable[[Refresh], object], /) -> None: ...  # pragma: no cover - a protocol
-
-
-def check_observable(client: object) -> None:
-    """Raise if an object is not a client or a stub.
-
-    Raises:
-        TypeError: It is not.
-    """
-    if isinstance(client, type) or not callable(getattr(client, "on_refresh", None)):
-        raise TypeError(f"client must be a client or a stub, not {client!r}")
 
 
 class Client(ABC):
@@ -238,6 +218,15 @@ class Client(ABC):
     def _set_up(self) -> None:
         """Create locks, events and threads, of which the child of a fork needs its own."""
         self._rate_limit = self._make_rate_limit()
+        self._performers: Mapping[type, Callable[[Any], Any]] = {
+            effects.Exchange: self._send,
+            effects.RunBlocking: self._run_blocking,
+            effects.CallUserCode: self._call_user_code,
+            effects.ApplyLocked: self._apply_locked,
+            effects.OpenStream: self._open_stream,
+            effects.Pause: self._pause,
+        }
+        """The methods that perform effects, by the type of the effect. Those of the async client return awaitables."""
 
     @abstractmethod
     def _wake_up(self) -> None:
@@ -264,18 +253,6 @@ class Client(ABC):
             yield from self._session.requests.ping()
         except HeksherError as error:
             raise as_http_error(error) from error.__cause__
-
-    @property
-    def _performers(self) -> Mapping[type, Callable[[Any], Any]]:
-        """The methods that perform effects, by the type of the effect. Those of the async client return awaitables."""
-        return {
-            effects.Exchange: self._send,
-            effects.RunBlocking: self._run_blocking,
-            effects.CallUserCode: self._call_user_code,
-            effects.ApplyLocked: self._apply_locked,
-            effects.OpenStream: self._open_stream,
-            effects.Pause: self._pause,
-        }
 
     @abstractmethod
     def _send(self, effect: effects.Exchange) -> Any:

@@ -247,7 +247,7 @@ class _ThreadPerformer(exchange.Performer):
             raise ClientNotRunningError("no thread waits for the response any more")
 
     def send(self, effect: exchange.Send) -> httpx.Response:
-        response: httpx.Response = self._endpoint.send(effect.request, effect.auth)
+        response: httpx.Response = self._endpoint.client.send(effect.request, **effect.arguments)
         return self._responses.enter_context(closing(response))
 
     def read(self, effect: exchange.Read) -> None:

@@ -115,19 +115,6 @@ class Endpoint:
             ensure_blocking_allowed(auth)
         return auth
 
-    def send(self, request: httpx.Request, auth: Any) -> Any:
-        """Send a request that was built here, and read the head of the response.
-
-        Args:
-            request: The request.
-            auth: None to use the one of the HTTP client. A credential has signed the request already.
-
-        Returns:
-            The response, or an awaitable of it if the HTTP client is asynchronous.
-        """
-        arguments = {} if auth is None else {"auth": None if isinstance(auth, Credential) else auth}
-        return self.client.send(request, stream=True, follow_redirects=False, **arguments)
-
     def build_request(self, request: Request, seconds: float) -> httpx.Request:
         """Build a request with the defaults of this endpoint.
 

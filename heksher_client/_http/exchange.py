@@ -40,10 +40,11 @@ class AwaitTurn:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request with `Endpoint.send`; the result is the response, of which only the head has been read."""
+    """Send a request with the HTTP client; the result is the response, of which only the head has been read."""
 
     request: httpx.Request
-    auth: Any
+    arguments: Mapping[str, Any]
+    """Other arguments of the client's `send`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ Performers: TypeAlias = Mapping[type, Callable[[Any], Any]]
 class Performer(ABC):
     """Performs the effects of one exchange in a thread, or in a task: then each method returns an awaitable.
 
-    As a context manager, it closes the response that is open if the flow ends early. An error of that is ignored: the
-    exchange has failed already, or is cancelled.
+    As a context manager, it closes the response that is open when the flow ends. An error of that is ignored: the reply
+    is complete, or the exchange has failed already.
     """
 
     @property
@@ -142,11 +143,10 @@ def _exchange(
             body = make_body(response)
             if not body.is_read:
                 yield Read(response, body.feed)
-            reply = body.reply()
-            yield Close()
-            redirect = _redirect(request, response)
+            reply, redirect = body.reply(), _redirect(request, response)
             if redirect is None or redirects == _MAX_REDIRECTS:
                 return reply
+            yield Close()
             request, redirects = redirect, redirects + 1
     except Exception as error:  # Authentication, transports and event hooks are user code, which can raise anything.
         return no_response(error)
@@ -174,14 +174,17 @@ def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any
     """Send a request; once more if the server had closed its connection while it was idle."""
     trace = _ConnectionTrace()
     request.extensions["trace"] = trace.record_async if endpoint.is_async else trace.record
+    arguments: dict[str, Any] = {"stream": True, "follow_redirects": False}
+    if auth is not None:  # Otherwise the HTTP client may have its own. A credential has signed the request already.
+        arguments["auth"] = None if isinstance(auth, Credential) else auth
     yield from turns.take()
     try:
-        response: httpx.Response = yield Send(request, auth)
+        response: httpx.Response = yield Send(request, arguments)
     except Exception as error:
         if not (trace.is_reused and is_connection_error(error)):
             raise
         yield from turns.take()
-        response = yield Send(request, auth)
+        response = yield Send(request, arguments)
     return response
 
 
@@ -193,6 +196,10 @@ class _Turns:
         self._restarts_timeout = restarts_timeout
 
     def take(self) -> HttpFlow[None]:
+        if self._rate_limit.is_unlimited:
+            yield AwaitTurn(0.0, self._restarts_timeout)
+            self._restarts_timeout = False
+            return
         place = self._rate_limit.take()
         is_used = False
         try:

@@ -17,6 +17,7 @@ class RateLimit:
             clock: Monotonic, in seconds.
         """
         self._limit, self._interval, self._clock = limit, interval, clock
+        self.is_unlimited = limit is None
         self._places: list[float] = []
         """The times of the last requests and of those that wait, ascending."""
         self._free: list[float] = []

@@ -6,12 +6,14 @@ request is accepted only if it has the `state` of the sign-in in progress.
 
 import secrets
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+from heksher_client._runtime.worker_threads import start_daemon_thread
 from heksher_client.exceptions import CredentialError
 
 _PATH = "/callback"
@@ -30,7 +32,7 @@ class LoopbackServer:
         self.redirect_uri = f"http://127.0.0.1:{self._server.server_address[1]}{_PATH}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+        start_daemon_thread("heksher-client-sign-in", partial(self._server.serve_forever, 0.05))
         return self
 
     def __exit__(

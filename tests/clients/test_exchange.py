@@ -20,7 +20,8 @@ from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import StaticToken
 from tests.support.clients import _TLS
 
-SIMPLE = ["AwaitTurn", "Send", "Read", "Close"]
+SIMPLE = ["AwaitTurn", "Send", "Read"]
+"""The driver closes the response when the exchange ends."""
 """The effects of an exchange in which nothing special happens."""
 
 
@@ -76,7 +77,6 @@ class Driver:
         self.effects: list[Any] = []
         self.on_await_token: Callable[[], object] = lambda: None
         self.on_await_turn: Callable[[], object] = lambda: None
-        self.on_close: Callable[[], object] = lambda: None
         self.open_responses: set[httpx.Response] = set()
 
     @property
@@ -127,14 +127,13 @@ class Driver:
                         break
             case Close():
                 self.open_responses.clear()
-                self.on_close()
         return None
 
 
 # -- requests and bodies -----------------------------------------------------------------------------------------------
 
 
-def test_a_request_takes_its_turn_and_is_sent_and_its_response_is_read_and_closed() -> None:
+def test_a_request_takes_its_turn_and_is_sent_and_its_response_is_read() -> None:
     """The time limit of the exchange starts after its turn."""
     driver = Driver()
     reply = driver.send(response(200, b"on", b"e", ETag="x"))
@@ -150,7 +149,7 @@ def test_a_body_that_was_read_by_user_code_is_not_read_again() -> None:
     reply = driver.send(httpx.Response(200, content=b"one"))
     assert isinstance(reply, Response)
     assert reply.content == b"one"
-    assert driver.names == ["AwaitTurn", "Send", "Close"]
+    assert driver.names == ["AwaitTurn", "Send"]
 
 
 def test_an_oversized_body_is_not_read_to_its_end() -> None:
@@ -194,18 +193,6 @@ def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.M
     monkeypatch.setattr(driver.endpoint.client, "build_request", fail)
     assert driver.send() == NoResponse(error)
     assert driver.names == []
-
-
-def test_an_error_of_closing_a_response_is_an_error_of_the_exchange() -> None:
-    """A transport of the program can raise it."""
-    error = ArithmeticError("no")
-
-    def fail() -> None:
-        raise error
-
-    driver = Driver()
-    driver.on_close = fail
-    assert driver.send(response()) == NoResponse(error)
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
@@ -283,7 +270,9 @@ def test_other_authentication_is_left_to_the_http_client() -> None:
     for auth in (("jim", "x"), None):
         driver = Driver(auth)
         driver.send(response(401))
-        assert [effect.auth for effect in driver.effects if isinstance(effect, Send)] == [auth]
+        expected = {} if auth is None else {"auth": auth}
+        (arguments,) = [effect.arguments for effect in driver.effects if isinstance(effect, Send)]
+        assert arguments == {"stream": True, "follow_redirects": False, **expected}
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
@@ -352,7 +341,7 @@ def test_a_redirect_within_the_origin_is_followed() -> None:
     reply = driver.send(response(307, b"moved", location="http://host/other"), response(200, b"{}"))
     assert isinstance(reply, Response)
     assert (reply.status, reply.content) == (200, b"{}")
-    assert driver.names == [*SIMPLE, *SIMPLE]
+    assert driver.names == [*SIMPLE, "Close", *SIMPLE]
     assert driver.sent[1].url == "http://host/other"
     assert driver.sent[1].headers["Cookie"] == "session=s"
 
@@ -381,7 +370,7 @@ def test_three_redirects_are_followed() -> None:
     reply = driver.send(*[response(307, location="http://host/again") for _ in range(4)])
     assert isinstance(reply, Response)
     assert reply.status == 307
-    assert driver.names == 4 * SIMPLE
+    assert driver.names == [*[*SIMPLE, "Close"] * 3, *SIMPLE]
 
 
 # -- the rate limit ----------------------------------------------------------------------------------------------------

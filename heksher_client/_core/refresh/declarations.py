@@ -60,6 +60,8 @@ class Declarations:
         for entry in entries:
             if self._states.is_due(entry, now):
                 due.setdefault(entry.declaration.body, []).append(entry)
+        if not due:
+            return
         yield from self._skip_known(due)
         for batch in _batches(list(due.items())):
             replies = yield from _send([body for body, _ in batch])

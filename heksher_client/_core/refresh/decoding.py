@@ -82,7 +82,8 @@ class ResponseDecoder:
 
     def digest(self, content: msgspec.Raw) -> Flow[bytes]:
         """Return the digest of a response."""
-        yield from self._budget.spend(len(content) // BYTES_PER_RULE)
+        if work := len(content) // BYTES_PER_RULE:
+            yield from self._budget.spend(work)
         return sha256(content).digest()
 
     def decode(
@@ -95,11 +96,11 @@ class ResponseDecoder:
         """
         prepared = []
         queried = protocol.parse_queried_setting(name, content)
-        yield from self._budget.spend(len(queried.rules or queried.undecoded))
+        decoded_rules = len(queried.rules)
         for entry in entries:
             validators = entry.validators
             work = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
-            decoded = yield from self._budget.cooperatively(work)
+            decoded = yield from self._budget.cooperatively(work, decoded_rules)
             applied = AppliedUpdate(decoded, validators, self.tracking, self.order, digest)
             prepared.append(PreparedUpdate(entry, applied, content if self._keeps_content else None))
         return prepared

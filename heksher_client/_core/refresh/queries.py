@@ -4,7 +4,7 @@ A URL has a maximum length and a response a maximum size, so it may take several
 the ETags are stored together, and only when everything that the responses brought was applied.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
@@ -12,9 +12,15 @@ from zlib import crc32
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Exchange, Flow, Reply, Request, Response
+from heksher_client._core.refresh.effects import (
+    MAX_CONCURRENT_REQUESTS,
+    Exchange,
+    Flow,
+    Pause,
+    Response,
+)
+from heksher_client._core.refresh.protocol import QueryBody
 from heksher_client._core.refresh.responses import unexpected_response
-from heksher_client._core.refresh.work_budget import BYTES_PER_RULE, WorkBudget
 from heksher_client.exceptions import UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
@@ -25,6 +31,8 @@ _UNLIMITED: Final = 1_000_000
 """Settings in one query."""
 _SUCCESSES_TO_GROW: Final = 60
 """Successful rounds before twice as many settings go into one query: the service may have recovered."""
+_LARGE: Final = 1 << 20
+"""Bytes of a response. Parsing one of 10 MB takes a few milliseconds, in which nothing else runs."""
 _FEW_NAMES: Final = 50
 """Up to this many settings go into one query. More are split into as many queries as are sent at once anyway: so
 responses are small, and if one setting changes, most of the other responses are still valid."""
@@ -52,14 +60,9 @@ class QueryResults:
     """The errors of settings that are too large for a response of their own."""
     etags: dict[str, str] = field(default_factory=dict)
     """By the target of the query."""
-    _revisions: list[int | None] = field(default_factory=list)
+    revision: int | None = None
+    """The revision that all responses include; None if one of them does not say."""
     _answered: set[str] = field(default_factory=set)
-
-    @property
-    def revision(self) -> int | None:
-        """The revision that all responses include; None if one of them does not say."""
-        known = [revision for revision in self._revisions if revision is not None]
-        return min(known) if known and len(known) == len(self._revisions) else None
 
     @property
     def has_responses(self) -> bool:
@@ -70,20 +73,20 @@ class QueryResults:
         """True if there is no result for a name yet."""
         return not (name in self._answered or name in self.missing or name in self.too_large)
 
-    def add(self, query: _Query, request: Request, reply: Reply) -> None:
+    def add(self, query: _Query, body: QueryBody | None, etag: str | None, revision: int | None) -> None:
         """Add the response to a query.
 
-        Raises:
-            ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
+        Args:
+            query: The query.
+            body: The body; None if nothing has changed.
+            etag: The ETag that the response confirms or introduces.
+            revision: The revision of the service's database that the response is of, if it says so.
         """
-        body = protocol.parse_query(request, reply)
+        is_first = not self._answered
         self._answered.update(query.names)
-        self._revisions.append(protocol.revision(reply))
-        etag: str | None
-        if body is None:
-            etag = request.headers["If-None-Match"]
-        else:
-            etag = body.etag
+        known = [number for number in (self.revision, revision) if number is not None]
+        self.revision = revision if is_first else min(known) if len(known) == 2 else None
+        if body is not None:
             self.settings.update(body.settings)
             self.modified += query.names
         if etag is not None:
@@ -93,14 +96,14 @@ class QueryResults:
 class Queries:
     """Sends queries, and remembers how much the service can respond with at once, and the ETags of its responses."""
 
-    def __init__(self, budget: WorkBudget) -> None:
-        self._budget = budget
-        self._etags: dict[str, str] = {}
+    def __init__(self) -> None:
+        self.etags: dict[str, str] = {}
+        """The ETags of results that were applied. An ETag that is stored earlier would hide its response."""
         self._max_names = _UNLIMITED
         """In one query. Lower once the service could not answer a larger one."""
         self._successes = 0
 
-    def run(self, names: Iterable[str], context_filter: str, is_current: Callable[[str], bool]) -> Flow[QueryResults]:
+    def run(self, names: Iterable[str], context_filter: str, current: frozenset[str]) -> Flow[QueryResults]:
         """Query settings, with as few queries as the service can answer.
 
         A query may be too large for it: too long, or (a 500) with too many rules. Then smaller ones are tried, and the
@@ -110,8 +113,8 @@ class Queries:
         Args:
             names: The settings to query.
             context_filter: The value of the query parameter.
-            is_current: True if what is published of a setting is what its last response would be decoded to again.
-                Only then an unmodified response means that there is nothing to do.
+            current: The settings with published rules that their last response would be decoded to again. Only for
+                these an unmodified response means that there is nothing to do.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
@@ -122,13 +125,15 @@ class Queries:
         is_probing = False
         while names:
             queries = _split(names, context_filter, max_names)[: 1 if is_probing else None]
-            requests = [protocol.query(query.target, self._usable_etag(query, is_current)) for query in queries]
+            requests = [
+                protocol.query(query.target, self.etags.get(query.target) if current.issuperset(query.names) else None)
+                for query in queries
+            ]
             replies = yield Exchange(tuple(requests))
             too_large = []
             for query, request, reply in zip(queries, requests, replies, strict=True):
-                if isinstance(reply, Response):
-                    # Parsing is one step, of a few milliseconds for 10 MB.
-                    yield from self._budget.spend(len(reply.content) // BYTES_PER_RULE)
+                if isinstance(reply, Response) and len(reply.content) > _LARGE:
+                    yield Pause()
                 if missing := protocol.missing_names(reply, query.names):
                     results.missing |= missing
                 elif protocol.is_too_large(reply):
@@ -136,7 +141,9 @@ class Queries:
                     if len(query.names) == 1:
                         results.too_large[query.names[0]] = unexpected_response(request, reply)
                 else:
-                    results.add(query, request, reply)
+                    body = protocol.parse_query(request, reply)
+                    etag = request.headers["If-None-Match"] if body is None else body.etag
+                    results.add(query, body, etag, protocol.revision(reply))
             if len(results.too_large) > 1 and not results.has_responses:
                 raise next(iter(results.too_large.values()))
             names = list(filter(results.is_open, names))
@@ -153,14 +160,6 @@ class Queries:
             self._successes = 0
             max_names = min(_UNLIMITED, max_names * 2)
         self._max_names = max_names
-
-    def store_etags(self, results: QueryResults) -> None:
-        """Store the ETags of results that were applied. An ETag that is stored earlier would hide its response."""
-        self._etags = results.etags
-
-    def _usable_etag(self, query: _Query, is_current: Callable[[str], bool]) -> str | None:
-        etag = self._etags.get(query.target)
-        return etag if etag is not None and all(map(is_current, query.names)) else None
 
 
 def _split(names: Iterable[str], context_filter: str, max_names: int) -> list[_Query]:

@@ -45,7 +45,7 @@ class Refresher:
             store: Stores responses, for a start without the service.
             clock: Monotonic, in seconds.
         """
-        self._clock = clock
+        self._registry, self._clock = registry, clock
         self.defaults = Defaults()
         """The defaults that reads of the published rules use."""
         self.tracking = Tracking()
@@ -54,28 +54,43 @@ class Refresher:
         self._order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, clock)
-        self._queries = Queries(self.budget)
+        self._queries = Queries()
         self.last_known_good = LastKnownGood(store, self._publisher, self.states)
 
     def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
-        """Refresh all settings.
+        """Refresh all settings. Errors are not raised.
 
         Args:
-            result: Receives what was done, and the failures of single settings.
+            result: Receives what was done, and what failed.
             is_awaited: Whether a caller waits for it, who may have fixed what a declaration was refused for.
-
-        Raises:
-            HeksherError: The refresh failed as a whole.
         """
-        yield from self._read_order()
-        entries = sorted(self._publisher.entries(), key=lambda entry: entry.name)
-        yield from self._declarations.declare(entries, result, is_awaited=is_awaited)
-        yield from self._load(entries, result)
-        result.problems = self._problems(entries)
+        try:
+            yield from self._read_order()
+            entries = sorted(self._registry.entries(), key=lambda entry: entry.name)
+            yield from self._declarations.declare(entries, result, is_awaited=is_awaited)
+            yield from self._load(entries, result)
+            result.problems = self._problems(entries)
+        except HeksherError as error:
+            result.failures = [error]
+        except Exception as error:  # A defect of this package, or of a setting type: it must not end the refreshes.
+            logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+            result.failures = [error]
 
     def restore(self, result: RefreshResult, *, is_age_known: bool) -> Flow[bool]:
-        """Publish stored rules for the settings that have none from the service. See `LastKnownGood.restore`."""
-        return self.last_known_good.restore(self._order, self.tracking, self.budget, result, is_age_known=is_age_known)
+        """Publish stored rules for the settings that have none from the service. Errors are not raised.
+
+        Returns:
+            True if anything was stored: see `LastKnownGood.restore`.
+        """
+        try:
+            return (
+                yield from self.last_known_good.restore(
+                    self._order, self.tracking, self.budget, result, is_age_known=is_age_known
+                )
+            )
+        except Exception as error:  # As above.
+            logger.exception("the last known good cannot be used", extra={"error": error})
+            return False
 
     def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
         """Return what is wrong although the refresh did everything that was due."""
@@ -119,12 +134,8 @@ class Refresher:
             yield from self.last_known_good.save(prepared, _named(up_to_date, by_name), order)
 
     def _query(self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking) -> Flow[QueryResults]:
-        order = self._order.features
-
-        def is_current(name: str) -> bool:
-            return all(self.states.is_current(entry, tracking, order) for entry in by_name[name])
-
-        return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), is_current)
+        current = self.states.current_names(by_name, tracking, self._order.features)
+        return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), current)
 
     def _fail(self, entries: Iterable[AnyEntry], error: Exception, result: RefreshResult) -> None:
         """Record that settings keep their rules, and are to be queried in full next time."""
@@ -197,7 +208,7 @@ class Refresher:
                 return
             for entry, applied, _ in prepared:
                 self.states.mark_applied(entry, applied)
-            self._queries.store_etags(results)  # only now, see `Queries.store_etags`
+            self._queries.etags = results.etags  # only now, see there
             revisions = (self._order.revision, results.revision)
             result.revision = None if None in revisions else min(filter(None, revisions), default=0)
             result.is_applied = True

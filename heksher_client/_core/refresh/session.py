@@ -28,7 +28,7 @@ from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
 from heksher_client._logging import logger
-from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError
+from heksher_client.exceptions import ClientNotRunningError, DeclarationError
 
 T = TypeVar("T")
 
@@ -222,9 +222,11 @@ class Session:
         # During the start there is also a limit for all requests together.
         until = self._start_until if is_start else math.inf
         yield from limited(self._load(result, is_awaited=is_awaited), self.requests.limits, self._clock, until)
-        failures = self.requests.configured(result.failures)
-        problems = failures or self.requests.configured(result.problems)
-        is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
+        errors = result.failures or result.problems
+        problems = self.requests.configured(errors) if errors else []
+        failures = problems if result.failures else []
+        can_restore = bool(failures) and self._refresher.last_known_good.is_enabled
+        is_restored = can_restore and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(failures, is_behind=self._stream.is_behind)
         yield from self._notifier.dispatch_changes(result)
         is_served = is_restored and not any(isinstance(failure, DeclarationError) for failure in failures)
@@ -240,14 +242,8 @@ class Session:
         self._waiters.resolve(error)
 
     def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
-        """Refresh from the service. Everything that fails is added to the result."""
-        try:
-            yield from self._refresher.refresh(result, is_awaited=is_awaited)
-        except HeksherError as error:
-            result.failures = [error]
-        except Exception as error:  # A defect of this package, or of a setting type: it must not end the refreshes.
-            logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
-            result.failures = [error]
+        """Refresh from the service."""
+        yield from self._refresher.refresh(result, is_awaited=is_awaited)
         if result.received_at is not None:
             self._health.record_received(result.received_at)
         if result.is_applied:
@@ -257,11 +253,7 @@ class Session:
 
     def _restore(self, result: RefreshResult) -> Flow[bool]:
         """Restore the last known good. Return True if there was any."""
-        try:
-            is_stored = yield from self._refresher.restore(result, is_age_known=self._health.age is not None)
-        except Exception as error:  # As above.
-            logger.exception("the last known good cannot be used", extra={"error": error})
-            return False
+        is_stored = yield from self._refresher.restore(result, is_age_known=self._health.age is not None)
         if result.restored_age is not None:
             self._health.record_restored(result.restored_age, is_new=result.is_restored)
         return is_stored

@@ -4,7 +4,7 @@ This is the one record of it. `SettingStates` is the only place that changes a `
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -137,6 +137,16 @@ class SettingStates:
             and applied.validators is entry.validators
             and applied.tracking is tracking
             and applied.order == order
+        )
+
+    def current_names(
+        self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, order: tuple[str, ...]
+    ) -> frozenset[str]:
+        """Return the names for which all settings are current: see `is_current`."""
+        return frozenset(
+            name
+            for name, entries in by_name.items()
+            if all(self.is_current(entry, tracking, order) for entry in entries)
         )
 
     def is_applied(self, entry: AnyEntry, digest: bytes, tracking: Tracking, order: tuple[str, ...]) -> bool:
