@@ -24,6 +24,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.documentation import document
 from heksher_client.service.event_stream import Feed
 from heksher_client.service.metrics import Metrics, Observed
+from heksher_client.service.names import CONTEXT_NAME
 from heksher_client.service.query_cache import Answers
 from heksher_client.service.routes import ROUTERS
 from heksher_client.service.routing import RefusalError
@@ -111,7 +112,7 @@ def create_app(
     if isinstance(context_features, str):
         raise TypeError(f"context_features must be a list of names, not one string: use [{context_features!r}]")
     for name in context_features:
-        if not re.fullmatch(r"[a-zA-Z_0-9]+", name):
+        if not re.fullmatch(CONTEXT_NAME, name):
             raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
     opened = Database(database_url)
     _add_missing(opened, dict.fromkeys(context_features))

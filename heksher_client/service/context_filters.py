@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from heksher_client.service.names import CONTEXT_NAME
+
 ContextFilters = Mapping[str, frozenset[str] | None]
 """The wanted values by context feature; None for all of them."""
 
-_ONE: Final = r"[a-zA-Z_0-9]+:(?:\*|\([a-zA-Z_0-9]+(?:,[a-zA-Z_0-9]+)*\))"
+_ONE: Final = rf"{CONTEXT_NAME}:(?:\*|\({CONTEXT_NAME}(?:,{CONTEXT_NAME})*\))"
 _ALL: Final = re.compile(rf"(?:{_ONE}(?:,{_ONE})*)?")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from heksher_client.service.json_values import is_equal
 from heksher_client.service.setting_types import SettingType
 
 Difference = dict[str, Any]
@@ -131,21 +132,12 @@ def _differences(
 
     if new.name != old.name:
         report("minor", "name", held.name)
-    if not _same(new.default_value, old.default_value):
+    if not is_equal(new.default_value, old.default_value):
         report("minor", "default_value", held.default_value)
-    if not _same(new.metadata, old.metadata):
+    if not is_equal(new.metadata, old.metadata):
         report("minor", "metadata", dict(held.metadata))
     return found
 
 
 def _in_order(by_level: Mapping[str, list[Difference]]) -> list[Difference]:
     return [difference for level in _LEVELS for difference in by_level[level]]
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equality of JSON values: to Python `1` and `True` are equal."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)

@@ -10,13 +10,17 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import Declaration
+from heksher_client.service.json_values import is_identical, shorten
+from heksher_client.service.operations import require_setting
 from heksher_client.service.routes.declarations import DeclaredSetting
-from heksher_client.service.routing import Conditions, ContextName, JSONValue, MetadataKey, SettingName, as_json
+from heksher_client.service.routing import Conditions, ContextName, JSONValue, MetadataKey, SettingName
 from heksher_client.service.schema import LARGEST_KEY
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule, StoredSetting
 
 FORMAT: Final = 1
+_MAX_VALUE_LENGTH: Final = 60
+"""Characters of a value in the text of a step."""
 
 
 class DocumentError(ValueError):
@@ -247,50 +251,38 @@ class _Plan:
             rule = held.get(_key(wanted.feature_values))
             conditions = _conditions(wanted.feature_values)
             if rule is None:
-                text = f"add rule to setting {setting.name}: {conditions} is {_short(wanted.value)}"
+                text = f"add rule to setting {setting.name}: {conditions} is {_shorten(wanted.value)}"
                 if wanted.rule_id is None or wanted.rule_id in self._taken:
                     add = partial(_add_rule, name=setting.name, rule=wanted, rule_id=None)
                     self._unnumbered.append(Step(text, add))
                 else:
                     yield Step(text, partial(_add_rule, name=setting.name, rule=wanted, rule_id=wanted.rule_id))
-            elif _json(rule.value, rule.metadata) != _json(wanted.value, wanted.metadata):
-                values = f"from {_short(rule.value)} to {_short(wanted.value)}"
+            elif not is_identical([rule.value, rule.metadata], [wanted.value, wanted.metadata]):
+                values = f"from {_shorten(rule.value)} to {_shorten(wanted.value)}"
                 text = f"change rule {rule.id} of setting {setting.name}: {conditions} {values}"
                 yield Step(text, partial(_change_rule, rule=rule, wanted=wanted))
 
 
 def _add_alias(connection: Connection, name: str, alias: str) -> None:
-    store.add_alias(connection, _existing(connection, name), alias)
+    store.add_alias(connection, require_setting(connection, name), alias)
 
 
 def _delete_alias(connection: Connection, name: str, alias: str) -> None:
-    store.delete_alias(connection, _existing(connection, name), alias)
+    store.delete_alias(connection, require_setting(connection, name), alias)
 
 
 def _add_rule(connection: Connection, name: str, rule: _Rule, rule_id: int | None) -> None:
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     store.add_rule(connection, held, rule.feature_values, rule.value, rule.metadata, rule_id=rule_id)
 
 
 def _change_rule(connection: Connection, rule: StoredRule, wanted: _Rule) -> None:
-    held = _setting_of(connection, rule)
+    held = store.setting_of(connection, rule)
     store.change_rule(connection, held, rule, value=wanted.value, metadata=wanted.metadata)
 
 
 def _delete_rule(connection: Connection, rule: StoredRule) -> None:
-    store.delete_rule(connection, _setting_of(connection, rule), rule)
-
-
-def _existing(connection: Connection, name: str) -> StoredSetting:
-    held = store.setting(connection, name)
-    if held is None:  # pragma: no cover - a step before has made it
-        raise DocumentError(f"there is no setting {name}")
-    return held
-
-
-def _setting_of(connection: Connection, rule: StoredRule) -> StoredSetting:
-    (held,) = store.settings(connection, [rule.setting_id])
-    return held
+    store.delete_rule(connection, store.setting_of(connection, rule), rule)
 
 
 def _differing(held: Declaration, wanted: Declaration) -> list[str]:
@@ -303,32 +295,16 @@ def _differing(held: Declaration, wanted: Declaration) -> list[str]:
         "metadata": (dict(held.metadata), dict(wanted.metadata)),
         "version": (held.version, wanted.version),
     }
-    return [f"{name} from {_short(a)} to {_short(b)}" for name, (a, b) in pairs.items() if _json(a) != _json(b)]
-
-
-def _json(*values: Any) -> bytes:
-    """To compare values by: to Python 1 and True are equal."""
-    return b" ".join(as_json(_sorted(value)) for value in values)
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(element) for element in value] if isinstance(value, list) else value
+    return [f"{name} from {_shorten(a)} to {_shorten(b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]
 
 
 def _key(conditions: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     return frozenset(conditions.items())
 
 
+def _shorten(value: Any) -> str:
+    return shorten(value, _MAX_VALUE_LENGTH)
+
+
 def _conditions(conditions: Mapping[str, str]) -> str:
     return ", ".join(f"{feature}={value}" for feature, value in conditions.items())
-
-
-def _short(value: Any) -> str:
-    text = as_json(value).decode()
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-_LONGEST: Final = 60
-"""Characters of a value in the text of a step."""

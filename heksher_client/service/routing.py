@@ -1,7 +1,6 @@
 """What requests may hold, and what their handling has in common: names, values, transactions, refusals."""
 
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,8 +10,10 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
+from heksher_client.service import json_values
 from heksher_client.service.access import token_of
 from heksher_client.service.database import Database
+from heksher_client.service.names import CONTEXT_NAME, SETTING_NAME
 from heksher_client.service.setting_types import parse_setting_type
 
 MOST_BYTES: Final = 1 << 20
@@ -23,8 +24,6 @@ _MOST_FEATURES: Final = 100
 """That a setting may be configurable by, and a rule have conditions on."""
 _LONGEST_CONDITIONS: Final = 2_000
 """The names and values of a rule's conditions together. They are a key of the database, and its keys have limits."""
-_DEEPEST: Final = 100
-"""How many lists and objects of a value may be inside each other. JSON libraries stop at a few hundred."""
 
 
 def _check_path(name: str) -> str:
@@ -33,8 +32,8 @@ def _check_path(name: str) -> str:
     return name
 
 
-ContextName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9]+$", max_length=_LONGEST_NAME)]
-SettingName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_0-9.]+$", max_length=_LONGEST_NAME)]
+ContextName = Annotated[str, StringConstraints(pattern=f"^{CONTEXT_NAME}$", max_length=_LONGEST_NAME)]
+SettingName = Annotated[str, StringConstraints(pattern=f"^{SETTING_NAME}$", max_length=_LONGEST_NAME)]
 NewSettingName = Annotated[SettingName, AfterValidator(_check_path)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_LONGEST_NAME)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
@@ -42,23 +41,9 @@ Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MOST_FEA
 
 
 def _check_type(name: str) -> str:
-    _check_json(name)
+    json_values.check(name)
     parse_setting_type(name)
     return name
-
-
-def _check_json(value: Any) -> Any:
-    if _is_deeper_than(_DEEPEST, value):
-        raise ValueError(f"more than {_DEEPEST} lists and objects inside each other")
-    as_json(value)  # Python's parser lets NaN and lone surrogates through, which nobody else could read again
-    return value
-
-
-def _is_deeper_than(limit: int, value: Any) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return limit == 0 or any(_is_deeper_than(limit - 1, element) for element in inner)
 
 
 def _check_digits(text: Any) -> Any:
@@ -80,7 +65,7 @@ Conditions = Annotated[
     AfterValidator(_check_conditions),
 ]
 RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
-JSONValue = Annotated[Any, AfterValidator(_check_json)]
+JSONValue = Annotated[Any, AfterValidator(json_values.check)]
 
 
 class RefusalError(Exception):
@@ -164,8 +149,3 @@ def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
     if key not in metadata:
         raise RefusalError(404, f"there is no metadata under the key {key}")
     return {name: value for name, value in metadata.items() if name != key}
-
-
-def as_json(value: Any) -> bytes:
-    """A value in JSON, without anything that is none."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()

@@ -133,6 +133,12 @@ def setting(connection: Connection, name: str) -> StoredSetting | None:
     return found[0] if found else None
 
 
+def setting_of(connection: Connection, rule: StoredRule) -> StoredSetting:
+    """The setting of a rule."""
+    (found,) = settings(connection, [rule.setting_id])
+    return found
+
+
 def add_setting(connection: Connection, declaration: Declaration) -> None:
     """Add a new setting."""
     columns = _columns(declaration) | {"tag": new_tag()}

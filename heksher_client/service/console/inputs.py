@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from heksher_client.service.routing import JSONValue, as_json
+from heksher_client.service import json_values
+from heksher_client.service.routing import JSONValue
 from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
 
 Fields = Mapping[str, Sequence[str]]
@@ -61,7 +62,7 @@ def put_in(type_: SettingType, value: Any) -> list[str]:
             return [option_text(value)]
         case "json":
             return [json.dumps(value, indent=2, ensure_ascii=False)]
-    return [as_json(value).decode()]
+    return [json_values.encode(value).decode()]
 
 
 def parse(type_: SettingType, given: Sequence[str]) -> Any:

@@ -21,6 +21,7 @@ from heksher_client.service.console.inputs import Fields, InputError, input_for,
 from heksher_client.service.console.rendering import render
 from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
+from heksher_client.service.operations import require_rule, require_setting
 from heksher_client.service.query_cache import state
 from heksher_client.service.routes.rules import NewRule, RuleValue, add_rule, delete_rule, set_rule_value
 from heksher_client.service.routing import OpenDatabase, RefusalError, Router, RuleId, SettingName, Transaction
@@ -89,7 +90,7 @@ def show_setting(
     request: Request, name: SettingName, connection: Transaction, find: str = "", done: Revision = 0
 ) -> Response:
     """One setting: its declaration, its rules, why it has the value that it has, and its last changes."""
-    return _setting_page(request, connection, _existing(connection, name), find=find, done=done)
+    return _setting_page(request, connection, require_setting(connection, name), find=find, done=done)
 
 
 def _setting_page(
@@ -170,7 +171,7 @@ def _done(connection: Connection, revision: int, setting: str) -> Change | None:
 @router.post("/settings/{name}/rules")
 def add(request: Request, name: SettingName, connection: Transaction, form: Form) -> Response:
     """Add a rule."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     conditions = {f: text for f in held.declaration.configurable_features if (text := _text(form, f"if.{f}"))}
     errors: dict[str, str] = {}
     value = None
@@ -210,7 +211,7 @@ def _errors(error: ValidationError) -> dict[str, str]:
 @router.post("/rules/{rule_id}/value")
 def change(request: Request, rule_id: RuleId, connection: Transaction, form: Form) -> Response:
     """Give a rule another value."""
-    held = _setting_of(connection, rule_id)
+    _, held = require_rule(connection, rule_id, message="there is no such rule any more")
     try:
         value = parse(held.declaration.type, form.get("value", []))
         set_rule_value(rule_id, RuleValue(value=value), connection)
@@ -224,7 +225,7 @@ def change(request: Request, rule_id: RuleId, connection: Transaction, form: For
 @router.post("/rules/{rule_id}/delete")
 def delete(rule_id: RuleId, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """Delete a rule."""
-    held = _setting_of(connection, rule_id)
+    _, held = require_rule(connection, rule_id, message="there is no such rule any more")
     delete_rule(rule_id, connection)
     return _back_to(held, connection)
 
@@ -236,14 +237,6 @@ def undo_change(revision: Revision, connection: Transaction, form: Form) -> Resp
     if not found or found[0].revision != revision:
         raise RefusalError(404, "there is no such change")
     return _back_to(undo(connection, found[0]), connection)
-
-
-def _setting_of(connection: Connection, rule_id: int) -> StoredSetting:
-    rule = store.rule(connection, rule_id)
-    if rule is None:
-        raise RefusalError(404, "there is no such rule any more")
-    (held,) = store.settings(connection, [rule.setting_id])
-    return held
 
 
 def _back_to(held: StoredSetting, connection: Connection) -> Response:
@@ -302,13 +295,6 @@ def log_out(request: Request, connection: Transaction, form: Form) -> Response: 
 
 def _text(form: Fields, name: str) -> str:
     return form.get(name, [""])[0].strip()
-
-
-def _existing(connection: Connection, name: str) -> StoredSetting:
-    held = store.setting(connection, name)
-    if held is None:
-        raise RefusalError(404, f"there is no setting {name}")
-    return held
 
 
 def _page(request: Request, template: str, connection: Connection, *, status: int = 200, **values: Any) -> Response:

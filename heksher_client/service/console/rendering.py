@@ -7,20 +7,19 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from heksher_client.service import json_values
 from heksher_client.service.console import security
-from heksher_client.service.routing import as_json
 
 _LONGEST: Final = 120
 """Characters of a value in a table."""
 
 
 def _json(value: Any) -> str:
-    return as_json(value).decode()
+    return json_values.encode(value).decode()
 
 
 def _short(value: Any) -> str:
-    text = _json(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return json_values.shorten(value, _LONGEST)
 
 
 def _time(at: datetime) -> str:

@@ -6,7 +6,9 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.changes import Change
-from heksher_client.service.routing import RefusalError, as_json
+from heksher_client.service.json_values import is_identical
+from heksher_client.service.operations import require_setting
+from heksher_client.service.routing import RefusalError
 from heksher_client.service.store import StoredSetting
 
 UNDOABLE = frozenset(["rule added", "rule changed", "rule deleted"])
@@ -20,12 +22,10 @@ def undo(connection: Connection, change: Change) -> StoredSetting:
     """
     if change.action not in UNDOABLE:
         raise RefusalError(409, "only changes of rules can be undone")
-    setting = store.setting(connection, change.settings[0])
-    if setting is None:
-        raise RefusalError(409, f"the setting {change.settings[0]} is not there any more")
+    name = change.settings[0]
+    setting = require_setting(connection, name, message=f"the setting {name} is not there any more", status=409)
     held = store.rule(connection, (change.new or change.former)["rule_id"])
-    # As JSON: to Python 1 and True are equal.
-    if as_json(None if held is None else store.noted(held)) != as_json(change.new):
+    if not is_identical(None if held is None else store.noted(held), change.new):
         raise RefusalError(409, "it cannot be undone: the rule has been changed since")
     former = change.former
     if held is None:

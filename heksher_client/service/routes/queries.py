@@ -8,7 +8,7 @@ from fastapi import Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
-from heksher_client.service import store
+from heksher_client.service import json_values, store
 from heksher_client.service.context_filters import (
     ContextFilters,
     MalformedFilterError,
@@ -16,9 +16,10 @@ from heksher_client.service.context_filters import (
     admits,
     parse_context_filters,
 )
+from heksher_client.service.names import SETTING_NAME
 from heksher_client.service.query_cache import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
 from heksher_client.service.query_cache import tags as tags_of
-from heksher_client.service.routing import RefusalError, Router, Transaction, as_json
+from heksher_client.service.routing import RefusalError, Router, Transaction
 
 router: Final = Router()
 
@@ -27,7 +28,7 @@ router: Final = Router()
 def query(
     request: Request,
     connection: Transaction,
-    settings: Annotated[str | None, Query(pattern=r"^([a-zA-Z_0-9.]+(,[a-zA-Z_0-9.]+)*)?$")] = None,
+    settings: Annotated[str | None, Query(pattern=f"^({SETTING_NAME}(,{SETTING_NAME})*)?$")] = None,
     context_filters: str = "*",
     include_metadata: bool = False,
     if_none_match: Annotated[list[str] | None, Header()] = None,
@@ -92,7 +93,10 @@ def _read(connection: Connection, names: Sequence[str], question: Question) -> d
             found = {"value": rule.value, "context_features": rule.conditions_in(features), "rule_id": rule.id}
             more = {"metadata": dict(rule.metadata)} if question.include_metadata else {}
             rules[rule.setting_id].append(found | more)
-    return {d.name: as_json({"default_value": d.default_value, "rules": rules[key]}) for key, d in held.items()}
+    return {
+        declaration.name: json_values.encode({"default_value": declaration.default_value, "rules": rules[key]})
+        for key, declaration in held.items()
+    }
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

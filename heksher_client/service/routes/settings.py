@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import parse_version, type_conflicts
+from heksher_client.service.operations import require_setting
 from heksher_client.service.routing import (
     Features,
     JSONValue,
@@ -64,19 +65,19 @@ def list_settings(connection: Transaction, include_additional_data: bool = False
 @router.get("/api/v1/settings/{name}")
 def get_setting(name: SettingName, connection: Transaction) -> dict[str, Any]:
     """A setting by its name or an alias."""
-    return _setting_body(_existing(connection, name), whole=True)
+    return _setting_body(require_setting(connection, name), whole=True)
 
 
 @router.delete("/api/v1/settings/{name}", status_code=204)
 def delete_setting(name: SettingName, connection: Transaction) -> None:
     """Delete a setting with its rules and aliases."""
-    store.delete_setting(connection, _existing(connection, name, "setting name not found"))
+    store.delete_setting(connection, require_setting(connection, name, message="setting name not found"))
 
 
 @router.put("/api/v1/settings/{name}/name", status_code=204)
 def rename_setting(name: SettingName, body: NewName, connection: Transaction) -> None:
     """Rename a setting; the former name stays as an alias."""
-    held = _existing(connection, name, "setting does not exist")
+    held = require_setting(connection, name, message="setting does not exist")
     _check_higher(held, body)
     other = store.setting(connection, body.name)
     if body.name == held.declaration.name or (other is not None and other.id != held.id):
@@ -87,7 +88,7 @@ def rename_setting(name: SettingName, body: NewName, connection: Transaction) ->
 @router.put("/api/v1/settings/{name}/type", status_code=204, response_model=None)
 def set_type(name: SettingName, body: NewType, connection: Transaction) -> JSONResponse | None:
     """Give a setting another type, if its default value and its rules' values fit it."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     _check_higher(held, body)
     new = parse_setting_type(body.type)
     is_major = parse_version(body.version)[0] > held.declaration.version_number[0]
@@ -103,7 +104,7 @@ def set_type(name: SettingName, body: NewType, connection: Transaction) -> JSONR
 @router.put("/api/v1/settings/{name}/configurable_features", status_code=204)
 def set_configurable_features(name: SettingName, body: NewFeatures, connection: Transaction) -> None:
     """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     _check_higher(held, body)
     features, former = dict.fromkeys(body.configurable_features), held.declaration.configurable_features
     if unknown := features.keys() - set(store.context_features(connection)):
@@ -121,47 +122,40 @@ def set_configurable_features(name: SettingName, body: NewFeatures, connection: 
 @router.get("/api/v1/settings/{name}/metadata")
 def get_metadata(name: SettingName, connection: Transaction) -> dict[str, Any]:
     """What is noted of a setting."""
-    return {"metadata": dict(_existing(connection, name).declaration.metadata)}
+    return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
 
 
 @router.post("/api/v1/settings/{name}/metadata", status_code=204)
 def add_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
     """Note more of a setting, beside what is noted under other keys."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
 
 
 @router.put("/api/v1/settings/{name}/metadata", status_code=204)
 def replace_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
     """Replace all that is noted of a setting."""
-    _set_metadata(connection, _existing(connection, name), body, body.metadata)
+    _set_metadata(connection, require_setting(connection, name), body, body.metadata)
 
 
 @router.delete("/api/v1/settings/{name}/metadata", status_code=204)
 def delete_metadata(name: SettingName, body: NewVersion, connection: Transaction) -> None:
     """Remove all that is noted of a setting."""
-    _set_metadata(connection, _existing(connection, name), body, {})
+    _set_metadata(connection, require_setting(connection, name), body, {})
 
 
 @router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204)
 def set_metadata_key(name: SettingName, key: MetadataKey, body: NewMetadataValue, connection: Transaction) -> None:
     """Note one thing of a setting."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
 
 
 @router.delete("/api/v1/settings/{name}/metadata/{key}", status_code=204)
 def delete_metadata_key(name: SettingName, key: MetadataKey, body: NewVersion, connection: Transaction) -> None:
     """Remove one thing that is noted of a setting."""
-    held = _existing(connection, name)
+    held = require_setting(connection, name)
     _set_metadata(connection, held, body, without(held.declaration.metadata, key))
-
-
-def _existing(connection: Connection, name: str, otherwise: str | None = None) -> StoredSetting:
-    held = store.setting(connection, name)
-    if held is None:
-        raise RefusalError(404, otherwise or f"the setting {name} does not exist")
-    return held
 
 
 def _check_higher(held: StoredSetting, change: NewVersion) -> None:

@@ -1,0 +1,59 @@
+"""JSON values: encoding, comparison, and the limits that values of settings and rules must keep."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+_MAX_DEPTH: Final = 100
+"""Nested lists and objects in a value. JSON libraries fail at a few hundred."""
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as compact JSON.
+
+    Raises:
+        ValueError: The value contains NaN, an infinity or a lone surrogate, which are not JSON.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def shorten(value: Any, max_length: int) -> str:
+    """Return a value as JSON text of limited length, with an ellipsis where it was cut."""
+    text = encode(value).decode()
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
+def is_equal(a: Any, b: Any) -> bool:
+    """Compare JSON values, numbers by value: 1 and 1.0 are equal, 1 and true are not.
+
+    Declarations are compared this way: programs may write the default of a `float` setting as 1 or as 1.0.
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(is_equal, a, b))
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def is_identical(a: Any, b: Any) -> bool:
+    """Compare JSON values as texts: 1, 1.0 and true are different, and the order of keys does not matter."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+def check(value: Any) -> Any:
+    """Return a value that other JSON libraries can read.
+
+    Raises:
+        ValueError: The value is nested too deeply, or is not JSON.
+    """
+    if _is_deeper_than(_MAX_DEPTH, value):
+        raise ValueError(f"more than {_MAX_DEPTH} nested lists and objects")
+    encode(value)  # Python's parser accepts NaN and lone surrogates, which other parsers reject.
+    return value
+
+
+def _is_deeper_than(limit: int, value: Any) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return limit == 0 or any(_is_deeper_than(limit - 1, element) for element in inner)

@@ -1,0 +1,68 @@
+"""Operations on rules that the API and the console share: find it or refuse, check, change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from heksher_client.service import store
+from heksher_client.service.routing import RefusalError
+from heksher_client.service.store import StoredRule, StoredSetting
+
+
+def require_setting(
+    connection: Connection, name: str, *, message: str | None = None, status: int = 404
+) -> StoredSetting:
+    """Return a setting by its name or an alias.
+
+    Raises:
+        RefusalError: There is no such setting.
+    """
+    setting = store.setting(connection, name)
+    if setting is None:
+        raise RefusalError(status, f"the setting {name} does not exist" if message is None else message)
+    return setting
+
+
+def require_rule(connection: Connection, rule_id: int, *, message: str = "") -> tuple[StoredRule, StoredSetting]:
+    """Return a rule and its setting.
+
+    Raises:
+        RefusalError: There is no such rule.
+    """
+    rule = store.rule(connection, rule_id)
+    if rule is None:
+        raise RefusalError(404, message)
+    return rule, store.setting_of(connection, rule)
+
+
+def add_rule(
+    connection: Connection, name: str, conditions: Mapping[str, str], value: Any, metadata: Mapping[str, Any]
+) -> int:
+    """Add a rule to a setting and return its id.
+
+    Raises:
+        RefusalError: There is no such setting, it has such a rule already, or the rule does not fit it.
+    """
+    setting = require_setting(connection, name, message=f"setting not found with name {name}", status=422)
+    if unknown := conditions.keys() - set(setting.declaration.configurable_features):
+        raise RefusalError(400, f"setting is not configurable at context features {unknown}")
+    if store.find_rule(connection, setting.id, conditions) is not None:
+        raise RefusalError(409, "rule already exists")
+    _check_value(setting, value)
+    return store.add_rule(connection, setting, conditions, value, metadata)
+
+
+def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredRule, value: Any) -> None:
+    """Change the value of a rule.
+
+    Raises:
+        RefusalError: The value is not of the setting's type.
+    """
+    _check_value(setting, value)
+    store.change_rule(connection, setting, rule, value=value)
+
+
+def _check_value(setting: StoredSetting, value: Any) -> None:
+    if not setting.declaration.type.accepts(value):
+        raise RefusalError(400, f"rule value is incompatible with setting type {setting.declaration.type}")
