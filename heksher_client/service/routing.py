@@ -1,12 +1,12 @@
 """What requests may hold, and what their handling has in common: names, values, transactions, refusals."""
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import Depends, Path, Request
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
@@ -75,73 +75,32 @@ class RefusalError(Exception):
         super().__init__(status, text)
 
 
-async def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-OpenDatabase = Annotated[Database, Depends(_database)]
-
-
-def actor_of(request: Request) -> str | None:
-    """Who makes the changes of a request, where tokens tell."""
-    token = token_of(request.scope)
-    return None if token is None else token.name
-
-
-Transaction: TypeAlias = Annotated[Connection, "the transaction of the request"]
-"""What an endpoint asks for that reads or writes the database; it is committed before the answer is sent."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Opening:
-    """How the transaction of a request is to be opened."""
+class _RequestDatabase:
+    """The transactions of a request. Each endpoint opens its own, in its first line."""
 
-    database: Database
-    writes: bool
-    actor: str | None
+    # Not a dependency with `yield`: FastAPI runs the beginning and the end of one as two jobs of its thread pool. All
+    # threads may wait for the write lock of an open transaction; then none is left that could end it. An endpoint runs
+    # in one thread from the beginning of its transaction to the end.
 
+    _database: Database
+    _actor: str | None
 
-async def _opening(request: Request) -> _Opening:
-    return _Opening(request.app.state.database, request.method not in ("GET", "HEAD"), actor_of(request))
+    def read(self) -> AbstractContextManager[Connection]:
+        """Return a transaction that only reads."""
+        return self._database.begin(writes=False)
 
-
-class Router(APIRouter):
-    """A router of endpoints that run in one thread from the beginning of their transaction to its end.
-
-    A transaction that is a dependency of its own begins in one thread and goes on in another one. Where all threads
-    wait for its turn to end, there is none left for it to end in.
-    """
-
-    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        """Add an endpoint with its transaction around it."""
-        super().add_api_route(path, _in_transaction(endpoint), **options)
+    def write(self) -> AbstractContextManager[Connection]:
+        """Return a transaction whose changes are recorded with the name of the request's token."""
+        return self._database.begin(actor=self._actor)
 
 
-def _in_transaction(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(endpoint)
-    names = [name for name, parameter in signature.parameters.items() if parameter.annotation == Transaction]
-    if not names:
-        return endpoint
-    (name,) = names
+async def _request_database(request: Request) -> _RequestDatabase:
+    token = token_of(request.scope)
+    return _RequestDatabase(request.app.state.database, None if token is None else token.name)
 
-    def run(**arguments: Any) -> Any:
-        opening: _Opening = arguments.pop(name)
-        with opening.database.begin(writes=opening.writes, actor=opening.actor) as connection:
-            return endpoint(**arguments, **{name: connection})
 
-    parameters = [
-        parameter.replace(
-            kind=parameter.KEYWORD_ONLY,
-            annotation=Annotated[_Opening, Depends(_opening)] if parameter.name == name else parameter.annotation,
-        )
-        for parameter in signature.parameters.values()
-    ]
-    run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    run.__annotations__["return"] = signature.return_annotation
-    return run
+RequestDatabase = Annotated[_RequestDatabase, Depends(_request_database)]
 
 
 def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, quote
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field, ValidationError
 from sqlalchemy import Connection
 from starlette.staticfiles import StaticFiles
 
 from heksher_client._version import __version__
-from heksher_client.service import store
+from heksher_client.service import operations, store
 from heksher_client.service.access import token_of
 from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console import security
@@ -23,13 +23,13 @@ from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
 from heksher_client.service.operations import require_rule, require_setting
 from heksher_client.service.query_cache import state
-from heksher_client.service.routes.rules import NewRule, RuleValue, add_rule, delete_rule, set_rule_value
-from heksher_client.service.routing import OpenDatabase, RefusalError, Router, RuleId, SettingName, Transaction
+from heksher_client.service.routes.rules import NewRule
+from heksher_client.service.routing import RefusalError, RequestDatabase, RuleId, SettingName
 from heksher_client.service.schema import LARGEST_KEY
 from heksher_client.service.store import StoredRule, StoredSetting
 from heksher_client.service.tokens import Role, begin_session, end_session, find_token
 
-router: Final = Router(prefix="/console", include_in_schema=False)
+router: Final = APIRouter(prefix="/console", include_in_schema=False)
 _SETTINGS_SHOWN: Final = 200
 _RULES_SHOWN: Final = 200
 _CHANGES_SHOWN: Final = 50
@@ -73,12 +73,13 @@ class Draft:
 
 
 @router.get("")
-def list_settings(request: Request, connection: Transaction, q: str = "") -> Response:
+def list_settings(request: Request, database: RequestDatabase, q: str = "") -> Response:
     """All settings, or those with some text in their names, aliases and metadata."""
-    numbers = store.numbers_of_rules(connection)
-    found = [held for held in store.settings(connection) if q.lower() in _searched(held)]
-    shown = [(held, numbers.get(held.id, 0)) for held in found[:_SETTINGS_SHOWN]]
-    return _page(request, "settings.html", connection, q=q, found=len(found), settings=shown)
+    with database.read() as connection:
+        numbers = store.numbers_of_rules(connection)
+        found = [held for held in store.settings(connection) if q.lower() in _searched(held)]
+        shown = [(held, numbers.get(held.id, 0)) for held in found[:_SETTINGS_SHOWN]]
+        return _page(request, "settings.html", connection, q=q, found=len(found), settings=shown)
 
 
 def _searched(held: StoredSetting) -> str:
@@ -87,10 +88,11 @@ def _searched(held: StoredSetting) -> str:
 
 @router.get("/settings/{name}")
 def show_setting(
-    request: Request, name: SettingName, connection: Transaction, find: str = "", done: Revision = 0
+    request: Request, name: SettingName, database: RequestDatabase, find: str = "", done: Revision = 0
 ) -> Response:
     """One setting: its declaration, its rules, why it has the value that it has, and its last changes."""
-    return _setting_page(request, connection, require_setting(connection, name), find=find, done=done)
+    with database.read() as connection:
+        return _setting_page(request, connection, require_setting(connection, name), find=find, done=done)
 
 
 def _setting_page(
@@ -169,29 +171,30 @@ def _done(connection: Connection, revision: int, setting: str) -> Change | None:
 
 
 @router.post("/settings/{name}/rules")
-def add(request: Request, name: SettingName, connection: Transaction, form: Form) -> Response:
+def add(request: Request, name: SettingName, database: RequestDatabase, form: Form) -> Response:
     """Add a rule."""
-    held = require_setting(connection, name)
-    conditions = {f: text for f in held.declaration.configurable_features if (text := _text(form, f"if.{f}"))}
-    errors: dict[str, str] = {}
-    value = None
-    try:
-        value = parse(held.declaration.type, form.get("value", []))
-    except InputError as error:
-        errors["value"] = str(error)
-    try:
-        rule = NewRule(setting=held.declaration.name, feature_values=conditions, value=value)
-    except ValidationError as error:
-        errors |= _errors(error)
-    if not errors:
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        conditions = {f: text for f in held.declaration.configurable_features if (text := _text(form, f"if.{f}"))}
+        errors: dict[str, str] = {}
+        value = None
         try:
-            add_rule(rule, connection, Response())
-        except RefusalError as error:
-            errors[""] = str(error.args[1])
-    if errors:
-        draft = Draft(conditions, form.get("value", []), errors)
-        return _setting_page(request, connection, held, status=422, draft=draft)
-    return _back_to(held, connection)
+            value = parse(held.declaration.type, form.get("value", []))
+        except InputError as error:
+            errors["value"] = str(error)
+        try:
+            rule = NewRule(setting=held.declaration.name, feature_values=conditions, value=value)
+        except ValidationError as error:
+            errors |= _errors(error)
+        if not errors:
+            try:
+                operations.add_rule(connection, rule.setting, rule.feature_values, rule.value, rule.metadata)
+            except RefusalError as error:
+                errors[""] = str(error.args[1])
+        if errors:
+            draft = Draft(conditions, form.get("value", []), errors)
+            return _setting_page(request, connection, held, status=422, draft=draft)
+        return _back_to(held, connection)
 
 
 def _errors(error: ValidationError) -> dict[str, str]:
@@ -209,34 +212,37 @@ def _errors(error: ValidationError) -> dict[str, str]:
 
 
 @router.post("/rules/{rule_id}/value")
-def change(request: Request, rule_id: RuleId, connection: Transaction, form: Form) -> Response:
+def change(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
     """Give a rule another value."""
-    _, held = require_rule(connection, rule_id, message="there is no such rule any more")
-    try:
-        value = parse(held.declaration.type, form.get("value", []))
-        set_rule_value(rule_id, RuleValue(value=value), connection)
-    except (InputError, RefusalError) as error:
-        return _setting_page(
-            request, connection, held, status=422, edited=(rule_id, str(error.args[-1]), form.get("value", []))
-        )
-    return _back_to(held, connection)
+    with database.write() as connection:
+        rule, held = require_rule(connection, rule_id, message="there is no such rule any more")
+        try:
+            value = parse(held.declaration.type, form.get("value", []))
+            operations.set_rule_value(connection, held, rule, value)
+        except (InputError, RefusalError) as error:
+            return _setting_page(
+                request, connection, held, status=422, edited=(rule_id, str(error.args[-1]), form.get("value", []))
+            )
+        return _back_to(held, connection)
 
 
 @router.post("/rules/{rule_id}/delete")
-def delete(rule_id: RuleId, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
+def delete(rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """Delete a rule."""
-    _, held = require_rule(connection, rule_id, message="there is no such rule any more")
-    delete_rule(rule_id, connection)
-    return _back_to(held, connection)
+    with database.write() as connection:
+        rule, held = require_rule(connection, rule_id, message="there is no such rule any more")
+        store.delete_rule(connection, held, rule)
+        return _back_to(held, connection)
 
 
 @router.post("/undo/{revision}")
-def undo_change(revision: Revision, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
+def undo_change(revision: Revision, database: RequestDatabase, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """Undo a change of a rule."""
-    found = changes(connection, after=revision - 1, most=1)
-    if not found or found[0].revision != revision:
-        raise RefusalError(404, "there is no such change")
-    return _back_to(undo(connection, found[0]), connection)
+    with database.write() as connection:
+        found = changes(connection, after=revision - 1, most=1)
+        if not found or found[0].revision != revision:
+            raise RefusalError(404, "there is no such change")
+        return _back_to(undo(connection, found[0]), connection)
 
 
 def _back_to(held: StoredSetting, connection: Connection) -> Response:
@@ -249,12 +255,14 @@ def _back_to(held: StoredSetting, connection: Connection) -> Response:
 
 @router.get("/changes")
 def list_changes(
-    request: Request, connection: Transaction, setting: str = "", before: Revision | None = None
+    request: Request, database: RequestDatabase, setting: str = "", before: Revision | None = None
 ) -> Response:
     """The log of changes, the latest first."""
-    found = latest_changes(connection, before=before, setting=setting or None, most=_CHANGES_SHOWN + 1)
-    more = found[_CHANGES_SHOWN - 1].revision if len(found) > _CHANGES_SHOWN else None
-    return _page(request, "changes.html", connection, changes=found[:_CHANGES_SHOWN], setting_name=setting, more=more)
+    with database.read() as connection:
+        found = latest_changes(connection, before=before, setting=setting or None, most=_CHANGES_SHOWN + 1)
+        shown, is_last = found[:_CHANGES_SHOWN], len(found) <= _CHANGES_SHOWN
+        more = None if is_last else shown[-1].revision
+        return _page(request, "changes.html", connection, changes=shown, setting_name=setting, more=more)
 
 
 # -- logging in and out ------------------------------------------------------------------------------------------------
@@ -267,14 +275,14 @@ def show_login(request: Request, next: str = "/console") -> Response:
 
 
 @router.post("/login")
-def log_in(request: Request, database: OpenDatabase, form: AnyForm) -> Response:
+def log_in(request: Request, database: RequestDatabase, form: AnyForm) -> Response:
     """Begin a session with a token."""
     target = _text(form, "next")
-    with database.begin(writes=False) as connection:
+    with database.read() as connection:
         token = find_token(connection, _text(form, "token"))
     if token is None:
         return render(request, "login.html", 422, next=target, error="this token is unknown, expired or revoked")
-    with database.begin() as connection:
+    with database.write() as connection:
         session = begin_session(connection, token)
     response = RedirectResponse(target if target.startswith("/console") else "/console", 303)
     security.set_session(request, response, session)
@@ -282,12 +290,13 @@ def log_in(request: Request, database: OpenDatabase, form: AnyForm) -> Response:
 
 
 @router.post("/logout")
-def log_out(request: Request, connection: Transaction, form: Form) -> Response:  # noqa: ARG001 - it is checked
+def log_out(request: Request, database: RequestDatabase, form: Form) -> Response:  # noqa: ARG001 - it is checked
     """End the session."""
-    end_session(connection, security.session_of(request))
-    response = RedirectResponse("/console/login", 303)
-    security.clear_session(response)
-    return response
+    with database.write() as connection:
+        end_session(connection, security.session_of(request))
+        response = RedirectResponse("/console/login", 303)
+        security.clear_session(response)
+        return response
 
 
 # -- what all of them share --------------------------------------------------------------------------------------------

@@ -3,27 +3,28 @@
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
-from fastapi import Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from heksher_client.service.access import token_of
 from heksher_client.service.changes import changes
 from heksher_client.service.event_stream import Feed
-from heksher_client.service.routing import Router, SettingName, Transaction
+from heksher_client.service.routing import RequestDatabase, SettingName
 from heksher_client.service.schema import LARGEST_KEY
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 @router.get("/api/v1/change_log")
 def read_change_log(
-    connection: Transaction,
+    database: RequestDatabase,
     after: Annotated[int, Query(ge=0, le=LARGEST_KEY)] = 0,
     setting: SettingName | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """The changes after a revision, in their order; of all settings, or of one by any name that it had."""
-    return {"changes": [asdict(change) for change in changes(connection, after=after, setting=setting, most=limit)]}
+    with database.read() as connection:
+        return {"changes": [asdict(change) for change in changes(connection, after=after, setting=setting, most=limit)]}
 
 
 class EventStream(StreamingResponse):

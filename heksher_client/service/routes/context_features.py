@@ -2,14 +2,14 @@
 
 from typing import Final
 
-from fastapi import Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
 from heksher_client.service.query_cache import state
-from heksher_client.service.routing import ContextName, RefusalError, Router, Transaction
+from heksher_client.service.routing import ContextName, RefusalError, RequestDatabase
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 class NewContextFeature(BaseModel):
@@ -30,49 +30,54 @@ class NewPlace(BaseModel):
 
 
 @router.get("/api/v1/context_features")
-def list_context_features(connection: Transaction, response: Response) -> dict[str, list[str]]:
+def list_context_features(database: RequestDatabase, response: Response) -> dict[str, list[str]]:
     """All context features, in their order."""
-    response.headers["Heksher-Revision"] = str(state(connection).revision)
-    return {"context_features": store.context_features(connection)}
+    with database.read() as connection:
+        response.headers["Heksher-Revision"] = str(state(connection).revision)
+        return {"context_features": store.context_features(connection)}
 
 
 @router.get("/api/v1/context_features/{name}")
-def get_context_feature(name: ContextName, connection: Transaction) -> dict[str, int]:
+def get_context_feature(name: ContextName, database: RequestDatabase) -> dict[str, int]:
     """The place of a context feature in their order, counted from 0."""
-    features = store.context_features(connection)
-    if name not in features:
-        raise RefusalError(404)
-    return {"index": features.index(name)}
+    with database.read() as connection:
+        features = store.context_features(connection)
+        if name not in features:
+            raise RefusalError(404)
+        return {"index": features.index(name)}
 
 
 @router.post("/api/v1/context_features", status_code=204)
-def add_context_feature(body: NewContextFeature, connection: Transaction) -> None:
+def add_context_feature(body: NewContextFeature, database: RequestDatabase) -> None:
     """Add a context feature after all others."""
-    if body.context_feature in store.context_features(connection):
-        raise RefusalError(409, "context feature already exists")
-    store.add_context_feature(connection, body.context_feature)
+    with database.write() as connection:
+        if body.context_feature in store.context_features(connection):
+            raise RefusalError(409, "context feature already exists")
+        store.add_context_feature(connection, body.context_feature)
 
 
 @router.patch("/api/v1/context_features/{name}/index", status_code=204)
-def move_context_feature(name: ContextName, body: NewPlace, connection: Transaction) -> None:
+def move_context_feature(name: ContextName, body: NewPlace, database: RequestDatabase) -> None:
     """Move a context feature before or after another one. That changes which rules win."""
-    features = store.context_features(connection)
-    beside = body.to_before or body.to_after
-    if name not in features:
-        raise RefusalError(404)
-    if beside not in features:
-        raise RefusalError(404, f"there is no context feature {beside}")
-    if beside != name:
-        features.remove(name)
-        features.insert(features.index(beside) + (body.to_after is not None), name)
-        store.order_context_features(connection, features)
+    with database.write() as connection:
+        features = store.context_features(connection)
+        beside = body.to_before or body.to_after
+        if name not in features:
+            raise RefusalError(404)
+        if beside not in features:
+            raise RefusalError(404, f"there is no context feature {beside}")
+        if beside != name:
+            features.remove(name)
+            features.insert(features.index(beside) + (body.to_after is not None), name)
+            store.order_context_features(connection, features)
 
 
 @router.delete("/api/v1/context_features/{name}", status_code=204)
-def delete_context_feature(name: ContextName, connection: Transaction) -> None:
+def delete_context_feature(name: ContextName, database: RequestDatabase) -> None:
     """Delete a context feature that no setting is configurable by."""
-    if name not in store.context_features(connection):
-        raise RefusalError(404)
-    if store.is_configured_by(connection, name):
-        raise RefusalError(409, "context feature can't be deleted, there is at least one setting configured by it")
-    store.delete_context_feature(connection, name)
+    with database.write() as connection:
+        if name not in store.context_features(connection):
+            raise RefusalError(404)
+        if store.is_configured_by(connection, name):
+            raise RefusalError(409, "context feature can't be deleted, there is at least one setting configured by it")
+        store.delete_context_feature(connection, name)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from fastapi import HTTPException, Request
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
@@ -17,18 +17,16 @@ from heksher_client.service.routing import (
     JSONValue,
     MetadataKey,
     NewSettingName,
-    OpenDatabase,
     RefusalError,
-    Router,
+    RequestDatabase,
     SettingName,
     TypeName,
     Version,
-    actor_of,
 )
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 class DeclaredSetting(BaseModel):
@@ -60,13 +58,13 @@ class DeclaredSetting(BaseModel):
 
 
 @router.post("/api/v1/settings/declare")
-def declare(request: Request, body: DeclaredSetting, database: OpenDatabase) -> JSONResponse:
+def declare(body: DeclaredSetting, database: RequestDatabase) -> JSONResponse:
     """Create a setting, upgrade it, or say how the declaration differs from it."""
     # Most declarations change nothing, and need not wait for those that do.
-    with database.begin(writes=False) as connection:
+    with database.read() as connection:
         answer, write = _decide(connection, body)
     if write is not None:
-        with database.begin(actor=actor_of(request)) as connection:
+        with database.write() as connection:
             answer, write = _decide(connection, body)  # Another instance may have been faster.
             if write is not None:
                 write(connection)

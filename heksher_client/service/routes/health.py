@@ -2,38 +2,41 @@
 
 from typing import Final
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.metrics import Metrics
 from heksher_client.service.query_cache import state
-from heksher_client.service.routing import RefusalError, Router, Transaction
+from heksher_client.service.routing import RefusalError, RequestDatabase
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 @router.get("/api/health")
-def health(connection: Transaction) -> dict[str, str]:
+def health(database: RequestDatabase) -> dict[str, str]:
     """Answer, if the database does."""
-    state(connection)
-    return {"version": __version__}
+    with database.read() as connection:
+        state(connection)
+        return {"version": __version__}
 
 
 @router.get("/api/ready")
-def ready(request: Request, connection: Transaction) -> dict[str, int]:
+def ready(request: Request, database: RequestDatabase) -> dict[str, int]:
     """Whether requests should be sent here: not while the database does not answer, nor when it is stopping."""
-    if request.app.state.feed.is_closed:
-        raise RefusalError(503, "the service is stopping")
-    return {"revision": state(connection).revision}
+    with database.read() as connection:
+        if request.app.state.feed.is_closed:
+            raise RefusalError(503, "the service is stopping")
+        return {"revision": state(connection).revision}
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(request: Request, connection: Transaction) -> Response:
+def metrics(request: Request, database: RequestDatabase) -> Response:
     """The metrics of this instance, for Prometheus."""
-    held: Metrics = request.app.state.metrics
-    held.revision.set(state(connection).revision)
-    held.settings.set(store.number_of_settings(connection))
-    held.rules.set(store.number_of_rules(connection))
-    return Response(generate_latest(held.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    with database.read() as connection:
+        held: Metrics = request.app.state.metrics
+        held.revision.set(state(connection).revision)
+        held.settings.set(store.number_of_settings(connection))
+        held.rules.set(store.number_of_rules(connection))
+        return Response(generate_latest(held.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
@@ -19,15 +19,15 @@ from heksher_client.service.context_filters import (
 from heksher_client.service.names import SETTING_NAME
 from heksher_client.service.query_cache import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
 from heksher_client.service.query_cache import tags as tags_of
-from heksher_client.service.routing import RefusalError, Router, Transaction
+from heksher_client.service.routing import RefusalError, RequestDatabase
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 @router.get("/api/v1/query")
 def query(
     request: Request,
-    connection: Transaction,
+    database: RequestDatabase,
     settings: Annotated[str | None, Query(pattern=f"^({SETTING_NAME}(,{SETTING_NAME})*)?$")] = None,
     context_filters: str = "*",
     include_metadata: bool = False,
@@ -36,22 +36,23 @@ def query(
     """The default values and rules of settings: all of them, or those named."""
     _filters(context_filters)
     question = Question(settings, context_filters, include_metadata)
-    answers: Answers = request.app.state.answers
-    now = state(connection)
     asked_for = ",".join(if_none_match or ())
-    etag = answers.etag(question, now)
-    if etag is not None and _matches(asked_for, etag):
-        return Response(status_code=304, headers=_headers(now, etag))
-    try:
-        tags = tags_of(connection, settings)
-    except UnknownSettingsError as error:
-        raise RefusalError(404, str(error)) from None
-    etag = etag_of(now, question, tags)
-    answers.remember(question, now, etag)
-    if _matches(asked_for, etag):
-        return Response(status_code=304, headers=_headers(now, etag))
-    body = _body(connection, answers, now, question, tags)
-    return Response(body, media_type="application/json", headers=_headers(now, etag))
+    answers: Answers = request.app.state.answers
+    with database.read() as connection:
+        now = state(connection)
+        etag = answers.etag(question, now)
+        if etag is not None and _matches(asked_for, etag):
+            return Response(status_code=304, headers=_headers(now, etag))
+        try:
+            tags = tags_of(connection, settings)
+        except UnknownSettingsError as error:
+            raise RefusalError(404, str(error)) from None
+        etag = etag_of(now, question, tags)
+        answers.remember(question, now, etag)
+        if _matches(asked_for, etag):
+            return Response(status_code=304, headers=_headers(now, etag))
+        body = _body(connection, answers, now, question, tags)
+        return Response(body, media_type="application/json", headers=_headers(now, etag))
 
 
 def _headers(now: State, etag: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection
@@ -17,9 +18,8 @@ from heksher_client.service.routing import (
     MetadataKey,
     NewSettingName,
     RefusalError,
-    Router,
+    RequestDatabase,
     SettingName,
-    Transaction,
     TypeName,
     Version,
     without,
@@ -27,7 +27,7 @@ from heksher_client.service.routing import (
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
-router: Final = Router()
+router: Final = APIRouter()
 
 
 class NewVersion(BaseModel):
@@ -57,105 +57,117 @@ class NewMetadataValue(NewVersion):
 
 
 @router.get("/api/v1/settings")
-def list_settings(connection: Transaction, include_additional_data: bool = False) -> dict[str, Any]:
+def list_settings(database: RequestDatabase, include_additional_data: bool = False) -> dict[str, Any]:
     """All settings, by name."""
-    return {"settings": [_setting_body(s, whole=include_additional_data) for s in store.settings(connection)]}
+    with database.read() as connection:
+        return {"settings": [_setting_body(s, whole=include_additional_data) for s in store.settings(connection)]}
 
 
 @router.get("/api/v1/settings/{name}")
-def get_setting(name: SettingName, connection: Transaction) -> dict[str, Any]:
+def get_setting(name: SettingName, database: RequestDatabase) -> dict[str, Any]:
     """A setting by its name or an alias."""
-    return _setting_body(require_setting(connection, name), whole=True)
+    with database.read() as connection:
+        return _setting_body(require_setting(connection, name), whole=True)
 
 
 @router.delete("/api/v1/settings/{name}", status_code=204)
-def delete_setting(name: SettingName, connection: Transaction) -> None:
+def delete_setting(name: SettingName, database: RequestDatabase) -> None:
     """Delete a setting with its rules and aliases."""
-    store.delete_setting(connection, require_setting(connection, name, message="setting name not found"))
+    with database.write() as connection:
+        store.delete_setting(connection, require_setting(connection, name, message="setting name not found"))
 
 
 @router.put("/api/v1/settings/{name}/name", status_code=204)
-def rename_setting(name: SettingName, body: NewName, connection: Transaction) -> None:
+def rename_setting(name: SettingName, body: NewName, database: RequestDatabase) -> None:
     """Rename a setting; the former name stays as an alias."""
-    held = require_setting(connection, name, message="setting does not exist")
-    _check_higher(held, body)
-    other = store.setting(connection, body.name)
-    if body.name == held.declaration.name or (other is not None and other.id != held.id):
-        raise RefusalError(409, "name already exists")
-    _change(connection, held, body, name=body.name)
+    with database.write() as connection:
+        held = require_setting(connection, name, message="setting does not exist")
+        _check_higher(held, body)
+        other = store.setting(connection, body.name)
+        if body.name == held.declaration.name or (other is not None and other.id != held.id):
+            raise RefusalError(409, "name already exists")
+        _change(connection, held, body, name=body.name)
 
 
 @router.put("/api/v1/settings/{name}/type", status_code=204, response_model=None)
-def set_type(name: SettingName, body: NewType, connection: Transaction) -> JSONResponse | None:
+def set_type(name: SettingName, body: NewType, database: RequestDatabase) -> JSONResponse | None:
     """Give a setting another type, if its default value and its rules' values fit it."""
-    held = require_setting(connection, name)
-    _check_higher(held, body)
-    new = parse_setting_type(body.type)
-    is_major = parse_version(body.version)[0] > held.declaration.version_number[0]
-    order = store.context_features(connection)
-    rules = store.rules(connection, [held.id])
-    values = {f"rule {rule.id} ({list(map(tuple, rule.conditions_in(order)))})": rule.value for rule in rules}
-    if conflicts := type_conflicts(held.declaration, new, values, is_major=is_major):
-        return JSONResponse({"conflicts": conflicts}, 409)
-    _change(connection, held, body, type=new)
-    return None
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        _check_higher(held, body)
+        new = parse_setting_type(body.type)
+        is_major = parse_version(body.version)[0] > held.declaration.version_number[0]
+        order = store.context_features(connection)
+        rules = store.rules(connection, [held.id])
+        values = {f"rule {rule.id} ({list(map(tuple, rule.conditions_in(order)))})": rule.value for rule in rules}
+        if conflicts := type_conflicts(held.declaration, new, values, is_major=is_major):
+            return JSONResponse({"conflicts": conflicts}, 409)
+        _change(connection, held, body, type=new)
+        return None
 
 
 @router.put("/api/v1/settings/{name}/configurable_features", status_code=204)
-def set_configurable_features(name: SettingName, body: NewFeatures, connection: Transaction) -> None:
+def set_configurable_features(name: SettingName, body: NewFeatures, database: RequestDatabase) -> None:
     """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
-    held = require_setting(connection, name)
-    _check_higher(held, body)
-    features, former = dict.fromkeys(body.configurable_features), held.declaration.configurable_features
-    if unknown := features.keys() - set(store.context_features(connection)):
-        raise RefusalError(404, f"{unknown} are not acceptable context features")
-    removed = [feature for feature in former if feature not in features]
-    rules = store.rules(connection, [held.id])
-    in_use = [rule.id for feature in removed for rule in rules if feature in dict(rule.conditions)]
-    if in_use:
-        raise RefusalError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
-    if features.keys() - set(former) and parse_version(body.version)[0] == held.declaration.version_number[0]:
-        raise RefusalError(409, "Cannot add new configurable features on a minor version bump")
-    _change(connection, held, body, configurable_features=tuple(features))
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        _check_higher(held, body)
+        features, former = dict.fromkeys(body.configurable_features), held.declaration.configurable_features
+        if unknown := features.keys() - set(store.context_features(connection)):
+            raise RefusalError(404, f"{unknown} are not acceptable context features")
+        removed = [feature for feature in former if feature not in features]
+        rules = store.rules(connection, [held.id])
+        in_use = [rule.id for feature in removed for rule in rules if feature in dict(rule.conditions)]
+        if in_use:
+            raise RefusalError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
+        if features.keys() - set(former) and parse_version(body.version)[0] == held.declaration.version_number[0]:
+            raise RefusalError(409, "Cannot add new configurable features on a minor version bump")
+        _change(connection, held, body, configurable_features=tuple(features))
 
 
 @router.get("/api/v1/settings/{name}/metadata")
-def get_metadata(name: SettingName, connection: Transaction) -> dict[str, Any]:
+def get_metadata(name: SettingName, database: RequestDatabase) -> dict[str, Any]:
     """What is noted of a setting."""
-    return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
+    with database.read() as connection:
+        return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
 
 
 @router.post("/api/v1/settings/{name}/metadata", status_code=204)
-def add_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
+def add_metadata(name: SettingName, body: NewMetadata, database: RequestDatabase) -> None:
     """Note more of a setting, beside what is noted under other keys."""
-    held = require_setting(connection, name)
-    _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
 
 
 @router.put("/api/v1/settings/{name}/metadata", status_code=204)
-def replace_metadata(name: SettingName, body: NewMetadata, connection: Transaction) -> None:
+def replace_metadata(name: SettingName, body: NewMetadata, database: RequestDatabase) -> None:
     """Replace all that is noted of a setting."""
-    _set_metadata(connection, require_setting(connection, name), body, body.metadata)
+    with database.write() as connection:
+        _set_metadata(connection, require_setting(connection, name), body, body.metadata)
 
 
 @router.delete("/api/v1/settings/{name}/metadata", status_code=204)
-def delete_metadata(name: SettingName, body: NewVersion, connection: Transaction) -> None:
+def delete_metadata(name: SettingName, body: NewVersion, database: RequestDatabase) -> None:
     """Remove all that is noted of a setting."""
-    _set_metadata(connection, require_setting(connection, name), body, {})
+    with database.write() as connection:
+        _set_metadata(connection, require_setting(connection, name), body, {})
 
 
 @router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def set_metadata_key(name: SettingName, key: MetadataKey, body: NewMetadataValue, connection: Transaction) -> None:
+def set_metadata_key(name: SettingName, key: MetadataKey, body: NewMetadataValue, database: RequestDatabase) -> None:
     """Note one thing of a setting."""
-    held = require_setting(connection, name)
-    _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
 
 
 @router.delete("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def delete_metadata_key(name: SettingName, key: MetadataKey, body: NewVersion, connection: Transaction) -> None:
+def delete_metadata_key(name: SettingName, key: MetadataKey, body: NewVersion, database: RequestDatabase) -> None:
     """Remove one thing that is noted of a setting."""
-    held = require_setting(connection, name)
-    _set_metadata(connection, held, body, without(held.declaration.metadata, key))
+    with database.write() as connection:
+        held = require_setting(connection, name)
+        _set_metadata(connection, held, body, without(held.declaration.metadata, key))
 
 
 def _check_higher(held: StoredSetting, change: NewVersion) -> None:
