@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,18 +16,18 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from heksher_client._version import __version__
 from heksher_client.service import routing, store
-from heksher_client.service.access import AccessControl
+from heksher_client.service.access import AccessControl, needed_role
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database
-from heksher_client.service.documentation import document
 from heksher_client.service.event_stream import Feed
 from heksher_client.service.metrics import Metrics, Observed
 from heksher_client.service.names import CONTEXT_NAME
 from heksher_client.service.query_cache import Answers
 from heksher_client.service.routes import ROUTERS
 from heksher_client.service.routing import RefusalError
+from heksher_client.service.tokens import Role
 
 
 def _answer(request: Request, status: int, text: str) -> Response:
@@ -91,6 +91,49 @@ def _add_missing(database: Database, context_features: Iterable[str]) -> None:
                     store.add_context_feature(connection, name)
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with the responses that do not come from the routes.
+
+        FastAPI documents the parameters, responses and dependencies of a route. Requests are also refused before they
+        reach one: for their token by `AccessControl`, for their size and encoding by FastAPI.
+        """
+        if self.openapi_schema is not None:
+            return self.openapi_schema
+        schema = super().openapi()
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                role = needed_role(method.upper(), path)
+                refused = _REFUSED_BODIES if "requestBody" in operation else {}
+                if role is not None:
+                    operation["security"] = [{}, {"token": []}]
+                    refused = refused | _REFUSED_TOKENS[role]
+                for status, meaning in refused.items():
+                    operation["responses"].setdefault(status, {"description": meaning})
+        return schema
+
+
+_DESCRIPTION: Final = """\
+Settings whose values depend on their context: *for user jim in environment prod, `cache_size` is 200*.
+
+Programs **declare** their settings and **query** their rules; operators add **rules**. Names consist of letters, digits
+and underscores; names of settings may also contain dots.
+
+Unless the service listens on loopback, requests need a **token**: with the role `read` for programs, with the role
+`admin` for operators.
+"""
+_REFUSED_BODIES: Final = {
+    "400": "The body cannot be read.",
+    "413": f"The body has more than {routing.MOST_BYTES:,} bytes.",
+}
+_NO_TOKEN: Final = {"401": "The request needs a valid token."}
+_REFUSED_TOKENS: Final = {
+    Role.READ: _NO_TOKEN,
+    Role.ADMIN: _NO_TOKEN | {"403": "The request needs a token with the role `admin`."},
+}
+
+
 def create_app(
     database_url: str | URL = "sqlite://",
     context_features: Sequence[str] = (),
@@ -120,8 +163,9 @@ def create_app(
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
     routes += [Mount("/console/assets", ASSETS), Route("/", _to_console), Route("/docs", _show_api)]
     metrics = Metrics()
-    app = FastAPI(
+    app = _Application(
         title="Heksher",
+        description=_DESCRIPTION,
         version=__version__,
         lifespan=_lifespan,
         routes=routes,
@@ -133,7 +177,6 @@ def create_app(
             Middleware(AccessControl, database=opened, required=access_control),
         ],
     )
-    document(app)
     app.state.database = opened
     app.state.metrics = metrics
     app.state.feed = Feed(opened, metrics)

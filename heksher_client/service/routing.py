@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Request
+from fastapi.openapi.models import Example
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
@@ -101,6 +102,29 @@ async def _request_database(request: Request) -> _RequestDatabase:
 
 
 RequestDatabase = Annotated[_RequestDatabase, Depends(_request_database)]
+
+
+def example(value: Any) -> dict[str, Example]:
+    """Return FastAPI's `openapi_examples` with one example of a parameter or a body."""
+    return {"example": {"value": value}}
+
+
+def documented(
+    errors: Mapping[int, str] | None = None, *, body: Any = None, status: int = 200
+) -> dict[int | str, dict[str, Any]]:
+    """Return FastAPI's `responses`.
+
+    Args:
+        errors: The meaning of each error status.
+        body: An example of the body of a successful response.
+        status: The status of a successful response.
+    """
+    responses: dict[int | str, dict[str, Any]] = {
+        error: {"description": meaning} for error, meaning in (errors or {}).items()
+    }
+    if body is not None:
+        responses[status] = {"content": {"application/json": {"example": body}}}
+    return responses
 
 
 def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:

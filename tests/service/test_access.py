@@ -12,10 +12,10 @@ from sqlalchemy.exc import OperationalError
 from heksher_client.service import LocalService, access, create_app
 from heksher_client.service.access import is_loopback
 from heksher_client.service.database import Database
-from heksher_client.service.documentation import EXAMPLES
 from heksher_client.service.tokens import Role, TokenError, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.http import http_client, http_request
+from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
 
 STREAM = "GET /api/v1/changes"
@@ -39,12 +39,9 @@ class Guarded:
             revoke_token(connection, name)
 
     def ask(self, operation: str, token: str | None) -> httpx.Response:
-        example = EXAMPLES[operation]
-        method, path = operation.split()
+        held = OPERATIONS[operation]
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return self.http.request(
-            method, path.format(**example.path), params=example.query, json=example.body, headers=headers
-        )
+        return self.http.request(held.method, held.path, params=held.query, json=held.body, headers=headers)
 
     def status(self, operation: str, token: str | None) -> int:
         return self.ask(operation, token).status_code
@@ -59,7 +56,7 @@ def guarded(new_database: Callable[[], str], _one_service: WatchedService) -> It
     held.http.close()
 
 
-@pytest.mark.parametrize("operation", sorted(EXAMPLES.keys() - {STREAM}))
+@pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {STREAM}))
 def test_every_operation_needs_a_token_with_its_role(guarded: Guarded, operation: str) -> None:
     """Reading, and declaring, needs the one for reading; all else the other one."""
     is_for_readers = operation.startswith("GET") or operation.endswith("/declare")
@@ -68,6 +65,8 @@ def test_every_operation_needs_a_token_with_its_role(guarded: Guarded, operation
     assert guarded.status(operation, guarded.tokens["read"]) not in (401, 403) or not is_for_readers
     assert (guarded.status(operation, guarded.tokens["read"]) == 403) is not is_for_readers
     assert guarded.status(operation, guarded.tokens["admin"]) not in (401, 403)
+    documented = OPERATIONS[operation].responses
+    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not is_for_readers)
 
 
 def test_a_refusal_says_what_to_do(guarded: Guarded) -> None:

@@ -1,4 +1,8 @@
-"""The endpoints, a file for each kind of thing."""
+"""The endpoints of the API.
+
+The examples in the OpenAPI document assume the context features `environment`, `user` and `theme`; the setting
+`cache_size`, as `declarations` declares it; and its rule 1, which was changed from 100 to 200, as `change_log` has it.
+"""
 
 from typing import Final
 

@@ -1,15 +1,19 @@
 """Context features: what there is, and in which order."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
 from heksher_client.service.query_cache import state
-from heksher_client.service.routing import ContextName, RefusalError, RequestDatabase
+from heksher_client.service.routing import ContextName, RefusalError, RequestDatabase, documented, example
 
 router: Final = APIRouter()
+_NOT_FOUND: Final = {404: "There is no such context feature."}
+
+
+ThemePath = Annotated[ContextName, Path(openapi_examples=example("theme"))]
 
 
 class NewContextFeature(BaseModel):
@@ -29,7 +33,9 @@ class NewPlace(BaseModel):
         return self
 
 
-@router.get("/api/v1/context_features")
+@router.get(
+    "/api/v1/context_features", responses=documented(body={"context_features": ["environment", "user", "theme"]})
+)
 def list_context_features(database: RequestDatabase, response: Response) -> dict[str, list[str]]:
     """All context features, in their order."""
     with database.read() as connection:
@@ -37,8 +43,10 @@ def list_context_features(database: RequestDatabase, response: Response) -> dict
         return {"context_features": store.context_features(connection)}
 
 
-@router.get("/api/v1/context_features/{name}")
-def get_context_feature(name: ContextName, database: RequestDatabase) -> dict[str, int]:
+@router.get("/api/v1/context_features/{name}", responses=documented(_NOT_FOUND, body={"index": 1}))
+def get_context_feature(
+    name: Annotated[ContextName, Path(openapi_examples=example("user"))], database: RequestDatabase
+) -> dict[str, int]:
     """The place of a context feature in their order, counted from 0."""
     with database.read() as connection:
         features = store.context_features(connection)
@@ -47,8 +55,15 @@ def get_context_feature(name: ContextName, database: RequestDatabase) -> dict[st
         return {"index": features.index(name)}
 
 
-@router.post("/api/v1/context_features", status_code=204)
-def add_context_feature(body: NewContextFeature, database: RequestDatabase) -> None:
+@router.post(
+    "/api/v1/context_features",
+    status_code=204,
+    responses=documented({409: "The context feature already exists."}),
+)
+def add_context_feature(
+    body: Annotated[NewContextFeature, Body(openapi_examples=example({"context_feature": "region"}))],
+    database: RequestDatabase,
+) -> None:
     """Add a context feature after all others."""
     with database.write() as connection:
         if body.context_feature in store.context_features(connection):
@@ -56,8 +71,12 @@ def add_context_feature(body: NewContextFeature, database: RequestDatabase) -> N
         store.add_context_feature(connection, body.context_feature)
 
 
-@router.patch("/api/v1/context_features/{name}/index", status_code=204)
-def move_context_feature(name: ContextName, body: NewPlace, database: RequestDatabase) -> None:
+@router.patch("/api/v1/context_features/{name}/index", status_code=204, responses=documented(_NOT_FOUND))
+def move_context_feature(
+    name: ThemePath,
+    body: Annotated[NewPlace, Body(openapi_examples=example({"to_before": "user"}))],
+    database: RequestDatabase,
+) -> None:
     """Move a context feature before or after another one. That changes which rules win."""
     with database.write() as connection:
         features = store.context_features(connection)
@@ -72,8 +91,12 @@ def move_context_feature(name: ContextName, body: NewPlace, database: RequestDat
             store.order_context_features(connection, features)
 
 
-@router.delete("/api/v1/context_features/{name}", status_code=204)
-def delete_context_feature(name: ContextName, database: RequestDatabase) -> None:
+@router.delete(
+    "/api/v1/context_features/{name}",
+    status_code=204,
+    responses=documented(_NOT_FOUND | {409: "At least one setting is configurable by the context feature."}),
+)
+def delete_context_feature(name: ThemePath, database: RequestDatabase) -> None:
     """Delete a context feature that no setting is configurable by."""
     with database.write() as connection:
         if name not in store.context_features(connection):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, Body, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
@@ -22,11 +22,21 @@ from heksher_client.service.routing import (
     SettingName,
     TypeName,
     Version,
+    documented,
+    example,
 )
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
 router: Final = APIRouter()
+_DECLARATION: Final = {
+    "name": "cache_size",
+    "type": "int",
+    "default_value": 10,
+    "configurable_features": ["environment", "user"],
+    "metadata": {"owner": "shop"},
+    "version": "1.0",
+}
 
 
 class DeclaredSetting(BaseModel):
@@ -57,8 +67,22 @@ class DeclaredSetting(BaseModel):
         )
 
 
-@router.post("/api/v1/settings/declare")
-def declare(body: DeclaredSetting, database: RequestDatabase) -> JSONResponse:
+@router.post(
+    "/api/v1/settings/declare",
+    response_model=dict[str, Any],
+    responses=documented(
+        {
+            400: "A new setting must have the version 1.0.",
+            404: "There is no such context feature, or no setting with the name given as the alias.",
+            409: "The version does not allow the differences from the stored setting: the outcome is `rejected` or "
+            "`mismatch`, and `differences` lists them. Or the alias belongs to another setting.",
+        },
+        body={"outcome": "uptodate"},
+    ),
+)
+def declare(
+    body: Annotated[DeclaredSetting, Body(openapi_examples=example(_DECLARATION))], database: RequestDatabase
+) -> JSONResponse:
     """Create a setting, upgrade it, or say how the declaration differs from it."""
     # Most declarations change nothing, and need not wait for those that do.
     with database.read() as connection:
@@ -71,7 +95,10 @@ def declare(body: DeclaredSetting, database: RequestDatabase) -> JSONResponse:
     return answer
 
 
-def _decide(connection: Connection, body: DeclaredSetting) -> tuple[JSONResponse, Callable[[Connection], None] | None]:
+def _decide(
+    connection: Connection,
+    body: DeclaredSetting,
+) -> tuple[JSONResponse, Callable[[Connection], None] | None]:
     """The answer to a declaration, and what has to be written for it to be true."""
     declared = body.declaration()
     held = _declared_before(connection, body)

@@ -9,12 +9,12 @@ from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.metrics import Metrics
 from heksher_client.service.query_cache import state
-from heksher_client.service.routing import RefusalError, RequestDatabase
+from heksher_client.service.routing import RefusalError, RequestDatabase, documented
 
 router: Final = APIRouter()
 
 
-@router.get("/api/health")
+@router.get("/api/health", responses=documented(body={"version": __version__}))
 def health(database: RequestDatabase) -> dict[str, str]:
     """Answer, if the database does."""
     with database.read() as connection:
@@ -22,7 +22,7 @@ def health(database: RequestDatabase) -> dict[str, str]:
         return {"version": __version__}
 
 
-@router.get("/api/ready")
+@router.get("/api/ready", responses=documented({503: "The service is stopping."}, body={"revision": 6}))
 def ready(request: Request, database: RequestDatabase) -> dict[str, int]:
     """Whether requests should be sent here: not while the database does not answer, nor when it is stopping."""
     with database.read() as connection:

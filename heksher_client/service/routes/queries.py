@@ -19,18 +19,32 @@ from heksher_client.service.context_filters import (
 from heksher_client.service.names import SETTING_NAME
 from heksher_client.service.query_cache import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
 from heksher_client.service.query_cache import tags as tags_of
-from heksher_client.service.routing import RefusalError, RequestDatabase
+from heksher_client.service.routing import RefusalError, RequestDatabase, documented, example
 
 router: Final = APIRouter()
+_RULE: Final = {"value": 200, "context_features": [["user", "jim"]], "rule_id": 1, "metadata": {"ticket": "OPS-17"}}
 
 
-@router.get("/api/v1/query")
+@router.get(
+    "/api/v1/query",
+    response_model=dict[str, Any],
+    responses=documented(
+        {
+            400: "The filter names a context feature twice.",
+            404: "There are no settings with some of the names.",
+        },
+        body={"settings": {"cache_size": {"default_value": 10, "rules": [_RULE]}}},
+    ),
+)
 def query(
     request: Request,
     database: RequestDatabase,
-    settings: Annotated[str | None, Query(pattern=f"^({SETTING_NAME}(,{SETTING_NAME})*)?$")] = None,
-    context_filters: str = "*",
-    include_metadata: bool = False,
+    settings: Annotated[
+        str | None,
+        Query(pattern=f"^({SETTING_NAME}(,{SETTING_NAME})*)?$", openapi_examples=example("cache_size")),
+    ] = None,
+    context_filters: Annotated[str, Query(openapi_examples=example("environment:(prod),user:*"))] = "*",
+    include_metadata: Annotated[bool, Query(openapi_examples=example(True))] = False,
     if_none_match: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
     """The default values and rules of settings: all of them, or those named."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
@@ -17,11 +17,28 @@ from heksher_client.service.routing import (
     RequestDatabase,
     RuleId,
     SettingName,
+    documented,
+    example,
     without,
 )
 
 router: Final = APIRouter()
+_NEW_RULE: Final = {"setting": "cache_size", "feature_values": {"environment": "prod", "user": "ann"}, "value": 500}
+_NOT_FOUND: Final = {404: "There is no such rule."}
+_WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
 _CONDITION: Final = f"{CONTEXT_NAME}:{CONTEXT_NAME}"
+
+
+_UNKNOWN_SETTING_OR_INVALID: Final = {
+    "description": "There is no such setting, or the request is invalid: `detail` lists the errors.",
+    "content": {
+        "application/json": {"schema": {"$ref": "#/components/schemas/HTTPValidationError"}},
+        "text/plain": {"schema": {"type": "string"}},
+    },
+}
+
+RulePath = Annotated[RuleId, Path(openapi_examples=example("1"))]
+KeyPath = Annotated[MetadataKey, Path(openapi_examples=example("ticket"))]
 
 
 class NewRule(BaseModel):
@@ -39,8 +56,24 @@ class NewMetadata(BaseModel):
     metadata: dict[MetadataKey, JSONValue]
 
 
-@router.post("/api/v1/rules", status_code=201)
-def add_rule(body: NewRule, database: RequestDatabase, response: Response) -> dict[str, int]:
+@router.post(
+    "/api/v1/rules",
+    status_code=201,
+    responses=documented(
+        {
+            400: "The setting is not configurable by one of the features, or the value is not of its type.",
+            409: "The setting has a rule with the same conditions.",
+        },
+        body={"rule_id": 2},
+        status=201,
+    )
+    | {422: _UNKNOWN_SETTING_OR_INVALID},
+)
+def add_rule(
+    body: Annotated[NewRule, Body(openapi_examples=example(_NEW_RULE))],
+    database: RequestDatabase,
+    response: Response,
+) -> dict[str, int]:
     """Add a rule to a setting."""
     with database.write() as connection:
         rule_id = operations.add_rule(connection, body.setting, body.feature_values, body.value, body.metadata)
@@ -48,10 +81,12 @@ def add_rule(body: NewRule, database: RequestDatabase, response: Response) -> di
         return {"rule_id": rule_id}
 
 
-@router.get("/api/v1/rules/search")
+@router.get("/api/v1/rules/search", responses=documented(_NOT_FOUND, body={"rule_id": 1}))
 def search_rule(
-    setting: SettingName,
-    feature_values: Annotated[str, Query(pattern=rf"^{_CONDITION}(,{_CONDITION})*$")],
+    setting: Annotated[SettingName, Query(openapi_examples=example("cache_size"))],
+    feature_values: Annotated[
+        str, Query(openapi_examples=example("user:jim"), pattern=rf"^{_CONDITION}(,{_CONDITION})*$")
+    ],
     database: RequestDatabase,
 ) -> dict[str, int]:
     """The rule of a setting that has just these conditions, in whatever order: `user:jim,theme:dark`."""
@@ -67,8 +102,19 @@ def search_rule(
         return {"rule_id": rule_id}
 
 
-@router.get("/api/v1/rules/{rule_id}")
-def get_rule(rule_id: RuleId, database: RequestDatabase) -> dict[str, Any]:
+@router.get(
+    "/api/v1/rules/{rule_id}",
+    responses=documented(
+        _NOT_FOUND,
+        body={
+            "setting": "cache_size",
+            "value": 200,
+            "feature_values": [["user", "jim"]],
+            "metadata": {"ticket": "OPS-17"},
+        },
+    ),
+)
+def get_rule(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
     """A rule by its id."""
     with database.read() as connection:
         rule, held = require_rule(connection, rule_id)
@@ -80,65 +126,90 @@ def get_rule(rule_id: RuleId, database: RequestDatabase) -> dict[str, Any]:
         }
 
 
-@router.delete("/api/v1/rules/{rule_id}", status_code=204)
-def delete_rule(rule_id: RuleId, database: RequestDatabase) -> None:
+@router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(_NOT_FOUND))
+def delete_rule(rule_id: RulePath, database: RequestDatabase) -> None:
     """Delete a rule."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         store.delete_rule(connection, held, rule)
 
 
-@router.patch("/api/v1/rules/{rule_id}", status_code=204, deprecated=True)
-@router.put("/api/v1/rules/{rule_id}/value", status_code=204)
-def set_rule_value(rule_id: RuleId, body: RuleValue, database: RequestDatabase) -> None:
+@router.patch(
+    "/api/v1/rules/{rule_id}", status_code=204, deprecated=True, responses=documented(_NOT_FOUND | _WRONG_TYPE)
+)
+@router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(_NOT_FOUND | _WRONG_TYPE))
+def set_rule_value(
+    rule_id: RulePath,
+    body: Annotated[RuleValue, Body(openapi_examples=example({"value": 300}))],
+    database: RequestDatabase,
+) -> None:
     """Give a rule another value."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         operations.set_rule_value(connection, held, rule, body.value)
 
 
-@router.get("/api/v1/rules/{rule_id}/metadata")
-def get_metadata(rule_id: RuleId, database: RequestDatabase) -> dict[str, Any]:
+@router.get(
+    "/api/v1/rules/{rule_id}/metadata", responses=documented(_NOT_FOUND, body={"metadata": {"ticket": "OPS-17"}})
+)
+def get_metadata(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
     """What is noted of a rule."""
     with database.read() as connection:
         rule, _ = require_rule(connection, rule_id)
         return {"metadata": dict(rule.metadata)}
 
 
-@router.post("/api/v1/rules/{rule_id}/metadata", status_code=204)
-def add_metadata(rule_id: RuleId, body: NewMetadata, database: RequestDatabase) -> None:
+@router.post("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
+def add_metadata(
+    rule_id: RulePath,
+    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"until": "2027-01-01"}}))],
+    database: RequestDatabase,
+) -> None:
     """Note more of a rule, beside what is noted under other keys."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         store.change_rule(connection, held, rule, metadata={**rule.metadata, **body.metadata})
 
 
-@router.put("/api/v1/rules/{rule_id}/metadata", status_code=204)
-def replace_metadata(rule_id: RuleId, body: NewMetadata, database: RequestDatabase) -> None:
+@router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
+def replace_metadata(
+    rule_id: RulePath,
+    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"ticket": "OPS-18"}}))],
+    database: RequestDatabase,
+) -> None:
     """Replace all that is noted of a rule."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         store.change_rule(connection, held, rule, metadata=body.metadata)
 
 
-@router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204)
-def delete_metadata(rule_id: RuleId, database: RequestDatabase) -> None:
+@router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
+def delete_metadata(rule_id: RulePath, database: RequestDatabase) -> None:
     """Remove all that is noted of a rule."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         store.change_rule(connection, held, rule, metadata={})
 
 
-@router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204)
-def set_metadata_key(rule_id: RuleId, key: MetadataKey, body: RuleValue, database: RequestDatabase) -> None:
+@router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(_NOT_FOUND))
+def set_metadata_key(
+    rule_id: RulePath,
+    key: KeyPath,
+    body: Annotated[RuleValue, Body(openapi_examples=example({"value": "OPS-18"}))],
+    database: RequestDatabase,
+) -> None:
     """Note one thing of a rule."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)
         store.change_rule(connection, held, rule, metadata={**rule.metadata, key: body.value})
 
 
-@router.delete("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204)
-def delete_metadata_key(rule_id: RuleId, key: MetadataKey, database: RequestDatabase) -> None:
+@router.delete(
+    "/api/v1/rules/{rule_id}/metadata/{key}",
+    status_code=204,
+    responses=documented({404: "There is no such rule or metadata key."}),
+)
+def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase) -> None:
     """Remove one thing that is noted of a rule."""
     with database.write() as connection:
         rule, held = require_rule(connection, rule_id)

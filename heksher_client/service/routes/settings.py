@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection
@@ -22,12 +22,28 @@ from heksher_client.service.routing import (
     SettingName,
     TypeName,
     Version,
+    documented,
+    example,
     without,
 )
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
 router: Final = APIRouter()
+_EXAMPLE: Final = {
+    "name": "cache_size",
+    "type": "int",
+    "default_value": 10,
+    "version": "1.0",
+    "configurable_features": ["environment", "user"],
+    "metadata": {"owner": "shop"},
+    "aliases": [],
+}
+_NOT_FOUND: Final = {404: "There is no such setting."}
+_VERSION_TOO_LOW: Final = {409: "The version is not higher than the setting's."}
+
+SettingPath = Annotated[SettingName, Path(openapi_examples=example("cache_size"))]
+KeyPath = Annotated[MetadataKey, Path(openapi_examples=example("owner"))]
 
 
 class NewVersion(BaseModel):
@@ -56,29 +72,39 @@ class NewMetadataValue(NewVersion):
     value: JSONValue
 
 
-@router.get("/api/v1/settings")
-def list_settings(database: RequestDatabase, include_additional_data: bool = False) -> dict[str, Any]:
+@router.get("/api/v1/settings", responses=documented(body={"settings": [_EXAMPLE]}))
+def list_settings(
+    database: RequestDatabase, include_additional_data: Annotated[bool, Query(openapi_examples=example(True))] = False
+) -> dict[str, Any]:
     """All settings, by name."""
     with database.read() as connection:
         return {"settings": [_setting_body(s, whole=include_additional_data) for s in store.settings(connection)]}
 
 
-@router.get("/api/v1/settings/{name}")
-def get_setting(name: SettingName, database: RequestDatabase) -> dict[str, Any]:
+@router.get("/api/v1/settings/{name}", responses=documented(_NOT_FOUND, body=_EXAMPLE))
+def get_setting(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
     """A setting by its name or an alias."""
     with database.read() as connection:
         return _setting_body(require_setting(connection, name), whole=True)
 
 
-@router.delete("/api/v1/settings/{name}", status_code=204)
-def delete_setting(name: SettingName, database: RequestDatabase) -> None:
+@router.delete("/api/v1/settings/{name}", status_code=204, responses=documented(_NOT_FOUND))
+def delete_setting(name: SettingPath, database: RequestDatabase) -> None:
     """Delete a setting with its rules and aliases."""
     with database.write() as connection:
         store.delete_setting(connection, require_setting(connection, name, message="setting name not found"))
 
 
-@router.put("/api/v1/settings/{name}/name", status_code=204)
-def rename_setting(name: SettingName, body: NewName, database: RequestDatabase) -> None:
+@router.put(
+    "/api/v1/settings/{name}/name",
+    status_code=204,
+    responses=documented(_NOT_FOUND | {409: "The name is taken, or the version is not higher than the setting's."}),
+)
+def rename_setting(
+    name: SettingPath,
+    body: Annotated[NewName, Body(openapi_examples=example({"name": "cache_entries", "version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Rename a setting; the former name stays as an alias."""
     with database.write() as connection:
         held = require_setting(connection, name, message="setting does not exist")
@@ -89,8 +115,23 @@ def rename_setting(name: SettingName, body: NewName, database: RequestDatabase) 
         _change(connection, held, body, name=body.name)
 
 
-@router.put("/api/v1/settings/{name}/type", status_code=204, response_model=None)
-def set_type(name: SettingName, body: NewType, database: RequestDatabase) -> JSONResponse | None:
+@router.put(
+    "/api/v1/settings/{name}/type",
+    status_code=204,
+    response_model=None,
+    responses=documented(
+        _NOT_FOUND
+        | {
+            409: "The default value or a value of a rule is not of the type: `conflicts` lists them. Or the version is "
+            "not high enough."
+        }
+    ),
+)
+def set_type(
+    name: SettingPath,
+    body: Annotated[NewType, Body(openapi_examples=example({"type": "float", "version": "2.0"}))],
+    database: RequestDatabase,
+) -> JSONResponse | None:
     """Give a setting another type, if its default value and its rules' values fit it."""
     with database.write() as connection:
         held = require_setting(connection, name)
@@ -106,8 +147,24 @@ def set_type(name: SettingName, body: NewType, database: RequestDatabase) -> JSO
         return None
 
 
-@router.put("/api/v1/settings/{name}/configurable_features", status_code=204)
-def set_configurable_features(name: SettingName, body: NewFeatures, database: RequestDatabase) -> None:
+@router.put(
+    "/api/v1/settings/{name}/configurable_features",
+    status_code=204,
+    responses=documented(
+        {
+            404: "There is no such setting or context feature.",
+            409: "A rule has a condition on a removed feature, or the version is not high enough.",
+        }
+    ),
+)
+def set_configurable_features(
+    name: SettingPath,
+    body: Annotated[
+        NewFeatures,
+        Body(openapi_examples=example({"configurable_features": ["environment", "user", "theme"], "version": "2.0"})),
+    ],
+    database: RequestDatabase,
+) -> None:
     """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
     with database.write() as connection:
         held = require_setting(connection, name)
@@ -125,45 +182,80 @@ def set_configurable_features(name: SettingName, body: NewFeatures, database: Re
         _change(connection, held, body, configurable_features=tuple(features))
 
 
-@router.get("/api/v1/settings/{name}/metadata")
-def get_metadata(name: SettingName, database: RequestDatabase) -> dict[str, Any]:
+@router.get(
+    "/api/v1/settings/{name}/metadata",
+    responses=documented(_NOT_FOUND, body={"metadata": {"owner": "shop"}}),
+)
+def get_metadata(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
     """What is noted of a setting."""
     with database.read() as connection:
         return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
 
 
-@router.post("/api/v1/settings/{name}/metadata", status_code=204)
-def add_metadata(name: SettingName, body: NewMetadata, database: RequestDatabase) -> None:
+@router.post("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW))
+def add_metadata(
+    name: SettingPath,
+    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"tier": 1}, "version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Note more of a setting, beside what is noted under other keys."""
     with database.write() as connection:
         held = require_setting(connection, name)
         _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
 
 
-@router.put("/api/v1/settings/{name}/metadata", status_code=204)
-def replace_metadata(name: SettingName, body: NewMetadata, database: RequestDatabase) -> None:
+@router.put("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW))
+def replace_metadata(
+    name: SettingPath,
+    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"owner": "search"}, "version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Replace all that is noted of a setting."""
     with database.write() as connection:
         _set_metadata(connection, require_setting(connection, name), body, body.metadata)
 
 
-@router.delete("/api/v1/settings/{name}/metadata", status_code=204)
-def delete_metadata(name: SettingName, body: NewVersion, database: RequestDatabase) -> None:
+@router.delete(
+    "/api/v1/settings/{name}/metadata",
+    status_code=204,
+    responses=documented(_NOT_FOUND | _VERSION_TOO_LOW),
+)
+def delete_metadata(
+    name: SettingPath,
+    body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Remove all that is noted of a setting."""
     with database.write() as connection:
         _set_metadata(connection, require_setting(connection, name), body, {})
 
 
-@router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def set_metadata_key(name: SettingName, key: MetadataKey, body: NewMetadataValue, database: RequestDatabase) -> None:
+@router.put(
+    "/api/v1/settings/{name}/metadata/{key}", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW)
+)
+def set_metadata_key(
+    name: SettingPath,
+    key: KeyPath,
+    body: Annotated[NewMetadataValue, Body(openapi_examples=example({"value": "search", "version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Note one thing of a setting."""
     with database.write() as connection:
         held = require_setting(connection, name)
         _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
 
 
-@router.delete("/api/v1/settings/{name}/metadata/{key}", status_code=204)
-def delete_metadata_key(name: SettingName, key: MetadataKey, body: NewVersion, database: RequestDatabase) -> None:
+@router.delete(
+    "/api/v1/settings/{name}/metadata/{key}",
+    status_code=204,
+    responses=documented({404: "There is no such setting or metadata key."} | _VERSION_TOO_LOW),
+)
+def delete_metadata_key(
+    name: SettingPath,
+    key: KeyPath,
+    body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
+    database: RequestDatabase,
+) -> None:
     """Remove one thing that is noted of a setting."""
     with database.write() as connection:
         held = require_setting(connection, name)
@@ -180,7 +272,12 @@ def _check_higher(held: StoredSetting, change: NewVersion) -> None:
         raise RefusalError(409, f"the setting {held.declaration.name} is at version {change.version} already")
 
 
-def _set_metadata(connection: Connection, held: StoredSetting, change: NewVersion, metadata: Mapping[str, Any]) -> None:
+def _set_metadata(
+    connection: Connection,
+    held: StoredSetting,
+    change: NewVersion,
+    metadata: Mapping[str, Any],
+) -> None:
     _check_higher(held, change)
     _change(connection, held, change, metadata=metadata)
 
