@@ -37,7 +37,7 @@ async def main() -> None:
         (await operator.post("/api/v1/rules", json=rule)).raise_for_status()
         await client.reload()
         print(greeting.get(user="jim"), greeting.get(user="ann"))
-    app.state.feed.close()
+    app.state.event_stream.close()
     app.state.database.close()
 
 

@@ -55,11 +55,11 @@ def serve(
         from heksher_client.service import create_app, database_url
         from heksher_client.service.access import is_loopback
         from heksher_client.service.metrics import access_log as access_logger
-        from heksher_client.service.server import Server, access_control_at, listen, url_of
-        from heksher_client.service.tokens import tokens
+        from heksher_client.service.server import Server, listen, resolve_access_control, service_url
+        from heksher_client.service.tokens import list_tokens
 
         access_logger.disabled = not access_log
-        is_controlled = access_control_at(host, access_control)
+        is_controlled = resolve_access_control(host, access_control)
         app = create_app(database_url(database), features, access_control=is_controlled)
         options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
         server = Server(app, drain=drain, stop_within=10, log_config=None, **options)
@@ -69,12 +69,12 @@ def serve(
         except BaseException:
             app.state.database.close()
             raise
-    url = url_of(host, listener.getsockname()[1], "http" if certificate is None else "https")
+    url = service_url(host, listener.getsockname()[1], "http" if certificate is None else "https")
     location = _redact_password(database)
     click.echo(f"Heksher service {__version__} on {location}: {url} (console: {url}/console, API: {url}/docs)")
     if is_controlled:
         with app.state.database.begin(writes=False) as connection:
-            has_tokens = bool(tokens(connection))
+            has_tokens = bool(list_tokens(connection))
         if not has_tokens:
             _warn("requests require a token, and none exists: create one with `heksher-client service token add NAME`")
         if certificate is None and not is_loopback(host):

@@ -107,7 +107,7 @@ def changes(database: str, file: str, after: int) -> None:
             open_database(require_database(database)) as connection,
             click.open_file(file, "w", encoding="utf-8") as out,
         ):
-            while page := list_changes(connection, after=after, most=1_000):
+            while page := list_changes(connection, after=after, limit=1_000):
                 for change in page:
                     out.write(json.dumps(asdict(change), default=str, ensure_ascii=False) + "\n")
                 after, count = page[-1].revision, count + len(page)
@@ -153,7 +153,7 @@ def list_tokens(database: str) -> None:
         from heksher_client.service import tokens
 
         with open_database(require_database(database)) as connection:
-            all_tokens = tokens.tokens(connection)
+            all_tokens = tokens.list_tokens(connection)
     for each in all_tokens:
         expiry = "" if each.expires_at is None else f"  expires {each.expires_at:%Y-%m-%d %H:%M}"
         expired = "  (expired)" if each.is_expired else ""

@@ -1,9 +1,9 @@
-"""A local Heksher service: real HTTP on a real database. Needs the extra `service`.
+"""A local Heksher service: an HTTP server with a database. Requires the extra `service`.
 
     with LocalService(["environment", "user", "theme"]) as service:
         ThreadHeksherClient(service.url, ...)
 
-It answers in a thread of this process. `create_app` gives the same as an ASGI application.
+`LocalService` runs in a thread of this process. `create_app` returns the service as an ASGI application.
 """
 
 try:
@@ -12,7 +12,7 @@ try:
     from heksher_client.service.server import LocalService
 except ModuleNotFoundError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError(
-        f"heksher_client.service needs {error.name}, which an extra brings: pip install 'heksher_client[service]'"
+        f"heksher_client.service needs {error.name}; install the extra: pip install 'heksher_client[service]'"
     ) from error
 
 __all__ = ["LocalService", "create_app", "database_url"]

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: all routes over one store, and what becomes of errors."""
+"""The service as an ASGI application: routes, middlewares, and the responses to errors."""
 
 import json
 import re
@@ -16,54 +16,60 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from heksher_client._version import __version__
 from heksher_client.service import routing, store
-from heksher_client.service.access import AccessControl, needed_role
+from heksher_client.service.access import AccessControl, required_role
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database
-from heksher_client.service.event_stream import Feed
-from heksher_client.service.metrics import Metrics, Observed
+from heksher_client.service.event_stream import EventStream
+from heksher_client.service.metrics import Metrics, RequestMetrics
 from heksher_client.service.names import CONTEXT_NAME
-from heksher_client.service.query_cache import Answers
+from heksher_client.service.query_cache import QueryCache
 from heksher_client.service.routes import ROUTERS
-from heksher_client.service.routing import RefusalError
+from heksher_client.service.routing import RequestError
 from heksher_client.service.tokens import Role
 
 
-def _answer(request: Request, status: int, text: str) -> Response:
-    """An answer in words: on a page where people read it."""
-    if request.url.path.startswith("/console"):
-        return render(request, "refusal.html", status, text=text)
-    return PlainTextResponse(text, status) if text else Response(status_code=status)
+def _error_response(request: Request, status: int, message: str) -> Response:
+    """Return an error as a page of the console or in plain text."""
+    if _is_console(request):
+        return render(request, "error.html", status, message=message)
+    return PlainTextResponse(message, status) if message else Response(status_code=status)
 
 
-def _refuse(request: Request, refusal: Exception) -> Response:
-    return _answer(request, *refusal.args)
+def _is_console(request: Request) -> bool:
+    return request.url.path.startswith("/console")
 
 
-def _invalid(request: Request, error: Exception) -> Response:
-    # Without the input, which FastAPI repeats by default: it may be long, or what no JSON can hold.
-    if request.url.path.startswith("/console"):
-        return _answer(request, 422, "this address has something in it that cannot be")
+def _handle_request_error(request: Request, error: Exception) -> Response:
+    return _error_response(request, *error.args)
+
+
+def _handle_validation_error(request: Request, error: Exception) -> Response:
+    if _is_console(request):
+        return _error_response(request, 422, "the address contains an invalid value")
+    # Without the input, which FastAPI repeats by default: it may be long, or impossible to encode as JSON.
     details = [{key: detail[key] for key in ("loc", "msg", "type")} for detail in error.args[0]]
     return Response(json.dumps({"detail": details}), 422, media_type="application/json")
 
 
-def _conflict(request: Request, _: Exception) -> Response:
-    return _answer(request, 409, "another request changed the same thing at this moment; try again")
+def _handle_integrity_error(request: Request, _: Exception) -> Response:
+    return _error_response(request, 409, "another request changed the same data at the same time; try again")
 
 
-def _unwell(request: Request, error: Exception) -> Response:
-    if getattr(getattr(error, "orig", None), "sqlstate", "") in _READ_ONLY:
-        return _answer(request, 503, "this instance has a copy of the database, which cannot be changed")
-    return _answer(request, 500, "the database does not answer")
+def _handle_database_error(request: Request, error: Exception) -> Response:
+    if getattr(getattr(error, "orig", None), "sqlstate", "") in _READ_ONLY_STATES:
+        return _error_response(
+            request, 503, "this instance uses a read-only replica of the database; send changes to another instance"
+        )
+    return _error_response(request, 500, "the database is not available")
 
 
-_READ_ONLY: Final = ("25006", "0A000")
-"""PostgreSQL's codes for it: of a statement that writes, and of the beginning of a transaction that may."""
+_READ_ONLY_STATES: Final = ("25006", "0A000")
+"""PostgreSQL's codes for a write in a read-only transaction, and for a transaction that may write on a standby."""
 
 
-def _to_console(_: Request) -> Response:
+def _redirect_to_console(_: Request) -> Response:
     return RedirectResponse("/console")
 
 
@@ -74,19 +80,19 @@ def _show_api(_: Request) -> Response:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.feed.close()
+    app.state.event_stream.close()
     app.state.database.close()
 
 
-def _add_missing(database: Database, context_features: Iterable[str]) -> None:
-    """Add context features that a database lacks. One that lacks none may be a copy that cannot be written to."""
+def _add_missing_features(database: Database, context_features: Iterable[str]) -> None:
+    """Add the context features that a database lacks. Do not write if it lacks none, as it may be read-only."""
     with database.begin(writes=False) as connection:
-        known = store.context_features(connection)
-    missing = [name for name in context_features if name not in known]
+        existing = store.context_features(connection)
+    missing = [name for name in context_features if name not in existing]
     if missing:
         with database.begin() as connection:
             for name in missing:
-                # Another instance may have been faster.
+                # Another instance may have added it since.
                 if name not in store.context_features(connection):  # pragma: no branch - by chance only
                     store.add_context_feature(connection, name)
 
@@ -104,12 +110,12 @@ class _Application(FastAPI):
         schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
-                role = needed_role(method.upper(), path)
-                refused = _REFUSED_BODIES if "requestBody" in operation else {}
+                role = required_role(method.upper(), path)
+                errors = _BODY_ERRORS if "requestBody" in operation else {}
                 if role is not None:
-                    operation["security"] = [{}, {"token": []}]
-                    refused = refused | _REFUSED_TOKENS[role]
-                for status, meaning in refused.items():
+                    operation["security"] = [{}, {"token": []}]  # No token is needed on loopback.
+                    errors = errors | _TOKEN_ERRORS[role]
+                for status, meaning in errors.items():
                     operation["responses"].setdefault(status, {"description": meaning})
         return schema
 
@@ -123,12 +129,12 @@ and underscores; names of settings may also contain dots.
 Unless the service listens on loopback, requests need a **token**: with the role `read` for programs, with the role
 `admin` for operators.
 """
-_REFUSED_BODIES: Final = {
+_BODY_ERRORS: Final = {
     "400": "The body cannot be read.",
-    "413": f"The body has more than {routing.MOST_BYTES:,} bytes.",
+    "413": f"The body has more than {routing.MAX_BODY_BYTES:,} bytes.",
 }
 _NO_TOKEN: Final = {"401": "The request needs a valid token."}
-_REFUSED_TOKENS: Final = {
+_TOKEN_ERRORS: Final = {
     Role.READ: _NO_TOKEN,
     Role.ADMIN: _NO_TOKEN | {"403": "The request needs a token with the role `admin`."},
 }
@@ -140,28 +146,29 @@ def create_app(
     *,
     access_control: bool | None = None,
 ) -> FastAPI:
-    """Make the service as an ASGI application.
+    """Return the service as an ASGI application.
 
     Args:
-        database_url: As SQLAlchemy writes it; one in memory unless given.
-        context_features: Added to the database, after those it has, where it lacks them.
-        access_control: Whether requests need a token. Unless given, those need one that come in at another address of
-            this machine than loopback.
+        database_url: A URL of SQLAlchemy. By default, the data are kept in memory.
+        context_features: Context features to add to the database if it lacks them, after those that it has.
+        access_control: Whether requests need a token. By default they do unless they arrive at a loopback address.
 
     Raises:
-        TypeError: One string was given for a list of context features.
-        ValueError: A name that no context feature can have.
+        TypeError: `context_features` is a string.
+        ValueError: A context feature has an invalid name.
     """
     if isinstance(context_features, str):
         raise TypeError(f"context_features must be a list of names, not one string: use [{context_features!r}]")
     for name in context_features:
         if not re.fullmatch(CONTEXT_NAME, name):
-            raise ValueError(f"{name!r} is no name of a context feature: letters, digits and underscores only")
-    opened = Database(database_url)
-    _add_missing(opened, dict.fromkeys(context_features))
-    # Not by `include_router`, which would build the routes anew, and while the first requests are answered.
+            raise ValueError(
+                f"{name!r} is not a valid name of a context feature: use letters, digits and underscores only"
+            )
+    database = Database(database_url)
+    _add_missing_features(database, dict.fromkeys(context_features))
+    # Not with `include_router`, which would create all routes again, while the first requests are answered.
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
-    routes += [Mount("/console/assets", ASSETS), Route("/", _to_console), Route("/docs", _show_api)]
+    routes += [Mount("/console/assets", ASSETS), Route("/", _redirect_to_console), Route("/docs", _show_api)]
     metrics = Metrics()
     app = _Application(
         title="Heksher",
@@ -169,20 +176,20 @@ def create_app(
         version=__version__,
         lifespan=_lifespan,
         routes=routes,
-        max_body_size=routing.MOST_BYTES,
-        docs_url=None,  # They have scripts of other hosts.
+        max_body_size=routing.MAX_BODY_BYTES,
+        docs_url=None,  # FastAPI's pages load scripts from other hosts.
         redoc_url=None,
         middleware=[
-            Middleware(Observed, metrics=metrics),
-            Middleware(AccessControl, database=opened, required=access_control),
+            Middleware(RequestMetrics, metrics=metrics),
+            Middleware(AccessControl, database=database, required=access_control),
         ],
     )
-    app.state.database = opened
+    app.state.database = database
     app.state.metrics = metrics
-    app.state.feed = Feed(opened, metrics)
-    app.state.answers = Answers()
-    app.add_exception_handler(RefusalError, _refuse)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(IntegrityError, _conflict)
-    app.add_exception_handler(SQLAlchemyError, _unwell)
+    app.state.event_stream = EventStream(database, metrics)
+    app.state.query_cache = QueryCache()
+    app.add_exception_handler(RequestError, _handle_request_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(IntegrityError, _handle_integrity_error)
+    app.add_exception_handler(SQLAlchemyError, _handle_database_error)
     return app

@@ -1,4 +1,4 @@
-"""The log of all changes. Each raises the revision, and gives new tags to the settings that it touches."""
+"""The change log. Each change gets the next revision, and replaces the tags of the settings that it affects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,22 @@ from heksher_client.service.schema import CHANGES, SETTINGS, STATE
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change, of one revision."""
+    """One entry of the change log."""
 
     revision: int
     at: datetime
     actor: str | None
-    """Who made it, where that is known."""
+    """The name of the token that made the change; None without access control."""
     action: str
     settings: Sequence[str]
-    """The names of the settings that it touched, those that they had before and those that they have now."""
+    """The affected settings, with the names that they had before and after the change."""
     former: Any
+    """The state before the change, in JSON values."""
     new: Any
+    """The state after the change, in JSON values."""
 
 
-def note(
+def record_change(
     connection: Connection,
     action: str,
     *,
@@ -35,21 +37,21 @@ def note(
     new: Any = None,
     setting_id: int | None = None,
     settings: Sequence[str] = (),
-    is_of_features: bool = False,
+    affects_features: bool = False,
 ) -> None:
-    """Note a change that the transaction makes.
+    """Add a change of the current transaction to the change log.
 
     Args:
-        connection: Of the transaction.
-        action: What was done.
-        former: What was there before, in JSON values.
-        new: What is there now.
-        setting_id: The key of the setting whose answers are others now.
-        settings: Its names.
-        is_of_features: Whether the order of the context features is another now, and with it all answers.
+        connection: The connection of the transaction.
+        action: A short description of the change.
+        former: The state before the change, in JSON values.
+        new: The state after the change.
+        setting_id: The id of the affected setting, which gets a new tag.
+        settings: The names of the affected settings.
+        affects_features: Whether the context features or their order change, which affects all query results.
     """
     state = update(STATE).values(revision=STATE.c.revision + 1).returning(STATE.c.revision)
-    if is_of_features:
+    if affects_features:
         state = state.values(context_features_tag=new_tag())
     revision = connection.scalar(state)
     row = {
@@ -68,36 +70,37 @@ def note(
         connection.execute(select(func.pg_notify(CHANNEL, str(revision))))
 
 
-def changes(connection: Connection, *, after: int, setting: str | None = None, most: int = 100) -> list[Change]:
-    """The changes after a revision, in their order.
+def changes(connection: Connection, *, after: int, setting: str | None = None, limit: int = 100) -> list[Change]:
+    """Return the changes after a revision, the oldest first.
 
     Args:
-        connection: Of the transaction.
+        connection: The connection of the transaction.
         after: The revision.
-        setting: Only those that touched the setting of that name.
-        most: How many to give.
+        setting: Return only changes that affect the setting with this name.
+        limit: The maximum number of changes.
     """
     query = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision)
-    return _found(connection, query, setting, most)
+    return _select(connection, query, setting, limit)
 
 
 def latest_changes(
-    connection: Connection, *, before: int | None = None, setting: str | None = None, most: int = 100
+    connection: Connection, *, before: int | None = None, setting: str | None = None, limit: int = 100
 ) -> list[Change]:
-    """The changes before a revision, or the last ones: the latest first. Otherwise like `changes`."""
+    """Return the last changes, or those before a revision, the latest first."""
     query = select(CHANGES).order_by(CHANGES.c.revision.desc())
     if before is not None:
         query = query.where(CHANGES.c.revision < before)
-    return _found(connection, query, setting, most)
+    return _select(connection, query, setting, limit)
 
 
-def _found(connection: Connection, query: Select[Any], setting: str | None, most: int) -> list[Change]:
-    if setting is not None:  # a list of names in JSON
+def _select(connection: Connection, query: Select[Any], setting: str | None, limit: int) -> list[Change]:
+    if setting is not None:
+        # The column contains a JSON list of names, which cannot contain quotation marks.
         query = query.where(cast(CHANGES.c.settings, Text).contains(f'"{setting}"', autoescape=True))
-    rows = connection.execute(query.limit(most))
+    rows = connection.execute(query.limit(limit))
     return [Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new) for row in rows]
 
 
 def new_tag() -> str:
-    """A tag that nothing has had before."""
+    """Return a random tag, which has not been used before."""
     return token_hex(8)

@@ -1,4 +1,4 @@
-"""The context filters of a query: which rules are wanted, by what their conditions are on."""
+"""The context filters of a query, which select rules by their conditions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,29 +7,32 @@ from typing import Final
 from heksher_client.service.names import CONTEXT_NAME
 
 ContextFilters = Mapping[str, frozenset[str] | None]
-"""The wanted values by context feature; None for all of them."""
+"""The selected values by context feature; None for all values."""
 
-_ONE: Final = rf"{CONTEXT_NAME}:(?:\*|\({CONTEXT_NAME}(?:,{CONTEXT_NAME})*\))"
-_ALL: Final = re.compile(rf"(?:{_ONE}(?:,{_ONE})*)?")
+_FILTER: Final = rf"{CONTEXT_NAME}:(?:\*|\({CONTEXT_NAME}(?:,{CONTEXT_NAME})*\))"
+_FILTERS: Final = re.compile(rf"(?:{_FILTER}(?:,{_FILTER})*)?")
 
 
 class MalformedFilterError(ValueError):
-    """A text that is no filter."""
+    """The text does not have the syntax of context filters."""
 
 
 class RepeatedFeatureError(ValueError):
-    """A filter that names a context feature twice."""
+    """The filters contain a context feature twice."""
 
 
 def parse_context_filters(text: str) -> ContextFilters | None:
-    """Read `user:(jim,john),theme:*`, of whatever features the service has; None for `*`, which is no filter.
+    """Parse filters like `user:(jim,john),theme:*`. The context features need not exist.
+
+    Returns:
+        The filters; None for `*`, which selects all rules.
 
     Raises:
-        MalformedFilterError, RepeatedFeatureError: It is none.
+        MalformedFilterError, RepeatedFeatureError: The text is invalid.
     """
     if text == "*":
         return None
-    if not _ALL.fullmatch(text):
+    if not _FILTERS.fullmatch(text):
         raise MalformedFilterError("context_filters must be *, or like user:(jim,john),theme:*")
     filters: dict[str, frozenset[str] | None] = {}
     for feature, values in re.findall(r"(\w+):(\*|\([^)]*\))", text):
@@ -40,13 +43,13 @@ def parse_context_filters(text: str) -> ContextFilters | None:
 
 
 def admits(filters: ContextFilters | None, conditions: Iterable[tuple[str, str]]) -> bool:
-    """Whether a rule with these conditions is wanted: all of them must be on wanted values."""
+    """Return True if the filters select a rule: if they select the value of each of its conditions."""
     if filters is None:
         return True
     for feature, value in conditions:
         if feature not in filters:
             return False
-        wanted = filters[feature]
-        if wanted is not None and value not in wanted:
+        selected = filters[feature]
+        if selected is not None and value not in selected:
             return False
     return True

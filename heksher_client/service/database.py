@@ -1,7 +1,8 @@
-"""The database as a whole: SQLite or PostgreSQL, its schema, and its transactions.
+"""Access to the database, which is SQLite or PostgreSQL: its schema and its transactions.
 
-Transactions that change something take turns, all instances of the service together, so that what is written may depend
-on what was read. Those that only read see one moment, and wait for nobody.
+Transactions that write are serialized across all instances of the service, so a check in one stays valid until its
+commit. Transactions that only read see a consistent snapshot and do not wait, except with SQLite in memory, which has a
+single connection.
 """
 
 import sqlite3
@@ -20,131 +21,132 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
 
 _POSTGRESQL: Final = "postgresql"
-_PREPARING: Final = 0x4E4B5348
-"""What PostgreSQL calls the lock for it: any number that nobody else uses."""
+_SCHEMA_LOCK: Final = 0x4E4B5348
+"""The key of PostgreSQL's advisory lock for the creation of the schema: an arbitrary number."""
 CHANNEL: Final = "heksher"
-"""Where PostgreSQL tells all instances of what was written."""
-_LONGEST: Final = 5.0
-"""Seconds that a transaction may still take when the database is to be closed."""
+"""The channel of PostgreSQL's notifications, by which the instances learn of changes."""
+_CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that `close` waits for open transactions."""
 _POOL: Final = {"pool_size": 20, "max_overflow": 40}
-"""No fewer connections than there are threads that may want one: there are 40 for requests, and a few others."""
-_PATIENCE: Final = 5.0
-"""Seconds. PostgreSQL tells, but for while the connection that listens is lost."""
-_PATIENCE_WITH_FILES: Final = 0.2
-_PAUSE: Final = 1.0
-"""Seconds until a lost connection is tried again, and between two looks whether to go on."""
+"""At least one connection for each thread: FastAPI has 40 for requests, and the service a few more."""
+_POLL_INTERVAL_POSTGRESQL: Final = 5.0
+"""Seconds. A fallback: PostgreSQL sends notifications, except while the listening connection is lost."""
+_POLL_INTERVAL_FILE: Final = 0.2
+"""Seconds."""
+_LISTEN_INTERVAL: Final = 1.0
+"""Seconds between two checks whether to stop listening, and before a lost connection is opened again."""
 
 
 class DatabaseClosedError(SQLAlchemyError):
-    """A request came when the service had been stopped already."""
+    """A transaction was begun after the database was closed."""
 
 
 class SchemaError(RuntimeError):
-    """The database has not the tables that this version of the service works with."""
+    """The database does not have the schema of this version of the service."""
 
 
 class Database:
-    """A database that the service may work with: one without tables gets them when it is opened."""
+    """A database with the schema of the service, which is created if the database is empty."""
 
     def __init__(self, url: str | URL) -> None:
         """Open a database.
 
         Args:
-            url: As SQLAlchemy writes it; `sqlite://` is one in memory, `postgresql://...` is one of a server.
+            url: A URL of SQLAlchemy. `sqlite://` is a database in memory.
 
         Raises:
-            ValueError: The URL is none, or of another kind of database.
-            SchemaError: Its tables are of another version of the service.
+            ValueError: The URL is invalid, or the kind of database is not supported.
+            SchemaError: The schema belongs to another version of the service.
             ImportError: The driver for PostgreSQL is not installed.
-            SQLAlchemyError: It cannot be reached.
+            SQLAlchemyError: The database is not available.
         """
         self._engine = _engine(url)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
-        self._errors: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         self._is_closed = False
-        self._transactions = 0
-        self._change = threading.Condition()
-        """Of the two."""
-        self._turn = threading.Lock()
-        """SQLite has one writer at a time, and in memory one connection: waiting here beats failing there."""
+        self._open_transactions = 0
+        self._transactions_changed = threading.Condition()
+        """Guards `_is_closed` and `_open_transactions`."""
+        self._lock = threading.Lock()
+        """SQLite has one writer at a time, and one connection in memory: others wait here, where they cannot fail."""
         self.on_commit: Callable[[], None] = lambda: None
-        """Called when something may have been written, from the thread that has written it."""
+        """Called after each transaction that may have written, in its thread."""
         try:
-            self._prepare()
+            self._prepare_schema()
         except BaseException:
             self._engine.dispose()
             raise
 
     @contextmanager
     def begin(self, *, writes: bool = True, actor: str | None = None) -> Iterator[Connection]:
-        """A transaction: committed at the end, undone by an exception.
+        """Open a transaction. It is committed at the end of the block, or rolled back if the block raises.
 
         Args:
-            writes: Whether it may write.
-            actor: Who makes the changes in it.
+            writes: Whether the transaction may write.
+            actor: The author of the changes, for the change log.
 
         Raises:
-            DatabaseClosedError: The database was closed.
+            DatabaseClosedError: The database is closed.
         """
         with (
-            self._turn if self._takes_turns(writes=writes) else nullcontext(),
-            self._under_way(),
+            self._lock if self._needs_lock(writes=writes) else nullcontext(),
+            self._count_transaction(),
             self._connect(writes=writes, actor=actor) as connection,
             connection.begin(),
         ):
             if writes and not self._is_sqlite:
-                # Whoever comes next sees what this one will have written.
+                # The row lock serializes the writers of all instances.
                 connection.execute(select(STATE.c.id).with_for_update())
             yield connection
         if writes:
             self.on_commit()
 
     @property
-    def patience(self) -> float | None:
-        """Seconds after which to look for what others may have written; None if there are no others."""
+    def poll_interval(self) -> float | None:
+        """Seconds between two checks for changes by other instances; None if there cannot be other instances."""
         if not self._is_sqlite:
-            return _PATIENCE
-        return None if isinstance(self._engine.pool, StaticPool) else _PATIENCE_WITH_FILES
+            return _POLL_INTERVAL_POSTGRESQL
+        return None if isinstance(self._engine.pool, StaticPool) else _POLL_INTERVAL_FILE
 
-    def listen(self, wake: Callable[[], None], is_over: Callable[[], bool]) -> None:
-        """Where the database tells of what is written, by whatever instance, pass that on until it is over."""
-        while not self._is_sqlite and not (self._is_closed or is_over()):
-            with suppress(SQLAlchemyError, self._errors):
-                self._pass_on(wake, is_over)
-            sleep(_PAUSE)
+    def listen(self, on_change: Callable[[], None], is_stopped: Callable[[], bool]) -> None:
+        """Call a function for each change that PostgreSQL reports, by any instance. Return once stopped."""
+        while not self._is_sqlite and not (self._is_closed or is_stopped()):
+            with suppress(SQLAlchemyError, self._driver_error):
+                self._listen_on_connection(on_change, is_stopped)
+            sleep(_LISTEN_INTERVAL)
 
-    def _pass_on(self, wake: Callable[[], None], is_over: Callable[[], bool]) -> None:
+    def _listen_on_connection(self, on_change: Callable[[], None], is_stopped: Callable[[], bool]) -> None:
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            plain: Any = connection.connection.dbapi_connection
-            connection.detach()  # It is closed at the end, and not used again by somebody else.
+            driver_connection: Any = connection.connection.dbapi_connection
+            connection.detach()  # So that it is closed at the end, and does not go back to the pool.
             connection.exec_driver_sql(f"LISTEN {CHANNEL}")
-            wake()  # what was written before
-            while not (self._is_closed or is_over()):
-                for _ in plain.notifies(timeout=_PAUSE, stop_after=1):
-                    wake()
+            on_change()  # for changes before LISTEN
+            while not (self._is_closed or is_stopped()):
+                for _ in driver_connection.notifies(timeout=_LISTEN_INTERVAL, stop_after=1):
+                    on_change()
 
     def close(self) -> None:
-        """Close all connections, when the transactions that are under way have ended, or have taken too long."""
-        with self._change:
+        """Close all connections, after the open transactions have ended or a timeout."""
+        with self._transactions_changed:
             self._is_closed = True
-            self._change.wait_for(lambda: self._transactions == 0, _LONGEST)
+            self._transactions_changed.wait_for(lambda: self._open_transactions == 0, _CLOSE_TIMEOUT)
         self._engine.dispose()
 
-    def _takes_turns(self, *, writes: bool) -> bool:
+    def _needs_lock(self, *, writes: bool) -> bool:
         return self._is_sqlite and (writes or isinstance(self._engine.pool, StaticPool))
 
     @contextmanager
-    def _under_way(self) -> Iterator[None]:
-        with self._change:
+    def _count_transaction(self) -> Iterator[None]:
+        with self._transactions_changed:
             if self._is_closed:
                 raise DatabaseClosedError("the database is closed")
-            self._transactions += 1
+            self._open_transactions += 1
         try:
             yield
         finally:
-            with self._change:
-                self._transactions -= 1
-                self._change.notify_all()
+            with self._transactions_changed:
+                self._open_transactions -= 1
+                self._transactions_changed.notify_all()
 
     def _connect(self, **options: Any) -> Connection:
         connection = self._engine.connect().execution_options(**options)
@@ -152,25 +154,31 @@ class Database:
             connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         return connection
 
-    def _prepare(self) -> None:
-        """Make the tables, unless they are there."""
+    def _prepare_schema(self) -> None:
+        """Create the schema in an empty database, or check its version.
+
+        Raises:
+            SchemaError: The schema belongs to another version of the service.
+        """
         with self._connect(writes=True) as connection, connection.begin():
-            _lock(connection)
+            _lock_schema(connection)
             version = schema_version(connection)
             if version is None:
                 create_schema(connection)
-            elif version != VERSION:
-                raise SchemaError(f"the database has the tables of version {version}, and {_what_to_do(version)}")
-
-
-def _what_to_do(version: str) -> str:
-    if version < VERSION:
-        return f"this service needs those of {VERSION}: run `heksher-client service upgrade`"
-    return f"this service knows none after {VERSION}: use a newer one"
+            elif version < VERSION:
+                raise SchemaError(
+                    f"the database has schema version {version}, and this service needs version {VERSION}: "
+                    "run `heksher-client service upgrade`"
+                )
+            elif version > VERSION:
+                raise SchemaError(
+                    f"the database has schema version {version}, and this service supports versions up to {VERSION}: "
+                    "use a newer version of the service"
+                )
 
 
 def database_url(database: str | PathLike[str]) -> str | URL:
-    """The URL of a database that may be given as a file."""
+    """Return the URL of a database that is given as a URL or as the path of an SQLite file."""
     if isinstance(database, str) and "://" in database:
         return database
     return URL.create("sqlite", database=fspath(database))
@@ -178,7 +186,7 @@ def database_url(database: str | PathLike[str]) -> str | URL:
 
 @contextmanager
 def connect(url: str | URL) -> Iterator[Connection]:
-    """A transaction in a database of whatever version, which nobody else changes meanwhile.
+    """Open a transaction in a database with any schema version, and lock its schema.
 
     Raises:
         ValueError, SQLAlchemyError: As by `Database`.
@@ -186,20 +194,20 @@ def connect(url: str | URL) -> Iterator[Connection]:
     engine = _engine(url)
     try:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            _lock(connection)
+            _lock_schema(connection)
             yield connection
     finally:
         engine.dispose()
 
 
-def _lock(connection: Connection) -> None:
-    """Wait for other instances that prepare the database at the same moment, so that one makes the tables."""
+def _lock_schema(connection: Connection) -> None:
+    """Wait for other instances that create or upgrade the schema. SQLite has locked the file already."""
     if connection.dialect.name == _POSTGRESQL:
-        connection.execute(select(func.pg_advisory_xact_lock(_PREPARING)))
+        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
 
 
 def schema_version(connection: Connection) -> str | None:
-    """The last migration that the database has seen; None if it has no tables of ours."""
+    """Return the last migration of the database; None if it has no tables of the service."""
     tables = set(inspect(connection).get_table_names())
     if VERSIONS.name in tables:
         return connection.scalar(select(VERSIONS.c.version_num))
@@ -207,7 +215,7 @@ def schema_version(connection: Connection) -> str | None:
 
 
 def create_schema(connection: Connection) -> None:
-    """Make all tables as they are after the last migration."""
+    """Create all tables as they are after the last migration."""
     METADATA.create_all(connection)
     connection.execute(insert(VERSIONS).values(version_num=VERSION))
     connection.execute(insert(STATE).values(id=1, revision=0, context_features_tag=token_hex(8)))
@@ -217,11 +225,14 @@ def _engine(url: str | URL) -> Engine:
     try:
         url = make_url(url)
     except ArgumentError:
-        raise ValueError("the database's URL is none; it is like sqlite:///settings.db or postgresql://...") from None
+        # Without the text, which may contain a password.
+        raise ValueError(
+            "invalid database URL: use one like sqlite:///settings.db or postgresql://user@host/name"
+        ) from None
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
     if url.get_backend_name() != _POSTGRESQL:
-        raise ValueError(f"the service works with sqlite and postgresql, and not with {url.get_backend_name()}")
+        raise ValueError(f"unsupported database {url.get_backend_name()}: use sqlite or postgresql")
     if "+" not in url.drivername:
         url = url.set(drivername=f"{_POSTGRESQL}+psycopg")
     try:
@@ -233,24 +244,24 @@ def _engine(url: str | URL) -> Engine:
 def _sqlite_engine(url: URL) -> Engine:
     options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "isolation_level": None}}
     if url.database in (None, "", ":memory:"):
-        options["poolclass"] = StaticPool  # the database is gone with its one connection
+        options["poolclass"] = StaticPool  # A database in memory ends with its connection.
     else:
         options |= _POOL
     engine = create_engine(url, **options)
-    event.listen(engine, "connect", _prepare_connection)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_connection(dbapi_connection: Any, _: Any) -> None:
+def _set_pragmas(dbapi_connection: Any, _: Any) -> None:
     dbapi_connection.execute("PRAGMA foreign_keys = ON")
     dbapi_connection.execute("PRAGMA busy_timeout = 5000")
-    # A property of the file. SQLite does not wait here, where another connection is just about to set it.
+    # The mode is stored in the file. SQLite fails at once if another connection is setting it at the same time.
     with suppress(sqlite3.OperationalError):
         dbapi_connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _begin(connection: Connection) -> None:
-    # What is written depends on what was read, so another process must not write between the two.
+def _begin_sqlite(connection: Connection) -> None:
+    # BEGIN IMMEDIATE locks the file before the first read, so no other process can write between a check and a write.
     writes = connection.get_execution_options()["writes"]
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,8 +1,8 @@
-"""What a declaration means for a setting that the service has: the rules of versions.
+"""The versioning rules: the outcome of a declaration of a setting that exists already.
 
-A declaration of a higher version upgrades the setting: a minor version by minor differences alone, a major one by any
-that the setting's rules allow. One of a lower version is outdated, and is told what has changed since. One of the same
-version must be the same.
+A higher version upgrades the setting. A minor upgrade may contain minor differences only, a major upgrade all
+differences that the rules of the setting permit. A lower version is outdated; the response lists the changes since
+then. The same version must not have any differences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ _LEVELS = ("minor", "major", "mismatch")
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A setting as a client declares it, or as the service holds it."""
+    """The declaration of a setting, by a client or stored."""
 
     name: str
     configurable_features: tuple[str, ...]
@@ -33,21 +33,21 @@ class Declaration:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What the comparison has to know of the setting's rules."""
+class ExistingRules:
+    """The rules of a setting, as far as a new declaration must fit them."""
 
-    features: Mapping[str, Sequence[int]]
-    """The ids of the rules by the features that they have conditions on."""
+    ids_by_feature: Mapping[str, Sequence[int]]
+    """The ids of the rules with a condition on a context feature."""
     values: Mapping[int, Any]
-    """The rules' values by id."""
+    """The values of the rules by id."""
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What becomes of a declaration."""
+class DeclarationResult:
+    """The outcome of a declaration, and the other fields of the response."""
 
     outcome: str
-    body: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_conflict(self) -> bool:
@@ -55,89 +55,97 @@ class Verdict:
 
 
 def parse_version(version: str) -> tuple[int, int]:
-    """`"1.10"` is (1, 10), and higher than `"1.9"`; `"1.01"` is the same as `"1.1"`."""
+    """Return the major and minor number: `"1.10"` is higher than `"1.9"`, and `"1.01"` equals `"1.1"`."""
     major, minor = version.split(".")
     return int(major), int(minor)
 
 
-def judge(declared: Declaration, held: Declaration, rules: Callable[[], Rules]) -> Verdict:
-    """Compare a declaration with the setting that the service holds."""
-    if declared.version_number < held.version_number:
-        differences = _in_order(_differences(held, declared, held, None))
-        return Verdict("outdated", {"latest_version": held.version, "differences": differences})
-    by_level = _differences(declared, held, held, rules())
-    differences = _in_order(by_level)
-    if declared.version_number == held.version_number:
-        return Verdict("mismatch", {"differences": differences}) if differences else Verdict("uptodate")
-    is_major = declared.version_number[0] > held.version_number[0]
-    is_accepted = not by_level["mismatch"] and (is_major or not by_level["major"])
-    body = {"previous_version": held.version, "differences": differences}
-    return Verdict("upgraded" if is_accepted else "rejected", body)
-
-
-def type_conflicts(held: Declaration, new: SettingType, values: Mapping[str, Any], *, is_major: bool) -> list[str]:
-    """Why a setting cannot have another type.
+def compare(declared: Declaration, stored: Declaration, rules: Callable[[], ExistingRules]) -> DeclarationResult:
+    """Compare a declaration with the stored one.
 
     Args:
-        held: The setting.
-        new: The type.
-        values: Those of the setting's rules, by what to call a rule.
-        is_major: Whether the change is one of the major version, which may be to a type that is no subtype.
+        declared: The declaration of a client.
+        stored: The stored declaration.
+        rules: Reads the rules of the setting, if they are needed.
+    """
+    if declared.version_number < stored.version_number:
+        differences = _flatten(_differences(stored, declared, stored, None))
+        return DeclarationResult("outdated", {"latest_version": stored.version, "differences": differences})
+    by_level = _differences(declared, stored, stored, rules())
+    differences = _flatten(by_level)
+    if declared.version_number == stored.version_number:
+        if not differences:
+            return DeclarationResult("uptodate")
+        return DeclarationResult("mismatch", {"differences": differences})
+    is_major = declared.version_number[0] > stored.version_number[0]
+    is_accepted = not by_level["mismatch"] and (is_major or not by_level["major"])
+    details = {"previous_version": stored.version, "differences": differences}
+    return DeclarationResult("upgraded" if is_accepted else "rejected", details)
+
+
+def type_conflicts(stored: Declaration, new: SettingType, values: Mapping[str, Any], *, is_major: bool) -> list[str]:
+    """Return the reasons why the type of a setting cannot be changed; an empty list if it can.
+
+    Args:
+        stored: The declaration of the setting.
+        new: The new type.
+        values: The values of the setting's rules, by a description of the rule.
+        is_major: Whether the major version is increased, which permits types that are not subtypes.
     """
     conflicts = []
-    if not is_major and not new.is_subtype_of(held.type):
+    if not is_major and not new.is_subtype_of(stored.type):
         conflicts.append(f"cannot change type to non-subtype {new} in a minor version bump")
-    if not new.accepts(held.default_value):
-        conflicts.append(f"the default value {held.default_value} does not match the new type")
+    if not new.accepts(stored.default_value):
+        conflicts.append(f"the default value {stored.default_value} does not match the new type")
     conflicts += [f"{rule} has incompatible value {value}" for rule, value in values.items() if not new.accepts(value)]
     return conflicts
 
 
 def _differences(
-    new: Declaration, old: Declaration, held: Declaration, rules: Rules | None
+    new: Declaration, old: Declaration, stored: Declaration, rules: ExistingRules | None
 ) -> dict[str, list[Difference]]:
-    """How the new one differs from the old one, by the level of the difference.
+    """Return the differences between two declarations, by level.
 
     Args:
-        new: The later of the two by its version.
-        old: The earlier.
-        held: The one of them that the service holds; its values are reported.
-        rules: The setting's rules, if the new one is to apply to them.
+        new: The declaration with the higher version.
+        old: The declaration with the lower version.
+        stored: Whichever of the two is stored. The differences contain its values.
+        rules: The rules of the setting, if the new declaration must fit them.
     """
-    found: dict[str, list[Difference]] = {level: [] for level in _LEVELS}
+    differences: dict[str, list[Difference]] = {level: [] for level in _LEVELS}
 
-    def report(level: str, attribute: str, value: Any) -> None:
-        found[level].append({"level": level, "attribute": attribute, "latest_value": value})
+    def add(level: str, attribute: str, value: Any) -> None:
+        differences[level].append({"level": level, "attribute": attribute, "latest_value": value})
 
-    def say(level: str, message: str) -> None:
-        found[level].append({"level": level, "message": message})
+    def add_message(level: str, message: str) -> None:
+        differences[level].append({"level": level, "message": message})
 
     removed = sorted(set(old.configurable_features) - set(new.configurable_features))
-    in_use = sorted({i for feature in removed for i in rules.features.get(feature, ())} if rules else ())
+    in_use = sorted({i for feature in removed for i in rules.ids_by_feature.get(feature, ())} if rules else ())
     if in_use:
-        say("mismatch", f"configurable features {removed} are still in use by rules {in_use}")
+        add_message("mismatch", f"configurable features {removed} are still in use by rules {in_use}")
     elif set(new.configurable_features) - set(old.configurable_features):
-        report("major", "configurable_features", list(held.configurable_features))
+        add("major", "configurable_features", list(stored.configurable_features))
     elif removed:
-        say("minor", f"removal of configurable features {removed}")
+        add_message("minor", f"removal of configurable features {removed}")
 
     if new.type != old.type:
-        unfit = sorted(i for i, value in rules.values.items() if not new.type.accepts(value)) if rules else []
+        invalid = sorted(i for i, value in rules.values.items() if not new.type.accepts(value)) if rules else []
         if new.type.is_subtype_of(old.type):
-            report("minor", "type", str(held.type))
-        elif unfit:
-            say("mismatch", f"setting type incompatible with values for rules: {unfit}")
+            add("minor", "type", str(stored.type))
+        elif invalid:
+            add_message("mismatch", f"setting type incompatible with values for rules: {invalid}")
         else:
-            report("major", "type", str(held.type))
+            add("major", "type", str(stored.type))
 
     if new.name != old.name:
-        report("minor", "name", held.name)
+        add("minor", "name", stored.name)
     if not is_equal(new.default_value, old.default_value):
-        report("minor", "default_value", held.default_value)
+        add("minor", "default_value", stored.default_value)
     if not is_equal(new.metadata, old.metadata):
-        report("minor", "metadata", dict(held.metadata))
-    return found
+        add("minor", "metadata", dict(stored.metadata))
+    return differences
 
 
-def _in_order(by_level: Mapping[str, list[Difference]]) -> list[Difference]:
+def _flatten(by_level: Mapping[str, list[Difference]]) -> list[Difference]:
     return [difference for level in _LEVELS for difference in by_level[level]]

@@ -1,4 +1,4 @@
-"""What is seen of the service from outside: a log of all requests, and metrics."""
+"""The log of requests and the metrics for Prometheus."""
 
 import logging
 from http import HTTPStatus
@@ -8,14 +8,14 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heksher_client.service.access import token_of
+from heksher_client.service.access import request_token
 
 access_log: Final = logging.getLogger("heksher_client.service.access")
-"""One record a request, at the level INFO, with all that it says as attributes too."""
+"""One record for each request, with the level INFO. The parts of the message are attributes of the record as well."""
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _METHODS: Final = frozenset(["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])
-_NOWHERE: Final = "none"
-"""The route of requests that have none, and methods that are none: each could be anything, and would be a metric."""
+_OTHER: Final = "none"
+"""The label for unknown routes and methods. Arbitrary texts from requests would create any number of metrics."""
 
 
 class Metrics:
@@ -24,23 +24,23 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "heksher_requests", "Requests that were answered.", ["method", "route", "status"], registry=self.registry
+            "heksher_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
         )
         self.seconds = Histogram(
             "heksher_request_seconds",
-            "From a request's arrival to the end of its answer; without streams.",
+            "Time from the arrival of a request to the end of its response, without event streams.",
             ["method", "route"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.streams = Gauge("heksher_streams", "Streams of changes that are open.", registry=self.registry)
-        self.revision = Gauge("heksher_revision", "The number of changes so far.", registry=self.registry)
+        self.streams = Gauge("heksher_streams", "Open event streams.", registry=self.registry)
+        self.revision = Gauge("heksher_revision", "Revision of the database.", registry=self.registry)
         self.settings = Gauge("heksher_settings", "Settings in the database.", registry=self.registry)
         self.rules = Gauge("heksher_rules", "Rules in the database.", registry=self.registry)
 
 
-class Observed:
-    """Notes each request to an application."""
+class RequestMetrics:
+    """A middleware that counts, times and logs each request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -49,9 +49,9 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, is_stream = perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value, False
+        start, status, is_stream = perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value, False
 
-        async def note(message: Message) -> None:
+        async def send_and_inspect(message: Message) -> None:
             nonlocal status, is_stream
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -59,18 +59,18 @@ class Observed:
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, send_and_inspect)
         finally:
-            self._note(scope, status, None if is_stream else perf_counter() - began)
+            self._record(scope, status, None if is_stream else perf_counter() - start)
 
-    def _note(self, scope: Scope, status: int, seconds: float | None) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else _NOWHERE
-        route = getattr(scope.get("route"), "path", _NOWHERE)
+    def _record(self, scope: Scope, status: int, seconds: float | None) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else _OTHER
+        route = getattr(scope.get("route"), "path", _OTHER)
         self._metrics.requests.labels(method, route, status).inc()
         if seconds is not None:
             self._metrics.seconds.labels(method, route).observe(seconds)
         if access_log.isEnabledFor(logging.INFO):
-            client, token = scope.get("client") or ("-",), token_of(scope)
+            client, token = scope.get("client") or ("-",), request_token(scope)
             access_log.info(
                 "%s %s %s %s %d %.1f ms",
                 client[0],

@@ -1,4 +1,4 @@
-"""Operations on rules that the API and the console share: find it or refuse, check, change."""
+"""Operations on rules that the API and the console share: find the rule or refuse the request, check, and change."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.routing import RefusalError
+from heksher_client.service.routing import RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
 
 
@@ -16,11 +16,11 @@ def require_setting(
     """Return a setting by its name or an alias.
 
     Raises:
-        RefusalError: There is no such setting.
+        RequestError: There is no such setting.
     """
     setting = store.setting(connection, name)
     if setting is None:
-        raise RefusalError(status, f"the setting {name} does not exist" if message is None else message)
+        raise RequestError(status, f"the setting {name} does not exist" if message is None else message)
     return setting
 
 
@@ -28,11 +28,11 @@ def require_rule(connection: Connection, rule_id: int, *, message: str = "") -> 
     """Return a rule and its setting.
 
     Raises:
-        RefusalError: There is no such rule.
+        RequestError: There is no such rule.
     """
     rule = store.rule(connection, rule_id)
     if rule is None:
-        raise RefusalError(404, message)
+        raise RequestError(404, message)
     return rule, store.setting_of(connection, rule)
 
 
@@ -42,13 +42,13 @@ def add_rule(
     """Add a rule to a setting and return its id.
 
     Raises:
-        RefusalError: There is no such setting, it has such a rule already, or the rule does not fit it.
+        RequestError: There is no such setting, it has a rule with these conditions, or the rule does not fit it.
     """
     setting = require_setting(connection, name, message=f"setting not found with name {name}", status=422)
     if unknown := conditions.keys() - set(setting.declaration.configurable_features):
-        raise RefusalError(400, f"setting is not configurable at context features {unknown}")
+        raise RequestError(400, f"setting is not configurable at context features {unknown}")
     if store.find_rule(connection, setting.id, conditions) is not None:
-        raise RefusalError(409, "rule already exists")
+        raise RequestError(409, "rule already exists")
     _check_value(setting, value)
     return store.add_rule(connection, setting, conditions, value, metadata)
 
@@ -57,7 +57,7 @@ def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredR
     """Change the value of a rule.
 
     Raises:
-        RefusalError: The value is not of the setting's type.
+        RequestError: The value is not of the type of the setting.
     """
     _check_value(setting, value)
     store.change_rule(connection, setting, rule, value=value)
@@ -65,4 +65,4 @@ def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredR
 
 def _check_value(setting: StoredSetting, value: Any) -> None:
     if not setting.declaration.type.accepts(value):
-        raise RefusalError(400, f"rule value is incompatible with setting type {setting.declaration.type}")
+        raise RequestError(400, f"rule value is incompatible with setting type {setting.declaration.type}")

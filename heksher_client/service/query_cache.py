@@ -1,8 +1,8 @@
-"""Answers to queries: how it is told that one still holds, and what is kept of those that were given.
+"""A cache of query results, and the ETags that show whether a result is current.
 
-Each setting has a tag, which is another one after each change. So an ETag comes from the tags of the settings that are
-asked for, without their rules being read; and an answer is put together from what was said of each setting before, as
-long as its tag is the same.
+Each setting has a tag, which every change of the setting or its rules replaces. An ETag is computed from the tags of
+the queried settings, without reading their rules. A result is assembled from cached fragments, one for each setting,
+which are valid as long as the setting's tag is the same.
 """
 
 import threading
@@ -16,66 +16,71 @@ from sqlalchemy import Connection, select
 
 from heksher_client.service.schema import ALIASES, SETTINGS, STATE
 
-_MOST_BYTES: Final = 1 << 26
-"""Of all that is kept."""
-_MOST_QUESTIONS: Final = 10_000
+_MAX_BYTES: Final = 1 << 26
+"""The total size of all cached fragments."""
+_MAX_ETAGS: Final = 10_000
 
 
-class Question(NamedTuple):
-    """What a query asks for."""
+class QueryParameters(NamedTuple):
+    """The parameters of a query."""
 
     settings: str | None
+    """The names, separated by commas; None for all settings."""
     context_filters: str
     include_metadata: bool
 
 
 class State(NamedTuple):
-    """What every answer depends on."""
+    """The state of the database as far as all query results depend on it."""
 
     revision: int
     context_features_tag: str
 
 
-def state(connection: Connection) -> State:
-    """The state at the beginning of the transaction: one small row."""
+def read_state(connection: Connection) -> State:
+    """Return the current state, which is one row."""
     return State(*connection.execute(select(STATE.c.revision, STATE.c.context_features_tag)).one())
 
 
 class UnknownSettingsError(Exception):
-    """Some of the names that are asked for are none of settings."""
+    """Some of the queried settings do not exist."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(f"the following are not setting names: {list(names)}")
 
 
-def tags(connection: Connection, settings: str | None) -> dict[str, str]:
-    """The tags of the settings that are asked for, by the names that they are answered under, and in their order.
+def setting_tags(connection: Connection, settings: str | None) -> dict[str, str]:
+    """Return the tags of the queried settings by their canonical names, sorted.
+
+    Args:
+        connection: The connection of the transaction.
+        settings: Names and aliases, separated by commas; None for all settings.
 
     Raises:
-        UnknownSettingsError: There are not all of them.
+        UnknownSettingsError: Some of the settings do not exist.
     """
     query = select(SETTINGS.c.name, SETTINGS.c.tag)
     if settings is None:
         return dict(sorted(map(tuple, connection.execute(query))))
-    asked = [name for name in dict.fromkeys(settings.split(",")) if name]
-    found = dict(map(tuple, connection.execute(query.where(SETTINGS.c.name.in_(asked)))))
-    if others := [name for name in asked if name not in found]:
+    names = [name for name in dict.fromkeys(settings.split(",")) if name]
+    tags = dict(map(tuple, connection.execute(query.where(SETTINGS.c.name.in_(names)))))
+    if others := [name for name in names if name not in tags]:
         by_alias = select(ALIASES.c.alias, SETTINGS.c.name, SETTINGS.c.tag).join_from(ALIASES, SETTINGS)
-        known = connection.execute(by_alias.where(ALIASES.c.alias.in_(others))).all()
-        if unknown := set(others) - {alias for alias, _, _ in known}:
+        found = connection.execute(by_alias.where(ALIASES.c.alias.in_(others))).all()
+        if unknown := set(others) - {alias for alias, _, _ in found}:
             raise UnknownSettingsError([name for name in others if name in unknown])
-        found |= {name: tag for _, name, tag in known}
-    return dict(sorted(found.items()))
+        tags |= {name: tag for _, name, tag in found}
+    return dict(sorted(tags.items()))
 
 
-def etag_of(now: State, question: Question, tags: Mapping[str, str]) -> str:
-    """The ETag of a question's answer: another one whenever the answer might be another one."""
-    text = orjson.dumps([now.context_features_tag, list(tags.items()), list(question)])
+def compute_etag(state: State, parameters: QueryParameters, tags: Mapping[str, str]) -> str:
+    """Return the ETag of a query result. It changes whenever the result may change."""
+    text = orjson.dumps([state.context_features_tag, list(tags.items()), list(parameters)])
     return f'"{sha256(text).hexdigest()[:32]}"'
 
 
-class Part(NamedTuple):
-    """What tells one answer for a single setting from all others."""
+class FragmentKey(NamedTuple):
+    """All that the result for a single setting depends on."""
 
     tag: str
     context_features_tag: str
@@ -83,40 +88,40 @@ class Part(NamedTuple):
     include_metadata: bool
 
 
-class Answers:
-    """What one instance has answered; what was used last stays. Used by many threads at once."""
+class QueryCache:
+    """The ETags and fragments of one instance, with the least recently used removed first. Thread-safe."""
 
     def __init__(self) -> None:
-        self._etags: OrderedDict[Question, tuple[State, str]] = OrderedDict()
-        self._parts: OrderedDict[Part, bytes] = OrderedDict()
+        self._etags: OrderedDict[QueryParameters, tuple[State, str]] = OrderedDict()
+        self._fragments: OrderedDict[FragmentKey, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def etag(self, question: Question, now: State) -> str | None:
-        """The ETag of a question's answer, if nothing at all has changed since it was found out."""
+    def etag(self, parameters: QueryParameters, state: State) -> str | None:
+        """Return the ETag of a query result; None if anything has changed since it was stored."""
         with self._lock:
-            then, etag = self._etags.get(question, (None, None))
-            return etag if then == now else None
+            stored_state, etag = self._etags.get(parameters, (None, None))
+            return etag if stored_state == state else None
 
-    def remember(self, question: Question, now: State, etag: str) -> None:
-        """Keep the ETag of a question's answer."""
+    def store_etag(self, parameters: QueryParameters, state: State, etag: str) -> None:
+        """Store the ETag of a query result."""
         with self._lock:
-            self._etags[question] = now, etag
-            self._etags.move_to_end(question)
-            if len(self._etags) > _MOST_QUESTIONS:
+            self._etags[parameters] = state, etag
+            self._etags.move_to_end(parameters)
+            if len(self._etags) > _MAX_ETAGS:
                 self._etags.popitem(last=False)
 
-    def part(self, part: Part) -> bytes | None:
-        """What was answered for a setting, in JSON, if it is still here."""
+    def fragment(self, key: FragmentKey) -> bytes | None:
+        """Return the JSON for a setting, if it is stored."""
         with self._lock:
-            if part in self._parts:
-                self._parts.move_to_end(part)
-            return self._parts.get(part)
+            if key in self._fragments:
+                self._fragments.move_to_end(key)
+            return self._fragments.get(key)
 
-    def keep(self, part: Part, body: bytes) -> None:
-        """Keep what is answered for a setting."""
+    def store_fragment(self, key: FragmentKey, fragment: bytes) -> None:
+        """Store the JSON for a setting."""
         with self._lock:
-            self._bytes += len(body) - len(self._parts.pop(part, b""))
-            self._parts[part] = body
-            while self._bytes > _MOST_BYTES:
-                self._bytes -= len(self._parts.popitem(last=False)[1])
+            self._bytes += len(fragment) - len(self._fragments.pop(key, b""))
+            self._fragments[key] = fragment
+            while self._bytes > _MAX_BYTES:
+                self._bytes -= len(self._fragments.popitem(last=False)[1])

@@ -1,4 +1,4 @@
-"""What requests may hold, and what their handling has in common: names, values, transactions, refusals."""
+"""The common parts of the endpoints: types of parameters and bodies, errors, transactions, and OpenAPI examples."""
 
 import re
 from collections.abc import Mapping
@@ -12,33 +12,32 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
 from heksher_client.service import json_values
-from heksher_client.service.access import token_of
+from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
 from heksher_client.service.names import CONTEXT_NAME, SETTING_NAME
 from heksher_client.service.setting_types import parse_setting_type
 
-MOST_BYTES: Final = 1 << 20
-"""Of the body of a request."""
-_LONGEST_NAME: Final = 255
-_LONGEST_TYPE: Final = 65_536
-_MOST_FEATURES: Final = 100
-"""That a setting may be configurable by, and a rule have conditions on."""
-_LONGEST_CONDITIONS: Final = 2_000
-"""The names and values of a rule's conditions together. They are a key of the database, and its keys have limits."""
+MAX_BODY_BYTES: Final = 1 << 20
+_MAX_NAME_LENGTH: Final = 255
+_MAX_TYPE_LENGTH: Final = 65_536
+_MAX_FEATURES: Final = 100
+"""Configurable features of a setting, and conditions of a rule."""
+_MAX_CONDITIONS_LENGTH: Final = 2_000
+"""Characters of all names and values in the conditions of a rule. They are a key, whose length databases limit."""
 
 
 def _check_path(name: str) -> str:
     if name in (".", ".."):
-        raise ValueError("this name means something else in a path")
+        raise ValueError(f"{name} is not a valid name, because it has a meaning in paths")
     return name
 
 
-ContextName = Annotated[str, StringConstraints(pattern=f"^{CONTEXT_NAME}$", max_length=_LONGEST_NAME)]
-SettingName = Annotated[str, StringConstraints(pattern=f"^{SETTING_NAME}$", max_length=_LONGEST_NAME)]
+ContextName = Annotated[str, StringConstraints(pattern=f"^{CONTEXT_NAME}$", max_length=_MAX_NAME_LENGTH)]
+SettingName = Annotated[str, StringConstraints(pattern=f"^{SETTING_NAME}$", max_length=_MAX_NAME_LENGTH)]
 NewSettingName = Annotated[SettingName, AfterValidator(_check_path)]
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_LONGEST_NAME)]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_MAX_NAME_LENGTH)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
-Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MOST_FEATURES)]
+Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MAX_FEATURES)]
 
 
 def _check_type(name: str) -> str:
@@ -54,26 +53,27 @@ def _check_digits(text: Any) -> Any:
 
 
 def _check_conditions(conditions: Mapping[str, str]) -> Mapping[str, str]:
-    if sum(len(feature) + len(value) for feature, value in conditions.items()) > _LONGEST_CONDITIONS:
-        raise ValueError(f"the conditions of a rule may have {_LONGEST_CONDITIONS} characters, all of them together")
+    if sum(len(feature) + len(value) for feature, value in conditions.items()) > _MAX_CONDITIONS_LENGTH:
+        raise ValueError(f"the conditions of a rule may have at most {_MAX_CONDITIONS_LENGTH} characters in total")
     return conditions
 
 
-TypeName = Annotated[str, StringConstraints(max_length=_LONGEST_TYPE), AfterValidator(_check_type)]
+TypeName = Annotated[str, StringConstraints(max_length=_MAX_TYPE_LENGTH), AfterValidator(_check_type)]
 Conditions = Annotated[
     dict[ContextName, ContextName],
-    Field(min_length=1, max_length=_MOST_FEATURES),
+    Field(min_length=1, max_length=_MAX_FEATURES),
     AfterValidator(_check_conditions),
 ]
 RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
 JSONValue = Annotated[Any, AfterValidator(json_values.check)]
 
 
-class RefusalError(Exception):
-    """An answer in plain text that is no success."""
+class RequestError(Exception):
+    """A request that is answered with an error status and a message in plain text."""
 
-    def __init__(self, status: int, text: str = "") -> None:
-        super().__init__(status, text)
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(status, message)
+        self.status, self.message = status, message
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class _RequestDatabase:
 
 
 async def _request_database(request: Request) -> _RequestDatabase:
-    token = token_of(request.scope)
+    token = request_token(request.scope)
     return _RequestDatabase(request.app.state.database, None if token is None else token.name)
 
 
@@ -116,7 +116,7 @@ def documented(
 
     Args:
         errors: The meaning of each error status.
-        body: An example of the body of a successful response.
+        body: An example of the body of a successful response. It must not contain None, which FastAPI removes.
         status: The status of a successful response.
     """
     responses: dict[int | str, dict[str, Any]] = {
@@ -127,8 +127,12 @@ def documented(
     return responses
 
 
-def without(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Metadata without one of its keys, which must be there."""
+def without_key(metadata: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return metadata without a key.
+
+    Raises:
+        RequestError: There is no such key.
+    """
     if key not in metadata:
-        raise RefusalError(404, f"there is no metadata under the key {key}")
+        raise RequestError(404, f"there is no metadata key {key}")
     return {name: value for name, value in metadata.items() if name != key}

@@ -1,4 +1,4 @@
-"""The tables of the database, as they are after all migrations."""
+"""The tables of the database, as they are after the last migration."""
 
 import json
 from datetime import UTC, datetime
@@ -18,17 +18,18 @@ from sqlalchemy import (
 )
 
 VERSION: Final = "0003"
-"""The last migration."""
+"""The schema version that this version of the service needs: its last migration."""
 FIRST_VERSION: Final = "0001"
-"""Of databases that do not say what version they are."""
-LARGEST_KEY: Final = 2**31 - 1
-"""The largest number of a rule or a revision: that of PostgreSQL's `integer`."""
+"""The schema version of a database without the table `alembic_version`."""
+MAX_ID: Final = 2**31 - 1
+"""The largest id of a rule, and the largest revision: the maximum of PostgreSQL's `integer`."""
 
 
 class ExactJSON(TypeDecorator[Any]):
-    """JSON as the text that it was given as.
+    """JSON, stored as text.
 
-    To a column of the type `JSON` SQLite gives a numeric affinity, and makes 1 of 1.0 and a float of a large integer.
+    In SQLite, columns of the type `JSON` have numeric affinity, which would turn 1.0 into 1 and large integers into
+    floats.
     """
 
     impl = Text
@@ -41,8 +42,8 @@ class ExactJSON(TypeDecorator[Any]):
         return json.loads(value or "null")
 
 
-class Moment(TypeDecorator[datetime]):
-    """A time with its zone, which SQLite would not keep."""
+class UTCDateTime(TypeDecorator[datetime]):
+    """A time in UTC. SQLite does not store the time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -62,7 +63,7 @@ STATE: Final = Table(
     "state",
     METADATA,
     Column("id", Integer, primary_key=True),  # There is one row.
-    # Whoever changes anything has this row to itself until the end of the transaction, so changes take turns.
+    # Each change updates this row, whose lock serializes the transactions that write.
     Column("revision", Integer, nullable=False),
     Column("context_features_tag", String, nullable=False),
 )
@@ -71,10 +72,10 @@ CHANGES: Final = Table(
     "changes",
     METADATA,
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    Column("at", Moment, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
     Column("actor", String),
     Column("action", String, nullable=False),
-    # The settings whose answers changed, by the names that they had then and have now.
+    # The affected settings, with the names that they had before and after the change.
     Column("settings", ExactJSON, nullable=False),
     Column("former", ExactJSON, nullable=False),
     Column("new", ExactJSON, nullable=False),
@@ -96,8 +97,8 @@ SETTINGS: Final = Table(
     Column("default_value", ExactJSON, nullable=False),
     Column("metadata", ExactJSON, nullable=False),
     Column("version", String, nullable=False),
-    # Another one after each change of the setting or its rules. At random, so that a database that was restored, or
-    # took another's place, has none that the other one had for something else.
+    # Replaced with each change of the setting or its rules. Random, so that a restored or exchanged database does not
+    # reuse a tag for different content.
     Column("tag", String, nullable=False),
 )
 
@@ -120,12 +121,12 @@ RULES: Final = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     Column("setting_id", ForeignKey("settings.id", ondelete="CASCADE"), nullable=False),
-    # The conditions as one text, sorted by feature: what makes two rules of a setting the same to the database too.
+    # The conditions as JSON, sorted by feature: the unique constraint allows one rule for the same conditions.
     Column("conditions", String, nullable=False),
     Column("value", ExactJSON, nullable=False),
     Column("metadata", ExactJSON, nullable=False),
     UniqueConstraint("setting_id", "conditions"),
-    sqlite_autoincrement=True,  # the id of a deleted rule is never given to another one
+    sqlite_autoincrement=True,  # ids of deleted rules are not reused
 )
 
 TOKENS: Final = Table(
@@ -134,8 +135,8 @@ TOKENS: Final = Table(
     Column("name", String, primary_key=True),
     Column("role", String, nullable=False),
     Column("digest", String, nullable=False, unique=True),
-    Column("created_at", Moment, nullable=False),
-    Column("expires_at", Moment),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime),
 )
 
 SESSIONS: Final = Table(
@@ -143,5 +144,5 @@ SESSIONS: Final = Table(
     METADATA,
     Column("digest", String, primary_key=True),
     Column("token", ForeignKey("tokens.name", ondelete="CASCADE"), nullable=False),
-    Column("expires_at", Moment, nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
 )

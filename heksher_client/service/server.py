@@ -1,4 +1,4 @@
-"""The service on a port of this machine, started and stopped by a program."""
+"""`LocalService`, which runs the service in a thread, and the HTTP server that it shares with the command line."""
 
 import asyncio
 import signal
@@ -17,11 +17,11 @@ from sqlalchemy import URL
 from heksher_client.service.access import is_loopback
 from heksher_client.service.app import create_app
 from heksher_client.service.database import database_url
-from heksher_client.service.event_stream import Feed
+from heksher_client.service.event_stream import EventStream
 
 
 class LocalService:
-    """A Heksher service in a thread of this process. A context manager; `url` is where it answers inside the block."""
+    """A Heksher service in a thread of this process. As a context manager, it runs inside the block."""
 
     def __init__(
         self,
@@ -32,16 +32,16 @@ class LocalService:
         port: int = 0,
         access_control: bool | None = None,
     ) -> None:
-        """Make a service that does not run yet.
+        """Create a service, without starting it.
 
         Args:
-            context_features: Those that the service shall have, in their order.
-            database: What keeps what the service is told: a file, or a URL as SQLAlchemy writes it. Without one, it is
-                forgotten at the end.
+            context_features: The context features of the service, in their order.
+            database: The path of an SQLite file, or a URL of SQLAlchemy. By default, the data are kept in memory and
+                lost when the service stops.
             host: The address to listen on.
-            port: The port to listen on; 0 for any that is free.
-            access_control: Whether requests need a token. Unless given, they do where the host is not loopback; and
-                where it is, requests that came by way of a proxy are refused.
+            port: The port to listen on; 0 for any free port.
+            access_control: Whether requests need a token. By default they do if the host is not loopback. On loopback,
+                requests through a proxy are then refused.
         """
         self._context_features = tuple(context_features)
         self._database = database
@@ -52,20 +52,24 @@ class LocalService:
 
     @property
     def url(self) -> str:
-        """Where the service answers. The port stays the same when it is stopped and started again."""
-        if not self._port:
-            raise RuntimeError("the service was not started, so it has no port")
-        return url_of(self._host, self._port)
-
-    def start(self) -> None:
-        """Start, and return when requests are answered.
+        """The URL of the service. The port stays the same if the service is stopped and started again.
 
         Raises:
-            RuntimeError: It runs already, or could not start.
-            OSError: The port is taken.
+            RuntimeError: The port is not known before the first start.
+        """
+        if not self._port:
+            raise RuntimeError("the service was not started, so it has no port yet")
+        return service_url(self._host, self._port)
+
+    def start(self) -> None:
+        """Start the service, and return when it answers requests.
+
+        Raises:
+            RuntimeError: The service is already running, or could not start.
+            OSError: The port is in use.
         """
         if self._server is not None:
-            raise RuntimeError("the service runs already")
+            raise RuntimeError("the service is already running")
         app = self._make_app("sqlite://" if self._database is None else database_url(self._database))
         try:
             listener = listen(self._host, self._port)
@@ -82,19 +86,18 @@ class LocalService:
         if not self._server.started:
             self.stop()
             app.state.database.close()
-            raise RuntimeError("the service could not start; its log says why")
+            raise RuntimeError("the service could not start; see its log")
 
     def stop(self) -> None:
-        """Stop, if it runs. Without a file, what it was told is forgotten."""
+        """Stop the service if it is running. Data in memory are lost."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
         self._server = self._thread = None
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
-        return create_app(
-            database_url, self._context_features, access_control=access_control_at(self._host, self._access_control)
-        )
+        access_control = resolve_access_control(self._host, self._access_control)
+        return create_app(database_url, self._context_features, access_control=access_control)
 
     def __enter__(self) -> Self:
         self.start()
@@ -104,41 +107,42 @@ class LocalService:
         self.stop()
 
 
-def access_control_at(host: str, access_control: bool | None) -> bool | None:
-    """The access control of a service that listens on a host: as it is told, or everywhere but on loopback."""
+def resolve_access_control(host: str, access_control: bool | None) -> bool | None:
+    """Return True for a host that is not loopback, unless the access control is chosen explicitly."""
     return True if access_control is None and not is_loopback(host) else access_control
 
 
-_KEPT_ALIVE: Final = 75
-"""Seconds for which an idle connection is kept: longer than the interval of a minute that clients have by default."""
+_KEEP_ALIVE: Final = 75
+"""Seconds for which idle connections stay open: longer than the clients' default interval of 60 seconds."""
 
 
 class Server(uvicorn.Server):
-    """The server of an application, which ends its streams before it stops."""
+    """A uvicorn server that ends the event streams before it stops."""
 
     def __init__(self, app: FastAPI, *, drain: float = 0.0, stop_within: int = 1, **options: Any) -> None:
-        """Make a server that does not run yet.
+        """Create a server, without starting it.
 
         Args:
             app: The application.
-            drain: Seconds for which it still answers when it is to stop, but for saying that it is not ready.
-            stop_within: Seconds for requests that are under way then.
-            options: Those of uvicorn.
+            drain: Seconds for which a stopping server still answers requests, while `/api/ready` responds with 503.
+            stop_within: Seconds after that in which open requests may finish.
+            options: Further options of uvicorn.
         """
-        plain = {
+        defaults = {
             "access_log": False,
             "lifespan": "on",
             "ws": "none",
             "timeout_graceful_shutdown": stop_within,
-            "timeout_keep_alive": _KEPT_ALIVE,
+            "timeout_keep_alive": _KEEP_ALIVE,
         }
-        super().__init__(uvicorn.Config(app, **{**plain, **options}))
-        self._feed: Feed = app.state.feed
+        super().__init__(uvicorn.Config(app, **{**defaults, **options}))
+        self._event_stream: EventStream = app.state.event_stream
         self._drain = drain
         self.ready = threading.Event()
+        """Set when the server answers requests, or could not start."""
 
     def serve_on(self, listener: socket.socket) -> None:
-        """Serve until told to stop."""
+        """Serve on a listening socket until the server is stopped."""
         try:
             with listener:
                 self.run(sockets=[listener])
@@ -146,42 +150,42 @@ class Server(uvicorn.Server):
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, as uvicorn does."""
+        """Start as uvicorn does, and set `ready`."""
         await super().startup(sockets)
         self.ready.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Stop in order at a signal, or at once at a second Ctrl-C; uvicorn would end as if it had been killed."""
+        """Stop gracefully, or at once at a second Ctrl-C. uvicorn would raise the signal again after its shutdown."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, as uvicorn does, which waits for streams as for all answers."""
-        self._feed.close()
-        until = monotonic() + self._drain
-        while monotonic() < until and not self.force_exit:  # noqa: ASYNC110 - a signal sets it
+        """End the event streams, which uvicorn would wait for, and stop as uvicorn does."""
+        self._event_stream.close()
+        end = monotonic() + self._drain
+        while monotonic() < end and not self.force_exit:  # noqa: ASYNC110 - a signal handler sets it
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
-        # Those whose requests did not end in time, and those that were accepted after uvicorn had told all to close: it
-        # leaves them to the end of the process, which in a program is another one.
+        # uvicorn leaves connections open whose requests did not finish in time, or that were accepted after it had told
+        # the others to close. It expects the process to end, which is not the case for a `LocalService`.
         for connection in list[Any](self.server_state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections.
+    """Return a listening socket.
 
     Raises:
-        OSError: The port is taken, or the host is none of this machine.
+        OSError: The port is in use, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
-    # asyncio would set it, but not on sockets made like this one: without it each answer takes 40 ms.
+    # asyncio sets TCP_NODELAY on sockets that it creates itself only. Without it, each response takes 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def url_of(host: str, port: int, scheme: str = "http") -> str:
-    """Where a service answers."""
+def service_url(host: str, port: int, scheme: str = "http") -> str:
+    """Return the URL of a service."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

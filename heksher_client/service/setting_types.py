@@ -1,4 +1,4 @@
-"""The types of settings as the service knows them: parsed from their names, checked against JSON values, compared."""
+"""Setting types: parsing of their names, checks of JSON values, and the subtype relation."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from typing import Any, Final
 
 
 class SettingType(ABC):
-    """A type. `str()` gives its name as the service writes it."""
+    """A type. `str()` returns its canonical name."""
 
     @abstractmethod
     def accepts(self, value: Any) -> bool:
-        """Whether a JSON value is of this type."""
+        """Return True if a JSON value is of this type."""
 
     @abstractmethod
     def is_subtype_of(self, other: "SettingType") -> bool:
-        """Whether every value of this type is one of the other type too."""
+        """Return True if each value of this type is also a value of the other type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Primitive(SettingType):
 
     def accepts(self, value: Any) -> bool:
         match self.name:
-            case "int":  # 1.0 is a whole number to JSON
+            case "int":  # JSON does not distinguish 1.0 from 1
                 return type(value) is int or (isinstance(value, float) and value.is_integer())
             case "float":
                 return type(value) in (int, float)
@@ -45,17 +45,18 @@ class Primitive(SettingType):
 
 @dataclass(frozen=True, slots=True)
 class Options(SettingType):
-    """`Enum[...]`: one of some JSON primitives; or `Flags[...]`: a list of them, none twice."""
+    """`Enum[...]`: one of several JSON primitives; or `Flags[...]`: a list of distinct ones."""
 
-    word: str
+    kind: str
+    """`Enum` or `Flags`."""
     options: frozenset[str]
-    """As JSON: to JSON `1` and `true` are two values, to Python one."""
+    """As JSON texts, because 1 and true are different in JSON and equal in Python."""
 
     def __str__(self) -> str:
-        return f"{self.word}[{','.join(sorted(self.options))}]"
+        return f"{self.kind}[{','.join(sorted(self.options))}]"
 
     def accepts(self, value: Any) -> bool:
-        if self.word == "Enum":
+        if self.kind == "Enum":
             return _is_primitive(value) and option_text(value) in self.options
         if not isinstance(value, list) or not all(map(_is_primitive, value)):
             return False
@@ -63,65 +64,70 @@ class Options(SettingType):
         return len(set(chosen)) == len(chosen) and self.options.issuperset(chosen)
 
     def is_subtype_of(self, other: SettingType) -> bool:
-        return isinstance(other, Options) and self.word == other.word and self.options <= other.options
+        return isinstance(other, Options) and self.kind == other.kind and self.options <= other.options
 
 
 @dataclass(frozen=True, slots=True)
 class Collection(SettingType):
     """`Sequence<...>` or `Mapping<...>`."""
 
-    word: str
+    kind: str
+    """`Sequence` or `Mapping`."""
     inner: SettingType
 
     def __str__(self) -> str:
-        return f"{self.word}<{self.inner}>"
+        return f"{self.kind}<{self.inner}>"
 
     def accepts(self, value: Any) -> bool:
-        if self.word == "Sequence":
+        if self.kind == "Sequence":
             return isinstance(value, list) and all(map(self.inner.accepts, value))
         return isinstance(value, dict) and all(map(self.inner.accepts, value.values()))
 
     def is_subtype_of(self, other: SettingType) -> bool:
-        return isinstance(other, Collection) and self.word == other.word and self.inner.is_subtype_of(other.inner)
+        return isinstance(other, Collection) and self.kind == other.kind and self.inner.is_subtype_of(other.inner)
 
 
 _PRIMITIVE: Final = re.compile(r"int|float|str|bool")
 _OPTIONS: Final = re.compile(r"(Enum|Flags)\s*(\[.*\])", re.DOTALL)
 _COLLECTION: Final = re.compile(r"(Sequence|Mapping)\s*<(.*)>", re.DOTALL)
-_DEEPEST: Final = 32
+_MAX_DEPTH: Final = 32
 
 
 def parse_setting_type(name: str, depth: int = 0) -> SettingType:
-    """Find the type for a name.
+    """Return the type with a name.
+
+    Args:
+        name: The name, in canonical form or with spaces and options in another order.
+        depth: The number of collections around the type.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The name is not a type.
     """
     name = name.strip()
     if _PRIMITIVE.fullmatch(name):
         return Primitive(name)
     if match := _OPTIONS.fullmatch(name):
         return Options(match[1], _parse_options(name, match[2]))
-    if (match := _COLLECTION.fullmatch(name)) and depth < _DEEPEST:
+    if (match := _COLLECTION.fullmatch(name)) and depth < _MAX_DEPTH:
         return Collection(match[1], parse_setting_type(match[2], depth + 1))
     raise ValueError(f"cannot resolve setting type {name}")
 
 
 def _parse_options(name: str, text: str) -> frozenset[str]:
     try:
-        options = json.loads(text, parse_constant=_no_constant)
+        options = json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise ValueError(f"cannot resolve setting type {name}: its options are not in JSON") from None
+        raise ValueError(f"cannot resolve setting type {name}: its options are not JSON") from None
     if not options or not all(map(_is_primitive, options)):
         raise ValueError(f"cannot resolve setting type {name}: its options must be JSON primitives, at least one")
     distinct = frozenset(map(option_text, options))
     if len(distinct) < len(options):
-        raise ValueError(f"cannot resolve setting type {name}: an option is given twice")
+        raise ValueError(f"cannot resolve setting type {name}: an option is repeated")
     return distinct
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _is_primitive(value: Any) -> bool:
@@ -129,6 +135,6 @@ def _is_primitive(value: Any) -> bool:
 
 
 def option_text(value: Any) -> str:
-    """One text for each JSON primitive; 1.0 and 1 are one number."""
+    """Return a JSON primitive as text: the same for 1 and 1.0."""
     whole = int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps(whole, ensure_ascii=False)

@@ -1,4 +1,7 @@
-"""Reading and writing what the service holds, in the transaction of the caller. All that changes is noted."""
+"""Reads and writes of context features, settings and rules, in the caller's transaction.
+
+Each function that writes also adds to the change log.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from heksher_client.service.changes import new_tag, note
+from heksher_client.service.changes import new_tag, record_change
 from heksher_client.service.declarations import Declaration
-from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, LARGEST_KEY, RULES, SETTINGS
+from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, MAX_ID, RULES, SETTINGS
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
@@ -17,7 +20,7 @@ Conditions = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class StoredSetting:
-    """A setting with the key of its row."""
+    """A setting and the id of its row."""
 
     id: int
     declaration: Declaration
@@ -26,7 +29,7 @@ class StoredSetting:
 
 @dataclass(frozen=True, slots=True)
 class StoredRule:
-    """A rule with its conditions sorted by feature."""
+    """A rule, with its conditions sorted by feature."""
 
     id: int
     setting_id: int
@@ -35,7 +38,7 @@ class StoredRule:
     metadata: Mapping[str, Any]
 
     def conditions_in(self, order: Sequence[str]) -> list[list[str]]:
-        """The conditions in the order of the context features."""
+        """Return the conditions in the order of the context features."""
         conditions = dict(self.conditions)
         return [[feature, conditions[feature]] for feature in order if feature in conditions]
 
@@ -44,39 +47,40 @@ class StoredRule:
 
 
 def context_features(connection: Connection) -> list[str]:
-    """All context features, in their order."""
+    """Return all context features, in their order."""
     return list(connection.scalars(select(CONTEXT_FEATURES.c.name).order_by(CONTEXT_FEATURES.c.position)))
 
 
 def add_context_feature(connection: Connection, name: str) -> None:
-    """Add a context feature, after all others."""
+    """Add a context feature after all others."""
     last = connection.scalar(select(func.max(CONTEXT_FEATURES.c.position)))
     former = context_features(connection)
     connection.execute(insert(CONTEXT_FEATURES).values(name=name, position=0 if last is None else last + 1))
-    note(connection, "context feature added", former=former, new=[*former, name], is_of_features=True)
+    record_change(connection, "context feature added", former=former, new=[*former, name], affects_features=True)
 
 
 def order_context_features(connection: Connection, names: Sequence[str]) -> None:
-    """Put all context features in another order."""
+    """Change the order of the context features."""
     former = context_features(connection)
-    # By way of negative numbers, as no two may have the same place at any moment.
+    # Positions are unique at any time, so they become negative first.
     for position, name in enumerate(names):
         connection.execute(
             update(CONTEXT_FEATURES).where(CONTEXT_FEATURES.c.name == name).values(position=-1 - position)
         )
     connection.execute(update(CONTEXT_FEATURES).values(position=-1 - CONTEXT_FEATURES.c.position))
-    note(connection, "context feature moved", former=former, new=list(names), is_of_features=True)
+    record_change(connection, "context feature moved", former=former, new=list(names), affects_features=True)
 
 
 def delete_context_feature(connection: Connection, name: str) -> None:
     """Delete a context feature that no setting is configurable by."""
     former = context_features(connection)
     connection.execute(delete(CONTEXT_FEATURES).where(CONTEXT_FEATURES.c.name == name))
-    note(connection, "context feature deleted", former=former, new=context_features(connection), is_of_features=True)
+    new = context_features(connection)
+    record_change(connection, "context feature deleted", former=former, new=new, affects_features=True)
 
 
 def is_configured_by(connection: Connection, feature: str) -> bool:
-    """Whether any setting is configurable by a context feature."""
+    """Return True if any setting is configurable by a context feature."""
     query = select(CONFIGURABLE.c.setting_id).where(CONFIGURABLE.c.feature == feature).limit(1)
     return connection.scalar(query) is not None
 
@@ -85,7 +89,7 @@ def is_configured_by(connection: Connection, feature: str) -> bool:
 
 
 def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[StoredSetting]:
-    """All settings, or some of them, by name."""
+    """Return all settings, or those with the given ids, sorted by name."""
     query = select(SETTINGS)
     if ids is not None:
         query = query.where(SETTINGS.c.id.in_(list(ids)))
@@ -111,30 +115,31 @@ def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[S
         )
         for row in connection.execute(query)
     ]
-    return sorted(found, key=lambda held: held.declaration.name)  # Each database would sort them in its own way.
+    # Sorted here, because the collations of databases differ.
+    return sorted(found, key=lambda setting: setting.declaration.name)
 
 
-def number_of_settings(connection: Connection) -> int:
-    """How many settings there are."""
+def count_settings(connection: Connection) -> int:
+    """Return the number of settings."""
     return connection.execute(select(func.count()).select_from(SETTINGS)).scalar_one()
 
 
 def setting_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    """The keys of settings by their names and aliases; without those that do not exist."""
+    """Return the ids of settings by the given names and aliases. Unknown names are left out."""
     wanted = list(names)
     by_name = select(SETTINGS.c.name, SETTINGS.c.id).where(SETTINGS.c.name.in_(wanted))
     by_alias = select(ALIASES.c.alias, ALIASES.c.setting_id).where(ALIASES.c.alias.in_(wanted))
-    return {name: key for query in (by_name, by_alias) for name, key in connection.execute(query)}
+    return {name: setting_id for query in (by_name, by_alias) for name, setting_id in connection.execute(query)}
 
 
 def setting(connection: Connection, name: str) -> StoredSetting | None:
-    """A setting by its name or an alias."""
+    """Return a setting by its name or an alias; None if there is none."""
     found = settings(connection, setting_ids(connection, [name]).values())
     return found[0] if found else None
 
 
 def setting_of(connection: Connection, rule: StoredRule) -> StoredSetting:
-    """The setting of a rule."""
+    """Return the setting of a rule."""
     (found,) = settings(connection, [rule.setting_id])
     return found
 
@@ -142,52 +147,53 @@ def setting_of(connection: Connection, rule: StoredRule) -> StoredSetting:
 def add_setting(connection: Connection, declaration: Declaration) -> None:
     """Add a new setting."""
     columns = _columns(declaration) | {"tag": new_tag()}
-    key = connection.execute(insert(SETTINGS).values(**columns).returning(SETTINGS.c.id)).scalar_one()
-    _set_features(connection, key, declaration.configurable_features)
-    note(connection, "setting declared", new=described(declaration), settings=[declaration.name])
+    setting_id = connection.execute(insert(SETTINGS).values(**columns).returning(SETTINGS.c.id)).scalar_one()
+    _set_features(connection, setting_id, declaration.configurable_features)
+    record_change(connection, "setting declared", new=declaration_as_json(declaration), settings=[declaration.name])
 
 
-def update_setting(connection: Connection, held: StoredSetting, declaration: Declaration) -> None:
-    """Replace a setting. Where its name changes, the former one becomes an alias."""
-    former = held.declaration
-    connection.execute(update(SETTINGS).where(SETTINGS.c.id == held.id).values(**_columns(declaration)))
-    _set_features(connection, held.id, declaration.configurable_features)
+def update_setting(connection: Connection, setting: StoredSetting, declaration: Declaration) -> None:
+    """Replace the declaration of a setting. If its name changes, the former name becomes an alias."""
+    former = setting.declaration
+    connection.execute(update(SETTINGS).where(SETTINGS.c.id == setting.id).values(**_columns(declaration)))
+    _set_features(connection, setting.id, declaration.configurable_features)
     if declaration.name != former.name:
         connection.execute(delete(ALIASES).where(ALIASES.c.alias == declaration.name))
-        connection.execute(insert(ALIASES).values(alias=former.name, setting_id=held.id))
-    note(
+        connection.execute(insert(ALIASES).values(alias=former.name, setting_id=setting.id))
+    record_change(
         connection,
         "setting changed",
-        former=described(former),
-        new=described(declaration),
-        setting_id=held.id,
+        former=declaration_as_json(former),
+        new=declaration_as_json(declaration),
+        setting_id=setting.id,
         settings=list(dict.fromkeys([former.name, declaration.name])),
     )
 
 
-def delete_setting(connection: Connection, held: StoredSetting) -> None:
+def delete_setting(connection: Connection, setting: StoredSetting) -> None:
     """Delete a setting with its rules and aliases."""
-    former = described(held.declaration) | {"rules": [noted(rule) for rule in rules(connection, [held.id])]}
-    connection.execute(delete(SETTINGS).where(SETTINGS.c.id == held.id))
-    note(connection, "setting deleted", former=former, settings=[held.declaration.name])
+    deleted_rules = [rule_as_json(rule) for rule in rules(connection, [setting.id])]
+    former = declaration_as_json(setting.declaration) | {"rules": deleted_rules}
+    connection.execute(delete(SETTINGS).where(SETTINGS.c.id == setting.id))
+    record_change(connection, "setting deleted", former=former, settings=[setting.declaration.name])
 
 
-def add_alias(connection: Connection, held: StoredSetting, alias: str) -> None:
-    """Have a setting known by one more name."""
-    connection.execute(insert(ALIASES).values(alias=alias, setting_id=held.id))
-    _note_aliases(connection, held, [*held.aliases, alias])
+def add_alias(connection: Connection, setting: StoredSetting, alias: str) -> None:
+    """Add an alias to a setting."""
+    connection.execute(insert(ALIASES).values(alias=alias, setting_id=setting.id))
+    _record_aliases(connection, setting, [*setting.aliases, alias])
 
 
-def delete_alias(connection: Connection, held: StoredSetting, alias: str) -> None:
-    """Have a setting not be known by a former name any more."""
+def delete_alias(connection: Connection, setting: StoredSetting, alias: str) -> None:
+    """Delete an alias of a setting."""
     connection.execute(delete(ALIASES).where(ALIASES.c.alias == alias))
-    _note_aliases(connection, held, [name for name in held.aliases if name != alias])
+    _record_aliases(connection, setting, [name for name in setting.aliases if name != alias])
 
 
-def _note_aliases(connection: Connection, held: StoredSetting, aliases: Sequence[str]) -> None:
-    former, new = {"aliases": list(held.aliases)}, {"aliases": list(aliases)}
-    names = [held.declaration.name, *{*held.aliases} ^ {*aliases}]
-    note(connection, "aliases changed", former=former, new=new, setting_id=held.id, settings=names)
+def _record_aliases(connection: Connection, setting: StoredSetting, aliases: Sequence[str]) -> None:
+    former, new = {"aliases": list(setting.aliases)}, {"aliases": list(aliases)}
+    names = [setting.declaration.name, *{*setting.aliases} ^ {*aliases}]
+    record_change(connection, "aliases changed", former=former, new=new, setting_id=setting.id, settings=names)
 
 
 def _columns(declaration: Declaration) -> dict[str, Any]:
@@ -200,57 +206,58 @@ def _columns(declaration: Declaration) -> dict[str, Any]:
     }
 
 
-def described(declaration: Declaration) -> dict[str, Any]:
-    """A setting as the log of changes has it."""
+def declaration_as_json(declaration: Declaration) -> dict[str, Any]:
+    """Return a declaration in JSON values, for the change log and exports."""
     return _columns(declaration) | {"configurable_features": list(declaration.configurable_features)}
 
 
-def _set_features(connection: Connection, key: int, features: Iterable[str]) -> None:
-    connection.execute(delete(CONFIGURABLE).where(CONFIGURABLE.c.setting_id == key))
-    connection.execute(insert(CONFIGURABLE), [{"setting_id": key, "feature": feature} for feature in features])
+def _set_features(connection: Connection, setting_id: int, features: Iterable[str]) -> None:
+    connection.execute(delete(CONFIGURABLE).where(CONFIGURABLE.c.setting_id == setting_id))
+    rows = [{"setting_id": setting_id, "feature": feature} for feature in features]
+    connection.execute(insert(CONFIGURABLE), rows)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------
 
 
-def rules(connection: Connection, setting_keys: Iterable[int] | None = None) -> list[StoredRule]:
-    """All rules, or those of some settings, by id."""
+def rules(connection: Connection, setting_ids: Iterable[int] | None = None) -> list[StoredRule]:
+    """Return all rules, or those of the given settings, sorted by id."""
     query = select(RULES).order_by(RULES.c.id)
-    if setting_keys is not None:
-        query = query.where(RULES.c.setting_id.in_(list(setting_keys)))
-    return [_rule(row) for row in connection.execute(query)]
+    if setting_ids is not None:
+        query = query.where(RULES.c.setting_id.in_(list(setting_ids)))
+    return [_rule_from_row(row) for row in connection.execute(query)]
 
 
-def number_of_rules(connection: Connection) -> int:
-    """How many rules there are."""
+def count_rules(connection: Connection) -> int:
+    """Return the number of rules."""
     return connection.execute(select(func.count()).select_from(RULES)).scalar_one()
 
 
-def numbers_of_rules(connection: Connection) -> dict[int, int]:
-    """How many rules settings have, by their keys; without those that have none."""
+def count_rules_by_setting(connection: Connection) -> dict[int, int]:
+    """Return the number of rules of each setting, by the setting's id. Settings without rules are left out."""
     query = select(RULES.c.setting_id, func.count()).group_by(RULES.c.setting_id)
     return dict(map(tuple, connection.execute(query)))
 
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:
-    """A rule by its id."""
-    if rule_id > LARGEST_KEY:
-        return None  # PostgreSQL would take offence
+    """Return a rule by its id; None if there is none."""
+    if rule_id > MAX_ID:
+        return None  # PostgreSQL would raise an error.
     row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
-    return None if row is None else _rule(row)
+    return None if row is None else _rule_from_row(row)
 
 
-def find_rule(connection: Connection, setting_key: int, conditions: Mapping[str, str]) -> int | None:
-    """The id of the rule of a setting that has just these conditions."""
+def find_rule(connection: Connection, setting_id: int, conditions: Mapping[str, str]) -> int | None:
+    """Return the id of the rule of a setting with exactly these conditions; None if there is none."""
     query = select(RULES.c.id).where(
-        RULES.c.setting_id == setting_key, RULES.c.conditions == _conditions_text(conditions)
+        RULES.c.setting_id == setting_id, RULES.c.conditions == _encode_conditions(conditions)
     )
     return connection.scalar(query)
 
 
 def add_rule(
     connection: Connection,
-    held: StoredSetting,
+    setting: StoredSetting,
     conditions: Mapping[str, str],
     value: Any,
     metadata: Mapping[str, Any],
@@ -260,19 +267,19 @@ def add_rule(
     """Add a rule.
 
     Args:
-        connection: Of the transaction.
-        held: The setting.
-        conditions: The value that each feature must have.
-        value: The rule's.
-        metadata: What is noted of it.
-        rule_id: Its id, where it had one before; the next one otherwise.
+        connection: The connection of the transaction.
+        setting: The setting of the rule.
+        conditions: The required value of each feature.
+        value: The value of the rule.
+        metadata: The metadata of the rule.
+        rule_id: The id of the rule; the next free one if not given.
 
     Returns:
-        Its id.
+        The id of the rule.
     """
     values = {
-        "setting_id": held.id,
-        "conditions": _conditions_text(conditions),
+        "setting_id": setting.id,
+        "conditions": _encode_conditions(conditions),
         "value": value,
         "metadata": dict(metadata),
     }
@@ -280,42 +287,42 @@ def add_rule(
         rule_id = int(connection.execute(insert(RULES).values(**values).returning(RULES.c.id)).scalar_one())
     else:
         connection.execute(insert(RULES).values(**values, id=rule_id))
-        if connection.dialect.name == "postgresql":  # SQLite goes on after the largest id by itself.
+        if connection.dialect.name == "postgresql":  # SQLite continues after the largest id by itself.
             sequence = func.pg_get_serial_sequence(RULES.name, RULES.c.id.name)
             largest = select(func.max(RULES.c.id)).scalar_subquery()
             connection.execute(select(func.setval(sequence, func.greatest(largest, func.nextval(sequence)))))
-    added = StoredRule(rule_id, held.id, sorted(conditions.items()), value, metadata)
-    _note_rule(connection, "rule added", held, None, added)
+    added = StoredRule(rule_id, setting.id, sorted(conditions.items()), value, metadata)
+    _record_rule(connection, "rule added", setting, None, added)
     return rule_id
 
 
-def change_rule(connection: Connection, held: StoredSetting, former: StoredRule, **attributes: Any) -> None:
-    """Give a rule another value or other metadata."""
-    connection.execute(update(RULES).where(RULES.c.id == former.id).values(**attributes))
-    _note_rule(connection, "rule changed", held, former, replace(former, **attributes))
+def change_rule(connection: Connection, setting: StoredSetting, rule: StoredRule, **attributes: Any) -> None:
+    """Change the value or the metadata of a rule."""
+    connection.execute(update(RULES).where(RULES.c.id == rule.id).values(**attributes))
+    _record_rule(connection, "rule changed", setting, rule, replace(rule, **attributes))
 
 
-def delete_rule(connection: Connection, held: StoredSetting, former: StoredRule) -> None:
+def delete_rule(connection: Connection, setting: StoredSetting, rule: StoredRule) -> None:
     """Delete a rule."""
-    connection.execute(delete(RULES).where(RULES.c.id == former.id))
-    _note_rule(connection, "rule deleted", held, former, None)
+    connection.execute(delete(RULES).where(RULES.c.id == rule.id))
+    _record_rule(connection, "rule deleted", setting, rule, None)
 
 
-def _note_rule(
-    connection: Connection, action: str, held: StoredSetting, former: StoredRule | None, new: StoredRule | None
+def _record_rule(
+    connection: Connection, action: str, setting: StoredSetting, former: StoredRule | None, new: StoredRule | None
 ) -> None:
-    note(
+    record_change(
         connection,
         action,
-        former=former and noted(former),
-        new=new and noted(new),
-        setting_id=held.id,
-        settings=[held.declaration.name],
+        former=former and rule_as_json(former),
+        new=new and rule_as_json(new),
+        setting_id=setting.id,
+        settings=[setting.declaration.name],
     )
 
 
-def noted(rule: StoredRule) -> dict[str, Any]:
-    """A rule as the log of changes has it."""
+def rule_as_json(rule: StoredRule) -> dict[str, Any]:
+    """Return a rule in JSON values, for the change log and exports."""
     return {
         "rule_id": rule.id,
         "feature_values": dict(rule.conditions),
@@ -324,10 +331,10 @@ def noted(rule: StoredRule) -> dict[str, Any]:
     }
 
 
-def _conditions_text(conditions: Mapping[str, str]) -> str:
+def _encode_conditions(conditions: Mapping[str, str]) -> str:
     return json.dumps(sorted(conditions.items()))
 
 
-def _rule(row: Any) -> StoredRule:
+def _rule_from_row(row: Any) -> StoredRule:
     conditions = tuple((feature, value) for feature, value in json.loads(row.conditions))
     return StoredRule(row.id, row.setting_id, conditions, row.value, row._mapping["metadata"])

@@ -1,6 +1,6 @@
-"""Tokens with a role each, and the sessions of those who have logged in with one. The database holds only hashes.
+"""Access tokens and the console's login sessions. The database stores their hashes only.
 
-The role `read` is for programs: it reads everything, and declares settings. The role `admin` may change everything.
+The role `read` is for programs: it may read everything and declare settings. The role `admin` may change everything.
 """
 
 import re
@@ -13,18 +13,17 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select
 
-from heksher_client.service.changes import note
+from heksher_client.service.changes import record_change
 from heksher_client.service.schema import SESSIONS, TOKENS
 
 _PREFIX: Final = "heksher_"
-"""So that a token that has got lost somewhere is recognized for what it is."""
+"""Lets people and secret scanners recognize a leaked token."""
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,255}")
-_SESSION: Final = timedelta(hours=12)
-"""How long a login lasts."""
+_SESSION_LIFETIME: Final = timedelta(hours=12)
 
 
 class Role(StrEnum):
-    """What the owner of a token may do."""
+    """The permissions of a token."""
 
     READ = "read"
     ADMIN = "admin"
@@ -32,7 +31,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that there is. Its text is nowhere but with its owner."""
+    """A stored token, without its text, which only its owner has."""
 
     name: str
     role: Role
@@ -45,92 +44,94 @@ class Token:
 
 
 class TokenError(ValueError):
-    """A token that cannot be made, or is not there."""
+    """A token cannot be created, or does not exist."""
 
 
 def add_token(connection: Connection, name: str, role: Role, *, lifetime: timedelta | None = None) -> str:
-    """Make a token.
+    """Create a token.
 
     Args:
-        connection: Of the transaction.
-        name: Of its owner, as the log of changes shall show it: letters, digits and `_.@-`.
-        role: What it is for.
-        lifetime: After which it is refused.
+        connection: The connection of the transaction.
+        name: The name of the owner, which the change log shows: letters, digits and `_.@-`.
+        role: The permissions of the token.
+        lifetime: The time until the token expires; None for no limit.
 
     Returns:
-        Its text, which is to be had only now.
+        The text of the token, which is not stored.
 
     Raises:
-        TokenError: The name is none, or there is a token of that name.
+        TokenError: The name is invalid, or a token with this name exists.
     """
     if not _NAME.fullmatch(name):
-        raise TokenError(f"{name!r} is no name for a token: letters, digits and _.@- only, at most 255")
+        raise TokenError(f"{name!r} is not a valid token name: use at most 255 letters, digits and _.@-")
     if connection.scalar(select(TOKENS.c.name).where(TOKENS.c.name == name)) is not None:
-        raise TokenError(f"there is a token {name} already; revoke it first, or choose another name")
+        raise TokenError(f"the token {name} already exists; revoke it first, or choose another name")
     text, now = _PREFIX + token_urlsafe(32), datetime.now(UTC)
     expires_at = None if lifetime is None else now + lifetime
     row = {"name": name, "role": role, "digest": _digest(text), "created_at": now, "expires_at": expires_at}
     connection.execute(insert(TOKENS).values(**row))
-    note(connection, "token added", new={"name": name, "role": role})
+    record_change(connection, "token added", new={"name": name, "role": role})
     return text
 
 
-def tokens(connection: Connection) -> list[Token]:
-    """All tokens, by name."""
-    return sorted(map(_token, connection.execute(select(TOKENS))), key=lambda token: token.name)
+def list_tokens(connection: Connection) -> list[Token]:
+    """Return all tokens, sorted by name."""
+    return sorted(map(_from_row, connection.execute(select(TOKENS))), key=lambda token: token.name)
 
 
 def revoke_token(connection: Connection, name: str) -> None:
-    """Have a token refused from now on, and end the sessions that began with it.
+    """Delete a token, and with it the login sessions that were created with it.
 
     Raises:
-        TokenError: There is none of that name.
+        TokenError: There is no token with this name.
     """
-    held = connection.execute(select(TOKENS).where(TOKENS.c.name == name)).one_or_none()
-    if held is None:
+    row = connection.execute(select(TOKENS).where(TOKENS.c.name == name)).one_or_none()
+    if row is None:
         raise TokenError(f"there is no token {name}")
     connection.execute(delete(TOKENS).where(TOKENS.c.name == name))
-    note(connection, "token revoked", former={"name": name, "role": held.role})
+    record_change(connection, "token revoked", former={"name": name, "role": row.role})
 
 
 def find_token(connection: Connection, text: str) -> Token | None:
-    """The token with a text, unless it has expired."""
-    return _valid(connection.execute(select(TOKENS).where(TOKENS.c.digest == _digest(text))).one_or_none())
+    """Return the token with a text, unless it has expired."""
+    return _unexpired(connection.execute(select(TOKENS).where(TOKENS.c.digest == _digest(text))).one_or_none())
 
 
-def begin_session(connection: Connection, token: Token) -> str:
-    """Let the owner of a token in for some hours.
+def create_session(connection: Connection, token: Token) -> str:
+    """Create a login session for the owner of a token, and delete expired ones.
 
     Returns:
-        What to know the session by, which is to be had only now.
+        The secret of the session, which is not stored.
     """
     now = datetime.now(UTC)
     connection.execute(delete(SESSIONS).where(SESSIONS.c.expires_at <= now))
     text = token_urlsafe(32)
-    connection.execute(insert(SESSIONS).values(digest=_digest(text), token=token.name, expires_at=now + _SESSION))
+    connection.execute(
+        insert(SESSIONS).values(digest=_digest(text), token=token.name, expires_at=now + _SESSION_LIFETIME)
+    )
     return text
 
 
 def find_session(connection: Connection, text: str) -> Token | None:
-    """The token that a session began with, unless either has expired."""
+    """Return the token that a session was created with, unless either has expired."""
     query = select(TOKENS).join_from(SESSIONS, TOKENS).where(SESSIONS.c.digest == _digest(text))
-    return _valid(connection.execute(query.where(SESSIONS.c.expires_at > datetime.now(UTC))).one_or_none())
+    return _unexpired(connection.execute(query.where(SESSIONS.c.expires_at > datetime.now(UTC))).one_or_none())
 
 
-def end_session(connection: Connection, text: str) -> None:
-    """Log out."""
+def delete_session(connection: Connection, text: str) -> None:
+    """End a login session."""
     connection.execute(delete(SESSIONS).where(SESSIONS.c.digest == _digest(text)))
 
 
 def _digest(text: str) -> str:
-    # A token is as random as its hash is long, so there is nothing to guess: a slow hash would only cost time.
+    # A plain hash is enough: a token has 256 random bits, so slowing down guesses, as for passwords, gains nothing.
     return sha256(text.encode(errors="replace")).hexdigest()
 
 
-def _valid(row: Any) -> Token | None:
-    token = None if row is None else _token(row)
+def _unexpired(row: Any) -> Token | None:
+    token = None if row is None else _from_row(row)
     return None if token is None or token.is_expired else token
 
 
-def _token(row: Any) -> Token:
+def _from_row(row: Any) -> Token:
     return Token(row.name, Role(row.role), row.created_at, row.expires_at)

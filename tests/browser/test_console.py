@@ -1,4 +1,4 @@
-"""The console in a real browser, with its scripts: Chromium, without a window."""
+"""The console in Chromium, with its scripts."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from tests.support.clients import eventually
 from tests.support.http import http_request
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
 FEATURES = ["environment", "user", "theme"]
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-"""A folder for pictures of what is tested, for people to look at."""
+"""A folder for screenshots of the tested pages."""
 
 
 @pytest.fixture(scope="module")
@@ -70,33 +70,35 @@ def look(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def page(chromium: Any, service: LocalService) -> Iterator[Any]:
-    """A page that is watched: no error of a script, and nothing that its rules for content forbid."""
+    """A page whose scripts raise no errors, and which does not violate its content security policy."""
     context = chromium.new_context(base_url=service.url)
     opened = context.new_page()
-    troubles: list[str] = []
-    opened.on("pageerror", lambda error: troubles.append(str(error)))
-    opened.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on(
+        "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
+    )
     yield opened
     context.close()
-    # Refusals, and that there was no answer, are noted there as well; and whoever takes pictures puts styles into it.
+    # The browser also logs refused and failed requests. Playwright adds inline styles for screenshots.
     expected = ["status of 422", "ERR_CONNECTION_REFUSED", "htmx:", *(["inline style"] if SCREENSHOTS else [])]
-    assert [trouble for trouble in troubles if not any(words in trouble for words in expected)] == []
+    assert [problem for problem in problems if not any(text in problem for text in expected)] == []
 
 
-def picture(page: Any, name: str) -> None:
+def screenshot(page: Any, name: str) -> None:
     if SCREENSHOTS:
         page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
 
-def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, service: LocalService) -> None:
-    """All of it without a page being loaded anew."""
+def test_a_rule_is_added_explained_read_by_a_client_and_deleted(page: Any, service: LocalService) -> None:
+    """Without loading a page again."""
     setting = Setting("cache_size", int, FEATURES, 10)
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(environment="none", user="none", theme="none")
         page.goto("/console")
         page.evaluate("window.isTheSamePage = true")
-        page.get_by_label("Search in names").fill("cache")
-        page.get_by_text("1 setting with").wait_for()
+        page.get_by_label("Search names").fill("cache")
+        page.get_by_text("1 setting matching").wait_for()
         page.get_by_role("link", name="cache_size").click()
         page.get_by_role("heading", name="cache_size").wait_for()
 
@@ -104,7 +106,7 @@ def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, serv
         add.get_by_label("user").fill("jim")
         add.get_by_label("environment").fill("prod")
         add.get_by_label("Value").fill("300")
-        add.get_by_role("button", name="Add the rule").click()
+        add.get_by_role("button", name="Add rule").click()
         page.locator("#done", has_text="Rule added").wait_for()
         assert eventually(lambda: setting.get(user="jim", environment="prod") == 300)
 
@@ -113,7 +115,7 @@ def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, serv
         page.get_by_text("rule 5 wins").wait_for()
         assert page.locator("#why tr.wins th").inner_text() == "5"
         assert "rule 5 has a condition on environment" in page.locator("#why").inner_text()
-        picture(page, "setting")
+        screenshot(page, "setting")
 
         page.get_by_role("button", name="Delete rule 5").click()
         page.locator("#done", has_text="Rule deleted").wait_for()
@@ -124,37 +126,37 @@ def test_a_rule_is_added_seen_to_win_got_by_a_client_and_deleted(page: Any, serv
         assert page.evaluate("window.isTheSamePage")
 
 
-def test_the_api_is_documented_with_its_examples(page: Any) -> None:
-    """On a page that needs nobody else."""
+def test_the_api_page_shows_the_examples(page: Any) -> None:
+    """The page loads nothing from other hosts."""
     page.goto("/docs")
     page.get_by_text("/api/v1/rules/search").wait_for()
     page.locator("#operations-default-search_rule_api_v1_rules_search_get").click()
     page.get_by_text("user:jim").first.wait_for()
-    picture(page, "api")
+    screenshot(page, "api")
 
 
-def test_a_service_that_is_gone_is_said_on_the_page(page: Any, service: LocalService) -> None:
-    """Nothing would be seen otherwise of a change that was not made."""
+def test_the_page_reports_that_the_service_is_not_responding(page: Any, service: LocalService) -> None:
+    """Otherwise a change that was not made would go unnoticed."""
     page.goto("/console/settings/cache_size")
     service.stop()
     page.get_by_role("button", name="Delete rule 1").click()
-    page.get_by_text("The service does not answer").wait_for()
+    page.get_by_text("The service is not responding").wait_for()
 
 
-def test_what_is_wrong_is_said_beside_the_field(page: Any) -> None:
-    """And what was put in stays; a rule's new value has its words at the rule."""
+def test_an_error_is_shown_next_to_its_input(page: Any) -> None:
+    """The form keeps its content. The error of a new value is shown at its rule."""
     page.goto("/console/settings/cache_size")
     add = page.locator("#add")
     add.get_by_label("user").fill("not a name")
     add.get_by_label("Value").fill("many")
-    add.get_by_role("button", name="Add the rule").click()
+    add.get_by_role("button", name="Add rule").click()
     page.locator("#value-error").wait_for()
-    assert page.locator("#value-error").inner_text() == "this is no whole number"
-    assert page.locator("#if-user-error").inner_text() == "letters, digits and underscores only"
+    assert page.locator("#value-error").inner_text() == "not a whole number"
+    assert page.locator("#if-user-error").inner_text() == "use letters, digits and underscores only"
     assert add.get_by_label("Value").input_value() == "many"
     assert add.get_by_label("Value").get_attribute("aria-invalid") == "true"
     assert page.evaluate("document.activeElement.id") == "if-user"
-    picture(page, "bad-input")
+    screenshot(page, "bad-input")
     page.get_by_label("Change the value of rule 1").click()
     page.get_by_label("New value of rule 1").fill("x")
     page.locator("#rule-1").get_by_role("button", name="Save").click()
@@ -171,20 +173,20 @@ def test_what_is_wrong_is_said_beside_the_field(page: Any) -> None:
         ("greeting", lambda page: page.locator("#add").get_by_label("Value").fill(" Hi\nyou "), " Hi\nyou "),
     ],
 )
-def test_each_type_has_an_input_that_fits_it(
+def test_each_type_has_an_appropriate_input(
     page: Any, service: LocalService, setting: str, fill: Any, value: Any
 ) -> None:
     page.goto(f"/console/settings/{setting}")
     fill(page)
     page.locator("#add").get_by_label("user").fill("jim")
-    page.get_by_role("button", name="Add the rule").click()
+    page.get_by_role("button", name="Add rule").click()
     page.locator("#done", has_text="Rule added").wait_for()
     (rule,) = http_request("GET", f"{service.url}/api/v1/query?settings={setting}").json()["settings"][setting]["rules"]
     assert rule["value"] == value
 
 
-def test_all_of_it_works_with_the_keyboard_alone(page: Any, service: LocalService) -> None:
-    """What has the focus is seen, and the first stop leads past the navigation."""
+def test_the_console_can_be_used_with_the_keyboard(page: Any, service: LocalService) -> None:
+    """The focus is visible, and the first link skips the navigation."""
     page.goto("/console/settings/cache_size")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -203,8 +205,8 @@ def test_all_of_it_works_with_the_keyboard_alone(page: Any, service: LocalServic
     page.locator("#done", has_text="Rule deleted").wait_for()
 
 
-def test_a_screen_reader_finds_names_and_regions(page: Any) -> None:
-    """Every input and button has a name, every table a caption of some kind, and news are announced."""
+def test_pages_are_accessible_to_screen_readers(page: Any) -> None:
+    """Each input and button has a name, each table is in a named region, and updates are announced."""
     page.goto("/console/settings/cache_size?on.user=jim")
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, summary, a")]
@@ -212,7 +214,7 @@ def test_a_screen_reader_finds_names_and_regions(page: Any) -> None:
             .map(e => e.outerHTML)"""
     )
     assert unnamed == []
-    for name in ("Rules", "What became of each rule", "Changes"):
+    for name in ("Rules", "Outcome of each rule", "Changes"):
         assert page.get_by_role("region", name=name, exact=True).count() == 1
     assert page.locator("[aria-live=polite]").count() == 2
     assert page.get_by_role("navigation", name="Main").count() == 1
@@ -223,14 +225,14 @@ def test_a_screen_reader_finds_names_and_regions(page: Any) -> None:
 @pytest.mark.parametrize(
     "path", ["/console", "/console/settings/cache_size?on.user=jim&on.theme=dark", "/console/changes"]
 )
-def test_a_page_fits_any_screen_and_can_be_read(
+def test_pages_fit_the_screen_and_have_sufficient_contrast(
     chromium: Any, service: LocalService, look: dict[str, Any], path: str
 ) -> None:
-    """Nothing sticks out of a phone's screen, and texts stand out from their background by 4.5 to 1."""
+    """Nothing exceeds the width of a phone, and the contrast of texts is at least 4.5 to 1."""
     context = chromium.new_context(base_url=service.url, **look)
     page = context.new_page()
     page.goto(path)
-    picture(
+    screenshot(
         page, f"{path.split('?')[0].strip('/').replace('/', '-')}-{look['color_scheme']}-{look['viewport']['width']}"
     )
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -261,8 +263,8 @@ _CONTRASTS = """() => {
 }"""
 
 
-def test_a_session_begins_and_ends(chromium: Any, tmp_path: Path) -> None:
-    """With a token, in a browser that keeps its cookie to itself."""
+def test_login_and_logout(chromium: Any, tmp_path: Path) -> None:
+    """With a token. Scripts cannot read the cookie."""
     database = tmp_path / "heksher.db"
     token = CliRunner().invoke(main, ["service", "token", "add", "ops", "--database", str(database)]).output.strip()
     with LocalService(FEATURES, database=database, access_control=True) as service:

@@ -731,7 +731,7 @@ async def test_the_async_client_can_use_an_application_in_the_same_process() -> 
     async with AsyncHeksherClient("http://127.0.0.1", 3600, ["user"], http_client=http) as client:
         assert not client._session.wants_to_follow
     await http.aclose()
-    app.state.feed.close()
+    app.state.event_stream.close()
     app.state.database.close()
 
 

@@ -83,5 +83,5 @@ async def test_it_can_use_an_application_in_the_same_process() -> None:
     ):
         assert setting.get(user="jim") == 1
         assert not client._session.wants_to_follow
-    app.state.feed.close()
+    app.state.event_stream.close()
     app.state.database.close()

@@ -1,4 +1,4 @@
-"""The service on each database that it works with."""
+"""The service with each supported database."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +14,14 @@ from tests.support.service import WatchedService
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    tmp_path_factory.getbasetemp().chmod(0o711)  # Where the tests are root's, PostgreSQL is somebody else's.
+    tmp_path_factory.getbasetemp().chmod(0o711)  # If root runs the tests, PostgreSQL runs as another user.
     with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
         yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Gives the URL of a database with nothing in it; the former one is gone."""
+    """Return a function that returns the URL of an empty database, and deletes the former one."""
     if request.param == "sqlite":
         return lambda: "sqlite://"
     server: PostgreSQL = request.getfixturevalue("postgresql")
@@ -29,15 +29,15 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[], str]:
 
 
 @pytest.fixture
-def service(_one_service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
-    """As for all tests, on each database."""
-    _one_service.renew(new_database())
-    return _one_service
+def service(_session_service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
+    """The shared service, with each database."""
+    _session_service.renew(new_database())
+    return _session_service
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[httpx.Client]]:
-    """Two instances on one database, with the setting `s` and the rule 1 on it."""
+    """Clients of two instances with one database, which contains the setting `s` and its rule 1."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/service.db"
     else:

@@ -1,4 +1,4 @@
-"""Who is let in, and what they may do."""
+"""Access control: tokens and their roles."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ STREAM = "GET /api/v1/changes"
 OPEN = {"GET /api/health", "GET /api/ready"}
 
 
-class Guarded:
-    """A service that needs tokens, and one token of each role."""
+class ProtectedService:
+    """A service that requires tokens, with one token of each role."""
 
     def __init__(self, service: LocalService, database: Database) -> None:
         self.database = database
@@ -38,82 +38,80 @@ class Guarded:
         with self.database.begin() as connection:
             revoke_token(connection, name)
 
-    def ask(self, operation: str, token: str | None) -> httpx.Response:
-        held = OPERATIONS[operation]
+    def send(self, operation: str, token: str | None) -> httpx.Response:
+        example = OPERATIONS[operation]
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return self.http.request(held.method, held.path, params=held.query, json=held.body, headers=headers)
+        return self.http.request(example.method, example.path, params=example.query, json=example.body, headers=headers)
 
     def status(self, operation: str, token: str | None) -> int:
-        return self.ask(operation, token).status_code
+        return self.send(operation, token).status_code
 
 
 @pytest.fixture
-def guarded(new_database: Callable[[], str], _one_service: WatchedService) -> Iterator[Guarded]:
-    _one_service.renew(new_database(), access_control=True)
-    assert _one_service.database is not None
-    held = Guarded(_one_service, _one_service.database)
-    yield held
-    held.http.close()
+def protected(new_database: Callable[[], str], _session_service: WatchedService) -> Iterator[ProtectedService]:
+    _session_service.renew(new_database(), access_control=True)
+    assert _session_service.database is not None
+    service = ProtectedService(_session_service, _session_service.database)
+    yield service
+    service.http.close()
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {STREAM}))
-def test_every_operation_needs_a_token_with_its_role(guarded: Guarded, operation: str) -> None:
-    """Reading, and declaring, needs the one for reading; all else the other one."""
-    is_for_readers = operation.startswith("GET") or operation.endswith("/declare")
-    assert (guarded.status(operation, None) == 401) is (operation not in OPEN)
-    assert (guarded.status(operation, "heksher_nonsense") == 401) is (operation not in OPEN)
-    assert guarded.status(operation, guarded.tokens["read"]) not in (401, 403) or not is_for_readers
-    assert (guarded.status(operation, guarded.tokens["read"]) == 403) is not is_for_readers
-    assert guarded.status(operation, guarded.tokens["admin"]) not in (401, 403)
+def test_each_operation_requires_a_token_with_its_role(protected: ProtectedService, operation: str) -> None:
+    """Reads and declarations require the role `read`, all others the role `admin`. The OpenAPI document agrees."""
+    is_for_read_role = operation.startswith("GET") or operation.endswith("/declare")
+    assert (protected.status(operation, None) == 401) is (operation not in OPEN)
+    assert (protected.status(operation, "heksher_nonsense") == 401) is (operation not in OPEN)
+    assert protected.status(operation, protected.tokens["read"]) not in (401, 403) or not is_for_read_role
+    assert (protected.status(operation, protected.tokens["read"]) == 403) is not is_for_read_role
+    assert protected.status(operation, protected.tokens["admin"]) not in (401, 403)
     documented = OPERATIONS[operation].responses
-    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not is_for_readers)
+    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not is_for_read_role)
 
 
-def test_a_refusal_says_what_to_do(guarded: Guarded) -> None:
-    """And a browser or a client which scheme is meant."""
-    answer = guarded.ask("GET /api/v1/query", None)
-    assert (answer.headers["www-authenticate"], "Authorization: Bearer TOKEN" in answer.text) == ("Bearer", True)
-    assert "needs one with the role admin" in guarded.ask("POST /api/v1/rules", guarded.tokens["read"]).text
+def test_a_refusal_names_the_scheme_and_the_required_role(protected: ProtectedService) -> None:
+    response = protected.send("GET /api/v1/query", None)
+    assert (response.headers["www-authenticate"], "Authorization: Bearer TOKEN" in response.text) == ("Bearer", True)
+    assert "needs the role admin" in protected.send("POST /api/v1/rules", protected.tokens["read"]).text
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic {0}", "{0}", "Bearer {0}x"])
-def test_credentials_of_another_form_are_none(guarded: Guarded, header: str) -> None:
-    """They are refused as unknown."""
-    headers = {"Authorization": header.format(guarded.tokens["admin"])}
-    assert guarded.http.get("/api/v1/settings", headers=headers).status_code == 401
+def test_malformed_credentials_are_refused(protected: ProtectedService, header: str) -> None:
+    headers = {"Authorization": header.format(protected.tokens["admin"])}
+    assert protected.http.get("/api/v1/settings", headers=headers).status_code == 401
 
 
-def test_without_its_database_a_service_lets_nobody_in(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says why."""
-
+def test_all_requests_are_refused_while_the_database_is_not_available(
+    protected: ProtectedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def connect(*_: Any, **__: Any) -> Any:
         raise OperationalError("SELECT", {}, Exception("gone"))
 
     monkeypatch.setattr(Database, "_connect", connect)
-    answer = guarded.ask("GET /api/v1/settings", guarded.tokens["admin"])
-    assert (answer.status_code, answer.text) == (500, "the database does not answer")
+    response = protected.send("GET /api/v1/settings", protected.tokens["admin"])
+    assert (response.status_code, response.text) == (500, "the database is not available")
 
 
-def test_guesses_fill_no_memory(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many tokens are remembered, known or not; the others are looked up."""
-    monkeypatch.setattr(access, "_MOST_KNOWN", 3)
+def test_the_cache_of_tokens_is_limited(protected: ProtectedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown tokens are cached as well, so guesses must not fill the memory."""
+    monkeypatch.setattr(access, "_MAX_CACHED_TOKENS", 3)
     for number in range(10):
-        assert guarded.status("GET /api/v1/settings", f"guess{number}") == 401
-        assert guarded.status("GET /api/v1/settings", guarded.tokens["admin"]) == 200
+        assert protected.status("GET /api/v1/settings", f"guess{number}") == 401
+        assert protected.status("GET /api/v1/settings", protected.tokens["admin"]) == 200
 
 
-def test_where_nobody_knows_how_a_request_came_it_needs_a_token() -> None:
-    """In a server of another kind, or over a socket of the file system."""
+def test_a_request_without_a_known_server_address_requires_a_token() -> None:
+    """For example through a Unix domain socket."""
 
     async def ask(server: Any) -> int:
         app = create_app(context_features=["user"])
-        said: list[Any] = []
+        sent: list[Any] = []
 
         async def receive() -> Any:
             return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Any) -> None:
-            said.append(message)
+            sent.append(message)
 
         scope = {
             "type": "http", "method": "GET", "path": "/api/v1/settings", "raw_path": b"/api/v1/settings",
@@ -122,85 +120,82 @@ def test_where_nobody_knows_how_a_request_came_it_needs_a_token() -> None:
         }  # fmt: skip
         await app(scope, receive, send)
         app.state.database.close()
-        return int(said[0]["status"])
+        return int(sent[0]["status"])
 
     statuses = [asyncio.run(ask(server)) for server in (None, ("/run/heksher.sock", None), ("127.0.0.1", 80))]
     assert statuses == [401, 401, 200]
 
 
-def test_a_token_is_not_taken_from_a_cookie(guarded: Guarded) -> None:
-    """A foreign page could have the browser send that."""
+def test_a_token_in_a_cookie_is_not_accepted(protected: ProtectedService) -> None:
+    """A page of another site could make the browser send it."""
     for name in ("heksher_session", "token"):
-        headers = {"Cookie": f"{name}={guarded.tokens['admin']}"}
-        assert guarded.http.get("/api/v1/settings", headers=headers).status_code == 401
+        headers = {"Cookie": f"{name}={protected.tokens['admin']}"}
+        assert protected.http.get("/api/v1/settings", headers=headers).status_code == 401
 
 
-def test_a_revoked_token_is_refused(guarded: Guarded) -> None:
-    """Within a second or so; the others stay."""
-    assert guarded.status("GET /api/v1/settings", guarded.tokens["read"]) == 200
-    guarded.revoke("read")
-    assert eventually(lambda: guarded.status("GET /api/v1/settings", guarded.tokens["read"]) == 401)
-    assert guarded.status("GET /api/v1/settings", guarded.tokens["admin"]) == 200
+def test_a_revoked_token_is_refused(protected: ProtectedService) -> None:
+    """Other tokens remain valid."""
+    assert protected.status("GET /api/v1/settings", protected.tokens["read"]) == 200
+    protected.revoke("read")
+    assert eventually(lambda: protected.status("GET /api/v1/settings", protected.tokens["read"]) == 401)
+    assert protected.status("GET /api/v1/settings", protected.tokens["admin"]) == 200
 
 
-def test_a_token_ends_with_its_lifetime(guarded: Guarded) -> None:
-    """Also when it was seen a moment before."""
-    old = guarded.add("old", Role.ADMIN, lifetime=timedelta(seconds=-1))
-    short = guarded.add("short", Role.ADMIN, lifetime=timedelta(seconds=0.5))
-    long = guarded.add("long", Role.ADMIN, lifetime=timedelta(days=1))
-    assert [guarded.status("GET /api/v1/settings", token) for token in (old, short, long)] == [401, 200, 200]
-    assert eventually(lambda: guarded.status("GET /api/v1/settings", short) == 401)
+def test_a_token_expires_at_the_end_of_its_lifetime(protected: ProtectedService) -> None:
+    """Even if it is cached as valid."""
+    old = protected.add("old", Role.ADMIN, lifetime=timedelta(seconds=-1))
+    short = protected.add("short", Role.ADMIN, lifetime=timedelta(seconds=0.5))
+    long = protected.add("long", Role.ADMIN, lifetime=timedelta(days=1))
+    assert [protected.status("GET /api/v1/settings", token) for token in (old, short, long)] == [401, 200, 200]
+    assert eventually(lambda: protected.status("GET /api/v1/settings", short) == 401)
 
 
-def test_the_log_of_changes_says_who(guarded: Guarded) -> None:
-    """Every change, declarations too; tokens are made and revoked by somebody as well, and their texts are nowhere."""
-    admin = guarded.tokens["admin"]
-    guarded.ask("POST /api/v1/context_features", admin)
+def test_the_change_log_names_the_actor(protected: ProtectedService) -> None:
+    """Declarations included. The creation and revocation of tokens are logged without their texts."""
+    admin = protected.tokens["admin"]
+    protected.send("POST /api/v1/context_features", admin)
     for feature in ("environment", "user"):
-        guarded.http.post(
+        protected.http.post(
             "/api/v1/context_features", json={"context_feature": feature}, headers={"Authorization": f"Bearer {admin}"}
         )
-    assert guarded.ask("POST /api/v1/settings/declare", guarded.tokens["read"]).json() == {"outcome": "created"}
-    guarded.revoke("read")
-    answer = guarded.http.get("/api/v1/change_log", headers={"Authorization": f"Bearer {admin}"})
-    actions = [(change["action"], change["actor"]) for change in answer.json()["changes"]][-4:]
-    assert ("token added", None) in [(change["action"], change["actor"]) for change in answer.json()["changes"]]
+    assert protected.send("POST /api/v1/settings/declare", protected.tokens["read"]).json() == {"outcome": "created"}
+    protected.revoke("read")
+    response = protected.http.get("/api/v1/change_log", headers={"Authorization": f"Bearer {admin}"})
+    actions = [(change["action"], change["actor"]) for change in response.json()["changes"]][-4:]
+    assert ("token added", None) in [(change["action"], change["actor"]) for change in response.json()["changes"]]
     assert actions[-2:] == [("setting declared", "read"), ("token revoked", None)]
-    assert guarded.tokens["read"] not in answer.text
+    assert protected.tokens["read"] not in response.text
 
 
-def test_the_database_has_no_tokens_in_it(guarded: Guarded) -> None:
-    """Only what nobody can make a token of."""
-    with guarded.database.begin(writes=False) as connection:
+def test_the_database_contains_only_hashes_of_tokens(protected: ProtectedService) -> None:
+    with protected.database.begin(writes=False) as connection:
         rows = connection.exec_driver_sql("SELECT * FROM tokens").all()
     assert len(rows) == 2
     assert not any(
-        token in str(rows) or token.removeprefix("heksher_") in str(rows) for token in guarded.tokens.values()
+        token in str(rows) or token.removeprefix("heksher_") in str(rows) for token in protected.tokens.values()
     )
 
 
 @pytest.mark.parametrize("name", ["", "with space", "line\nbreak", "n" * 256, "a/b"])
-def test_a_name_that_is_none_makes_no_token(guarded: Guarded, name: str) -> None:
-    """It would be in logs and on pages."""
-    with pytest.raises(TokenError, match="no name for a token"):
-        guarded.add(name, Role.READ)
+def test_an_invalid_name_of_a_token_is_refused(protected: ProtectedService, name: str) -> None:
+    """Names appear in logs and on pages."""
+    with pytest.raises(TokenError, match="not a valid token name"):
+        protected.add(name, Role.READ)
 
 
-def test_a_name_has_one_token(guarded: Guarded) -> None:
-    """So that revoking it revokes all that it could do."""
+def test_a_name_belongs_to_one_token(protected: ProtectedService) -> None:
+    """So that a revocation ends all access under that name."""
     with pytest.raises(TokenError, match="already"):
-        guarded.add("read", Role.ADMIN)
+        protected.add("read", Role.ADMIN)
     with pytest.raises(TokenError, match="no token nosuch"):
-        guarded.revoke("nosuch")
+        protected.revoke("nosuch")
 
 
 @pytest.mark.parametrize(
     ("host", "access_control", "status"),
     [("127.0.0.1", None, 200), ("127.0.0.1", True, 401), ("0.0.0.0", None, 401), ("0.0.0.0", False, 200)],  # noqa: S104
 )
-def test_access_is_open_on_loopback_alone_unless_it_is_said_otherwise(
-    host: str, access_control: bool | None, status: int
-) -> None:
+def test_access_is_open_on_loopback_only_by_default(host: str, access_control: bool | None, status: int) -> None:
     with LocalService(["user"], host=host, access_control=access_control) as service:
         url = service.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
         assert http_request("GET", f"{url}/api/v1/settings").status_code == status
@@ -211,5 +206,5 @@ def test_access_is_open_on_loopback_alone_unless_it_is_said_otherwise(
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),  # noqa: S104
      ("10.0.0.1", False), ("settings.example", False), ("", False)],
 )  # fmt: skip
-def test_loopback_is_what_only_this_machine_reaches(host: str, expected: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

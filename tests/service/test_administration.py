@@ -1,4 +1,4 @@
-"""What operators change: context features, settings, and what is noted of settings and rules."""
+"""Changes by operators: context features, settings, and metadata of settings and rules."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,7 +13,7 @@ from tests.support.service import WatchedService
 
 @pytest.fixture
 def http(service: WatchedService) -> Iterator[httpx.Client]:
-    """A setting `s` of version 1.0, and a rule on it: 8 for jim."""
+    """A client of a service with the setting `s`, version 1.0, and a rule for it: 8 for jim."""
     service.declare("s", "int", 7, ["user"], metadata={"a": 1})
     with http_client(service.url) as client:
         client.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": "jim"}, "value": 8})
@@ -35,7 +35,7 @@ def features(http: httpx.Client) -> list[str]:
         ("user", {"to_before": "user"}, ["environment", "user", "theme"]),
     ],
 )
-def test_a_context_feature_is_moved_beside_another_one(
+def test_a_context_feature_is_moved_next_to_another_one(
     http: httpx.Client, name: str, place: dict[str, str], order: list[str]
 ) -> None:
     """The others keep their order."""
@@ -43,8 +43,8 @@ def test_a_context_feature_is_moved_beside_another_one(
     assert features(http) == order
 
 
-def test_a_move_ranks_the_conditions_anew(http: httpx.Client) -> None:
-    """In rules and in queries."""
+def test_moving_a_feature_changes_the_order_of_conditions(http: httpx.Client) -> None:
+    """In rules and in query results."""
     http.post(
         "/api/v1/settings/declare",
         json={"name": "t", "type": "int", "default_value": 1, "configurable_features": ["user", "theme"]},
@@ -58,7 +58,7 @@ def test_a_move_ranks_the_conditions_anew(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "status", "words"),
+    ("method", "path", "body", "status", "message"),
     [
         ("PATCH", "context_features/user/index", {"to_before": "nosuch"}, 404, "no context feature nosuch"),
         ("PATCH", "context_features/user/index", {"to_before": "theme", "to_after": "theme"}, 422, "must be given"),
@@ -72,26 +72,26 @@ def test_a_move_ranks_the_conditions_anew(http: httpx.Client) -> None:
         ),
         ("PUT", "settings/s/configurable_features", {"configurable_features": [], "version": "2.0"}, 422, "at least"),
         ("PUT", "settings/s/name", {"name": "t", "version": "0.9"}, 409, "higher version"),
-        ("DELETE", "settings/s/metadata/nosuch", {"version": "1.1"}, 404, "key nosuch"),
+        ("DELETE", "settings/s/metadata/nosuch", {"version": "1.1"}, 404, "metadata key nosuch"),
         ("DELETE", "settings/s/metadata", {}, 422, "version"),
         ("PUT", "settings/s/metadata/no.key", {"value": 1, "version": "1.1"}, 422, "pattern"),
         ("POST", "settings/s/metadata", {"metadata": {"no.key": 1}, "version": "1.1"}, 422, "pattern"),
-        ("DELETE", "rules/1/metadata/nosuch", None, 404, "key nosuch"),
+        ("DELETE", "rules/1/metadata/nosuch", None, 404, "metadata key nosuch"),
         ("PUT", "rules/1/metadata", {}, 422, "metadata"),
     ],
 )  # fmt: skip
-def test_a_change_that_cannot_be_is_refused_in_words(
-    http: httpx.Client, method: str, path: str, body: Any, status: int, words: str
+def test_an_invalid_change_is_refused_with_a_message(
+    http: httpx.Client, method: str, path: str, body: Any, status: int, message: str
 ) -> None:
-    """And nothing is changed."""
+    """The setting is unchanged."""
     before = http.get("/api/v1/settings/s").json()
-    answer = http.request(method, f"/api/v1/{path}", json=body)
-    assert (answer.status_code, words in answer.text) == (status, True), answer.text
+    response = http.request(method, f"/api/v1/{path}", json=body)
+    assert (response.status_code, message in response.text) == (status, True), response.text
     assert http.get("/api/v1/settings/s").json() == before
 
 
-def test_each_change_gives_a_setting_a_higher_version(http: httpx.Client) -> None:
-    """So that a program with an older declaration keeps off it."""
+def test_each_change_of_a_setting_increases_its_version(http: httpx.Client) -> None:
+    """So that older declarations are outdated."""
     changes: list[tuple[str, str, dict[str, Any]]] = [
         ("PUT", "configurable_features", {"configurable_features": ["user", "theme"], "version": "2.0"}),
         ("PUT", "metadata", {"metadata": {"b": 2}, "version": "2.1"}),
@@ -117,8 +117,7 @@ def test_each_change_gives_a_setting_a_higher_version(http: httpx.Client) -> Non
     assert (declared["outcome"], declared["latest_version"]) == ("outdated", "3.1")
 
 
-def test_a_feature_that_no_setting_uses_any_more_can_be_deleted(http: httpx.Client) -> None:
-    """After the setting is gone."""
+def test_a_context_feature_can_be_deleted_once_no_setting_uses_it(http: httpx.Client) -> None:
     assert http.delete("/api/v1/context_features/user").status_code == 409
     assert http.delete("/api/v1/settings/s").status_code == 204
     assert http.delete("/api/v1/context_features/user").status_code == 204
@@ -127,8 +126,8 @@ def test_a_feature_that_no_setting_uses_any_more_can_be_deleted(http: httpx.Clie
     assert features(http) == ["environment", "theme", "user"]
 
 
-def test_every_change_is_in_the_log(http: httpx.Client) -> None:
-    """With what was there before and what is there now; a renamed setting is found by both its names."""
+def test_each_change_is_logged_with_the_states_before_and_after_it(http: httpx.Client) -> None:
+    """The changes of a renamed setting are found by both names."""
     log = http.get("/api/v1/change_log", params={"after": 3}).json()["changes"]
     assert [(change["action"], change["settings"]) for change in log] == [
         ("setting declared", ["s"]),
@@ -157,8 +156,8 @@ def test_every_change_is_in_the_log(http: httpx.Client) -> None:
     assert http.get("/api/v1/change_log", params={"limit": 0}).status_code == 422
 
 
-def test_what_changes_nothing_is_not_in_the_log(http: httpx.Client) -> None:
-    """A declaration that is up to date, a refused rule, a feature that is moved to where it is."""
+def test_requests_without_effect_are_not_logged(http: httpx.Client) -> None:
+    """A declaration that is up to date, a refused rule, a feature that is moved to its position."""
     before = http.get("/api/v1/change_log").json()
     declared = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"], "metadata": {"a": 1}}
     assert http.post("/api/v1/settings/declare", json=declared).json() == {"outcome": "uptodate"}

@@ -1,4 +1,4 @@
-"""The nginx of the documentation in front of the service: a cache for all that ask the same."""
+"""The documented configuration of nginx as a caching proxy in front of the service."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,12 +14,12 @@ from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 QUERY = "/api/v1/query?settings=s"
 
 
 class Site:
-    """Two instances behind nginx, with a setting `s`, and a token for programs."""
+    """Two instances behind nginx, with the setting `s` and a token for programs."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.database = Database(f"sqlite:///{folder}/s.db")
@@ -41,7 +41,7 @@ class Site:
         self.http.post("/api/v1/rules", json=rule, headers=headers).raise_for_status()
 
     def queries(self) -> float:
-        """How many have come to the instances."""
+        """Return the number of queries that the instances have received."""
         texts = [http_request("GET", f"{service.url}/metrics", headers=self.headers).text for service in self.services]
         lines = [line for text in texts for line in text.splitlines() if line.startswith("heksher_requests_total")]
         return sum(float(line.split()[-1]) for line in lines if 'route="/api/v1/query"' in line)
@@ -53,8 +53,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(stack, tmp_path)
 
 
-def test_many_that_ask_the_same_cost_one_query(site: Site) -> None:
-    """Also those that have an ETag, whom the proxy answers by itself."""
+def test_repeated_queries_are_answered_from_the_cache(site: Site) -> None:
+    """The proxy also answers conditional requests by itself."""
     first = site.http.get(QUERY)
     before = site.queries()
     for _ in range(50):
@@ -63,8 +63,8 @@ def test_many_that_ask_the_same_cost_one_query(site: Site) -> None:
     assert site.queries() - before <= 5
 
 
-def test_a_change_gets_through_at_once(site: Site, kind: Kind) -> None:
-    """Its stream is not kept back, and an answer that is older than the change is asked for again."""
+def test_clients_receive_a_change_at_once(site: Site, kind: Kind) -> None:
+    """The proxy does not delay the event stream, and clients repeat a query whose result is older than the change."""
     setting = Setting("s", int, FEATURES, 7)
     with running(kind, site.nginx.url, http_client_args={"headers": site.headers}) as client:
         assert eventually(lambda: client.client.status().is_following)
@@ -73,8 +73,7 @@ def test_a_change_gets_through_at_once(site: Site, kind: Kind) -> None:
             assert eventually(lambda value=value: setting.get(user=f"u{value}") == value)  # type: ignore[misc]
 
 
-def test_what_was_true_last_is_answered_while_no_instance_is_there(site: Site, kind: Kind) -> None:
-    """So that programs can go on asking."""
+def test_the_last_result_is_served_while_no_instance_is_available(site: Site, kind: Kind) -> None:
     body = site.http.get(QUERY).json()
     for service in site.services:
         service.stop()
@@ -82,8 +81,8 @@ def test_what_was_true_last_is_answered_while_no_instance_is_there(site: Site, k
     assert site.http.get(QUERY).json() == body
 
 
-def test_nobody_gets_what_was_kept_for_another_token(site: Site) -> None:
-    """A revoked one is refused as soon as what was kept for it is old."""
+def test_cached_results_are_served_to_the_same_token_only(site: Site) -> None:
+    """A revoked token is refused once its cached results have expired."""
     assert site.http.get(QUERY).status_code == 200
     for headers in ({"Authorization": "Bearer heksher_other"}, {"Authorization": ""}):
         assert site.http.get(QUERY, headers=headers).status_code == 401

@@ -1,4 +1,4 @@
-"""The database's schema: made, recognized, upgraded."""
+"""The schema of the database: creation, checks and upgrades."""
 
 import sqlite3
 import sys
@@ -21,12 +21,12 @@ from heksher_client.service.migrations import run, upgrade
 from heksher_client.service.schema import METADATA, VERSION
 
 FIRST = Path(__file__).parents[1] / "data" / "service_0001.sql"
-"""What the first version of the service made, with a setting, an alias and a rule in it."""
+"""A database of the first version, with a setting, an alias and a rule."""
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> str:
-    """A database of the first version."""
+    """The URL of a database of the first version."""
     path = tmp_path / "old.db"
     connection = sqlite3.connect(path)
     connection.executescript(FIRST.read_text())
@@ -34,8 +34,7 @@ def old(tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def test_all_migrations_together_make_the_schema(new_database: Callable[[], str]) -> None:
-    """A new database gets it at once; an upgraded one must be the same."""
+def test_the_migrations_result_in_the_schema_of_new_databases(new_database: Callable[[], str]) -> None:
     url = new_database()
     with connect(url) as connection:
         run(connection, None)
@@ -43,46 +42,44 @@ def test_all_migrations_together_make_the_schema(new_database: Callable[[], str]
         assert differences == []
 
 
-def test_the_version_of_the_schema_is_that_of_the_last_migration() -> None:
-    """The service itself does not read the migrations."""
+def test_the_schema_version_is_the_last_migration() -> None:
     scripts = ScriptDirectory("heksher_client/service/migrations")
     assert scripts.get_current_head() == VERSION
 
 
-def test_a_service_that_finds_an_older_schema_says_so_and_stops(old: str) -> None:
-    """And says what to do; nothing is changed."""
+def test_a_database_with_an_older_schema_is_not_opened(old: str) -> None:
+    """The error names the command that upgrades it."""
     with pytest.raises(SchemaError, match=r"version 0001.*heksher-client service upgrade"):
         create_app(old)
     with pytest.raises(SchemaError), LocalService(database=old):
         pass
 
 
-def test_a_service_that_finds_a_newer_schema_says_so_and_stops(tmp_path: Path) -> None:
-    """Of a version that it cannot know."""
+def test_a_database_with_a_newer_schema_is_not_opened(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     with connect(url) as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
         connection.execute(text("INSERT INTO alembic_version VALUES ('9999')"))
-    with pytest.raises(SchemaError, match=r"version 9999.*knows none after"):
+    with pytest.raises(SchemaError, match=r"version 9999.*use a newer version"):
         create_app(url)
 
 
-def test_an_upgrade_keeps_everything(old: str) -> None:
-    """Settings, aliases, rules and their ids."""
+def test_an_upgrade_keeps_all_data(old: str) -> None:
+    """Settings, aliases, and rules with their ids."""
     assert upgrade(old) == "0001"
     database = Database(old)
     with database.begin(writes=False) as connection:
-        held = store.setting(connection, "former")
-        assert held is not None
-        assert (held.declaration.name, held.declaration.default_value) == ("s", 7)
+        setting = store.setting(connection, "former")
+        assert setting is not None
+        assert (setting.declaration.name, setting.declaration.default_value) == ("s", 7)
         (rule,) = store.rules(connection)
         assert (rule.id, rule.value, dict(rule.conditions)) == (5, 8, {"user": "jim"})
     database.close()
     assert upgrade(old) == VERSION
 
 
-def test_the_upgrade_is_a_command(old: str, tmp_path: Path) -> None:
-    """It says what it has done, and what is wrong in one line."""
+def test_the_command_upgrades_a_database(old: str, tmp_path: Path) -> None:
+    """It reports the result, and errors in one line."""
     path = old.removeprefix("sqlite:///")
 
     def run(database: str) -> tuple[int, str]:
@@ -98,15 +95,14 @@ def test_the_upgrade_is_a_command(old: str, tmp_path: Path) -> None:
     assert (code, output.count("\n"), "Traceback" in output) == (1, 1, False)
 
 
-def test_an_upgraded_service_goes_on(old: str) -> None:
-    """Each setting has a tag of its own now."""
+def test_an_upgraded_database_can_be_served(old: str) -> None:
     upgrade(old)
     with LocalService(database=old) as service:
         assert service.url
 
 
-def test_an_empty_database_can_be_upgraded_too(new_database: Callable[[], str]) -> None:
-    """It has all tables then."""
+def test_an_empty_database_can_be_upgraded(new_database: Callable[[], str]) -> None:
+    """It then has all tables."""
     url = new_database()
     if url == "sqlite://":
         pytest.skip("a database in memory ends with its connection")
@@ -115,8 +111,9 @@ def test_an_empty_database_can_be_upgraded_too(new_database: Callable[[], str]) 
     Database(url).close()
 
 
-def test_instances_that_start_at_once_make_one_schema(new_database: Callable[[], str], tmp_path: Path) -> None:
-    """Whoever comes second finds it made."""
+def test_instances_that_start_at_the_same_time_create_one_schema(
+    new_database: Callable[[], str], tmp_path: Path
+) -> None:
     url = new_database()
     url = f"sqlite:///{tmp_path}/one.db" if url == "sqlite://" else url
     errors: list[Any] = []
@@ -138,16 +135,15 @@ def test_instances_that_start_at_once_make_one_schema(new_database: Callable[[],
 
 
 @pytest.mark.parametrize(
-    ("url", "words"), [("mysql://host/db", "works with sqlite and postgresql"), ("nonsense", "URL is none")]
+    ("url", "message"), [("mysql://host/db", "use sqlite or postgresql"), ("nonsense", "invalid database URL")]
 )
-def test_another_kind_of_database_is_an_error_in_words(url: str, words: str) -> None:
-    """And not one of SQLAlchemy's."""
-    with pytest.raises(ValueError, match=words):
+def test_an_unsupported_url_is_an_error_with_a_message(url: str, message: str) -> None:
+    """Not an exception of SQLAlchemy."""
+    with pytest.raises(ValueError, match=message):
         Database(url)
 
 
-def test_postgresql_without_its_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which brings it."""
+def test_a_missing_driver_is_an_error_that_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"heksher_client\[postgresql\]"):
         create_app("postgresql://host/settings")

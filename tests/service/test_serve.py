@@ -1,4 +1,4 @@
-"""The service as a program of its own, and the commands that look after it."""
+"""The service as a process, and the commands that manage it."""
 
 import json
 import os
@@ -32,8 +32,8 @@ from tests.support.service import WatchedService
 TLS = Path(__file__).parents[1] / "data" / "tls"
 
 
-class Served:
-    """`heksher-client serve`, running."""
+class Process:
+    """A process that runs `heksher-client serve`."""
 
     def __init__(self, *options: str) -> None:
         command = [sys.executable, "-m", "heksher_client.cli", "serve", "--port", "0", *options]
@@ -41,38 +41,38 @@ class Served:
             interruptible(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        found = re.search(r"(https?)://\S+:(\d+)", self.said)
+        self.output = self.process.stdout.readline()
+        found = re.search(r"(https?)://\S+:(\d+)", self.output)
         assert found is not None, self.process.stderr and self.process.stderr.read()
-        self.http = http_client(f"{found[1]}://127.0.0.1:{found[2]}", verify=_trusted())
-        assert eventually(self._answers)
+        self.http = http_client(f"{found[1]}://127.0.0.1:{found[2]}", verify=_tls_context())
+        assert eventually(self._is_ready)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """Its exit code, and its log."""
+        """Send a signal, and return the exit code and the log."""
         self.http.close()
         self.process.send_signal(how)
         _, log = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, log
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             return self.http.get("/api/ready").status_code == 200
         except httpx.HTTPError:
             return False
 
 
-def _trusted() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=TLS / "certificate.pem")
 
 
 @contextmanager
-def served(*options: str) -> Iterator[Served]:
-    held = Served(*options)
+def served(*options: str) -> Iterator[Process]:
+    service = Process(*options)
     try:
-        yield held
+        yield service
     finally:
-        if held.process.poll() is None:
-            held.end(signal.SIGKILL)
+        if service.process.poll() is None:
+            service.end(signal.SIGKILL)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -83,11 +83,11 @@ def run(*arguments: str) -> tuple[int, str]:
 DECLARATION = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]}
 
 
-def test_one_command_serves_a_database(tmp_path: Path) -> None:
-    """What it is told is there when it is started again; it says where it is, logs requests, and ends in order."""
+def test_a_command_serves_a_database(tmp_path: Path) -> None:
+    """The data survive a restart. The command prints the URL, logs requests, and stops gracefully."""
     database = str(tmp_path / "heksher.db")
     with served("--database", database, "--feature", "environment", "--feature", "user") as service:
-        assert f"Heksher service {__version__} on {database}: http://127.0.0.1:" in service.said
+        assert f"Heksher service {__version__} on {database}: http://127.0.0.1:" in service.output
         assert service.http.get("/api/v1/context_features").json() == {"context_features": ["environment", "user"]}
         service.http.post("/api/v1/settings/declare", json=DECLARATION).raise_for_status()
         code, log = service.end()
@@ -101,8 +101,8 @@ def test_one_command_serves_a_database(tmp_path: Path) -> None:
         assert "service.access" not in service.end(signal.SIGINT)[1]
 
 
-def test_a_service_that_is_told_to_stop_finishes_what_is_under_way(tmp_path: Path) -> None:
-    """It says that it is not ready for a while, and answers still; streams end at once."""
+def test_a_stopping_service_drains_requests(tmp_path: Path) -> None:
+    """It is not ready, but answers requests for a while. Streams end at once."""
     with served("--database", str(tmp_path / "s.db"), "--drain", "2") as service:
         ended = threading.Event()
 
@@ -125,16 +125,15 @@ def test_a_service_that_is_told_to_stop_finishes_what_is_under_way(tmp_path: Pat
         assert service.process.returncode == 0
 
 
-def test_a_second_ctrl_c_ends_a_service_that_waits(tmp_path: Path) -> None:
-    """At once."""
+def test_a_second_ctrl_c_ends_a_draining_service(tmp_path: Path) -> None:
     with served("--database", str(tmp_path / "s.db"), "--drain", "60") as service:
         service.process.send_signal(signal.SIGINT)
         assert eventually(lambda: service.http.get("/api/ready").status_code == 503)
         assert service.end(signal.SIGINT)[0] == 0
 
 
-def test_a_service_for_others_needs_tokens_and_says_so(tmp_path: Path) -> None:
-    """They are made and revoked by commands, while it runs; the log of requests says whose they are."""
+def test_a_service_beyond_loopback_requires_tokens_and_says_so(tmp_path: Path) -> None:
+    """Commands create and revoke them while it runs. The access log names the token of each request."""
     database = ["--database", str(tmp_path / "heksher.db")]
     with served(*database, "--host", "0.0.0.0") as service:  # noqa: S104
         assert service.http.get("/api/v1/settings").status_code == 401
@@ -161,8 +160,8 @@ def test_a_service_for_others_needs_tokens_and_says_so(tmp_path: Path) -> None:
         assert text.strip() not in log
 
 
-def test_a_service_for_others_can_be_open(tmp_path: Path) -> None:
-    """By name, and with a warning; and one on loopback can be closed."""
+def test_access_control_can_be_disabled_and_enabled(tmp_path: Path) -> None:
+    """To disable it beyond loopback results in a warning."""
     database = ["--database", str(tmp_path / "heksher.db")]
     with served(*database, "--host", "0.0.0.0", "--no-access-control") as service:  # noqa: S104
         assert service.http.get("/api/v1/settings").status_code == 200
@@ -173,34 +172,34 @@ def test_a_service_for_others_can_be_open(tmp_path: Path) -> None:
         assert "Warning:" not in service.end()[1]
 
 
-def test_a_service_can_have_tls(tmp_path: Path) -> None:
-    """Of its own, without a proxy."""
+def test_the_service_supports_tls(tmp_path: Path) -> None:
+    """Without a proxy."""
     options = ["--certificate", str(TLS / "certificate.pem"), "--key", str(TLS / "key.pem")]
     with served("--database", str(tmp_path / "s.db"), *options) as service:
-        assert service.said.count("https://") == 3
+        assert service.output.count("https://") == 3
         assert service.http.get("/api/v1/settings").status_code == 200
     assert "must be used together" in run("serve", "--certificate", str(TLS / "certificate.pem"))[1]
 
 
-def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path) -> None:
-    """With what is wrong, and no traceback."""
+def test_an_error_is_reported_in_one_line(tmp_path: Path) -> None:
+    """Without a traceback."""
     database = str(tmp_path / "heksher.db")
     with LocalService(["user"]) as other:
         port = other.url.rpartition(":")[2]
         assert "in use" in run("serve", "--database", database, "--port", port)[1]
-    for arguments, words in (
-        (["serve", "--database", "mysql://host/db"], "works with sqlite and postgresql"),
-        (["serve", "--database", database, "--feature", "not a name"], "no name of a context feature"),
+    for arguments, message in (
+        (["serve", "--database", "mysql://host/db"], "use sqlite or postgresql"),
+        (["serve", "--database", database, "--feature", "not a name"], "not a valid name of a context feature"),
         (["serve", "--database", f"{tmp_path}/no/folder.db"], "unable to open database"),
         (["serve", "--database", database, "--host", "no.such.host.invalid"], ""),
-        (["service", "token", "add", "a b", "--database", database], "no name for a token"),
+        (["service", "token", "add", "a b", "--database", database], "not a valid token name"),
         (["service", "token", "revoke", "nobody", "--database", database], "no token nobody"),
         (["service", "token", "list", "--database", f"{tmp_path}/none.db"], "does not exist"),
         (["service", "token", "list", "--database", f"sqlite:///{tmp_path}/none.db"], "does not exist"),
         (["serve", "--database", database, "--certificate", __file__, "--key", __file__], ""),
     ):
         code, output = run(*arguments)
-        assert (code, output.count("\n"), words in output) == (1, 1, True), output
+        assert (code, output.count("\n"), message in output) == (1, 1, True), output
 
 
 def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +209,8 @@ def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _redact_password("postgresql://me:secret@host/name") == "postgresql://me:***@host/name"
 
 
-def test_the_metrics_are_those_of_routes(service: WatchedService) -> None:
-    """Not of paths, of which there are too many; and what the database holds."""
+def test_metrics_have_routes_as_labels(service: WatchedService) -> None:
+    """Not paths, which are too many. And they include the size of the database."""
     service.declare("s", "int", 7, ["user"])
     service.add_rule("s", 8, user="jim")
     for _ in range(3):
@@ -232,10 +231,10 @@ def test_the_metrics_are_those_of_routes(service: WatchedService) -> None:
         assert line in lines
 
 
-def test_a_service_without_its_database_is_neither_well_nor_ready(
+def test_a_service_without_its_database_is_neither_healthy_nor_ready(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And says so without a traceback."""
+    """The response has no traceback."""
 
     def connect(*_: Any, **__: Any) -> Any:
         raise OperationalError("SELECT", {}, Exception("gone"))
@@ -243,26 +242,29 @@ def test_a_service_without_its_database_is_neither_well_nor_ready(
     assert service.database is not None
     monkeypatch.setattr(type(service.database), "_connect", connect)
     for path in ("health", "ready"):
-        answer = http_request("GET", f"{service.url}/api/{path}")
-        assert (answer.status_code, answer.text) == (500, "the database does not answer")
+        response = http_request("GET", f"{service.url}/api/{path}")
+        assert (response.status_code, response.text) == (500, "the database is not available")
 
 
-def test_a_record_of_the_access_log_has_its_parts(service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
-    """For those who write logs as JSON; a path cannot break its line."""
+def test_a_record_of_the_access_log_has_the_parts_as_attributes(
+    service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For logs in JSON. A path cannot contain a line break."""
     caplog.set_level("INFO", "heksher_client.service.access")
     http_request("GET", f"{service.url}/api/v1/settings/a%0Ab?x=1")
     assert eventually(lambda: bool(caplog.records))
     (record,) = caplog.records
-    held = record.__dict__
+    attributes = record.__dict__
     assert "\n" not in record.getMessage()
-    assert (held["client"], held["token"], held["method"], held["route"], held["status"]) == (
-        "127.0.0.1", None, "GET", "/api/v1/settings/{name}", 422,
-    )  # fmt: skip
-    assert json.dumps(held["seconds"])
+    expected = {
+        "client": "127.0.0.1", "token": None, "method": "GET", "route": "/api/v1/settings/{name}", "status": 422,
+    }  # fmt: skip
+    assert {name: attributes[name] for name in expected} == expected
+    assert json.dumps(attributes["seconds"])
 
 
-def test_a_user_without_a_name_can_use_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As containers have them; the log of changes has the machine then."""
+def test_commands_work_for_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers. The change log then contains the host name."""
 
     def getuser() -> str:
         raise KeyError("getpwuid(): uid not found: 1234")
@@ -274,13 +276,13 @@ def test_a_user_without_a_name_can_use_the_commands(tmp_path: Path, monkeypatch:
     assert json.loads(line)["actor"] == gethostname()
 
 
-def test_what_is_not_installed_is_said_in_one_line() -> None:
-    """As the package for PostgreSQL may be."""
+def test_a_missing_package_is_reported_in_one_line() -> None:
+    """For example the driver of PostgreSQL."""
     with pytest.raises(ClickException, match="pip install"), report_database_errors():
         raise ImportError("pip install it")
 
 
-def test_the_database_may_be_given_by_the_environment(tmp_path: Path) -> None:
+def test_the_database_may_be_set_by_an_environment_variable(tmp_path: Path) -> None:
     """For containers."""
     database = str(tmp_path / "heksher.db")
     result = CliRunner().invoke(

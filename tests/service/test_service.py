@@ -1,4 +1,4 @@
-"""The local service where no recorded exchange tells what is right."""
+"""The local service beyond the recorded exchanges with the reference implementation."""
 
 import asyncio
 import gc
@@ -48,18 +48,18 @@ def add_rule(http: httpx.Client, value: Any, setting: str = "s", **conditions: s
 
 
 @pytest.mark.parametrize("feature", ["with_underscore", "Upper", "digit2"])
-def test_a_filter_reads_the_name_of_any_feature(feature: str) -> None:
-    """The reference loses rules on features that are not lower-case letters; this service does not."""
+def test_context_filters_support_all_names_of_features(feature: str) -> None:
+    """The reference ignores rules on features whose names are not lower-case letters."""
     with LocalService([feature]) as service, http_client(service.url) as http:
         declare(http, configurable_features=[feature])
         add_rule(http, 2, **{feature: "a"})
         for context_filters in (f"{feature}:*", f"{feature}:(a,b)"):
-            answer = http.get("/api/v1/query", params={"settings": "s", "context_filters": context_filters})
-            assert len(answer.json()["settings"]["s"]["rules"]) == 1
+            response = http.get("/api/v1/query", params={"settings": "s", "context_filters": context_filters})
+            assert len(response.json()["settings"]["s"]["rules"]) == 1
 
 
-def test_a_declaration_under_an_alias_at_the_same_version_is_the_same_setting(http: httpx.Client) -> None:
-    """The reference answers 500 to it."""
+def test_a_declaration_under_an_alias_at_the_same_version_is_up_to_date(http: httpx.Client) -> None:
+    """The reference responds with the status 500."""
     declare(http)
     http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
     assert declare(http, name="s", version="1.1").json() == {"outcome": "uptodate"}
@@ -68,18 +68,18 @@ def test_a_declaration_under_an_alias_at_the_same_version_is_the_same_setting(ht
     assert http.get("/api/v1/settings/s").json()["name"] == "t"
 
 
-def test_a_rename_by_declaration_needs_a_higher_version(http: httpx.Client) -> None:
-    """At the same version a new name is a mismatch like any other difference."""
+def test_a_rename_by_declaration_requires_a_higher_version(http: httpx.Client) -> None:
+    """At the same version, another name is a mismatch like any other difference."""
     declare(http)
-    answer = declare(http, name="t", alias="s")
-    assert answer.status_code == 409
-    assert answer.json()["differences"] == [{"level": "minor", "attribute": "name", "latest_value": "s"}]
+    response = declare(http, name="t", alias="s")
+    assert response.status_code == 409
+    assert response.json()["differences"] == [{"level": "minor", "attribute": "name", "latest_value": "s"}]
     assert declare(http, name="t", alias="s", version="1.1").json()["outcome"] == "upgraded"
     assert declare(http, name="t", alias="s", version="1.1").json()["outcome"] == "uptodate"
 
 
-def test_a_former_name_can_be_taken_up_again(http: httpx.Client) -> None:
-    """Renaming back and forth leaves the other name as an alias; a name in use is refused."""
+def test_a_setting_can_be_renamed_to_a_former_name(http: httpx.Client) -> None:
+    """The other name becomes the alias. A name in use is refused."""
     declare(http)
     declare(http, name="other")
     for i, name in enumerate(["t", "s", "t"], start=1):
@@ -92,24 +92,27 @@ def test_a_former_name_can_be_taken_up_again(http: httpx.Client) -> None:
 
 
 def test_an_upgrade_to_a_type_that_rules_do_not_fit_is_rejected(http: httpx.Client) -> None:
-    """Even a major version may not leave rules with values that nobody can use."""
+    """Even with a new major version."""
     declare(http)
     add_rule(http, 5, user="jim")
-    answer = declare(http, type="str", default_value="x", version="2.0")
-    assert answer.status_code == 409
+    response = declare(http, type="str", default_value="x", version="2.0")
+    assert response.status_code == 409
     message = {"level": "mismatch", "message": "setting type incompatible with values for rules: [1]"}
-    assert message in answer.json()["differences"]
+    assert message in response.json()["differences"]
 
 
-def test_an_upgrade_to_features_that_do_not_exist_is_refused(http: httpx.Client) -> None:
-    """As a new setting would be."""
+def test_an_upgrade_to_unknown_features_is_refused(http: httpx.Client) -> None:
+    """Like the declaration of a new setting."""
     declare(http)
-    answer = declare(http, configurable_features=["user", "planet"], version="2.0")
-    assert (answer.status_code, answer.json()) == (404, {"detail": "{'planet'} are not acceptable context features"})
+    response = declare(http, configurable_features=["user", "planet"], version="2.0")
+    assert (response.status_code, response.json()) == (
+        404,
+        {"detail": "{'planet'} are not acceptable context features"},
+    )
 
 
-def test_versions_are_numbers_and_no_texts(http: httpx.Client) -> None:
-    """1.10 is newer than 1.9."""
+def test_versions_are_compared_as_numbers(http: httpx.Client) -> None:
+    """1.10 is higher than 1.9."""
     declare(http)
     declare(http, version="1.9", default_value=2)
     assert declare(http, version="1.10", default_value=3).json()["outcome"] == "upgraded"
@@ -118,13 +121,13 @@ def test_versions_are_numbers_and_no_texts(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "value", [b"NaN", b"[Infinity]", b'"\\ud800"', b'{"a": -Infinity}'], ids=["nan", "inf", "surrogate", "deep"]
 )
-def test_what_is_no_json_is_refused(http: httpx.Client, value: bytes) -> None:
-    """Python's parser takes NaN and lone surrogates; nobody could read them again."""
+def test_values_that_are_not_json_are_refused(http: httpx.Client, value: bytes) -> None:
+    """Python's parser accepts NaN and lone surrogates, which other parsers reject."""
     body = (
         b'{"name": "s", "type": "float", "default_value": 1, "configurable_features": ["user"], "metadata": {"a": %s}}'
     )
-    answer = http.post("/api/v1/settings/declare", content=body % value, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
+    response = http.post("/api/v1/settings/declare", content=body % value, headers={"Content-Type": "application/json"})
+    assert response.status_code == 422
     assert http.get("/api/v1/settings").json() == {"settings": []}
 
 
@@ -142,7 +145,7 @@ def test_what_is_no_json_is_refused(http: httpx.Client, value: bytes) -> None:
     ],
 )
 def test_a_type_accepts_its_values_and_no_others(name: str, canonical: str, good: list[Any], bad: list[Any]) -> None:
-    """And is written in one way, however it was given."""
+    """And it has one canonical name."""
     parsed = parse_setting_type(name)
     assert str(parsed) == canonical
     assert parse_setting_type(canonical) == parsed
@@ -155,8 +158,7 @@ def test_a_type_accepts_its_values_and_no_others(name: str, canonical: str, good
     ["", "integer", "Enum[]", "Enum", "Enum[1,1.0]", 'Enum["a", "a"]', "Enum[[1]]", "Enum[null]", "Enum[1", "Enum{1}",
      "Flags[nope]", "Sequence<>", "Sequence", "Mapping<str, int>", "Sequence<" * 40 + "int" + ">" * 40],
 )  # fmt: skip
-def test_what_is_no_type_is_refused(name: str) -> None:
-    """With the name that was given."""
+def test_an_invalid_type_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cannot resolve setting type"):
         parse_setting_type(name)
 
@@ -171,8 +173,8 @@ def test_what_is_no_type_is_refused(name: str) -> None:
         ("Mapping<Sequence<int>>", "Mapping<Sequence<float>>"),
     ],
 )
-def test_a_subtype_is_one_in_one_direction(narrow: str, wide: str) -> None:
-    """Every value of the one is a value of the other, and not the other way round."""
+def test_the_subtype_relation(narrow: str, wide: str) -> None:
+    """Each value of the subtype is a value of the other type, but not the reverse."""
     small, large = parse_setting_type(narrow), parse_setting_type(wide)
     assert small.is_subtype_of(large)
     assert small.is_subtype_of(small)
@@ -191,21 +193,21 @@ def test_a_subtype_is_one_in_one_direction(narrow: str, wide: str) -> None:
 @example(2**63 + 1)
 @example(10**400)
 @example(-3.8505053788517434e-292)
-def test_a_number_comes_back_as_it_was_given(http: httpx.Client, number: float) -> None:
-    """To the last digit: as a default, as a rule's value and in metadata, whole floats included."""
+def test_numbers_are_preserved_exactly(http: httpx.Client, number: float) -> None:
+    """As default values, values of rules and in metadata, including whole floats."""
     http.delete("/api/v1/settings/s")
     kind = "float" if isinstance(number, float) and not number.is_integer() else "int"
     assert declare(http, type=kind, default_value=number, metadata={"n": number}).status_code == 200
     assert add_rule(http, number, user="jim").status_code == 201
-    held = http.get("/api/v1/settings/s").json()
-    answer = http.get("/api/v1/query").json()["settings"]["s"]
-    for given_back in (
-        held["default_value"],
-        held["metadata"]["n"],
-        answer["default_value"],
-        answer["rules"][0]["value"],
+    setting = http.get("/api/v1/settings/s").json()
+    queried = http.get("/api/v1/query").json()["settings"]["s"]
+    for returned in (
+        setting["default_value"],
+        setting["metadata"]["n"],
+        queried["default_value"],
+        queried["rules"][0]["value"],
     ):
-        assert (repr(given_back), type(given_back)) == (repr(number), type(number))
+        assert (repr(returned), type(returned)) == (repr(number), type(number))
 
 
 @pytest.mark.parametrize(
@@ -220,25 +222,25 @@ def test_a_number_comes_back_as_it_was_given(http: httpx.Client, number: float) 
     ],
     ids=["surrogate", "surrogate option", "brackets", "nan", "infinity", "deep"],
 )
-def test_what_others_could_not_read_again_is_refused(http: httpx.Client, changes: dict[str, Any]) -> None:
-    """Instead of being stored, and failing every answer that it is part of."""
+def test_values_that_other_parsers_cannot_read_are_refused(http: httpx.Client, changes: dict[str, Any]) -> None:
+    """They would otherwise make each response that contains them invalid."""
     body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], **changes}
     headers = {"Content-Type": "application/json"}
-    answer = http.post("/api/v1/settings/declare", content=json.dumps(body), headers=headers)
-    assert answer.status_code == 422, answer.text
+    response = http.post("/api/v1/settings/declare", content=json.dumps(body), headers=headers)
+    assert response.status_code == 422, response.text
     assert http.get("/api/v1/settings").json() == {"settings": []}
 
 
-def test_metadata_are_kept(http: httpx.Client) -> None:
-    """Of settings and of rules; a query tells those of rules when asked."""
+def test_metadata_are_stored(http: httpx.Client) -> None:
+    """Of settings and rules. A query returns those of rules if requested."""
     declare(http, metadata={"team": "a"})
     body = {"setting": "s", "feature_values": {"user": "jim"}, "value": 2, "metadata": {"by": ["ops", 1.0]}}
     http.post("/api/v1/rules", json=body)
     assert http.get("/api/v1/settings/s").json()["metadata"] == {"team": "a"}
     assert http.get("/api/v1/rules/1").json()["metadata"] == {"by": ["ops", 1.0]}
-    for asked, told in (("true", True), ("false", False)):
-        (rule,) = http.get("/api/v1/query", params={"include_metadata": asked}).json()["settings"]["s"]["rules"]
-        assert ("metadata" in rule) == told
+    for parameter, is_included in (("true", True), ("false", False)):
+        (rule,) = http.get("/api/v1/query", params={"include_metadata": parameter}).json()["settings"]["s"]["rules"]
+        assert ("metadata" in rule) == is_included
 
 
 @pytest.mark.parametrize(
@@ -253,24 +255,24 @@ def test_metadata_are_kept(http: httpx.Client) -> None:
         ("GET", "/api/v1/rules/search?setting=s&feature_values=user:jim", 200),
     ],
 )
-def test_a_rule_is_found_by_what_names_it_and_by_nothing_else(
+def test_a_rule_is_found_by_a_valid_id_or_conditions_only(
     http: httpx.Client, method: str, path: str, status: int
 ) -> None:
-    """An id is digits; conditions name each feature once."""
+    """An id consists of digits, and conditions contain each feature once."""
     declare(http)
     add_rule(http, 5, user="jim")
     assert http.request(method, path).status_code == status
 
 
-def test_a_search_that_names_a_feature_twice_is_refused_as_the_document_says(http: httpx.Client) -> None:
-    """In JSON, as whatever else of a request cannot be."""
-    answer = http.get("/api/v1/rules/search", params={"setting": "s", "feature_values": "user:jim,user:ann"})
-    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/json")
-    assert answer.json()["detail"][0]["msg"] == "a context feature is named twice"
+def test_a_search_with_a_repeated_feature_is_refused_as_documented(http: httpx.Client) -> None:
+    """In JSON, like other validation errors."""
+    response = http.get("/api/v1/rules/search", params={"setting": "s", "feature_values": "user:jim,user:ann"})
+    assert (response.status_code, response.headers["content-type"]) == (422, "application/json")
+    assert response.json()["detail"][0]["msg"] == "a context feature is named twice"
 
 
-def test_an_etag_is_matched_as_a_whole(http: httpx.Client) -> None:
-    """In a list, weak, or in a line of its own; not as part of another one."""
+def test_if_none_match_compares_whole_etags(http: httpx.Client) -> None:
+    """In a list, weak, or in several header lines."""
     declare(http)
     etag = http.get("/api/v1/query").headers["etag"]
     for line in (etag, f"W/{etag}", f'"x", {etag}', "*"):
@@ -280,8 +282,8 @@ def test_an_etag_is_matched_as_a_whole(http: httpx.Client) -> None:
         assert http.get("/api/v1/query", headers={"If-None-Match": line}).status_code == 200, line
 
 
-def test_two_services_on_one_file_wait_for_each_other(tmp_path: Path) -> None:
-    """Neither loses a write, nor keeps the other one from reading."""
+def test_two_services_with_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    """No write is lost, and a writer does not block readers."""
     path = tmp_path / "with ? and %41.db"
     with LocalService(FEATURES, database=path) as first, LocalService(database=path) as second:
         assert path.exists()
@@ -303,20 +305,20 @@ def test_two_services_on_one_file_wait_for_each_other(tmp_path: Path) -> None:
             writer.close()
 
 
-def test_one_string_is_no_list_of_context_features() -> None:
-    """It would be taken for a list of letters."""
+def test_a_string_is_not_a_list_of_context_features() -> None:
+    """It would be a list of letters."""
     with pytest.raises(TypeError, match="not one string"):
         create_app(context_features="user")
 
 
-def test_a_filter_of_nothing_wants_nothing() -> None:
-    """And `*` wants everything."""
+def test_an_empty_filter_selects_nothing() -> None:
+    """And `*` selects all rules."""
     assert parse_context_filters("") == {}
     assert parse_context_filters("*") is None
 
 
-def test_deleting_a_setting_frees_its_names_and_rules(http: httpx.Client) -> None:
-    """A setting that is declared again has neither the old rules nor their ids."""
+def test_deleting_a_setting_frees_its_names(http: httpx.Client) -> None:
+    """A setting that is declared again has neither the former rules nor their ids."""
     declare(http)
     add_rule(http, 5, user="jim")
     http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
@@ -326,60 +328,61 @@ def test_deleting_a_setting_frees_its_names_and_rules(http: httpx.Client) -> Non
     assert add_rule(http, 5, user="jim").json() == {"rule_id": 2}
 
 
-def test_conditions_come_in_the_order_of_the_features(http: httpx.Client) -> None:
-    """However they were given."""
+def test_conditions_are_returned_in_the_order_of_the_features(http: httpx.Client) -> None:
+    """Whatever their order in the request."""
     declare(http, configurable_features=FEATURES[::-1])
-    answer = add_rule(http, 5, theme="dark", user="jim", environment="prod")
-    assert answer.headers["location"] == "/api/v1/rules/1"
+    response = add_rule(http, 5, theme="dark", user="jim", environment="prod")
+    assert response.headers["location"] == "/api/v1/rules/1"
     expected = [["environment", "prod"], ["user", "jim"], ["theme", "dark"]]
-    assert http.get(answer.headers["location"]).json()["feature_values"] == expected
+    assert http.get(response.headers["location"]).json()["feature_values"] == expected
     assert http.get("/api/v1/settings/s").json()["configurable_features"] == FEATURES
 
 
-def test_a_context_feature_with_an_impossible_name_is_refused_at_the_start() -> None:
-    """Instead of being found out by the first rule."""
+def test_an_invalid_name_of_a_context_feature_is_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match="has-dash"):
         create_app(context_features=["has-dash"])
 
 
-def test_a_database_in_trouble_is_a_500_in_one_line(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No stack trace in an answer."""
+def test_an_error_of_the_database_results_in_a_500_with_one_line(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a traceback."""
 
     def fail(*_: object) -> None:
         raise OperationalError("SELECT", {}, OSError("disk"))
 
     monkeypatch.setattr("heksher_client.service.store.setting", fail)
-    answer = http.get("/api/v1/settings/s")
-    assert (answer.status_code, answer.text) == (500, "the database does not answer")
+    response = http.get("/api/v1/settings/s")
+    assert (response.status_code, response.text) == (500, "the database is not available")
 
 
-def test_a_request_that_comes_after_the_end_is_told_so(service: WatchedService, http: httpx.Client) -> None:
-    """Instead of being answered from a new and empty database."""
+def test_a_request_after_the_database_was_closed_results_in_a_500(service: WatchedService, http: httpx.Client) -> None:
+    """It must not be answered from a new, empty database."""
     assert service.database is not None
     service.database.close()
     assert (http.get("/api/v1/settings").status_code, http.get("/api/health").status_code) == (500, 500)
 
 
-def test_one_of_two_writers_of_the_same_thing_gets_a_conflict(
+def test_a_violated_constraint_of_the_database_results_in_a_409(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database has the last word, where a check before it saw nothing."""
+    """In case a check before the write has missed the conflict."""
     declare(http)
     add_rule(http, 5, user="jim")
     monkeypatch.setattr("heksher_client.service.store.find_rule", lambda *_: None)
     assert add_rule(http, 6, user="jim").status_code == 409
 
 
-def test_many_first_declarations_of_one_setting_all_end_well() -> None:
-    """The reference answers some of them 500; here one is `created`, and the others are `uptodate`."""
+def test_simultaneous_first_declarations_all_succeed() -> None:
+    """One is `created`, the others are `uptodate`. The reference responds to some with the status 500."""
     with LocalService(FEATURES) as service:
         body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
         outcomes: list[str] = []
-        gate = threading.Barrier(8)
+        barrier = threading.Barrier(8)
 
         def declare_it() -> None:
             with http_client(service.url) as client:
-                gate.wait()
+                barrier.wait()
                 outcomes.append(client.post("/api/v1/settings/declare", json=body).json()["outcome"])
 
         threads = [threading.Thread(target=declare_it) for _ in range(8)]
@@ -390,14 +393,13 @@ def test_many_first_declarations_of_one_setting_all_end_well() -> None:
     assert sorted(outcomes) == ["created"] + ["uptodate"] * 7
 
 
-def test_a_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
-    """Stopped and started again, it is the same service."""
+def test_a_restarted_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
     service = LocalService(FEATURES, database=tmp_path / "settings.db")
     with pytest.raises(RuntimeError, match="not started"):
         _ = service.url
     with service:
         url = service.url
-        with pytest.raises(RuntimeError, match="runs already"):
+        with pytest.raises(RuntimeError, match="already running"):
             service.start()
         http_request("POST", f"{url}/api/v1/context_features", json={"context_feature": "planet"}).raise_for_status()
     service.stop()
@@ -406,33 +408,34 @@ def test_a_service_keeps_its_port_and_its_file(tmp_path: Path) -> None:
         assert http_request("GET", f"{url}/api/v1/context_features").json()["context_features"] == [*FEATURES, "planet"]
 
 
-def test_a_service_that_has_stopped_holds_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even one that was accepted after all others were told to close, which uvicorn leaves open."""
+def test_a_stopped_service_has_no_open_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Including one that was accepted after uvicorn had told the others to close."""
     stop = uvicorn.Server.shutdown
 
-    async def overlook(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+    async def shutdown_without_late_connections(
+        server: uvicorn.Server, sockets: list[socket.socket] | None = None
+    ) -> None:
         accepted_late = set(server.server_state.connections)
         server.server_state.connections.clear()
         await stop(server, sockets)
         server.server_state.connections.update(accepted_late)
 
-    monkeypatch.setattr(uvicorn.Server, "shutdown", overlook)
+    monkeypatch.setattr(uvicorn.Server, "shutdown", shutdown_without_late_connections)
     with LocalService(["user"]) as service, http_client(service.url) as http:
         http.get("/api/health").raise_for_status()
         service.stop()
-        gc.collect()  # a socket that is left over would be an error of the test that it is found in: here, of this one
+        gc.collect()  # a socket that is still open would result in a ResourceWarning, which must occur in this test
 
 
-def test_a_port_that_is_taken_is_an_error_at_once(tmp_path: Path) -> None:
-    """And the service can be started elsewhere afterwards."""
+def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
     with LocalService(FEATURES) as first:
         second = LocalService(FEATURES, port=int(first.url.rpartition(":")[2]))
         with pytest.raises(OSError, match="in use"):
             second.start()
 
 
-def test_a_service_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of letting its caller wait for ever."""
+def test_a_failed_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller must not wait forever."""
 
     async def give_up(server: uvicorn.Server, _: object) -> None:
         server.should_exit = True
@@ -442,8 +445,8 @@ def test_a_service_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) ->
         LocalService(FEATURES).start()
 
 
-def test_the_bodies_of_answers_are_compact_json(http: httpx.Client) -> None:
-    """A query's answer is read by thousands of processes."""
+def test_response_bodies_are_compact_json(http: httpx.Client) -> None:
+    """Thousands of processes read the result of a query."""
     declare(http, type="str", default_value="é")
     assert (
         http.get("/api/v1/query").content
@@ -454,7 +457,7 @@ def test_the_bodies_of_answers_are_compact_json(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "words"),
+    ("method", "path", "body", "message"),
     [
         ("POST", "settings/declare", {"name": "s" * 256}, "at most 255 characters"),
         ("POST", "settings/declare", {"configurable_features": ["user"] * 101}, "at most 100 items"),
@@ -467,23 +470,23 @@ def test_the_bodies_of_answers_are_compact_json(http: httpx.Client) -> None:
         ("POST", "settings/declare", {"metadata": {"k" * 256: 1}}, "at most 255 characters"),
         ("POST", "rules", {"feature_values": {"user": "x" * 256}}, "at most 255 characters"),
         ("POST", "rules", {"feature_values": {f"f{i}": "x" for i in range(101)}}, "at most 100 items"),
-        ("POST", "rules", {"feature_values": {f"f{i}": "x" * 200 for i in range(10)}}, "2000 characters, all of them"),
+        ("POST", "rules", {"feature_values": {f"f{i}": "x" * 200 for i in range(10)}}, "2000 characters in total"),
         ("POST", "context_features", {"context_feature": "f" * 256}, "at most 255 characters"),
         ("GET", f"settings/{'s' * 256}", None, "at most 255 characters"),
     ],
 )
-def test_what_is_too_long_is_refused_with_its_limit(
-    http: httpx.Client, method: str, path: str, body: dict[str, Any] | None, words: str
+def test_values_beyond_a_limit_are_refused_with_the_limit(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any] | None, message: str
 ) -> None:
-    """So that no name or rule is a key too long for a database."""
+    """So that names and conditions are valid keys in all databases."""
     declaration = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
     whole = {"settings/declare": declaration, "rules": {"setting": "s", "value": 1}}.get(path, {}) | (body or {})
-    answer = http.request(method, f"/api/v1/{path}", json=whole if body else None)
-    assert (answer.status_code, words in answer.text) == (422, True), answer.text
+    response = http.request(method, f"/api/v1/{path}", json=whole if body else None)
+    assert (response.status_code, message in response.text) == (422, True), response.text
 
 
-def test_the_longest_conditions_fit_into_the_database(http: httpx.Client) -> None:
-    """On PostgreSQL too, whose keys have a limit."""
+def test_the_longest_conditions_can_be_stored(http: httpx.Client) -> None:
+    """In PostgreSQL too, whose keys have a limit."""
     declare(http)
     rng = random.Random(1)
     features = ["".join(rng.choices(string.ascii_letters, k=100)) for _ in range(10)]
@@ -495,8 +498,8 @@ def test_the_longest_conditions_fit_into_the_database(http: httpx.Client) -> Non
     assert add_rule(http, 2, "t", **conditions).status_code == 409
 
 
-def test_a_body_that_is_too_large_is_refused_unread(http: httpx.Client) -> None:
-    """Whether it says beforehand how large it is, or not."""
+def test_a_body_that_is_too_large_is_refused(http: httpx.Client) -> None:
+    """With and without a Content-Length header."""
     assert http.post("/api/v1/rules", json={"value": "x" * 2**20}).status_code == 413
 
     def chunks() -> Iterator[bytes]:
@@ -507,25 +510,23 @@ def test_a_body_that_is_too_large_is_refused_unread(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_means_something_else_in_a_path_is_refused(http: httpx.Client, name: str) -> None:
-    """Nobody could ask for the setting."""
+def test_a_name_with_a_meaning_in_paths_is_refused(http: httpx.Client, name: str) -> None:
+    """The setting could not be requested."""
     assert declare(http, name=name).status_code == 422
 
 
 @pytest.mark.parametrize("number", [2**31, 10**17])
-def test_no_rule_has_a_number_that_is_too_large(http: httpx.Client, number: int) -> None:
+def test_ids_beyond_the_range_of_the_database_do_not_exist(http: httpx.Client, number: int) -> None:
     assert http.get(f"/api/v1/rules/{number}").status_code == 404
     assert http.get(f"/api/v1/change_log?after={number}").status_code == 422
 
 
-def test_more_requests_at_once_than_there_are_threads_are_all_answered(
-    http: httpx.Client, service: WatchedService
-) -> None:
-    """Whatever they wait for, none of them holds what another one needs to end."""
+def test_more_simultaneous_requests_than_threads_are_all_answered(http: httpx.Client, service: WatchedService) -> None:
+    """Requests that wait for a transaction do not block the end of another one."""
     declare(http)
     body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
 
-    async def ask() -> list[int]:
+    async def send_all() -> list[int]:
         limits = httpx.Limits()
         async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=PATIENCE) as client:
             queries = [client.get("/api/v1/query") for _ in range(100)]
@@ -534,13 +535,13 @@ def test_more_requests_at_once_than_there_are_threads_are_all_answered(
                 client.post("/api/v1/rules", json={"setting": "s", "feature_values": {"user": f"u{i}"}, "value": i})
                 for i in range(50)
             ]
-            return [answer.status_code for answer in await asyncio.gather(*queries, *declarations, *rules)]
+            return [response.status_code for response in await asyncio.gather(*queries, *declarations, *rules)]
 
-    assert Counter(asyncio.run(ask())) == {200: 150, 201: 50}
+    assert Counter(asyncio.run(send_all())) == {200: 150, 201: 50}
 
 
-def test_idle_connections_are_kept_for_longer_than_clients_wait_by_default() -> None:
-    """So that a poll a minute, a tenth more at the most, need not open another one each time."""
+def test_idle_connections_stay_open_for_longer_than_the_default_update_interval() -> None:
+    """So that clients, whose interval varies by a tenth, need not open a new connection for each refresh."""
     app = create_app("sqlite://", ["user"])
     assert Server(app).config.timeout_keep_alive > 60 * 1.1
     app.state.database.close()

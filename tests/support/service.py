@@ -86,7 +86,7 @@ class WatchedService(LocalService):
 
     def _close_current_app(self) -> None:
         if self._current_app is not None:
-            self._current_app.state.feed.close()
+            self._current_app.state.event_stream.close()
             self._current_app.state.database.close()
 
     @property

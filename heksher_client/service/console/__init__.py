@@ -1,1 +1,1 @@
-"""The console: pages for operators, rendered here and made livelier by htmx. All of them work without a script too."""
+"""The console: HTML pages for operators, enhanced by htmx. All of them also work without scripts."""

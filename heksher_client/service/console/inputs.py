@@ -1,4 +1,4 @@
-"""Inputs that fit the type of a setting: which one a value has, and what is made of what was put in."""
+"""Form inputs for the values of settings: the kind of input for a type, and conversion between inputs and values."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from heksher_client.service.routing import JSONValue
 from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
 
 Fields = Mapping[str, Sequence[str]]
-"""What a form has sent, by the name of the input."""
+"""The fields of a submitted form, by the name of the input."""
 _INT: Final = re.compile(r"-?[0-9]{1,4000}(\.0*)?")
 _FLOAT: Final = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
@@ -22,20 +22,20 @@ _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input, as the template draws it."""
+    """An input of a form."""
 
     kind: str
-    """`number`, `text`, `choice` (one of some), `choices` (several of some) or `json`."""
+    """`number`, `text`, `choice` (one of several options), `choices` (any number of them) or `json`."""
     options: Sequence[tuple[str, str]] = ()
-    """For choices: what is sent, and what is shown."""
+    """The submitted value and the label of each option."""
 
 
 class InputError(ValueError):
-    """What was put in is no value of the type."""
+    """The input is not a value of the type."""
 
 
 def input_for(type_: SettingType) -> Input:
-    """The input for values of a type."""
+    """Return the input for values of a type."""
     match type_:
         case Primitive("bool"):
             return Input("choice", [("true", "true"), ("false", "false")])
@@ -43,16 +43,16 @@ def input_for(type_: SettingType) -> Input:
             return Input("number")
         case Primitive("str"):
             return Input("text")
-        case Options(word, options):
-            kind = "choice" if word == "Enum" else "choices"
+        case Options(type_kind, options):
+            kind = "choice" if type_kind == "Enum" else "choices"
             labels = Counter(map(_label, options))
             shown = {option: _label(option) if labels[_label(option)] == 1 else option for option in options}
             return Input(kind, sorted(shown.items()))
     return Input("json")
 
 
-def put_in(type_: SettingType, value: Any) -> list[str]:
-    """What the input for a type holds when it shows a value."""
+def format_input(type_: SettingType, value: Any) -> list[str]:
+    """Return the content of the input for a type that corresponds to a value."""
     match input_for(type_).kind:
         case "text":
             return [value]
@@ -65,38 +65,38 @@ def put_in(type_: SettingType, value: Any) -> list[str]:
     return [json_values.encode(value).decode()]
 
 
-def parse(type_: SettingType, given: Sequence[str]) -> Any:
-    """The value that was put in.
+def parse_input(type_: SettingType, content: Sequence[str]) -> Any:
+    """Return the value that was entered into the input for a type.
 
     Raises:
-        InputError: It is none, with what is wrong in words.
+        InputError: The content is not a value of the type.
     """
-    value = _parse(type_, given)
+    value = _parse(type_, content)
     try:
         _JSON.validate_python(value)
     except ValidationError as error:
         raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
     if not type_.accepts(value):
-        raise InputError(f"this is no value of the type {type_}")
+        raise InputError(f"not a value of the type {type_}")
     return value
 
 
-def _parse(type_: SettingType, given: Sequence[str]) -> Any:
+def _parse(type_: SettingType, content: Sequence[str]) -> Any:
     kind = input_for(type_).kind
     if kind == "choices":
-        return [_from_json(option) for option in given]
-    if not given:
-        raise InputError("a value is needed")
-    text = given[0]
+        return [_from_json(option) for option in content]
+    if not content:
+        raise InputError("a value is required")
+    text = content[0]
     if kind == "text":
-        return text.replace("\r\n", "\n")  # as forms send line breaks
+        return text.replace("\r\n", "\n")  # Forms send line breaks as CRLF.
     text = text.strip()
     if not text:
-        raise InputError("a value is needed")
+        raise InputError("a value is required")
     if type_ == Primitive("int") and not _INT.fullmatch(text):
-        raise InputError("this is no whole number")
+        raise InputError("not a whole number")
     if type_ == Primitive("float") and not _FLOAT.fullmatch(text):
-        raise InputError("this is no number")
+        raise InputError("not a number")
     if kind == "number":
         return float(text) if set(text) & set(".eE") else int(text)
     return _from_json(text)
@@ -106,9 +106,9 @@ def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"this is no JSON: {error.msg}, in line {error.lineno} at column {error.colno}") from None
+        raise InputError(f"invalid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError):
-        raise InputError("this is no JSON that can be read") from None
+        raise InputError("invalid JSON: a number is too long, or lists and objects are nested too deeply") from None
 
 
 def _label(option: str) -> str:

@@ -1,4 +1,4 @@
-"""From a template to an answer."""
+"""The templates of the console, and the responses that they are rendered to."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from heksher_client.service import json_values
 from heksher_client.service.console import security
 
-_LONGEST: Final = 120
+_MAX_VALUE_LENGTH: Final = 120
 """Characters of a value in a table."""
 
 
@@ -19,7 +19,7 @@ def _json(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    return json_values.shorten(value, _LONGEST)
+    return json_values.shorten(value, _MAX_VALUE_LENGTH)
 
 
 def _time(at: datetime) -> str:
@@ -37,14 +37,14 @@ _TEMPLATES.filters.update(json=_json, short=_short, time=_time)
 
 
 def render_api() -> Response:
-    """The page that documents the API."""
-    return HTMLResponse(_TEMPLATES.get_template("api.html").render(), headers=security.HEADERS_OF_API)
+    """Return the page that documents the API."""
+    return HTMLResponse(_TEMPLATES.get_template("api.html").render(), headers=security.API_HEADERS)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """A page, with the headers that keep others out of it."""
-    secret = security.form_secret(request)
+    """Return a page with security headers and a session cookie."""
+    secret = security.csrf_token(request)
     text = _TEMPLATES.get_template(template).render(csrf=secret, path=request.url.path, **values)
     response = HTMLResponse(text, status, security.HEADERS)
-    security.begin_browsing(request, response)
+    security.ensure_session(request, response)
     return response

@@ -1,4 +1,4 @@
-"""What keeps other pages in the same browser from using the console."""
+"""Protection of the console against other pages in the same browser: headers, session cookies, and CSRF tokens."""
 
 from hashlib import sha256
 from hmac import compare_digest
@@ -7,8 +7,8 @@ from typing import Final
 
 from fastapi import Request, Response
 
-from heksher_client.service.access import SESSION_COOKIE, session_in
-from heksher_client.service.routing import RefusalError
+from heksher_client.service.access import SESSION_COOKIE, session_cookie
+from heksher_client.service.routing import RequestError
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -20,8 +20,8 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-# Swagger's interface puts styles and pictures into its page.
-HEADERS_OF_API: Final = HEADERS | {
+# Swagger UI uses inline styles and images.
+API_HEADERS: Final = HEADERS | {
     "Content-Security-Policy": _POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").replace(
         "img-src 'self'", "img-src 'self' data:"
     )
@@ -29,55 +29,55 @@ HEADERS_OF_API: Final = HEADERS | {
 
 
 def session_of(request: Request) -> str:
-    """The session of a request; without access control it means nothing but that two requests are of one browser."""
-    session: str = session_in(request.scope) or getattr(request.state, "new_session", "")
+    """Return the session of a request. Without access control, it only identifies a browser."""
+    session: str = session_cookie(request.scope) or getattr(request.state, "new_session", "")
     return session
 
 
-def begin_browsing(request: Request, response: Response) -> None:
-    """Give the browser a session, unless it has one."""
-    if not session_in(request.scope):
+def ensure_session(request: Request, response: Response) -> None:
+    """Set a session cookie, unless the browser has sent one."""
+    if not session_cookie(request.scope):
         set_session(request, response, request.state.new_session)
 
 
-def form_secret(request: Request) -> str:
-    """What forms carry, which other pages cannot know."""
+def csrf_token(request: Request) -> str:
+    """Return the token for the forms of a session. Other sites cannot read it."""
     if not session_of(request):
         request.state.new_session = token_urlsafe(32)
     return sha256(f"form {session_of(request)}".encode()).hexdigest()
 
 
 def check_origin(request: Request) -> None:
-    """Refuse what another site's page has sent.
+    """Check that a form was not submitted by a page of another site.
 
     Raises:
-        RefusalError: It is that.
+        RequestError: It was.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     is_foreign = site not in (None, "same-origin", "none")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         is_foreign = True
     if is_foreign:
-        raise RefusalError(403, "this form was sent by a page of another site")
+        raise RequestError(403, "the form was submitted by a page of another site")
 
 
-def check_form(request: Request, secret: str) -> None:
-    """Refuse a form that was not made for this session.
+def check_csrf_token(request: Request, token: str) -> None:
+    """Check that a form was created for the session of the request.
 
     Raises:
-        RefusalError: It was not.
+        RequestError: It was not.
     """
-    if not session_in(request.scope) or not compare_digest(secret.encode(), form_secret(request).encode()):
-        raise RefusalError(403, "this page is too old to change anything: go back, reload it, and try again")
+    if not session_cookie(request.scope) or not compare_digest(token.encode(), csrf_token(request).encode()):
+        raise RequestError(403, "the session of this page has expired: go back, reload the page, and try again")
 
 
 def set_session(request: Request, response: Response, session: str) -> None:
-    """Have the browser remember its session, where no script sees it."""
+    """Set the session cookie. Scripts cannot read it."""
     response.set_cookie(
         SESSION_COOKIE, session, path="/console", httponly=True, samesite="lax", secure=request.url.scheme == "https"
     )
 
 
 def clear_session(response: Response) -> None:
-    """Have the browser forget its session."""
+    """Delete the session cookie."""
     response.delete_cookie(SESSION_COOKIE, path="/console")

@@ -1,6 +1,6 @@
-"""Why a setting has the value that it has in a context: what became of each rule, and where that was decided.
+"""The explanation of a setting's value in a context: the outcome of each rule, and the conditions that decide it.
 
-Which rule wins is the client's own decision: the same code resolves here.
+The winning rule is resolved by the code of the client, so that the console and the clients always agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client.service.store import StoredRule
 
 NO_VALUE = ""
-"""What a feature has in a context that says nothing of it. No condition is on it."""
+"""The value of features that the context does not contain. No condition can require it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a rule demands of a context feature, and what came of that."""
+    """The condition of a rule on a context feature, and its result."""
 
-    demanded: str | None
-    """None for a wildcard."""
+    required: str | None
+    """None if the rule has no condition on the feature."""
     is_met: bool
-    decides: bool
-    """Whether it is for this feature that the rule does not win."""
+    is_decisive: bool
+    """Whether the rule does not win because of this feature."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A rule, and what became of it."""
+    """A rule and its outcome."""
 
     rule: StoredRule
     cells: Sequence[Cell]
@@ -40,71 +40,72 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """The value in a context, and what became of all rules."""
+class Explanation:
+    """The value in a context, and the outcome of the rules."""
 
     value: Any
     winner: int | None
-    """The id of the rule; None for the default value."""
+    """The id of the winning rule; None if the value is the default value."""
     lines: Sequence[Line]
-    """In the order of priority: those that match first, and only some of those that do not."""
-    left_out: int
-    """How many of those that do not."""
+    """In the order of priority: first all rules that match, then some of those that do not."""
+    omitted: int
+    """The number of rules that do not match and are not listed."""
 
 
 def in_priority_order(rules: Sequence[StoredRule], order: Sequence[str]) -> list[StoredRule]:
-    """Rules, the strongest first."""
-    return _in_order(_rule_set(rules, order, None), {rule.id: rule for rule in rules})
+    """Return rules sorted by priority, the highest first."""
+    return _sorted_rules(_rule_set(rules, order, None), {rule.id: rule for rule in rules})
 
 
 def explain(
-    rules: Sequence[StoredRule], order: Sequence[str], default: Any, context: Mapping[str, str], *, most: int
-) -> Why:
-    """Explain a value.
+    rules: Sequence[StoredRule], order: Sequence[str], default: Any, context: Mapping[str, str], *, limit: int
+) -> Explanation:
+    """Explain the value of a setting in a context.
 
     Args:
-        rules: All of the setting.
-        order: The context features in the service's order.
-        default: The setting's default value.
-        context: What the features have; all others have nothing.
-        most: How many rules to list that do not match.
+        rules: All rules of the setting.
+        order: The context features in the order of the service.
+        default: The default value of the setting.
+        context: The values of context features. Features without a value match no condition.
+        limit: The maximum number of rules to list that do not match.
     """
-    whole = {feature: context.get(feature) or NO_VALUE for feature in order}
+    complete = {feature: context.get(feature) or NO_VALUE for feature in order}
     by_id = {rule.id: rule for rule in rules}
     rule_set = _rule_set(rules, order, default)
-    matching = [by_id[rule.rule_id or 0] for rule in rule_set.matching(whole)]
+    matching = [by_id[rule.rule_id or 0] for rule in rule_set.matching(complete)]
     winner = matching[0] if matching else None
     lines = [_matching_line(rule, winner, order) for rule in matching if winner is not None]
-    matched = {rule.id for rule in matching}
-    others = [rule for rule in _in_order(rule_set, by_id) if rule.id not in matched]
-    lines += [_other_line(rule, whole) for rule in others[:most]]
-    return Why(rule_set.resolve(whole), None if winner is None else winner.id, lines, max(0, len(others) - most))
+    matching_ids = {rule.id for rule in matching}
+    others = [rule for rule in _sorted_rules(rule_set, by_id) if rule.id not in matching_ids]
+    lines += [_other_line(rule, complete) for rule in others[:limit]]
+    omitted = max(0, len(others) - limit)
+    return Explanation(rule_set.resolve(complete), None if winner is None else winner.id, lines, omitted)
 
 
 def _rule_set(rules: Sequence[StoredRule], order: Sequence[str], default: Any) -> RuleSet[Any]:
-    known = [Rule(dict(rule.conditions), rule.value, rule.id) for rule in rules]
-    return RuleSet.build(group_by_features(known), order, default, Reason.SERVER_DEFAULT)[0]
+    converted = [Rule(dict(rule.conditions), rule.value, rule.id) for rule in rules]
+    return RuleSet.build(group_by_features(converted), order, default, Reason.SERVER_DEFAULT)[0]
 
 
-def _in_order(rule_set: RuleSet[Any], by_id: Mapping[int, StoredRule]) -> list[StoredRule]:
+def _sorted_rules(rule_set: RuleSet[Any], by_id: Mapping[int, StoredRule]) -> list[StoredRule]:
     return [by_id[rule.rule_id or 0] for rule in rule_set.rules()]
 
 
 def _matching_line(rule: StoredRule, winner: StoredRule, order: Sequence[str]) -> Line:
     conditions = dict(rule.conditions)
     differing = [feature for feature in order if (feature in dict(winner.conditions)) != (feature in conditions)]
-    decisive = differing[-1] if differing else None
-    cells = [Cell(conditions.get(feature), is_met=True, decides=feature == decisive) for feature in order]
+    decisive = differing[-1] if differing else None  # The last feature has the highest priority.
+    cells = [Cell(conditions.get(feature), is_met=True, is_decisive=feature == decisive) for feature in order]
     if decisive is None:
-        return Line(rule, cells, "wins", "its conditions are all met, and no stronger rule's are")
-    return Line(rule, cells, "loses", f"rule {winner.id} has a condition on {decisive}, and this rule has none")
+        return Line(rule, cells, "wins", "it has the highest priority of the rules whose conditions are all met")
+    return Line(rule, cells, "loses", f"rule {winner.id} has a condition on {decisive}, and this rule does not")
 
 
 def _other_line(rule: StoredRule, context: Mapping[str, str]) -> Line:
     conditions = dict(rule.conditions)
     unmet = [feature for feature in context if feature in conditions and conditions[feature] != context[feature]]
     cells = [
-        Cell(conditions.get(feature), is_met=feature not in unmet, decides=feature in unmet) for feature in context
+        Cell(conditions.get(feature), is_met=feature not in unmet, is_decisive=feature in unmet) for feature in context
     ]
-    words = [f"{feature} is {context[feature] or 'not given'}" for feature in unmet]
-    return Line(rule, cells, "does not match", " and ".join(words))
+    reasons = [f"{feature} is {context[feature] or 'not given'}" for feature in unmet]
+    return Line(rule, cells, "does not match", " and ".join(reasons))

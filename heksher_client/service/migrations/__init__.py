@@ -1,4 +1,4 @@
-"""How a database of an older version of the service becomes one of this version."""
+"""The upgrade of a database to the schema of this version of the service."""
 
 from alembic import command
 from alembic.config import Config
@@ -9,16 +9,16 @@ from heksher_client.service.schema import FIRST_VERSION, VERSION, VERSIONS
 
 
 def upgrade(url: str | URL) -> str | None:
-    """Bring a database up to this version, in one transaction.
+    """Upgrade a database to the current schema, in one transaction.
 
     Args:
-        url: As for the service.
+        url: A URL of SQLAlchemy.
 
     Returns:
-        The version that it had, None if it had no tables.
+        The former schema version; None if the database had no tables.
 
     Raises:
-        ValueError, SchemaError, SQLAlchemyError: As when the service opens it.
+        ValueError, SchemaError, SQLAlchemyError: As by `Database`.
     """
     with connect(url) as connection:
         former = schema_version(connection)
@@ -30,8 +30,8 @@ def upgrade(url: str | URL) -> str | None:
 
 
 def run(connection: Connection, former: str | None) -> None:
-    """Run the migrations from a version on, or all of them."""
-    if former == FIRST_VERSION:  # which did not say what it was
+    """Run the migrations after a schema version; all of them for None."""
+    if former == FIRST_VERSION:  # Its databases have no version table.
         VERSIONS.create(connection, checkfirst=True)
         connection.execute(insert(VERSIONS).values(version_num=FIRST_VERSION))
     config = Config()

@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, in the transaction that is open."""
+"""The environment that Alembic loads. It runs the migrations in the open transaction."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The changes: the log of all that there were, and those to come."""
+"""The endpoints of changes: the change log, and the event stream."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final
@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
-from heksher_client.service.access import token_of
+from heksher_client.service.access import request_token
 from heksher_client.service.changes import changes
-from heksher_client.service.event_stream import Feed
+from heksher_client.service.event_stream import EventStream
 from heksher_client.service.routing import RequestDatabase, SettingName, documented, example
-from heksher_client.service.schema import LARGEST_KEY
+from heksher_client.service.schema import MAX_ID
 
 router: Final = APIRouter()
 _CHANGE: Final = {
@@ -28,34 +28,36 @@ _EVENT: Final = 'event: change\ndata: {"settings":["cache_size"],"all":false,"wi
 @router.get("/api/v1/change_log", responses=documented(body={"changes": [_CHANGE]}))
 def read_change_log(
     database: RequestDatabase,
-    after: Annotated[int, Query(ge=0, le=LARGEST_KEY, openapi_examples=example(5))] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, openapi_examples=example(5))] = 0,
     setting: Annotated[SettingName | None, Query(openapi_examples=example("cache_size"))] = None,
     limit: Annotated[int, Query(ge=1, le=1000, openapi_examples=example(1))] = 100,
 ) -> dict[str, Any]:
-    """The changes after a revision, in their order; of all settings, or of one by any name that it had."""
+    """Return the changes after a revision, the oldest first: all, or those of a setting by a current or former name."""
     with database.read() as connection:
-        return {"changes": [asdict(change) for change in changes(connection, after=after, setting=setting, most=limit)]}
+        found = changes(connection, after=after, setting=setting, limit=limit)
+        return {"changes": [asdict(change) for change in found]}
 
 
-class EventStream(StreamingResponse):
+class EventStreamResponse(StreamingResponse):
     media_type = "text/event-stream"
 
 
-# Not FastAPI's own streams of events, which encode each event for each stream anew.
+# Not with FastAPI's `EventSourceResponse`, which encodes each event again for each subscriber.
 @router.get(
     "/api/v1/changes",
-    response_class=EventStream,
+    response_class=EventStreamResponse,
     responses={200: {"content": {"text/event-stream": {"example": _EVENT}}}},
 )
 async def follow_changes(
-    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=LARGEST_KEY)] = None
-) -> EventStream:
-    """The changes as they come, as server-sent events whose ids are revisions; after `Last-Event-ID`, if that is given.
+    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID)] = None
+) -> EventStreamResponse:
+    """Stream changes as server-sent events, whose ids are revisions: those after `Last-Event-ID`, and then new ones.
 
-    Each event `change` has the names of the `settings` that it touched, or `all` where it touched all of them, and
-    `within`: over how many seconds programs should spread their queries, as all of them hear of it at once. An event
-    `hello` tells the revision to begin with; `reset` that the one given is none of this database.
+    An event `change` contains the names of the affected `settings`; `all`, which is true if all settings are affected;
+    and `within`, the number of seconds over which programs should spread their queries. An event `hello` contains the
+    current revision, if no `Last-Event-ID` was given. An event `reset` means that the given revision is unknown.
     """
-    feed: Feed = request.app.state.feed
+    event_stream: EventStream = request.app.state.event_stream
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventStream(feed.stream(last_event_id, token_of(request.scope)), headers=headers)
+    events = event_stream.subscribe(last_event_id, request_token(request.scope))
+    return EventStreamResponse(events, headers=headers)

@@ -1,4 +1,4 @@
-"""Context features: what there is, and in which order."""
+"""The endpoints of context features and their order."""
 
 from typing import Annotated, Final
 
@@ -6,12 +6,11 @@ from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
-from heksher_client.service.query_cache import state
-from heksher_client.service.routing import ContextName, RefusalError, RequestDatabase, documented, example
+from heksher_client.service.query_cache import read_state
+from heksher_client.service.routing import ContextName, RequestDatabase, RequestError, documented, example
 
 router: Final = APIRouter()
 _NOT_FOUND: Final = {404: "There is no such context feature."}
-
 
 ThemePath = Annotated[ContextName, Path(openapi_examples=example("theme"))]
 
@@ -21,13 +20,13 @@ class NewContextFeature(BaseModel):
 
 
 class NewPlace(BaseModel):
-    """Beside which other context feature one is to stand: exactly one of the two is given."""
+    """The new position of a context feature. Exactly one of the two is required."""
 
     to_before: ContextName | None = None
     to_after: ContextName | None = None
 
     @model_validator(mode="after")
-    def _is_one(self) -> "NewPlace":
+    def _has_one_position(self) -> "NewPlace":
         if (self.to_before is None) == (self.to_after is None):
             raise ValueError("either to_before or to_after must be given")
         return self
@@ -37,9 +36,9 @@ class NewPlace(BaseModel):
     "/api/v1/context_features", responses=documented(body={"context_features": ["environment", "user", "theme"]})
 )
 def list_context_features(database: RequestDatabase, response: Response) -> dict[str, list[str]]:
-    """All context features, in their order."""
+    """Return all context features, in their order."""
     with database.read() as connection:
-        response.headers["Heksher-Revision"] = str(state(connection).revision)
+        response.headers["Heksher-Revision"] = str(read_state(connection).revision)
         return {"context_features": store.context_features(connection)}
 
 
@@ -47,11 +46,11 @@ def list_context_features(database: RequestDatabase, response: Response) -> dict
 def get_context_feature(
     name: Annotated[ContextName, Path(openapi_examples=example("user"))], database: RequestDatabase
 ) -> dict[str, int]:
-    """The place of a context feature in their order, counted from 0."""
+    """Return the position of a context feature, counted from 0."""
     with database.read() as connection:
         features = store.context_features(connection)
         if name not in features:
-            raise RefusalError(404)
+            raise RequestError(404)
         return {"index": features.index(name)}
 
 
@@ -67,7 +66,7 @@ def add_context_feature(
     """Add a context feature after all others."""
     with database.write() as connection:
         if body.context_feature in store.context_features(connection):
-            raise RefusalError(409, "context feature already exists")
+            raise RequestError(409, "context feature already exists")
         store.add_context_feature(connection, body.context_feature)
 
 
@@ -77,17 +76,17 @@ def move_context_feature(
     body: Annotated[NewPlace, Body(openapi_examples=example({"to_before": "user"}))],
     database: RequestDatabase,
 ) -> None:
-    """Move a context feature before or after another one. That changes which rules win."""
+    """Move a context feature before or after another one. This changes the priority of rules."""
     with database.write() as connection:
         features = store.context_features(connection)
-        beside = body.to_before or body.to_after
+        other = body.to_before or body.to_after
         if name not in features:
-            raise RefusalError(404)
-        if beside not in features:
-            raise RefusalError(404, f"there is no context feature {beside}")
-        if beside != name:
+            raise RequestError(404)
+        if other not in features:
+            raise RequestError(404, f"there is no context feature {other}")
+        if other != name:
             features.remove(name)
-            features.insert(features.index(beside) + (body.to_after is not None), name)
+            features.insert(features.index(other) + (body.to_after is not None), name)
             store.order_context_features(connection, features)
 
 
@@ -100,7 +99,7 @@ def delete_context_feature(name: ThemePath, database: RequestDatabase) -> None:
     """Delete a context feature that no setting is configurable by."""
     with database.write() as connection:
         if name not in store.context_features(connection):
-            raise RefusalError(404)
+            raise RequestError(404)
         if store.is_configured_by(connection, name):
-            raise RefusalError(409, "context feature can't be deleted, there is at least one setting configured by it")
+            raise RequestError(409, "context feature can't be deleted, there is at least one setting configured by it")
         store.delete_context_feature(connection, name)

@@ -1,4 +1,4 @@
-"""Declarations of settings, as programs send them."""
+"""The endpoint by which programs declare their settings."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,14 +11,14 @@ from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.declarations import Declaration, Rules, judge
+from heksher_client.service.declarations import Declaration, ExistingRules, compare
 from heksher_client.service.routing import (
     Features,
     JSONValue,
     MetadataKey,
     NewSettingName,
-    RefusalError,
     RequestDatabase,
+    RequestError,
     SettingName,
     TypeName,
     Version,
@@ -49,7 +49,7 @@ class DeclaredSetting(BaseModel):
     version: Version = "1.0"
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "DeclaredSetting":
+    def _is_consistent(self) -> "DeclaredSetting":
         if not parse_setting_type(self.type).accepts(self.default_value):
             raise ValueError(f"type ({self.type}) and default value ({self.default_value}) must match")
         if self.alias == self.name:
@@ -83,54 +83,58 @@ class DeclaredSetting(BaseModel):
 def declare(
     body: Annotated[DeclaredSetting, Body(openapi_examples=example(_DECLARATION))], database: RequestDatabase
 ) -> JSONResponse:
-    """Create a setting, upgrade it, or say how the declaration differs from it."""
-    # Most declarations change nothing, and need not wait for those that do.
+    """Create or upgrade a setting, or return the differences between the declaration and the stored setting."""
+    # Most declarations change nothing, so a transaction that only reads, and does not wait for others, comes first.
     with database.read() as connection:
-        answer, write = _decide(connection, body)
+        response, write = _decide(connection, body)
     if write is not None:
         with database.write() as connection:
-            answer, write = _decide(connection, body)  # Another instance may have been faster.
+            response, write = _decide(connection, body)  # Another request may have changed the setting since.
             if write is not None:
                 write(connection)
-    return answer
+    return response
 
 
 def _decide(
     connection: Connection,
     body: DeclaredSetting,
 ) -> tuple[JSONResponse, Callable[[Connection], None] | None]:
-    """The answer to a declaration, and what has to be written for it to be true."""
+    """Return the response to a declaration, and the change that it requires, if any."""
     declared = body.declaration()
-    held = _declared_before(connection, body)
-    if held is None:
+    stored = _find_declared(connection, body)
+    if stored is None:
         if declared.version != "1.0":
-            raise RefusalError(400, "newly created settings must have version 1.0")
+            raise RequestError(400, "newly created settings must have version 1.0")
         if unknown := _unknown_features(connection, declared):
-            raise RefusalError(404, f"{unknown} are not acceptable context features")
+            raise RequestError(404, f"{unknown} are not acceptable context features")
         return JSONResponse({"outcome": "created"}), partial(store.add_setting, declaration=declared)
-    # Under an alias, and without asking for a rename, it is the same setting.
-    is_rename = body.alias == held.declaration.name
-    is_newer = declared.version_number >= held.declaration.version_number
-    compared = replace(declared, name=held.declaration.name) if is_newer and not is_rename else declared
-    verdict = judge(compared, held.declaration, lambda: _rules_of(connection, held))
-    answer = JSONResponse({"outcome": verdict.outcome} | verdict.body, 409 if verdict.is_conflict else 200)
-    if verdict.outcome == "upgraded":
+    # A declaration under an alias is a declaration of the setting, unless it requests to rename it.
+    is_rename = body.alias == stored.declaration.name
+    is_current = declared.version_number >= stored.declaration.version_number
+    compared = replace(declared, name=stored.declaration.name) if is_current and not is_rename else declared
+    result = compare(compared, stored.declaration, lambda: _existing_rules(connection, stored))
+    response = JSONResponse({"outcome": result.outcome} | result.details, 409 if result.is_conflict else 200)
+    if result.outcome == "upgraded":
         if unknown := _unknown_features(connection, declared):
             raise HTTPException(404, f"{unknown} are not acceptable context features")
-        return answer, partial(store.update_setting, held=held, declaration=compared)
-    return answer, None
+        return response, partial(store.update_setting, setting=stored, declaration=compared)
+    return response, None
 
 
-def _declared_before(connection: Connection, body: DeclaredSetting) -> StoredSetting | None:
-    """The setting that a declaration is about: known by its name, or to be renamed from its alias."""
-    held = store.setting(connection, body.name)
+def _find_declared(connection: Connection, body: DeclaredSetting) -> StoredSetting | None:
+    """Return the declared setting by its name, or by the alias that is to become its former name.
+
+    Raises:
+        HTTPException: The alias does not exist, or belongs to another setting.
+    """
+    stored = store.setting(connection, body.name)
     if body.alias is None:
-        return held
+        return stored
     aliased = store.setting(connection, body.alias)
     if aliased is None:
         raise HTTPException(404, f"alias {body.alias} does not exist")
     name = aliased.declaration.name
-    if (held is None and name == body.alias) or (held is not None and held.id == aliased.id):
+    if (stored is None and name == body.alias) or (stored is not None and stored.id == aliased.id):
         return aliased
     raise HTTPException(409, f"alias {body.alias} is an alias of unrelated setting {name}")
 
@@ -139,11 +143,11 @@ def _unknown_features(connection: Connection, declaration: Declaration) -> set[s
     return set(declaration.configurable_features) - set(store.context_features(connection))
 
 
-def _rules_of(connection: Connection, setting: StoredSetting) -> Rules:
-    by_feature: dict[str, list[int]] = {}
+def _existing_rules(connection: Connection, setting: StoredSetting) -> ExistingRules:
+    ids_by_feature: dict[str, list[int]] = {}
     values = {}
     for rule in store.rules(connection, [setting.id]):
         values[rule.id] = rule.value
         for feature, _ in rule.conditions:
-            by_feature.setdefault(feature, []).append(rule.id)
-    return Rules(by_feature, values)
+            ids_by_feature.setdefault(feature, []).append(rule.id)
+    return ExistingRules(ids_by_feature, values)

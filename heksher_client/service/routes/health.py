@@ -1,4 +1,4 @@
-"""How the service is: for those who watch over it."""
+"""The endpoints for monitoring."""
 
 from typing import Final
 
@@ -8,35 +8,35 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.metrics import Metrics
-from heksher_client.service.query_cache import state
-from heksher_client.service.routing import RefusalError, RequestDatabase, documented
+from heksher_client.service.query_cache import read_state
+from heksher_client.service.routing import RequestDatabase, RequestError, documented
 
 router: Final = APIRouter()
 
 
 @router.get("/api/health", responses=documented(body={"version": __version__}))
 def health(database: RequestDatabase) -> dict[str, str]:
-    """Answer, if the database does."""
+    """Check that the database is available, and return the version of the service."""
     with database.read() as connection:
-        state(connection)
+        read_state(connection)
         return {"version": __version__}
 
 
 @router.get("/api/ready", responses=documented({503: "The service is stopping."}, body={"revision": 6}))
 def ready(request: Request, database: RequestDatabase) -> dict[str, int]:
-    """Whether requests should be sent here: not while the database does not answer, nor when it is stopping."""
+    """Check that the instance accepts requests: its database is available, and it is not stopping."""
     with database.read() as connection:
-        if request.app.state.feed.is_closed:
-            raise RefusalError(503, "the service is stopping")
-        return {"revision": state(connection).revision}
+        if request.app.state.event_stream.is_closed:
+            raise RequestError(503, "the service is stopping")
+        return {"revision": read_state(connection).revision}
 
 
 @router.get("/metrics", response_class=Response)
 def metrics(request: Request, database: RequestDatabase) -> Response:
-    """The metrics of this instance, for Prometheus."""
+    """Return the metrics of this instance, in the text format of Prometheus."""
     with database.read() as connection:
-        held: Metrics = request.app.state.metrics
-        held.revision.set(state(connection).revision)
-        held.settings.set(store.number_of_settings(connection))
-        held.rules.set(store.number_of_rules(connection))
-        return Response(generate_latest(held.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        current: Metrics = request.app.state.metrics
+        current.revision.set(read_state(connection).revision)
+        current.settings.set(store.count_settings(connection))
+        current.rules.set(store.count_rules(connection))
+        return Response(generate_latest(current.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,7 +1,7 @@
-"""Queries: the rules of settings, as clients ask for them."""
+"""The endpoint of queries, by which clients read the rules of settings."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -17,9 +17,17 @@ from heksher_client.service.context_filters import (
     parse_context_filters,
 )
 from heksher_client.service.names import SETTING_NAME
-from heksher_client.service.query_cache import Answers, Part, Question, State, UnknownSettingsError, etag_of, state
-from heksher_client.service.query_cache import tags as tags_of
-from heksher_client.service.routing import RefusalError, RequestDatabase, documented, example
+from heksher_client.service.query_cache import (
+    FragmentKey,
+    QueryCache,
+    QueryParameters,
+    State,
+    UnknownSettingsError,
+    compute_etag,
+    read_state,
+    setting_tags,
+)
+from heksher_client.service.routing import RequestDatabase, RequestError, documented, example
 
 router: Final = APIRouter()
 _RULE: Final = {"value": 200, "context_features": [["user", "jim"]], "rule_id": 1, "metadata": {"ticket": "OPS-17"}}
@@ -47,70 +55,68 @@ def query(
     include_metadata: Annotated[bool, Query(openapi_examples=example(True))] = False,
     if_none_match: Annotated[list[str] | None, Header()] = None,
 ) -> Response:
-    """The default values and rules of settings: all of them, or those named."""
-    _filters(context_filters)
-    question = Question(settings, context_filters, include_metadata)
-    asked_for = ",".join(if_none_match or ())
-    answers: Answers = request.app.state.answers
+    """Return the default values and rules of all settings, or of those with the given names."""
+    filters = _parse_filters(context_filters)
+    parameters = QueryParameters(settings, context_filters, include_metadata)
+    known_etags = ",".join(if_none_match or ())
+    cache: QueryCache = request.app.state.query_cache
     with database.read() as connection:
-        now = state(connection)
-        etag = answers.etag(question, now)
-        if etag is not None and _matches(asked_for, etag):
-            return Response(status_code=304, headers=_headers(now, etag))
+        state = read_state(connection)
+        etag = cache.etag(parameters, state)
+        if etag is not None and _matches(known_etags, etag):
+            return Response(status_code=304, headers=_headers(state, etag))
         try:
-            tags = tags_of(connection, settings)
+            tags = setting_tags(connection, settings)
         except UnknownSettingsError as error:
-            raise RefusalError(404, str(error)) from None
-        etag = etag_of(now, question, tags)
-        answers.remember(question, now, etag)
-        if _matches(asked_for, etag):
-            return Response(status_code=304, headers=_headers(now, etag))
-        body = _body(connection, answers, now, question, tags)
-        return Response(body, media_type="application/json", headers=_headers(now, etag))
+            raise RequestError(404, str(error)) from None
+        etag = compute_etag(state, parameters, tags)
+        cache.store_etag(parameters, state, etag)
+        if _matches(known_etags, etag):
+            return Response(status_code=304, headers=_headers(state, etag))
+        keys = {name: FragmentKey(tag, state.context_features_tag, *parameters[1:]) for name, tag in tags.items()}
+        fragments = {name: fragment for name, key in keys.items() if (fragment := cache.fragment(key)) is not None}
+        missing = [name for name in tags if name not in fragments]
+        for name, fragment in _read_fragments(connection, missing, filters, include_metadata).items():
+            fragments[name] = fragment
+            cache.store_fragment(keys[name], fragment)
+    body = b",".join(b'"%b":%b' % (name.encode(), fragments[name]) for name in tags)
+    return Response(b'{"settings":{%b}}' % body, media_type="application/json", headers=_headers(state, etag))
 
 
-def _headers(now: State, etag: str) -> dict[str, str]:
-    # The revision tells programs that changes after it can be followed.
-    return {"ETag": etag, "Heksher-Revision": str(now.revision)}
+def _headers(state: State, etag: str) -> dict[str, str]:
+    # Clients follow the event stream after this revision.
+    return {"ETag": etag, "Heksher-Revision": str(state.revision)}
 
 
-def _filters(text: str) -> ContextFilters | None:
+def _parse_filters(text: str) -> ContextFilters | None:
     try:
         return parse_context_filters(text)
     except RepeatedFeatureError as error:
-        raise RefusalError(400, str(error)) from None
+        raise RequestError(400, str(error)) from None
     except MalformedFilterError as error:
         location = ("query", "context_filters")
         raise RequestValidationError([{"loc": location, "msg": str(error), "type": "value_error"}]) from None
 
 
-def _body(connection: Connection, answers: Answers, now: State, question: Question, tags: Mapping[str, str]) -> bytes:
-    """The answer, put together from what was said of each setting before and what has to be read."""
-    parts = {name: Part(tag, now.context_features_tag, *question[1:]) for name, tag in tags.items()}
-    bodies = {name: body for name, part in parts.items() if (body := answers.part(part)) is not None}
-    for name, body in _read(connection, [name for name in tags if name not in bodies], question).items():
-        bodies[name] = body
-        answers.keep(parts[name], body)
-    return b'{"settings":{%b}}' % b",".join(b'"%b":%b' % (name.encode(), bodies[name]) for name in tags)
-
-
-def _read(connection: Connection, names: Sequence[str], question: Question) -> dict[str, bytes]:
-    """What is answered for settings, each in JSON."""
+def _read_fragments(
+    connection: Connection, names: Sequence[str], filters: ContextFilters | None, include_metadata: bool
+) -> dict[str, bytes]:
+    """Read settings and their rules, and return the JSON for each setting by its name."""
     if not names:
         return {}
-    filters, features = _filters(question.context_filters), store.context_features(connection)
-    held = {
-        held.id: held.declaration for held in store.settings(connection, store.setting_ids(connection, names).values())
-    }
-    rules: dict[int, list[dict[str, Any]]] = {key: [] for key in held}
-    for rule in store.rules(connection, held):
+    order = store.context_features(connection)
+    settings = store.settings(connection, store.setting_ids(connection, names).values())
+    rules: dict[int, list[dict[str, Any]]] = {setting.id: [] for setting in settings}
+    for rule in store.rules(connection, rules):
         if admits(filters, rule.conditions):
-            found = {"value": rule.value, "context_features": rule.conditions_in(features), "rule_id": rule.id}
-            more = {"metadata": dict(rule.metadata)} if question.include_metadata else {}
-            rules[rule.setting_id].append(found | more)
+            found = {"value": rule.value, "context_features": rule.conditions_in(order), "rule_id": rule.id}
+            metadata = {"metadata": dict(rule.metadata)} if include_metadata else {}
+            rules[rule.setting_id].append(found | metadata)
     return {
-        declaration.name: json_values.encode({"default_value": declaration.default_value, "rules": rules[key]})
-        for key, declaration in held.items()
+        setting.declaration.name: json_values.encode(
+            {"default_value": setting.declaration.default_value, "rules": rules[setting.id]}
+        )
+        for setting in settings
     }
 
 

@@ -1,4 +1,4 @@
-"""Rules on settings."""
+"""The endpoints of rules."""
 
 from typing import Annotated, Any, Final
 
@@ -13,13 +13,13 @@ from heksher_client.service.routing import (
     Conditions,
     JSONValue,
     MetadataKey,
-    RefusalError,
     RequestDatabase,
+    RequestError,
     RuleId,
     SettingName,
     documented,
     example,
-    without,
+    without_key,
 )
 
 router: Final = APIRouter()
@@ -89,16 +89,16 @@ def search_rule(
     ],
     database: RequestDatabase,
 ) -> dict[str, int]:
-    """The rule of a setting that has just these conditions, in whatever order: `user:jim,theme:dark`."""
+    """Return the rule of a setting with exactly the given conditions, in any order, like `user:jim,theme:dark`."""
     pairs = [pair.split(":") for pair in feature_values.split(",")]
     conditions: dict[str, str] = dict(pairs)
     if len(conditions) < len(pairs):
-        words = {"loc": ("query", "feature_values"), "msg": "a context feature is named twice", "type": "value_error"}
-        raise RequestValidationError([words])
+        error = {"loc": ("query", "feature_values"), "msg": "a context feature is named twice", "type": "value_error"}
+        raise RequestValidationError([error])
     with database.read() as connection:
         rule_id = store.find_rule(connection, require_setting(connection, setting, message="").id, conditions)
         if rule_id is None:
-            raise RefusalError(404)
+            raise RequestError(404)
         return {"rule_id": rule_id}
 
 
@@ -115,11 +115,11 @@ def search_rule(
     ),
 )
 def get_rule(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
-    """A rule by its id."""
+    """Return a rule."""
     with database.read() as connection:
-        rule, held = require_rule(connection, rule_id)
+        rule, setting = require_rule(connection, rule_id)
         return {
-            "setting": held.declaration.name,
+            "setting": setting.declaration.name,
             "value": rule.value,
             "feature_values": rule.conditions_in(store.context_features(connection)),
             "metadata": dict(rule.metadata),
@@ -130,8 +130,8 @@ def get_rule(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
 def delete_rule(rule_id: RulePath, database: RequestDatabase) -> None:
     """Delete a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.delete_rule(connection, held, rule)
+        rule, setting = require_rule(connection, rule_id)
+        store.delete_rule(connection, setting, rule)
 
 
 @router.patch(
@@ -143,17 +143,17 @@ def set_rule_value(
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": 300}))],
     database: RequestDatabase,
 ) -> None:
-    """Give a rule another value."""
+    """Change the value of a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        operations.set_rule_value(connection, held, rule, body.value)
+        rule, setting = require_rule(connection, rule_id)
+        operations.set_rule_value(connection, setting, rule, body.value)
 
 
 @router.get(
     "/api/v1/rules/{rule_id}/metadata", responses=documented(_NOT_FOUND, body={"metadata": {"ticket": "OPS-17"}})
 )
 def get_metadata(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
-    """What is noted of a rule."""
+    """Return the metadata of a rule."""
     with database.read() as connection:
         rule, _ = require_rule(connection, rule_id)
         return {"metadata": dict(rule.metadata)}
@@ -165,10 +165,10 @@ def add_metadata(
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"until": "2027-01-01"}}))],
     database: RequestDatabase,
 ) -> None:
-    """Note more of a rule, beside what is noted under other keys."""
+    """Add metadata to a rule, and replace those with the same keys."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.change_rule(connection, held, rule, metadata={**rule.metadata, **body.metadata})
+        rule, setting = require_rule(connection, rule_id)
+        store.change_rule(connection, setting, rule, metadata={**rule.metadata, **body.metadata})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
@@ -177,18 +177,18 @@ def replace_metadata(
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"ticket": "OPS-18"}}))],
     database: RequestDatabase,
 ) -> None:
-    """Replace all that is noted of a rule."""
+    """Replace the metadata of a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.change_rule(connection, held, rule, metadata=body.metadata)
+        rule, setting = require_rule(connection, rule_id)
+        store.change_rule(connection, setting, rule, metadata=body.metadata)
 
 
 @router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
 def delete_metadata(rule_id: RulePath, database: RequestDatabase) -> None:
-    """Remove all that is noted of a rule."""
+    """Delete the metadata of a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.change_rule(connection, held, rule, metadata={})
+        rule, setting = require_rule(connection, rule_id)
+        store.change_rule(connection, setting, rule, metadata={})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(_NOT_FOUND))
@@ -198,10 +198,10 @@ def set_metadata_key(
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": "OPS-18"}))],
     database: RequestDatabase,
 ) -> None:
-    """Note one thing of a rule."""
+    """Set a metadata key of a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.change_rule(connection, held, rule, metadata={**rule.metadata, key: body.value})
+        rule, setting = require_rule(connection, rule_id)
+        store.change_rule(connection, setting, rule, metadata={**rule.metadata, key: body.value})
 
 
 @router.delete(
@@ -210,7 +210,7 @@ def set_metadata_key(
     responses=documented({404: "There is no such rule or metadata key."}),
 )
 def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase) -> None:
-    """Remove one thing that is noted of a rule."""
+    """Delete a metadata key of a rule."""
     with database.write() as connection:
-        rule, held = require_rule(connection, rule_id)
-        store.change_rule(connection, held, rule, metadata=without(rule.metadata, key))
+        rule, setting = require_rule(connection, rule_id)
+        store.change_rule(connection, setting, rule, metadata=without_key(rule.metadata, key))

@@ -1,4 +1,4 @@
-"""Settings, as operators see and change them."""
+"""The endpoints by which operators read and change settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -17,14 +17,14 @@ from heksher_client.service.routing import (
     JSONValue,
     MetadataKey,
     NewSettingName,
-    RefusalError,
     RequestDatabase,
+    RequestError,
     SettingName,
     TypeName,
     Version,
     documented,
     example,
-    without,
+    without_key,
 )
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
@@ -47,7 +47,7 @@ KeyPath = Annotated[MetadataKey, Path(openapi_examples=example("owner"))]
 
 
 class NewVersion(BaseModel):
-    """Each change of a setting gives it a higher version, so that programs with older declarations keep off it."""
+    """The version after the change, which must be higher: declarations of older versions are then outdated."""
 
     version: Version
 
@@ -76,16 +76,20 @@ class NewMetadataValue(NewVersion):
 def list_settings(
     database: RequestDatabase, include_additional_data: Annotated[bool, Query(openapi_examples=example(True))] = False
 ) -> dict[str, Any]:
-    """All settings, by name."""
+    """Return all settings, sorted by name."""
     with database.read() as connection:
-        return {"settings": [_setting_body(s, whole=include_additional_data) for s in store.settings(connection)]}
+        return {
+            "settings": [
+                _setting_body(setting, is_complete=include_additional_data) for setting in store.settings(connection)
+            ]
+        }
 
 
 @router.get("/api/v1/settings/{name}", responses=documented(_NOT_FOUND, body=_EXAMPLE))
 def get_setting(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
-    """A setting by its name or an alias."""
+    """Return a setting by its name or an alias."""
     with database.read() as connection:
-        return _setting_body(require_setting(connection, name), whole=True)
+        return _setting_body(require_setting(connection, name), is_complete=True)
 
 
 @router.delete("/api/v1/settings/{name}", status_code=204, responses=documented(_NOT_FOUND))
@@ -105,14 +109,14 @@ def rename_setting(
     body: Annotated[NewName, Body(openapi_examples=example({"name": "cache_entries", "version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Rename a setting; the former name stays as an alias."""
+    """Rename a setting. The former name becomes an alias."""
     with database.write() as connection:
-        held = require_setting(connection, name, message="setting does not exist")
-        _check_higher(held, body)
+        setting = require_setting(connection, name, message="setting does not exist")
+        _check_version(setting, body)
         other = store.setting(connection, body.name)
-        if body.name == held.declaration.name or (other is not None and other.id != held.id):
-            raise RefusalError(409, "name already exists")
-        _change(connection, held, body, name=body.name)
+        if body.name == setting.declaration.name or (other is not None and other.id != setting.id):
+            raise RequestError(409, "name already exists")
+        _update(connection, setting, body, name=body.name)
 
 
 @router.put(
@@ -132,18 +136,18 @@ def set_type(
     body: Annotated[NewType, Body(openapi_examples=example({"type": "float", "version": "2.0"}))],
     database: RequestDatabase,
 ) -> JSONResponse | None:
-    """Give a setting another type, if its default value and its rules' values fit it."""
+    """Change the type of a setting, if its default value and the values of its rules are of the new type."""
     with database.write() as connection:
-        held = require_setting(connection, name)
-        _check_higher(held, body)
+        setting = require_setting(connection, name)
+        _check_version(setting, body)
         new = parse_setting_type(body.type)
-        is_major = parse_version(body.version)[0] > held.declaration.version_number[0]
+        is_major = parse_version(body.version)[0] > setting.declaration.version_number[0]
         order = store.context_features(connection)
-        rules = store.rules(connection, [held.id])
+        rules = store.rules(connection, [setting.id])
         values = {f"rule {rule.id} ({list(map(tuple, rule.conditions_in(order)))})": rule.value for rule in rules}
-        if conflicts := type_conflicts(held.declaration, new, values, is_major=is_major):
+        if conflicts := type_conflicts(setting.declaration, new, values, is_major=is_major):
             return JSONResponse({"conflicts": conflicts}, 409)
-        _change(connection, held, body, type=new)
+        _update(connection, setting, body, type=new)
         return None
 
 
@@ -165,21 +169,21 @@ def set_configurable_features(
     ],
     database: RequestDatabase,
 ) -> None:
-    """Make a setting configurable by other context features, if no rule has a condition on one that goes."""
+    """Change the configurable features of a setting, if no rule has a condition on a removed feature."""
     with database.write() as connection:
-        held = require_setting(connection, name)
-        _check_higher(held, body)
-        features, former = dict.fromkeys(body.configurable_features), held.declaration.configurable_features
+        setting = require_setting(connection, name)
+        _check_version(setting, body)
+        features, former = dict.fromkeys(body.configurable_features), setting.declaration.configurable_features
         if unknown := features.keys() - set(store.context_features(connection)):
-            raise RefusalError(404, f"{unknown} are not acceptable context features")
+            raise RequestError(404, f"{unknown} are not acceptable context features")
         removed = [feature for feature in former if feature not in features]
-        rules = store.rules(connection, [held.id])
+        rules = store.rules(connection, [setting.id])
         in_use = [rule.id for feature in removed for rule in rules if feature in dict(rule.conditions)]
         if in_use:
-            raise RefusalError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
-        if features.keys() - set(former) and parse_version(body.version)[0] == held.declaration.version_number[0]:
-            raise RefusalError(409, "Cannot add new configurable features on a minor version bump")
-        _change(connection, held, body, configurable_features=tuple(features))
+            raise RequestError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
+        if features.keys() - set(former) and parse_version(body.version)[0] == setting.declaration.version_number[0]:
+            raise RequestError(409, "Cannot add new configurable features on a minor version bump")
+        _update(connection, setting, body, configurable_features=tuple(features))
 
 
 @router.get(
@@ -187,7 +191,7 @@ def set_configurable_features(
     responses=documented(_NOT_FOUND, body={"metadata": {"owner": "shop"}}),
 )
 def get_metadata(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
-    """What is noted of a setting."""
+    """Return the metadata of a setting."""
     with database.read() as connection:
         return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
 
@@ -198,10 +202,10 @@ def add_metadata(
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"tier": 1}, "version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Note more of a setting, beside what is noted under other keys."""
+    """Add metadata to a setting, and replace those with the same keys."""
     with database.write() as connection:
-        held = require_setting(connection, name)
-        _set_metadata(connection, held, body, {**held.declaration.metadata, **body.metadata})
+        setting = require_setting(connection, name)
+        _set_metadata(connection, setting, body, {**setting.declaration.metadata, **body.metadata})
 
 
 @router.put("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW))
@@ -210,7 +214,7 @@ def replace_metadata(
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"owner": "search"}, "version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Replace all that is noted of a setting."""
+    """Replace the metadata of a setting."""
     with database.write() as connection:
         _set_metadata(connection, require_setting(connection, name), body, body.metadata)
 
@@ -225,7 +229,7 @@ def delete_metadata(
     body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Remove all that is noted of a setting."""
+    """Delete the metadata of a setting."""
     with database.write() as connection:
         _set_metadata(connection, require_setting(connection, name), body, {})
 
@@ -239,10 +243,10 @@ def set_metadata_key(
     body: Annotated[NewMetadataValue, Body(openapi_examples=example({"value": "search", "version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Note one thing of a setting."""
+    """Set a metadata key of a setting."""
     with database.write() as connection:
-        held = require_setting(connection, name)
-        _set_metadata(connection, held, body, {**held.declaration.metadata, key: body.value})
+        setting = require_setting(connection, name)
+        _set_metadata(connection, setting, body, {**setting.declaration.metadata, key: body.value})
 
 
 @router.delete(
@@ -256,42 +260,46 @@ def delete_metadata_key(
     body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Remove one thing that is noted of a setting."""
+    """Delete a metadata key of a setting."""
     with database.write() as connection:
-        held = require_setting(connection, name)
-        _set_metadata(connection, held, body, without(held.declaration.metadata, key))
+        setting = require_setting(connection, name)
+        _set_metadata(connection, setting, body, without_key(setting.declaration.metadata, key))
 
 
-def _check_higher(held: StoredSetting, change: NewVersion) -> None:
-    """Refuse a change that does not give the setting a higher version."""
-    version = held.declaration.version_number
+def _check_version(setting: StoredSetting, change: NewVersion) -> None:
+    """Check that a change increases the version of the setting.
+
+    Raises:
+        RequestError: It does not.
+    """
+    version = setting.declaration.version_number
     if parse_version(change.version) < version:
-        name = held.declaration.name
-        raise RefusalError(409, f"the setting {name} is at a higher version than the request ({version})")
+        name = setting.declaration.name
+        raise RequestError(409, f"the setting {name} is at a higher version than the request ({version})")
     if parse_version(change.version) == version:
-        raise RefusalError(409, f"the setting {held.declaration.name} is at version {change.version} already")
+        raise RequestError(409, f"the setting {setting.declaration.name} is at version {change.version} already")
 
 
 def _set_metadata(
     connection: Connection,
-    held: StoredSetting,
+    setting: StoredSetting,
     change: NewVersion,
     metadata: Mapping[str, Any],
 ) -> None:
-    _check_higher(held, change)
-    _change(connection, held, change, metadata=metadata)
+    _check_version(setting, change)
+    _update(connection, setting, change, metadata=metadata)
 
 
-def _change(connection: Connection, held: StoredSetting, change: NewVersion, **attributes: Any) -> None:
-    store.update_setting(connection, held, replace(held.declaration, version=change.version, **attributes))
+def _update(connection: Connection, setting: StoredSetting, change: NewVersion, **attributes: Any) -> None:
+    store.update_setting(connection, setting, replace(setting.declaration, version=change.version, **attributes))
 
 
 def _as_set(names: Iterable[str]) -> str:
-    """As the reference writes a set."""
+    """Return names as the reference implementation writes them, but sorted."""
     return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
 
 
-def _setting_body(setting: StoredSetting, *, whole: bool) -> dict[str, Any]:
+def _setting_body(setting: StoredSetting, *, is_complete: bool) -> dict[str, Any]:
     declaration = setting.declaration
     body: dict[str, Any] = {
         "name": declaration.name,
@@ -299,7 +307,7 @@ def _setting_body(setting: StoredSetting, *, whole: bool) -> dict[str, Any]:
         "default_value": declaration.default_value,
         "version": declaration.version,
     }
-    if whole:
+    if is_complete:
         body["configurable_features"] = list(declaration.configurable_features)
         body["metadata"] = dict(declaration.metadata)
         body["aliases"] = list(setting.aliases)

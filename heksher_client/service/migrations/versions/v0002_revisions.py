@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("former", sa.Text, nullable=False),
         sa.Column("new", sa.Text, nullable=False),
     )
-    # With a default, as SQLite cannot add a column otherwise: to make the table anew would delete all rules with it.
+    # With a default, which SQLite requires for new columns. To copy the table instead would delete all rules (CASCADE).
     op.add_column("settings", sa.Column("tag", sa.String, nullable=False, server_default=""))
     settings = sa.table("settings", sa.column("id"), sa.column("tag"))
     connection = op.get_bind()

@@ -1,4 +1,4 @@
-"""Tokens, and the sessions of those who have logged in with one."""
+"""Tokens and login sessions."""
 
 import sqlalchemy as sa
 from alembic import op

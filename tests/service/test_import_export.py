@@ -1,4 +1,4 @@
-"""Export and import: a round trip loses nothing, and an import says what it will change."""
+"""Export and import: a copy is complete, and an import lists its changes first."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from heksher_client.service.routes.declarations import DeclaredSetting
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    """Two settings, one with rules, an alias and metadata."""
+    """Return a document with two settings, one of them with rules, an alias and metadata."""
     return {
         "heksher": 1,
         "context_features": ["environment", "user"],
@@ -43,12 +43,12 @@ def document(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def database(new_database: Callable[[], str]) -> Any:
-    held = Database(new_database())
-    yield held
-    held.close()
+    opened = Database(new_database())
+    yield opened
+    opened.close()
 
 
-def bring_in(database: Database, content: Any, *, exact: bool = False) -> list[str]:
+def import_into(database: Database, content: Any, *, exact: bool = False) -> list[str]:
     with database.begin() as connection:
         steps = plan(connection, content, exact=exact)
         for step in steps:
@@ -56,95 +56,94 @@ def bring_in(database: Database, content: Any, *, exact: bool = False) -> list[s
     return [step.text for step in steps]
 
 
-def held_in(database: Database) -> Any:
+def export_from(database: Database) -> Any:
     with database.begin(writes=False) as connection:
         return export(connection)
 
 
 def as_text(content: Any) -> str:
-    """To Python 1, 1.0 and True are equal."""
+    """Return a document as text, because 1, 1.0 and True are equal in Python."""
     for setting in content["settings"]:
         setting["rules"].sort(key=lambda rule: rule["rule_id"])
     return json.dumps(content, sort_keys=True)
 
 
-def test_a_round_trip_loses_nothing(database: Database) -> None:
-    """Not the ids of rules, nor the order of features, nor the kind of a number."""
-    bring_in(database, document())
-    assert as_text(held_in(database)) == as_text(document())
-    assert bring_in(database, held_in(database), exact=True) == []
+def test_an_export_and_import_preserves_all_data(database: Database) -> None:
+    """Including the ids of rules, the order of context features, and the kind of numbers."""
+    import_into(database, document())
+    assert as_text(export_from(database)) == as_text(document())
+    assert import_into(database, export_from(database), exact=True) == []
 
 
-def test_rules_go_on_after_the_largest_id(database: Database) -> None:
-    """So that no id is ever that of two rules."""
-    bring_in(database, document())
+def test_new_rules_get_ids_after_the_largest_imported_id(database: Database) -> None:
+    """Ids are unique."""
+    import_into(database, document())
     with database.begin() as connection:
-        held = store.setting(connection, "s")
-        assert held is not None
-        assert store.add_rule(connection, held, {"user": "new"}, 1.5, {}) > 7
+        setting = store.setting(connection, "s")
+        assert setting is not None
+        assert store.add_rule(connection, setting, {"user": "new"}, 1.5, {}) > 7
 
 
-def test_an_import_adds_and_changes_and_deletes_nothing(database: Database) -> None:
-    """Unless it is to be exact; the steps say all that."""
-    bring_in(database, document())
+def test_an_import_deletes_only_if_it_is_exact(database: Database) -> None:
+    """The steps describe all changes."""
+    import_into(database, document())
     new = document(context_features=["user", "theme", "environment"])
     new["settings"] = [new["settings"][0]]
     new["settings"][0]["rules"] = [{"feature_values": {"user": "ann"}, "value": 5.0}]
-    assert bring_in(database, new) == [
+    assert import_into(database, new) == [
         "add context feature theme",
         "change rule 3 of setting s: user=ann from 2 to 5.0",
-        "put the context features in the order user, theme, environment",
+        "change the order of context features to user, theme, environment",
     ]
-    assert bring_in(database, new, exact=True) == [
+    assert import_into(database, new, exact=True) == [
         "delete setting t and its 0 rules",
         "delete rule 7 of setting s: environment=prod, user=jim",
     ]
-    assert [setting["name"] for setting in held_in(database)["settings"]] == ["s"]
+    assert [setting["name"] for setting in export_from(database)["settings"]] == ["s"]
     empty = {"heksher": 1, "context_features": ["user"], "settings": []}
-    assert bring_in(database, empty, exact=True) == [
+    assert import_into(database, empty, exact=True) == [
         "delete setting s and its 1 rules",
         "delete context feature theme",
         "delete context feature environment",
     ]
 
 
-def test_a_setting_becomes_what_the_document_says(database: Database) -> None:
-    """Under its new name, where one of its names is known."""
-    bring_in(database, document())
+def test_an_import_replaces_a_setting(database: Database) -> None:
+    """It is found by its name or an alias."""
+    import_into(database, document())
     new = document()
     renamed = {"name": "renamed", "aliases": ["s", "more"], "type": "Sequence<int>", "default_value": []}
     new["settings"][0] |= renamed | {"configurable_features": ["user"], "version": "3.0", "metadata": {}, "rules": []}
     with pytest.raises(DocumentError, match="rule 3 of setting renamed is not in the document"):
-        bring_in(database, new)
-    texts = bring_in(database, new, exact=True)
+        import_into(database, new)
+    texts = import_into(database, new, exact=True)
     assert any(text.startswith("change setting s: name from") for text in texts)
     assert (texts[0], texts[-1]) == ("delete alias former of setting s", "add alias more of setting renamed")
-    assert held_in(database)["settings"][0]["aliases"] == ["more", "s"]
-    assert bring_in(database, new, exact=True) == []
+    assert export_from(database)["settings"][0]["aliases"] == ["more", "s"]
+    assert import_into(database, new, exact=True) == []
 
 
-def test_rules_that_go_together_with_the_changed_setting_stay(database: Database) -> None:
-    """Though they are not in the document; those that are there are as the document says."""
-    bring_in(database, document())
+def test_rules_that_are_not_in_the_document_are_kept_if_they_fit_the_changed_setting(database: Database) -> None:
+    import_into(database, document())
     new = document()
     new["settings"][0] |= {"default_value": 9.0, "version": "2.4"}
     new["settings"][0]["rules"] = new["settings"][0]["rules"][:1]
-    assert len(bring_in(database, new)) == 1
-    assert len(held_in(database)["settings"][0]["rules"]) == 2
+    assert len(import_into(database, new)) == 1
+    assert len(export_from(database)["settings"][0]["rules"]) == 2
 
 
-def test_names_that_mean_several_settings_are_refused(database: Database) -> None:
-    """Nobody could say which one is meant."""
-    bring_in(database, document())
+def test_names_of_several_stored_settings_are_refused(database: Database) -> None:
+    """It would be ambiguous which setting is meant."""
+    import_into(database, document())
     one = document()
     one["settings"][0]["aliases"] = ["t"]
     one["settings"] = one["settings"][:1]
     with pytest.raises(DocumentError, match="s and t are one setting in the document"):
-        bring_in(database, one)
+        import_into(database, one)
     taken = document()
     taken["settings"] = [taken["settings"][1] | {"name": "former"}]
     with pytest.raises(DocumentError, match="former is an alias of s"):
-        bring_in(database, taken)
+        import_into(database, taken)
 
 
 def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
@@ -154,31 +153,31 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ([], "valid dictionary"),
         ({}, "heksher: Field required"),
-        (document(heksher=2), "of the format 2"),
+        (document(heksher=2), "format 2"),
         (document(more=1), "more: Extra inputs"),
-        (document(context_features=["user", "user"]), "context feature user is there twice"),
-        (document(context_features=["user"]), "depends on environment, which is no context feature"),
-        (broken(lambda d: d["settings"].append(d["settings"][0])), "name of a setting s is there twice"),
-        (broken(lambda d: d["settings"][0].update(aliases=["t"])), "name of a setting t is there twice"),
+        (document(context_features=["user", "user"]), "context feature user is repeated"),
+        (document(context_features=["user"]), "depends on environment, which is not in context_features"),
+        (broken(lambda d: d["settings"].append(d["settings"][0])), "name of a setting s is repeated"),
+        (broken(lambda d: d["settings"][0].update(aliases=["t"])), "name of a setting t is repeated"),
         (broken(lambda d: d["settings"][0].update(default_value="x")), "must match"),
         (broken(lambda d: d["settings"][0].update(type="nosuch")), "settings.0.type: cannot resolve"),
-        (broken(lambda d: d["settings"][0]["rules"][0].update(value="x")), "has no value of the type float"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(value="x")), "is not of the type float"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"x": "y"})), "condition on x"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"user": "ann"})), "two rules have"),
-        (broken(lambda d: d["settings"][0]["rules"][0].update(rule_id=3)), "rule_id 3 is there twice"),
+        (broken(lambda d: d["settings"][0]["rules"][0].update(rule_id=3)), "rule_id 3 is repeated"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(rule_id=2**31)), "less than or equal"),
     ],
 )
-def test_a_document_that_is_none_is_refused_in_words(database: Database, content: Any, words: str) -> None:
-    """And changes nothing."""
+def test_an_invalid_document_is_refused_with_a_message(database: Database, content: Any, message: str) -> None:
+    """The database is unchanged."""
     with pytest.raises(DocumentError) as caught:
-        bring_in(database, content)
-    assert words in str(caught.value)
-    assert held_in(database) == {"heksher": 1, "context_features": [], "settings": []}
+        import_into(database, content)
+    assert message in str(caught.value)
+    assert export_from(database) == {"heksher": 1, "context_features": [], "settings": []}
 
 
 _NAMES = st.text("abcXYZ019_", min_size=1, max_size=5)
@@ -220,22 +219,22 @@ _METADATA = st.dictionaries(_NAMES, st.none() | st.booleans() | st.text("é\n ",
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(documents(), documents(), st.sampled_from(["json", "yaml"]))
-def test_any_database_becomes_any_other_one(tmp_path: Path, first: Any, then: Any, kind: str) -> None:
-    """By way of a file, whatever was there before."""
+def test_an_exact_import_copies_any_database(tmp_path: Path, first: Any, then: Any, kind: str) -> None:
+    """Through a file, and whatever the database contained before."""
     databases = [Database("sqlite://") for _ in range(2)]
     for database, content in zip(databases, (first, then), strict=True):
-        bring_in(database, content)
+        import_into(database, content)
     file = str(tmp_path / f"file.{kind}")
-    export_file.write_document(file, held_in(databases[1]))
-    bring_in(databases[0], export_file.read_document(file), exact=True)
-    assert bring_in(databases[0], export_file.read_document(file), exact=True) == []
+    export_file.write_document(file, export_from(databases[1]))
+    import_into(databases[0], export_file.read_document(file), exact=True)
+    assert import_into(databases[0], export_file.read_document(file), exact=True) == []
     contents = []
     for database in databases:
-        content = held_in(database)
+        content = export_from(database)
         database.close()
         for setting in content["settings"]:
             for rule in setting["rules"]:
-                del rule["rule_id"]  # A rule that another one had the id of has got another one.
+                del rule["rule_id"]  # Ids that were in use before are not preserved.
             setting["rules"].sort(key=lambda rule: sorted(rule["feature_values"].items()))
         contents.append(json.dumps(content, sort_keys=True))
     assert contents[0] == contents[1]
@@ -246,39 +245,41 @@ def run(command: str, *arguments: Any, **options: Any) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_an_import_asks_before_it_changes_anything(tmp_path: Path) -> None:
-    """And says what; without a terminal it does nothing unless it is told to."""
+def test_the_import_command_asks_for_confirmation(tmp_path: Path) -> None:
+    """It lists the changes first. Without a terminal it changes nothing, unless `--yes` is given."""
     file, database = tmp_path / "file.json", tmp_path / "new.db"
     file.write_text(json.dumps(document()))
-    there = ("--database", database)
-    code, output = run("import", file, *there, "--dry-run")
+    option = ("--database", database)
+    code, output = run("import", file, *option, "--dry-run")
     assert (code, output.splitlines()[2]) == (0, "add setting s")
     for answer in ("n\n", ""):
-        code, output = run("import", file, *there, input=answer)
+        code, output = run("import", file, *option, input=answer)
         assert (code, "Make these 7 changes?" in output) == (1, True)
-    assert run("export", "-", *there)[1].count('"name"') == 0
-    assert run("import", file, *there, input="y\n")[1].endswith("Made 7 changes.\n")
-    assert run("import", file, *there)[1] == "Nothing to do: the database matches the file.\n"
-    code, output = run("export", tmp_path / "file.yaml", *there)
+    assert run("export", "-", *option)[1].count('"name"') == 0
+    assert run("import", file, *option, input="y\n")[1].endswith("Made 7 changes.\n")
+    assert run("import", file, *option)[1] == "Nothing to do: the database matches the file.\n"
+    code, output = run("export", tmp_path / "file.yaml", *option)
     assert output == f"Exported 2 context features, 2 settings and 2 rules to {tmp_path}/file.yaml.\n"
     assert yaml.safe_load((tmp_path / "file.yaml").read_text(encoding="utf-8"))["settings"][0]["version"] == "2.3"
 
 
-def test_what_cannot_be_imported_is_said_in_one_line(tmp_path: Path) -> None:
+def test_the_import_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.yaml").write_text("a: [")
     (tmp_path / "evil.yaml").write_text("!!python/object/apply:os.system [x]")
     (tmp_path / "other.json").write_text("{}")
-    for name, words in (
+    for name, message in (
         ("bad.json", "cannot read"), ("bad.yaml", "cannot read"), ("evil.yaml", "cannot read"),
         ("other.json", "heksher: Field required"), ("none.json", "No such file"),
     ):  # fmt: skip
         code, output = run("import", tmp_path / name, "--database", tmp_path / "s.db")
-        assert (code, output.count("\n"), words in output) == (1, 1, True), output
+        assert (code, output.count("\n"), message in output) == (1, 1, True), output
 
 
-def test_nothing_is_done_where_somebody_else_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was said would not be what is done."""
+def test_the_import_command_stops_if_the_database_has_changed_since_the_confirmation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The changes would not be the confirmed ones."""
     file, database = tmp_path / "file.json", tmp_path / "s.db"
     file.write_text(json.dumps(document()))
 
@@ -292,8 +293,8 @@ def test_nothing_is_done_where_somebody_else_was_faster(tmp_path: Path, monkeypa
     assert (code, "has changed since the confirmation" in output) == (1, True)
 
 
-def test_an_import_is_in_the_log_of_changes_which_can_be_exported(tmp_path: Path) -> None:
-    """One change a line, with who made it."""
+def test_an_import_is_in_the_change_log_which_can_be_exported(tmp_path: Path) -> None:
+    """One change per line, with the actor."""
     file, database = tmp_path / "file.json", tmp_path / "s.db"
     file.write_text(json.dumps(document()))
     run("import", file, "--yes", "--database", database)
@@ -309,10 +310,10 @@ def test_an_import_is_in_the_log_of_changes_which_can_be_exported(tmp_path: Path
     assert len(log.read_text().splitlines()) == 2
 
 
-def test_a_document_may_say_less(database: Database) -> None:
-    """What a person would write by hand: no ids, versions, aliases, metadata."""
+def test_a_document_may_leave_out_optional_fields(database: Database) -> None:
+    """Ids, versions, aliases and metadata: so it is easy to write by hand."""
     rule = {"feature_values": {"user": "jim"}, "value": 2}
     setting = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], "rules": [rule]}
-    texts = bring_in(database, {"heksher": 1, "context_features": ["user"], "settings": [setting]})
+    texts = import_into(database, {"heksher": 1, "context_features": ["user"], "settings": [setting]})
     assert texts == ["add context feature user", "add setting s", "add rule to setting s: user=jim is 2"]
     assert DeclaredSetting(**{k: v for k, v in setting.items() if k != "rules"}).version == "1.0"  # type: ignore[arg-type]

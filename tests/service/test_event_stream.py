@@ -1,4 +1,4 @@
-"""Changes as they come: a stream of server-sent events, from whatever instance they are asked for."""
+"""The event stream: server-sent events about the changes of a database."""
 
 import json
 import socket
@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, event_stream, store
+from heksher_client.service.event_stream import EventStream
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import PATIENCE, eventually
 from tests.support.http import http_client, http_request
@@ -29,7 +30,7 @@ def service(service: WatchedService) -> WatchedService:
 
 
 class Stream:
-    """A stream that is read by a thread."""
+    """A subscription that a thread reads."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.headers = response.headers
@@ -39,19 +40,19 @@ class Stream:
         self._thread.start()
 
     def close(self) -> None:
-        """Go away, as a program does that ends."""
-        with suppress(OSError):  # it has ended already
+        """Close the connection, as a program does when it ends."""
+        with suppress(OSError):  # The service has closed it.
             self._response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     def next(self) -> dict[str, Any]:
-        """The next event."""
-        found = self._events.get(timeout=PATIENCE)
-        assert found is not None, "the stream has ended"
-        return found
+        """Return the next event."""
+        event = self._events.get(timeout=PATIENCE)
+        assert event is not None, "the stream has ended"
+        return event
 
     def is_quiet(self) -> bool:
-        """Whether nothing more comes for a moment."""
+        """Return True if no event arrives for a moment."""
         try:
             self._events.get(timeout=0.1)
         except Empty:
@@ -59,19 +60,19 @@ class Stream:
         return False
 
     def has_ended(self) -> bool:
-        """Whether the service has ended it, when all that came is taken."""
+        """Return True if the service has ended the stream."""
         return self._events.get(timeout=PATIENCE) is None
 
     def _read(self) -> None:
-        held: dict[str, Any] = {}
+        event: dict[str, Any] = {}
         try:
             for line in self._response.iter_lines():
                 name, _, value = line.partition(":")
-                if not line and held:
-                    self._events.put(held)
-                    held = {}
+                if not line and event:
+                    self._events.put(event)
+                    event = {}
                 elif name:
-                    held[name] = json.loads(value) if name in ("data", "id") else value.strip()
+                    event[name] = json.loads(value) if name in ("data", "id") else value.strip()
         except httpx.HTTPError:
             pass
         finally:
@@ -97,16 +98,16 @@ def revision(service: WatchedService) -> int:
     return int(service.call("GET", "/api/v1/query").headers["heksher-revision"])
 
 
-def test_a_change_comes_with_its_revision_and_the_settings_it_touched(service: WatchedService) -> None:
-    """And nothing comes for what changes nothing."""
+def test_an_event_contains_the_revision_and_the_affected_settings(service: WatchedService) -> None:
+    """Requests without effect result in no event."""
     declare(service, "s")
     before = revision(service)
     with stream(service.url) as changes:
         assert changes.headers["content-type"].startswith("text/event-stream")
         assert changes.next() == {"event": "hello", "data": {}, "id": before}
         service.add_rule("s", 8, user="jim")
-        touched = {"settings": ["s"], "all": False, "within": 0.0}
-        assert changes.next() == {"event": "change", "data": touched, "id": before + 1}
+        data = {"settings": ["s"], "all": False, "within": 0.0}
+        assert changes.next() == {"event": "change", "data": data, "id": before + 1}
         declare(service, "s")
         service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
         assert changes.next()["data"]["settings"] == ["s", "t"]
@@ -117,8 +118,8 @@ def test_a_change_comes_with_its_revision_and_the_settings_it_touched(service: W
         assert changes.is_quiet()
 
 
-def test_the_answer_to_a_query_says_after_which_revision_to_follow(service: WatchedService) -> None:
-    """Whether it is a 200 or a 304."""
+def test_a_query_response_contains_the_revision_to_follow(service: WatchedService) -> None:
+    """With the status 200 as well as 304."""
     declare(service, "s")
     first = http_request("GET", f"{service.url}/api/v1/query")
     again = http_request("GET", f"{service.url}/api/v1/query", headers={"If-None-Match": first.headers["etag"]})
@@ -129,35 +130,35 @@ def test_the_answer_to_a_query_says_after_which_revision_to_follow(service: Watc
         assert changes.next()["id"] == int(first.headers["heksher-revision"]) + 1
 
 
-def test_a_stream_is_resumed_where_it_ended(service: WatchedService) -> None:
-    """Whether the changes meanwhile are still kept, or have to be read from the log."""
+def test_a_stream_resumes_after_the_last_received_revision(service: WatchedService) -> None:
+    """From memory or from the change log."""
     declare(service, "s")
     before = revision(service)
     for value in range(3):
         service.add_rule("s", value, user=f"u{value}")
-    with stream(service.url, before) as changes:  # which reads the log
+    with stream(service.url, before) as changes:  # from the change log
         assert [changes.next()["id"] for _ in range(3)] == [before + 1, before + 2, before + 3]
         for value in range(3, 6):
             service.add_rule("s", value, user=f"u{value}")
         assert [changes.next()["id"] for _ in range(3)] == [before + 4, before + 5, before + 6]
-    with stream(service.url, before + 4) as changes:  # of those that are kept
+    with stream(service.url, before + 4) as changes:  # from memory
         assert [changes.next()["id"] for _ in range(2)] == [before + 5, before + 6]
         assert changes.is_quiet()
 
 
-def test_whoever_comes_from_another_database_begins_anew(service: WatchedService) -> None:
-    """One that was restored, or that another service has."""
+def test_a_revision_of_another_database_results_in_a_reset(service: WatchedService) -> None:
+    """For example of a database that was restored from a backup."""
     declare(service, "s")
     with stream(service.url, revision(service) + 10) as changes:
         assert changes.next() == {"event": "reset", "data": {}, "id": revision(service)}
 
 
-def test_a_revision_that_is_none_is_refused(service: WatchedService) -> None:
+def test_an_invalid_revision_is_refused(service: WatchedService) -> None:
     for header in ("x", "-1", str(2**40)):
         assert http_request("GET", service.url + PATH, headers={"Last-Event-ID": header}).status_code == 422
 
 
-def test_many_changes_at_once_all_come(service: WatchedService) -> None:
+def test_simultaneous_changes_all_arrive(service: WatchedService) -> None:
     """In their order."""
     declare(service, "s")
     before = revision(service)
@@ -173,8 +174,8 @@ def test_many_changes_at_once_all_come(service: WatchedService) -> None:
             thread.join()
 
 
-def test_a_stream_that_is_quiet_says_that_it_is_there(monkeypatch: pytest.MonkeyPatch, service: WatchedService) -> None:
-    """So that proxies keep it, and whoever reads it notices its loss."""
+def test_an_idle_stream_sends_comments(monkeypatch: pytest.MonkeyPatch, service: WatchedService) -> None:
+    """Proxies keep it open, and readers notice if it is lost."""
     monkeypatch.setattr(event_stream, "_HEARTBEAT", 0.01)
     with (
         http_client() as http,
@@ -184,8 +185,8 @@ def test_a_stream_that_is_quiet_says_that_it_is_there(monkeypatch: pytest.Monkey
         assert [line for _, line in zip(range(20), lines, strict=False)].count(": ping") >= 5
 
 
-def test_a_change_made_by_another_instance_comes_too(instances: list[httpx.Client]) -> None:
-    """Through the database, whichever that is."""
+def test_changes_by_other_instances_arrive(instances: list[httpx.Client]) -> None:
+    """Through either database."""
     url = str(instances[1].base_url).removesuffix("/api/v1/")
     with stream(url) as changes:
         first = changes.next()["id"]
@@ -193,11 +194,11 @@ def test_a_change_made_by_another_instance_comes_too(instances: list[httpx.Clien
         assert changes.next()["id"] == first + 1
 
 
-def test_many_streams_are_told_to_spread_their_queries(
+def test_events_contain_the_time_over_which_to_spread_queries(
     monkeypatch: pytest.MonkeyPatch, service: WatchedService
 ) -> None:
-    """Not all in one moment, which no service could answer."""
-    monkeypatch.setattr(event_stream, "_AT_ONCE", 1)
+    """So that a fleet does not query the service at the same time."""
+    monkeypatch.setattr(event_stream, "_MAX_SIMULTANEOUS_QUERIES", 1)
     declare(service, "s")
     with stream(service.url) as one, stream(service.url) as other:
         one.next(), other.next()
@@ -206,43 +207,42 @@ def test_many_streams_are_told_to_spread_their_queries(
 
 
 @pytest.fixture
-def guarded(service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
+def protected(service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
     service.renew(new_database(), access_control=True)
     return service
 
 
-def test_a_stream_ends_with_its_token(guarded: WatchedService) -> None:
-    """That of another one goes on."""
-    assert guarded.database is not None
-    with guarded.database.begin() as connection:
+def test_a_stream_ends_when_its_token_is_revoked(protected: WatchedService) -> None:
+    """Streams with other tokens continue."""
+    assert protected.database is not None
+    with protected.database.begin() as connection:
         texts = [add_token(connection, name, Role.READ) for name in ("a", "b")]
-    with stream(guarded.url, token=texts[0]) as a, stream(guarded.url, token=texts[1]) as b:
+    with stream(protected.url, token=texts[0]) as a, stream(protected.url, token=texts[1]) as b:
         a.next(), b.next()
-        with guarded.database.begin() as connection:
+        with protected.database.begin() as connection:
             revoke_token(connection, "a")
         assert a.has_ended()
         assert b.next()["event"] == "change"
         assert b.is_quiet()
 
 
-def test_a_token_that_is_made_anew_is_not_the_former_one(guarded: WatchedService) -> None:
-    """Whoever resumes with it is told that it was revoked once, and goes on."""
-    assert guarded.database is not None
-    with guarded.database.begin() as connection:
+def test_the_revocation_of_a_former_token_with_the_same_name_does_not_end_a_stream(protected: WatchedService) -> None:
+    assert protected.database is not None
+    with protected.database.begin() as connection:
         add_token(connection, "a", Role.READ)
         revoke_token(connection, "a")
-    with guarded.database.begin() as connection:
+    with protected.database.begin() as connection:
         text = add_token(connection, "a", Role.READ)
-    with stream(guarded.url, 0, token=text) as changes:
+    with stream(protected.url, 0, token=text) as changes:
         assert [changes.next()["id"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
         assert changes.is_quiet()
 
 
-def test_whoever_is_far_behind_gets_all_without_waiting(
+def test_a_subscriber_that_is_far_behind_receives_all_changes(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many changes are read at once."""
-    monkeypatch.setattr(event_stream, "_MOST_RECENT", 3)
+    """Although the change log is read in parts."""
+    monkeypatch.setattr(event_stream, "_MAX_RECENT", 3)
     declare(service, "s")
     for value in range(10):
         service.add_rule("s", value, user=f"u{value}")
@@ -250,66 +250,63 @@ def test_whoever_is_far_behind_gets_all_without_waiting(
         assert [changes.next()["id"] for _ in range(14)] == list(range(1, 15))
 
 
-def test_many_changes_of_one_moment_are_read_bit_by_bit(
+def test_many_changes_of_one_transaction_are_read_in_parts(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And all of them come."""
-    monkeypatch.setattr(event_stream, "_MOST_RECENT", 3)
+    """All of them arrive."""
+    monkeypatch.setattr(event_stream, "_MAX_RECENT", 3)
     declare(service, "s")
     assert service.database is not None
     with stream(service.url) as changes:
         first = changes.next()["id"]
         with service.database.begin() as connection:
-            held = store.setting(connection, "s")
-            assert held is not None
+            setting = store.setting(connection, "s")
+            assert setting is not None
             for value in range(10):
-                store.add_rule(connection, held, {"user": f"u{value}"}, value, {})
+                store.add_rule(connection, setting, {"user": f"u{value}"}, value, {})
         assert [changes.next()["id"] for _ in range(10)] == [first + 1 + i for i in range(10)]
 
 
-def test_whoever_comes_back_while_the_database_is_gone_gets_the_changes_later(
+def test_a_subscriber_receives_past_changes_once_the_database_is_available(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are not lost with the attempt to read them."""
     declare(service, "s")
-    monkeypatch.setattr(event_stream, "_PAUSE", 0.02)
+    monkeypatch.setattr(event_stream, "_RETRY_DELAY", 0.02)
     with stream(service.url) as first:
         first.next()
         failures: list[int] = []
-        real = event_stream.Feed._read
+        real = EventStream._read_events
 
-        def read(self: event_stream.Feed, after: int) -> Any:
+        def read(self: EventStream, after: int) -> Any:
             if len(failures) < 2:
                 failures.append(after)
                 raise OperationalError("SELECT", {}, Exception("gone"))
             return real(self, after)
 
-        monkeypatch.setattr(event_stream.Feed, "_read", read)
+        monkeypatch.setattr(EventStream, "_read_events", read)
         with stream(service.url, 0) as changes:
             assert [changes.next()["id"] for _ in range(4)] == [1, 2, 3, 4]
         assert len(failures) == 2
 
 
-def test_a_failure_of_whatever_kind_costs_time_at_the_most(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thread may be lacking for a moment."""
+def test_an_unexpected_error_only_delays_events(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example if no thread can be started."""
     declare(service, "s")
     with stream(service.url) as changes:
         first = changes.next()["id"]
         with monkeypatch.context() as broken:
 
-            def look(_: Any) -> Any:
+            def read_new(_: Any) -> Any:
                 raise RuntimeError("can't start new thread")
 
-            broken.setattr(event_stream.Feed, "_look", look)
+            broken.setattr(EventStream, "_read_new", read_new)
             service.add_rule("s", 8, user="jim")
             assert changes.is_quiet()
         assert changes.next()["id"] == first + 1
 
 
 def test_a_service_that_stops_ends_its_streams(tmp_path: Path) -> None:
-    """And waits for nothing."""
+    """Without waiting for them."""
     service = LocalService(["user"], database=tmp_path / "s.db")
     service.start()
     with stream(service.url) as changes:
@@ -318,12 +315,12 @@ def test_a_service_that_stops_ends_its_streams(tmp_path: Path) -> None:
         assert changes.has_ended()
 
 
-def test_streams_outlive_a_database_that_does_not_answer(
+def test_streams_survive_an_unavailable_database(
     service: WatchedService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was changed meanwhile comes afterwards; the log has it once."""
+    """The changes arrive later. The error is logged once."""
     declare(service, "s")
-    monkeypatch.setattr(event_stream, "_PAUSE", 0.02)
+    monkeypatch.setattr(event_stream, "_RETRY_DELAY", 0.02)
     assert service.database is not None
     database = service.database
     attempts: list[str] = []
@@ -342,7 +339,7 @@ def test_streams_outlive_a_database_that_does_not_answer(
             service.add_rule("s", 8, user="jim")
             assert eventually(lambda: len(attempts) > 3)
         assert changes.next()["id"] == first + 1
-    assert caplog.text.count("streams have no news") == 1
+    assert caplog.text.count("event streams are delayed") == 1
 
 
 def test_the_metrics_count_streams(service: WatchedService) -> None:
