@@ -242,7 +242,7 @@ class _Planner:
         """Check that the rules which are kept, but not in the document, fit the new declaration.
 
         Raises:
-            DocumentError: One does not.
+            DocumentError: A rule does not fit.
         """
         wanted = {_key(rule.feature_values) for rule in setting.rules}
         for rule in () if self._exact else rules:

@@ -329,7 +329,7 @@ def test_deleting_a_setting_frees_its_names(http: httpx.Client) -> None:
 
 
 def test_conditions_are_returned_in_the_order_of_the_features(http: httpx.Client) -> None:
-    """Whatever their order in the request."""
+    """The order in the request does not matter."""
     declare(http, configurable_features=FEATURES[::-1])
     response = add_rule(http, 5, theme="dark", user="jim", environment="prod")
     assert response.headers["location"] == "/api/v1/rules/1"

@@ -51,7 +51,7 @@ def check_origin(request: Request) -> None:
     """Check that a form was not submitted by a page of another site.
 
     Raises:
-        RequestError: It was.
+        RequestError: The page belongs to another site.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     is_foreign = site not in (None, "same-origin", "none")
@@ -65,7 +65,7 @@ def check_csrf_token(request: Request, token: str) -> None:
     """Check that a form was created for the session of the request.
 
     Raises:
-        RequestError: It was not.
+        RequestError: The token belongs to another session.
     """
     if not session_cookie(request.scope) or not compare_digest(token.encode(), csrf_token(request).encode()):
         raise RequestError(403, "the session of this page has expired: go back, reload the page, and try again")

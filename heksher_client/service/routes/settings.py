@@ -270,7 +270,7 @@ def _check_version(setting: StoredSetting, change: NewVersion) -> None:
     """Check that a change increases the version of the setting.
 
     Raises:
-        RequestError: It does not.
+        RequestError: The version is not higher.
     """
     version = setting.declaration.version_number
     if parse_version(change.version) < version:
