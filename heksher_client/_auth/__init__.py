@@ -1,1 +1,1 @@
-"""Access tokens: how they are refreshed, and how an OAuth 2 server is asked for them."""
+"""Access tokens: their refresh, and requests to an OAuth 2 server."""

@@ -1,1 +1,1 @@
-"""Everything that is decided: no I/O, no event loop, no clock of its own."""
+"""The core: all decisions, without I/O, event loop or clock."""

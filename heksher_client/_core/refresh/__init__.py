@@ -1,1 +1,1 @@
-"""How a client keeps settings up to date: declarations, queries, the schedule, health, the last known good."""
+"""Refreshing the settings of a client: declarations, queries, the schedule, health, the last known good."""

@@ -71,8 +71,8 @@ class Limits:
     """The limits of an exchange."""
 
     seconds: float = math.inf
-    """For each request, from the lookup of the host to the last byte of the body. When one has taken longer, requests
-    that were not sent yet are not sent at all."""
+    """For each request, from the lookup of the host to the last byte of the body. After one that took longer, requests
+    that are not sent yet are not sent at all."""
     total_seconds: float = math.inf
     """For all requests of an exchange together."""
     max_bytes: int = 1 << 62

@@ -1,4 +1,4 @@
-"""The health of one client: failures in a row, what is logged about them, and the state that `status()` reports."""
+"""The health of one client: failures in a row, their log records, and the state that `status()` reports."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Calling the program's code: how refreshes end, and what they changed."""
+"""Calls of the program's code: at the end of a refresh, and for changes of rules."""
 
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -42,7 +42,7 @@ class Notifier:
         """True if a hook has not returned, which was logged."""
 
     def dispatch_changes(self, result: RefreshResult) -> Flow[None]:
-        """Deliver what a refresh has changed to callbacks and iterators."""
+        """Deliver the changes of a refresh to callbacks and iterators."""
         yield from self._call_callbacks()  # with changes that could not be delivered before
         for entry, before in result.replaced.items():
             try:

@@ -53,7 +53,7 @@ class StoredResponses:
 
 
 class ResponseKey(NamedTuple):
-    """What identifies the response that a setting's rules come from."""
+    """The identity of the response that a setting's rules come from."""
 
     digest: bytes
     tracking: Tracking
@@ -128,7 +128,7 @@ class LastKnownGood:
             tracking: What must have been tracked when a response was received.
             budget: Limits how long decoding runs before others do.
             result: Receives what was done.
-            is_age_known: Whether the age of the published rules is known.
+            is_age_known: True if the age of the published rules is known.
 
         Returns:
             True if a response was stored for any setting.

@@ -49,7 +49,7 @@ def parse_context_features(reply: Reply) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DeclarationOutcome:
-    """What the service did with a declaration."""
+    """The service's response to a declaration."""
 
     outcome: str
     differences: tuple[Mapping[str, Any], ...] = ()
@@ -188,7 +188,7 @@ def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
     """Return the settings that the service does not have, according to a 404."""
     if not isinstance(reply, Response) or reply.status != 404:
         return frozenset()
-    # The names are quoted in a sentence. If it has none of ours, it may mean any of them.
+    # The names are quoted in a sentence. If our names do not occur in it, it may mean any of them.
     named = frozenset(re.findall(r"'([a-zA-Z_0-9.]+)'", reply.content.decode(errors="replace"))) & frozenset(asked)
     return named or frozenset(asked)
 
@@ -243,7 +243,7 @@ _SETTING_IN_PARTS: Final = msgspec.json.Decoder(_SettingInParts)
 _RULE: Final = msgspec.json.Decoder(RawRule)
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _MAX_DECODED_AT_ONCE: Final = 1 << 18
-"""Bytes of one setting, some 3,000 rules, which take a few milliseconds, in which nothing else runs."""
+"""Bytes of one setting, some 3,000 rules, which take a few milliseconds, while other work waits."""
 
 
 def decode_rules(raws: Iterable[msgspec.Raw]) -> tuple[list[RawRule], list[tuple[Any, str]]]:

@@ -16,13 +16,13 @@ AnyEntry = Entry[Any]
 
 @dataclass(slots=True)
 class RefreshResult:
-    """What one refresh did."""
+    """The result of one refresh: published rules, and failures."""
 
     failures: list[Exception] = field(default_factory=list)
     """The first one decides when the next refresh is due. Failures of single settings come while all others are
     refreshed."""
     problems: list[Exception] = field(default_factory=list)
-    """What is wrong although everything that was due was done: a refused declaration, until it is due again."""
+    """Problems that remain although everything that was due was done: a refused declaration, until it is due again."""
     replaced: dict[AnyEntry, RuleSet[Any]] = field(default_factory=dict)
     """The rules before this refresh, of the settings that have listeners."""
     changed: dict[str, None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Queries for the rules of many settings: how many to send, and what an unmodified response is worth.
+"""Queries for the rules of many settings: how many to send, and when an unmodified response (304) counts.
 
 A URL has a maximum length and a response a maximum size, so it may take several queries. Each has an ETag of its own;
 the ETags are stored together, and only when everything that the responses brought was applied.
@@ -32,7 +32,7 @@ _UNLIMITED: Final = 1_000_000
 _SUCCESSES_TO_GROW: Final = 60
 """Successful rounds before twice as many settings go into one query: the service may have recovered."""
 _LARGE: Final = 1 << 20
-"""Bytes of a response. Parsing one of 10 MB takes a few milliseconds, in which nothing else runs."""
+"""Bytes of a response. Parsing one of 10 MB takes a few milliseconds, while other work waits."""
 _FEW_NAMES: Final = 50
 """Up to this many settings go into one query. More are split into as many queries as are sent at once anyway: so
 responses are small, and if one setting changes, most of the other responses are still valid."""

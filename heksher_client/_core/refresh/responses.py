@@ -1,4 +1,4 @@
-"""What all responses of the service have in common: their errors, and the JSON in them."""
+"""Responses of the service, of any endpoint: their errors, and the JSON in them."""
 
 import re
 from collections.abc import Collection, Mapping

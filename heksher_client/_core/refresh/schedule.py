@@ -1,4 +1,4 @@
-"""When the next refresh is due, and why: the interval, a failure, a request, or a change that the service announced."""
+"""The schedule of one client: when the next refresh is due, after the interval, a failure, or a request."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class Schedule:
         """When a requested refresh is due."""
 
     def request(self, within: float = 0.0) -> None:
-        """Let a refresh be due within some seconds, whatever the interval."""
+        """Request a refresh within some seconds, whatever the interval."""
         self._requested = min(self._requested, self._clock() + within if within else -math.inf)
 
     def begin(self) -> None:

@@ -115,7 +115,7 @@ class Session:
         self.refresh_soon()
 
     def adopt(self, entry: AnyEntry) -> None:
-        """Let the reads of a setting use this client's defaults. It keeps its rules until new ones arrive."""
+        """Use this client's defaults for the reads of a setting, which keeps its rules until new ones arrive."""
         entry.publish(PublishedRules(entry.published.rule_set, self._refresher.defaults))
 
     def refresh_soon(self, within: float = 0.0) -> None:
@@ -233,7 +233,7 @@ class Session:
         error = failures[0] if failures and not (is_start and is_served) else None
         self._health.record_outcome(problems)
         if not self.is_open:
-            return  # It was closed meanwhile, and the waiters were called.
+            return  # It was closed in between, and the waiters were called.
         if error is None or not (self._raises_at_start and is_start):
             self._health.log(problems)
         seconds = max(0.0, self._clock() - began)

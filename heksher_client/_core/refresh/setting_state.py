@@ -1,4 +1,4 @@
-"""What one client knows about each setting: its declaration, its name in the service, what was applied and restored.
+"""The state of each setting in one client: its declaration, its name in the service, its applied and restored rules.
 
 This is the one record of it. `SettingStates` is the only place that changes a `SettingState`.
 """
@@ -23,7 +23,7 @@ REFUSED: Final = "refused"
 
 @dataclass(slots=True)
 class SettingState:
-    """What a client knows about one setting."""
+    """The state of one setting in a client."""
 
     canonical_name: str | None = None
     """The name in the service's responses; None if the service does not have the setting, or was not asked."""
@@ -186,7 +186,7 @@ class SettingStates:
     # -- status --------------------------------------------------------------------------------------------------------
 
     def status(self, entry: AnyEntry) -> SettingStatus:
-        """Return what is known about a setting. May be called from any thread."""
+        """Return the status of a setting. May be called from any thread."""
         state = self.of(entry)
         decoded, error = state.applied.decoded if state.applied else None, state.refusal or state.failure
         return SettingStatus(

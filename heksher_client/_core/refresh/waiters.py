@@ -8,23 +8,23 @@ Waiter: TypeAlias = Callable[[Exception | None], None]
 
 
 class Waiters:
-    """Those that wait for the next refresh, and those that wait for the running one."""
+    """The callers that wait for the next refresh, and those that wait for the running one."""
 
     def __init__(self) -> None:
         self._next: list[Waiter] = []
         self._running: list[Waiter] = []
 
     def add(self, waiter: Waiter) -> None:
-        """Let a caller wait for the next refresh."""
+        """Add a caller that waits for the next refresh."""
         self._next.append(waiter)
 
     def begin(self) -> bool:
-        """Serve those that wait for the next refresh by the one that begins now. Return True if there are any."""
+        """Serve the callers that wait for the next refresh by the one that begins now. Return True if there are any."""
         self._running, self._next = self._next, []
         return bool(self._running)
 
     def resolve(self, error: Exception | None) -> None:
-        """Call those that wait for the running refresh."""
+        """Call the waiters for the running refresh."""
         running, self._running = self._running, []
         for waiter in running:
             waiter(error)

@@ -1,4 +1,4 @@
-"""How long a client computes before others run: an event loop, or threads that wait for the interpreter."""
+"""The limit of a client's computations between two pauses, in which an event loop or other threads run."""
 
 from typing import Final, TypeVar
 

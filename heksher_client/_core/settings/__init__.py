@@ -1,1 +1,1 @@
-"""What a program declares and reads: settings, their context, rules and values. Needs no client."""
+"""Settings, as a program declares and reads them: their context, rules and values. They need no client."""

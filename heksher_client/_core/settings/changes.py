@@ -1,4 +1,4 @@
-"""What an update changed: the difference between two rule sets, and the iterator over the changes of a client."""
+"""Changes of rules: the difference between two rule sets, and the iterator over the changes of a client."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -104,7 +104,7 @@ class _MergedChange:
 
 
 class PendingChanges(Source[Change[Any]]):
-    """Changes that nobody has taken yet: at most one for each setting, as several of one setting are merged."""
+    """Changes that were not taken yet: at most one for each setting, as several of one setting are merged."""
 
     def __init__(self) -> None:
         super().__init__()

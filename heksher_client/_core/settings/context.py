@@ -121,7 +121,7 @@ class Tracking:
     """The context values of interest. Until a value is tracked, all are."""
 
     options: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The values by context feature; `TRACK_ALL` among them stands for every value."""
+    """The values by context feature; `TRACK_ALL` among them means every value."""
 
     def with_values(self, values: Mapping[str, str | Collection[str]]) -> "Tracking":
         """Return a tracking with more values.

@@ -1,4 +1,4 @@
-"""What a program declares of a setting: checked, and in the form in which the service receives it."""
+"""The declaration of a setting: its checks, and the form in which the service receives it."""
 
 import json
 import re

@@ -31,8 +31,8 @@ DefaultValues = Mapping[str, str | ContextVar[str]]
 
 @dataclass(frozen=True, slots=True)
 class PublishedRules(Generic[T]):
-    """What reads use. Replaced as a whole, so that a read never combines the rules of one update with the defaults of
-    another."""
+    """The rules and defaults that reads use. Replaced as a whole, so that a read never combines the rules of one update
+    with the defaults of another."""
 
     rule_set: RuleSet[T]
     defaults: Defaults | None = None
@@ -162,7 +162,7 @@ class Entry(Generic[T]):
             self._installed = _imitate(getter, self._installed)
             object.__setattr__(self.setting, "get", self._installed)
 
-    # -- those who follow changes --------------------------------------------------------------------------------------
+    # -- listeners and watches -----------------------------------------------------------------------------------------
 
     def get_listeners(self) -> CallbackRegistry:
         """Return the receivers of this setting's changes."""
@@ -213,7 +213,7 @@ class Entry(Generic[T]):
 
 @dataclass(slots=True, eq=False)
 class CompiledGetter:
-    """What the generated code of one state uses."""
+    """The data of one state that generated code uses."""
 
     tree: LookupTree
     root: Any
@@ -228,7 +228,7 @@ class CompiledGetter:
 
 
 class GetterState(Generic[T]):
-    """What getters read from, until the published rules, their defaults, the snapshots or the observers change."""
+    """The source of reads, until the published rules, their defaults, the snapshots or the observers change."""
 
     __slots__ = ("_compiled", "_defaults", "_is_retained", "_observer", "_plan", "entry", "getter", "published")
 
@@ -239,8 +239,8 @@ class GetterState(Generic[T]):
 
         Args:
             entry: The entry.
-            published: What is read; the entry's own unless given.
-            is_retained: Whether snapshots retain former rules of the entry.
+            published: The rules to read; the entry's own unless given.
+            is_retained: True if snapshots retain former rules of the entry.
         """
         self.entry = entry
         self.published = entry.published if published is None else published
@@ -314,7 +314,7 @@ class GetterState(Generic[T]):
         return self.published.rule_set.resolve(context)
 
     def _prepare(self, defaults: DefaultValues, given: Mapping[str, str], context: Mapping[str, str]) -> None:
-        """Grow the tree for a context, and compile a getter for what callers pass."""
+        """Grow the tree for a context, and compile a getter for the features that callers pass."""
         compiled = self._compiled
         if compiled is None or self.getter is None or not compiled.fits(given):
             # If another thread holds the lock, a later read compiles: reads never wait.

@@ -1,4 +1,4 @@
-"""Which settings exist, and which client is the main one.
+"""The registry of the process: all settings, and the main client.
 
 Settings are held weakly, from their construction to their end, and whichever client is the main one works for all of
 them. So a client that fails to start, or closes, leaves nothing behind that the next one would have to find.
@@ -34,7 +34,7 @@ class Registry:
         """Changes whenever a setting is added, so that an index of settings by name can be kept up to date."""
 
     def add(self, entry: Entry[Any]) -> None:
-        """Register a new setting, and let the main client adopt it."""
+        """Register a new setting, which the main client adopts."""
         self._entries[ref(entry, self._forget)] = None
         self.generation = next(self._generations)
         if (main := self.main) is not None:
@@ -47,12 +47,12 @@ class Registry:
         return [entry for reference in self._entries.copy() if (entry := reference()) is not None]
 
     def validators_changed(self) -> None:
-        """Let the main client convert again: a setting has another validator."""
+        """Request a refresh, which converts values again: a setting has another validator."""
         if (main := self.main) is not None:
             main.refresh_soon()
 
     def defaults_changed(self, defaults: Defaults) -> None:
-        """Let the settings that use these defaults read with their present values."""
+        """Update the reads of the settings that use these defaults."""
         for entry in self.entries():
             if entry.published.defaults is defaults:
                 entry.renew_state()

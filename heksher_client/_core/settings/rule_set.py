@@ -104,7 +104,7 @@ class RuleSet(Generic[T]):
 
     @property
     def shares_last_feature(self) -> bool:
-        """Whether several indexes have conditions on the last feature."""
+        """True if several indexes have conditions on the last feature."""
         return len(self._indexes_with_last_feature()) > 1
 
     def fill_last_feature_values(self) -> None:

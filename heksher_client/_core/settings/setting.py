@@ -89,7 +89,7 @@ class Change(Generic[T]):
     """How many earlier changes of this setting are merged into this one, because an iterator did not take them."""
 
     def __bool__(self) -> bool:
-        """Whether anything differs. Merged changes may cancel each other out."""
+        """True if anything differs. Merged changes may cancel each other out."""
         return bool(self.added or self.removed or self.changed or self.default)
 
 

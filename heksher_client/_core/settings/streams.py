@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Source(ABC, Generic[T]):
-    """What a stream takes its items from."""
+    """The source of a stream's items."""
 
     def __init__(self) -> None:
         self.wakeup = Wakeup()

@@ -77,7 +77,7 @@ class _Int(SettingType[int]):
 
     def convert_from_heksher(self, x: Any, /) -> Conversion[int]:
         if isinstance(x, float) and x.is_integer():
-            # The service stores 5.0 for an int as it is. Above 2**53 a float may stand for several integers.
+            # The service stores 5.0 for an int as it is. Above 2**53 a float may represent several integers.
             if abs(x) > 2**53:
                 raise TypeError(f"{x!r} is too large to be an exact int")
             x = int(x)
