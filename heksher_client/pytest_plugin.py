@@ -253,13 +253,7 @@ def _prepared(stub: "Stub", item: pytest.Item) -> Iterator[Any]:
     observer = ReadObserver(refuse_unstubbed, 1.0, float)
     with _active(stub):
         session = registry.main
-        for mark in _marks(item):
-            if mark.name == "settings_context":
-                stub.set_defaults(**_values(mark))
-            elif mark.name == "settings":
-                for key, value in _values(mark).items():
-                    for setting in _find_settings(key):
-                        stub[setting].rules = value
+        _apply_marks(stub, item)
         stub.calls.clear()
         is_strict = _is_strict(item)
         if is_strict:
@@ -269,6 +263,17 @@ def _prepared(stub: "Stub", item: pytest.Item) -> Iterator[Any]:
         finally:
             if is_strict:
                 registry.remove_observer(observer)
+
+
+def _apply_marks(stub: "Stub", item: pytest.Item) -> None:
+    """Assign the rules and the context from a test's marks."""
+    for mark in _marks(item):
+        if mark.name == "settings_context":
+            stub.set_defaults(**_values(mark))
+        elif mark.name == "settings":
+            for key, value in _values(mark).items():
+                for setting in _find_settings(key):
+                    stub[setting].rules = value
 
 
 @contextmanager

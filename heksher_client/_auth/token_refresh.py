@@ -284,7 +284,7 @@ class Credential(httpx.Auth):
 
 def authenticate(credential: Credential, request: httpx.Request) -> Authentication:
     """Return the flow that sends a request with a token. For the clients, which perform its steps themselves."""
-    return credential._authenticate(request)  # private, as it is not for users of the public class
+    return credential._authenticate(request)  # noqa: SLF001 - private, as it is not for users of the class
 
 
 def ensure_blocking_allowed(credential: Credential) -> None:
@@ -293,7 +293,7 @@ def ensure_blocking_allowed(credential: Credential) -> None:
     Raises:
         TypeError: The tokens must be awaited.
     """
-    credential._ensure_blocking_allowed()  # as in `authenticate`
+    credential._ensure_blocking_allowed()  # noqa: SLF001 - as in `authenticate`
 
 
 async def wait_async(step: AwaitToken) -> None:
@@ -328,7 +328,7 @@ _credentials: Final[WeakSet[Credential]] = WeakSet()
 
 def _reset_all() -> None:  # in the child of a fork
     for credential in list(_credentials):
-        credential._reset()  # as in `authenticate`
+        credential._reset()  # noqa: SLF001 - as in `authenticate`
 
 
 fork.call_in_child(fork.Stage.CREDENTIALS, _reset_all)

@@ -279,6 +279,11 @@ class Client(ABC):
         """Let other tasks or threads run."""
 
 
+def class_options_of(client_class: type[Client]) -> Mapping[str, Any]:
+    """Return the options that a class of clients, and its base classes, set."""
+    return client_class._class_options  # noqa: SLF001 - not public, as programs have no use for it
+
+
 MAX_SLEEP: Final = 30.0
 """Seconds after which a client looks at the clock again: if the machine is suspended, other waits do not end."""
 
@@ -296,7 +301,7 @@ _clients: Final[WeakSet[Client]] = WeakSet()
 
 def _continue_all_in_child() -> None:  # in the child of a fork
     for client in list(_clients):
-        client._continue_in_child()
+        client._continue_in_child()  # noqa: SLF001 - same module
 
 
 fork.call_in_child(fork.Stage.SNAPSHOTS, snapshot.after_fork)

@@ -222,7 +222,7 @@ class Internals:
 
 def internals(client: ThreadHeksherClient) -> Internals:
     """Return the internal interface of a client."""
-    return client._internals()  # private, as it is not for users of the public class
+    return client._internals()  # noqa: SLF001 - private, as it is not for users of the public class
 
 
 class _ThreadPerformer(exchange.Performer):

@@ -220,12 +220,16 @@ def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[
             value = merge_option(name, current, value)
         setattr(profile, name, value)
     if "oauth" in overrides:
-        if "token" not in overrides:
-            profile.token = None  # A token of the profile or the environment would be used instead of `oauth`.
-        try:
-            profile.oauth = msgspec.convert(overrides["oauth"], OAuth)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"oauth: {error}") from None
+        _apply_oauth(profile, overrides)
+
+
+def _apply_oauth(profile: Profile, overrides: Mapping[str, Any]) -> None:
+    if "token" not in overrides:
+        profile.token = None  # A token of the profile or the environment would be used instead of `oauth`.
+    try:
+        profile.oauth = msgspec.convert(overrides["oauth"], OAuth)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"oauth: {error}") from None
 
 
 def profile_names(path: Path | None) -> list[str]:
@@ -281,6 +285,16 @@ def _read_file(path: Path | None) -> tuple[_File, bool]:
         raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"{path} is not a configuration file: it is larger than {_MAX_FILE_BYTES:,} bytes")
+    file = _parse_file(path, content)
+    return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def _parse_file(path: Path, content: bytes) -> _File:
+    """Parse the content of a configuration file.
+
+    Raises:
+        ConfigError: It is invalid.
+    """
     try:
         table = tomllib.loads(content.decode("utf-8-sig"))  # Some editors write a byte order mark.
     except ValueError as error:  # Invalid TOML or UTF-8, or an integer with more digits than Python converts.
@@ -295,10 +309,9 @@ def _read_file(path: Path | None) -> tuple[_File, bool]:
             f"{path} has format {file_format}, and this version of heksher_client reads format {_FORMAT}: upgrade it"
         )
     try:
-        file = msgspec.convert(table, _File)
+        return msgspec.convert(table, _File)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 def _choose_profile(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, overload
 import httpx
 
 from heksher_client._drivers.async_client import AsyncHeksherClient
+from heksher_client._drivers.client import class_options_of
 from heksher_client._drivers.options import ClassOptions, check_option_names, merge_options
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.credentials import ClientCredentials, Credential, StaticToken
@@ -128,28 +129,19 @@ def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any
     check_option_names(overrides, ProfileOptions, "connect")
     if overrides.get("service_url") is not None:
         overrides.setdefault("url", overrides["service_url"])
-    class_options = client_class._class_options
+    class_options = class_options_of(client_class)
     config = _config.load(name, overrides, class_options, prefer_named=not is_main)
     profile = config.profile
-    options = {field: value for field in _OPTION_FIELDS if (value := getattr(profile, field)) is not None}
-    options |= {key: value for key, value in overrides.items() if key in _ARGUMENT_ONLY_OPTIONS and value is not None}
     features = profile.context_features
     if features is None:
         features = class_options.get("context_features")
     if features is None and is_main:
         raise ConfigError(f"{config.source} has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES")
+    interval = profile.update_interval
+    if interval is None:
+        interval = class_options.get("update_interval", _DEFAULT_UPDATE_INTERVAL)
     try:
-        if "http_client" not in merge_options(class_options, options) and (arguments := http_client_args(config)):
-            options["http_client_args"] = {**arguments, **options.get("http_client_args", {})}
-        has_auth = "auth" in options or "auth" in options.get("http_client_args", {})
-        if not has_auth and (credential := create_credential(config)) is not None:
-            options["auth"] = credential
-        if isinstance(profile.last_known_good, str):
-            options["last_known_good"] = Path(profile.last_known_good).expanduser()
-        interval = profile.update_interval
-        if interval is None:
-            interval = class_options.get("update_interval", _DEFAULT_UPDATE_INTERVAL)
-        client = client_class(profile.url, interval, features or (), **options)
+        client = client_class(profile.url, interval, features or (), **_options(config, class_options, overrides))
         client.set_defaults(**(profile.defaults or {}))
         client.track_contexts(**(profile.track_contexts or {}))
     except ConfigError:
@@ -160,6 +152,21 @@ def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any
     except (TypeError, ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f"{_value_source(config)}: {error}") from error
     return client
+
+
+def _options(config: Config, class_options: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a client: those of the profile, and the arguments that take precedence over them."""
+    profile = config.profile
+    options = {field: value for field in _OPTION_FIELDS if (value := getattr(profile, field)) is not None}
+    options |= {key: value for key, value in overrides.items() if key in _ARGUMENT_ONLY_OPTIONS and value is not None}
+    if "http_client" not in merge_options(class_options, options) and (arguments := http_client_args(config)):
+        options["http_client_args"] = {**arguments, **options.get("http_client_args", {})}
+    has_auth = "auth" in options or "auth" in options.get("http_client_args", {})
+    if not has_auth and (credential := create_credential(config)) is not None:
+        options["auth"] = credential
+    if isinstance(profile.last_known_good, str):
+        options["last_known_good"] = Path(profile.last_known_good).expanduser()
+    return options
 
 
 def _value_source(config: Config) -> str:

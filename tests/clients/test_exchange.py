@@ -105,7 +105,7 @@ class Driver:
         assert next(remaining, None) is None
         return reply
 
-    def perform(self, effect: Any, answers: Iterator[httpx.Response | Exception]) -> Any:
+    def perform(self, effect: Any, answers: Iterator[httpx.Response | Exception]) -> Any:  # noqa: C901 - one case an effect
         match effect:
             case AwaitToken():
                 assert not self.open_responses

@@ -17,9 +17,10 @@ from heksher_client._core.refresh.effects import (
     Exchange,
     Flow,
     Pause,
+    Reply,
+    Request,
     Response,
 )
-from heksher_client._core.refresh.protocol import QueryBody
 from heksher_client._core.refresh.responses import unexpected_response
 from heksher_client.exceptions import UnexpectedResponseError
 
@@ -73,24 +74,30 @@ class QueryResults:
         """True if there is no result for a name yet."""
         return not (name in self._answered or name in self.missing or name in self.too_large)
 
-    def add(self, query: _Query, body: QueryBody | None, etag: str | None, revision: int | None) -> None:
-        """Add the response to a query.
+    def add(self, query: _Query, request: Request, reply: Reply) -> bool:
+        """Add the reply to a query. Return False if the query was too large.
 
-        Args:
-            query: The query.
-            body: The body; None if nothing has changed.
-            etag: The ETag that the response confirms or introduces.
-            revision: The revision of the service's database that the response is of, if it says so.
+        Raises:
+            ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
         """
-        is_first = not self._answered
-        self._answered.update(query.names)
+        if missing := protocol.missing_names(reply, query.names):
+            self.missing |= missing
+            return True
+        if protocol.is_too_large(reply):
+            if len(query.names) == 1:
+                self.too_large[query.names[0]] = unexpected_response(request, reply)
+            return False
+        body, revision = protocol.parse_query(request, reply), protocol.revision(reply)
         known = [number for number in (self.revision, revision) if number is not None]
-        self.revision = revision if is_first else min(known) if len(known) == 2 else None
+        self.revision = min(known) if len(known) == 2 else None if self._answered else revision
+        self._answered.update(query.names)
         if body is not None:
             self.settings.update(body.settings)
             self.modified += query.names
+        etag = request.headers["If-None-Match"] if body is None else body.etag
         if etag is not None:
             self.etags[query.target] = etag
+        return True
 
 
 class Queries:
@@ -134,16 +141,8 @@ class Queries:
             for query, request, reply in zip(queries, requests, replies, strict=True):
                 if isinstance(reply, Response) and len(reply.content) > _LARGE:
                     yield Pause()
-                if missing := protocol.missing_names(reply, query.names):
-                    results.missing |= missing
-                elif protocol.is_too_large(reply):
+                if not results.add(query, request, reply):
                     too_large.append(len(query.names))
-                    if len(query.names) == 1:
-                        results.too_large[query.names[0]] = unexpected_response(request, reply)
-                else:
-                    body = protocol.parse_query(request, reply)
-                    etag = request.headers["If-None-Match"] if body is None else body.etag
-                    results.add(query, body, etag, protocol.revision(reply))
             if len(results.too_large) > 1 and not results.has_responses:
                 raise next(iter(results.too_large.values()))
             names = list(filter(results.is_open, names))

@@ -62,12 +62,8 @@ def declare(
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ValueError(f"setting {name}: the version must be like '1.0', not {version!r}")
     plain_metadata = dict(metadata or {})
-    for key in plain_metadata:
-        if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key):
-            raise ValueError(f"setting {name}: {key!r} is not a valid metadata key: use letters, digits, _ and -")
     try:
-        # Stricter than orjson, which converts NaN to null, and dates to strings.
-        json.dumps(plain_metadata, allow_nan=False)
+        _check_metadata(plain_metadata)
         wire_default = checked_type.convert_to_heksher(default_value)
         default = checked_type.convert_from_heksher(wire_default).value
         wire_form = {
@@ -84,6 +80,13 @@ def declare(
     except ValueError as error:
         raise ValueError(f"setting {name}: {error}") from None
     return Declaration(name, checked_type, features, default, MappingProxyType(plain_metadata), alias, version, body)
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    for key in metadata:
+        if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a valid metadata key: use letters, digits, _ and -")
+    json.dumps(metadata, allow_nan=False)  # Stricter than orjson, which converts NaN to null, and dates to strings.
 
 
 def _check_name(name: str, kind: str) -> None:

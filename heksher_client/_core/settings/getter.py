@@ -110,7 +110,8 @@ def source(form: Form) -> str:
     return "\n".join(["def make_getter(_state, _plan, _random, _sample_rate):", *_indented(lines), ""])
 
 
-def _fast_path(form: Form, names: Mapping[str, str], slow_path: str) -> list[str]:
+# One function, so that the order of the generated lines can be read from top to bottom: C901 counts its conditions.
+def _fast_path(form: Form, names: Mapping[str, str], slow_path: str) -> list[str]:  # noqa: C901
     """Return the lines that walk the tree."""
     sources = dict(zip(form.features, form.sources, strict=True))
     levels, constants = form.levels, form.levels[: form.constants]

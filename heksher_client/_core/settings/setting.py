@@ -360,4 +360,4 @@ _get: Final = Setting.get
 
 def entry_of(setting: Setting[T]) -> Entry[T]:
     """Return the package's side of a setting."""
-    return setting._entry  # this is the one way from a handle to its entry
+    return setting._entry  # noqa: SLF001 - this is the one way from a handle to its entry

@@ -371,4 +371,4 @@ def _shown(x: object) -> str:
 
 def convert_many(setting_type: SettingType[T], values: Sequence[Any]) -> Sequence[T] | None:
     """Convert many JSON values at once; return None if each of them has to be looked at."""
-    return setting_type._convert_many(values)  # not public, as types of programs need not have it
+    return setting_type._convert_many(values)  # noqa: SLF001 - not public, as types of programs need not have it

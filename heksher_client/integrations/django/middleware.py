@@ -53,7 +53,8 @@ def _keep_context(response: Any, extractors: Extractors[Any]) -> Any:
     else:
         context = copy_context()
         # Django collects the `close` methods of the content when it is assigned. They belong to the same context.
-        response._resource_closers[:] = [partial(context.run, close) for close in response._resource_closers]
+        closers = response._resource_closers  # noqa: SLF001 - Django has no public name for it
+        closers[:] = [partial(context.run, close) for close in closers]
         response.streaming_content = _iterate(iter(response.streaming_content), context)
     return response
 
