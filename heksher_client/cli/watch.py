@@ -90,7 +90,7 @@ class _Watcher:
         self._client, self._interval = client, interval
         self._wakeup = threading.Event()
         self._is_unavailable = self._is_interrupted = False
-        self._stream = ChangeStream(is_enabled=True, max_backoff=interval, clock=monotonic, random=random.random)
+        self._stream = ChangeStream(max_backoff=interval, clock=monotonic, random=random.random)
 
     def __iter__(self) -> Iterator[Difference]:
         signal.signal(signal.SIGINT, self._interrupt)

@@ -89,19 +89,15 @@ class SSEParser:
 class ChangeStream:
     """The state of one client's stream of changes. It neither opens the stream nor refreshes: its owner does."""
 
-    def __init__(
-        self, *, is_enabled: bool, max_backoff: float, clock: Callable[[], float], random: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, max_backoff: float, clock: Callable[[], float], random: Callable[[], float]) -> None:
         """Create the state of a stream that is not open.
 
         Args:
-            is_enabled: Whether the program wants it.
             max_backoff: The longest wait before a lost stream is opened again, in seconds.
             clock: In seconds.
             random: Returns numbers from 0 to 1.
         """
-        self._is_enabled, self._max_backoff = is_enabled, max_backoff
-        self._clock, self._random = clock, random
+        self._max_backoff, self._clock, self._random = max_backoff, clock, random
         self._revision: int | None = None
         """The revision up to which all changes are applied or announced; None while the service offers no stream."""
         self._announced = -1
@@ -130,7 +126,7 @@ class ChangeStream:
     @property
     def is_offered(self) -> bool:
         """True if there is a stream to open."""
-        return self._is_enabled and self._revision is not None
+        return self._revision is not None
 
     def record_revision(self, revision: int | None, names: Container[str]) -> bool:
         """Record the revision up to which all changes are applied; None if the service does not say.

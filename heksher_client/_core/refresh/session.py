@@ -80,9 +80,7 @@ class Session:
         self._schedule = Schedule(
             options.update_interval, jitter=options.jitter, max_backoff=options.max_backoff, clock=clock, random=random
         )
-        self._stream = ChangeStream(
-            is_enabled=options.follow_changes, max_backoff=options.max_backoff, clock=clock, random=random
-        )
+        self._stream = ChangeStream(max_backoff=options.max_backoff, clock=clock, random=random)
         self._refreshes = 0
         self._start_until = math.inf
         self._is_refreshing = False
@@ -246,7 +244,7 @@ class Session:
         yield from self._refresher.refresh(result, is_awaited=is_awaited)
         if result.received_at is not None:
             self._health.record_received(result.received_at)
-        if result.is_applied:
+        if result.is_applied and self._options.follow_changes:
             names = self._names() if self._stream.has_unknown_changes else frozenset[str]()
             if self._stream.record_revision(result.revision, names):
                 self.refresh_soon()
@@ -263,7 +261,7 @@ class Session:
     @property
     def wants_to_follow(self) -> bool:
         """True if there is a stream of changes to follow."""
-        return self._stream.is_offered and self.is_main
+        return self._options.follow_changes and self._stream.is_offered and self.is_main
 
     def follow(self) -> Flow[None]:
         """Follow the stream of changes, as long as there is one."""
