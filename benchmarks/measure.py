@@ -74,7 +74,8 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
     """Measure the nanoseconds of a read and of the baseline, in alternation in one process.
 
     One of the three features has a constant default, one a context variable, and `user` is an argument. In the second
-    phase, some callers pass all three, and the baseline is measured again.
+    phase, some callers pass all three; in the third, `setting.get` was kept before an update. Each phase measures the
+    baseline again.
     """
     service.fill(1, count, kind)
     (setting,) = library.settings(1)
@@ -104,11 +105,19 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
             "all arguments": ("s.get(user=user, environment='prod', theme='theme_1')", few),
             "known user, others give all": ("s.get(user=user)", few),
         },
+        {
+            "updated: baseline": ("baseline.get(user=user, environment='prod')", few),
+            "function kept before an update": ("kept(user=user)", few),
+        },
     ]
+    names: dict[str, Any] = {"baseline": baseline, "s": setting, "kept": setting.get}
     figures: Figures = {}
-    for phase in phases:
+    for number, phase in enumerate(phases):
+        if number == len(phases) - 1:
+            service.fill(1, count, kind, 1)
+            client.reload()
         timers = {
-            name: [timeit.Timer(statement, globals={"baseline": baseline, "s": setting, **names}) for names in variants]
+            name: [timeit.Timer(statement, globals=names | variant) for variant in variants]
             for name, (statement, variants) in phase.items()
         }
         figures |= _alternately(timers, rounds)
