@@ -18,7 +18,7 @@ from pytest_httpx import HTTPXMock
 
 import heksher_client
 import heksher_client.profiles
-from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient
+from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient, setting_type
 from heksher_client._core.settings.setting import entry_of
 from tests.support.service import WatchedService
 
@@ -217,3 +217,16 @@ def test_what_needs_an_extra_names_it_where_it_is_used() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     named = ["heksher_client[openfeature]", "heksher_client[telemetry]", "heksher_client[oauth]"]
     assert [words in line for words, line in zip(named, result.stdout.splitlines(), strict=True)] == [True] * 3
+
+
+def test_a_setting_shows_its_declaration() -> None:
+    """All arguments can be read. Only `on_coerce` can be replaced later."""
+    setting = Setting("s", int, ["user"], 1, {"team": "a"}, alias="old", version="1.2")
+    assert (setting.name, setting.alias, setting.version, setting.default_value) == ("s", "old", "1.2", 1)
+    assert (setting.configurable_features, dict(setting.metadata)) == (("user",), {"team": "a"})
+    assert setting.type is setting_type(int)
+    assert setting.on_coerce is not None
+    setting.on_coerce = None
+    assert setting.on_coerce is None
+    with pytest.raises(AttributeError):
+        setting.name = "t"  # type: ignore[misc]

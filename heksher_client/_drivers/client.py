@@ -103,7 +103,7 @@ class Client(ABC):
             store=store,
             raises_at_start=self._raises_at_start,
         )
-        self._make_rate_limit = partial(RateLimit, checked.rate_limit, checked.rate_limit_interval, _clock)
+        self._options = checked
         self._set_up()
         _clients.add(self)
 
@@ -217,7 +217,8 @@ class Client(ABC):
 
     def _set_up(self) -> None:
         """Create locks, events and threads, of which the child of a fork needs its own."""
-        self._rate_limit = self._make_rate_limit()
+        limit, interval = self._options.rate_limit, self._options.rate_limit_interval
+        self._rate_limit = None if limit is None else RateLimit(limit, interval, _clock)
         self._performers: Mapping[type, Callable[[Any], Any]] = {
             effects.Exchange: self._send,
             effects.RunBlocking: self._run_blocking,

@@ -104,7 +104,7 @@ class Performer(ABC):
         """Close the response that is open."""
 
 
-def send_request(endpoint: Endpoint, rate_limit: RateLimit, request: Request, limits: Limits) -> HttpFlow[Reply]:
+def send_request(endpoint: Endpoint, rate_limit: RateLimit | None, request: Request, limits: Limits) -> HttpFlow[Reply]:
     """Send a request, and return the response with its whole body, or the error."""
     return _exchange(
         endpoint,
@@ -115,7 +115,7 @@ def send_request(endpoint: Endpoint, rate_limit: RateLimit, request: Request, li
     )
 
 
-def open_stream(endpoint: Endpoint, rate_limit: RateLimit, stream: OpenStream) -> HttpFlow[Reply]:
+def open_stream(endpoint: Endpoint, rate_limit: RateLimit | None, stream: OpenStream) -> HttpFlow[Reply]:
     """Open a stream, pass its body on as it arrives, and return the response without it, or the error."""
     return _exchange(
         endpoint,
@@ -128,7 +128,7 @@ def open_stream(endpoint: Endpoint, rate_limit: RateLimit, stream: OpenStream) -
 
 def _exchange(
     endpoint: Endpoint,
-    rate_limit: RateLimit,
+    rate_limit: RateLimit | None,
     *,
     build: Callable[[], httpx.Request],
     make_body: Callable[[httpx.Response], Body],
@@ -191,12 +191,12 @@ def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any
 class _Turns:
     """The places of one exchange in the rate limit: one for each request that it sends."""
 
-    def __init__(self, rate_limit: RateLimit, *, restarts_timeout: bool) -> None:
+    def __init__(self, rate_limit: RateLimit | None, *, restarts_timeout: bool) -> None:
         self._rate_limit = rate_limit
         self._restarts_timeout = restarts_timeout
 
     def take(self) -> HttpFlow[None]:
-        if self._rate_limit.is_unlimited:
+        if self._rate_limit is None:
             yield AwaitTurn(0.0, self._restarts_timeout)
             self._restarts_timeout = False
             return

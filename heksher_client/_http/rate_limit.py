@@ -8,16 +8,15 @@ from collections.abc import Callable
 class RateLimit:
     """Allows a number of requests in each interval, in the order in which they ask. Safe to call from any thread."""
 
-    def __init__(self, limit: int | None, interval: float, clock: Callable[[], float]) -> None:
+    def __init__(self, limit: int, interval: float, clock: Callable[[], float]) -> None:
         """Create a rate limit.
 
         Args:
-            limit: The largest number of requests in any interval, or None for no limit.
+            limit: The largest number of requests in any interval.
             interval: Seconds.
             clock: Monotonic, in seconds.
         """
         self._limit, self._interval, self._clock = limit, interval, clock
-        self.is_unlimited = limit is None
         self._places: list[float] = []
         """The times of the last requests and of those that wait, ascending."""
         self._free: list[float] = []
@@ -26,8 +25,6 @@ class RateLimit:
 
     def take(self) -> float:
         """Take the next place and return its time. A place that is not used must be given back."""
-        if self._limit is None:
-            return 0.0
         with self._lock:
             now, places = self._clock(), self._places
             del self._free[: bisect_left(self._free, now)]
@@ -40,10 +37,9 @@ class RateLimit:
 
     def wait(self, place: float) -> float:
         """Return the seconds until the time of a place."""
-        return 0.0 if self._limit is None else max(0.0, place - self._clock())
+        return max(0.0, place - self._clock())
 
     def give_back(self, place: float) -> None:
         """Leave a place to a later request."""
-        if self._limit is not None:
-            with self._lock:
-                insort(self._free, place)
+        with self._lock:
+            insort(self._free, place)

@@ -101,7 +101,7 @@ def type_conflicts(stored: Declaration, new: SettingType, values: Mapping[str, A
     return conflicts
 
 
-def _differences(
+def _differences(  # noqa: C901 - the rules of the reference implementation, one after the other
     new: Declaration, old: Declaration, stored: Declaration, rules: ExistingRules | None
 ) -> dict[str, list[Difference]]:
     """Return the differences between two declarations, by level.

@@ -108,7 +108,7 @@ def settings(connection: Connection, ids: Iterable[int] | None = None) -> list[S
                 tuple(feature for feature in order if feature in features[row.id]),
                 parse_setting_type(row.type),
                 row.default_value,
-                row._mapping["metadata"],
+                row._mapping["metadata"],  # noqa: SLF001 - SQLAlchemy's documented name for it
                 row.version,
             ),
             tuple(aliases.get(row.id, ())),
@@ -337,4 +337,5 @@ def _encode_conditions(conditions: Mapping[str, str]) -> str:
 
 def _rule_from_row(row: Any) -> StoredRule:
     conditions = tuple((feature, value) for feature, value in json.loads(row.conditions))
-    return StoredRule(row.id, row.setting_id, conditions, row.value, row._mapping["metadata"])
+    metadata = row._mapping["metadata"]  # noqa: SLF001 - as above
+    return StoredRule(row.id, row.setting_id, conditions, row.value, metadata)

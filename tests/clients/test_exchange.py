@@ -73,7 +73,7 @@ class Driver:
             {"service_url": "http://host", "auth": auth, "http_client_args": {"verify": _TLS}}, http_client_class
         )
         self.now = 0.0
-        self.rate_limit = RateLimit(limit, 10.0, lambda: self.now)
+        self.rate_limit = None if limit is None else RateLimit(limit, 10.0, lambda: self.now)
         self.effects: list[Any] = []
         self.on_await_token: Callable[[], object] = lambda: None
         self.on_await_turn: Callable[[], object] = lambda: None
@@ -241,6 +241,7 @@ def test_a_refused_token_is_refreshed_and_the_request_sent_again() -> None:
     assert driver.names == ["AwaitTurn", "Send", "Close", "AwaitToken", *SIMPLE]
     assert driver.sent[1].headers["Authorization"] == "Bearer two"
     assert [effect.restarts_timeout for effect in driver.effects if isinstance(effect, AwaitTurn)] == [True, False]
+    assert driver.rate_limit is not None
     assert driver.rate_limit.take() == 10
 
 
@@ -398,6 +399,7 @@ def test_an_exchange_that_ends_while_it_waits_leaves_its_place() -> None:
 
     driver.on_await_turn = end
     assert isinstance(driver.send(), NoResponse)
+    assert driver.rate_limit is not None
     assert driver.rate_limit.take() == 10
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
-from heksher_client._core.refresh.health import REMIND_AFTER, ErrorLog
+from heksher_client import DeclarationError, ServiceUnavailableError, State, UnexpectedResponseError
+from heksher_client._core.refresh.health import REMIND_AFTER, ErrorLog, Health
 from heksher_client._logging import escaped, logger
 
 
@@ -123,3 +123,18 @@ def test_a_record_is_one_line(records: list[logging.LogRecord]) -> None:
         "plain",
     ]
     assert escaped("plain, with ümlauts") == "plain, with ümlauts"
+
+
+def test_the_age_of_restored_rules_counts_until_the_service_confirms_newer_ones() -> None:
+    """Rules that were restored just now always count, as they may be older than the others."""
+    now = 1000.0
+    health = Health(60.0, clock=lambda: now, wall_clock=lambda: 0.0)
+    assert (health.age, health.state(is_closed=False)) == (None, State.STARTING)
+    health.record_restored(50.0, is_new=True)
+    assert (health.age, health.state(is_closed=False)) == (50.0, State.FRESH)
+    health.record_restored(70.0, is_new=False)
+    assert health.age == 50.0
+    health.record_restored(70.0, is_new=True)
+    assert (health.age, health.state(is_closed=False)) == (70.0, State.STALE)
+    health.record_received(now)
+    assert health.age == 0.0

@@ -24,7 +24,7 @@ def test_a_colon_in_the_description_of_an_attribute_does_not_create_a_type_field
     """The sentence stays complete: napoleon does not convert the part before the colon."""
     assert [name for name, page in reference.items() if re.search(r"<dt[^>]*>Type<", page)] == []
     text = re.sub(r"<[^>]+>", "", reference["api"])
-    assert "Whether the client was closed: it updates nothing any more" in text
+    assert "True if the client is closed: it does not refresh any settings" in text
 
 
 def test_inherited_members_of_builtin_types_are_not_shown(reference: dict[str, str]) -> None:

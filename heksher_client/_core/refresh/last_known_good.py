@@ -93,13 +93,11 @@ class LastKnownGoodStore(Protocol):
 class LastKnownGood:
     """Stores the responses that one client has applied, and restores rules from them."""
 
-    def __init__(self, store: LastKnownGoodStore | None, publisher: Publisher, states: SettingStates) -> None:
-        """Create it. Without a store, nothing is stored or restored."""
+    def __init__(self, store: LastKnownGoodStore, publisher: Publisher, states: SettingStates) -> None:
         self._store, self._publisher, self._states = store, publisher, states
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, StoredResponse] = {}
         """The responses that could not be stored yet."""
-        self.is_enabled = store is not None
         self.problem: str | None = None
         """Why nothing can be stored, or used."""
 
@@ -133,8 +131,6 @@ class LastKnownGood:
         Returns:
             True if a response was stored for any setting.
         """
-        if not self.is_enabled:
-            return False
         entries = self._publisher.entries()
         lacking = [entry for entry in entries if self._states.needs_lookup(entry, tracking)]
         stored = (yield from self._load()) if lacking or not is_age_known else None
@@ -217,8 +213,6 @@ class LastKnownGood:
             up_to_date: All settings that the service responded for.
             order: As in `LastKnownGoodStore.save`.
         """
-        if self._store is None:
-            return
         all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
         # The responses that could not be stored before, if they are still current.
@@ -240,8 +234,6 @@ class LastKnownGood:
                 self._states.forget_applied(entry)  # It is queried again, and then stored.
 
     def _load(self) -> Flow[StoredResponses | None]:
-        if self._store is None:
-            return None
         try:
             stored = yield from run_blocking(self._store.load)
         except (NotStoredError, OSError) as error:

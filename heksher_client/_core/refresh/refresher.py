@@ -55,7 +55,7 @@ class Refresher:
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, clock)
         self._queries = Queries()
-        self.last_known_good = LastKnownGood(store, self._publisher, self.states)
+        self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states)
 
     def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh all settings. Errors are not raised.
@@ -82,6 +82,8 @@ class Refresher:
         Returns:
             True if anything was stored: see `LastKnownGood.restore`.
         """
+        if self.last_known_good is None:
+            return False
         try:
             return (
                 yield from self.last_known_good.restore(
@@ -103,7 +105,7 @@ class Refresher:
             self._order.update(protocol.parse_context_features(reply), protocol.revision(reply))
         except UnexpectedResponseError as error:
             self._order.keep(error)
-            if not self._order.is_from_service:
+            if self.last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self.last_known_good.order()) or self._order.features
 
     def _load(self, entries: Sequence[AnyEntry], result: RefreshResult) -> Flow[None]:
@@ -129,7 +131,7 @@ class Refresher:
         up_to_date = [name for name in by_name if name not in results.missing and name not in results.too_large]
         prepared = yield from self._prepare(results, by_name, tracking, result)
         yield self._apply(prepared, results, entries, result)
-        if self.last_known_good.is_enabled and result.is_applied:
+        if self.last_known_good is not None and result.is_applied:
             order = self._order.features if self._order.is_current else None
             yield from self.last_known_good.save(prepared, _named(up_to_date, by_name), order)
 
@@ -179,7 +181,7 @@ class Refresher:
     ) -> Flow[list[PreparedUpdate]]:
         """Decode all that has changed, before any of it is applied."""
         prepared: list[PreparedUpdate] = []
-        keeps_content = self.last_known_good.is_enabled
+        keeps_content = self.last_known_good is not None
         decoder = ResponseDecoder(tracking, self._order.features, self.budget, keeps_content=keeps_content)
         for name in filter(results.settings.__contains__, by_name):
             content = results.settings.pop(name)  # so that a response is freed with the last setting in it

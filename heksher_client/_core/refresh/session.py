@@ -150,7 +150,9 @@ class Session:
             failures=self._health.failures,
             next_attempt=(0.0 if self._is_refreshing else self.wait()) if self.is_open else None,
             is_main=self.is_main,
-            last_known_good_problem=self._refresher.last_known_good.problem,
+            last_known_good_problem=self._refresher.last_known_good.problem
+            if self._refresher.last_known_good
+            else None,
             is_following=self._stream.is_connected,
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
             settings={entry.name: self._refresher.states.status(entry) for entry in entries},
@@ -223,8 +225,7 @@ class Session:
         errors = result.failures or result.problems
         problems = self.requests.configured(errors) if errors else []
         failures = problems if result.failures else []
-        can_restore = bool(failures) and self._refresher.last_known_good.is_enabled
-        is_restored = can_restore and (yield from limited(self._restore(result), self.requests.limits, self._clock))
+        is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(failures, is_behind=self._stream.is_behind)
         yield from self._notifier.dispatch_changes(result)
         is_served = is_restored and not any(isinstance(failure, DeclarationError) for failure in failures)

@@ -86,7 +86,7 @@ class Entry(Generic[T]):
         self.given_features: frozenset[str] = frozenset()
         """The features that callers have passed."""
         self.published = PublishedRules(RuleSet(declaration.default_value, Reason.DECLARED_DEFAULT))
-        self._retained_by: set[Snapshot] | None = None
+        self._retained_by: frozenset[Snapshot] = frozenset()
         self.state = GetterState(self)
         self._uncompiled = _uncompiled_getter(self)
         self._installed: Callable[..., T] | None = None
@@ -125,16 +125,12 @@ class Entry(Generic[T]):
         self._renew_state()
 
     def retain(self, snapshot: Snapshot) -> None:
-        if self._retained_by is None:  # Most entries never have one, and each set takes memory.
-            self._retained_by = set()
-        self._retained_by.add(snapshot)
+        self._retained_by |= {snapshot}
 
     def release(self, snapshot: Snapshot) -> None:
-        if self._retained_by is not None:
-            self._retained_by.discard(snapshot)
-            if not self._retained_by:
-                self._retained_by = None
-                self._renew_state()
+        self._retained_by -= {snapshot}
+        if not self._retained_by:
+            self._renew_state()
 
     def renew_state(self) -> None:
         """Read with the published rules, the defaults, the snapshots and the observers that there are now."""
@@ -150,10 +146,9 @@ class Entry(Generic[T]):
             value.wakeup.set()
 
     def install_getter(self, state: "GetterState[T]", getter: Callable[..., T]) -> None:
-        """Call a compiled getter from now on. The caller holds the update lock."""
-        if self.state is state:
-            state.getter = getter
-            self._install(getter)
+        """Call a compiled getter from now on. The caller holds the update lock, and the state is the present one."""
+        state.getter = getter
+        self._install(getter)
 
     def _install(self, getter: Callable[..., T]) -> None:
         """Set the attribute that shadows `Setting.get`, unless the program has put something else there: a test may
