@@ -227,6 +227,7 @@ def test_without_a_token_no_request_is_sent(outcome: Exception | None) -> None:
     assert isinstance(reply, NoResponse)
     assert isinstance(reply.error, CredentialError)
     assert driver.names == ["AwaitToken"]
+    assert driver.rate_limit is not None
     assert driver.rate_limit.take() == 0
 
 
