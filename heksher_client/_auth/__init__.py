@@ -1,1 +1,1 @@
-"""Access tokens: their refresh, and requests to an OAuth 2 server."""
+"""Access tokens: their refresh, and requests to an OAuth 2 server. The public credentials are in `credentials`."""

@@ -1,7 +1,7 @@
 """Access tokens and their refresh: one refresh serves all requests that need a token, whichever client sends them.
 
-A token is refreshed in the background shortly before it expires, so that requests seldom wait for one. The rules on
-when to retry a request with another token are in `Credential._authenticate`; clients and httpx perform its steps only.
+A token is refreshed in the background shortly before it expires, so that requests seldom wait for one. What happens
+after a 401 is decided in `Credential._authenticate`; clients and httpx only perform its steps.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""The clients: they perform the effects of the core in an asyncio task or in a thread."""
+"""The clients, which drive the flows of the core: they perform its effects, in an asyncio task or in a thread."""

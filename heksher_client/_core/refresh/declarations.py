@@ -1,4 +1,4 @@
-"""Declaring settings: when each is declared, which declarations are not sent, and what their outcomes mean."""
+"""Declarations of settings: when each is sent, and sent again; which are not sent; and what their outcomes mean."""
 
 import json
 import logging
