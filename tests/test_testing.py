@@ -20,7 +20,7 @@ from heksher_client import (
 )
 from heksher_client._core.settings.registry import registry
 from heksher_client.testing import AsyncStubHeksherClient, Call, Rule, SyncStubHeksherClient
-from tests.core.test_setting_types import Letters
+from tests.core.settings.test_types import Letters
 from tests.support.clients import ThreadKind, running
 from tests.support.service import WatchedService
 

@@ -28,7 +28,7 @@ from heksher_client import (
 from heksher_client._core.settings.registry import registry
 from heksher_client.service import LocalService
 from heksher_client.testing import SyncStubHeksherClient
-from tests.core.test_setting_types import Letters
+from tests.core.settings.test_types import Letters
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
 from tests.support.http import http_request
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService

@@ -210,7 +210,7 @@ def test_on_coerce_none_rejects_what_would_be_coerced(
     service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
     service.add_rule("s", ["A", "C"], user="jim")
     service.add_rule("s", ["B"], user="john")
-    from tests.core.test_setting_types import Letters
+    from tests.core.settings.test_types import Letters
 
     strict = Setting("s", Letters, ["user"], Letters.A, on_coerce=None)
     lenient = Setting("s", Letters, ["user"], Letters.A)

@@ -13,7 +13,7 @@ from heksher_client import DeclarationError, ServiceUnavailableError, Unexpected
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import NoResponse, Reply, Response
 
-WIRE = Path(__file__).parents[1] / "data" / "wire"
+WIRE = Path(__file__).parents[2] / "data" / "wire"
 RECORDED = [
     (f"{path.stem}-{i}", exchange)
     for path in sorted(WIRE.glob("*.json"))

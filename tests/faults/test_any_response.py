@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from heksher_client import HeksherError, Setting
 from heksher_client._core.settings.setting import entry_of
-from tests.core.test_protocol import BODIES, JSON
+from tests.core.refresh.test_protocol import BODIES, JSON
 from tests.support.clients import Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
