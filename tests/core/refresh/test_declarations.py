@@ -1,4 +1,4 @@
-"""Declarations that need not be sent, as the service has the setting already."""
+"""Comparison of declarations with the settings that the service lists, to skip declarations that are up to date."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from heksher_client import Setting, SettingData
 from heksher_client._core.refresh.declarations import is_up_to_date
 from heksher_client._core.settings.setting import entry_of
 
-KNOWN: dict[str, Any] = {
+LISTED: dict[str, Any] = {
     "name": "s",
     "configurable_features": ["environment", "user"],
     "type": "float",
@@ -19,15 +19,15 @@ KNOWN: dict[str, Any] = {
 }
 
 
-def setting() -> Setting[float]:
+def make_setting() -> Setting[float]:
     return Setting("s", float, ["user", "environment"], 1.0, {"b": [2], "a": 1}, alias="former")
 
 
-def test_a_setting_that_the_service_has_like_this_is_up_to_date() -> None:
-    """In any order of features and metadata. The service may have more aliases."""
-    assert is_up_to_date(entry_of(setting()), SettingData(**KNOWN))
+def test_a_setting_that_is_listed_without_a_difference_is_up_to_date() -> None:
+    """The order of features and metadata does not matter. The service may have more aliases."""
+    assert is_up_to_date(entry_of(make_setting()), SettingData(**LISTED))
     assert is_up_to_date(
-        entry_of(Setting("s", float, ["user", "environment"], 1.0, {"a": 1, "b": [2]})), SettingData(**KNOWN)
+        entry_of(Setting("s", float, ["user", "environment"], 1.0, {"a": 1, "b": [2]})), SettingData(**LISTED)
     )
 
 
@@ -48,10 +48,10 @@ def test_a_setting_that_the_service_has_like_this_is_up_to_date() -> None:
     ],
 )
 def test_a_setting_with_any_difference_is_declared(difference: dict[str, Any]) -> None:
-    """The service then decides what the difference means. Values that differ in JSON only count as different."""
-    assert not is_up_to_date(entry_of(setting()), SettingData(**KNOWN | difference))
+    """The service decides what the difference means. Defaults are compared as JSON, so 1 and 1.0 differ."""
+    assert not is_up_to_date(entry_of(make_setting()), SettingData(**LISTED | difference))
 
 
 def test_an_unlisted_setting_is_declared() -> None:
-    """It is new, or has another name there."""
-    assert not is_up_to_date(entry_of(setting()), None)
+    """It is new, or listed under another name."""
+    assert not is_up_to_date(entry_of(make_setting()), None)

@@ -1,4 +1,4 @@
-"""From a response to a rule set: whole columns at once if possible, and value by value if not."""
+"""Decoding of query responses into rule sets: whole columns at once if possible, otherwise value by value."""
 
 import enum
 import logging
@@ -23,10 +23,10 @@ class Color(enum.Enum):
     ONE = 1
 
 
-def converted(
+def decode(
     setting: Setting[Any], rules: list[tuple[Any, list[list[str]]]], default: Any, tracking: Tracking | None = None
 ) -> RuleSet[Any]:
-    """Decode a response with these values and conditions. Ids count from 1."""
+    """Decode a response with rules of these values and conditions, whose ids are 1, 2..."""
     response = {
         "default_value": default,
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
@@ -37,10 +37,10 @@ def converted(
     ).rule_set
 
 
-def used(setting: Setting[Any], *values: Any) -> list[Any]:
-    """Return the values that the rules with these JSON values have."""
+def decode_values(setting: Setting[Any], *values: Any) -> list[Any]:
+    """Decode rules with these JSON values, and return the values of the accepted rules."""
     rules = [(value, [["user", f"u{i}"]]) for i, value in enumerate(values)]
-    return [rule.value for rule in converted(setting, rules, None).rules()]
+    return [rule.value for rule in decode(setting, rules, None).rules()]
 
 
 @pytest.mark.parametrize(
@@ -60,48 +60,48 @@ def used(setting: Setting[Any], *values: Any) -> list[Any]:
         (Color, Color.RED, ["red", "blue", True, []], [Color.RED]),
     ],
 )
-def test_a_column_is_used_unchanged_only_if_all_of_it_can_be(
+def test_a_column_is_used_unchanged_if_no_value_needs_a_conversion(
     setting_type: Any, default: Any, values: list[Any], expected: list[Any]
 ) -> None:
-    """If one value is of another type, or needs a conversion, each value is looked at."""
+    """Otherwise each value is decode, and rules with invalid values are rejected."""
     setting: Setting[Any] = Setting("s", setting_type, ["user"], default)
-    result = used(setting, *values)
+    result = decode_values(setting, *values)
     assert result == expected
     assert [type(value) for value in result] == [type(value) for value in expected]
 
 
-def test_a_type_with_its_own_conversion_converts_each_value() -> None:
-    """Even if it is derived from a type that converts whole columns."""
+def test_an_overridden_conversion_is_called_for_each_value() -> None:
+    """Even if the base class converts whole columns."""
 
     class Lenient(HeksherEnum[Color]):
         def convert_from_heksher(self, x: Any, /) -> Conversion[Color]:
             return Conversion(Color.ONE) if x == "red" else super().convert_from_heksher(x)
 
-    assert used(Setting("s", Lenient(Color), ["user"], Color.RED), "red", 1) == [Color.ONE, Color.ONE]
+    assert decode_values(Setting("s", Lenient(Color), ["user"], Color.RED), "red", 1) == [Color.ONE, Color.ONE]
 
 
 def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
-    """It could never match, or always. The other rules are used."""
+    """Its meaning is not defined. The other rules are used."""
     setting = Setting("s", int, ["user", "theme"], 1)
-    rule_set = converted(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
+    rule_set = decode(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
     assert [rule.value for rule in rule_set.rules()] == [2]
     assert caplog.records[0].__dict__["rejected_rules"] == [(1, "it has two conditions on one context feature")]
 
 
 def test_rules_on_untracked_values_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
-    """No read needs them."""
+    """They cannot match a tracked context."""
     tracking = Tracking().with_values({"user": "jim"})
     setting = Setting("s", int, ["user", "theme"], 1)
     rules: list[tuple[Any, list[list[str]]]] = [
         (1, [["user", "jim"]]), (2, [["user", "ann"]]), (3, [["theme", "x"]]), (4, []),
     ]  # fmt: skip
-    rule_set = converted(setting, rules, 0, tracking)
+    rule_set = decode(setting, rules, 0, tracking)
     assert sorted(rule.value for rule in rule_set.rules()) == [1, 4]
     assert not caplog.records
 
 
 def test_a_validator_receives_each_rule_as_the_service_sent_it() -> None:
-    """Its conditions in the service's order, its id, and the value before conversion."""
+    """With its conditions in the order of the service, its id, and its value before the conversion."""
     seen = []
     setting = Setting("s", int, ["user", "theme"], 1)
 
@@ -110,12 +110,12 @@ def test_a_validator_receives_each_rule_as_the_service_sent_it() -> None:
         return value * 10
 
     setting.add_validator(record)
-    rule_set = converted(setting, [(2.0, [["user", "a"], ["theme", "b"]])], 5)
+    rule_set = decode(setting, [(2.0, [["user", "a"], ["theme", "b"]])], 5)
     assert seen == [(5, None), (2, Rule({"user": "a", "theme": "b"}, 2.0, 1))]
     assert (rule_set.default, rule_set.rules()[0].value) == (50, 20)
 
 
-def test_converting_a_long_column_one_by_one_lets_others_run() -> None:
+def test_a_long_column_is_converted_in_batches() -> None:
     """A validator makes a large setting slow, but must not block the event loop."""
     setting = Setting("s", int, ["user"], 1)
     setting.add_validator(lambda value, *_: value)
@@ -128,11 +128,11 @@ def test_converting_a_long_column_one_by_one_lets_others_run() -> None:
     assert list(work).count(1000) >= 4  # two full batches are grouped, and two are validated
 
 
-def test_all_rejected_rules_of_a_setting_are_one_record(caplog: pytest.LogCaptureFixture) -> None:
+def test_rejected_rules_of_a_setting_are_logged_in_one_record(caplog: pytest.LogCaptureFixture) -> None:
     """It lists the first 20."""
     caplog.set_level(logging.INFO)
     setting = Setting("s", int, ["user"], 1)
-    assert used(setting, *["x"] * 30) == []
+    assert decode_values(setting, *["x"] * 30) == []
     (_, rejected) = caplog.records
     assert len(rejected.__dict__["rejected_rules"]) == 20
     assert "30 rules were rejected" in rejected.message

@@ -1,4 +1,4 @@
-"""The log of failures: one record when they begin, change and end."""
+"""The error log: one record when a failure begins, changes or ends, and reminders in between."""
 
 import logging
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from heksher_client._logging import escaped, logger
 
 
 class RecordList(logging.Handler):
-    """Collects records."""
+    """A handler that collects records in a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class RecordList(logging.Handler):
 
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """Return the list of records from now on."""
+    """The records that are logged during the test."""
     caplog.set_level(logging.INFO)
     handler = RecordList()
     logger.addHandler(handler)
@@ -31,8 +31,8 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord
     logger.removeHandler(handler)
 
 
-def test_a_failure_that_persists_is_logged_now_and_then(records: list[logging.LogRecord]) -> None:
-    """Every five minutes, however often it occurs. Its end is logged as well."""
+def test_a_persistent_failure_is_logged_every_five_minutes(records: list[logging.LogRecord]) -> None:
+    """However often it occurs. Its end is logged as well."""
     log = ErrorLog()
     for second in range(0, 700, 10):
         log.record([ServiceUnavailableError("down")], float(second))
@@ -45,8 +45,8 @@ def test_a_failure_that_persists_is_logged_now_and_then(records: list[logging.Lo
     ]
 
 
-def test_another_failure_is_logged_at_once(records: list[logging.LogRecord]) -> None:
-    """Not if only a port, a time or an id changes, nor if two failures alternate, as behind a load balancer."""
+def test_a_different_failure_is_logged_immediately(records: list[logging.LogRecord]) -> None:
+    """Not if only a port, time or id differs, or if two failures alternate, for example behind a load balancer."""
     log = ErrorLog()
     for second, text in enumerate(["port 80", "port 8080", "refused", "refused", "port 90"]):
         log.record([ServiceUnavailableError(text)], float(second))
@@ -57,7 +57,7 @@ def test_another_failure_is_logged_at_once(records: list[logging.LogRecord]) -> 
 
 
 def test_failures_with_different_statuses_or_names_are_different(records: list[logging.LogRecord]) -> None:
-    """Only separate numbers, addresses and ids are not compared."""
+    """Only standalone numbers, addresses and ids are ignored in the comparison."""
     log = ErrorLog()
     for second, status in enumerate([500, 502, 500, 410]):
         log.record([UnexpectedResponseError(f"answered {status}", status=status)], float(second))
@@ -75,8 +75,8 @@ def test_failures_with_different_statuses_or_names_are_different(records: list[l
     ]
 
 
-def test_a_failure_that_comes_back_within_a_minute_is_the_same(records: list[logging.LogRecord]) -> None:
-    """If every second refresh fails, that is logged now and then; an outage after a quiet time at once."""
+def test_a_failure_that_recurs_within_a_minute_is_not_a_new_one(records: list[logging.LogRecord]) -> None:
+    """If every second refresh fails, that is logged every five minutes. An outage after a quiet minute is a new one."""
     log = ErrorLog()
     for second in range(0, 600, 10):
         log.record([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
@@ -87,8 +87,8 @@ def test_a_failure_that_comes_back_within_a_minute_is_the_same(records: list[log
     assert [record.levelname for record in records] == ["ERROR", "INFO"]
 
 
-def test_the_text_of_a_response_does_not_make_another_failure(records: list[logging.LogRecord]) -> None:
-    """It may contain the id of the request, in any form."""
+def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[logging.LogRecord]) -> None:
+    """A response may contain the id of the request, in any form."""
     log = ErrorLog()
     for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
         text = f"GET /api/v1/query: the service answered 503: 'reference {reference}'"
@@ -96,8 +96,8 @@ def test_the_text_of_a_response_does_not_make_another_failure(records: list[logg
     assert len(records) == 1
 
 
-def test_each_of_several_failures_is_logged(records: list[logging.LogRecord]) -> None:
-    """A new one in addition to an old one, and one that several settings have in common once."""
+def test_each_of_several_failures_is_logged_once(records: list[logging.LogRecord]) -> None:
+    """A new failure in addition to an old one, and one that several settings have in common."""
     log = ErrorLog()
     first, second = DeclarationError("s1 is refused", setting="s1"), DeclarationError("s2 is refused", setting="s2")
     log.record([first], 0.0)
@@ -109,13 +109,13 @@ def test_each_of_several_failures_is_logged(records: list[logging.LogRecord]) ->
 
 
 def test_a_success_is_not_logged(records: list[logging.LogRecord]) -> None:
-    """Unless a failure was logged before."""
+    """Unless it follows a failure that was logged."""
     ErrorLog().record([], 0.0)
     assert records == []
 
 
 def test_a_record_is_one_line(records: list[logging.LogRecord]) -> None:
-    """Whatever names and texts it contains. Numbers stay numbers for formats; control characters are escaped."""
+    """Control characters in names and texts are escaped. Numbers stay numbers, as format codes require."""
     logger.info("%d of %s: %s", 3, ["a\nb"], "red\x1b[31m\u202e\ud800")
     logger.info("plain")
     assert [record.getMessage() for record in records] == [

@@ -1,4 +1,4 @@
-"""The difference between rule sets, and how callbacks and iterators receive it."""
+"""Differences between rule sets, and their delivery to callbacks and iterators."""
 
 import asyncio
 import gc
@@ -23,13 +23,13 @@ FEATURES = ["user", "theme"]
 
 
 def rule_set(rules: dict[tuple[str, str], int], default: int = 0, *, reverse: bool = False) -> RuleSet[int]:
-    """Rules by user and theme, where nothing stands for a wildcard."""
-    made = [
+    """Return a rule set from values by user and theme; an empty string means no condition."""
+    built = [
         Rule({f: v for f, v in zip(FEATURES, key, strict=True) if v}, value, index)
         for index, (key, value) in enumerate(rules.items())
     ]
     order = FEATURES[::-1] if reverse else FEATURES
-    return RuleSet.build(group_by_features(made), order, default, Reason.SERVER_DEFAULT)[0]
+    return RuleSet.build(group_by_features(built), order, default, Reason.SERVER_DEFAULT)[0]
 
 
 def compare(before: RuleSet[int], after: RuleSet[int]) -> Change[int]:
@@ -37,7 +37,7 @@ def compare(before: RuleSet[int], after: RuleSet[int]) -> Change[int]:
 
 
 def test_a_change_has_the_added_removed_and_changed_rules() -> None:
-    """Rules are identified by their conditions. One with another id and the same value has not changed."""
+    """Rules are identified by their conditions. A rule with another id and the same value has not changed."""
     before = rule_set({("jim", ""): 1, ("tom", ""): 2, ("", ""): 3, ("", "dark"): 4})
     after = rule_set({("ann", ""): 5, ("jim", ""): 7, ("jim", "dark"): 6, ("", ""): 3}, default=9)
     change = compare(before, after)
@@ -49,7 +49,7 @@ def test_a_change_has_the_added_removed_and_changed_rules() -> None:
         ({"user": "tom"}, 2, 1),
         ({"theme": "dark"}, 4, 3),
     ]
-    assert [(was.value, now.value, was.rule_id, now.rule_id) for was, now in change.changed] == [(1, 7, 0, 1)]
+    assert [(old.value, new.value, old.rule_id, new.rule_id) for old, new in change.changed] == [(1, 7, 0, 1)]
     assert change.default == Changed(0, 9)
     assert change.missed == 0
     assert change
@@ -60,30 +60,30 @@ RULES = st.dictionaries(CONDITIONS, st.integers(0, 3))
 
 
 @given(before=RULES, after=RULES, reverse=st.booleans())
-def test_any_difference_applied_to_what_was_gives_what_is(
+def test_a_change_applied_to_the_old_rules_gives_the_new_rules(
     before: dict[tuple[str, str], int], after: dict[tuple[str, str], int], reverse: bool
 ) -> None:
-    """And there is none where nothing differs, whatever the order of the context features."""
+    """In any order of the context features. The change is empty if the rules are equal."""
     change = compare(rule_set(before), rule_set(after, reverse=reverse))
 
     def key(rule: Rule[int]) -> tuple[str, str]:
         return rule.match_conditions.get("user", ""), rule.match_conditions.get("theme", "")
 
-    made = dict(before)
+    values = dict(before)
     for rule in change.removed:
-        assert made.pop(key(rule)) == rule.value
+        assert values.pop(key(rule)) == rule.value
     for rule in change.added:
-        assert key(rule) not in made
-        made[key(rule)] = rule.value
-    for was, now in change.changed:
-        assert made[key(was)] == was.value != now.value
-        made[key(now)] = now.value
-    assert made == after
+        assert key(rule) not in values
+        values[key(rule)] = rule.value
+    for old, new in change.changed:
+        assert values[key(old)] == old.value != new.value
+        values[key(new)] = new.value
+    assert values == after
     assert bool(change) == (before != after)
 
 
-def test_large_rule_sets_are_compared_bit_by_bit() -> None:
-    """Others run in between."""
+def test_large_rule_sets_are_compared_in_steps() -> None:
+    """Other tasks of the event loop can run between the steps."""
     before = rule_set({(f"u{n}", ""): n for n in range(10_000)})
     after = rule_set({(f"u{n}", ""): n for n in range(1, 10_001)})
     steps = list(diff_rules(Setting("s", int, FEATURES, 0), before, after))
@@ -98,67 +98,67 @@ class Cache:
     def clear(self, change: Change[Any]) -> None: ...
 
 
-def test_a_bound_method_goes_with_its_owner() -> None:
-    """A setting at module level would keep everything alive that ever listened to it."""
-    listeners = CallbackRegistry()
+def test_a_bound_method_is_referenced_weakly() -> None:
+    """A setting at module level would otherwise keep the owners of all its callbacks alive."""
+    callbacks = CallbackRegistry()
     cache = Cache()
-    listeners.add(cache.clear)
-    assert list(listeners.functions()) == [cache.clear]
-    gone = ref(cache)
+    callbacks.add(cache.clear)
+    assert list(callbacks.functions()) == [cache.clear]
+    reference = ref(cache)
     del cache
     gc.collect()
-    assert gone() is None
-    assert not listeners
-    assert list(listeners.functions()) == []
-    listeners.add(print)
-    assert list(listeners.functions()) == [print]
+    assert reference() is None
+    assert not callbacks
+    assert list(callbacks.functions()) == []
+    callbacks.add(print)
+    assert list(callbacks.functions()) == [print]
 
 
-def test_what_cannot_be_referred_to_weakly_is_kept() -> None:
-    """It is better than to lose it."""
+def test_a_callback_that_does_not_support_weak_references_is_kept() -> None:
+    """A strong reference is better than a lost callback."""
 
     class Slotted:
         __slots__ = ()
 
-        def hear(self, change: Change[Any]) -> None: ...
+        def handle(self, change: Change[Any]) -> None: ...
 
-    listeners = CallbackRegistry()
-    listeners.add(Slotted().hear)
+    callbacks = CallbackRegistry()
+    callbacks.add(Slotted().handle)
     gc.collect()
-    assert len(list(listeners.functions())) == 1
+    assert len(list(callbacks.functions())) == 1
 
 
-def test_a_callback_is_removed_once_for_each_time_that_it_was_added() -> None:
-    """And nothing happens where there is none."""
-    listeners = CallbackRegistry()
-    listeners.add(print)
-    listeners.add(print)
-    listeners.remove(print)
-    assert list(listeners.functions()) == [print]
-    listeners.add(repr)
-    listeners.remove(repr)
-    listeners.remove(print)
-    listeners.remove(print)
-    assert not listeners
+def test_a_callback_that_was_added_twice_must_be_removed_twice() -> None:
+    """Removing an unknown callback does nothing."""
+    callbacks = CallbackRegistry()
+    callbacks.add(print)
+    callbacks.add(print)
+    callbacks.remove(print)
+    assert list(callbacks.functions()) == [print]
+    callbacks.add(repr)
+    callbacks.remove(repr)
+    callbacks.remove(print)
+    callbacks.remove(print)
+    assert not callbacks
 
 
-def test_what_cannot_be_called_is_refused() -> None:
-    """And what would have to be awaited, with what to do instead."""
+def test_an_invalid_callback_raises_a_type_error() -> None:
+    """A coroutine function is invalid too; the error suggests `changes()` instead."""
     setting = Setting("s", int, ["user"], 0)
 
-    async def later(change: Change[int]) -> None: ...
+    async def coroutine_function(change: Change[int]) -> None: ...
 
-    class Later:
+    class AsyncCallable:
         async def __call__(self, change: Change[int]) -> None: ...
 
     with pytest.raises(TypeError, match=r"changes\(\)"):
-        setting.on_change(Later())
+        setting.on_change(AsyncCallable())
     with pytest.raises(TypeError, match="must be a function"):
         setting.on_change(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"changes\(\)"):
-        setting.on_change(later)
-    Setting("t", int, ["user"], 0).off_change(later)
-    setting.off_change(later)
+        setting.on_change(coroutine_function)
+    Setting("t", int, ["user"], 0).off_change(coroutine_function)
+    setting.off_change(coroutine_function)
     setting.on_change(print)
     setting.off_change(print)
 
@@ -166,8 +166,8 @@ def test_what_cannot_be_called_is_refused() -> None:
 # -- iterators ---------------------------------------------------------------------------------------------------------
 
 
-def test_changes_that_were_not_taken_are_merged_by_setting() -> None:
-    """In the order of the last change, with the number of changes that were merged into it."""
+def test_pending_changes_are_merged_by_setting() -> None:
+    """They are in the order of their last change; `missed` counts the changes that were merged into it."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
     changes = Changes(pending := PendingChanges())
     sets = [rule_set({("jim", ""): value}) for value in range(4)]
@@ -177,7 +177,7 @@ def test_changes_that_were_not_taken_are_merged_by_setting() -> None:
     changes.close()
     second, first = list(changes)
     assert (first.setting, first.missed) == (settings[0], 2)
-    assert [(was.value, now.value) for was, now in first.changed] == [(0, 3)]
+    assert [(old.value, new.value) for old, new in first.changed] == [(0, 3)]
     assert (second.setting, second.missed) == (settings[1], 0)
 
 
@@ -185,41 +185,41 @@ def test_changes_that_were_not_taken_are_merged_by_setting() -> None:
 def test_a_merged_change_is_the_difference_between_the_first_and_the_last_state(
     sets: list[tuple[dict[tuple[str, str], int], int]],
 ) -> None:
-    """Whatever was added and removed in between."""
+    """For any sequence of rule sets."""
     setting = Setting("s", int, FEATURES, 0)
     states = [rule_set(rules, default) for rules, default in sets]
     changes = Changes(pending := PendingChanges())
     for before, after in pairwise(states):
         pending.push(run_to_end(diff_rules(setting, before, after)))
-    told, whole = next(changes), run_to_end(diff_rules(setting, states[0], states[-1]))
+    merged, expected = next(changes), run_to_end(diff_rules(setting, states[0], states[-1]))
 
-    def known(rule: Rule[int]) -> tuple[Any, int]:
+    def key(rule: Rule[int]) -> tuple[Any, int]:
         return frozenset(rule.match_conditions.items()), rule.value
 
-    assert set(map(known, told.added)) == set(map(known, whole.added))
-    assert set(map(known, told.removed)) == set(map(known, whole.removed))
-    assert {(known(was), known(now)) for was, now in told.changed} == {
-        (known(was), known(now)) for was, now in whole.changed
+    assert set(map(key, merged.added)) == set(map(key, expected.added))
+    assert set(map(key, merged.removed)) == set(map(key, expected.removed))
+    assert {(key(old), key(new)) for old, new in merged.changed} == {
+        (key(old), key(new)) for old, new in expected.changed
     }
-    assert (told.default, told.missed) == (whole.default, len(sets) - 2)
+    assert (merged.default, merged.missed) == (expected.default, len(sets) - 2)
 
 
-def test_all_tasks_that_wait_for_one_iterator_are_woken() -> None:
-    """One that has taken a change wakes the next."""
+def test_tasks_can_share_one_iterator() -> None:
+    """Each change is received by one of the tasks."""
     settings = [Setting(name, int, FEATURES, 0) for name in ("a", "b")]
     changes = Changes(pending := PendingChanges())
 
-    async def take() -> Setting[Any]:
+    async def receive() -> Setting[Any]:
         return (await anext(changes)).setting
 
-    async def both() -> list[Setting[Any]]:
-        waiting = [asyncio.ensure_future(take()) for _ in settings]
+    async def receive_both() -> list[Setting[Any]]:
+        waiting = [asyncio.ensure_future(receive()) for _ in settings]
         await asyncio.sleep(0)
         for setting in settings:
             pending.push(Change(setting, added=(Rule({}, 1),)))
         return await asyncio.wait_for(asyncio.gather(*waiting), 10)
 
-    assert asyncio.run(both()) == settings
+    assert asyncio.run(receive_both()) == settings
 
 
 def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,37 +232,37 @@ def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(watch) == []
 
 
-def test_merged_changes_may_cancel_each_other_out() -> None:
-    """Then the change is empty, and false."""
+def test_merged_changes_can_cancel_each_other_out() -> None:
+    """The merged change is empty, and false."""
     setting = Setting("s", int, FEATURES, 0)
-    one, other = rule_set({}), rule_set({("jim", ""): 1})
+    without_rules, with_rule = rule_set({}), rule_set({("jim", ""): 1})
     changes = Changes(pending := PendingChanges())
-    pending.push(run_to_end(diff_rules(setting, one, other)))
-    pending.push(run_to_end(diff_rules(setting, other, one)))
+    pending.push(run_to_end(diff_rules(setting, without_rules, with_rule)))
+    pending.push(run_to_end(diff_rules(setting, with_rule, without_rules)))
     change = next(changes)
     assert not change
     assert change.missed == 1
 
 
-def test_the_last_change_comes_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client may push its last change and close while another thread looks for a change."""
+def test_an_iterator_yields_its_last_change_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may push its last change and close while another thread checks for changes."""
     setting = Setting("s", int, FEATURES, 0)
-    one, other = rule_set({}), rule_set({("jim", ""): 1})
+    without_rules, with_rule = rule_set({}), rule_set({("jim", ""): 1})
     changes = Changes(PendingChanges())
     take = PendingChanges.take
 
-    def late(pending: PendingChanges) -> Change[Any]:
+    def take_before_close(pending: PendingChanges) -> Change[Any]:
         monkeypatch.undo()
-        nothing = take(pending)
-        pending.push(run_to_end(diff_rules(setting, one, other)))
+        empty = take(pending)
+        pending.push(run_to_end(diff_rules(setting, without_rules, with_rule)))
         changes.close()
-        return nothing
+        return empty
 
-    monkeypatch.setattr(PendingChanges, "take", late)
+    monkeypatch.setattr(PendingChanges, "take", take_before_close)
     assert [len(change.added) for change in changes] == [1]
 
 
-def test_watching_an_unknown_feature_is_an_error() -> None:
-    """At the call, and not in the iteration."""
+def test_watch_raises_for_an_unknown_feature() -> None:
+    """The call raises, not the iteration."""
     with pytest.raises(UnknownContextError):
         Setting("s", int, ["user"], 0).watch(theme="dark")

@@ -1,4 +1,4 @@
-"""Contexts: defaults, and the tracking of values."""
+"""Context features: default values, and tracked values."""
 
 from contextvars import ContextVar
 
@@ -12,13 +12,13 @@ from heksher_client.service.context_filters import admits as service_admits
 from heksher_client.service.context_filters import parse_context_filters
 
 
-def test_what_is_given_goes_before_the_default() -> None:
-    """Constants and context variables fill in only what a read leaves out."""
-    user: ContextVar[str] = ContextVar("user", default="nobody")
+def test_arguments_take_precedence_over_defaults() -> None:
+    """A default is a constant, or a context variable that is evaluated at each read."""
+    user: ContextVar[str] = ContextVar("user", default="anonymous")
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
 
-    assert complete(["environment", "user"], {}, defaults.values) == {"environment": "prod", "user": "nobody"}
+    assert complete(["environment", "user"], {}, defaults.values) == {"environment": "prod", "user": "anonymous"}
     assert complete(["environment", "user"], {"user": "jim"}, defaults.values) == {"environment": "prod", "user": "jim"}
     user.set("john")
     assert complete(["user"], {}, defaults.values) == {"user": "john"}
@@ -26,8 +26,8 @@ def test_what_is_given_goes_before_the_default() -> None:
     assert complete(["user", "environment"], {}, defaults.values) == {"user": "jack", "environment": "prod"}
 
 
-def test_every_feature_without_a_value_is_named() -> None:
-    """No argument, no default, an unset context variable, None: all the same, and all told at once."""
+def test_the_error_names_all_features_without_a_value() -> None:
+    """Without an argument and a default, with an unset context variable, or with None."""
     defaults = Defaults()
     defaults.update({"unset": ContextVar("unset")})
     with pytest.raises(MissingContextError, match="environment, unset, user:"):
@@ -35,24 +35,24 @@ def test_every_feature_without_a_value_is_named() -> None:
 
 
 @pytest.mark.parametrize("names", ["user", ["a-b"], [""], ["user", "user"], [5], ["a\n"]])
-def test_impossible_names_of_context_features_are_refused(names: list[str]) -> None:
-    """One string for a list is the commonest slip; it would be taken for a list of letters."""
+def test_invalid_names_of_context_features_are_rejected(names: list[str]) -> None:
+    """A single string is the most common mistake; it would be treated as a list of letters."""
     with pytest.raises((TypeError, ValueError)):
         check_feature_names(names)
 
 
-def test_the_filter_says_what_is_tracked() -> None:
-    """Features and values are sorted, so that the same tracking is the same question."""
+def test_the_wire_filter_lists_the_tracked_values() -> None:
+    """It is sorted, so that equal tracking gives equal queries. A filter that is too long is replaced by `*`."""
     tracking = Tracking().with_values({"user": ["jim", "ann"], "theme": TRACK_ALL}).with_values({"user": "bob"})
     assert tracking.wire_filter(1000) == "theme:*,user:(ann,bob,jim)"
     assert tracking.wire_filter(5) == "*"
 
 
-def test_tracking_everything_stays_so() -> None:
-    """All values of a feature and some more are all values."""
+def test_a_feature_with_all_values_tracked_stays_fully_tracked() -> None:
+    """Tracking one more value of it changes nothing."""
     tracking = Tracking().with_values({"user": TRACK_ALL}).with_values({"user": "jim"})
     assert tracking.wire_filter(1000) == "user:*"
-    assert tracking.admits({"user": "anybody"})
+    assert tracking.admits({"user": "ann"})
 
 
 NAMES = st.text("abcXYZ_019", min_size=1, max_size=3)
@@ -63,10 +63,10 @@ LOWER = st.text("abc", min_size=1, max_size=2)
     st.dictionaries(LOWER, st.one_of(st.just(TRACK_ALL), st.lists(NAMES, max_size=3))),
     st.dictionaries(LOWER, NAMES, max_size=3),
 )
-def test_the_filter_on_the_wire_and_the_one_here_agree(
+def test_the_client_and_the_service_admit_the_same_rules(
     tracked: dict[str, str | list[str]], conditions: dict[str, str]
 ) -> None:
-    """A service that reads the filter right leaves out exactly the rules that would be left out here."""
+    """A service that implements the filter correctly omits exactly the rules that the client would drop."""
     tracking = Tracking().with_values(tracked)
     filters = parse_context_filters(tracking.wire_filter(10_000))
     assert service_admits(filters, conditions.items()) == tracking.admits(conditions)

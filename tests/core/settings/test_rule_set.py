@@ -1,4 +1,4 @@
-"""Rules: which of them wins. The specification as data, and a plain oracle for all the rest."""
+"""The priority of rules: specified cases as data, and a comparison with a brute-force implementation."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ FEATURES = ("environment", "user", "theme")
 CONTEXT = {"environment": "prod", "user": "jim", "theme": "dark"}
 
 
-def index(rules: list[Rule[int]], default: int = -1) -> RuleSet[int]:
+def build(rules: list[Rule[int]], default: int = -1) -> RuleSet[int]:
     rule_set, _ = RuleSet.build(group_by_features(rules), FEATURES, default, Reason.DECLARED_DEFAULT)
     return rule_set
 
@@ -31,42 +31,42 @@ def index(rules: list[Rule[int]], default: int = -1) -> RuleSet[int]:
         (("environment",), ()),
     ],
 )
-def test_at_the_last_feature_where_they_differ_the_exact_condition_wins(
+def test_the_rule_with_a_condition_on_the_last_differing_feature_wins(
     stronger: tuple[str, ...], weaker: tuple[str, ...]
 ) -> None:
-    """The documented priority, whatever the order in which the rules came."""
+    """As documented, and in any order of the rules in a response."""
     rules = [Rule({f: CONTEXT[f] for f in features}, len(features) * 10, i) for i, features in
              enumerate([stronger, weaker])]  # fmt: skip
 
     for given_rules in (rules, rules[::-1]):
-        resolution = index(given_rules).explain(CONTEXT)
+        resolution = build(given_rules).explain(CONTEXT)
         assert (resolution.rule, resolution.outranked) == (rules[0], (rules[1],))
 
 
 def test_a_rule_matches_only_if_all_its_conditions_do() -> None:
-    """One condition on another value is enough for a rule not to count."""
-    rules = index([Rule({"user": "jim", "theme": "light"}, 1, 1), Rule({"user": "john"}, 2, 2)], default=0)
+    """One condition on another value excludes a rule."""
+    rules = build([Rule({"user": "jim", "theme": "light"}, 1, 1), Rule({"user": "john"}, 2, 2)], default=0)
     assert rules.resolve(CONTEXT) == 0
     resolution = rules.explain(CONTEXT)
     assert (resolution.value, resolution.reason, resolution.rule) == (0, Reason.DECLARED_DEFAULT, None)
 
 
 def test_of_two_rules_with_the_same_conditions_the_higher_id_is_kept() -> None:
-    """Whatever their order; the other one is returned, for the log."""
+    """In any order. The other rule is returned, so that it can be logged."""
     low, high = Rule({"user": "jim", "theme": "dark"}, 1, 1), Rule({"theme": "dark", "user": "jim"}, 2, 2)
     for rules in ([low, high], [high, low]):
         rule_set, duplicates = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
         assert (rule_set.resolve(CONTEXT), len(rule_set), duplicates) == (2, 1, [low])
 
 
-def test_conditions_are_shown_in_the_order_of_the_service() -> None:
-    """In whatever order they came."""
-    (rule,) = index([Rule({"theme": "dark", "environment": "prod"}, 1)]).rules()
+def test_conditions_are_in_the_order_of_the_context_features() -> None:
+    """The order in which they are received does not matter."""
+    (rule,) = build([Rule({"theme": "dark", "environment": "prod"}, 1)]).rules()
     assert list(rule.match_conditions) == ["environment", "theme"]
 
 
-def test_a_rule_cannot_be_changed() -> None:
-    """Not even through the mapping that it was made of."""
+def test_a_rule_is_immutable() -> None:
+    """It has its own copy of the conditions."""
     conditions = {"user": "jim"}
     rule = Rule(conditions, 1)
     conditions["user"] = "john"
@@ -75,11 +75,11 @@ def test_a_rule_cannot_be_changed() -> None:
         rule.match_conditions["user"] = "john"  # type: ignore[index]
 
 
-# -- the oracle --------------------------------------------------------------------------------------------------------
+# -- comparison with a brute-force implementation ----------------------------------------------------------------------
 
 
 def brute_force(rules: list[Rule[int]], context: Mapping[str, str]) -> list[Rule[int]]:
-    """The matching rules, strongest first, by the sentence in the documentation."""
+    """Return the matching rules, strongest first, by the definition in the documentation."""
     matching = [r for r in rules if all(context[f] == v for f, v in r.match_conditions.items())]
 
     def beats(a: Rule[int], b: Rule[int]) -> bool:
@@ -98,10 +98,10 @@ CONTEXTS = st.fixed_dictionaries(dict.fromkeys(FEATURES, VALUES))
 
 @given(st.lists(CONDITIONS, max_size=30, unique_by=lambda c: tuple(sorted(c.items()))), CONTEXTS)
 def test_resolution_agrees_with_the_definition(conditions: list[dict[str, str]], context: dict[str, str]) -> None:
-    """For any rules and any context, the winner and the losers are those of a ten-line brute-force oracle."""
+    """For any rules and any context, the winning and outranked rules are those of the brute-force function."""
     rules = [Rule(c, i, i) for i, c in enumerate(conditions)]
     expected = brute_force(rules, context)
-    rule_set = index(rules)
+    rule_set = build(rules)
 
     assert rule_set.matching(context) == expected
     assert rule_set.resolve(context) == (expected[0].value if expected else -1)

@@ -1,4 +1,4 @@
-"""Settings: what may be declared, and what a read may ask."""
+"""Settings without a client: validation of declarations, and reads."""
 
 import gc
 import json
@@ -40,19 +40,19 @@ from heksher_client._core.settings.setting import entry_of
         ({"type": str, "default_value": "\ud800"}, "setting s"),
     ],
 )
-def test_a_declaration_that_the_service_would_refuse_is_refused_here(changes: dict[str, Any], error: str) -> None:
-    """With an error that says which part of it is wrong, and why."""
+def test_a_declaration_that_the_service_would_refuse_raises(changes: dict[str, Any], error: str) -> None:
+    """The error names the invalid part and the reason."""
     arguments: dict[str, Any] = {"name": "s", "type": int, "configurable_features": ["user"], "default_value": 1}
     with pytest.raises((ValueError, TypeError), match=error):
         Setting(**(arguments | changes))
     assert registry.entries() == []
 
 
-def test_a_declaration_says_everything_the_service_wants_to_know() -> None:
-    """The alias is left out where there is none."""
-    plain = Setting("a.b_1", Sequence[int], ["user", "theme"], [1])
-    whole = Setting("s", int, ["user"], 1, {"team": "a", "k-1": [1]}, "old", "2.10")
-    assert json.loads(entry_of(plain).declaration.body) == {
+def test_the_body_of_a_declaration_has_all_fields() -> None:
+    """The alias is omitted if there is none."""
+    minimal = Setting("a.b_1", Sequence[int], ["user", "theme"], [1])
+    complete = Setting("s", int, ["user"], 1, {"team": "a", "k-1": [1]}, "old", "2.10")
+    assert json.loads(entry_of(minimal).declaration.body) == {
         "name": "a.b_1",
         "type": "Sequence<int>",
         "default_value": [1],
@@ -60,12 +60,12 @@ def test_a_declaration_says_everything_the_service_wants_to_know() -> None:
         "metadata": {},
         "version": "1.0",
     }
-    more = json.loads(entry_of(whole).declaration.body)
-    assert (more["alias"], more["version"], more["metadata"]) == ("old", "2.10", {"team": "a", "k-1": [1]})
+    body = json.loads(entry_of(complete).declaration.body)
+    assert (body["alias"], body["version"], body["metadata"]) == ("old", "2.10", {"team": "a", "k-1": [1]})
 
 
-def test_before_any_client_a_read_gives_the_declared_default() -> None:
-    """Whatever the context, complete or not; but an unknown name is a mistake even then."""
+def test_reads_without_a_client_return_the_declared_default() -> None:
+    """The context may be incomplete, but an unknown context feature raises."""
     setting = Setting("s", int, ["user", "theme"], 5)
     assert setting.get() == setting.get(user="jim") == 5
     resolution = setting.explain(user="jim")
@@ -75,8 +75,8 @@ def test_before_any_client_a_read_gives_the_declared_default() -> None:
             read(planet="mars")
 
 
-def test_the_default_is_of_the_declared_type_and_cannot_be_changed() -> None:
-    """A default is what it would be if it came from the service."""
+def test_the_default_is_converted_to_the_declared_type() -> None:
+    """It is immutable, like a value from the service."""
     values = [1, 2]
     sequence = Setting("s", Sequence[int], ["user"], values)
     values.append(3)
@@ -88,13 +88,13 @@ def test_the_default_is_of_the_declared_type_and_cannot_be_changed() -> None:
 
 
 def test_a_feature_may_have_any_name() -> None:
-    """Even `self`, or the name of an argument of something inside."""
+    """Even `self`, or the name of an internal parameter."""
     setting = Setting("s", int, ["self", "name", "contexts"], 5)
     assert setting.get(self="a", name="b", contexts="c") == 5
 
 
-def test_settings_are_held_weakly_in_the_order_of_their_construction() -> None:
-    """The registry knows what the program holds, and nothing else."""
+def test_the_registry_references_settings_weakly() -> None:
+    """It lists the settings that the program still refers to, in the order of their creation."""
     first, second, third = (Setting(name, int, ["user"], 1) for name in ("z", "a", "m"))
     assert [entry.setting for entry in registry.entries()] == [first, second, third]
     del second
@@ -102,13 +102,13 @@ def test_settings_are_held_weakly_in_the_order_of_their_construction() -> None:
     assert [entry.setting for entry in registry.entries()] == [first, third]
 
 
-def test_a_setting_says_what_it_is() -> None:
-    """In a debugger or a log."""
+def test_the_repr_of_a_setting_has_its_name_type_and_version() -> None:
+    """For debuggers and logs."""
     assert repr(Setting("s", Sequence[int], ["user"], [])) == "<Setting s: Sequence<int>, version 1.0>"
 
 
-def test_a_subclass_of_a_setting_is_a_setting() -> None:
-    """A program may add what it likes."""
+def test_a_subclass_can_override_get() -> None:
+    """The override can call the method of `Setting`."""
 
     class Audited(Setting[int]):
         reads = 0

@@ -1,4 +1,4 @@
-"""Snapshots: inside `pinned()` all reads use the rules of one moment."""
+"""Snapshots: all reads inside a `pinned()` block use the rules from the start of the block."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ USER: ContextVar[str] = ContextVar("user")
 
 
 @pytest.fixture
-def two() -> list[Setting[int]]:
+def settings() -> list[Setting[int]]:
     return [Setting(name, int, ["user", "theme"], 0) for name in ("a", "b")]
 
 
@@ -57,102 +57,108 @@ def _no_snapshot_is_left_open() -> Iterator[None]:
     assert not snapshot._open
 
 
-def test_inside_a_block_all_settings_have_the_rules_of_its_beginning(
-    two: list[Setting[int]], defaults: Defaults
-) -> None:
-    """However many updates there are. Outside, and after it, they have the latest."""
-    publish(two, defaults, 1)
-    assert read(two) == [1, 1]
+def test_reads_inside_a_block_use_the_rules_from_its_start(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """However many updates follow. Reads outside of the block, and after it, use the latest rules."""
+    publish(settings, defaults, 1)
+    assert read(settings) == [1, 1]
     outside = copy_context()
     with pinned():
-        assert read(two) == [1, 1]
+        assert read(settings) == [1, 1]
         for value in (2, 3):
-            publish(two, defaults, value)
-            assert read(two) == [1, 1]
-            assert outside.run(read, two) == [value, value]
-            assert read(two) == [1, 1]
-        assert [setting.explain().value for setting in two] == [1, 1]
-        assert two[0].get(user="tom") == -1
-        assert outside.run(lambda: two[0].get(user="tom")) == -3
-    assert read(two) == [3, 3]
+            publish(settings, defaults, value)
+            assert read(settings) == [1, 1]
+            assert outside.run(read, settings) == [value, value]
+            assert read(settings) == [1, 1]
+        assert [setting.explain().value for setting in settings] == [1, 1]
+        assert settings[0].get(user="tom") == -1
+        assert outside.run(lambda: settings[0].get(user="tom")) == -3
+    assert read(settings) == [3, 3]
 
 
-def test_the_context_is_that_of_each_read(two: list[Setting[int]], defaults: Defaults) -> None:
-    """Context variables, arguments, and defaults that are set inside."""
-    publish(two, defaults, 1)
+def test_a_block_does_not_affect_the_context_of_reads(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """Context variables, arguments and defaults that are set inside the block apply."""
+    publish(settings, defaults, 1)
     with pinned():
-        publish(two, defaults, 2)
+        publish(settings, defaults, 2)
         token = USER.set("tom")
-        assert read(two) == [-1, -1]
+        assert read(settings) == [-1, -1]
         USER.reset(token)
         defaults.update({"user": "tom"})
-        assert read(two) == [-1, -1]
+        assert read(settings) == [-1, -1]
         with pytest.raises(MissingContextError):
-            two[0].get(theme=None)  # type: ignore[arg-type]
+            settings[0].get(theme=None)  # type: ignore[arg-type]
 
 
-def test_a_block_that_began_before_any_client_reads_declared_defaults(
-    two: list[Setting[int]], defaults: Defaults
+def test_reads_inside_a_block_that_began_before_any_client_return_declared_defaults(
+    settings: list[Setting[int]], defaults: Defaults
 ) -> None:
-    """In any context, as reads did then."""
+    """In any context, like reads before the block."""
     with pinned():
-        publish(two, defaults, 2)
-        assert read(two) == [0, 0]
-    assert read(two) == [2, 2]
+        publish(settings, defaults, 2)
+        assert read(settings) == [0, 0]
+    assert read(settings) == [2, 2]
 
 
-def test_a_block_inside_a_block_uses_the_snapshot_of_the_outer_one(two: list[Setting[int]], defaults: Defaults) -> None:
-    """A function with a block of its own can be called inside another one."""
-    publish(two, defaults, 1)
+def test_a_block_inside_a_block_uses_the_snapshot_of_the_outer_one(
+    settings: list[Setting[int]], defaults: Defaults
+) -> None:
+    """A function that uses a block can be called inside another block."""
+    publish(settings, defaults, 1)
     with pinned():
-        publish(two, defaults, 2)
+        publish(settings, defaults, 2)
         with pinned():
-            assert read(two) == [1, 1]
-            publish(two, defaults, 3)
-        assert read(two) == [1, 1]
+            assert read(settings) == [1, 1]
+            publish(settings, defaults, 3)
+        assert read(settings) == [1, 1]
 
 
-def test_blocks_that_began_at_different_times_see_different_rules(two: list[Setting[int]], defaults: Defaults) -> None:
-    """What is retained for them is released with the last of them."""
+def test_blocks_that_began_at_different_times_see_different_rules(
+    settings: list[Setting[int]], defaults: Defaults
+) -> None:
+    """The rules that are retained for them are released when the last of them ends."""
     contexts = []
     pins = []
     for value in (1, 2, 3):
-        publish(two, defaults, value)
+        publish(settings, defaults, value)
         contexts.append(context := copy_context())
         pins.append(pin := pinned())
         context.run(pin.__enter__)
-    publish(two, defaults, 4)
+    publish(settings, defaults, 4)
     for seen, context, pin in zip((1, 2, 3), contexts, pins, strict=True):
-        assert context.run(read, two) == [seen, seen]
-        assert read(two) == [4, 4]
+        assert context.run(read, settings) == [seen, seen]
+        assert read(settings) == [4, 4]
         context.run(pin.__exit__, None, None, None)
-        assert context.run(read, two) == [4, 4]
-    assert not any(entry_of(setting)._retained_by for setting in two)
+        assert context.run(read, settings) == [4, 4]
+    assert not any(entry_of(setting)._retained_by for setting in settings)
 
 
-def test_a_block_keeps_its_snapshot_if_the_outer_block_ends_first(two: list[Setting[int]], defaults: Defaults) -> None:
-    """As in a task that a request began and did not wait for."""
-    publish(two, defaults, 1)
+def test_a_block_keeps_its_snapshot_if_the_outer_block_ends_first(
+    settings: list[Setting[int]], defaults: Defaults
+) -> None:
+    """For example in a task that a request started and did not wait for."""
+    publish(settings, defaults, 1)
     outer, inner = pinned(), pinned()
     outer.__enter__()
     task = copy_context()
     task.run(inner.__enter__)
-    publish(two, defaults, 2)
+    publish(settings, defaults, 2)
     outer.__exit__(None, None, None)
-    assert read(two) == [2, 2]
-    assert task.run(read, two) == [1, 1]
+    assert read(settings) == [2, 2]
+    assert task.run(read, settings) == [1, 1]
     task.run(inner.__exit__, None, None, None)
-    assert task.run(read, two) == [2, 2]
+    assert task.run(read, settings) == [2, 2]
 
 
-def test_blocks_that_begin_between_two_updates_share_a_snapshot(two: list[Setting[int]], defaults: Defaults) -> None:
-    """However many requests there are, an update retains the former rules once."""
-    publish(two, defaults, 1)
+def test_blocks_that_begin_between_two_updates_share_a_snapshot(
+    settings: list[Setting[int]], defaults: Defaults
+) -> None:
+    """An update retains the previous rules once, however many requests are in progress."""
+    publish(settings, defaults, 1)
     contexts = [(copy_context(), pinned()) for _ in range(10)]
     for context, pin in contexts:
         context.run(pin.__enter__)
     assert len(snapshot._open) == 1
-    publish(two, defaults, 2)
+    publish(settings, defaults, 2)
     with pinned():
         assert len(snapshot._open) == 2
     assert len(snapshot._open) == 1
@@ -161,138 +167,140 @@ def test_blocks_that_begin_between_two_updates_share_a_snapshot(two: list[Settin
     left.run(pin.__exit__, None, None, None)
     outliving = pinned()
     later.run(outliving.__enter__)
-    assert later.run(read, two) == [2, 2]
+    assert later.run(read, settings) == [2, 2]
     later.run(outliving.__exit__, None, None, None)
     for context, pin in contexts:
-        assert context.run(read, two) == [1, 1]
+        assert context.run(read, settings) == [1, 1]
         context.run(pin.__exit__, None, None, None)
 
 
-def test_threads_may_share_one_object(two: list[Setting[int]], defaults: Defaults) -> None:
-    """Each ends the block that it began."""
-    publish(two, defaults, 1)
+def test_threads_can_share_one_context_manager(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """Each thread ends its own block."""
+    publish(settings, defaults, 1)
     first, second, pin = copy_context(), copy_context(), pinned()
     first.run(pin.__enter__)
-    publish(two, defaults, 2)
+    publish(settings, defaults, 2)
     second.run(pin.__enter__)
-    publish(two, defaults, 3)
+    publish(settings, defaults, 3)
     first.run(pin.__exit__, None, None, None)
-    assert (first.run(read, two), second.run(read, two)) == ([3, 3], [2, 2])
+    assert (first.run(read, settings), second.run(read, settings)) == ([3, 3], [2, 2])
     second.run(pin.__exit__, None, None, None)
 
 
-def test_a_task_that_outlives_a_block_reads_the_latest_rules(two: list[Setting[int]], defaults: Defaults) -> None:
-    """It may begin a block of its own."""
-    publish(two, defaults, 1)
+def test_a_task_that_outlives_a_block_reads_the_latest_rules(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """It can begin a block of its own."""
+    publish(settings, defaults, 1)
     with pinned():
         later = copy_context()
-        publish(two, defaults, 2)
-    assert later.run(read, two) == [2, 2]
+        publish(settings, defaults, 2)
+    assert later.run(read, settings) == [2, 2]
 
-    def pin_again() -> list[int]:
+    def read_in_own_block() -> list[int]:
         with pinned():
-            publish(two, defaults, 3)
-            return read(two)
+            publish(settings, defaults, 3)
+            return read(settings)
 
-    assert later.run(pin_again) == [2, 2]
+    assert later.run(read_in_own_block) == [2, 2]
 
 
-def test_a_block_may_end_in_another_context(two: list[Setting[int]], defaults: Defaults) -> None:
-    """As in a generator that a framework runs in several contexts."""
-    publish(two, defaults, 1)
+def test_a_block_can_end_in_another_context(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """For example in a generator that a framework runs in several contexts."""
+    publish(settings, defaults, 1)
     first, second = copy_context(), copy_context()
     pin = pinned()
     first.run(pin.__enter__)
-    publish(two, defaults, 2)
+    publish(settings, defaults, 2)
     second.run(pin.__exit__, None, None, None)
-    assert first.run(read, two) == [2, 2]
+    assert first.run(read, settings) == [2, 2]
 
 
 @pytest.mark.anyio
 async def test_a_block_applies_across_awaits_and_in_tasks_that_begin_inside(
-    two: list[Setting[int]], defaults: Defaults
+    settings: list[Setting[int]], defaults: Defaults
 ) -> None:
     """It does not apply in other tasks."""
-    publish(two, defaults, 1)
+    publish(settings, defaults, 1)
     updated = asyncio.Event()
 
     async def later() -> list[int]:
         await updated.wait()
-        return read(two)
+        return read(settings)
 
-    beside = asyncio.create_task(later())
+    outside = asyncio.create_task(later())
     with pinned():
         inside = asyncio.create_task(later())
-        publish(two, defaults, 2)
+        publish(settings, defaults, 2)
         updated.set()
         assert await inside == [1, 1]
-        assert await asyncio.to_thread(read, two) == [1, 1]
-        assert await beside == [2, 2]
+        assert await asyncio.to_thread(read, settings) == [1, 1]
+        assert await outside == [2, 2]
 
 
-def test_reads_look_for_snapshots_only_while_rules_are_retained(two: list[Setting[int]], defaults: Defaults) -> None:
-    """Only then their code checks the current scope."""
+def test_getters_check_the_scope_only_while_rules_are_retained(
+    settings: list[Setting[int]], defaults: Defaults
+) -> None:
+    """At other times their code does not refer to it."""
 
-    def looks_for_pins() -> bool:
-        read(two)
-        return "_scope" in two[0].get.__code__.co_names
+    def checks_scope() -> bool:
+        read(settings)
+        return "_scope" in settings[0].get.__code__.co_names
 
-    publish(two, defaults, 1)
-    assert not looks_for_pins()
+    publish(settings, defaults, 1)
+    assert not checks_scope()
     outside = copy_context()
     with pinned():
-        assert not looks_for_pins()
-        publish(two, defaults, 2)
-        assert outside.run(looks_for_pins)
-    assert not looks_for_pins()
+        assert not checks_scope()
+        publish(settings, defaults, 2)
+        assert outside.run(checks_scope)
+    assert not checks_scope()
 
 
 def test_a_snapshot_that_begins_during_an_update_sees_all_of_it(
-    two: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
+    settings: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for an update of another thread. In the same thread, as in a finalizer, it can begin."""
-    publish(two, defaults, 1)
+    """It waits for an update in another thread, but not in the same thread, for example in a finalizer."""
+    publish(settings, defaults, 1)
     replace_published = Entry.replace_published
     inside: list[list[int]] = []
 
     def pin() -> None:
         USER.set("jim")
         with pinned():
-            inside.append(read(two))
+            inside.append(read(settings))
 
     thread = threading.Thread(target=pin)
 
     def pin_after(entry: Entry[int], published: PublishedRules[int]) -> None:
         replace_published(entry, published)
-        if entry.setting is two[0]:
+        if entry.setting is settings[0]:
             thread.start()
             with pinned():
-                two[0].get()
+                settings[0].get()
 
     monkeypatch.setattr(Entry, "replace_published", pin_after)
-    publish(two, defaults, 2)
+    publish(settings, defaults, 2)
     thread.join()
     assert inside == [[2, 2]]
 
 
-def test_a_block_can_be_entered_again(two: list[Setting[int]], defaults: Defaults) -> None:
-    """Inside itself, and after it."""
-    publish(two, defaults, 1)
+def test_the_context_manager_is_reentrant_and_reusable(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """It can be entered again inside its block, and after it."""
+    publish(settings, defaults, 1)
     pin = pinned()
     with pin:
-        publish(two, defaults, 2)
+        publish(settings, defaults, 2)
         with pin:
-            assert read(two) == [1, 1]
-        assert read(two) == [1, 1]
+            assert read(settings) == [1, 1]
+        assert read(settings) == [1, 1]
     with pin:
-        publish(two, defaults, 3)
-        assert read(two) == [2, 2]
+        publish(settings, defaults, 3)
+        assert read(settings) == [2, 2]
 
 
 def test_the_cost_of_an_update_does_not_depend_on_the_number_of_scopes(
-    two: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
+    settings: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each setting is renewed once, and once more when the last scope of a snapshot ends."""
+    """The state of each setting is renewed once, and once more when the last scope of the snapshot ends."""
     renewed: list[Setting[int]] = []
     renew_state = Entry._renew_state
 
@@ -304,91 +312,91 @@ def test_the_cost_of_an_update_does_not_depend_on_the_number_of_scopes(
     contexts = [(copy_context(), pinned()) for _ in range(10)]
     for context, pin in contexts:
         context.run(pin.__enter__)
-    publish(two, defaults, 2)
-    assert renewed == two
+    publish(settings, defaults, 2)
+    assert renewed == settings
     for context, pin in contexts:
         context.run(pin.__exit__, None, None, None)
-    assert renewed == [*two, *two]
+    assert renewed == [*settings, *settings]
 
 
-def test_a_block_never_sees_two_updates(two: list[Setting[int]], defaults: Defaults) -> None:
-    """Thousands of blocks in two threads, with updates all the time: both settings always have the same number."""
-    publish(two, defaults, 1)
-    wrong: SimpleQueue[Any] = SimpleQueue()
+def test_reads_inside_a_block_never_mix_two_updates(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """In thousands of blocks in two threads, during continuous updates, both settings have equal values."""
+    publish(settings, defaults, 1)
+    mixed: SimpleQueue[Any] = SimpleQueue()
     is_over = threading.Event()
 
     def pin(count: int) -> None:
         USER.set("jim")
         for _ in range(count):
             with pinned():
-                values = [setting.get() for setting in (*two, *two[::-1])]
+                values = [setting.get() for setting in (*settings, *settings[::-1])]
             if len(set(values)) > 1:
-                wrong.put(values)
+                mixed.put(values)
 
     def update() -> None:
         value = 1
         while not is_over.is_set():
             value += 1
-            publish(two, defaults, value)
+            publish(settings, defaults, value)
 
     threads = [threading.Thread(target=pin, args=[3000]) for _ in range(2)]
-    updating = threading.Thread(target=update)
-    for thread in (updating, *threads):
+    updater = threading.Thread(target=update)
+    for thread in (updater, *threads):
         thread.start()
     for thread in threads:
         thread.join()
     is_over.set()
-    updating.join()
-    assert wrong.empty()
-    assert not any(entry_of(setting)._retained_by for setting in two)
+    updater.join()
+    assert mixed.empty()
+    assert not any(entry_of(setting)._retained_by for setting in settings)
 
 
-def test_the_child_of_a_fork_keeps_its_own_scope_and_none_of_other_threads(
-    two: list[Setting[int]], defaults: Defaults
+def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
+    settings: list[Setting[int]], defaults: Defaults
 ) -> None:
-    """It does not wait for an update that another thread of the parent had begun."""
-    publish(two, defaults, 1)
+    """It does not wait for an update that is in progress in another thread of the parent."""
+    publish(settings, defaults, 1)
     other, other_context = pinned(), copy_context()
     other_context.run(other.__enter__)
     locked, release = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def hold_lock() -> None:
         with snapshot.update_lock():
             locked.set()
             release.wait(10)
 
-    holding = threading.Thread(target=hold)
+    lock_holder = threading.Thread(target=hold_lock)
 
-    def continues() -> bool:
-        return [len(opened.scopes) for opened in snapshot._open] == [1] and read(two) == [1, 1]
+    def keeps_own_scope() -> bool:
+        return [len(opened.scopes) for opened in snapshot._open] == [1] and read(settings) == [1, 1]
 
     with pinned():
-        publish(two, defaults, 2)
-        holding.start()
+        publish(settings, defaults, 2)
+        lock_holder.start()
         locked.wait(10)
-        child = begun_in_child(continues)
+        child = begun_in_child(keeps_own_scope)
         release.set()
     assert ended_well(child)
-    holding.join()
+    lock_holder.join()
     other_context.run(other.__exit__, None, None, None)
 
 
-def test_a_long_block_retains_one_rule_set_of_each_setting(two: list[Setting[int]], defaults: Defaults) -> None:
-    """However often the rules are replaced."""
+def test_a_long_block_retains_one_rule_set_of_each_setting(settings: list[Setting[int]], defaults: Defaults) -> None:
+    """However often rules are replaced."""
     with pinned():
         for value in range(100):
-            publish(two[:1], defaults, value)
-        publish(two, defaults, 100)
+            publish(settings[:1], defaults, value)
+        publish(settings, defaults, 100)
         scope = SCOPE.get()
         assert scope is not None
         assert len(scope.retained) == 2
-        assert read(two) == [0, 0]
+        assert read(settings) == [0, 0]
 
 
-def test_a_block_applies_to_stubs(two: list[Setting[int]]) -> None:
-    """A test may assign rules inside, as an operator would add them."""
+def test_reads_of_stubbed_settings_use_the_snapshot(settings: list[Setting[int]]) -> None:
+    """A test can assign rules inside a block to simulate an update."""
     with SyncStubHeksherClient() as stub, pinned():
         stub.set_defaults(user="jim", theme="dark")
-        stub[two[0]].rules = 5
-        assert two[0].get() == 0
+        stub[settings[0]].rules = 5
+        assert settings[0].get() == 0
     assert SCOPE.get() is None

@@ -1,4 +1,4 @@
-"""Setting types: their names on the wire, and values from and to JSON."""
+"""Setting types: wire names, and conversion of values from and to JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Word(StrEnum):
     A = "a"
 
 
-class Shade(str, Enum):  # noqa: UP042 - whose str() is not its text
+class Shade(str, Enum):  # noqa: UP042 - unlike a StrEnum, its str() is not its value
     DARK = "dark"
 
 
@@ -79,8 +79,8 @@ class Strict(Flag):
         (HeksherFlags(Letters), 'Flags["A","B"]'),
     ],
 )
-def test_the_name_of_a_type_is_as_the_service_writes_it(python_type: Any, name: str) -> None:
-    """Options are sorted as JSON; aliases, zero and combined flags are no options."""
+def test_a_type_has_the_wire_name_that_the_service_uses(python_type: Any, name: str) -> None:
+    """Options are sorted as JSON. Aliases, zero and combined flags are not options."""
     assert setting_type(python_type).heksher_string() == name
 
 
@@ -108,7 +108,7 @@ def test_the_name_of_a_type_is_as_the_service_writes_it(python_type: Any, name: 
     ],
 )
 def test_a_value_of_the_type_is_converted_without_loss(python_type: Any, raw: Any, value: Any) -> None:
-    """A value that the service holds valid arrives as a Python value of the declared type."""
+    """A value that is valid in the service becomes a Python value of the declared type."""
     conversion = setting_type(python_type).convert_from_heksher(raw)
     assert conversion == Conversion(value)
     assert type(conversion.value) is type(value) or isinstance(conversion.value, MappingProxyType)
@@ -124,10 +124,10 @@ def test_a_value_of_the_type_is_converted_without_loss(python_type: Any, raw: An
         (Sequence[Letters], [["Z"]], (Letters.NONE,), ("element 0: unknown flag 'Z' dropped",)),
     ],
 )
-def test_a_part_that_cannot_be_used_is_dropped_and_reported(
+def test_an_invalid_part_of_a_value_is_dropped_and_reported(
     python_type: Any, raw: Any, value: Any, coercions: tuple[str, ...]
 ) -> None:
-    """An unknown flag, a bad element: the rest is used, and the loss is told as a coercion."""
+    """An unknown flag or an invalid element is reported as a coercion, and the rest of the value is used."""
     assert setting_type(python_type).convert_from_heksher(raw) == Conversion(value, coercions)
 
 
@@ -165,7 +165,7 @@ def test_a_part_that_cannot_be_used_is_dropped_and_reported(
     ],
 )
 def test_a_value_of_another_type_is_rejected(python_type: Any, raw: Any) -> None:
-    """What is not of the type raises `TypeError`: a bool is no number, a string no sequence, a list no mapping."""
+    """A bool is not a number, a string is not a sequence, and a list is not a mapping."""
     with pytest.raises(TypeError):
         setting_type(python_type).convert_from_heksher(raw)
 
@@ -189,8 +189,8 @@ def test_a_value_of_another_type_is_rejected(python_type: Any, raw: Any) -> None
         (Mapping[str, Letters], MappingProxyType({"a": Letters.A}), {"a": ["A"]}),
     ],
 )
-def test_a_python_value_becomes_the_json_that_the_service_expects(python_type: Any, value: Any, raw: Any) -> None:
-    """The way to JSON is the reverse of the way from it."""
+def test_a_python_value_is_converted_to_json_for_the_service(python_type: Any, value: Any, raw: Any) -> None:
+    """The inverse of the conversion from JSON."""
     converted = setting_type(python_type).convert_to_heksher(value)
     assert json.dumps(converted) == json.dumps(raw)
 
@@ -217,8 +217,8 @@ def test_a_python_value_becomes_the_json_that_the_service_expects(python_type: A
         (Mapping[str, int], [("a", 1)]),
     ],
 )
-def test_a_python_value_of_another_type_is_refused(python_type: Any, value: Any) -> None:
-    """A wrong default is found at its declaration, not by the service."""
+def test_a_python_value_of_another_type_is_rejected(python_type: Any, value: Any) -> None:
+    """A default of the wrong type raises before the declaration is sent."""
     with pytest.raises(TypeError):
         setting_type(python_type).convert_to_heksher(value)
 
@@ -245,7 +245,7 @@ class _OnlyCombined(IntFlag):
 
 
 @pytest.mark.parametrize(
-    ("python_type", "why"),
+    ("python_type", "reason"),
     [
         (_OneAndTrue, "in Python 1, 1.0 and True are equal"),
         (_Unhashable, "not a JSON primitive"),
@@ -261,22 +261,22 @@ class _OnlyCombined(IntFlag):
         ([], "not a setting type"),
     ],
 )
-def test_what_cannot_be_a_setting_type_is_refused_with_a_reason(python_type: Any, why: str) -> None:
-    """The error says what is wrong with it, or what there is to choose from."""
-    with pytest.raises(TypeError, match=why):
+def test_an_unsupported_type_is_rejected_with_a_reason(python_type: Any, reason: str) -> None:
+    """The error says why it is unsupported, or lists the supported types."""
+    with pytest.raises(TypeError, match=reason):
         setting_type(python_type)
 
 
-def test_values_from_the_service_cannot_be_changed() -> None:
-    """Whoever reads a sequence or a mapping cannot change it for the next reader."""
+def test_values_from_the_service_are_immutable() -> None:
+    """Sequences and mappings are shared by all reads."""
     value = setting_type(Mapping[str, Sequence[int]]).convert_from_heksher({"a": [1]}).value
     assert isinstance(value["a"], tuple)
     with pytest.raises(TypeError):
         value["b"] = ()
 
 
-def test_types_are_equal_when_they_mean_the_same() -> None:
-    """Types compare and hash by what they convert."""
+def test_types_with_the_same_conversion_are_equal() -> None:
+    """Their hashes are equal as well."""
     assert setting_type(Sequence[Color]) == HeksherSequence(HeksherEnum(Color))
     assert hash(setting_type(Sequence[Color])) == hash(HeksherSequence(HeksherEnum(Color)))
     assert setting_type(Color) != setting_type(Word)
@@ -284,8 +284,8 @@ def test_types_are_equal_when_they_mean_the_same() -> None:
     assert repr(setting_type(Sequence[int])) == "<HeksherSequence Sequence<int>>"
 
 
-def test_a_program_can_bring_its_own_type() -> None:
-    """`setting_type` gives a `SettingType` back as it is."""
+def test_a_program_can_define_a_setting_type() -> None:
+    """`setting_type` returns an instance of `SettingType` unchanged."""
 
     class Upper(SettingType[str]):
         def heksher_string(self) -> str:
@@ -302,8 +302,8 @@ def test_a_program_can_bring_its_own_type() -> None:
     assert HeksherSequence(upper).convert_from_heksher(["a"]).value == ("A",)
 
 
-def test_a_message_does_not_repeat_a_whole_payload() -> None:
-    """An error about a huge value stays one line of a log."""
+def test_an_error_quotes_only_the_beginning_of_a_value() -> None:
+    """The error is one short line of a log, even if the value is large."""
     with pytest.raises(TypeError) as raised:
         setting_type(int).convert_from_heksher(["x" * 10_000, "\n"])
     assert len(str(raised.value)) < 120
