@@ -1,7 +1,7 @@
 """The capacity of a service: latency of responses, polling clients, change streams; on SQLite and PostgreSQL.
 
 Run `python -m benchmarks.fleet`, or with `--short` to check that it works. The processes of the service, the database
-and the load generator run on one machine, and share its processors.
+and the load generator run on one machine, and share the processors.
 """
 
 import argparse
@@ -35,7 +35,7 @@ TARGETS = {(10_000, "304"): 3.0, (10_000, "200"): 15.0, (100_000, "304"): 3.0, (
 """Milliseconds, by the number of rules and the status of the response."""
 
 
-def fill(url: str, rules: int) -> None:
+def create_settings(url: str, rules: int) -> None:
     """Create a hundred settings, with rules for many users."""
     database = Database(url)
     with database.begin() as connection:
@@ -101,7 +101,7 @@ class Instance:
 
 
 @contextmanager
-def serving(database: str, number: int = 1) -> Iterator[list[Instance]]:
+def run_instances(database: str, number: int = 1) -> Iterator[list[Instance]]:
     instances = [Instance(database) for _ in range(number)]
     try:
         yield instances
@@ -151,7 +151,7 @@ def conditional(url: str) -> bytes:
 
 
 def capacity(urls: Sequence[str], each: int) -> float:
-    """Measure the responses (304) per second over 50 connections, each of which sends its next request at once."""
+    """Measure the responses (304) per second over 50 connections, each of which sends its next request immediately."""
     request = conditional(urls[0])
     ports = [int(url.rpartition(":")[2]) for url in urls]
 
@@ -164,7 +164,7 @@ def capacity(urls: Sequence[str], each: int) -> float:
     return number / (time.perf_counter() - started)
 
 
-def fleet(instances: Sequence[Instance], clients: int, interval: float) -> tuple[int, float, float, int]:
+def simulate_clients(instances: Sequence[Instance], clients: int, interval: float) -> tuple[int, float, float, int]:
     """Simulate clients that send one request each during the interval, each over a connection of its own.
 
     Returns:
@@ -191,7 +191,7 @@ def fleet(instances: Sequence[Instance], clients: int, interval: float) -> tuple
     return len(durations), statistics.median(durations), sorted(durations)[int(len(durations) * 0.99)], failures
 
 
-def streams(instance: Instance, number: int, idle: float) -> dict[str, float]:
+def measure_streams(instance: Instance, number: int, idle: float) -> dict[str, float]:
     """Measure the cost of idle change streams, and the time until the first and the last receive a change."""
 
     async def follow(ready: asyncio.Event, received: list[float]) -> None:
@@ -219,7 +219,7 @@ def streams(instance: Instance, number: int, idle: float) -> dict[str, float]:
         started = time.perf_counter()
         await loop.run_in_executor(None, lambda: http.post("/api/v1/rules", json=rule).raise_for_status())
         await asyncio.gather(*tasks)
-        milliseconds = sorted((moment - started) * 1000 for moment in received)
+        milliseconds = sorted((received_at - started) * 1000 for received_at in received)
         return {"kilobytes": grown * 1024 / number, "busy": busy, "first": milliseconds[0], "last": milliseconds[-1]}
 
     with httpx.Client(base_url=instance.url) as http:
@@ -233,14 +233,14 @@ def change_latencies(instance: Instance, times: int) -> list[float]:
     durations = []
     with httpx.Client(base_url=instance.url) as http, ThreadHeksherClient(instance.url, 3600, FEATURES) as client:
         client.set_defaults(environment="none", user="none", theme="none")
-        rule = {"setting": "setting_000", "feature_values": {"user": "somebody"}, "value": -1}
+        rule = {"setting": "setting_000", "feature_values": {"user": "jim"}, "value": -1}
         number = http.post("/api/v1/rules", json=rule).json()["rule_id"]
-        while not client.status().is_following or setting.get(user="somebody") != -1:
+        while not client.status().is_following or setting.get(user="jim") != -1:
             time.sleep(0.01)
         for value in range(times):
             started = time.perf_counter()
             http.put(f"/api/v1/rules/{number}/value", json={"value": value}).raise_for_status()
-            while setting.get(user="somebody") != value:
+            while setting.get(user="jim") != value:
                 time.sleep(0.0005)
             durations.append((time.perf_counter() - started) * 1000)
             time.sleep(1.1)  # A client refreshes at most about once a second.
@@ -261,13 +261,13 @@ def main() -> None:
         for rules in sizes:
             for name in ("SQLite", "PostgreSQL"):
                 url = f"sqlite:///{folder}/{rules}.db" if name == "SQLite" else server.empty()
-                fill(url, rules)
+                create_settings(url, rules)
                 report(name, url, rules, short=short)
 
 
 def report(name: str, url: str, rules: int, *, short: bool) -> None:
     print(f"\n{name}, {rules:,} rules in 100 settings")
-    with serving(url) as (instance,):
+    with run_instances(url) as (instance,):
         for status, (median, p99) in latencies(instance.url, 30 if short else 300).items():
             limit = TARGETS.get((rules, status))
             target = f"; target: {limit:g} ms" if limit else ""
@@ -275,22 +275,22 @@ def report(name: str, url: str, rules: int, *, short: bool) -> None:
     if rules > 10_000:
         return
     for number in (1, 3):
-        with serving(url, number) as instances:
+        with run_instances(url, number) as instances:
             rate = capacity([instance.url for instance in instances], 10 if short else 100)
             print(f"  {number} instances: {rate:,.0f} responses (304) per second")
             clients, interval = (200, 1.0) if short else (10_000, 60.0)
-            requests, median, p99, failures = fleet(instances, clients, interval)
+            requests, median, p99, failures = simulate_clients(instances, clients, interval)
             print(
                 f"  {number} instances, {clients:,} clients that poll every {interval:g} s: {requests:,} requests, "
                 f"median {median:.1f} ms, p99 {p99:.1f} ms, {failures} failures"
             )
-    with serving(url) as (instance,), TemporaryDirectory() as folder:
+    with run_instances(url) as (instance,), TemporaryDirectory() as folder:
         if NGINX is not None:
             with Nginx(Path(folder), instance.url, is_caching=True) as nginx:
                 rate = capacity([nginx.url], 10 if short else 400)
                 print(f"  1 instance behind a caching nginx: {rate:,.0f} responses (304) per second")
         number = 50 if short else 1_000
-        figures = streams(instance, number, 1.0 if short else 30.0)
+        figures = measure_streams(instance, number, 1.0 if short else 30.0)
         print(f"  {number:,} idle streams: {figures['kilobytes']:.0f} kB each, {figures['busy']:.1%} of a processor")
         print(f"  a change reaches the first after {figures['first']:.0f} ms, the last after {figures['last']:.0f} ms")
         durations = change_latencies(instance, 3 if short else 30)

@@ -1,8 +1,8 @@
 """A soak test of both clients with fault injection: `python -m benchmarks.soak --minutes 60`.
 
 Each client runs in a program of its own (`benchmarks.soak_program`). A server between it and a local service injects
-faults, one at a time and at random: it stalls, trickles, truncates, resets, redirects, inflates and falsifies
-responses. Meanwhile, rules are changed, and settings renamed and deleted. Every read is compared with the values that
+random faults, one at a time: stalled, slow, truncated, reset, redirected, oversized and invalid responses. At the same
+time, rules are changed, and settings are renamed and deleted. The result of each read is compared with the values that
 the service had. The threads, tasks, sockets, files and memory of each program are counted at the beginning and at the
 end, without faults.
 
@@ -35,7 +35,7 @@ RECOVERY_SECONDS = 8.0
 """Seconds without faults before resources are counted."""
 
 
-def unasked_304(connection: Connection) -> None:
+def unexpected_304(connection: Connection) -> None:
     """Respond 304 to a request without an ETag."""
     connection.write(connection.pass_on() if "if-none-match" in connection.headers else faults.answer(b"", 304))
 
@@ -55,7 +55,7 @@ FAULTS: dict[str, Fault] = {
     "null": faults.says(b"null"),
     "no settings": faults.says(b'{"settings": {}}'),
     "nesting": faults.says(b"[" * 200_000),
-    "unasked 304": unasked_304,
+    "unexpected 304": unexpected_304,
     **{f"status {status}": faults.says(b"no", status) for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)},
     "status 429": faults.says(b"", 429, "Retry-After: 1\r\n"),
 }
@@ -168,7 +168,7 @@ def measure(programs: Sequence[Program]) -> list[dict[str, Any]]:
     return measured
 
 
-MOST_GROWTH = {
+MAX_GROWTH = {
     "threads": 0, "tasks": 0, "sockets": 10, "other files": 1, "Python objects": 2_000, "resident memory, kB": 20_000
 }  # fmt: skip
 """The growth from beginning to end that is not a leak. A client may keep ten connections open, and be writing its file;
@@ -204,14 +204,14 @@ def report(
         *(
             f"{kind} client: {name} leaked"
             for kind, b, a in zip(KINDS, before, after, strict=True)
-            for name, most in MOST_GROWTH.items()
-            if a["resources"][name] > b["resources"][name] + most
+            for name, limit in MAX_GROWTH.items()
+            if a["resources"][name] > b["resources"][name] + limit
         ),
         *(
-            f"{kind} client: no {what}"
+            f"{kind} client: no {name}"
             for kind, result in zip(KINDS, results, strict=True)
-            for what in ("reads", "refreshes")
-            if not result["counts"][what]
+            for name in ("reads", "refreshes")
+            if not result["counts"][name]
         ),
         *(
             f"{kind} client: closing took {result['counts'][CLOSE]} seconds"
@@ -219,7 +219,7 @@ def report(
             if result["counts"][CLOSE] > MAX_CLOSE_SECONDS
         ),
     ]
-    print("\n" + ("\n".join(problems) or "No problems: every read was right, and no resources leaked."))
+    print("\n" + ("\n".join(problems) or "No problems: every read was correct, and no resources leaked."))
     return not problems
 
 

@@ -1,7 +1,7 @@
-"""The program that `benchmarks.soak` tests: it reads settings continuously, and knows the valid results of each read.
+"""The program that `benchmarks.soak` tests: it reads settings continuously, and checks the result of each read.
 
-No value of a rule is used twice, so a value identifies its setting, user and moment. A read is right if the service had
-the value at some moment after the start of the last successful refresh. When a client is replaced, its settings may be
+No value of a rule is used twice, so a value identifies its setting, user and time. A read is correct if the service had
+the value at some time after the start of the last successful refresh. When a client is replaced, its settings may be
 declared again, as in a new process. Until the first successful refresh, such settings may return their declared
 defaults as well, if the last-known-good file does not contain them.
 """
@@ -49,14 +49,14 @@ class ValueHistory:
     def __init__(self, default: int) -> None:
         self.default = default
         self.rule: int | None = None
-        """The id of the present rule; None if the default applies."""
+        """The id of the current rule; None if the default applies."""
         self._values: deque[tuple[int, float]] = deque([(default, 0.0)], maxlen=MAX_HISTORY)
         """Each value, with the latest time at which the service may still have had the previous one."""
         self._lock = threading.Lock()
 
     @contextmanager
     def change_to(self, value: int) -> Iterator[None]:
-        """Record the change that the block makes. Until it ends, both values are valid; if it fails, the former one."""
+        """Record a change made in the block. Both values are valid until it ends; only the old one if it fails."""
         with self._lock:
             self._values.append((value, float("inf")))
         try:
@@ -68,13 +68,13 @@ class ValueHistory:
         with self._lock:
             self._values[-1] = (value, time.monotonic())
 
-    def values_since(self, moment: float) -> list[int]:
-        """Return all values at that moment or later."""
+    def values_since(self, start: float) -> list[int]:
+        """Return all values at that time or later."""
         values = []
         with self._lock:
             for value, previous_until in reversed(self._values):
                 values.append(value)
-                if previous_until < moment:
+                if previous_until < start:
                     break
         return values
 
@@ -88,14 +88,14 @@ class Program:
             (name, user): ValueHistory(default) for name, default in self.defaults.items() for user in USERS
         }
         self.names = {name: name for name in self.defaults}
-        """The present names of the settings in the service."""
+        """The current names of the settings in the service."""
         self.declare()
         self.fresh_since = 0.0
-        """A moment before the start of the last successful refresh."""
+        """A time before the start of the last successful refresh."""
         self.is_new = True
         """True until the first successful refresh after a declaration of the settings."""
         self.subject: Subject
-        """The present client."""
+        """The current client."""
         self.is_paused = False
         """True while no changes are made, and the client is not replaced."""
         self.counts = dict.fromkeys(COUNTED, 0)
@@ -104,15 +104,15 @@ class Program:
         self.ended = threading.Event()
         self._lock = threading.Lock()
 
-    def count(self, what: str, more: int = 1) -> None:
+    def count(self, name: str, number: int = 1) -> None:
         with self._lock:
-            self.counts[what] += more
+            self.counts[name] += number
 
     def declare(self) -> None:
         """Declare all settings, as in a new process."""
         self.is_new = True
         self.settings = {name: Setting(name, int, ["user"], default) for name, default in self.defaults.items()}
-        gc.collect()  # A new process would not have the garbage of the former settings, some hundred kilobytes.
+        gc.collect()  # A new process would not contain the previous settings, some hundred kilobytes.
 
     # -- readers -------------------------------------------------------------------------------------------------------
 
@@ -133,10 +133,10 @@ class Program:
                     self.record_wrong(f"{name} for {user} is {value}; valid values are {valid}")
             self.count("reads", 100)
 
-    def record_wrong(self, what: str) -> None:
+    def record_wrong(self, problem: str) -> None:
         self.count("wrong reads")
-        if what not in self.wrong:
-            self.wrong = [*self.wrong, what][:MAX_LISTED]
+        if problem not in self.wrong:
+            self.wrong = [*self.wrong, problem][:MAX_LISTED]
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Program:
             while not self.ended.wait(source.expovariate(1 / 0.04)):
                 if self.is_paused:
                     continue
-                with suppress(httpx.HTTPStatusError):  # The setting is not declared yet, or not yet again.
+                with suppress(httpx.HTTPStatusError):  # The setting is not declared, or not declared again, yet.
                     self._change(http, source)
                     self.count("changes by operators")
 
@@ -181,7 +181,7 @@ class Program:
         self.names[name] = name
 
     def _rename(self, http: httpx.Client, name: str) -> None:
-        """Rename a setting, as a newer version of the program would. This one keeps using the former name."""
+        """Rename a setting, as a newer version of the program would. The program continues to use the previous name."""
         if self.names[name] != name:
             return
         new = f"{name}_renamed"
@@ -199,7 +199,7 @@ class Program:
                 kind, url, 0.2, FEATURES, jitter=0.1, start_timeout=4, request_timeout=1, max_backoff=1,
                 max_response_bytes=1 << 22, last_known_good=Path(folder, "settings.json"),
             )  # fmt: skip
-            subject.client.set_defaults(user="nobody")
+            subject.client.set_defaults(user="none")
             self.count("clients started")
             try:
                 subject.start()
@@ -276,7 +276,7 @@ class _CountingHandler(logging.Handler):
 
 
 def resources(kind: Kind) -> dict[str, int]:
-    """Count the resources of the process: the minimum within a second, as threads and connections come and go."""
+    """Count the resources of the process: the minimum within a second, because the numbers vary."""
     samples = []
     for _ in range(50):
         files = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]

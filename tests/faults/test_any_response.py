@@ -1,4 +1,4 @@
-"""Any bytes, any JSON, and any valid answer with a part replaced: a value or one of our errors, and nothing else."""
+"""Random bytes, random JSON, and valid responses with a random part: each is used or raises a `HeksherError`."""
 
 import json
 from contextlib import suppress
@@ -33,25 +33,26 @@ MANY = settings(deadline=None, max_examples=40, suppress_health_check=list(Healt
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The ways to all parts of a JSON value."""
+    """Return the paths to all parts of a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(way for key, part in inner for way in paths(part, (*path, key)))]
+    return [path, *(longer for key, part in inner for longer in paths(part, (*path, key)))]
 
 
-def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def replace(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """Return a copy of a JSON value in which the part at a path is another one."""
     if not path:
         return new
     key, *rest = path
     copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[key] = replaced(copy[key], tuple(rest), new)
+    copy[key] = replace(copy[key], tuple(rest), new)
     return copy
 
 
-def refresh(client: Subject, setting: Setting[int], service: WatchedService, answers: dict[str, Answer]) -> None:
-    """A refresh that gets these answers, and one that gets the service's own."""
-    if DECLARE in answers:
+def refresh(client: Subject, setting: Setting[int], service: WatchedService, responses: dict[str, Answer]) -> None:
+    """Refresh with these responses, and then with valid ones."""
+    if DECLARE in responses:
         client.client._session._refresher.states.mark_missing(entry_of(setting))
-    service.intercept = lambda asked: answers.get(str(asked))
+    service.intercept = lambda asked: responses.get(str(asked))
     with suppress(HeksherError):
         client.reload()
     service.intercept = lambda asked: None
@@ -64,7 +65,7 @@ def refresh(client: Subject, setting: Setting[int], service: WatchedService, ans
     assert [setting.get(environment=e, user="jim") for e in ("prod", "dev")] == [9, 8]
 
 
-def test_any_bytes_in_any_answer(kind: Kind, service: WatchedService) -> None:
+def test_any_body_of_any_response(kind: Kind, service: WatchedService) -> None:
     """The last good values stay."""
     setting = Setting("s", int, ["environment", "user"], 7)
     with running(kind, service.url) as client:
@@ -77,17 +78,17 @@ def test_any_bytes_in_any_answer(kind: Kind, service: WatchedService) -> None:
         check()
 
 
-def test_any_valid_answer_with_a_part_replaced(kind: Kind, service: WatchedService) -> None:
-    """What can be used of it is, and what cannot costs no more than it must."""
+def test_any_valid_response_with_a_replaced_part(kind: Kind, service: WatchedService) -> None:
+    """Invalid parts of a response do not affect the valid ones."""
     setting = Setting("s", int, ["environment", "user"], 7)
-    ways = [(endpoint, path) for endpoint, value in VALID.items() for path in paths(value)]
+    parts = [(endpoint, path) for endpoint, value in VALID.items() for path in paths(value)]
     with running(kind, service.url) as client:
 
-        @given(st.sampled_from(ways), JSON)
+        @given(st.sampled_from(parts), JSON)
         @MANY
-        def check(way: tuple[str, tuple[Any, ...]], new: Any) -> None:
-            endpoint, path = way
-            body = json.dumps(replaced(VALID[endpoint], path, new)).encode()
+        def check(part: tuple[str, tuple[Any, ...]], new: Any) -> None:
+            endpoint, path = part
+            body = json.dumps(replace(VALID[endpoint], path, new)).encode()
             refresh(client, setting, service, {endpoint: Answer(409 if endpoint == DECLARE else 200, body)})
 
         check()

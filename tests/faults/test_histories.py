@@ -1,4 +1,4 @@
-"""Random histories of a service, its operators, a program and the network: reads give what the service held."""
+"""Random sequences of events in the service, the program and the network: reads return values of the service."""
 
 import gc
 from typing import Any
@@ -28,12 +28,12 @@ NAMES = st.sampled_from(["a", "b", "c"])
 VALUES = st.integers(0, 9)
 
 
-# The machine forks on purpose, where there are threads.
+# The state machine forks intentionally, although there are threads.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
-class ResponseKey:
-    """What the service holds for a setting."""
+class ServiceSetting:
+    """The default and the rules of a setting in the service."""
 
     def __init__(self, default: int) -> None:
         self.default = default
@@ -45,7 +45,7 @@ class ResponseKey:
 
 
 class History(RuleBasedStateMachine):
-    """One history, of one kind of client."""
+    """A random sequence of events, with one kind of client."""
 
     kind: Kind
     service: WatchedService
@@ -53,12 +53,12 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.settings: dict[str, Setting[int]] = {}
-        self.held: dict[str, ResponseKey] = {}
-        """By the names that the program declares."""
-        self.names: dict[str, str] = {}
-        """What the service calls them."""
+        self.in_service: dict[str, ServiceSetting] = {}
+        """The settings in the service, by the names that the program declares."""
+        self.service_names: dict[str, str] = {}
+        """The names of the settings in the service, by the names that the program declares."""
         self.allowed: dict[tuple[str, str], set[int]] = {}
-        """All that the service held for a setting and a user since the last refresh that went well."""
+        """All values that the service had for a setting and a user since the last successful refresh."""
         self.is_down = False
         self.has_forked = False
         self.client: Subject | None = None
@@ -71,7 +71,7 @@ class History(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.client = Subject(self.kind, self.service.url, 3600, FEATURES)
-        self.client.client.set_defaults(user="nobody")
+        self.client.client.set_defaults(user="eve")
         try:
             self.client.start()
         except HeksherError:
@@ -80,20 +80,20 @@ class History(RuleBasedStateMachine):
             self.client = None
             return
         if not self.is_down:
-            self._refreshed()
+            self._record_refresh()
 
-    def _refreshed(self) -> None:
-        """All is as the service has it; what was lost there was declared again."""
+    def _record_refresh(self) -> None:
+        """After a successful refresh, values are those of the service, and missing settings were declared again."""
         for name, setting in self.settings.items():
-            self.held.setdefault(name, ResponseKey(setting.default_value))
-            self.names.setdefault(name, name)
+            self.in_service.setdefault(name, ServiceSetting(setting.default_value))
+            self.service_names.setdefault(name, name)
             for user in USERS:
-                self.allowed[name, user] = {self.held[name].value(user)}
+                self.allowed[name, user] = {self.in_service[name].value(user)}
 
-    def _changed(self, name: str) -> None:
+    def _record_change(self, name: str) -> None:
         for user in USERS:
             if name in self.settings:
-                self.allowed[name, user].add(self.held[name].value(user))
+                self.allowed[name, user].add(self.in_service[name].value(user))
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
@@ -101,23 +101,26 @@ class History(RuleBasedStateMachine):
     def declare(self, name: str, default: int) -> None:
         if name in self.settings:
             return
-        if name in self.held:
-            default = self.held[name].default  # another one would need a newer version
+        if name in self.in_service:
+            default = self.in_service[name].default  # another one would need a newer version
         self.settings[name] = Setting(name, int, ["user"], default)
         for user in USERS:
-            self.allowed[name, user] = {default, *([self.held[name].value(user)] if name in self.held else [])}
-        self.reload()  # which it has the client do by itself as well, a moment later
+            self.allowed[name, user] = {
+                default,
+                *([self.in_service[name].value(user)] if name in self.in_service else []),
+            }
+        self.reload()  # the client does so by itself as well, a moment later
 
     @rule(name=NAMES)
-    def drop(self, name: str) -> None:
-        """Its rules stay in the service."""
-        dropped = self.settings.pop(name, None)
-        if dropped is not None:
-            # Whatever still refers to it: the log that is captured here has errors with frames of refreshes.
-            registry._entries.pop(ref(entry_of(dropped)), None)
+    def delete_from_program(self, name: str) -> None:
+        """The rules of the setting stay in the service."""
+        deleted = self.settings.pop(name, None)
+        if deleted is not None:
+            # References to it may remain: captured log records have errors whose frames belong to refreshes.
+            registry._entries.pop(ref(entry_of(deleted)), None)
         for user in USERS:
             self.allowed.pop((name, user), None)
-        gc.collect()  # a setting and its reads refer to each other
+        gc.collect()  # a setting and its getter refer to each other
 
     @rule()
     def reload(self) -> None:
@@ -134,7 +137,7 @@ class History(RuleBasedStateMachine):
         assert failed == self.is_down
         assert (self.client.client.status().state in (State.FAILING, State.STALE)) == self.is_down
         if not self.is_down:
-            self._refreshed()
+            self._record_refresh()
 
     @rule()
     def restart_client(self) -> None:
@@ -145,49 +148,53 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.client is not None and not self.has_forked)
     @rule()
     def fork(self) -> None:
-        """The child begins with the parent's values, and refreshes by itself if the service is there."""
+        """The child starts with the values of the parent, and refreshes by itself if the service is available."""
         self.has_forked = True
 
         def has_new_values() -> bool:
-            held = {
-                name: self.held.get(name) or ResponseKey(setting.default_value)
+            expected = {
+                name: self.in_service.get(name) or ServiceSetting(setting.default_value)
                 for name, setting in self.settings.items()
             }
-            return all(self.settings[name].get(user=user) == held[name].value(user) for name in held for user in USERS)
+            return all(
+                self.settings[name].get(user=user) == expected[name].value(user) for name in expected for user in USERS
+            )
 
         def child() -> bool:
-            self.what_is_read_was_held_since_the_last_success()
+            self.reads_return_recent_values()
             return self.is_down or eventually(has_new_values)
 
         assert ended_well(begun_in_child(child))
 
-    # -- the operators, and the network --------------------------------------------------------------------------------
+    # -- the service and the network -----------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.in_service)
     @rule(data=st.data(), user=st.sampled_from(USERS), value=VALUES)
     def put_rule(self, data: st.DataObject, user: str, value: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.held)))
-        held = self.held[name]
-        if user in held.rules:
-            self.service.call("DELETE", f"/api/v1/rules/{held.rules.pop(user)[0]}")
-            self._changed(name)
-        held.rules[user] = self.service.add_rule(self.names[name], value, user=user), value
-        self._changed(name)
+        name = data.draw(st.sampled_from(sorted(self.in_service)))
+        state = self.in_service[name]
+        if user in state.rules:
+            self.service.call("DELETE", f"/api/v1/rules/{state.rules.pop(user)[0]}")
+            self._record_change(name)
+        state.rules[user] = self.service.add_rule(self.service_names[name], value, user=user), value
+        self._record_change(name)
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.in_service)
     @rule(data=st.data())
     def rename(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.held)))
-        if self.names[name] == name:
-            self.service.declare(f"{name}_new", "int", self.held[name].default, ["user"], alias=name, version="1.1")
-            self.names[name] = f"{name}_new"
+        name = data.draw(st.sampled_from(sorted(self.in_service)))
+        if self.service_names[name] == name:
+            self.service.declare(
+                f"{name}_new", "int", self.in_service[name].default, ["user"], alias=name, version="1.1"
+            )
+            self.service_names[name] = f"{name}_new"
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.in_service)
     @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.held)))
-        self.service.call("DELETE", f"/api/v1/settings/{self.names.pop(name)}")
-        del self.held[name]
+    def delete_from_service(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.in_service)))
+        self.service.call("DELETE", f"/api/v1/settings/{self.service_names.pop(name)}")
+        del self.in_service[name]
         if name in self.settings:
             for user in USERS:
                 self.allowed[name, user].add(self.settings[name].default_value)
@@ -196,26 +203,26 @@ class History(RuleBasedStateMachine):
     def empty_the_database(self) -> None:
         is_down = self.is_down
         self.service.renew()
-        for name in list(self.held):
-            del self.held[name], self.names[name]
+        for name in list(self.in_service):
+            del self.in_service[name], self.service_names[name]
             if name in self.settings:
                 for user in USERS:
                     self.allowed[name, user].add(self.settings[name].default_value)
         if is_down:
-            self.outage()
+            self.start_outage()
 
     @rule()
-    def outage(self) -> None:
+    def start_outage(self) -> None:
         self.is_down = True
         self.service.intercept = lambda asked: Answer(502)
 
     @rule()
-    def end_of_outage(self) -> None:
+    def end_outage(self) -> None:
         self.is_down = False
         self.service.intercept = lambda asked: None
 
     @invariant()
-    def what_is_read_was_held_since_the_last_success(self) -> None:
+    def reads_return_recent_values(self) -> None:
         for (name, user), allowed in self.allowed.items():
             assert self.settings[name].get(user=user) in allowed, (name, user)
 
@@ -225,9 +232,9 @@ class History(RuleBasedStateMachine):
         registry._entries.clear()
 
 
-def test_what_is_read_is_what_the_service_held(kind: Kind, service: WatchedService) -> None:
-    """Whatever happens, in whatever order: nothing older than the last refresh that went well, and nothing made up."""
-    machine: Any = type("HistoryOfOne", (History,), {"kind": kind, "service": service})
-    # Without shrinking: a history that fails is read as it is, and takes as long as it takes.
-    chosen = settings(max_examples=15, stateful_step_count=25, deadline=None, phases=[Phase.explicit, Phase.generate])
-    run_state_machine_as_test(machine, settings=chosen)
+def test_reads_return_values_that_the_service_had(kind: Kind, service: WatchedService) -> None:
+    """After any sequence of events, no value is older than the last successful refresh."""
+    machine: Any = type("HistoryOfKind", (History,), {"kind": kind, "service": service})
+    # Without shrinking, which would take too long: each step uses a real service.
+    options = settings(max_examples=15, stateful_step_count=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+    run_state_machine_as_test(machine, settings=options)

@@ -37,8 +37,8 @@ from tests.support.service import QUERY, Answer, WatchedService
 
 
 @pytest.fixture
-def broken(service: WatchedService) -> Iterator[FaultServer]:
-    """A proxy between the client and the service, with faults."""
+def proxy(service: WatchedService) -> Iterator[FaultServer]:
+    """A proxy between the client and the service that injects faults."""
     with FaultServer(service.url) as server:
         yield server
 
@@ -49,11 +49,12 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def open_files() -> int:
+def open_file_count() -> int:
+    """Return the number of open file descriptors of the process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def start(subject: Subject) -> HeksherError | None:
+def start_failing(subject: Subject) -> HeksherError | None:
     """Start a client whose start fails, and return the error, which is raised or logged."""
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
     if subject.kind.raises_at_start:
@@ -70,7 +71,7 @@ def test_n1_service_down_at_the_start(kind: Kind, service: WatchedService) -> No
     """The async start raises, the thread start logs; the next client has all settings."""
     setting = Setting("s", int, ["user"], 7)
     subject = Subject(kind, closed_port(), 3600, FEATURES)
-    assert isinstance(start(subject), ServiceUnavailableError)
+    assert isinstance(start_failing(subject), ServiceUnavailableError)
     assert setting.get() == 7
     subject.close()
     with running(kind, service.url):
@@ -79,13 +80,13 @@ def test_n1_service_down_at_the_start(kind: Kind, service: WatchedService) -> No
         assert setting.get(user="jim") == 8
 
 
-def test_n2_service_goes_down_while_the_client_runs(kind: Kind, broken: FaultServer) -> None:
-    """Values stay; the status is failing, then stale; retries become less frequent."""
+def test_n2_service_goes_down_while_the_client_runs(kind: Kind, proxy: FaultServer) -> None:
+    """Values stay; the status is failing; retries become less frequent."""
     setting = Setting("s", int, ["user"], 7)
-    with running(kind, broken.url, stale_after=1000) as client:
-        broken.break_(stall)
-        broken.cut()
-        broken.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
+    with running(kind, proxy.url, stale_after=1000) as client:
+        proxy.break_(stall)
+        proxy.cut()
+        proxy.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
         waits = []
         for failures in (1, 2, 3):
             client.reload_expecting(ServiceUnavailableError)
@@ -95,87 +96,87 @@ def test_n2_service_goes_down_while_the_client_runs(kind: Kind, broken: FaultSer
             waits.append(status.next_attempt or 0.0)
         assert waits[0] < 1.01 < waits[1] < 2.01 < waits[2] < 4.01
         assert setting.get() == 7
-        broken.break_(None)
+        proxy.break_(None)
         client.reload()
         assert (client.client.status().state, client.client.status().failures) == (State.FRESH, 0)
 
 
 @pytest.mark.parametrize("fault", [stall, trickle, trickle_head])
-def test_n3_n4_server_that_never_completes_a_response(kind: Kind, broken: FaultServer, fault: Fault) -> None:
+def test_n3_n4_server_that_never_completes_a_response(kind: Kind, proxy: FaultServer, fault: Fault) -> None:
     """There is a deadline for the whole start, and one for each request from beginning to end."""
     setting = Setting("s", int, ["user"], 7)
-    broken.break_(fault)
-    subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.3)
-    assert took(lambda: start(subject)) < 0.9
+    proxy.break_(fault)
+    subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.3)
+    assert took(lambda: start_failing(subject)) < 0.9
     assert took(subject.close) < 0.5
-    broken.break_(None)
-    with running(kind, broken.url, request_timeout=1) as client:  # long enough for requests that must succeed
-        broken.break_(fault)
+    proxy.break_(None)
+    with running(kind, proxy.url, request_timeout=1) as client:  # long enough for requests that must succeed
+        proxy.break_(fault)
         assert took(lambda: client.reload_expecting(ServiceUnavailableError)) < 1.6
         assert setting.get(user="jim") == 7
-        broken.break_(None)
+        proxy.break_(None)
         client.reload()
 
 
-def test_n4_connections_of_hanging_threads_are_closed(broken: FaultServer) -> None:
-    """A server that sends single bytes would keep the threads for hours."""
+def test_n4_connections_of_hanging_threads_are_closed(proxy: FaultServer) -> None:
+    """A server that sends single bytes would otherwise block the threads for hours."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
-    with running(ThreadKind(), broken.url, request_timeout=0.15) as client:
+    with running(ThreadKind(), proxy.url, request_timeout=0.15) as client:
         client.client._workers.max_threads = 3  # On a busy machine, not every request is sent.
-        broken.break_(trickle_head)
-        former = client.client._endpoint.client
-        left_behind: set[threading.Thread] = set()
+        proxy.break_(trickle_head)
+        previous = client.client._endpoint.client
+        hanging: set[threading.Thread] = set()
 
         def is_renewed() -> bool:
-            left_behind.update(client.client._workers.hanging_threads())
+            hanging.update(client.client._workers.hanging_threads())
             client.reload()
-            return client.client._endpoint.client is not former
+            return client.client._endpoint.client is not previous
 
         assert eventually(is_renewed)
-        assert len(left_behind) >= 3
-        assert eventually(lambda: not any(thread.is_alive() for thread in left_behind))
-        broken.break_(None)
+        assert len(hanging) >= 3
+        assert eventually(lambda: not any(thread.is_alive() for thread in hanging))
+        proxy.break_(None)
         assert eventually(lambda: client.state_after_reload() is State.FRESH)
     assert settings[1].get(user="x") == 1
 
 
-def test_n4_no_more_threads_are_started_while_many_hang(broken: FaultServer) -> None:
-    """They would hang as well. The client recovers when the others have ended."""
-    keep = Setting("s", int, ["user"], 7)
-    with running(ThreadKind(), broken.url, request_timeout=0.2) as client:
+def test_n4_no_more_threads_are_started_while_many_hang(proxy: FaultServer) -> None:
+    """They would hang as well. The client recovers when the hanging threads have ended."""
+    setting = Setting("s", int, ["user"], 7)
+    with running(ThreadKind(), proxy.url, request_timeout=0.2) as client:
         client.client._workers.max_hanging = 1
-        broken.break_(trickle_head)  # no step of it exceeds a timeout
+        proxy.break_(trickle_head)  # no step of it exceeds a timeout
         client.reload_expecting(ServiceUnavailableError)
         error = client.reload_expecting(ServiceUnavailableError)
         assert "too many previous requests still hang" in str(error)
-        broken.break_(None)
-        broken.cut()
+        proxy.break_(None)
+        proxy.cut()
         for thread in client.client._workers.hanging_threads():
             thread.join(10)
         assert eventually(lambda: client.state_after_reload() is State.FRESH)
-    assert keep.get(user="jim") == 7
+    assert setting.get(user="jim") == 7
 
 
 @pytest.mark.parametrize("fault", [truncate, reset])
-def test_n5_truncated_response(kind: Kind, broken: FaultServer, service: WatchedService, fault: Fault) -> None:
+def test_n5_truncated_response(kind: Kind, proxy: FaultServer, service: WatchedService, fault: Fault) -> None:
     """It is an error, and its ETag is not stored: the next response is complete."""
     setting = Setting("s", int, ["user"], 7)
-    with running(kind, broken.url) as client:
+    with running(kind, proxy.url) as client:
         service.add_rule("s", 8, user="jim")
-        broken.break_(fault, "/query")
+        proxy.break_(fault, "/query")
         client.reload_expecting(ServiceUnavailableError)
         assert setting.get(user="jim") == 7
-        broken.break_(None)
+        proxy.break_(None)
         client.reload()
         assert setting.get(user="jim") == 8
 
 
-def test_n5_truncated_compressed_data(kind: Kind, broken: FaultServer) -> None:
-    """In a response that is complete."""
+def test_n5_truncated_compressed_data(kind: Kind, proxy: FaultServer) -> None:
+    """The response itself is complete."""
     setting = Setting("s", int, ["user"], 7)
-    half = gzip.compress(b'{"settings": {"s": {"default_value": 8, "rules": []}}}' * 50)[:-12]
-    with running(kind, broken.url) as client:
-        broken.break_(says(half, headers="Content-Encoding: gzip\r\n"), "/query")
+    truncated = gzip.compress(b'{"settings": {"s": {"default_value": 8, "rules": []}}}' * 50)[:-12]
+    with running(kind, proxy.url) as client:
+        proxy.break_(says(truncated, headers="Content-Encoding: gzip\r\n"), "/query")
         error = client.reload_expecting(ServiceUnavailableError)
         assert "ends before its compressed data does" in str(error)
         assert setting.get(user="jim") == 7
@@ -202,14 +203,14 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_n6_host_name_lookup_that_hangs(kind: Kind) -> None:
     """Neither the start nor closing waits for it."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES, start_timeout=0.2)
-    assert took(lambda: start(subject)) < 0.9
+    assert took(lambda: start_failing(subject)) < 0.9
     assert took(subject.close) < 0.9
 
 
 def test_n6_unknown_host_name(kind: Kind) -> None:
     """The service is unavailable."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES)
-    assert isinstance(start(subject), ServiceUnavailableError)
+    assert isinstance(start_failing(subject), ServiceUnavailableError)
     subject.close()
 
 
@@ -237,25 +238,25 @@ def self_signed() -> Iterator[str]:
 
 
 def test_n7_untrusted_certificate(kind: Kind, self_signed: str) -> None:
-    """It has an error class of its own, and no request is sent without TLS."""
+    """It has its own error class, and no request is sent without TLS."""
     subject = Subject(kind, self_signed, 3600, FEATURES)
-    assert isinstance(start(subject), UntrustedServiceError)
+    assert isinstance(start_failing(subject), UntrustedServiceError)
     with pytest.raises(UntrustedServiceError):
         subject.ping() if not kind.raises_at_start else kind.call(Subject(kind, self_signed, 1, FEATURES).client.ping())
     subject.close()
 
 
-def test_n7_server_without_tls(kind: Kind, broken: FaultServer) -> None:
+def test_n7_server_without_tls(kind: Kind, proxy: FaultServer) -> None:
     """No request is sent without TLS."""
-    subject = Subject(kind, broken.url.replace("http:", "https:"), 3600, FEATURES)
-    assert isinstance(start(subject), UntrustedServiceError)
+    subject = Subject(kind, proxy.url.replace("http:", "https:"), 3600, FEATURES)
+    assert isinstance(start_failing(subject), UntrustedServiceError)
     subject.close()
-    assert broken.asked == []
+    assert proxy.asked == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_n8_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultServer, status: int) -> None:
-    """If it keeps the method; a 301 would lose the body of a declaration."""
+def test_n8_redirect_to_the_same_server_is_followed(kind: Kind, proxy: FaultServer, status: int) -> None:
+    """If its status preserves the method. A 301 would lose the body of a declaration."""
     setting = Setting("s", int, ["user"], 7)
 
     def redirect(connection: Any) -> None:
@@ -266,27 +267,27 @@ def test_n8_redirect_to_the_same_server_is_followed(kind: Kind, broken: FaultSer
         else:
             redirects("/again{path}", status)(connection)
 
-    broken.break_(redirect)
+    proxy.break_(redirect)
     if status in (307, 308):
-        with running(kind, broken.url) as client:
+        with running(kind, proxy.url) as client:
             assert client.client.status().settings["s"].declaration == "created"
         return
-    subject = Subject(kind, broken.url, 3600, FEATURES)
-    error = start(subject)
+    subject = Subject(kind, proxy.url, 3600, FEATURES)
+    error = start_failing(subject)
     assert isinstance(error, UnexpectedResponseError)
     assert error.status == status
     subject.close()
     assert setting.get() == 7
 
 
-def test_n8_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultServer, service: WatchedService) -> None:
+def test_n8_redirect_to_another_server_is_an_error(kind: Kind, proxy: FaultServer, service: WatchedService) -> None:
     """The other server gets no request, and so no credentials."""
     setting = Setting("s", int, ["user"], 7)
     with FaultServer(service.url) as other:
-        broken.break_(redirects(f"{other.url}{{path}}"))
+        proxy.break_(redirects(f"{other.url}{{path}}"))
         arguments = {"auth": ("jim", "secret"), "follow_redirects": True}
-        subject = Subject(kind, broken.url, 3600, FEATURES, http_client_args=arguments)
-        error = start(subject)
+        subject = Subject(kind, proxy.url, 3600, FEATURES, http_client_args=arguments)
+        error = start_failing(subject)
         assert isinstance(error, UnexpectedResponseError)
         assert error.status == 307
         subject.close()
@@ -294,36 +295,36 @@ def test_n8_redirect_to_another_server_is_an_error(kind: Kind, broken: FaultServ
     assert setting.get() == 7
 
 
-def test_n8_endless_redirects_are_an_error(kind: Kind, broken: FaultServer) -> None:
-    """Three are followed."""
-    keep = Setting("s", int, ["user"], 7)
-    broken.break_(redirects("/again{path}"))
-    subject = Subject(kind, broken.url, 3600, FEATURES)
-    start(subject)
+def test_n8_endless_redirects_are_an_error(kind: Kind, proxy: FaultServer) -> None:
+    """At most three are followed."""
+    setting = Setting("s", int, ["user"], 7)
+    proxy.break_(redirects("/again{path}"))
+    subject = Subject(kind, proxy.url, 3600, FEATURES)
+    start_failing(subject)
     subject.close()
-    assert len([asked for asked in broken.asked if asked.endswith("/context_features")]) == 4
-    assert keep.get() == 7
+    assert len([asked for asked in proxy.asked if asked.endswith("/context_features")]) == 4
+    assert setting.get() == 7
 
 
-def test_n9_page_of_a_proxy(kind: Kind, broken: FaultServer) -> None:
+def test_n9_page_of_a_proxy(kind: Kind, proxy: FaultServer) -> None:
     """HTML with status 200 changes nothing."""
     setting = Setting("s", int, ["user"], 7)
     page = says(b"<html>Please sign in</html>", headers="Content-Type: text/html\r\nETag: x\r\n")
-    with running(kind, broken.url) as client:
-        broken.break_(page)
+    with running(kind, proxy.url) as client:
+        proxy.break_(page)
         client.reload_expecting(UnexpectedResponseError)
         assert setting.get(user="jim") == 7
-        broken.break_(None)
+        proxy.break_(None)
         client.reload()
-    broken.break_(page)
-    subject = Subject(kind, broken.url, 3600, FEATURES)
-    assert isinstance(start(subject), UnexpectedResponseError)
+    proxy.break_(page)
+    subject = Subject(kind, proxy.url, 3600, FEATURES)
+    assert isinstance(start_failing(subject), UnexpectedResponseError)
     subject.close()
 
 
 def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service: WatchedService) -> None:
-    """After a start and after failures."""
-    keep = Setting("s", int, ["user"], 7)
+    """After a success and after a failure."""
+    setting = Setting("s", int, ["user"], 7)
     after_success, after_failure = [], []
     for _ in range(5):
         with running(kind, service.url, 60, jitter=0.1) as client:
@@ -334,12 +335,12 @@ def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service
             service.intercept = lambda asked: None
     assert len(set(after_success)) == len(set(after_failure)) == 5
     assert max(after_success) - min(after_success) > 1
-    assert keep.get(user="jim") == 7
+    assert setting.get(user="jim") == 7
 
 
 @pytest.mark.parametrize("status", [413, 414, 431])
 def test_n11_query_that_is_too_long_for_a_proxy(kind: Kind, service: WatchedService, status: int) -> None:
-    """It is split, at the next refresh as well."""
+    """It is split, and so is the query of the next refresh."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     service.answering(QUERY, lambda asked: Answer(status) if asked.query["settings"].count(",") > 1 else None)
     with running(kind, service.url) as client:
@@ -349,34 +350,34 @@ def test_n11_query_that_is_too_long_for_a_proxy(kind: Kind, service: WatchedServ
         assert max(asked.query["settings"].count(",") for asked in service.questions(QUERY)) == 1
 
 
-def test_a_connection_that_was_closed_while_idle_is_replaced_without_an_error(kind: Kind, broken: FaultServer) -> None:
+def test_an_idle_connection_that_was_closed_is_replaced_without_an_error(kind: Kind, proxy: FaultServer) -> None:
     """Servers and load balancers close idle connections."""
-    keep = Setting("s", int, ["user"], 7)
-    with running(kind, broken.url) as client:
+    setting = Setting("s", int, ["user"], 7)
+    with running(kind, proxy.url) as client:
         for _ in range(3):
-            broken.cut()
+            proxy.cut()
             client.reload()
         assert client.client.status().failures == 0
-    assert keep.get(user="jim") == 7
+    assert setting.get(user="jim") == 7
 
 
-def test_nothing_is_left_of_a_client_that_is_closed_during_a_request(kind: Kind, broken: FaultServer) -> None:
-    """No thread, no task and no socket, in each fault of the network."""
-    keep = Setting("s", int, ["user"], 7)
+def test_closing_a_client_during_a_request_leaves_no_resources(kind: Kind, proxy: FaultServer) -> None:
+    """No thread, task or socket, with each kind of network fault."""
+    setting = Setting("s", int, ["user"], 7)
     gc.collect()
-    before = open_files()
+    before = open_file_count()
     for fault in (stall, trickle, trickle_head, inflates(1)):
-        broken.break_(fault)
-        subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.1)
-        start(subject)
+        proxy.break_(fault)
+        subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.1)
+        start_failing(subject)
         subject.close()
-    broken.break_(None)
-    broken.cut()
+    proxy.break_(None)
+    proxy.cut()
     gc.collect()
     for _ in range(100):
-        left = open_files() - before
-        if left <= 0:
+        leaked = open_file_count() - before
+        if leaked <= 0:
             break
         time.sleep(0.05)
-    assert left <= 0
-    assert keep.get(user="jim") == 7
+    assert leaked <= 0
+    assert setting.get(user="jim") == 7

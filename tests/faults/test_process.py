@@ -22,7 +22,7 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
 from heksher_client._drivers import client as client_module
-from tests.faults.test_network import open_files, start
+from tests.faults.test_network import open_file_count, start_failing
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
 from tests.support.forks import begun_in_child, ended_well
@@ -41,7 +41,7 @@ def setting() -> Setting[int]:
 
 
 def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It starts with the parent's values, and the parent is not affected."""
+    """It starts with the values of the parent. The parent is not affected."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -61,10 +61,10 @@ def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: WatchedServ
 
 
 def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Two processes with one connection would get each other's responses."""
-    with FaultServer(service.url) as between, running(kind, between.url, 3600) as client:
+    """Two processes that share a connection would receive each other's responses."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url, 3600) as client:
         client.reload()
-        before = between.connections
+        before = proxy.connections
 
         def child() -> bool:
             reload = client.client.reload()
@@ -74,14 +74,14 @@ def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, s
             return setting.get(user="jim") == 7
 
         assert ended_well(begun_in_child(child))
-        assert between.connections > before
-        before = between.connections
+        assert proxy.connections > before
+        before = proxy.connections
         client.reload()
-        assert between.connections == before
+        assert proxy.connections == before
 
 
 def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The parent's continues."""
+    """The client of the parent continues."""
     with running(kind, service.url, 3600) as client:
 
         def child() -> bool:
@@ -94,26 +94,25 @@ def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, sett
 
 
 def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Locks that are held and requests in progress do not affect the child."""
-    with FaultServer(service.url) as between, running(kind, between.url, 0.05) as client:
+    """Locks and requests of the parent do not affect the child."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url, 0.05) as client:
         for _ in range(5):
-            between.break_(stall)
-            assert eventually(lambda: between.asked)
-            between.asked.clear()
-            pid_has_values = setting.get(user="jim") == 7
-            assert pid_has_values
+            proxy.break_(stall)
+            assert eventually(lambda: proxy.asked)
+            proxy.asked.clear()
+            assert setting.get(user="jim") == 7
 
             def child() -> bool:
-                between.fault = None  # without effect: the server is a thread of the parent
+                proxy.fault = None  # without effect: the server is a thread of the parent
                 return setting.get(user="jim") == 7 and client.client.status().is_main
 
             assert ended_well(begun_in_child(child))
-            between.break_(None)
-            between.cut()
+            proxy.break_(None)
+            proxy.cut()
             client.reload()
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the platform cannot fork")
 def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> None:
     """Workers of a pool that forks receive later rules."""
     with running(ThreadKind(), service.url, 0.05):
@@ -125,11 +124,12 @@ def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> N
             assert eventually(lambda: pool.map(_read, [("s", "jim")] * 4) == [8] * 4)
 
 
-def _read(question: tuple[str, str]) -> int:  # pragma: no cover - in another process
+def _read(arguments: tuple[str, str]) -> int:  # pragma: no cover - in another process
     from heksher_client._core.settings.registry import registry
 
-    (found,) = [entry.setting for entry in registry.entries() if entry.name == question[0]]
-    value: int = found.get(user=question[1])
+    name, user = arguments
+    (setting,) = [entry.setting for entry in registry.entries() if entry.name == name]
+    value: int = setting.get(user=user)
     return value
 
 
@@ -164,18 +164,18 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
             url = address.read_text().split("Listening at: ")[1].split(" ")[0]
             with http_client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
 
-                def answers() -> dict[int, list[Any]]:
-                    return {a[0]: a[1:] for a in (http.get(url).json() for _ in range(20))}
+                def responses() -> dict[int, list[Any]]:
+                    return {pid: values for pid, *values in (http.get(url).json() for _ in range(20))}
 
-                assert eventually(lambda: len(answers()) == 2)
+                assert eventually(lambda: len(responses()) == 2)
                 service.add_rule("s", 8, user="jim")
-                assert eventually(lambda: list(answers().values()) == [[8, "fresh"]] * 2), answers()
+                assert eventually(lambda: list(responses().values()) == [[8, "fresh"]] * 2), responses()
         finally:
             gunicorn.send_signal(signal.SIGTERM)
 
 
 def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The grandchild refreshes, as daemons fork twice."""
+    """The grandchild refreshes. Daemons fork twice."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -191,11 +191,11 @@ def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, settin
             assert ended_well(begun_in_child(child))
 
 
-# -- loops, tasks, ends ------------------------------------------------------------------------------------------------
+# -- event loops, tasks, exit ------------------------------------------------------------------------------------------
 
 
 def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) -> None:
-    """Each can have its client; the second one takes over."""
+    """Each can have a client; the second client becomes the main one."""
 
     async def use() -> int:
         async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}):
@@ -206,7 +206,7 @@ def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) ->
 
 @pytest.mark.parametrize("steps", range(0, 60, 7))
 def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[int], steps: int) -> None:
-    """After any number of steps of the loop, no task and no socket is left, and the next client works."""
+    """After any number of steps of the loop, no task or socket is left, and the next client works."""
 
     async def begin() -> None:
         client = AsyncHeksherClient(service.url, 0.001, FEATURES, http_client_args={"verify": _TLS})
@@ -221,16 +221,16 @@ def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[
 
     asyncio.run(begin())
     gc.collect()
-    before = open_files()
+    before = open_file_count()
     asyncio.run(begin())
     gc.collect()
-    assert eventually(lambda: open_files() <= before)
+    assert eventually(lambda: open_file_count() <= before)
     assert setting.get(user="jim") == 7
 
 
 @pytest.mark.parametrize("kind_of_client", ["ThreadHeksherClient", "AsyncHeksherClient"])
 def test_c5_program_that_ends_without_closing(service: WatchedService, kind_of_client: str) -> None:
-    """It ends at once, with nothing on its standard error."""
+    """It exits immediately, without a traceback."""
     program = textwrap.dedent(f"""
         import asyncio
         from heksher_client import {kind_of_client}, Setting
@@ -254,14 +254,14 @@ def test_c5_program_that_ends_without_closing(service: WatchedService, kind_of_c
 
 
 def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It takes well under a second, whatever the server does."""
-    with FaultServer(service.url) as broken:
-        subject = Subject(kind, broken.url, 0.01, FEATURES)
+    """It takes less than a second, although the server does not respond."""
+    with FaultServer(service.url) as proxy:
+        subject = Subject(kind, proxy.url, 0.01, FEATURES)
         subject.client.set_defaults(user="jim")
         subject.start()
-        broken.break_(stall)
-        broken.asked.clear()
-        assert eventually(lambda: broken.asked)
+        proxy.break_(stall)
+        proxy.asked.clear()
+        assert eventually(lambda: proxy.asked)
         assert took(subject.close) < 0.8
         assert setting.get() == 7
 
@@ -269,8 +269,8 @@ def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: WatchedS
 def test_c6_waiting_call_raises_when_the_client_is_closed(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """The error does not blame the service."""
-    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+    """The error is not one of the service."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         errors: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def ping() -> None:
@@ -279,11 +279,11 @@ def test_c6_waiting_call_raises_when_the_client_is_closed(
             except BaseException as error:
                 errors.put(error)
 
-        broken.break_(stall)
-        broken.asked.clear()
+        proxy.break_(stall)
+        proxy.asked.clear()
         thread = threading.Thread(target=ping)
         thread.start()
-        assert eventually(lambda: broken.asked)
+        assert eventually(lambda: proxy.asked)
         client.close()
         assert isinstance(errors.get(timeout=PATIENCE), ClientNotRunningError)
         thread.join()
@@ -292,18 +292,18 @@ def test_c6_waiting_call_raises_when_the_client_is_closed(
 
 def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The next attempt is the current one."""
-    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         assert client.client.status().next_attempt > 3000
-        broken.break_(stall)
-        broken.asked.clear()
+        proxy.break_(stall)
+        proxy.asked.clear()
         client.client._session.refresh_soon()
-        assert eventually(lambda: broken.asked)
+        assert eventually(lambda: proxy.asked)
         assert client.client.status().next_attempt == 0
         assert setting.get(user="jim") == 7
 
 
 def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It does nothing."""
+    """Both do nothing."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.close()
     subject.close()
@@ -314,7 +314,7 @@ def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedServi
 def test_c8_clock_that_jumps_and_machine_that_is_suspended(
     kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wall clock has no effect. After a suspension the next refresh is soon, though no wait has ended."""
+    """The wall clock has no effect. After a suspension the next refresh is soon, although no timer has expired."""
     for module in ("thread_client", "async_client"):
         monkeypatch.setattr(f"heksher_client._drivers.{module}.MAX_SLEEP", 0.02)
     slept = [0.0]
@@ -330,14 +330,14 @@ def test_c8_clock_that_jumps_and_machine_that_is_suspended(
 
 
 def test_c8_clock_includes_suspended_time() -> None:
-    """If the system has such a clock."""
+    """If the platform has such a clock."""
     clock = client_module._monotonic_clock()
     assert clock() <= clock()
     if hasattr(time, "CLOCK_BOOTTIME"):
         assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
 
 
-def test_c8_system_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c8_platform_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock is used."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
     assert client_module._monotonic_clock() is time.monotonic
@@ -345,39 +345,39 @@ def test_c8_system_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """Fifty calls during a refresh share the next one."""
-    with FaultServer(service.url) as between, running(kind, between.url) as client:
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         released = threading.Event()
 
         def hold(connection: Any) -> None:
             released.wait(10)
             connection.write(connection.pass_on())
 
-        between.break_(hold, "/query")
-        between.asked.clear()
+        proxy.break_(hold, "/query")
+        proxy.asked.clear()
         threads = [threading.Thread(target=client.reload) for _ in range(51)]
         threads[0].start()
-        assert eventually(lambda: any("/query" in asked for asked in between.asked))
+        assert eventually(lambda: any("/query" in asked for asked in proxy.asked))
         for thread in threads[1:]:
             thread.start()
         assert eventually(lambda: len(client.client._session._waiters._next) == 50)
         released.set()
         for thread in threads:
             thread.join()
-        assert len([asked for asked in between.asked if "/query" in asked]) == 2
+        assert len([asked for asked in proxy.asked if "/query" in asked]) == 2
         assert setting.get(user="jim") == 7
 
 
 def test_c10_settings_created_and_deleted_in_other_threads(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """While the client refreshes repeatedly."""
+    """They are read while the client refreshes."""
 
-    def come_and_go(number: int) -> None:
+    def create_and_delete(number: int) -> None:
         for i in range(100):
             assert Setting(f"t{number}_{i % 5}", int, ["user"], i).get(user="x") == i
 
     with running(kind, service.url, 0.001) as client:
-        threads = [threading.Thread(target=come_and_go, args=[i]) for i in range(3)]
+        threads = [threading.Thread(target=create_and_delete, args=[i]) for i in range(3)]
         for thread in threads:
             thread.start()
         client.reload()
@@ -396,9 +396,9 @@ def test_c11_hook_that_blocks(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Refreshes and closing do not wait for it, and it is logged once that hooks are not called."""
+    """Refreshes and closing do not wait for it. It is logged once that no hook is called."""
     if kind.raises_at_start:
-        pytest.skip("a hook that blocks the event loop blocks the program, which no client can help")
+        pytest.skip("a hook that blocks the event loop blocks the async client as well")
     monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     released = threading.Event()
     calls = 0
@@ -433,13 +433,13 @@ def test_c11_validator_that_raises_or_reads(kind: Kind, service: WatchedService,
     """The values that it rejects are not used. A read in it returns the current value."""
     read: list[int] = []
 
-    def judge(value: int, rule: Any, _: Any) -> int:
+    def validate(value: int, rule: Any, _: Any) -> int:
         read.append(setting.get(user="jim"))
         if value == 9:
-            raise SystemError("no")
+            raise SystemError("invalid")
         return value
 
-    setting.add_validator(judge)
+    setting.add_validator(validate)
     with running(kind, service.url) as client:
         service.add_rule("s", 9, user="ann")
         service.add_rule("s", 8, user="jim")
@@ -466,14 +466,14 @@ def test_c12_machine_without_descriptors_or_threads(
                 error = client.reload_expecting(HeksherError)
                 assert "no answer" in str(error)
             else:
-                begin = threading.Thread.start
+                start = threading.Thread.start
 
-                def start_none(thread: threading.Thread) -> None:
+                def refuse_to_start(thread: threading.Thread) -> None:
                     if thread.name.startswith("heksher"):
                         raise RuntimeError("can't start new thread")
-                    begin(thread)
+                    start(thread)
 
-                patched.setattr(threading.Thread, "start", start_none)
+                patched.setattr(threading.Thread, "start", refuse_to_start)
                 client.reload()
         assert setting.get(user="jim") == 7
         client.reload()
@@ -484,7 +484,7 @@ def test_c12_machine_without_descriptors_or_threads(
 async def test_c12_no_thread_for_disk_access(
     service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The async client accesses the disk in the event loop then."""
+    """The async client then accesses the disk in the event loop."""
     refused = []
     start = threading.Thread.start
 
@@ -502,15 +502,15 @@ async def test_c12_no_thread_for_disk_access(
     assert path.exists()
 
 
-# -- what changes at the service ---------------------------------------------------------------------------------------
+# -- changes in the service --------------------------------------------------------------------------------------------
 
 
 def test_d1_many_processes_declare_one_new_setting_at_once(
     kind: Kind, service: WatchedService, setting: Setting[int]
 ) -> None:
-    """The losers of the race get a 500, and retry successfully."""
-    lost = iter([True, False, True, True, False])
-    service.answering(DECLARE, lambda asked: Answer(500) if next(lost, False) else None)
+    """Some of them receive a 500, and retry successfully."""
+    failures = iter([True, False, True, True, False])
+    service.answering(DECLARE, lambda asked: Answer(500) if next(failures, False) else None)
 
     def child() -> bool:
         with running(type(kind)(), service.url) as client:
@@ -567,9 +567,9 @@ def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, set
 
 def test_a_failed_start_does_not_affect_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The error is reported, and reads return the default."""
-    with FaultServer(service.url) as broken:
-        broken.break_(stall)
-        subject = Subject(kind, broken.url, 3600, FEATURES, start_timeout=0.05)
-        start(subject)
+    with FaultServer(service.url) as proxy:
+        proxy.break_(stall)
+        subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.05)
+        start_failing(subject)
         subject.close()
     assert setting.get(user="jim") == 7

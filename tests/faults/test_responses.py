@@ -1,4 +1,4 @@
-"""Faults of the HTTP and of the JSON of an answer, by the ids of the table in the documentation."""
+"""Faults of HTTP responses and of their JSON, by the ids of the table in the documentation."""
 
 import base64
 import gzip
@@ -25,15 +25,15 @@ from tests.support.clients import FEATURES, Kind, Subject, running
 from tests.support.faults import FaultServer, inflates, says
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
-QUERIED = {"default_value": 7, "rules": []}
+NO_RULES = {"default_value": 7, "rules": []}
 
 
 def rule(value: Any, rule_id: Any = 1, features: Any = (("user", "jim"),)) -> dict[str, Any]:
     return {"value": value, "rule_id": rule_id, "context_features": features}
 
 
-def queried(*rules: Any, default: Any = 7) -> Answer:
-    """The answer to a query for one setting, `s`."""
+def query_response(*rules: Any, default: Any = 7) -> Answer:
+    """Return a response to a query for one setting, `s`."""
     return Answer.of({"settings": {"s": {"default_value": default, "rules": list(rules)}}})
 
 
@@ -50,23 +50,21 @@ def get(setting: Setting[Any], user: str = "jim") -> Any:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422])
-def test_h1_h3_what_it_takes_people_to_mend_is_tried_again_slowly(
+def test_h1_h3_errors_that_need_intervention(
     kind: Kind, service: WatchedService, setting: Setting[int], status: int
 ) -> None:
-    """Whatever it answers so: queries, or the declarations that a 404 to a query brings about."""
+    """The client retries slowly, whether a query fails or the declarations that follow a 404 to a query."""
     with running(kind, service.url) as client:
         service.intercept = lambda asked: Answer(status)
-        for longest in (30, 60, 120, 240, 300, 300):
+        for delay in (30, 60, 120, 240, 300, 300):
             client.reload_expecting(HeksherError)
-            assert longest - 2 < (client.client.status().next_attempt or 0) <= longest
+            assert delay - 2 < (client.client.status().next_attempt or 0) <= delay
         assert get(setting) == 7
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_h1_credentials_that_are_refused(
-    kind: Kind, service: WatchedService, setting: Setting[int], status: int
-) -> None:
-    """Said clearly, and tried again slowly: people have to mend it."""
+def test_h1_refused_credentials(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
+    """The error names the credentials, and the client retries slowly."""
     with running(kind, service.url) as client:
         service.intercept = lambda asked: Answer(status)
         error = client.reload_expecting(UnexpectedResponseError)
@@ -78,10 +76,8 @@ def test_h1_credentials_that_are_refused(
         assert client.client.status().state is State.FRESH
 
 
-def test_h1_an_auth_that_can_refresh_its_token_does_so_once(
-    kind: Kind, service: WatchedService, setting: Setting[int]
-) -> None:
-    """As httpx has it: the request is sent again with the new one."""
+def test_h1_httpx_auth_that_refreshes_its_token(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The request is sent again with the new token."""
 
     class Refreshing(httpx.Auth):
         token = "old"  # noqa: S105
@@ -102,7 +98,7 @@ def test_h1_an_auth_that_can_refresh_its_token_does_so_once(
         assert setting.explain(user="jim", theme="x").reason is Reason.SERVER_DEFAULT
 
 
-def test_h2_one_setting_that_was_deleted(kind: Kind, service: WatchedService) -> None:
+def test_h2_deleted_setting(kind: Kind, service: WatchedService) -> None:
     """It is declared again; the others are updated in the same refresh."""
     deleted, other = (Setting(name, int, ["user"], 1) for name in ("deleted", "other"))
     with running(kind, service.url) as client:
@@ -114,10 +110,8 @@ def test_h2_one_setting_that_was_deleted(kind: Kind, service: WatchedService) ->
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_h3_a_declaration_that_is_refused(
-    kind: Kind, service: WatchedService, setting: Setting[int], status: int
-) -> None:
-    """Raised at the start of the async client, tried again later by the thread's; a reload tries at once."""
+def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
+    """The async start raises; the thread client retries later, and a reload retries immediately."""
     service.answering(DECLARE, Answer(status), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
@@ -129,7 +123,7 @@ def test_h3_a_declaration_that_is_refused(
     refused = subject.client.status().settings["s"]
     assert (refused.declaration, "refused the declaration" in (refused.problem or "")) == ("refused", True)
     subject.forget_outcomes()
-    subject.client._session.refresh_soon()  # by which nothing is declared yet
+    subject.client._session.refresh_soon()  # the declaration is not due yet
     assert isinstance(subject.next_outcome(), DeclarationError)
     assert subject.client.status().failures == 2
     subject.reload()
@@ -138,12 +132,12 @@ def test_h3_a_declaration_that_is_refused(
     subject.close()
 
 
-def test_h3_a_service_that_knows_nothing_is_never_fresh(
+def test_h3_404_to_every_request(
     kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A wrong URL: everything is answered 404, also while no declaration is due."""
+    """With a wrong URL the client is never healthy, even while no declaration is due."""
     if kind.raises_at_start:
-        pytest.skip("it does not start at all")
+        pytest.skip("the async client does not start")
     service.intercept = lambda asked: Answer(404)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
@@ -158,10 +152,10 @@ def test_h3_a_service_that_knows_nothing_is_never_fresh(
     subject.close()
 
 
-def test_h4_a_declaration_in_conflict(
+def test_h4_declaration_in_conflict(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, setting: Setting[int]
 ) -> None:
-    """Logged with the differences, and queried all the same."""
+    """The differences are logged, and the setting is queried nevertheless."""
     service.declare("s", "str", "x", ["user", "theme"], version="1.0")
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
@@ -171,10 +165,8 @@ def test_h4_a_declaration_in_conflict(
     assert setting.get(user="jim", theme="x") == 7
 
 
-def test_h5_a_setting_that_another_program_has_renamed(
-    kind: Kind, service: WatchedService, setting: Setting[int]
-) -> None:
-    """It is served under its new name."""
+def test_h5_setting_renamed_by_another_program(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is queried by its new name."""
     with running(kind, service.url) as client:
         service.declare("renamed", "int", 7, ["user", "theme"], alias="s", version="1.1")
         service.add_rule("renamed", 8, user="jim")
@@ -197,27 +189,27 @@ def test_h5_a_setting_that_another_program_has_renamed(
         ("Retry-After: 86400", 300, 331),
     ],
 )
-def test_h8_a_service_that_asks_for_time(
+def test_h8_retry_after(
     kind: Kind, service: WatchedService, setting: Setting[int], status: int, header: str, least: float, most: float
 ) -> None:
-    """It gets what it asks for, within bounds; what is no number and no date is not heard."""
-    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
-        broken.break_(says(b"", status, f"{header}\r\n"))
+    """The client waits as long as the header says, within limits. Invalid headers are ignored."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
+        proxy.break_(says(b"", status, f"{header}\r\n"))
         client.reload_expecting(UnexpectedResponseError)
         assert least - 1 <= (client.client.status().next_attempt or 0) <= most
         assert get(setting) == 7
 
 
-def test_h9_one_500_on_a_declaration(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Sent again within the same refresh."""
+def test_h9_single_500_to_a_declaration(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The declaration is sent again within the same refresh."""
     service.answering(DECLARE, Answer(500), times=1)
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration == "created"
         assert get(setting) == 7
 
 
-def test_h10_a_304_though_nothing_was_received(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It is no success, and the next question has no ETag."""
+def test_h10_304_to_the_first_query(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is an error, and the next query has no ETag."""
     service.answering(QUERY, Answer(304), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
@@ -233,15 +225,15 @@ def test_h10_a_304_though_nothing_was_received(kind: Kind, service: WatchedServi
     subject.close()
 
 
-def test_h11_an_etag_belongs_to_one_question(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """A service whose ETag stays the same when more is asked for does not hide the new setting."""
+def test_h11_etag_that_does_not_depend_on_the_query(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """An ETag is sent only with the query that it belongs to, so a new setting is received."""
 
-    def always_the_same(asked: Asked) -> Answer:
+    def same_etag(asked: Asked) -> Answer:
         if "if-none-match" in asked.headers:
             return Answer(304)
-        return Answer.of({"settings": dict.fromkeys(asked.query["settings"].split(","), QUERIED)}, etag='"same"')
+        return Answer.of({"settings": dict.fromkeys(asked.query["settings"].split(","), NO_RULES)}, etag='"same"')
 
-    service.answering(QUERY, always_the_same)
+    service.answering(QUERY, same_etag)
     with running(kind, service.url) as client:
         late = Setting("late", int, ["user"], 1)
         client.reload()
@@ -250,10 +242,10 @@ def test_h11_an_etag_belongs_to_one_question(kind: Kind, service: WatchedService
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
-def test_h12_a_success_of_another_kind(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
-    """None of these is an answer to a query."""
+def test_h12_unexpected_success_status(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
+    """It is an error."""
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer(status, json.dumps({"settings": {"s": QUERIED}}).encode()))
+        service.answering(QUERY, Answer(status, json.dumps({"settings": {"s": NO_RULES}}).encode()))
         client.reload_expecting(UnexpectedResponseError if status != 204 else HeksherError)
         assert get(setting) == 7
 
@@ -264,8 +256,8 @@ def test_h12_a_success_of_another_kind(kind: Kind, service: WatchedService, sett
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"{", b"[]", b"17", b'"x"', b"\xff\xfe", b'{"settings": null}', b'{"settings": []}', b"{}"]
 )
-def test_p1_what_is_no_answer(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
-    """Nothing of it is kept, its ETag neither."""
+def test_p1_invalid_body(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
+    """The response is not used, and its ETag is not stored."""
     with running(kind, service.url) as client:
         service.add_rule("s", 8, user="jim")
         service.answering(QUERY, Answer(200, body, {"etag": '"bad"'}), times=1)
@@ -277,8 +269,8 @@ def test_p1_what_is_no_answer(kind: Kind, service: WatchedService, setting: Sett
 
 
 @pytest.mark.parametrize("bad", [{}, [], None, {"rules": []}, {"default_value": 1}, {"default_value": 1, "rules": 5}])
-def test_p2_a_setting_of_another_shape(kind: Kind, service: WatchedService, bad: Any) -> None:
-    """It keeps its rules, and the others are updated."""
+def test_p2_setting_with_an_invalid_structure(kind: Kind, service: WatchedService, bad: Any) -> None:
+    """It keeps its rules, and other settings are updated."""
     settings = [Setting(name, int, ["user"], 1) for name in "abc"]
     with running(kind, service.url) as client:
         good = {"default_value": 2, "rules": []}
@@ -294,16 +286,16 @@ def test_p2_a_setting_of_another_shape(kind: Kind, service: WatchedService, bad:
         assert client.client.status().settings["b"].problem is None
 
 
-def test_p3_a_setting_that_nobody_asked_for(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Ignored."""
+def test_p3_setting_that_was_not_queried(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is ignored."""
     service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 8, "rules": []}, "other": {"x": 1}}}))
     with running(kind, service.url) as client:
         assert get(setting) == 8
         assert client.client.status().state is State.FRESH
 
 
-def test_p4_a_setting_that_is_left_out(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It keeps its rules, and that is reported."""
+def test_p4_omitted_setting(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It keeps its rules, and its status reports the omission."""
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
@@ -313,9 +305,9 @@ def test_p4_a_setting_that_is_left_out(kind: Kind, service: WatchedService, sett
 
 
 @pytest.mark.parametrize("bad", ["8", None, [8], {"x": 8}, 8.5, True])
-def test_p5_p6_a_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
-    """That rule is not used; the status says so, and why."""
-    service.answering(QUERY, queried(rule(bad), rule(9, 2, [["user", "ann"]])))
+def test_p5_p6_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+    """Its rule is not used, and the status gives the reason."""
+    service.answering(QUERY, query_response(rule(bad), rule(9, 2, [["user", "ann"]])))
     with running(kind, service.url) as client:
         assert (get(setting), get(setting, "ann")) == (7, 9)
         status = client.client.status()
@@ -325,8 +317,8 @@ def test_p5_p6_a_value_of_another_type(kind: Kind, service: WatchedService, sett
         assert rejected.reason
 
 
-def test_p6_a_whole_number_with_a_point_is_a_whole_number(kind: Kind, service: WatchedService) -> None:
-    """5.0 is 5, and a string is no sequence of letters."""
+def test_p6_integral_float_and_string_instead_of_a_sequence(kind: Kind, service: WatchedService) -> None:
+    """5.0 is a valid int; a string is not a sequence of letters."""
     number, letters = Setting("s", int, ["user"], 7), Setting("t", HeksherSequence(str), ["user"], ())
     service.answering(
         QUERY,
@@ -340,19 +332,17 @@ def test_p6_a_whole_number_with_a_point_is_a_whole_number(kind: Kind, service: W
         assert letters.get(user="jim") == ()
 
 
-def test_p7_a_condition_on_a_feature_that_the_declaration_lacks(
-    kind: Kind, service: WatchedService, setting: Setting[int]
-) -> None:
-    """That rule is not used, and counted."""
-    service.answering(QUERY, queried(rule(8, 1, [["environment", "prod"]]), rule(9, 2)))
+def test_p7_condition_on_an_undeclared_feature(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Its rule is not used, and is counted as rejected."""
+    service.answering(QUERY, query_response(rule(8, 1, [["environment", "prod"]]), rule(9, 2)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().rejected == 1
 
 
 def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """They are put in order."""
-    service.answering(QUERY, queried(rule(8, 1, [["theme", "none"], ["user", "jim"]]), rule(9, 2)))
+    """They are sorted."""
+    service.answering(QUERY, query_response(rule(8, 1, [["theme", "none"], ["user", "jim"]]), rule(9, 2)))
     with running(kind, service.url):
         assert get(setting) == 8
 
@@ -360,24 +350,24 @@ def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, set
 @pytest.mark.parametrize(
     "bad", [[["user", "jim"], ["user", "ann"]], {"user": "jim"}, None, "user", [["user"]], [["user", 5]], [5]]
 )
-def test_p9_conditions_of_another_shape(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
-    """That rule is not used."""
-    service.answering(QUERY, queried(rule(8, 1, bad), rule(9, 2)))
+def test_p9_invalid_conditions(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+    """Their rule is not used."""
+    service.answering(QUERY, query_response(rule(8, 1, bad), rule(9, 2)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().rejected == 1
 
 
-def test_p10_two_rules_with_the_same_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The higher id wins, whichever comes first."""
-    service.answering(QUERY, queried(rule(9, 2), rule(8, 1)))
+def test_p10_rules_with_the_same_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The rule with the higher id is used, in any order."""
+    service.answering(QUERY, query_response(rule(9, 2), rule(8, 1)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().settings["s"].first_rejected[0].rule_id == 1
 
 
-def test_p11_a_number_of_five_thousand_digits(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It costs its rule, wherever it stands in it."""
+def test_p11_number_of_five_thousand_digits(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """Only its rule is not used, whether the number is the value or the id."""
     digits = "9" * 5000
     body = f"""{{"settings": {{"s": {{"default_value": 7, "rules": [
         {{"value": {digits}, "rule_id": 1, "context_features": [["user", "jim"]]}},
@@ -391,10 +381,10 @@ def test_p11_a_number_of_five_thousand_digits(kind: Kind, service: WatchedServic
 
 @pytest.mark.parametrize("bad", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b'"\\u0000"', b'"a\nb"'])
 @pytest.mark.parametrize(("type_", "default"), [(int, 7), (float, 7.0), (str, "x")])
-def test_p12_what_json_has_or_has_not(
+def test_p12_unusual_numbers_and_characters(
     kind: Kind, service: WatchedService, bad: bytes, type_: Any, default: Any
 ) -> None:
-    """Each type takes it or not, and the other rules are used."""
+    """The type determines which of them are valid. Other rules are used in any case."""
     setting: Setting[Any] = Setting("s", type_, ["user"], default)
     good = json.dumps(default).encode()
     body = b"""{"settings": {"s": {"default_value": %b, "rules": [
@@ -413,10 +403,8 @@ def test_p12_what_json_has_or_has_not(
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_p13_two_hundred_thousand_levels(
-    kind: Kind, service: WatchedService, setting: Setting[int], opening: bytes
-) -> None:
-    """An error, wherever they stand; the last good values stay."""
+def test_p13_deeply_nested_json(kind: Kind, service: WatchedService, setting: Setting[int], opening: bytes) -> None:
+    """It is an error at any position, and the last good values stay."""
     deep = opening * 200_000
     rules = b'{"default_value": 1, "rules": [{"value": %b, "rule_id": 1, "context_features": []}]}' % deep
     with running(kind, service.url) as client:
@@ -426,35 +414,35 @@ def test_p13_two_hundred_thousand_levels(
             assert get(setting) == 7
 
 
-def test_p14_a_small_answer_that_inflates_to_a_large_one(
-    kind: Kind, service: WatchedService, setting: Setting[int]
-) -> None:
-    """It is inflated up to a limit, and that costs little more memory than the limit."""
-    with FaultServer(service.url) as broken, running(kind, broken.url, max_response_bytes=1 << 20) as client:
+def test_p14_decompression_bomb(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is decompressed up to a limit, with little more memory than the limit."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url, max_response_bytes=1 << 20) as client:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        broken.break_(inflates(400))
+        proxy.break_(inflates(400))
         error = client.reload_expecting(UnexpectedResponseError)
         assert "more than 1,048,576 bytes" in str(error)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB; the test's own bomb included
+        assert (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+        )  # kB, including the compressed response
         assert get(setting) == 7
-        broken.break_(None)
+        proxy.break_(None)
         client.reload()
 
 
 @pytest.mark.parametrize(
-    "body", [b"no gzip at all", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", gzip.compress(b"{}") + b"x" * 1000]
+    "body", [b"not gzip data", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", gzip.compress(b"{}") + b"x" * 1000]
 )
-def test_p14_what_cannot_be_inflated(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
-    """An error like any other."""
-    with FaultServer(service.url) as broken, running(kind, broken.url) as client:
+def test_p14_invalid_compressed_data(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
+    """It is an error like any other."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         for encoding in ("gzip", "br"):
-            broken.break_(says(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
+            proxy.break_(says(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
             client.reload_expecting(HeksherError)
         assert get(setting) == 7
 
 
-def test_p14_a_limit_that_all_settings_together_exceed(kind: Kind, service: WatchedService) -> None:
-    """They are asked for in parts; one that is too large by itself keeps what it has, and is reported."""
+def test_p14_response_over_the_limit(kind: Kind, service: WatchedService) -> None:
+    """The query is split. A setting that exceeds the limit by itself keeps its value, and is reported."""
     settings = [Setting(f"s{i}", str, ["user"], "small") for i in range(6)]
     with running(kind, service.url, max_response_bytes=8000) as client:
         for i in range(5):
@@ -465,17 +453,17 @@ def test_p14_a_limit_that_all_settings_together_exceed(kind: Kind, service: Watc
         assert [len(setting.get(user="jim")) for setting in settings] == [3000] * 5 + [5]
 
 
-def test_p15_a_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """All of them are used. (What that costs others in the event loop, the benchmarks measure.)"""
+def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """All of them are used. Benchmarks measure how long other tasks of the event loop are delayed."""
     rules = [rule(i, i, [["user", f"u{i}"]]) for i in range(100_000)]
-    service.answering(QUERY, queried(*rules))
+    service.answering(QUERY, query_response(*rules))
     with running(kind, service.url) as client:
         assert get(setting, "u99999") == 99_999
         assert client.client.status().rules == 100_000
 
 
 def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedService) -> None:
-    """Several queries, none too long, and all put in place together."""
+    """There are several queries of limited length, and their responses are applied together."""
     settings = [Setting(f"a_setting_with_quite_a_long_name_{i}", int, ["user"], i) for i in range(300)]
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
@@ -490,10 +478,10 @@ def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedS
 def test_p18_line_breaks_and_format_codes(
     kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Escaped in every record, and in the status."""
+    """They are escaped in all log records and in the status."""
     evil = "fine\nERROR root: all is lost \x1b[31m \u202e"
     with running(kind, service.url) as client:
-        service.answering(QUERY, queried(rule(evil, 1)))
+        service.answering(QUERY, query_response(rule(evil, 1)))
         client.reload()
         service.intercept = lambda asked: Answer.of({"detail": evil}, 500)
         client.reload_expecting(UnexpectedResponseError)
@@ -504,8 +492,8 @@ def test_p18_line_breaks_and_format_codes(
     assert get(setting) == 7
 
 
-def test_a_header_that_is_none_is_not_quoted(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """A token that was read from a file with its line break: neither in the error, nor in what a traceback shows."""
+def test_an_invalid_header_is_not_quoted(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """For example a token read from a file with its line break: the error and its traceback do not contain it."""
     arguments = {"headers": httpx.Headers({"Authorization": "Bearer s3cr3t\n"})}
     subject = Subject(kind, service.url, 3600, FEATURES, http_client_args=arguments)
     if kind.raises_at_start:
@@ -521,8 +509,8 @@ def test_a_header_that_is_none_is_not_quoted(kind: Kind, service: WatchedService
     assert get(setting) == 7
 
 
-def test_no_answer_makes_a_thread(service: WatchedService, setting: Setting[int]) -> None:
-    """Threads that send are gone when their answers are there."""
+def test_the_number_of_threads_does_not_grow_with_requests(service: WatchedService, setting: Setting[int]) -> None:
+    """Threads that send requests end with them, or are reused."""
     from tests.support.clients import ThreadKind
 
     before = threading.active_count()
@@ -534,10 +522,10 @@ def test_no_answer_makes_a_thread(service: WatchedService, setting: Setting[int]
 
 
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 502])
-def test_a_secret_that_a_proxy_repeats_is_not_shown(
+def test_a_secret_in_a_response_is_redacted(
     kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    """Some pages of errors have the whole request in them."""
+    """Some error pages contain the whole request."""
     arguments = {
         "headers": {"X-Token": "to-ken"},
         "params": {"key": "pa/ram", "v": "2"},
@@ -561,8 +549,8 @@ def test_a_secret_that_a_proxy_repeats_is_not_shown(
         assert get(setting) == 7
 
 
-def test_what_a_secret_looks_like_is_no_matter_to_the_protocol(kind: Kind, service: WatchedService) -> None:
-    """Names of settings that a header has too are read as they are: only the one that was deleted is lost."""
+def test_redaction_does_not_affect_parsing(kind: Kind, service: WatchedService) -> None:
+    """A header value may occur in names of settings; only the deleted setting is declared again."""
     settings = [Setting(name, int, ["user"], 1) for name in ("shop_size", "shop_color")]
     with running(kind, service.url, http_client_args={"headers": {"X-Application": "shop"}}) as client:
         service.call("DELETE", "/api/v1/settings/shop_size")

@@ -1,4 +1,4 @@
-"""The table of faults in the documentation has a test for each row."""
+"""The table of faults in the documentation and the tests of this folder have the same ids."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ HERE = Path(__file__).parent
 TABLE = HERE.parents[1] / "docs" / "reference" / "faults.md"
 
 
-def test_each_row_of_the_table_has_its_tests() -> None:
-    """And each test of a fault has its row."""
+def test_each_row_of_the_table_has_a_test() -> None:
+    """Each id in the name of a test has a row."""
     rows = re.findall(r"^\| ([NHPCD][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
     functions = [
         node.name

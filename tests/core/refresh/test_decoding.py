@@ -63,7 +63,7 @@ def decode_values(setting: Setting[Any], *values: Any) -> list[Any]:
 def test_a_column_is_used_unchanged_if_no_value_needs_a_conversion(
     setting_type: Any, default: Any, values: list[Any], expected: list[Any]
 ) -> None:
-    """Otherwise each value is decode, and rules with invalid values are rejected."""
+    """Otherwise each value is converted, and rules with invalid values are rejected."""
     setting: Setting[Any] = Setting("s", setting_type, ["user"], default)
     result = decode_values(setting, *values)
     assert result == expected
