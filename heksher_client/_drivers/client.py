@@ -22,7 +22,7 @@ from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
-from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
+from heksher_client._drivers.last_known_good_store import FileStore
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.errors import as_http_error
@@ -90,7 +90,7 @@ class Client(ABC):
         checked = Options.checked(chosen, can_follow=endpoint.can_stream)
         store = None
         if "last_known_good" in chosen:
-            store = LastKnownGoodFile(chosen["last_known_good"], checked.max_age, str(endpoint.url))
+            store = FileStore(chosen["last_known_good"], checked.max_age, str(endpoint.url))
         self._endpoint = endpoint
         self._session = Session(
             chosen["context_features"],

@@ -1,161 +1,210 @@
-"""The last known good file of a client: which responses are stored in it, and which are restored.
+"""The last known good file: its format, and how it is read and replaced.
 
-Several processes, and several programs, can share a file. Each of them merges its responses into those of the others.
-Programs that track different contexts store different responses for a setting, as one may lack rules of another one.
+The first line identifies the format, and has the length and a checksum of the rest: a JSON object with the service's
+responses by setting, each with its tracking and the time when it was last confirmed. A file is only ever replaced as a
+whole, so a reader never sees half of one.
 """
 
+import glob
 import os
+import stat
+import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeAlias
 
-from heksher_client._core.refresh.last_known_good import NotStoredError, ResponseKey, StoredResponse, StoredResponses
+import msgspec
+import orjson
+
+from heksher_client._core.refresh.last_known_good import NotStoredError
 from heksher_client._core.settings.context import Tracking
-from heksher_client._drivers.last_known_good_format import (
-    Content,
-    LastKnownGoodFormat,
-    ReplaceableError,
-    StatSignature,
-    StoredRow,
-)
 
-_CONFIRM_INTERVAL: Final = 600.0
-"""Seconds after which the time of an unchanged response is updated in the file."""
-_MAX_RESPONSES: Final = 8
-"""Per setting. The least recently confirmed ones are dropped."""
-_RETENTION: Final = 30 * 24 * 3600.0
-"""Seconds for which an unconfirmed response stays in the file: other programs may use it for longer than this one."""
+_FORMAT: Final = "heksher last known good"
+_VERSION: Final = 1
+_MAX_HEADER_BYTES: Final = 1000
+_DRAFT_SUFFIX: Final = ".new"
+_DRAFT_LIFETIME: Final = 3600.0
+"""Seconds after which a draft must be of a process that was killed while it wrote."""
+
+StatSignature: TypeAlias = tuple[int, ...]
+"""Attributes of the file that change whenever it is replaced."""
+
+
+class StoredRow(msgspec.Struct, array_like=True):
+    """The response for one setting."""
+
+    tracking: int
+    """The index of its tracking."""
+    confirmed: float
+    """The time when the service last confirmed it, in seconds since 1970."""
+    content: msgspec.Raw
+
+
+@dataclass
+class Content:
+    """The content of the file."""
+
+    order: tuple[str, ...] = ()
+    """The context features in the order of the service; empty if that was unknown."""
+    trackings: list[Tracking] = field(default_factory=list)
+    settings: dict[str, dict[int, StoredRow]] = field(default_factory=dict)
+    """The rows of each setting, by the index of their tracking."""
+
+
+class ReplaceableError(NotStoredError):
+    """The file cannot be used, but was written by this package, and can be replaced."""
+
+
+class _Header(msgspec.Struct):
+    format: str
+    version: int
+    service: str
+    """A digest of the service's URL, which may contain secrets."""
+    length: int
+    """The bytes of the rest of the file."""
+    sha256: str
+
+
+class _Body(msgspec.Struct):
+    context_features: tuple[str, ...]
+    trackings: list[dict[str, frozenset[str]]]
+    settings: dict[str, list[StoredRow]]
 
 
 class LastKnownGoodFile:
-    """Stores the responses of one client in a file. Implements `LastKnownGoodStore`, for one thread at a time."""
+    """A last known good file of one service."""
 
-    def __init__(self, path: str | os.PathLike[str], max_age: float, service_url: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], service_url: str) -> None:
         """Prepare to use a file, which is neither read nor written yet.
 
         Args:
-            path: The path of the file.
-            max_age: Seconds for which a response can be restored after it was last confirmed.
+            path: The path of the file. Its directory must exist and be writable.
             service_url: The URL of the service, without user name and password.
 
         Raises:
             ValueError: The path is not valid.
         """
-        self._file = LastKnownGoodFormat(path, service_url)
-        self._max_age = max_age
-        self._confirm_interval = min(_CONFIRM_INTERVAL, max_age / 10)
-        self._stored: Mapping[str, ResponseKey] = {}
-        """What the settings of this client had when the file was last updated."""
-        self._order: tuple[str, ...] = ()
-        self._signature: StatSignature | None = None
-        """The signature of the file after that update."""
-        self._confirmed = 0.0
-        """The time of that update, in seconds since 1970."""
+        if not os.fspath(path) or "\0" in os.fspath(path):
+            raise ValueError(f"last_known_good must be the path of a file, not {os.fspath(path)!r}")
+        self.path = Path(path)
+        self._service = sha256(service_url.rstrip("/").encode()).hexdigest()
 
-    def load(self) -> StoredResponses:
-        """See `LastKnownGoodStore.load`."""
-        content, _ = self._file.read()
-        now = time.time()
-        responses = {
-            name: [
-                StoredResponse(row.content, content.trackings[index], max(0.0, now - row.confirmed))
-                for index, row in rows.items()
-            ]
-            for name, rows in content.settings.items()
-        }
-        ages = [response.age for several in responses.values() for response in several]
-        if ages and min(ages) > self._max_age:
-            raise NotStoredError(
-                f"{self._file.path} is too old: {min(ages):.0f} seconds, the maximum is {self._max_age:.0f}"
-            )
-        valid = {name: [one for one in several if one.age <= self._max_age] for name, several in responses.items()}
-        return StoredResponses(valid, content.order)
-
-    def save(
-        self, new: Mapping[str, StoredResponse], held: Mapping[str, ResponseKey], order: tuple[str, ...] | None
-    ) -> Collection[str]:
-        """See `LastKnownGoodStore.save`."""
-        now = time.time()
-        is_unchanged = not new and order in (None, self._order) and held.items() <= self._stored.items()
-        is_confirmed = abs(now - self._confirmed) < self._confirm_interval
-        if is_unchanged and is_confirmed and self._signature == self._file.signature() is not None:
-            return ()
+    def signature(self) -> StatSignature | None:
+        """Return the signature of the file, or None if it does not exist."""
         try:
-            content, signature = self._file.read()
-        except (FileNotFoundError, ReplaceableError):
-            content, signature = Content(), None
-        merge = _Merge(content, now, last_confirmed=self._confirmed, confirm_interval=self._confirm_interval)
-        if order not in (None, content.order):
-            content.order, merge.is_changed = order or (), True
-        for name, response in new.items():
-            merge.store(name, response)
-        missing = {name for name, one in held.items() if name not in new and not merge.confirm(name, one)}
-        if merge.is_changed:
-            merge.drop_older_than(max(self._max_age, _RETENTION))
-            signature = self._file.write(content)
-        self._stored = {name: one for name, one in held.items() if name not in missing}
-        self._order, self._signature, self._confirmed = content.order, signature, now
-        return missing
+            return _signature_of(self.path.stat())
+        except FileNotFoundError:
+            return None
+
+    def read(self) -> tuple[Content, StatSignature]:
+        """Return the content and the signature of the file.
+
+        Raises:
+            ReplaceableError: The content cannot be used.
+            NotStoredError: The file is not for this client, and must not be replaced either.
+            OSError: The file does not exist or cannot be read.
+        """
+        with os.fdopen(os.open(self.path, _OPEN_FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise NotStoredError(f"{self.path} is not a regular file")
+            first_line = file.readline(_MAX_HEADER_BYTES)
+            if not _may_be_ours(first_line):
+                raise NotStoredError(f"{self.path} is not a last known good file, and is not replaced")
+            try:
+                header = msgspec.json.decode(first_line, type=_Header)
+                self._check(header, status, len(first_line))
+                rest = file.read()
+                if header.sha256 != sha256(rest).hexdigest():
+                    raise ReplaceableError(f"{self.path} is corrupt: the checksum is wrong")
+                body = msgspec.json.decode(rest, type=_Body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise ReplaceableError(f"{self.path} is corrupt") from None
+        settings = {name: {row.tracking: row for row in rows} for name, rows in body.settings.items()}
+        return Content(body.context_features, list(map(Tracking, body.trackings)), settings), _signature_of(status)
+
+    def _check(self, header: _Header, status: os.stat_result, header_bytes: int) -> None:
+        if header.version > _VERSION:
+            raise NotStoredError(f"{self.path} was written by a newer version of this package, and is not replaced")
+        if header.service != self._service:
+            raise NotStoredError(
+                f"{self.path} was written for a service with another URL, and is not replaced: delete it to use it"
+            )
+        if not _is_private(status):
+            raise ReplaceableError(f"{self.path} could have been written by others: only its owner may have access")
+        if header.length != status.st_size - header_bytes:
+            raise ReplaceableError(f"{self.path} is corrupt: the length is wrong")
+
+    def write(self, content: Content) -> StatSignature:
+        """Replace the file, and return its signature.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path = self.path.resolve()  # A symbolic link is kept.
+        _remove_old_drafts(path)
+        digest, length = sha256(), 0
+        for part in _encode(content):
+            digest.update(part)
+            length += len(part)
+        header = _Header(_FORMAT, _VERSION, self._service, length, digest.hexdigest())
+        # mkstemp creates the file with access for its owner only.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=_DRAFT_SUFFIX)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(header) + b"\n")
+                file.writelines(_encode(content))
+                file.flush()
+                os.fsync(descriptor)
+                signature = _signature_of(os.fstat(descriptor))
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return signature
 
 
-class _Merge:
-    """The merge of one client's responses into the content of the file."""
+def _encode(content: Content) -> Iterator[bytes]:
+    """Encode the body in parts, without trackings that no row refers to."""
+    used = sorted({index for rows in content.settings.values() for index in rows})
+    positions = {index: position for position, index in enumerate(used)}
+    trackings = [{f: sorted(values) for f, values in content.trackings[index].options.items()} for index in used]
+    yield b'{"context_features":%b,\n"trackings":%b,\n"settings":{' % (
+        orjson.dumps(content.order),
+        orjson.dumps(trackings),
+    )
+    for number, (name, rows) in enumerate(content.settings.items()):
+        renumbered = [StoredRow(positions[index], row.confirmed, row.content) for index, row in rows.items()]
+        yield b"%b%b:%b" % (b",\n" if number else b"\n", orjson.dumps(name), msgspec.json.encode(renumbered))
+    yield b"}}\n"
 
-    def __init__(self, content: Content, now: float, *, last_confirmed: float, confirm_interval: float) -> None:
-        self._content, self._now = content, now
-        self._last_confirmed, self._confirm_interval = last_confirmed, confirm_interval
-        self._indexes: dict[int, int] = {}
-        """The indexes of trackings by the `id` of the object: most settings share one, which may be large."""
-        self.is_changed = False
-        """Whether the file must be written."""
 
-    def store(self, name: str, new: StoredResponse) -> None:
-        """Store a response, and drop those that were received while less was tracked."""
-        index, rows = self._index(new.tracking), self._content.settings.setdefault(name, {})
-        former = rows.get(index)
-        is_stored = former is not None and former.content == new.content
-        if not (is_stored and self._is_confirmed(rows[index])):
-            rows[index] = StoredRow(index, self._now, new.content)
-            self.is_changed = True
-        trackings = self._content.trackings
-        for other in [i for i in rows if i != index and new.tracking.covers(trackings[i])]:
-            del rows[other]
-            self.is_changed = True
-        while len(rows) > _MAX_RESPONSES:
-            del rows[min(rows, key=lambda i: rows[i].confirmed)]
+def _remove_old_drafts(path: Path) -> None:
+    for draft in path.parent.glob(f"{glob.escape(path.name)}.*{_DRAFT_SUFFIX}"):
+        with suppress(OSError):  # another process has removed it
+            if time.time() - draft.stat().st_mtime > _DRAFT_LIFETIME:
+                draft.unlink()
 
-    def confirm(self, name: str, held: ResponseKey) -> bool:
-        """Record that a response is still valid. Returns False if it is not stored, and should be."""
-        index, rows = self._index(held.tracking), self._content.settings.get(name, {})
-        row = rows.get(index)
-        if row is None:
-            return len(rows) >= _MAX_RESPONSES  # Other programs confirm theirs, so there is no room for it.
-        if self._last_confirmed < row.confirmed <= self._now:
-            return True  # Another process has confirmed or replaced it since this one last did.
-        if sha256(row.content).digest() != held.digest:
-            return False
-        if not self._is_confirmed(row):
-            rows[index] = StoredRow(index, self._now, row.content)
-            self.is_changed = True
-        return True
 
-    def drop_older_than(self, max_age: float) -> None:
-        """Drop responses that were not confirmed for so many seconds."""
-        for name, rows in list(self._content.settings.items()):
-            for index in [i for i, row in rows.items() if self._now - row.confirmed > max_age]:
-                del rows[index]
-            if not rows:
-                del self._content.settings[name]
+def _may_be_ours(first_line: bytes) -> bool:
+    """Return True for a first line that this package has written, or that a crash may have left of one."""
+    return first_line.startswith(_BEGINNING) or _BEGINNING.startswith(first_line) or not first_line.strip(b"\0")
 
-    def _is_confirmed(self, row: StoredRow) -> bool:
-        """Return True if the time of a row is recent enough not to be updated."""
-        return abs(self._now - row.confirmed) < self._confirm_interval
 
-    def _index(self, tracking: Tracking) -> int:
-        if id(tracking) not in self._indexes:
-            trackings = self._content.trackings
-            if tracking not in trackings:
-                trackings.append(tracking)
-            self._indexes[id(tracking)] = trackings.index(tracking)
-        return self._indexes[id(tracking)]
+def _signature_of(status: os.stat_result) -> StatSignature:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode, status.st_uid
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Return True if no other user could have written a file, or if the system has no owners of files."""
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS)
+
+
+_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Opening a named pipe would block without O_NONBLOCK."""
+_BEGINNING: Final = b'{"format":"%b"' % _FORMAT.encode()
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH

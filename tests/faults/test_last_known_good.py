@@ -18,7 +18,7 @@ from heksher_client import HeksherError, Reason, Setting, State
 from heksher_client._core.refresh.last_known_good import ResponseKey, StoredResponse
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
-from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
+from heksher_client._drivers.last_known_good_store import FileStore
 from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
@@ -60,9 +60,9 @@ def stored_response(text: str, tracking: Tracking | None = None) -> StoredRespon
     return StoredResponse(msgspec.Raw(text.encode()), tracking or Tracking())
 
 
-def save(file: LastKnownGoodFile, **settings: StoredResponse) -> set[str]:
+def save(store: FileStore, **settings: StoredResponse) -> set[str]:
     """Save new responses, and return the names of the settings that must be queried again."""
-    return set(file.save(settings, response_keys(settings), FEATURES))
+    return set(store.save(settings, response_keys(settings), FEATURES))
 
 
 def response_keys(settings: Mapping[str, StoredResponse]) -> dict[str, ResponseKey]:
@@ -71,9 +71,9 @@ def response_keys(settings: Mapping[str, StoredResponse]) -> dict[str, ResponseK
     }
 
 
-def load_contents(file: LastKnownGoodFile) -> dict[str, bytes]:
-    """Load a file with one response for each setting, and return their contents."""
-    return {name: bytes(response.content) for name, (response,) in file.load().settings.items()}
+def load_contents(store: FileStore) -> dict[str, bytes]:
+    """Load a store with one response for each setting, and return their contents."""
+    return {name: bytes(response.content) for name, (response,) in store.load().settings.items()}
 
 
 def read_body(path: Path) -> Any:
@@ -390,84 +390,84 @@ def test_temporary_files_of_killed_processes_are_removed(service: WatchedService
         file.touch()
     for file in (old, foreign):
         os.utime(file, (time.time() - 4000, time.time() - 4000))
-    save(LastKnownGoodFile(path, 1000, service.url), s=stored_response("1"))
+    save(FileStore(path, 1000, service.url), s=stored_response("1"))
     assert set(path.parent.iterdir()) == {path, young, foreign}
 
 
 def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     """Each adds its settings to those of the others. A reader never sees a partially written file."""
-    files = [LastKnownGoodFile(path, 1000, service.url) for _ in range(4)]
+    stores = [FileStore(path, 1000, service.url) for _ in range(4)]
     errors: list[BaseException] = []
 
-    def save_repeatedly(file: LastKnownGoodFile, number: int) -> None:
+    def save_repeatedly(store: FileStore, number: int) -> None:
         try:
             for i in range(20):
-                save(file, **{f"s{number}": stored_response(f'{{"rules":[],"default_value":{i}}}')})
-                assert file.load().settings
+                save(store, **{f"s{number}": stored_response(f'{{"rules":[],"default_value":{i}}}')})
+                assert store.load().settings
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=save_repeatedly, args=[file, i]) for i, file in enumerate(files)]
+    threads = [threading.Thread(target=save_repeatedly, args=[store, i]) for i, store in enumerate(stores)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not errors
     last = stored_response('{"rules":[],"default_value":19}')
-    for number, file in enumerate(files):
+    for number, store in enumerate(stores):
         # If two processes write at the same time, the last one wins. The other one detects it, and queries again.
-        for name in file.save({}, response_keys({f"s{number}": last}), FEATURES):
-            save(file, **{name: last})
-    assert files[0].load().order == FEATURES
-    assert load_contents(files[0]) == {f"s{number}": b'{"rules":[],"default_value":19}' for number in range(4)}
+        for name in store.save({}, response_keys({f"s{number}": last}), FEATURES):
+            save(store, **{name: last})
+    assert stores[0].load().order == FEATURES
+    assert load_contents(stores[0]) == {f"s{number}": b'{"rules":[],"default_value":19}' for number in range(4)}
 
 
 def test_a_response_that_is_no_longer_confirmed_expires(service: WatchedService, path: Path) -> None:
     """Even if other processes keep updating other settings in the file."""
-    file = LastKnownGoodFile(path, 1000, service.url)
-    save(file, used=stored_response("1"), unused=stored_response("2"))
+    store = FileStore(path, 1000, service.url)
+    save(store, used=stored_response("1"), unused=stored_response("2"))
     make_older(path, 800, "unused")
-    assert save(file, used=stored_response("3")) == set()
-    assert {name: round(response.age) for name, (response,) in file.load().settings.items()} == {
+    assert save(store, used=stored_response("3")) == set()
+    assert {name: round(response.age) for name, (response,) in store.load().settings.items()} == {
         "used": 0,
         "unused": 800,
     }
     make_older(path, 300, "unused")
-    assert file.load().settings["unused"] == []
-    save(file, used=stored_response("4"))
+    assert store.load().settings["unused"] == []
+    save(store, used=stored_response("4"))
     assert read_body(path)["settings"].keys() == {"used", "unused"}  # another process may have a longer max_age
     make_older(path, 31 * 24 * 3600.0, "unused")
-    save(file, used=stored_response("5"))
+    save(store, used=stored_response("5"))
     assert read_body(path)["settings"].keys() == {"used"}
 
 
 def test_processes_that_track_different_contexts_store_their_own_responses(service: WatchedService, path: Path) -> None:
     """Even if the responses are equal. A response with more tracked contexts replaces those with fewer."""
     jim, ann, both = Tracking().with_values({"user": "jim"}), Tracking().with_values({"user": "ann"}), Tracking()
-    files = [LastKnownGoodFile(path, 1000, service.url) for _ in range(3)]
-    save(files[0], s=stored_response("1", jim))
-    save(files[1], s=stored_response("1", ann))
+    stores = [FileStore(path, 1000, service.url) for _ in range(3)]
+    save(stores[0], s=stored_response("1", jim))
+    save(stores[1], s=stored_response("1", ann))
     inode = path.stat().st_ino
-    assert not files[0].save({}, response_keys({"s": stored_response("1", jim)}), FEATURES)
+    assert not stores[0].save({}, response_keys({"s": stored_response("1", jim)}), FEATURES)
     assert path.stat().st_ino == inode
-    assert {tuple(response.tracking.options["user"]) for response in files[0].load().settings["s"]} == {
+    assert {tuple(response.tracking.options["user"]) for response in stores[0].load().settings["s"]} == {
         ("jim",),
         ("ann",),
     }
-    save(files[2], s=stored_response("2", both))
-    assert load_contents(files[0]) == {"s": b"2"}
-    assert files[0].save({}, response_keys({"s": stored_response("1", jim)}), FEATURES) == {"s"}
+    save(stores[2], s=stored_response("2", both))
+    assert load_contents(stores[0]) == {"s": b"2"}
+    assert stores[0].save({}, response_keys({"s": stored_response("1", jim)}), FEATURES) == {"s"}
 
 
 def test_the_number_of_responses_for_one_setting_is_limited(service: WatchedService, path: Path) -> None:
     """If many processes track different contexts, the file has the last eight responses."""
     for i in range(12):
         save(
-            LastKnownGoodFile(path, 1000, service.url),
+            FileStore(path, 1000, service.url),
             s=stored_response("1", Tracking().with_values({"user": f"u{i}"})),
         )
         make_older(path, 1)
-    late = LastKnownGoodFile(path, 1000, service.url)
+    late = FileStore(path, 1000, service.url)
     stored = late.load().settings["s"]
     assert {name for response in stored for name in response.tracking.options["user"]} == {
         f"u{i}" for i in range(4, 12)
@@ -484,7 +484,7 @@ def test_processes_with_different_responses_do_not_overwrite_each_other_repeated
     service: WatchedService, path: Path
 ) -> None:
     """For example if one of them is late: a stored response stays as long as the process that wrote it confirms it."""
-    first, second = (LastKnownGoodFile(path, 1000, service.url) for _ in range(2))
+    first, second = (FileStore(path, 1000, service.url) for _ in range(2))
     save(first, s=stored_response("1"))
     save(second, s=stored_response("2"))
     inode = path.stat().st_ino
@@ -665,7 +665,7 @@ def test_a_start_from_a_file_without_usable_responses_fails(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The client is not healthy."""
-    save(LastKnownGoodFile(path, 1000, service.url), s=stored_response("1", Tracking().with_values({"user": "ann"})))
+    save(FileStore(path, 1000, service.url), s=stored_response("1", Tracking().with_values({"user": "ann"})))
     start_without_values(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -674,10 +674,10 @@ def test_the_newest_response_under_any_name_of_a_setting_is_used(
     kind: Kind, service: WatchedService, path: Path
 ) -> None:
     """For example if a release that renamed it was rolled back for some time."""
-    file = LastKnownGoodFile(path, 1000, service.url)
-    save(file, new=stored_response('{"rules":[],"default_value":1}'))
+    store = FileStore(path, 1000, service.url)
+    save(store, new=stored_response('{"rules":[],"default_value":1}'))
     make_older(path, 500)
-    save(file, s=stored_response('{"rules":[],"default_value":2}'))
+    save(store, s=stored_response('{"rules":[],"default_value":2}'))
     new = Setting("new", int, ["user"], 7, alias="s", version="1.1")
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path):
@@ -693,7 +693,7 @@ def test_a_file_that_appears_after_the_start_is_used(
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path) as client:
         assert "No such file" in client.client.status().last_known_good_problem
-        save(LastKnownGoodFile(path, 1000, service.url), s=stored_response('{"rules":[],"default_value":2}'))
+        save(FileStore(path, 1000, service.url), s=stored_response('{"rules":[],"default_value":2}'))
         client.reload()
         status = client.client.status()
         assert (setting.get(user="jim"), status.is_last_known_good, status.last_known_good_problem) == (2, True, None)
@@ -725,7 +725,7 @@ def test_an_unconfirmed_order_of_context_features_is_not_stored(
     """Another process may have stored a newer order."""
     with running(kind, service.url, last_known_good=path) as client:
         new = ("user", "environment", "theme")
-        LastKnownGoodFile(path, 1000, service.url).save({}, {}, new)
+        FileStore(path, 1000, service.url).save({}, {}, new)
         service.answering("GET /api/v1/context_features", Answer(500))
         client.reload()
         assert tuple(read_body(path)["context_features"]) == new
@@ -795,9 +795,9 @@ def test_an_invalid_setting_in_the_file_does_not_affect_others(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """Another version of the program may use another type."""
-    file = LastKnownGoodFile(path, 1000, service.url)
+    store = FileStore(path, 1000, service.url)
     good = Setting("good", int, ["user"], 1)
-    save(file, s=stored_response("5"), good=stored_response('{"rules":[],"default_value":2}'))
+    save(store, s=stored_response("5"), good=stored_response('{"rules":[],"default_value":2}'))
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path):
         assert (setting.get(user="jim"), good.get(user="jim")) == (7, 2)
@@ -806,13 +806,13 @@ def test_an_invalid_setting_in_the_file_does_not_affect_others(
 def test_the_stored_order_of_context_features_ranks_the_rules(kind: Kind, service: WatchedService, path: Path) -> None:
     """The order in the options of the client may be outdated."""
     setting = Setting("s", int, ["user", "theme"], 7)
-    file = LastKnownGoodFile(path, 1000, service.url)
+    store = FileStore(path, 1000, service.url)
     rules = [
         {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
     ]
     responses = {"s": stored_response(json.dumps({"rules": rules, "default_value": 0}))}
-    file.save(responses, response_keys(responses), ("theme", "user", "environment"))
+    store.save(responses, response_keys(responses), ("theme", "user", "environment"))
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim", theme="dark") == 1
@@ -863,7 +863,7 @@ def test_a_start_from_a_file_without_settings_of_the_program_fails(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The async client raises as it does without a file, and the thread client is not healthy."""
-    save(LastKnownGoodFile(path, 1000, service.url))
+    save(FileStore(path, 1000, service.url))
     start_without_values(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -912,7 +912,7 @@ def test_responses_in_a_file_that_others_can_write_are_removed(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The file is replaced by a private one."""
-    save(LastKnownGoodFile(path, 1000, service.url), evil=stored_response('{"rules":[],"default_value":666}'))
+    save(FileStore(path, 1000, service.url), evil=stored_response('{"rules":[],"default_value":666}'))
     path.chmod(0o666)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
@@ -921,7 +921,7 @@ def test_responses_in_a_file_that_others_can_write_are_removed(
 
 
 @pytest.mark.parametrize(
-    "target", ["_drivers.last_known_good_file.LastKnownGoodFile.load", "_core.refresh.last_known_good._newest"]
+    "target", ["_drivers.last_known_good_store.FileStore.load", "_core.refresh.last_known_good._newest"]
 )
 def test_an_unexpected_error_while_restoring_does_not_stop_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, target: str
