@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from heksher_client import ThreadHeksherClient
+from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
 from tests.support.clients import PATIENCE, eventually
@@ -131,6 +132,19 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
     finally:
         signal.signal(signal.SIGINT, former)
         client.close()
+
+
+def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
+    client = ThreadHeksherClient(shop.url, 60, FEATURES)
+    watcher = _Watcher(AdminClient(client), 3600)
+    watcher._stream.record_revision(1, ())
+    flow = watcher._follow()
+    assert isinstance(next(flow), OpenStream)
+    assert isinstance(flow.send(NoResponse(ConnectionError())), Pause)
+    assert isinstance(flow.send(None), OpenStream)
+    client.close()
+    with pytest.raises(StopIteration):
+        flow.send(NoResponse(ConnectionError()))
 
 
 class Terminal:

@@ -265,6 +265,4 @@ def _newest(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> Sto
 
 
 def _is_current(response: StoredResponse, current: ResponseKey | None) -> bool:
-    if current is None:
-        return False
-    return current.tracking == response.tracking and current.digest == sha256(response.content).digest()
+    return current == ResponseKey(sha256(response.content).digest(), response.tracking)
