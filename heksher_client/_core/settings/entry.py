@@ -99,8 +99,9 @@ class Entry(Generic[T]):
 
     def get(self, given: Mapping[str, str]) -> T:
         """Read the value, by the fastest getter that there is."""
-        value: T = self._uncompiled(**given)
-        return value
+        state = self.state
+        compiled = state.compiled
+        return state.get_first(given) if compiled is None else compiled.getter(**given)
 
     def explain(self, given: Mapping[str, str]) -> Resolution[T]:
         """Read the value, with the reason for it."""
@@ -140,19 +141,15 @@ class Entry(Generic[T]):
     def _renew_state(self) -> None:
         former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
         former.retire()
-        self.state = state  # From here on, reads see what is new: getters of the former state find it here.
-        self._install(self._uncompiled)
+        self.install(self._uncompiled)
+        if self.state is former:  # Otherwise a signal handler or a finalizer has renewed it meanwhile.
+            self.state = state  # From here on, reads see what is new: getters of the former state find it here.
         for value in self.watched_values or ():
             value.wakeup.set()
 
-    def install_getter(self, state: "GetterState[T]", getter: Callable[..., T]) -> None:
-        """Call a compiled getter from now on. The caller holds the update lock, and the state is the present one."""
-        state.getter = getter
-        self._install(getter)
-
-    def _install(self, getter: Callable[..., T]) -> None:
+    def install(self, getter: Callable[..., T]) -> None:
         """Set the attribute that shadows `Setting.get`, unless the program has put something else there: a test may
-        patch it, and later put back the getter that it found."""
+        patch it, and later put back the getter that it found. The caller holds the update lock."""
         if self._installed is not None and self.setting.get is self._installed:
             self._installed = _imitate(getter, self._installed)
             object.__setattr__(self.setting, "get", self._installed)
@@ -207,8 +204,12 @@ class Entry(Generic[T]):
 
 
 @dataclass(slots=True, eq=False)
-class CompiledGetter:
-    """The data of one state that generated code uses."""
+class CompiledGetter(Generic[T]):
+    """A getter of one state, and the data that its code uses."""
+
+    getter: Callable[..., T]
+    plan: list[tuple[Any, ...]]
+    """See `GetterFactory`."""
 
     tree: LookupTree
     root: Any
@@ -225,7 +226,7 @@ class CompiledGetter:
 class GetterState(Generic[T]):
     """The source of reads, until the published rules, their defaults, the snapshots or the observers change."""
 
-    __slots__ = ("_compiled", "_defaults", "_is_retained", "_observer", "_plan", "entry", "getter", "published")
+    __slots__ = ("_defaults", "_is_retained", "_is_retired", "_observer", "compiled", "entry", "published")
 
     def __init__(
         self, entry: Entry[T], published: PublishedRules[T] | None = None, *, is_retained: bool = False
@@ -239,22 +240,29 @@ class GetterState(Generic[T]):
         """
         self.entry = entry
         self.published = entry.published if published is None else published
-        self.getter: Callable[..., T] | None = None
-        """The compiled getter, after the first read."""
+        self.compiled: CompiledGetter[T] | None = None
+        """The getter, after the first read. Assigned when it is complete: it is read without the lock, and while a
+        signal handler or a finalizer has interrupted whatever holds the lock."""
         defaults = self.published.defaults
         self._defaults: DefaultValues | None = None if defaults is None else defaults.values
         self._is_retained = is_retained
         self._observer = read_observers.most_frequent
-        self._compiled: CompiledGetter | None = None
-        self._plan: list[tuple[Any, ...]] = []
+        self._is_retired = False
 
     def retire(self) -> None:
-        """Let getters of this state find an empty plan, and so take the slow path to the state that replaced it.
+        """Let the getter of this state find an empty plan, and so take the slow path to the state that replaced it.
 
         The references are dropped so that the tree is freed at once, and not by the garbage collector.
         """
-        self._plan.clear()
-        self.getter = self._compiled = None
+        self._is_retired = True
+        self._use(None)
+
+    def _use(self, compiled: CompiledGetter[T] | None) -> None:
+        """Read by another getter, or by none. The former one, which somebody may have kept, finds an empty plan."""
+        former = self.compiled
+        self.compiled = compiled
+        if former is not None:
+            former.plan.clear()
 
     def get_first(self, given: Mapping[str, str]) -> T:
         """Read without a compiled getter."""
@@ -262,25 +270,26 @@ class GetterState(Generic[T]):
             read_observers.notify(self.entry.setting, given, observer.sample_rate)
         return self._resolve(given)
 
-    def get_slow_path(self, values: Mapping[str, Any]) -> T:
-        """Read in a context that a getter has no branch for, or after the state was replaced.
+    def get_slow_path(self, values: Mapping[str, Any], plan: Sequence[object]) -> T:
+        """Read in a context that a getter has no branch for, or after the getter was replaced.
 
         Args:
             values: The arguments of the getter; `ABSENT` for those that were not passed.
+            plan: The plan of the getter. If it is empty, the getter was replaced, perhaps with its state.
         """
-        current = self.entry.state
-        if current is self:
+        if plan:
             return self._resolve(self.given(values))
-        # A function that somebody kept (`get = setting.get`) belongs to the state at that time. A later getter has all
-        # of its parameters, so absent values can be passed on.
-        getter = current.getter
-        return current.get_first(self.given(values)) if getter is None else getter(**values)
+        # This is a function that somebody kept (`get = setting.get`). A later getter has all of its parameters, so
+        # absent values can be passed on.
+        state = self.entry.state
+        compiled = state.compiled
+        return state.get_first(self.given(values)) if compiled is None else compiled.getter(**values)
 
     def get_with_other_features(self, values: Mapping[str, Any]) -> T:
         """Read with features that a getter has no parameters for. A getter that was compiled later may have them."""
-        getter, compiled, given = self.getter, self._compiled, self.given(values)
-        if getter is not None and compiled is not None and given.keys() <= compiled.form.given:
-            return getter(**given)
+        compiled, given = self.compiled, self.given(values)
+        if compiled is not None and given.keys() <= compiled.form.given:
+            return compiled.getter(**given)
         return self.get_first(given) if self.entry.state is self else self.entry.get(given)
 
     def given(self, values: Mapping[str, Any]) -> dict[str, str]:
@@ -310,13 +319,13 @@ class GetterState(Generic[T]):
 
     def _prepare(self, defaults: DefaultValues, given: Mapping[str, str], context: Mapping[str, str]) -> None:
         """Grow the tree for a context, and compile a getter for the features that callers pass."""
-        compiled = self._compiled
-        if compiled is None or self.getter is None or not compiled.fits(given):
+        compiled = self.compiled
+        if compiled is None or not compiled.fits(given):
             # If another thread holds the lock, a later read compiles: reads never wait.
             if not (lock := update_lock()).acquire(blocking=False):
                 return
             try:
-                if self.entry.state is not self:
+                if self._is_retired:
                     return
                 compiled = self._compile(defaults, given)
             finally:
@@ -324,7 +333,7 @@ class GetterState(Generic[T]):
         if compiled.tree.can_grow:
             compiled.tree.grow(context)
 
-    def _compile(self, defaults: DefaultValues, given: Mapping[str, str]) -> CompiledGetter:
+    def _compile(self, defaults: DefaultValues, given: Mapping[str, str]) -> CompiledGetter[T]:
         entry, rule_set = self.entry, self.published.rule_set
         features = entry.declaration.configurable_features
         entry.given_features = entry.given_features.union(given)
@@ -333,7 +342,7 @@ class GetterState(Generic[T]):
         # belongs to the leaves.
         constants = {level: defaults[level] for level in levels[:-1] if isinstance(defaults.get(level), str)}
         inner = sorted(levels[:-1], key=lambda level: level not in constants)
-        tree = LookupTree(rule_set, inner) if self._compiled is None else self._compiled.tree
+        tree = LookupTree(rule_set, inner) if self.compiled is None else self.compiled.tree
         form = Form(
             features,
             given=entry.given_features,
@@ -345,16 +354,21 @@ class GetterState(Generic[T]):
             is_retained=self._is_retained,
             is_observed=self._observer is not None,
         )
-        compiled = self._compiled = CompiledGetter(tree, tree.root, rule_set.condition_values, defaults, form)
-        last_values = [rule_set.last_feature_values] if rule_set.shares_last_feature else []
-        last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
-        variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
-        # One list for all getters of this state, so that retiring it reaches them all. Its layout is the same for all.
-        self._plan[:] = [(compiled, tree.grow(constants), *last_values, *last, *variables)]
         random, sample_rate = (
             (None, 0.0) if self._observer is None else (self._observer.random, self._observer.sample_rate)
         )
-        entry.install_getter(self, getter_factory(form)(self, self._plan, random, sample_rate))
+        plan: list[tuple[Any, ...]] = []
+        getter = getter_factory(form)(self, plan, random, sample_rate)
+        compiled = CompiledGetter(getter, plan, tree, tree.root, rule_set.condition_values, defaults, form)
+        last_values = [rule_set.last_feature_values] if rule_set.shares_last_feature else []
+        last = [default for default in map(defaults.get, levels[-1:]) if isinstance(default, str)]
+        variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
+        plan.append((compiled, tree.grow(constants), *last_values, *last, *variables))
+        self._use(compiled)
+        if self._is_retired:  # by a signal handler or a finalizer, meanwhile
+            self._use(None)
+        else:
+            entry.install(getter)
         return compiled
 
 
@@ -364,8 +378,8 @@ def _uncompiled_getter(entry: Entry[T]) -> Callable[..., T]:
 
     def get(**contexts: str) -> T:
         state = entry.state
-        getter = state.getter
-        return state.get_first(contexts) if getter is None else getter(**contexts)
+        compiled = state.compiled
+        return state.get_first(contexts) if compiled is None else compiled.getter(**contexts)
 
     return get
 

@@ -64,7 +64,7 @@ GetterFactory = Callable[..., Callable[..., Any]]
 
 The plan is a list with one tuple: the compiled getter; the node at which a read begins; the values of the last feature,
 if shared; the default of the last level, if constant; and the `get` of each context variable, in the order of the
-features. It is empty once the state is replaced: an IndexError is the cheapest way to notice that, and costs nothing
+features. It is empty once the getter is replaced: an IndexError is the cheapest way to notice that, and costs nothing
 before.
 """
 
@@ -92,9 +92,9 @@ def source(form: Form) -> str:
     values = "".join(f'"{feature}": {names[feature]}, ' for feature in given)
     lines = [f'{names[feature]} = _unknown.pop("{feature}", _ABSENT)' for feature in given if feature not in own]
     lines += ["if _unknown:", f"    return _state.get_with_other_features({{{values}**_unknown}})"]
-    slow_path = f"return _state.get_slow_path({{{values.removesuffix(', ')}}})"
+    slow_path = f"return _state.get_slow_path({{{values.removesuffix(', ')}}}, _plan)"
     if form.is_observed:
-        # Not if the state was replaced: the getter that takes over notifies the observers.
+        # Not if the getter was replaced: the one that takes over notifies the observers.
         lines += ["if _plan and _random() < _sample_rate:"]
         lines += [f"    _notify(_state.entry.setting, _state.given({{{values.removesuffix(', ')}}}), _sample_rate)"]
     if form.is_retained:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
+from heksher_client._core.settings import entry as entry_module
 from heksher_client._core.settings import lookup_tree
 from heksher_client._core.settings.context import Defaults, complete
 from heksher_client._core.settings.entry import Entry, GetterState, PublishedRules
@@ -394,6 +395,25 @@ def test_a_getter_that_was_kept_hands_over_to_the_current_one(slow_reads: list[M
         compiled(usr="jim")
 
 
+def test_a_getter_that_was_kept_hands_over_once_unlisted_values_share_a_branch(
+    monkeypatch: pytest.MonkeyPatch, slow_reads: list[Mapping[str, Any]]
+) -> None:
+    """It has no code for that branch, and belongs to the same state as the getter that has."""
+    monkeypatch.setattr(lookup_tree, "_MAX_UNLISTED_BRANCHES", 3)
+    rules = [Rule({"theme": "dark", "user": f"u{i}"}, i) for i in range(5)]
+    setting = setting_with(rules, environment="prod", user="u1")
+    assert [setting.get(theme=f"theme{i}") for i in range(2)] == ["default"] * 2
+    kept = setting.get
+    for i in range(10):
+        assert twice(setting, theme=f"theme{i}") == "default"
+    del slow_reads[:]
+    assert [kept(theme=theme) for theme in ("dark", "theme7", "theme9")] == [1, "default", "default"]
+    assert slow_reads == [{"theme": "dark"}]  # nobody has read it before
+    invalid: Any = 5
+    with pytest.raises(TypeError):
+        kept(theme=invalid)
+
+
 def test_a_getter_of_a_replaced_state_refuses_unknown_names() -> None:
     """It hands them over as well."""
     setting = setting_with([], environment="prod", theme="dark")
@@ -555,6 +575,99 @@ def test_no_read_combines_two_updates() -> None:
     for values in seen:
         assert values == sorted(values)
     assert setting.get(user="jim") == 199
+
+
+# -- interrupted by a signal handler or a finalizer, which the update lock does not exclude ----------------------------
+
+
+def interrupt(patch: pytest.MonkeyPatch, owner: object, name: str, handler: Callable[[], None]) -> None:
+    """Call a handler before and after the next call of a function."""
+    function = getattr(owner, name)
+
+    def interrupted(*args: Any) -> Any:
+        patch.setattr(owner, name, function)
+        handler()
+        result = function(*args)
+        handler()
+        return result
+
+    patch.setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize("name", ["getter_factory", "LookupTree", "CompiledGetter"])
+@pytest.mark.parametrize("reads_before", [0, 2])
+def test_a_read_is_interrupted_by_reads(monkeypatch: pytest.MonkeyPatch, name: str, reads_before: int) -> None:
+    """While a getter is compiled, others are read with, and compiled: also for features that were not passed before."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", user="ann", theme="dark")
+    for _ in range(reads_before):
+        assert setting.get() == "default"
+    kept = setting.get
+    handled: list[Any] = []
+
+    def handler() -> None:
+        handled.extend(get(**given) for get in (setting.get, kept) for given in ({"user": "jim"}, {"theme": "x"}, {}))
+
+    interrupt(monkeypatch, entry_module, name, handler)
+    assert setting.get(environment="dev") == "default"
+    if name != "LookupTree" or not reads_before:
+        assert handled == [1, "default", "default"] * 4
+    for get in (setting.get, kept):
+        assert [get(user="jim", **more) for more in ({}, {"theme": "x"}, {"environment": "dev"}) * 2] == [1] * 6
+    publish(setting, rule_set([Rule({"user": "jim"}, 2)]))
+    assert [get(user="jim") for get in (setting.get, kept) * 2] == [2] * 4
+
+
+@pytest.mark.parametrize("name", ["getter_factory", "CompiledGetter"])
+def test_a_read_is_interrupted_by_an_update(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It returns a former value at most. No getter stays with that."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    numbers, kept = iter(range(2, 10)), [setting.get]
+
+    def handler() -> None:
+        publish(setting, rule_set([Rule({"user": "jim"}, next(numbers))]))
+        setting.get(user="jim")
+        kept.append(setting.get)
+
+    interrupt(monkeypatch, entry_module, name, handler)
+    assert setting.get(user="jim") == 1
+    assert [get(user="jim") for get in (setting.get, *kept) * 2] == [3] * 8
+
+
+def test_an_update_is_interrupted_by_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They return the former value, or the new one. No getter stays with the former one."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    assert twice(setting, user="jim") == 1
+    kept = [setting.get]
+
+    def handler() -> None:
+        assert twice(setting, user="jim") == 1
+        kept.append(setting.get)
+
+    interrupt(monkeypatch, GetterState, "retire", handler)
+    for number in (2, 3):
+        publish(setting, rule_set([Rule({"user": "jim"}, number)]))
+        assert [get(user="jim") for get in (setting.get, *kept) * 2] == [number] * 8
+
+
+def test_an_update_is_interrupted_by_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one stays."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    assert twice(setting, user="jim") == 1
+    numbers, kept = iter((3, 4)), [setting.get]
+
+    def handler() -> None:
+        publish(setting, rule_set([Rule({"user": "jim"}, next(numbers))]))
+        assert twice(setting, user="jim") in (3, 4)
+        kept.append(setting.get)
+
+    interrupt(monkeypatch, GetterState, "retire", handler)
+    publish(setting, rule_set([Rule({"user": "jim"}, 2)]))
+    assert [get(user="jim") for get in (setting.get, *kept) * 2] == [4] * 8
+    publish(setting, rule_set([Rule({"user": "jim"}, 5)]))
+    assert [get(user="jim") for get in (setting.get, *kept) * 2] == [5] * 8
+
+
+# -- without the handle ------------------------------------------------------------------------------------------------
 
 
 def test_an_entry_is_read_without_its_handle() -> None:
