@@ -1,4 +1,4 @@
-"""Changes as they come: callbacks, iterators, and the value of one context; with both clients."""
+"""Notifications of changes, for both clients: callbacks, iterators over changes, and watches of a value."""
 
 import asyncio
 import gc
@@ -34,21 +34,21 @@ def make(name: str = "s") -> Setting[int]:
 # -- callbacks ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_callback_is_told_what_an_update_changed(kind: Kind, service: WatchedService) -> None:
-    """That of the setting and that of the client; before the reload returns, and not when nothing has changed."""
+def test_callbacks_receive_the_difference_that_an_update_makes(kind: Kind, service: WatchedService) -> None:
+    """Callbacks of the setting and of the client are called before the reload returns, and only if rules changed."""
     setting, other = make(), make("other")
     service.declare("s", "int", 1, ["user", "theme"])
     first = service.add_rule("s", 2, user="jim")
     seen: list[Change[int]] = []
-    everything: list[Change[Any]] = []
+    of_client: list[Change[Any]] = []
 
     @setting.on_change
-    def note(change: Change[int]) -> None:
+    def record(change: Change[int]) -> None:
         assert setting.get(user="jim", theme="none") == (3 if seen else 2)
         seen.append(change)
 
     with running(kind, service.url) as subject:
-        assert subject.client.on_change(everything.append) is not None
+        assert subject.client.on_change(of_client.append) is not None
         assert [rule.rule_id for rule in seen[0].added] == [first]
         service.call("PATCH", f"/api/v1/rules/{first}", {"value": 3})
         service.add_rule("s", 4, theme="dark")
@@ -58,22 +58,22 @@ def test_a_callback_is_told_what_an_update_changed(kind: Kind, service: WatchedS
         assert len(seen) == 2
         assert [(was.value, now.value) for was, now in seen[1].changed] == [(2, 3)]
         assert [rule.value for rule in seen[1].added] == [4]
-        assert [change.setting for change in everything] == [other, setting]
+        assert [change.setting for change in of_client] == [other, setting]
         service.call("DELETE", f"/api/v1/rules/{first}")
-        setting.off_change(note)
+        setting.off_change(record)
         subject.reload()
         assert len(seen) == 2
-        assert [rule.rule_id for rule in everything[2].removed] == [first]
+        assert [rule.rule_id for rule in of_client[2].removed] == [first]
         service.call("DELETE", "/api/v1/settings/other")
-        subject.client.off_change(everything.append)
+        subject.client.off_change(of_client.append)
         subject.reload()
-    assert len(everything) == 3
+    assert len(of_client) == 3
 
 
-def test_callbacks_see_what_is_newest_though_the_client_was_started_inside_a_pin(
+def test_callbacks_read_current_values_even_if_the_client_was_started_inside_pinned(
     kind: Kind, service: WatchedService
 ) -> None:
-    """What was pinned there is no view of theirs."""
+    """The snapshot of the code that starts the client does not apply to callbacks."""
     setting = make()
     seen: list[int] = []
     setting.on_change(lambda change: seen.append(setting.get(user="jim", theme="none")))
@@ -86,8 +86,8 @@ def test_callbacks_see_what_is_newest_though_the_client_was_started_inside_a_pin
     assert seen == [2]
 
 
-def test_who_is_taken_out_is_not_called_any_more(kind: Kind, service: WatchedService) -> None:
-    """Not even with what was on its way to him: by another callback, say, or as the client closes."""
+def test_a_removed_callback_is_not_called_again(kind: Kind, service: WatchedService) -> None:
+    """Its pending changes are dropped. Closing the client removes all its callbacks."""
     setting = make()
     called: list[str] = []
     with running(kind, service.url) as subject:
@@ -119,8 +119,8 @@ def test_who_is_taken_out_is_not_called_any_more(kind: Kind, service: WatchedSer
     assert setting.get(user="tom", theme="none") == 2
 
 
-def test_a_stub_does_not_call_who_is_taken_out_either() -> None:
-    """By a callback before him."""
+def test_a_stub_does_not_call_a_callback_that_another_callback_removed() -> None:
+    """A stub drops pending changes of a removed callback, as a client does."""
     setting = make()
     called: list[Any] = []
     with SyncStubHeksherClient() as stub:
@@ -130,8 +130,8 @@ def test_a_stub_does_not_call_who_is_taken_out_either() -> None:
     assert called == []
 
 
-def test_a_change_of_the_default_is_told(kind: Kind, service: WatchedService) -> None:
-    """Of the service's, which a newer declaration has."""
+def test_callbacks_receive_a_new_default(kind: Kind, service: WatchedService) -> None:
+    """The service has a newer declaration with another default."""
     setting = make()
     seen: list[Change[int]] = []
     setting.on_change(seen.append)
@@ -141,8 +141,8 @@ def test_a_change_of_the_default_is_told(kind: Kind, service: WatchedService) ->
         assert [change.default for change in seen] == [Changed(1, 9)]
 
 
-def test_a_callback_is_called_outside_the_lock_and_may_do_as_it_likes(kind: Kind, service: WatchedService) -> None:
-    """One that raises costs nobody else anything, and is logged; one may remove itself."""
+def test_callbacks_are_called_without_the_lock_and_are_isolated(kind: Kind, service: WatchedService) -> None:
+    """A callback may remove itself, and the others are called even if one raises."""
     setting = make()
     calls: list[str] = []
     with running(kind, service.url) as subject:
@@ -173,7 +173,7 @@ def test_a_callback_is_called_outside_the_lock_and_may_do_as_it_likes(kind: Kind
 def test_the_error_of_a_callback_is_logged(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With its name, as those of hooks."""
+    """The record has the name of the callback, like records of failed hooks."""
     setting = make()
 
     def raises(change: Change[int]) -> None:
@@ -187,8 +187,8 @@ def test_the_error_of_a_callback_is_logged(
     assert [record.message for record in caplog.records if record.exc_info] == ["raises raised"]
 
 
-def test_callbacks_of_a_client_end_with_it_and_those_of_a_setting_do_not(kind: Kind, service: WatchedService) -> None:
-    """The next client tells the setting's."""
+def test_callbacks_of_a_client_end_with_it_but_those_of_a_setting_stay(kind: Kind, service: WatchedService) -> None:
+    """The next client calls the callbacks of the setting."""
     setting = make()
     of_setting: list[Change[int]] = []
     of_client: list[Change[int]] = []
@@ -200,32 +200,32 @@ def test_callbacks_of_a_client_end_with_it_and_those_of_a_setting_do_not(kind: K
         assert (len(of_setting), len(of_client)) == (1, 0)
 
 
-def test_one_that_is_added_twice_is_told_twice(kind: Kind, service: WatchedService) -> None:
-    """By the setting and by the client, say; and nothing was missed."""
+def test_a_callback_of_the_setting_and_the_client_is_called_twice(kind: Kind, service: WatchedService) -> None:
+    """The second call is not a missed change."""
     setting = make()
-    told: list[Change[int]] = []
+    seen: list[Change[int]] = []
 
-    def hear(change: Change[int]) -> None:
-        told.append(change)
+    def record(change: Change[int]) -> None:
+        seen.append(change)
 
-    setting.on_change(hear)
+    setting.on_change(record)
     with running(kind, service.url) as subject:
-        subject.client.on_change(hear)
+        subject.client.on_change(record)
         service.add_rule("s", 2, user="jim")
         subject.reload()
-    assert [change.missed for change in told] == [0, 0]
+    assert [change.missed for change in seen] == [0, 0]
 
 
-def test_a_callback_that_hangs_keeps_no_refresh_from_ending(
+def test_a_callback_that_blocks_does_not_block_refreshes_of_the_thread_client(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the thread client; asyncio's loop is the callback's to block. What others missed they are told as one."""
+    """Other callbacks receive the missed changes merged into one. (In the async client it blocks the event loop.)"""
     monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     setting = make()
     release = threading.Event()
-    told: list[Change[int]] = []
+    seen: list[Change[int]] = []
     setting.on_change(lambda change: release.wait(PATIENCE))
-    setting.on_change(told.append)
+    setting.on_change(seen.append)
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         changes = client.changes()
@@ -233,43 +233,43 @@ def test_a_callback_that_hangs_keeps_no_refresh_from_ending(
             service.add_rule("s", value, user=f"u{value}")
             client.reload()
         assert next(changes).missed == 1
-        assert told == []
+        assert seen == []
         release.set()
 
-        def is_told() -> bool:
+        def is_called() -> bool:
             client.reload()
-            return bool(told)
+            return bool(seen)
 
-        assert eventually(is_told)
-        assert (told[0].missed, sorted(rule.value for rule in told[0].added)) == (1, [2, 3])
+        assert eventually(is_called)
+        assert (seen[0].missed, sorted(rule.value for rule in seen[0].added)) == (1, [2, 3])
 
 
-def test_large_changes_are_found_bit_by_bit(kind: Kind, service: WatchedService) -> None:
-    """Others run in between."""
+def test_the_difference_of_thousands_of_rules_is_complete(kind: Kind, service: WatchedService) -> None:
+    """It is computed in steps, so that other tasks and threads run in between."""
     setting = make()
     seen: list[Change[int]] = []
     setting.on_change(seen.append)
     rules = [{"context_features": [["user", f"u{n}"]], "value": n, "rule_id": n} for n in range(5000)]
-    answer = Answer.of({"settings": {"s": {"rules": rules, "default_value": 1}}})
+    response = Answer.of({"settings": {"s": {"rules": rules, "default_value": 1}}})
     with running(kind, service.url) as subject:
-        service.answering(QUERY, answer)
+        service.answering(QUERY, response)
         subject.reload()
     assert len(seen[0].added) == 5000
 
 
-def test_values_that_cannot_be_compared_cost_only_the_news(
+def test_values_that_cannot_be_compared_are_applied_without_a_notification(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Reads go on, and the reason is logged."""
+    """Reads return the new values, and an error is logged."""
 
-    class Stubborn(int):
+    class Incomparable(int):
         def __eq__(self, other: object) -> bool:
             raise TypeError("no")
 
         __hash__ = int.__hash__
 
     setting = make()
-    setting.add_validator(lambda value, rule, setting: Stubborn(value))
+    setting.add_validator(lambda value, rule, setting: Incomparable(value))
     setting.on_change(print)
     with running(kind, service.url) as subject:
         service.add_rule("s", 2, user="jim")
@@ -283,19 +283,19 @@ def test_values_that_cannot_be_compared_cost_only_the_news(
 
 
 def test_threads_iterate_over_changes_until_the_client_closes(service: WatchedService) -> None:
-    """Waiting for the next one, for as long as it takes."""
+    """An iterator blocks until the next change."""
     setting = make()
     seen: SimpleQueue[Change[Any] | None] = SimpleQueue()
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         changes = client.changes()
 
-        def follow() -> None:
+        def iterate() -> None:
             for change in changes:
                 seen.put(change)
             seen.put(None)
 
-        thread = threading.Thread(target=follow)
+        thread = threading.Thread(target=iterate)
         thread.start()
         for value in (2, 3):
             service.add_rule("s", value, user=f"u{value}")
@@ -310,31 +310,31 @@ def test_threads_iterate_over_changes_until_the_client_closes(service: WatchedSe
 
 @pytest.mark.anyio
 async def test_tasks_iterate_over_changes_until_the_client_closes(service: WatchedService) -> None:
-    """And may leave, or be cancelled, at any time."""
+    """A task may leave the loop or be canceled at any time."""
     setting = make()
     async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
 
-        async def follow(changes: Any) -> list[Any]:
+        async def collect(changes: Any) -> list[Any]:
             return [change.added[0].value async for change in changes]
 
-        following, cancelled = (asyncio.create_task(follow(client.changes())) for _ in range(2))
-        left = client.changes()
+        completed, canceled = (asyncio.create_task(collect(client.changes())) for _ in range(2))
+        abandoned = client.changes()
         for value in (2, 3):
             await asyncio.to_thread(service.add_rule, "s", value, user=f"u{value}")
             await client.reload()
             await asyncio.sleep(0)
-        cancelled.cancel()
-        async for change in left:
+        canceled.cancel()
+        async for change in abandoned:
             assert (change.setting, change.missed) == (setting, 1)
             break
-    assert await following == [2, 3]
+    assert await completed == [2, 3]
     assert [change async for change in client.changes()] == []
 
 
 @pytest.mark.anyio
-async def test_all_who_iterate_over_the_same_end_with_it() -> None:
-    """Two tasks, say."""
+async def test_all_tasks_that_share_an_iterator_end_with_the_client() -> None:
+    """Each waiting task gets the end of the iteration."""
     stub = SyncStubHeksherClient()
     with stub:
         changes = stub.changes()
@@ -344,20 +344,20 @@ async def test_all_who_iterate_over_the_same_end_with_it() -> None:
     assert list(stub.changes()) == []
 
 
-def test_an_iterator_that_was_left_is_gone(kind: Kind, service: WatchedService) -> None:
-    """Nobody has to close it."""
+def test_an_abandoned_iterator_is_freed(kind: Kind, service: WatchedService) -> None:
+    """A program need not close it."""
     with running(kind, service.url) as subject:
         changes = subject.client.changes()
-        gone = ref(changes)
+        reference = ref(changes)
         assert subject.client._session.listeners
         del changes
         gc.collect()
-        assert gone() is None
+        assert reference() is None
         assert not subject.client._session.listeners
 
 
 def test_without_listeners_replaced_rules_are_freed(kind: Kind, service: WatchedService) -> None:
-    """They are kept to be compared with new ones only if something receives the difference."""
+    """A client keeps them for the comparison only if a callback or an iterator receives the difference."""
 
     class Value:
         """A value that can be referenced weakly."""
@@ -377,21 +377,21 @@ def test_without_listeners_replaced_rules_are_freed(kind: Kind, service: Watched
         assert former() is None
 
 
-# -- one context -------------------------------------------------------------------------------------------------------
+# -- watches -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_watch_follows_the_value_of_one_context(kind: Kind, service: WatchedService) -> None:
-    """As it is, and then whenever it is another one; changes for others go unnoticed. It ends with the client."""
+def test_a_watch_yields_the_value_for_one_context(kind: Kind, service: WatchedService) -> None:
+    """It yields the current value, and each different one until the client closes; other contexts have no effect."""
     setting = make()
     values: SimpleQueue[int | None] = SimpleQueue()
 
-    def follow() -> None:
+    def iterate() -> None:
         for value in setting.watch(user="jim"):
             values.put(value)
         values.put(None)
 
     with running(kind, service.url) as subject:
-        thread = threading.Thread(target=follow)
+        thread = threading.Thread(target=iterate)
         thread.start()
         assert values.get(timeout=PATIENCE) == 1
         service.add_rule("s", 9, user="tom")
@@ -409,8 +409,8 @@ def test_a_watch_follows_the_value_of_one_context(kind: Kind, service: WatchedSe
 
 
 @pytest.mark.anyio
-async def test_a_watch_can_be_awaited_and_has_the_context_of_its_task() -> None:
-    """Also before there is a client; a stub will do."""
+async def test_a_watch_can_be_awaited_and_uses_the_context_of_its_task() -> None:
+    """It may be created before a client, and ends with the client or when it is closed."""
     theme: ContextVar[str] = ContextVar("theme")
     theme.set("dark")
     setting = make()
@@ -428,29 +428,29 @@ async def test_a_watch_can_be_awaited_and_has_the_context_of_its_task() -> None:
         assert [value async for value in watch] == []
         other = setting.watch(user="jim")
         assert next(other) == 5
-    assert list(other) == [1]  # what it has again, and then the end
+    assert list(other) == [1]  # the declared default, and then the end
 
 
-def test_a_context_that_is_not_whole_is_an_error_of_the_iteration(service: WatchedService) -> None:
-    """As it is one of `get`."""
+def test_a_watch_raises_for_a_missing_context_value(service: WatchedService) -> None:
+    """It raises when it is iterated, with the error that `get` raises."""
     setting = make()
     with SyncStubHeksherClient(), pytest.raises(MissingContextError):
         next(setting.watch(user="jim"))
 
 
-def test_a_watch_that_was_left_is_gone() -> None:
-    """The setting does not keep it."""
+def test_an_abandoned_watch_is_freed() -> None:
+    """The setting does not refer to it."""
     setting = make()
-    gone = ref(setting.watch(user="jim"))
+    reference = ref(setting.watch(user="jim"))
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
-# -- stubs, pins -------------------------------------------------------------------------------------------------------
+# -- stubs and snapshots -----------------------------------------------------------------------------------------------
 
 
-def test_a_stub_tells_what_the_test_changes(caplog: pytest.LogCaptureFixture) -> None:
-    """To callbacks and iterators, as a client would."""
+def test_a_stub_notifies_callbacks_and_iterators(caplog: pytest.LogCaptureFixture) -> None:
+    """A test that sets rules of a stub triggers the notifications that a client sends."""
     setting = make()
     seen: list[Change[Any]] = []
     with SyncStubHeksherClient() as stub:
@@ -472,8 +472,8 @@ def _raise(change: Change[Any]) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_request_keeps_its_view_while_clients_update(service: WatchedService) -> None:
-    """Across awaits and settings; updates are not held up."""
+async def test_a_snapshot_stays_consistent_while_a_client_updates(service: WatchedService) -> None:
+    """It covers all settings, and spans awaits. It does not delay updates."""
     settings = [make("a"), make("b")]
     async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))

@@ -1,4 +1,4 @@
-"""What a start and a refresh cost: as much as has changed, for both clients."""
+"""Efficiency of starts and refreshes, for both clients: few requests, sent concurrently, and work only for changes."""
 
 import threading
 
@@ -17,88 +17,88 @@ NO_LIMIT = 1e9
 """The longest time in seconds that the options of a client accept."""
 
 
-def settings(count: int) -> list[Setting[int]]:
+def make_settings(count: int) -> list[Setting[int]]:
     return [Setting(f"s{i}", int, ["user"], i) for i in range(count)]
 
 
 def test_settings_that_the_service_has_are_not_declared_again(kind: Kind, service: WatchedService) -> None:
-    """A restart of the program costs a listing and the queries; the settings are as good as declared ones."""
-    first = settings(30)
+    """After a restart, a program sends one request for the list of settings and the queries."""
+    former = make_settings(30)
     with running(kind, service.url):
         assert len(service.questions(DECLARE)) == 30
     service.add_rule("s7", 70, user="jim")
-    del first
+    del former
     service.asked.clear()
 
-    restarted = settings(30)
+    current = make_settings(30)
     with running(kind, service.url):
         assert len(service.questions(DECLARE)) == 0
-        assert len(service.asked) == 3  # context features, listing, query
-        assert [setting.get(user="jim") for setting in restarted] == [70 if i == 7 else i for i in range(30)]
+        assert len(service.asked) == 3  # context features, list of settings, query
+        assert [setting.get(user="jim") for setting in current] == [70 if i == 7 else i for i in range(30)]
 
 
-def test_of_many_settings_those_that_differ_are_declared(kind: Kind, service: WatchedService) -> None:
-    """A new one, and one with a newer version."""
-    first = settings(30)
+def test_only_new_and_changed_settings_are_declared(kind: Kind, service: WatchedService) -> None:
+    """The others are in the service's list with the same declaration."""
+    former = make_settings(30)
     with running(kind, service.url):
         pass
-    del first
+    del former
     service.asked.clear()
 
-    changed = [*settings(29), Setting("s29", int, ["user"], 100, version="1.1"), Setting("new", int, ["user"], 1)]
+    changed = [*make_settings(29), Setting("s29", int, ["user"], 100, version="1.1"), Setting("new", int, ["user"], 1)]
     with running(kind, service.url):
-        assert {asked.json["name"] for asked in service.questions(DECLARE)} == {"s29", "new"}
+        assert {request.json["name"] for request in service.questions(DECLARE)} == {"s29", "new"}
         assert changed[29].get() == 100
 
 
-def test_a_few_settings_are_declared_without_asking_first(kind: Kind, service: WatchedService) -> None:
-    """They can all be declared in the time that the listing would take."""
-    few = settings(MAX_CONCURRENT_REQUESTS)
+def test_a_few_settings_are_declared_without_a_request_for_the_list(kind: Kind, service: WatchedService) -> None:
+    """All can be declared concurrently, in the time that the request for the list would take."""
+    few = make_settings(MAX_CONCURRENT_REQUESTS)
     with running(kind, service.url):
         assert len(service.questions(LIST)) == 0
         assert len(service.questions(DECLARE)) == len(few)
 
 
-def test_a_listing_that_gets_no_answer_is_no_condition(kind: Kind, service: WatchedService) -> None:
-    """It may take too long where a service has very many settings."""
-    all_of_them = settings(30)
+def test_all_settings_are_declared_if_the_request_for_the_list_times_out(kind: Kind, service: WatchedService) -> None:
+    """It may time out if the service has very many settings."""
+    settings = make_settings(30)
 
-    def lose(request: httpx.Request) -> None:
+    def time_out(request: httpx.Request) -> None:
         if request.url.path == "/api/v1/settings":
             raise httpx.ReadTimeout("too long")
 
-    async def lose_async(request: httpx.Request) -> None:
-        lose(request)
+    async def time_out_async(request: httpx.Request) -> None:
+        time_out(request)
 
-    hook = lose_async if kind.raises_at_start else lose
+    hook = time_out_async if kind.raises_at_start else time_out
     with running(kind, service.url, http_client_args={"event_hooks": {"request": [hook]}}):
         assert len(service.questions(DECLARE)) == 30
-        assert all_of_them[3].get() == 3
+        assert settings[3].get() == 3
 
 
-@pytest.mark.parametrize("answer", [Answer(500), Answer(404), Answer.of({"settings": [{"name": "s0"}]})])
-def test_where_the_service_does_not_say_what_it_has_all_are_declared(
-    kind: Kind, service: WatchedService, answer: Answer
+@pytest.mark.parametrize("response", [Answer(500), Answer(404), Answer.of({"settings": [{"name": "s0"}]})])
+def test_all_settings_are_declared_if_the_list_is_unavailable(
+    kind: Kind, service: WatchedService, response: Answer
 ) -> None:
-    """The listing saves time and nothing else depends on it."""
-    service.answering(LIST, answer)
-    all_of_them = settings(30)
+    """The list only saves requests; the start does not depend on it."""
+    service.answering(LIST, response)
+    settings = make_settings(30)
     with running(kind, service.url):
         assert len(service.questions(DECLARE)) == 30
-        assert all_of_them[3].get() == 3
+        assert settings[3].get() == 3
 
 
-def test_only_what_has_changed_is_converted_again(kind: Kind, service: WatchedService) -> None:
-    """An answer with one changed setting in it costs no more than that one; a new validator goes through all values."""
-    calm, changing = Setting("calm", int, ["user"], 1), Setting("changing", int, ["user"], 1)
+def test_only_changed_settings_are_converted_again(kind: Kind, service: WatchedService) -> None:
+    """A new validator is applied to all values of its setting."""
+    stable, changing = Setting("stable", int, ["user"], 1), Setting("changing", int, ["user"], 1)
     converted: list[str] = []
 
-    def note(value: int, _: Rule[int] | None, setting: Setting[int]) -> int:
+    def record(value: int, _: Rule[int] | None, setting: Setting[int]) -> int:
         converted.append(setting.name)
         return value
 
-    for setting in (calm, changing):
-        setting.add_validator(note)
+    for setting in (stable, changing):
+        setting.add_validator(record)
     with running(kind, service.url) as client:
         service.add_rule("changing", 2, user="jim")
         converted.clear()
@@ -106,59 +106,59 @@ def test_only_what_has_changed_is_converted_again(kind: Kind, service: WatchedSe
         assert converted == ["changing"] * 2  # its default and its rule
         assert changing.get(user="jim") == 2
 
-        calm.add_validator(lambda value, *_: -value)
+        stable.add_validator(lambda value, *_: -value)
         client.reload()
-        assert (calm.get(), changing.get()) == (-1, 1)
+        assert (stable.get(), changing.get()) == (-1, 1)
 
 
-def test_a_new_setting_changes_one_question_of_many(kind: Kind) -> None:
+def test_a_new_setting_changes_only_one_of_many_queries(kind: Kind) -> None:
     """Settings are assigned to queries by name, not by position, so the responses to the other queries remain valid.
 
     The service is in memory, and requests have no time limit. Over sockets, 120 declarations take so long on a busy
     machine that requests time out, and a refresh that fails does not send the queries that this test compares.
     """
-    many = settings(120)
-    asked: list[tuple[str, bool]] = []
+    many = make_settings(120)
+    queries: list[tuple[str, bool]] = []
     """The names in each query, and whether it was sent with an ETag."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        response = declared(request)
+    def respond(request: httpx.Request) -> httpx.Response:
+        response = accept_declarations(request)
         if request.url.path.endswith("/query"):
             has_etag = "if-none-match" in request.headers
-            asked.append((request.url.params["settings"], has_etag))
+            queries.append((request.url.params["settings"], has_etag))
             response = httpx.Response(304) if has_etag else response
             response.headers["ETag"] = '"1"'
         return response
 
-    in_memory = {"transport": httpx.MockTransport(answer)}
+    in_memory = {"transport": httpx.MockTransport(respond)}
     with running(
         kind, "http://service", http_client_args=in_memory, start_timeout=NO_LIMIT, request_timeout=NO_LIMIT
     ) as client:
-        before = {names for names, _ in asked}
-        asked.clear()
+        before = {names for names, _ in queries}
+        queries.clear()
         many.append(Setting("s50_more", int, ["user"], 1))  # sorted into the middle
         client.reload()
-        asked_in_full = {names for names, has_etag in asked if not has_etag}
-        asked.clear()
+        without_etag = {names for names, has_etag in queries if not has_etag}
+        queries.clear()
         client.reload()
-        after = {names for names, _ in asked}
+        after = {names for names, _ in queries}
 
         assert len(before) == len(after) == 4
         assert len(before & after) == 3
-        assert asked_in_full == after - before
-        assert all(has_etag for _, has_etag in asked)
+        assert without_etag == after - before
+        assert all(has_etag for _, has_etag in queries)
 
 
-# -- several at once ---------------------------------------------------------------------------------------------------
+# -- concurrency -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def many() -> list[Setting[int]]:
-    return settings(3 * MAX_CONCURRENT_REQUESTS)
+    return make_settings(3 * MAX_CONCURRENT_REQUESTS)
 
 
-def declared(request: httpx.Request) -> httpx.Response:
-    """A service that accepts every declaration, and has no rules."""
+def accept_declarations(request: httpx.Request) -> httpx.Response:
+    """Respond like a service that accepts every declaration and has no rules."""
     if request.url.path.endswith("/context_features"):
         return httpx.Response(200, json={"context_features": list(FEATURES)})
     if request.url.path.endswith("/declare"):
@@ -169,34 +169,34 @@ def declared(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"settings": {name: {"default_value": 5, "rules": []} for name in names}})
 
 
-def test_the_thread_client_sends_several_requests_at_once_and_no_more(many: list[Setting[int]]) -> None:
-    """Each of the first declarations is answered only when as many as are allowed are under way."""
-    under_way, most = 0, 0
-    counting = threading.Lock()
-    gathered = threading.Barrier(MAX_CONCURRENT_REQUESTS)
+def test_the_thread_client_sends_requests_concurrently_up_to_the_limit(many: list[Setting[int]]) -> None:
+    """No declaration gets a response before the maximum number of concurrent requests is reached."""
+    in_flight, peak = 0, 0
+    lock = threading.Lock()
+    limit_reached = threading.Barrier(MAX_CONCURRENT_REQUESTS)
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        nonlocal under_way, most
-        with counting:
-            under_way += 1
-            most = max(most, under_way)
+    def respond(request: httpx.Request) -> httpx.Response:
+        nonlocal in_flight, peak
+        with lock:
+            in_flight += 1
+            peak = max(peak, in_flight)
         if request.url.path.endswith("/declare"):
-            gathered.wait(PATIENCE)
-        with counting:
-            under_way -= 1
-        return declared(request)
+            limit_reached.wait(PATIENCE)
+        with lock:
+            in_flight -= 1
+        return accept_declarations(request)
 
     with ThreadHeksherClient(
-        "http://service", 3600, FEATURES, http_client_args={"transport": httpx.MockTransport(answer)}
+        "http://service", 3600, FEATURES, http_client_args={"transport": httpx.MockTransport(respond)}
     ):
         assert many[3].get(user="jim") == 5
-    assert most == MAX_CONCURRENT_REQUESTS
+    assert peak == MAX_CONCURRENT_REQUESTS
 
 
-def test_a_thread_client_that_gets_no_more_threads_sends_one_request_after_the_other(
+def test_a_thread_client_that_cannot_start_threads_sends_requests_sequentially(
     many: list[Setting[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the machine's limit, and while the interpreter shuts down."""
+    """No thread can be started at the system's limit, or while the interpreter shuts down."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -205,24 +205,24 @@ def test_a_thread_client_that_gets_no_more_threads_sends_one_request_after_the_o
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    transport = httpx.MockTransport(declared)
+    transport = httpx.MockTransport(accept_declarations)
     with ThreadHeksherClient("http://service", 3600, FEATURES, http_client_args={"transport": transport}):
         assert many[3].get(user="jim") == 5
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_request_whose_thread_ends_is_one_that_was_not_sent(many: list[Setting[int]]) -> None:
-    """An authentication that ends its thread costs the requests of that thread, and not the client."""
+def test_a_request_whose_thread_exits_fails(many: list[Setting[int]]) -> None:
+    """User code that raises `SystemExit` ends its request thread, but not the client."""
     names = set()
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/declare") and threading.current_thread().name != "heksher-client":
             names.add(threading.current_thread().name)
             raise SystemExit
-        return declared(request)
+        return accept_declarations(request)
 
     client = ThreadHeksherClient(
-        "http://service", 3600, FEATURES, http_client_args={"transport": httpx.MockTransport(answer)}
+        "http://service", 3600, FEATURES, http_client_args={"transport": httpx.MockTransport(respond)}
     )
     client.set_as_main()
     client.close()
@@ -234,50 +234,52 @@ def test_a_request_whose_thread_ends_is_one_that_was_not_sent(many: list[Setting
 
 
 @pytest.mark.anyio
-async def test_the_async_client_sends_several_requests_at_once_and_no_more(many: list[Setting[int]]) -> None:
-    """As the thread client does."""
-    under_way, most = 0, 0
+async def test_the_async_client_sends_requests_concurrently_up_to_the_limit(many: list[Setting[int]]) -> None:
+    """The limit is the same as in the thread client."""
+    in_flight, peak = 0, 0
 
-    class Counting(httpx.AsyncBaseTransport):
+    class CountingTransport(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            nonlocal under_way, most
-            under_way += 1
-            most = max(most, under_way)
+            nonlocal in_flight, peak
+            in_flight += 1
+            peak = max(peak, in_flight)
             for _ in range(5):
                 await anyio.lowlevel.checkpoint()
-            under_way -= 1
-            return declared(request)
+            in_flight -= 1
+            return accept_declarations(request)
 
-    async with AsyncHeksherClient("http://service", 3600, FEATURES, http_client_args={"transport": Counting()}):
+    async with AsyncHeksherClient(
+        "http://service", 3600, FEATURES, http_client_args={"transport": CountingTransport()}
+    ):
         assert many[3].get(user="jim") == 5
-    assert most == MAX_CONCURRENT_REQUESTS
+    assert peak == MAX_CONCURRENT_REQUESTS
 
 
 @pytest.mark.anyio
-async def test_a_large_answer_lets_other_tasks_run(anyio_backend: str) -> None:
-    """The event loop gets its turn again and again while 12,000 rules are decoded, converted and indexed."""
+async def test_a_large_response_does_not_block_other_tasks(anyio_backend: str) -> None:
+    """Other tasks run while 12,000 rules are decoded, converted and indexed."""
     setting = Setting("s", int, ["user"], 1)
     rules = [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(12_000)]
-    answered = anyio.Event()
+    responded = anyio.Event()
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith("/query"):
-            return declared(request)
-        answered.set()
+            return accept_declarations(request)
+        responded.set()
         return httpx.Response(200, json={"settings": {"s": {"default_value": 1, "rules": rules}}})
 
-    turns = 0
+    steps = 0
 
-    async def take_turns() -> None:
-        nonlocal turns
-        await answered.wait()
+    async def count_steps() -> None:
+        nonlocal steps
+        await responded.wait()
         while setting.get(user="u11999") != 11_999:
-            turns += 1
+            steps += 1
             await anyio.lowlevel.checkpoint()
 
     async with anyio.create_task_group() as group:
-        group.start_soon(take_turns)
-        transport = httpx.MockTransport(answer)
+        group.start_soon(count_steps)
+        transport = httpx.MockTransport(respond)
         async with AsyncHeksherClient("http://service", 3600, FEATURES, http_client_args={"transport": transport}):
             pass
-    assert turns >= 8
+    assert steps >= 8

@@ -1,4 +1,4 @@
-"""httpx2, the maintained fork of httpx, as a shared HTTP client. Only `tox run -e httpx2` installs it."""
+"""httpx2, the maintained fork of httpx, as the HTTP client of both clients. Only `tox run -e httpx2` installs it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +23,11 @@ def http(kind: Kind) -> Iterator[Any]:
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
-def test_a_client_can_use_it(kind: Kind, service: WatchedService, http: Any) -> None:
-    """Declarations, queries with the program's headers and parameters, and changes; it is not closed."""
+def test_a_client_can_use_an_httpx2_client(kind: Kind, service: WatchedService, http: Any) -> None:
+    """It sends declarations and queries with the program's headers and parameters, and follows changes.
+
+    Closing the client does not close the HTTP client.
+    """
     service.renew(offers_changes=True)
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client=http, headers={"X-Own": "1"}, timeout=3) as subject:
@@ -38,19 +41,19 @@ def test_a_client_can_use_it(kind: Kind, service: WatchedService, http: Any) -> 
     assert not http.is_closed
 
 
-def test_its_errors_are_classified(kind: Kind, service: WatchedService, http: Any) -> None:
-    """A service that cannot be reached, and an unexpected response."""
-    away = kind.make("http://127.0.0.1:1", 60, FEATURES, http_client=http)
+def test_errors_of_httpx2_are_converted(kind: Kind, service: WatchedService, http: Any) -> None:
+    """An unreachable service and an unexpected response raise the client's own errors."""
+    unreachable = kind.make("http://127.0.0.1:1", 60, FEATURES, http_client=http)
     with pytest.raises(ServiceUnavailableError, match=r"no answer \(ConnectError: "):
-        kind.call(away.ping())
+        kind.call(unreachable.ping())
     with running(kind, service.url, http_client=http, params={"key": "secret-key"}) as subject:
-        service.intercept = lambda asked: Answer(418, b"you said secret-key")
-        with pytest.raises(UnexpectedResponseError, match=r"418: 'you said \*\*\*'"):
+        service.intercept = lambda request: Answer(418, b"you sent secret-key")
+        with pytest.raises(UnexpectedResponseError, match=r"418: 'you sent \*\*\*'"):
             subject.ping()
 
 
-def test_a_credential_works_with_it(kind: Kind, service: WatchedService, http: Any) -> None:
-    """Its token is refreshed after status 401."""
+def test_credentials_work_with_httpx2(kind: Kind, service: WatchedService, http: Any) -> None:
+    """A token is refreshed after a response with status 401."""
     with OAuthServer() as oauth:
         put_behind_gateway(service, oauth)
         with running(kind, service.url, http_client=http, auth=TokenFrom(oauth.issue)) as subject:
@@ -59,22 +62,22 @@ def test_a_credential_works_with_it(kind: Kind, service: WatchedService, http: A
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced(kind: Kind, service: WatchedService, http: Any) -> None:
-    """Even if a request was being sent."""
+    """The request is sent again even if it was on its way when the connection was closed."""
     with FaultServer(service.url) as server, running(kind, server.url, http_client=http) as subject:
 
-        def end_once(connection: Connection) -> None:
+        def disconnect_once(connection: Connection) -> None:
             server.break_(None)
             connection.raw.shutdown(2)
 
         server.cut()
         subject.ping()
-        server.break_(end_once)
+        server.break_(disconnect_once)
         subject.ping()
 
 
 @pytest.mark.anyio
-async def test_it_can_use_an_application_in_the_same_process() -> None:
-    """Without a socket and without a stream."""
+async def test_httpx2_can_call_an_asgi_application_in_the_same_process() -> None:
+    """The client uses no socket, and does not follow changes."""
     app = create_app("sqlite://", ["user"], access_control=False)
     setting = Setting("s", int, ["user"], 1)
     async with (

@@ -1,4 +1,4 @@
-"""The life of a client, of both kinds: its start, its refreshes, and its end."""
+"""The lifecycle of a client, of both kinds: start, declarations, refreshes, close; and reads in between."""
 
 import gc
 import logging
@@ -29,7 +29,7 @@ from heksher_client._core.settings.registry import registry
 from heksher_client.service import LocalService
 from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
-from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, running
+from tests.support.clients import FEATURES, PATIENCE, AsyncKind, Kind, Subject, running
 from tests.support.http import http_request
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
@@ -51,8 +51,8 @@ def test_a_read_uses_constants_context_variables_and_arguments(kind: Kind, servi
         user.reset(token)
 
 
-def test_explain_has_the_winning_rule_and_the_others(kind: Kind, service: WatchedService) -> None:
-    """A resolution has the value, the reason, the rule with its id and conditions, and the losers, strongest first."""
+def test_explain_returns_the_winning_rule_and_the_outranked_rules(kind: Kind, service: WatchedService) -> None:
+    """A resolution has the value, the reason, the rule with its id and conditions, and the others by priority."""
     setting = Setting("s", int, ["environment", "user", "theme"], 0)
     with running(kind, service.url) as client:
         weakest = service.add_rule("s", 1, environment="prod")
@@ -73,7 +73,7 @@ def test_explain_has_the_winning_rule_and_the_others(kind: Kind, service: Watche
 def test_the_order_of_context_features_is_that_of_the_service(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client with another order logs a warning, and resolves in the order of the service."""
+    """A client with another order logs a warning, and uses the order of the service."""
     setting = Setting("s", int, ["theme", "user"], 0)
     with running(kind, service.url, context_features=("theme", "user", "environment")) as client:
         service.add_rule("s", 1, user="jim")
@@ -100,8 +100,8 @@ def test_without_the_services_context_features_the_clients_order_is_used(
     assert "order of the context features is not known" in caplog.text
 
 
-def test_a_late_setting_is_declared_and_loaded_promptly(kind: Kind, service: WatchedService) -> None:
-    """A setting that is created while a client runs has its rules soon, not an interval later."""
+def test_a_setting_created_after_the_start_is_declared_and_loaded_promptly(kind: Kind, service: WatchedService) -> None:
+    """Its rules are loaded without waiting for the interval."""
     service.declare("late", "int", 1, ["user"])
     service.add_rule("late", 2, user="jim")
     with running(kind, service.url, interval=3600) as client:
@@ -111,7 +111,7 @@ def test_a_late_setting_is_declared_and_loaded_promptly(kind: Kind, service: Wat
         assert late.get(user="jim") == 2
 
 
-def test_a_deleted_setting_is_no_longer_requested(kind: Kind, service: WatchedService) -> None:
+def test_a_setting_without_references_is_no_longer_queried(kind: Kind, service: WatchedService) -> None:
     """The client holds settings weakly."""
     kept, dropped = Setting("kept", int, ["user"], 1), Setting("dropped", int, ["user"], 1)
     with running(kind, service.url) as client:
@@ -123,7 +123,7 @@ def test_a_deleted_setting_is_no_longer_requested(kind: Kind, service: WatchedSe
 
 
 def test_a_change_of_tracking_takes_effect_at_once(kind: Kind, service: WatchedService) -> None:
-    """Tracked values add up, and all settings are requested again; `TRACK_ALL` tracks all values of a feature."""
+    """Tracked values accumulate, and all settings are queried again; `TRACK_ALL` tracks all values of a feature."""
     setting = Setting("s", int, ["environment", "user", "theme"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -146,7 +146,7 @@ def test_a_change_of_tracking_takes_effect_at_once(kind: Kind, service: WatchedS
 
 @pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n", 5])
 def test_tracking_an_invalid_value_is_an_error(kind: Kind, value: Any) -> None:
-    """The `ValueError` names it, and nothing changes."""
+    """The `ValueError` names the value."""
     subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
     with pytest.raises(ValueError, match="cannot be tracked") as raised:
         subject.client.track_contexts(user=[value])
@@ -155,7 +155,7 @@ def test_tracking_an_invalid_value_is_an_error(kind: Kind, value: Any) -> None:
 
 
 def test_an_unknown_context_feature_is_an_error(kind: Kind) -> None:
-    """In a default or a tracked value, where it could never have an effect."""
+    """A default or a tracked value of an unknown feature would never have an effect."""
     subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
     with pytest.raises(UnknownContextError, match="planet"):
         subject.client.set_defaults(planet="mars")
@@ -169,7 +169,7 @@ def test_an_unknown_context_feature_is_an_error(kind: Kind) -> None:
 def test_a_validator_applies_to_earlier_values_as_well(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It can change a value or reject it. One that is added late applies promptly."""
+    """A validator can change or reject a value. One that is added after the start is applied promptly."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 5, user="jim")
@@ -192,7 +192,7 @@ def test_a_validator_applies_to_earlier_values_as_well(
 
 
 def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, service: WatchedService) -> None:
-    """An update that has arrived waits, and is applied as a whole after that."""
+    """A received update is applied as a whole once the lock is released."""
     first, second = Setting("a", int, ["user"], 1), Setting("b", int, ["user"], 1)
     arrived = threading.Event()
     with running(kind, service.url) as client:
@@ -204,7 +204,7 @@ def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, se
             kind.call(acquired)
         client.forget_outcomes()
 
-        class Watched:
+        class SignalingLock:
             """A lock that signals when the client waits for it."""
 
             def __enter__(self) -> None:
@@ -221,7 +221,7 @@ def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, se
             async def __aexit__(self, *_: object) -> None:
                 lock.release()
 
-        client.client.modification_lock = Watched()
+        client.client.modification_lock = SignalingLock()
         client.client._session.refresh_soon()
         assert arrived.wait(PATIENCE)
         assert (first.get(user="jim"), second.get(user="jim")) == (1, 1)
@@ -258,7 +258,7 @@ def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(kind: K
 
 
 def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> None:
-    """Before the start and after the end it raises."""
+    """It raises before the start and after the client is closed."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     with pytest.raises(ClientNotRunningError):
         subject.reload()
@@ -272,8 +272,8 @@ def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> N
         subject.start()
 
 
-def test_closing_twice_or_before_the_start_does_nothing(kind: Kind, service: WatchedService) -> None:
-    """Closing is safe at any time."""
+def test_closing_again_or_before_the_start_has_no_effect(kind: Kind, service: WatchedService) -> None:
+    """A client can be closed at any time."""
     never_started = Subject(kind, service.url, 3600, FEATURES)
     never_started.close()
     never_started.close()
@@ -284,8 +284,8 @@ def test_closing_twice_or_before_the_start_does_nothing(kind: Kind, service: Wat
     assert registry.main is None
 
 
-def test_closing_a_waiting_client_takes_well_under_a_second(kind: Kind, service: WatchedService) -> None:
-    """Its thread or task has ended after that."""
+def test_closing_an_idle_client_takes_less_than_half_a_second(kind: Kind, service: WatchedService) -> None:
+    """Its thread or task has ended when the call returns."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.start()
     started = time.monotonic()
@@ -295,44 +295,42 @@ def test_closing_a_waiting_client_takes_well_under_a_second(kind: Kind, service:
 
 
 def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedService) -> None:
-    """A response that arrives later changes nothing, and callers that wait get an error."""
+    """A response that arrives later is dropped, and pending calls of `reload` raise."""
     setting = Setting("s", int, ["user"], 1)
-    asked, release = threading.Event(), threading.Event()
+    received, release = threading.Event(), threading.Event()
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
     subject.start()
     service.add_rule("s", 2, user="jim")
 
-    def stall(question: Asked) -> None:
-        if str(question) == QUERY:
-            asked.set()
+    def stall(request: Asked) -> None:
+        if str(request) == QUERY:
+            received.set()
             release.wait(PATIENCE)
 
     service.intercept = stall
-    told: list[Exception] = []
+    errors: list[Exception] = []
 
     def reload() -> None:
         try:
             subject.reload()
         except ClientNotRunningError as error:
-            told.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=reload)
     thread.start()
-    assert asked.wait(PATIENCE)
+    assert received.wait(PATIENCE)
     started = time.monotonic()
     subject.close()
     assert time.monotonic() - started < 1
     release.set()
     thread.join(PATIENCE)
-    assert len(told) == 1
+    assert len(errors) == 1
     assert setting.get() == 1
 
 
-def test_values_stay_readable_after_the_end_until_the_next_client_refreshes_them(
-    kind: Kind, service: WatchedService
-) -> None:
-    """Between two clients, settings keep the values of the first one."""
+def test_values_stay_readable_after_the_client_is_closed(kind: Kind, service: WatchedService) -> None:
+    """Settings keep their last values until the next client refreshes them."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -347,7 +345,7 @@ def test_values_stay_readable_after_the_end_until_the_next_client_refreshes_them
 def test_a_second_main_client_takes_over_until_it_is_closed(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last client that was set as main serves all settings, then the former one again. Both are logged."""
+    """After that, the former main client applies its rules again. The takeover is logged."""
     setting = Setting("s", int, ["environment"], 1)
     with WatchedService() as other, running(kind, service.url) as first:
         first.client.set_defaults(environment="prod")
@@ -369,7 +367,7 @@ def test_a_second_main_client_takes_over_until_it_is_closed(
 
 
 def test_a_client_that_is_main_again_applies_its_own_rules(kind: Kind, service: WatchedService) -> None:
-    """Even if nothing has changed in its service."""
+    """It applies them even if nothing has changed in its service."""
     setting = Setting("s", int, ["user"], 1)
     with WatchedService() as other, running(kind, service.url) as first:
         service.add_rule("s", 2, user="jim")
@@ -384,7 +382,7 @@ def test_a_client_that_is_main_again_applies_its_own_rules(kind: Kind, service: 
 
 
 def test_a_start_without_the_service_raises_or_is_retried(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
-    """The async start raises and closes the client; the thread start logs the error, and recovers."""
+    """The async client raises and is closed; the thread client logs the error, and tries again."""
     setting, without_default = Setting("s", int, ["user"], 1), Setting("t", int, ["theme"], 1)
     down = WatchedService()
     with down:
@@ -417,22 +415,22 @@ def test_a_start_without_the_service_raises_or_is_retried(kind: Kind, caplog: py
 def test_http_client_args_are_used_for_all_requests(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Headers, authentication and a base URL with a path; the user agent is the client's."""
-    prefixed: list[str] = []
+    """Headers, authentication and a base URL with a path are used. The client sets the user agent."""
+    paths: list[str] = []
 
-    def under_a_path(asked: Asked) -> Answer | None:
-        prefixed.append(asked.path)
-        return Answer.of({"context_features": list(FEATURES)}) if asked.path.endswith("context_features") else None
+    def respond_under_path(request: Asked) -> Answer | None:
+        paths.append(request.path)
+        return Answer.of({"context_features": list(FEATURES)}) if request.path.endswith("context_features") else None
 
-    service.intercept = under_a_path
+    service.intercept = respond_under_path
     arguments = {"headers": {"X-Team": "shop"}, "auth": ("somebody", "secret"), "timeout": 3.0}
     with running(kind, f"{service.url}/settings/", http_client_args=arguments):
         pass
-    asked = service.asked[0]
-    assert prefixed == ["/settings/api/v1/context_features"]
-    assert asked.headers["x-team"] == "shop"
-    assert asked.headers["authorization"].startswith("Basic ")
-    assert asked.headers["user-agent"] == f"heksher-client/{__version__}"
+    request = service.asked[0]
+    assert paths == ["/settings/api/v1/context_features"]
+    assert request.headers["x-team"] == "shop"
+    assert request.headers["authorization"].startswith("Basic ")
+    assert request.headers["user-agent"] == f"heksher-client/{__version__}"
 
     with_password = service.url.replace("http://", "http://jim:p%40ss@")
     caplog.set_level(logging.DEBUG)
@@ -446,8 +444,8 @@ def test_http_client_args_are_used_for_all_requests(
     assert service.asked[-1].headers["user-agent"] == "mine"
 
 
-def test_an_error_in_user_code_of_a_request_makes_the_service_unavailable(kind: Kind, service: WatchedService) -> None:
-    """An authentication object that raises does not end the refreshes."""
+def test_an_error_in_user_code_of_a_request_is_a_service_unavailable_error(kind: Kind, service: WatchedService) -> None:
+    """An `httpx.Auth` that raises does not stop the refreshes."""
     setting = Setting("s", int, ["user"], 1)
 
     class Tokens(httpx.Auth):
@@ -470,19 +468,19 @@ def test_an_error_in_user_code_of_a_request_makes_the_service_unavailable(kind: 
 
 
 def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind) -> None:
-    """A `HeksherError` that is an `httpx.HTTPError`, for an unhealthy or unavailable service."""
+    """An unhealthy or unavailable service causes an error that is both a `HeksherError` and an `httpx.HTTPError`."""
     with WatchedService() as service:
         subject = Subject(kind, service.url, 3600, FEATURES)
         subject.ping()
-        service.answering("GET /api/health", Answer(500, b"unwell"))
-        with pytest.raises(httpx.HTTPError) as unwell:
+        service.answering("GET /api/health", Answer(500, b"unhealthy"))
+        with pytest.raises(httpx.HTTPError) as unhealthy:
             subject.ping()
-    assert isinstance(unwell.value, UnexpectedResponseError)
-    assert (unwell.value.status, unwell.value.content) == (500, b"unwell")
-    with pytest.raises(httpx.HTTPError) as away:
+    assert isinstance(unhealthy.value, UnexpectedResponseError)
+    assert (unhealthy.value.status, unhealthy.value.content) == (500, b"unhealthy")
+    with pytest.raises(httpx.HTTPError) as unavailable:
         subject.ping()
-    assert isinstance(away.value, ServiceUnavailableError)
-    assert isinstance(away.value.__cause__, httpx.HTTPError)
+    assert isinstance(unavailable.value, ServiceUnavailableError)
+    assert isinstance(unavailable.value.__cause__, httpx.HTTPError)
     subject.close()
     with pytest.raises(ClientNotRunningError):
         subject.ping()
@@ -491,14 +489,14 @@ def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 403, 404, 429, 503])
-def test_invalid_responses_change_nothing(kind: Kind, service: WatchedService, status: int) -> None:
-    """They are errors, and settings keep their values."""
+def test_settings_keep_their_values_after_an_invalid_response(kind: Kind, service: WatchedService, status: int) -> None:
+    """The refresh fails with an error."""
     setting = Setting("s", int, ["user"], 1)
     rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
     service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}}))  # without an ETag
     with running(kind, service.url) as client:
         assert setting.get(user="jim") == 2
-        service.intercept = lambda asked: Answer(status) if str(asked) in (QUERY, DECLARE) else None
+        service.intercept = lambda request: Answer(status) if str(request) in (QUERY, DECLARE) else None
         client.reload_expecting(HeksherError)
         assert setting.get(user="jim") == 2
 
@@ -507,7 +505,10 @@ def test_invalid_responses_change_nothing(kind: Kind, service: WatchedService, s
 def test_an_outdated_declaration_uses_the_newer_default(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, version: str, level: int
 ) -> None:
-    """Even if the rules cannot be loaded. A major version behind is logged as a warning."""
+    """The default of the newer declaration is used even if the rules cannot be loaded.
+
+    An older major version is logged as a warning.
+    """
     caplog.set_level(logging.INFO, "heksher_client")
     service.declare("s", "int", 1, ["user"])
     service.declare("s", "int", 7, ["user"], version=version)
@@ -529,11 +530,11 @@ def test_an_outdated_declaration_uses_the_newer_default(
     assert vars(record)["latest_version"] == version
 
 
-@pytest.mark.parametrize("how", ["mismatch", "rejected", "conflict"])
+@pytest.mark.parametrize("outcome", ["mismatch", "rejected", "conflict"])
 def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
-    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, how: str
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, outcome: str
 ) -> None:
-    """A 409 is logged with the differences."""
+    """A response with status 409 is logged with the differences."""
     service.declare("s", "int", 1, ["user"])
     service.declare("unrelated", "int", 1, ["user"])
     service.add_rule("s", 5, user="jim")
@@ -542,21 +543,21 @@ def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
         "rejected": lambda: Setting("s", str, ["user"], "x", version="1.1"),
         "conflict": lambda: Setting("s", int, ["user"], 1, alias="unrelated"),
     }
-    setting = declarations[how]()
+    setting = declarations[outcome]()
     with running(kind, service.url):
-        expected = "x" if how == "rejected" else 5
+        expected = "x" if outcome == "rejected" else 5
         assert setting.get(user="jim") == expected
     (record,) = [r for r in caplog.records if "conflicts with" in r.message]
     assert record.levelname == "ERROR"
-    assert vars(record)["outcome"] == how
-    assert bool(vars(record)["differences"]) == (how != "conflict")
-    assert ("alias of unrelated setting" in record.message) == (how == "conflict")
+    assert vars(record)["outcome"] == outcome
+    assert bool(vars(record)["differences"]) == (outcome != "conflict")
+    assert ("alias of unrelated setting" in record.message) == (outcome == "conflict")
 
 
-def test_a_refused_declaration_is_retried_after_minutes(
+def test_a_refused_declaration_is_sent_again_after_five_minutes(
     kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Until then it is an error of each refresh, as someone has to fix it."""
+    """Until then each refresh fails, as an operator has to fix the declaration."""
     setting = Setting("s", int, ["user"], 1)
     service.answering(DECLARE, Answer(422, b"no"), times=1)
     clock = [1000.0]
@@ -570,8 +571,8 @@ def test_a_refused_declaration_is_retried_after_minutes(
         subject.close()
         return
     subject.start()
-    for later, declarations in ((0, 1), (301, 2)):
-        clock[0] += later
+    for elapsed, declarations in ((0, 1), (301, 2)):
+        clock[0] += elapsed
         subject.forget_outcomes()
         subject.client._session.refresh_soon()
         assert isinstance(subject.next_outcome(), DeclarationError) == (declarations == 1)
@@ -581,8 +582,8 @@ def test_a_refused_declaration_is_retried_after_minutes(
     subject.close()
 
 
-def test_reload_retries_a_refused_declaration(kind: Kind, service: WatchedService) -> None:
-    """A caller that has fixed it does not wait for minutes."""
+def test_reload_sends_a_refused_declaration_again(kind: Kind, service: WatchedService) -> None:
+    """A call of `reload` after a fix does not wait for five minutes."""
     with running(kind, service.url) as client:
         client.forget_outcomes()
         service.answering(DECLARE, Answer(422, b"no"), times=1)
@@ -593,14 +594,14 @@ def test_reload_retries_a_refused_declaration(kind: Kind, service: WatchedServic
 
 
 def test_a_404_of_a_proxy_fails_one_refresh(kind: Kind, service: WatchedService) -> None:
-    """It does not delay the declarations for minutes."""
+    """It does not delay declarations by five minutes."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
     with running(kind, service.url) as client:
         for setting in settings:
             service.add_rule(setting.name, 2, user="jim")
-        service.intercept = lambda asked: Answer(404, b"<html>no route</html>")
+        service.intercept = lambda request: Answer(404, b"<html>no route</html>")
         client.reload_expecting(HeksherError)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         client.client._session.refresh_soon()
         assert client.next_outcome() is None
         assert [setting.get(user="jim") for setting in settings] == [2, 2, 2]
@@ -609,11 +610,11 @@ def test_a_404_of_a_proxy_fails_one_refresh(kind: Kind, service: WatchedService)
 def test_an_error_is_reported_even_if_the_next_request_fails_as_well(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A refused declaration, and the query after it."""
+    """The errors of a refused declaration and of the query after it are both reported."""
     with running(kind, service.url) as client:
         client.forget_outcomes()
-        service.intercept = lambda asked: (
-            Answer(422, b"no") if str(asked) == DECLARE else Answer(503) if str(asked) == QUERY else None
+        service.intercept = lambda request: (
+            Answer(422, b"no") if str(request) == DECLARE else Answer(503) if str(request) == QUERY else None
         )
         kept, refused = Setting("kept", int, ["user"], 1), Setting("refused", int, ["user"], 1)
         error = client.reload_expecting(DeclarationError)
@@ -622,7 +623,7 @@ def test_an_error_is_reported_even_if_the_next_request_fails_as_well(
 
 
 def test_a_new_order_of_context_features_changes_priorities(kind: Kind, service: WatchedService) -> None:
-    """Even if the responses to queries are unchanged."""
+    """The new order applies even if the responses to queries are unchanged."""
     setting = Setting("s", int, ["user", "theme"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -638,14 +639,14 @@ def test_a_new_order_of_context_features_changes_priorities(kind: Kind, service:
 def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(
     kind: Kind, service: WatchedService
 ) -> None:
-    """It was not applied, so the next one must not be seen as unchanged."""
+    """Its ETag is not stored, so the next response is not 304."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         stub = SyncStubHeksherClient()
 
-        def take_over(asked: Asked) -> None:
-            if str(asked) == QUERY:
-                service.intercept = lambda asked: None
+        def take_over(request: Asked) -> None:
+            if str(request) == QUERY:
+                service.intercept = lambda request: None
                 stub.set_as_main()
 
         service.add_rule("s", 2, user="jim")
@@ -656,20 +657,20 @@ def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(
         assert setting.get(user="jim") == 2
 
 
-def test_the_size_of_queries_recovers_after_a_while(kind: Kind, service: WatchedService) -> None:
-    """One temporary 500 does not split queries forever."""
+def test_split_queries_are_merged_again_after_a_while(kind: Kind, service: WatchedService) -> None:
+    """A single response with status 500 does not split queries forever."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer(500), times=1)
         client.reload()
-        assert [len(a.query["settings"].split(",")) for a in service.questions(QUERY)][-3:] == [8, 4, 4]
+        assert [len(request.query["settings"].split(",")) for request in service.questions(QUERY)][-3:] == [8, 4, 4]
         for _ in range(61):
             client.reload()
         assert len(service.questions(QUERY)[-1].query["settings"].split(",")) == len(settings)
 
 
-def test_query_parameters_of_the_program_are_added(kind: Kind, service: WatchedService) -> None:
-    """An API key in the query string, for example."""
+def test_query_parameters_of_the_http_client_are_added(kind: Kind, service: WatchedService) -> None:
+    """A program can set an API key in the query string."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client_args={"params": {"key": "k y"}}) as client:
         client.get_settings()
@@ -680,7 +681,7 @@ def test_query_parameters_of_the_program_are_added(kind: Kind, service: WatchedS
 
 
 def test_no_header_or_token_is_in_an_error_or_a_log_record(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even one that cannot be sent, which httpx repeats in its error."""
+    """An invalid header value is redacted as well, though the error of httpx quotes it."""
     caplog.set_level(logging.DEBUG, "heksher_client")
     headers = httpx.Headers({"Authorization": "Bearer s3cret\n"})
     with WatchedService() as service:
@@ -697,14 +698,14 @@ def test_no_header_or_token_is_in_an_error_or_a_log_record(kind: Kind, caplog: p
 
 @pytest.mark.parametrize("value", [["x"], 5, b"x"])
 def test_a_context_value_that_is_not_a_string_is_an_error(kind: Kind, service: WatchedService, value: Any) -> None:
-    """With and without rules, as it could never match."""
+    """It is an error with and without rules, as the value could never match."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url), pytest.raises(TypeError, match="user must be a str"):
         setting.get(user=value)
 
 
 def test_a_setting_that_is_missing_in_a_response_keeps_its_rules(kind: Kind, service: WatchedService) -> None:
-    """It is reported, if it exists and was requested."""
+    """The refresh fails with an error that names the setting."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -718,7 +719,7 @@ def test_a_setting_that_is_missing_in_a_response_keeps_its_rules(kind: Kind, ser
 def test_several_failures_are_all_reported(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first one is raised, with notes of the others, and each is logged."""
+    """The first error is raised with the others as notes, and each is logged."""
     settings = [Setting(f"s{i}", int, ["no_such_feature"], 1) for i in range(3)]
     subject = Subject(kind, service.url, 3600, FEATURES)
     if kind.raises_at_start:
@@ -736,7 +737,7 @@ def test_several_failures_are_all_reported(
 def test_of_rules_with_the_same_conditions_the_higher_id_wins(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A service should not send such rules. The other one is named in the log."""
+    """The service should not send such rules. The log record names the unused rule."""
     setting = Setting("s", int, ["environment", "user"], 1)
     conditions = [["user", "jim"], ["environment", "prod"]]
     rules = [
@@ -752,8 +753,6 @@ def test_of_rules_with_the_same_conditions_the_higher_id_wins(
 
 def test_threads_can_read_the_settings_of_an_async_client(service: WatchedService) -> None:
     """Reads do not depend on an event loop or a thread."""
-    from tests.support.clients import AsyncKind
-
     kind = AsyncKind()
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
@@ -767,8 +766,8 @@ def test_threads_can_read_the_settings_of_an_async_client(service: WatchedServic
     assert values == [2]
 
 
-def test_a_local_service_on_a_file_is_persistent(kind: Kind, tmp_path: Any) -> None:
-    """A service that is stopped and started again on its file has all settings and rules."""
+def test_a_local_service_with_a_database_file_is_persistent(kind: Kind, tmp_path: Any) -> None:
+    """A service that is restarted with its file has all settings and rules."""
     setting = Setting("s", int, ["user"], 1)
     local = LocalService(["user"], database=tmp_path / "settings.db")
     with local, running(kind, local.url, context_features=("user",)):
@@ -778,18 +777,20 @@ def test_a_local_service_on_a_file_is_persistent(kind: Kind, tmp_path: Any) -> N
         assert setting.get(user="jim") == 2
 
 
-@pytest.mark.parametrize("answer", [Answer(200, b"fine"), Answer.of({"outcome": "splendid"}), Answer(503), Answer(401)])
+@pytest.mark.parametrize(
+    "response", [Answer(200, b"text"), Answer.of({"outcome": "unknown"}), Answer(503), Answer(401)]
+)
 def test_a_declaration_with_an_invalid_response_is_sent_again_at_the_next_refresh(
-    kind: Kind, service: WatchedService, answer: Answer
+    kind: Kind, service: WatchedService, response: Answer
 ) -> None:
-    """The refresh ends there, as other requests would fail as well."""
+    """The refresh stops there, as other requests would fail as well."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
     with running(kind, service.url) as client:
         client.forget_outcomes()
-        service.answering(DECLARE, answer)
+        service.answering(DECLARE, response)
         later = Setting("later", int, ["user"], 1)
         client.reload_expecting(UnexpectedResponseError)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         service.declare("later", "int", 1, ["user"])
         service.add_rule("later", 2, user="jim")
         client.reload()
@@ -797,10 +798,8 @@ def test_a_declaration_with_an_invalid_response_is_sent_again_at_the_next_refres
         assert [setting.get() for setting in settings] == [1] * 3
 
 
-def test_a_declaration_that_gets_500_repeatedly_fails_for_that_setting_only(
-    kind: Kind, service: WatchedService
-) -> None:
-    """Three attempts in a row, then it is an error of that setting until the next refresh."""
+def test_a_declaration_that_repeatedly_gets_500_affects_that_setting_only(kind: Kind, service: WatchedService) -> None:
+    """After three attempts it is an error of that setting until the next refresh."""
     good = Setting("good", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("good", 2, user="jim")
@@ -817,7 +816,7 @@ def test_a_declaration_that_gets_500_repeatedly_fails_for_that_setting_only(
 def test_a_default_that_is_coerced_is_used_and_logged(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The valid part of the service's default is used."""
+    """The valid part of the service's default is used, and the rest is logged."""
     service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
     service.declare("s", 'Flags["A","B","C"]', ["A", "C"], ["user"], version="1.1")
     setting = Setting("s", Letters, ["user"], Letters.A)
@@ -828,7 +827,7 @@ def test_a_default_that_is_coerced_is_used_and_logged(
 
 
 def test_null_and_false_are_defaults_as_well(kind: Kind, service: WatchedService) -> None:
-    """A falsy value is not a missing one."""
+    """A default that is false is not a missing default."""
     service.declare("s", "bool", True, ["user"])
     service.declare("s", "bool", False, ["user"], version="1.1")
     setting = Setting("s", bool, ["user"], True)
@@ -837,9 +836,7 @@ def test_null_and_false_are_defaults_as_well(kind: Kind, service: WatchedService
     assert (resolution.value, resolution.reason) == (False, Reason.SERVER_DEFAULT)
 
 
-def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used(
-    kind: Kind, service: WatchedService
-) -> None:
+def test_a_newer_default_that_arrives_after_a_takeover_is_not_used(kind: Kind, service: WatchedService) -> None:
     """Only the main client applies defaults."""
     service.declare("late", "int", 1, ["user"])
     service.declare("late", "int", 7, ["user"], version="1.1")
@@ -847,8 +844,8 @@ def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used
         stub = SyncStubHeksherClient()
         stub.set_defaults(user="jim")
 
-        def take_over(asked: Asked) -> None:
-            if str(asked) == DECLARE:
+        def take_over(request: Asked) -> None:
+            if str(request) == DECLARE:
                 stub.set_as_main()
 
         service.intercept = take_over
@@ -859,25 +856,25 @@ def test_a_newer_default_that_arrives_after_another_client_took_over_is_not_used
         stub.close()
 
 
-def test_a_caller_of_reload_gets_an_error_while_the_client_is_being_closed(kind: Kind, service: WatchedService) -> None:
-    """In either order, no caller waits for a refresh that never comes."""
-    told: list[Exception | None] = []
+def test_reload_raises_while_the_client_is_being_closed(kind: Kind, service: WatchedService) -> None:
+    """A caller never waits for a refresh that does not take place."""
+    errors: list[Exception | None] = []
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.start()
     session = subject.client._session
-    session._wake = session.close  # as another thread that closes it between the check and the wait
-    session.add_waiter(told.append)
+    session._wake = session.close  # like a thread that closes it between the check and the wait
+    session.add_waiter(errors.append)
     session._wake = subject.client._wake_up
     subject.close()
-    assert [type(error) for error in told] == [ClientNotRunningError]
+    assert [type(error) for error in errors] == [ClientNotRunningError]
 
 
 def test_contexts_can_be_tracked_before_the_start(kind: Kind, service: WatchedService) -> None:
-    """The first query is limited to them."""
+    """The first query has them as its context filter."""
     setting = Setting("s", int, ["user"], 1)
     setting.add_validator(lambda value, rule, of: value)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.track_contexts(user=["jim", "john"])
     subject.start()
     subject.close()
-    assert [asked.query["context_filters"] for asked in service.questions(QUERY)] == ["user:(jim,john)"]
+    assert [request.query["context_filters"] for request in service.questions(QUERY)] == ["user:(jim,john)"]

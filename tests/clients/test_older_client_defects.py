@@ -1,4 +1,4 @@
-"""What the older public client does wrong, and these do not; with both clients."""
+"""Defects of the older public client that neither client has."""
 
 import gc
 import logging
@@ -18,12 +18,13 @@ from heksher_client import (
     ThreadHeksherClient,
     UnexpectedResponseError,
 )
+from tests.core.settings.test_types import Letters
 from tests.support.clients import FEATURES, AsyncKind, Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, WatchedService
 
 
-def test_a_failed_declaration_is_not_swallowed_at_the_start(kind: Kind, service: WatchedService) -> None:
-    """`set_as_main` of the async client raises it; the thread client reports it and goes on trying."""
+def test_a_failed_declaration_at_the_start_is_reported(kind: Kind, service: WatchedService) -> None:
+    """`set_as_main` of the async client raises the error; the thread client calls `on_update_error`."""
     setting = Setting("s", int, ["no_such_feature"], 1)
     subject = Subject(kind, service.url, 3600, FEATURES)
 
@@ -37,8 +38,8 @@ def test_a_failed_declaration_is_not_swallowed_at_the_start(kind: Kind, service:
     assert setting.get(no_such_feature="x") == 1
 
 
-def test_a_failed_first_update_is_not_swallowed_either(kind: Kind, service: WatchedService) -> None:
-    """`set_as_main` of the async client raises the error of the first update as well."""
+def test_a_failed_first_query_is_reported(kind: Kind, service: WatchedService) -> None:
+    """`set_as_main` of the async client raises its error as well."""
     setting = Setting("s", int, ["user"], 1)
     service.answering(QUERY, Answer(503))
     subject = Subject(kind, service.url, 3600, FEATURES)
@@ -53,8 +54,8 @@ def test_a_failed_first_update_is_not_swallowed_either(kind: Kind, service: Watc
     assert setting.get(user="jim") == 1
 
 
-def test_each_refresh_calls_one_hook_and_the_right_one(kind: Kind, service: WatchedService) -> None:
-    """After an error `on_update_ok` is not called; after a success, an unchanged answer included, it is."""
+def test_each_refresh_calls_exactly_one_hook(kind: Kind, service: WatchedService) -> None:
+    """`on_update_ok` is called after a success, even if the response is unchanged, and never after an error."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         assert client.next_outcome() is None
@@ -62,33 +63,33 @@ def test_each_refresh_calls_one_hook_and_the_right_one(kind: Kind, service: Watc
         assert client.next_outcome() is None
         service.answering(QUERY, Answer(502))
         client.reload_expecting(UnexpectedResponseError)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         client.reload()
         assert client.next_outcome() is None
         assert client.client.outcomes.empty()
         assert setting.get() == 1
 
 
-def test_get_settings_tells_everything_of_all_settings(kind: Kind, service: WatchedService) -> None:
-    """Both clients ask for the additional data, and for settings that others declared too."""
-    service.declare("theirs", "Sequence<int>", [1], ["theme", "user"], metadata={"team": "a"}, version="1.0")
-    service.call("PUT", "/api/v1/settings/theirs/name", {"name": "renamed", "version": "1.1"})
+def test_get_settings_returns_all_data_of_all_settings(kind: Kind, service: WatchedService) -> None:
+    """Both clients request the additional data. Settings of other programs are included."""
+    service.declare("other", "Sequence<int>", [1], ["theme", "user"], metadata={"team": "a"}, version="1.0")
+    service.call("PUT", "/api/v1/settings/other/name", {"name": "renamed", "version": "1.1"})
     with running(kind, service.url) as client:
         (data,) = client.get_settings().values()
 
     assert (data.name, data.type, data.default_value, data.version) == ("renamed", "Sequence<int>", [1], "1.1")
-    assert (data.configurable_features, data.metadata, data.aliases) == (["user", "theme"], {"team": "a"}, ["theirs"])
+    assert (data.configurable_features, data.metadata, data.aliases) == (["user", "theme"], {"team": "a"}, ["other"])
 
 
-def test_a_bad_setting_does_not_abort_the_others(kind: Kind, service: WatchedService) -> None:
-    """A setting whose part of the answer makes no sense keeps its rules, and all others get theirs."""
+def test_invalid_data_of_one_setting_does_not_affect_the_others(kind: Kind, service: WatchedService) -> None:
+    """The setting with invalid data keeps its rules, and all others are updated."""
     bad, good = Setting("a_bad", int, ["user"], 1), Setting("b_good", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("a_bad", 2, user="jim")
         client.reload()
         rule = {"value": 9, "context_features": [["user", "jim"]], "rule_id": 99}
-        answer = {"a_bad": {"rules": None}, "b_good": {"default_value": 1, "rules": [rule]}, "unasked": 5}
-        service.answering(QUERY, Answer.of({"settings": answer}, ETag='"broken"'))
+        settings = {"a_bad": {"rules": None}, "b_good": {"default_value": 1, "rules": [rule]}, "not_requested": 5}
+        service.answering(QUERY, Answer.of({"settings": settings}, ETag='"invalid"'))
         error = client.reload_expecting(UnexpectedResponseError)
 
         assert "a_bad" in str(error)
@@ -97,8 +98,8 @@ def test_a_bad_setting_does_not_abort_the_others(kind: Kind, service: WatchedSer
         assert "if-none-match" not in service.questions(QUERY)[-1].headers
 
 
-def test_an_etag_is_kept_only_when_its_answer_was_put_in_place(kind: Kind, service: WatchedService) -> None:
-    """A body that cannot be used must not make the next answer "unchanged"."""
+def test_an_etag_is_stored_only_after_its_response_is_applied(kind: Kind, service: WatchedService) -> None:
+    """After an invalid body, the next response must not be 304."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -110,36 +111,36 @@ def test_an_etag_is_kept_only_when_its_answer_was_put_in_place(kind: Kind, servi
         assert setting.get(user="jim") == 2
 
 
-def test_a_later_reload_does_not_raise_an_earlier_error(kind: Kind, service: WatchedService) -> None:
-    """Each reload has the outcome of a refresh that began after it was called."""
+def test_reload_does_not_raise_an_earlier_error(kind: Kind, service: WatchedService) -> None:
+    """Each call has the outcome of a refresh that began after the call."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer(500), times=2)
         client.reload_expecting(UnexpectedResponseError)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert setting.get(user="jim") == 2
 
 
-def test_a_failed_refresh_does_not_end_the_refreshing(kind: Kind, service: WatchedService) -> None:
-    """The client goes on by itself after any failure, be it one that nobody foresaw."""
+def test_a_failed_refresh_is_followed_by_the_next_one(kind: Kind, service: WatchedService) -> None:
+    """The client recovers without a call of `reload`."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, interval=0.02) as client:
         service.answering(QUERY, Answer(200, b"<html>", {"ETag": "x"}))
         service.add_rule("s", 2, user="jim")
         while client.next_outcome() is None:
             pass
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         while client.next_outcome() is not None:
             pass
         assert setting.get(user="jim") == 2
 
 
-def test_an_unforeseen_defect_does_not_end_the_refreshing(
+def test_an_unexpected_exception_in_a_refresh_does_not_stop_refreshes(
     kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even an error of ours in a refresh is reported, and the next one takes place."""
+    """A defect of the client is reported as well, and the next refresh takes place."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
@@ -151,19 +152,19 @@ def test_an_unforeseen_defect_does_not_end_the_refreshing(
 
 
 @pytest.mark.parametrize("hook", ["on_update_ok", "on_update_error"])
-def test_a_hook_that_raises_ends_nothing(
+def test_a_hook_that_raises_does_not_stop_refreshes(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, hook: str
 ) -> None:
-    """An error in a program's hook is logged, and the refreshing goes on."""
+    """The error is logged."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
 
-        def broken(*args: object) -> None:
+        def failing_hook(*args: object) -> None:
             client.client.outcomes.put(args[0] if args else None)
             raise LookupError("a defect of the program")
 
-        broken.__name__ = hook
-        setattr(client.client, hook, broken)
+        failing_hook.__name__ = hook
+        setattr(client.client, hook, failing_hook)
         if hook == "on_update_error":
             service.answering(QUERY, Answer(503), times=1)
             client.reload_expecting(UnexpectedResponseError)
@@ -173,8 +174,8 @@ def test_a_hook_that_raises_ends_nothing(
     assert [vars(r)["hook"] for r in caplog.records if r.message == f"{hook} raised"] == [hook]
 
 
-def test_a_failed_start_leaves_the_settings_to_the_next_client(kind: Kind, service: WatchedService) -> None:
-    """A client that could not start takes nothing with it: the next one declares and loads all settings."""
+def test_the_next_client_loads_all_settings_after_a_failed_start(kind: Kind, service: WatchedService) -> None:
+    """A client that failed to start does not keep the settings."""
     setting = Setting("s", int, ["user"], 1)
     subject = Subject(kind, "http://127.0.0.1:9", 3600, FEATURES)
     if kind.raises_at_start:
@@ -190,8 +191,8 @@ def test_a_failed_start_leaves_the_settings_to_the_next_client(kind: Kind, servi
         assert setting.get(user="jim") == 2
 
 
-def test_two_settings_of_one_name_both_work(kind: Kind, service: WatchedService) -> None:
-    """The rules of a name go to every setting of that name, each by its own type; a declaration is sent once."""
+def test_settings_with_the_same_name_share_their_rules(kind: Kind, service: WatchedService) -> None:
+    """Each converts the values to its own type. Equal declarations are sent once."""
     first, second = (Setting("s", int, ["user"], 1) for _ in range(2))
     other = Setting("s", float, ["user"], 1.0)
     with running(kind, service.url) as client:
@@ -203,37 +204,35 @@ def test_two_settings_of_one_name_both_work(kind: Kind, service: WatchedService)
         assert len(service.questions(DECLARE)) == 2
 
 
-def test_on_coerce_none_rejects_what_would_be_coerced(
+def test_on_coerce_none_rejects_values_that_would_be_coerced(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With `on_coerce=None` a rule that could be used in part only is not used at all, and says so."""
+    """With a callable, the program decides. By default, the valid part of the value is used."""
     service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
     service.add_rule("s", ["A", "C"], user="jim")
     service.add_rule("s", ["B"], user="john")
-    from tests.core.settings.test_types import Letters
-
     strict = Setting("s", Letters, ["user"], Letters.A, on_coerce=None)
     lenient = Setting("s", Letters, ["user"], Letters.A)
     calls: list[Any] = []
 
-    def ask(*args: Any) -> Letters:
+    def choose(*args: Any) -> Letters:
         calls.append(args)
         return Letters.B
 
-    asking = Setting("s", Letters, ["user"], Letters.A, on_coerce=ask)
+    custom = Setting("s", Letters, ["user"], Letters.A, on_coerce=choose)
 
     with running(kind, service.url):
         assert (strict.get(user="jim"), strict.get(user="john")) == (Letters.A, Letters.B)
         assert lenient.get(user="jim") == Letters.A
         assert lenient.explain(user="jim").reason is Reason.RULE
-        assert asking.get(user="jim") == Letters.B
+        assert custom.get(user="jim") == Letters.B
     ((value, raw, coercions, rule, setting),) = calls
-    assert (value, raw, coercions, setting) == (Letters.A, ["A", "C"], ("unknown flag 'C' dropped",), asking)
+    assert (value, raw, coercions, setting) == (Letters.A, ["A", "C"], ("unknown flag 'C' dropped",), custom)
     assert (rule.rule_id, dict(rule.match_conditions)) == (1, {"user": "jim"})
 
 
-def test_get_does_not_begin_to_raise_when_an_operator_adds_a_rule(kind: Kind, service: WatchedService) -> None:
-    """A context feature without a value is the caller's mistake from the first read on, rules or not."""
+def test_get_raises_for_a_missing_context_value_with_and_without_rules(kind: Kind, service: WatchedService) -> None:
+    """A new rule does not make a call of `get` fail that succeeded before."""
     setting = Setting("s", int, ["user"], 1)
     unset: ContextVar[str] = ContextVar("unset")
     subject = Subject(kind, service.url, 3600, FEATURES)
@@ -253,8 +252,8 @@ def test_get_does_not_begin_to_raise_when_an_operator_adds_a_rule(kind: Kind, se
         subject.close()
 
 
-def test_reads_log_nothing(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
-    """A read is no event: neither before the first client, nor of an untracked value, nor without rules."""
+def test_reads_do_not_log(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
+    """A read of an untracked value, or without rules, is not logged either."""
     caplog.set_level(logging.DEBUG, "heksher_client")
     setting = Setting("s", int, ["user"], 1)
     setting.get(user="jim")
@@ -263,13 +262,15 @@ def test_reads_log_nothing(kind: Kind, service: WatchedService, caplog: pytest.L
         client.reload()
         caplog.clear()
         for _ in range(3):
-            setting.get(user="somebody_else")
+            setting.get(user="john")
         assert caplog.records == []
 
 
 @pytest.mark.parametrize("client_class", [AsyncHeksherClient, ThreadHeksherClient])
-def test_get_works_after_the_client_was_collected(service: WatchedService, client_class: Any) -> None:
-    """The last values and the defaults stay readable when the client is closed and gone."""
+def test_settings_stay_readable_after_the_client_is_garbage_collected(
+    service: WatchedService, client_class: Any
+) -> None:
+    """They keep the last values, and the client's defaults of context features."""
     setting = Setting("s", int, ["environment", "user"], 1)
     kind = AsyncKind() if client_class is AsyncHeksherClient else None
     client = client_class(service.url, 3600, FEATURES)
@@ -289,8 +290,8 @@ def test_get_works_after_the_client_was_collected(service: WatchedService, clien
         setting.get()
 
 
-def test_every_error_of_the_service_is_a_heksher_error(kind: Kind, service: WatchedService) -> None:
-    """A program catches one class for whatever the service or the network does."""
+def test_an_unexpected_response_raises_a_heksher_error(kind: Kind, service: WatchedService) -> None:
+    """A program can catch all errors of the service and the network with one class."""
     service.answering("GET /api/v1/settings", Answer(200, b"[]"))
     with running(kind, service.url) as client, pytest.raises(HeksherError):
         client.get_settings()

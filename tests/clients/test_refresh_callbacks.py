@@ -1,4 +1,4 @@
-"""What a program is told of each refresh, in both clients."""
+"""Callbacks that receive the result of each refresh, for both clients."""
 
 import logging
 import time
@@ -10,8 +10,8 @@ from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.service import QUERY, Answer, WatchedService
 
 
-def test_a_refresh_tells_when_it_was_and_what_it_changed(kind: Kind, service: WatchedService) -> None:
-    """After the hooks, with the settings for which something was put in place."""
+def test_a_refresh_has_its_time_duration_and_changed_settings(kind: Kind, service: WatchedService) -> None:
+    """Settings whose rules are unchanged are not included."""
     setting = Setting("s", int, ["user"], 7)
     other = Setting("other", int, ["user"], 7)
     with running(kind, service.url) as client:
@@ -30,8 +30,8 @@ def test_a_refresh_tells_when_it_was_and_what_it_changed(kind: Kind, service: Wa
     assert (setting.name, other.name) == ("s", "other")
 
 
-def test_a_refresh_that_failed_has_its_errors(kind: Kind, service: WatchedService) -> None:
-    """The first of them is what the hook gets."""
+def test_a_failed_refresh_has_its_errors(kind: Kind, service: WatchedService) -> None:
+    """The error has the status of the response."""
     _setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client:
         refreshes: list[Refresh] = []
@@ -44,17 +44,17 @@ def test_a_refresh_that_failed_has_its_errors(kind: Kind, service: WatchedServic
         assert error.status == 503
 
 
-def test_an_error_of_a_callback_is_logged_and_stops_nothing(
+def test_the_error_of_a_refresh_callback_is_logged(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next callback is called as well."""
+    """The next callback is still called."""
     _setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client:
         refreshes: list[Refresh] = []
 
         @client.client.on_refresh  # type: ignore[untyped-decorator]
         def fail(refresh: Refresh) -> None:
-            raise ValueError("not today")
+            raise ValueError("failed")
 
         client.client.on_refresh(refreshes.append)
         client.reload()
@@ -62,11 +62,11 @@ def test_an_error_of_a_callback_is_logged_and_stops_nothing(
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == ["fail raised"]
 
 
-def test_what_would_have_to_be_awaited_is_refused(kind: Kind) -> None:
-    """As with all callbacks."""
+def test_a_coroutine_function_is_not_accepted_as_a_callback(kind: Kind) -> None:
+    """Refresh callbacks are plain functions, like all callbacks."""
     client = kind.make("http://host", 60, FEATURES)
 
-    async def later(refresh: Refresh) -> None: ...
+    async def callback(refresh: Refresh) -> None: ...
 
     with pytest.raises(TypeError, match="must not be a coroutine function"):
-        client.on_refresh(later)
+        client.on_refresh(callback)

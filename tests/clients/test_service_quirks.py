@@ -1,4 +1,4 @@
-"""The traps of the real service, one by one, with both clients. The numbers are those of the wire contract."""
+"""Quirks of the reference service that both clients handle: renames, filters, missing settings, sizes and errors."""
 
 import logging
 
@@ -8,11 +8,13 @@ from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, U
 from tests.support.clients import FEATURES, Kind, Subject, running
 from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
 
+# -- renamed settings --------------------------------------------------------------------------------------------------
 
-def test_trap_1_a_setting_declared_under_its_former_name_gets_the_rules_of_its_new_one(
+
+def test_a_setting_declared_under_its_former_name_gets_the_rules_of_the_new_name(
     kind: Kind, service: WatchedService
 ) -> None:
-    """A declaration under an old name is outdated; the setting is served under the name that it has now."""
+    """The service responds that the declaration is outdated, and the client queries the new name."""
     service.declare("foo", "int", 1, ["user"])
     service.add_rule("foo", 5, user="jim")
     service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
@@ -20,11 +22,11 @@ def test_trap_1_a_setting_declared_under_its_former_name_gets_the_rules_of_its_n
 
     with running(kind, service.url):
         assert foo.get(user="jim") == 5
-        assert [asked.query["settings"] for asked in service.questions(QUERY)] == ["bar"]
+        assert [request.query["settings"] for request in service.questions(QUERY)] == ["bar"]
 
 
-def test_trap_1_a_rename_while_the_client_runs_freezes_nothing(kind: Kind, service: WatchedService) -> None:
-    """A setting that is renamed under a running client goes on getting its rules, and so do all others."""
+def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(kind: Kind, service: WatchedService) -> None:
+    """All other settings are updated in the same refresh, and later refreshes send no additional requests."""
     foo = Setting("foo", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
 
@@ -45,13 +47,11 @@ def test_trap_1_a_rename_while_the_client_runs_freezes_nothing(kind: Kind, servi
         service.add_rule("baz", 8, user="jack")
         client.reload()
         assert foo.get(user="jack") == 8
-        assert {asked.path.rpartition("/")[2] for asked in service.asked[before:]} == {"context_features", "query"}
+        assert {request.path.rpartition("/")[2] for request in service.asked[before:]} == {"context_features", "query"}
 
 
-def test_trap_1_a_rename_that_cannot_be_looked_up_costs_that_setting_until_it_can(
-    kind: Kind, service: WatchedService
-) -> None:
-    """All other settings are updated, and the renamed one as soon as the service tells its name."""
+def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(kind: Kind, service: WatchedService) -> None:
+    """All other settings are updated, and the renamed one once the client can look up its new name."""
     foo, other = Setting("foo", int, ["user"], 1), Setting("other", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
@@ -61,13 +61,13 @@ def test_trap_1_a_rename_that_cannot_be_looked_up_costs_that_setting_until_it_ca
             service.answering("GET /api/v1/settings/foo", Answer(status))
             client.reload_expecting(UnexpectedResponseError)
             assert (foo.get(user="jim"), other.get(user="jim")) == (1, 6)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         client.reload()
         assert foo.get(user="jim") == 5
 
 
-def test_trap_1_a_setting_declared_under_both_names_is_one(kind: Kind, service: WatchedService) -> None:
-    """A program that declares a setting by its old and its new name gets the rules for both."""
+def test_a_setting_can_be_declared_under_its_former_and_its_new_name(kind: Kind, service: WatchedService) -> None:
+    """Both `Setting` objects of the program get the rules."""
     service.declare("foo", "int", 1, ["user"])
     service.add_rule("foo", 5, user="jim")
     new = Setting("bar", int, ["user"], 1, alias="foo", version="1.1")
@@ -77,9 +77,12 @@ def test_trap_1_a_setting_declared_under_both_names_is_one(kind: Kind, service: 
         assert (new.get(user="jim"), old.get(user="jim")) == (5, 5)
 
 
+# -- context filters ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("feature", ["with_underscore", "Upper", "digit2"])
-def test_trap_2_a_filter_that_the_service_would_misread_is_not_sent(kind: Kind, feature: str) -> None:
-    """Tracking a feature with a name that the service's parser skips loses no rule, and still leaves out the others."""
+def test_a_context_filter_that_the_service_cannot_parse_is_not_sent(kind: Kind, feature: str) -> None:
+    """The client loads all rules, and applies the filter itself."""
     setting = Setting("s", int, ["plain", feature], 0)
     with (
         WatchedService(("plain", feature)) as service,
@@ -99,10 +102,10 @@ def test_trap_2_a_filter_that_the_service_would_misread_is_not_sent(kind: Kind, 
         assert setting.get(plain="a") == 0
 
 
-def test_trap_2_without_tracking_all_rules_come_and_an_empty_filter_brings_none(
+def test_without_tracking_all_rules_are_loaded_and_with_an_empty_filter_none(
     kind: Kind, service: WatchedService
 ) -> None:
-    """Nothing tracked means everything is; a feature tracked without a value means that no rule is of interest."""
+    """A feature that is tracked without values makes the filter empty."""
     setting = Setting("s", int, ["user"], 0)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
@@ -116,8 +119,8 @@ def test_trap_2_without_tracking_all_rules_come_and_an_empty_filter_brings_none(
         assert setting.get(user="jim") == 0
 
 
-def test_trap_2_the_filter_is_applied_here_too(kind: Kind, service: WatchedService) -> None:
-    """A service that ignores the filter changes nothing: only rules on tracked values are used."""
+def test_the_client_applies_the_context_filter_as_well(kind: Kind, service: WatchedService) -> None:
+    """Only rules with tracked values are used, even if the service ignores the filter."""
     service.declare("s", "int", 0, ["environment", "user"])
     rules = [
         {"value": 1, "context_features": [["user", "jim"]], "rule_id": 1},
@@ -136,85 +139,92 @@ def test_trap_2_the_filter_is_applied_here_too(kind: Kind, service: WatchedServi
         assert setting.get(environment="prod") == 0
 
 
-def test_trap_3_a_deleted_setting_is_declared_again_and_the_others_are_updated(
-    kind: Kind, service: WatchedService
-) -> None:
-    """One name that the service has no more makes it refuse the whole query; all are up to date nevertheless."""
-    gone = Setting("gone", int, ["user"], 1)
-    stays = Setting("stays", int, ["user"], 1)
+# -- missing settings --------------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(kind: Kind, service: WatchedService) -> None:
+    """The service rejects a query with an unknown name as a whole."""
+    deleted = Setting("deleted", int, ["user"], 1)
+    other = Setting("other", int, ["user"], 1)
     with running(kind, service.url) as client:
-        service.call("DELETE", "/api/v1/settings/gone")
-        service.add_rule("stays", 2, user="jim")
+        service.call("DELETE", "/api/v1/settings/deleted")
+        service.add_rule("other", 2, user="jim")
         client.reload()
 
-        assert stays.get(user="jim") == 2
-        service.add_rule("gone", 3, user="jim")
+        assert other.get(user="jim") == 2
+        service.add_rule("deleted", 3, user="jim")
         client.reload()
-        assert gone.get(user="jim") == 3
+        assert deleted.get(user="jim") == 3
 
 
-def test_trap_3_the_words_of_a_refusal_are_no_names(kind: Kind, service: WatchedService) -> None:
-    """Only what the service quotes is missing, though settings may be called as any word of its sentence."""
-    gone, other = Setting("gone", int, ["user"], 1), Setting("not", int, ["user"], 1)
+def test_only_quoted_names_of_a_404_are_missing_settings(kind: Kind, service: WatchedService) -> None:
+    """A setting may have the name of a word in the text of the response, such as "not"."""
+    deleted, other = Setting("deleted", int, ["user"], 1), Setting("not", int, ["user"], 1)
     with running(kind, service.url) as client:
         before = len(service.questions(DECLARE))
-        service.call("DELETE", "/api/v1/settings/gone")
+        service.call("DELETE", "/api/v1/settings/deleted")
         client.reload()
-        assert [asked.json["name"] for asked in service.questions(DECLARE)[before:]] == ["gone"]
-        assert (gone.get(), other.get()) == (1, 1)
+        assert [request.json["name"] for request in service.questions(DECLARE)[before:]] == ["deleted"]
+        assert (deleted.get(), other.get()) == (1, 1)
 
 
-def test_trap_3_a_refusal_that_names_nothing_we_know_has_all_settings_declared_again(
-    kind: Kind, service: WatchedService
-) -> None:
-    """A 404 whose text names no setting of ours may mean any of them."""
+def test_after_a_404_without_a_known_name_all_settings_are_declared_again(kind: Kind, service: WatchedService) -> None:
+    """Any setting of the query may be missing."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
-        service.answering(QUERY, Answer(404, b"there is something that I do not have"), times=1)
+        service.answering(QUERY, Answer(404, b"unknown settings"), times=1)
         client.reload()
 
         assert len(service.questions(DECLARE)) == 2
         assert setting.get(user="jim") == 2
 
 
-def test_trap_3_a_setting_that_the_service_denies_even_when_declared_is_left_alone(
+def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(
     kind: Kind, service: WatchedService
 ) -> None:
-    """A setting that stays missing is an error of its own, and the others are updated."""
-    denied = Setting("denied", int, ["user"], 1)
-    stays = Setting("stays", int, ["user"], 1)
+    """It is reported as an error, and the others are updated."""
+    missing = Setting("missing", int, ["user"], 1)
+    other = Setting("other", int, ["user"], 1)
     with running(kind, service.url) as client:
 
-        def deny(asked: Asked) -> Answer | None:
-            missing = "denied" in asked.query["settings"].split(",")
-            return Answer(404, b"the following are not setting names: ['denied']") if missing else None
+        def reject(request: Asked) -> Answer | None:
+            if "missing" not in request.query["settings"].split(","):
+                return None
+            return Answer(404, b"the following are not setting names: ['missing']")
 
-        service.answering(QUERY, deny)
-        service.add_rule("stays", 2, user="jim")
+        service.answering(QUERY, reject)
+        service.add_rule("other", 2, user="jim")
         error = client.reload_expecting(DeclarationError)
 
-        assert "denied" in str(error)
-        assert (denied.get(), stays.get(user="jim")) == (1, 2)
+        assert "missing" in str(error)
+        assert (missing.get(), other.get(user="jim")) == (1, 2)
 
 
-def test_trap_4_a_long_question_is_asked_in_parts_that_any_server_takes(kind: Kind, service: WatchedService) -> None:
-    """Hundreds of settings are asked for in several queries, each of a length that common servers and proxies take."""
+# -- limits of queries -------------------------------------------------------------------------------------------------
+
+
+def test_queries_for_many_settings_are_split_by_the_length_of_the_url(kind: Kind, service: WatchedService) -> None:
+    """Each URL is short enough for common servers and proxies."""
     settings = [Setting(f"a_setting_with_quite_a_long_name_{i}", int, ["user"], i) for i in range(300)]
     with running(kind, service.url) as client:
         service.add_rule(settings[0].name, -1, user="jim")
         service.add_rule(settings[299].name, -2, user="jim")
         client.reload()
 
-        parts = [asked.query["settings"].split(",") for asked in service.questions(QUERY)]
-        assert len(parts) > 4
-        assert max(len(",".join(part)) for part in parts) < 4000
-        assert sorted(name for part in parts[: len(parts) // 2] for name in part) == sorted(s.name for s in settings)
+        queries = [request.query["settings"].split(",") for request in service.questions(QUERY)]
+        assert len(queries) > 4
+        assert max(len(",".join(names)) for names in queries) < 4000
+        first_refresh = queries[: len(queries) // 2]
+        assert sorted(name for names in first_refresh for name in names) == sorted(s.name for s in settings)
         assert (settings[0].get(user="jim"), settings[299].get(user="jim")) == (-1, -2)
 
 
-def test_trap_5_an_etag_is_sent_back_as_it_came_and_none_before_one_came(kind: Kind, service: WatchedService) -> None:
-    """The first query has no If-None-Match, not even an empty one; the next has the ETag of the last answer."""
+# -- ETags and conversions ---------------------------------------------------------------------------------------------
+
+
+def test_a_query_has_the_etag_of_the_last_response(kind: Kind, service: WatchedService) -> None:
+    """The first query has no `If-None-Match` header, not even an empty one."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         client.reload()
@@ -222,17 +232,17 @@ def test_trap_5_an_etag_is_sent_back_as_it_came_and_none_before_one_came(kind: K
         client.reload()
         client.reload()
 
-        sent = [asked.headers.get("if-none-match") for asked in service.questions(QUERY)]
+        sent = [request.headers.get("if-none-match") for request in service.questions(QUERY)]
         assert sent[0] is None
         assert sent[1] is not None
         assert sent[1] == sent[2] != sent[3]
         assert setting.get(user="jim") == 2
 
 
-def test_trap_6_values_that_drifted_are_converted_or_left_out_one_by_one(
+def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
     kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a newer declaration allows and this one does not costs that rule or element, and all others are used."""
+    """A value that this declaration does not allow affects only its rule or its element."""
     service.declare("s", "Sequence<int>", [1], ["user", "theme"])
     service.declare("n", "int", 1, ["user"])
     rules = [
@@ -241,11 +251,11 @@ def test_trap_6_values_that_drifted_are_converted_or_left_out_one_by_one(
         {"value": [5], "context_features": [["user", "c"], ["planet", "mars"]], "rule_id": 3},
         {"value": [6], "context_features": [["user", "d"]], "rule_id": 4},
     ]
-    answer = {
-        "s": {"default_value": "no list", "rules": rules},
+    settings = {
+        "s": {"default_value": "not a list", "rules": rules},
         "n": {"default_value": 7.0, "rules": []},
     }
-    service.answering(QUERY, Answer.of({"settings": answer}))
+    service.answering(QUERY, Answer.of({"settings": settings}))
     s = Setting("s", type=HeksherSequence(int), configurable_features=["user", "theme"], default_value=[1])
     n = Setting("n", int, ["user"], 1)
 
@@ -262,6 +272,9 @@ def test_trap_6_values_that_drifted_are_converted_or_left_out_one_by_one(
     assert any("default value was rejected" in message for message in logged)
 
 
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -271,13 +284,15 @@ def test_trap_6_values_that_drifted_are_converted_or_left_out_one_by_one(
         b"",
     ],
 )
-def test_trap_7_an_error_is_understood_in_all_its_shapes(kind: Kind, service: WatchedService, body: bytes) -> None:
-    """Whatever shape a refusal has, it is a declaration error for that setting, with the service's words."""
+def test_a_refused_declaration_is_an_error_with_any_response_body(
+    kind: Kind, service: WatchedService, body: bytes
+) -> None:
+    """The `DeclarationError` names the setting."""
     refused = Setting("refused", int, ["user"], 1)
     good = Setting("good", int, ["user"], 1)
     service.declare("good", "int", 1, ["user"])
     service.add_rule("good", 3, user="jim")
-    service.answering(DECLARE, lambda asked: Answer(422, body) if asked.json["name"] == "refused" else None)
+    service.answering(DECLARE, lambda request: Answer(422, body) if request.json["name"] == "refused" else None)
 
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
@@ -295,16 +310,14 @@ def test_trap_7_an_error_is_understood_in_all_its_shapes(kind: Kind, service: Wa
     assert (good.get(), refused.get()) == (3, 1)
 
 
-def test_trap_8_more_rules_than_the_service_can_answer_at_once_are_asked_for_in_parts(
-    kind: Kind, service: WatchedService
-) -> None:
-    """A 500 for a large question leads to smaller ones; the size that worked is remembered."""
+def test_a_query_that_is_too_large_for_the_service_is_split(kind: Kind, service: WatchedService) -> None:
+    """It gets a response with status 500. The client remembers the size that works."""
     settings = [Setting(f"s{i:02}", int, ["user"], i) for i in range(20)]
 
-    def limited(asked: Asked) -> Answer | None:
-        return Answer(500, b"Internal Server Error") if asked.query["settings"].count(",") >= 6 else None
+    def reject_large_queries(request: Asked) -> Answer | None:
+        return Answer(500, b"Internal Server Error") if request.query["settings"].count(",") >= 6 else None
 
-    service.answering(QUERY, limited)
+    service.answering(QUERY, reject_large_queries)
     with running(kind, service.url) as client:
         assert [setting.explain(user="jim").reason for setting in settings] == [Reason.SERVER_DEFAULT] * 20
         first = len(service.questions(QUERY))
@@ -314,21 +327,21 @@ def test_trap_8_more_rules_than_the_service_can_answer_at_once_are_asked_for_in_
         client.reload()
         assert settings[19].get(user="jim") == -1
         later = service.questions(QUERY)[first:]
-        assert max(asked.query["settings"].count(",") for asked in later) < 6
+        assert max(request.query["settings"].count(",") for request in later) < 6
         assert len(later) == 4
 
 
-def test_trap_8_one_setting_that_is_too_much_by_itself_costs_that_setting(kind: Kind, service: WatchedService) -> None:
-    """A setting that the service cannot answer for at all is an error, and all others are loaded."""
+def test_a_setting_that_is_too_large_for_any_query_affects_itself_only(kind: Kind, service: WatchedService) -> None:
+    """It is reported as an error, and all others are updated."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(9)]
 
-    def limited(asked: Asked) -> Answer | None:
-        return Answer(500) if "s0" in asked.query["settings"].split(",") else None
+    def reject_s0(request: Asked) -> Answer | None:
+        return Answer(500) if "s0" in request.query["settings"].split(",") else None
 
     with running(kind, service.url) as client:
         for setting in settings:
             service.add_rule(setting.name, -1, user="jim")
-        service.answering(QUERY, limited)
+        service.answering(QUERY, reject_s0)
         error = client.reload_expecting(UnexpectedResponseError)
 
         assert isinstance(error, UnexpectedResponseError)
@@ -336,10 +349,8 @@ def test_trap_8_one_setting_that_is_too_much_by_itself_costs_that_setting(kind: 
         assert [setting.get(user="jim") for setting in settings] == [0, *[-1] * 8]
 
 
-def test_trap_8_a_service_that_answers_nothing_is_not_asked_for_every_setting(
-    kind: Kind, service: WatchedService
-) -> None:
-    """A 500 whatever is asked is a service in trouble: the refresh gives up after a few questions."""
+def test_a_refresh_stops_after_a_few_responses_with_status_500(kind: Kind, service: WatchedService) -> None:
+    """If all queries fail, the refresh does not query each setting separately."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(64)]
     with running(kind, service.url) as client:
         service.answering(QUERY, Answer(500))
@@ -350,8 +361,8 @@ def test_trap_8_a_service_that_answers_nothing_is_not_asked_for_every_setting(
         assert settings[5].get() == 5
 
 
-def test_trap_9_a_500_to_a_first_declaration_is_tried_again_at_once(kind: Kind, service: WatchedService) -> None:
-    """Of several processes that declare a new setting at the same moment, one that loses the race still starts."""
+def test_a_declaration_that_gets_500_is_sent_again_at_once(kind: Kind, service: WatchedService) -> None:
+    """The service may respond with status 500 if several processes declare a new setting at the same time."""
     setting = Setting("s", int, ["user"], 1)
     service.answering(DECLARE, Answer(500, b"Internal Server Error"), times=1)
 

@@ -1,4 +1,4 @@
-"""The local service with a middleware that records each request and can respond in place of the service."""
+"""The local service with a middleware that records requests and can replace responses."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
