@@ -119,3 +119,13 @@ def test_a_subclass_can_override_get() -> None:
 
     setting = Audited("s", int, ["user"], 5)
     assert (setting.get(), setting.reads) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["name", "type", "configurable_features", "default_value", "metadata", "alias", "version"]
+)
+def test_what_is_declared_cannot_be_changed(name: str) -> None:
+    """A client has declared it, or is about to, and rules are converted for it."""
+    setting = Setting("s", int, ["user"], 5)
+    with pytest.raises(AttributeError):
+        setattr(setting, name, getattr(setting, name))
