@@ -1,8 +1,11 @@
 """How the documentation is built: `tox run -e docs`."""
 
+import builtins
 from types import MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 from heksher_client import __version__
@@ -44,6 +47,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", show_code)
     app.connect("autodoc-process-docstring", show_colons, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", leave_out)
+    app.connect("doctree-read", leave_builtins_alone)
 
 
 def show_code(*event: Any) -> None:
@@ -67,3 +71,11 @@ def leave_out(_app: object, _what: str, name: str, member: object, skip: bool, _
     """Leave out what classes have from Python itself, as all errors have `add_note`."""
     is_from_python = isinstance(member, MethodDescriptorType | WrapperDescriptorType)
     return True if skip or is_from_python or name == "__new__" else None
+
+
+def leave_builtins_alone(_app: Sphinx, document: nodes.document) -> None:
+    """Do not take a built-in class in a signature, such as `type`, for an attribute of the same name."""
+    for reference in document.findall(pending_xref):
+        if reference.get("reftype") == "class" and hasattr(builtins, reference["reftarget"]):
+            reference.attributes.pop("refspecific", None)  # otherwise a member of any class would be found
+            reference["py:class"] = None
