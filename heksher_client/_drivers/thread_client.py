@@ -274,7 +274,7 @@ class _StreamPerformer(_ThreadPerformer):
 
 _CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))
 _ENDED: Final = effects.NoResponse(RuntimeError("the thread that was to send the request has ended"))
-_EXHAUSTED: Final = effects.NoResponse(TimeoutError("too many previous requests still hang"), is_networks=True)
+_EXHAUSTED: Final = effects.NoResponse(TimeoutError("too many previous requests still hang"), is_network_error=True)
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

@@ -178,7 +178,7 @@ def test_a_body_that_cannot_be_read_is_an_error_of_the_network(answer: httpx.Res
     reply = Driver().send(answer)
     assert isinstance(reply, NoResponse)
     assert message in str(reply.error)
-    assert reply.is_networks
+    assert reply.is_network_error
 
 
 def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:

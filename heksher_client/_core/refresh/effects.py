@@ -35,7 +35,7 @@ class Response:
     content: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case."""
-    to_show: Callable[[bytes], bytes] = bytes
+    redact: Callable[[bytes], bytes] = bytes
     """Redacts part of the content: a server may repeat the secrets of the request."""
 
 
@@ -44,7 +44,7 @@ class NoResponse:
     """The lack of a response. A value and not an exception, so that a flow decides what it means."""
 
     error: Exception
-    is_networks: bool = False
+    is_network_error: bool = False
     """True if the network caused the error, and not the program's authentication, transport or headers."""
     is_untrusted: bool = False
     """True if there was no secure connection to the right service."""
@@ -138,7 +138,7 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
-    return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_networks=True)
+    return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_network_error=True)
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:

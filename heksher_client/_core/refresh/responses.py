@@ -40,7 +40,7 @@ def parse_response(request: Request, reply: Reply) -> Response:
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
         name = type(reply.error).__name__
-        text = f"{name}: {reply.error}" if reply.is_networks and str(reply.error) else name
+        text = f"{name}: {reply.error}" if reply.is_network_error and str(reply.error) else name
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
         raise with_request(kind(f"{request}: no answer ({text})"), request) from reply.error
     if isinstance(reply, Oversized):
@@ -125,7 +125,7 @@ def as_configured(
 def truncate(response: Response) -> bytes:
     """Return the beginning of a body, redacted."""
     # Truncated after it was redacted, so that no secret is cut in two, and then not found.
-    return response.to_show(response.content[: _MAX_CONTENT + _MAX_SECRET])[:_MAX_CONTENT]
+    return response.redact(response.content[: _MAX_CONTENT + _MAX_SECRET])[:_MAX_CONTENT]
 
 
 def body_excerpt(response: Response) -> str:
@@ -152,7 +152,7 @@ def _redacted_header(response: Response, name: str) -> str:
 
 
 def _redacted(response: Response, text: str) -> str:
-    return response.to_show(text.encode(errors="replace")).decode()
+    return response.redact(text.encode(errors="replace")).decode()
 
 
 def _retry_after(response: Response) -> float | None:

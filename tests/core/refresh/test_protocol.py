@@ -110,7 +110,7 @@ def test_a_missing_response_raises_service_unavailable() -> None:
     error = OSError("unplugged")
     for parse in PARSERS:
         with pytest.raises(ServiceUnavailableError, match="OSError: unplugged") as raised:
-            parse(NoResponse(error, is_networks=True))
+            parse(NoResponse(error, is_network_error=True))
         assert raised.value.__cause__ is error
         with pytest.raises(ServiceUnavailableError, match=r"\(OSError\)"):
             parse(NoResponse(error))
