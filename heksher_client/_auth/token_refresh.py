@@ -18,7 +18,8 @@ from weakref import WeakSet
 import httpx
 
 from heksher_client._runtime import fork
-from heksher_client._runtime.worker_threads import resolve_threadsafe, run_in_daemon_threads
+from heksher_client._runtime.wakeup import resolve_threadsafe
+from heksher_client._runtime.worker_threads import run_in_daemon_threads
 from heksher_client.exceptions import CredentialError
 
 _REFRESH_MARGIN: Final = 60.0

@@ -19,7 +19,8 @@ from heksher_client._drivers.client import MAX_SLEEP, Client
 from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint
-from heksher_client._runtime.worker_threads import DetachedCall, resolve_threadsafe, start_daemon_thread
+from heksher_client._runtime.wakeup import resolve_threadsafe
+from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError
 
 

@@ -2,10 +2,12 @@
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 
 class Wakeup:
@@ -13,15 +15,14 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._waiters: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
-        """The futures of waiting tasks, and their event loops."""
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        """The futures of waiting tasks. A dictionary keeps their order, so that the first one is woken up first."""
 
     def set(self) -> None:
         """Wake up one waiter, or let the next one not wait at all."""
         self._event.set()
-        for waiter, loop in self._waiters.copy().items():
-            with suppress(RuntimeError):  # The loop is closed, so the task is gone.
-                loop.call_soon_threadsafe(_resolve, waiter)
+        for waiter in self._waiters.copy():
+            resolve_threadsafe(waiter, None)
 
     def wait(self) -> None:
         """Block the thread until the event is set."""
@@ -35,7 +36,7 @@ class Wakeup:
         loop = asyncio.get_running_loop()
         while not self._event.is_set():
             waiter: asyncio.Future[None] = loop.create_future()
-            self._waiters[waiter] = loop
+            self._waiters[waiter] = None
             try:
                 if not self._event.is_set():  # pragma: no branch - it may have been set between the two
                     await waiter
@@ -44,6 +45,12 @@ class Wakeup:
         self._event.clear()
 
 
-def _resolve(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def resolve_threadsafe(future: "asyncio.Future[T]", result: T) -> None:
+    """Set the result of a future from any thread, unless it is done or cancelled, or its event loop is closed."""
+
+    def resolve() -> None:
+        if not future.done():
+            future.set_result(result)
+
+    with suppress(RuntimeError):  # The loop is closed, so no task waits.
+        future.get_loop().call_soon_threadsafe(resolve)

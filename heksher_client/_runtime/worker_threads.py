@@ -10,10 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    import asyncio
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -43,17 +40,6 @@ def run_in_daemon_threads(name: str, target: Callable[[], object], count: int = 
     if not started:
         target()
     return max(started, 1)
-
-
-def resolve_threadsafe(future: "asyncio.Future[T]", result: T) -> None:
-    """Set the result of a future from any thread, unless it is done or cancelled, or its event loop is closed."""
-
-    def resolve() -> None:
-        if not future.done():
-            future.set_result(result)
-
-    with suppress(RuntimeError):  # The loop is closed, so no task waits.
-        future.get_loop().call_soon_threadsafe(resolve)
 
 
 class DetachedCall:
