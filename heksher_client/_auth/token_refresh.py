@@ -288,6 +288,15 @@ def authenticate(credential: Credential, request: httpx.Request) -> Authenticati
     return credential._authenticate(request)  # noqa: SLF001 - private, as it is not for users of the class
 
 
+def acquire_token(credential: Credential) -> Generator[AwaitToken, Any, Token]:
+    """Return the flow that returns a valid token, and starts and awaits a refresh if there is none.
+
+    Raises:
+        CredentialError: The refresh failed, or takes too long.
+    """
+    return credential._acquire()  # noqa: SLF001 - as in `authenticate`
+
+
 def ensure_blocking_allowed(credential: Credential) -> None:
     """Raise if a thread cannot wait for the tokens of a credential.
 

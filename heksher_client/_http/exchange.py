@@ -7,6 +7,11 @@ flow ends, however it ends.
 For each request that is sent, the effects are `AwaitToken` if there is no valid token, `AwaitTurn` and `Send`. So a
 request without a token does not count for the rate limit, and every request that is sent does. A response is closed
 before the flow waits for anything else, as other requests may need its connection.
+
+The wait for a turn may be long: the token may expire meanwhile, or the program may replace the credential. So the
+credential is read, and the request signed, after that wait. If there is no valid token then, the request keeps its turn
+while it waits for one. Only a request that is sent again, after a 401 or on another connection, is signed before its
+turn.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +22,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx
 
-from heksher_client._auth.token_refresh import AwaitToken, Credential, authenticate
+from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
 from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
 from heksher_client._http.body import Body, StreamBody
 from heksher_client._http.endpoint import Endpoint
@@ -134,27 +139,31 @@ def _exchange(
     make_body: Callable[[httpx.Response], Body],
     has_timeout: bool,
 ) -> HttpFlow[Reply]:
-    turns = _Turns(rate_limit, restarts_timeout=has_timeout)
-    try:
-        request = build()
-        redirects = 0
-        while True:
-            response = yield from _send_authenticated(endpoint, turns, request)
-            body = make_body(response)
-            if not body.is_read:
-                yield Read(response, body.feed)
-            reply, redirect = body.reply(), _redirect(request, response)
-            if redirect is None or redirects == _MAX_REDIRECTS:
-                return reply
-            yield Close()
-            request, redirects = redirect, redirects + 1
-    except Exception as error:  # Authentication, transports and event hooks are user code, which can raise anything.
-        return no_response(error)
+    with closing(_Turns(rate_limit, restarts_timeout=has_timeout)) as turns:
+        try:
+            request = build()
+            redirects = 0
+            while True:
+                response = yield from _send_authenticated(endpoint, turns, request)
+                body = make_body(response)
+                if not body.is_read:
+                    yield Read(response, body.feed)
+                reply, redirect = body.reply(), _redirect(request, response)
+                if redirect is None or redirects == _MAX_REDIRECTS:
+                    return reply
+                yield Close()
+                request, redirects = redirect, redirects + 1
+        except Exception as error:
+            # Authentication, transports and event hooks are user code, which can raise anything.
+            return no_response(error)
 
 
 def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Request) -> HttpFlow[httpx.Response]:
     """Send a request with the credential of the endpoint, which may want it to be sent again with another token."""
-    auth = endpoint.auth
+    if isinstance(endpoint.auth, Credential):
+        yield from acquire_token(endpoint.auth)
+    yield from turns.take()
+    auth = endpoint.auth  # The program may have replaced it during the wait.
     if not isinstance(auth, Credential):
         return (yield from _send(endpoint, turns, request, auth))
     with closing(authenticate(auth, request)) as steps, suppress(StopIteration):
@@ -177,41 +186,57 @@ def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any
     arguments: dict[str, Any] = {"stream": True, "follow_redirects": False}
     if auth is not None:  # Otherwise the HTTP client may have its own. A credential has signed the request already.
         arguments["auth"] = None if isinstance(auth, Credential) else auth
-    yield from turns.take()
     try:
-        response: httpx.Response = yield Send(request, arguments)
+        response: httpx.Response = yield from _send_in_turn(turns, request, arguments)
     except Exception as error:
         if not (trace.is_reused and is_connection_error(error)):
             raise
-        yield from turns.take()
-        response = yield Send(request, arguments)
+        response = yield from _send_in_turn(turns, request, arguments)
+    return response
+
+
+def _send_in_turn(turns: "_Turns", request: httpx.Request, arguments: Mapping[str, Any]) -> HttpFlow[httpx.Response]:
+    yield from turns.take()
+    turns.use()
+    response: httpx.Response = yield Send(request, arguments)
     return response
 
 
 class _Turns:
-    """The places of one exchange in the rate limit: one for each request that it sends."""
+    """The turns of one exchange: one for each request that it sends."""
 
     def __init__(self, rate_limit: RateLimit | None, *, restarts_timeout: bool) -> None:
         self._rate_limit = rate_limit
         self._restarts_timeout = restarts_timeout
+        self._is_taken = False
+        """Whether a request may be sent now."""
+        self._place: float | None = None
+        """The place in the rate limit that is not used yet."""
 
     def take(self) -> HttpFlow[None]:
-        if self._rate_limit is None:
-            yield AwaitTurn(0.0, self._restarts_timeout)
-            self._restarts_timeout = False
+        """Wait for a turn, unless one is taken that was not used."""
+        if self._is_taken:
             return
-        place = self._rate_limit.take()
-        is_used = False
-        try:
-            while True:
-                seconds = self._rate_limit.wait(place)
-                yield AwaitTurn(seconds, self._restarts_timeout)
-                if seconds <= 0:
-                    break
-            is_used, self._restarts_timeout = True, False
-        finally:  # also if the exchange is closed while it waits
-            if not is_used:
-                self._rate_limit.give_back(place)
+        if self._rate_limit is not None:
+            self._place = self._rate_limit.take()
+        while True:
+            seconds = self._seconds()
+            yield AwaitTurn(seconds, self._restarts_timeout)
+            if seconds <= 0:
+                break
+        self._is_taken, self._restarts_timeout = True, False
+
+    def use(self) -> None:
+        """Use the turn for a request, which is sent now."""
+        self._is_taken, self._place = False, None
+
+    def close(self) -> None:
+        """Give back the place that is not used: the exchange was closed while it waited, or there is no token."""
+        if self._rate_limit is not None and self._place is not None:
+            self._rate_limit.give_back(self._place)
+
+    def _seconds(self) -> float:
+        return 0.0 if self._rate_limit is None or self._place is None else self._rate_limit.wait(self._place)
 
 
 class _ConnectionTrace:

@@ -216,6 +216,72 @@ def test_a_request_waits_for_a_token_before_it_takes_its_turn() -> None:
     assert driver.sent[0].headers["Authorization"] == "Bearer one"
 
 
+def test_a_token_that_expires_during_the_wait_for_a_turn_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request keeps its turn while it waits for another token."""
+    driver = Driver(credential := ManualCredential(), limit=1)
+    monkeypatch.setattr("heksher_client._auth.token_refresh.time.time", lambda: driver.now)
+    tokens = iter([Token("one", 5.0), Token("two", 15.0)])
+    driver.on_await_token = lambda: credential.end_refresh(next(tokens))
+    driver.send(response())
+    driver.send(response())
+    assert driver.names == ["AwaitTurn", "AwaitTurn", "AwaitToken", "Send", "Read"]
+    assert driver.sent[0].headers["Authorization"] == "Bearer two"
+    assert driver.rate_limit is not None
+    assert driver.rate_limit.take() == 20
+
+
+def test_a_turn_is_given_back_if_there_is_no_token_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the refresh fails after the wait, and if the exchange is closed during the refresh."""
+    driver = Driver(credential := ManualCredential(Token("one", 5.0)), limit=1)
+    monkeypatch.setattr("heksher_client._auth.token_refresh.time.time", lambda: driver.now)
+    driver.on_await_token = lambda: credential.end_refresh(CredentialError("none"))
+    driver.on_await_turn = lambda: setattr(driver, "now", 5.0)
+    reply = driver.send()
+    assert isinstance(reply, NoResponse)
+    assert driver.names == ["AwaitTurn", "AwaitToken"]
+    assert driver.rate_limit is not None
+    driver.now = 0.0
+    assert driver.rate_limit.take() == 0
+    driver.rate_limit.give_back(0)
+    flow = send_request(driver.endpoint, driver.rate_limit, Request("GET", "/"), Limits(30))
+    assert isinstance(next(flow), AwaitTurn)
+    driver.now = 5.0
+    assert isinstance(flow.send(None), AwaitToken)
+    flow.close()
+    driver.now = 0.0
+    assert driver.rate_limit.take() == 0
+
+
+@pytest.mark.parametrize(
+    ("former", "latter", "header"),
+    [
+        (StaticToken("one"), StaticToken("two"), "Bearer two"),
+        (("jim", "x"), StaticToken("two"), "Bearer two"),
+        (StaticToken("one"), ("jim", "x"), None),
+    ],
+)
+def test_a_credential_that_is_replaced_during_the_wait_for_a_turn_is_not_sent(
+    former: Any, latter: Any, header: str | None
+) -> None:
+    """The request is sent with the new credential, of whichever kind."""
+    driver = Driver(former, limit=1)
+    driver.on_await_turn = lambda: driver.endpoint.use_auth(latter)
+    driver.send(response())
+    (sent,) = [effect for effect in driver.effects if isinstance(effect, Send)]
+    assert sent.request.headers.get("Authorization") == header
+    assert sent.arguments["auth"] == (None if header else latter)
+
+
+def test_a_redirect_is_followed_with_the_credential_of_its_own_turn() -> None:
+    """It is another request, which may wait for its turn as long as the first."""
+    driver = Driver(StaticToken("one"), limit=1)
+    credentials = iter([StaticToken("two"), StaticToken("three"), StaticToken("four")])
+    driver.on_await_turn = lambda: driver.endpoint.use_auth(next(credentials))
+    driver.send(response(307, location="http://host/other"), response())
+    assert driver.names == [*SIMPLE, "Close", "AwaitTurn", *SIMPLE]
+    assert [sent.headers["Authorization"] for sent in driver.sent] == ["Bearer two", "Bearer four"]
+
+
 @pytest.mark.parametrize("outcome", [CredentialError("none"), None])
 def test_without_a_token_no_request_is_sent(outcome: Exception | None) -> None:
     """If the refresh fails, and if it does not end in time."""
