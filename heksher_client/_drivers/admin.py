@@ -25,6 +25,8 @@ from heksher_client.exceptions import UnexpectedResponseError
 T = TypeVar("T")
 
 _NAMES_PER_QUERY: Final = 50
+_MAX_LISTINGS: Final = 3
+"""Attempts to list all settings and query their rules, without one of them being renamed or deleted in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,14 @@ class AdminClient:
         Args:
             on_progress: Called with the number of settings whose rules have been fetched, and the number of all.
         """
+        for _ in range(_MAX_LISTINGS):
+            state, is_current = self._read_state(on_progress)
+            if is_current:
+                break
+        return state
+
+    def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool]:
+        """Return the state, and whether no setting was renamed or deleted between its requests."""
         features, revision = self._send(
             protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), protocol.revision(reply))
         )
@@ -143,12 +153,12 @@ class AdminClient:
         while names := list(islice(remaining, _NAMES_PER_QUERY)):
             rules, revision = self._query(names)
             revisions.append(revision)
-            # A setting without rules in the response has been renamed or deleted since it was listed.
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
         known = [revision for revision in revisions if revision is not None]
-        return ServiceState(features, records, min(known) if len(known) == len(revisions) else None)
+        state = ServiceState(features, records, min(known) if len(known) == len(revisions) else None)
+        return state, len(records) == len(settings)
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule, and return its id."""

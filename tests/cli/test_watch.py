@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -117,6 +117,27 @@ def test_watch_exits_if_its_credentials_are_refused(
         shop.answering("GET /api/v1/context_features", Answer(401, b"who are you?"))
         assert watcher.process.wait(PATIENCE) == 4
         assert "who are you?" in watcher.error_line()
+
+
+@pytest.mark.parametrize(("renames", "listings"), [(1, 2), (10, 3)])
+def test_a_setting_that_is_renamed_while_the_state_is_read(
+    shop: WatchedService, monkeypatch: pytest.MonkeyPatch, renames: int, listings: int
+) -> None:
+    """The settings are listed again, up to three times, so that it does not seem to be removed."""
+    names = ["shop.color", *(f"color{i}" for i in range(renames))]
+    query = AdminClient._query
+
+    def rename_and_query(client: AdminClient, requested: Sequence[str]) -> Any:
+        if len(names) > 1:
+            version = f"1.{renames + 2 - len(names)}"
+            shop.call("PUT", f"/api/v1/settings/{names.pop(0)}/name", {"name": names[0], "version": version})
+        return query(client, requested)
+
+    monkeypatch.setattr(AdminClient, "_query", rename_and_query)
+    with ThreadHeksherClient(shop.url, 60, FEATURES) as client:
+        state = AdminClient(client).service_state()
+    assert len(shop.questions("GET /api/v1/settings")) == listings
+    assert set(state.settings) == ({"cache_size", "color0"} if renames == 1 else {"cache_size"})
 
 
 def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedService) -> None:
