@@ -1,21 +1,22 @@
-"""The fork hook of the package: what is repaired in the child of a fork, and in which order.
+"""The fork hooks of the package: what is repaired in the child of a fork, and in which order.
 
 Threads and event loops of the parent do not exist in the child, and locks may be held for ever there. This is the only
-module that registers a hook with the interpreter, so the order does not depend on the order of imports.
+module that registers hooks with the interpreter, so the order does not depend on the order of imports.
 """
 
 import os
 from collections.abc import Callable
-from enum import IntEnum
+from enum import Enum, auto
+from functools import partial
 from typing import Final
 
 
-class Stage(IntEnum):
+class Stage(Enum):
     """The order in which parts are repaired: each one may use those before it."""
 
-    SNAPSHOTS = 0
-    CREDENTIALS = 1
-    CLIENTS = 2
+    SNAPSHOTS = auto()
+    CREDENTIALS = auto()
+    CLIENTS = auto()
 
 
 _callbacks: Final[dict[Stage, Callable[[], None]]] = {}
@@ -26,15 +27,16 @@ def call_in_child(stage: Stage, callback: Callable[[], None]) -> None:
 
     Args:
         stage: When to call it. A stage has one callback.
-        callback: Must not raise, as the later stages would not be reached.
+        callback: If it raises, the interpreter reports the error, and the later stages are reached.
     """
     _callbacks[stage] = callback
 
 
-def _repair() -> None:  # in the child of a fork
-    for _, callback in sorted(_callbacks.items()):
-        callback()
+def _repair(stage: Stage) -> None:  # in the child of a fork
+    if stage in _callbacks:
+        _callbacks[stage]()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks
-    os.register_at_fork(after_in_child=_repair)
+    for _stage in Stage:  # A hook for each one: the interpreter calls them in this order, whichever of them raises.
+        os.register_at_fork(after_in_child=partial(_repair, _stage))

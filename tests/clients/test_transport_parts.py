@@ -1,6 +1,7 @@
-"""Parts of the transport that need no server: worker threads, stream threads, and the HTTP client of an endpoint."""
+"""Parts of the transport that need no server: threads, the hooks of a fork, and the HTTP client of an endpoint."""
 
 import threading
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
+from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
 from tests.support.clients import _TLS, PATIENCE
+from tests.support.forks import begun_in_child, ended_well
 
 
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
@@ -152,3 +155,28 @@ def make_workers(max_threads: int = 3) -> WorkerThreads[str]:
 
 def run(workers: WorkerThreads[str], jobs: Any, *, seconds: float = PATIENCE) -> tuple[str, ...]:
     return workers.run(jobs, seconds=seconds, total_seconds=PATIENCE, timed_out=lambda: "timed out")
+
+
+def test_all_stages_of_the_repair_after_a_fork_are_reached_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of them raises: the interpreter reports the errors."""
+    calls: list[Stage] = []
+    reported: list[object] = []
+
+    def repair(stage: Stage) -> None:
+        calls.append(stage)
+        raise LookupError(stage)
+
+    monkeypatch.setattr("heksher_client._runtime.fork._callbacks", {})
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: reported.append(unraisable.exc_value.args[0]))
+    for stage in reversed(Stage):
+        call_in_child(stage, partial(repair, stage))
+    stages = [Stage.SNAPSHOTS, Stage.CREDENTIALS, Stage.CLIENTS]
+    assert ended_well(begun_in_child(lambda: calls == reported == stages))
+
+
+def test_a_stage_of_the_repair_after_a_fork_may_have_no_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that only uses credentials does not import the clients."""
+    reported: list[object] = []
+    monkeypatch.setattr("heksher_client._runtime.fork._callbacks", {})
+    monkeypatch.setattr("sys.unraisablehook", reported.append)
+    assert ended_well(begun_in_child(lambda: not reported))
