@@ -82,9 +82,13 @@ class ResponseDecoder:
 
     def digest(self, content: msgspec.Raw) -> Flow[bytes]:
         """Return the digest of a response."""
-        if work := len(content) // BYTES_PER_RULE:
+        work = len(content) // BYTES_PER_RULE
+        if work:
             yield from self._budget.spend(work)
-        return sha256(content).digest()
+        digest = sha256(content).digest()
+        if work:  # Parsing it takes as long, and may follow at once.
+            yield from self._budget.spend(work)
+        return digest
 
     def decode(
         self, name: str, content: msgspec.Raw, digest: bytes, entries: Iterable[Entry[Any]]
@@ -96,11 +100,11 @@ class ResponseDecoder:
         """
         prepared = []
         queried = protocol.parse_queried_setting(name, content)
-        decoded_rules = len(queried.rules)
+        yield from self._budget.spend(len(queried.rules))
         for entry in entries:
             validators = entry.validators
             work = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
-            decoded = yield from self._budget.cooperatively(work, decoded_rules)
+            decoded = yield from self._budget.cooperatively(work)
             applied = AppliedUpdate(decoded, validators, self.tracking, self.order, digest)
             prepared.append(PreparedUpdate(entry, applied, content if self._keeps_content else None))
         return prepared

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from heksher_client import Conversion, HeksherEnum, Rule, Setting
-from heksher_client._core.refresh.decoding import decode_rules
+from heksher_client._core.refresh.decoding import ResponseDecoder, decode_rules
+from heksher_client._core.refresh.effects import Pause
 from heksher_client._core.refresh.protocol import parse_queried_setting
+from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.rule_set import RuleSet
@@ -136,3 +138,26 @@ def test_rejected_rules_of_a_setting_are_logged_in_one_record(caplog: pytest.Log
     (_, rejected) = caplog.records
     assert len(rejected.__dict__["rejected_rules"]) == 20
     assert "30 rules were rejected" in rejected.message
+
+
+@pytest.mark.parametrize(("size", "pauses"), [(1000, 0), (10_000_000, 2)])
+def test_others_run_between_the_hashing_and_the_parsing_of_a_large_response(size: int, pauses: int) -> None:
+    """Neither can be interrupted."""
+    decoder = ResponseDecoder(Tracking(), FEATURES, WorkBudget())
+    assert list(decoder.digest(msgspec.Raw(bytes(size)))) == [Pause()] * pauses
+
+
+def test_the_parsing_of_a_response_counts_once_for_all_settings_of_a_name() -> None:
+    """The conversion and the index are work for each of them."""
+    entry = entry_of(Setting("s", int, FEATURES, 0))
+    rules = [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(10)]
+    content = msgspec.Raw(msgspec.json.encode({"default_value": 0, "rules": rules}))
+
+    def spent(settings: int) -> int:
+        budget = WorkBudget()
+        decoder = ResponseDecoder(Tracking(), FEATURES, budget)
+        assert list(decoder.decode("s", content, b"", [entry] * settings)) == []
+        return budget._spent
+
+    for_each = spent(2) - spent(1)
+    assert (spent(1) - for_each, spent(3) - spent(2)) == (len(rules), for_each)
