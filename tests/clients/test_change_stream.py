@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,27 @@ def test_changes_of_undeclared_settings_do_not_cause_refreshes(kind: Kind, strea
         streaming_service.add_rule("t", 9, user="ann")
         assert eventually(lambda: setting.get(user="ann") == 9)
         assert len(streaming_service.questions(QUERY)) - before <= 2
+
+
+def test_a_change_that_arrives_at_the_end_of_a_refresh_is_compared_with_all_names(
+    kind: Kind, streaming_service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is read by another thread, and a setting may have got the name in this refresh."""
+    setting = Setting("s", int, ["user"], 7)
+    outcomes: list[bool] = []
+    with following_client(kind, streaming_service.url) as client:
+        stream = client.client._session._stream
+        record = stream.record_revision
+
+        def change_and_record(revision: int | None, names: Container[str]) -> bool:
+            if not outcomes:
+                stream._unknown.append((10**9, [setting.name]))
+            outcomes.append(record(revision, names))
+            return outcomes[-1]
+
+        monkeypatch.setattr(stream, "record_revision", change_and_record)
+        client.reload()
+        assert outcomes[0]
 
 
 def test_changes_made_while_the_stream_is_lost_are_loaded(kind: Kind, streaming_service: WatchedService) -> None:

@@ -356,6 +356,33 @@ def test_writing_to_a_hanging_disk_does_not_block_the_client(
         released.set()
 
 
+@pytest.mark.usefixtures("setting")
+def test_a_slow_disk_does_not_delay_the_status(
+    kind: Kind, service: WatchedService, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are fresh as soon as their rules are applied."""
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
+    states: list[State] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: states.append(subject.client.status().state))
+    subject.start()
+    assert states == [State.FRESH]
+    subject.close()
+
+
+def test_an_unexpected_error_while_storing_does_not_end_the_refreshing(
+    kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the error of that refresh, whose rules are applied."""
+    with running(kind, service.url, last_known_good=path) as client:
+        service.add_rule("s", 8, user="jim")
+        with monkeypatch.context() as patched:
+            patched.setattr("heksher_client._core.refresh.last_known_good.partial", lambda *_: 1 // 0)
+            client.reload_expecting(ZeroDivisionError)
+        assert setting.get(user="jim") == 8
+        client.reload()
+        assert "8" in path.read_text()
+
+
 def test_a_named_pipe_instead_of_the_file_is_ignored(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -114,11 +114,6 @@ class ChangeStream:
         """How many changes may still request a refresh at once, and when that was computed."""
 
     @property
-    def has_unknown_changes(self) -> bool:
-        """True if a setting may turn out to have changed, once its name in the service is known."""
-        return bool(self._unknown)
-
-    @property
     def is_connected(self) -> bool:
         """True while changes are announced as they are made."""
         return self._connected_at is not None

@@ -1,6 +1,6 @@
 """The last known good: responses are stored beyond the end of the process, for a start without the service."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -50,6 +50,17 @@ class StoredResponses:
     def of(self, entry: AnyEntry) -> Sequence[StoredResponse]:
         """Return the responses for a setting, including those under its former name."""
         return [*self.settings.get(entry.name, ()), *self.settings.get(entry.declaration.alias or "", ())]
+
+
+class AppliedResponses(NamedTuple):
+    """What one refresh has applied, to be stored."""
+
+    prepared: Sequence[PreparedUpdate]
+    """The settings with new rules."""
+    up_to_date: Sequence[AnyEntry]
+    """All settings that the service responded for."""
+    order: tuple[str, ...] | None
+    """The context features in the service's order, if it is known."""
 
 
 class ResponseKey(NamedTuple):
@@ -203,16 +214,9 @@ class LastKnownGood:
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
-    def save(
-        self, prepared: Iterable[PreparedUpdate], up_to_date: Sequence[AnyEntry], order: tuple[str, ...] | None
-    ) -> Flow[None]:
-        """Store the responses that were applied.
-
-        Args:
-            prepared: The new ones.
-            up_to_date: All settings that the service responded for.
-            order: As in `LastKnownGoodStore.save`.
-        """
+    def save(self, responses: AppliedResponses) -> Flow[None]:
+        """Store the responses that were applied."""
+        prepared, up_to_date, order = responses
         all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
         # The responses that could not be stored before, if they are still current.

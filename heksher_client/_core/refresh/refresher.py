@@ -10,7 +10,7 @@ from heksher_client._core.refresh.declarations import Declarations
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
 from heksher_client._core.refresh.effects import ApplyLocked, Exchange, Flow
 from heksher_client._core.refresh.feature_order import FeatureOrder
-from heksher_client._core.refresh.last_known_good import LastKnownGood, LastKnownGoodStore
+from heksher_client._core.refresh.last_known_good import AppliedResponses, LastKnownGood, LastKnownGoodStore
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.queries import MAX_FILTER, Queries, QueryResults
 from heksher_client._core.refresh.setting_state import SettingStates
@@ -57,22 +57,37 @@ class Refresher:
         self._queries = Queries()
         self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states)
 
-    def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
+    def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[AppliedResponses | None]:
         """Refresh all settings. Errors are not raised.
 
         Args:
             result: Receives what was done, and what failed.
             is_awaited: Whether a caller waits for it, who may have fixed what a declaration was refused for.
+
+        Returns:
+            The responses to save, if any.
         """
+        responses = None
         try:
             yield from self._read_order()
             entries = sorted(self._registry.entries(), key=lambda entry: entry.name)
             yield from self._declarations.declare(entries, result, is_awaited=is_awaited)
-            yield from self._load(entries, result)
+            responses = yield from self._load(entries, result)
             result.problems = self._problems(entries)
         except HeksherError as error:
             result.failures = [error]
         except Exception as error:  # A defect of this package, or of a setting type: it must not end the refreshes.
+            logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+            result.failures = [error]
+        return responses
+
+    def save(self, responses: AppliedResponses | None, result: RefreshResult) -> Flow[None]:
+        """Store responses as the last known good. Errors are not raised."""
+        if self.last_known_good is None or responses is None:
+            return
+        try:
+            yield from self.last_known_good.save(responses)
+        except Exception as error:  # As above.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
             result.failures = [error]
 
@@ -108,7 +123,7 @@ class Refresher:
             if self.last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self.last_known_good.order()) or self._order.features
 
-    def _load(self, entries: Sequence[AnyEntry], result: RefreshResult) -> Flow[None]:
+    def _load(self, entries: Sequence[AnyEntry], result: RefreshResult) -> Flow[AppliedResponses | None]:
         """Query the rules of all settings that the service has, and apply them."""
         tracking = self.tracking  # the same one for the query, and for decoding its response
         by_name = self.states.by_canonical_name(entries)
@@ -131,9 +146,10 @@ class Refresher:
         up_to_date = [name for name in by_name if name not in results.missing and name not in results.too_large]
         prepared = yield from self._prepare(results, by_name, tracking, result)
         yield self._apply(prepared, results, entries, result)
-        if self.last_known_good is not None and result.is_applied:
-            order = self._order.features if self._order.is_current else None
-            yield from self.last_known_good.save(prepared, _named(up_to_date, by_name), order)
+        if self.last_known_good is None or not result.is_applied:
+            return None
+        order = self._order.features if self._order.is_current else None
+        return AppliedResponses(prepared, _named(up_to_date, by_name), order)
 
     def _query(self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking) -> Flow[QueryResults]:
         current = self.states.current_names(by_name, tracking, self._order.features)

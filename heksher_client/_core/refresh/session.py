@@ -242,13 +242,15 @@ class Session:
 
     def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh from the service."""
-        yield from self._refresher.refresh(result, is_awaited=is_awaited)
+        responses = yield from self._refresher.refresh(result, is_awaited=is_awaited)
+        # Recorded before the responses are saved: the disk may be slow.
         if result.received_at is not None:
             self._health.record_received(result.received_at)
         if result.is_applied and self._options.follow_changes:
-            names = self._names() if self._stream.has_unknown_changes else frozenset[str]()
-            if self._stream.record_revision(result.revision, names):
+            is_outdated = self._stream.record_revision(result.revision, self._names())
+            if is_outdated:
                 self.refresh_soon()
+        yield from self._refresher.save(responses, result)
 
     def _restore(self, result: RefreshResult) -> Flow[bool]:
         """Restore the last known good. Return True if there was any."""
