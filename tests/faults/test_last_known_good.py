@@ -830,19 +830,22 @@ def test_an_invalid_setting_in_the_file_does_not_affect_others(
         assert (setting.get(user="jim"), good.get(user="jim")) == (7, 2)
 
 
-def test_the_stored_order_of_context_features_ranks_the_rules(kind: Kind, service: WatchedService, path: Path) -> None:
-    """The order in the options of the client may be outdated."""
-    setting = Setting("s", int, ["user", "theme"], 7)
+@pytest.mark.parametrize(("order", "value"), [(("theme", "user", "environment"), 1), (None, 2)])
+def test_the_stored_order_of_context_features_ranks_the_rules(
+    kind: Kind, service: WatchedService, path: Path, order: tuple[str, ...] | None, value: int
+) -> None:
+    """The order in the options of the client may be outdated. It is used if no order is stored."""
+    setting = Setting("s", int, ["theme", "user"], 7)
     store = FileStore(path, 1000, service.url)
     rules = [
         {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
     ]
     responses = {"s": stored_response(json.dumps({"rules": rules, "default_value": 0}))}
-    store.save(responses, response_keys(responses), ("theme", "user", "environment"))
+    store.save(responses, response_keys(responses), order)
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path):
-        assert setting.get(user="jim", theme="dark") == 1
+        assert setting.get(user="jim", theme="dark") == value
 
 
 def test_no_file_is_written_by_default(kind: Kind, service: WatchedService, tmp_path: Path) -> None:
