@@ -15,7 +15,8 @@ from heksher_client._auth.token_refresh import AwaitToken, wait_async
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
-from heksher_client._drivers.client import MAX_SLEEP, Client
+from heksher_client._drivers.client import Client
+from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint

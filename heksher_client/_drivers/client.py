@@ -9,7 +9,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from functools import partial
 from typing import Any, ClassVar, Final, Unpack
 from weakref import WeakSet
 
@@ -22,6 +21,7 @@ from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
+from heksher_client._drivers.clock import monotonic_clock
 from heksher_client._drivers.last_known_good_store import FileStore
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
 from heksher_client._http.endpoint import Endpoint
@@ -285,18 +285,7 @@ def class_options_of(client_class: type[Client]) -> Mapping[str, Any]:
     return client_class._class_options  # noqa: SLF001 - not public, as programs have no use for it
 
 
-MAX_SLEEP: Final = 30.0
-"""Seconds after which a client looks at the clock again: if the machine is suspended, other waits do not end."""
-
-
-def _monotonic_clock() -> Callable[[], float]:
-    """Return a clock that cannot be set, and that includes the time while the machine is suspended if there is one."""
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return time.monotonic
-    return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-
-
-_clock: Final = _monotonic_clock()
+_clock: Final = monotonic_clock()
 _clients: Final[WeakSet[Client]] = WeakSet()
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
 from heksher_client._drivers import client as client_module
+from heksher_client._drivers.clock import monotonic_clock
 from tests.faults.test_network import open_file_count, start_failing
 from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
 from tests.support.faults import FaultServer, stall
@@ -331,7 +332,7 @@ def test_c8_clock_that_jumps_and_machine_that_is_suspended(
 
 def test_c8_clock_includes_suspended_time() -> None:
     """If the platform has such a clock."""
-    clock = client_module._monotonic_clock()
+    clock = monotonic_clock()
     assert clock() <= clock()
     if hasattr(time, "CLOCK_BOOTTIME"):
         assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
@@ -340,7 +341,7 @@ def test_c8_clock_includes_suspended_time() -> None:
 def test_c8_platform_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The monotonic clock is used."""
     monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
-    assert client_module._monotonic_clock() is time.monotonic
+    assert monotonic_clock() is time.monotonic
 
 
 def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
