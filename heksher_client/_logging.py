@@ -19,6 +19,11 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shortened(text: str, max_length: int) -> str:
+    """Return a text of limited length, with an ellipsis where it was cut."""
+    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+
+
 def redact(content: bytes, secrets: Iterable[str]) -> bytes:
     """Replace secrets in a text, in every form in which JSON, HTML or a URL may contain them."""
     forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _encoded_forms(secret)}

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import click
 
-Command = Callable[..., Any]
+from heksher_client._core.settings.names import CONTEXT_NAME
 
-_WORD: Final = re.compile("[a-zA-Z0-9_]+")
-"""A context feature, or the value of one in a rule."""
+Command = Callable[..., Any]
 
 
 class Seconds(click.FloatRange):
@@ -36,7 +35,7 @@ def _parse_context(
     values: dict[str, str] = {}
     for pair in pairs:
         feature, _, value = pair.partition("=")
-        if not (_WORD.fullmatch(feature) and _WORD.fullmatch(value)):
+        if not (re.fullmatch(CONTEXT_NAME, feature) and re.fullmatch(CONTEXT_NAME, value)):
             raise click.BadParameter(
                 f"{pair!r} must have the form FEATURE=VALUE, for example user=jim; "
                 "both consist of letters, digits and underscores"

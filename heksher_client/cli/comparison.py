@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._drivers.admin import RuleRecord, ServiceState, SettingRecord
+from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
-from heksher_client.cli.json_values import format_value, json_equal
+from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import format_conditions
 
 
@@ -73,7 +74,7 @@ def _compare_attributes(name: str, old: SettingData, new: SettingData) -> Iterat
     names = {old.name, new.name}
     for attribute in _ATTRIBUTES:
         first, second = _comparable(old, attribute, names), _comparable(new, attribute, names)
-        if not json_equal(first, second):
+        if not is_equal(first, second):
             yield Difference(name, attribute, None, first, second, "changed")
 
 
@@ -104,10 +105,10 @@ def _compare_rules(name: str, old: SettingRecord | None, new: SettingRecord | No
         if former is None:
             yield Difference(name, "rule", rule.conditions, None, rule.value, "added")
             continue
-        if not json_equal(former.value, rule.value):
+        if not is_equal(former.value, rule.value):
             yield Difference(name, "rule", rule.conditions, former.value, rule.value, "changed")
         metadata = dict(former.metadata), dict(rule.metadata)
-        if not json_equal(*metadata):
+        if not is_equal(*metadata):
             yield Difference(name, "rule_metadata", rule.conditions, *metadata, "changed")
 
 

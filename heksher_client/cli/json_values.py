@@ -1,4 +1,4 @@
-"""JSON values on the command line: parsing, comparison and formatting."""
+"""JSON values on the command line: parsing and formatting."""
 
 import json
 from typing import Any
@@ -18,17 +18,6 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{constant} is not valid JSON")
 
     return json.loads(text, parse_constant=reject)
-
-
-def json_equal(first: Any, second: Any) -> bool:
-    """Compare two JSON values: `true` differs from `1`, which Python considers equal; `1` and `1.0` are one number."""
-    if isinstance(first, bool) != isinstance(second, bool):
-        return False
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(json_equal(first[key], second[key]) for key in first)
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(json_equal, first, second))
-    return bool(first == second)
 
 
 def format_value(value: Any) -> str:

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client._logging import escaped
 from heksher_client.cli.arguments import context_argument
 from heksher_client.cli.completion import complete_setting
@@ -20,8 +21,6 @@ from heksher_client.cli.output import format_conditions, json_option, print_json
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
     from heksher_client._drivers.admin import AdminClient, SettingRecord
-
-_SETTING_NAME: Final = re.compile("[a-zA-Z_0-9.]+")
 
 
 @click.command()
@@ -132,7 +131,7 @@ def require_setting(client: "AdminClient", name: str) -> "SettingRecord":
     Raises:
         CommandError: The setting does not exist.
     """
-    if not _SETTING_NAME.fullmatch(name):
+    if not re.fullmatch(SETTING_NAME, name):
         raise CommandError(f"{name!r} is not a valid setting name: use letters, digits, underscores and dots")
     record = client.setting(name)
     if record is None:

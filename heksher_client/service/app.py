@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 
+from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client._version import __version__
 from heksher_client.service import routing, store
 from heksher_client.service.access import AccessControl, required_role
@@ -23,7 +24,6 @@ from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database
 from heksher_client.service.event_stream import EventStream
 from heksher_client.service.metrics import Metrics, RequestMetrics
-from heksher_client.service.names import CONTEXT_NAME
 from heksher_client.service.query_cache import QueryCache
 from heksher_client.service.routes import ROUTERS
 from heksher_client.service.routing import RequestError

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from heksher_client.service.names import CONTEXT_NAME
+from heksher_client._core.settings.names import CONTEXT_NAME
 
 ContextFilters = Mapping[str, frozenset[str] | None]
 """The selected values by context feature; None for all values."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from heksher_client.service.json_values import is_equal
+from heksher_client._json_values import is_equal
 from heksher_client.service.setting_types import SettingType
 
 Difference = dict[str, Any]

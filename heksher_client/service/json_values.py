@@ -1,8 +1,9 @@
 """JSON values: encoding, comparison, and the limits that values of settings and rules must keep."""
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final
+
+from heksher_client._logging import shortened
 
 _MAX_DEPTH: Final = 100
 """Nested lists and objects in a value. JSON libraries fail at a few hundred."""
@@ -19,20 +20,7 @@ def encode(value: Any) -> bytes:
 
 def shorten(value: Any, max_length: int) -> str:
     """Return a value as JSON text of limited length, with an ellipsis where it was cut."""
-    text = encode(value).decode()
-    return text if len(text) <= max_length else f"{text[: max_length - 1]}…"
-
-
-def is_equal(a: Any, b: Any) -> bool:
-    """Compare JSON values, numbers by value: 1 and 1.0 are equal, 1 and true are not.
-
-    Declarations are compared this way: programs may write the default of a `float` setting as 1 or as 1.0.
-    """
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(is_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(is_equal, a, b))
-    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
+    return shortened(encode(value).decode(), max_length)
 
 
 def is_identical(a: Any, b: Any) -> bool:

@@ -11,10 +11,10 @@ from fastapi.openapi.models import Example
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
 
+from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
-from heksher_client.service.names import CONTEXT_NAME, SETTING_NAME
 from heksher_client.service.setting_types import parse_setting_type
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -35,7 +35,7 @@ def _check_path(name: str) -> str:
 ContextName = Annotated[str, StringConstraints(pattern=f"^{CONTEXT_NAME}$", max_length=_MAX_NAME_LENGTH)]
 SettingName = Annotated[str, StringConstraints(pattern=f"^{SETTING_NAME}$", max_length=_MAX_NAME_LENGTH)]
 NewSettingName = Annotated[SettingName, AfterValidator(_check_path)]
-MetadataKey = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=_MAX_NAME_LENGTH)]
+MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY}$", max_length=_MAX_NAME_LENGTH)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
 Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MAX_FEATURES)]
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from heksher_client.service.json_values import is_equal, is_identical, shorten
+from heksher_client._json_values import is_equal
+from heksher_client.service.json_values import is_identical, shorten
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from heksher_client._core.refresh.responses import (
     unexpected_response,
     with_request,
 )
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
 
 # -- health, context features ------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def missing_names(reply: Reply, asked: Sequence[str]) -> frozenset[str]:
     if not isinstance(reply, Response) or reply.status != 404:
         return frozenset()
     # The names are quoted in a sentence. If our names do not occur in it, it may mean any of them.
-    named = frozenset(re.findall(r"'([a-zA-Z_0-9.]+)'", reply.content.decode(errors="replace"))) & frozenset(asked)
+    named = frozenset(re.findall(f"'({SETTING_NAME})'", reply.content.decode(errors="replace"))) & frozenset(asked)
     return named or frozenset(asked)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
+from heksher_client._logging import shortened
 from heksher_client.exceptions import (
     CredentialError,
     HeksherError,
@@ -138,8 +139,7 @@ def body_excerpt(response: Response) -> str:
     else:
         if isinstance(body, dict) and "detail" in body:
             text = _redacted(response, str(body["detail"]))
-    excerpt = repr(text)
-    return excerpt if len(excerpt) <= _MAX_EXCERPT else f"{excerpt[: _MAX_EXCERPT - 3]}..."
+    return shortened(repr(text), _MAX_EXCERPT)
 
 
 def _redacted_header(response: Response, name: str) -> str:

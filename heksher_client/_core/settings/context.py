@@ -10,12 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
 TRACK_ALL: Final = "*"
 """In `track_contexts`: all values of the context feature."""
 
-_NAME: Final = re.compile(r"[a-zA-Z_0-9]+")
+_NAME: Final = re.compile(CONTEXT_NAME)
 _FILTERABLE_NAME: Final = re.compile(r"[a-z]+")
 """The feature names that the service's parser of context filters accepts; it silently skips others."""
 

@@ -10,12 +10,13 @@ from typing import Any, Final, Generic, TypeVar
 import orjson
 
 from heksher_client._core.settings.context import check_feature_names
+from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
 from heksher_client._core.settings.types import SettingType, setting_type
 
 T = TypeVar("T")
 
-_SETTING_NAME: Final = re.compile(r"[a-zA-Z_0-9.]+")
-_METADATA_KEY: Final = re.compile(r"[a-zA-Z0-9_-]+")
+_SETTING_NAME: Final = re.compile(SETTING_NAME)
+_METADATA_KEY: Final = re.compile(METADATA_KEY)
 _VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 

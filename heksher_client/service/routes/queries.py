@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import Connection
 
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service import json_values, store
 from heksher_client.service.context_filters import (
     ContextFilters,
@@ -16,7 +17,6 @@ from heksher_client.service.context_filters import (
     admits,
     parse_context_filters,
 )
-from heksher_client.service.names import SETTING_NAME
 from heksher_client.service.query_cache import (
     FragmentKey,
     QueryCache,

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
+from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.service import operations, store
-from heksher_client.service.names import CONTEXT_NAME
 from heksher_client.service.operations import require_rule, require_setting
 from heksher_client.service.routing import (
     Conditions,

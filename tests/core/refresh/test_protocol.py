@@ -231,7 +231,7 @@ def test_an_unknown_outcome_of_a_declaration_is_an_unexpected_response(outcome: 
 
 @pytest.mark.parametrize(
     ("body", "excerpt"),
-    [(b'{"detail": "no such"}', "no such"), (b"[1]", "[1]"), (b"plain", "plain"), (b"", "''"), (b"x" * 999, "xxx...")],
+    [(b'{"detail": "no such"}', "no such"), (b"[1]", "[1]"), (b"plain", "plain"), (b"", "''"), (b"x" * 999, "xxx…")],
 )
 def test_an_error_quotes_the_response(body: bytes, excerpt: str) -> None:
     """The detail if there is one, otherwise the beginning of the body."""
