@@ -44,7 +44,7 @@ def test_a_client_can_use_an_httpx2_client(kind: Kind, service: WatchedService, 
 def test_errors_of_httpx2_are_converted(kind: Kind, service: WatchedService, http: Any) -> None:
     """An unreachable service and an unexpected response raise the client's own errors."""
     unreachable = kind.make("http://127.0.0.1:1", 60, FEATURES, http_client=http)
-    with pytest.raises(ServiceUnavailableError, match=r"no answer \(ConnectError: "):
+    with pytest.raises(ServiceUnavailableError, match=r"no response \(ConnectError: "):
         kind.call(unreachable.ping())
     with running(kind, service.url, http_client=http, params={"key": "secret-key"}) as subject:
         service.intercept = lambda request: Answer(418, b"you sent secret-key")

@@ -402,7 +402,7 @@ def test_a_start_without_the_service_raises_or_is_retried(kind: Kind, caplog: py
     assert setting.get() == 1
     with pytest.raises(MissingContextError):
         without_default.get()
-    assert "refresh failed: GET /api/v1/context_features: no answer" in caplog.text
+    assert "refresh failed: GET /api/v1/context_features: no response" in caplog.text
     with down:
         while subject.next_outcome() is not None:
             pass

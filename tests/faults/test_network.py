@@ -92,7 +92,7 @@ def test_n2_service_goes_down_while_the_client_runs(kind: Kind, proxy: FaultServ
             client.reload_expecting(ServiceUnavailableError)
             status = client.client.status()
             assert (status.state, status.failures) == (State.FAILING, failures)
-            assert "no answer" in (status.last_error or "")
+            assert "no response" in (status.last_error or "")
             waits.append(status.next_attempt or 0.0)
         assert waits[0] < 1.01 < waits[1] < 2.01 < waits[2] < 4.01
         assert setting.get() == 7

@@ -465,7 +465,7 @@ def test_c12_machine_without_descriptors_or_threads(
 
                 patched.setattr(socket, "socket", refuse)
                 error = client.reload_expecting(HeksherError)
-                assert "no answer" in str(error)
+                assert "no response" in str(error)
             else:
                 start = threading.Thread.start
 

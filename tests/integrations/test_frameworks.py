@@ -134,7 +134,7 @@ def test_django(shop: WatchedService, service_environment: dict[str, str]) -> No
     shop.stop()
     failed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert "CommandError: GET /api/v1/context_features: no answer" in failed.stderr
+    assert "CommandError: GET /api/v1/context_features: no response" in failed.stderr
 
 
 def test_the_django_command_reports_conflicts_with_the_service(

@@ -393,11 +393,11 @@ def test_an_unavailable_service_is_an_error() -> None:
     provider = HeksherProvider(client)
     client.set_defaults(user="jim")
     try:
-        with pytest.raises(Exception, match="no answer"):
+        with pytest.raises(Exception, match="no response"):
             api.set_provider_and_wait(provider)
         assert api.get_client().get_provider_status() is ProviderStatus.ERROR
         assert api.get_client().get_integer_value("s", 0) == setting.default_value
-        with pytest.raises(Exception, match="no answer"):
+        with pytest.raises(Exception, match="no response"):
             provider.initialize(EvaluationContext())
         provider.shutdown()
         assert not client._session.refresh_listeners

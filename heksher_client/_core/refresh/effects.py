@@ -138,7 +138,7 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
-    return NoResponse(TimeoutError(f"not all of an answer within {allowed:.3g} seconds"), is_network_error=True)
+    return NoResponse(TimeoutError(f"no complete response within {allowed:.3g} seconds"), is_network_error=True)
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:

@@ -43,7 +43,7 @@ def parse_response(request: Request, reply: Reply) -> Response:
         name = type(reply.error).__name__
         text = f"{name}: {reply.error}" if reply.is_network_error and str(reply.error) else name
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
-        raise with_request(kind(f"{request}: no answer ({text})"), request) from reply.error
+        raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected_response(request, reply)
     return reply
@@ -85,15 +85,15 @@ def unexpected_response(request: Request, response: Response | Oversized, what: 
     """Return the error for a response outside the protocol."""
     if isinstance(response, Oversized):
         oversized = UnexpectedResponseError(
-            f"{request}: the service answered {response.status} with more than {response.limit:,} bytes, the most that "
-            "is accepted (max_response_bytes)",
+            f"{request}: the service responded with {response.status} and more than {response.limit:,} bytes, the most "
+            "that is accepted (max_response_bytes)",
             status=response.status,
         )
         return with_request(oversized, request)
     but = f", but {what}" if what else ""
     hint = " (the credentials are missing, wrong or insufficient)" if response.status in (401, 403) else ""
     error = UnexpectedResponseError(
-        f"{request}: the service answered {response.status}{but}: {body_excerpt(response)}{hint}",
+        f"{request}: the service responded with {response.status}{but}: {body_excerpt(response)}{hint}",
         status=response.status,
         content=truncate(response),
         retry_after=_retry_after(response),

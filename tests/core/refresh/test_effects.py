@@ -38,7 +38,7 @@ def test_an_exchange_that_begins_too_late_is_not_sent() -> None:
     first, second = end.value.value
     assert first == Response(200)
     assert isinstance(second, NoResponse)
-    assert str(second.error) == "not all of an answer within 0 seconds"
+    assert str(second.error) == "no complete response within 0 seconds"
 
 
 def test_waiting_for_a_disk_has_the_limit_of_a_request() -> None:

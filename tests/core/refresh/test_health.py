@@ -91,7 +91,7 @@ def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[l
     """A response may contain the id of the request, in any form."""
     log = ErrorLog()
     for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
-        text = f"GET /api/v1/query: the service answered 503: 'reference {reference}'"
+        text = f"GET /api/v1/query: the service responded with 503: 'reference {reference}'"
         log.record([UnexpectedResponseError(text, status=503)], 0.0)
     assert len(records) == 1
 
