@@ -176,7 +176,7 @@ class ThreadHeksherClient(Client):
     def _send(self, effect: effects.Exchange) -> tuple[effects.Reply, ...]:
         limits = effect.limits
         jobs = [partial(self._send_one, request, limits) for request in effect.requests]
-        if self._workers.hang_again():
+        if self._workers.has_new_hanging_batch():
             self._endpoint.drop_connections()
         return self._workers.run(
             jobs,

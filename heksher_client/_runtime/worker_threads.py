@@ -1,7 +1,8 @@
-"""Daemon threads: the only module that starts one. Nothing waits for such a thread for longer than it wants to.
+"""Daemon threads: the only module of the clients that starts one.
 
-A thread that looks up a host name, waits for a disk, or runs user code cannot be interrupted, and a daemon thread does
-not delay the end of the program. So blocking calls are made in daemon threads, and are abandoned if they take too long.
+Nothing waits for such a thread for longer than it wants to. A thread that looks up a host name, waits for a disk, or
+runs user code cannot be interrupted, and a daemon thread does not delay the end of the program. So blocking calls are
+made in daemon threads, and are abandoned if they take too long.
 """
 
 import threading
@@ -245,7 +246,7 @@ class WorkerThreads(Generic[T]):
         """The result of all jobs after `close`."""
         self._hanging: list[threading.Thread] = []
         self._reported = 0
-        """How many threads were hanging when `hang_again` last returned True."""
+        """How many threads were hanging when `has_new_hanging_batch` last returned True."""
 
     def run(
         self, jobs: Sequence[JobFunction[T]], *, seconds: float, total_seconds: float, timed_out: Callable[[], T]
@@ -288,7 +289,7 @@ class WorkerThreads(Generic[T]):
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         return self._hanging
 
-    def hang_again(self) -> bool:
+    def has_new_hanging_batch(self) -> bool:
         """Return True if a whole batch of threads hangs in addition to those that did when this was last True.
 
         The connections of the hanging threads should be closed then, so that they get an error.

@@ -69,9 +69,9 @@ def test_a_job_that_takes_too_long_abandons_the_batch_and_its_thread_hangs() -> 
 
     assert run(workers, [pause], seconds=0.1) == ("result",)
     assert run(workers, [hang, hang], seconds=0.1) == ("timed out",) * 2
-    assert not workers.hang_again()  # 2 of 3
+    assert not workers.has_new_hanging_batch()  # 2 of 3
     assert run(workers, [hang], seconds=0.1) == ("timed out",)
-    assert (workers.hang_again(), workers.hang_again()) == (True, False)
+    assert (workers.has_new_hanging_batch(), workers.has_new_hanging_batch()) == (True, False)
     workers.max_hanging = 3
     assert run(workers, [hang]) == ("exhausted",)
     hanging = workers.hanging_threads()

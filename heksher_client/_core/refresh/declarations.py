@@ -89,7 +89,7 @@ class Declarations:
         try:
             outcome = protocol.parse_declaration(protocol.declare(body), reply, entries[0].name)
         except DeclarationError as error:
-            self.refuse(entries, error, result)
+            self.record_refusal(entries, error, result)
         except UnexpectedResponseError as error:
             if error.status != 500:
                 raise  # It does not concern this setting, so the others would fail as well.
@@ -116,7 +116,7 @@ class Declarations:
 
         yield ApplyLocked(apply)
 
-    def refuse(self, entries: Iterable[AnyEntry], error: DeclarationError, result: RefreshResult) -> None:
+    def record_refusal(self, entries: Iterable[AnyEntry], error: DeclarationError, result: RefreshResult) -> None:
         """Record that the service refused the declaration of settings.
 
         They are declared again after some minutes. But soon if a service has served one before, as then something else

@@ -139,7 +139,7 @@ class Refresher:
             results = yield from self._query(by_name, tracking)
             for entry in _named(results.missing, by_name):
                 error = DeclarationError(f"the service denies setting {entry.name}", setting=entry.name)
-                self._declarations.refuse([entry], error, result)
+                self._declarations.record_refusal([entry], error, result)
         for name, too_large in results.too_large.items():
             self._fail(by_name[name], too_large, result)
         yield from self._follow_renames(results, by_name, result)
