@@ -4,7 +4,6 @@ import builtins
 from types import MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
-from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
@@ -73,7 +72,7 @@ def leave_out(_app: object, _what: str, name: str, member: object, skip: bool, _
     return True if skip or is_from_python or name == "__new__" else None
 
 
-def leave_builtins_alone(_app: Sphinx, document: nodes.document) -> None:
+def leave_builtins_alone(_app: Sphinx, document: Any) -> None:
     """Do not take a built-in class in a signature, such as `type`, for an attribute of the same name."""
     for reference in document.findall(pending_xref):
         if reference.get("reftype") == "class" and hasattr(builtins, reference["reftarget"]):
