@@ -37,7 +37,7 @@ RECOVERY_SECONDS = 8.0
 
 def unexpected_304(connection: Connection) -> None:
     """Respond 304 to a request without an ETag."""
-    connection.write(connection.pass_on() if "if-none-match" in connection.headers else faults.answer(b"", 304))
+    connection.write(connection.forward() if "if-none-match" in connection.headers else faults.http_response(b"", 304))
 
 
 FAULTS: dict[str, Fault] = {
@@ -47,17 +47,20 @@ FAULTS: dict[str, Fault] = {
     "truncate": faults.truncate,
     "reset": faults.reset,
     "close": lambda connection: connection.raw.close(),
-    "redirect to another server": faults.redirects("http://127.0.0.1:9{path}"),
-    "redirect loop": faults.redirects("{path}"),
-    "gzip bomb": faults.inflates(50),
-    "web page": faults.says(b"<html>Welcome</html>", headers="Content-Type: text/html\r\n"),
-    "empty body": faults.says(b""),
-    "null": faults.says(b"null"),
-    "no settings": faults.says(b'{"settings": {}}'),
-    "nesting": faults.says(b"[" * 200_000),
+    "redirect to another server": faults.redirect_to("http://127.0.0.1:9{path}"),
+    "redirect loop": faults.redirect_to("{path}"),
+    "gzip bomb": faults.gzip_bomb(50),
+    "web page": faults.canned_response(b"<html>Welcome</html>", headers="Content-Type: text/html\r\n"),
+    "empty body": faults.canned_response(b""),
+    "null": faults.canned_response(b"null"),
+    "no settings": faults.canned_response(b'{"settings": {}}'),
+    "nesting": faults.canned_response(b"[" * 200_000),
     "unexpected 304": unexpected_304,
-    **{f"status {status}": faults.says(b"no", status) for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)},
-    "status 429": faults.says(b"", 429, "Retry-After: 1\r\n"),
+    **{
+        f"status {status}": faults.canned_response(b"no", status)
+        for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)
+    },
+    "status 429": faults.canned_response(b"", 429, "Retry-After: 1\r\n"),
 }
 """The faults, by name."""
 PATHS = ("", "", "/query", "/declare", "/context_features")
@@ -80,19 +83,19 @@ class FaultInjector:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._server.break_(None)
-        self._server.cut()
+        self._server.inject(None)
+        self._server.disconnect_all()
 
     def _inject(self) -> None:
         while not self._ended.wait(self._random.uniform(0.2, 2)):
             name = self._random.choice(list(FAULTS))
             self.injected[name] += 1
-            self._server.break_(FAULTS[name], self._random.choice(PATHS))
+            self._server.inject(FAULTS[name], self._random.choice(PATHS))
             self._ended.wait(self._random.uniform(0.1, 2))
-            self._server.break_(None)
+            self._server.inject(None)
             if self._random.random() < 0.3:
                 self.injected["cut all connections"] += 1
-                self._server.cut()
+                self._server.disconnect_all()
 
 
 class Program:

@@ -46,7 +46,7 @@ def _session_service() -> Iterator[WatchedService]:
 @pytest.fixture
 def service(_session_service: WatchedService) -> WatchedService:
     """An empty service with the features environment, user and theme. Tests must not stop it."""
-    _session_service.renew()
+    _session_service.reset()
     return _session_service
 
 

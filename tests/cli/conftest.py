@@ -11,7 +11,7 @@ from tests.support.service import WatchedService
 
 
 @pytest.fixture
-def surroundings(tmp_path: Path) -> dict[str, str]:
+def command_environment(tmp_path: Path) -> dict[str, str]:
     """Environment variables of a user with an empty home directory."""
     return environment(HOME=str(tmp_path), HEKSHER_CONFIG=str(tmp_path / "heksher.toml"), COLUMNS="120")
 
@@ -30,7 +30,7 @@ def shop() -> Iterator[WatchedService]:
 
 
 @pytest.fixture
-def run(surroundings: dict[str, str], shop: WatchedService, tmp_path: Path) -> Run:
+def run(command_environment: dict[str, str], shop: WatchedService, tmp_path: Path) -> Run:
     """Run a command. The configuration file has one profile, for the service `shop`."""
     (tmp_path / "heksher.toml").write_text(
         f'[profiles.shop]\nurl = "{shop.url}"\ncontext_features = ["environment", "user"]\n'
@@ -44,7 +44,7 @@ def run(surroundings: dict[str, str], shop: WatchedService, tmp_path: Path) -> R
             text=True,
             timeout=60,
             check=False,
-            env={**surroundings, **variables},
+            env={**command_environment, **variables},
             cwd=tmp_path,
         )
         return Outcome(completed.returncode, completed.stdout, completed.stderr)

@@ -12,7 +12,7 @@ from heksher_client.cli.comparison import Difference
 from heksher_client.cli.errors import CommandError, report_errors
 from heksher_client.cli.export_file import read_document, write_document
 from tests.support.commands import COMMAND, FEATURES, Run
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 def test_status_shows_the_health_and_the_contents_of_a_service(run: Run, shop: WatchedService) -> None:
@@ -168,11 +168,11 @@ def test_an_unavailable_service_is_status_3_and_missing_permission_is_status_4(r
     outcome = run("ping", "--url", "http://127.0.0.1:9")
     assert (outcome.status, outcome.err.count("\n")) == (3, 1)
     assert "check that the service runs at http://127.0.0.1:9" in outcome.err
-    shop.intercept = lambda asked: Answer(503, b"not today")
+    shop.intercept = lambda request: CannedResponse(503, b"not today")
     assert run("status").status == 3
     outcome = run("ping", "-p", "other")
     assert (outcome.status, outcome.err.count("\n"), "there is no profile other" in outcome.err) == (2, 1, True)
-    shop.intercept = lambda asked: Answer(401, b"who are you?")
+    shop.intercept = lambda request: CannedResponse(401, b"who are you?")
     outcome = run("status")
     assert (outcome.status, outcome.err.count("\n")) == (4, 1)
     assert "heksher-client login" in outcome.err
@@ -181,17 +181,17 @@ def test_an_unavailable_service_is_status_3_and_missing_permission_is_status_4(r
 @pytest.mark.parametrize(
     ("request_", "response", "arguments"),
     [
-        (QUERY, Answer(200, b'{"settings": {"cache_size": []}}'), ("rules", "cache_size")),
-        (QUERY, Answer(400, b"not today"), ("rules", "cache_size")),
-        ("POST /api/v1/rules", Answer.of({}, 201), ("rules", "add", "cache_size", "1", "user=ann")),
-        ("DELETE /api/v1/rules/2", Answer(409, b"not today"), ("rules", "remove", "cache_size", "user=jim")),
+        (QUERY, CannedResponse(200, b'{"settings": {"cache_size": []}}'), ("rules", "cache_size")),
+        (QUERY, CannedResponse(400, b"not today"), ("rules", "cache_size")),
+        ("POST /api/v1/rules", CannedResponse.of({}, 201), ("rules", "add", "cache_size", "1", "user=ann")),
+        ("DELETE /api/v1/rules/2", CannedResponse(409, b"not today"), ("rules", "remove", "cache_size", "user=jim")),
     ],
 )
 def test_an_invalid_response_is_reported_in_one_line(
-    run: Run, shop: WatchedService, request_: str, response: Answer, arguments: tuple[str, ...]
+    run: Run, shop: WatchedService, request_: str, response: CannedResponse, arguments: tuple[str, ...]
 ) -> None:
     """Either its status or its content is unexpected."""
-    shop.answering(request_, response)
+    shop.respond_with(request_, response)
     outcome = run(*arguments)
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
 
@@ -200,9 +200,9 @@ def test_a_setting_that_is_deleted_between_two_requests_is_omitted(run: Run, sho
     """The other settings are shown."""
     settings = shop.call("GET", "/api/v1/settings?include_additional_data=true").json()
     deleted = {**settings["settings"][0], "name": "deleted"}
-    shop.answering("GET /api/v1/settings", Answer.of({"settings": [deleted, *settings["settings"]]}))
+    shop.respond_with("GET /api/v1/settings", CannedResponse.of({"settings": [deleted, *settings["settings"]]}))
     assert run("status", "--json").json["settings"] == 2
-    shop.answering("GET /api/v1/settings", Answer.of({"settings": [deleted]}))
+    shop.respond_with("GET /api/v1/settings", CannedResponse.of({"settings": [deleted]}))
     assert run("status", "--json").json["settings"] == 0
 
 
@@ -237,7 +237,7 @@ def test_a_value_that_is_nested_too_deeply_is_reported_in_one_line(run: Run) -> 
 
 def test_a_web_page_in_place_of_the_service_is_not_healthy(run: Run, shop: WatchedService) -> None:
     """A sign-in page of a proxy has status 200, for example."""
-    shop.answering("GET /api/health", Answer(200, b"<html>"))
+    shop.respond_with("GET /api/health", CannedResponse(200, b"<html>"))
     outcome = run("ping")
     assert (outcome.status, "200, but not in JSON" in outcome.err) == (1, True)
 
@@ -390,23 +390,23 @@ def test_a_value_may_begin_with_a_dash(run: Run) -> None:
     assert (refused.status, "put -- before it" in refused.err) == (2, True)
 
 
-def test_output_that_cannot_be_written_is_reported_in_one_line(run: Run, surroundings: dict[str, str]) -> None:
+def test_output_that_cannot_be_written_is_reported_in_one_line(run: Run, command_environment: dict[str, str]) -> None:
     """For example on a full disk."""
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
         command = [*COMMAND, "profiles"]
         completed = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, env=surroundings, check=False
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=command_environment, check=False
         )
     assert (completed.returncode, completed.stderr) == (1, "Error: [Errno 28] No space left on device\n")
 
 
-def test_a_command_exits_silently_if_the_reader_of_its_output_has_gone(surroundings: dict[str, str]) -> None:
+def test_a_command_exits_silently_if_the_reader_of_its_output_has_gone(command_environment: dict[str, str]) -> None:
     """As with `head`."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [*COMMAND, "completion", "bash"]
     completed = subprocess.run(
-        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=surroundings, check=False
+        command, stdout=writing, stderr=subprocess.PIPE, text=True, env=command_environment, check=False
     )
     os.close(writing)
     assert (completed.returncode, completed.stderr) == (1, "")
@@ -417,7 +417,7 @@ def test_an_invalid_name_is_rejected_without_a_request(run: Run, shop: WatchedSe
     """It may come from an empty variable of a script."""
     outcome = run("get", name)
     assert (outcome.status, "is not a valid setting name" in outcome.err) == (1, True)
-    assert not [asked for asked in shop.asked if asked.path.startswith("/api/v1/settings/")]
+    assert not [request for request in shop.requests if request.path.startswith("/api/v1/settings/")]
 
 
 def test_an_empty_context_is_called_empty(run: Run) -> None:

@@ -17,8 +17,8 @@ from heksher_client._core.settings.setting import entry_of
 from heksher_client.cli import main
 from heksher_client.demo import shop
 from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process
-from tests.support.clients import PATIENCE
-from tests.support.service import Answer, Asked, WatchedService
+from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.service import CannedResponse, RecordedRequest, WatchedService
 
 
 @pytest.fixture
@@ -76,12 +76,15 @@ def test_an_unusable_service_is_reported_in_one_line(url: str) -> None:
     assert "secret" not in result.output
 
 
-@pytest.mark.parametrize("response", [Answer(200, b"<html>please sign in"), Answer.of({}), Answer.of([]), Answer(404)])
+@pytest.mark.parametrize(
+    "response",
+    [CannedResponse(200, b"<html>please sign in"), CannedResponse.of({}), CannedResponse.of([]), CannedResponse(404)],
+)
 def test_a_server_that_is_not_a_heksher_service_is_reported_in_one_line(
-    service: WatchedService, response: Answer
+    service: WatchedService, response: CannedResponse
 ) -> None:
     """For example a sign-in page."""
-    service.intercept = lambda asked: response
+    service.intercept = lambda request: response
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert result.output.startswith("Error: ")
@@ -89,7 +92,7 @@ def test_a_server_that_is_not_a_heksher_service_is_reported_in_one_line(
 
 def test_a_refused_request_is_reported_in_one_line(service: WatchedService) -> None:
     """The message contains the response of the service."""
-    service.answering("POST /api/v1/settings/declare", Answer(422, b"not today"))
+    service.respond_with("POST /api/v1/settings/declare", CannedResponse(422, b"not today"))
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert (result.exit_code, "not today" in result.output) == (1, True)
 
@@ -123,8 +126,8 @@ def _end_immediately(url: str, features: object, connection: object) -> None:
 def test_a_service_that_fails_while_the_workers_run_is_an_error(service: WatchedService) -> None:
     """The message contains the error of the client."""
 
-    def fail(asked: Asked) -> Answer | None:
-        return Answer(503, b"overloaded") if str(asked) == "GET /api/v1/query" else None
+    def fail(request: RecordedRequest) -> CannedResponse | None:
+        return CannedResponse(503, b"overloaded") if str(request) == "GET /api/v1/query" else None
 
     service.intercept = fail
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
@@ -169,7 +172,7 @@ def test_the_demo_starts_a_service_if_no_url_is_given(monkeypatch: pytest.Monkey
     features: list[list[str]] = []
 
     async def run_on(url: str, _: Console) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as http:
             features.append((await http.get("/api/v1/context_features")).json()["context_features"])
 
     monkeypatch.setattr("heksher_client.demo._run_on", run_on)

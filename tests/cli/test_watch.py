@@ -21,9 +21,9 @@ from heksher_client import ThreadHeksherClient
 from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
-from tests.support.clients import PATIENCE, eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import COMMAND, FEATURES, Run, interruptible
-from tests.support.service import Answer, WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 
 class WatchProcess:
@@ -48,10 +48,10 @@ class WatchProcess:
         return lines
 
     def line(self) -> str:
-        return self.out.get(timeout=PATIENCE)
+        return self.out.get(timeout=TIMEOUT_SECONDS)
 
     def error_line(self) -> str:
-        return self.err.get(timeout=PATIENCE)
+        return self.err.get(timeout=TIMEOUT_SECONDS)
 
 
 @contextmanager
@@ -70,27 +70,27 @@ def watching(*arguments: str, env: dict[str, str], cwd: Path) -> Iterator[WatchP
 
 @pytest.mark.usefixtures("run")
 def test_pushed_changes_are_shown_immediately(
-    shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
+    shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
     """If the service offers a change stream, `watch` does not wait for its interval. The pattern limits the output."""
-    with watching("shop*", "--interval", "3600", env=surroundings, cwd=tmp_path) as watcher:
-        assert eventually(lambda: bool(shop.questions("GET /api/v1/changes")))
+    with watching("shop*", "--interval", "3600", env=command_environment, cwd=tmp_path) as watcher:
+        assert eventually(lambda: bool(shop.requests_to("GET /api/v1/changes")))
         shop.add_rule("cache_size", 7, user="ann")
         shop.add_rule("shop.color", "blue", user="ann")
         assert watcher.line()[9:] == "+ shop.color rule user=ann: blue"
         shop.call("PUT", "/api/v1/settings/shop.color/name", {"name": "color", "version": "1.1"})
         assert watcher.line()[9:] == "~ color name shop.color -> color"
         watcher.process.send_signal(signal.SIGINT)
-        assert watcher.process.wait(PATIENCE) == 0
+        assert watcher.process.wait(TIMEOUT_SECONDS) == 0
 
 
 @pytest.mark.usefixtures("run")
 def test_without_a_change_stream_watch_polls_and_survives_an_outage(
-    shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
+    shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
     """With `--json`, each change is one line. With `--count`, the command exits after the last one."""
     shop.offers_changes = False
-    with watching("--json", "--interval", "0.1", "--count", "2", env=surroundings, cwd=tmp_path) as watcher:
+    with watching("--json", "--interval", "0.1", "--count", "2", env=command_environment, cwd=tmp_path) as watcher:
         shop.call("PUT", "/api/v1/rules/2/value", {"value": 101})
         change = json.loads(watcher.line())
         assert (change["setting"], change["kind"], change["before"], change["after"]) == (
@@ -99,23 +99,23 @@ def test_without_a_change_stream_watch_polls_and_survives_an_outage(
             100,
             101,
         )
-        shop.answering("GET /api/v1/context_features", Answer(503), times=2)
+        shop.respond_with("GET /api/v1/context_features", CannedResponse(503), times=2)
         assert "retrying every 0.1 seconds" in watcher.error_line()
         assert watcher.error_line() == "The service is available again."
         shop.add_rule("shop.color", "blue", user="ann")
         assert json.loads(watcher.line())["setting"] is not None
-        assert watcher.process.wait(PATIENCE) == 0
+        assert watcher.process.wait(TIMEOUT_SECONDS) == 0
 
 
 @pytest.mark.usefixtures("run")
 def test_watch_exits_if_its_credentials_are_refused(
-    shop: WatchedService, surroundings: dict[str, str], tmp_path: Path
+    shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
     """With status 4: another attempt would fail as well."""
     shop.offers_changes = False
-    with watching("--interval", "0.1", env=surroundings, cwd=tmp_path) as watcher:
-        shop.answering("GET /api/v1/context_features", Answer(401, b"who are you?"))
-        assert watcher.process.wait(PATIENCE) == 4
+    with watching("--interval", "0.1", env=command_environment, cwd=tmp_path) as watcher:
+        shop.respond_with("GET /api/v1/context_features", CannedResponse(401, b"who are you?"))
+        assert watcher.process.wait(TIMEOUT_SECONDS) == 4
         assert "who are you?" in watcher.error_line()
 
 
@@ -136,7 +136,7 @@ def test_a_setting_that_is_renamed_while_the_state_is_read(
     monkeypatch.setattr(AdminClient, "_query", rename_and_query)
     with ThreadHeksherClient(shop.url, 60, FEATURES) as client:
         state = AdminClient(client).service_state()
-    assert len(shop.questions("GET /api/v1/settings")) == listings
+    assert len(shop.requests_to("GET /api/v1/settings")) == listings
     assert set(state.settings) == ({"cache_size", "color0"} if renames == 1 else {"cache_size"})
 
 
@@ -176,7 +176,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         program, *args = interruptible([*COMMAND, *arguments])
         self.command: pexpect.spawn[bytes] = pexpect.spawn(
-            program, args, dimensions=(30, 100), cwd=str(cwd), timeout=PATIENCE,
+            program, args, dimensions=(30, 100), cwd=str(cwd), timeout=TIMEOUT_SECONDS,
             env={**env, "TERM": "xterm-256color"},
         )  # fmt: skip
 
@@ -212,9 +212,9 @@ def save_screenshot(env: dict[str, str], cwd: Path) -> None:
 
 
 @pytest.mark.usefixtures("run")
-def test_a_terminal_shows_tables_with_styles(surroundings: dict[str, str], tmp_path: Path) -> None:
+def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str], tmp_path: Path) -> None:
     """Lines wrap at the width of the terminal. A progress bar is erased at the end."""
-    env = {name: value for name, value in surroundings.items() if name not in ("NO_COLOR", "COLUMNS")}
+    env = {name: value for name, value in command_environment.items() if name not in ("NO_COLOR", "COLUMNS")}
     terminal = Terminal("rules", "cache_size", env=env, cwd=tmp_path)
     assert terminal.wait() == 0
     assert terminal.lines[:2] == ["rule     environment  user  value", "1        prod         jim   200"]
@@ -228,11 +228,11 @@ def test_a_terminal_shows_tables_with_styles(surroundings: dict[str, str], tmp_p
 
 
 @pytest.mark.usefixtures("run")
-def test_no_color_disables_colors(surroundings: dict[str, str], tmp_path: Path) -> None:
+def test_no_color_disables_colors(command_environment: dict[str, str], tmp_path: Path) -> None:
     """On a terminal that supports them."""
     document = {"heksher": 1, "context_features": [], "settings": []}
     (tmp_path / "empty.json").write_text(json.dumps(document))
-    env = {name: value for name, value in surroundings.items() if name not in ("NO_COLOR", "COLUMNS")}
+    env = {name: value for name, value in command_environment.items() if name not in ("NO_COLOR", "COLUMNS")}
     colored = Terminal("diff", "empty.json", "shop", env=env, cwd=tmp_path)
     assert colored.wait() == 5
     assert colored.is_styled(1)
@@ -242,9 +242,9 @@ def test_no_color_disables_colors(surroundings: dict[str, str], tmp_path: Path) 
     assert not any(plain.screen.buffer[1][column].fg != "default" for column in range(20))
 
 
-def test_ctrl_c_ends_watch_gracefully(run: Run, surroundings: dict[str, str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_watch_gracefully(run: Run, command_environment: dict[str, str], tmp_path: Path) -> None:
     """With status 0, and without a traceback."""
-    terminal = Terminal("watch", env=surroundings, cwd=tmp_path)
+    terminal = Terminal("watch", env=command_environment, cwd=tmp_path)
     terminal.command.expect("Watching 2 settings")
     terminal.command.sendintr()
     assert terminal.wait() == 0

@@ -23,8 +23,8 @@ from heksher_client import (
     pinned,
 )
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 def make(name: str = "s") -> Setting[int]:
@@ -224,7 +224,7 @@ def test_a_callback_that_blocks_does_not_block_refreshes_of_the_thread_client(
     setting = make()
     release = threading.Event()
     seen: list[Change[int]] = []
-    setting.on_change(lambda change: release.wait(PATIENCE))
+    setting.on_change(lambda change: release.wait(TIMEOUT_SECONDS))
     setting.on_change(seen.append)
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
@@ -250,9 +250,9 @@ def test_the_difference_of_thousands_of_rules_is_complete(kind: Kind, service: W
     seen: list[Change[int]] = []
     setting.on_change(seen.append)
     rules = [{"context_features": [["user", f"u{n}"]], "value": n, "rule_id": n} for n in range(5000)]
-    response = Answer.of({"settings": {"s": {"rules": rules, "default_value": 1}}})
+    response = CannedResponse.of({"settings": {"s": {"rules": rules, "default_value": 1}}})
     with running(kind, service.url) as subject:
-        service.answering(QUERY, response)
+        service.respond_with(QUERY, response)
         subject.reload()
     assert len(seen[0].added) == 5000
 
@@ -300,10 +300,10 @@ def test_threads_iterate_over_changes_until_the_client_closes(service: WatchedSe
         for value in (2, 3):
             service.add_rule("s", value, user=f"u{value}")
             client.reload()
-            change = seen.get(timeout=PATIENCE)
+            change = seen.get(timeout=TIMEOUT_SECONDS)
             assert change is not None
             assert (change.setting, [rule.value for rule in change.added]) == (setting, [value])
-    assert seen.get(timeout=PATIENCE) is None
+    assert seen.get(timeout=TIMEOUT_SECONDS) is None
     thread.join()
     assert list(client.changes()) == []
 
@@ -340,7 +340,7 @@ async def test_all_tasks_that_share_an_iterator_end_with_the_client() -> None:
         changes = stub.changes()
         tasks = [asyncio.create_task(anext(changes, None)) for _ in range(3)]
         await asyncio.sleep(0)
-    assert await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE) == [None] * 3
+    assert await asyncio.wait_for(asyncio.gather(*tasks), TIMEOUT_SECONDS) == [None] * 3
     assert list(stub.changes()) == []
 
 
@@ -393,17 +393,17 @@ def test_a_watch_yields_the_value_for_one_context(kind: Kind, service: WatchedSe
     with running(kind, service.url) as subject:
         thread = threading.Thread(target=iterate)
         thread.start()
-        assert values.get(timeout=PATIENCE) == 1
+        assert values.get(timeout=TIMEOUT_SECONDS) == 1
         service.add_rule("s", 9, user="tom")
         subject.reload()
         service.add_rule("s", 2, user="jim")
         subject.reload()
-        assert values.get(timeout=PATIENCE) == 2
+        assert values.get(timeout=TIMEOUT_SECONDS) == 2
         service.add_rule("s", 3, theme="dark")
         subject.reload()
         subject.client.set_defaults(theme="dark")
-        assert values.get(timeout=PATIENCE) == 3
-    assert values.get(timeout=PATIENCE) is None
+        assert values.get(timeout=TIMEOUT_SECONDS) == 3
+    assert values.get(timeout=TIMEOUT_SECONDS) is None
     thread.join()
     assert values.empty()
 

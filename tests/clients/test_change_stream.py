@@ -13,10 +13,10 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, Setting, State
 from heksher_client.service import LocalService
-from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
-from tests.support.service import Answer, WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 CHANGES = "GET /api/v1/changes"
 QUERY = "GET /api/v1/query"
@@ -69,11 +69,11 @@ def test_changes_of_undeclared_settings_do_not_cause_refreshes(kind: Kind, strea
         streaming_service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
         streaming_service.add_rule("t", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
-        before = len(streaming_service.questions(QUERY))
+        before = len(streaming_service.requests_to(QUERY))
         streaming_service.add_rule("other", 2, user="jim")
         streaming_service.add_rule("t", 9, user="ann")
         assert eventually(lambda: setting.get(user="ann") == 9)
-        assert len(streaming_service.questions(QUERY)) - before <= 2
+        assert len(streaming_service.requests_to(QUERY)) - before <= 2
 
 
 def test_a_change_that_arrives_at_the_end_of_a_refresh_is_compared_with_all_names(
@@ -104,7 +104,7 @@ def test_changes_made_while_the_stream_is_lost_are_loaded(kind: Kind, streaming_
         streaming_service.stop()
         assert eventually(lambda: not client.client.status().is_following)
         streaming_service.start()
-        streaming_service.renew(offers_changes=True)
+        streaming_service.reset(offers_changes=True)
         streaming_service.declare("s", "int", 7, ["user"])
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
@@ -117,7 +117,7 @@ def test_a_failed_request_for_context_features_does_not_close_the_stream(
     """The known order is used, and later changes still arrive."""
     setting = Setting("s", int, ["user"], 7)
     with following_client(kind, streaming_service.url) as client:
-        streaming_service.answering("GET /api/v1/context_features", Answer(500), times=1)
+        streaming_service.respond_with("GET /api/v1/context_features", CannedResponse(500), times=1)
         client.state_after_reload()
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
@@ -133,7 +133,7 @@ def test_a_client_of_a_service_without_a_change_stream_refreshes_at_intervals(
         service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
         assert not client.client.status().is_following
-    assert service.questions(CHANGES) == []
+    assert service.requests_to(CHANGES) == []
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_stream_is_not_requested_if_it_is_disabled_or_would_take_the_only_co
     with running(kind, streaming_service.url, 0.05, **options):
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
-    assert streaming_service.questions(CHANGES) == []
+    assert streaming_service.requests_to(CHANGES) == []
 
 
 def test_the_stream_is_not_requested_if_the_http_client_has_response_hooks(
@@ -170,27 +170,34 @@ def test_the_stream_is_not_requested_if_the_http_client_has_response_hooks(
     with running(kind, streaming_service.url, 0.05, http_client_args={"event_hooks": hooks}):
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
-    assert streaming_service.questions(CHANGES) == []
+    assert streaming_service.requests_to(CHANGES) == []
 
 
 @pytest.mark.parametrize(
     "response",
-    [Answer(404), Answer(401), Answer.of({"detail": "no"}, 403), Answer(200, b"<html>"), Answer(302), Answer(503)],
+    [
+        CannedResponse(404),
+        CannedResponse(401),
+        CannedResponse.of({"detail": "no"}, 403),
+        CannedResponse(200, b"<html>"),
+        CannedResponse(302),
+        CannedResponse(503),
+    ],
     ids=lambda response: str(response.status),
 )
 def test_a_client_without_access_to_the_stream_refreshes_at_intervals(
-    kind: Kind, streaming_service: WatchedService, response: Answer
+    kind: Kind, streaming_service: WatchedService, response: CannedResponse
 ) -> None:
     """A proxy may reject the request. The client stays healthy, and requests the stream again only if that may help."""
     setting = Setting("s", int, ["user"], 7)
-    streaming_service.answering(CHANGES, response)
+    streaming_service.respond_with(CHANGES, response)
     with running(kind, streaming_service.url, 0.05) as client:
-        assert eventually(lambda: streaming_service.questions(CHANGES))
+        assert eventually(lambda: streaming_service.requests_to(CHANGES))
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
         assert (client.client.status().state, client.client.status().is_following) == (State.FRESH, False)
         if 300 <= response.status < 500:
-            assert len(streaming_service.questions(CHANGES)) == 1
+            assert len(streaming_service.requests_to(CHANGES)) == 1
 
 
 def test_a_query_is_repeated_while_its_response_is_older_than_the_change(
@@ -202,7 +209,7 @@ def test_a_query_is_repeated_while_its_response_is_older_than_the_change(
     with following_client(kind, streaming_service.url):
         cached = http_request("GET", f"{streaming_service.url}/api/v1/query?settings=s")
         headers = {name: cached.headers[name] for name in ("content-type", "etag", "heksher-revision")}
-        streaming_service.answering(QUERY, Answer(200, cached.content, headers), times=3)
+        streaming_service.respond_with(QUERY, CannedResponse(200, cached.content, headers), times=3)
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
 
@@ -231,7 +238,7 @@ def test_a_client_can_be_closed_at_any_moment(kind: Kind, streaming_service: Wat
     _setting = Setting("s", int, ["user"], 7)
     for i in range(20):
         with running(kind, streaming_service.url):
-            eventually(lambda i=i: len(streaming_service.questions(CHANGES)) > i, i / 2000)  # type: ignore[misc]
+            eventually(lambda i=i: len(streaming_service.requests_to(CHANGES)) > i, i / 2000)  # type: ignore[misc]
     assert eventually(lambda: not stream_threads())
 
 
@@ -259,7 +266,7 @@ async def test_closing_a_client_closes_the_stream_even_if_data_arrives(streaming
 
     _setting = Setting("s", int, ["user"], 7)
     async with AsyncHeksherClient(streaming_service.url, 3600, FEATURES, http_client_args={"transport": Transport()}):
-        await asyncio.wait_for(stream_started.wait(), PATIENCE)
+        await asyncio.wait_for(stream_started.wait(), TIMEOUT_SECONDS)
         data_arrives.set()
     assert raised == [asyncio.CancelledError]
 
@@ -271,7 +278,7 @@ def test_a_stream_without_data_is_opened_again(
     _setting = Setting("s", int, ["user"], 7)
     monkeypatch.setattr("heksher_client._core.refresh.session.STREAM_TIMEOUT", 0.1)
     with running(kind, streaming_service.url, max_backoff=0.05) as client:
-        assert eventually(lambda: len(streaming_service.questions(CHANGES)) > 2)
+        assert eventually(lambda: len(streaming_service.requests_to(CHANGES)) > 2)
         assert client.client.status().state is State.FRESH
 
 

@@ -36,15 +36,15 @@ from heksher_client.service import create_app
 from tests.support.clients import (
     _TLS,
     FEATURES,
-    PATIENCE,
+    TIMEOUT_SECONDS,
     Kind,
-    NotingAsyncClient,
-    NotingThreadClient,
+    RecordingAsyncClient,
+    RecordingThreadClient,
     eventually,
     running,
 )
 from tests.support.faults import Connection, FaultServer
-from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
 
 
 class BrokenError(UnexpectedResponseError):
@@ -72,13 +72,13 @@ def test_options_are_sent_with_each_request(kind: Kind, service: WatchedService)
         user_agent="shop/1",
     ) as subject:
         subject.ping()
-    for asked in service.asked:
-        assert asked.headers["x-team"] == "shop"
-        assert asked.headers["cookie"] == "session=c1"
-        assert asked.headers["user-agent"] == "shop/1"
-        assert asked.query["key"] == "k&1"
-    assert service.questions(QUERY)[0].query["settings"] == "s"
-    assert {DECLARE, QUERY} <= {str(asked) for asked in service.asked}
+    for request in service.requests:
+        assert request.headers["x-team"] == "shop"
+        assert request.headers["cookie"] == "session=c1"
+        assert request.headers["user-agent"] == "shop/1"
+        assert request.query["key"] == "k&1"
+    assert service.requests_to(QUERY)[0].query["settings"] == "s"
+    assert {DECLARE, QUERY} <= {str(request) for request in service.requests}
     assert setting.get(user="jim") == 1
 
 
@@ -89,7 +89,7 @@ def test_the_user_agent_can_be_set_in_three_places(service: WatchedService) -> N
         client = ThreadHeksherClient(service.url, 60, FEATURES, **options)
         client.ping()
         client.close()
-    agents = [asked.headers["user-agent"] for asked in service.asked]
+    agents = [request.headers["user-agent"] for request in service.requests]
     assert agents[0].startswith("heksher-client/")
     assert agents[1:] == ["a", "b"]
 
@@ -111,7 +111,7 @@ def test_no_header_is_sent_twice_in_another_case(service: WatchedService) -> Non
         assert request.headers["accept-encoding"] == "gzip"
         client.ping()
         client.close()
-    assert [asked.headers["user-agent"] for asked in service.asked] == ["argument", "name"]
+    assert [request.headers["user-agent"] for request in service.requests] == ["argument", "name"]
 
 
 def test_options_of_a_call_override_those_of_the_class_in_any_place() -> None:
@@ -151,7 +151,7 @@ def test_options_of_a_class_hold_for_all_its_clients_and_calls_override_them(
     for client in (shop(), shop(headers={"X-A": "mine"}, params={"q": "mine"}, jitter=0.5)):
         kind.call(client.ping())
         kind.call(client.aclose() if kind.raises_at_start else client.close())
-    first, second = service.asked
+    first, second = service.requests
     assert (first.headers["x-a"], first.headers["x-b"], first.query) == ("team", "shop", {"p": "shop"})
     assert (second.headers["x-a"], second.headers["x-b"], second.query) == ("mine", "shop", {"p": "shop", "q": "mine"})
     assert shop()._session._options.jitter == 0
@@ -222,13 +222,13 @@ def test_a_closed_client_sends_no_requests(kind: Kind, service: WatchedService) 
 def test_options_in_http_client_args_are_merged_with_options(kind: Kind, service: WatchedService) -> None:
     """They override those of the class, in either place."""
     kept: dict[str, Any] = {"headers": {"X-A": "class", "X-B": "class"}, "timeout": 3}
-    shop: Any = type("Shop", (NotingAsyncClient if kind.raises_at_start else NotingThreadClient,), {}, **kept)
+    shop: Any = type("Shop", (RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient,), {}, **kept)
     given = {"headers": {"x-a": "given"}, "cookies": {"c": "given"}, "params": {"p": "given"}, "timeout": 10}
     client = shop(service.url, 60, FEATURES, http_client_args={**given, "verify": _TLS})
     kind.call(client.ping())
-    asked = service.asked[-1]
-    assert (asked.headers["x-a"], asked.headers["x-b"], asked.headers["cookie"]) == ("given", "class", "c=given")
-    assert asked.query["p"] == "given"
+    request = service.requests[-1]
+    assert (request.headers["x-a"], request.headers["x-b"], request.headers["cookie"]) == ("given", "class", "c=given")
+    assert request.query["p"] == "given"
     assert client._endpoint.build_request(HEALTH, 60).extensions["timeout"]["read"] == 10
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
@@ -236,10 +236,10 @@ def test_options_in_http_client_args_are_merged_with_options(kind: Kind, service
 def test_cookies_are_sent_with_a_redirected_request(kind: Kind, service: WatchedService) -> None:
     """Together with those that the response sets."""
     headers = {"Location": "/api/health?again", "Set-Cookie": "sticky=1"}
-    service.answering("GET /api/health", Answer(307, b"", headers), times=1)
+    service.respond_with("GET /api/health", CannedResponse(307, b"", headers), times=1)
     with running(kind, service.url, cookies={"session": "s", "sticky": "0"}) as subject:
         subject.ping()
-    assert service.asked[-1].headers["cookie"] == "session=s; sticky=1"
+    assert service.requests[-1].headers["cookie"] == "session=s; sticky=1"
 
 
 @pytest.mark.parametrize(
@@ -278,12 +278,12 @@ def test_an_error_has_the_request_and_the_response(kind: Kind, service: WatchedS
     """Method, URL, status, headers and the beginning of the body, without secrets."""
     url = service.url.replace("//", "//jim:pass-word@")
     with running(kind, url, params={"key": "secret-parameter"}) as subject:
-        said = Answer(
+        said = CannedResponse(
             418,
             b"jim:secret-parameter " + b"x" * 5000,
             {"X-Request-Id": "r1 secret-parameter", "Set-Cookie": "session=s1"},
         )
-        service.answering("GET /api/health", said)
+        service.respond_with("GET /api/health", said)
         with pytest.raises(UnexpectedResponseError) as raised:
             subject.ping()
     error = raised.value
@@ -312,7 +312,7 @@ def test_a_secret_that_a_response_repeats_is_redacted(kind: Kind, service: Watch
     as_json = json.dumps(secret).encode()
     content = body % (as_json if body.startswith(b"{") else secret.encode()) if b"%s" in body else body % ()
     with running(kind, service.url, params={"key": secret}) as subject:
-        service.answering("GET /api/health", Answer(418, content))
+        service.respond_with("GET /api/health", CannedResponse(418, content))
         with pytest.raises(UnexpectedResponseError) as raised:
             subject.ping()
     shown = raised.value.content
@@ -323,9 +323,11 @@ def test_a_secret_that_a_response_repeats_is_redacted(kind: Kind, service: Watch
 
 def test_the_password_of_basic_authentication_is_redacted(kind: Kind, service: WatchedService) -> None:
     """A gateway may repeat it in plain text. The query of a Location header is redacted as well."""
-    said = Answer(401, b"jim, your password hunter2 is wrong: jim:hunter2", {"Location": "/login?token=new#token=new"})
+    said = CannedResponse(
+        401, b"jim, your password hunter2 is wrong: jim:hunter2", {"Location": "/login?token=new#token=new"}
+    )
     with running(kind, service.url.replace("//", "//jim:hunter2@")) as subject:
-        service.answering("GET /api/health", said)
+        service.respond_with("GET /api/health", said)
         with pytest.raises(UnexpectedResponseError) as raised:
             subject.ping()
     assert raised.value.content == b"jim, your password *** is wrong: ***"
@@ -336,11 +338,11 @@ def test_an_error_without_a_response_has_the_request(kind: Kind, service: Watche
     """An error of a refresh as well."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as subject:
-        service.answering(QUERY, Answer(500, b"oops"))
+        service.respond_with(QUERY, CannedResponse(500, b"oops"))
         error = subject.reload_expecting(UnexpectedResponseError)
         assert (error.method, error.status) == ("GET", 500)  # type: ignore[attr-defined]
-        service.answering("GET /api/v1/context_features", Answer(503, b"later", {"X-Request-Id": "r2"}))
-        subject.forget_outcomes()
+        service.respond_with("GET /api/v1/context_features", CannedResponse(503, b"later", {"X-Request-Id": "r2"}))
+        subject.clear_outcomes()
         subject.reload()
         problem: Any = subject.next_outcome()
         assert (problem.method, problem.url) == ("GET", f"{service.url}/api/v1/context_features")
@@ -374,9 +376,9 @@ def test_a_program_can_have_its_own_error_classes_for_statuses(kind: Kind, servi
     """For refreshes, for `get_settings`, and for `ping`, where they are httpx errors as well."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, error_classes={500: BrokenError, 418: TeapotError}) as subject:
-        service.answering(QUERY, Answer(500, b"oops"))
+        service.respond_with(QUERY, CannedResponse(500, b"oops"))
         assert isinstance(subject.reload_expecting(BrokenError), BrokenError)
-        service.intercept = lambda asked: Answer(418, b"short and stout", {"Retry-After": "7"})
+        service.intercept = lambda request: CannedResponse(418, b"short and stout", {"Retry-After": "7"})
         with pytest.raises(TeapotError, match="short and stout") as pot:
             subject.get_settings()
         assert (pot.value.status, pot.value.content, pot.value.retry_after) == (418, b"short and stout", 7)
@@ -385,7 +387,7 @@ def test_a_program_can_have_its_own_error_classes_for_statuses(kind: Kind, servi
             subject.ping()
         assert isinstance(both.value, httpx.HTTPError)
         assert type(both.value).__name__ == "TeapotError"
-        service.intercept = lambda asked: Answer(404)
+        service.intercept = lambda request: CannedResponse(404)
         with pytest.raises(UnexpectedResponseError) as other:
             subject.ping()
         assert not isinstance(other.value, BrokenError | TeapotError)
@@ -448,21 +450,27 @@ def test_each_request_that_is_sent_counts_for_the_rate_limit(kind: Kind, service
         return taken[-1]
 
     vars(client._rate_limit)["take"] = note
-    answers = iter([Answer(307, b"", {"Location": "/api/health?again"}), Answer(401), Answer.of({"version": "1"})])
-    service.intercept = lambda asked: next(answers)
+    answers = iter(
+        [
+            CannedResponse(307, b"", {"Location": "/api/health?again"}),
+            CannedResponse(401),
+            CannedResponse.of({"version": "1"}),
+        ]
+    )
+    service.intercept = lambda request: next(answers)
     kind.call(client.ping())
-    assert len(taken) == len(service.asked) == 3
+    assert len(taken) == len(service.requests) == 3
     with FaultServer(service.url) as server:
         client._endpoint.url = httpx.URL(server.url)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         kind.call(client.ping())
         taken.clear()
 
         def end_once(connection: Connection) -> None:
-            server.break_(None)
+            server.inject(None)
             connection.raw.shutdown(socket.SHUT_RDWR)
 
-        server.break_(end_once)
+        server.inject(end_once)
         kind.call(client.ping())
         assert len(taken) == 2
         kind.call(client.aclose() if kind.raises_at_start else client.close())
@@ -472,12 +480,12 @@ def test_a_thousand_calls_stay_within_the_rate_limit(kind: Kind, service: Watche
     """`reload` and `ping`, counted at the service."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, rate_limit=20, rate_limit_interval=0.1) as subject:
-        asked, began = len(service.asked), time.monotonic()
+        before, began = len(service.requests), time.monotonic()
         with ThreadPoolExecutor(20) as pool:
             calls = [pool.submit(subject.ping if index % 10 == 0 else subject.reload) for index in range(1000)]
             for call in calls:
-                call.result(PATIENCE)
-        counted = len(service.asked) - asked  # before the time is measured: more may arrive in between
+                call.result(TIMEOUT_SECONDS)
+        counted = len(service.requests) - before  # before the time is measured: more may arrive in between
         intervals = (time.monotonic() - began) / 0.1
         assert 100 < counted <= 20 * (intervals + 1)
         assert setting.get(user="jim") == 1
@@ -501,7 +509,7 @@ def test_a_request_that_waits_for_the_rate_limit_ends_when_the_client_is_closed(
     waiting.start()
     assert eventually(lambda: len(client._rate_limit._places) == 2)
     kind.call(client.aclose() if kind.raises_at_start else client.close())
-    waiting.join(PATIENCE)
+    waiting.join(TIMEOUT_SECONDS)
     assert isinstance(failed[0], ClientNotRunningError)
     assert eventually(lambda: len(client._rate_limit._free) == 1)
 
@@ -575,7 +583,7 @@ def test_a_hundred_polls_open_one_connection(
             subject.reload()
     assert counting.connections == 1
     assert sum(host in ("localhost", b"localhost") for host in looked_up) == 1
-    assert len(counting.asked) >= 200
+    assert len(counting.requests) >= 200
     assert setting.get(user="jim") == 1
 
 
@@ -592,7 +600,7 @@ def test_a_connection_expires_before_firewalls_drop_it(
 def test_a_connection_that_was_closed_while_idle_is_replaced(kind: Kind, counting: FaultServer) -> None:
     """The caller does not notice."""
     with running(kind, counting.url) as subject:
-        counting.cut()
+        counting.disconnect_all()
         subject.ping()
         assert counting.connections == 2
 
@@ -608,7 +616,7 @@ def test_a_request_is_sent_again_once(kind: Kind, counting: FaultServer) -> None
     settings = [Setting(f"s{index}", int, ["user"], 1) for index in range(200)]
     with running(kind, counting.url) as subject:
         assert counting.connections > 2
-        counting.break_(end, only="/api/health")
+        counting.inject(end, only="/api/health")
         with pytest.raises(ServiceUnavailableError):
             subject.ping()
     assert len(ended) == 2
@@ -621,13 +629,13 @@ def test_a_connection_that_is_closed_while_a_request_is_sent_is_replaced(kind: K
 
     def end_once(connection: Connection) -> None:
         ended.append(connection.path)
-        counting.break_(None)
+        counting.inject(None)
         connection.raw.shutdown(socket.SHUT_RDWR)
 
     setting = Setting("s", int, ["user"], 1)
     with running(kind, counting.url) as subject:
         for call in (subject.ping, subject.get_settings, subject.reload):
-            counting.break_(end_once)
+            counting.inject(end_once)
             call()
     assert ended == ["/api/health", "/api/v1/settings?include_additional_data=true", "/api/v1/context_features"]
     assert setting.get(user="jim") == 1
@@ -635,7 +643,7 @@ def test_a_connection_that_is_closed_while_a_request_is_sent_is_replaced(kind: K
 
 def test_a_new_connection_that_is_closed_is_an_error(kind: Kind, counting: FaultServer) -> None:
     """The service has a fault then, and another request at once would not help."""
-    counting.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
+    counting.inject(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
     client = kind.make(counting.url, 60, FEATURES)
     with pytest.raises(ServiceUnavailableError):
         kind.call(client.ping())
@@ -649,7 +657,10 @@ def test_a_new_connection_that_is_closed_is_an_error(kind: Kind, counting: Fault
 def shared(kind: Kind) -> Iterator[Any]:
     """A shared HTTP client, asynchronous or not, like the client under test."""
     http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(
-        headers={"X-Program": "shop"}, params={"p": "1"}, timeout=PATIENCE, base_url="http://127.0.0.1:1/elsewhere"
+        headers={"X-Program": "shop"},
+        params={"p": "1"},
+        timeout=TIMEOUT_SECONDS,
+        base_url="http://127.0.0.1:1/elsewhere",
     )
     yield http
     kind.call(http.aclose() if kind.raises_at_start else http.close())
@@ -664,17 +675,17 @@ def test_a_client_uses_a_shared_http_client(kind: Kind, service: WatchedService,
         assert setting.get(user="jim") == 2
     assert not shared.is_closed
     assert kind.call(shared.get(service.url + "/api/health")).status_code == 200
-    asked = service.questions(QUERY)[0]
-    assert (asked.headers["x-program"], asked.headers["x-own"], asked.query["p"]) == ("shop", "1", "1")
-    assert asked.headers["user-agent"].startswith("heksher-client/")
-    assert "x-own" not in service.asked[-1].headers
+    request = service.requests_to(QUERY)[0]
+    assert (request.headers["x-program"], request.headers["x-own"], request.query["p"]) == ("shop", "1", "1")
+    assert request.headers["user-agent"].startswith("heksher-client/")
+    assert "x-own" not in service.requests[-1].headers
 
 
 def test_a_shared_http_client_with_one_connection_has_no_stream(kind: Kind, service: WatchedService) -> None:
     """A stream of changes would occupy its only connection."""
-    service.renew(offers_changes=True)
+    service.reset(offers_changes=True)
     limits = httpx.Limits(max_connections=1)
-    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits, timeout=PATIENCE)
+    http: Any = (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(limits=limits, timeout=TIMEOUT_SECONDS)
     with running(kind, service.url, http_client=http) as subject:
         subject.ping()
         assert not subject.client._session.wants_to_follow
@@ -695,7 +706,7 @@ def test_a_shared_http_client_can_be_wrapped(service: WatchedService) -> None:
             return self.wrapped.send(*args, **kwargs)
 
     async def ping() -> None:
-        async with httpx.AsyncClient(timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as http:
             client = AsyncHeksherClient(service.url, 60, FEATURES, http_client=Wrapper(http))
             await client.ping()
             await client.aclose()

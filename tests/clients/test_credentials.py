@@ -33,11 +33,11 @@ from heksher_client.credentials import (
     TokenFrom,
     Tokens,
 )
-from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, eventually, running
-from tests.support.forks import begun_in_child, ended_well
+from tests.support.clients import _TLS, FEATURES, TIMEOUT_SECONDS, Kind, eventually, running
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.http import http_client, http_request
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
-from tests.support.service import Answer, WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_refused_token_is_refreshed_and_the_request_sent_again(
     with running(kind, service.url, auth=make(oauth)) as subject:
         oauth.expire_all()
         subject.ping()
-        assert [asked.path for asked in service.asked[-2:]] == ["/api/health", "/api/health"]
+        assert [request.path for request in service.requests[-2:]] == ["/api/health", "/api/health"]
 
 
 def test_a_new_token_that_is_refused_as_well_is_an_error(
@@ -122,7 +122,7 @@ def test_if_all_tokens_are_refused_not_each_request_refreshes_one(
     credential = client_credentials(oauth)
     with running(kind, service.url, auth=credential) as subject:
         requests, gateway = len(oauth.token_requests), service.intercept
-        service.answering("GET /api/health", Answer(401))
+        service.respond_with("GET /api/health", CannedResponse(401))
         for _ in range(10):
             with pytest.raises(UnexpectedResponseError):
                 subject.ping()
@@ -137,7 +137,7 @@ def test_if_all_tokens_are_refused_not_each_request_refreshes_one(
 
 def test_the_same_holds_for_other_http_clients_with_a_credential(service: WatchedService, oauth: OAuthServer) -> None:
     """A credential is an `httpx.Auth`."""
-    service.answering("GET /api/health", Answer(401))
+    service.respond_with("GET /api/health", CannedResponse(401))
     with http_client(auth=client_credentials(oauth)) as http:
         for _ in range(3):
             assert http.get(f"{service.url}/api/health").status_code == 401
@@ -152,7 +152,7 @@ def test_without_a_token_no_request_is_sent(kind: Kind, service: WatchedService)
         raise OSError
 
     def wait() -> str:
-        is_over.wait(PATIENCE)
+        is_over.wait(TIMEOUT_SECONDS)
         return "t"
 
     for get_token, error in ((refuse, CredentialError), (wait, ServiceUnavailableError)):
@@ -163,7 +163,7 @@ def test_without_a_token_no_request_is_sent(kind: Kind, service: WatchedService)
             kind.call(client.ping())
         kind.call(client.aclose() if kind.raises_at_start else client.close())
     is_over.set()
-    assert not service.asked
+    assert not service.requests
 
 
 def test_a_request_without_a_token_does_not_count_for_the_rate_limit(kind: Kind) -> None:
@@ -196,13 +196,13 @@ def test_requests_that_waited_for_a_token_stay_within_the_rate_limit(
         http_client_args={"verify": _TLS},
     )
     arrived: list[float] = []
-    service.intercept = lambda asked: arrived.append(time.monotonic())
+    service.intercept = lambda request: arrived.append(time.monotonic())
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(lambda: kind.call(client.ping())) for _ in range(4)]
         wait_until(lambda: oauth.token_requests)
         oauth.gate.set()
         for call in calls:
-            call.result(PATIENCE)
+            call.result(TIMEOUT_SECONDS)
     kind.call(client.aclose() if kind.raises_at_start else client.close())
     assert arrived[-1] - arrived[0] >= 0.5
 
@@ -225,13 +225,13 @@ def test_a_slow_on_new_tokens_does_not_delay_requests(oauth: OAuthServer) -> Non
 
     def keep(tokens: Tokens) -> None:
         begun.set()
-        goes_on.wait(PATIENCE)
+        goes_on.wait(TIMEOUT_SECONDS)
 
     credential = RefreshableToken(
         None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=keep
     )
     assert sent(credential)
-    assert begun.wait(PATIENCE)
+    assert begun.wait(TIMEOUT_SECONDS)
     goes_on.set()
 
 
@@ -267,7 +267,7 @@ def test_refused_requests_do_not_keep_connections(kind: Kind, service: WatchedSe
     comes.set()
 
     def get_token() -> str:
-        comes.wait(PATIENCE)
+        comes.wait(TIMEOUT_SECONDS)
         if not is_given.is_set():
             raise OSError
         return oauth.issue()
@@ -296,17 +296,17 @@ def test_a_static_token_that_is_refused_is_an_error_at_once(
     """It cannot be refreshed."""
     with running(kind, service.url, auth=StaticToken(oauth.issue())) as subject:
         oauth.expire_all()
-        asked = len(service.asked)
+        before = len(service.requests)
         with pytest.raises(UnexpectedResponseError, match="401"):
             subject.ping()
-        assert len(service.asked) == asked + 1
+        assert len(service.requests) == before + 1
 
 
 @pytest.mark.anyio
 async def test_a_credential_can_be_used_for_other_requests(service: WatchedService, oauth: OAuthServer) -> None:
     """It is an `httpx.Auth`, for synchronous and asynchronous HTTP clients."""
     credential, url = client_credentials(oauth), f"{service.url}/api/health"
-    async with httpx.AsyncClient(auth=credential, timeout=PATIENCE) as http:
+    async with httpx.AsyncClient(auth=credential, timeout=TIMEOUT_SECONDS) as http:
         for _ in range(2):
             assert (await http.get(url)).status_code == 200
             assert (await asyncio.to_thread(http_request, "GET", url, auth=credential)).status_code == 200
@@ -322,7 +322,7 @@ def test_a_credential_can_be_replaced_while_the_client_runs(
     with running(kind, service.url, auth=StaticToken(oauth.issue())) as subject:
         oauth.expire_all()
         service.add_rule("s", 2, user="jim")
-        subject.forget_outcomes()
+        subject.clear_outcomes()
         subject.client.use_credential(StaticToken(oauth.issue()))
         assert subject.next_outcome() is None
         assert setting.get(user="jim") == 2
@@ -357,7 +357,7 @@ def test_fifty_threads_at_an_expiry_make_one_token_request(
             wait_until(lambda: oauth.token_requests)
             oauth.gate.set()
             for call in calls:
-                call.result(PATIENCE)
+                call.result(TIMEOUT_SECONDS)
     assert len(oauth.token_requests) == 1
 
 
@@ -472,7 +472,7 @@ def test_a_new_refresh_token_replaces_the_former_one(oauth: OAuthServer) -> None
     )
     credential.force_refresh()
     credential.force_refresh()
-    assert [asked["refresh_token"] for asked in oauth.token_requests] == [first, kept[0].refresh_token]
+    assert [request["refresh_token"] for request in oauth.token_requests] == [first, kept[0].refresh_token]
     assert oauth.accepts(f"Bearer {kept[1].access_token}")
     assert kept[1].expires_at is not None
     assert kept[1].expires_at > time.time()
@@ -562,7 +562,7 @@ def test_waiting_for_a_refresh_has_a_timeout(monkeypatch: pytest.MonkeyPatch) ->
 
     def hang() -> str:
         began.append(1)
-        release.wait(PATIENCE)
+        release.wait(TIMEOUT_SECONDS)
         return "late"
 
     credential = TokenFrom(hang)
@@ -769,9 +769,9 @@ def test_a_refresh_in_progress_is_started_again_in_the_child_of_a_fork(oauth: OA
         credential.force_refresh()
         return sent(credential) == "Bearer two"
 
-    assert ended_well(begun_in_child(renew))
+    assert exited_successfully(fork_and_check(renew))
     oauth.gate.set()
-    pending.result(PATIENCE)
+    pending.result(TIMEOUT_SECONDS)
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------

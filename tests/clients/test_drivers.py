@@ -17,23 +17,23 @@ from heksher_client import (
     ThreadHeksherClient,
 )
 from heksher_client._core.settings.registry import registry
-from tests.support.clients import FEATURES, PATIENCE
-from tests.support.service import QUERY, Answer, Asked, WatchedService
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS
+from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
 @pytest.fixture
 def stalled(service: WatchedService) -> Iterator[threading.Event]:
     """A service that does not respond to queries until the end of the test. The event is set by the first query."""
-    asked, release = threading.Event(), threading.Event()
+    received, release = threading.Event(), threading.Event()
 
-    def stall(question: Asked) -> Answer | None:
-        if str(question) == QUERY:
-            asked.set()
-            release.wait(PATIENCE)
+    def stall(request: RecordedRequest) -> CannedResponse | None:
+        if str(request) == QUERY:
+            received.set()
+            release.wait(TIMEOUT_SECONDS)
         return None
 
     service.intercept = stall
-    yield asked
+    yield received
     release.set()
 
 
@@ -210,7 +210,7 @@ def test_a_hook_can_call_the_client(service: WatchedService, method: str) -> Non
             client.set_as_main()
     else:
         client.set_as_main()
-    assert called.wait(PATIENCE)
+    assert called.wait(TIMEOUT_SECONDS)
     client.close()
     assert client.refreshes == (2 if method == "reload" else 1)
 
@@ -263,7 +263,7 @@ def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
     def start_and_wait(thread: threading.Thread) -> None:
         start(thread)
         if thread.name == "heksher-client":
-            assert called.wait(PATIENCE)
+            assert called.wait(TIMEOUT_SECONDS)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_wait)
     client = Reloads("http://127.0.0.1:9", 3600, FEATURES)
@@ -276,34 +276,34 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
     """A closed thread client sends no more requests, however many are waiting."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(30)]
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
-    asked = threading.Event()
+    received = threading.Event()
 
-    def close_at_the_second(question: Asked) -> Answer | None:
-        if len(service.asked) == 2:
+    def close_at_the_second(request: RecordedRequest) -> CannedResponse | None:
+        if len(service.requests) == 2:
             threading.Thread(target=client.close).start()
-            client._closed.wait(PATIENCE)
-            asked.set()
+            client._closed.wait(TIMEOUT_SECONDS)
+            received.set()
         return None
 
     service.intercept = close_at_the_second
     with pytest.raises(ClientNotRunningError):
         client.set_as_main()
-    assert asked.wait(PATIENCE)
+    assert received.wait(TIMEOUT_SECONDS)
     for thread in threading.enumerate():
         if thread.name == "heksher-client":
-            thread.join(PATIENCE)
-    assert len(service.asked) == 2
+            thread.join(TIMEOUT_SECONDS)
+    assert len(service.requests) == 2
     assert len(settings) == 30
 
 
 def test_closing_ends_the_pause_before_a_declaration_is_retried(service: WatchedService) -> None:
     """The thread client does not wait for it."""
     setting = Setting("s", int, ["user"], 1)
-    service.answering("POST /api/v1/settings/declare", Answer(500))
+    service.respond_with("POST /api/v1/settings/declare", CannedResponse(500))
     client = ThreadHeksherClient(service.url, 3600, FEATURES)
     client.set_as_main()
     client.close()
-    assert len(service.questions("POST /api/v1/settings/declare")) == 3
+    assert len(service.requests_to("POST /api/v1/settings/declare")) == 3
     assert setting.get(user="jim") == 1
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from heksher_client import AsyncHeksherClient, Rule, Setting, ThreadHeksherClient
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS
-from tests.support.clients import FEATURES, PATIENCE, Kind, running
-from tests.support.service import DECLARE, Answer, WatchedService
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, running
+from tests.support.service import DECLARE, CannedResponse, WatchedService
 
 LIST = "GET /api/v1/settings"
 NO_LIMIT = 1e9
@@ -25,15 +25,15 @@ def test_settings_that_the_service_has_are_not_declared_again(kind: Kind, servic
     """After a restart, a program sends one request for the list of settings and the queries."""
     former = make_settings(30)
     with running(kind, service.url):
-        assert len(service.questions(DECLARE)) == 30
+        assert len(service.requests_to(DECLARE)) == 30
     service.add_rule("s7", 70, user="jim")
     del former
-    service.asked.clear()
+    service.requests.clear()
 
     current = make_settings(30)
     with running(kind, service.url):
-        assert len(service.questions(DECLARE)) == 0
-        assert len(service.asked) == 3  # context features, list of settings, query
+        assert len(service.requests_to(DECLARE)) == 0
+        assert len(service.requests) == 3  # context features, list of settings, query
         assert [setting.get(user="jim") for setting in current] == [70 if i == 7 else i for i in range(30)]
 
 
@@ -43,11 +43,11 @@ def test_only_new_and_changed_settings_are_declared(kind: Kind, service: Watched
     with running(kind, service.url):
         pass
     del former
-    service.asked.clear()
+    service.requests.clear()
 
     changed = [*make_settings(29), Setting("s29", int, ["user"], 100, version="1.1"), Setting("new", int, ["user"], 1)]
     with running(kind, service.url):
-        assert {request.json["name"] for request in service.questions(DECLARE)} == {"s29", "new"}
+        assert {request.json["name"] for request in service.requests_to(DECLARE)} == {"s29", "new"}
         assert changed[29].get() == 100
 
 
@@ -55,8 +55,8 @@ def test_a_few_settings_are_declared_without_a_request_for_the_list(kind: Kind, 
     """All can be declared concurrently, in the time that the request for the list would take."""
     few = make_settings(MAX_CONCURRENT_REQUESTS)
     with running(kind, service.url):
-        assert len(service.questions(LIST)) == 0
-        assert len(service.questions(DECLARE)) == len(few)
+        assert len(service.requests_to(LIST)) == 0
+        assert len(service.requests_to(DECLARE)) == len(few)
 
 
 def test_all_settings_are_declared_if_the_request_for_the_list_times_out(kind: Kind, service: WatchedService) -> None:
@@ -72,19 +72,21 @@ def test_all_settings_are_declared_if_the_request_for_the_list_times_out(kind: K
 
     hook = time_out_async if kind.raises_at_start else time_out
     with running(kind, service.url, http_client_args={"event_hooks": {"request": [hook]}}):
-        assert len(service.questions(DECLARE)) == 30
+        assert len(service.requests_to(DECLARE)) == 30
         assert settings[3].get() == 3
 
 
-@pytest.mark.parametrize("response", [Answer(500), Answer(404), Answer.of({"settings": [{"name": "s0"}]})])
+@pytest.mark.parametrize(
+    "response", [CannedResponse(500), CannedResponse(404), CannedResponse.of({"settings": [{"name": "s0"}]})]
+)
 def test_all_settings_are_declared_if_the_list_is_unavailable(
-    kind: Kind, service: WatchedService, response: Answer
+    kind: Kind, service: WatchedService, response: CannedResponse
 ) -> None:
     """The list only saves requests; the start does not depend on it."""
-    service.answering(LIST, response)
+    service.respond_with(LIST, response)
     settings = make_settings(30)
     with running(kind, service.url):
-        assert len(service.questions(DECLARE)) == 30
+        assert len(service.requests_to(DECLARE)) == 30
         assert settings[3].get() == 3
 
 
@@ -181,7 +183,7 @@ def test_the_thread_client_sends_requests_concurrently_up_to_the_limit(many: lis
             in_flight += 1
             peak = max(peak, in_flight)
         if request.url.path.endswith("/declare"):
-            limit_reached.wait(PATIENCE)
+            limit_reached.wait(TIMEOUT_SECONDS)
         with lock:
             in_flight -= 1
         return accept_declarations(request)
@@ -228,7 +230,7 @@ def test_a_request_whose_thread_exits_fails(many: list[Setting[int]]) -> None:
     client.close()
     for thread in threading.enumerate():
         if thread.name == "heksher-client-request":
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT_SECONDS)
     assert names == {"heksher-client-request"}
     assert many[3].get(user="jim") == 3
 

@@ -11,7 +11,7 @@ from heksher_client.service import create_app
 from tests.support.clients import FEATURES, Kind, running
 from tests.support.faults import Connection, FaultServer
 from tests.support.oauth import OAuthServer, put_behind_gateway
-from tests.support.service import Answer, WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 httpx2: Any = pytest.importorskip("httpx2")
 
@@ -28,16 +28,16 @@ def test_a_client_can_use_an_httpx2_client(kind: Kind, service: WatchedService, 
 
     Closing the client does not close the HTTP client.
     """
-    service.renew(offers_changes=True)
+    service.reset(offers_changes=True)
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client=http, headers={"X-Own": "1"}, timeout=3) as subject:
-        subject.forget_outcomes()
+        subject.clear_outcomes()
         service.add_rule("s", 2, user="jim")
         assert subject.next_outcome() is None
         assert setting.get(user="jim") == 2
-        assert service.asked[-1].headers["x-own"] == "1"
-        assert service.asked[-1].query["p"] == "1"
-        assert service.asked[-1].headers["user-agent"].startswith("heksher-client/")
+        assert service.requests[-1].headers["x-own"] == "1"
+        assert service.requests[-1].query["p"] == "1"
+        assert service.requests[-1].headers["user-agent"].startswith("heksher-client/")
     assert not http.is_closed
 
 
@@ -47,7 +47,7 @@ def test_errors_of_httpx2_are_converted(kind: Kind, service: WatchedService, htt
     with pytest.raises(ServiceUnavailableError, match=r"no response \(ConnectError: "):
         kind.call(unreachable.ping())
     with running(kind, service.url, http_client=http, params={"key": "secret-key"}) as subject:
-        service.intercept = lambda request: Answer(418, b"you sent secret-key")
+        service.intercept = lambda request: CannedResponse(418, b"you sent secret-key")
         with pytest.raises(UnexpectedResponseError, match=r"418: 'you sent \*\*\*'"):
             subject.ping()
 
@@ -66,12 +66,12 @@ def test_a_connection_that_was_closed_while_idle_is_replaced(kind: Kind, service
     with FaultServer(service.url) as server, running(kind, server.url, http_client=http) as subject:
 
         def disconnect_once(connection: Connection) -> None:
-            server.break_(None)
+            server.inject(None)
             connection.raw.shutdown(2)
 
-        server.cut()
+        server.disconnect_all()
         subject.ping()
-        server.break_(disconnect_once)
+        server.inject(disconnect_once)
         subject.ping()
 
 

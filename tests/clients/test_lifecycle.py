@@ -29,9 +29,9 @@ from heksher_client._core.settings.registry import registry
 from heksher_client.service import LocalService
 from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
-from tests.support.clients import FEATURES, PATIENCE, AsyncKind, Kind, Subject, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, AsyncKind, Kind, Subject, running
 from tests.support.http import http_request
-from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
 def test_a_read_uses_constants_context_variables_and_arguments(kind: Kind, service: WatchedService) -> None:
@@ -90,13 +90,13 @@ def test_without_the_services_context_features_the_clients_order_is_used(
 ) -> None:
     """They are requested again at each refresh."""
     setting = Setting("s", int, ["user"], 0)
-    service.answering("GET /api/v1/context_features", Answer.of({"context_features": [1]}), times=1)
+    service.respond_with("GET /api/v1/context_features", CannedResponse.of({"context_features": [1]}), times=1)
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
         client.reload()
         client.reload()
         assert setting.get(user="jim") == 1
-        assert len(service.questions("GET /api/v1/context_features")) == 3
+        assert len(service.requests_to("GET /api/v1/context_features")) == 3
     assert "order of the context features is not known" in caplog.text
 
 
@@ -118,7 +118,7 @@ def test_a_setting_without_references_is_no_longer_queried(kind: Kind, service: 
         del dropped
         gc.collect()
         client.reload()
-        assert service.questions(QUERY)[-1].query["settings"] == "kept"
+        assert service.requests_to(QUERY)[-1].query["settings"] == "kept"
     assert kept.get() == 1
 
 
@@ -140,7 +140,7 @@ def test_a_change_of_tracking_takes_effect_at_once(kind: Kind, service: WatchedS
         client.client.track_contexts(user=["john", "jack"])
         client.next_outcome()
         assert [setting.get(user=user) for user in ("jim", "john")] == [1, 2]
-        filters = service.questions(QUERY)[-1].query["context_filters"]
+        filters = service.requests_to(QUERY)[-1].query["context_filters"]
         assert filters == "environment:*,user:(jack,jim,john)"
 
 
@@ -175,7 +175,7 @@ def test_a_validator_applies_to_earlier_values_as_well(
         service.add_rule("s", 5, user="jim")
         service.add_rule("s", 500, user="john")
         client.reload()
-        client.forget_outcomes()
+        client.clear_outcomes()
         seen: list[Any] = []
 
         @setting.add_validator
@@ -202,7 +202,7 @@ def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, se
         acquired = lock.acquire()
         if kind.raises_at_start:
             kind.call(acquired)
-        client.forget_outcomes()
+        client.clear_outcomes()
 
         class SignalingLock:
             """A lock that signals when the client waits for it."""
@@ -223,7 +223,7 @@ def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, se
 
         client.client.modification_lock = SignalingLock()
         client.client._session.refresh_soon()
-        assert arrived.wait(PATIENCE)
+        assert arrived.wait(TIMEOUT_SECONDS)
         assert (first.get(user="jim"), second.get(user="jim")) == (1, 1)
         if kind.raises_at_start:
             client.kind.loop.call_soon_threadsafe(lock.release)  # type: ignore[attr-defined]
@@ -237,12 +237,12 @@ def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(kind: K
     """Fifty calls at once take a few refreshes, and each sees the rules that existed when it was called."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
-        before = len(service.questions(QUERY))
+        before = len(service.requests_to(QUERY))
         results: list[int] = []
         gate = threading.Barrier(50)
 
         def reload() -> None:
-            gate.wait(PATIENCE)
+            gate.wait(TIMEOUT_SECONDS)
             client.reload()
             results.append(setting.get(user="jim"))
 
@@ -251,10 +251,10 @@ def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(kind: K
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT_SECONDS)
 
         assert results == [2] * 50
-        assert len(service.questions(QUERY)) - before <= 10
+        assert len(service.requests_to(QUERY)) - before <= 10
 
 
 def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> None:
@@ -303,10 +303,10 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
     subject.start()
     service.add_rule("s", 2, user="jim")
 
-    def stall(request: Asked) -> None:
+    def stall(request: RecordedRequest) -> None:
         if str(request) == QUERY:
             received.set()
-            release.wait(PATIENCE)
+            release.wait(TIMEOUT_SECONDS)
 
     service.intercept = stall
     errors: list[Exception] = []
@@ -319,12 +319,12 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
 
     thread = threading.Thread(target=reload)
     thread.start()
-    assert received.wait(PATIENCE)
+    assert received.wait(TIMEOUT_SECONDS)
     started = time.monotonic()
     subject.close()
     assert time.monotonic() - started < 1
     release.set()
-    thread.join(PATIENCE)
+    thread.join(TIMEOUT_SECONDS)
     assert len(errors) == 1
     assert setting.get() == 1
 
@@ -360,7 +360,7 @@ def test_a_second_main_client_takes_over_until_it_is_closed(
             with pytest.raises(ClientNotRunningError, match="another client"):
                 first.reload()
             assert setting.get() == 3
-            first.forget_outcomes()
+            first.clear_outcomes()
         first.next_outcome()
         assert setting.get() == 4
     assert "another client is the main client now" in caplog.text
@@ -376,7 +376,7 @@ def test_a_client_that_is_main_again_applies_its_own_rules(kind: Kind, service: 
         other.add_rule("s", 3, user="jim")
         with running(kind, other.url):
             assert setting.get(user="jim") == 3
-            first.forget_outcomes()
+            first.clear_outcomes()
         first.next_outcome()
         assert setting.get(user="jim") == 2
 
@@ -418,15 +418,19 @@ def test_http_client_args_are_used_for_all_requests(
     """Headers, authentication and a base URL with a path are used. The client sets the user agent."""
     paths: list[str] = []
 
-    def respond_under_path(request: Asked) -> Answer | None:
+    def respond_under_path(request: RecordedRequest) -> CannedResponse | None:
         paths.append(request.path)
-        return Answer.of({"context_features": list(FEATURES)}) if request.path.endswith("context_features") else None
+        return (
+            CannedResponse.of({"context_features": list(FEATURES)})
+            if request.path.endswith("context_features")
+            else None
+        )
 
     service.intercept = respond_under_path
     arguments = {"headers": {"X-Team": "shop"}, "auth": ("somebody", "secret"), "timeout": 3.0}
     with running(kind, f"{service.url}/settings/", http_client_args=arguments):
         pass
-    request = service.asked[0]
+    request = service.requests[0]
     assert paths == ["/settings/api/v1/context_features"]
     assert request.headers["x-team"] == "shop"
     assert request.headers["authorization"].startswith("Basic ")
@@ -436,12 +440,12 @@ def test_http_client_args_are_used_for_all_requests(
     caplog.set_level(logging.DEBUG)
     with running(kind, with_password) as client:
         client.get_settings()
-    assert service.asked[-1].headers["authorization"] == "Basic amltOnBAc3M="
+    assert service.requests[-1].headers["authorization"] == "Basic amltOnBAc3M="
     assert "p%40ss" not in caplog.text
 
     with running(kind, service.url, http_client_args={"headers": [("User-Agent", "mine")]}):
         pass
-    assert service.asked[-1].headers["user-agent"] == "mine"
+    assert service.requests[-1].headers["user-agent"] == "mine"
 
 
 def test_an_error_in_user_code_of_a_request_is_a_service_unavailable_error(kind: Kind, service: WatchedService) -> None:
@@ -472,7 +476,7 @@ def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind) -> None:
     with WatchedService() as service:
         subject = Subject(kind, service.url, 3600, FEATURES)
         subject.ping()
-        service.answering("GET /api/health", Answer(500, b"unhealthy"))
+        service.respond_with("GET /api/health", CannedResponse(500, b"unhealthy"))
         with pytest.raises(httpx.HTTPError) as unhealthy:
             subject.ping()
     assert isinstance(unhealthy.value, UnexpectedResponseError)
@@ -493,10 +497,12 @@ def test_settings_keep_their_values_after_an_invalid_response(kind: Kind, servic
     """The refresh fails with an error."""
     setting = Setting("s", int, ["user"], 1)
     rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
-    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}}))  # without an ETag
+    service.respond_with(
+        QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}})
+    )  # without an ETag
     with running(kind, service.url) as client:
         assert setting.get(user="jim") == 2
-        service.intercept = lambda request: Answer(status) if str(request) in (QUERY, DECLARE) else None
+        service.intercept = lambda request: CannedResponse(status) if str(request) in (QUERY, DECLARE) else None
         client.reload_expecting(HeksherError)
         assert setting.get(user="jim") == 2
 
@@ -513,7 +519,7 @@ def test_an_outdated_declaration_uses_the_newer_default(
     service.declare("s", "int", 1, ["user"])
     service.declare("s", "int", 7, ["user"], version=version)
     setting = Setting("s", int, ["user"], 1)
-    service.answering(QUERY, Answer(503))
+    service.respond_with(QUERY, CannedResponse(503))
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
     if kind.raises_at_start:
@@ -559,7 +565,7 @@ def test_a_refused_declaration_is_sent_again_after_five_minutes(
 ) -> None:
     """Until then each refresh fails, as an operator has to fix the declaration."""
     setting = Setting("s", int, ["user"], 1)
-    service.answering(DECLARE, Answer(422, b"no"), times=1)
+    service.respond_with(DECLARE, CannedResponse(422, b"no"), times=1)
     clock = [1000.0]
     monkeypatch.setattr("heksher_client._drivers.client._clock", lambda: clock[0])
     subject = Subject(kind, service.url, 3600, FEATURES)
@@ -573,10 +579,10 @@ def test_a_refused_declaration_is_sent_again_after_five_minutes(
     subject.start()
     for elapsed, declarations in ((0, 1), (301, 2)):
         clock[0] += elapsed
-        subject.forget_outcomes()
+        subject.clear_outcomes()
         subject.client._session.refresh_soon()
         assert isinstance(subject.next_outcome(), DeclarationError) == (declarations == 1)
-        assert len(service.questions(DECLARE)) == declarations
+        assert len(service.requests_to(DECLARE)) == declarations
         assert (subject.client.status().last_success is None) == (declarations == 1)
     assert setting.explain().reason is Reason.SERVER_DEFAULT
     subject.close()
@@ -585,8 +591,8 @@ def test_a_refused_declaration_is_sent_again_after_five_minutes(
 def test_reload_sends_a_refused_declaration_again(kind: Kind, service: WatchedService) -> None:
     """A call of `reload` after a fix does not wait for five minutes."""
     with running(kind, service.url) as client:
-        client.forget_outcomes()
-        service.answering(DECLARE, Answer(422, b"no"), times=1)
+        client.clear_outcomes()
+        service.respond_with(DECLARE, CannedResponse(422, b"no"), times=1)
         setting = Setting("s", int, ["user"], 1)
         assert isinstance(client.next_outcome(), DeclarationError)
         client.reload()
@@ -599,7 +605,7 @@ def test_a_404_of_a_proxy_fails_one_refresh(kind: Kind, service: WatchedService)
     with running(kind, service.url) as client:
         for setting in settings:
             service.add_rule(setting.name, 2, user="jim")
-        service.intercept = lambda request: Answer(404, b"<html>no route</html>")
+        service.intercept = lambda request: CannedResponse(404, b"<html>no route</html>")
         client.reload_expecting(HeksherError)
         service.intercept = lambda request: None
         client.client._session.refresh_soon()
@@ -612,9 +618,13 @@ def test_an_error_is_reported_even_if_the_next_request_fails_as_well(
 ) -> None:
     """The errors of a refused declaration and of the query after it are both reported."""
     with running(kind, service.url) as client:
-        client.forget_outcomes()
+        client.clear_outcomes()
         service.intercept = lambda request: (
-            Answer(422, b"no") if str(request) == DECLARE else Answer(503) if str(request) == QUERY else None
+            CannedResponse(422, b"no")
+            if str(request) == DECLARE
+            else CannedResponse(503)
+            if str(request) == QUERY
+            else None
         )
         kept, refused = Setting("kept", int, ["user"], 1), Setting("refused", int, ["user"], 1)
         error = client.reload_expecting(DeclarationError)
@@ -630,8 +640,8 @@ def test_a_new_order_of_context_features_changes_priorities(kind: Kind, service:
         service.add_rule("s", 2, theme="dark")
         client.reload()
         assert setting.get(user="jim", theme="dark") == 2
-        moved = Answer.of({"context_features": ["environment", "theme", "user"]})
-        service.answering("GET /api/v1/context_features", moved)
+        moved = CannedResponse.of({"context_features": ["environment", "theme", "user"]})
+        service.respond_with("GET /api/v1/context_features", moved)
         client.reload()
         assert setting.get(user="jim", theme="dark") == 1
 
@@ -644,7 +654,7 @@ def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(
     with running(kind, service.url) as client:
         stub = SyncStubHeksherClient()
 
-        def take_over(request: Asked) -> None:
+        def take_over(request: RecordedRequest) -> None:
             if str(request) == QUERY:
                 service.intercept = lambda request: None
                 stub.set_as_main()
@@ -661,12 +671,12 @@ def test_split_queries_are_merged_again_after_a_while(kind: Kind, service: Watch
     """A single response with status 500 does not split queries forever."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer(500), times=1)
+        service.respond_with(QUERY, CannedResponse(500), times=1)
         client.reload()
-        assert [len(request.query["settings"].split(",")) for request in service.questions(QUERY)][-3:] == [8, 4, 4]
+        assert [len(request.query["settings"].split(",")) for request in service.requests_to(QUERY)][-3:] == [8, 4, 4]
         for _ in range(61):
             client.reload()
-        assert len(service.questions(QUERY)[-1].query["settings"].split(",")) == len(settings)
+        assert len(service.requests_to(QUERY)[-1].query["settings"].split(",")) == len(settings)
 
 
 def test_query_parameters_of_the_http_client_are_added(kind: Kind, service: WatchedService) -> None:
@@ -674,9 +684,9 @@ def test_query_parameters_of_the_http_client_are_added(kind: Kind, service: Watc
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, http_client_args={"params": {"key": "k y"}}) as client:
         client.get_settings()
-        query = service.questions(QUERY)[-1].query
+        query = service.requests_to(QUERY)[-1].query
     assert query == {"settings": "s", "context_filters": "*", "include_metadata": "false", "key": "k y"}
-    assert service.asked[0].query == {"key": "k y"}
+    assert service.requests[0].query == {"key": "k y"}
     assert setting.get() == 1
 
 
@@ -710,7 +720,7 @@ def test_a_setting_that_is_missing_in_a_response_keeps_its_rules(kind: Kind, ser
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
         client.reload()
-        service.answering(QUERY, Answer.of({"settings": {}}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
         assert "did not include setting s" in str(error)
         assert setting.get(user="jim") == 2
@@ -744,7 +754,7 @@ def test_of_rules_with_the_same_conditions_the_higher_id_wins(
         {"value": 2, "context_features": conditions, "rule_id": 8},
         {"value": 3, "context_features": conditions[::-1], "rule_id": 7},
     ]
-    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
+    service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
     with running(kind, service.url):
         assert setting.get(environment="prod", user="jim") == 2
     (record,) = [r for r in caplog.records if "same conditions" in r.message]
@@ -761,7 +771,7 @@ def test_threads_can_read_the_settings_of_an_async_client(service: WatchedServic
         values: list[int] = []
         thread = threading.Thread(target=lambda: values.append(setting.get(user="jim")))
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
     kind.stop()
     assert values == [2]
 
@@ -778,16 +788,17 @@ def test_a_local_service_with_a_database_file_is_persistent(kind: Kind, tmp_path
 
 
 @pytest.mark.parametrize(
-    "response", [Answer(200, b"text"), Answer.of({"outcome": "unknown"}), Answer(503), Answer(401)]
+    "response",
+    [CannedResponse(200, b"text"), CannedResponse.of({"outcome": "unknown"}), CannedResponse(503), CannedResponse(401)],
 )
 def test_a_declaration_with_an_invalid_response_is_sent_again_at_the_next_refresh(
-    kind: Kind, service: WatchedService, response: Answer
+    kind: Kind, service: WatchedService, response: CannedResponse
 ) -> None:
     """The refresh stops there, as other requests would fail as well."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
     with running(kind, service.url) as client:
-        client.forget_outcomes()
-        service.answering(DECLARE, response)
+        client.clear_outcomes()
+        service.respond_with(DECLARE, response)
         later = Setting("later", int, ["user"], 1)
         client.reload_expecting(UnexpectedResponseError)
         service.intercept = lambda request: None
@@ -803,8 +814,8 @@ def test_a_declaration_that_repeatedly_gets_500_affects_that_setting_only(kind: 
     good = Setting("good", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("good", 2, user="jim")
-        service.answering(DECLARE, Answer(500), times=3)
-        client.forget_outcomes()
+        service.respond_with(DECLARE, CannedResponse(500), times=3)
+        client.clear_outcomes()
         bad = Setting("bad", int, ["user"], 1)
         assert isinstance(client.next_outcome(), UnexpectedResponseError)
         assert good.get(user="jim") == 2
@@ -844,12 +855,12 @@ def test_a_newer_default_that_arrives_after_a_takeover_is_not_used(kind: Kind, s
         stub = SyncStubHeksherClient()
         stub.set_defaults(user="jim")
 
-        def take_over(request: Asked) -> None:
+        def take_over(request: RecordedRequest) -> None:
             if str(request) == DECLARE:
                 stub.set_as_main()
 
         service.intercept = take_over
-        client.forget_outcomes()
+        client.clear_outcomes()
         late = Setting("late", int, ["user"], 1)
         client.next_outcome()
         assert late.get() == 1
@@ -877,4 +888,4 @@ def test_contexts_can_be_tracked_before_the_start(kind: Kind, service: WatchedSe
     subject.client.track_contexts(user=["jim", "john"])
     subject.start()
     subject.close()
-    assert [request.query["context_filters"] for request in service.questions(QUERY)] == ["user:(jim,john)"]
+    assert [request.query["context_filters"] for request in service.requests_to(QUERY)] == ["user:(jim,john)"]

@@ -20,7 +20,7 @@ from heksher_client import (
 )
 from tests.core.settings.test_types import Letters
 from tests.support.clients import FEATURES, AsyncKind, Kind, Subject, running
-from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
 
 
 def test_a_failed_declaration_at_the_start_is_reported(kind: Kind, service: WatchedService) -> None:
@@ -41,7 +41,7 @@ def test_a_failed_declaration_at_the_start_is_reported(kind: Kind, service: Watc
 def test_a_failed_first_query_is_reported(kind: Kind, service: WatchedService) -> None:
     """`set_as_main` of the async client raises its error as well."""
     setting = Setting("s", int, ["user"], 1)
-    service.answering(QUERY, Answer(503))
+    service.respond_with(QUERY, CannedResponse(503))
     subject = Subject(kind, service.url, 3600, FEATURES)
 
     if kind.raises_at_start:
@@ -61,7 +61,7 @@ def test_each_refresh_calls_exactly_one_hook(kind: Kind, service: WatchedService
         assert client.next_outcome() is None
         client.reload()
         assert client.next_outcome() is None
-        service.answering(QUERY, Answer(502))
+        service.respond_with(QUERY, CannedResponse(502))
         client.reload_expecting(UnexpectedResponseError)
         service.intercept = lambda request: None
         client.reload()
@@ -89,13 +89,13 @@ def test_invalid_data_of_one_setting_does_not_affect_the_others(kind: Kind, serv
         client.reload()
         rule = {"value": 9, "context_features": [["user", "jim"]], "rule_id": 99}
         settings = {"a_bad": {"rules": None}, "b_good": {"default_value": 1, "rules": [rule]}, "not_requested": 5}
-        service.answering(QUERY, Answer.of({"settings": settings}, ETag='"invalid"'))
+        service.respond_with(QUERY, CannedResponse.of({"settings": settings}, ETag='"invalid"'))
         error = client.reload_expecting(UnexpectedResponseError)
 
         assert "a_bad" in str(error)
         assert (bad.get(user="jim"), good.get(user="jim")) == (2, 9)
         client.reload_expecting(UnexpectedResponseError)
-        assert "if-none-match" not in service.questions(QUERY)[-1].headers
+        assert "if-none-match" not in service.requests_to(QUERY)[-1].headers
 
 
 def test_an_etag_is_stored_only_after_its_response_is_applied(kind: Kind, service: WatchedService) -> None:
@@ -103,11 +103,11 @@ def test_an_etag_is_stored_only_after_its_response_is_applied(kind: Kind, servic
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
-        service.answering(QUERY, Answer(200, b'{"settings": {"s": ', {"ETag": '"truncated"'}), times=1)
+        service.respond_with(QUERY, CannedResponse(200, b'{"settings": {"s": ', {"ETag": '"truncated"'}), times=1)
         client.reload_expecting(UnexpectedResponseError)
         client.reload()
 
-        assert service.questions(QUERY)[-1].headers.get("if-none-match") != '"truncated"'
+        assert service.requests_to(QUERY)[-1].headers.get("if-none-match") != '"truncated"'
         assert setting.get(user="jim") == 2
 
 
@@ -115,7 +115,7 @@ def test_reload_does_not_raise_an_earlier_error(kind: Kind, service: WatchedServ
     """Each call has the outcome of a refresh that began after the call."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer(500), times=2)
+        service.respond_with(QUERY, CannedResponse(500), times=2)
         client.reload_expecting(UnexpectedResponseError)
         service.intercept = lambda request: None
         service.add_rule("s", 2, user="jim")
@@ -127,7 +127,7 @@ def test_a_failed_refresh_is_followed_by_the_next_one(kind: Kind, service: Watch
     """The client recovers without a call of `reload`."""
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url, interval=0.02) as client:
-        service.answering(QUERY, Answer(200, b"<html>", {"ETag": "x"}))
+        service.respond_with(QUERY, CannedResponse(200, b"<html>", {"ETag": "x"}))
         service.add_rule("s", 2, user="jim")
         while client.next_outcome() is None:
             pass
@@ -166,7 +166,7 @@ def test_a_hook_that_raises_does_not_stop_refreshes(
         failing_hook.__name__ = hook
         setattr(client.client, hook, failing_hook)
         if hook == "on_update_error":
-            service.answering(QUERY, Answer(503), times=1)
+            service.respond_with(QUERY, CannedResponse(503), times=1)
             client.reload_expecting(UnexpectedResponseError)
         service.add_rule("s", 2, user="jim")
         client.reload()
@@ -201,7 +201,7 @@ def test_settings_with_the_same_name_share_their_rules(kind: Kind, service: Watc
 
         assert (first.get(user="jim"), second.get(user="jim"), other.get(user="jim")) == (2, 2, 2.0)
         assert type(other.get(user="jim")) is float
-        assert len(service.questions(DECLARE)) == 2
+        assert len(service.requests_to(DECLARE)) == 2
 
 
 def test_on_coerce_none_rejects_values_that_would_be_coerced(
@@ -292,6 +292,6 @@ def test_settings_stay_readable_after_the_client_is_garbage_collected(
 
 def test_an_unexpected_response_raises_a_heksher_error(kind: Kind, service: WatchedService) -> None:
     """A program can catch all errors of the service and the network with one class."""
-    service.answering("GET /api/v1/settings", Answer(200, b"[]"))
+    service.respond_with("GET /api/v1/settings", CannedResponse(200, b"[]"))
     with running(kind, service.url) as client, pytest.raises(HeksherError):
         client.get_settings()

@@ -7,7 +7,7 @@ import pytest
 
 from heksher_client import Refresh, Setting, UnexpectedResponseError
 from tests.support.clients import FEATURES, Kind, eventually, running
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 def test_a_refresh_has_its_time_duration_and_changed_settings(kind: Kind, service: WatchedService) -> None:
@@ -36,7 +36,7 @@ def test_a_failed_refresh_has_its_errors(kind: Kind, service: WatchedService) ->
     with running(kind, service.url) as client:
         refreshes: list[Refresh] = []
         client.client.on_refresh(refreshes.append)
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         client.state_after_reload()
         assert eventually(lambda: bool(refreshes))
         (error,) = refreshes[0].errors

@@ -6,7 +6,7 @@ import pytest
 
 from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, UnexpectedResponseError
 from tests.support.clients import FEATURES, Kind, Subject, running
-from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
 # -- renamed settings --------------------------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ def test_a_setting_declared_under_its_former_name_gets_the_rules_of_the_new_name
 
     with running(kind, service.url):
         assert foo.get(user="jim") == 5
-        assert [request.query["settings"] for request in service.questions(QUERY)] == ["bar"]
+        assert [request.query["settings"] for request in service.requests_to(QUERY)] == ["bar"]
 
 
 def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(kind: Kind, service: WatchedService) -> None:
@@ -42,12 +42,15 @@ def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(kind: 
         client.reload()
         assert (foo.get(user="john"), foo.get(user="jim")) == (7, 5)
 
-        before = len(service.asked)
+        before = len(service.requests)
         client.reload()
         service.add_rule("baz", 8, user="jack")
         client.reload()
         assert foo.get(user="jack") == 8
-        assert {request.path.rpartition("/")[2] for request in service.asked[before:]} == {"context_features", "query"}
+        assert {request.path.rpartition("/")[2] for request in service.requests[before:]} == {
+            "context_features",
+            "query",
+        }
 
 
 def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(kind: Kind, service: WatchedService) -> None:
@@ -58,7 +61,7 @@ def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(kind: Kind,
         service.add_rule("bar", 5, user="jim")
         service.add_rule("other", 6, user="jim")
         for status in (404, 500):
-            service.answering("GET /api/v1/settings/foo", Answer(status))
+            service.respond_with("GET /api/v1/settings/foo", CannedResponse(status))
             client.reload_expecting(UnexpectedResponseError)
             assert (foo.get(user="jim"), other.get(user="jim")) == (1, 6)
         service.intercept = lambda request: None
@@ -96,7 +99,7 @@ def test_a_context_filter_that_the_service_cannot_parse_is_not_sent(kind: Kind, 
         client.client.track_contexts(**{feature: "a"})
         client.reload()
 
-        assert service.questions(QUERY)[-1].query["context_filters"] == "*"
+        assert service.requests_to(QUERY)[-1].query["context_filters"] == "*"
         assert setting.get(**{feature: "a"}) == 1
         assert setting.get(**{feature: "b"}) == 0
         assert setting.get(plain="a") == 0
@@ -110,12 +113,12 @@ def test_without_tracking_all_rules_are_loaded_and_with_an_empty_filter_none(
     with running(kind, service.url) as client:
         service.add_rule("s", 1, user="jim")
         client.reload()
-        assert service.questions(QUERY)[-1].query["context_filters"] == "*"
+        assert service.requests_to(QUERY)[-1].query["context_filters"] == "*"
         assert setting.get(user="jim") == 1
 
         client.client.track_contexts(user=[])
         client.reload()
-        assert service.questions(QUERY)[-1].query["context_filters"] == ""
+        assert service.requests_to(QUERY)[-1].query["context_filters"] == ""
         assert setting.get(user="jim") == 0
 
 
@@ -127,13 +130,13 @@ def test_the_client_applies_the_context_filter_as_well(kind: Kind, service: Watc
         {"value": 2, "context_features": [["user", "john"]], "rule_id": 2},
         {"value": 3, "context_features": [["environment", "prod"]], "rule_id": 3},
     ]
-    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 0, "rules": rules}}}))
+    service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 0, "rules": rules}}}))
     setting = Setting("s", int, ["environment", "user"], 0)
 
     with running(kind, service.url) as client:
         client.client.track_contexts(user="jim")
         client.reload()
-        assert service.questions(QUERY)[-1].query["context_filters"] == "user:(jim)"
+        assert service.requests_to(QUERY)[-1].query["context_filters"] == "user:(jim)"
         assert setting.get(user="jim") == 1
         assert setting.get(user="john") == 0
         assert setting.get(environment="prod") == 0
@@ -161,10 +164,10 @@ def test_only_quoted_names_of_a_404_are_missing_settings(kind: Kind, service: Wa
     """A setting may have the name of a word in the text of the response, such as "not"."""
     deleted, other = Setting("deleted", int, ["user"], 1), Setting("not", int, ["user"], 1)
     with running(kind, service.url) as client:
-        before = len(service.questions(DECLARE))
+        before = len(service.requests_to(DECLARE))
         service.call("DELETE", "/api/v1/settings/deleted")
         client.reload()
-        assert [request.json["name"] for request in service.questions(DECLARE)[before:]] == ["deleted"]
+        assert [request.json["name"] for request in service.requests_to(DECLARE)[before:]] == ["deleted"]
         assert (deleted.get(), other.get()) == (1, 1)
 
 
@@ -173,10 +176,10 @@ def test_after_a_404_without_a_known_name_all_settings_are_declared_again(kind: 
     setting = Setting("s", int, ["user"], 1)
     with running(kind, service.url) as client:
         service.add_rule("s", 2, user="jim")
-        service.answering(QUERY, Answer(404, b"unknown settings"), times=1)
+        service.respond_with(QUERY, CannedResponse(404, b"unknown settings"), times=1)
         client.reload()
 
-        assert len(service.questions(DECLARE)) == 2
+        assert len(service.requests_to(DECLARE)) == 2
         assert setting.get(user="jim") == 2
 
 
@@ -188,12 +191,12 @@ def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(
     other = Setting("other", int, ["user"], 1)
     with running(kind, service.url) as client:
 
-        def reject(request: Asked) -> Answer | None:
+        def reject(request: RecordedRequest) -> CannedResponse | None:
             if "missing" not in request.query["settings"].split(","):
                 return None
-            return Answer(404, b"the following are not setting names: ['missing']")
+            return CannedResponse(404, b"the following are not setting names: ['missing']")
 
-        service.answering(QUERY, reject)
+        service.respond_with(QUERY, reject)
         service.add_rule("other", 2, user="jim")
         error = client.reload_expecting(DeclarationError)
 
@@ -212,7 +215,7 @@ def test_queries_for_many_settings_are_split_by_the_length_of_the_url(kind: Kind
         service.add_rule(settings[299].name, -2, user="jim")
         client.reload()
 
-        queries = [request.query["settings"].split(",") for request in service.questions(QUERY)]
+        queries = [request.query["settings"].split(",") for request in service.requests_to(QUERY)]
         assert len(queries) > 4
         assert max(len(",".join(names)) for names in queries) < 4000
         first_refresh = queries[: len(queries) // 2]
@@ -232,7 +235,7 @@ def test_a_query_has_the_etag_of_the_last_response(kind: Kind, service: WatchedS
         client.reload()
         client.reload()
 
-        sent = [request.headers.get("if-none-match") for request in service.questions(QUERY)]
+        sent = [request.headers.get("if-none-match") for request in service.requests_to(QUERY)]
         assert sent[0] is None
         assert sent[1] is not None
         assert sent[1] == sent[2] != sent[3]
@@ -255,7 +258,7 @@ def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
         "s": {"default_value": "not a list", "rules": rules},
         "n": {"default_value": 7.0, "rules": []},
     }
-    service.answering(QUERY, Answer.of({"settings": settings}))
+    service.respond_with(QUERY, CannedResponse.of({"settings": settings}))
     s = Setting("s", type=HeksherSequence(int), configurable_features=["user", "theme"], default_value=[1])
     n = Setting("n", int, ["user"], 1)
 
@@ -292,7 +295,9 @@ def test_a_refused_declaration_is_an_error_with_any_response_body(
     good = Setting("good", int, ["user"], 1)
     service.declare("good", "int", 1, ["user"])
     service.add_rule("good", 3, user="jim")
-    service.answering(DECLARE, lambda request: Answer(422, body) if request.json["name"] == "refused" else None)
+    service.respond_with(
+        DECLARE, lambda request: CannedResponse(422, body) if request.json["name"] == "refused" else None
+    )
 
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
@@ -314,19 +319,19 @@ def test_a_query_that_is_too_large_for_the_service_is_split(kind: Kind, service:
     """It gets a response with status 500. The client remembers the size that works."""
     settings = [Setting(f"s{i:02}", int, ["user"], i) for i in range(20)]
 
-    def reject_large_queries(request: Asked) -> Answer | None:
-        return Answer(500, b"Internal Server Error") if request.query["settings"].count(",") >= 6 else None
+    def reject_large_queries(request: RecordedRequest) -> CannedResponse | None:
+        return CannedResponse(500, b"Internal Server Error") if request.query["settings"].count(",") >= 6 else None
 
-    service.answering(QUERY, reject_large_queries)
+    service.respond_with(QUERY, reject_large_queries)
     with running(kind, service.url) as client:
         assert [setting.explain(user="jim").reason for setting in settings] == [Reason.SERVER_DEFAULT] * 20
-        first = len(service.questions(QUERY))
+        first = len(service.requests_to(QUERY))
         assert first <= 8
 
         service.add_rule("s19", -1, user="jim")
         client.reload()
         assert settings[19].get(user="jim") == -1
-        later = service.questions(QUERY)[first:]
+        later = service.requests_to(QUERY)[first:]
         assert max(request.query["settings"].count(",") for request in later) < 6
         assert len(later) == 4
 
@@ -335,13 +340,13 @@ def test_a_setting_that_is_too_large_for_any_query_affects_itself_only(kind: Kin
     """It is reported as an error, and all others are updated."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(9)]
 
-    def reject_s0(request: Asked) -> Answer | None:
-        return Answer(500) if "s0" in request.query["settings"].split(",") else None
+    def reject_s0(request: RecordedRequest) -> CannedResponse | None:
+        return CannedResponse(500) if "s0" in request.query["settings"].split(",") else None
 
     with running(kind, service.url) as client:
         for setting in settings:
             service.add_rule(setting.name, -1, user="jim")
-        service.answering(QUERY, reject_s0)
+        service.respond_with(QUERY, reject_s0)
         error = client.reload_expecting(UnexpectedResponseError)
 
         assert isinstance(error, UnexpectedResponseError)
@@ -353,19 +358,19 @@ def test_a_refresh_stops_after_a_few_responses_with_status_500(kind: Kind, servi
     """If all queries fail, the refresh does not query each setting separately."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(64)]
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer(500))
-        before = len(service.questions(QUERY))
+        service.respond_with(QUERY, CannedResponse(500))
+        before = len(service.requests_to(QUERY))
         client.reload_expecting(UnexpectedResponseError)
 
-        assert len(service.questions(QUERY)) - before <= 16
+        assert len(service.requests_to(QUERY)) - before <= 16
         assert settings[5].get() == 5
 
 
 def test_a_declaration_that_gets_500_is_sent_again_at_once(kind: Kind, service: WatchedService) -> None:
     """The service may respond with status 500 if several processes declare a new setting at the same time."""
     setting = Setting("s", int, ["user"], 1)
-    service.answering(DECLARE, Answer(500, b"Internal Server Error"), times=1)
+    service.respond_with(DECLARE, CannedResponse(500, b"Internal Server Error"), times=1)
 
     with running(kind, service.url):
-        assert len(service.questions(DECLARE)) == 2
+        assert len(service.requests_to(DECLARE)) == 2
         assert setting.explain().reason is Reason.SERVER_DEFAULT

@@ -12,8 +12,8 @@ from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
-from tests.support.clients import _TLS, PATIENCE
-from tests.support.forks import begun_in_child, ended_well
+from tests.support.clients import _TLS, TIMEOUT_SECONDS
+from tests.support.forks import exited_successfully, fork_and_check
 
 
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
@@ -29,10 +29,15 @@ def test_a_thread_with_a_result_does_not_hang() -> None:
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
             super().put(item)
             if threading.current_thread().name == "heksher-client-request":
-                is_read.wait(PATIENCE)
+                is_read.wait(TIMEOUT_SECONDS)
 
     batch: JobBatch[str] = JobBatch(
-        [lambda job: "result"], seconds=PATIENCE, total_seconds=PATIENCE, max_threads=1, timed_out=str, ended=""
+        [lambda job: "result"],
+        seconds=TIMEOUT_SECONDS,
+        total_seconds=TIMEOUT_SECONDS,
+        max_threads=1,
+        timed_out=str,
+        ended="",
     )
     batch._events = Delayed()
     assert (batch.run(), batch.hanging_threads()) == (("result",), [])
@@ -63,8 +68,8 @@ def test_a_job_that_takes_too_long_abandons_the_batch_and_its_thread_hangs() -> 
         return "result"
 
     def hang(job: Job) -> str:
-        job.abandoned.wait(PATIENCE)
-        is_over.wait(PATIENCE)
+        job.abandoned.wait(TIMEOUT_SECONDS)
+        is_over.wait(TIMEOUT_SECONDS)
         return "late"
 
     assert run(workers, [pause], seconds=0.1) == ("result",)
@@ -77,7 +82,7 @@ def test_a_job_that_takes_too_long_abandons_the_batch_and_its_thread_hangs() -> 
     hanging = workers.hanging_threads()
     is_over.set()
     for thread in hanging:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT_SECONDS)
     assert run(workers, [lambda job: "result"]) == ("result",)
 
 
@@ -153,8 +158,8 @@ def make_workers(max_threads: int = 3) -> WorkerThreads[str]:
     return WorkerThreads(max_threads=max_threads, max_hanging=10, exhausted="exhausted", ended="ended")
 
 
-def run(workers: WorkerThreads[str], jobs: Any, *, seconds: float = PATIENCE) -> tuple[str, ...]:
-    return workers.run(jobs, seconds=seconds, total_seconds=PATIENCE, timed_out=lambda: "timed out")
+def run(workers: WorkerThreads[str], jobs: Any, *, seconds: float = TIMEOUT_SECONDS) -> tuple[str, ...]:
+    return workers.run(jobs, seconds=seconds, total_seconds=TIMEOUT_SECONDS, timed_out=lambda: "timed out")
 
 
 def test_all_stages_of_the_repair_after_a_fork_are_reached_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +176,7 @@ def test_all_stages_of_the_repair_after_a_fork_are_reached_in_their_order(monkey
     for stage in reversed(Stage):
         call_in_child(stage, partial(repair, stage))
     stages = [Stage.SNAPSHOTS, Stage.CREDENTIALS, Stage.CLIENTS]
-    assert ended_well(begun_in_child(lambda: calls == reported == stages))
+    assert exited_successfully(fork_and_check(lambda: calls == reported == stages))
 
 
 def test_a_stage_of_the_repair_after_a_fork_may_have_no_callback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,4 +184,4 @@ def test_a_stage_of_the_repair_after_a_fork_may_have_no_callback(monkeypatch: py
     reported: list[object] = []
     monkeypatch.setattr("heksher_client._runtime.fork._callbacks", {})
     monkeypatch.setattr("sys.unraisablehook", reported.append)
-    assert ended_well(begun_in_child(lambda: not reported))
+    assert exited_successfully(fork_and_check(lambda: not reported))

@@ -16,7 +16,7 @@ import heksher_client
 from heksher_client import Setting
 from heksher_client._core.settings.getter import Form, source
 from heksher_client.profiles import _config
-from tests.support.clients import PATIENCE, eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import environment, interruptible
 from tests.support.service import WatchedService
 
@@ -146,7 +146,7 @@ def test_the_tutorial_works_as_written(name: str, service_environment: dict[str,
                     lines = next(expected)
                     assert eventually(lambda lines=lines: stdout.read_text().split() == lines)  # type: ignore[misc]
             program.send_signal(signal.SIGINT)
-            assert (program.wait(PATIENCE), stderr.read_text()) == (0, "")
+            assert (program.wait(TIMEOUT_SECONDS), stderr.read_text()) == (0, "")
         finally:
             program.kill()
             program.wait()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.service import Answer, WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"exception": "ERROR", "error": "ERROR", "warning": "WARNING", "info": "INFO", "debug": "DEBUG"}
@@ -173,7 +173,7 @@ def test_json_formatters_accept_the_records(example: str, service: WatchedServic
     """Each line is JSON with the message and its extras, including extras that are objects."""
     service.declare("cache_size", "int", 10, ["user"])
     service.declare("cache_size", "int", 11, ["user"], version="2.0")
-    service.answering("GET /api/v1/query", Answer(503))
+    service.respond_with("GET /api/v1/query", CannedResponse(503))
     result = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "examples" / f"{example}.py"), service.url],
         capture_output=True, text=True, check=True,

@@ -31,7 +31,7 @@ from heksher_client import (
 from heksher_client.testing import Rule as StubRule
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.clients import FEATURES, Kind, Subject, eventually, running
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-heksher.md").read_text()
 TESTED: set[str] = set()
@@ -419,7 +419,7 @@ def test_one_hook_is_called_after_each_refresh(kind: Kind, service: WatchedServi
             client.client.outcomes.get()
         client.reload()
         assert client.client.outcomes.get(timeout=10) is None
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         client.state_after_reload()
         assert isinstance(client.client.outcomes.get(timeout=10), HeksherError)
 

@@ -11,7 +11,7 @@ from heksher_client import HeksherError, Setting
 from heksher_client._core.settings.setting import entry_of
 from tests.core.refresh.test_protocol import BODIES, JSON
 from tests.support.clients import Kind, Subject, running
-from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
 
 LISTING = "GET /api/v1/context_features"
 VALID: dict[str, Any] = {
@@ -48,19 +48,21 @@ def replace(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return copy
 
 
-def refresh(client: Subject, setting: Setting[int], service: WatchedService, responses: dict[str, Answer]) -> None:
+def refresh(
+    client: Subject, setting: Setting[int], service: WatchedService, responses: dict[str, CannedResponse]
+) -> None:
     """Refresh with these responses, and then with valid ones."""
     if DECLARE in responses:
         client.client._session._refresher.states.mark_missing(entry_of(setting))
-    service.intercept = lambda asked: responses.get(str(asked))
+    service.intercept = lambda request: responses.get(str(request))
     with suppress(HeksherError):
         client.reload()
-    service.intercept = lambda asked: None
+    service.intercept = lambda request: None
     for user in ("jim", "ann"):
         value = setting.get(environment="prod", user=user)
         assert type(value) is int
     assert (client.client.status().last_error or "").isprintable()
-    service.intercept = lambda asked: Answer.of(VALID[QUERY]) if str(asked) == QUERY else None
+    service.intercept = lambda request: CannedResponse.of(VALID[QUERY]) if str(request) == QUERY else None
     client.reload()
     assert [setting.get(environment=e, user="jim") for e in ("prod", "dev")] == [9, 8]
 
@@ -73,7 +75,7 @@ def test_any_body_of_any_response(kind: Kind, service: WatchedService) -> None:
         @given(st.sampled_from(sorted(VALID)), st.sampled_from([200, 201, 404, 409, 422, 500]), BODIES)
         @MANY
         def check(endpoint: str, status: int, body: bytes) -> None:
-            refresh(client, setting, service, {endpoint: Answer(status, body)})
+            refresh(client, setting, service, {endpoint: CannedResponse(status, body)})
 
         check()
 
@@ -89,6 +91,6 @@ def test_any_valid_response_with_a_replaced_part(kind: Kind, service: WatchedSer
         def check(part: tuple[str, tuple[Any, ...]], new: Any) -> None:
             endpoint, path = part
             body = json.dumps(replace(VALID[endpoint], path, new)).encode()
-            refresh(client, setting, service, {endpoint: Answer(409 if endpoint == DECLARE else 200, body)})
+            refresh(client, setting, service, {endpoint: CannedResponse(409 if endpoint == DECLARE else 200, body)})
 
         check()

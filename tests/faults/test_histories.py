@@ -20,8 +20,8 @@ from heksher_client import HeksherError, Setting, State
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
 from tests.support.clients import FEATURES, Kind, Subject, eventually
-from tests.support.forks import begun_in_child, ended_well
-from tests.support.service import Answer, WatchedService
+from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.service import CannedResponse, WatchedService
 
 USERS = ("jim", "ann")
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -65,7 +65,7 @@ class History(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.service.renew()
+        self.service.reset()
         self._start()
         self.declare("always", 0)
 
@@ -126,7 +126,7 @@ class History(RuleBasedStateMachine):
     def reload(self) -> None:
         if self.client is None:
             return
-        self.client.forget_outcomes()
+        self.client.clear_outcomes()
         try:
             self.client.reload()
         except HeksherError:
@@ -164,7 +164,7 @@ class History(RuleBasedStateMachine):
             self.reads_return_recent_values()
             return self.is_down or eventually(has_new_values)
 
-        assert ended_well(begun_in_child(child))
+        assert exited_successfully(fork_and_check(child))
 
     # -- the service and the network -----------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def empty_the_database(self) -> None:
         is_down = self.is_down
-        self.service.renew()
+        self.service.reset()
         for name in list(self.in_service):
             del self.in_service[name], self.service_names[name]
             if name in self.settings:
@@ -214,12 +214,12 @@ class History(RuleBasedStateMachine):
     @rule()
     def start_outage(self) -> None:
         self.is_down = True
-        self.service.intercept = lambda asked: Answer(502)
+        self.service.intercept = lambda request: CannedResponse(502)
 
     @rule()
     def end_outage(self) -> None:
         self.is_down = False
-        self.service.intercept = lambda asked: None
+        self.service.intercept = lambda request: None
 
     @invariant()
     def reads_return_recent_values(self) -> None:

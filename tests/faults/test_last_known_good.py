@@ -19,8 +19,8 @@ from heksher_client._core.refresh.last_known_good import ResponseKey, StoredResp
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
 from heksher_client._drivers.last_known_good_store import FileStore
-from tests.support.clients import FEATURES, PATIENCE, Kind, Subject, eventually, running, took
-from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, duration_of, eventually, running
+from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def setting() -> Setting[int]:
 
 def make_unavailable(service: WatchedService) -> None:
     """Respond to all requests with an error from now on."""
-    service.intercept = lambda asked: Answer(502)
+    service.intercept = lambda request: CannedResponse(502)
 
 
 def write_file(kind: Kind, service: WatchedService, path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_start_without_the_service_uses_the_file(
         assert 99 < (status.age or 0) < 110
         assert status.rules == 1
 
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         service.add_rule("s", 9, user="ann")
         client.reload()
         status = client.client.status()
@@ -185,7 +185,7 @@ def test_an_unusable_file_is_logged_and_ignored(
     assert message in log_text(caplog)
     assert setting.get(user="jim") == 7
 
-    service.intercept = lambda asked: None
+    service.intercept = lambda request: None
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 8
     assert (path.read_bytes() != damaged) == is_replaced
@@ -269,8 +269,8 @@ def test_the_file_is_not_written_if_nothing_has_changed(
         client.client._session._refresher.last_known_good._store._confirmed -= 700
         client.reload()
         assert time.time() - read_body(path)["settings"]["s"][0][1] < 50
-        assert len(service.questions(QUERY)) == 5
-        assert "if-none-match" in service.asked[-1].headers
+        assert len(service.requests_to(QUERY)) == 5
+        assert "if-none-match" in service.requests[-1].headers
         assert setting.get(user="jim") == 8
         make_unavailable(service)
         client.reload_expecting(HeksherError)  # the file is not read
@@ -333,7 +333,7 @@ def test_writing_to_a_hanging_disk_does_not_block_the_client(
 
     def hang(descriptor: int) -> None:
         entered.set()
-        released.wait(PATIENCE)
+        released.wait(TIMEOUT_SECONDS)
 
     with running(kind, service.url, last_known_good=path, request_timeout=1) as client:
         monkeypatch.setattr(os, "fsync", hang)
@@ -351,8 +351,8 @@ def test_writing_to_a_hanging_disk_does_not_block_the_client(
         entered.clear()
         service.add_rule("s", 10, user="u10")
         client.client._session.refresh_soon()
-        assert entered.wait(PATIENCE)
-        assert took(client.close) < 0.8
+        assert entered.wait(TIMEOUT_SECONDS)
+        assert duration_of(client.close) < 0.8
         released.set()
 
 
@@ -578,7 +578,7 @@ def test_a_response_older_than_max_age_is_stored_if_the_service_confirms_it(
         client.client._session._refresher.last_known_good._store._confirmed -= 5000
         client.reload()
         assert read_body(path)["settings"].keys() == {"s"}
-        assert len(service.questions(QUERY)) == 4
+        assert len(service.requests_to(QUERY)) == 4
     reset_settings()
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path, max_age=1000):
@@ -596,7 +596,7 @@ def test_reading_from_a_hanging_disk_does_not_block_the_client(
 
     def hang(name: Any, *args: Any) -> int:
         if name == path:
-            released.wait(PATIENCE)
+            released.wait(TIMEOUT_SECONDS)
         return begin(name, *args)
 
     monkeypatch.setattr(os, "open", hang)
@@ -607,10 +607,10 @@ def test_reading_from_a_hanging_disk_does_not_block_the_client(
         with suppress(HeksherError):
             subject.start()
 
-    assert took(start) < 2.7
+    assert duration_of(start) < 2.7
     assert "the disk takes too long" in (subject.client.status().last_known_good_problem or "")
     if not kind.raises_at_start:
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         subject.reload()
         assert setting.get() == 8
     released.set()
@@ -639,7 +639,7 @@ def test_the_default_in_a_declaration_response_replaces_the_stored_default(
     setting = Setting("s", int, ["user"], 7)
     write_file(kind, service, path)
     service.declare("s", "int", 5, ["user"], version="1.1")
-    service.answering(QUERY, Answer(502))
+    service.respond_with(QUERY, CannedResponse(502))
     with running(kind, service.url, last_known_good=path) as client:
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
         assert client.client.status().is_last_known_good
@@ -655,7 +655,7 @@ def test_a_default_received_after_the_restore_replaces_the_stored_default(
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path) as client:
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
-        service.answering(QUERY, Answer(502))
+        service.respond_with(QUERY, CannedResponse(502))
         client.reload_expecting(HeksherError)
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
         assert client.client.status().is_last_known_good
@@ -671,7 +671,7 @@ def test_a_newly_declared_default_replaces_the_stored_default(
     assert previous.get() == 5
     registry._entries.clear()
     setting = Setting("s", int, ["user"], 10 if version == "1.1" else 5, version=version)
-    service.answering(QUERY, Answer(502))
+    service.respond_with(QUERY, CannedResponse(502))
     with running(kind, service.url, last_known_good=path):
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, setting.default_value)
         assert setting.explain(user="ann").reason is Reason.SERVER_DEFAULT
@@ -682,8 +682,8 @@ def test_a_stored_response_for_a_newly_created_setting_is_ignored(
 ) -> None:
     """The outcome `created` shows that the database was emptied. Then queries fail."""
     write_file(kind, service, path)
-    service.renew()
-    service.answering(QUERY, Answer(502))
+    service.reset()
+    service.respond_with(QUERY, CannedResponse(502))
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
 
@@ -733,14 +733,14 @@ def test_responses_without_usable_data_do_not_reset_the_age(
     write_file(kind, service, path)
     make_older(path, 500)
     good = Setting("good", int, ["user"], 1)
-    service.answering(QUERY, Answer.of({"settings": {"s": {}, "good": {"rules": [], "default_value": 2}}}))
+    service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {}, "good": {"rules": [], "default_value": 2}}}))
     with running(kind, service.url, last_known_good=path, stale_after=100) as client:
         assert (setting.get(user="jim"), good.get(user="jim")) == (8, 2)
         assert (client.client.status().state, client.client.status().is_last_known_good) == (State.STALE, True)
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         client.reload()
         assert client.client.status().state is State.FRESH
-        service.answering(QUERY, Answer.of({"settings": {}}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
         client.client._session._health._received_at -= 200
         client.reload_expecting(HeksherError)
         assert client.client.status().state is State.STALE
@@ -753,7 +753,7 @@ def test_an_unconfirmed_order_of_context_features_is_not_stored(
     with running(kind, service.url, last_known_good=path) as client:
         new = ("user", "environment", "theme")
         FileStore(path, 1000, service.url).save({}, {}, new)
-        service.answering("GET /api/v1/context_features", Answer(500))
+        service.respond_with("GET /api/v1/context_features", CannedResponse(500))
         client.reload()
         assert tuple(read_body(path)["context_features"]) == new
         assert setting.get(user="jim") == 7
@@ -796,14 +796,14 @@ def test_an_unknown_order_of_context_features_is_restored_from_the_file(
     setting = Setting("s", int, ["environment", "user"], 0)
     order = ["user", "theme", "environment"]
     features = "GET /api/v1/context_features"
-    service.answering(features, Answer.of({"context_features": order}))
+    service.respond_with(features, CannedResponse.of({"context_features": order}))
     with running(kind, service.url, last_known_good=path) as client:
         service.add_rule("s", 1, user="jim")
         service.add_rule("s", 2, environment="prod")
         client.reload()
         assert setting.get(user="jim", environment="prod") == 2
     reset_settings()
-    service.answering(features, Answer(500))
+    service.respond_with(features, CannedResponse(500))
     with running(kind, service.url, last_known_good=path) as client:
         assert setting.get(user="jim", environment="prod") == 2
         assert client.client.status().state is State.FAILING
@@ -883,7 +883,7 @@ def test_a_setting_created_after_the_start_is_restored_as_well(
     del again
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path) as client:
-        client.forget_outcomes()
+        client.clear_outcomes()
         later = Setting("late", int, ["user"], 1)
         client.next_outcome()
         assert later.get() == 5
@@ -903,7 +903,7 @@ def test_a_refused_declaration_raises_even_if_there_is_a_file(
 ) -> None:
     """It is an error in the program, not an outage."""
     write_file(kind, service, path)
-    service.answering(DECLARE, Answer(422))
+    service.respond_with(DECLARE, CannedResponse(422))
     subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path)
     subject.client.set_defaults(user="jim")
     if kind.raises_at_start:

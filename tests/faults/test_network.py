@@ -20,20 +20,20 @@ from heksher_client import (
     UnexpectedResponseError,
     UntrustedServiceError,
 )
-from tests.support.clients import FEATURES, Kind, Subject, ThreadKind, eventually, running, took
+from tests.support.clients import FEATURES, Kind, Subject, ThreadKind, duration_of, eventually, running
 from tests.support.faults import (
     Fault,
     FaultServer,
-    inflates,
-    redirects,
+    canned_response,
+    gzip_bomb,
+    redirect_to,
     reset,
-    says,
     stall,
     trickle,
     trickle_head,
     truncate,
 )
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_n2_service_goes_down_while_the_client_runs(kind: Kind, proxy: FaultServ
     """Values stay; the status is failing; retries become less frequent."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, proxy.url, stale_after=1000) as client:
-        proxy.break_(stall)
-        proxy.cut()
-        proxy.break_(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
+        proxy.inject(stall)
+        proxy.disconnect_all()
+        proxy.inject(lambda connection: connection.raw.shutdown(socket.SHUT_RDWR))
         waits = []
         for failures in (1, 2, 3):
             client.reload_expecting(ServiceUnavailableError)
@@ -96,7 +96,7 @@ def test_n2_service_goes_down_while_the_client_runs(kind: Kind, proxy: FaultServ
             waits.append(status.next_attempt or 0.0)
         assert waits[0] < 1.01 < waits[1] < 2.01 < waits[2] < 4.01
         assert setting.get() == 7
-        proxy.break_(None)
+        proxy.inject(None)
         client.reload()
         assert (client.client.status().state, client.client.status().failures) == (State.FRESH, 0)
 
@@ -105,16 +105,16 @@ def test_n2_service_goes_down_while_the_client_runs(kind: Kind, proxy: FaultServ
 def test_n3_n4_server_that_never_completes_a_response(kind: Kind, proxy: FaultServer, fault: Fault) -> None:
     """There is a deadline for the whole start, and one for each request from beginning to end."""
     setting = Setting("s", int, ["user"], 7)
-    proxy.break_(fault)
+    proxy.inject(fault)
     subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.3)
-    assert took(lambda: start_failing(subject)) < 0.9
-    assert took(subject.close) < 0.5
-    proxy.break_(None)
+    assert duration_of(lambda: start_failing(subject)) < 0.9
+    assert duration_of(subject.close) < 0.5
+    proxy.inject(None)
     with running(kind, proxy.url, request_timeout=1) as client:  # long enough for requests that must succeed
-        proxy.break_(fault)
-        assert took(lambda: client.reload_expecting(ServiceUnavailableError)) < 1.6
+        proxy.inject(fault)
+        assert duration_of(lambda: client.reload_expecting(ServiceUnavailableError)) < 1.6
         assert setting.get(user="jim") == 7
-        proxy.break_(None)
+        proxy.inject(None)
         client.reload()
 
 
@@ -123,7 +123,7 @@ def test_n4_connections_of_hanging_threads_are_closed(proxy: FaultServer) -> Non
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(3)]
     with running(ThreadKind(), proxy.url, request_timeout=0.15) as client:
         client.client._workers.max_threads = 3  # On a busy machine, not every request is sent.
-        proxy.break_(trickle_head)
+        proxy.inject(trickle_head)
         previous = client.client._endpoint.client
         hanging: set[threading.Thread] = set()
 
@@ -135,7 +135,7 @@ def test_n4_connections_of_hanging_threads_are_closed(proxy: FaultServer) -> Non
         assert eventually(is_renewed)
         assert len(hanging) >= 3
         assert eventually(lambda: not any(thread.is_alive() for thread in hanging))
-        proxy.break_(None)
+        proxy.inject(None)
         assert eventually(lambda: client.state_after_reload() is State.FRESH)
     assert settings[1].get(user="x") == 1
 
@@ -145,12 +145,12 @@ def test_n4_no_more_threads_are_started_while_many_hang(proxy: FaultServer) -> N
     setting = Setting("s", int, ["user"], 7)
     with running(ThreadKind(), proxy.url, request_timeout=0.2) as client:
         client.client._workers.max_hanging = 1
-        proxy.break_(trickle_head)  # no step of it exceeds a timeout
+        proxy.inject(trickle_head)  # no step of it exceeds a timeout
         client.reload_expecting(ServiceUnavailableError)
         error = client.reload_expecting(ServiceUnavailableError)
         assert "too many previous requests still hang" in str(error)
-        proxy.break_(None)
-        proxy.cut()
+        proxy.inject(None)
+        proxy.disconnect_all()
         for thread in client.client._workers.hanging_threads():
             thread.join(10)
         assert eventually(lambda: client.state_after_reload() is State.FRESH)
@@ -163,10 +163,10 @@ def test_n5_truncated_response(kind: Kind, proxy: FaultServer, service: WatchedS
     setting = Setting("s", int, ["user"], 7)
     with running(kind, proxy.url) as client:
         service.add_rule("s", 8, user="jim")
-        proxy.break_(fault, "/query")
+        proxy.inject(fault, "/query")
         client.reload_expecting(ServiceUnavailableError)
         assert setting.get(user="jim") == 7
-        proxy.break_(None)
+        proxy.inject(None)
         client.reload()
         assert setting.get(user="jim") == 8
 
@@ -176,7 +176,7 @@ def test_n5_truncated_compressed_data(kind: Kind, proxy: FaultServer) -> None:
     setting = Setting("s", int, ["user"], 7)
     truncated = gzip.compress(b'{"settings": {"s": {"default_value": 8, "rules": []}}}' * 50)[:-12]
     with running(kind, proxy.url) as client:
-        proxy.break_(says(truncated, headers="Content-Encoding: gzip\r\n"), "/query")
+        proxy.inject(canned_response(truncated, headers="Content-Encoding: gzip\r\n"), "/query")
         error = client.reload_expecting(ServiceUnavailableError)
         assert "ends before its compressed data does" in str(error)
         assert setting.get(user="jim") == 7
@@ -203,8 +203,8 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_n6_host_name_lookup_that_hangs(kind: Kind) -> None:
     """Neither the start nor closing waits for it."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES, start_timeout=0.2)
-    assert took(lambda: start_failing(subject)) < 0.9
-    assert took(subject.close) < 0.9
+    assert duration_of(lambda: start_failing(subject)) < 0.9
+    assert duration_of(subject.close) < 0.9
 
 
 def test_n6_unknown_host_name(kind: Kind) -> None:
@@ -251,7 +251,7 @@ def test_n7_server_without_tls(kind: Kind, proxy: FaultServer) -> None:
     subject = Subject(kind, proxy.url.replace("http:", "https:"), 3600, FEATURES)
     assert isinstance(start_failing(subject), UntrustedServiceError)
     subject.close()
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -263,11 +263,11 @@ def test_n8_redirect_to_the_same_server_is_followed(kind: Kind, proxy: FaultServ
         if connection.path.startswith("/again"):
             connection.request = connection.request.replace(b" /again", b" ", 1)
             connection.path = connection.path.removeprefix("/again")
-            connection.write(connection.pass_on())
+            connection.write(connection.forward())
         else:
-            redirects("/again{path}", status)(connection)
+            redirect_to("/again{path}", status)(connection)
 
-    proxy.break_(redirect)
+    proxy.inject(redirect)
     if status in (307, 308):
         with running(kind, proxy.url) as client:
             assert client.client.status().settings["s"].declaration == "created"
@@ -284,39 +284,39 @@ def test_n8_redirect_to_another_server_is_an_error(kind: Kind, proxy: FaultServe
     """The other server gets no request, and so no credentials."""
     setting = Setting("s", int, ["user"], 7)
     with FaultServer(service.url) as other:
-        proxy.break_(redirects(f"{other.url}{{path}}"))
+        proxy.inject(redirect_to(f"{other.url}{{path}}"))
         arguments = {"auth": ("jim", "secret"), "follow_redirects": True}
         subject = Subject(kind, proxy.url, 3600, FEATURES, http_client_args=arguments)
         error = start_failing(subject)
         assert isinstance(error, UnexpectedResponseError)
         assert error.status == 307
         subject.close()
-        assert other.asked == []
+        assert other.requests == []
     assert setting.get() == 7
 
 
 def test_n8_endless_redirects_are_an_error(kind: Kind, proxy: FaultServer) -> None:
     """At most three are followed."""
     setting = Setting("s", int, ["user"], 7)
-    proxy.break_(redirects("/again{path}"))
+    proxy.inject(redirect_to("/again{path}"))
     subject = Subject(kind, proxy.url, 3600, FEATURES)
     start_failing(subject)
     subject.close()
-    assert len([asked for asked in proxy.asked if asked.endswith("/context_features")]) == 4
+    assert len([request for request in proxy.requests if request.endswith("/context_features")]) == 4
     assert setting.get() == 7
 
 
 def test_n9_page_of_a_proxy(kind: Kind, proxy: FaultServer) -> None:
     """HTML with status 200 changes nothing."""
     setting = Setting("s", int, ["user"], 7)
-    page = says(b"<html>Please sign in</html>", headers="Content-Type: text/html\r\nETag: x\r\n")
+    page = canned_response(b"<html>Please sign in</html>", headers="Content-Type: text/html\r\nETag: x\r\n")
     with running(kind, proxy.url) as client:
-        proxy.break_(page)
+        proxy.inject(page)
         client.reload_expecting(UnexpectedResponseError)
         assert setting.get(user="jim") == 7
-        proxy.break_(None)
+        proxy.inject(None)
         client.reload()
-    proxy.break_(page)
+    proxy.inject(page)
     subject = Subject(kind, proxy.url, 3600, FEATURES)
     assert isinstance(start_failing(subject), UnexpectedResponseError)
     subject.close()
@@ -329,10 +329,10 @@ def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service
     for _ in range(5):
         with running(kind, service.url, 60, jitter=0.1) as client:
             after_success.append(client.client.status().next_attempt)
-            service.intercept = lambda asked: Answer(502)
+            service.intercept = lambda request: CannedResponse(502)
             client.reload_expecting(UnexpectedResponseError)
             after_failure.append(client.client.status().next_attempt)
-            service.intercept = lambda asked: None
+            service.intercept = lambda request: None
     assert len(set(after_success)) == len(set(after_failure)) == 5
     assert max(after_success) - min(after_success) > 1
     assert setting.get(user="jim") == 7
@@ -342,12 +342,14 @@ def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service
 def test_n11_query_that_is_too_long_for_a_proxy(kind: Kind, service: WatchedService, status: int) -> None:
     """It is split, and so is the query of the next refresh."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
-    service.answering(QUERY, lambda asked: Answer(status) if asked.query["settings"].count(",") > 1 else None)
+    service.respond_with(
+        QUERY, lambda request: CannedResponse(status) if request.query["settings"].count(",") > 1 else None
+    )
     with running(kind, service.url) as client:
         assert [setting.explain(user="x").reason.name for setting in settings] == ["SERVER_DEFAULT"] * 8
-        service.asked.clear()
+        service.requests.clear()
         client.reload()
-        assert max(asked.query["settings"].count(",") for asked in service.questions(QUERY)) == 1
+        assert max(request.query["settings"].count(",") for request in service.requests_to(QUERY)) == 1
 
 
 def test_an_idle_connection_that_was_closed_is_replaced_without_an_error(kind: Kind, proxy: FaultServer) -> None:
@@ -355,7 +357,7 @@ def test_an_idle_connection_that_was_closed_is_replaced_without_an_error(kind: K
     setting = Setting("s", int, ["user"], 7)
     with running(kind, proxy.url) as client:
         for _ in range(3):
-            proxy.cut()
+            proxy.disconnect_all()
             client.reload()
         assert client.client.status().failures == 0
     assert setting.get(user="jim") == 7
@@ -366,13 +368,13 @@ def test_closing_a_client_during_a_request_leaves_no_resources(kind: Kind, proxy
     setting = Setting("s", int, ["user"], 7)
     gc.collect()
     before = open_file_count()
-    for fault in (stall, trickle, trickle_head, inflates(1)):
-        proxy.break_(fault)
+    for fault in (stall, trickle, trickle_head, gzip_bomb(1)):
+        proxy.inject(fault)
         subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.1)
         start_failing(subject)
         subject.close()
-    proxy.break_(None)
-    proxy.cut()
+    proxy.inject(None)
+    proxy.disconnect_all()
     gc.collect()
     for _ in range(100):
         leaked = open_file_count() - before

@@ -37,7 +37,7 @@ def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedServ
     with running(kind, nginx.url) as client:
         assert setting.get(user="u50") == 50
         client.reload()
-        request = service.questions(QUERY)[-1]
+        request = service.requests_to(QUERY)[-1]
         assert request.headers["if-none-match"].startswith("W/")
         assert request.headers["accept-encoding"] == "gzip"
         response = http_request(
@@ -103,4 +103,4 @@ def test_queries_that_are_too_long_for_nginx_are_split(kind: Kind, service: Watc
         client.reload()
         assert [setting.get(user="jim") for setting in settings] == [*range(39), 8]
         assert client.client.status().state is State.FRESH
-        assert len(service.questions(QUERY)) > 2
+        assert len(service.requests_to(QUERY)) > 2

@@ -24,11 +24,21 @@ from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherErr
 from heksher_client._drivers import client as client_module
 from heksher_client._drivers.clock import monotonic_clock
 from tests.faults.test_network import open_file_count, start_failing
-from tests.support.clients import _TLS, FEATURES, PATIENCE, Kind, Subject, ThreadKind, eventually, running, took
+from tests.support.clients import (
+    _TLS,
+    FEATURES,
+    TIMEOUT_SECONDS,
+    Kind,
+    Subject,
+    ThreadKind,
+    duration_of,
+    eventually,
+    running,
+)
 from tests.support.faults import FaultServer, stall
-from tests.support.forks import begun_in_child, ended_well
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.http import http_client
-from tests.support.service import DECLARE, QUERY, Answer, WatchedService
+from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -54,7 +64,7 @@ def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: WatchedServ
 
         timer = threading.Timer(0.3, service.add_rule, ["s", 10], {"user": "eve"})
         timer.start()
-        assert ended_well(begun_in_child(child))
+        assert exited_successfully(fork_and_check(child))
         timer.join()
         client.reload()
         assert client.client.status().state is State.FRESH
@@ -74,7 +84,7 @@ def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, s
             client.client.status()
             return setting.get(user="jim") == 7
 
-        assert ended_well(begun_in_child(child))
+        assert exited_successfully(fork_and_check(child))
         assert proxy.connections > before
         before = proxy.connections
         client.reload()
@@ -89,7 +99,7 @@ def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, sett
             asyncio.run(client.client.aclose()) if kind.raises_at_start else client.client.close()
             return client.client.status().state is State.CLOSED and setting.get(user="jim") == 7
 
-        assert ended_well(begun_in_child(child))
+        assert exited_successfully(fork_and_check(child))
         assert client.client.status().state is State.FRESH
         client.reload()
 
@@ -98,18 +108,18 @@ def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, s
     """Locks and requests of the parent do not affect the child."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url, 0.05) as client:
         for _ in range(5):
-            proxy.break_(stall)
-            assert eventually(lambda: proxy.asked)
-            proxy.asked.clear()
+            proxy.inject(stall)
+            assert eventually(lambda: proxy.requests)
+            proxy.requests.clear()
             assert setting.get(user="jim") == 7
 
             def child() -> bool:
                 proxy.fault = None  # without effect: the server is a thread of the parent
                 return setting.get(user="jim") == 7 and client.client.status().is_main
 
-            assert ended_well(begun_in_child(child))
-            proxy.break_(None)
-            proxy.cut()
+            assert exited_successfully(fork_and_check(child))
+            proxy.inject(None)
+            proxy.disconnect_all()
             client.reload()
 
 
@@ -187,9 +197,9 @@ def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, settin
                 return eventually(lambda: setting.get(user=f"u{value}") == value)
 
             def child(grandchild: Callable[[], bool] = grandchild) -> bool:
-                return ended_well(begun_in_child(grandchild))
+                return exited_successfully(fork_and_check(grandchild))
 
-            assert ended_well(begun_in_child(child))
+            assert exited_successfully(fork_and_check(child))
 
 
 # -- event loops, tasks, exit ------------------------------------------------------------------------------------------
@@ -260,10 +270,10 @@ def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: WatchedS
         subject = Subject(kind, proxy.url, 0.01, FEATURES)
         subject.client.set_defaults(user="jim")
         subject.start()
-        proxy.break_(stall)
-        proxy.asked.clear()
-        assert eventually(lambda: proxy.asked)
-        assert took(subject.close) < 0.8
+        proxy.inject(stall)
+        proxy.requests.clear()
+        assert eventually(lambda: proxy.requests)
+        assert duration_of(subject.close) < 0.8
         assert setting.get() == 7
 
 
@@ -280,13 +290,13 @@ def test_c6_waiting_call_raises_when_the_client_is_closed(
             except BaseException as error:
                 errors.put(error)
 
-        proxy.break_(stall)
-        proxy.asked.clear()
+        proxy.inject(stall)
+        proxy.requests.clear()
         thread = threading.Thread(target=ping)
         thread.start()
-        assert eventually(lambda: proxy.asked)
+        assert eventually(lambda: proxy.requests)
         client.close()
-        assert isinstance(errors.get(timeout=PATIENCE), ClientNotRunningError)
+        assert isinstance(errors.get(timeout=TIMEOUT_SECONDS), ClientNotRunningError)
         thread.join()
         assert setting.get(user="jim") == 7
 
@@ -295,10 +305,10 @@ def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: WatchedSe
     """The next attempt is the current one."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         assert client.client.status().next_attempt > 3000
-        proxy.break_(stall)
-        proxy.asked.clear()
+        proxy.inject(stall)
+        proxy.requests.clear()
         client.client._session.refresh_soon()
-        assert eventually(lambda: proxy.asked)
+        assert eventually(lambda: proxy.requests)
         assert client.client.status().next_attempt == 0
         assert setting.get(user="jim") == 7
 
@@ -321,7 +331,7 @@ def test_c8_clock_that_jumps_and_machine_that_is_suspended(
     slept = [0.0]
     monkeypatch.setattr(client_module, "_clock", lambda: time.monotonic() + slept[0])
     with running(kind, service.url, 3600) as client:
-        client.forget_outcomes()
+        client.clear_outcomes()
         monkeypatch.setattr(time, "time", lambda: 0.0)
         time.sleep(0.1)
         assert client.client.outcomes.empty()
@@ -351,20 +361,20 @@ def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: 
 
         def hold(connection: Any) -> None:
             released.wait(10)
-            connection.write(connection.pass_on())
+            connection.write(connection.forward())
 
-        proxy.break_(hold, "/query")
-        proxy.asked.clear()
+        proxy.inject(hold, "/query")
+        proxy.requests.clear()
         threads = [threading.Thread(target=client.reload) for _ in range(51)]
         threads[0].start()
-        assert eventually(lambda: any("/query" in asked for asked in proxy.asked))
+        assert eventually(lambda: any("/query" in request for request in proxy.requests))
         for thread in threads[1:]:
             thread.start()
         assert eventually(lambda: len(client.client._session._waiters._next) == 50)
         released.set()
         for thread in threads:
             thread.join()
-        assert len([asked for asked in proxy.asked if "/query" in asked]) == 2
+        assert len([request for request in proxy.requests if "/query" in request]) == 2
         assert setting.get(user="jim") == 7
 
 
@@ -426,7 +436,7 @@ def test_c11_hook_that_blocks(
         monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 10.0)
         client.client._session.refresh_soon()
         assert eventually(lambda: calls > 2)
-        assert took(client.close) < 0.8
+        assert duration_of(client.close) < 0.8
         released.set()
 
 
@@ -511,14 +521,14 @@ def test_d1_many_processes_declare_one_new_setting_at_once(
 ) -> None:
     """Some of them receive a 500, and retry successfully."""
     failures = iter([True, False, True, True, False])
-    service.answering(DECLARE, lambda asked: Answer(500) if next(failures, False) else None)
+    service.respond_with(DECLARE, lambda request: CannedResponse(500) if next(failures, False) else None)
 
     def child() -> bool:
         with running(type(kind)(), service.url) as client:
             return client.client.status().settings["s"].declaration in ("created", "uptodate")
 
-    assert all(map(ended_well, [begun_in_child(child) for _ in range(4)]))
-    assert len(service.questions(DECLARE)) == 4 + 3
+    assert all(map(exited_successfully, [fork_and_check(child) for _ in range(4)]))
+    assert len(service.requests_to(DECLARE)) == 4 + 3
     assert setting.get() == 7
 
 
@@ -530,8 +540,8 @@ def test_d4_new_order_of_context_features(kind: Kind, service: WatchedService) -
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert setting.get(environment="prod", user="jim") == 2
-        service.answering(
-            "GET /api/v1/context_features", Answer.of({"context_features": ["user", "theme", "environment"]})
+        service.respond_with(
+            "GET /api/v1/context_features", CannedResponse.of({"context_features": ["user", "theme", "environment"]})
         )
         client.reload()
         assert setting.get(environment="prod", user="jim") == 1
@@ -540,9 +550,9 @@ def test_d4_new_order_of_context_features(kind: Kind, service: WatchedService) -
 def test_d5_service_with_an_emptied_database(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """All settings are declared again, and new rules are used."""
     with running(kind, service.url) as client:
-        service.renew()
+        service.reset()
         client.reload()
-        assert len(service.questions(DECLARE)) == 1
+        assert len(service.requests_to(DECLARE)) == 1
         service.add_rule("s", 8, user="jim")
         client.reload()
         assert setting.get(user="jim") == 8
@@ -561,7 +571,7 @@ def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, set
         },
         **new,
     }
-    service.answering(QUERY, Answer.of(body))
+    service.respond_with(QUERY, CannedResponse.of(body))
     with running(kind, service.url):
         assert setting.get(user="jim") == 8
 
@@ -569,7 +579,7 @@ def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, set
 def test_a_failed_start_does_not_affect_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The error is reported, and reads return the default."""
     with FaultServer(service.url) as proxy:
-        proxy.break_(stall)
+        proxy.inject(stall)
         subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.05)
         start_failing(subject)
         subject.close()

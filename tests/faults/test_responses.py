@@ -22,8 +22,8 @@ from heksher_client import (
     UnexpectedResponseError,
 )
 from tests.support.clients import FEATURES, Kind, Subject, running
-from tests.support.faults import FaultServer, inflates, says
-from tests.support.service import DECLARE, QUERY, Answer, Asked, WatchedService
+from tests.support.faults import FaultServer, canned_response, gzip_bomb
+from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
 NO_RULES = {"default_value": 7, "rules": []}
 
@@ -32,9 +32,9 @@ def rule(value: Any, rule_id: Any = 1, features: Any = (("user", "jim"),)) -> di
     return {"value": value, "rule_id": rule_id, "context_features": features}
 
 
-def query_response(*rules: Any, default: Any = 7) -> Answer:
+def query_response(*rules: Any, default: Any = 7) -> CannedResponse:
     """Return a response to a query for one setting, `s`."""
-    return Answer.of({"settings": {"s": {"default_value": default, "rules": list(rules)}}})
+    return CannedResponse.of({"settings": {"s": {"default_value": default, "rules": list(rules)}}})
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_h1_h3_errors_that_need_intervention(
 ) -> None:
     """The client retries slowly, whether a query fails or the declarations that follow a 404 to a query."""
     with running(kind, service.url) as client:
-        service.intercept = lambda asked: Answer(status)
+        service.intercept = lambda request: CannedResponse(status)
         for delay in (30, 60, 120, 240, 300, 300):
             client.reload_expecting(HeksherError)
             assert delay - 2 < (client.client.status().next_attempt or 0) <= delay
@@ -66,12 +66,12 @@ def test_h1_h3_errors_that_need_intervention(
 def test_h1_refused_credentials(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
     """The error names the credentials, and the client retries slowly."""
     with running(kind, service.url) as client:
-        service.intercept = lambda asked: Answer(status)
+        service.intercept = lambda request: CannedResponse(status)
         error = client.reload_expecting(UnexpectedResponseError)
         assert "the credentials are missing, wrong or insufficient" in str(error)
         assert (client.client.status().next_attempt or 0) > 25
         assert get(setting) == 7
-        service.intercept = lambda asked: None
+        service.intercept = lambda request: None
         client.reload()
         assert client.client.status().state is State.FRESH
 
@@ -92,7 +92,7 @@ def test_h1_httpx_auth_that_refreshes_its_token(kind: Kind, service: WatchedServ
                 yield request
 
     auth = Refreshing()
-    service.intercept = lambda asked: Answer(401) if asked.headers.get("authorization") != "new" else None
+    service.intercept = lambda request: CannedResponse(401) if request.headers.get("authorization") != "new" else None
     with running(kind, service.url, http_client_args={"auth": auth}):
         assert auth.refreshed == 1
         assert setting.explain(user="jim", theme="x").reason is Reason.SERVER_DEFAULT
@@ -112,7 +112,7 @@ def test_h2_deleted_setting(kind: Kind, service: WatchedService) -> None:
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
     """The async start raises; the thread client retries later, and a reload retries immediately."""
-    service.answering(DECLARE, Answer(status), times=1)
+    service.respond_with(DECLARE, CannedResponse(status), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
     if kind.raises_at_start:
@@ -122,7 +122,7 @@ def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Se
     subject.start()
     refused = subject.client.status().settings["s"]
     assert (refused.declaration, "refused the declaration" in (refused.problem or "")) == ("refused", True)
-    subject.forget_outcomes()
+    subject.clear_outcomes()
     subject.client._session.refresh_soon()  # the declaration is not due yet
     assert isinstance(subject.next_outcome(), DeclarationError)
     assert subject.client.status().failures == 2
@@ -138,11 +138,11 @@ def test_h3_404_to_every_request(
     """With a wrong URL the client is never healthy, even while no declaration is due."""
     if kind.raises_at_start:
         pytest.skip("the async client does not start")
-    service.intercept = lambda asked: Answer(404)
+    service.intercept = lambda request: CannedResponse(404)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
     subject.start()
-    subject.forget_outcomes()
+    subject.clear_outcomes()
     subject.client._session.refresh_soon()
     subject.next_outcome()
     status = subject.client.status()
@@ -159,7 +159,7 @@ def test_h4_declaration_in_conflict(
     service.declare("s", "str", "x", ["user", "theme"], version="1.0")
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
-        assert len(service.questions(QUERY)) == 1
+        assert len(service.requests_to(QUERY)) == 1
     (record,) = [record for record in caplog.records if "conflicts with" in record.message]
     assert record.__dict__["differences"]
     assert setting.get(user="jim", theme="x") == 7
@@ -194,7 +194,7 @@ def test_h8_retry_after(
 ) -> None:
     """The client waits as long as the header says, within limits. Invalid headers are ignored."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
-        proxy.break_(says(b"", status, f"{header}\r\n"))
+        proxy.inject(canned_response(b"", status, f"{header}\r\n"))
         client.reload_expecting(UnexpectedResponseError)
         assert least - 1 <= (client.client.status().next_attempt or 0) <= most
         assert get(setting) == 7
@@ -202,7 +202,7 @@ def test_h8_retry_after(
 
 def test_h9_single_500_to_a_declaration(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The declaration is sent again within the same refresh."""
-    service.answering(DECLARE, Answer(500), times=1)
+    service.respond_with(DECLARE, CannedResponse(500), times=1)
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration == "created"
         assert get(setting) == 7
@@ -210,7 +210,7 @@ def test_h9_single_500_to_a_declaration(kind: Kind, service: WatchedService, set
 
 def test_h10_304_to_the_first_query(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """It is an error, and the next query has no ETag."""
-    service.answering(QUERY, Answer(304), times=1)
+    service.respond_with(QUERY, CannedResponse(304), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
     if kind.raises_at_start:
@@ -220,7 +220,7 @@ def test_h10_304_to_the_first_query(kind: Kind, service: WatchedService, setting
     subject.start()
     assert subject.client.status().age is None
     subject.reload()
-    assert ["if-none-match" in asked.headers for asked in service.questions(QUERY)] == [False, False]
+    assert ["if-none-match" in request.headers for request in service.requests_to(QUERY)] == [False, False]
     assert setting.explain().reason is Reason.SERVER_DEFAULT
     subject.close()
 
@@ -228,12 +228,14 @@ def test_h10_304_to_the_first_query(kind: Kind, service: WatchedService, setting
 def test_h11_etag_that_does_not_depend_on_the_query(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """An ETag is sent only with the query that it belongs to, so a new setting is received."""
 
-    def same_etag(asked: Asked) -> Answer:
-        if "if-none-match" in asked.headers:
-            return Answer(304)
-        return Answer.of({"settings": dict.fromkeys(asked.query["settings"].split(","), NO_RULES)}, etag='"same"')
+    def same_etag(request: RecordedRequest) -> CannedResponse:
+        if "if-none-match" in request.headers:
+            return CannedResponse(304)
+        return CannedResponse.of(
+            {"settings": dict.fromkeys(request.query["settings"].split(","), NO_RULES)}, etag='"same"'
+        )
 
-    service.answering(QUERY, same_etag)
+    service.respond_with(QUERY, same_etag)
     with running(kind, service.url) as client:
         late = Setting("late", int, ["user"], 1)
         client.reload()
@@ -245,7 +247,7 @@ def test_h11_etag_that_does_not_depend_on_the_query(kind: Kind, service: Watched
 def test_h12_unexpected_success_status(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
     """It is an error."""
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer(status, json.dumps({"settings": {"s": NO_RULES}}).encode()))
+        service.respond_with(QUERY, CannedResponse(status, json.dumps({"settings": {"s": NO_RULES}}).encode()))
         client.reload_expecting(UnexpectedResponseError if status != 204 else HeksherError)
         assert get(setting) == 7
 
@@ -260,12 +262,12 @@ def test_p1_invalid_body(kind: Kind, service: WatchedService, setting: Setting[i
     """The response is not used, and its ETag is not stored."""
     with running(kind, service.url) as client:
         service.add_rule("s", 8, user="jim")
-        service.answering(QUERY, Answer(200, body, {"etag": '"bad"'}), times=1)
+        service.respond_with(QUERY, CannedResponse(200, body, {"etag": '"bad"'}), times=1)
         client.reload_expecting(UnexpectedResponseError)
         assert get(setting) == 7
         client.reload()
         assert get(setting) == 8
-        assert service.questions(QUERY)[-1].headers.get("if-none-match") != '"bad"'
+        assert service.requests_to(QUERY)[-1].headers.get("if-none-match") != '"bad"'
 
 
 @pytest.mark.parametrize("bad", [{}, [], None, {"rules": []}, {"default_value": 1}, {"default_value": 1, "rules": 5}])
@@ -274,13 +276,13 @@ def test_p2_setting_with_an_invalid_structure(kind: Kind, service: WatchedServic
     settings = [Setting(name, int, ["user"], 1) for name in "abc"]
     with running(kind, service.url) as client:
         good = {"default_value": 2, "rules": []}
-        service.answering(QUERY, Answer.of({"settings": {"a": good, "b": bad, "c": good}}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": {"a": good, "b": bad, "c": good}}))
         client.reload_expecting(UnexpectedResponseError)
         assert [setting.get(user="x") for setting in settings] == [2, 1, 2]
         status = client.client.status().settings
         assert "no default value" in (status["b"].problem or "")
         assert (status["a"].problem, status["c"].problem) == (None, None)
-        service.answering(QUERY, Answer.of({"settings": dict.fromkeys("abc", good)}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": dict.fromkeys("abc", good)}))
         client.reload()
         assert settings[1].get(user="x") == 2
         assert client.client.status().settings["b"].problem is None
@@ -288,7 +290,9 @@ def test_p2_setting_with_an_invalid_structure(kind: Kind, service: WatchedServic
 
 def test_p3_setting_that_was_not_queried(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """It is ignored."""
-    service.answering(QUERY, Answer.of({"settings": {"s": {"default_value": 8, "rules": []}, "other": {"x": 1}}}))
+    service.respond_with(
+        QUERY, CannedResponse.of({"settings": {"s": {"default_value": 8, "rules": []}, "other": {"x": 1}}})
+    )
     with running(kind, service.url) as client:
         assert get(setting) == 8
         assert client.client.status().state is State.FRESH
@@ -297,7 +301,7 @@ def test_p3_setting_that_was_not_queried(kind: Kind, service: WatchedService, se
 def test_p4_omitted_setting(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """It keeps its rules, and its status reports the omission."""
     with running(kind, service.url) as client:
-        service.answering(QUERY, Answer.of({"settings": {}}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
         error = client.reload_expecting(UnexpectedResponseError)
         assert "did not include setting s" in str(error)
         assert "did not include setting s" in (client.client.status().settings["s"].problem or "")
@@ -307,7 +311,7 @@ def test_p4_omitted_setting(kind: Kind, service: WatchedService, setting: Settin
 @pytest.mark.parametrize("bad", ["8", None, [8], {"x": 8}, 8.5, True])
 def test_p5_p6_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
     """Its rule is not used, and the status gives the reason."""
-    service.answering(QUERY, query_response(rule(bad), rule(9, 2, [["user", "ann"]])))
+    service.respond_with(QUERY, query_response(rule(bad), rule(9, 2, [["user", "ann"]])))
     with running(kind, service.url) as client:
         assert (get(setting), get(setting, "ann")) == (7, 9)
         status = client.client.status()
@@ -320,9 +324,9 @@ def test_p5_p6_value_of_another_type(kind: Kind, service: WatchedService, settin
 def test_p6_integral_float_and_string_instead_of_a_sequence(kind: Kind, service: WatchedService) -> None:
     """5.0 is a valid int; a string is not a sequence of letters."""
     number, letters = Setting("s", int, ["user"], 7), Setting("t", HeksherSequence(str), ["user"], ())
-    service.answering(
+    service.respond_with(
         QUERY,
-        Answer.of({"settings": {
+        CannedResponse.of({"settings": {
             "s": {"default_value": 5.0, "rules": []},
             "t": {"default_value": [], "rules": [rule("abc")]},
         }}),
@@ -334,7 +338,7 @@ def test_p6_integral_float_and_string_instead_of_a_sequence(kind: Kind, service:
 
 def test_p7_condition_on_an_undeclared_feature(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """Its rule is not used, and is counted as rejected."""
-    service.answering(QUERY, query_response(rule(8, 1, [["environment", "prod"]]), rule(9, 2)))
+    service.respond_with(QUERY, query_response(rule(8, 1, [["environment", "prod"]]), rule(9, 2)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().rejected == 1
@@ -342,7 +346,7 @@ def test_p7_condition_on_an_undeclared_feature(kind: Kind, service: WatchedServi
 
 def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """They are sorted."""
-    service.answering(QUERY, query_response(rule(8, 1, [["theme", "none"], ["user", "jim"]]), rule(9, 2)))
+    service.respond_with(QUERY, query_response(rule(8, 1, [["theme", "none"], ["user", "jim"]]), rule(9, 2)))
     with running(kind, service.url):
         assert get(setting) == 8
 
@@ -352,7 +356,7 @@ def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, set
 )
 def test_p9_invalid_conditions(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
     """Their rule is not used."""
-    service.answering(QUERY, query_response(rule(8, 1, bad), rule(9, 2)))
+    service.respond_with(QUERY, query_response(rule(8, 1, bad), rule(9, 2)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().rejected == 1
@@ -360,7 +364,7 @@ def test_p9_invalid_conditions(kind: Kind, service: WatchedService, setting: Set
 
 def test_p10_rules_with_the_same_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The rule with the higher id is used, in any order."""
-    service.answering(QUERY, query_response(rule(9, 2), rule(8, 1)))
+    service.respond_with(QUERY, query_response(rule(9, 2), rule(8, 1)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().settings["s"].first_rejected[0].rule_id == 1
@@ -373,7 +377,7 @@ def test_p11_number_of_five_thousand_digits(kind: Kind, service: WatchedService,
         {{"value": {digits}, "rule_id": 1, "context_features": [["user", "jim"]]}},
         {{"value": 8, "rule_id": {digits}, "context_features": [["user", "jim"]]}},
         {{"value": 9, "rule_id": 3, "context_features": [["user", "ann"]]}}]}}}}}}"""
-    service.answering(QUERY, Answer(200, body.encode()))
+    service.respond_with(QUERY, CannedResponse(200, body.encode()))
     with running(kind, service.url):
         assert get(setting, "ann") == 9
         assert get(setting) in (7, 8)
@@ -390,7 +394,7 @@ def test_p12_unusual_numbers_and_characters(
     body = b"""{"settings": {"s": {"default_value": %b, "rules": [
         {"value": %b, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": %b, "rule_id": 2, "context_features": [["user", "ann"]]}]}}}""" % (good, bad, good)
-    service.answering(QUERY, Answer(200, body))
+    service.respond_with(QUERY, CannedResponse(200, body))
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="ann")
     try:
@@ -409,7 +413,7 @@ def test_p13_deeply_nested_json(kind: Kind, service: WatchedService, setting: Se
     rules = b'{"default_value": 1, "rules": [{"value": %b, "rule_id": 1, "context_features": []}]}' % deep
     with running(kind, service.url) as client:
         for body in (deep, b'{"settings": %b' % deep, b'{"settings": {"s": %b' % rules):
-            service.intercept = lambda asked, body=body: Answer(200, body)  # type: ignore[misc]
+            service.intercept = lambda request, body=body: CannedResponse(200, body)  # type: ignore[misc]
             client.reload_expecting(UnexpectedResponseError)
             assert get(setting) == 7
 
@@ -418,14 +422,14 @@ def test_p14_decompression_bomb(kind: Kind, service: WatchedService, setting: Se
     """It is decompressed up to a limit, with little more memory than the limit."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url, max_response_bytes=1 << 20) as client:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        proxy.break_(inflates(400))
+        proxy.inject(gzip_bomb(400))
         error = client.reload_expecting(UnexpectedResponseError)
         assert "more than 1,048,576 bytes" in str(error)
         assert (
             resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
         )  # kB, including the compressed response
         assert get(setting) == 7
-        proxy.break_(None)
+        proxy.inject(None)
         client.reload()
 
 
@@ -436,7 +440,7 @@ def test_p14_invalid_compressed_data(kind: Kind, service: WatchedService, settin
     """It is an error like any other."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
         for encoding in ("gzip", "br"):
-            proxy.break_(says(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
+            proxy.inject(canned_response(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
             client.reload_expecting(HeksherError)
         assert get(setting) == 7
 
@@ -456,7 +460,7 @@ def test_p14_response_over_the_limit(kind: Kind, service: WatchedService) -> Non
 def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """All of them are used. Benchmarks measure how long other tasks of the event loop are delayed."""
     rules = [rule(i, i, [["user", f"u{i}"]]) for i in range(100_000)]
-    service.answering(QUERY, query_response(*rules))
+    service.respond_with(QUERY, query_response(*rules))
     with running(kind, service.url) as client:
         assert get(setting, "u99999") == 99_999
         assert client.client.status().rules == 100_000
@@ -470,8 +474,8 @@ def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedS
     subject.client.track_contexts(user=[f"user_{i}" for i in range(100_000)])
     subject.start()
     assert [setting.explain().reason for setting in settings] == [Reason.SERVER_DEFAULT] * 300
-    assert all(len(str(asked.query)) < 8000 for asked in service.questions(QUERY))
-    assert len(service.questions(QUERY)) > 1
+    assert all(len(str(request.query)) < 8000 for request in service.requests_to(QUERY))
+    assert len(service.requests_to(QUERY)) > 1
     subject.close()
 
 
@@ -481,9 +485,9 @@ def test_p18_line_breaks_and_format_codes(
     """They are escaped in all log records and in the status."""
     evil = "fine\nERROR root: all is lost \x1b[31m \u202e"
     with running(kind, service.url) as client:
-        service.answering(QUERY, query_response(rule(evil, 1)))
+        service.respond_with(QUERY, query_response(rule(evil, 1)))
         client.reload()
-        service.intercept = lambda asked: Answer.of({"detail": evil}, 500)
+        service.intercept = lambda request: CannedResponse.of({"detail": evil}, 500)
         client.reload_expecting(UnexpectedResponseError)
         assert (client.client.status().last_error or "\n").isprintable()
     assert caplog.records
@@ -534,9 +538,9 @@ def test_a_secret_in_a_response_is_redacted(
     }
     with running(kind, service.url, http_client_args=arguments) as client:
 
-        def repeat(asked: Asked) -> Answer:
-            cookies = asked.headers["cookie"].replace(";", " and").split()
-            return Answer(status, f"You sent {asked.headers} {asked.query} {cookies} pa%2Fram".encode())
+        def repeat(request: RecordedRequest) -> CannedResponse:
+            cookies = request.headers["cookie"].replace(";", " and").split()
+            return CannedResponse(status, f"You sent {request.headers} {request.query} {cookies} pa%2Fram".encode())
 
         service.intercept = repeat
         error = client.reload_expecting(HeksherError)
@@ -554,7 +558,7 @@ def test_redaction_does_not_affect_parsing(kind: Kind, service: WatchedService) 
     settings = [Setting(name, int, ["user"], 1) for name in ("shop_size", "shop_color")]
     with running(kind, service.url, http_client_args={"headers": {"X-Application": "shop"}}) as client:
         service.call("DELETE", "/api/v1/settings/shop_size")
-        service.asked.clear()
+        service.requests.clear()
         client.reload()
-        assert len(service.questions(DECLARE)) == 1
+        assert len(service.requests_to(DECLARE)) == 1
         assert [setting.get(user="x") for setting in settings] == [1, 1]

@@ -126,9 +126,9 @@ def test_django(shop: WatchedService, service_environment: dict[str, str]) -> No
     with serving(*command, port=port, env=service_environment) as http:
         check_server(http, shop)
     manage = [sys.executable, str(EXAMPLES / "django_project.py")]
-    shop.asked.clear()
+    shop.requests.clear()
     subprocess.run([*manage, "check"], env=service_environment, capture_output=True, check=True)
-    assert shop.asked == []
+    assert shop.requests == []
     printed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=True)
     assert printed.stdout.splitlines() == ["fresh: 1 settings, 2 rules", "  cache_size: 2 rules, uptodate"]
     shop.stop()

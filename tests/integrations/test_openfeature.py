@@ -25,8 +25,8 @@ from heksher_client import AsyncHeksherClient, HeksherMapping, Setting, SettingT
 from heksher_client._core.refresh.status import Refresh, State
 from heksher_client.openfeature import HeksherProvider
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import PATIENCE, eventually
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.clients import TIMEOUT_SECONDS, eventually
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 DATA = json.loads((Path(__file__).parents[1] / "data" / "openfeature" / "scenarios.json").read_text())
 
@@ -245,7 +245,7 @@ def test_events_report_the_state_of_the_client(service: WatchedService, monkeypa
 
     def wait_for(expected: ProviderEvent) -> EventDetails:
         while True:
-            event, details = events.get(timeout=PATIENCE)
+            event, details = events.get(timeout=TIMEOUT_SECONDS)
             if event is expected:
                 return details
 
@@ -258,7 +258,7 @@ def test_events_report_the_state_of_the_client(service: WatchedService, monkeypa
         client.reload()
         assert wait_for(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED).flags_changed == ["s", "old"]
         assert flags.get_integer_details("s", 0).variant == "1"
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         client.reload()
         assert "503" in str(wait_for(ProviderEvent.PROVIDER_ERROR).message)
         assert flags.get_integer_value("s", 0) == 8
@@ -268,7 +268,7 @@ def test_events_report_the_state_of_the_client(service: WatchedService, monkeypa
         assert flags.get_integer_details("s", 0).reason is Reason.STALE  # no refresh has ended since
         wait_for(ProviderEvent.PROVIDER_STALE)
         client._session._health._stale_after = 1e8
-        service.renew()
+        service.reset()
         service.declare("old", "int", 7, ["user"])
         client.reload()
         wait_for(ProviderEvent.PROVIDER_READY)
@@ -286,7 +286,7 @@ def failing_client(service: WatchedService) -> Iterator[ThreadHeksherClient]:
     setting = Setting("s", int, ["user"], 7)
     with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0) as client:
         client.set_defaults(user="jim")
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         refresh(client)
         assert client.status().state is State.FAILING
         yield client
@@ -339,7 +339,7 @@ def test_a_client_that_is_stale_from_the_start_is_reported_soon(
     emitted: list[tuple[ProviderEvent, str | None]],
 ) -> None:
     """Its values have the reason STALE immediately. Without a failure, the event has no message."""
-    service.renew()
+    service.reset()
     refresh(failing_client)
     failing_client._session._health._stale_after = 1e-9
     with provider_of(failing_client) as flags:
@@ -361,10 +361,10 @@ def test_an_event_that_openfeature_overwrites_is_emitted_again(
             try:
                 super().initialize(evaluation_context)
             finally:
-                service.renew()
+                service.reset()
                 refresh(client)
 
-    service.answering(QUERY, Answer(503))
+    service.respond_with(QUERY, CannedResponse(503))
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
     with client:
         with pytest.raises(Exception, match="503"):

@@ -22,7 +22,7 @@ from heksher_client._core.settings.observers import read_observers
 from heksher_client.telemetry import _instruments, instrument, instrumented
 from heksher_client.testing import Rule, SyncStubHeksherClient
 from tests.support.clients import Kind, eventually, running
-from tests.support.service import QUERY, Answer, WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 class Sdk:
@@ -90,7 +90,7 @@ def test_metrics_report_the_state_of_a_client(kind: Kind, service: WatchedServic
         assert metrics["heksher.refresh.changed"] == {(): 1}
         assert "heksher.reads" not in metrics
         assert sdk.servers == {server_address(service)}
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         client.state_after_reload()
         failed = (("error.type", "UnexpectedResponseError"),)
         assert eventually(lambda: sdk.metrics().get("heksher.refresh.errors") == {failed: 1})
@@ -105,7 +105,7 @@ def test_each_refresh_is_a_span(kind: Kind, service: WatchedService, sdk: Sdk) -
     _setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client, instrumented(client.client, **sdk.providers):
         client.reload()
-        service.answering(QUERY, Answer(503))
+        service.respond_with(QUERY, CannedResponse(503))
         client.state_after_reload()
         assert eventually(lambda: len(sdk.spans()) == 2)
     good, failed = sdk.spans()

@@ -31,7 +31,7 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[], str]:
 @pytest.fixture
 def service(_session_service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
     """The shared service, with each database."""
-    _session_service.renew(new_database())
+    _session_service.reset(new_database())
     return _session_service
 
 

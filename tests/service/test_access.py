@@ -49,7 +49,7 @@ class ProtectedService:
 
 @pytest.fixture
 def protected(new_database: Callable[[], str], _session_service: WatchedService) -> Iterator[ProtectedService]:
-    _session_service.renew(new_database(), access_control=True)
+    _session_service.reset(new_database(), access_control=True)
     assert _session_service.database is not None
     service = ProtectedService(_session_service, _session_service.database)
     yield service

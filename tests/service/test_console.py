@@ -383,7 +383,7 @@ def test_a_request_for_another_host_or_through_a_proxy_is_refused_without_tokens
 @pytest.fixture
 def protected(service: WatchedService, new_database: Callable[[], str]) -> Iterator[tuple[Browser, dict[str, str]]]:
     """A service that requires tokens, with the setting `s` and a rule, and one token of each role."""
-    service.renew(new_database(), access_control=True)
+    service.reset(new_database(), access_control=True)
     assert service.database is not None
     with service.database.begin() as connection:
         texts = {role.value: add_token(connection, role.value, role) for role in Role}

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from heksher_client.service import LocalService, event_stream, store
 from heksher_client.service.event_stream import EventStream
 from heksher_client.service.tokens import Role, add_token, revoke_token
-from tests.support.clients import PATIENCE, eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
@@ -47,7 +47,7 @@ class Stream:
 
     def next(self) -> dict[str, Any]:
         """Return the next event."""
-        event = self._events.get(timeout=PATIENCE)
+        event = self._events.get(timeout=TIMEOUT_SECONDS)
         assert event is not None, "the stream has ended"
         return event
 
@@ -61,7 +61,7 @@ class Stream:
 
     def has_ended(self) -> bool:
         """Return True if the service has ended the stream."""
-        return self._events.get(timeout=PATIENCE) is None
+        return self._events.get(timeout=TIMEOUT_SECONDS) is None
 
     def _read(self) -> None:
         event: dict[str, Any] = {}
@@ -208,7 +208,7 @@ def test_events_contain_the_time_over_which_to_spread_queries(
 
 @pytest.fixture
 def protected(service: WatchedService, new_database: Callable[[], str]) -> WatchedService:
-    service.renew(new_database(), access_control=True)
+    service.reset(new_database(), access_control=True)
     return service
 
 

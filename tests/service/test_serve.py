@@ -24,7 +24,7 @@ from heksher_client import __version__
 from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService
-from tests.support.clients import PATIENCE, eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
@@ -51,7 +51,7 @@ class Process:
         """Send a signal, and return the exit code and the log."""
         self.http.close()
         self.process.send_signal(how)
-        _, log = self.process.communicate(timeout=PATIENCE)
+        _, log = self.process.communicate(timeout=TIMEOUT_SECONDS)
         return self.process.returncode, log
 
     def _is_ready(self) -> bool:
@@ -118,10 +118,10 @@ def test_a_stopping_service_drains_requests(tmp_path: Path) -> None:
         service.process.send_signal(signal.SIGTERM)
         assert eventually(lambda: service.http.get("/api/ready").status_code == 503)
         assert service.http.get("/api/v1/settings").status_code == 200
-        assert ended.wait(PATIENCE)
+        assert ended.wait(TIMEOUT_SECONDS)
         thread.join()
         service.http.close()
-        service.process.communicate(timeout=PATIENCE)
+        service.process.communicate(timeout=TIMEOUT_SECONDS)
         assert service.process.returncode == 0
 
 

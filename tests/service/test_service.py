@@ -24,7 +24,7 @@ from heksher_client.service import LocalService, create_app
 from heksher_client.service.context_filters import parse_context_filters
 from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
-from tests.support.clients import PATIENCE
+from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.http import http_client, http_request
 from tests.support.service import WatchedService
 
@@ -528,7 +528,7 @@ def test_more_simultaneous_requests_than_threads_are_all_answered(http: httpx.Cl
 
     async def send_all() -> list[int]:
         limits = httpx.Limits()
-        async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=PATIENCE) as client:
+        async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=TIMEOUT_SECONDS) as client:
             queries = [client.get("/api/v1/query") for _ in range(100)]
             declarations = [client.post("/api/v1/settings/declare", json=body) for _ in range(50)]
             rules = [

@@ -13,7 +13,7 @@ from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State,
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds that tests wait for an event before they fail."""
 
 FEATURES = ("environment", "user", "theme")
@@ -35,11 +35,11 @@ class _RecordingHooks:
         self.outcomes.put(exc)
 
 
-class NotingThreadClient(_RecordingHooks, ThreadHeksherClient):
+class RecordingThreadClient(_RecordingHooks, ThreadHeksherClient):
     pass
 
 
-class NotingAsyncClient(_RecordingHooks, AsyncHeksherClient):
+class RecordingAsyncClient(_RecordingHooks, AsyncHeksherClient):
     pass
 
 
@@ -58,7 +58,7 @@ class ThreadKind:
     raises_at_start = False
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
-        return NotingThreadClient(*args, **kwargs)
+        return RecordingThreadClient(*args, **kwargs)
 
     def call(self, result: Any) -> Any:
         return result
@@ -75,10 +75,10 @@ class AsyncKind:
         self._thread.start()
 
     def make(self, *args: Any, **kwargs: Any) -> Any:
-        return NotingAsyncClient(*args, **kwargs)
+        return RecordingAsyncClient(*args, **kwargs)
 
     def call(self, result: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(result, self.loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(result, self.loop).result(TIMEOUT_SECONDS)
 
     def stop(self) -> None:
         """Stop the loop like `asyncio.run`, but wait for tasks instead of canceling them: clients leave none."""
@@ -101,8 +101,8 @@ class Subject:
         self.kind = kind
         if "http_client" not in kwargs:
             kwargs.setdefault("http_client_args", {"verify": _TLS})
-            kwargs.setdefault("timeout", PATIENCE)
-        kwargs.setdefault("request_timeout", PATIENCE)
+            kwargs.setdefault("timeout", TIMEOUT_SECONDS)
+        kwargs.setdefault("request_timeout", TIMEOUT_SECONDS)
         kwargs.setdefault("jitter", 0)
         self.client = kind.make(*args, **kwargs)
         self.client.outcomes = SimpleQueue()
@@ -131,17 +131,17 @@ class Subject:
 
     def next_outcome(self) -> Exception | None:
         """Wait for the next refresh, and return its error; None if it succeeded."""
-        outcome: Exception | None = self.client.outcomes.get(timeout=PATIENCE)
+        outcome: Exception | None = self.client.outcomes.get(timeout=TIMEOUT_SECONDS)
         return outcome
 
-    def forget_outcomes(self) -> None:
+    def clear_outcomes(self) -> None:
         """Discard the outcomes so far, so that `next_outcome` waits for a later refresh."""
         while not self.client.outcomes.empty():
             self.client.outcomes.get()
 
     def reload_expecting(self, error: type[Exception]) -> Exception:
         """Reload, and return the expected error: the async client raises it, the thread client only reports it."""
-        self.forget_outcomes()
+        self.clear_outcomes()
         raised = None
         try:
             self.reload()
@@ -165,7 +165,7 @@ def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iter
         subject.close()
 
 
-def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
+def eventually(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> bool:
     """Poll a condition that depends on another thread or process; return False if it does not become true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -175,7 +175,7 @@ def eventually(condition: Callable[[], Any], seconds: float = PATIENCE) -> bool:
     return False
 
 
-def took(call: Callable[[], Any]) -> float:
+def duration_of(call: Callable[[], Any]) -> float:
     """Return the duration of a call in seconds."""
     started = time.monotonic()
     call()

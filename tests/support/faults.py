@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.support.clients import PATIENCE
+from tests.support.clients import TIMEOUT_SECONDS
 
 Fault = Callable[["Connection"], None]
 """Responds to a request on a connection."""
@@ -37,7 +37,7 @@ class Connection:
                 return False
             data += more
             if data[0] == 0x16:  # a TLS handshake
-                self.write(answer(b"TLS is not supported", 400))
+                self.write(http_response(b"TLS is not supported", 400))
                 return False
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -45,16 +45,16 @@ class Connection:
         while len(body) < int(self.headers.get("content-length", 0)):
             body += self.raw.recv(65_536)
         self.request, self.path = head + b"\r\n\r\n" + body, first.split(" ")[1]
-        self.server.asked.append(" ".join(first.split(" ")[:2]))
+        self.server.requests.append(" ".join(first.split(" ")[:2]))
         return True
 
     def write(self, data: bytes) -> None:
         self.raw.sendall(data)
 
-    def pass_on(self) -> bytes:
+    def forward(self) -> bytes:
         """Send the request to the service, and return the response as bytes without writing it."""
         method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
-        upstream = http.client.HTTPConnection(*self.server.upstream, timeout=PATIENCE)
+        upstream = http.client.HTTPConnection(*self.server.upstream, timeout=TIMEOUT_SECONDS)
         try:
             body = self.request.partition(b"\r\n\r\n")[2]
             upstream.request(method, target, body or None, self.headers)
@@ -64,10 +64,10 @@ class Connection:
             upstream.close()
         skipped = ("content-length", "connection", "transfer-encoding")
         headers = "".join(f"{k}: {v}\r\n" for k, v in response.getheaders() if k.lower() not in skipped)
-        return answer(content, response.status, headers)
+        return http_response(content, response.status, headers)
 
 
-def answer(body: bytes, status: int = 200, headers: str = "") -> bytes:
+def http_response(body: bytes, status: int = 200, headers: str = "") -> bytes:
     """Return a complete HTTP response."""
     return f"HTTP/1.1 {status} Status\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -82,7 +82,7 @@ class FaultServer:
         self.fault: Fault | None = None
         self.only = ""
         """The fault applies to requests whose target contains this string; all others are forwarded."""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         """The requests so far, as method and target."""
         self.connections = 0
         self._ended = threading.Event()
@@ -91,7 +91,7 @@ class FaultServer:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def break_(self, fault: Fault | None, only: str = "") -> None:
+    def inject(self, fault: Fault | None, only: str = "") -> None:
         """Set the fault for later requests; None to forward them."""
         self.only, self.fault = only, fault
 
@@ -103,7 +103,7 @@ class FaultServer:
     def is_ended(self) -> bool:
         return self._ended.is_set()
 
-    def cut(self) -> None:
+    def disconnect_all(self) -> None:
         """Shut down all connections."""
         for raw in self._open.copy():
             with suppress(OSError):
@@ -120,7 +120,7 @@ class FaultServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.cut()
+        self.disconnect_all()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -138,7 +138,7 @@ class FaultServer:
                     if self.fault is not None and self.only in connection.path:
                         self.fault(connection)
                     else:
-                        connection.write(connection.pass_on())
+                        connection.write(connection.forward())
         finally:
             self._open.discard(raw)
 
@@ -170,36 +170,36 @@ def trickle_head(connection: Connection) -> None:
 
 def truncate(connection: Connection) -> None:
     """Send an incomplete response, and close the connection."""
-    whole = connection.pass_on()
+    whole = connection.forward()
     connection.write(whole[: len(whole) - 10])
     connection.raw.shutdown(socket.SHUT_RDWR)
 
 
 def reset(connection: Connection) -> None:
     """Send an incomplete response, and reset the connection."""
-    whole = connection.pass_on()
+    whole = connection.forward()
     connection.write(whole[: len(whole) - 10])
     connection.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.raw.close()
 
 
-def says(body: bytes, status: int = 200, headers: str = "") -> Fault:
+def canned_response(body: bytes, status: int = 200, headers: str = "") -> Fault:
     """Return a fault that always sends the same response."""
-    return lambda connection: connection.write(answer(body, status, headers))
+    return lambda connection: connection.write(http_response(body, status, headers))
 
 
-def redirects(location: str, status: int = 307) -> Fault:
+def redirect_to(location: str, status: int = 307) -> Fault:
     """Return a fault that redirects; `{path}` in the location is replaced by the path and query of the request."""
 
     def fault(connection: Connection) -> None:
         target = location.replace("{path}", connection.path)
-        connection.write(answer(b"", status, f"Location: {target}\r\n"))
+        connection.write(http_response(b"", status, f"Location: {target}\r\n"))
 
     return fault
 
 
-def inflates(megabytes: int) -> Fault:
+def gzip_bomb(megabytes: int) -> Fault:
     """Return a fault that sends a small compressed response with a large body."""
     compressor = zlib.compressobj(9, wbits=31)
     body = b"".join(compressor.compress(b" " * (1 << 20)) for _ in range(megabytes)) + compressor.flush()
-    return says(body, headers="Content-Encoding: gzip\r\n")
+    return canned_response(body, headers="Content-Encoding: gzip\r\n")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tests.support.clients import eventually
 
 
-def begun_in_child(condition: Callable[[], bool]) -> int:
+def fork_and_check(condition: Callable[[], bool]) -> int:
     """Fork, check a condition in the child, and return the process ID of the child."""
     pid = os.fork()
     if pid == 0:  # pragma: no cover - another process
@@ -18,7 +18,7 @@ def begun_in_child(condition: Callable[[], bool]) -> int:
     return pid
 
 
-def ended_well(pid: int) -> bool:
+def exited_successfully(pid: int) -> bool:
     """Wait for a child, and return True if its condition was true."""
     status: list[int] = []
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from tests.support.clients import PATIENCE
+from tests.support.clients import TIMEOUT_SECONDS
 
 
 def http_client(url: str = "", **options: Any) -> httpx.Client:
     """Make a client with a base URL. It loads no certificates, which takes long, unless `verify` says otherwise."""
-    return httpx.Client(base_url=url, **{"verify": False, "timeout": PATIENCE, **options})
+    return httpx.Client(base_url=url, **{"verify": False, "timeout": TIMEOUT_SECONDS, **options})
 
 
 def http_request(method: str, url: str, **options: Any) -> httpx.Response:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.support.service import Answer, Asked, WatchedService
+from tests.support.service import CannedResponse, RecordedRequest, WatchedService
 
 CLIENT = "shop"
 SECRET = "the-clients-secret"  # noqa: S105 - a secret of this test server
@@ -215,10 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
 def put_behind_gateway(service: WatchedService, oauth: OAuthServer) -> None:
     """Make a service respond with 401 to requests without a valid access token."""
 
-    def intercept(asked: Asked) -> Answer | None:
-        if oauth.accepts(asked.headers.get("authorization")):
+    def intercept(request: RecordedRequest) -> CannedResponse | None:
+        if oauth.accepts(request.headers.get("authorization")):
             return None
-        detail = f"no such token: {asked.headers.get('authorization')}"
-        return Answer.of({"detail": detail}, 401, **{"www-authenticate": "Bearer"})
+        detail = f"no such token: {request.headers.get('authorization')}"
+        return CannedResponse.of({"detail": detail}, 401, **{"www-authenticate": "Bearer"})
 
     service.intercept = intercept

@@ -20,7 +20,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RecordedRequest:
     """A request that the service received."""
 
     method: str
@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CannedResponse:
     """A response that replaces that of the service."""
 
     status: int = 200
@@ -46,11 +46,11 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value: Any, status: int = 200, **headers: str) -> "Answer":
+    def of(cls, value: Any, status: int = 200, **headers: str) -> "CannedResponse":
         return cls(status, json.dumps(value).encode(), {"content-type": "application/json", **headers})
 
 
-Interceptor = Callable[[Asked], Answer | None]
+Interceptor = Callable[[RecordedRequest], CannedResponse | None]
 
 DECLARE = "POST /api/v1/settings/declare"
 QUERY = "GET /api/v1/query"
@@ -61,7 +61,7 @@ class WatchedService(LocalService):
 
     def __init__(self, context_features: tuple[str, ...] = ("environment", "user", "theme"), *, port: int = 0) -> None:
         super().__init__(context_features, port=port)
-        self.asked: list[Asked] = []
+        self.requests: list[RecordedRequest] = []
         self.intercept: Interceptor = lambda request: None
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
@@ -69,14 +69,14 @@ class WatchedService(LocalService):
         # No keep-alive, as tests stop and start the service.
         self._api = http_client(limits=httpx.Limits(max_keepalive_connections=0))
 
-    def renew(
+    def reset(
         self, database_url: str = "sqlite://", *, access_control: bool | None = None, offers_changes: bool = False
     ) -> None:
         """Replace the service by an empty one on the same port, which is faster than a restart."""
         self.offers_changes = offers_changes
         self._close_current_app()
         self._current_app = create_app(database_url, self._context_features, access_control=access_control)
-        self.asked = []
+        self.requests = []
         self.intercept = lambda request: None
 
     def stop(self) -> None:
@@ -91,23 +91,23 @@ class WatchedService(LocalService):
 
     @property
     def database(self) -> Database | None:
-        """The database of the service since the last `renew`; None before."""
+        """The database of the service since the last `reset`; None before."""
         return None if self._current_app is None else self._current_app.state.database
 
-    def questions(self, route: str) -> list[Asked]:
+    def requests_to(self, route: str) -> list[RecordedRequest]:
         """Return the requests to a route so far: `DECLARE`, `QUERY`..."""
-        return [request for request in self.asked if str(request) == route]
+        return [request for request in self.requests if str(request) == route]
 
-    def answering(self, route: str, response: Callable[[Asked], Answer | None] | Answer, *, times: int = 10**9) -> None:
+    def respond_with(self, route: str, response: Interceptor | CannedResponse, *, times: int = 10**9) -> None:
         """Respond to requests to a route with another response; the service handles all other requests."""
         remaining = times
 
-        def intercept(request: Asked) -> Answer | None:
+        def intercept(request: RecordedRequest) -> CannedResponse | None:
             nonlocal remaining
             if str(request) != route or remaining == 0:
                 return None
             remaining -= 1
-            return response if isinstance(response, Answer) else response(request)
+            return response if isinstance(response, CannedResponse) else response(request)
 
         self.intercept = intercept
 
@@ -148,10 +148,10 @@ class _RecordingMiddleware:
             more = message.get("more_body", False)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         query = {k: v[0] for k, v in parse_qs(scope["query_string"].decode(), keep_blank_values=True).items()}
-        request = Asked(scope["method"], scope["path"], query, headers, body)
+        request = RecordedRequest(scope["method"], scope["path"], query, headers, body)
         response = None
         if "x-admin" not in headers:
-            self._service.asked.append(request)
+            self._service.requests.append(request)
             response = self._service.intercept(request)
         if response is not None:
             raw = [(name.encode(), value.encode()) for name, value in response.headers.items()]

@@ -36,10 +36,10 @@ def test_connect_creates_a_client_from_a_profile(kind: Kind, service: WatchedSer
         assert setting.get(user="jim") == 2
         assert client._session._options.update_interval == 5
         assert client._session._options.jitter == 0
-        assert service.asked[-1].headers["x-team"] == "shop"
+        assert service.requests[-1].headers["x-team"] == "shop"
     with Connected(kind, "prod") as client:
         assert client._session._options.update_interval == 60
-        assert service.asked[-1].headers["authorization"] == "Bearer prod-token"
+        assert service.requests[-1].headers["authorization"] == "Bearer prod-token"
 
 
 def test_arguments_override_the_environment_and_the_environment_overrides_the_file(
@@ -55,7 +55,7 @@ def test_arguments_override_the_environment_and_the_environment_overrides_the_fi
     with Connected(kind, jitter=0.5, headers={"X-Own": "1"}, defaults={"user": "jim"}) as client:
         options = client._session._options
         assert (options.update_interval, options.jitter, options.follow_changes) == (7.5, 0.5, False)
-        sent = service.asked[-1].headers
+        sent = service.requests[-1].headers
         assert (sent["x-team"], sent["x-own"]) == ("shop", "1")
         assert sent["user-agent"].startswith("heksher-client/")
         assert client._session.defaults == {"environment": "dev", "theme": "dark", "user": "jim"}
@@ -69,7 +69,7 @@ def test_the_environment_alone_can_configure_a_client(
     monkeypatch.setenv("HEKSHER_CONTEXT_FEATURES", "environment,user,theme")
     monkeypatch.setenv("HEKSHER_TOKEN", "from-environment")
     with Connected(kind, track_contexts={"user": ["jim"]}) as client:
-        assert service.asked[-1].headers["authorization"] == "Bearer from-environment"
+        assert service.requests[-1].headers["authorization"] == "Bearer from-environment"
         assert client._session._refresher.tracking.options == {"user": {"jim"}}
 
 
@@ -86,9 +86,9 @@ def test_the_profile_is_chosen_by_argument_environment_or_as_the_only_one(
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     monkeypatch.setenv("HEKSHER_PROFILE", "prod")
     with connect():
-        assert "authorization" in service.asked[-1].headers
+        assert "authorization" in service.requests[-1].headers
     with connect("dev"):
-        assert "authorization" not in service.asked[-1].headers
+        assert "authorization" not in service.requests[-1].headers
     monkeypatch.delenv("HEKSHER_PROFILE")
     write_config(
         config_file, f'[profiles.only]\nurl = "{service.url}"\ncontext_features = ["environment", "user", "theme"]'
@@ -146,7 +146,7 @@ def test_options_of_the_client_class_have_the_lowest_priority(service: WatchedSe
     write_config(config_file, 'profiles = { a = { headers = { x-team = "profile", X-Key = "secret" } } }')
     with connect(client_class=Shop, headers={"x-key": "argument"}) as client:
         assert client._session._options.update_interval == 5
-        sent = service.asked[-1].headers
+        sent = service.requests[-1].headers
         assert (sent["x-team"], sent["x-class"], sent["x-key"]) == ("profile", "1", "argument")
 
 
@@ -154,14 +154,14 @@ def test_auth_in_http_client_args_overrides_the_token_of_a_profile(service: Watc
     """It has the priority of an argument."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     with connect("prod", http_client_args={"auth": StaticToken("mine")}):
-        assert service.asked[-1].headers["authorization"] == "Bearer mine"
+        assert service.requests[-1].headers["authorization"] == "Bearer mine"
 
 
 def test_a_token_argument_takes_precedence_over_an_oauth_argument(service: WatchedService) -> None:
     """The token is sent, and no sign-in is needed."""
     options: dict[str, Any] = {"url": service.url, "context_features": ["environment", "user", "theme"]}
     with connect(**options, token="mine", oauth={"client_id": "x"}):  # noqa: S106
-        assert service.asked[-1].headers["authorization"] == "Bearer mine"
+        assert service.requests[-1].headers["authorization"] == "Bearer mine"
 
 
 def test_a_tilde_in_the_path_of_a_profile_is_expanded(
@@ -234,7 +234,7 @@ def test_the_arguments_auth_and_http_client_override_a_profile(service: WatchedS
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     with http_client() as http, connect("prod", auth=StaticToken("mine"), http_client=http) as client:
         client.ping()
-        assert service.asked[-1].headers["authorization"] == "Bearer mine"
+        assert service.requests[-1].headers["authorization"] == "Bearer mine"
 
 
 def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path, service: WatchedService) -> None:

@@ -80,7 +80,7 @@ def test_a_token_for_the_new_server_replaces_credentials_but_no_other_secrets(
         connect()
     write_config(config_file, f'[profiles.a]\nurl = "https://h"\ntoken = "t"\n{features}')
     with connect():
-        assert service.asked[-1].headers["authorization"] == "Bearer another"
+        assert service.requests[-1].headers["authorization"] == "Bearer another"
     with pytest.raises(ConfigError, match="the url is invalid"):
         connect(url="http://[h")
 
@@ -107,7 +107,7 @@ def test_an_oauth_argument_replaces_tokens_of_lower_priority(
     monkeypatch.setenv("HEKSHER_TOKEN", "env")
     with connect(url=service.url, oauth={"client_id": "x"}) as client:
         assert isinstance(client._endpoint.auth, StoredCredential)
-        assert not service.asked
+        assert not service.requests
     monkeypatch.delenv("HEKSHER_CONFIG")
     monkeypatch.setitem(sys.modules, "platformdirs", None)
     with pytest.raises(ConfigError, match="the location of the token store is unknown"):
@@ -153,7 +153,7 @@ def test_secrets_of_a_client_class_are_not_sent_to_another_server(service: Watch
     with pytest.raises(ConfigError, match=r"the client class: headers cannot be sent to .*: remove it"):
         connect("dev", client_class=WithHeader, token="another")  # noqa: S106
     with connect("dev", client_class=WithToken, token="another"):  # noqa: S106
-        assert service.asked[-1].headers["authorization"] == "Bearer another"
+        assert service.requests[-1].headers["authorization"] == "Bearer another"
 
 
 def test_a_secret_in_any_profile_makes_the_file_private(config_file: Path) -> None:

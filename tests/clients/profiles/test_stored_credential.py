@@ -13,8 +13,8 @@ from heksher_client import CredentialError, connect, login, login_with_token, lo
 from heksher_client.profiles._config import load
 from heksher_client.profiles._stored_credential import StoredCredential
 from heksher_client.profiles._token_store import TokenStore
-from tests.support.clients import PATIENCE, eventually
-from tests.support.forks import begun_in_child, ended_well
+from tests.support.clients import TIMEOUT_SECONDS, eventually
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.oauth import OAuthServer
 from tests.support.profiles import browse, load_tokens, raise_disk_full, token_file
 from tests.support.service import WatchedService
@@ -47,7 +47,7 @@ def test_concurrent_refreshes_of_stored_tokens_send_one_request(oauth: OAuthServ
     oauth.expire_all()
     with ThreadPoolExecutor(2) as pool:
         for future in [pool.submit(credential.force_refresh) for credential in credentials]:
-            future.result(PATIENCE)
+            future.result(TIMEOUT_SECONDS)
     assert len(oauth.token_requests) == 1
     assert {credential._valid_token().value for credential in credentials} == {load_tokens(login_config).access_token}  # type: ignore[union-attr]
 
@@ -77,7 +77,7 @@ def test_the_child_of_a_fork_can_refresh_stored_tokens(oauth: OAuthServer, login
         return parent._valid_token() is not None
 
     requests = len(oauth.token_requests)
-    assert ended_well(begun_in_child(refresh))
+    assert exited_successfully(fork_and_check(refresh))
     assert len(oauth.token_requests) == requests + 1
 
 
@@ -128,8 +128,8 @@ def test_a_refresh_in_progress_does_not_undo_a_login_or_logout(
         change = pool.submit(logout if call == "logout" else partial(login_with_token, token))
         assert not change.done()
         oauth.gate.set()
-        refresh.result(PATIENCE)
-        change.result(PATIENCE)
+        refresh.result(TIMEOUT_SECONDS)
+        change.result(TIMEOUT_SECONDS)
     tokens = load_tokens(login_config)
     assert (None if tokens is None else tokens.access_token) == (None if call == "logout" else token)
 

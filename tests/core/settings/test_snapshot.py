@@ -19,7 +19,7 @@ from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._core.settings.snapshot import SCOPE
 from heksher_client.testing import SyncStubHeksherClient
-from tests.support.forks import begun_in_child, ended_well
+from tests.support.forks import exited_successfully, fork_and_check
 
 USER: ContextVar[str] = ContextVar("user")
 
@@ -374,9 +374,9 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
         publish(settings, defaults, 2)
         lock_holder.start()
         locked.wait(10)
-        child = begun_in_child(keeps_own_scope)
+        child = fork_and_check(keeps_own_scope)
         release.set()
-    assert ended_well(child)
+    assert exited_successfully(child)
     lock_holder.join()
     other_context.run(other.__exit__, None, None, None)
 
