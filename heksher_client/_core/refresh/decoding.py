@@ -100,11 +100,12 @@ class ResponseDecoder:
         """
         prepared = []
         queried = protocol.parse_queried_setting(name, content)
-        yield from self._budget.spend(len(queried.rules))
+        spent = len(queried.rules)
         for entry in entries:
             validators = entry.validators
             work = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
-            decoded = yield from self._budget.cooperatively(work)
+            decoded = yield from self._budget.cooperatively(work, spent)
+            spent = 0  # The response was parsed once for all of them.
             applied = AppliedUpdate(decoded, validators, self.tracking, self.order, digest)
             prepared.append(PreparedUpdate(entry, applied, content if self._keeps_content else None))
         return prepared

@@ -81,10 +81,9 @@ class Refresher:
             result.failures = [error]
         return responses
 
-    def save(self, responses: AppliedResponses | None, result: RefreshResult) -> Flow[None]:
+    def save(self, responses: AppliedResponses, result: RefreshResult) -> Flow[None]:
         """Store responses as the last known good. Errors are not raised."""
-        if self.last_known_good is None or responses is None:
-            return
+        assert self.last_known_good is not None  # noqa: S101 - otherwise `refresh` returns no responses
         try:
             yield from self.last_known_good.save(responses)
         except Exception as error:  # As above.

@@ -246,11 +246,11 @@ class Session:
         # Recorded before the responses are saved: the disk may be slow.
         if result.received_at is not None:
             self._health.record_received(result.received_at)
-        if result.is_applied and self._options.follow_changes:
-            is_outdated = self._stream.record_revision(result.revision, self._names())
-            if is_outdated:
-                self.refresh_soon()
-        yield from self._refresher.save(responses, result)
+        is_followed = result.is_applied and self._options.follow_changes
+        if is_followed and self._stream.record_revision(result.revision, self._names()):
+            self.refresh_soon()
+        if responses is not None:
+            yield from self._refresher.save(responses, result)
 
     def _restore(self, result: RefreshResult) -> Flow[bool]:
         """Restore the last known good. Return True if there was any."""

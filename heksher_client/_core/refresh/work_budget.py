@@ -26,12 +26,21 @@ class WorkBudget:
             self._spent = 0
             yield Pause()
 
-    def cooperatively(self, work: Work[T]) -> Flow[T]:
-        """Do some work, with pauses."""
+    def cooperatively(self, work: Work[T], spent: int = 0) -> Flow[T]:
+        """Do some work, with pauses.
+
+        Args:
+            work: The work.
+            spent: The number of rules that were processed before it, without pauses.
+        """
+        self._spent += spent
         while True:
             try:
                 done = next(work)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            yield from self.spend(done)
+            self._spent += done
+            if self._spent >= _RULES_BETWEEN_PAUSES:
+                self._spent = 0
+                yield Pause()
