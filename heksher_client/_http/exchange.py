@@ -8,7 +8,7 @@ For each request that is sent, the effects are `AwaitToken` if there is no valid
 request without a token does not count for the rate limit, and every request that is sent does. A response is closed
 before the flow waits for anything else, as other requests may need its connection.
 
-The wait for a turn may be long: the token may expire meanwhile, or the program may replace the credential. So the
+The wait for a turn may be long: the token may expire before it ends, or the program replace the credential. So the
 credential is read, and the request signed, after that wait. If there is no valid token then, the request keeps its turn
 while it waits for one. Only a request that is sent again, after a 401 or on another connection, is signed before its
 turn.

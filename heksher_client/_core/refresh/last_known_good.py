@@ -53,7 +53,7 @@ class StoredResponses:
 
 
 class AppliedResponses(NamedTuple):
-    """What one refresh has applied, to be stored."""
+    """The responses that one refresh has applied, to be stored."""
 
     prepared: Sequence[PreparedUpdate]
     """The settings with new rules."""

@@ -142,7 +142,7 @@ class Entry(Generic[T]):
         former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
         former.retire()
         self.install(self._uncompiled)
-        if self.state is former:  # Otherwise a signal handler or a finalizer has renewed it meanwhile.
+        if self.state is former:  # Otherwise a signal handler or a finalizer has renewed it.
             self.state = state  # From here on, reads see what is new: getters of the former state find it here.
         for value in self.watched_values or ():
             value.wakeup.set()
@@ -250,7 +250,7 @@ class GetterState(Generic[T]):
         self._is_retired = False
 
     def retire(self) -> None:
-        """Let the getter of this state find an empty plan, and so take the slow path to the state that replaced it.
+        """Empty the plan, so that the getter of this state takes the slow path to the state that replaced it.
 
         The references are dropped so that the tree is freed at once, and not by the garbage collector.
         """
@@ -365,7 +365,7 @@ class GetterState(Generic[T]):
         variables = [default.get for default in map(defaults.get, features) if isinstance(default, ContextVar)]
         plan.append((compiled, tree.grow(constants), *last_values, *last, *variables))
         self._use(compiled)
-        if self._is_retired:  # by a signal handler or a finalizer, meanwhile
+        if self._is_retired:  # by a signal handler or a finalizer
             self._use(None)
         else:
             entry.install(getter)
