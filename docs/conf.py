@@ -1,4 +1,4 @@
-"""How the documentation is built: `tox run -e docs`."""
+"""The configuration of Sphinx. `tox run -e docs` builds the documentation."""
 
 import builtins
 from types import MethodDescriptorType, WrapperDescriptorType
@@ -27,7 +27,7 @@ exclude_patterns = ["examples"]
 myst_enable_extensions = ["colon_fence", "fieldlist"]
 myst_heading_anchors = 3
 
-smartquotes_action = "D"  # dashes; quotes get into code that is not marked as such
+smartquotes_action = "D"  # dashes only: quotes in unmarked code must stay straight
 
 default_role = "code"  # docstrings have single backticks
 autodoc_member_order = "bysource"
@@ -59,7 +59,7 @@ def show_code(*event: Any) -> None:
 
 
 def show_colons(_app: object, what: str, _name: str, _member: object, _options: object, lines: list[str]) -> None:
-    """Have the first line of what describes an attribute stay as it is: up to a colon, napoleon takes it for a type."""
+    """Keep the first line of an attribute's description: napoleon takes the text before a colon for a type."""
     if lines[:1] and lines[0].startswith("Alias for field number"):
         lines.clear()  # of a named tuple: the field's name says more
     elif what in ("attribute", "data", "property"):

@@ -1,6 +1,6 @@
 """The async client asks an application in its own process: no socket is opened.
 
-The application is the local service here; in a test, one that stands in for it.
+The application is the local service here; in a test, it is a fake one.
 """
 
 import asyncio

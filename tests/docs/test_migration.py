@@ -159,7 +159,7 @@ def test_a_missing_context_value_is_an_error_with_and_without_rules() -> None:
             assert isinstance(caught.value, RuntimeError)
 
 
-@difference("a context value in `get` that is no string")
+@difference("a context value in `get` that is not a string")
 def test_a_context_value_that_is_not_a_string_is_an_error() -> None:
     setting = Setting("s", int, ["user"], 0)
     with SyncStubHeksherClient(), pytest.raises(TypeError):
