@@ -101,10 +101,12 @@ def source(form: Form) -> str:
         lines += ["_current = _scope()", "if _current is not None and _state.entry in _current.retained:"]
         lines += [f"    {slow_path}"]
     lines += ["try:", *_indented(_fast_path(form, names, slow_path)), "except _errors:"]
-    lines += [
-        "    pass  # no branch, an unset context variable, a value that is not a key, or an empty plan",
-        slow_path,
-    ]
+    lines += ["    pass  # no branch, an unset context variable, a value that is not a key, or an empty plan"]
+    if len(parameters(given)) == len(given):  # Otherwise `get_slow_path` hands over: not all of them can be keywords.
+        arguments = ", ".join(f"{feature}={feature}" for feature in given)
+        lines += ["if not _plan and (_compiled := _state.entry.state.compiled) is not None:"]
+        lines += [f"    return _compiled.getter({arguments})"]
+    lines += [slow_path]
     signature = "".join(f"{feature}=_ABSENT, " for feature in given if feature in own)
     lines = [f"def get({'*, ' if signature else ''}{signature}**_unknown):", *_indented(lines), "return get"]
     return "\n".join(["def make_getter(_state, _plan, _random, _sample_rate):", *_indented(lines), ""])
