@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qs
 
 import httpx
@@ -50,19 +50,52 @@ class CannedResponse:
         return cls(status, json.dumps(value).encode(), {"content-type": "application/json", **headers})
 
 
-Interceptor = Callable[[RecordedRequest], CannedResponse | None]
-
 DECLARE = "POST /api/v1/settings/declare"
 QUERY = "GET /api/v1/query"
+CONTEXT_FEATURES = "GET /api/v1/context_features"
+
+ResponseT = TypeVar("ResponseT")
 
 
-class WatchedService(LocalService):
+class RequestRecorder(Generic[ResponseT]):
+    """Records the requests that a service receives, and replaces its responses."""
+
+    def __init__(self) -> None:
+        self.requests: list[RecordedRequest] = []
+        self.intercept: Callable[[RecordedRequest], ResponseT | None] = lambda request: None
+
+    def requests_to(self, route: str) -> list[RecordedRequest]:
+        """Return the requests to a route so far: `DECLARE`, `QUERY`..."""
+        return [request for request in self.requests if str(request) == route]
+
+    def respond_with(
+        self, route: str, response: Callable[[RecordedRequest], ResponseT | None] | ResponseT, *, times: int = 10**9
+    ) -> None:
+        """Respond to requests to a route with another response; the service handles all other requests.
+
+        Args:
+            route: `DECLARE`, `QUERY`...
+            response: The response, or a function that returns one, or None for that of the service.
+            times: How many requests are affected.
+        """
+        remaining = times
+
+        def intercept(request: RecordedRequest) -> ResponseT | None:
+            nonlocal remaining
+            if str(request) != route or remaining == 0:
+                return None
+            remaining -= 1
+            return response(request) if callable(response) else response
+
+        self.intercept = intercept
+
+
+class WatchedService(RequestRecorder[CannedResponse], LocalService):
     """A local service whose requests tests can inspect, and whose responses they can replace."""
 
     def __init__(self, context_features: tuple[str, ...] = ("environment", "user", "theme"), *, port: int = 0) -> None:
-        super().__init__(context_features, port=port)
-        self.requests: list[RecordedRequest] = []
-        self.intercept: Interceptor = lambda request: None
+        RequestRecorder.__init__(self)
+        LocalService.__init__(self, context_features, port=port)
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
         self._current_app: FastAPI | None = None
@@ -93,23 +126,6 @@ class WatchedService(LocalService):
     def database(self) -> Database | None:
         """The database of the service since the last `reset`; None before."""
         return None if self._current_app is None else self._current_app.state.database
-
-    def requests_to(self, route: str) -> list[RecordedRequest]:
-        """Return the requests to a route so far: `DECLARE`, `QUERY`..."""
-        return [request for request in self.requests if str(request) == route]
-
-    def respond_with(self, route: str, response: Interceptor | CannedResponse, *, times: int = 10**9) -> None:
-        """Respond to requests to a route with another response; the service handles all other requests."""
-        remaining = times
-
-        def intercept(request: RecordedRequest) -> CannedResponse | None:
-            nonlocal remaining
-            if str(request) != route or remaining == 0:
-                return None
-            remaining -= 1
-            return response if isinstance(response, CannedResponse) else response(request)
-
-        self.intercept = intercept
 
     # Requests of an administrator, which are not recorded.
 

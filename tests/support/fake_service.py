@@ -1,0 +1,234 @@
+"""The service for clients that are driven by hand: what programs request of it, in memory and without HTTP.
+
+A test compares its responses with those of the local service. What operators change has methods instead of requests.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from heksher_client._core.refresh.effects import NoResponse, Reply, Request, Response
+from heksher_client.service.context_filters import admits, parse_context_filters
+from heksher_client.service.declarations import Declaration, ExistingRules, compare
+from heksher_client.service.setting_types import parse_setting_type
+from tests.support.clients import FEATURES
+from tests.support.service import CannedResponse, RecordedRequest, RequestRecorder
+
+UNREACHABLE = NoResponse(ConnectionError("connection refused"), is_network_error=True)
+
+
+@dataclass
+class FakeRule:
+    """A rule of a setting."""
+
+    value: Any
+    conditions: Mapping[str, str]
+
+
+@dataclass
+class FakeSetting:
+    """A setting in the service, with its rules by id."""
+
+    declaration: Declaration
+    aliases: list[str] = field(default_factory=list)
+    rules: dict[int, FakeRule] = field(default_factory=dict)
+
+    def as_json(self, order: Sequence[str]) -> dict[str, Any]:
+        declared = self.declaration
+        return {
+            "name": declared.name,
+            "configurable_features": sorted(declared.configurable_features, key=order.index),
+            "type": str(declared.type),
+            "default_value": declared.default_value,
+            "metadata": dict(declared.metadata),
+            "aliases": self.aliases,
+            "version": declared.version,
+        }
+
+
+class FakeService(RequestRecorder[CannedResponse | Reply]):
+    """A service without settings."""
+
+    def __init__(self, features: Iterable[str] = FEATURES) -> None:
+        super().__init__()
+        self.features = list(features)
+        self.settings: dict[str, FakeSetting] = {}
+        """By canonical name."""
+        self.revision = 0
+        self.is_running = True
+        self.offers_changes = False
+        """True to announce the change stream to clients. The reference service does not have one."""
+        self.announce: Callable[[bytes], None] = lambda event: None
+        """Receives the events of the change stream, if one is open."""
+        self._last_rule = 0
+        self._changes: list[bytes] = []
+
+    # -- what operators change -----------------------------------------------------------------------------------------
+
+    def declare(self, name: str, type_: str, default: Any, features: list[str], **more: Any) -> None:
+        body = {"name": name, "type": type_, "default_value": default, "configurable_features": features, **more}
+        assert self._declare(body).status == 200
+
+    def add_rule(self, setting: str, value: Any, **conditions: str) -> int:
+        self._last_rule += 1
+        self.setting(setting).rules[self._last_rule] = FakeRule(value, conditions)
+        self._changed(setting)
+        return self._last_rule
+
+    def delete_rule(self, rule_id: int) -> None:
+        for name, setting in self.settings.items():
+            if setting.rules.pop(rule_id, None):
+                self._changed(name)
+
+    def rename(self, name: str, new_name: str, version: str) -> None:
+        setting = self.setting(name)
+        self._rename(setting, replace(setting.declaration, name=new_name, version=version))
+
+    def delete(self, name: str) -> None:
+        del self.settings[self.setting(name).declaration.name]
+        self._changed(name)
+
+    def move_feature(self, feature: str, to_after: str) -> None:
+        self.features.remove(feature)
+        self.features.insert(self.features.index(to_after) + 1, feature)
+        self._changed()
+
+    def empty(self) -> None:
+        """Delete everything but the context features."""
+        self.settings.clear()
+        self._changed()
+
+    def setting(self, name: str) -> FakeSetting:
+        """Return a setting by its name or an alias."""
+        found = self._find(name)
+        assert found is not None, name
+        return found
+
+    def _find(self, name: str) -> FakeSetting | None:
+        return next((one for one in self.settings.values() if name in (one.declaration.name, *one.aliases)), None)
+
+    def _rename(self, setting: FakeSetting, declaration: Declaration) -> None:
+        former, setting.declaration = setting.declaration.name, declaration
+        if former != declaration.name:
+            del self.settings[former]
+            setting.aliases = [*(alias for alias in setting.aliases if alias != declaration.name), former]
+        self.settings[declaration.name] = setting
+        self._changed(former, declaration.name)
+
+    def _changed(self, *settings: str) -> None:
+        """Announce a change of some settings, or of all of them."""
+        self.revision += 1
+        data = json.dumps({"settings": settings, "all": not settings, "within": 0.0})
+        self._changes.append(f"event: change\ndata: {data}\nid: {self.revision}\n\n".encode())
+        self.announce(self._changes[-1])
+
+    # -- what programs request -----------------------------------------------------------------------------------------
+
+    def respond(self, request: Request) -> Reply:
+        """Record a request, and respond to it."""
+        parts = urlsplit(request.target)
+        query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        recorded = RecordedRequest(request.method, unquote(parts.path), query, headers, request.content or b"")
+        self.requests.append(recorded)
+        reply = self.intercept(recorded) if self.is_running else UNREACHABLE
+        if isinstance(reply, CannedResponse):
+            return Response(reply.status, reply.body, reply.headers)
+        return reply or self._respond(recorded)
+
+    def _respond(self, request: RecordedRequest) -> Response:
+        match str(request).removeprefix("GET /api/"):
+            case "health":
+                return self._json({"version": "0.5.7"})
+            case "v1/context_features":
+                return self._json({"context_features": self.features})
+            case "POST /api/v1/settings/declare":
+                return self._declare(request.json)
+            case "v1/query":
+                return self._query(request)
+            case "v1/settings":
+                return self._json(
+                    {"settings": [self.settings[name].as_json(self.features) for name in sorted(self.settings)]}
+                )
+            case "v1/changes":
+                return Response(404)
+            case path:
+                setting = self._find(path.removeprefix("v1/settings/"))
+                return (
+                    self._json(setting.as_json(self.features)) if setting else Response(404, b"setting does not exist")
+                )
+
+    def _json(self, value: Any, status: int = 200, **headers: str) -> Response:
+        revision = {"heksher-revision": str(self.revision)} if self.offers_changes else {}
+        return Response(status, json.dumps(value).encode(), revision | headers)
+
+    def _declare(self, body: Mapping[str, Any]) -> Response:
+        declared = Declaration(
+            body["name"],
+            tuple(body["configurable_features"]),
+            parse_setting_type(body["type"]),
+            body["default_value"],
+            body.get("metadata", {}),
+            body.get("version", "1.0"),
+        )
+        stored, alias = self._find(declared.name), body.get("alias")
+        if alias is not None:
+            aliased = self._find(alias)
+            if aliased is None:
+                return self._json({"detail": f"alias {alias} does not exist"}, 404)
+            name = aliased.declaration.name
+            if aliased is not stored and (stored or name != alias):
+                return self._json({"detail": f"alias {alias} is an alias of unrelated setting {name}"}, 409)
+            stored = aliased
+        return self._upgrade(stored, declared, alias) if stored else self._create(declared)
+
+    def _create(self, declared: Declaration) -> Response:
+        if declared.version != "1.0":
+            return Response(400, b"newly created settings must have version 1.0")
+        if unknown := set(declared.configurable_features) - set(self.features):
+            return Response(404, f"{unknown} are not acceptable context features".encode())
+        self.settings[declared.name] = FakeSetting(declared)
+        self._changed(declared.name)
+        return self._json({"outcome": "created"})
+
+    def _upgrade(self, stored: FakeSetting, declared: Declaration, alias: str | None) -> Response:
+        is_current = declared.version_number >= stored.declaration.version_number
+        if is_current and alias != stored.declaration.name:
+            declared = replace(declared, name=stored.declaration.name)
+        ids = {f: [i for i, rule in stored.rules.items() if f in rule.conditions] for f in self.features}
+        rules = ExistingRules(ids, {i: rule.value for i, rule in stored.rules.items()})
+        result = compare(declared, stored.declaration, lambda: rules)
+        if result.outcome == "upgraded":
+            self._rename(stored, declared)
+        return self._json({"outcome": result.outcome} | result.details, 409 if result.is_conflict else 200)
+
+    def _query(self, request: RecordedRequest) -> Response:
+        names = request.query["settings"].split(",")
+        found = {name: self._find(name) for name in names}
+        if unknown := sorted(name for name, setting in found.items() if setting is None):
+            return Response(404, f"the following are not setting names: {unknown}".encode())
+        filters = parse_context_filters(request.query["context_filters"])
+        settings = {}
+        for setting in filter(None, found.values()):
+            rules = [
+                {"value": rule.value, "context_features": conditions, "rule_id": rule_id}
+                for rule_id, rule in setting.rules.items()
+                if admits(
+                    filters, conditions := [(f, rule.conditions[f]) for f in self.features if f in rule.conditions]
+                )
+            ]
+            settings[setting.declaration.name] = {"default_value": setting.declaration.default_value, "rules": rules}
+        response = self._json({"settings": dict(sorted(settings.items()))})
+        etag = f'"{hashlib.sha256(response.content).hexdigest()}"'
+        if request.headers.get("if-none-match") == etag:
+            return Response(304, headers={**response.headers, "etag": etag})
+        return replace(response, headers={**response.headers, "etag": etag})
+
+    def events_after(self, revision: str | None) -> bytes:
+        """Return the beginning of a change stream: the events after a revision, or of a service that was replaced."""
+        if revision is not None and int(revision) > self.revision:
+            return f"event: reset\ndata: {{}}\nid: {self.revision}\n\n".encode()
+        return b": ping\n\n" + b"".join(self._changes[int(revision or self.revision) :])
