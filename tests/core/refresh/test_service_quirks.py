@@ -5,39 +5,38 @@ import logging
 import pytest
 
 from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, UnexpectedResponseError
-from tests.support.clients import FEATURES, Kind, Subject, running
-from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
+from tests.support.driven import DrivenClient, driven
+from tests.support.fake_service import FakeService
+from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- renamed settings --------------------------------------------------------------------------------------------------
 
 
-def test_a_setting_declared_under_its_former_name_gets_the_rules_of_the_new_name(
-    kind: Kind, service: WatchedService
-) -> None:
+def test_a_setting_declared_under_its_former_name_gets_the_rules_of_the_new_name(service: FakeService) -> None:
     """The service responds that the declaration is outdated, and the client queries the new name."""
     service.declare("foo", "int", 1, ["user"])
     service.add_rule("foo", 5, user="jim")
-    service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
+    service.rename("foo", "bar", "1.1")
     foo = Setting("foo", int, ["user"], 1)
 
-    with running(kind, service.url):
+    with driven(service):
         assert foo.get(user="jim") == 5
         assert [request.query["settings"] for request in service.requests_to(QUERY)] == ["bar"]
 
 
-def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(kind: Kind, service: WatchedService) -> None:
+def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(service: FakeService) -> None:
     """All other settings are updated in the same refresh, and later refreshes send no additional requests."""
     foo = Setting("foo", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
 
-    with running(kind, service.url) as client:
-        service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
+    with driven(service) as client:
+        service.rename("foo", "bar", "1.1")
         service.add_rule("bar", 5, user="jim")
         service.add_rule("other", 6, user="jim")
         client.reload()
         assert (foo.get(user="jim"), other.get(user="jim")) == (5, 6)
 
-        service.call("PUT", "/api/v1/settings/bar/name", {"name": "baz", "version": "1.2"})
+        service.rename("bar", "baz", "1.2")
         service.add_rule("baz", 7, user="john")
         client.reload()
         assert (foo.get(user="john"), foo.get(user="jim")) == (7, 5)
@@ -53,11 +52,11 @@ def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(kind: 
         }
 
 
-def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(kind: Kind, service: WatchedService) -> None:
+def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(service: FakeService) -> None:
     """All other settings are updated, and the renamed one once the client can look up its new name."""
     foo, other = Setting("foo", int, ["user"], 1), Setting("other", int, ["user"], 1)
-    with running(kind, service.url) as client:
-        service.call("PUT", "/api/v1/settings/foo/name", {"name": "bar", "version": "1.1"})
+    with driven(service) as client:
+        service.rename("foo", "bar", "1.1")
         service.add_rule("bar", 5, user="jim")
         service.add_rule("other", 6, user="jim")
         for status in (404, 500):
@@ -69,14 +68,14 @@ def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(kind: Kind,
         assert foo.get(user="jim") == 5
 
 
-def test_a_setting_can_be_declared_under_its_former_and_its_new_name(kind: Kind, service: WatchedService) -> None:
+def test_a_setting_can_be_declared_under_its_former_and_its_new_name(service: FakeService) -> None:
     """Both `Setting` objects of the program get the rules."""
     service.declare("foo", "int", 1, ["user"])
     service.add_rule("foo", 5, user="jim")
     new = Setting("bar", int, ["user"], 1, alias="foo", version="1.1")
     old = Setting("foo", int, ["user"], 1)
 
-    with running(kind, service.url):
+    with driven(service):
         assert (new.get(user="jim"), old.get(user="jim")) == (5, 5)
 
 
@@ -84,19 +83,17 @@ def test_a_setting_can_be_declared_under_its_former_and_its_new_name(kind: Kind,
 
 
 @pytest.mark.parametrize("feature", ["with_underscore", "Upper", "digit2"])
-def test_a_context_filter_that_the_service_cannot_parse_is_not_sent(kind: Kind, feature: str) -> None:
+def test_a_context_filter_that_the_service_cannot_parse_is_not_sent(feature: str) -> None:
     """The client loads all rules, and applies the filter itself."""
     setting = Setting("s", int, ["plain", feature], 0)
-    with (
-        WatchedService(("plain", feature)) as service,
-        running(kind, service.url, context_features=("plain", feature)) as client,
-    ):
+    service = FakeService(["plain", feature])
+    with driven(service) as client:
         service.add_rule("s", 1, **{feature: "a"})
         service.add_rule("s", 2, **{feature: "b"})
         service.add_rule("s", 3, plain="a")
         client.reload()
         assert (setting.get(**{feature: "b"}), setting.get(plain="a")) == (2, 3)
-        client.client.track_contexts(**{feature: "a"})
+        client.track_contexts(**{feature: "a"})
         client.reload()
 
         assert service.requests_to(QUERY)[-1].query["context_filters"] == "*"
@@ -105,24 +102,22 @@ def test_a_context_filter_that_the_service_cannot_parse_is_not_sent(kind: Kind, 
         assert setting.get(plain="a") == 0
 
 
-def test_without_tracking_all_rules_are_loaded_and_with_an_empty_filter_none(
-    kind: Kind, service: WatchedService
-) -> None:
+def test_without_tracking_all_rules_are_loaded_and_with_an_empty_filter_none(service: FakeService) -> None:
     """A feature that is tracked without values makes the filter empty."""
     setting = Setting("s", int, ["user"], 0)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         service.add_rule("s", 1, user="jim")
         client.reload()
         assert service.requests_to(QUERY)[-1].query["context_filters"] == "*"
         assert setting.get(user="jim") == 1
 
-        client.client.track_contexts(user=[])
+        client.track_contexts(user=[])
         client.reload()
         assert service.requests_to(QUERY)[-1].query["context_filters"] == ""
         assert setting.get(user="jim") == 0
 
 
-def test_the_client_applies_the_context_filter_as_well(kind: Kind, service: WatchedService) -> None:
+def test_the_client_applies_the_context_filter_as_well(service: FakeService) -> None:
     """Only rules with tracked values are used, even if the service ignores the filter."""
     service.declare("s", "int", 0, ["environment", "user"])
     rules = [
@@ -133,8 +128,8 @@ def test_the_client_applies_the_context_filter_as_well(kind: Kind, service: Watc
     service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 0, "rules": rules}}}))
     setting = Setting("s", int, ["environment", "user"], 0)
 
-    with running(kind, service.url) as client:
-        client.client.track_contexts(user="jim")
+    with driven(service) as client:
+        client.track_contexts(user="jim")
         client.reload()
         assert service.requests_to(QUERY)[-1].query["context_filters"] == "user:(jim)"
         assert setting.get(user="jim") == 1
@@ -145,12 +140,12 @@ def test_the_client_applies_the_context_filter_as_well(kind: Kind, service: Watc
 # -- missing settings --------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(kind: Kind, service: WatchedService) -> None:
+def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(service: FakeService) -> None:
     """The service rejects a query with an unknown name as a whole."""
     deleted = Setting("deleted", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
-    with running(kind, service.url) as client:
-        service.call("DELETE", "/api/v1/settings/deleted")
+    with driven(service) as client:
+        service.delete("deleted")
         service.add_rule("other", 2, user="jim")
         client.reload()
 
@@ -160,21 +155,21 @@ def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(kind: Ki
         assert deleted.get(user="jim") == 3
 
 
-def test_only_quoted_names_of_a_404_are_missing_settings(kind: Kind, service: WatchedService) -> None:
+def test_only_quoted_names_of_a_404_are_missing_settings(service: FakeService) -> None:
     """A setting may have the name of a word in the text of the response, such as "not"."""
     deleted, other = Setting("deleted", int, ["user"], 1), Setting("not", int, ["user"], 1)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         before = len(service.requests_to(DECLARE))
-        service.call("DELETE", "/api/v1/settings/deleted")
+        service.delete("deleted")
         client.reload()
         assert [request.json["name"] for request in service.requests_to(DECLARE)[before:]] == ["deleted"]
         assert (deleted.get(), other.get()) == (1, 1)
 
 
-def test_after_a_404_without_a_known_name_all_settings_are_declared_again(kind: Kind, service: WatchedService) -> None:
+def test_after_a_404_without_a_known_name_all_settings_are_declared_again(service: FakeService) -> None:
     """Any setting of the query may be missing."""
     setting = Setting("s", int, ["user"], 1)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         service.add_rule("s", 2, user="jim")
         service.respond_with(QUERY, CannedResponse(404, b"unknown settings"), times=1)
         client.reload()
@@ -183,13 +178,11 @@ def test_after_a_404_without_a_known_name_all_settings_are_declared_again(kind: 
         assert setting.get(user="jim") == 2
 
 
-def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(
-    kind: Kind, service: WatchedService
-) -> None:
+def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(service: FakeService) -> None:
     """It is reported as an error, and the others are updated."""
     missing = Setting("missing", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
 
         def reject(request: RecordedRequest) -> CannedResponse | None:
             if "missing" not in request.query["settings"].split(","):
@@ -207,10 +200,10 @@ def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(
 # -- limits of queries -------------------------------------------------------------------------------------------------
 
 
-def test_queries_for_many_settings_are_split_by_the_length_of_the_url(kind: Kind, service: WatchedService) -> None:
+def test_queries_for_many_settings_are_split_by_the_length_of_the_url(service: FakeService) -> None:
     """Each URL is short enough for common servers and proxies."""
     settings = [Setting(f"a_setting_with_quite_a_long_name_{i}", int, ["user"], i) for i in range(300)]
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         service.add_rule(settings[0].name, -1, user="jim")
         service.add_rule(settings[299].name, -2, user="jim")
         client.reload()
@@ -226,10 +219,10 @@ def test_queries_for_many_settings_are_split_by_the_length_of_the_url(kind: Kind
 # -- ETags and conversions ---------------------------------------------------------------------------------------------
 
 
-def test_a_query_has_the_etag_of_the_last_response(kind: Kind, service: WatchedService) -> None:
+def test_a_query_has_the_etag_of_the_last_response(service: FakeService) -> None:
     """The first query has no `If-None-Match` header, not even an empty one."""
     setting = Setting("s", int, ["user"], 1)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         client.reload()
         service.add_rule("s", 2, user="jim")
         client.reload()
@@ -243,7 +236,7 @@ def test_a_query_has_the_etag_of_the_last_response(kind: Kind, service: WatchedS
 
 
 def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
-    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+    service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A value that this declaration does not allow affects only its rule or its element."""
     service.declare("s", "Sequence<int>", [1], ["user", "theme"])
@@ -262,7 +255,7 @@ def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
     s = Setting("s", type=HeksherSequence(int), configurable_features=["user", "theme"], default_value=[1])
     n = Setting("n", int, ["user"], 1)
 
-    with caplog.at_level(logging.INFO, "heksher_client"), running(kind, service.url):
+    with caplog.at_level(logging.INFO, "heksher_client"), driven(service):
         values = [s.get(user=user) for user in "abcd"]
 
     assert values == [(1, 3), (1,), (1,), (6,)]
@@ -287,9 +280,7 @@ def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
         b"",
     ],
 )
-def test_a_refused_declaration_is_an_error_with_any_response_body(
-    kind: Kind, service: WatchedService, body: bytes
-) -> None:
+def test_a_refused_declaration_is_an_error_with_any_response_body(service: FakeService, body: bytes) -> None:
     """The `DeclarationError` names the setting."""
     refused = Setting("refused", int, ["user"], 1)
     good = Setting("good", int, ["user"], 1)
@@ -299,23 +290,18 @@ def test_a_refused_declaration_is_an_error_with_any_response_body(
         DECLARE, lambda request: CannedResponse(422, body) if request.json["name"] == "refused" else None
     )
 
-    subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client.set_defaults(user="jim")
-    if kind.raises_at_start:
-        with pytest.raises(DeclarationError) as raised:
-            subject.start()
-        error: Exception | None = raised.value
-    else:
-        subject.start()
-        error = subject.next_outcome()
-    subject.close()
+    client = DrivenClient(service)
+    client.set_defaults(user="jim")
+    with pytest.raises(DeclarationError) as raised:
+        client.start()
+    client.close()
+    error = raised.value
 
-    assert isinstance(error, DeclarationError)
     assert error.setting == "refused"
     assert (good.get(), refused.get()) == (3, 1)
 
 
-def test_a_query_that_is_too_large_for_the_service_is_split(kind: Kind, service: WatchedService) -> None:
+def test_a_query_that_is_too_large_for_the_service_is_split(service: FakeService) -> None:
     """It gets a response with status 500. The client remembers the size that works."""
     settings = [Setting(f"s{i:02}", int, ["user"], i) for i in range(20)]
 
@@ -323,7 +309,7 @@ def test_a_query_that_is_too_large_for_the_service_is_split(kind: Kind, service:
         return CannedResponse(500, b"Internal Server Error") if request.query["settings"].count(",") >= 6 else None
 
     service.respond_with(QUERY, reject_large_queries)
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         assert [setting.explain(user="jim").reason for setting in settings] == [Reason.SERVER_DEFAULT] * 20
         first = len(service.requests_to(QUERY))
         assert first <= 8
@@ -336,14 +322,14 @@ def test_a_query_that_is_too_large_for_the_service_is_split(kind: Kind, service:
         assert len(later) == 4
 
 
-def test_a_setting_that_is_too_large_for_any_query_affects_itself_only(kind: Kind, service: WatchedService) -> None:
+def test_a_setting_that_is_too_large_for_any_query_affects_itself_only(service: FakeService) -> None:
     """It is reported as an error, and all others are updated."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(9)]
 
     def reject_s0(request: RecordedRequest) -> CannedResponse | None:
         return CannedResponse(500) if "s0" in request.query["settings"].split(",") else None
 
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         for setting in settings:
             service.add_rule(setting.name, -1, user="jim")
         service.respond_with(QUERY, reject_s0)
@@ -354,10 +340,10 @@ def test_a_setting_that_is_too_large_for_any_query_affects_itself_only(kind: Kin
         assert [setting.get(user="jim") for setting in settings] == [0, *[-1] * 8]
 
 
-def test_a_refresh_stops_after_a_few_responses_with_status_500(kind: Kind, service: WatchedService) -> None:
+def test_a_refresh_stops_after_a_few_responses_with_status_500(service: FakeService) -> None:
     """If all queries fail, the refresh does not query each setting separately."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(64)]
-    with running(kind, service.url) as client:
+    with driven(service) as client:
         service.respond_with(QUERY, CannedResponse(500))
         before = len(service.requests_to(QUERY))
         client.reload_expecting(UnexpectedResponseError)
@@ -366,11 +352,11 @@ def test_a_refresh_stops_after_a_few_responses_with_status_500(kind: Kind, servi
         assert settings[5].get() == 5
 
 
-def test_a_declaration_that_gets_500_is_sent_again_at_once(kind: Kind, service: WatchedService) -> None:
+def test_a_declaration_that_gets_500_is_sent_again_at_once(service: FakeService) -> None:
     """The service may respond with status 500 if several processes declare a new setting at the same time."""
     setting = Setting("s", int, ["user"], 1)
     service.respond_with(DECLARE, CannedResponse(500, b"Internal Server Error"), times=1)
 
-    with running(kind, service.url):
+    with driven(service):
         assert len(service.requests_to(DECLARE)) == 2
         assert setting.explain().reason is Reason.SERVER_DEFAULT
