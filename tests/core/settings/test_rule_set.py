@@ -49,20 +49,30 @@ def test_a_rule_matches_only_if_all_its_conditions_do() -> None:
     assert rules.resolve(CONTEXT) == 0
     resolution = rules.explain(CONTEXT)
     assert (resolution.value, resolution.reason, resolution.rule) == (0, Reason.DECLARED_DEFAULT, None)
+    assert resolution.context == CONTEXT
 
 
 def test_of_two_rules_with_the_same_conditions_the_higher_id_is_kept() -> None:
-    """In any order. The other rule is returned, so that it can be logged."""
+    """In any order. The other rule is returned, so that it can be logged; rules with other conditions stay."""
     low, high = Rule({"user": "jim", "theme": "dark"}, 1, 1), Rule({"theme": "dark", "user": "jim"}, 2, 2)
-    for rules in ([low, high], [high, low]):
+    other = Rule({"user": "ann", "theme": "dark"}, 3, 3)
+    for rules in ([low, high, other], [high, other, low]):
         rule_set, duplicates = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
-        assert (rule_set.resolve(CONTEXT), len(rule_set), duplicates) == (2, 1, [low])
+        assert (rule_set.resolve(CONTEXT), duplicates) == (2, [low])
+        assert sorted(rule.rule_id or 0 for rule in rule_set.rules()) == [2, 3]
+
+
+@pytest.mark.parametrize(("ids", "kept"), [((None, None), 1), ((0, None), 1), ((1, None), 0), ((None, 1), 1)])
+def test_of_two_rules_without_ids_the_later_one_is_kept(ids: tuple[int | None, int | None], kept: int) -> None:
+    """A rule without an id has the lowest one. Rules in stubs have none."""
+    rules = [Rule({"user": "jim"}, value, rule_id) for value, rule_id in enumerate(ids)]
+    assert build(rules).resolve(CONTEXT) == kept
 
 
 def test_conditions_are_in_the_order_of_the_context_features() -> None:
     """The order in which they are received does not matter."""
-    (rule,) = build([Rule({"theme": "dark", "environment": "prod"}, 1)]).rules()
-    assert list(rule.match_conditions) == ["environment", "theme"]
+    (rule,) = build([Rule({"theme": "dark", "user": "jim"}, 1)]).rules()
+    assert list(rule.match_conditions) == ["user", "theme"]
 
 
 def test_a_rule_is_immutable() -> None:
@@ -106,7 +116,8 @@ def test_resolution_agrees_with_the_definition(conditions: list[dict[str, str]],
     assert rule_set.matching(context) == expected
     assert rule_set.resolve(context) == (expected[0].value if expected else -1)
     resolution = rule_set.explain(context)
-    assert resolution.value == rule_set.resolve(context)
+    assert (resolution.value, resolution.context) == (rule_set.resolve(context), context)
+    assert resolution.reason is (Reason.RULE if expected else Reason.DECLARED_DEFAULT)
     assert ([resolution.rule] if resolution.rule else []) + list(resolution.outranked) == expected
     assert len(rule_set) == len(rules)
     assert sorted(rule.value for rule in rule_set.rules()) == sorted(rule.value for rule in rules)
