@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from heksher_client import HeksherError, SettingData, State
+from heksher_client import Change, HeksherError, Refresh, SettingData, State
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
 from heksher_client._core.refresh.options import Environment, Options
 from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Status
+from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._drivers.last_known_good_store import FileStore
 from tests.support.fake_service import UNREACHABLE, FakeService
@@ -80,7 +81,9 @@ class DrivenClient:
         self._stream: effects.OpenStream | None = None
         self._reopens_at = 0.0
         self._performers: dict[type, Callable[[Any], Any]] = {
-            effects.Exchange: lambda effect: tuple(map(service.respond, effect.requests)),
+            effects.Exchange: lambda effect: tuple(
+                service.respond(request, effect.limits.max_bytes) for request in effect.requests
+            ),
             effects.Pause: lambda effect: self._pass(effect.seconds),
             effects.ApplyLocked: lambda effect: effect.apply(),
             effects.RunBlocking: lambda effect: effect.call(),
@@ -154,6 +157,18 @@ class DrivenClient:
 
     def track_contexts(self, **values: Any) -> None:
         self.session.track_contexts(values)
+
+    def on_change(self, callback: Callable[[Change[Any]], object]) -> None:
+        self.session.listeners.add(callback)
+
+    def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
+        self.session.listeners.remove(callback)
+
+    def changes(self) -> Changes:
+        return self.session.changes()
+
+    def on_refresh(self, callback: Callable[[Refresh], object]) -> None:
+        self.session.refresh_listeners.add(callback)
 
     def status(self) -> Status:
         return self.session.status()

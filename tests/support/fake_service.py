@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from heksher_client._core.refresh.effects import NoResponse, Reply, Request, Response
+from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
 from heksher_client.service.context_filters import admits, parse_context_filters
 from heksher_client.service.declarations import Declaration, ExistingRules, compare
 from heksher_client.service.setting_types import parse_setting_type
@@ -78,6 +78,12 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self._changed(setting)
         return self._last_rule
 
+    def change_rule(self, rule_id: int, value: Any) -> None:
+        for name, setting in self.settings.items():
+            if rule_id in setting.rules:
+                setting.rules[rule_id].value = value
+                self._changed(name)
+
     def delete_rule(self, rule_id: int) -> None:
         for name, setting in self.settings.items():
             if setting.rules.pop(rule_id, None):
@@ -127,8 +133,8 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
 
     # -- what programs request -----------------------------------------------------------------------------------------
 
-    def respond(self, request: Request) -> Reply:
-        """Record a request, and respond to it."""
+    def respond(self, request: Request, max_bytes: int = 1 << 62) -> Reply:
+        """Record a request, and respond to it, with a body that has at most this size."""
         parts = urlsplit(request.target)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -136,8 +142,11 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self.requests.append(recorded)
         reply = self.intercept(recorded) if self.is_running else UNREACHABLE
         if isinstance(reply, CannedResponse):
-            return Response(reply.status, reply.body, reply.headers)
-        return reply or self._respond(recorded)
+            reply = Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers.items()})
+        reply = reply or self._respond(recorded)
+        if isinstance(reply, Response) and len(reply.content) > max_bytes:
+            return Oversized(reply.status, max_bytes)
+        return reply
 
     def _respond(self, request: RecordedRequest) -> Response:
         match str(request).removeprefix("GET /api/"):
