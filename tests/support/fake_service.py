@@ -209,7 +209,8 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
             declared = replace(declared, name=stored.declaration.name)
         ids = {f: [i for i, rule in stored.rules.items() if f in rule.conditions] for f in self.features}
         rules = ExistingRules(ids, {i: rule.value for i, rule in stored.rules.items()})
-        result = compare(declared, stored.declaration, lambda: rules)
+        features = sorted(stored.declaration.configurable_features, key=self.features.index)
+        result = compare(declared, replace(stored.declaration, configurable_features=tuple(features)), lambda: rules)
         if result.outcome == "upgraded":
             self._rename(stored, declared)
         return self._json({"outcome": result.outcome} | result.details, 409 if result.is_conflict else 200)
