@@ -1,10 +1,8 @@
-"""Faults of HTTP responses and of their JSON, by the ids of the table in the documentation."""
+"""Faulty responses with real clients: one test for each row of the table, as its variations are driven by hand."""
 
 import base64
 import gzip
-import json
 import resource
-import threading
 import traceback
 from collections.abc import Generator
 from typing import Any
@@ -49,33 +47,6 @@ def get(setting: Setting[Any], user: str = "jim") -> Any:
 # -- HTTP --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 422])
-def test_h1_h3_errors_that_need_intervention(
-    kind: Kind, service: WatchedService, setting: Setting[int], status: int
-) -> None:
-    """The client retries slowly, whether a query fails or the declarations that follow a 404 to a query."""
-    with running(kind, service.url) as client:
-        service.intercept = lambda request: CannedResponse(status)
-        for delay in (30, 60, 120, 240, 300, 300):
-            client.reload_expecting(HeksherError)
-            assert delay - 2 < (client.client.status().next_attempt or 0) <= delay
-        assert get(setting) == 7
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_h1_refused_credentials(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
-    """The error names the credentials, and the client retries slowly."""
-    with running(kind, service.url) as client:
-        service.intercept = lambda request: CannedResponse(status)
-        error = client.reload_expecting(UnexpectedResponseError)
-        assert "the credentials are missing, wrong or insufficient" in str(error)
-        assert (client.client.status().next_attempt or 0) > 25
-        assert get(setting) == 7
-        service.intercept = lambda request: None
-        client.reload()
-        assert client.client.status().state is State.FRESH
-
-
 def test_h1_httpx_auth_that_refreshes_its_token(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The request is sent again with the new token."""
 
@@ -109,60 +80,31 @@ def test_h2_deleted_setting(kind: Kind, service: WatchedService) -> None:
         assert client.client.status().settings["deleted"].declaration == "created"
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
-def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
-    """The async start raises; the thread client retries later, and a reload retries immediately."""
-    service.respond_with(DECLARE, CannedResponse(status), times=1)
+def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The async start raises; the thread client reports the error, and a reload declares the setting again."""
+    service.respond_with(DECLARE, CannedResponse(404), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+    subject.client.set_defaults(user="jim", theme="none")
     if kind.raises_at_start:
         with pytest.raises(DeclarationError):
             subject.start()
         return
     subject.start()
-    refused = subject.client.status().settings["s"]
-    assert (refused.declaration, "refused the declaration" in (refused.problem or "")) == ("refused", True)
-    subject.clear_outcomes()
-    subject.client._session.refresh_soon()  # the declaration is not due yet
     assert isinstance(subject.next_outcome(), DeclarationError)
-    assert subject.client.status().failures == 2
+    assert subject.client.status().settings["s"].declaration == "refused"
     subject.reload()
     assert subject.client.status().settings["s"].declaration == "created"
     assert setting.get() == 7
     subject.close()
 
 
-def test_h3_404_to_every_request(
-    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
-) -> None:
-    """With a wrong URL the client is never healthy, even while no declaration is due."""
-    if kind.raises_at_start:
-        pytest.skip("the async client does not start")
-    service.intercept = lambda request: CannedResponse(404)
-    subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client.set_defaults(user="jim")
-    subject.start()
-    subject.clear_outcomes()
-    subject.client._session.refresh_soon()
-    subject.next_outcome()
-    status = subject.client.status()
-    assert (status.age, status.is_healthy) == (None, False)
-    assert "succeeds again" not in caplog.text
-    assert get(setting) == 7
-    subject.close()
-
-
-def test_h4_declaration_in_conflict(
-    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture, setting: Setting[int]
-) -> None:
-    """The differences are logged, and the setting is queried nevertheless."""
+def test_h4_declaration_in_conflict(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The setting is queried nevertheless."""
     service.declare("s", "str", "x", ["user", "theme"], version="1.0")
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
         assert len(service.requests_to(QUERY)) == 1
-    (record,) = [record for record in caplog.records if "conflicts with" in record.message]
-    assert record.__dict__["differences"]
-    assert setting.get(user="jim", theme="x") == 7
+    assert get(setting) == 7
 
 
 def test_h5_setting_renamed_by_another_program(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -175,28 +117,13 @@ def test_h5_setting_renamed_by_another_program(kind: Kind, service: WatchedServi
         assert client.client.status().settings["s"].canonical_name == "renamed"
 
 
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize(
-    ("header", "least", "most"),
-    [
-        ("Retry-After: 40", 40, 45),
-        ("Retry-After: Sun, 22 Nov 2026 10:02:00 GMT\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT", 120, 133),
-        ("Retry-After: Sun, 22 Nov 2026 10:02:00 GMT", 0, 1.01),
-        ("Retry-After: soon", 0, 1.01),
-        ("Retry-After: -5", 0, 1.01),
-        ("Retry-After: Sun, 99 Nov 2026 10:02:00 GMT\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT", 0, 1.01),
-        ("Retry-After: 99999999999999999999", 0, 1.01),
-        ("Retry-After: 86400", 300, 331),
-    ],
-)
-def test_h8_retry_after(
-    kind: Kind, service: WatchedService, setting: Setting[int], status: int, header: str, least: float, most: float
-) -> None:
-    """The client waits as long as the header says, within limits. Invalid headers are ignored."""
+def test_h8_retry_after(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """The client waits until the time in the header, by the clock of the service."""
+    headers = "Retry-After: Sun, 22 Nov 2026 10:04:00 GMT\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT\r\n"
     with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
-        proxy.inject(canned_response(b"", status, f"{header}\r\n"))
+        proxy.inject(canned_response(b"", 503, headers))
         client.reload_expecting(UnexpectedResponseError)
-        assert least - 1 <= (client.client.status().next_attempt or 0) <= most
+        assert 120 < (client.client.status().next_attempt or 0) <= 240
         assert get(setting) == 7
 
 
@@ -212,13 +139,12 @@ def test_h10_304_to_the_first_query(kind: Kind, service: WatchedService, setting
     """It is an error, and the next query has no ETag."""
     service.respond_with(QUERY, CannedResponse(304), times=1)
     subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+    subject.client.set_defaults(user="jim", theme="none")
     if kind.raises_at_start:
         with pytest.raises(UnexpectedResponseError):
             subject.start()
         return
     subject.start()
-    assert subject.client.status().age is None
     subject.reload()
     assert ["if-none-match" in request.headers for request in service.requests_to(QUERY)] == [False, False]
     assert setting.explain().reason is Reason.SERVER_DEFAULT
@@ -231,9 +157,8 @@ def test_h11_etag_that_does_not_depend_on_the_query(kind: Kind, service: Watched
     def same_etag(request: RecordedRequest) -> CannedResponse:
         if "if-none-match" in request.headers:
             return CannedResponse(304)
-        return CannedResponse.of(
-            {"settings": dict.fromkeys(request.query["settings"].split(","), NO_RULES)}, etag='"same"'
-        )
+        names = request.query["settings"].split(",")
+        return CannedResponse.of({"settings": dict.fromkeys(names, NO_RULES)}, etag='"same"')
 
     service.respond_with(QUERY, same_etag)
     with running(kind, service.url) as client:
@@ -243,26 +168,22 @@ def test_h11_etag_that_does_not_depend_on_the_query(kind: Kind, service: Watched
         assert get(setting) == 7
 
 
-@pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
-def test_h12_unexpected_success_status(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
-    """It is an error."""
+def test_h12_unexpected_success_status(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is an error. HTTP does not allow a body with this one."""
     with running(kind, service.url) as client:
-        service.respond_with(QUERY, CannedResponse(status, json.dumps({"settings": {"s": NO_RULES}}).encode()))
-        client.reload_expecting(UnexpectedResponseError if status != 204 else HeksherError)
+        service.respond_with(QUERY, CannedResponse(204))
+        client.reload_expecting(UnexpectedResponseError)
         assert get(setting) == 7
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"null", b"{", b"[]", b"17", b'"x"', b"\xff\xfe", b'{"settings": null}', b'{"settings": []}', b"{}"]
-)
-def test_p1_invalid_body(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
+def test_p1_invalid_body(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The response is not used, and its ETag is not stored."""
     with running(kind, service.url) as client:
         service.add_rule("s", 8, user="jim")
-        service.respond_with(QUERY, CannedResponse(200, body, {"etag": '"bad"'}), times=1)
+        service.respond_with(QUERY, CannedResponse(200, b"", {"etag": '"bad"'}), times=1)
         client.reload_expecting(UnexpectedResponseError)
         assert get(setting) == 7
         client.reload()
@@ -270,22 +191,14 @@ def test_p1_invalid_body(kind: Kind, service: WatchedService, setting: Setting[i
         assert service.requests_to(QUERY)[-1].headers.get("if-none-match") != '"bad"'
 
 
-@pytest.mark.parametrize("bad", [{}, [], None, {"rules": []}, {"default_value": 1}, {"default_value": 1, "rules": 5}])
-def test_p2_setting_with_an_invalid_structure(kind: Kind, service: WatchedService, bad: Any) -> None:
+def test_p2_setting_with_an_invalid_structure(kind: Kind, service: WatchedService) -> None:
     """It keeps its rules, and other settings are updated."""
     settings = [Setting(name, int, ["user"], 1) for name in "abc"]
     with running(kind, service.url) as client:
         good = {"default_value": 2, "rules": []}
-        service.respond_with(QUERY, CannedResponse.of({"settings": {"a": good, "b": bad, "c": good}}))
+        service.respond_with(QUERY, CannedResponse.of({"settings": {"a": good, "b": None, "c": good}}))
         client.reload_expecting(UnexpectedResponseError)
         assert [setting.get(user="x") for setting in settings] == [2, 1, 2]
-        status = client.client.status().settings
-        assert "no default value" in (status["b"].problem or "")
-        assert (status["a"].problem, status["c"].problem) == (None, None)
-        service.respond_with(QUERY, CannedResponse.of({"settings": dict.fromkeys("abc", good)}))
-        client.reload()
-        assert settings[1].get(user="x") == 2
-        assert client.client.status().settings["b"].problem is None
 
 
 def test_p3_setting_that_was_not_queried(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -302,21 +215,17 @@ def test_p4_omitted_setting(kind: Kind, service: WatchedService, setting: Settin
     """It keeps its rules, and its status reports the omission."""
     with running(kind, service.url) as client:
         service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
-        error = client.reload_expecting(UnexpectedResponseError)
-        assert "did not include setting s" in str(error)
+        client.reload_expecting(UnexpectedResponseError)
         assert "did not include setting s" in (client.client.status().settings["s"].problem or "")
         assert get(setting) == 7
 
 
-@pytest.mark.parametrize("bad", ["8", None, [8], {"x": 8}, 8.5, True])
-def test_p5_p6_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+def test_p5_value_of_another_type(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """Its rule is not used, and the status gives the reason."""
-    service.respond_with(QUERY, query_response(rule(bad), rule(9, 2, [["user", "ann"]])))
+    service.respond_with(QUERY, query_response(rule("8"), rule(9, 2, [["user", "ann"]])))
     with running(kind, service.url) as client:
         assert (get(setting), get(setting, "ann")) == (7, 9)
-        status = client.client.status()
-        assert (status.rules, status.rejected) == (1, 1)
-        (rejected,) = status.settings["s"].first_rejected
+        (rejected,) = client.client.status().settings["s"].first_rejected
         assert rejected.rule_id == 1
         assert rejected.reason
 
@@ -351,71 +260,49 @@ def test_p8_conditions_in_another_order(kind: Kind, service: WatchedService, set
         assert get(setting) == 8
 
 
-@pytest.mark.parametrize(
-    "bad", [[["user", "jim"], ["user", "ann"]], {"user": "jim"}, None, "user", [["user"]], [["user", 5]], [5]]
-)
-def test_p9_invalid_conditions(kind: Kind, service: WatchedService, setting: Setting[int], bad: Any) -> None:
+def test_p9_invalid_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """Their rule is not used."""
-    service.respond_with(QUERY, query_response(rule(8, 1, bad), rule(9, 2)))
+    service.respond_with(QUERY, query_response(rule(8, 1, [["user", "jim"], ["user", "ann"]]), rule(9, 2)))
     with running(kind, service.url) as client:
         assert get(setting) == 9
         assert client.client.status().rejected == 1
 
 
 def test_p10_rules_with_the_same_conditions(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The rule with the higher id is used, in any order."""
+    """The rule with the higher id is used."""
     service.respond_with(QUERY, query_response(rule(9, 2), rule(8, 1)))
-    with running(kind, service.url) as client:
+    with running(kind, service.url):
         assert get(setting) == 9
-        assert client.client.status().settings["s"].first_rejected[0].rule_id == 1
 
 
 def test_p11_number_of_five_thousand_digits(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """Only its rule is not used, whether the number is the value or the id."""
-    digits = "9" * 5000
+    """Only its rule is not used."""
     body = f"""{{"settings": {{"s": {{"default_value": 7, "rules": [
-        {{"value": {digits}, "rule_id": 1, "context_features": [["user", "jim"]]}},
-        {{"value": 8, "rule_id": {digits}, "context_features": [["user", "jim"]]}},
+        {{"value": {"9" * 5000}, "rule_id": 1, "context_features": [["user", "jim"]]}},
         {{"value": 9, "rule_id": 3, "context_features": [["user", "ann"]]}}]}}}}}}"""
     service.respond_with(QUERY, CannedResponse(200, body.encode()))
     with running(kind, service.url):
         assert get(setting, "ann") == 9
-        assert get(setting) in (7, 8)
+        assert get(setting) == 7
 
 
-@pytest.mark.parametrize("bad", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b'"\\u0000"', b'"a\nb"'])
-@pytest.mark.parametrize(("type_", "default"), [(int, 7), (float, 7.0), (str, "x")])
-def test_p12_unusual_numbers_and_characters(
-    kind: Kind, service: WatchedService, bad: bytes, type_: Any, default: Any
-) -> None:
-    """The type determines which of them are valid. Other rules are used in any case."""
-    setting: Setting[Any] = Setting("s", type_, ["user"], default)
-    good = json.dumps(default).encode()
-    body = b"""{"settings": {"s": {"default_value": %b, "rules": [
-        {"value": %b, "rule_id": 1, "context_features": [["user", "jim"]]},
-        {"value": %b, "rule_id": 2, "context_features": [["user", "ann"]]}]}}}""" % (good, bad, good)
+def test_p12_numbers_beyond_the_range_of_floats(kind: Kind, service: WatchedService) -> None:
+    """A rule with such a value is not used. Other rules are."""
+    setting = Setting("s", float, ["user"], 7.0)
+    body = b"""{"settings": {"s": {"default_value": 7.0, "rules": [
+        {"value": 1e999, "rule_id": 1, "context_features": [["user", "jim"]]},
+        {"value": 8.0, "rule_id": 2, "context_features": [["user", "ann"]]}]}}}"""
     service.respond_with(QUERY, CannedResponse(200, body))
-    subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client.set_defaults(user="ann")
-    try:
-        subject.start()
-        assert setting.get(user="jim") == default or (type_ is str and setting.get(user="jim") == "\0")
-    except UnexpectedResponseError:
-        assert kind.raises_at_start
-    assert setting.get() == default
-    subject.close()
+    with running(kind, service.url):
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (7.0, 8.0)
 
 
-@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_p13_deeply_nested_json(kind: Kind, service: WatchedService, setting: Setting[int], opening: bytes) -> None:
-    """It is an error at any position, and the last good values stay."""
-    deep = opening * 200_000
-    rules = b'{"default_value": 1, "rules": [{"value": %b, "rule_id": 1, "context_features": []}]}' % deep
+def test_p13_deeply_nested_json(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """It is an error in the thread and the event loop of a client as well, whose stacks have their own sizes."""
     with running(kind, service.url) as client:
-        for body in (deep, b'{"settings": %b' % deep, b'{"settings": {"s": %b' % rules):
-            service.intercept = lambda request, body=body: CannedResponse(200, body)  # type: ignore[misc]
-            client.reload_expecting(UnexpectedResponseError)
-            assert get(setting) == 7
+        service.respond_with(QUERY, CannedResponse(200, b'{"settings": {"s": ' + b"[" * 200_000))
+        client.reload_expecting(UnexpectedResponseError)
+        assert get(setting) == 7
 
 
 def test_p14_decompression_bomb(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -445,18 +332,6 @@ def test_p14_invalid_compressed_data(kind: Kind, service: WatchedService, settin
         assert get(setting) == 7
 
 
-def test_p14_response_over_the_limit(kind: Kind, service: WatchedService) -> None:
-    """The query is split. A setting that exceeds the limit by itself keeps its value, and is reported."""
-    settings = [Setting(f"s{i}", str, ["user"], "small") for i in range(6)]
-    with running(kind, service.url, max_response_bytes=8000) as client:
-        for i in range(5):
-            service.add_rule(f"s{i}", "x" * 3000, user="jim")
-        service.add_rule("s5", "x" * 9000, user="jim")
-        error = client.reload_expecting(UnexpectedResponseError)
-        assert "more than 8,000 bytes" in str(error)
-        assert [len(setting.get(user="jim")) for setting in settings] == [3000] * 5 + [5]
-
-
 def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """All of them are used. Benchmarks measure how long other tasks of the event loop are delayed."""
     rules = [rule(i, i, [["user", f"u{i}"]]) for i in range(100_000)]
@@ -468,12 +343,12 @@ def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting
 
 def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedService) -> None:
     """There are several queries of limited length, and their responses are applied together."""
-    settings = [Setting(f"a_setting_with_quite_a_long_name_{i}", int, ["user"], i) for i in range(300)]
+    settings = [Setting(f"a_setting_with_quite_a_long_name_{i}_{'x' * 60}", int, ["user"], i) for i in range(60)]
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client.set_defaults(user="jim")
     subject.client.track_contexts(user=[f"user_{i}" for i in range(100_000)])
     subject.start()
-    assert [setting.explain().reason for setting in settings] == [Reason.SERVER_DEFAULT] * 300
+    assert [setting.explain().reason for setting in settings] == [Reason.SERVER_DEFAULT] * 60
     assert all(len(str(request.query)) < 8000 for request in service.requests_to(QUERY))
     assert len(service.requests_to(QUERY)) > 1
     subject.close()
@@ -485,15 +360,15 @@ def test_p18_line_breaks_and_format_codes(
     """They are escaped in all log records and in the status."""
     evil = "fine\nERROR root: all is lost \x1b[31m \u202e"
     with running(kind, service.url) as client:
-        service.respond_with(QUERY, query_response(rule(evil, 1)))
-        client.reload()
         service.intercept = lambda request: CannedResponse.of({"detail": evil}, 500)
         client.reload_expecting(UnexpectedResponseError)
         assert (client.client.status().last_error or "\n").isprintable()
     assert caplog.records
-    for record in caplog.records:
-        assert record.getMessage().isprintable()
+    assert all(record.getMessage().isprintable() for record in caplog.records)
     assert get(setting) == 7
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_invalid_header_is_not_quoted(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
@@ -513,44 +388,33 @@ def test_an_invalid_header_is_not_quoted(kind: Kind, service: WatchedService, se
     assert get(setting) == 7
 
 
-def test_the_number_of_threads_does_not_grow_with_requests(service: WatchedService, setting: Setting[int]) -> None:
-    """Threads that send requests end with them, or are reused."""
-    from tests.support.clients import ThreadKind
-
-    before = threading.active_count()
-    with running(ThreadKind(), service.url) as client:
-        for _ in range(5):
-            client.reload()
-        assert threading.active_count() <= before + 2
-    assert get(setting) == 7
-
-
-@pytest.mark.parametrize("status", [200, 302, 400, 404, 502])
 def test_a_secret_in_a_response_is_redacted(
-    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture, status: int
+    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Some error pages contain the whole request."""
+    """Some pages, of any status, contain the whole request."""
     arguments = {
         "headers": {"X-Token": "to-ken"},
         "params": {"key": "pa/ram", "v": "2"},
         "auth": ("jim", "pass-word"),
         "cookies": {"session": "coo-kie", "other": "coo-kie-2"},
     }
+    basic = base64.b64encode(b"jim:pass-word").decode()
+    secrets = ("to-ken", "pa/ram", "pa%2Fram", "coo-kie", "pass-word", basic)
     with running(kind, service.url, http_client_args=arguments) as client:
+        for status in (200, 302, 400, 404, 502):
 
-        def repeat(request: RecordedRequest) -> CannedResponse:
-            cookies = request.headers["cookie"].replace(";", " and").split()
-            return CannedResponse(status, f"You sent {request.headers} {request.query} {cookies} pa%2Fram".encode())
+            def repeat(request: RecordedRequest, status: int = status) -> CannedResponse:
+                cookies = request.headers["cookie"].replace(";", " and").split()
+                body = f"You sent {request.headers} {request.query} {cookies} pa%2Fram"
+                return CannedResponse(status, body.encode())
 
-        service.intercept = repeat
-        error = client.reload_expecting(HeksherError)
-        shown = f"{error!r} {vars(error)} {client.client.status()} " + " ".join(
-            record.getMessage() for record in caplog.records if record.name.startswith("heksher")
-        )
-        basic = base64.b64encode(b"jim:pass-word").decode()
-        assert "You sent" in shown
-        assert not any(secret in shown for secret in ("to-ken", "pa/ram", "pa%2Fram", "coo-kie", "pass-word", basic))
-        assert get(setting) == 7
+            service.intercept = repeat
+            error = client.reload_expecting(HeksherError)
+            records = [record.getMessage() for record in caplog.records if record.name.startswith("heksher")]
+            shown = f"{error!r} {vars(error)} {client.client.status()} {records}"
+            assert "You sent" in str(vars(error))
+            assert [secret for secret in secrets if secret in shown] == []
+            assert get(setting) == 7
 
 
 def test_redaction_does_not_affect_parsing(kind: Kind, service: WatchedService) -> None:
