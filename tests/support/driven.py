@@ -170,6 +170,9 @@ class DrivenClient:
     def on_refresh(self, callback: Callable[[Refresh], object]) -> None:
         self.session.refresh_listeners.add(callback)
 
+    def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
+        self.session.refresh_listeners.remove(callback)
+
     def status(self) -> Status:
         return self.session.status()
 
