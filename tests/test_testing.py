@@ -10,6 +10,7 @@ import pytest
 
 from heksher_client import (
     AsyncHeksherClient,
+    Change,
     ClientNotRunningError,
     MissingContextError,
     Reason,
@@ -294,3 +295,34 @@ def test_a_stub_has_a_status() -> None:
         stub[setting].rules = [Rule({"user": "jim"}, 2)]
         status = stub.status()
         assert (status.state, status.is_healthy, status.is_main, status.rules) == (State.FRESH, True, True, 1)
+
+
+def test_a_stub_does_not_call_a_callback_that_another_callback_removed(setting: Setting[int]) -> None:
+    """A stub drops pending changes of a removed callback, as a client does."""
+    called: list[Any] = []
+    with SyncStubHeksherClient() as stub:
+        stub.on_change(lambda change: stub.off_change(called.append))
+        stub.on_change(called.append)
+        stub[setting].rules = 5
+    assert called == []
+
+
+def test_a_stub_notifies_callbacks_and_iterators(setting: Setting[int], caplog: pytest.LogCaptureFixture) -> None:
+    """A test that sets rules of a stub triggers the notifications that a client sends."""
+    seen: list[Change[Any]] = []
+    with SyncStubHeksherClient() as stub:
+        changes = stub.changes()
+        stub.on_change(seen.append)
+        stub.on_change(_raise)
+        setting.on_change(seen.append)
+        stub[setting].rules = 5
+        stub[setting].rules = 5
+        stub.off_change(seen.append)
+        stub[setting].rules = 6
+    assert [[rule.value for rule in change.added] for change in seen] == [[5], [5], []]
+    assert [change.missed for change in changes] == [1]
+    assert "_raise" in caplog.text
+
+
+def _raise(change: Change[Any]) -> None:
+    raise KeyError("mine")

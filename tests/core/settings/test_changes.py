@@ -1,7 +1,8 @@
-"""Differences between rule sets, and their delivery to callbacks and iterators."""
+"""Differences between rule sets, their delivery to callbacks and iterators, and watches of a value."""
 
 import asyncio
 import gc
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 from weakref import ref
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client import Changed, Setting, UnknownContextError
+from heksher_client import Changed, MissingContextError, Setting, UnknownContextError
 from heksher_client._core.settings.changes import Changes, PendingChanges, diff_rules
 from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.listeners import CallbackRegistry
@@ -18,8 +19,13 @@ from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._core.settings.setting import Change
+from heksher_client.testing import SyncStubHeksherClient
 
 FEATURES = ["user", "theme"]
+
+
+def make_setting() -> Setting[int]:
+    return Setting("s", int, FEATURES, 1)
 
 
 def rule_set(rules: dict[tuple[str, str], int], default: int = 0, *, reverse: bool = False) -> RuleSet[int]:
@@ -222,14 +228,16 @@ def test_tasks_can_share_one_iterator() -> None:
     assert asyncio.run(receive_both()) == settings
 
 
-def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN does not equal itself, but the same NaN is not a change."""
-    setting, nan = Setting("s", float, ["user"], 0.0), float("nan")
-    monkeypatch.setattr(setting, "get", lambda **_: nan)
-    watch = setting.watch(user="jim")
-    assert next(watch) is nan
-    watch.close()
-    assert list(watch) == []
+@pytest.mark.anyio
+async def test_all_tasks_that_share_an_iterator_end_with_the_client() -> None:
+    """Each waiting task gets the end of the iteration."""
+    stub = SyncStubHeksherClient()
+    with stub:
+        changes = stub.changes()
+        tasks = [asyncio.create_task(anext(changes, None)) for _ in range(3)]
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == [None] * 3
+    assert list(stub.changes()) == []
 
 
 def test_merged_changes_can_cancel_each_other_out() -> None:
@@ -260,6 +268,57 @@ def test_an_iterator_yields_its_last_change_before_it_ends(monkeypatch: pytest.M
 
     monkeypatch.setattr(PendingChanges, "take", take_before_close)
     assert [len(change.added) for change in changes] == [1]
+
+
+# -- watches -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_watch_can_be_awaited_and_uses_the_context_of_its_task() -> None:
+    """It may be created before a client, and ends with the client or when it is closed."""
+    theme: ContextVar[str] = ContextVar("theme")
+    theme.set("dark")
+    setting = make_setting()
+    watch = setting.watch(user="jim")
+    assert await anext(watch) == 1
+    with SyncStubHeksherClient() as stub:
+        stub.set_defaults(theme=theme)
+        stub[setting].rules = [Rule({"theme": "dark"}, 2), Rule({"theme": "light"}, 3)]
+        assert await anext(watch) == 2
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        stub[setting].rules = 5
+        assert await waiting == 5
+        watch.close()
+        assert [value async for value in watch] == []
+        other = setting.watch(user="jim")
+        assert next(other) == 5
+    assert list(other) == [1]  # the declared default, and then the end
+
+
+def test_a_watch_raises_for_a_missing_context_value() -> None:
+    """It raises when it is iterated, with the error that `get` raises."""
+    setting = make_setting()
+    with SyncStubHeksherClient(), pytest.raises(MissingContextError):
+        next(setting.watch(user="jim"))
+
+
+def test_an_abandoned_watch_is_freed() -> None:
+    """The setting does not refer to it."""
+    setting = make_setting()
+    reference = ref(setting.watch(user="jim"))
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN does not equal itself, but the same NaN is not a change."""
+    setting, nan = Setting("s", float, ["user"], 0.0), float("nan")
+    monkeypatch.setattr(setting, "get", lambda **_: nan)
+    watch = setting.watch(user="jim")
+    assert next(watch) is nan
+    watch.close()
+    assert list(watch) == []
 
 
 def test_watch_raises_for_an_unknown_feature() -> None:
