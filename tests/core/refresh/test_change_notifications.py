@@ -259,7 +259,7 @@ def test_an_iterator_of_a_closed_client_is_at_its_end(service: FakeService) -> N
 
 
 def test_without_listeners_replaced_rules_are_freed(service: FakeService) -> None:
-    """A client keeps them for the comparison only if a callback or an iterator receives the difference."""
+    """Before the refresh ends: they are kept only if a callback or an iterator receives the difference."""
 
     class Value:
         """A value that can be referenced weakly."""
@@ -273,10 +273,12 @@ def test_without_listeners_replaced_rules_are_freed(service: FakeService) -> Non
         rule = service.add_rule("s", 2, user="jim")
         client.reload()
         former = ref(setting.get(user="jim"))
+        are_freed: list[bool] = []
+        client.on_refresh(lambda refresh: are_freed.append(former() is None))
         service.change_rule(rule, 3)
         client.reload()
         assert setting.get(user="jim").number == 3
-        assert former() is None
+        assert are_freed == [True]
 
 
 # -- watches -----------------------------------------------------------------------------------------------------------
