@@ -2,7 +2,7 @@
 
 import pytest
 
-from heksher_client import Rule, Setting
+from heksher_client import Reason, Rule, Setting
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Limits, Reply, timed_out
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
@@ -67,6 +67,20 @@ def test_all_settings_are_declared_if_the_list_is_unavailable(
     with driven(service):
         assert len(service.requests_to(DECLARE)) == 30
         assert settings[3].get() == 3
+
+
+def test_a_service_that_fails_receives_no_further_declarations(service: FakeService) -> None:
+    """After the first 60, which were sent before its first response was looked at. No query follows."""
+    settings = make_settings(70)
+    service.respond_with(DECLARE, CannedResponse(503))
+    with driven(service) as client:
+        assert len(service.requests_to(DECLARE)) == 60
+        assert len(service.requests_to(QUERY)) == 0
+
+        service.intercept = lambda request: None
+        client.refresh()
+        assert len(service.requests_to(DECLARE)) == 60 + 70
+        assert settings[69].explain(user="jim").reason is Reason.SERVER_DEFAULT
 
 
 def test_only_changed_settings_are_converted_again(service: FakeService) -> None:

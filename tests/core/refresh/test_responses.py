@@ -17,7 +17,7 @@ from heksher_client import (
     State,
     UnexpectedResponseError,
 )
-from tests.support.driven import DrivenClient, driven
+from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest
 
@@ -181,6 +181,22 @@ def test_h9_a_declaration_that_gets_a_single_500_is_sent_again_in_the_same_refre
     service.respond_with(DECLARE, CannedResponse(500), times=1)
     with driven(service) as client:
         assert client.status().settings["s"].declaration == "created"
+        assert client.status().state is State.FRESH
+        assert get(setting) == 7
+
+
+def test_h9_a_declaration_that_gets_500_again_and_again_is_sent_three_times_in_a_refresh(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """Within half a second. The next refresh sends it again."""
+    service.respond_with(DECLARE, CannedResponse(500), times=3)
+    with driven(service) as client:
+        assert len(service.requests_to(DECLARE)) == 3
+        assert client.now == START + 0.5
+        assert client.status().state is State.STALE
+
+        client.refresh()
+        assert len(service.requests_to(DECLARE)) == 4
         assert client.status().state is State.FRESH
         assert get(setting) == 7
 
@@ -448,3 +464,13 @@ def test_p18_line_breaks_and_format_codes_are_escaped(
     assert len(caplog.records) >= 2
     assert all(record.getMessage().isprintable() for record in caplog.records)
     assert get(setting) == 7
+
+
+def test_secrets_in_the_headers_of_a_response_are_redacted(service: FakeService, setting: Setting[int]) -> None:
+    """A cookie, and the query of a redirect, where a gateway may put a token."""
+    headers = {"Set-Cookie": "session=s3cr3t", "Location": "https://login/start?token=s3cr3t", "Server": "gateway"}
+    with driven(service) as client:
+        service.respond_with(QUERY, CannedResponse(302, headers=headers))
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert error.headers == {"set-cookie": "***", "location": "https://login/start?***", "server": "gateway"}
+        assert get(setting) == 7
