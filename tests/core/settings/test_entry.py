@@ -299,10 +299,12 @@ def test_a_value_of_several_indexes_may_match_none_of_them_in_a_context() -> Non
 
 def test_paths_that_leave_the_same_rules_open_share_a_leaf() -> None:
     """What is memoized for one path is memoized for all of them."""
-    tree = LookupTree(
-        rule_set([Rule({"environment": e, "theme": "dark"}, e) for e in ("prod", "dev")] + [Rule({"user": "u"}, 1)]),
-        ["theme", "environment"],
+    rules = rule_set(
+        [Rule({"environment": e, "theme": "dark"}, e) for e in ("prod", "dev")]
+        + [Rule({"user": f"u{i}"}, i) for i in range(3)]
     )
+    assert rules.last_feature == "user"
+    tree = LookupTree(rules, ["theme", "environment"])
     leaves = [tree.grow({"theme": "light", "environment": e}) for e in ("prod", "dev", "other")]
     assert leaves[0] is leaves[1] is leaves[2]
 
