@@ -22,6 +22,7 @@ from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._drivers.clock import monotonic_clock
+from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
 from heksher_client._http.endpoint import Endpoint
@@ -90,7 +91,8 @@ class Client(ABC):
         checked = Options.checked(chosen, can_follow=endpoint.can_stream)
         store = None
         if "last_known_good" in chosen:
-            store = FileStore(chosen["last_known_good"], checked.max_age, str(endpoint.url))
+            file = LastKnownGoodFile(chosen["last_known_good"], str(endpoint.url))
+            store = FileStore(file, checked.max_age, time.time)
         self._endpoint = endpoint
         self._session = Session(
             chosen["context_features"],

@@ -4,9 +4,7 @@ Several processes, and several programs, can share a file. Each of them merges i
 Programs that track different contexts store different responses for a setting, as one may lack rules of another one.
 """
 
-import os
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -31,19 +29,15 @@ _RETENTION: Final = 30 * 24 * 3600.0
 class FileStore:
     """A `LastKnownGoodStore` in a file, for one client. It is used by one thread at a time."""
 
-    def __init__(self, path: str | os.PathLike[str], max_age: float, service_url: str) -> None:
+    def __init__(self, file: LastKnownGoodFile, max_age: float, wall_clock: Callable[[], float]) -> None:
         """Prepare to use a file, which is neither read nor written yet.
 
         Args:
-            path: The path of the file.
+            file: The file.
             max_age: Seconds for which a response can be restored after it was last confirmed.
-            service_url: The URL of the service, without user name and password.
-
-        Raises:
-            ValueError: The path is not valid.
+            wall_clock: The seconds since 1970.
         """
-        self._file = LastKnownGoodFile(path, service_url)
-        self._max_age = max_age
+        self._file, self._max_age, self._wall_clock = file, max_age, wall_clock
         self._confirm_interval = min(_CONFIRM_INTERVAL, max_age / 10)
         self._stored: Mapping[str, ResponseKey] = {}
         """What the settings of this client had when the file was last updated."""
@@ -56,7 +50,7 @@ class FileStore:
     def load(self) -> StoredResponses:
         """See `LastKnownGoodStore.load`."""
         content, _ = self._file.read()
-        now = time.time()
+        now = self._wall_clock()
         responses = {
             name: [
                 StoredResponse(row.content, content.trackings[index], max(0.0, now - row.confirmed))
@@ -76,7 +70,7 @@ class FileStore:
         self, new: Mapping[str, StoredResponse], held: Mapping[str, ResponseKey], order: tuple[str, ...] | None
     ) -> Collection[str]:
         """See `LastKnownGoodStore.save`."""
-        now = time.time()
+        now = self._wall_clock()
         is_unchanged = not new and order in (None, self._order) and held.items() <= self._stored.items()
         is_confirmed = abs(now - self._confirmed) < self._confirm_interval
         if is_unchanged and is_confirmed and self._signature == self._file.signature() is not None:

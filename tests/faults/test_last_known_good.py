@@ -18,6 +18,7 @@ from heksher_client import HeksherError, Reason, Setting, State
 from heksher_client._core.refresh.last_known_good import ResponseKey, StoredResponse
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
+from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, duration_of, eventually, running
 from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
@@ -417,13 +418,13 @@ def test_temporary_files_of_killed_processes_are_removed(service: WatchedService
         file.touch()
     for file in (old, foreign):
         os.utime(file, (time.time() - 4000, time.time() - 4000))
-    save(FileStore(path, 1000, service.url), s=stored_response("1"))
+    save(FileStore(LastKnownGoodFile(path, service.url), 1000, time.time), s=stored_response("1"))
     assert set(path.parent.iterdir()) == {path, young, foreign}
 
 
 def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
     """Each adds its settings to those of the others. A reader never sees a partially written file."""
-    stores = [FileStore(path, 1000, service.url) for _ in range(4)]
+    stores = [FileStore(LastKnownGoodFile(path, service.url), 1000, time.time) for _ in range(4)]
     errors: list[BaseException] = []
 
     def save_repeatedly(store: FileStore, number: int) -> None:
@@ -451,7 +452,7 @@ def test_processes_share_one_file(service: WatchedService, path: Path) -> None:
 
 def test_a_response_that_is_no_longer_confirmed_expires(service: WatchedService, path: Path) -> None:
     """Even if other processes keep updating other settings in the file."""
-    store = FileStore(path, 1000, service.url)
+    store = FileStore(LastKnownGoodFile(path, service.url), 1000, time.time)
     save(store, used=stored_response("1"), unused=stored_response("2"))
     make_older(path, 800, "unused")
     assert save(store, used=stored_response("3")) == set()
@@ -471,7 +472,7 @@ def test_a_response_that_is_no_longer_confirmed_expires(service: WatchedService,
 def test_processes_that_track_different_contexts_store_their_own_responses(service: WatchedService, path: Path) -> None:
     """Even if the responses are equal. A response with more tracked contexts replaces those with fewer."""
     jim, ann, both = Tracking().with_values({"user": "jim"}), Tracking().with_values({"user": "ann"}), Tracking()
-    stores = [FileStore(path, 1000, service.url) for _ in range(3)]
+    stores = [FileStore(LastKnownGoodFile(path, service.url), 1000, time.time) for _ in range(3)]
     save(stores[0], s=stored_response("1", jim))
     save(stores[1], s=stored_response("1", ann))
     inode = path.stat().st_ino
@@ -490,11 +491,11 @@ def test_the_number_of_responses_for_one_setting_is_limited(service: WatchedServ
     """If many processes track different contexts, the file has the last eight responses."""
     for i in range(12):
         save(
-            FileStore(path, 1000, service.url),
+            FileStore(LastKnownGoodFile(path, service.url), 1000, time.time),
             s=stored_response("1", Tracking().with_values({"user": f"u{i}"})),
         )
         make_older(path, 1)
-    late = FileStore(path, 1000, service.url)
+    late = FileStore(LastKnownGoodFile(path, service.url), 1000, time.time)
     stored = late.load().settings["s"]
     assert {name for response in stored for name in response.tracking.options["user"]} == {
         f"u{i}" for i in range(4, 12)
@@ -511,7 +512,7 @@ def test_processes_with_different_responses_do_not_overwrite_each_other_repeated
     service: WatchedService, path: Path
 ) -> None:
     """For example if one of them is late: a stored response stays as long as the process that wrote it confirms it."""
-    first, second = (FileStore(path, 1000, service.url) for _ in range(2))
+    first, second = (FileStore(LastKnownGoodFile(path, service.url), 1000, time.time) for _ in range(2))
     save(first, s=stored_response("1"))
     save(second, s=stored_response("2"))
     inode = path.stat().st_ino
@@ -692,7 +693,10 @@ def test_a_start_from_a_file_without_usable_responses_fails(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The client is not healthy."""
-    save(FileStore(path, 1000, service.url), s=stored_response("1", Tracking().with_values({"user": "ann"})))
+    save(
+        FileStore(LastKnownGoodFile(path, service.url), 1000, time.time),
+        s=stored_response("1", Tracking().with_values({"user": "ann"})),
+    )
     start_without_values(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -701,7 +705,7 @@ def test_the_newest_response_under_any_name_of_a_setting_is_used(
     kind: Kind, service: WatchedService, path: Path
 ) -> None:
     """For example if a release that renamed it was rolled back for some time."""
-    store = FileStore(path, 1000, service.url)
+    store = FileStore(LastKnownGoodFile(path, service.url), 1000, time.time)
     save(store, new=stored_response('{"rules":[],"default_value":1}'))
     make_older(path, 500)
     save(store, s=stored_response('{"rules":[],"default_value":2}'))
@@ -720,7 +724,10 @@ def test_a_file_that_appears_after_the_start_is_used(
     make_unavailable(service)
     with running(kind, service.url, last_known_good=path) as client:
         assert "No such file" in client.client.status().last_known_good_problem
-        save(FileStore(path, 1000, service.url), s=stored_response('{"rules":[],"default_value":2}'))
+        save(
+            FileStore(LastKnownGoodFile(path, service.url), 1000, time.time),
+            s=stored_response('{"rules":[],"default_value":2}'),
+        )
         client.reload()
         status = client.client.status()
         assert (setting.get(user="jim"), status.is_last_known_good, status.last_known_good_problem) == (2, True, None)
@@ -752,7 +759,7 @@ def test_an_unconfirmed_order_of_context_features_is_not_stored(
     """Another process may have stored a newer order."""
     with running(kind, service.url, last_known_good=path) as client:
         new = ("user", "environment", "theme")
-        FileStore(path, 1000, service.url).save({}, {}, new)
+        FileStore(LastKnownGoodFile(path, service.url), 1000, time.time).save({}, {}, new)
         service.respond_with("GET /api/v1/context_features", CannedResponse(500))
         client.reload()
         assert tuple(read_body(path)["context_features"]) == new
@@ -822,7 +829,7 @@ def test_an_invalid_setting_in_the_file_does_not_affect_others(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """Another version of the program may use another type."""
-    store = FileStore(path, 1000, service.url)
+    store = FileStore(LastKnownGoodFile(path, service.url), 1000, time.time)
     good = Setting("good", int, ["user"], 1)
     save(store, s=stored_response("5"), good=stored_response('{"rules":[],"default_value":2}'))
     make_unavailable(service)
@@ -836,7 +843,7 @@ def test_the_stored_order_of_context_features_ranks_the_rules(
 ) -> None:
     """The order in the options of the client may be outdated. It is used if no order is stored."""
     setting = Setting("s", int, ["theme", "user"], 7)
-    store = FileStore(path, 1000, service.url)
+    store = FileStore(LastKnownGoodFile(path, service.url), 1000, time.time)
     rules = [
         {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
         {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
@@ -893,7 +900,7 @@ def test_a_start_from_a_file_without_settings_of_the_program_fails(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The async client raises as it does without a file, and the thread client is not healthy."""
-    save(FileStore(path, 1000, service.url))
+    save(FileStore(LastKnownGoodFile(path, service.url), 1000, time.time))
     start_without_values(kind, service, path)
     assert setting.get(user="jim") == 7
 
@@ -942,7 +949,10 @@ def test_responses_in_a_file_that_others_can_write_are_removed(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """The file is replaced by a private one."""
-    save(FileStore(path, 1000, service.url), evil=stored_response('{"rules":[],"default_value":666}'))
+    save(
+        FileStore(LastKnownGoodFile(path, service.url), 1000, time.time),
+        evil=stored_response('{"rules":[],"default_value":666}'),
+    )
     path.chmod(0o666)
     with running(kind, service.url, last_known_good=path):
         assert setting.get(user="jim") == 7

@@ -17,19 +17,19 @@ import pytest
 
 from heksher_client import Change, HeksherError, Refresh, SettingData, State
 from heksher_client._core.refresh import effects
-from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
 from heksher_client._core.refresh.options import Environment, Options
 from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Status
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
+from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from tests.support.fake_service import UNREACHABLE, FakeService
 
 T = TypeVar("T")
 
 START = 1_000_000.0
-"""The time by the client's clock when it is made, in seconds."""
+"""The time by the first client's clocks when it is made, in seconds."""
 URL = "http://service"
 
 
@@ -41,8 +41,8 @@ class DrivenClient:
         service: FakeService,
         *,
         raises_at_start: bool = False,
-        store: LastKnownGoodStore | None = None,
-        last_known_good: str | PathLike[str] | None = None,
+        now: float = START,
+        last_known_good: str | PathLike[str] | LastKnownGoodFile | None = None,
         **options: Any,
     ) -> None:
         """Make a client that is not started.
@@ -50,12 +50,12 @@ class DrivenClient:
         Args:
             service: The service that it asks.
             raises_at_start: True to be like the async client.
-            store: A store of the last known good.
-            last_known_good: The file of one.
+            now: The time when it is made, which is later for a second client.
+            last_known_good: The path of a file to store the last known good in, or a `MemoryFile`.
             **options: Those of real clients. The default is an interval of an hour without jitter.
         """
         self.service = service
-        self.now = START
+        self.now = now
         self.random = 0.5
         self.waits: list[float] = []
         """The seconds before each refresh that was due by itself."""
@@ -63,9 +63,14 @@ class DrivenClient:
         """The errors that the hooks were called with; None for a success."""
         self.is_calling_hooks = True
         """False as if an earlier hook did not return, so that no other one is called."""
+        self.is_disk_available = True
+        """False as if the disk did not respond in time."""
         checked = Options.checked({"update_interval": 3600, "jitter": 0, **options}, can_follow=True)
+        store = None
         if last_known_good is not None:
-            store = FileStore(last_known_good, checked.max_age, URL)
+            if not isinstance(last_known_good, LastKnownGoodFile):
+                last_known_good = LastKnownGoodFile(last_known_good, URL)
+            store = FileStore(last_known_good, checked.max_age, lambda: self.now)
         self.session = Session(
             options.get("context_features", service.features),
             checked,
@@ -86,7 +91,7 @@ class DrivenClient:
             ),
             effects.Pause: lambda effect: self._pass(effect.seconds),
             effects.ApplyLocked: lambda effect: effect.apply(),
-            effects.RunBlocking: lambda effect: effect.call(),
+            effects.RunBlocking: lambda effect: effect.call() if self.is_disk_available else None,
             effects.CallUserCode: lambda effect: effect.call() if self.is_calling_hooks else None,
         }
 
