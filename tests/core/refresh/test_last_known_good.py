@@ -1,0 +1,590 @@
+"""The last known good: which responses are stored, and what a start without the service restores from them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from heksher_client import DeclarationError, HeksherError, Reason, ServiceUnavailableError, Setting, State
+from heksher_client._core.settings.context import Tracking
+from heksher_client._core.settings.registry import registry
+from heksher_client._drivers.last_known_good_file import Content, StatSignature, StoredRow
+from tests.support.driven import START, DrivenClient, driven
+from tests.support.fake_service import FakeService
+from tests.support.last_known_good import MemoryFile, reset_settings
+from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse
+
+BAD_GATEWAY = CannedResponse(502)
+NO_SPACE = OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def file() -> MemoryFile:
+    return MemoryFile()
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    return Setting("s", int, ["user"], 7)
+
+
+def store_rule(service: FakeService, file: MemoryFile) -> None:
+    """Run a client that stores a rule, 8 for jim, and begin a new process."""
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+    reset_settings()
+
+
+def store(file: MemoryFile, responses: Mapping[str, Any], *, order: tuple[str, ...] = (), at: float = START) -> None:
+    """Store responses for settings, without tracking."""
+    rows = {
+        name: {0: StoredRow(0, at, msgspec.Raw(json.dumps(response).encode()))} for name, response in responses.items()
+    }
+    former = file.content or Content()
+    file.write(Content(order, [Tracking()], {**former.settings, **rows}))
+
+
+def stored(file: MemoryFile, name: str) -> Any:
+    """Return the one stored response for a setting."""
+    assert file.content is not None
+    (row,) = file.content.settings[name].values()
+    return json.loads(bytes(row.content))
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+def start_without_values(service: FakeService, file: MemoryFile, **options: Any) -> None:
+    """Start without the service, and check that there was nothing to start from: the start raises."""
+    service.is_running = False
+    client = DrivenClient(service, last_known_good=file, **options)
+    with pytest.raises(ServiceUnavailableError):
+        client.start()
+    assert (client.status().age, client.status().state) == (None, State.STALE)
+    client.close()
+
+
+# -- restoring ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises_at_start", [True, False])
+def test_a_start_without_the_service_uses_the_last_known_good(
+    service: FakeService,
+    file: MemoryFile,
+    setting: Setting[int],
+    caplog: pytest.LogCaptureFixture,
+    raises_at_start: bool,
+) -> None:
+    """It does not raise; the status reports the source of the values and their age, and the hook gets the error."""
+    store_rule(service, file)
+    new = Setting("new", int, ["user"], 1)
+    service.is_running = False
+    client = DrivenClient(
+        service, last_known_good=file, now=START + 100, stale_after=150, raises_at_start=raises_at_start
+    )
+    client.start()
+
+    assert (setting.get(user="jim"), setting.get(user="ann"), new.get(user="jim")) == (8, 7, 1)
+    assert "restored the last known good of 1 settings, 100 seconds old; 1 settings have none" in messages(caplog)
+    status = client.status()
+    assert (status.state, status.age, status.rules) == (State.FAILING, 100, 1)
+    assert (status.is_last_known_good, status.is_healthy, status.last_known_good_problem) == (True, True, None)
+    assert [type(outcome) for outcome in client.outcomes] == [ServiceUnavailableError]
+
+    service.is_running = True
+    service.add_rule("s", 9, user="ann")
+    client.reload()
+    status = client.status()
+    assert (setting.get(user="ann"), new.explain(user="ann").reason) == (9, Reason.SERVER_DEFAULT)
+    assert (status.state, status.age, status.is_last_known_good) == (State.FRESH, 0, False)
+    client.close()
+
+
+def test_the_age_of_the_last_known_good_counts_for_staleness(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Old values are stale immediately. Those that were stale soon become so."""
+    store_rule(service, file)
+    service.is_running = False
+    with driven(service, last_known_good=file, now=START + 1000, stale_after=1000) as client:
+        assert client.status().state is State.STALE
+        assert setting.get(user="jim") == 8
+    reset_settings()
+    with driven(service, last_known_good=file, now=START + 900, stale_after=1000) as client:
+        assert client.status().state is State.FAILING
+        client.advance(100)
+        assert client.status().state is State.STALE
+
+
+def test_the_age_is_that_of_the_oldest_restored_response(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Responses of other programs do not count."""
+    other = Setting("other", int, ["user"], 1)
+    store(file, {"s": {"rules": [], "default_value": 1}}, at=START - 500)
+    store(file, {"other": {"rules": [], "default_value": 2}}, at=START - 50)
+    store(file, {"foreign": {}}, at=START - 900)
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        assert (setting.get(), other.get()) == (1, 2)
+        assert client.status().age == 500
+
+
+def test_a_start_without_the_service_and_the_last_known_good_fails(
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason is logged."""
+    start_without_values(service, file)
+    assert "there is no last known good to start from: [Errno 2] No such file or directory" in messages(caplog)
+    assert setting.get(user="jim") == 7
+
+
+def test_a_last_known_good_that_is_too_old_is_ignored(
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason is logged."""
+    store_rule(service, file)
+    start_without_values(service, file, now=START + 7200, max_age=3600)
+    assert any("too old" in message for message in messages(caplog))
+    assert setting.get(user="jim") == 7
+
+
+def test_a_start_without_a_response_for_any_setting_fails(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Whatever else is stored."""
+    store(file, {"other": {"rules": [], "default_value": 1}})
+    start_without_values(service, file)
+    assert setting.get(user="jim") == 7
+
+
+def test_the_last_known_good_that_appears_after_the_start_is_used(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Another process may write it. The status no longer reports a problem with it."""
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        assert client.status().last_known_good_problem == "[Errno 2] No such file or directory"
+        store(file, {"s": {"rules": [], "default_value": 2}})
+        client.refresh()
+        status = client.status()
+        assert (setting.get(user="jim"), status.is_last_known_good, status.last_known_good_problem) == (2, True, None)
+
+
+def test_a_setting_created_after_the_start_is_restored_as_well(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """For example in a module that is imported while the service is still down."""
+    store(file, {"s": {"rules": [], "default_value": 5}, "late": {"rules": [], "default_value": 6}})
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        late = Setting("late", int, ["user"], 1)
+        client.advance(0)
+        assert (setting.get(), late.get()) == (5, 6)
+
+
+def test_a_second_client_in_one_process_keeps_the_values(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The last known good says how old they are."""
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+    service.is_running = False
+    with driven(service, last_known_good=file, now=START + 100, stale_after=1000) as client:
+        assert setting.get(user="jim") == 8
+        assert (client.status().state, client.status().age) == (State.FAILING, 100)
+
+
+def test_a_refused_declaration_is_an_error_of_the_start_nevertheless(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """It is an error in the program, not an outage. The values are restored."""
+    store_rule(service, file)
+    service.respond_with(DECLARE, CannedResponse(422))
+    client = DrivenClient(service, last_known_good=file)
+    with pytest.raises(DeclarationError):
+        client.start()
+    assert setting.get(user="jim") == 8
+    client.close()
+
+
+def test_an_invalid_response_does_not_affect_other_settings(
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another version of the program may use another type. It is logged."""
+    good = Setting("good", int, ["user"], 1)
+    store(file, {"s": 5, "good": {"rules": [], "default_value": 2}})
+    service.is_running = False
+    with driven(service, last_known_good=file):
+        assert (setting.get(user="jim"), good.get(user="jim")) == (7, 2)
+    assert any(message.startswith("setting s has no last known good: ") for message in messages(caplog))
+
+
+def test_responses_without_usable_data_do_not_reset_the_age(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Neither the age of restored values nor that of received ones."""
+    good = Setting("good", int, ["user"], 1)
+    store_rule(service, file)
+    service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {}, "good": {"rules": [], "default_value": 2}}}))
+    with driven(service, last_known_good=file, now=START + 500, stale_after=100) as client:
+        assert (setting.get(user="jim"), good.get(user="jim")) == (8, 2)
+        status = client.status()
+        assert (status.state, status.age, status.is_last_known_good) == (State.STALE, 500, True)
+
+        service.intercept = lambda request: None
+        client.reload()
+        assert client.status().state is State.FRESH
+        service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
+        client.advance(90)
+        client.reload_expecting(HeksherError)
+        assert (client.status().state, client.status().age) == (State.FAILING, 90)
+        client.advance(10)
+        assert client.status().state is State.STALE
+
+
+@pytest.mark.parametrize("target", ["driven.FileStore.load", "last_known_good._newest"])
+def test_an_unexpected_error_while_restoring_does_not_stop_the_client(
+    service: FakeService,
+    file: MemoryFile,
+    setting: Setting[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    target: str,
+) -> None:
+    """The client works as without a last known good, and logs the error."""
+    store_rule(service, file)
+    package = "tests.support" if target.startswith("driven") else "heksher_client._core.refresh"
+    monkeypatch.setattr(f"{package}.{target}", lambda *_: 1 // 0)
+    start_without_values(service, file)
+    assert "the last known good cannot be used" in messages(caplog)
+    assert setting.get(user="jim") == 7
+
+
+# -- tracking, names and versions --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "value"),
+    [
+        ({}, {}, 8),
+        ({}, {"user": "jim"}, 8),
+        ({"user": ["jim", "ann"]}, {"user": "jim"}, 8),
+        ({"user": "*"}, {"user": "jim"}, 8),
+        ({"user": "jim"}, {"user": ["jim", "ann"]}, 7),
+        ({"user": "jim"}, {"user": "*"}, 7),
+        ({"user": "jim"}, {}, 7),
+        ({"user": "jim", "theme": "dark"}, {"user": "jim", "theme": "light"}, 8),
+    ],
+)
+def test_a_response_with_fewer_tracked_contexts_is_ignored(
+    service: FakeService,
+    file: MemoryFile,
+    setting: Setting[int],
+    caplog: pytest.LogCaptureFixture,
+    before: Any,
+    now: Any,
+    value: int,
+) -> None:
+    """It may lack rules of higher priority. Only the configurable features of the setting count."""
+    service.declare("s", "int", 7, ["user"])
+    service.add_rule("s", 8, user="jim")
+    first = DrivenClient(service, last_known_good=file)
+    first.track_contexts(**before)
+    first.start()
+    first.close()
+    reset_settings()
+
+    service.is_running = False
+    second = DrivenClient(service, last_known_good=file)
+    second.set_defaults(user="eve")
+    second.track_contexts(**now)
+    if value == 8:
+        second.start()
+    else:
+        with pytest.raises(HeksherError):
+            second.start()
+    assert setting.get(user="jim") == value
+    reason = "setting s has no last known good: it was stored when fewer contexts were tracked than now"
+    assert (reason in messages(caplog)) == (value == 7)
+    second.close()
+
+
+def test_contexts_tracked_after_the_start_are_restored_as_well(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The stored responses may have rules for them."""
+    service.declare("s", "int", 7, ["user"])
+    service.add_rule("s", 9, user="ann")
+    store_rule(service, file)
+    service.is_running = False
+    client = DrivenClient(service, last_known_good=file)
+    client.track_contexts(user="jim")
+    client.start()
+    assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
+    client.track_contexts(user="ann")
+    client.advance(0)
+    assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 9)
+    client.close()
+
+
+def test_a_renamed_setting_uses_the_response_for_its_alias(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """A previous release of the program has stored it."""
+    store_rule(service, file)
+    new = Setting("new", int, ["user"], 7, alias="s", version="1.1")
+    service.is_running = False
+    with driven(service, last_known_good=file):
+        assert (new.get(user="jim"), setting.get(user="jim")) == (8, 8)
+
+
+@pytest.mark.parametrize(("newest", "value"), [("s", 2), ("new", 1)])
+def test_the_newest_response_under_any_name_of_a_setting_is_used(
+    service: FakeService, file: MemoryFile, newest: str, value: int
+) -> None:
+    """For example if a release that renamed it was rolled back for some time."""
+    responses = {"new": {"rules": [], "default_value": 1}, "s": {"rules": [], "default_value": 2}}
+    for name, response in responses.items():
+        store(file, {name: response}, at=START - 10 if name == newest else START - 500)
+    setting = Setting("new", int, ["user"], 7, alias="s", version="1.1")
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        assert setting.get(user="jim") == value
+        assert client.status().age == 10
+
+
+def test_the_default_in_a_declaration_response_replaces_the_stored_default(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """An older release of the program declares the setting, and then queries fail. The stored rules are used."""
+    store_rule(service, file)
+    service.declare("s", "int", 5, ["user"], version="1.1")
+    service.respond_with(QUERY, BAD_GATEWAY)
+    with driven(service, last_known_good=file) as client:
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
+        assert client.status().is_last_known_good
+
+
+def test_a_default_received_after_the_restore_replaces_the_stored_default(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The stored rules are still used."""
+    store_rule(service, file)
+    service.declare("s", "int", 5, ["user"], version="1.1")
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 7)
+        service.is_running = True
+        service.respond_with(QUERY, BAD_GATEWAY)
+        client.reload_expecting(HeksherError)
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
+        assert client.status().is_last_known_good
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_newly_declared_default_replaces_the_stored_default(
+    service: FakeService, file: MemoryFile, version: str
+) -> None:
+    """Declarations succeed and queries fail, after an upgrade of the program or a restored default in the service."""
+    previous = Setting("s", int, ["user"], 5)
+    store_rule(service, file)
+    assert previous.get() == 5
+    registry._entries.clear()
+    setting = Setting("s", int, ["user"], 10 if version == "1.1" else 5, version=version)
+    service.respond_with(QUERY, BAD_GATEWAY)
+    with driven(service, last_known_good=file):
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (8, setting.default_value)
+        assert setting.explain(user="ann").reason is Reason.SERVER_DEFAULT
+
+
+def test_a_stored_response_for_a_newly_created_setting_is_ignored(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The outcome `created` shows that the database was emptied. Then queries fail."""
+    store_rule(service, file)
+    service.empty()
+    service.respond_with(QUERY, BAD_GATEWAY)
+    with driven(service, last_known_good=file):
+        assert setting.get(user="jim") == 7
+
+
+# -- the order of the context features ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("order", "value"), [(("theme", "user", "environment"), 1), ((), 2)])
+def test_the_stored_order_of_context_features_ranks_the_rules(
+    service: FakeService, file: MemoryFile, order: tuple[str, ...], value: int
+) -> None:
+    """The order in the options of the client may be outdated. It is used if no order is stored."""
+    setting = Setting("s", int, ["theme", "user"], 7)
+    rules = [
+        {"value": 1, "rule_id": 1, "context_features": [["user", "jim"]]},
+        {"value": 2, "rule_id": 2, "context_features": [["theme", "dark"]]},
+    ]
+    store(file, {"s": {"rules": rules, "default_value": 0}}, order=order)
+    service.is_running = False
+    with driven(service, last_known_good=file):
+        assert setting.get(user="jim", theme="dark") == value
+
+
+def test_an_unknown_order_of_context_features_is_restored(service: FakeService, file: MemoryFile) -> None:
+    """Only that endpoint fails. Rules would otherwise be ranked by the client's own list, which may be outdated."""
+    setting = Setting("s", int, ["environment", "user"], 0)
+    outdated = service.features.copy()
+    service.move_feature("environment", to_after="theme")
+    with driven(service, last_known_good=file, context_features=outdated) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, environment="prod")
+        client.reload()
+        assert setting.get(user="jim", environment="prod") == 2
+    reset_settings()
+    service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
+    with driven(service, last_known_good=file, context_features=["environment", "user", "theme"]) as client:
+        assert setting.get(user="jim", environment="prod") == 2
+        assert client.status().state is State.FAILING
+        assert "order of the context features" in (client.status().last_error or "")
+    assert file.content is not None
+    assert file.content.order == ("user", "theme", "environment")
+
+
+@pytest.mark.usefixtures("setting")
+def test_an_unconfirmed_order_of_context_features_is_not_stored(service: FakeService, file: MemoryFile) -> None:
+    """Another process may have stored a newer order."""
+    with driven(service, last_known_good=file) as client:
+        assert file.content is not None
+        file.write(replace(file.content, order=("user", "environment", "theme")))
+        service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
+        client.state_after_reload()
+        assert file.content.order == ("user", "environment", "theme")
+
+
+# -- storing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("setting")
+def test_a_refresh_without_changes_neither_writes_nor_reads(service: FakeService, file: MemoryFile) -> None:
+    """Only the time of the last confirmation is updated, every ten minutes. Its response is still a 304."""
+    with driven(service, last_known_good=file, update_interval=300) as client:
+        assert file.writes == 1
+        client.advance(300)
+        assert file.writes == 1
+        client.advance(300)
+        assert file.writes == 2
+        assert all("if-none-match" in request.headers for request in service.requests_to(QUERY)[1:])
+
+
+@pytest.mark.usefixtures("setting")
+def test_a_later_failure_does_not_read_the_last_known_good(
+    service: FakeService, file: MemoryFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All settings have rules of the service."""
+    with driven(service, last_known_good=file) as client:
+        service.is_running = False
+        file.error = NO_SPACE
+        client.reload_expecting(HeksherError)
+        assert client.status().last_known_good_problem is None
+    assert not any("last known good" in message for message in messages(caplog))
+
+
+def test_a_deleted_file_is_written_again(service: FakeService, file: MemoryFile, setting: Setting[int]) -> None:
+    """All settings are queried again without an ETag."""
+    store_rule(service, file)
+    with driven(service, last_known_good=file) as client:
+        file.content = None
+        client.refresh(2)
+        assert "if-none-match" not in service.requests[-1].headers
+        assert stored(file, "s")["rules"][0]["value"] == 8
+        assert setting.get(user="jim") == 8
+
+
+def test_a_full_disk_affects_only_the_last_known_good(
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, and the responses are stored when there is space again."""
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 8, user="jim")
+        file.error = NO_SPACE
+        client.refresh(3)
+        assert setting.get(user="jim") == 8
+        status = client.status()
+        assert (status.state, status.last_known_good_problem) == (State.FRESH, "[Errno 28] No space left on device")
+        assert messages(caplog) == ["the last known good cannot be stored: [Errno 28] No space left on device"]
+
+        file.error = None
+        client.refresh()
+        assert stored(file, "s")["rules"][0]["value"] == 8
+        assert client.status().last_known_good_problem is None
+
+
+def test_a_response_that_could_not_be_stored_is_not_stored_after_a_newer_one(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Of the responses during a hanging disk, only the last one is stored."""
+    with driven(service, last_known_good=file) as client:
+        client.is_disk_available = False
+        for value in (8, 9):
+            service.add_rule("s", value, user="jim")
+            client.refresh()
+            assert setting.get(user="jim") == value
+            assert client.status().last_known_good_problem == "the disk takes too long"
+        client.is_disk_available = True
+        client.refresh()
+        assert [rule["value"] for rule in stored(file, "s")["rules"]] == [8, 9]
+        assert file.writes == 2
+
+
+def test_a_disk_that_hangs_at_the_start_is_like_no_last_known_good(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The values are restored when it is available again."""
+    store_rule(service, file)
+    service.is_running = False
+    client = DrivenClient(service, last_known_good=file)
+    client.is_disk_available = False
+    with pytest.raises(ServiceUnavailableError):
+        client.start()
+    assert (setting.get(user="jim"), client.status().last_known_good_problem) == (7, "the disk takes too long")
+    client.is_disk_available = True
+    client.refresh()
+    assert (setting.get(user="jim"), client.status().last_known_good_problem) == (8, None)
+    client.close()
+
+
+@pytest.mark.usefixtures("setting")
+def test_the_status_does_not_wait_for_the_disk(
+    service: FakeService, file: MemoryFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are fresh as soon as their rules are applied."""
+    client = DrivenClient(service, last_known_good=file)
+    states: list[State] = []
+
+    def write(content: Content) -> StatSignature:
+        states.append(client.status().state)
+        return MemoryFile.write(file, content)
+
+    monkeypatch.setattr(file, "write", write)
+    client.start()
+    assert states == [State.FRESH]
+    client.close()
+
+
+def test_an_unexpected_error_while_storing_does_not_end_the_refreshing(
+    service: FakeService, file: MemoryFile, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the error of that refresh, whose rules are applied, and are stored after they were queried again."""
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 8, user="jim")
+        with monkeypatch.context() as patched:
+            patched.setattr(file, "signature", lambda: 1 // 0)
+            patched.setattr(file, "write", lambda content: 1 // 0)
+            client.reload_expecting(ZeroDivisionError)
+        assert setting.get(user="jim") == 8
+        client.refresh(2)
+        assert stored(file, "s")["rules"][0]["value"] == 8
