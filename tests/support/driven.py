@@ -24,7 +24,7 @@ from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
-from tests.support.fake_service import UNREACHABLE, FakeService
+from tests.support.fake_service import EVENT_STREAM, UNREACHABLE, FakeService
 
 T = TypeVar("T")
 
@@ -230,10 +230,11 @@ class DrivenClient:
 
     def _open(self, effect: effects.OpenStream) -> effects.Reply | None:
         """Open a stream. Return the reply if there is none."""
-        if not (self.service.is_running and self.service.offers_changes):
-            return self.service.respond(effect.request)
+        reply = self.service.respond(effect.request)
+        if not isinstance(reply, effects.Response) or reply.headers.get("content-type") != EVENT_STREAM:
+            return reply
         self._stream, self.service.announce = effect, self._receive
-        self._receive(self.service.events_after(effect.request.headers.get("Last-Event-ID")))
+        self._receive(reply.content)
         return None
 
     def _receive(self, chunk: bytes) -> None:

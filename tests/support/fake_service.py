@@ -17,6 +17,7 @@ from heksher_client.service.setting_types import parse_setting_type
 from tests.support.clients import FEATURES
 from tests.support.service import CannedResponse, RecordedRequest, RequestRecorder
 
+EVENT_STREAM = "text/event-stream"
 UNREACHABLE = NoResponse(ConnectionError("connection refused"), is_network_error=True)
 
 
@@ -107,6 +108,12 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self.settings.clear()
         self._changed()
 
+    def replace_database(self) -> None:
+        """Continue with an empty database, whose revisions begin again."""
+        self.settings.clear()
+        self._changes.clear()
+        self.revision = 0
+
     def setting(self, name: str) -> FakeSetting:
         """Return a setting by its name or an alias."""
         found = self._find(name)
@@ -162,6 +169,9 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
                 return self._json(
                     {"settings": [self.settings[name].as_json(self.features) for name in sorted(self.settings)]}
                 )
+            case "v1/changes" if self.offers_changes:
+                events = self._events_after(request.headers.get("last-event-id"))
+                return Response(200, events, {"content-type": EVENT_STREAM})
             case "v1/changes":
                 return Response(404)
             case path:
@@ -237,7 +247,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
             return Response(304, headers={**response.headers, "etag": etag})
         return replace(response, headers={**response.headers, "etag": etag})
 
-    def events_after(self, revision: str | None) -> bytes:
+    def _events_after(self, revision: str | None) -> bytes:
         """Return the beginning of a change stream: the events after a revision, or of a service that was replaced."""
         if revision is not None and int(revision) > self.revision:
             return f"event: reset\ndata: {{}}\nid: {self.revision}\n\n".encode()

@@ -52,6 +52,7 @@ class CannedResponse:
 
 DECLARE = "POST /api/v1/settings/declare"
 QUERY = "GET /api/v1/query"
+CHANGES = "GET /api/v1/changes"
 CONTEXT_FEATURES = "GET /api/v1/context_features"
 
 ResponseT = TypeVar("ResponseT")
