@@ -4,6 +4,7 @@ Responses to queries say their revision of the service's database, and the strea
 change only requests a refresh: so a stream that is lost, duplicated or late costs time at most.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ class ChangeStream:
         """In a row."""
         self._burst, self._burst_at = _BURST, clock()
         """How many changes may still request a refresh at once, and when that was computed."""
+        self._delayed_until = -math.inf
+        """When the refresh is due that was delayed because of many changes."""
 
     @property
     def is_connected(self) -> bool:
@@ -193,12 +196,15 @@ class ChangeStream:
     def _throttle(self) -> float:
         """Return the seconds to wait, so that many changes in a row do not cost a refresh each."""
         now = self._clock()
+        if now < self._delayed_until:
+            return self._delayed_until - now  # That refresh loads this change as well.
         self._burst = min(_BURST, self._burst + now - self._burst_at)
         self._burst_at = now
-        if self._burst < 1:
-            return 1 - self._burst
+        delay = max(0.0, 1 - self._burst)
+        # A delayed refresh counts as well: otherwise there would be another one at once with the next change after it.
         self._burst -= 1
-        return 0.0
+        self._delayed_until = now + delay
+        return delay
 
     def close(self, reply: Reply, *, is_expected: bool) -> float:
         """Record that the stream ended, or could not be opened.
