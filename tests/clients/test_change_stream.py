@@ -1,9 +1,8 @@
-"""The change stream, for both clients: the service reports a change, and the client refreshes at once."""
+"""The change stream of real clients: over connections that are lost, silent, closed, and behind nginx."""
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator, Container, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,7 @@ from heksher_client.service import LocalService
 from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
-from tests.support.service import CannedResponse, WatchedService
-
-CHANGES = "GET /api/v1/changes"
-QUERY = "GET /api/v1/query"
+from tests.support.service import CHANGES, CannedResponse, WatchedService
 
 
 @pytest.fixture
@@ -41,60 +37,10 @@ def test_a_change_is_loaded_at_once(kind: Kind, streaming_service: WatchedServic
     """A new rule is used, and a deleted rule no longer used, without waiting for the interval."""
     setting = Setting("s", int, ["user"], 7)
     with following_client(kind, streaming_service.url):
-        for value in range(2):
-            started = time.monotonic()
-            rule = streaming_service.add_rule("s", value, user=f"u{value}")
-            assert eventually(lambda value=value: setting.get(user=f"u{value}") == value)  # type: ignore[misc]
-            assert time.monotonic() - started < 5
-            streaming_service.call("DELETE", f"/api/v1/rules/{rule}")
-            assert eventually(lambda value=value: setting.get(user=f"u{value}") == 7)  # type: ignore[misc]
-
-
-def test_a_new_order_of_context_features_is_loaded_at_once(kind: Kind, streaming_service: WatchedService) -> None:
-    """It changes the priority of rules."""
-    setting = Setting("s", int, ["user", "theme"], 7)
-    with following_client(kind, streaming_service.url):
-        streaming_service.add_rule("s", 1, user="jim")
-        streaming_service.add_rule("s", 2, theme="dark")
-        assert eventually(lambda: setting.get(user="jim", theme="dark") == 2)
-        streaming_service.call("PATCH", "/api/v1/context_features/user/index", {"to_after": "theme"})
-        assert eventually(lambda: setting.get(user="jim", theme="dark") == 1)
-
-
-def test_changes_of_undeclared_settings_do_not_cause_refreshes(kind: Kind, streaming_service: WatchedService) -> None:
-    """Changes of a renamed setting, which have its new name, do."""
-    setting = Setting("s", int, ["user"], 7)
-    streaming_service.declare("other", "int", 1, ["user"])
-    with following_client(kind, streaming_service.url):
-        streaming_service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
-        streaming_service.add_rule("t", 8, user="jim")
+        rule = streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
-        before = len(streaming_service.requests_to(QUERY))
-        streaming_service.add_rule("other", 2, user="jim")
-        streaming_service.add_rule("t", 9, user="ann")
-        assert eventually(lambda: setting.get(user="ann") == 9)
-        assert len(streaming_service.requests_to(QUERY)) - before <= 2
-
-
-def test_a_change_that_arrives_at_the_end_of_a_refresh_is_compared_with_all_names(
-    kind: Kind, streaming_service: WatchedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stream is read by another thread, and a setting may have got the name in this refresh."""
-    setting = Setting("s", int, ["user"], 7)
-    outcomes: list[bool] = []
-    with following_client(kind, streaming_service.url) as client:
-        stream = client.client._session._stream
-        record = stream.record_revision
-
-        def change_and_record(revision: int | None, names: Container[str]) -> bool:
-            if not outcomes:
-                stream._unknown.append((10**9, [setting.name]))
-            outcomes.append(record(revision, names))
-            return outcomes[-1]
-
-        monkeypatch.setattr(stream, "record_revision", change_and_record)
-        client.reload()
-        assert outcomes[0]
+        streaming_service.call("DELETE", f"/api/v1/rules/{rule}")
+        assert eventually(lambda: setting.get(user="jim") == 7)
 
 
 def test_changes_made_while_the_stream_is_lost_are_loaded(kind: Kind, streaming_service: WatchedService) -> None:
@@ -111,84 +57,37 @@ def test_changes_made_while_the_stream_is_lost_are_loaded(kind: Kind, streaming_
         assert eventually(lambda: client.client.status().is_following)
 
 
-def test_a_failed_request_for_context_features_does_not_close_the_stream(
-    kind: Kind, streaming_service: WatchedService
-) -> None:
-    """The known order is used, and later changes still arrive."""
-    setting = Setting("s", int, ["user"], 7)
-    with following_client(kind, streaming_service.url) as client:
-        streaming_service.respond_with("GET /api/v1/context_features", CannedResponse(500), times=1)
-        client.state_after_reload()
-        streaming_service.add_rule("s", 8, user="jim")
-        assert eventually(lambda: setting.get(user="jim") == 8)
-        assert client.client.status().is_following
+def test_the_stream_is_not_requested_if_the_http_client_cannot_keep_a_response_open(kind: Kind) -> None:
+    """It would take the only connection, or a hook that reads the response, or a transport to an application, would
+    wait for its end."""
 
-
-def test_a_client_of_a_service_without_a_change_stream_refreshes_at_intervals(
-    kind: Kind, service: WatchedService
-) -> None:
-    """It does not request the stream."""
-    setting = Setting("s", int, ["user"], 7)
-    with running(kind, service.url, 0.05) as client:
-        service.add_rule("s", 8, user="jim")
-        assert eventually(lambda: setting.get(user="jim") == 8)
-        assert not client.client.status().is_following
-    assert service.requests_to(CHANGES) == []
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"follow_changes": False},
-        {"http_client_args": {"limits": httpx.Limits(max_connections=1)}},
-    ],
-)
-def test_the_stream_is_not_requested_if_it_is_disabled_or_would_take_the_only_connection(
-    kind: Kind, streaming_service: WatchedService, options: dict[str, Any]
-) -> None:
-    """The client refreshes at intervals."""
-    setting = Setting("s", int, ["user"], 7)
-    with running(kind, streaming_service.url, 0.05, **options):
-        streaming_service.add_rule("s", 8, user="jim")
-        assert eventually(lambda: setting.get(user="jim") == 8)
-    assert streaming_service.requests_to(CHANGES) == []
-
-
-def test_the_stream_is_not_requested_if_the_http_client_has_response_hooks(
-    kind: Kind, streaming_service: WatchedService
-) -> None:
-    """A hook that reads the response would block forever."""
-    setting = Setting("s", int, ["user"], 7)
-
-    def read(response: httpx.Response) -> None:
-        response.read()
+    def follows_changes(**arguments: Any) -> bool:
+        client = kind.make("http://127.0.0.1:9", 60, FEATURES, http_client_args=arguments)
+        follows: bool = client._options.follow_changes
+        return follows
 
     async def read_async(response: httpx.Response) -> None:
         await response.aread()
 
-    hooks = {"response": [read_async if kind.raises_at_start else read]}
-    with running(kind, streaming_service.url, 0.05, http_client_args={"event_hooks": hooks}):
-        streaming_service.add_rule("s", 8, user="jim")
-        assert eventually(lambda: setting.get(user="jim") == 8)
-    assert streaming_service.requests_to(CHANGES) == []
+    application: Any = object()
+    is_async = kind.raises_at_start
+    hook, transport = (
+        (read_async, httpx.ASGITransport(application))
+        if is_async
+        else (httpx.Response.read, httpx.WSGITransport(application))
+    )
+    assert follows_changes()
+    assert follows_changes(limits=httpx.Limits(max_connections=2), event_hooks={"request": [print]})
+    assert not follows_changes(limits=httpx.Limits(max_connections=1))
+    assert not follows_changes(event_hooks={"response": [hook]})
+    assert not follows_changes(transport=transport)
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        CannedResponse(404),
-        CannedResponse(401),
-        CannedResponse.of({"detail": "no"}, 403),
-        CannedResponse(200, b"<html>"),
-        CannedResponse(302),
-        CannedResponse(503),
-    ],
-    ids=lambda response: str(response.status),
-)
-def test_a_client_without_access_to_the_stream_refreshes_at_intervals(
+@pytest.mark.parametrize("response", [CannedResponse(200, b"<html>"), CannedResponse(302)], ids=["page", "redirect"])
+def test_a_proxy_that_responds_in_place_of_the_stream(
     kind: Kind, streaming_service: WatchedService, response: CannedResponse
 ) -> None:
-    """A proxy may reject the request. The client stays healthy, and requests the stream again only if that may help."""
+    """The client does not follow changes, and refreshes at intervals."""
     setting = Setting("s", int, ["user"], 7)
     streaming_service.respond_with(CHANGES, response)
     with running(kind, streaming_service.url, 0.05) as client:
@@ -196,22 +95,6 @@ def test_a_client_without_access_to_the_stream_refreshes_at_intervals(
         streaming_service.add_rule("s", 8, user="jim")
         assert eventually(lambda: setting.get(user="jim") == 8)
         assert (client.client.status().state, client.client.status().is_following) == (State.FRESH, False)
-        if 300 <= response.status < 500:
-            assert len(streaming_service.requests_to(CHANGES)) == 1
-
-
-def test_a_query_is_repeated_while_its_response_is_older_than_the_change(
-    kind: Kind, streaming_service: WatchedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cache or a replica of the database may lag behind the stream."""
-    setting = Setting("s", int, ["user"], 7)
-    monkeypatch.setattr("heksher_client._core.refresh.schedule._CATCH_UP", 0.02)
-    with following_client(kind, streaming_service.url):
-        cached = http_request("GET", f"{streaming_service.url}/api/v1/query?settings=s")
-        headers = {name: cached.headers[name] for name in ("content-type", "etag", "heksher-revision")}
-        streaming_service.respond_with(QUERY, CannedResponse(200, cached.content, headers), times=3)
-        streaming_service.add_rule("s", 8, user="jim")
-        assert eventually(lambda: setting.get(user="jim") == 8)
 
 
 def test_closing_a_client_closes_its_stream(kind: Kind, streaming_service: WatchedService) -> None:
@@ -280,22 +163,6 @@ def test_a_stream_without_data_is_opened_again(
     with running(kind, streaming_service.url, max_backoff=0.05) as client:
         assert eventually(lambda: len(streaming_service.requests_to(CHANGES)) > 2)
         assert client.client.status().state is State.FRESH
-
-
-def test_the_start_and_the_end_of_the_stream_are_logged(
-    kind: Kind, streaming_service: WatchedService, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The level is INFO: a lost stream is not an error, as the client still refreshes at intervals."""
-    _setting = Setting("s", int, ["user"], 7)
-    caplog.set_level("INFO", "heksher_client")
-    with following_client(kind, streaming_service.url) as client:
-        streaming_service.stop()
-        assert eventually(lambda: not client.client.status().is_following)
-        streaming_service.start()
-    records = [record for record in caplog.records if record.name == "heksher_client" and record.levelname == "INFO"]
-    messages = [record.getMessage() for record in records if "changes" in record.getMessage()]
-    assert messages[0] == "following changes as they are made"
-    assert messages[1].startswith("the stream of changes has ended")
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
