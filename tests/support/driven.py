@@ -145,6 +145,12 @@ class DrivenClient:
         assert self._stream is not None
         self._resume_following(reply)
 
+    def continue_in_child(self) -> None:
+        """Continue as in the child of a fork, which has no stream."""
+        self.session.after_fork()
+        self._follow = self._stream = None
+        self.service.announce = lambda event: None
+
     def run(self, flow: effects.Flow[T]) -> T:
         """Run a flow, and return its result."""
         try:
