@@ -1,11 +1,17 @@
-"""Random sequences of events in the service, the program and the network: reads return values of the service."""
+"""Random histories of the service, the program and the network, compared with a naive model after each step.
 
-import gc
-from typing import Any
+The history is driven by hand. The model is the service itself, whose rules are evaluated one by one; it does not know
+how a client works, but which values it may have, and when it refreshes.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
+from typing import Any, NamedTuple
 from weakref import ref
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,222 +25,506 @@ from hypothesis.stateful import (
 from heksher_client import HeksherError, Setting, State
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
-from tests.support.clients import FEATURES, Kind, Subject, eventually
-from tests.support.forks import exited_successfully, fork_and_check
-from tests.support.service import CannedResponse, WatchedService
+from tests.support.clients import FEATURES
+from tests.support.driven import START, DrivenClient
+from tests.support.fake_service import FakeService
+from tests.support.last_known_good import MemoryFile
+from tests.support.service import CHANGES, CONTEXT_FEATURES, QUERY, CannedResponse
 
-USERS = ("jim", "ann")
+INTERVAL = 100
+STALE_AFTER = 250
 NAMES = st.sampled_from(["a", "b", "c"])
 VALUES = st.integers(0, 9)
+USERS = st.sampled_from(["jim", "ann"])
+CONTEXTS = [{"user": user, "theme": theme} for user in ("jim", "ann", "eve") for theme in ("dark", "light")]
+VALIDATED = 100
+"""What each validator adds to a value."""
 
 
-# The state machine forks intentionally, although there are threads.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+class Fault(Enum):
+    """What does not work."""
+
+    NETWORK = "no response to any request"
+    PROXY = "502 to any request"
+    QUERY = "503 to queries; declarations succeed"
+    ORDER = "500 to requests for the context features; values are refreshed with the last known order"
 
 
-class ServiceSetting:
-    """The default and the rules of a setting in the service."""
+class Rules(NamedTuple):
+    """The default and the rules of a setting at some time."""
 
-    def __init__(self, default: int) -> None:
-        self.default = default
-        self.rules: dict[str, tuple[int, int]] = {}
-        """The id and the value of the rule on each user."""
+    default: int
+    rules: tuple[tuple[int, int, Mapping[str, str]], ...]
+    """Id, value and conditions."""
 
-    def value(self, user: str) -> int:
-        return self.rules[user][1] if user in self.rules else self.default
+    def value(self, context: Mapping[str, str], order: Iterable[str], tracked: Mapping[str, set[str]]) -> int:
+        """Return the value of the matching rule with conditions on the last context features, or the default."""
+        priority = list(reversed([*order]))
+        matching = [
+            ([feature in conditions for feature in priority], rule_id, value)
+            for rule_id, value, conditions in self.rules
+            if conditions.items() <= context.items()
+            and (not tracked or all(value in tracked.get(feature, ()) for feature, value in conditions.items()))
+        ]
+        return max(matching)[2] if matching else self.default
+
+
+class Client(DrivenClient):
+    """A client that reports the end of each refresh to its history."""
+
+    def __init__(self, history: "History", **options: Any) -> None:
+        self._history = history
+        super().__init__(
+            history.service,
+            context_features=FEATURES,
+            update_interval=INTERVAL,
+            stale_after=STALE_AFTER,
+            now=history.now,
+            last_known_good=history.file,
+            **options,
+        )
+
+    def _refresh(self) -> None:
+        super()._refresh()
+        self._history.refreshed(self, self.outcomes[-1])
 
 
 class History(RuleBasedStateMachine):
-    """A random sequence of events, with one kind of client."""
+    """A random history of one program and its service."""
 
-    kind: Kind
-    service: WatchedService
+    offers_changes: bool
 
     def __init__(self) -> None:
         super().__init__()
-        self.settings: dict[str, Setting[int]] = {}
-        self.in_service: dict[str, ServiceSetting] = {}
-        """The settings in the service, by the names that the program declares."""
-        self.service_names: dict[str, str] = {}
-        """The names of the settings in the service, by the names that the program declares."""
-        self.allowed: dict[tuple[str, str], set[int]] = {}
-        """All values that the service had for a setting and a user since the last successful refresh."""
-        self.is_down = False
-        self.has_forked = False
-        self.client: Subject | None = None
+        self.service = FakeService(FEATURES)
+        self.service.offers_changes = self.offers_changes
+        self.file: MemoryFile | None = None
+        self.client: Client | None = None
+        self.raises_at_start = False
+        self.now = START
+        self.fault_of_service: Fault | None = None
+        self.versions = 0
 
-    @initialize()
-    def begin(self) -> None:
-        self.service.reset()
-        self._start()
-        self.declare("always", 0)
+        self.program: dict[str, Setting[int]] = {}
+        self.validators: dict[str, int] = {}
+        """How many validators each setting has."""
+        self.tracked: dict[str, set[str]] = {}
+        self.allowed: dict[tuple[str, int], set[int]] = {}
+        """The values that the service had since the last successful refresh, by setting and index of the context."""
+        self.orders: list[list[str]] = []
+        """The orders of the context features that the client may use: one, if the service has said it."""
+        self.stored: dict[str, list[tuple[Rules, Mapping[str, set[str]]]]] = {}
+        """The rules, and what was tracked, at each successful refresh that was stored; by setting."""
+        self.stored_orders: list[list[str]] = []
 
-    def _start(self) -> None:
-        self.client = Subject(self.kind, self.service.url, 3600, FEATURES)
-        self.client.client.set_defaults(user="eve")
-        try:
-            self.client.start()
-        except HeksherError:
-            assert self.is_down
-            assert self.kind.raises_at_start
-            self.client = None
+        self.due = START
+        self.is_requested = False
+        self.retries = 0
+        self.failures = 0
+        self.last_success: float | None = None
+        self.received_at: float | None = None
+        self.is_restored = False
+        """True if some values may be older than `received_at`."""
+        self.requests = 0
+        self.revision, self.changed_at = 0, START - 60
+
+    @initialize(has_file=st.booleans(), raises_at_start=st.booleans())
+    def begin(self, has_file: bool, raises_at_start: bool) -> None:
+        self.file, self.raises_at_start = MemoryFile() if has_file else None, raises_at_start
+        self.start_client()
+        self.create("a", 0)
+
+    @property
+    def fault(self) -> Fault | None:
+        """The fault that refreshes have now: without settings, there are no queries."""
+        without_queries = {Fault.PROXY: Fault.ORDER, Fault.QUERY: None}
+        fault = self.fault_of_service
+        return fault if self.program or fault is None else without_queries.get(fault, fault)
+
+    # -- the model -----------------------------------------------------------------------------------------------------
+
+    def rules_of(self, name: str) -> Rules | None:
+        """Return the rules that the service has for a setting."""
+        setting = self.service._find(name)
+        if setting is None:
+            return None
+        rules = tuple((rule_id, rule.value, rule.conditions) for rule_id, rule in setting.rules.items())
+        return Rules(setting.declaration.default_value, rules)
+
+    def observe(self) -> None:
+        """Allow the values that the service has now."""
+        for name in self.program:
+            if (rules := self.rules_of(name)) is not None:
+                self.allow(name, rules)
+        if self.service.revision != self.revision:
+            self.revision, self.changed_at = self.service.revision, self.now
+
+    def allow(self, name: str, rules: Rules) -> None:
+        for index, context in enumerate(CONTEXTS):
+            values = {rules.value(context, order, self.tracked) for order in (self.service.features, *self.orders)}
+            # The default may arrive without the rules, with the outcome of the declaration.
+            self.allowed[name, index] |= {rules.default, *values}
+
+    def values(self, name: str) -> list[int]:
+        return [self.program[name].get(**context) for context in CONTEXTS]
+
+    def check_values(self) -> None:
+        """Check that all values are those of the service, with one of the orders that the client may know."""
+
+        def expected(order: list[str]) -> dict[str, list[int]]:
+            result = {}
+            for name in self.program:
+                rules = self.rules_of(name)
+                assert rules is not None, f"{name} was not declared again"
+                added = VALIDATED * self.validators[name]
+                result[name] = [rules.value(context, order, self.tracked) + added for context in CONTEXTS]
+            return result
+
+        values = {name: self.values(name) for name in self.program}
+        assert values in [expected(order) for order in self.orders], self.orders
+
+    def refreshed(self, client: Client, error: Exception | None) -> None:
+        """Check a refresh that has just ended: whether it was due, its outcome, its cost and its values."""
+        self.now = client.now
+        is_scheduled = self.is_requested or self.now == self.due
+        assert is_scheduled or (self.offers_changes and self.now < self.due)
+        assert (error is None) == (self.fault is None)
+        requests = [str(request) for request in self.service.requests[self.requests :] if str(request) != CHANGES]
+        assert len(requests) <= 3 + 3 * len(self.program), requests
+        self.requests, self.is_requested = len(self.service.requests), False
+
+        self.failures = 0 if error is None else self.failures + 1
+        if self.fault in (None, Fault.QUERY):
+            self.orders = [list(self.service.features)]
+        if self.fault in (None, Fault.ORDER):
+            self.retries, self.due = 0, self.now + INTERVAL
+            self.received_at, self.is_restored = self.now, False
+            self.check_values()
+            self.allowed = {
+                (name, index): {value % VALIDATED}
+                for name in self.program
+                for index, value in enumerate(self.values(name))
+            }
+            self.store()
+        else:
+            self.retries += 1
+            self.due = self.now + min(60, 2 ** (self.retries - 1))
+            self.is_restored = self.file is not None
+        if error is None:
+            self.last_success = self.now
+        self.observe()
+
+    def store(self) -> None:
+        """Record what the client has stored after a successful refresh."""
+        if self.file is None or self.file.error is not None:
             return
-        if not self.is_down:
-            self._record_refresh()
-
-    def _record_refresh(self) -> None:
-        """After a successful refresh, values are those of the service, and missing settings were declared again."""
-        for name, setting in self.settings.items():
-            self.in_service.setdefault(name, ServiceSetting(setting.default_value))
-            self.service_names.setdefault(name, name)
-            for user in USERS:
-                self.allowed[name, user] = {self.in_service[name].value(user)}
-
-    def _record_change(self, name: str) -> None:
-        for user in USERS:
-            if name in self.settings:
-                self.allowed[name, user].add(self.in_service[name].value(user))
+        for name in self.program:
+            rules = self.rules_of(name)
+            assert rules is not None
+            tracked = {feature: set(values) for feature, values in self.tracked.items()}
+            self.stored.setdefault(name, []).append((rules, tracked))
+        if self.fault is None:
+            self.stored_orders.append(list(self.service.features))
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
-    @rule(name=NAMES, default=VALUES)
-    def declare(self, name: str, default: int) -> None:
-        if name in self.settings:
-            return
-        if name in self.in_service:
-            default = self.in_service[name].default  # another one would need a newer version
-        self.settings[name] = Setting(name, int, ["user"], default)
-        for user in USERS:
-            self.allowed[name, user] = {
-                default,
-                *([self.in_service[name].value(user)] if name in self.in_service else []),
-            }
-        self.reload()  # the client does so by itself as well, a moment later
-
-    @rule(name=NAMES)
-    def delete_from_program(self, name: str) -> None:
-        """The rules of the setting stay in the service."""
-        deleted = self.settings.pop(name, None)
-        if deleted is not None:
-            # References to it may remain: captured log records have errors whose frames belong to refreshes.
-            registry._entries.pop(ref(entry_of(deleted)), None)
-        for user in USERS:
-            self.allowed.pop((name, user), None)
-        gc.collect()  # a setting and its getter refer to each other
-
     @rule()
-    def reload(self) -> None:
-        if self.client is None:
-            return
-        self.client.clear_outcomes()
+    def start_client(self) -> None:
+        """Start a client, in place of the running one if there is one."""
+        self.close_client()
+        # At the start the client has its own order, or that of the last known good.
+        self.orders = [list(FEATURES), *(self.stored_orders if self.file else [])]
+        self.due, self.is_requested = self.now, True
+        self.retries = self.failures = 0
+        self.last_success = self.received_at = None
+        self.is_restored = False
+        self.client = client = Client(self, raises_at_start=self.raises_at_start)
+        client.set_defaults(**dict.fromkeys(FEATURES, "none"))
+        client.track_contexts(**self.tracked)
         try:
-            self.client.reload()
+            client.start()
         except HeksherError:
-            assert self.is_down
-        failed = self.client.next_outcome() is not None
-        while not failed and not self.client.client.outcomes.empty():
-            failed = self.client.next_outcome() is not None
-        assert failed == self.is_down
-        assert (self.client.client.status().state in (State.FAILING, State.STALE)) == self.is_down
-        if not self.is_down:
-            self._record_refresh()
+            assert self.fault in (Fault.NETWORK, Fault.PROXY, Fault.QUERY)
+            assert not client.status().is_last_known_good
+            if self.raises_at_start:
+                self.close_client()
 
-    @rule()
-    def restart_client(self) -> None:
+    def close_client(self) -> None:
         if self.client is not None:
             self.client.close()
-        self._start()
+            assert self.client.status().state is State.CLOSED
+        self.client = None
 
-    @precondition(lambda self: self.client is not None and not self.has_forked)
+    @rule(keeps_tracking=st.booleans())
+    def start_program(self, keeps_tracking: bool) -> None:
+        """Start the program again. Only the last known good is left of the values."""
+        self.close_client()
+        names = list(self.program)
+        for name in names:
+            self.drop(name)
+        self.tracked = self.tracked if keeps_tracking else {}
+        for name in names:
+            self.program[name] = Setting(name, int, ["user", "theme"], 0)
+            self.validators[name] = 0
+            for index in range(len(CONTEXTS)):
+                self.allowed[name, index] = {0}
+            for rules, _ in self.stored.get(name, []) if self.file else []:
+                self.allow(name, rules)
+        self.observe()
+        self.start_client()
+        if self.fault is Fault.NETWORK and self.client is not None:
+            self.check_restored_values()
+
+    def check_restored_values(self) -> None:
+        """Check the values after a start without the service: those of the last refresh, or the declared defaults."""
+        is_stored = self.file is not None and self.file.error is None
+        for name in self.program:
+            rules, tracked = self.stored[name][-1] if is_stored and name in self.stored else (None, self.tracked)
+            if rules is None:
+                assert self.values(name) == [0] * len(CONTEXTS)
+            elif tracked == self.tracked:
+                order = self.stored_orders[-1]
+                assert self.values(name) == [rules.value(context, order, self.tracked) for context in CONTEXTS]
+
+    @rule(name=NAMES, default=VALUES)
+    def create(self, name: str, default: int) -> None:
+        """Create a setting. If the service has it with another default, the declaration is in conflict with it."""
+        if name in self.program:
+            return
+        self.program[name] = Setting(name, int, ["user", "theme"], default)
+        self.validators[name] = 0
+        for index in range(len(CONTEXTS)):
+            self.allowed[name, index] = {default}
+        for rules, _ in self.stored.get(name, []) if self.file else []:
+            self.allow(name, rules)
+        self.observe()
+        self.is_requested = self.client is not None
+
+    @rule(name=NAMES)
+    def drop(self, name: str) -> None:
+        """Delete a setting from the program. Its rules stay in the service."""
+        setting = self.program.pop(name, None)
+        if setting is not None:
+            # References to it may remain in frames of errors.
+            registry._entries.pop(ref(entry_of(setting)), None)
+        for index in range(len(CONTEXTS)):
+            self.allowed.pop((name, index), None)
+
+    @rule(name=NAMES)
+    def add_validator(self, name: str) -> None:
+        """Values that were received before are validated by the next refresh."""
+        if name in self.program:
+            self.program[name].add_validator(lambda value, rule, setting: value + VALIDATED)
+            self.validators[name] += 1
+            self.is_requested = self.client is not None
+
+    @precondition(lambda self: self.client is not None)
+    @rule(user=USERS, themes=st.sampled_from([{"dark"}, {"dark", "light"}]))
+    def track(self, user: str, themes: set[str]) -> None:
+        assert self.client is not None
+        self.client.track_contexts(user=user, theme=themes)
+        for feature, values in (("user", {user}), ("theme", themes)):
+            self.tracked = {**self.tracked, feature: self.tracked.get(feature, set()) | values}
+        self.is_requested = True
+        self.observe()
+
+    @precondition(lambda self: self.client is not None)
+    @rule()
+    def reload(self) -> None:
+        assert self.client is not None
+        self.is_requested = True
+        with suppress(HeksherError):
+            self.client.reload()
+
+    @precondition(lambda self: self.client is not None and self.fault is None)
+    @rule()
+    def reload_without_changes(self) -> None:
+        """Costs two requests, and the response to the query is not sent again."""
+        assert self.client is not None
+        for _ in range(3):  # The first ones may query what could not be stored.
+            before = len(self.service.requests)
+            self.reload()
+        first, *others = self.service.requests[before:]
+        assert str(first) == CONTEXT_FEATURES
+        assert [str(request) for request in others] == [QUERY] * bool(self.program)
+        assert all("if-none-match" in request.headers for request in others)
+
+    @precondition(lambda self: self.client is not None)
     @rule()
     def fork(self) -> None:
-        """The child starts with the values of the parent, and refreshes by itself if the service is available."""
-        self.has_forked = True
+        """Continue as the child of a fork, which refreshes soon."""
+        assert self.client is not None
+        self.client.continue_in_child()
+        self.due, self.is_requested = self.now, False
 
-        def has_new_values() -> bool:
-            expected = {
-                name: self.in_service.get(name) or ServiceSetting(setting.default_value)
-                for name, setting in self.settings.items()
-            }
-            return all(
-                self.settings[name].get(user=user) == expected[name].value(user) for name in expected for user in USERS
-            )
+    @rule(seconds=st.sampled_from([0, 1, 7, 60, 100, 1000]))
+    def advance(self, seconds: int) -> None:
+        end = self.now + seconds
+        if self.client is not None:
+            self.client.advance(seconds)
+            assert self.due > end
+            assert not self.is_requested
+        self.now = end
 
-        def child() -> bool:
-            self.reads_return_recent_values()
-            return self.is_down or eventually(has_new_values)
+    # -- the service ---------------------------------------------------------------------------------------------------
 
-        assert exited_successfully(fork_and_check(child))
+    def changed(self) -> None:
+        """Check that a change is loaded at once if the client follows changes, and no other one was a moment ago."""
+        is_quiet = self.now - self.changed_at >= 4
+        self.observe()
+        if self.client is not None and self.client.status().is_following and self.fault is None:
+            self.advance(0 if is_quiet else 1)
+            self.check_values()
 
-    # -- the service and the network -----------------------------------------------------------------------------------
+    def any_setting(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.service.settings)))
 
-    @precondition(lambda self: self.in_service)
-    @rule(data=st.data(), user=st.sampled_from(USERS), value=VALUES)
-    def put_rule(self, data: st.DataObject, user: str, value: int) -> None:
-        name = data.draw(st.sampled_from(sorted(self.in_service)))
-        state = self.in_service[name]
-        if user in state.rules:
-            self.service.call("DELETE", f"/api/v1/rules/{state.rules.pop(user)[0]}")
-            self._record_change(name)
-        state.rules[user] = self.service.add_rule(self.service_names[name], value, user=user), value
-        self._record_change(name)
+    @precondition(lambda self: self.service.settings)
+    @rule(
+        data=st.data(),
+        value=VALUES,
+        conditions=st.fixed_dictionaries({}, optional={"user": USERS, "theme": st.sampled_from(["dark", "light"])}),
+    )
+    def put_rule(self, data: st.DataObject, value: int, conditions: dict[str, str]) -> None:
+        """Add a rule, or replace the one with the same conditions, in two steps."""
+        name = self.any_setting(data)
+        former = [i for i, one in self.service.setting(name).rules.items() if one.conditions == conditions]
+        if former:
+            self.service.delete_rule(former[0])
+            self.observe()
+        self.service.add_rule(name, value, **conditions)
+        self.changed()
 
-    @precondition(lambda self: self.in_service)
+    @precondition(lambda self: self.service.settings)
     @rule(data=st.data())
     def rename(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.in_service)))
-        if self.service_names[name] == name:
-            self.service.declare(
-                f"{name}_new", "int", self.in_service[name].default, ["user"], alias=name, version="1.1"
-            )
-            self.service_names[name] = f"{name}_new"
+        self.versions += 1
+        name = self.any_setting(data)
+        self.service.rename(name, f"{name[0]}{self.versions}", f"1.{self.versions}")
+        self.changed()
 
-    @precondition(lambda self: self.in_service)
+    @precondition(lambda self: self.service.settings)
+    @rule(data=st.data(), default=VALUES)
+    def upgrade(self, data: st.DataObject, default: int) -> None:
+        """A newer release of another program declares another default."""
+        self.versions += 1
+        name = self.any_setting(data)
+        self.service.declare(name, "int", default, ["user", "theme"], version=f"1.{self.versions}")
+        self.changed()
+
+    @precondition(lambda self: self.service.settings)
     @rule(data=st.data())
-    def delete_from_service(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.in_service)))
-        self.service.call("DELETE", f"/api/v1/settings/{self.service_names.pop(name)}")
-        del self.in_service[name]
-        if name in self.settings:
-            for user in USERS:
-                self.allowed[name, user].add(self.settings[name].default_value)
+    def delete(self, data: st.DataObject) -> None:
+        self.service.delete(self.any_setting(data))
+        self.lost()
 
     @rule()
     def empty_the_database(self) -> None:
-        is_down = self.is_down
-        self.service.reset()
-        for name in list(self.in_service):
-            del self.in_service[name], self.service_names[name]
-            if name in self.settings:
-                for user in USERS:
-                    self.allowed[name, user].add(self.settings[name].default_value)
-        if is_down:
-            self.start_outage()
+        self.service.empty()
+        self.lost()
 
     @rule()
-    def start_outage(self) -> None:
-        self.is_down = True
-        self.service.intercept = lambda request: CannedResponse(502)
+    def replace_the_database(self) -> None:
+        self.service.replace_database()
+        self.lose_stream()
+        self.lost()
+
+    def lost(self) -> None:
+        """Allow the declared defaults of settings that the service does not have any more."""
+        for name, setting in self.program.items():
+            if self.rules_of(name) is None:
+                for index in range(len(CONTEXTS)):
+                    self.allowed[name, index].add(setting.default_value)
+        self.changed()
+
+    @rule(feature=st.sampled_from(FEATURES), to_after=st.sampled_from(FEATURES))
+    def move_feature(self, feature: str, to_after: str) -> None:
+        if feature != to_after:
+            self.service.move_feature(feature, to_after)
+            self.changed()
+
+    # -- the network and the disk --------------------------------------------------------------------------------------
+
+    @rule(fault=st.sampled_from(Fault))
+    def begin_fault(self, fault: Fault) -> None:
+        self.end_fault()
+        self.fault_of_service = fault
+        match fault:
+            case Fault.NETWORK:
+                self.service.is_running = False
+                self.lose_stream()
+            case Fault.PROXY:
+                self.service.intercept = lambda request: CannedResponse(502)
+            case Fault.QUERY:
+                self.service.respond_with(QUERY, CannedResponse(503))
+            case Fault.ORDER:
+                self.service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
 
     @rule()
-    def end_outage(self) -> None:
-        self.is_down = False
+    def end_fault(self) -> None:
+        self.fault_of_service, self.service.is_running = None, True
         self.service.intercept = lambda request: None
 
+    @rule()
+    def lose_stream(self) -> None:
+        if self.client is not None and self.client.status().is_following:
+            self.client.lose_stream()
+
+    @precondition(lambda self: self.file is not None)
+    @rule(is_full=st.booleans())
+    def fill_the_disk(self, is_full: bool) -> None:
+        assert self.file is not None
+        self.file.error = OSError(28, "No space left on device") if is_full else None
+
+    # -- after each step -----------------------------------------------------------------------------------------------
+
     @invariant()
-    def reads_return_recent_values(self) -> None:
-        for (name, user), allowed in self.allowed.items():
-            assert self.settings[name].get(user=user) in allowed, (name, user)
+    def values_are_recent(self) -> None:
+        """No value is older than the last successful refresh."""
+        for name in self.program:
+            for index, value in enumerate(self.values(name)):
+                assert value % VALIDATED in self.allowed[name, index], (name, CONTEXTS[index])
+                assert value // VALIDATED <= self.validators[name]
+
+    @invariant()
+    def the_next_refresh_is_due_in_time(self) -> None:
+        if self.client is not None:
+            wait = self.client.session.wait()
+            expected = 0 if self.is_requested else self.due - self.now
+            assert wait == expected or (self.offers_changes and wait < expected)
+            assert self.client.status().next_attempt == wait
+
+    @invariant()
+    def the_status_is_true(self) -> None:
+        if self.client is None:
+            return
+        status = self.client.status()
+        assert (status.failures, status.last_success) == (self.failures, self.last_success)
+        assert (status.last_error is not None) or not status.failures
+        assert not status.is_last_known_good or self.is_restored
+        if self.is_restored:
+            assert status.age is None or status.age >= self.now - (self.received_at or self.now)
+        else:
+            assert status.age == (None if self.received_at is None else self.now - self.received_at)
+        if status.age is None or status.age >= STALE_AFTER:
+            assert status.state is State.STALE
+        else:
+            assert status.state is (State.FAILING if self.failures else State.FRESH)
+        assert status.settings.keys() == self.program.keys()
 
     def teardown(self) -> None:
-        if self.client is not None:
-            self.client.close()
+        self.close_client()
         registry._entries.clear()
 
 
-def test_reads_return_values_that_the_service_had(kind: Kind, service: WatchedService) -> None:
-    """After any sequence of events, no value is older than the last successful refresh."""
-    machine: Any = type("HistoryOfKind", (History,), {"kind": kind, "service": service})
-    # Without shrinking, which would take too long: each step uses a real service.
-    options = settings(max_examples=15, stateful_step_count=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+@pytest.mark.parametrize("offers_changes", [False, True])
+def test_a_client_agrees_with_the_model_after_any_history(
+    offers_changes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Values, status, schedule and costs, with and without the change stream."""
+    caplog.set_level("CRITICAL", "heksher_client")
+    machine: Any = type("HistoryOfService", (History,), {"offers_changes": offers_changes})
+    options = settings(
+        max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     run_state_machine_as_test(machine, settings=options)
