@@ -31,11 +31,16 @@ from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
 from tests.support.service import CHANGES, CONTEXT_FEATURES, QUERY, CannedResponse
 
-INTERVAL = 100
+INTERVAL = 100.0
+LONG_INTERVAL = 3600.0
+"""With the change stream, so that refreshes in between are due to the stream."""
 STALE_AFTER = 250
 NAMES = st.sampled_from(["a", "b", "c"])
 VALUES = st.integers(0, 9)
+SECONDS = st.sampled_from([0.0, 1.0, 7.0, 60.0, 100.0, 1000.0])
 USERS = st.sampled_from(["jim", "ann"])
+THEMES = st.sampled_from([{"dark"}, {"dark", "light"}])
+CONDITIONS = st.fixed_dictionaries({}, optional={"user": USERS, "theme": st.sampled_from(["dark", "light"])})
 CONTEXTS = [{"user": user, "theme": theme} for user in ("jim", "ann", "eve") for theme in ("dark", "light")]
 VALIDATED = 100
 """What each validator adds to a value."""
@@ -77,7 +82,7 @@ class Client(DrivenClient):
         super().__init__(
             history.service,
             context_features=FEATURES,
-            update_interval=INTERVAL,
+            update_interval=history.interval,
             stale_after=STALE_AFTER,
             now=history.now,
             last_known_good=history.file,
@@ -98,6 +103,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.service = FakeService(FEATURES)
         self.service.offers_changes = self.offers_changes
+        self.interval = LONG_INTERVAL if self.offers_changes else INTERVAL
         self.file: MemoryFile | None = None
         self.client: Client | None = None
         self.raises_at_start = False
@@ -113,6 +119,7 @@ class History(RuleBasedStateMachine):
         """The values that the service had since the last successful refresh, by setting and index of the context."""
         self.orders: list[list[str]] = []
         """The orders of the context features that the client may use: one, if the service has said it."""
+        self.is_order_known = False
         self.stored: dict[str, list[tuple[Rules, Mapping[str, set[str]]]]] = {}
         """The rules, and what was tracked, at each successful refresh that was stored; by setting."""
         self.stored_orders: list[list[str]] = []
@@ -131,8 +138,11 @@ class History(RuleBasedStateMachine):
     @initialize(has_file=st.booleans(), raises_at_start=st.booleans())
     def begin(self, has_file: bool, raises_at_start: bool) -> None:
         self.file, self.raises_at_start = MemoryFile() if has_file else None, raises_at_start
-        self.start_client()
         self.create("a", 0)
+        self.create("b", 1)
+        self.start_client()
+        self.service.add_rule("a", 2, user="jim")
+        self.changed()
 
     @property
     def fault(self) -> Fault | None:
@@ -195,9 +205,9 @@ class History(RuleBasedStateMachine):
 
         self.failures = 0 if error is None else self.failures + 1
         if self.fault in (None, Fault.QUERY):
-            self.orders = [list(self.service.features)]
+            self.orders, self.is_order_known = [list(self.service.features)], True
         if self.fault in (None, Fault.ORDER):
-            self.retries, self.due = 0, self.now + INTERVAL
+            self.retries, self.due = 0, self.now + self.interval
             self.received_at, self.is_restored = self.now, False
             self.check_values()
             self.allowed = {
@@ -228,11 +238,15 @@ class History(RuleBasedStateMachine):
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
-    @rule()
+    @rule(what=st.sampled_from(["start_client", "start_program", "start_program_without_tracking", "fork"]))
+    def restart(self, what: str) -> None:
+        getattr(self, what)()
+
     def start_client(self) -> None:
         """Start a client, in place of the running one if there is one."""
         self.close_client()
         # At the start the client has its own order, or that of the last known good.
+        self.is_order_known = False
         self.orders = [list(FEATURES), *(self.stored_orders if self.file else [])]
         self.due, self.is_requested = self.now, True
         self.retries = self.failures = 0
@@ -255,8 +269,10 @@ class History(RuleBasedStateMachine):
             assert self.client.status().state is State.CLOSED
         self.client = None
 
-    @rule(keeps_tracking=st.booleans())
-    def start_program(self, keeps_tracking: bool) -> None:
+    def start_program_without_tracking(self) -> None:
+        self.start_program(keeps_tracking=False)
+
+    def start_program(self, *, keeps_tracking: bool = True) -> None:
         """Start the program again. Only the last known good is left of the values."""
         self.close_client()
         names = list(self.program)
@@ -286,7 +302,16 @@ class History(RuleBasedStateMachine):
                 order = self.stored_orders[-1]
                 assert self.values(name) == [rules.value(context, order, self.tracked) for context in CONTEXTS]
 
-    @rule(name=NAMES, default=VALUES)
+    @rule(what=st.sampled_from(["create", "drop", "add_validator", "track"]), data=st.data())
+    def change_the_program(self, what: str, data: st.DataObject) -> None:
+        match what:
+            case "create":
+                self.create(data.draw(NAMES), data.draw(VALUES))
+            case "track":
+                self.track(data.draw(USERS), data.draw(THEMES))
+            case _:
+                getattr(self, what)(data.draw(NAMES))
+
     def create(self, name: str, default: int) -> None:
         """Create a setting. If the service has it with another default, the declaration is in conflict with it."""
         if name in self.program:
@@ -300,7 +325,6 @@ class History(RuleBasedStateMachine):
         self.observe()
         self.is_requested = self.client is not None
 
-    @rule(name=NAMES)
     def drop(self, name: str) -> None:
         """Delete a setting from the program. Its rules stay in the service."""
         setting = self.program.pop(name, None)
@@ -310,7 +334,6 @@ class History(RuleBasedStateMachine):
         for index in range(len(CONTEXTS)):
             self.allowed.pop((name, index), None)
 
-    @rule(name=NAMES)
     def add_validator(self, name: str) -> None:
         """Values that were received before are validated by the next refresh."""
         if name in self.program:
@@ -318,10 +341,9 @@ class History(RuleBasedStateMachine):
             self.validators[name] += 1
             self.is_requested = self.client is not None
 
-    @precondition(lambda self: self.client is not None)
-    @rule(user=USERS, themes=st.sampled_from([{"dark"}, {"dark", "light"}]))
     def track(self, user: str, themes: set[str]) -> None:
-        assert self.client is not None
+        if self.client is None:
+            return
         self.client.track_contexts(user=user, theme=themes)
         for feature, values in (("user", {user}), ("theme", themes)):
             self.tracked = {**self.tracked, feature: self.tracked.get(feature, set()) | values}
@@ -349,16 +371,14 @@ class History(RuleBasedStateMachine):
         assert [str(request) for request in others] == [QUERY] * bool(self.program)
         assert all("if-none-match" in request.headers for request in others)
 
-    @precondition(lambda self: self.client is not None)
-    @rule()
     def fork(self) -> None:
         """Continue as the child of a fork, which refreshes soon."""
-        assert self.client is not None
-        self.client.continue_in_child()
-        self.due, self.is_requested = self.now, False
+        if self.client is not None:
+            self.client.continue_in_child()
+            self.due, self.is_requested = self.now, False
 
-    @rule(seconds=st.sampled_from([0, 1, 7, 60, 100, 1000]))
-    def advance(self, seconds: int) -> None:
+    @rule(seconds=SECONDS)
+    def advance(self, seconds: float) -> None:
         end = self.now + seconds
         if self.client is not None:
             self.client.advance(seconds)
@@ -372,81 +392,57 @@ class History(RuleBasedStateMachine):
         """Check that a change is loaded at once if the client follows changes, and no other one was a moment ago."""
         is_quiet = self.now - self.changed_at >= 4
         self.observe()
+        for name, setting in self.program.items():
+            if self.rules_of(name) is None:  # It is declared again.
+                for index in range(len(CONTEXTS)):
+                    self.allowed[name, index].add(setting.default_value)
         if self.client is not None and self.client.status().is_following and self.fault is None:
             self.advance(0 if is_quiet else 1)
             self.check_values()
 
-    def any_setting(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from(sorted(self.service.settings)))
-
-    @precondition(lambda self: self.service.settings)
     @rule(
+        what=st.sampled_from(["put_rule"] * 4 + ["rename", "upgrade", "delete", "move_feature", "empty", "replace"]),
         data=st.data(),
-        value=VALUES,
-        conditions=st.fixed_dictionaries({}, optional={"user": USERS, "theme": st.sampled_from(["dark", "light"])}),
     )
-    def put_rule(self, data: st.DataObject, value: int, conditions: dict[str, str]) -> None:
+    def change_the_service(self, what: str, data: st.DataObject) -> None:
+        self.versions += 1
+        names = sorted(self.service.settings)
+        match what:
+            case "move_feature":
+                feature, to_after, _ = data.draw(st.permutations(FEATURES))
+                self.service.move_feature(feature, to_after)
+            case "empty":
+                self.service.empty()
+            case "replace":
+                self.service.replace_database()
+                self.lose_stream()
+            case _ if names:
+                getattr(self, what)(data, data.draw(st.sampled_from(names)))
+        self.changed()
+
+    def put_rule(self, data: st.DataObject, name: str) -> None:
         """Add a rule, or replace the one with the same conditions, in two steps."""
-        name = self.any_setting(data)
+        conditions = data.draw(CONDITIONS)
         former = [i for i, one in self.service.setting(name).rules.items() if one.conditions == conditions]
         if former:
             self.service.delete_rule(former[0])
             self.observe()
-        self.service.add_rule(name, value, **conditions)
-        self.changed()
+        self.service.add_rule(name, data.draw(VALUES), **conditions)
 
-    @precondition(lambda self: self.service.settings)
-    @rule(data=st.data())
-    def rename(self, data: st.DataObject) -> None:
-        self.versions += 1
-        name = self.any_setting(data)
+    def rename(self, data: st.DataObject, name: str) -> None:
         self.service.rename(name, f"{name[0]}{self.versions}", f"1.{self.versions}")
-        self.changed()
 
-    @precondition(lambda self: self.service.settings)
-    @rule(data=st.data(), default=VALUES)
-    def upgrade(self, data: st.DataObject, default: int) -> None:
+    def upgrade(self, data: st.DataObject, name: str) -> None:
         """A newer release of another program declares another default."""
-        self.versions += 1
-        name = self.any_setting(data)
-        self.service.declare(name, "int", default, ["user", "theme"], version=f"1.{self.versions}")
-        self.changed()
+        self.service.declare(name, "int", data.draw(VALUES), ["user", "theme"], version=f"1.{self.versions}")
 
-    @precondition(lambda self: self.service.settings)
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        self.service.delete(self.any_setting(data))
-        self.lost()
-
-    @rule()
-    def empty_the_database(self) -> None:
-        self.service.empty()
-        self.lost()
-
-    @rule()
-    def replace_the_database(self) -> None:
-        self.service.replace_database()
-        self.lose_stream()
-        self.lost()
-
-    def lost(self) -> None:
-        """Allow the declared defaults of settings that the service does not have any more."""
-        for name, setting in self.program.items():
-            if self.rules_of(name) is None:
-                for index in range(len(CONTEXTS)):
-                    self.allowed[name, index].add(setting.default_value)
-        self.changed()
-
-    @rule(feature=st.sampled_from(FEATURES), to_after=st.sampled_from(FEATURES))
-    def move_feature(self, feature: str, to_after: str) -> None:
-        if feature != to_after:
-            self.service.move_feature(feature, to_after)
-            self.changed()
+    def delete(self, data: st.DataObject, name: str) -> None:
+        self.service.delete(name)
 
     # -- the network and the disk --------------------------------------------------------------------------------------
 
-    @rule(fault=st.sampled_from(Fault))
-    def begin_fault(self, fault: Fault) -> None:
+    @rule(fault=st.sampled_from(Fault), seconds=SECONDS)
+    def begin_fault(self, fault: Fault, seconds: float) -> None:
         self.end_fault()
         self.fault_of_service = fault
         match fault:
@@ -459,6 +455,21 @@ class History(RuleBasedStateMachine):
                 self.service.respond_with(QUERY, CannedResponse(503))
             case Fault.ORDER:
                 self.service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
+        self.advance(seconds)
+
+    @precondition(lambda self: self.client is not None)
+    @rule()
+    def recover(self) -> None:
+        """End all faults. Within a minute, or an interval, all values are those of the service."""
+        self.end_fault()
+        if self.file is not None:
+            self.file.error = None
+        if not self.is_order_known:
+            self.reload()  # Otherwise the client would use its own order, and no stream, until the interval ends.
+        self.advance(65 if self.offers_changes else INTERVAL)
+        self.check_values()
+        assert self.client is not None
+        assert self.client.status().is_following == self.offers_changes
 
     @rule()
     def end_fault(self) -> None:
@@ -525,6 +536,6 @@ def test_a_client_agrees_with_the_model_after_any_history(
     caplog.set_level("CRITICAL", "heksher_client")
     machine: Any = type("HistoryOfService", (History,), {"offers_changes": offers_changes})
     options = settings(
-        max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     run_state_machine_as_test(machine, settings=options)
