@@ -98,13 +98,14 @@ class History(RuleBasedStateMachine):
     """A random history of one program and its service."""
 
     offers_changes: bool
+    has_file: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.service = FakeService(FEATURES)
         self.service.offers_changes = self.offers_changes
         self.interval = LONG_INTERVAL if self.offers_changes else INTERVAL
-        self.file: MemoryFile | None = None
+        self.file = MemoryFile() if self.has_file else None
         self.client: Client | None = None
         self.raises_at_start = False
         self.now = START
@@ -135,13 +136,14 @@ class History(RuleBasedStateMachine):
         self.requests = 0
         self.revision, self.changed_at = 0, START - 60
 
-    @initialize(has_file=st.booleans(), raises_at_start=st.booleans())
-    def begin(self, has_file: bool, raises_at_start: bool) -> None:
-        self.file, self.raises_at_start = MemoryFile() if has_file else None, raises_at_start
+    @initialize(raises_at_start=st.booleans())
+    def begin(self, raises_at_start: bool) -> None:
+        self.raises_at_start = raises_at_start
         self.create("a", 0)
         self.create("b", 1)
         self.start_client()
         self.service.add_rule("a", 2, user="jim")
+        self.service.add_rule("a", 3, theme="dark")
         self.changed()
 
     @property
@@ -238,8 +240,13 @@ class History(RuleBasedStateMachine):
 
     # -- the program ---------------------------------------------------------------------------------------------------
 
-    @rule(what=st.sampled_from(["start_client", "start_program", "start_program_without_tracking", "fork"]))
-    def restart(self, what: str) -> None:
+    @rule(
+        what=st.sampled_from(["start_client", "start_program", "start_program_without_tracking", "fork"]),
+        fault=st.none() | st.sampled_from(Fault),
+    )
+    def restart(self, what: str, fault: Fault | None) -> None:
+        if fault is not None:
+            self.begin_fault(fault, 0.0)
         getattr(self, what)()
 
     def start_client(self) -> None:
@@ -469,7 +476,7 @@ class History(RuleBasedStateMachine):
         self.advance(65 if self.offers_changes else INTERVAL)
         self.check_values()
         assert self.client is not None
-        assert self.client.status().is_following == self.offers_changes
+        assert self.client.status().is_following == self.offers_changes or not self.program
 
     @rule()
     def end_fault(self) -> None:
@@ -529,13 +536,12 @@ class History(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("offers_changes", [False, True])
+@pytest.mark.parametrize("has_file", [False, True])
 def test_a_client_agrees_with_the_model_after_any_history(
-    offers_changes: bool, caplog: pytest.LogCaptureFixture
+    offers_changes: bool, has_file: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Values, status, schedule and costs, with and without the change stream."""
+    """Values, status, schedule and costs, with and without the change stream and the last known good."""
     caplog.set_level("CRITICAL", "heksher_client")
-    machine: Any = type("HistoryOfService", (History,), {"offers_changes": offers_changes})
-    options = settings(
-        max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+    machine: Any = type("HistoryOfService", (History,), {"offers_changes": offers_changes, "has_file": has_file})
+    options = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=options)
