@@ -357,8 +357,6 @@ class History(RuleBasedStateMachine):
         self.is_requested = True
         self.observe()
 
-    @precondition(lambda self: self.client is not None)
-    @rule()
     def reload(self) -> None:
         assert self.client is not None
         self.is_requested = True
@@ -408,10 +406,18 @@ class History(RuleBasedStateMachine):
             self.check_values()
 
     @rule(
-        what=st.sampled_from(["put_rule"] * 4 + ["rename", "upgrade", "delete", "move_feature", "empty", "replace"]),
+        several=st.lists(
+            st.sampled_from(["put_rule", "move_feature", "rename", "upgrade", "delete", "empty", "replace"]),
+            min_size=1,
+            max_size=3,
+        ),
         data=st.data(),
     )
-    def change_the_service(self, what: str, data: st.DataObject) -> None:
+    def change_the_service(self, several: list[str], data: st.DataObject) -> None:
+        for what in several:
+            self.change_one(what, data)
+
+    def change_one(self, what: str, data: st.DataObject) -> None:
         self.versions += 1
         names = sorted(self.service.settings)
         match what:
@@ -478,21 +484,21 @@ class History(RuleBasedStateMachine):
         assert self.client is not None
         assert self.client.status().is_following == self.offers_changes or not self.program
 
-    @rule()
     def end_fault(self) -> None:
         self.fault_of_service, self.service.is_running = None, True
         self.service.intercept = lambda request: None
 
-    @rule()
     def lose_stream(self) -> None:
         if self.client is not None and self.client.status().is_following:
             self.client.lose_stream()
 
-    @precondition(lambda self: self.file is not None)
-    @rule(is_full=st.booleans())
-    def fill_the_disk(self, is_full: bool) -> None:
-        assert self.file is not None
-        self.file.error = OSError(28, "No space left on device") if is_full else None
+    def fill_the_disk(self) -> None:
+        if self.file is not None:
+            self.file.error = OSError(28, "No space left on device")
+
+    @rule(what=st.sampled_from(["lose_stream", "fill_the_disk", "end_fault"]))
+    def change_the_environment(self, what: str) -> None:
+        getattr(self, what)()
 
     # -- after each step -----------------------------------------------------------------------------------------------
 
