@@ -540,6 +540,25 @@ def test_a_response_that_could_not_be_stored_is_not_stored_after_a_newer_one(
         assert file.writes == 2
 
 
+@pytest.mark.usefixtures("setting")
+def test_a_response_that_could_not_be_stored_is_dropped_if_it_is_not_current(
+    service: FakeService, file: MemoryFile
+) -> None:
+    """The next response for the setting was invalid, so that nobody confirms the previous one."""
+    good = Setting("good", int, ["user"], 1)
+    with driven(service, last_known_good=file) as client:
+        file.error = NO_SPACE
+        service.add_rule("s", 8, user="jim")
+        client.refresh()
+        file.error = None
+        service.respond_with(
+            QUERY, CannedResponse.of({"settings": {"s": {}, "good": {"rules": [], "default_value": 2}}})
+        )
+        client.refresh()
+        assert good.get(user="jim") == 2
+        assert (stored(file, "s")["rules"], stored(file, "good")["default_value"]) == ([], 2)
+
+
 def test_a_disk_that_hangs_at_the_start_is_like_no_last_known_good(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:
