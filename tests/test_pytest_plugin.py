@@ -1,4 +1,4 @@
-"""The pytest plugin, in separate runs of pytest, as the tests of a program use it."""
+"""The pytest plugin, in runs of pytest of their own, as the tests of a program use it."""
 
 import subprocess
 import sys
@@ -6,6 +6,11 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+
+# Modules that a run of pytest imports are forgotten at its end. Those of the package must not exist twice.
+import heksher_client._drivers.admin
+import heksher_client.service
+import heksher_client.testing  # noqa: F401
 
 MODULE = """
     import pytest
@@ -22,13 +27,14 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run tests in a separate process, and return their outcomes and output."""
+    """Run tests in this process or in a separate one, and return their outcomes and output."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
-    def run(tests: str, *arguments: str, ini: str = "") -> pytest.RunResult:
+    def run(tests: str, *arguments: str, ini: str = "", in_process: bool = True) -> pytest.RunResult:
         pytester.makeini(f"[pytest]\n{ini}")
         pytester.makepyfile(textwrap.dedent(MODULE) + textwrap.dedent(tests))
-        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        run_pytest = pytester.runpytest_inprocess if in_process else pytester.runpytest_subprocess
+        return run_pytest("-p", "no:cacheprovider", *arguments)
 
     return run
 
