@@ -27,20 +27,29 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run tests in this process or in a separate one, and return their outcomes and output."""
+    """Run tests in this process, and return their outcomes and output.
+
+    The plugins are ours and that of anyio only. In a separate process, pytest finds all plugins that are installed.
+    """
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
     def run(tests: str, *arguments: str, ini: str = "", in_process: bool = True) -> pytest.RunResult:
         pytester.makeini(f"[pytest]\n{ini}")
         pytester.makepyfile(textwrap.dedent(MODULE) + textwrap.dedent(tests))
-        run_pytest = pytester.runpytest_inprocess if in_process else pytester.runpytest_subprocess
-        return run_pytest("-p", "no:cacheprovider", *arguments)
+        if not in_process:
+            return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        plugins = ["no:cacheprovider", "anyio.pytest_plugin", "heksher_client.pytest_plugin"]
+        return pytester.runpytest_inprocess(*(f"-p{plugin}" for plugin in plugins), *arguments)
 
     return run
 
 
 def test_marks_and_the_fixture_stub_settings_for_one_test(run: Run) -> None:
-    """They assign values or rules. A mark of a function overrides one of its class. The test restores everything."""
+    """They assign values or rules. A mark of a function overrides one of its class. The test restores everything.
+
+    pytest finds the plugin by the package's entry point, so this runs in a separate process.
+    """
     run(
         """
         pytestmark = pytest.mark.settings({"shop.color": "blue"})
@@ -73,7 +82,8 @@ def test_marks_and_the_fixture_stub_settings_for_one_test(run: Run) -> None:
         @pytest.mark.settings_context(environment="prod", user="jim")
         def test_a_fixture_sees_it_as_well(fast):
             assert fast == 9
-        """
+        """,
+        in_process=False,
     ).assert_outcomes(passed=5)
 
 
@@ -384,6 +394,7 @@ def test_it_works_with_pytest_xdist(run: Run) -> None:
         """,
         "-n",
         "2",
+        in_process=False,
     ).assert_outcomes(passed=21)
 
 
