@@ -379,8 +379,9 @@ def test_invalid_marks_are_errors_with_a_hint(run: Run) -> None:
     result.stdout.fnmatch_lines(["*TypeError: setting cache_size:*"])
 
 
-def test_it_works_with_pytest_xdist(run: Run) -> None:
+def test_it_works_with_pytest_xdist(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes share nothing."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Other plugins take long to import.
     run(
         """
         @pytest.mark.parametrize("number", range(20))
@@ -392,8 +393,9 @@ def test_it_works_with_pytest_xdist(run: Run) -> None:
             with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features):
                 assert heksher_service.add_rule(cache_size, 5, user="jim") == 1
         """,
-        "-n",
-        "2",
+        "-pheksher_client.pytest_plugin",
+        "-pxdist",
+        "-n2",
         in_process=False,
     ).assert_outcomes(passed=21)
 
