@@ -11,7 +11,7 @@ import pytest
 from heksher_client.cli.comparison import Difference
 from heksher_client.cli.errors import CommandError, report_errors
 from heksher_client.cli.export_file import read_document, write_document
-from tests.support.commands import COMMAND, FEATURES, Run
+from tests.support.commands import COMMAND, FEATURES, Outcome, Run
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
@@ -206,6 +206,27 @@ def test_a_setting_that_is_deleted_between_two_requests_is_omitted(run: Run, sho
     assert run("status", "--json").json["settings"] == 0
 
 
+def test_a_process_has_the_output_and_the_exit_status_of_its_command(
+    run: Run, run_separately: Run, tmp_path: Path
+) -> None:
+    """Most tests run commands in their own process. The installed program does the same, without a traceback."""
+    (tmp_path / "empty.json").write_text('{"heksher": 1, "context_features": [], "settings": []}')
+    for arguments, status in (
+        (("get", "cache_size", "user=jim"), 0),
+        (("get", "nothing"), 1),
+        (("ping", "--url", "http://127.0.0.1:9"), 3),
+        (("diff", "empty.json", "shop"), 5),
+    ):
+        outcome = run_separately(*arguments)
+        assert (outcome, outcome.status) == (run(*arguments), status)
+    completing = {
+        "_HEKSHER_CLIENT_COMPLETE": "bash_complete",
+        "COMP_WORDS": "heksher-client login s",
+        "COMP_CWORD": "2",
+    }
+    assert run_separately(**completing) == Outcome(0, "plain,shop\n", "")
+
+
 def test_names_from_a_service_are_escaped() -> None:
     """Control characters and line breaks reach neither the terminal nor the structure of the output."""
     difference = Difference("a\x1b[31m\nb", "setting", None, None, "int", "added")
@@ -213,11 +234,13 @@ def test_names_from_a_service_are_escaped() -> None:
     assert CommandError("a\x1b[31mb").message == "a\\x1b[31mb"
 
 
-def test_characters_that_the_encoding_lacks_are_escaped(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(
+    run: Run, run_separately: Run, shop: WatchedService, tmp_path: Path
+) -> None:
     """JSON output uses the escapes of JSON."""
     shop.add_rule("shop.color", "é", user="ann")
     ascii_only = {"PYTHONIOENCODING": "ascii"}
-    outcome = run("rules", "shop.color", **ascii_only)
+    outcome = run_separately("rules", "shop.color", **ascii_only)
     assert (outcome.status, outcome.err, "\\xe9" in outcome.out) == (0, "", True)
     assert run("rules", "shop.color", "--json", **ascii_only).json[0]["value"] == "é"
     for name, value in (("0.json", "\ud800"), ("1.json", "\ud801")):

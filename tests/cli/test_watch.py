@@ -22,7 +22,7 @@ from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
 from tests.support.clients import TIMEOUT_SECONDS, eventually
-from tests.support.commands import COMMAND, FEATURES, Run, interruptible
+from tests.support.commands import COMMAND, FEATURES, interruptible
 from tests.support.service import CannedResponse, WatchedService
 
 
@@ -68,7 +68,7 @@ def watching(*arguments: str, env: dict[str, str], cwd: Path) -> Iterator[WatchP
             stream.close()
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("profile")
 def test_pushed_changes_are_shown_immediately(
     shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -84,7 +84,7 @@ def test_pushed_changes_are_shown_immediately(
         assert watcher.process.wait(TIMEOUT_SECONDS) == 0
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("profile")
 def test_without_a_change_stream_watch_polls_and_survives_an_outage(
     shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -107,7 +107,7 @@ def test_without_a_change_stream_watch_polls_and_survives_an_outage(
         assert watcher.process.wait(TIMEOUT_SECONDS) == 0
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("profile")
 def test_watch_exits_if_its_credentials_are_refused(
     shop: WatchedService, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -211,7 +211,7 @@ def save_screenshot(env: dict[str, str], cwd: Path) -> None:
     console.save_svg(str(Path(os.environ["SCREENSHOTS"]).resolve() / "commands.svg"), title="heksher-client")
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("profile")
 def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str], tmp_path: Path) -> None:
     """Lines wrap at the width of the terminal. A progress bar is erased at the end."""
     env = {name: value for name, value in command_environment.items() if name not in ("NO_COLOR", "COLUMNS")}
@@ -227,7 +227,7 @@ def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str]
     assert not any("Fetching" in line for line in status.lines)
 
 
-@pytest.mark.usefixtures("run")
+@pytest.mark.usefixtures("profile")
 def test_no_color_disables_colors(command_environment: dict[str, str], tmp_path: Path) -> None:
     """On a terminal that supports them."""
     document = {"heksher": 1, "context_features": [], "settings": []}
@@ -242,7 +242,8 @@ def test_no_color_disables_colors(command_environment: dict[str, str], tmp_path:
     assert not any(plain.screen.buffer[1][column].fg != "default" for column in range(20))
 
 
-def test_ctrl_c_ends_watch_gracefully(run: Run, command_environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("profile")
+def test_ctrl_c_ends_watch_gracefully(command_environment: dict[str, str], tmp_path: Path) -> None:
     """With status 0, and without a traceback."""
     terminal = Terminal("watch", env=command_environment, cwd=tmp_path)
     terminal.command.expect("Watching 2 settings")

@@ -1,12 +1,21 @@
-"""Commands in separate processes."""
+"""Commands: in this process, or in a separate one if a test is about processes, signals, pipes or terminals."""
 
+import io
 import json
+import logging
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from heksher_client.cli import main
+from tests.support.clients import TIMEOUT_SECONDS
 
 FEATURES = ("environment", "user")
 COMMAND = [str(Path(sys.executable).with_name("heksher-client"))]
@@ -15,6 +24,7 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+_DEFAULT_ENCODING = "utf-8"
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,75 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+
+
+def run_in_process(arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> Outcome:
+    """Run `heksher-client` in this process, with the environment, directory, streams and log of a separate one.
+
+    A separate process takes half a second of CPU time to import the package.
+
+    Args:
+        arguments: The arguments of the command. Its standard input is empty.
+        variables: All environment variables. `PYTHONIOENCODING` applies.
+        directory: The working directory.
+    """
+    encoding = variables.get("PYTHONIOENCODING", _DEFAULT_ENCODING)
+    stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
+        patch.chdir(directory)
+        with _environment_of(variables), _warnings_on_stderr():
+            try:
+                main(list(arguments), prog_name="heksher-client")
+                status: object = 0
+            except SystemExit as exit_:
+                status = exit_.code or 0
+    assert isinstance(status, int), status
+    return Outcome(status, *map(_content, (stdout, stderr)))
+
+
+@contextmanager
+def _environment_of(variables: Mapping[str, str]) -> Iterator[None]:
+    former = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(former)
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print warnings of the client as in a process that has not configured its log. The service has another process."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda record: not record.name.startswith("heksher_client.service"))
+    logger = logging.getLogger("heksher_client")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _content(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    buffer = stream.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode(stream.encoding)
+
+
+def run_process(arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> Outcome:
+    """Run `heksher-client` in a separate process. The arguments are those of `run_in_process`."""
+    completed = subprocess.run(
+        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding=_DEFAULT_ENCODING,
+        timeout=TIMEOUT_SECONDS, check=False, env=dict(variables), cwd=directory,
+    )  # fmt: skip
+    return Outcome(completed.returncode, completed.stdout, completed.stderr)
 
 
 def interruptible(command: Sequence[str]) -> list[str]:
