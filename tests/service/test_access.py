@@ -49,24 +49,51 @@ class ProtectedService:
 
 @pytest.fixture
 def protected(new_database: Callable[[], str], _session_service: WatchedService) -> Iterator[ProtectedService]:
-    _session_service.reset(new_database(), access_control=True)
-    assert _session_service.database is not None
-    service = ProtectedService(_session_service, _session_service.database)
-    yield service
-    service.http.close()
+    yield from _protect(_session_service, new_database())
+
+
+@pytest.fixture
+def protected_in_memory(_session_service: WatchedService) -> Iterator[ProtectedService]:
+    yield from _protect(_session_service, "sqlite://")
+
+
+def _protect(service: WatchedService, database_url: str) -> Iterator[ProtectedService]:
+    service.reset(database_url, access_control=True)
+    assert service.database is not None
+    protected = ProtectedService(service, service.database)
+    yield protected
+    protected.http.close()
+
+
+def is_for_read_role(operation: str) -> bool:
+    return operation.startswith("GET") or operation.endswith("/declare")
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {STREAM}))
-def test_each_operation_requires_a_token_with_its_role(protected: ProtectedService, operation: str) -> None:
+def test_each_operation_requires_a_token_with_its_role(protected_in_memory: ProtectedService, operation: str) -> None:
     """Reads and declarations require the role `read`, all others the role `admin`. The OpenAPI document agrees."""
-    is_for_read_role = operation.startswith("GET") or operation.endswith("/declare")
+    protected = protected_in_memory
+    for_reading = is_for_read_role(operation)
     assert (protected.status(operation, None) == 401) is (operation not in OPEN)
     assert (protected.status(operation, "heksher_nonsense") == 401) is (operation not in OPEN)
-    assert protected.status(operation, protected.tokens["read"]) not in (401, 403) or not is_for_read_role
-    assert (protected.status(operation, protected.tokens["read"]) == 403) is not is_for_read_role
+    assert protected.status(operation, protected.tokens["read"]) not in (401, 403) or not for_reading
+    assert (protected.status(operation, protected.tokens["read"]) == 403) is not for_reading
     assert protected.status(operation, protected.tokens["admin"]) not in (401, 403)
     documented = OPERATIONS[operation].responses
-    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not is_for_read_role)
+    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not for_reading)
+
+
+@pytest.mark.parametrize("role", [None, "read", "admin"])
+def test_each_role_has_access_to_its_operations_with_each_database(
+    protected: ProtectedService, role: str | None
+) -> None:
+    """A token is looked up in the database for each role, not for each operation."""
+    token = None if role is None else protected.tokens[role]
+    for operation in sorted(OPERATIONS.keys() - {STREAM}):
+        refused = {None: operation not in OPEN, "read": not is_for_read_role(operation), "admin": False}[role]
+        status = protected.status(operation, token)
+        assert (status in (401, 403)) is refused, operation
+        assert status < 500, operation
 
 
 def test_a_refusal_names_the_scheme_and_the_required_role(protected: ProtectedService) -> None:
@@ -76,9 +103,9 @@ def test_a_refusal_names_the_scheme_and_the_required_role(protected: ProtectedSe
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic {0}", "{0}", "Bearer {0}x"])
-def test_malformed_credentials_are_refused(protected: ProtectedService, header: str) -> None:
-    headers = {"Authorization": header.format(protected.tokens["admin"])}
-    assert protected.http.get("/api/v1/settings", headers=headers).status_code == 401
+def test_malformed_credentials_are_refused(protected_in_memory: ProtectedService, header: str) -> None:
+    headers = {"Authorization": header.format(protected_in_memory.tokens["admin"])}
+    assert protected_in_memory.http.get("/api/v1/settings", headers=headers).status_code == 401
 
 
 def test_all_requests_are_refused_while_the_database_is_not_available(
@@ -177,10 +204,10 @@ def test_the_database_contains_only_hashes_of_tokens(protected: ProtectedService
 
 
 @pytest.mark.parametrize("name", ["", "with space", "line\nbreak", "n" * 256, "a/b"])
-def test_an_invalid_name_of_a_token_is_refused(protected: ProtectedService, name: str) -> None:
+def test_an_invalid_name_of_a_token_is_refused(protected_in_memory: ProtectedService, name: str) -> None:
     """Names appear in logs and on pages."""
     with pytest.raises(TokenError, match="not a valid token name"):
-        protected.add(name, Role.READ)
+        protected_in_memory.add(name, Role.READ)
 
 
 def test_a_name_belongs_to_one_token(protected: ProtectedService) -> None:
