@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,23 @@ def run_in_process(arguments: Sequence[str], variables: Mapping[str, str], direc
         variables: All environment variables. `PYTHONIOENCODING` applies.
         directory: The working directory.
     """
+    return _isolated(lambda: main(list(arguments), prog_name="heksher-client"), variables, directory)
+
+
+def run_script_in_process(
+    path: Path, arguments: Sequence[str], variables: Mapping[str, str], directory: Path
+) -> Outcome:
+    """Run a Python script in this process, as `run_in_process` runs a command."""
+
+    def run() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(path), *arguments])
+            runpy.run_path(str(path), run_name="__main__")
+
+    return _isolated(run, variables, directory)
+
+
+def _isolated(run: Callable[[], object], variables: Mapping[str, str], directory: Path) -> Outcome:
     encoding = variables.get("PYTHONIOENCODING", _DEFAULT_ENCODING)
     stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(3))
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +80,7 @@ def run_in_process(arguments: Sequence[str], variables: Mapping[str, str], direc
         patch.chdir(directory)
         with _environment_of(variables), _warnings_on_stderr():
             try:
-                main(list(arguments), prog_name="heksher-client")
+                run()
                 status: object = 0
             except SystemExit as exit_:
                 status = exit_.code or 0
