@@ -17,7 +17,7 @@ from heksher_client import Setting
 from heksher_client._core.settings.getter import Form, source
 from heksher_client.profiles import _config
 from tests.support.clients import TIMEOUT_SECONDS, eventually
-from tests.support.commands import environment, interruptible, run_script_in_process
+from tests.support.commands import environment, interruptible, run_in_process, run_script_in_process
 from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[2]
@@ -149,8 +149,8 @@ def test_the_tutorial_works_as_written(name: str, service_environment: dict[str,
             assert eventually(lambda: stdout.read_text() == "10\n")
             expected = iter([["10", "200"], ["10", "200"], ["10", "200", "50"]])
             for command in commands[1:]:
-                arguments = [str(Path(sys.executable).with_name("heksher-client")), *command.split()]
-                subprocess.run(arguments, env=env, check=True, capture_output=True)
+                outcome = run_in_process(command.split(), env, tmp_path)
+                assert (outcome.status, outcome.err) == (0, ""), command
                 if command.startswith(("rules add", "rules remove")):
                     lines = next(expected)
                     assert eventually(lambda lines=lines: stdout.read_text().split() == lines)  # type: ignore[misc]
@@ -171,27 +171,32 @@ def test_an_example_without_arguments_uses_the_service_on_this_machine() -> None
 
 @pytest.mark.parametrize(("value", "printed", "logged"), [(7, "7", ""), (0, "1", ""), (500, "3", "too many")])
 def test_the_validators_of_the_example_reject_and_change_values(
-    value: int, printed: str, logged: str, shop: WatchedService, service_environment: dict[str, str]
+    value: int,
+    printed: str,
+    logged: str,
+    shop: WatchedService,
+    service_environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     """A rejected rule is not used, and is logged. A value that is too small becomes 1."""
     for name, kind, default, of_jim in (("retries", "int", 3, value), ("patience", "float", 60.0, 90)):
         shop.declare(name, kind, default, ["user"])
         shop.add_rule(name, of_jim, user="jim")
-    command = [sys.executable, str(EXAMPLES / "validators.py"), shop.url]
-    result = subprocess.run(command, env=service_environment, capture_output=True, text=True, check=True)
-    assert result.stdout == f"{printed} 0:01:30\n"
-    assert logged in result.stderr
-    assert bool(result.stderr) == bool(logged)
+    outcome = run_script_in_process(EXAMPLES / "validators.py", [shop.url], service_environment, tmp_path)
+    assert outcome.out == f"{printed} 0:01:30\n"
+    assert logged in outcome.err
+    assert bool(outcome.err) == bool(logged)
 
 
-def test_a_setting_is_renamed_as_the_guide_says(service_environment: dict[str, str], shop: WatchedService) -> None:
+def test_a_setting_is_renamed_as_the_guide_says(
+    service_environment: dict[str, str], shop: WatchedService, tmp_path: Path
+) -> None:
     """Both versions of the program read the same values, before and after a rule is changed."""
 
     def read(name: str) -> str:
-        result = subprocess.run(
-            [sys.executable, str(EXAMPLES / name)], env=service_environment, capture_output=True, text=True, check=True
-        )
-        return result.stdout
+        outcome = run_script_in_process(EXAMPLES / name, [], service_environment, tmp_path)
+        assert (outcome.status, outcome.err) == (0, "")
+        return outcome.out
 
     assert read("rename_before.py") == "10\n"
     rule = shop.add_rule("size", 200, user="jim")
@@ -224,7 +229,9 @@ def test_the_example_tests_pass(service_environment: dict[str, str], tmp_path: P
     (tmp_path / "test_shop.py").write_text(example)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     env = {name: value for name, value in service_environment.items() if name != "PYTEST_ADDOPTS"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_shop.py")]
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # Other plugins take long to import.
+    plugins = ["-pno:cacheprovider", "-panyio.pytest_plugin", "-pheksher_client.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, str(tmp_path / "test_shop.py")]
     result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "4 passed" in result.stdout, result.stdout
 
