@@ -415,38 +415,72 @@ for defaults in ({}, {"user": current_user}):
     assert (result.stdout, result.stderr) == ("[1, 10]\n[1, 10]\n", "")
 
 
-@pytest.mark.parametrize(
-    ("heksher", "message"),
-    [
-        (
-            '{"CONTEXT": {"user": len, "team": len}, "DEFAULTS": dict.fromkeys(["user", "team"], '
-            '__import__("contextvars").ContextVar("both"))}',
-            "HEKSHER: both is the default of two features in CONTEXT; use a variable for each",
-        ),
-        ('{"CONTEXTS": {}}', "HEKSHER: unknown key 'CONTEXTS'; the keys are: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
-        ('{"CONTEXT": {"user": "nowhere.user_of"}}', "HEKSHER: the CONTEXT of user: No module named 'nowhere'"),
-        ('{"CONTEXT": {"planet": len}}', "planet"),
-        ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user must be a function, not 'os.sep'"),
-        ('{"PROFILE": "nothing"}', "there is no profile nothing"),
-        ("None", "HEKSHER must be a dict, not NoneType"),
-        ('{"CONTEXT": ["user"]}', "HEKSHER: CONTEXT must be a dict, not list"),
-        ('{"OPTIONS": 5}', "HEKSHER: OPTIONS must be a dict, not int"),
-        ('{"DEFAULTS": "jim"}', "HEKSHER: DEFAULTS must be a dict, not str"),
-        (
-            '{"CONTEXT": {"user": len}, "DEFAULTS": {"user": 5}}',
-            "HEKSHER: the default of user must be a string or a context variable, not 5",
-        ),
-        ('{"OPTIONS": {"defaults": {}}}', "put the client's defaults in DEFAULTS, not in OPTIONS"),
-    ],
-)
-def test_an_invalid_django_configuration_is_refused(
-    service_environment: dict[str, str], heksher: str, message: str
+INVALID_CONFIGURATIONS = [
+    (
+        '{"CONTEXT": {"user": len, "team": len}, "DEFAULTS": dict.fromkeys(["user", "team"], '
+        '__import__("contextvars").ContextVar("both"))}',
+        "HEKSHER: both is the default of two features in CONTEXT; use a variable for each",
+    ),
+    ('{"CONTEXTS": {}}', "HEKSHER: unknown key 'CONTEXTS'; the keys are: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
+    ('{"CONTEXT": {"user": "nowhere.user_of"}}', "HEKSHER: the CONTEXT of user: No module named 'nowhere'"),
+    ('{"CONTEXT": {"planet": len}}', "planet"),
+    ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user must be a function, not 'os.sep'"),
+    ('{"PROFILE": "nothing"}', "there is no profile nothing"),
+    ("None", "HEKSHER must be a dict, not NoneType"),
+    ('{"CONTEXT": ["user"]}', "HEKSHER: CONTEXT must be a dict, not list"),
+    ('{"OPTIONS": 5}', "HEKSHER: OPTIONS must be a dict, not int"),
+    ('{"DEFAULTS": "jim"}', "HEKSHER: DEFAULTS must be a dict, not str"),
+    (
+        '{"CONTEXT": {"user": len}, "DEFAULTS": {"user": 5}}',
+        "HEKSHER: the default of user must be a string or a context variable, not 5",
+    ),
+    ('{"OPTIONS": {"defaults": {}}}', "put the client's defaults in DEFAULTS, not in OPTIONS"),
+]
+"""Values of `HEKSHER`, and a part of the message that each results in."""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """For each invalid configuration, the message of the error when Django is set up or the client starts."""
+    body = """
+import json
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+
+refusals = []
+for configuration in json.loads(sys.argv[1]):
+    try:
+        settings.HEKSHER = eval(configuration)
+        apps.set_installed_apps(settings.INSTALLED_APPS)
+        client()
+    except ImproperlyConfigured as error:
+        refusals.append(str(error))
+    else:
+        refusals.append("none")
+    apps.unset_installed_apps()
+print(json.dumps(refusals))
+"""
+    home = str(tmp_path_factory.mktemp("home"))
+    env = environment(HOME=home, HEKSHER_URL="http://127.0.0.1:9", HEKSHER_CONTEXT_FEATURES="user")
+    configurations = json.dumps([configuration for configuration, _ in INVALID_CONFIGURATIONS])
+    result = django_project("{}", body, env, arguments=[configurations])
+    assert result.stderr == ""
+    messages: list[str] = json.loads(result.stdout)
+    return messages
+
+
+@pytest.mark.parametrize("index", range(len(INVALID_CONFIGURATIONS)))
+def test_an_invalid_django_configuration_is_refused(refusals: list[str], index: int) -> None:
+    """The message names the key."""
+    assert INVALID_CONFIGURATIONS[index][1] in refusals[index]
+
+
+def test_an_invalid_django_configuration_is_refused_when_django_is_set_up(
+    service_environment: dict[str, str],
 ) -> None:
-    """It is refused when Django is set up, or when the client starts. The message names the key."""
-    result = django_project(heksher, "client()", service_environment)
-    assert result.returncode == 1
-    assert "django.core.exceptions.ImproperlyConfigured" in result.stderr
-    assert message in result.stderr
+    result = django_project('{"CONTEXTS": {}}', "print('set up')", service_environment)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "django.core.exceptions.ImproperlyConfigured: HEKSHER: unknown key" in result.stderr
 
 
 def test_celery_starts_the_client_and_ignores_unset_variables(
