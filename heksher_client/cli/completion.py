@@ -4,9 +4,15 @@ A shell cannot display errors, so completions that fail are empty.
 """
 
 from contextlib import closing
+from typing import Final
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
+
+_TIMEOUT: Final = 1.0
+"""The timeout of each step of a request."""
+_REQUEST_TIMEOUT: Final = 2.0
+"""The timeout of the whole request: the user waits for the completion."""
 
 
 @click.command()
@@ -43,7 +49,10 @@ def complete_setting(
 
     try:
         client = create_request_client(
-            context.params.get("profile"), url=context.params.get("url"), request_timeout=2, timeout=1
+            context.params.get("profile"),
+            url=context.params.get("url"),
+            request_timeout=_REQUEST_TIMEOUT,
+            timeout=_TIMEOUT,
         )
         with closing(client):
             settings = client.get_settings()

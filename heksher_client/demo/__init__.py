@@ -32,6 +32,8 @@ from heksher_client.service import LocalService
 
 _TIMEOUT: Final = 60.0
 """Seconds within which a worker must read a change."""
+_REQUEST_TIMEOUT: Final = 60.0
+"""The timeout of each step of a request. The demo also runs on busy machines."""
 _ASYNCIO_WORKER: Final = "asyncio worker"
 _THREAD_WORKER: Final = "thread worker"
 
@@ -182,7 +184,7 @@ def run(url: str | None, console: Console) -> None:
 async def _run_on(url: str, console: Console) -> None:
     data = json.loads(files(__package__).joinpath("shop.json").read_text(encoding="utf-8"))
     try:
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=_REQUEST_TIMEOUT) as http:
             api = _ServiceAPI(http)
             try:
                 rules = await api.load(data)

@@ -11,6 +11,7 @@ import pytest
 from heksher_client.cli.comparison import Difference
 from heksher_client.cli.errors import CommandError, report_errors
 from heksher_client.cli.export_file import read_document, write_document
+from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import COMMAND, FEATURES, Outcome, Run
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
@@ -368,8 +369,12 @@ def test_completion_prints_the_script_of_a_shell(run: Run, shell: str, text: str
         ("heksher-client get --url http://127.0.0.1:9 c", set()),
     ],
 )
-def test_a_shell_completes_commands_profiles_and_settings(run: Run, words: str, completed: set[str]) -> None:
+def test_a_shell_completes_commands_profiles_and_settings(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: str, completed: set[str]
+) -> None:
     """If the service cannot be reached, nothing is completed."""
+    for name in ("_TIMEOUT", "_REQUEST_TIMEOUT"):
+        monkeypatch.setattr(f"heksher_client.cli.completion.{name}", TIMEOUT_SECONDS)
     outcome = run(_HEKSHER_CLIENT_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     assert {line.partition(",")[2] for line in outcome.out.split()} == completed
 

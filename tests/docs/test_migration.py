@@ -30,7 +30,7 @@ from heksher_client import (
 )
 from heksher_client.testing import Rule as StubRule
 from heksher_client.testing import SyncStubHeksherClient
-from tests.support.clients import FEATURES, Kind, Subject, eventually, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "migrate-from-heksher.md").read_text()
@@ -418,10 +418,10 @@ def test_one_hook_is_called_after_each_refresh(kind: Kind, service: WatchedServi
         while not client.client.outcomes.empty():
             client.client.outcomes.get()
         client.reload()
-        assert client.client.outcomes.get(timeout=10) is None
+        assert client.client.outcomes.get(timeout=TIMEOUT_SECONDS) is None
         service.respond_with(QUERY, CannedResponse(503))
         client.state_after_reload()
-        assert isinstance(client.client.outcomes.get(timeout=10), HeksherError)
+        assert isinstance(client.client.outcomes.get(timeout=TIMEOUT_SECONDS), HeksherError)
 
 
 @difference("Validators and `on_coerce`")

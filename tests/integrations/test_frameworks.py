@@ -17,7 +17,7 @@ from celery import signals
 
 from heksher_client import ThreadHeksherClient, connect
 from heksher_client.integrations.celery import propagate, run_client
-from tests.support.clients import eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import environment
 from tests.support.http import http_client
 from tests.support.service import WatchedService
@@ -194,11 +194,11 @@ def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_p
         "for user in ('jim', 'ann', 'jim', 'bob'):\n"
         "    current_user.set(user)\n"
         "    sent.append(size_of_the_cache.delay())\n"
-        "print([task.get(timeout=20) for task in sent])\n"
+        f"print([task.get(timeout={TIMEOUT_SECONDS}) for task in sent])\n"
     )
     try:
         sender = subprocess.run(
-            [sys.executable, "-c", send], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False, timeout=40
+            [sys.executable, "-c", send], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False
         )
         assert (sender.stdout, sender.stderr) == ("[200, 10, 200, 10]\n", "")
     finally:
@@ -211,12 +211,12 @@ def test_jupyter(service_environment: dict[str, str]) -> None:
     script = (
         "import sys, nbformat, nbclient\n"
         "notebook = nbformat.read(sys.argv[1], as_version=4)\n"
-        "nbclient.NotebookClient(notebook, timeout=60, kernel_name='python3').execute()\n"
+        "nbclient.NotebookClient(notebook, timeout=int(sys.argv[2]), kernel_name='python3').execute()\n"
         "nbformat.write(notebook, sys.stdout)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", script, str(EXAMPLES / "notebook.ipynb")],
-        env=service_environment, capture_output=True, text=True, check=True, timeout=90,
+        [sys.executable, "-c", script, str(EXAMPLES / "notebook.ipynb"), str(int(TIMEOUT_SECONDS))],
+        env=service_environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     outputs = [
         output["data"]["text/plain"]

@@ -145,5 +145,10 @@ def interruptible(command: Sequence[str]) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return the environment variables without those of this package, and with some more."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HEKSHER_")} | more
+    """Return the environment variables without those of this package, and with some more.
+
+    Commands and clients of profiles wait for responses as long as the tests do.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HEKSHER_")}
+    timeouts = dict.fromkeys(["HEKSHER_TIMEOUT", "HEKSHER_REQUEST_TIMEOUT"], str(TIMEOUT_SECONDS))
+    return others | timeouts | more
