@@ -21,11 +21,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_database(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Return a function that returns the URL of an empty database, and deletes the former one."""
+    """Return a function that returns the URL of a database without data, and deletes the former one."""
     if request.param == "sqlite":
         return lambda: "sqlite://"
     server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.empty
+    return server.new_database
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[h
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/service.db"
     else:
-        url = request.getfixturevalue("postgresql").empty()
+        url = request.getfixturevalue("postgresql").new_database()
     features = ["environment", "user"]
     with LocalService(features, database=url) as one, LocalService(database=url) as other:
         clients = [http_client(f"{service.url}/api/v1") for service in (one, other)]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.http import http_client
-from tests.support.service import WatchedService
+from tests.support.service import WatchedService, in_memory
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_moving_a_feature_changes_the_order_of_conditions(http: httpx.Client) ->
     assert http.get("/api/v1/query", headers={"If-None-Match": etag}).status_code == 200
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [

@@ -19,6 +19,7 @@ from heksher_client.service import LocalService, create_app, store
 from heksher_client.service.database import Database, SchemaError, connect
 from heksher_client.service.migrations import run, upgrade
 from heksher_client.service.schema import METADATA, VERSION
+from tests.support.postgresql import PostgreSQL
 
 FIRST = Path(__file__).parents[1] / "data" / "service_0001.sql"
 """A database of the first version, with a setting, an alias and a rule."""
@@ -34,8 +35,17 @@ def old(tmp_path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def test_the_migrations_result_in_the_schema_of_new_databases(new_database: Callable[[], str]) -> None:
-    url = new_database()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Return a function that returns the URL of a database without tables, and deletes the former one."""
+    if request.param == "sqlite":
+        return lambda: "sqlite://"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.empty
+
+
+def test_the_migrations_result_in_the_schema_of_new_databases(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
     with connect(url) as connection:
         run(connection, None)
         differences = compare_metadata(MigrationContext.configure(connection), METADATA)
@@ -101,9 +111,9 @@ def test_an_upgraded_database_can_be_served(old: str) -> None:
         assert service.url
 
 
-def test_an_empty_database_can_be_upgraded(new_database: Callable[[], str]) -> None:
+def test_an_empty_database_can_be_upgraded(empty_database: Callable[[], str]) -> None:
     """It then has all tables."""
-    url = new_database()
+    url = empty_database()
     if url == "sqlite://":
         pytest.skip("a database in memory ends with its connection")
     assert upgrade(url) is None
@@ -112,9 +122,9 @@ def test_an_empty_database_can_be_upgraded(new_database: Callable[[], str]) -> N
 
 
 def test_instances_that_start_at_the_same_time_create_one_schema(
-    new_database: Callable[[], str], tmp_path: Path
+    empty_database: Callable[[], str], tmp_path: Path
 ) -> None:
-    url = new_database()
+    url = empty_database()
     url = f"sqlite:///{tmp_path}/one.db" if url == "sqlite://" else url
     errors: list[Any] = []
     gate = threading.Barrier(4)

@@ -121,7 +121,7 @@ def test_one_of_three_instances_behind_nginx_stops_under_load(
 ) -> None:
     """Clients and operators continue, and no change is lost."""
     setting = Setting("s", int, ["user"], 7)
-    url = postgresql.empty()
+    url = postgresql.new_database()
     with ExitStack() as stack:
         services = [stack.enter_context(LocalService(FEATURES, database=url, access_control=False)) for _ in range(3)]
         nginx = stack.enter_context(Nginx(tmp_path, *(service.url for service in services)))

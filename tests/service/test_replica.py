@@ -15,7 +15,7 @@ from tests.support.postgresql import PostgreSQL
 RULE = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def replica(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     folder: Path = tmp_path_factory.mktemp("replica")
     with PostgreSQL(folder, replica_of=postgresql) as server:
@@ -25,10 +25,11 @@ def replica(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def pair(postgresql: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """An instance with the primary database, which contains the setting `s`, and one with the replica."""
-    with LocalService(FEATURES, database=postgresql.empty()) as primary:
+    with LocalService(FEATURES, database=postgresql.new_database()) as primary:
         declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": FEATURES}
         http_request("POST", f"{primary.url}/api/v1/settings/declare", json=declaration).raise_for_status()
         server: PostgreSQL = request.getfixturevalue("replica")
+        server.catch_up()
         with (
             LocalService(FEATURES, database=server.url) as reading,
             http_client(primary.url) as first,

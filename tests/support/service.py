@@ -13,6 +13,7 @@ from unittest import mock
 from urllib.parse import parse_qs
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, Engine, event
 
@@ -56,6 +57,12 @@ class CannedResponse:
         return cls(status, json.dumps(value).encode(), {"content-type": "application/json", **headers})
 
 
+in_memory = pytest.mark.parametrize("new_database", ["sqlite"], indirect=True)
+"""A mark for tests of the service that do not depend on the kind of database.
+
+They are about requests that never reach it, about pages and headers, or replace the database by a failing one.
+"""
+
 _IN_MEMORY = "sqlite://"
 
 
@@ -70,29 +77,32 @@ def _new_database(context_features: tuple[str, ...]) -> bytes:
             return connection.serialize()
 
 
-class MemoryDatabases:
-    """New databases in memory, one at a time. Each begins as a copy of one that the service has created.
+class _Apps:
+    """The service as an application, several times in succession.
 
-    All of them have one engine, which compiles each SQL statement once. So a new database takes a hundredth of the time
-    that the service needs to create one.
+    All with the same URL have one engine, which prepares its connections and compiles each SQL statement only once. A
+    database in memory begins as a copy of one that the service has created.
     """
 
     def __init__(self, context_features: tuple[str, ...]) -> None:
         self._context_features = context_features
-        self._content = _new_database(context_features)
-        self._engine: Engine = database._engine(_IN_MEMORY)
-        event.listen(self._engine, "connect", self._fill)
+        self._engines: dict[str, Engine] = {}
 
     def _fill(self, connection: sqlite3.Connection, _: object) -> None:
         """Copy the database into a new connection. SQLAlchemy connects again after `Database.close`."""
-        connection.deserialize(self._content)
+        connection.deserialize(_new_database(self._context_features))
         # No two databases have the same tag, so neither have their query results.
         connection.execute("UPDATE state SET context_features_tag = lower(hex(randomblob(8)))")
 
-    def create_app(self, **options: Any) -> FastAPI:
-        """Create the service with a new database. The former one must be closed."""
-        with mock.patch.object(database, "_engine", return_value=self._engine):
-            return create_app(_IN_MEMORY, self._context_features, **options)
+    def create(self, database_url: str, **options: Any) -> FastAPI:
+        """Create the service. The database of the former one with this URL must be closed."""
+        if database_url not in self._engines:
+            _new_database(self._context_features)
+            self._engines[database_url] = database._engine(database_url)
+            if database_url == _IN_MEMORY:
+                event.listen(self._engines[database_url], "connect", self._fill)
+        with mock.patch.object(database, "_engine", return_value=self._engines[database_url]):
+            return create_app(database_url, self._context_features, **options)
 
 
 DECLARE = "POST /api/v1/settings/declare"
@@ -145,7 +155,7 @@ class WatchedService(RequestRecorder[CannedResponse], LocalService):
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
         self._current_app: FastAPI | None = None
-        self._memory = MemoryDatabases(context_features)
+        self._apps = _Apps(context_features)
         # No keep-alive, as tests stop and start the service.
         self._api = http_client(limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -155,10 +165,7 @@ class WatchedService(RequestRecorder[CannedResponse], LocalService):
         """Replace the service by an empty one on the same port, which is faster than a restart."""
         self.offers_changes = offers_changes
         self._close_current_app()
-        if database_url == _IN_MEMORY:
-            self._current_app = self._memory.create_app(access_control=access_control)
-        else:
-            self._current_app = create_app(database_url, self._context_features, access_control=access_control)
+        self._current_app = self._apps.create(database_url, access_control=access_control)
         self.requests = []
         self.intercept = lambda request: None
 
