@@ -18,6 +18,7 @@ from heksher_client.cli import main
 from heksher_client.demo import shop
 from heksher_client.demo.workers import run_thread_worker, run_thread_worker_process
 from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.commands import COMMAND, environment
 from tests.support.service import CannedResponse, RecordedRequest, WatchedService
 
 
@@ -27,32 +28,25 @@ def _shop_settings() -> None:
         registry.add(entry_of(setting))
 
 
-def test_the_demo_prints_values_reasons_and_changes_as_plain_text() -> None:
-    """Outside a terminal, it exits with status 0 and prints no escape codes."""
-    result = subprocess.run(
-        [sys.executable, "-c", "from heksher_client.cli import main; main()", "demo"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
+def test_the_demo_prints_values_reasons_and_changes_as_plain_text_and_deletes_its_settings() -> None:
+    """Outside a terminal, it exits with status 0 and prints no escape codes.
+
+    Only the context features that the service lacked remain.
+    """
+    with WatchedService(("environment", "user")) as service:
+        service.declare("theirs", "int", 1, ["user"])
+        result = subprocess.run(
+            [*COMMAND, "demo", "--url", service.url], capture_output=True, text=True, check=False, env=environment()
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [s["name"] for s in service.call("GET", "/api/v1/settings").json()["settings"]] == ["theirs"]
+        features = service.call("GET", "/api/v1/context_features").json()["context_features"]
+        assert features == ["environment", "user", "theme"]
     assert result.stdout.isascii()
     assert "\x1b" not in result.stdout
     assert "53 rules on 10 settings" in result.stdout
     assert "rule 6: environment prod" in result.stdout
     assert result.stdout.count("asyncio worker after") == result.stdout.count("thread worker after") == 4
-
-
-@pytest.mark.usefixtures("_shop_settings")
-def test_the_demo_deletes_its_settings_from_an_existing_service() -> None:
-    """Only the context features that the service lacked remain."""
-    with WatchedService(("theme", "user")) as service:
-        service.declare("theirs", "int", 1, ["user"])
-        result = CliRunner().invoke(main, ["demo", "--url", service.url])
-        assert result.exit_code == 0, result.output
-        assert [s["name"] for s in service.call("GET", "/api/v1/settings").json()["settings"]] == ["theirs"]
-        features = service.call("GET", "/api/v1/context_features").json()["context_features"]
-        assert features == ["theme", "user", "environment"]
 
 
 def test_the_demo_does_not_change_existing_settings(service: WatchedService) -> None:
@@ -112,14 +106,11 @@ def test_a_change_that_is_not_read_in_time_is_an_error(
 @pytest.mark.usefixtures("_shop_settings")
 def test_a_worker_that_ends_early_is_an_error(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process of the thread worker may be killed, for example."""
-    monkeypatch.setattr("heksher_client.demo.run_thread_worker_process", _end_immediately)
+    # A function of three arguments that ends immediately, and is not in a module that the process would have to import.
+    monkeypatch.setattr("heksher_client.demo.run_thread_worker_process", slice)
     result = CliRunner().invoke(main, ["demo", "--url", service.url])
     assert result.exit_code == 1
     assert "the thread worker ended early" in result.output
-
-
-def _end_immediately(url: str, features: object, connection: object) -> None:
-    """Replace the worker, by a function that a new process can import."""
 
 
 @pytest.mark.usefixtures("_shop_settings")
