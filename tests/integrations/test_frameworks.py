@@ -1,8 +1,7 @@
-"""The examples for web frameworks and task queues: a request returns the value for its user."""
+"""The examples for web frameworks, task queues and notebooks: a request returns the value for its user."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,104 +9,20 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import httpx
 import pytest
-from celery import signals
 
 from heksher_client import ThreadHeksherClient, connect
-from heksher_client.integrations.celery import propagate, run_client
-from tests.support.clients import TIMEOUT_SECONDS, eventually
+from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import environment
-from tests.support.http import http_client
+from tests.support.frameworks import NOT_INSTALLED
+from tests.support.servers import BIN, EXAMPLES, check_server, free_port, serving
 from tests.support.service import WatchedService
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-BIN = Path(sys.executable).parent
-
-
-@pytest.fixture
-def shop() -> Iterator[WatchedService]:
-    """A service with a rule that gives jim a cache of 200."""
-    with WatchedService(("user",)) as service:
-        service.offers_changes = True
-        service.declare("cache_size", "int", 10, ["user"])
-        service.add_rule("cache_size", 200, user="jim")
-        yield service
-
-
-@pytest.fixture
-def service_environment(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
-    """Environment variables with the URL of the service."""
-    variables = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "user"}
-    return environment(**variables, HOME=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
-
-
-@contextmanager
-def serving(*command: str, port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
-    """Run a server in a separate process, and wait until it responds."""
-    process = subprocess.Popen([str(BIN / command[0]), *command[1:]], env=env, cwd=EXAMPLES)
-    try:
-        with http_client(f"http://127.0.0.1:{port}") as http:
-            assert eventually(lambda: _responds(http))
-            yield http
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _responds(http: httpx.Client) -> bool:
-    try:
-        return http.get("/").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-def cache_size_of(http: httpx.Client, user: str | None) -> int:
-    response = http.get("/", headers={} if user is None else {"X-User": user})
-    size: int = response.raise_for_status().json()["cache_size"]
-    return size
-
-
-def check_server(http: httpx.Client, shop: WatchedService) -> None:
-    """Check that each request returns the value of its user, and that the server receives a change while it runs."""
-    assert [cache_size_of(http, user) for user in ("jim", "ann", None)] == [200, 10, 10]
-    shop.add_rule("cache_size", 5, user="ann")
-    # Several requests, as there may be several workers.
-    assert eventually(lambda: [cache_size_of(http, "ann") for _ in range(6)] == [5] * 6)
-
-
-def test_fastapi(shop: WatchedService, service_environment: dict[str, str]) -> None:
-    """It runs on uvicorn, with the async client in the lifespan."""
-    port = free_port()
-    with serving("uvicorn", "fastapi_app:app", "--port", str(port), port=port, env=service_environment) as http:
-        check_server(http, shop)
-        assert http.get("/health").json() == {"settings": "fresh"}
-
-
-def test_an_asgi_application_is_tested_with_a_stub(service_environment: dict[str, str]) -> None:
-    """The test client does not run the lifespan, so the application starts no client."""
-    code = """
-from fastapi.testclient import TestClient
-from fastapi_app import app, cache_size, current_user
-from heksher_client.testing import Rule, SyncStubHeksherClient
-
-with SyncStubHeksherClient() as stub:
-    stub.set_defaults(user=current_user)
-    stub[cache_size].rules = [Rule({"user": "jim"}, 55)]
-    print([TestClient(app).get("/", headers={"x-user": user}).json()["cache_size"] for user in ("jim", "ann")])
-"""
-    env = {name: value for name, value in service_environment.items() if name != "HEKSHER_URL"}
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False
-    )
-    assert (result.stdout, result.stderr) == ("[55, 10]\n", "")
+signals: Any = pytest.importorskip("celery.signals", reason=NOT_INSTALLED)
+for package in ("django", "flask", "nbclient"):
+    pytest.importorskip(package, reason=NOT_INSTALLED)
 
 
 def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, service_environment: dict[str, str]) -> None:
@@ -487,6 +402,8 @@ def test_celery_starts_the_client_and_ignores_unset_variables(
     shop: WatchedService,
 ) -> None:
     """`propagate` refuses other objects than context variables. A worker without a client exits."""
+    from heksher_client.integrations.celery import propagate, run_client
+
     user, team = ContextVar[str]("user"), ContextVar[str]("team")
     with pytest.raises(TypeError, match="user must be a context variable"):
         propagate(user="jim")  # type: ignore[arg-type]
@@ -519,6 +436,8 @@ def test_celery_starts_the_client_and_ignores_unset_variables(
 
 def test_variables_that_a_task_sets_are_reset_after_it() -> None:
     """They get the value of the worker or the default. A variable that has neither keeps the value of the task."""
+    from heksher_client.integrations.celery import propagate
+
     sent, kept = ContextVar[str]("sent", default="nobody"), ContextVar[str]("kept")
     unset, bare = ContextVar[str]("unset", default="nobody"), ContextVar[str]("bare")
     seen: list[list[str]] = []
@@ -552,7 +471,7 @@ def temporary_receivers() -> Iterator[None]:
     finally:
         for signal, former in zip(SIGNALS, receivers, strict=True):
             signal.receivers[:] = former
-            signal.sender_receivers_cache.clear()  # type: ignore[attr-defined]
+            signal.sender_receivers_cache.clear()
 
 
 SIGNALS = (

@@ -15,7 +15,11 @@ def test_the_lowest_tested_versions_are_the_declared_ones() -> None:
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, groups = content["project"], content["dependency-groups"]
     declared: dict[str, str] = {}
-    others = [line for line in groups["test"] if isinstance(line, str) and re.match(FRAMEWORKS, line)]
+    others = [
+        line
+        for line in (*groups["test"], *groups["frameworks"])
+        if isinstance(line, str) and re.match(FRAMEWORKS, line)
+    ]
     for requirement in chain(project["dependencies"], *project["optional-dependencies"].values(), others):
         found = re.fullmatch(r"([a-z0-9-]+)(?:\[[a-z]+\])?>=([0-9.]+)", requirement)
         assert found, requirement
