@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, event_stream, store
 from heksher_client.service.event_stream import EventStream
+from heksher_client.service.schema import CHANGES, STATE
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.http import http_client, http_request
@@ -151,6 +153,20 @@ def test_a_revision_of_another_database_results_in_a_reset(service: WatchedServi
     declare(service, "s")
     with stream(service.url, revision(service) + 10) as changes:
         assert changes.next() == {"event": "reset", "data": {}, "id": revision(service)}
+
+
+def test_a_database_that_is_restored_from_a_backup_results_in_a_reset(service: WatchedService) -> None:
+    """Open streams continue with the changes after the restored revision."""
+    declare(service, "s")
+    assert service.database is not None
+    with stream(service.url) as changes:
+        revision = changes.next()["id"]
+        with service.database.begin() as connection:
+            connection.execute(delete(CHANGES).where(CHANGES.c.revision == revision))
+            connection.execute(update(STATE).values(revision=revision - 1))
+        assert changes.next() == {"event": "reset", "data": {}, "id": revision - 1}
+        service.add_rule("s", 8, user="jim")
+        assert changes.next()["id"] == revision
 
 
 @in_memory
