@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from heksher_client.cli.errors import CommandError
-from heksher_client.cli.json_values import parse_json
+from heksher_client.cli.json_values import check_depth, parse_json
 
 if TYPE_CHECKING:
     from heksher_client._drivers.admin import ServiceState, SettingRecord
@@ -54,8 +54,11 @@ def read_document(file: str) -> Any:
     try:
         with click.open_file(file, encoding="utf-8") as source:
             text = source.read()
-        return yaml.safe_load(text) if Path(file).suffix.lower() in _YAML_SUFFIXES else parse_json(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        is_yaml = Path(file).suffix.lower() in _YAML_SUFFIXES
+        return check_depth(yaml.safe_load(text)) if is_yaml else parse_json(text)
+    except RecursionError:  # The message depends on the parser.
+        raise click.ClickException(f"cannot read {file}: it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise click.ClickException(f"cannot read {file}: {' '.join(str(error).split())}") from None
 
 

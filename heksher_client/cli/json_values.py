@@ -1,9 +1,14 @@
 """JSON values on the command line: parsing and formatting."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
+from heksher_client._json_values import is_deeper_than
 from heksher_client._logging import escaped
+
+_MAX_DEPTH: Final = 200
+"""Nested lists and objects. The service accepts fewer, and functions that walk through a value fail at several hundred.
+"""
 
 
 def parse_json(text: str) -> Any:
@@ -17,7 +22,18 @@ def parse_json(text: str) -> Any:
     def reject(constant: str) -> Any:
         raise ValueError(f"{constant} is not valid JSON")
 
-    return json.loads(text, parse_constant=reject)
+    return check_depth(json.loads(text, parse_constant=reject))
+
+
+def check_depth(value: Any) -> Any:
+    """Return a value that is not nested too deeply.
+
+    Raises:
+        RecursionError: It is, although the parser succeeded.
+    """
+    if is_deeper_than(_MAX_DEPTH, value):
+        raise RecursionError(f"more than {_MAX_DEPTH} nested lists and objects")
+    return value
 
 
 def format_value(value: Any) -> str:

@@ -3,9 +3,10 @@
 import json
 from typing import Any, Final
 
+from heksher_client._json_values import is_deeper_than
 from heksher_client._logging import shortened
 
-_MAX_DEPTH: Final = 100
+MAX_DEPTH: Final = 100
 """Nested lists and objects in a value. JSON libraries fail at a few hundred."""
 
 
@@ -34,14 +35,7 @@ def check(value: Any) -> Any:
     Raises:
         ValueError: The value is nested too deeply, or is not JSON.
     """
-    if _is_deeper_than(_MAX_DEPTH, value):
-        raise ValueError(f"more than {_MAX_DEPTH} nested lists and objects")
+    if is_deeper_than(MAX_DEPTH, value):
+        raise ValueError(f"more than {MAX_DEPTH} nested lists and objects")
     encode(value)  # Python's parser accepts NaN and lone surrogates, which other parsers reject.
     return value
-
-
-def _is_deeper_than(limit: int, value: Any) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return limit == 0 or any(_is_deeper_than(limit - 1, element) for element in inner)

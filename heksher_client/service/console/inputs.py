@@ -107,8 +107,10 @@ def _from_json(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"invalid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
-    except (ValueError, RecursionError):
-        raise InputError("invalid JSON: a number is too long, or lists and objects are nested too deeply") from None
+    except ValueError:
+        raise InputError("invalid JSON: a number is too long") from None
+    except RecursionError:  # With a larger stack, the parser succeeds, and the check of the value fails.
+        raise InputError(f"more than {json_values.MAX_DEPTH} nested lists and objects") from None
 
 
 def _label(option: str) -> str:
