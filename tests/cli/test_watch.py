@@ -23,6 +23,7 @@ from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import COMMAND, FEATURES, interruptible
+from tests.support.forks import fork_warning_ignored
 from tests.support.service import CannedResponse, WatchedService
 
 
@@ -175,10 +176,11 @@ class Terminal:
         self.screen = pyte.Screen(100, 30)
         self._stream = pyte.ByteStream(self.screen)
         program, *args = interruptible([*COMMAND, *arguments])
-        self.command: pexpect.spawn[bytes] = pexpect.spawn(
-            program, args, dimensions=(30, 100), cwd=str(cwd), timeout=TIMEOUT_SECONDS,
-            env={**env, "TERM": "xterm-256color"},
-        )  # fmt: skip
+        with fork_warning_ignored():
+            self.command: pexpect.spawn[bytes] = pexpect.spawn(
+                program, args, dimensions=(30, 100), cwd=str(cwd), timeout=TIMEOUT_SECONDS,
+                env={**env, "TERM": "xterm-256color"},
+            )  # fmt: skip
 
     def wait(self) -> int:
         self._stream.feed(self.command.read())

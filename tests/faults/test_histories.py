@@ -1,14 +1,11 @@
 """A short history with real processes and a real service. Random ones are in `tests/core/refresh/test_histories.py`."""
 
-import pytest
-
 from heksher_client import Reason, Setting, State
 from tests.support.clients import Kind, eventually, running
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.service import DECLARE, CannedResponse, WatchedService
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_continues_the_history_of_its_parent(kind: Kind, service: WatchedService) -> None:
     """Through an outage, a deletion, a new setting and a rename, as if it had been there from the beginning."""
     setting, deleted = Setting("s", int, ["user"], 7), Setting("deleted", int, ["user"], 1)

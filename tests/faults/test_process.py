@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,11 +35,9 @@ from tests.support.clients import (
     running,
 )
 from tests.support.faults import FaultServer, stall
-from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.forks import exited_successfully, fork_and_check, fork_warning_ignored
 from tests.support.http import http_client
 from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
-
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture
@@ -127,8 +124,7 @@ def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, s
 def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> None:
     """Workers of a pool that forks receive later rules."""
     with running(ThreadKind(), service.url, 0.05):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with fork_warning_ignored():
             pool = multiprocessing.get_context("fork").Pool(2)
         with pool:
             service.add_rule("s", 8, user="jim")

@@ -53,8 +53,13 @@ def read(settings: list[Setting[int]]) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _no_snapshot_is_left_open() -> Iterator[None]:
+    """Close the scopes that a test left open, so that they do not affect other tests, and fail the test."""
     yield
-    assert not snapshot._open
+    left = [scope for opened in snapshot._open for scope in opened.scopes]
+    for scope in left:
+        scope.close()
+    snapshot.detach()
+    assert not left
 
 
 def test_reads_inside_a_block_use_the_rules_from_its_start(settings: list[Setting[int]], defaults: Defaults) -> None:
@@ -374,10 +379,12 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
         publish(settings, defaults, 2)
         lock_holder.start()
         locked.wait(10)
-        child = fork_and_check(keeps_own_scope)
-        release.set()
+        try:
+            child = fork_and_check(keeps_own_scope)
+        finally:
+            release.set()
+            lock_holder.join()
     assert exited_successfully(child)
-    lock_holder.join()
     other_context.run(other.__exit__, None, None, None)
 
 
