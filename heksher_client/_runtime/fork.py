@@ -2,9 +2,16 @@
 
 Threads and event loops of the parent do not exist in the child, and locks may be held for ever there. This is the only
 module that registers hooks with the interpreter, so the order does not depend on the order of imports.
+
+Locks of this package are replaced by the stages. Two locks of Python, which an event loop takes all the time, are
+replaced as well. The parent is not touched: a hook before the fork could wait until other threads have released them,
+but what such a thread does may take long, or wait for the thread that forks.
 """
 
+import importlib
 import os
+import sys
+import threading
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
@@ -37,6 +44,18 @@ def _repair(stage: Stage) -> None:  # in the child of a fork
         _callbacks[stage]()
 
 
+def _replace_locks_of_python() -> None:  # in the child of a fork
+    """Replace the locks that a thread of the parent may have held, which would never be released.
+
+    asyncio takes its lock when an event or a lock is first waited for. An import takes that of its module, even if the
+    module is missing: httpcore looks for an optional one at each request.
+    """
+    if (mixins := sys.modules.get("asyncio.mixins")) is not None:
+        vars(mixins)["_global_lock"] = threading.Lock()
+    vars(importlib)["_bootstrap"].__dict__.get("_module_locks", {}).clear()
+
+
 if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks
+    os.register_at_fork(after_in_child=_replace_locks_of_python)
     for _stage in Stage:  # A hook for each one: the interpreter calls them in this order, whichever of them raises.
         os.register_at_fork(after_in_child=partial(_repair, _stage))

@@ -549,6 +549,7 @@ def test_a_whole_number_may_be_stored_as_a_float() -> None:
         ('Enum["a"]', ['"b"'], "not a value of the type"),
         ('Flags["a"]', ['"a"', '"a"'], "not a value of the type"),
         ("Sequence<int>", ["[1,"], "(line 1, column 4)"),
+        ("Sequence<int>", ["[" + "9" * 5000 + "]"], "a number is too long"),
         ("Sequence<int>", ["[" * 200 + "]" * 200], "more than 100 nested lists and objects"),
         ("Sequence<int>", ["[" * 100_000 + "]" * 100_000], "more than 100 nested lists and objects"),
         ("Sequence<int>", ['["a"]'], "not a value of the type Sequence<int>"),

@@ -1,6 +1,7 @@
 """Checks in a forked child process."""
 
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ def fork_and_check(condition: Callable[[], bool]) -> int:
 
 
 def exited_successfully(pid: int) -> bool:
-    """Wait for a child, and return True if its condition was true."""
+    """Wait for a child, and return True if its condition was true. A child that hangs is killed."""
     status: list[int] = []
 
     def has_exited() -> bool:
@@ -38,4 +39,8 @@ def exited_successfully(pid: int) -> bool:
         status.append(code)
         return exited == pid
 
-    return eventually(has_exited) and os.waitstatus_to_exitcode(status[-1]) == 0
+    if not eventually(has_exited):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return False
+    return os.waitstatus_to_exitcode(status[-1]) == 0
