@@ -4,7 +4,9 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
 
 from heksher_client._core.settings.registry import registry
@@ -22,6 +24,23 @@ def _release_coverage_lock_in_forks() -> None:
     lock = threading.RLock()  # reentrant: code that runs during a fork may be measured
     current._collector.data_lock = lock
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_tls_context() -> Iterator[None]:
+    """Load the root certificates once instead of for each HTTP client, which takes longer than most tests."""
+    transports: Any = vars(httpx)["_transports"].default
+    create = transports.create_ssl_context
+    default = {"verify": True, "cert": None, "trust_env": True}
+    shared = create(**default)
+
+    def create_unless_default(**arguments: Any) -> Any:
+        is_default = arguments == default and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
+        return shared if is_default else create(**arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(transports, "create_ssl_context", create_unless_default)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,6 @@ from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import TokenFrom
 from heksher_client.service import create_app
 from tests.support.clients import (
-    _TLS,
     FEATURES,
     TIMEOUT_SECONDS,
     Kind,
@@ -224,7 +223,7 @@ def test_options_in_http_client_args_are_merged_with_options(kind: Kind, service
     kept: dict[str, Any] = {"headers": {"X-A": "class", "X-B": "class"}, "timeout": 3}
     shop: Any = type("Shop", (RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient,), {}, **kept)
     given = {"headers": {"x-a": "given"}, "cookies": {"c": "given"}, "params": {"p": "given"}, "timeout": 10}
-    client = shop(service.url, 60, FEATURES, http_client_args={**given, "verify": _TLS})
+    client = shop(service.url, 60, FEATURES, http_client_args=given)
     kind.call(client.ping())
     request = service.requests[-1]
     assert (request.headers["x-a"], request.headers["x-b"], request.headers["cookie"]) == ("given", "class", "c=given")

@@ -33,7 +33,7 @@ from heksher_client.credentials import (
     TokenFrom,
     Tokens,
 )
-from tests.support.clients import _TLS, FEATURES, TIMEOUT_SECONDS, Kind, eventually, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, eventually, running
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.http import http_client, http_request
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
@@ -156,9 +156,7 @@ def test_without_a_token_no_request_is_sent(kind: Kind, service: WatchedService)
         return "t"
 
     for get_token, error in ((refuse, CredentialError), (wait, ServiceUnavailableError)):
-        client = kind.make(
-            service.url, 60, FEATURES, auth=TokenFrom(get_token), request_timeout=0.1, http_client_args={"verify": _TLS}
-        )
+        client = kind.make(service.url, 60, FEATURES, auth=TokenFrom(get_token), request_timeout=0.1)
         with pytest.raises(error):
             kind.call(client.ping())
         kind.call(client.aclose() if kind.raises_at_start else client.close())
@@ -173,7 +171,7 @@ def test_a_request_without_a_token_does_not_count_for_the_rate_limit(kind: Kind)
         raise CredentialError("none")
 
     auth = TokenFrom(fail)
-    client = kind.make("http://host", 60, FEATURES, auth=auth, rate_limit=1, http_client_args={"verify": _TLS})
+    client = kind.make("http://host", 60, FEATURES, auth=auth, rate_limit=1)
     for _ in range(3):
         with pytest.raises(CredentialError):
             kind.call(client.ping())
@@ -193,7 +191,6 @@ def test_requests_that_waited_for_a_token_stay_within_the_rate_limit(
         auth=client_credentials(oauth),
         rate_limit=1,
         rate_limit_interval=0.2,
-        http_client_args={"verify": _TLS},
     )
     arrived: list[float] = []
     service.intercept = lambda request: arrived.append(time.monotonic())
@@ -272,7 +269,7 @@ def test_refused_requests_do_not_keep_connections(kind: Kind, service: WatchedSe
             raise OSError
         return oauth.issue()
 
-    arguments = {"limits": httpx.Limits(max_connections=1), "verify": _TLS}
+    arguments = {"limits": httpx.Limits(max_connections=1)}
     with running(
         kind, service.url, auth=TokenFrom(get_token), http_client_args=arguments, request_timeout=0.5
     ) as subject:

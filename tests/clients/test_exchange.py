@@ -18,7 +18,6 @@ from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.exchange import AwaitTurn, Close, HttpFlow, Read, Send, open_stream, send_request
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import StaticToken
-from tests.support.clients import _TLS
 
 SIMPLE = ["AwaitTurn", "Send", "Read"]
 """The driver closes the response when the exchange ends."""
@@ -69,9 +68,7 @@ class Driver:
     """Performs the effects of exchanges with an endpoint, and records them."""
 
     def __init__(self, auth: Any = None, *, limit: int | None = None, http_client_class: Any = httpx.Client) -> None:
-        self.endpoint = Endpoint(
-            {"service_url": "http://host", "auth": auth, "http_client_args": {"verify": _TLS}}, http_client_class
-        )
+        self.endpoint = Endpoint({"service_url": "http://host", "auth": auth}, http_client_class)
         self.now = 0.0
         self.rate_limit = None if limit is None else RateLimit(limit, 10.0, lambda: self.now)
         self.effects: list[Any] = []

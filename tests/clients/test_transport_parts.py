@@ -12,7 +12,7 @@ from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
-from tests.support.clients import _TLS, TIMEOUT_SECONDS
+from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.forks import exited_successfully, fork_and_check
 
 
@@ -139,8 +139,8 @@ def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(is_shared: b
 
 def test_connections_are_dropped_only_if_the_http_client_can_be_replaced() -> None:
     """A shared one, and a transport of the program, are still in use."""
-    with httpx.Client(verify=_TLS) as http:
-        arguments: dict[str, Any] = {"verify": _TLS}
+    with httpx.Client() as http:
+        arguments: dict[str, Any] = {"verify": True}
         transport = {"transport": httpx.MockTransport(lambda request: httpx.Response(200))}
         for options, is_replaced in (
             ({"http_client_args": arguments}, True),

@@ -24,7 +24,6 @@ from heksher_client._drivers import client as client_module
 from heksher_client._drivers.clock import monotonic_clock
 from tests.faults.test_network import open_file_count, start_failing
 from tests.support.clients import (
-    _TLS,
     FEATURES,
     TIMEOUT_SECONDS,
     Kind,
@@ -205,7 +204,7 @@ def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) ->
     """Each can have a client; the second client becomes the main one."""
 
     async def use() -> int:
-        async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}):
+        async with AsyncHeksherClient(service.url, 3600, FEATURES):
             return setting.get(user="jim")
 
     assert [asyncio.run(use()) for _ in range(2)] == [7, 7]
@@ -216,7 +215,7 @@ def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[
     """After any number of steps of the loop, no task or socket is left, and the next client works."""
 
     async def begin() -> None:
-        client = AsyncHeksherClient(service.url, 0.001, FEATURES, http_client_args={"verify": _TLS})
+        client = AsyncHeksherClient(service.url, 0.001, FEATURES)
         starting = asyncio.create_task(client.set_as_main())
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -461,7 +460,7 @@ def test_c12_machine_without_descriptors_or_threads(
     kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
     """Values stay, and the error names the resource."""
-    with running(kind, service.url, http_client_args={"verify": _TLS, "headers": {"Connection": "close"}}) as client:
+    with running(kind, service.url, http_client_args={"headers": {"Connection": "close"}}) as client:
         with monkeypatch.context() as patched:
             if problem == "descriptors":
                 import socket
@@ -503,7 +502,7 @@ async def test_c12_no_thread_for_disk_access(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     path = tmp_path / "settings.json"
-    async with AsyncHeksherClient(service.url, 3600, FEATURES, http_client_args={"verify": _TLS}, last_known_good=path):
+    async with AsyncHeksherClient(service.url, 3600, FEATURES, last_known_good=path):
         assert setting.get(user="jim") == 7
     assert refused
     assert path.exists()

@@ -1,7 +1,6 @@
 """Both clients with one interface, so that a test covers both kinds."""
 
 import asyncio
-import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,10 +16,6 @@ TIMEOUT_SECONDS = 60.0
 """Seconds that tests wait for an event before they fail."""
 
 FEATURES = ("environment", "user", "theme")
-
-
-_TLS = ssl.create_default_context()
-"""Created once: loading the certificates takes longer than most tests."""
 
 
 class _RecordingHooks:
@@ -100,7 +95,6 @@ class Subject:
     def __init__(self, kind: Kind, *args: Any, **kwargs: Any) -> None:
         self.kind = kind
         if "http_client" not in kwargs:
-            kwargs.setdefault("http_client_args", {"verify": _TLS})
             kwargs.setdefault("timeout", TIMEOUT_SECONDS)
         kwargs.setdefault("request_timeout", TIMEOUT_SECONDS)
         kwargs.setdefault("jitter", 0)
