@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from heksher_client._core.settings.registry import registry
-from tests.support.clients import AsyncKind, Kind, ThreadKind
+from tests.support.clients import AsyncKind, Gate, Kind, ThreadKind
 from tests.support.service import WatchedService
 
 
@@ -78,6 +78,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     kind = AsyncKind()
     yield kind
     kind.stop()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Holds what the code under test must not wait for. It is open at the end of the test."""
+    gate = Gate()
+    yield gate
+    gate.open()
 
 
 @pytest.fixture

@@ -38,6 +38,28 @@ class RecordingAsyncClient(_RecordingHooks, AsyncHeksherClient):
     pass
 
 
+class ThreadClient(
+    ThreadHeksherClient,
+    update_interval=3600,
+    context_features=FEATURES,
+    jitter=0,
+    timeout=TIMEOUT_SECONDS,
+    request_timeout=TIMEOUT_SECONDS,
+):
+    """A thread client whose limits a busy machine does not exceed."""
+
+
+class AsyncClient(
+    AsyncHeksherClient,
+    update_interval=3600,
+    context_features=FEATURES,
+    jitter=0,
+    timeout=TIMEOUT_SECONDS,
+    request_timeout=TIMEOUT_SECONDS,
+):
+    """The same for asyncio."""
+
+
 class Kind(Protocol):
     """One kind of client: how to create and call it."""
 
@@ -157,6 +179,40 @@ def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iter
         yield subject
     finally:
         subject.close()
+
+
+class Gate:
+    """Holds threads, until a test opens it: for what the code under test must not wait for.
+
+    Code that waits for it nevertheless never returns, and the test fails, however fast the machine is.
+    """
+
+    def __init__(self) -> None:
+        self._is_reached, self._is_open = threading.Event(), threading.Event()
+        self._is_expired = False
+
+    def hold(self) -> None:
+        """Wait until the gate is open."""
+        self._is_reached.set()
+        if not self._is_open.wait(TIMEOUT_SECONDS):
+            self._is_expired = True
+
+    def wait_until_reached(self) -> None:
+        """Wait until a thread is held."""
+        assert self._is_reached.wait(TIMEOUT_SECONDS)
+
+    def open(self) -> None:
+        """Let all threads go on. It is an error if one of them was held until the timeout of tests."""
+        self._is_open.set()
+        assert not self._is_expired
+
+
+def returns(call: Callable[[], Any]) -> bool:
+    """Return True if a call returns. For calls that must not wait for a server that never responds."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_SECONDS)
+    return not thread.is_alive()
 
 
 def eventually(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> bool:

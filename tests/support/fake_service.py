@@ -1,10 +1,12 @@
 """The service for clients that are driven by hand: what programs request of it, in memory and without HTTP.
 
 A test compares its responses with those of the local service. What operators change has methods instead of requests.
+Requests may arrive from several threads.
 """
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -66,6 +68,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         """Receives the events of the change stream, if one is open."""
         self._last_rule = 0
         self._changes: list[bytes] = []
+        self._lock = threading.RLock()
 
     # -- what operators change -----------------------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
                 self._changed(name)
 
     def delete_rule(self, rule_id: int) -> None:
-        for name, setting in self.settings.items():
+        for name, setting in list(self.settings.items()):
             if setting.rules.pop(rule_id, None):
                 self._changed(name)
 
@@ -121,7 +124,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         return found
 
     def _find(self, name: str) -> FakeSetting | None:
-        return next((one for one in self.settings.values() if name in (one.declaration.name, *one.aliases)), None)
+        return next((one for one in list(self.settings.values()) if name in (one.declaration.name, *one.aliases)), None)
 
     def _rename(self, setting: FakeSetting, declaration: Declaration) -> None:
         former, setting.declaration = setting.declaration.name, declaration
@@ -150,7 +153,9 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         reply = self.intercept(recorded) if self.is_running else UNREACHABLE
         if isinstance(reply, CannedResponse):
             reply = Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers.items()})
-        reply = reply or self._respond(recorded)
+        if reply is None:
+            with self._lock:
+                reply = self._respond(recorded)
         if isinstance(reply, Response) and len(reply.content) > max_bytes:
             return Oversized(reply.status, max_bytes)
         return reply
@@ -235,7 +240,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         for setting in filter(None, found.values()):
             rules = [
                 {"value": rule.value, "context_features": conditions, "rule_id": rule_id}
-                for rule_id, rule in setting.rules.items()
+                for rule_id, rule in list(setting.rules.items())
                 if admits(
                     filters, conditions := [(f, rule.conditions[f]) for f in self.features if f in rule.conditions]
                 )

@@ -1,6 +1,6 @@
 """A proxy on raw sockets that injects network faults: stalled, slow, truncated, reset and invalid responses.
 
-It forwards requests from a client to a service. If a fault is set, the fault writes the response.
+It forwards requests from a client to a service, by HTTP or in memory. If a fault is set, the fault writes the response.
 """
 
 import http.client
@@ -8,13 +8,15 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from heksher_client._core.refresh.effects import Request, Response
 from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.fake_service import FakeService
 
 Fault = Callable[["Connection"], None]
 """Responds to a request on a connection."""
@@ -54,7 +56,13 @@ class Connection:
     def forward(self) -> bytes:
         """Send the request to the service, and return the response as bytes without writing it."""
         method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
-        upstream = http.client.HTTPConnection(*self.server.upstream, timeout=TIMEOUT_SECONDS)
+        if isinstance(self.server.upstream, FakeService):
+            reply = self.server.upstream.respond(
+                Request(method, target, self.headers, self.request.partition(b"\r\n\r\n")[2])
+            )
+            assert isinstance(reply, Response)
+            return http_response(reply.content, reply.status, _header_lines(reply.headers.items()))
+        upstream = http.client.HTTPConnection(self.server.upstream.netloc, timeout=TIMEOUT_SECONDS)
         try:
             body = self.request.partition(b"\r\n\r\n")[2]
             upstream.request(method, target, body or None, self.headers)
@@ -62,9 +70,12 @@ class Connection:
             content = response.read()
         finally:
             upstream.close()
-        skipped = ("content-length", "connection", "transfer-encoding")
-        headers = "".join(f"{k}: {v}\r\n" for k, v in response.getheaders() if k.lower() not in skipped)
-        return http_response(content, response.status, headers)
+        return http_response(content, response.status, _header_lines(response.getheaders()))
+
+
+def _header_lines(headers: Iterable[tuple[str, str]]) -> str:
+    skipped = ("content-length", "connection", "transfer-encoding")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers if name.lower() not in skipped)
 
 
 def http_response(body: bytes, status: int = 200, headers: str = "") -> bytes:
@@ -75,10 +86,9 @@ def http_response(body: bytes, status: int = 200, headers: str = "") -> bytes:
 class FaultServer:
     """A server on the loopback interface that runs, with its connections, inside a `with` block."""
 
-    def __init__(self, upstream: str) -> None:
-        parts = urlsplit(upstream)
-        assert parts.hostname is not None
-        self.upstream = (parts.hostname, parts.port)
+    def __init__(self, upstream: str | FakeService) -> None:
+        """Create a proxy of a service with a URL, or of one in memory."""
+        self.upstream = upstream if isinstance(upstream, FakeService) else urlsplit(upstream)
         self.fault: Fault | None = None
         self.only = ""
         """The fault applies to requests whose target contains this string; all others are forwarded."""
