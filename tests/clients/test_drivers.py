@@ -1,9 +1,9 @@
-"""Behavior of one driver only: tasks, cancellation and event loops; threads, hooks and signals."""
+"""The drivers: how both clients wait, lock and end; tasks, cancellation and event loops; threads and hooks."""
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -16,29 +16,142 @@ from heksher_client import (
     Setting,
     ThreadHeksherClient,
 )
+from heksher_client._core.refresh.effects import Pause
 from heksher_client._core.settings.registry import registry
-from tests.support.clients import FEATURES, TIMEOUT_SECONDS
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, AsyncClient, Gate, Kind, Subject, ThreadClient, running
 from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
 @pytest.fixture
-def stalled(service: WatchedService) -> Iterator[threading.Event]:
-    """A service that does not respond to queries until the end of the test. The event is set by the first query."""
-    received, release = threading.Event(), threading.Event()
+def stalled(service: WatchedService, gate: Gate) -> Gate:
+    """A gate that holds the service when it receives a query."""
 
-    def stall(request: RecordedRequest) -> CannedResponse | None:
+    def hold(request: RecordedRequest) -> None:
         if str(request) == QUERY:
-            received.set()
-            release.wait(TIMEOUT_SECONDS)
-        return None
+            gate.hold()
 
-    service.intercept = stall
-    yield received
-    release.set()
+    service.intercept = hold
+    return gate
 
 
 def other_tasks() -> list[str]:
     return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task() and "client" in t.get_name()]
+
+
+def client_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "heksher-client"]
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_setting_wakes_the_client(kind: Kind, service: WatchedService) -> None:
+    """Its thread or task, from any other thread. The rules are loaded without waiting for the interval."""
+    service.declare("late", "int", 1, ["user"])
+    service.add_rule("late", 2, user="jim")
+    with running(kind, service.url, interval=3600) as client:
+        client.clear_outcomes()
+        late = Setting("late", int, ["user"], 1)
+        assert client.next_outcome() is None
+        assert late.get(user="jim") == 2
+
+
+def test_values_do_not_change_while_the_modification_lock_is_held(kind: Kind, service: WatchedService) -> None:
+    """A received update is applied as a whole once the lock is released."""
+    first, second = Setting("a", int, ["user"], 1), Setting("b", int, ["user"], 1)
+    arrived = threading.Event()
+    with running(kind, service.url) as client:
+        service.add_rule("a", 2, user="jim")
+        service.add_rule("b", 2, user="jim")
+        lock = client.client.modification_lock
+        acquired = lock.acquire()
+        if kind.raises_at_start:
+            kind.call(acquired)
+        client.clear_outcomes()
+
+        class SignalingLock:
+            """A lock that signals when the client waits for it."""
+
+            def __enter__(self) -> None:
+                arrived.set()
+                lock.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                lock.release()
+
+            async def __aenter__(self) -> None:
+                arrived.set()
+                await lock.acquire()
+
+            async def __aexit__(self, *_: object) -> None:
+                lock.release()
+
+        client.client.modification_lock = SignalingLock()
+        client.client._session.refresh_soon()
+        assert arrived.wait(TIMEOUT_SECONDS)
+        assert (first.get(user="jim"), second.get(user="jim")) == (1, 1)
+        if kind.raises_at_start:
+            client.kind.loop.call_soon_threadsafe(lock.release)  # type: ignore[attr-defined]
+        else:
+            lock.release()
+        client.next_outcome()
+        assert (first.get(user="jim"), second.get(user="jim")) == (2, 2)
+
+
+def test_reload_needs_a_running_client(kind: Kind, service: WatchedService) -> None:
+    """It raises before the start and after the client is closed, which can be closed again."""
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    with pytest.raises(ClientNotRunningError):
+        subject.reload()
+    subject.start()
+    with pytest.raises(RuntimeError, match="before"):
+        subject.start()
+    subject.close()
+    subject.close()
+    with pytest.raises(ClientNotRunningError):
+        subject.reload()
+    with pytest.raises(ClientNotRunningError):
+        subject.start()
+
+
+def test_contexts_can_be_tracked_before_the_start(kind: Kind, service: WatchedService) -> None:
+    """The first query has them as its context filter."""
+    setting = Setting("s", int, ["user"], 1)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client.track_contexts(user=["jim", "john"])
+    subject.start()
+    subject.close()
+    assert [request.query["context_filters"] for request in service.requests_to(QUERY)] == ["user:(jim,john)"]
+    assert setting.get(user="jim") == 1
+
+
+def test_closing_wakes_an_idle_client(kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread or task has ended when the call returns."""
+    for driver in ("async_client", "thread_client"):  # It would sleep for the whole interval.
+        monkeypatch.setattr(f"heksher_client._drivers.{driver}.MAX_SLEEP", 3600.0)
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client._close_timeout = TIMEOUT_SECONDS
+    subject.start()
+    subject.close()
+    assert subject.client._task.done() if kind.raises_at_start else not client_threads()
+    assert subject.client._endpoint.client.is_closed
+
+
+def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedService, stalled: Gate) -> None:
+    """A response that arrives later is dropped, and pending calls of `reload` raise."""
+    service.declare("s", "int", 1, ["user"])
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.start()
+    setting = Setting("s", int, ["user"], 1)
+    service.add_rule("s", 2, user="jim")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(subject.reload)
+        stalled.wait_until_reached()
+        subject.close()
+        stalled.open()
+        with pytest.raises(ClientNotRunningError):
+            call.result(TIMEOUT_SECONDS)
+    assert setting.get(user="jim") == 1
 
 
 # -- asyncio -----------------------------------------------------------------------------------------------------------
@@ -48,11 +161,12 @@ def other_tasks() -> list[str]:
 async def test_the_async_client_is_a_context_manager(service: WatchedService) -> None:
     """It is the main client inside the block, and none of its tasks is left after it."""
     setting = Setting("s", int, ["user"], 1)
-    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+    async with AsyncClient(service.url) as client:
         client.set_defaults(user="jim")
         service.add_rule("s", 2, user="jim")
         await client.reload()
         assert setting.get() == 2
+        assert await asyncio.to_thread(setting.get) == 2  # Reads do not depend on an event loop or a thread.
         assert len(other_tasks()) == 1
     assert other_tasks() == []
     assert setting.get() == 2
@@ -62,7 +176,7 @@ async def test_the_async_client_is_a_context_manager(service: WatchedService) ->
 async def test_an_error_in_the_block_is_raised_unchanged(service: WatchedService) -> None:
     """It is not wrapped in an exception group."""
     with pytest.raises(LookupError, match="mine"):
-        async with AsyncHeksherClient(service.url, 3600, FEATURES):
+        async with AsyncClient(service.url):
             raise LookupError("mine")
     assert other_tasks() == []
 
@@ -70,7 +184,7 @@ async def test_an_error_in_the_block_is_raised_unchanged(service: WatchedService
 def test_a_client_can_be_created_without_a_running_loop(service: WatchedService) -> None:
     """At module level, for example. The loop that it is used in may end without closing it."""
     setting = Setting("s", int, ["user"], 1)
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client = AsyncClient(service.url)
     client._wake_up()  # no task sleeps yet
     client.set_defaults(user="jim")
     service.declare("s", "int", 1, ["user"])
@@ -87,14 +201,15 @@ def test_a_client_can_be_created_without_a_running_loop(service: WatchedService)
 
 def test_reload_in_another_event_loop_is_an_error(service: WatchedService) -> None:
     """A client belongs to the loop that it was started in. It can be closed in any loop."""
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client = AsyncClient(service.url)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(client.set_as_main())
     with pytest.raises(ClientNotRunningError, match="another event loop"):
         asyncio.run(client.reload())
     asyncio.run(client.aclose())
     assert registry.main is None
-    loop.run_until_complete(asyncio.sleep(0.01))
+    assert client._task is not None
+    loop.run_until_complete(asyncio.wait([client._task]))
     assert client._endpoint.client.is_closed
     loop.close()
     asyncio.run(client.aclose())
@@ -102,21 +217,22 @@ def test_reload_in_another_event_loop_is_an_error(service: WatchedService) -> No
 
 def test_a_client_whose_loop_has_ended_can_be_closed(service: WatchedService) -> None:
     """Although nothing is left to close."""
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client = AsyncClient(service.url)
     asyncio.run(client.set_as_main())
     asyncio.run(client.aclose())
     assert client._endpoint.client.is_closed
 
 
 @pytest.mark.anyio
-@pytest.mark.usefixtures("stalled")
-async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService) -> None:
+async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService, stalled: Gate) -> None:
     """No task and no main client: the settings wait for the next client."""
     setting = Setting("s", int, ["user"], 1)
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
-    with anyio.move_on_after(0.1) as scope:
-        await client.set_as_main()
-    assert scope.cancelled_caught
+    client = AsyncClient(service.url)
+    start = asyncio.create_task(client.set_as_main())
+    await asyncio.to_thread(stalled.wait_until_reached)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
     assert (other_tasks(), registry.main, setting.get(user="jim")) == ([], None, 1)
     with pytest.raises(ClientNotRunningError):
         await client.ping()
@@ -126,7 +242,7 @@ async def test_a_cancelled_start_leaves_nothing_behind(service: WatchedService) 
 async def test_a_cancelled_reload_does_not_affect_other_callers(service: WatchedService) -> None:
     """The refresh continues, and other callers get its outcome."""
     setting = Setting("s", int, ["user"], 1)
-    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+    async with AsyncClient(service.url) as client:
         client.set_defaults(user="jim")
         service.add_rule("s", 2, user="jim")
         first, second = asyncio.ensure_future(client.reload()), asyncio.ensure_future(client.reload())
@@ -141,7 +257,7 @@ async def test_a_cancelled_reload_does_not_affect_other_callers(service: Watched
 async def test_closing_completes_even_if_the_caller_is_cancelled(service: WatchedService) -> None:
     """Leaving the block in a cancelled scope closes the client."""
     with anyio.CancelScope() as scope:
-        async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+        async with AsyncClient(service.url) as client:
             scope.cancel()
     assert client._endpoint.client.is_closed
     assert other_tasks() == []
@@ -150,7 +266,7 @@ async def test_closing_completes_even_if_the_caller_is_cancelled(service: Watche
 @pytest.mark.anyio
 async def test_close_is_a_deprecated_alias_of_aclose(service: WatchedService) -> None:
     """It works, and its warning names `aclose`."""
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client = AsyncClient(service.url)
     await client.set_as_main()
     with pytest.warns(DeprecationWarning, match="aclose"):
         await client.close()
@@ -162,12 +278,12 @@ async def test_a_hook_can_close_the_async_client(service: WatchedService) -> Non
     """In a task of its own, as a hook cannot await."""
     closing: list[asyncio.Task[None]] = []
 
-    class ClosesItself(AsyncHeksherClient):
+    class ClosesItself(AsyncClient):
         def on_update_ok(self) -> None:
             if not closing:
                 closing.append(asyncio.ensure_future(self.aclose()))
 
-    client = ClosesItself(service.url, 3600, FEATURES)
+    client = ClosesItself(service.url)
     await client.set_as_main()
     await closing[0]
     assert other_tasks() == []
@@ -179,12 +295,12 @@ async def test_a_hook_can_close_the_async_client(service: WatchedService) -> Non
 def test_the_thread_client_is_a_context_manager(service: WatchedService) -> None:
     """It is the main client inside the block, with one daemon thread, which has ended after it."""
     setting = Setting("s", int, ["user"], 1)
-    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+    with ThreadClient(service.url) as client:
         client.set_defaults(user="jim")
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert setting.get() == 2
-        (thread,) = [t for t in threading.enumerate() if t.name == "heksher-client"]
+        (thread,) = client_threads()
         assert thread.daemon
     assert not thread.is_alive()
 
@@ -194,7 +310,7 @@ def test_a_hook_can_call_the_client(service: WatchedService, method: str) -> Non
     """In a hook, `reload` requests another refresh without waiting for it, and `close` ends the thread."""
     called = threading.Event()
 
-    class CallsBack(ThreadHeksherClient):
+    class CallsBack(ThreadClient):
         refreshes = 0
 
         def on_update_ok(self) -> None:
@@ -204,7 +320,7 @@ def test_a_hook_can_call_the_client(service: WatchedService, method: str) -> Non
             if self.refreshes == 2 or method == "close":
                 called.set()
 
-    client = CallsBack(service.url, 3600, FEATURES)
+    client = CallsBack(service.url)
     if method == "close":
         with pytest.raises(ClientNotRunningError):
             client.set_as_main()
@@ -225,7 +341,7 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
             raise KeyboardInterrupt
 
     monkeypatch.setattr("heksher_client._drivers.thread_client.SimpleQueue", Interrupted)
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client = ThreadClient(service.url)
     with pytest.raises(KeyboardInterrupt):
         client.set_as_main()
     assert registry.main is None
@@ -237,7 +353,7 @@ def test_a_start_that_cannot_start_a_thread_leaves_nothing_behind(monkeypatch: p
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    client = ThreadHeksherClient("http://127.0.0.1:9", 3600, FEATURES)
+    client = ThreadClient("http://127.0.0.1:9")
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", fail)
         with pytest.raises(RuntimeError, match="new thread"):
@@ -252,7 +368,7 @@ def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
     client: ThreadHeksherClient
     called = threading.Event()
 
-    class Reloads(ThreadHeksherClient):
+    class Reloads(ThreadClient):
         def on_update_error(self, exc: Exception, /) -> None:
             if not called.is_set():
                 self.reload()
@@ -266,7 +382,7 @@ def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
             assert called.wait(TIMEOUT_SECONDS)
 
     monkeypatch.setattr(threading.Thread, "start", start_and_wait)
-    client = Reloads("http://127.0.0.1:9", 3600, FEATURES)
+    client = Reloads("http://127.0.0.1:9")
     client.set_as_main()
     client.close()
     assert called.is_set()
@@ -275,7 +391,7 @@ def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
 def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) -> None:
     """A closed thread client sends no more requests, however many are waiting."""
     settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(30)]
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client = ThreadClient(service.url)
     received = threading.Event()
 
     def close_at_the_second(request: RecordedRequest) -> CannedResponse | None:
@@ -289,27 +405,24 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
     with pytest.raises(ClientNotRunningError):
         client.set_as_main()
     assert received.wait(TIMEOUT_SECONDS)
-    for thread in threading.enumerate():
-        if thread.name == "heksher-client":
-            thread.join(TIMEOUT_SECONDS)
+    for thread in client_threads():
+        thread.join(TIMEOUT_SECONDS)
     assert len(service.requests) == 2
     assert len(settings) == 30
 
 
-def test_closing_ends_the_pause_before_a_declaration_is_retried(service: WatchedService) -> None:
-    """The thread client does not wait for it."""
-    setting = Setting("s", int, ["user"], 1)
-    service.respond_with("POST /api/v1/settings/declare", CannedResponse(500))
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
-    client.set_as_main()
-    client.close()
-    assert len(service.requests_to("POST /api/v1/settings/declare")) == 3
-    assert setting.get(user="jim") == 1
+def test_closing_ends_a_pause_of_the_thread() -> None:
+    """Before a declaration is sent again, say. The task of an async client is canceled."""
+    client = ThreadClient("http://127.0.0.1:9")
+    with ThreadPoolExecutor(1) as pool:
+        pause = pool.submit(client._pause, Pause(3600))
+        client.close()
+        pause.result(TIMEOUT_SECONDS)
 
 
 def test_a_client_can_send_requests_before_it_is_started(service: WatchedService) -> None:
     """`ping` at the start of a program, followed by the start."""
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client = ThreadClient(service.url)
     client.ping()
     client.set_as_main()
     client.reload()
@@ -325,7 +438,7 @@ def test_callers_of_reload_get_an_error_if_the_thread_ends(service: WatchedServi
     def end(value: int, rule: Any, _: Any) -> int:
         raise SystemExit
 
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client = ThreadClient(service.url)
     with pytest.raises(ClientNotRunningError):
         client.set_as_main()
     assert registry.main is None
@@ -334,12 +447,12 @@ def test_callers_of_reload_get_an_error_if_the_thread_ends(service: WatchedServi
 def test_a_hook_that_ends_its_thread_does_not_end_the_client(service: WatchedService) -> None:
     """Hooks are called in a thread of their own."""
 
-    class Ending(ThreadHeksherClient):
+    class Ending(ThreadClient):
         def on_update_ok(self) -> None:
             raise SystemExit
 
     setting = Setting("s", int, ["user"], 1)
-    with Ending(service.url, 3600, FEATURES) as client:
+    with Ending(service.url) as client:
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert setting.get(user="jim") == 2
@@ -348,7 +461,7 @@ def test_a_hook_that_ends_its_thread_does_not_end_the_client(service: WatchedSer
 def test_many_threads_can_close_a_client(service: WatchedService) -> None:
     """Even while it starts."""
     for _ in range(20):
-        client = ThreadHeksherClient(service.url, 3600, FEATURES)
+        client = ThreadClient(service.url)
         errors: list[BaseException] = []
 
         def close(client: ThreadHeksherClient = client, errors: list[BaseException] = errors) -> None:
@@ -369,7 +482,7 @@ def test_many_threads_can_close_a_client(service: WatchedService) -> None:
 
 def test_a_service_that_does_not_respond_is_unavailable() -> None:
     """Even for a client that was never started."""
-    client = ThreadHeksherClient("http://127.0.0.1:9", 3600, FEATURES)
+    client = ThreadClient("http://127.0.0.1:9")
     with pytest.raises(ServiceUnavailableError):
         client.get_settings()
     client.close()

@@ -1,0 +1,656 @@
+"""The lifecycle of a client, driven by hand: start, declarations, refreshes, close; and reads in between."""
+
+import gc
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from heksher_client import (
+    TRACK_ALL,
+    ClientNotRunningError,
+    DeclarationError,
+    HeksherError,
+    MissingContextError,
+    Reason,
+    Rule,
+    ServiceUnavailableError,
+    Setting,
+    State,
+    UnexpectedResponseError,
+    UnknownContextError,
+)
+from heksher_client._core.settings.registry import registry
+from heksher_client.testing import SyncStubHeksherClient
+from tests.core.settings.test_types import Letters
+from tests.support.driven import DrivenClient, driven
+from tests.support.fake_service import FakeService
+from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
+
+# -- reads -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_uses_constants_context_variables_and_arguments(service: FakeService) -> None:
+    """Arguments override the client's defaults, which can be set late."""
+    user: ContextVar[str] = ContextVar("user")
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with driven(service) as client:
+        service.add_rule("s", 1, environment="prod", user="jim")
+        service.add_rule("s", 2, environment="prod", user="john")
+        client.reload()
+        client.set_defaults(environment="prod", user=user)
+
+        token = user.set("jim")
+        assert setting.get() == 1
+        assert setting.get(user="john") == 2
+        assert setting.get(environment="dev") == 0
+        user.reset(token)
+
+
+def test_explain_returns_the_winning_rule_and_the_outranked_rules(service: FakeService) -> None:
+    """A resolution has the value, the reason, the rule with its id and conditions, and the others by priority."""
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with driven(service) as client:
+        weakest = service.add_rule("s", 1, environment="prod")
+        middle = service.add_rule("s", 2, environment="prod", user="jim")
+        winner = service.add_rule("s", 3, theme="dark")
+        client.reload()
+        resolution = setting.explain(environment="prod", user="jim", theme="dark")
+
+    assert (resolution.value, resolution.reason) == (3, Reason.RULE)
+    assert resolution.rule == Rule({"theme": "dark"}, 3, winner)
+    assert resolution.outranked == (
+        Rule({"environment": "prod", "user": "jim"}, 2, middle),
+        Rule({"environment": "prod"}, 1, weakest),
+    )
+    assert dict(resolution.context) == {"environment": "prod", "user": "jim", "theme": "dark"}
+
+
+@pytest.mark.parametrize("value", [["x"], 5, b"x"])
+def test_a_context_value_that_is_not_a_string_is_an_error(service: FakeService, value: Any) -> None:
+    """It is an error with and without rules, as the value could never match."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service), pytest.raises(TypeError, match="user must be a str"):
+        setting.get(user=value)
+
+
+def test_an_unknown_context_feature_is_an_error(service: FakeService) -> None:
+    """A default or a tracked value of an unknown feature would never have an effect."""
+    client = DrivenClient(service)
+    with pytest.raises(UnknownContextError, match="planet"):
+        client.set_defaults(planet="mars")
+    with pytest.raises(UnknownContextError, match="planet"):
+        client.track_contexts(planet="mars")
+    with pytest.raises(TypeError, match="user"):
+        client.set_defaults(user=5)
+
+
+# -- context features and tracking -------------------------------------------------------------------------------------
+
+
+def test_the_order_of_context_features_is_that_of_the_service(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client with another order logs a warning, and uses the order of the service."""
+    setting = Setting("s", int, ["theme", "user"], 0)
+    with driven(service, context_features=("theme", "user", "environment")) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, theme="dark")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+    (record,) = [r for r in caplog.records if "context features" in r.message]
+    assert vars(record)["features_in_service"] == ["environment", "user", "theme"]
+    assert vars(record)["features_in_client"] == ["theme", "user", "environment"]
+
+
+def test_without_the_services_context_features_the_clients_order_is_used(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are requested again at each refresh."""
+    setting = Setting("s", int, ["user"], 0)
+    service.respond_with(CONTEXT_FEATURES, CannedResponse.of({"context_features": [1]}), times=1)
+    with driven(service) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        client.reload()
+        assert setting.get(user="jim") == 1
+        assert len(service.requests_to(CONTEXT_FEATURES)) == 3
+    assert "order of the context features is not known" in caplog.text
+
+
+def test_a_new_order_of_context_features_changes_priorities(service: FakeService) -> None:
+    """The new order applies even if the responses to queries are unchanged."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    with driven(service) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, theme="dark")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+        moved = CannedResponse.of({"context_features": ["environment", "theme", "user"]})
+        service.respond_with(CONTEXT_FEATURES, moved)
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 1
+
+
+def test_a_change_of_tracking_takes_effect_at_once(service: FakeService) -> None:
+    """Tracked values accumulate, and all settings are queried again; `TRACK_ALL` tracks all values of a feature."""
+    setting = Setting("s", int, ["environment", "user", "theme"], 0)
+    with driven(service) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, user="john")
+        service.add_rule("s", 3, environment="prod")
+        service.add_rule("s", 4, theme="dark")
+
+        client.track_contexts(user="jim", environment=TRACK_ALL)
+        client.advance(0)
+        assert [setting.get(user=user) for user in ("jim", "john")] == [1, 0]
+        assert (setting.get(environment="prod"), setting.get(theme="dark")) == (3, 0)
+
+        client.track_contexts(user=["john", "jack"])
+        client.advance(0)
+        assert [setting.get(user=user) for user in ("jim", "john")] == [1, 2]
+        filters = service.requests_to(QUERY)[-1].query["context_filters"]
+        assert filters == "environment:*,user:(jack,jim,john)"
+
+
+def test_contexts_can_be_tracked_before_the_start(service: FakeService) -> None:
+    """The first query has them as its context filter."""
+    setting = Setting("s", int, ["user"], 1)
+    setting.add_validator(lambda value, rule, of: value)
+    client = DrivenClient(service)
+    client.track_contexts(user=["jim", "john"])
+    client.start()
+    client.close()
+    assert [request.query["context_filters"] for request in service.requests_to(QUERY)] == ["user:(jim,john)"]
+
+
+@pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n", 5])
+def test_tracking_an_invalid_value_is_an_error(service: FakeService, value: Any) -> None:
+    """The `ValueError` names the value."""
+    with pytest.raises(ValueError, match="cannot be tracked") as raised:
+        DrivenClient(service).track_contexts(user=[value])
+    assert repr(value) in str(raised.value)
+
+
+# -- settings that come and go -----------------------------------------------------------------------------------------
+
+
+def test_a_setting_created_after_the_start_is_declared_and_loaded_promptly(service: FakeService) -> None:
+    """Its rules are loaded without waiting for the interval."""
+    service.declare("late", "int", 1, ["user"])
+    service.add_rule("late", 2, user="jim")
+    with driven(service, update_interval=3600) as client:
+        late = Setting("late", int, ["user"], 1)
+        client.advance(0)
+        assert late.get(user="jim") == 2
+
+
+def test_a_setting_without_references_is_no_longer_queried(service: FakeService) -> None:
+    """The client holds settings weakly."""
+    kept, dropped = Setting("kept", int, ["user"], 1), Setting("dropped", int, ["user"], 1)
+    with driven(service) as client:
+        del dropped
+        gc.collect()
+        client.reload()
+        assert service.requests_to(QUERY)[-1].query["settings"] == "kept"
+    assert kept.get() == 1
+
+
+def test_a_validator_applies_to_earlier_values_as_well(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """A validator can change or reject a value. One that is added after the start is applied promptly."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        service.add_rule("s", 5, user="jim")
+        service.add_rule("s", 500, user="john")
+        client.reload()
+        seen: list[Any] = []
+
+        @setting.add_validator
+        def at_most_100(value: int, rule: Rule[int] | None, of: Setting[int]) -> int:
+            seen.append((value, rule and rule.rule_id, of))
+            if value > 100:
+                raise ValueError("too large")
+            return value + 1
+
+        client.advance(0)
+        assert (setting.get(user="jim"), setting.get(user="john"), setting.get(user="x")) == (6, 2, 2)
+    assert seen == [(1, None, setting), (5, 1, setting), (500, 2, setting)]
+    assert "too large" in caplog.text
+
+
+# -- callers that wait -------------------------------------------------------------------------------------------------
+
+
+def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(service: FakeService) -> None:
+    """Those that call during a refresh wait for the next one, as it has the rules that existed when they called."""
+    setting = Setting("s", int, ["user"], 1)
+    seen: list[int] = []
+    with driven(service) as client:
+
+        def call_during_the_refresh(request: RecordedRequest) -> None:
+            if str(request) == QUERY and len(service.requests_to(QUERY)) == before + 1:
+                for _ in range(50):
+                    client.session.add_waiter(lambda error: seen.append(setting.get(user="jim")))
+
+        before = len(service.requests_to(QUERY))
+        service.intercept = call_during_the_refresh
+        client.reload()
+        assert seen == []
+        service.add_rule("s", 2, user="jim")
+        client.advance(0)
+        assert seen == [2] * 50
+        assert len(service.requests_to(QUERY)) == before + 2
+
+
+def test_a_client_is_started_once(service: FakeService) -> None:
+    """Neither a second time, nor after it is closed. Only in between it can be reloaded."""
+    client = DrivenClient(service)
+    with pytest.raises(ClientNotRunningError):
+        client.reload()
+    client.start()
+    with pytest.raises(RuntimeError, match="before"):
+        client.start()
+    client.close()
+    with pytest.raises(ClientNotRunningError):
+        client.reload()
+    with pytest.raises(ClientNotRunningError):
+        client.start()
+
+
+def test_a_caller_gets_an_error_if_the_client_is_closed_during_its_refresh(service: FakeService) -> None:
+    """The response is dropped."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        service.add_rule("s", 2, user="jim")
+
+        def close(request: RecordedRequest) -> None:
+            if str(request) == QUERY:
+                client.close()
+
+        service.intercept = close
+        with pytest.raises(ClientNotRunningError):
+            client.reload()
+        assert setting.get(user="jim") == 1
+
+
+def test_a_caller_gets_an_error_while_the_client_is_being_closed(service: FakeService) -> None:
+    """It never waits for a refresh that does not take place."""
+    errors: list[Exception | None] = []
+    client = DrivenClient(service)
+    client.start()
+    client.session._wake = client.close  # like a thread that closes it between the check and the wait
+    client.session.add_waiter(errors.append)
+    assert [type(error) for error in errors] == [ClientNotRunningError]
+
+
+def test_closing_again_or_before_the_start_has_no_effect(service: FakeService) -> None:
+    """A client can be closed at any time."""
+    client = DrivenClient(service)
+    client.close()
+    client.close()
+    assert client.status().state is State.CLOSED
+    client = DrivenClient(service)
+    client.start()
+    client.close()
+    client.close()
+    assert registry.main is None
+
+
+# -- several clients ---------------------------------------------------------------------------------------------------
+
+
+def test_values_stay_readable_after_the_client_is_closed(service: FakeService) -> None:
+    """Settings keep their last values until the next client refreshes them."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        rule = service.add_rule("s", 2, user="jim")
+        client.reload()
+    assert setting.get(user="jim") == 2
+    service.delete_rule(rule)
+    service.add_rule("s", 3, user="jim")
+    assert setting.get(user="jim") == 2
+    with driven(service):
+        assert setting.get(user="jim") == 3
+
+
+def test_a_second_main_client_takes_over_until_it_is_closed(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After that, the former main client applies its rules again at once. The takeover is logged."""
+    setting = Setting("s", int, ["environment"], 1)
+    other = FakeService()
+    other.declare("s", "int", 1, ["environment"])
+    other.add_rule("s", 3, environment="dev")
+    with driven(service) as first:
+        first.set_defaults(environment="prod")
+        rule = service.add_rule("s", 2, environment="prod")
+        first.reload()
+        with driven(other) as second:
+            second.set_defaults(environment="dev")
+            assert setting.get() == 3
+            service.delete_rule(rule)
+            service.add_rule("s", 4, environment="prod")
+            with pytest.raises(ClientNotRunningError, match="another client"):
+                first.reload()
+            assert setting.get() == 3
+        first.advance(0)
+        assert setting.get() == 4
+    assert "another client is the main client now" in caplog.text
+
+
+def test_a_client_that_is_main_again_applies_its_own_rules(service: FakeService) -> None:
+    """It applies them even if nothing has changed in its service."""
+    setting = Setting("s", int, ["user"], 1)
+    other = FakeService()
+    other.declare("s", "int", 1, ["user"])
+    other.add_rule("s", 3, user="jim")
+    with driven(service) as first:
+        service.add_rule("s", 2, user="jim")
+        first.reload()
+        with driven(other):
+            assert setting.get(user="jim") == 3
+        first.advance(0)
+        assert setting.get(user="jim") == 2
+
+
+def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(service: FakeService) -> None:
+    """Its ETag is not stored, so the next response is not 304."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        stub = SyncStubHeksherClient()
+
+        def take_over(request: RecordedRequest) -> None:
+            if str(request) == QUERY:
+                service.intercept = lambda request: None
+                stub.set_as_main()
+
+        service.add_rule("s", 2, user="jim")
+        service.intercept = take_over
+        client.reload()
+        stub.close()
+        client.reload()
+        assert setting.get(user="jim") == 2
+
+
+def test_a_newer_default_that_arrives_after_a_takeover_is_not_used(service: FakeService) -> None:
+    """Only the main client applies defaults."""
+    service.declare("late", "int", 1, ["user"])
+    service.declare("late", "int", 7, ["user"], version="1.1")
+    with driven(service) as client:
+        stub = SyncStubHeksherClient()
+        stub.set_defaults(user="jim")
+
+        def take_over(request: RecordedRequest) -> None:
+            if str(request) == DECLARE:
+                stub.set_as_main()
+
+        service.intercept = take_over
+        late = Setting("late", int, ["user"], 1)
+        client.advance(0)
+        assert late.get() == 1
+        stub.close()
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises_at_start", [True, False])
+def test_a_start_without_the_service_is_retried(
+    service: FakeService, caplog: pytest.LogCaptureFixture, raises_at_start: bool
+) -> None:
+    """The error is logged, unless the driver raises it."""
+    setting, without_default = Setting("s", int, ["user"], 1), Setting("t", int, ["theme"], 1)
+    service.is_running = False
+    client = DrivenClient(service, raises_at_start=raises_at_start)
+    client.set_defaults(user="jim")
+    with pytest.raises(ServiceUnavailableError):
+        client.start()
+    assert ("refresh failed: GET /api/v1/context_features: no response" in caplog.text) != raises_at_start
+    assert setting.get() == 1
+    with pytest.raises(MissingContextError):
+        without_default.get()
+
+    service.is_running = True
+    service.declare("s", "int", 1, ["user"])
+    service.add_rule("s", 2, user="jim")
+    client.refresh()
+    assert client.waits == [1]
+    assert setting.get() == 2
+    client.close()
+
+
+@pytest.mark.parametrize("status", [204, 206, 304, 401, 403, 404, 429, 503])
+def test_settings_keep_their_values_after_an_invalid_response(service: FakeService, status: int) -> None:
+    """The refresh fails with an error."""
+    setting = Setting("s", int, ["user"], 1)
+    rule = {"value": 2, "context_features": [["user", "jim"]], "rule_id": 1}
+    service.respond_with(
+        QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": [rule]}}})
+    )  # without an ETag
+    with driven(service) as client:
+        assert setting.get(user="jim") == 2
+        service.intercept = lambda request: CannedResponse(status) if str(request) in (QUERY, DECLARE) else None
+        client.reload_expecting(HeksherError)
+        assert setting.get(user="jim") == 2
+
+
+def test_a_setting_that_is_missing_in_a_response_keeps_its_rules(service: FakeService) -> None:
+    """The refresh fails with an error that names the setting."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        service.respond_with(QUERY, CannedResponse.of({"settings": {}}))
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert "did not include setting s" in str(error)
+        assert setting.get(user="jim") == 2
+
+
+def test_several_failures_are_all_reported(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """The first error is raised with the others as notes, and each is logged."""
+    settings = [Setting(f"s{i}", int, ["no_such_feature"], 1) for i in range(3)]
+    client = DrivenClient(service)
+    with pytest.raises(HeksherError) as raised:
+        client.start()
+    client.close()
+    assert len(raised.value.__notes__) == 2
+    assert len([r for r in caplog.records if r.message.startswith("refresh failed")]) == len(settings)
+
+
+def test_an_error_is_reported_even_if_the_next_request_fails_as_well(service: FakeService) -> None:
+    """The errors of a refused declaration and of the query after it are both reported."""
+    responses = {DECLARE: CannedResponse(422, b"no"), QUERY: CannedResponse(503)}
+    with driven(service) as client:
+        service.intercept = lambda request: responses.get(str(request))
+        kept, refused = Setting("kept", int, ["user"], 1), Setting("refused", int, ["user"], 1)
+        error = client.reload_expecting(DeclarationError)
+        assert {"kept", "refused"} <= set(str([error, *error.__notes__]).replace(":", " ").split())
+        assert (kept.get(), refused.get()) == (1, 1)
+
+
+def test_a_404_of_a_proxy_fails_one_refresh(service: FakeService) -> None:
+    """It does not delay declarations by five minutes."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
+    with driven(service) as client:
+        for setting in settings:
+            service.add_rule(setting.name, 2, user="jim")
+        service.intercept = lambda request: CannedResponse(404, b"<html>no route</html>")
+        client.reload_expecting(HeksherError)
+        service.intercept = lambda request: None
+        client.refresh()
+        assert client.outcomes[-1] is None
+        assert [setting.get(user="jim") for setting in settings] == [2, 2, 2]
+
+
+def test_of_rules_with_the_same_conditions_the_higher_id_wins(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service should not send such rules. The log record names the unused rule."""
+    setting = Setting("s", int, ["environment", "user"], 1)
+    conditions = [["user", "jim"], ["environment", "prod"]]
+    rules = [
+        {"value": 2, "context_features": conditions, "rule_id": 8},
+        {"value": 3, "context_features": conditions[::-1], "rule_id": 7},
+    ]
+    service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
+    with driven(service):
+        assert setting.get(environment="prod", user="jim") == 2
+    (record,) = [r for r in caplog.records if "same conditions" in r.message]
+    assert vars(record)["unused_rules"] == [7]
+
+
+def test_split_queries_are_merged_again_after_a_while(service: FakeService) -> None:
+    """A single response with status 500 does not split queries forever."""
+    settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
+    with driven(service) as client:
+        service.respond_with(QUERY, CannedResponse(500), times=1)
+        client.reload()
+        assert [len(request.query["settings"].split(",")) for request in service.requests_to(QUERY)][-3:] == [8, 4, 4]
+        for _ in range(61):
+            client.reload()
+        assert len(service.requests_to(QUERY)[-1].query["settings"].split(",")) == len(settings)
+
+
+# -- declarations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "level"), [("1.1", logging.INFO), ("2.0", logging.WARNING)])
+def test_an_outdated_declaration_uses_the_newer_default(
+    service: FakeService, caplog: pytest.LogCaptureFixture, version: str, level: int
+) -> None:
+    """The default of the newer declaration is used even if the rules cannot be loaded.
+
+    An older major version is logged as a warning.
+    """
+    caplog.set_level(logging.INFO, "heksher_client")
+    service.declare("s", "int", 1, ["user"])
+    service.declare("s", "int", 7, ["user"], version=version)
+    setting = Setting("s", int, ["user"], 1)
+    service.respond_with(QUERY, CannedResponse(503))
+    client = DrivenClient(service)
+    client.set_defaults(user="jim")
+    with pytest.raises(UnexpectedResponseError):
+        client.start()
+    client.close()
+
+    assert setting.explain(user="jim").reason is Reason.SERVER_DEFAULT
+    assert setting.get(user="jim") == 7
+    (record,) = [r for r in caplog.records if "is outdated" in r.message]
+    assert record.levelno == level
+    assert vars(record)["latest_version"] == version
+
+
+@pytest.mark.parametrize("outcome", ["mismatch", "rejected", "conflict"])
+def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
+    service: FakeService, caplog: pytest.LogCaptureFixture, outcome: str
+) -> None:
+    """A response with status 409 is logged with the differences."""
+    service.declare("s", "int", 1, ["user"])
+    service.declare("unrelated", "int", 1, ["user"])
+    service.add_rule("s", 5, user="jim")
+    declarations: dict[str, Callable[[], Setting[Any]]] = {
+        "mismatch": lambda: Setting("s", int, ["user"], 2),
+        "rejected": lambda: Setting("s", str, ["user"], "x", version="1.1"),
+        "conflict": lambda: Setting("s", int, ["user"], 1, alias="unrelated"),
+    }
+    setting = declarations[outcome]()
+    with driven(service):
+        expected = "x" if outcome == "rejected" else 5
+        assert setting.get(user="jim") == expected
+    (record,) = [r for r in caplog.records if "conflicts with" in r.message]
+    assert record.levelname == "ERROR"
+    assert vars(record)["outcome"] == outcome
+    assert bool(vars(record)["differences"]) == (outcome != "conflict")
+    assert ("alias of unrelated setting" in record.message) == (outcome == "conflict")
+
+
+def test_a_refused_declaration_is_sent_again_after_five_minutes(service: FakeService) -> None:
+    """Until then each refresh fails, as an operator has to fix the declaration."""
+    setting = Setting("s", int, ["user"], 1)
+    service.respond_with(DECLARE, CannedResponse(422, b"no"), times=1)
+    client = DrivenClient(service)
+    client.set_defaults(user="jim")
+    with suppress(HeksherError):
+        client.start()
+    for elapsed, declarations in ((0, 1), (301, 2)):
+        client.now += elapsed
+        client.session.refresh_soon()
+        client.refresh()
+        assert isinstance(client.outcomes[-1], DeclarationError) == (declarations == 1)
+        assert len(service.requests_to(DECLARE)) == declarations
+        assert (client.status().last_success is None) == (declarations == 1)
+    assert setting.explain().reason is Reason.SERVER_DEFAULT
+    client.close()
+
+
+def test_reload_sends_a_refused_declaration_again(service: FakeService) -> None:
+    """A call of `reload` after a fix does not wait for five minutes."""
+    with driven(service) as client:
+        service.respond_with(DECLARE, CannedResponse(422, b"no"), times=1)
+        setting = Setting("s", int, ["user"], 1)
+        client.advance(0)
+        assert isinstance(client.outcomes[-1], DeclarationError)
+        client.reload()
+        assert setting.explain().reason is Reason.SERVER_DEFAULT
+
+
+@pytest.mark.parametrize(
+    "response",
+    [CannedResponse(200, b"text"), CannedResponse.of({"outcome": "unknown"}), CannedResponse(503), CannedResponse(401)],
+)
+def test_a_declaration_with_an_invalid_response_is_sent_again_at_the_next_refresh(
+    service: FakeService, response: CannedResponse
+) -> None:
+    """The refresh stops there, as other requests would fail as well."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
+    with driven(service) as client:
+        service.respond_with(DECLARE, response)
+        later = Setting("later", int, ["user"], 1)
+        queries = len(service.requests_to(QUERY))
+        client.reload_expecting(UnexpectedResponseError)
+        assert len(service.requests_to(QUERY)) == queries
+        service.intercept = lambda request: None
+        service.declare("later", "int", 1, ["user"])
+        service.add_rule("later", 2, user="jim")
+        client.reload()
+        assert later.get(user="jim") == 2
+        assert [setting.get() for setting in settings] == [1] * 3
+
+
+def test_a_declaration_that_repeatedly_gets_500_affects_that_setting_only(service: FakeService) -> None:
+    """After three attempts it is an error of that setting until the next refresh."""
+    good = Setting("good", int, ["user"], 1)
+    with driven(service) as client:
+        service.add_rule("good", 2, user="jim")
+        service.respond_with(DECLARE, CannedResponse(500), times=3)
+        bad = Setting("bad", int, ["user"], 1)
+        client.advance(0)
+        assert isinstance(client.outcomes[-1], UnexpectedResponseError)
+        assert good.get(user="jim") == 2
+        assert bad.explain().reason is Reason.DECLARED_DEFAULT
+        client.reload()
+        assert bad.explain().reason is Reason.SERVER_DEFAULT
+
+
+def test_a_default_that_is_coerced_is_used_and_logged(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """The valid part of the service's default is used, and the rest is logged."""
+    service.declare("s", 'Flags["A","B","C"]', ["A"], ["user"])
+    service.declare("s", 'Flags["A","B","C"]', ["A", "C"], ["user"], version="1.1")
+    setting = Setting("s", Letters, ["user"], Letters.A)
+    with driven(service):
+        assert setting.explain().reason is Reason.SERVER_DEFAULT
+        assert setting.get() == Letters.A
+    assert "default value was coerced: unknown flag 'C' dropped" in caplog.text
+
+
+def test_null_and_false_are_defaults_as_well(service: FakeService) -> None:
+    """A default that is false is not a missing default."""
+    service.declare("s", "bool", True, ["user"])
+    service.declare("s", "bool", False, ["user"], version="1.1")
+    setting = Setting("s", bool, ["user"], True)
+    with driven(service):
+        resolution = setting.explain()
+    assert (resolution.value, resolution.reason) == (False, Reason.SERVER_DEFAULT)
