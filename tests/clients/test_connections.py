@@ -862,5 +862,7 @@ async def test_the_async_client_can_use_an_application_in_the_same_process() -> 
 def test_the_example_of_an_application_in_the_same_process_runs() -> None:
     """As printed in the documentation."""
     example = Path(__file__).parents[2] / "docs" / "examples" / "in_process.py"
-    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS)
+    done = subprocess.run(
+        [sys.executable, str(example)], capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+    )
     assert done.stdout == "Hi Hello\n"

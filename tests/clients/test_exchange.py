@@ -204,7 +204,7 @@ def test_a_valid_token_is_sent_without_waiting() -> None:
 
 
 def test_a_request_waits_for_a_token_before_it_takes_its_turn() -> None:
-    """A request without a token does not count for the rate limit."""
+    """Without a token it does not count for the rate limit, and requests that waited for one are sent in turn."""
     credential = ManualCredential()
     driver = Driver(credential, limit=1)
     driver.on_await_token = partial(credential.end_refresh, Token("one"))

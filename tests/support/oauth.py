@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.support.service import CannedResponse, RecordedRequest, WatchedService
+from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.service import CannedResponse, RecordedRequest, RequestRecorder
 
 CLIENT = "shop"
 SECRET = "the-clients-secret"  # noqa: S105 - a secret of this test server
@@ -187,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         match self.path:
             case "/token":
                 self.oauth.token_requests.append(parameters)
-                self.oauth.gate.wait(10)
+                self.oauth.gate.wait(TIMEOUT_SECONDS)
                 if self.oauth.token_response is not None:
                     self._write(*self.oauth.token_response)
                 else:
@@ -212,7 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-def put_behind_gateway(service: WatchedService, oauth: OAuthServer) -> None:
+def put_behind_gateway(service: RequestRecorder[Any], oauth: OAuthServer) -> None:
     """Make a service respond with 401 to requests without a valid access token."""
 
     def intercept(request: RecordedRequest) -> CannedResponse | None:
