@@ -6,13 +6,15 @@ with running_in_memory(kind, service, headers={"X-Team": "shop"}) as subject:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 
 from heksher_client._core.refresh.effects import Request, Response
 from tests.support.clients import Kind, Subject, running
 from tests.support.fake_service import FakeService
+from tests.support.faults import FaultServer
 
 URL = "http://service"
 
@@ -41,3 +43,21 @@ def running_in_memory(kind: Kind, service: FakeService, *, url: str = URL, **opt
     """Run a client as the main one, with a default for each feature."""
     with running(kind, url, **in_memory(service, **options)) as subject:
         yield subject
+
+
+class LoopbackService(FakeService):
+    """A service in memory that has a URL inside a `with` block, for clients that a test cannot give a transport."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server = FaultServer(self)
+        self.url = self._server.url
+
+    def __enter__(self) -> Self:
+        self._server.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.__exit__(exc_type, exc, traceback)

@@ -8,9 +8,10 @@ import keyring
 import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 
+from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, OAuthServer, put_behind_gateway
 from tests.support.profiles import FakeClock, MemoryKeyring
-from tests.support.service import WatchedService
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,8 @@ def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         if name.startswith("HEKSHER_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config-home"))
+    for name in ("TIMEOUT", "REQUEST_TIMEOUT"):  # limits that a busy machine does not exceed
+        monkeypatch.setenv(f"HEKSHER_{name}", str(TIMEOUT_SECONDS))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,14 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def oauth(service: WatchedService) -> Iterator[OAuthServer]:
+def service() -> Iterator[LoopbackService]:
+    """An empty service in memory, which has a URL."""
+    with LoopbackService() as service:
+        yield service
+
+
+@pytest.fixture
+def oauth(service: LoopbackService) -> Iterator[OAuthServer]:
     """An authorization server whose access tokens the service requires."""
     with OAuthServer() as server:
         put_behind_gateway(service, server)
@@ -46,7 +56,7 @@ def oauth(service: WatchedService) -> Iterator[OAuthServer]:
 
 
 @pytest.fixture
-def login_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: WatchedService, oauth: OAuthServer) -> Path:
+def login_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: LoopbackService, oauth: OAuthServer) -> Path:
     """A configuration file with the profile `shop`, whose issuer publishes its metadata."""
     path = tmp_path / "config" / "heksher.toml"
     path.parent.mkdir()

@@ -8,8 +8,8 @@ import pytest
 
 from heksher_client import ConfigError, connect, connect_async
 from heksher_client.profiles._config import config_path
+from tests.support.in_memory import LoopbackService
 from tests.support.profiles import MINIMAL_PROFILE, write_config
-from tests.support.service import WatchedService
 
 
 def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_
     assert path.parent.name == "heksher-client"
 
 
-def test_an_empty_environment_variable_is_ignored(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deployments often set variables to an empty string."""
     for name in ("CONFIG", "PROFILE", "TOKEN", "JITTER"):
         monkeypatch.setenv(f"HEKSHER_{name}", "")
@@ -99,7 +99,7 @@ def test_without_any_configuration_the_error_names_the_path_of_the_file() -> Non
 
 
 def test_without_the_extra_profiles_the_environment_and_arguments_work(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only errors about the file mention the extra."""
     monkeypatch.setitem(sys.modules, "platformdirs", None)
@@ -130,7 +130,7 @@ def test_a_file_that_is_too_large_or_not_toml_is_an_error(config_file: Path) -> 
     [("UPDATE_INTERVAL", "a number"), ("MAX_RESPONSE_BYTES", "a whole number"), ("FOLLOW_CHANGES", "true or false")],
 )
 def test_an_invalid_environment_variable_is_an_error_that_names_it(
-    name: str, expected: str, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+    name: str, expected: str, service: LoopbackService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message contains the value and the expected type."""
     monkeypatch.setenv(f"HEKSHER_{name}", "soon")

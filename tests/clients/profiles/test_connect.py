@@ -19,14 +19,14 @@ from heksher_client import (
 from heksher_client.credentials import ClientCredentials, StaticToken
 from tests.support.clients import Kind
 from tests.support.http import http_client
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.profiles import TWO_PROFILES, Connected, write_config
-from tests.support.service import WatchedService
 
 TLS = Path(__file__).parents[2] / "data" / "tls"
 
 
-def test_connect_creates_a_client_from_a_profile(kind: Kind, service: WatchedService, config_file: Path) -> None:
+def test_connect_creates_a_client_from_a_profile(kind: Kind, service: LoopbackService, config_file: Path) -> None:
     """Without a name, the default profile is used. Defaults, headers and options are those of the profile."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     setting = Setting("s", int, ["environment", "user"], 1)
@@ -43,7 +43,7 @@ def test_connect_creates_a_client_from_a_profile(kind: Kind, service: WatchedSer
 
 
 def test_arguments_override_the_environment_and_the_environment_overrides_the_file(
-    kind: Kind, service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each option is overridden on its own; dicts are merged."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
@@ -62,7 +62,7 @@ def test_arguments_override_the_environment_and_the_environment_overrides_the_fi
 
 
 def test_the_environment_alone_can_configure_a_client(
-    kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, service: LoopbackService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No configuration file is needed, for example in a container."""
     monkeypatch.setenv("HEKSHER_URL", service.url)
@@ -73,14 +73,14 @@ def test_the_environment_alone_can_configure_a_client(
         assert client._session._refresher.tracking.options == {"user": {"jim"}}
 
 
-def test_arguments_alone_can_configure_a_client(kind: Kind, service: WatchedService) -> None:
+def test_arguments_alone_can_configure_a_client(kind: Kind, service: LoopbackService) -> None:
     """They have the same names as the arguments of a client."""
     with Connected(kind, service_url=service.url, context_features=["environment", "user", "theme"]) as client:
         assert not client.closed
 
 
 def test_the_profile_is_chosen_by_argument_environment_or_as_the_only_one(
-    service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An argument takes precedence over `HEKSHER_PROFILE`."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
@@ -100,7 +100,7 @@ def test_the_profile_is_chosen_by_argument_environment_or_as_the_only_one(
 
 @pytest.mark.anyio
 async def test_connect_async_is_awaited_or_used_as_a_context_manager(
-    service: WatchedService, config_file: Path
+    service: LoopbackService, config_file: Path
 ) -> None:
     """Both start the client; the context manager closes it on exit."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
@@ -116,7 +116,7 @@ async def test_connect_async_is_awaited_or_used_as_a_context_manager(
             raise AssertionError
 
 
-def test_connect_creates_clients_of_a_given_class(service: WatchedService, config_file: Path) -> None:
+def test_connect_creates_clients_of_a_given_class(service: LoopbackService, config_file: Path) -> None:
     """A subclass can define hooks, for example."""
 
     class CustomClient(ThreadHeksherClient):
@@ -131,7 +131,7 @@ def test_connect_creates_clients_of_a_given_class(service: WatchedService, confi
     assert isinstance(connect_async(client_class=CustomAsyncClient)._client, CustomAsyncClient)
 
 
-def test_options_of_the_client_class_have_the_lowest_priority(service: WatchedService, config_file: Path) -> None:
+def test_options_of_the_client_class_have_the_lowest_priority(service: LoopbackService, config_file: Path) -> None:
     """Its URL, update interval and context features included."""
 
     class Shop(
@@ -150,14 +150,14 @@ def test_options_of_the_client_class_have_the_lowest_priority(service: WatchedSe
         assert (sent["x-team"], sent["x-class"], sent["x-key"]) == ("profile", "1", "argument")
 
 
-def test_auth_in_http_client_args_overrides_the_token_of_a_profile(service: WatchedService, config_file: Path) -> None:
+def test_auth_in_http_client_args_overrides_the_token_of_a_profile(service: LoopbackService, config_file: Path) -> None:
     """It has the priority of an argument."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     with connect("prod", http_client_args={"auth": StaticToken("mine")}):
         assert service.requests[-1].headers["authorization"] == "Bearer mine"
 
 
-def test_a_token_argument_takes_precedence_over_an_oauth_argument(service: WatchedService) -> None:
+def test_a_token_argument_takes_precedence_over_an_oauth_argument(service: LoopbackService) -> None:
     """The token is sent, and no sign-in is needed."""
     options: dict[str, Any] = {"url": service.url, "context_features": ["environment", "user", "theme"]}
     with connect(**options, token="mine", oauth={"client_id": "x"}):  # noqa: S106
@@ -165,7 +165,7 @@ def test_a_token_argument_takes_precedence_over_an_oauth_argument(service: Watch
 
 
 def test_a_tilde_in_the_path_of_a_profile_is_expanded(
-    service: WatchedService, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is replaced by the home directory, as in a shell."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -183,7 +183,7 @@ def test_an_unknown_argument_is_a_type_error() -> None:
         connect(intervall=5)  # type: ignore[call-overload]
 
 
-def test_keys_that_only_profiles_have_are_arguments_too(config_file: Path, service: WatchedService) -> None:
+def test_keys_that_only_profiles_have_are_arguments_too(config_file: Path, service: LoopbackService) -> None:
     """Invalid values are errors that do not contain passwords."""
     write_config(config_file, "")
     options: dict[str, Any] = {"url": service.url, "context_features": ["user"]}
@@ -211,7 +211,7 @@ def test_keys_that_only_profiles_have_are_arguments_too(config_file: Path, servi
 
 
 def test_a_profile_with_client_credentials_fetches_and_refreshes_tokens(
-    kind: Kind, service: WatchedService, config_file: Path
+    kind: Kind, service: LoopbackService, config_file: Path
 ) -> None:
     """The client secret is not in the `repr` of the credential."""
     with OAuthServer() as oauth:
@@ -229,7 +229,7 @@ def test_a_profile_with_client_credentials_fetches_and_refreshes_tokens(
             assert SECRET not in repr(client._endpoint.auth)
 
 
-def test_the_arguments_auth_and_http_client_override_a_profile(service: WatchedService, config_file: Path) -> None:
+def test_the_arguments_auth_and_http_client_override_a_profile(service: LoopbackService, config_file: Path) -> None:
     """`ca_file` and `proxy` are not applied to an HTTP client of the program."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     with http_client() as http, connect("prod", auth=StaticToken("mine"), http_client=http) as client:
@@ -237,7 +237,7 @@ def test_the_arguments_auth_and_http_client_override_a_profile(service: WatchedS
         assert service.requests[-1].headers["authorization"] == "Bearer mine"
 
 
-def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path, service: WatchedService) -> None:
+def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path, service: LoopbackService) -> None:
     """They are merged with `http_client_args`."""
     ca_file = TLS / "certificate.pem"
     write_config(

@@ -21,13 +21,13 @@ from heksher_client import (
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.clients import Kind
 from tests.support.http import http_request
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, OAuthServer
 from tests.support.profiles import Connected, FakeClock, MemoryKeyring, browse, load_tokens, token_file
-from tests.support.service import WatchedService
 
 
 def test_login_stores_tokens_that_clients_use_and_refresh(
-    kind: Kind, service: WatchedService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+    kind: Kind, service: LoopbackService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
 ) -> None:
     """The browser flow uses an authorization code with PKCE and a loopback redirect."""
     urls: list[str] = []
@@ -85,7 +85,7 @@ def test_login_with_token_stores_a_token_that_cannot_be_refreshed(
 
 
 def test_login_with_token_works_without_an_authorization_server(
-    service: WatchedService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
+    service: LoopbackService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
 ) -> None:
     """Without a sign-in, clients of the profile have no credential."""
     login_config.write_text(login_config.read_text().partition("[profiles.shop.oauth]")[0])
@@ -265,7 +265,7 @@ def test_a_refused_device_authorization_is_an_error(
 
 
 def test_login_needs_a_location_for_tokens(
-    service: WatchedService, login_config: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, login_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is unknown without the extra and without `HEKSHER_CONFIG`."""
     monkeypatch.delenv("HEKSHER_CONFIG")

@@ -11,9 +11,9 @@ from heksher_client.credentials import StaticToken
 from heksher_client.profiles._config import OAuth, Profile
 from heksher_client.profiles._stored_credential import StoredCredential
 from tests.support.http import http_client
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.profiles import MINIMAL_PROFILE, TWO_PROFILES, write_config
-from tests.support.service import WatchedService
 
 SECRETS = [
     'token = "t"',
@@ -67,7 +67,7 @@ def test_the_password_of_a_proxy_is_not_bound_to_the_service(
 
 
 def test_a_token_for_the_new_server_replaces_credentials_but_no_other_secrets(
-    service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Secret headers of the profile are still refused."""
     monkeypatch.setenv("HEKSHER_TOKEN", "another")
@@ -86,7 +86,7 @@ def test_a_token_for_the_new_server_replaces_credentials_but_no_other_secrets(
 
 
 def test_a_token_belongs_to_the_url_of_its_own_or_a_lower_source(
-    service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An argument of None is ignored."""
     write_config(config_file, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
@@ -100,7 +100,7 @@ def test_a_token_belongs_to_the_url_of_its_own_or_a_lower_source(
 
 
 def test_an_oauth_argument_replaces_tokens_of_lower_priority(
-    service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tokens of the profile and the environment are not sent to the server of the argument."""
     write_config(config_file, '[profiles.a]\nurl = "https://h"\ntoken = "t"\ncontext_features = ["user"]\n')
@@ -114,7 +114,7 @@ def test_an_oauth_argument_replaces_tokens_of_lower_priority(
         connect(url=service.url, context_features=["user"], oauth={"client_id": "x"})
 
 
-def test_secrets_of_a_client_class_are_not_sent_to_another_server(service: WatchedService, config_file: Path) -> None:
+def test_secrets_of_a_client_class_are_not_sent_to_another_server(service: LoopbackService, config_file: Path) -> None:
     """A profile with another URL needs its own token; other secrets of the class are refused."""
 
     class WithToken(ThreadHeksherClient, service_url="https://a.example", auth=StaticToken("of-the-class")):
@@ -181,7 +181,7 @@ def test_errors_and_reprs_contain_no_secrets(config_file: Path) -> None:
 
 
 def test_the_client_secret_can_be_an_environment_variable(
-    service: WatchedService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is then not required to be private, and the secret is bound to the server of the profile."""
     with OAuthServer() as oauth:

@@ -15,9 +15,9 @@ from heksher_client.profiles._stored_credential import StoredCredential
 from heksher_client.profiles._token_store import TokenStore
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import OAuthServer
 from tests.support.profiles import browse, load_tokens, raise_disk_full, token_file
-from tests.support.service import WatchedService
 
 
 def stored_credential(config: Path) -> StoredCredential:
@@ -25,7 +25,7 @@ def stored_credential(config: Path) -> StoredCredential:
 
 
 def test_stored_tokens_are_bound_to_the_server_of_the_sign_in(
-    service: WatchedService, oauth: OAuthServer, login_config: Path
+    service: LoopbackService, oauth: OAuthServer, login_config: Path
 ) -> None:
     """If the URL of the profile changes, a new sign-in is needed."""
     login(browse)
@@ -58,7 +58,7 @@ def test_a_process_uses_tokens_that_another_process_refreshed(oauth: OAuthServer
     code = "from heksher_client import connect\nwith connect() as client: client.ping()"
     environment = {**os.environ, "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
     oauth.expire_all()
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=TIMEOUT_SECONDS, env=environment)
     requests = len(oauth.token_requests)
     with connect() as client:
         client.ping()
@@ -173,7 +173,7 @@ def test_a_new_login_replaces_tokens_that_could_not_be_saved(
 
 
 def test_a_sign_in_without_a_profile_applies_to_its_server_only(
-    service: WatchedService, oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients of other servers have no credential."""
     login_config.write_text("")
