@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import httpx
@@ -31,12 +32,15 @@ def _shared_tls_context() -> Iterator[None]:
     """Load the root certificates once instead of for each HTTP client, which takes longer than most tests."""
     transports: Any = vars(httpx)["_transports"].default
     create = transports.create_ssl_context
-    default = {"verify": True, "cert": None, "trust_env": True}
-    shared = create(**default)
+
+    @cache
+    def shared(*_files: str | None) -> Any:
+        return create()
 
     def create_unless_default(**arguments: Any) -> Any:
-        is_default = arguments == default and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
-        return shared if is_default else create(**arguments)
+        if arguments != {"verify": True, "cert": None, "trust_env": True}:
+            return create(**arguments)
+        return shared(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(transports, "create_ssl_context", create_unless_default)
