@@ -162,20 +162,25 @@ def stall(connection: Connection) -> None:
         pass
 
 
+def disconnect(connection: Connection) -> None:
+    """Close the connection instead of a response."""
+    connection.raw.shutdown(socket.SHUT_RDWR)
+
+
 def trickle(connection: Connection) -> None:
-    """Send a byte of an endless body every 50 ms."""
+    """Send a byte of an endless body every 10 ms."""
     connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while not connection.server.is_ended:
         connection.write(b" ")
-        connection.server.wait(0.05)
+        connection.server.wait(0.01)
 
 
 def trickle_head(connection: Connection) -> None:
-    """Send a byte of an endless header every 50 ms."""
+    """Send a byte of an endless header every 10 ms."""
     connection.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while not connection.server.is_ended:
         connection.write(b"x")
-        connection.server.wait(0.05)
+        connection.server.wait(0.01)
 
 
 def truncate(connection: Connection) -> None:
