@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,17 +26,27 @@ from tests.faults.test_network import open_file_count, start_failing
 from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
+    AsyncClient,
+    Gate,
     Kind,
     Subject,
     ThreadKind,
-    duration_of,
     eventually,
+    returns,
     running,
 )
 from tests.support.faults import FaultServer, stall
 from tests.support.forks import exited_successfully, fork_and_check, fork_warning_ignored
 from tests.support.http import http_client
-from tests.support.service import DECLARE, QUERY, CannedResponse, WatchedService
+from tests.support.in_memory import LoopbackService, running_in_memory
+from tests.support.service import DECLARE, QUERY, CannedResponse
+
+
+@pytest.fixture
+def service() -> Iterator[LoopbackService]:
+    """An empty service in memory, which has a URL."""
+    with LoopbackService() as service:
+        yield service
 
 
 @pytest.fixture
@@ -47,29 +57,28 @@ def setting() -> Setting[int]:
 # -- forks -------------------------------------------------------------------------------------------------------------
 
 
-def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """It starts with the values of the parent. The parent is not affected."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
-        rule = service.add_rule("s", 9, user="ann")
+        service.add_rule("s", 9, user="ann")
 
         def child() -> bool:
             has_values = setting.get(user="jim") == 8
             return has_values and eventually(lambda: setting.get(user="ann") == 9 and setting.get(user="eve") == 10)
 
-        timer = threading.Timer(0.3, service.add_rule, ["s", 10], {"user": "eve"})
-        timer.start()
-        assert exited_successfully(fork_and_check(child))
-        timer.join()
+        pid = fork_and_check(child)
+        service.add_rule("s", 10, user="eve")
+        assert exited_successfully(pid)
         client.reload()
         assert client.client.status().state is State.FRESH
-        assert (setting.get(user="eve"), rule > 0) == (10, True)
+        assert setting.get(user="eve") == 10
 
 
-def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_child_has_its_own_connections(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """Two processes that share a connection would receive each other's responses."""
-    with FaultServer(service.url) as proxy, running(kind, proxy.url, 3600) as client:
+    with FaultServer(service) as proxy, running(kind, proxy.url, 3600) as client:
         client.reload()
         before = proxy.connections
 
@@ -87,7 +96,7 @@ def test_c1_child_has_its_own_connections(kind: Kind, service: WatchedService, s
         assert proxy.connections == before
 
 
-def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_child_can_close_its_client(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The client of the parent continues."""
     with running(kind, service.url, 3600) as client:
 
@@ -100,10 +109,10 @@ def test_c1_child_can_close_its_client(kind: Kind, service: WatchedService, sett
         client.reload()
 
 
-def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_fork_while_the_client_is_busy(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """Locks and requests of the parent do not affect the child."""
-    with FaultServer(service.url) as proxy, running(kind, proxy.url, 0.05) as client:
-        for _ in range(5):
+    with FaultServer(service) as proxy, running(kind, proxy.url, 0.05) as client:
+        for _ in range(3):
             proxy.inject(stall)
             assert eventually(lambda: proxy.requests)
             proxy.requests.clear()
@@ -120,7 +129,7 @@ def test_c1_fork_while_the_client_is_busy(kind: Kind, service: WatchedService, s
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the platform cannot fork")
-def test_c1_multiprocessing(service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_multiprocessing(service: LoopbackService, setting: Setting[int]) -> None:
     """Workers of a pool that forks receive later rules."""
     with running(ThreadKind(), service.url, 0.05):
         with fork_warning_ignored():
@@ -155,7 +164,7 @@ def application(environ, start_response):
 """
 
 
-def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_path: Path) -> None:
+def test_c1_gunicorn_with_a_preloaded_application(service: LoopbackService, tmp_path: Path) -> None:
     """The client is started before the workers are forked, and each of them receives rules."""
     (tmp_path / "shop.py").write_text(GUNICORN.format(url=service.url))
     address = tmp_path / "address"
@@ -166,7 +175,7 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
         subprocess.Popen(command, cwd=tmp_path, stderr=log, env=environment) as gunicorn,
     ):
         try:
-            assert eventually(lambda: "Listening at: http://" in address.read_text(), 20), address.read_text()
+            assert eventually(lambda: "Listening at: http://" in address.read_text()), address.read_text()
             url = address.read_text().split("Listening at: ")[1].split(" ")[0]
             with http_client(limits=httpx.Limits(max_keepalive_connections=0)) as http:
 
@@ -180,12 +189,12 @@ def test_c1_gunicorn_with_a_preloaded_application(service: WatchedService, tmp_p
             gunicorn.send_signal(signal.SIGTERM)
 
 
-def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c1_child_that_forks_at_once(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The grandchild refreshes. Daemons fork twice."""
     with running(kind, service.url, 0.05) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
-        for value in range(8):
+        for value in range(3):
             service.add_rule("s", value, user=f"u{value}")
 
             def grandchild(value: int = value) -> bool:
@@ -200,7 +209,7 @@ def test_c1_child_that_forks_at_once(kind: Kind, service: WatchedService, settin
 # -- event loops, tasks, exit ------------------------------------------------------------------------------------------
 
 
-def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) -> None:
+def test_c3_second_event_loop(service: LoopbackService, setting: Setting[int]) -> None:
     """Each can have a client; the second client becomes the main one."""
 
     async def use() -> int:
@@ -211,7 +220,7 @@ def test_c3_second_event_loop(service: WatchedService, setting: Setting[int]) ->
 
 
 @pytest.mark.parametrize("steps", range(0, 60, 7))
-def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[int], steps: int) -> None:
+def test_c4_cancellation_at_any_point(service: LoopbackService, setting: Setting[int], steps: int) -> None:
     """After any number of steps of the loop, no task or socket is left, and the next client works."""
 
     async def begin() -> None:
@@ -235,13 +244,13 @@ def test_c4_cancellation_at_any_point(service: WatchedService, setting: Setting[
 
 
 @pytest.mark.parametrize("kind_of_client", ["ThreadHeksherClient", "AsyncHeksherClient"])
-def test_c5_program_that_ends_without_closing(service: WatchedService, kind_of_client: str) -> None:
-    """It exits immediately, without a traceback."""
+def test_c5_program_that_ends_without_closing(service: LoopbackService, kind_of_client: str) -> None:
+    """It exits without waiting for the client, and without a traceback."""
     program = textwrap.dedent(f"""
         import asyncio
         from heksher_client import {kind_of_client}, Setting
         setting = Setting("s", int, ["user"], 7)
-        client = {kind_of_client}({service.url!r}, 60, ["environment", "user", "theme"])
+        client = {kind_of_client}({service.url!r}, 3600, ["environment", "user", "theme"])
         async def main():
             started = client.set_as_main()
             if started is not None:
@@ -250,33 +259,35 @@ def test_c5_program_that_ends_without_closing(service: WatchedService, kind_of_c
         asyncio.run(main())
     """)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])}
-    started = time.monotonic()
     result = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20, env=environment
+        [sys.executable, "-X", "dev", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        env=environment,
     )
     assert (result.stdout, result.returncode) == ("7\n", 0)
     assert "Traceback" not in result.stderr
-    assert time.monotonic() - started < 15
 
 
-def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """It takes less than a second, although the server does not respond."""
-    with FaultServer(service.url) as proxy:
+def test_c6_closing_while_a_request_is_in_progress(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
+    """It ends, although the server never responds."""
+    with FaultServer(service) as proxy:
         subject = Subject(kind, proxy.url, 0.01, FEATURES)
         subject.client.set_defaults(user="jim")
         subject.start()
         proxy.inject(stall)
         proxy.requests.clear()
         assert eventually(lambda: proxy.requests)
-        assert duration_of(subject.close) < 0.8
+        assert returns(subject.close)
         assert setting.get() == 7
 
 
 def test_c6_waiting_call_raises_when_the_client_is_closed(
-    kind: Kind, service: WatchedService, setting: Setting[int]
+    kind: Kind, service: LoopbackService, setting: Setting[int]
 ) -> None:
     """The error is not one of the service."""
-    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
+    with FaultServer(service) as proxy, running(kind, proxy.url) as client:
         errors: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def ping() -> None:
@@ -296,9 +307,9 @@ def test_c6_waiting_call_raises_when_the_client_is_closed(
         assert setting.get(user="jim") == 7
 
 
-def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The next attempt is the current one."""
-    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
+    with FaultServer(service) as proxy, running(kind, proxy.url) as client:
         assert client.client.status().next_attempt > 3000
         proxy.inject(stall)
         proxy.requests.clear()
@@ -308,7 +319,7 @@ def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: WatchedSe
         assert setting.get(user="jim") == 7
 
 
-def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c7_closing_twice_and_before_the_start(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """Both do nothing."""
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.close()
@@ -318,19 +329,26 @@ def test_c7_closing_twice_and_before_the_start(kind: Kind, service: WatchedServi
 
 
 def test_c8_clock_that_jumps_and_machine_that_is_suspended(
-    kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+    kind: Kind, service: LoopbackService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The wall clock has no effect. After a suspension the next refresh is soon, although no timer has expired."""
     for module in ("thread_client", "async_client"):
-        monkeypatch.setattr(f"heksher_client._drivers.{module}.MAX_SLEEP", 0.02)
-    slept = [0.0]
-    monkeypatch.setattr(client_module, "_clock", lambda: time.monotonic() + slept[0])
-    with running(kind, service.url, 3600) as client:
+        monkeypatch.setattr(f"heksher_client._drivers.{module}.MAX_SLEEP", 0.01)
+    now, looks = 1000.0, 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return now
+
+    monkeypatch.setattr(client_module, "_clock", clock)
+    with running_in_memory(kind, service, interval=3600) as client:
         client.clear_outcomes()
         monkeypatch.setattr(time, "time", lambda: 0.0)
-        time.sleep(0.1)
+        before = looks
+        assert eventually(lambda: looks > before + 5)
         assert client.client.outcomes.empty()
-        slept[0] = 7200.0
+        now += 7200.0
         assert client.next_outcome() is None
         assert setting.get(user="jim") == 7
 
@@ -340,7 +358,8 @@ def test_c8_clock_includes_suspended_time() -> None:
     clock = monotonic_clock()
     assert clock() <= clock()
     if hasattr(time, "CLOCK_BOOTTIME"):
-        assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        assert before <= clock() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def test_c8_platform_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,32 +368,26 @@ def test_c8_platform_without_such_a_clock(monkeypatch: pytest.MonkeyPatch) -> No
     assert monotonic_clock() is time.monotonic
 
 
-def test_c9_fifty_reloads_at_once(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c9_fifty_reloads_at_once(kind: Kind, service: LoopbackService, setting: Setting[int], gate: Gate) -> None:
     """Fifty calls during a refresh share the next one."""
-    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
-        released = threading.Event()
-
-        def hold(connection: Any) -> None:
-            released.wait(10)
-            connection.write(connection.forward())
-
-        proxy.inject(hold, "/query")
-        proxy.requests.clear()
+    with running(kind, service.url) as client:
+        service.respond_with(QUERY, lambda request: gate.hold())
+        service.requests.clear()
         threads = [threading.Thread(target=client.reload) for _ in range(51)]
         threads[0].start()
-        assert eventually(lambda: any("/query" in request for request in proxy.requests))
+        gate.wait_until_reached()
         for thread in threads[1:]:
             thread.start()
         assert eventually(lambda: len(client.client._session._waiters._next) == 50)
-        released.set()
+        gate.open()
         for thread in threads:
             thread.join()
-        assert len([request for request in proxy.requests if "/query" in request]) == 2
+        assert len(service.requests_to(QUERY)) == 2
         assert setting.get(user="jim") == 7
 
 
 def test_c10_settings_created_and_deleted_in_other_threads(
-    kind: Kind, service: WatchedService, setting: Setting[int]
+    kind: Kind, service: LoopbackService, setting: Setting[int]
 ) -> None:
     """They are read while the client refreshes."""
 
@@ -382,7 +395,7 @@ def test_c10_settings_created_and_deleted_in_other_threads(
         for i in range(100):
             assert Setting(f"t{number}_{i % 5}", int, ["user"], i).get(user="x") == i
 
-    with running(kind, service.url, 0.001) as client:
+    with running_in_memory(kind, service, interval=0.001) as client:
         threads = [threading.Thread(target=create_and_delete, args=[i]) for i in range(3)]
         for thread in threads:
             thread.start()
@@ -396,46 +409,47 @@ def test_c10_settings_created_and_deleted_in_other_threads(
 
 
 def test_c11_hook_that_blocks(
-    kind: Kind,
-    service: WatchedService,
+    service: LoopbackService,
     setting: Setting[int],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Refreshes and closing do not wait for it. It is logged once that no hook is called."""
-    if kind.raises_at_start:
-        pytest.skip("a hook that blocks the event loop blocks the async client as well")
+    """Refreshes and closing do not wait for it. It is logged once that no hook is called.
+
+    A hook that blocks the event loop blocks the async client as well.
+    """
     monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
-    released = threading.Event()
+    gate, last_gate = Gate(), Gate()
     calls = 0
-    with running(kind, service.url) as client:
+    with running_in_memory(ThreadKind(), service) as client:
 
         def block() -> None:
             nonlocal calls
             calls += 1
-            released.wait(10)
+            gate.hold()
 
         client.client.on_update_ok = block
         for value in (8, 9):
             service.add_rule("s", value, user=f"u{value}")
             client.reload()
             assert setting.get(user=f"u{value}") == value
+        gate.wait_until_reached()
         assert calls == 1
         assert [r.getMessage() for r in caplog.records if "return" in r.getMessage()] == [
             "block does not return; no hook is called until it does"
         ]
-        released.set()
+        gate.open()
         assert eventually(lambda: client.state_after_reload() is State.FRESH and calls > 1)
 
-        released.clear()
-        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 10.0)
+        client.client.on_update_ok = last_gate.hold
+        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 3600.0)
         client.client._session.refresh_soon()
-        assert eventually(lambda: calls > 2)
-        assert duration_of(client.close) < 0.8
-        released.set()
+        last_gate.wait_until_reached()
+        client.close()
+        last_gate.open()
 
 
-def test_c11_validator_that_raises_or_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_c11_validator_that_raises_or_reads(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The values that it rejects are not used. A read in it returns the current value."""
     read: list[int] = []
 
@@ -446,7 +460,7 @@ def test_c11_validator_that_raises_or_reads(kind: Kind, service: WatchedService,
         return value
 
     setting.add_validator(validate)
-    with running(kind, service.url) as client:
+    with running_in_memory(kind, service) as client:
         service.add_rule("s", 9, user="ann")
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -457,7 +471,7 @@ def test_c11_validator_that_raises_or_reads(kind: Kind, service: WatchedService,
 
 @pytest.mark.parametrize("problem", ["descriptors", "threads"])
 def test_c12_machine_without_descriptors_or_threads(
-    kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, problem: str
+    kind: Kind, service: LoopbackService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch, problem: str
 ) -> None:
     """Values stay, and the error names the resource."""
     with running(kind, service.url, http_client_args={"headers": {"Connection": "close"}}) as client:
@@ -488,7 +502,7 @@ def test_c12_machine_without_descriptors_or_threads(
 
 @pytest.mark.anyio
 async def test_c12_no_thread_for_disk_access(
-    service: WatchedService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: LoopbackService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The async client then accesses the disk in the event loop."""
     refused = []
@@ -502,7 +516,7 @@ async def test_c12_no_thread_for_disk_access(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     path = tmp_path / "settings.json"
-    async with AsyncHeksherClient(service.url, 3600, FEATURES, last_known_good=path):
+    async with AsyncClient(service.url, last_known_good=path):
         assert setting.get(user="jim") == 7
     assert refused
     assert path.exists()
@@ -512,7 +526,7 @@ async def test_c12_no_thread_for_disk_access(
 
 
 def test_d1_many_processes_declare_one_new_setting_at_once(
-    kind: Kind, service: WatchedService, setting: Setting[int]
+    kind: Kind, service: LoopbackService, setting: Setting[int]
 ) -> None:
     """Some of them receive a 500, and retry successfully."""
     failures = iter([True, False, True, True, False])
@@ -527,10 +541,10 @@ def test_d1_many_processes_declare_one_new_setting_at_once(
     assert setting.get() == 7
 
 
-def test_d4_new_order_of_context_features(kind: Kind, service: WatchedService) -> None:
+def test_d4_new_order_of_context_features(kind: Kind, service: LoopbackService) -> None:
     """Rules are ranked again in the same refresh."""
     setting = Setting("s", int, ["environment", "user"], 0)
-    with running(kind, service.url) as client:
+    with running_in_memory(kind, service) as client:
         service.add_rule("s", 1, environment="prod")
         service.add_rule("s", 2, user="jim")
         client.reload()
@@ -542,18 +556,18 @@ def test_d4_new_order_of_context_features(kind: Kind, service: WatchedService) -
         assert setting.get(environment="prod", user="jim") == 1
 
 
-def test_d5_service_with_an_emptied_database(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_d5_service_with_an_emptied_database(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """All settings are declared again, and new rules are used."""
-    with running(kind, service.url) as client:
-        service.reset()
+    with running_in_memory(kind, service) as client:
+        service.empty()
         client.reload()
-        assert len(service.requests_to(DECLARE)) == 1
+        assert len(service.requests_to(DECLARE)) == 2
         service.add_rule("s", 8, user="jim")
         client.reload()
         assert setting.get(user="jim") == 8
 
 
-def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_d6_unknown_fields_in_responses(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """They are ignored everywhere."""
     new = {"new": {"field": [1, 2]}}
     body = {
@@ -567,13 +581,13 @@ def test_d6_unknown_fields_in_responses(kind: Kind, service: WatchedService, set
         **new,
     }
     service.respond_with(QUERY, CannedResponse.of(body))
-    with running(kind, service.url):
+    with running_in_memory(kind, service):
         assert setting.get(user="jim") == 8
 
 
-def test_a_failed_start_does_not_affect_reads(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+def test_a_failed_start_does_not_affect_reads(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The error is reported, and reads return the default."""
-    with FaultServer(service.url) as proxy:
+    with FaultServer(service) as proxy:
         proxy.inject(stall)
         subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.05)
         start_failing(subject)

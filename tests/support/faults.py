@@ -45,7 +45,9 @@ class Connection:
         first, *lines = head.decode("latin-1").split("\r\n")
         self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         while len(body) < int(self.headers.get("content-length", 0)):
-            body += self.raw.recv(65_536)
+            if not (more := self.raw.recv(65_536)):
+                return False  # the client has given up
+            body += more
         self.request, self.path = head + b"\r\n\r\n" + body, first.split(" ")[1]
         self.server.requests.append(" ".join(first.split(" ")[:2]))
         return True
