@@ -12,7 +12,7 @@ from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
-from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.clients import TIMEOUT_SECONDS, Gate
 from tests.support.forks import exited_successfully, fork_and_check
 
 
@@ -31,14 +31,7 @@ def test_a_thread_with_a_result_does_not_hang() -> None:
             if threading.current_thread().name == "heksher-client-request":
                 is_read.wait(TIMEOUT_SECONDS)
 
-    batch: JobBatch[str] = JobBatch(
-        [lambda job: "result"],
-        seconds=TIMEOUT_SECONDS,
-        total_seconds=TIMEOUT_SECONDS,
-        max_threads=1,
-        timed_out=str,
-        ended="",
-    )
+    batch = make_batch([lambda job: "result"])
     batch._events = Delayed()
     assert (batch.run(), batch.hanging_threads()) == (("result",), [])
     is_read.set()
@@ -58,32 +51,57 @@ def test_jobs_return_their_results_in_order_with_a_limited_number_of_threads() -
     assert len(threads) <= 2
 
 
-def test_a_job_that_takes_too_long_abandons_the_batch_and_its_thread_hangs() -> None:
-    """Sleeping does not count."""
-    workers = make_workers()
-    is_over = threading.Event()
+def test_a_job_that_takes_too_long_abandons_the_batch() -> None:
+    """No other job of it is started."""
+    gate = Gate()
+    workers = make_workers(max_threads=1)
+    assert run(workers, [lambda job: hold(job, gate), pytest.fail], seconds=0.05) == ("timed out",) * 2
+    gate.open()
+
+
+def test_sleeping_does_not_count_for_the_time_limit_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that waits for the rate limit has its whole time afterwards."""
+    now = 0.0
+    monkeypatch.setattr("heksher_client._runtime.worker_threads.monotonic", lambda: now)
+
+    class Sleep(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now
+            now += timeout or 0
+            return False
 
     def pause(job: Job) -> str:
-        assert not job.sleep(0.2, restarts_timer=True)
+        assert not job.sleep(10 * TIMEOUT_SECONDS, restarts_timer=True)
         return "result"
 
-    def hang(job: Job) -> str:
-        job.abandoned.wait(TIMEOUT_SECONDS)
-        is_over.wait(TIMEOUT_SECONDS)
-        return "late"
+    batch = make_batch([pause, pause], total_seconds=100 * TIMEOUT_SECONDS)
+    batch.abandoned = Sleep()
+    assert batch.run() == ("result",) * 2
 
-    assert run(workers, [pause], seconds=0.1) == ("result",)
-    assert run(workers, [hang, hang], seconds=0.1) == ("timed out",) * 2
-    assert not workers.has_new_hanging_batch()  # 2 of 3
-    assert run(workers, [hang], seconds=0.1) == ("timed out",)
+
+def test_threads_that_hang_are_counted_until_they_end() -> None:
+    """A whole batch of them is noticed once. If too many hang, no more are started."""
+    gate = Gate()
+    workers = make_workers(max_threads=3)
+    for count in (1, 2, 3):
+        assert not workers.has_new_hanging_batch()
+        assert run(workers, [lambda job: hold(job, gate)], seconds=0.05) == ("timed out",)
+        assert len(workers.hanging_threads()) == count
     assert (workers.has_new_hanging_batch(), workers.has_new_hanging_batch()) == (True, False)
     workers.max_hanging = 3
-    assert run(workers, [hang]) == ("exhausted",)
+    assert run(workers, [pytest.fail]) == ("exhausted",)
     hanging = workers.hanging_threads()
-    is_over.set()
+    gate.open()
     for thread in hanging:
         thread.join(TIMEOUT_SECONDS)
     assert run(workers, [lambda job: "result"]) == ("result",)
+
+
+def hold(job: Job, gate: Gate) -> str:
+    """Return only after the batch is abandoned."""
+    job.abandoned.wait(TIMEOUT_SECONDS)
+    gate.hold()
+    return "late"
 
 
 def test_a_job_that_ends_its_thread_has_a_result_too() -> None:
@@ -152,6 +170,10 @@ def test_connections_are_dropped_only_if_the_http_client_can_be_replaced() -> No
             endpoint.drop_connections()
             assert (endpoint.client is not former) == former.is_closed == is_replaced
             endpoint.close()
+
+
+def make_batch(jobs: Any, *, total_seconds: float = TIMEOUT_SECONDS) -> JobBatch[str]:
+    return JobBatch(jobs, seconds=TIMEOUT_SECONDS, total_seconds=total_seconds, max_threads=1, timed_out=str, ended="")
 
 
 def make_workers(max_threads: int = 3) -> WorkerThreads[str]:

@@ -53,8 +53,8 @@ def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedServ
 def test_a_restart_of_nginx(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
     """Values stay, and the client recovers."""
     setting = Setting("s", int, ["user"], 7)
-    with running(kind, nginx.url, 0.02, max_backoff=0.1, request_timeout=1) as client:
-        for value in range(3):
+    with running(kind, nginx.url, 0.02, max_backoff=0.1) as client:
+        for value in range(2):
             service.add_rule("s", value, user=f"u{value}")
             assert returns(setting, f"u{value}", value)
             nginx.end()
@@ -68,7 +68,7 @@ def test_a_reload_of_nginx(kind: Kind, service: WatchedService, nginx: Nginx) ->
     """Its workers are replaced, and no refresh fails, at a hundred refreshes per second."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, nginx.url, 0.01, max_backoff=0.1) as client:
-        for value in range(10):
+        for value in range(4):
             nginx.renew()
             service.add_rule("s", value, user=f"u{value}")
             assert returns(setting, f"u{value}", value)
