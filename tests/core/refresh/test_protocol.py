@@ -132,6 +132,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
         st.sampled_from(["settings", "context_features", "outcome", "differences", "detail", "default_value", "rules"])
         | st.text(), inner,
     ),
+    max_leaves=25,  # Responses are nested five levels deep. With 100, as by default, most of the time is spent on them.
 )  # fmt: skip
 BODIES = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
 
