@@ -387,7 +387,7 @@ def test_a_token_is_refreshed_in_the_background_before_it_expires(
     oauth.lifetime = 100
     credential = client_credentials(oauth)
     with ThreadClient(URL, **in_memory(service, auth=credential)) as client:
-        monkeypatch.setattr("heksher_client._auth.token_refresh.time", At(time.time() + 85))
+        monkeypatch.setattr("heksher_client._auth.token_refresh.time", At(expiry(credential) - 15))
         oauth.gate.clear()
         client.ping()
         wait_until(lambda: len(oauth.token_requests) == 2)
@@ -406,7 +406,7 @@ def test_a_failed_refresh_in_the_background_is_retried_later(
     credential = client_credentials(oauth)
     with ThreadClient(URL, **in_memory(service, auth=credential)) as client:
         oauth.token_response = 503, b""
-        clock = At(time.time() + 85)
+        clock = At(expiry(credential) - 15)
         monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
         for _ in range(3):
             client.ping()
@@ -779,6 +779,12 @@ class At:
 
     def monotonic(self) -> float:
         return self.now
+
+
+def expiry(credential: Credential) -> float:
+    assert credential._cached is not None
+    assert credential._cached.token.expires_at is not None
+    return credential._cached.token.expires_at
 
 
 def expire(credential: Credential) -> None:

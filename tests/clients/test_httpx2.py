@@ -8,7 +8,7 @@ import pytest
 from heksher_client import AsyncHeksherClient, ServiceUnavailableError, Setting, UnexpectedResponseError
 from heksher_client.credentials import TokenFrom
 from heksher_client.service import create_app
-from tests.support.clients import FEATURES, Kind, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, running
 from tests.support.faults import Connection, FaultServer
 from tests.support.oauth import OAuthServer, put_behind_gateway
 from tests.support.service import CannedResponse, WatchedService
@@ -18,7 +18,8 @@ httpx2: Any = pytest.importorskip("httpx2")
 
 @pytest.fixture
 def http(kind: Kind) -> Iterator[Any]:
-    client = httpx2.AsyncClient(params={"p": "1"}) if kind.raises_at_start else httpx2.Client(params={"p": "1"})
+    make = httpx2.AsyncClient if kind.raises_at_start else httpx2.Client
+    client = make(params={"p": "1"}, timeout=TIMEOUT_SECONDS)
     yield client
     kind.call(client.aclose() if kind.raises_at_start else client.close())
 
@@ -30,7 +31,7 @@ def test_a_client_can_use_an_httpx2_client(kind: Kind, service: WatchedService, 
     """
     service.reset(offers_changes=True)
     setting = Setting("s", int, ["user"], 1)
-    with running(kind, service.url, http_client=http, headers={"X-Own": "1"}, timeout=3) as subject:
+    with running(kind, service.url, http_client=http, headers={"X-Own": "1"}) as subject:
         subject.clear_outcomes()
         service.add_rule("s", 2, user="jim")
         assert subject.next_outcome() is None

@@ -19,6 +19,7 @@ from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._core.settings.snapshot import SCOPE
 from heksher_client.testing import SyncStubHeksherClient
+from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.forks import exited_successfully, fork_and_check
 
 USER: ContextVar[str] = ContextVar("user")
@@ -368,7 +369,7 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
     def hold_lock() -> None:
         with snapshot.update_lock():
             locked.set()
-            release.wait(10)
+            release.wait(TIMEOUT_SECONDS)
 
     lock_holder = threading.Thread(target=hold_lock)
 
@@ -378,7 +379,7 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
     with pinned():
         publish(settings, defaults, 2)
         lock_holder.start()
-        locked.wait(10)
+        assert locked.wait(TIMEOUT_SECONDS)
         try:
             child = fork_and_check(keeps_own_scope)
         finally:
