@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anyio
@@ -18,7 +17,17 @@ from heksher_client import (
 )
 from heksher_client._core.refresh.effects import Pause
 from heksher_client._core.settings.registry import registry
-from tests.support.clients import FEATURES, TIMEOUT_SECONDS, AsyncClient, Gate, Kind, Subject, ThreadClient, running
+from tests.support.clients import (
+    FEATURES,
+    TIMEOUT_SECONDS,
+    AsyncClient,
+    Gate,
+    Kind,
+    Subject,
+    ThreadClient,
+    in_thread,
+    running,
+)
 from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
@@ -36,6 +45,11 @@ def stalled(service: WatchedService, gate: Gate) -> Gate:
 
 def other_tasks() -> list[str]:
     return [t.get_name() for t in asyncio.all_tasks() if t is not asyncio.current_task() and "client" in t.get_name()]
+
+
+def has_ended(subject: Subject) -> bool:
+    """Return True if the thread or task of a client has ended."""
+    return subject.client._task.done() if subject.kind.raises_at_start else not client_threads()
 
 
 def client_threads() -> list[threading.Thread]:
@@ -133,7 +147,7 @@ def test_closing_wakes_an_idle_client(kind: Kind, service: WatchedService, monke
     subject.client._close_timeout = TIMEOUT_SECONDS
     subject.start()
     subject.close()
-    assert subject.client._task.done() if kind.raises_at_start else not client_threads()
+    assert has_ended(subject)
     assert subject.client._endpoint.client.is_closed
 
 
@@ -141,16 +155,17 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
     """A response that arrives later is dropped, and pending calls of `reload` raise."""
     service.declare("s", "int", 1, ["user"])
     subject = Subject(kind, service.url, 3600, FEATURES)
+    subject.client._close_timeout = TIMEOUT_SECONDS
     subject.start()
     setting = Setting("s", int, ["user"], 1)
     service.add_rule("s", 2, user="jim")
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(subject.reload)
-        stalled.wait_until_reached()
-        subject.close()
-        stalled.open()
-        with pytest.raises(ClientNotRunningError):
-            call.result(TIMEOUT_SECONDS)
+    call = in_thread(subject.reload)
+    stalled.wait_until_reached()
+    subject.close()
+    assert has_ended(subject)
+    stalled.open()
+    with pytest.raises(ClientNotRunningError):
+        call.result(TIMEOUT_SECONDS)
     assert setting.get(user="jim") == 1
 
 
@@ -414,10 +429,9 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
 def test_closing_ends_a_pause_of_the_thread() -> None:
     """Before a declaration is sent again, say. The task of an async client is canceled."""
     client = ThreadClient("http://127.0.0.1:9")
-    with ThreadPoolExecutor(1) as pool:
-        pause = pool.submit(client._pause, Pause(3600))
-        client.close()
-        pause.result(TIMEOUT_SECONDS)
+    pause = in_thread(lambda: client._pause(Pause(3600)))
+    client.close()
+    pause.result(TIMEOUT_SECONDS)
 
 
 def test_a_client_can_send_requests_before_it_is_started(service: WatchedService) -> None:

@@ -1,5 +1,6 @@
 """Parts of the transport that need no server: threads, the hooks of a fork, and the HTTP client of an endpoint."""
 
+import math
 import threading
 from functools import partial
 from queue import SimpleQueue
@@ -61,22 +62,24 @@ def test_a_job_that_takes_too_long_abandons_the_batch() -> None:
 
 def test_sleeping_does_not_count_for_the_time_limit_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that waits for the rate limit has its whole time afterwards."""
-    now = 0.0
+    now, remaining = 0.0, []
     monkeypatch.setattr("heksher_client._runtime.worker_threads.monotonic", lambda: now)
 
     class Sleep(threading.Event):
         def wait(self, timeout: float | None = None) -> bool:
             nonlocal now
             now += timeout or 0
+            remaining.append(batch._remaining(math.inf))
             return False
 
     def pause(job: Job) -> str:
         assert not job.sleep(10 * TIMEOUT_SECONDS, restarts_timer=True)
         return "result"
 
-    batch = make_batch([pause, pause], total_seconds=100 * TIMEOUT_SECONDS)
+    batch = make_batch([pause], total_seconds=100 * TIMEOUT_SECONDS)
     batch.abandoned = Sleep()
-    assert batch.run() == ("result",) * 2
+    assert batch.run() == ("result",)
+    assert remaining == [TIMEOUT_SECONDS]
 
 
 def test_threads_that_hang_are_counted_until_they_end() -> None:

@@ -28,8 +28,8 @@ from tests.support.clients import (
     Kind,
     Subject,
     ThreadKind,
+    call_without_waiting,
     eventually,
-    returns,
     running,
 )
 from tests.support.fake_service import FakeService
@@ -139,13 +139,13 @@ def test_n3_n4_server_that_never_completes_a_response(kind: Kind, proxy: FaultSe
     setting = Setting("s", int, ["user"], 7)
     proxy.inject(fault)
     subject = Subject(kind, proxy.url, 3600, FEATURES, start_timeout=0.1)
-    assert returns(lambda: start_failing(subject))
-    assert returns(subject.close)
+    call_without_waiting(lambda: start_failing(subject))
+    call_without_waiting(subject.close)
     proxy.inject(None)
     with running(kind, proxy.url) as client:
         proxy.inject(fault)
         with limited(client, 0.1):
-            assert returns(lambda: client.reload_expecting(ServiceUnavailableError))
+            call_without_waiting(lambda: client.reload_expecting(ServiceUnavailableError))
         assert setting.get(user="jim") == 7
         proxy.inject(None)
         client.reload()
@@ -256,8 +256,8 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_n6_host_name_lookup_that_hangs(kind: Kind) -> None:
     """Neither the start nor closing waits for it."""
     subject = Subject(kind, "http://nowhere.invalid", 3600, FEATURES, start_timeout=0.1)
-    assert returns(lambda: start_failing(subject))
-    assert returns(subject.close)
+    call_without_waiting(lambda: start_failing(subject))
+    call_without_waiting(subject.close)
 
 
 def test_n6_unknown_host_name(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -207,12 +208,23 @@ class Gate:
         assert not self._is_expired
 
 
-def returns(call: Callable[[], Any]) -> bool:
-    """Return True if a call returns. For calls that must not wait for a server that never responds."""
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT_SECONDS)
-    return not thread.is_alive()
+def in_thread(call: Callable[[], T]) -> "Future[T]":
+    """Start a call in a daemon thread, which does not prevent the end of the tests if the call never returns."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def call_without_waiting(call: Callable[[], T]) -> T:
+    """Return the result of a call that must not wait for a server that never responds."""
+    return in_thread(call).result(TIMEOUT_SECONDS)
 
 
 def eventually(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> bool:
