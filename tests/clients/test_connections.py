@@ -97,13 +97,14 @@ def test_options_are_sent_with_each_request(kind: Kind, service: WatchedService)
 def test_the_user_agent_can_be_set_in_three_places(fake_service: FakeService) -> None:
     """As an option, in the arguments of the HTTP client, or in the headers. It has a default."""
     of_http_client: dict[str, Any] = {"http_client_args": {"headers": {"User-Agent": "b"}}}
-    for options in ({}, {"headers": {"user-agent": "a"}}, of_http_client):
+    as_pairs: dict[str, Any] = {"http_client_args": {"headers": [("User-Agent", "c")]}}
+    for options in ({}, {"headers": {"user-agent": "a"}}, of_http_client, as_pairs):
         client = ThreadHeksherClient(URL, 60, FEATURES, **in_memory(fake_service, **options))
         client.ping()
         client.close()
     agents = [request.headers["user-agent"] for request in fake_service.requests]
     assert agents[0].startswith("heksher-client/")
-    assert agents[1:] == ["a", "b"]
+    assert agents[1:] == ["a", "b", "c"]
 
 
 def test_no_header_is_sent_twice_in_another_case(fake_service: FakeService) -> None:

@@ -53,7 +53,7 @@ def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedServ
 def test_a_restart_of_nginx(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
     """Values stay, and the client recovers."""
     setting = Setting("s", int, ["user"], 7)
-    with running(kind, nginx.url, 0.02, max_backoff=0.1) as client:
+    with running(kind, nginx.url, 0.02, max_backoff=0.1, stale_after=3600) as client:
         for value in range(2):
             service.add_rule("s", value, user=f"u{value}")
             assert returns(setting, f"u{value}", value)
@@ -67,7 +67,7 @@ def test_a_restart_of_nginx(kind: Kind, service: WatchedService, nginx: Nginx) -
 def test_a_reload_of_nginx(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
     """Its workers are replaced, and no refresh fails, at a hundred refreshes per second."""
     setting = Setting("s", int, ["user"], 7)
-    with running(kind, nginx.url, 0.01, max_backoff=0.1) as client:
+    with running(kind, nginx.url, 0.01, max_backoff=0.1, stale_after=3600) as client:
         for value in range(4):
             nginx.renew()
             service.add_rule("s", value, user=f"u{value}")
@@ -80,7 +80,10 @@ def test_a_restart_of_the_service_behind_nginx(kind: Kind, tmp_path: Path) -> No
     setting = Setting("s", int, ["user"], 7)
     upstream = WatchedService(FEATURES)
     upstream.start()
-    with Nginx(tmp_path, upstream.url) as nginx, running(kind, nginx.url, 0.02, max_backoff=0.1) as client:
+    with (
+        Nginx(tmp_path, upstream.url) as nginx,
+        running(kind, nginx.url, 0.02, max_backoff=0.1, stale_after=3600) as client,
+    ):
         upstream.add_rule("s", 8, user="jim")
         assert returns(setting, "jim", 8)
         upstream.stop()

@@ -59,7 +59,7 @@ def setting() -> Setting[int]:
 
 def test_c1_child_of_a_fork_refreshes_by_itself(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """It starts with the values of the parent. The parent is not affected."""
-    with running(kind, service.url, 0.05) as client:
+    with running(kind, service.url, 0.05, stale_after=3600) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
         service.add_rule("s", 9, user="ann")
@@ -153,7 +153,7 @@ import json
 from heksher_client import Setting, ThreadHeksherClient
 
 setting = Setting("s", int, ["user"], 7)
-client = ThreadHeksherClient({url!r}, 0.05, ["environment", "user", "theme"])
+client = ThreadHeksherClient({url!r}, 0.05, ["environment", "user", "theme"], stale_after=3600)
 client.set_as_main()
 
 def application(environ, start_response):
@@ -191,7 +191,7 @@ def test_c1_gunicorn_with_a_preloaded_application(service: LoopbackService, tmp_
 
 def test_c1_child_that_forks_at_once(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """The grandchild refreshes. Daemons fork twice."""
-    with running(kind, service.url, 0.05) as client:
+    with running(kind, service.url, 0.05, stale_after=3600) as client:
         service.add_rule("s", 8, user="jim")
         client.reload()
         for value in range(3):

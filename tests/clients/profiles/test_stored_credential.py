@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -37,17 +39,35 @@ def test_stored_tokens_are_bound_to_the_server_of_the_sign_in(
         client.ping()
 
 
-def test_concurrent_refreshes_of_stored_tokens_send_one_request(oauth: OAuthServer, login_config: Path) -> None:
-    """A refresh token can be used once, and all credentials use the new tokens."""
+def test_concurrent_refreshes_of_stored_tokens_send_one_request(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh token can be used once, and all credentials use the new tokens.
+
+    The second one has read the old tokens before the first one saves the new ones.
+    """
     login(browse)
     credentials = [stored_credential(login_config), stored_credential(login_config)]
     for credential in credentials:
         credential.force_refresh()
     oauth.token_requests.clear()
-    oauth.expire_all()
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(credential.force_refresh) for credential in credentials]:
-            future.result(TIMEOUT_SECONDS)
+    oauth.gate.clear()
+    first, second = credentials
+    is_waiting = threading.Event()
+    lock = second._store.lock
+
+    def lock_noticeably() -> AbstractContextManager[None]:
+        is_waiting.set()
+        return lock()
+
+    monkeypatch.setattr(second._store, "lock", lock_noticeably)
+    refreshes = [first._start_refresh()]
+    assert eventually(lambda: oauth.token_requests)
+    refreshes.append(second._start_refresh())
+    assert is_waiting.wait(TIMEOUT_SECONDS)
+    oauth.gate.set()
+    for refresh in refreshes:
+        refresh.result(TIMEOUT_SECONDS)
     assert len(oauth.token_requests) == 1
     assert {credential._valid_token().value for credential in credentials} == {load_tokens(login_config).access_token}  # type: ignore[union-attr]
 

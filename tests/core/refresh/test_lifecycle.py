@@ -341,6 +341,19 @@ def test_a_second_main_client_takes_over_until_it_is_closed(
     assert "another client is the main client now" in caplog.text
 
 
+def test_a_former_main_client_can_be_closed_first(service: FakeService) -> None:
+    """The main client goes on."""
+    setting = Setting("s", int, ["user"], 1)
+    first = DrivenClient(FakeService())
+    first.start()
+    with driven(service) as second:
+        first.close()
+        service.add_rule("s", 2, user="jim")
+        second.reload()
+        assert setting.get(user="jim") == 2
+        assert second.status().is_main
+
+
 def test_a_client_that_is_main_again_applies_its_own_rules(service: FakeService) -> None:
     """It applies them even if nothing has changed in its service."""
     setting = Setting("s", int, ["user"], 1)
