@@ -23,6 +23,7 @@ from heksher_client import (
     UnexpectedResponseError,
     UnknownContextError,
 )
+from heksher_client._core.refresh.waiters import Waiter
 from heksher_client._core.settings.registry import registry
 from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
@@ -276,12 +277,21 @@ def test_a_caller_gets_an_error_if_the_client_is_closed_during_its_refresh(servi
         assert setting.get(user="jim") == 1
 
 
-def test_a_caller_gets_an_error_while_the_client_is_being_closed(service: FakeService) -> None:
+def test_a_caller_gets_an_error_while_the_client_is_being_closed(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It never waits for a refresh that does not take place."""
     errors: list[Exception | None] = []
     client = DrivenClient(service)
     client.start()
-    client.session._wake = client.close  # like a thread that closes it between the check and the wait
+    waiters = client.session._waiters
+    add = waiters.add
+
+    def close_and_add(waiter: Waiter) -> None:
+        client.close()  # like a thread that closes it after the check that it is running
+        add(waiter)
+
+    monkeypatch.setattr(waiters, "add", close_and_add)
     client.session.add_waiter(errors.append)
     assert [type(error) for error in errors] == [ClientNotRunningError]
 
