@@ -46,7 +46,6 @@ from tests.support.faults import (
     trickle_head,
     truncate,
 )
-from tests.support.in_memory import running_in_memory
 from tests.support.service import QUERY, CannedResponse
 
 
@@ -380,30 +379,36 @@ def test_n9_page_of_a_proxy(kind: Kind, proxy: FaultServer) -> None:
     subject.close()
 
 
-def test_n10_processes_of_a_fleet_refresh_at_different_times(kind: Kind, service: FakeService) -> None:
-    """After a success and after a failure. By how much is a matter of the schedule."""
+def test_n10_processes_of_a_fleet_refresh_at_different_times(
+    kind: Kind, proxy: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their random numbers decide when, after a success and after failures."""
     setting = Setting("s", int, ["user"], 7)
-    after_success, after_failure = set(), set()
-    for _ in range(5):
-        with running_in_memory(kind, service, interval=1e6, max_backoff=1e6, jitter=1) as client:
-            after_success.add(round(client.client.status().next_attempt))
-            service.is_running = False
+    after_success, after_failures = [], []
+    for number in (0.25, 0.75):
+        monkeypatch.setattr("random.random", lambda number=number: number)
+        with running(kind, proxy.url, 1e6, max_backoff=1e6, jitter=1) as client:
+            after_success.append(client.client.status().next_attempt)
+            proxy.inject(disconnect)
             for _ in range(15):
                 client.reload_expecting(ServiceUnavailableError)
-            after_failure.add(round(client.client.status().next_attempt))
-            service.is_running = True
-    assert len(after_success) == len(after_failure) == 5
+            after_failures.append(client.client.status().next_attempt)
+            proxy.inject(None)
+    assert after_success[1] - after_success[0] > 400_000
+    assert after_failures[0] - after_failures[1] > 1000
     assert setting.get(user="jim") == 7
 
 
 @pytest.mark.parametrize("status", [413, 414, 431])
-def test_n11_query_that_is_too_long_for_a_proxy(kind: Kind, service: FakeService, status: int) -> None:
+def test_n11_query_that_is_too_long_for_a_proxy(
+    kind: Kind, proxy: FaultServer, service: FakeService, status: int
+) -> None:
     """It is split, and so is the query of the next refresh."""
     settings = [Setting(f"s{i}", int, ["user"], i) for i in range(8)]
     service.respond_with(
         QUERY, lambda request: CannedResponse(status) if request.query["settings"].count(",") > 1 else None
     )
-    with running_in_memory(kind, service) as client:
+    with running(kind, proxy.url) as client:
         assert [setting.explain(user="x").reason.name for setting in settings] == ["SERVER_DEFAULT"] * 8
         service.requests.clear()
         client.reload()

@@ -460,7 +460,7 @@ def test_c11_validator_that_raises_or_reads(kind: Kind, service: LoopbackService
         return value
 
     setting.add_validator(validate)
-    with running_in_memory(kind, service) as client:
+    with running(kind, service.url) as client:
         service.add_rule("s", 9, user="ann")
         service.add_rule("s", 8, user="jim")
         client.reload()
@@ -544,7 +544,7 @@ def test_d1_many_processes_declare_one_new_setting_at_once(
 def test_d4_new_order_of_context_features(kind: Kind, service: LoopbackService) -> None:
     """Rules are ranked again in the same refresh."""
     setting = Setting("s", int, ["environment", "user"], 0)
-    with running_in_memory(kind, service) as client:
+    with running(kind, service.url) as client:
         service.add_rule("s", 1, environment="prod")
         service.add_rule("s", 2, user="jim")
         client.reload()
@@ -558,7 +558,7 @@ def test_d4_new_order_of_context_features(kind: Kind, service: LoopbackService) 
 
 def test_d5_service_with_an_emptied_database(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
     """All settings are declared again, and new rules are used."""
-    with running_in_memory(kind, service) as client:
+    with running(kind, service.url) as client:
         service.empty()
         client.reload()
         assert len(service.requests_to(DECLARE)) == 2
@@ -581,7 +581,7 @@ def test_d6_unknown_fields_in_responses(kind: Kind, service: LoopbackService, se
         **new,
     }
     service.respond_with(QUERY, CannedResponse.of(body))
-    with running_in_memory(kind, service):
+    with running(kind, service.url):
         assert setting.get(user="jim") == 8
 
 
