@@ -220,6 +220,21 @@ def test_an_invalid_option_is_an_error_when_a_client_is_created(options: dict[st
         ThreadHeksherClient("http://host", 60, FEATURES, **options)
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://jim:p/ss@host", "percent-encoded"),
+        ("host:8300", "an absolute http:// or https:// URL"),
+        ("http://host/?key=1", "must not have a query or a fragment"),
+    ],
+)
+def test_an_invalid_url_of_the_service_is_an_error_when_a_client_is_created(kind: Kind, url: str, words: str) -> None:
+    """The message does not contain it, as it may have a password."""
+    with pytest.raises(ValueError, match=words) as raised:
+        kind.make(url, 60, FEATURES)
+    assert "ss@host" not in str(raised.value)
+
+
 def test_the_timeout_of_steps_is_an_option(kind: Kind) -> None:
     """A number, or an `httpx.Timeout`."""
     for timeout in (3, httpx.Timeout(3)):
