@@ -83,7 +83,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         return self._last_rule
 
     def change_rule(self, rule_id: int, value: Any) -> None:
-        for name, setting in self.settings.items():
+        for name, setting in list(self.settings.items()):
             if rule_id in setting.rules:
                 setting.rules[rule_id].value = value
                 self._changed(name)
