@@ -235,10 +235,3 @@ def eventually(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -
             return True
         time.sleep(0.01)
     return False
-
-
-def duration_of(call: Callable[[], Any]) -> float:
-    """Return the duration of a call in seconds."""
-    started = time.monotonic()
-    call()
-    return time.monotonic() - started
