@@ -157,8 +157,8 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
     subject = Subject(kind, service.url, 3600, FEATURES)
     subject.client._close_timeout = TIMEOUT_SECONDS
     subject.start()
-    setting = Setting("s", int, ["user"], 1)
     service.add_rule("s", 2, user="jim")
+    setting = Setting("s", int, ["user"], 1)  # from now on, a query may hold the service
     call = in_thread(subject.reload)
     stalled.wait_until_reached()
     subject.close()
