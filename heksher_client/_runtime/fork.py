@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 
 class Stage(Enum):
@@ -45,14 +45,20 @@ def _repair(stage: Stage) -> None:  # in the child of a fork
 
 
 def _replace_locks_of_python() -> None:  # in the child of a fork
-    """Replace the locks that a thread of the parent may have held, which would never be released.
+    """Replace the locks that a thread of the parent held, which would never be released.
 
     asyncio takes its lock when an event or a lock is first waited for. An import takes that of its module, even if the
-    module is missing: httpcore looks for an optional one at each request.
+    module is missing: httpcore looks for an optional one at each request. A module of which only a part was executed is
+    imported again. Both locks are private to Python: where it has no such names, nothing is replaced.
     """
     if (mixins := sys.modules.get("asyncio.mixins")) is not None:
         vars(mixins)["_global_lock"] = threading.Lock()
-    vars(importlib)["_bootstrap"].__dict__.get("_module_locks", {}).clear()
+    locks: dict[str, Any] = vars(importlib._bootstrap).get("_module_locks", {})  # noqa: SLF001 - see above
+    for name, reference in list(locks.items()):
+        if getattr(reference(), "owner", None) not in (None, threading.get_ident()):
+            del locks[name]
+            if getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+                del sys.modules[name]
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - some systems have no forks
