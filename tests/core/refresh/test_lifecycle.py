@@ -29,6 +29,7 @@ from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.logs import contents
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- reads -------------------------------------------------------------------------------------------------------------
@@ -102,9 +103,16 @@ def test_the_order_of_context_features_is_that_of_the_service(
         service.add_rule("s", 2, theme="dark")
         client.reload()
         assert setting.get(user="jim", theme="dark") == 2
-    (record,) = [r for r in caplog.records if "context features" in r.message]
-    assert vars(record)["features_in_service"] == ["environment", "user", "theme"]
-    assert vars(record)["features_in_client"] == ["theme", "user", "environment"]
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            "the service's context features differ from the known ones, or are in another order; its order is used",
+            {
+                "features_in_service": ["environment", "user", "theme"],
+                "features_in_client": ["theme", "user", "environment"],
+            },
+        )
+    ]
 
 
 def test_without_the_services_context_features_the_clients_order_is_used(
@@ -521,8 +529,13 @@ def test_of_rules_with_the_same_conditions_the_higher_id_wins(
     service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
     with driven(service):
         assert setting.get(environment="prod", user="jim") == 2
-    (record,) = [r for r in caplog.records if "same conditions" in r.message]
-    assert vars(record)["unused_rules"] == [7]
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            "setting s: 1 rules have the same conditions as another rule; the one with the highest id is used",
+            {"setting": "s", "unused_rules": [7]},
+        )
+    ]
 
 
 def test_split_queries_are_merged_again_after_a_while(service: FakeService) -> None:
@@ -540,9 +553,9 @@ def test_split_queries_are_merged_again_after_a_while(service: FakeService) -> N
 # -- declarations ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("version", "level"), [("1.1", logging.INFO), ("2.0", logging.WARNING)])
+@pytest.mark.parametrize(("version", "level"), [("1.1", "INFO"), ("2.0", "WARNING"), ("10.0", "WARNING")])
 def test_an_outdated_declaration_uses_the_newer_default(
-    service: FakeService, caplog: pytest.LogCaptureFixture, version: str, level: int
+    service: FakeService, caplog: pytest.LogCaptureFixture, version: str, level: str
 ) -> None:
     """The default of the newer declaration is used even if the rules cannot be loaded.
 
@@ -561,33 +574,67 @@ def test_an_outdated_declaration_uses_the_newer_default(
 
     assert setting.explain(user="jim").reason is Reason.SERVER_DEFAULT
     assert setting.get(user="jim") == 7
-    (record,) = [r for r in caplog.records if "is outdated" in r.message]
-    assert record.levelno == level
-    assert vars(record)["latest_version"] == version
+    outdated, _ = contents(caplog.records)
+    assert outdated == (
+        level,
+        f"the declaration of setting s is outdated: it has version 1.0, the service has {version}",
+        {
+            "setting": "s",
+            "outcome": "outdated",
+            "differences": [{"level": "minor", "attribute": "default_value", "latest_value": 7}],
+            "declared_version": "1.0",
+            "latest_version": version,
+            "detail": "",
+        },
+    )
 
 
-@pytest.mark.parametrize("outcome", ["mismatch", "rejected", "conflict"])
+OTHER_DEFAULT = {"level": "minor", "attribute": "default_value", "latest_value": 1}
+OTHER_TYPE = {"level": "mismatch", "message": "setting type incompatible with values for rules: [1]"}
+
+
+@pytest.mark.parametrize(
+    ("declare", "outcome", "differences", "detail"),
+    [
+        (lambda: Setting("s", int, ["user"], 2), "mismatch", [OTHER_DEFAULT], ""),
+        (lambda: Setting("s", str, ["user"], "x", version="1.1"), "rejected", [OTHER_DEFAULT, OTHER_TYPE], ""),
+        (
+            lambda: Setting("s", int, ["user"], 1, alias="unrelated"),
+            "conflict",
+            [],
+            "'alias unrelated is an alias of unrelated setting unrelated'",
+        ),
+    ],
+    ids=["mismatch", "rejected", "conflict"],
+)
 def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
-    service: FakeService, caplog: pytest.LogCaptureFixture, outcome: str
+    service: FakeService,
+    caplog: pytest.LogCaptureFixture,
+    declare: Callable[[], Setting[Any]],
+    outcome: str,
+    differences: list[Any],
+    detail: str,
 ) -> None:
-    """A response with status 409 is logged with the differences."""
+    """A response with status 409 is logged with the differences, or with the explanation of the service."""
     service.declare("s", "int", 1, ["user"])
     service.declare("unrelated", "int", 1, ["user"])
     service.add_rule("s", 5, user="jim")
-    declarations: dict[str, Callable[[], Setting[Any]]] = {
-        "mismatch": lambda: Setting("s", int, ["user"], 2),
-        "rejected": lambda: Setting("s", str, ["user"], "x", version="1.1"),
-        "conflict": lambda: Setting("s", int, ["user"], 1, alias="unrelated"),
-    }
-    setting = declarations[outcome]()
+    setting = declare()
     with driven(service):
         expected = "x" if outcome == "rejected" else 5
         assert setting.get(user="jim") == expected
-    (record,) = [r for r in caplog.records if "conflicts with" in r.message]
-    assert record.levelname == "ERROR"
-    assert vars(record)["outcome"] == outcome
-    assert bool(vars(record)["differences"]) == (outcome != "conflict")
-    assert ("alias of unrelated setting" in record.message) == (outcome == "conflict")
+    assert contents(caplog.records)[0] == (
+        "ERROR",
+        f"the declaration of setting s conflicts with the service's ({outcome}): {detail or differences}",
+        {
+            "setting": "s",
+            "outcome": outcome,
+            "differences": differences,
+            "declared_version": "1.1" if outcome == "rejected" else "1.0",
+            "latest_version": None,
+            "detail": detail,
+        },
+    )
 
 
 def test_a_refused_declaration_is_sent_again_after_five_minutes(service: FakeService) -> None:
@@ -666,7 +713,11 @@ def test_a_default_that_is_coerced_is_used_and_logged(service: FakeService, capl
     with driven(service):
         assert setting.explain().reason is Reason.SERVER_DEFAULT
         assert setting.get() == Letters.A
-    assert "default value was coerced: unknown flag 'C' dropped" in caplog.text
+    assert contents(caplog.records)[-1] == (
+        "WARNING",
+        "setting s: the service's default value was coerced: unknown flag 'C' dropped",
+        {"setting": "s", "default_value": ["A", "C"], "coercions": ["unknown flag 'C' dropped"]},
+    )
 
 
 def test_null_and_false_are_defaults_as_well(service: FakeService) -> None:

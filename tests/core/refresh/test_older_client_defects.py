@@ -20,6 +20,7 @@ from heksher_client import (
 from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.logs import contents
 from tests.support.service import DECLARE, QUERY, CannedResponse
 
 
@@ -129,18 +130,20 @@ def test_a_failed_refresh_is_followed_by_the_next_one(service: FakeService) -> N
 
 
 def test_an_unexpected_exception_in_a_refresh_does_not_stop_refreshes(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch
+    service: FakeService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A defect of the client is reported as well, and the next refresh takes place."""
+    """A defect of the client is reported as well, with its traceback, and the next refresh takes place."""
     setting = Setting("s", int, ["user"], 1)
     with driven(service) as client:
         service.add_rule("s", 2, user="jim")
         with monkeypatch.context() as patched:
             patched.setattr(client.session._refresher.states, "by_canonical_name", lambda settings: 1 // 0)
-            client.reload_expecting(ZeroDivisionError)
+            error = client.reload_expecting(ZeroDivisionError)
         client.refresh()
         assert client.outcomes[-1] is None
         assert setting.get(user="jim") == 2
+    assert contents(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
+    assert caplog.records[0].exc_info
 
 
 @pytest.mark.parametrize("hook", ["on_update_ok", "on_update_error"])

@@ -1,11 +1,14 @@
 """Efficiency of starts and refreshes: few requests, and work only for changes."""
 
+import logging
+
 import pytest
 
 from heksher_client import Reason, Rule, Setting
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Limits, Reply, timed_out
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
+from tests.support.logs import contents
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse
 
 LIST = "GET /api/v1/settings"
@@ -40,33 +43,41 @@ def test_only_new_and_changed_settings_are_declared(service: FakeService) -> Non
         assert settings[29].get() == 100
 
 
-def test_a_few_settings_are_declared_without_a_request_for_the_list(service: FakeService) -> None:
+@pytest.mark.parametrize(("count", "lists"), [(MAX_CONCURRENT_REQUESTS, 0), (MAX_CONCURRENT_REQUESTS + 1, 1)])
+def test_a_few_settings_are_declared_without_a_request_for_the_list(
+    service: FakeService, count: int, lists: int
+) -> None:
     """All can be declared concurrently, in the time that the request for the list would take."""
-    few = make_settings(MAX_CONCURRENT_REQUESTS)
+    settings = make_settings(count)
     with driven(service):
-        assert len(service.requests_to(LIST)) == 0
-        assert len(service.requests_to(DECLARE)) == len(few)
+        assert len(service.requests_to(LIST)) == lists
+        assert len(service.requests_to(DECLARE)) == len(settings)
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "error"),
     [
-        timed_out(Limits(30.0)),
-        CannedResponse(500),
-        CannedResponse(404),
-        CannedResponse.of({"settings": [{"name": "s0"}]}),
+        (timed_out(Limits(30.0)), "no response (TimeoutError: no complete response within 30 seconds)"),
+        (CannedResponse(500), "the service responded with 500: ''"),
+        (CannedResponse(404), "the service responded with 404: ''"),
+        (
+            CannedResponse.of({"settings": [{"name": "s0"}]}),
+            """the service responded with 200, but a setting is incomplete: '{"settings": [{"name": "s0"}]}'""",
+        ),
     ],
     ids=["timeout", "500", "404", "incomplete"],
 )
 def test_all_settings_are_declared_if_the_list_is_unavailable(
-    service: FakeService, reply: Reply | CannedResponse
+    service: FakeService, caplog: pytest.LogCaptureFixture, reply: Reply | CannedResponse, error: str
 ) -> None:
     """It may time out if the service has very many settings. It only saves requests; the start does not need it."""
     service.respond_with(LIST, reply)
     settings = make_settings(30)
-    with driven(service):
+    with caplog.at_level(logging.INFO, "heksher_client"), driven(service):
         assert len(service.requests_to(DECLARE)) == 30
         assert settings[3].get() == 3
+    text = f"declaring all settings, as the service did not list those that it has: GET /api/v1/settings: {error}"
+    assert contents(caplog.records) == [("INFO", text, {})]
 
 
 def test_a_service_that_fails_receives_no_further_declarations(service: FakeService) -> None:

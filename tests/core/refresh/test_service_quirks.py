@@ -7,6 +7,7 @@ import pytest
 from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, UnexpectedResponseError
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.logs import contents
 from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- renamed settings --------------------------------------------------------------------------------------------------
@@ -24,12 +25,14 @@ def test_a_setting_declared_under_its_former_name_gets_the_rules_of_the_new_name
         assert [request.query["settings"] for request in service.requests_to(QUERY)] == ["bar"]
 
 
-def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(service: FakeService) -> None:
+def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
     """All other settings are updated in the same refresh, and later refreshes send no additional requests."""
     foo = Setting("foo", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
 
-    with driven(service) as client:
+    with caplog.at_level(logging.INFO, "heksher_client"), driven(service) as client:
         service.rename("foo", "bar", "1.1")
         service.add_rule("bar", 5, user="jim")
         service.add_rule("other", 6, user="jim")
@@ -50,6 +53,14 @@ def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(servic
             "context_features",
             "query",
         }
+    assert contents(caplog.records) == [
+        (
+            "INFO",
+            f"setting {name} was renamed to {new_name} in the service",
+            {"setting": name, "canonical_name": new_name},
+        )
+        for name, new_name in (("foo", "bar"), ("bar", "baz"))
+    ]
 
 
 def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(service: FakeService) -> None:
@@ -59,9 +70,13 @@ def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(service: Fa
         service.rename("foo", "bar", "1.1")
         service.add_rule("bar", 5, user="jim")
         service.add_rule("other", 6, user="jim")
-        for status in (404, 500):
+        for status, text in (
+            (404, "the response did not include setting foo; it keeps its rules"),
+            (500, "GET /api/v1/settings/foo: the service responded with 500: ''"),
+        ):
             service.respond_with("GET /api/v1/settings/foo", CannedResponse(status))
-            client.reload_expecting(UnexpectedResponseError)
+            assert str(client.reload_expecting(UnexpectedResponseError)) == text
+            assert client.status().settings["foo"].problem == text
             assert (foo.get(user="jim"), other.get(user="jim")) == (1, 6)
         service.intercept = lambda request: None
         client.reload()
@@ -140,7 +155,9 @@ def test_the_client_applies_the_context_filter_as_well(service: FakeService) -> 
 # -- missing settings --------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(service: FakeService) -> None:
+def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
     """The service rejects a query with an unknown name as a whole."""
     deleted = Setting("deleted", int, ["user"], 1)
     other = Setting("other", int, ["user"], 1)
@@ -153,6 +170,9 @@ def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(service:
         service.add_rule("deleted", 3, user="jim")
         client.reload()
         assert deleted.get(user="jim") == 3
+    assert contents(caplog.records) == [
+        ("WARNING", "the service lost 1 settings; declaring them again", {"settings": ["deleted"]})
+    ]
 
 
 def test_only_quoted_names_of_a_404_are_missing_settings(service: FakeService) -> None:
@@ -193,7 +213,8 @@ def test_a_setting_that_is_missing_after_its_declaration_affects_itself_only(ser
         service.add_rule("other", 2, user="jim")
         error = client.reload_expecting(DeclarationError)
 
-        assert "missing" in str(error)
+        assert (str(error), error.setting) == ("the service denies setting missing", "missing")
+        assert client.status().settings["missing"].declaration == "refused"
         assert (missing.get(), other.get(user="jim")) == (1, 2)
 
 
@@ -261,11 +282,28 @@ def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
     assert values == [(1, 3), (1,), (1,), (6,)]
     assert n.get() == 7
     assert type(n.get()) is int
-    logged = {record.message.partition(" the first")[0]: record for record in caplog.records}
-    assert logged["setting s: 2 rules were rejected,"].levelname == "WARNING"
-    assert [rule_id for rule_id, _ in vars(logged["setting s: 2 rules were rejected,"])["rejected_rules"]] == [2, 3]
-    assert logged["setting s: 1 rules were coerced,"].levelname == "INFO"
-    assert any("default value was rejected" in message for message in logged)
+    rejected = [
+        (2, "'abc' is not a list"),
+        (3, "it has conditions on ['planet'], which the declaration does not name"),
+    ]
+    coerced = [(1, ("element 1 dropped: 'x' is not an int",))]
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            "setting s: the service's default value was rejected: 'not a list' is not a list",
+            {"setting": "s", "default_value": "not a list"},
+        ),
+        (
+            "WARNING",
+            f"setting s: 2 rules were rejected, the first of them: {rejected[0]}",
+            {"setting": "s", "rejected_rules": rejected},
+        ),
+        (
+            "INFO",
+            f"setting s: 1 rules were coerced, the first of them: {coerced[0]}",
+            {"setting": "s", "coerced_rules": coerced},
+        ),
+    ]
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
