@@ -2,21 +2,25 @@
 
 import enum
 import logging
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
-from heksher_client import Conversion, HeksherEnum, Rule, Setting
-from heksher_client._core.refresh.decoding import ResponseDecoder, decode_rules
-from heksher_client._core.refresh.effects import Pause
+from heksher_client import Conversion, HeksherEnum, Reason, Rule, Setting
+from heksher_client._core.refresh.decoding import DecodedRules, ResponseDecoder, decode_default, decode_rules
+from heksher_client._core.refresh.effects import Flow, Pause
 from heksher_client._core.refresh.protocol import parse_queried_setting
-from heksher_client._core.refresh.work_budget import WorkBudget
+from heksher_client._core.refresh.work_budget import BYTES_PER_RULE, WorkBudget
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.cooperative import run_to_end
+from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.setting import entry_of
+from tests.support.logs import contents
 
+T = TypeVar("T")
 FEATURES = ("environment", "user", "theme")
 
 
@@ -25,18 +29,31 @@ class Color(enum.Enum):
     ONE = 1
 
 
-def decode(
+def decode_all(
     setting: Setting[Any], rules: list[tuple[Any, list[list[str]]]], default: Any, tracking: Tracking | None = None
-) -> RuleSet[Any]:
+) -> DecodedRules:
     """Decode a response with rules of these values and conditions, whose ids are 1, 2..."""
     response = {
         "default_value": default,
         "rules": [{"rule_id": i, "value": v, "context_features": c} for i, (v, c) in enumerate(rules, 1)],
     }
     queried = parse_queried_setting(setting.name, msgspec.Raw(msgspec.json.encode(response)))
-    return run_to_end(
-        decode_rules(entry_of(setting), queried, tracking=tracking or Tracking(), order=FEATURES)
-    ).rule_set
+    return run_to_end(decode_rules(entry_of(setting), queried, tracking=tracking or Tracking(), order=FEATURES))
+
+
+def decode(
+    setting: Setting[Any], rules: list[tuple[Any, list[list[str]]]], default: Any, tracking: Tracking | None = None
+) -> RuleSet[Any]:
+    """Do the same, and return the rules that can be used."""
+    return decode_all(setting, rules, default, tracking).rule_set
+
+
+def run_without_pauses(flow: Flow[T]) -> T:
+    """Return the result of a flow that has no effects."""
+    with pytest.raises(StopIteration) as end:
+        next(flow)
+    result: T = end.value.value
+    return result
 
 
 def decode_values(setting: Setting[Any], *values: Any) -> list[Any]:
@@ -87,7 +104,14 @@ def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.Lo
     setting = Setting("s", int, ["user", "theme"], 1)
     rule_set = decode(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
     assert [rule.value for rule in rule_set.rules()] == [2]
-    assert caplog.records[0].__dict__["rejected_rules"] == [(1, "it has two conditions on one context feature")]
+    rejected = (1, "it has two conditions on one context feature")
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            f"setting s: 1 rules were rejected, the first of them: {rejected}",
+            {"setting": "s", "rejected_rules": [rejected]},
+        )
+    ]
 
 
 def test_rules_on_untracked_values_are_dropped_silently(caplog: pytest.LogCaptureFixture) -> None:
@@ -117,30 +141,128 @@ def test_a_validator_receives_each_rule_as_the_service_sent_it() -> None:
     assert (rule_set.default, rule_set.rules()[0].value) == (50, 20)
 
 
-def test_a_long_column_is_converted_in_batches() -> None:
-    """A validator makes a large setting slow, but must not block the event loop."""
-    setting = Setting("s", int, ["user"], 1)
+@pytest.mark.parametrize("size", [1, 200])
+def test_a_long_column_is_decoded_in_batches(size: int) -> None:
+    """A validator makes a large setting slow, but must not block the event loop; nor must rules that are not decoded
+    at once, as they are many bytes."""
+    setting = Setting("s", str, ["user"], "x")
     setting.add_validator(lambda value, *_: value)
-    response = {
-        "default_value": 1,
-        "rules": [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(2500)],
-    }
-    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode(response)))
+    rules = [{"rule_id": i, "value": f"{i:0{size}}", "context_features": [["user", f"u{i}"]]} for i in range(2500)]
+    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode({"default_value": "x", "rules": rules})))
+    assert len(queried.undecoded) == (2500 if size > 1 else 0)
+
+    steps = []
     work = decode_rules(entry_of(setting), queried, tracking=Tracking(), order=FEATURES)
-    assert list(work).count(1000) >= 4  # two full batches are grouped, and two are validated
+    while True:
+        try:
+            steps.append(next(work))
+        except StopIteration as end:
+            decoded = end.value
+            break
+    grouped, as_columns, validated = [1000, 1000, 500], [2500], [1000, 1000]
+    assert steps[:6] == grouped + as_columns + validated
+    assert [(rule.rule_id, int(rule.value)) for rule in decoded.rule_set.rules()] == [(i, i) for i in range(2500)]
+
+
+def test_a_column_of_valid_values_is_converted_in_one_step() -> None:
+    """It is work for all of its rules."""
+    rules = [{"rule_id": i, "value": i, "context_features": [["user", f"u{i}"]]} for i in range(30)]
+    queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode({"default_value": 1, "rules": rules})))
+    work = decode_rules(entry_of(Setting("s", int, ["user"], 1)), queried, tracking=Tracking(), order=FEATURES)
+    grouped, as_columns, converted = 30, 30, 30
+    assert list(work)[:3] == [grouped, as_columns, converted]
 
 
 def test_rejected_rules_of_a_setting_are_logged_in_one_record(caplog: pytest.LogCaptureFixture) -> None:
-    """It lists the first 20."""
+    """It lists the first 20, like the status."""
     caplog.set_level(logging.INFO)
     setting = Setting("s", int, ["user"], 1)
-    assert decode_values(setting, *["x"] * 30) == []
-    (_, rejected) = caplog.records
-    assert len(rejected.__dict__["rejected_rules"]) == 20
-    assert "30 rules were rejected" in rejected.message
+    rules: list[tuple[Any, list[list[str]]]] = [("x", [["user", f"u{i}"]]) for i in range(30)]
+    decoded = decode_all(setting, rules, 5)
+    first = [(i, "'x' is not an int") for i in range(1, 21)]
+    assert (len(decoded.rule_set), decoded.rejected, list(decoded.first_rejected)) == (0, 30, first)
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            f"setting s: 30 rules were rejected, the first of them: {first[0]}",
+            {"setting": "s", "rejected_rules": first},
+        )
+    ]
 
 
-@pytest.mark.parametrize(("size", "pauses"), [(1000, 0), (10_000_000, 2)])
+def test_duplicates_of_rules_are_logged_in_one_record_and_counted_as_rejected(caplog: pytest.LogCaptureFixture) -> None:
+    """The record and the status list the first 20."""
+    decoded = decode_all(Setting("s", int, ["user"], 1), [(i, [["user", "jim"]]) for i in range(30)], 5)
+    assert [rule.rule_id for rule in decoded.rule_set.rules()] == [30]
+    assert decoded.rejected == 29
+    assert list(decoded.first_rejected) == [(i, "another rule has the same conditions") for i in range(1, 21)]
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            "setting s: 29 rules have the same conditions as another rule; the one with the highest id is used",
+            {"setting": "s", "unused_rules": list(range(1, 21))},
+        )
+    ]
+
+
+def test_malformed_rules_are_rejected_along_with_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """They are listed first."""
+    rules: list[tuple[Any, Any]] = [("x", [["user", "a"]]), (2, None), (3, [["user", "b"]])]
+    decoded = decode_all(Setting("s", int, ["user"], 1), rules, 5)
+    assert [rule.value for rule in decoded.rule_set.rules()] == [3]
+    malformed, rejected = decoded.first_rejected
+    assert (malformed.rule_id, rejected) == (2, (1, "'x' is not an int"))
+    assert "context_features" in malformed.reason
+    ((_, _, extra),) = contents(caplog.records)
+    assert extra == {"setting": "s", "rejected_rules": [malformed, rejected]}
+
+
+def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason for it: the declared one, or an earlier one of the service."""
+    setting = Setting("s", int, ["user"], 1)
+    assert decode_default(entry_of(setting), "x") == (1, Reason.DECLARED_DEFAULT)
+    entry_of(setting).publish(PublishedRules(RuleSet(5, Reason.SERVER_DEFAULT)))
+    assert decode_default(entry_of(setting), "x") == (5, Reason.SERVER_DEFAULT)
+    assert (
+        contents(caplog.records)
+        == [
+            (
+                "WARNING",
+                "setting s: the service's default value was rejected: 'x' is not an int",
+                {"setting": "s", "default_value": "x"},
+            )
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("keeps_content", [True, False])
+def test_an_update_has_the_conditions_under_which_it_was_decoded(keeps_content: bool) -> None:
+    """So the client notices if decoding the same response again would have another result."""
+    setting = Setting("s", int, ["user"], 1)
+    setting.add_validator(lambda value, *_: value)
+    tracking = Tracking().with_values({"user": "jim"})
+    decoder = ResponseDecoder(tracking, FEATURES, WorkBudget(), keeps_content=keeps_content)
+    rules = [{"rule_id": i, "value": i, "context_features": [["user", user]]} for i, user in enumerate(("ann", "jim"))]
+    content = msgspec.Raw(msgspec.json.encode({"default_value": 5, "rules": rules}))
+    (update,) = run_without_pauses(decoder.decode("s", content, b"digest", [entry_of(setting)]))
+    applied = update.applied
+    assert (update.entry, update.content) == (entry_of(setting), content if keeps_content else None)
+    assert applied.validators is entry_of(setting).validators
+    assert (applied.tracking, applied.order, applied.digest) == (tracking, FEATURES, b"digest")
+    assert applied.decoded.rule_set.rules() == [Rule({"user": "jim"}, 1, 1)]
+    assert (applied.decoded.rejected, applied.decoded.first_rejected) == (0, ())
+
+
+def test_the_digest_of_a_response_is_that_of_its_content() -> None:
+    """The same digest means the same rules."""
+    decoder = ResponseDecoder(Tracking(), FEATURES, WorkBudget())
+    assert run_without_pauses(decoder.digest(msgspec.Raw(b"{}"))) == sha256(b"{}").digest()
+
+
+@pytest.mark.parametrize(
+    ("size", "pauses"), [(1000, 0), (5000 * BYTES_PER_RULE - 1, 1), (5000 * BYTES_PER_RULE, 2), (10_000_000, 2)]
+)
 def test_others_run_between_the_hashing_and_the_parsing_of_a_large_response(size: int, pauses: int) -> None:
     """Neither can be interrupted."""
     decoder = ResponseDecoder(Tracking(), FEATURES, WorkBudget())
