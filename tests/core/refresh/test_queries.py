@@ -1,0 +1,277 @@
+"""Queries for many settings: their number and size, responses that are too large, and unmodified ones."""
+
+from collections.abc import Callable, Collection, Iterable
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+
+from heksher_client import UnexpectedResponseError
+from heksher_client._core.refresh.effects import Exchange, Oversized, Pause, Reply, Request, Response
+from heksher_client._core.refresh.protocol import query_target
+from heksher_client._core.refresh.queries import Queries, QueryResults
+
+SETTING = b'{"default_value": 0, "rules": []}'
+
+
+def names_in(request: Request) -> list[str]:
+    return parse_qs(urlsplit(request.target).query)["settings"][0].split(",")
+
+
+def success(names: Iterable[str], **headers: str) -> Response:
+    """Return a response with all queried settings."""
+    settings = b", ".join(b'"%b": %b' % (name.encode(), SETTING) for name in names)
+    return Response(200, b'{"settings": {%b}}' % settings, headers)
+
+
+class DrivenQueries(Queries):
+    """Queries that are answered by a function, and recorded."""
+
+    def __init__(self, respond: Callable[[list[str]], Reply] = success) -> None:
+        super().__init__()
+        self.respond = respond
+        self.requests: list[Request] = []
+        self.rounds: list[list[list[str]]] = []
+        """The names in each query, by exchange."""
+        self.pauses: list[Pause] = []
+
+    def query(
+        self, names: Iterable[str], *, context_filter: str = "*", current: Collection[str] = frozenset()
+    ) -> QueryResults:
+        """Query settings, and return the results."""
+        self.rounds.clear()
+        self.requests.clear()
+        flow = self.run(names, context_filter, frozenset(current))
+        try:
+            effect = next(flow)
+            while True:
+                if isinstance(effect, Exchange):
+                    self.requests += effect.requests
+                    self.rounds.append([names_in(request) for request in effect.requests])
+                    effect = flow.send(tuple(self.respond(names_in(request)) for request in effect.requests))
+                else:
+                    assert isinstance(effect, Pause)
+                    self.pauses.append(effect)
+                    effect = next(flow)
+        except StopIteration as end:
+            results: QueryResults = end.value
+            return results
+
+    def sizes(self) -> list[list[int]]:
+        """Return the number of names in each query, by exchange."""
+        return [list(map(len, queries)) for queries in self.rounds]
+
+
+def make_names(number: int) -> list[str]:
+    return [f"setting_{i}" for i in range(number)]
+
+
+# -- number and size ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [(1, 1), (50, 1), (51, 2), (100, 2), (101, 4), (200, 4), (201, 10), (1500, 10)]
+)
+def test_more_than_fifty_settings_are_spread_over_several_queries(settings: int, expected: int) -> None:
+    """Up to as many as are sent at once. Each setting is in one of them, and all are of about the same size."""
+    queries = DrivenQueries()
+    names = make_names(settings)
+    assert list(queries.query(names).settings) == [name for query in queries.rounds[0] for name in query]
+    (sizes,) = queries.sizes()
+    assert len(sizes) == expected
+    assert sorted(name for query in queries.rounds[0] for name in query) == sorted(names)
+    assert max(sizes) < 2 * min(sizes)
+
+
+def test_no_settings_take_no_query() -> None:
+    """The result is empty."""
+    queries = DrivenQueries()
+    assert (queries.query([]), queries.rounds) == (QueryResults(), [])
+
+
+@pytest.mark.parametrize("context_filter", ["*", "user:(jim,ann),theme:*"])
+@pytest.mark.parametrize(("excess", "expected"), [(0, [[40]]), (1, [[39, 1]])])
+def test_a_query_has_at_most_four_thousand_characters(
+    context_filter: str, excess: int, expected: list[list[int]]
+) -> None:
+    """With its path, the commas and the context filter."""
+    names = [f"{i:080}" for i in range(39)]
+    names.append("x" * (4000 + excess - len(query_target([*names, ""], context_filter))))
+    queries = DrivenQueries()
+    queries.query(names, context_filter=context_filter)
+    assert queries.sizes() == expected
+    assert len(queries.requests[0].target) <= 4000
+
+
+def test_long_names_fill_one_query_after_the_other() -> None:
+    """Each has as many as fit."""
+    queries = DrivenQueries()
+    queries.query(f"{i:0200}" for i in range(50))
+    assert queries.sizes() == [[19, 19, 12]]
+    assert [len(request.target) for request in queries.requests] == [3882, 3882, 2475]
+
+
+def test_a_query_has_the_path_of_the_protocol() -> None:
+    """Without metadata, and with an encoded context filter."""
+    queries = DrivenQueries()
+    queries.query(["a", "b"], context_filter="user:(jim,ä)")
+    assert queries.requests == [
+        Request("GET", "/api/v1/query?settings=a,b&context_filters=user:(jim,%C3%A4)&include_metadata=false")
+    ]
+
+
+# -- responses that are too large --------------------------------------------------------------------------------------
+
+
+def too_large_from(size: int, status: int = 500) -> Callable[[list[str]], Reply]:
+    """Return a service that fails if a query has this many names, or more."""
+    return lambda names: Response(status) if len(names) >= size else success(names)
+
+
+@pytest.mark.parametrize("status", [413, 414, 431, 500])
+def test_a_query_that_is_too_large_is_halved_until_one_succeeds(status: int) -> None:
+    """One at a time, as the service may be failing. Then the others follow at once, and the size is remembered."""
+    queries = DrivenQueries(too_large_from(7, status))
+    results = queries.query(make_names(20))
+    assert queries.sizes() == [[20], [10], [5], [5, 5, 5]]
+    assert sorted(results.settings) == sorted(make_names(20))
+    queries.query(make_names(20))
+    assert queries.sizes() == [[5, 5, 5, 5]]
+
+
+def test_a_response_with_too_many_bytes_is_a_query_that_is_too_large() -> None:
+    """Whatever its status."""
+    queries = DrivenQueries(lambda names: Oversized(200, 1000) if len(names) > 1 else success(names))
+    assert sorted(queries.query("abcd").settings) == list("abcd")
+    assert queries.sizes() == [[4], [2], [1], [1, 1, 1]]
+
+
+def test_a_part_that_is_too_large_is_split_after_another_one_succeeded() -> None:
+    """The settings that were received are not queried again."""
+    queries = DrivenQueries(lambda names: Response(500) if len({"a", "b"} & set(names)) == 2 else success(names))
+    queries.query("abcdefgh")
+    assert queries.rounds == [
+        [list("abcdefgh")],
+        [list("abcd")],
+        [["a", "b"]],
+        [["a"]],
+        [
+            [
+                "b",
+            ],
+            *map(list, "cdefgh"),
+        ],
+    ]
+
+
+def test_a_single_setting_that_is_too_large_does_not_affect_the_others() -> None:
+    """The error is that of its own query."""
+    queries = DrivenQueries(lambda names: Response(500, b"oops") if "c" in names else success(names))
+    results = queries.query("abcdefgh")
+    assert sorted(results.settings) == list("abdefgh")
+    assert (results.missing, list(results.too_large)) == (set(), ["c"])
+    error = results.too_large["c"]
+    assert str(error) == "GET /api/v1/query: the service responded with 500: 'oops'"
+    assert error.status == 500
+
+
+def test_two_settings_that_fail_are_enough_to_give_up() -> None:
+    """Nothing was received, so the service is failing. The error of the first one is raised."""
+    queries = DrivenQueries(lambda names: Response(500, names[0].encode()))
+    with pytest.raises(UnexpectedResponseError, match="500: 'a'"):
+        queries.query("abcdefgh")
+    assert queries.sizes() == [[8], [4], [2], [1], [3], [1]]
+
+
+def test_settings_that_fail_after_a_success_are_all_reported() -> None:
+    """The service works, so they are queried one by one."""
+    queries = DrivenQueries(lambda names: Response(500) if {"c", "d", "e"} & set(names) else success(names))
+    results = queries.query("abcdefgh")
+    assert sorted(results.settings) == list("abfgh")
+    assert sorted(results.too_large) == list("cde")
+
+
+def test_twice_as_many_settings_are_queried_at_once_after_sixty_successes() -> None:
+    """The service may have recovered. Sixty more are needed after a failure."""
+    queries = DrivenQueries(too_large_from(7))
+
+    def first_sizes(refreshes: int) -> list[int]:
+        """Return the number of names in the first query of each refresh."""
+        sizes = []
+        for _ in range(refreshes):
+            queries.query(make_names(20))
+            sizes.append(queries.sizes()[0][0])
+        return sizes
+
+    assert first_sizes(1) == [20]
+    queries.respond = success
+    assert first_sizes(61) == [5] * 60 + [10]
+    queries.respond = too_large_from(7)
+    assert first_sizes(1) == [10]
+    queries.respond = success
+    assert first_sizes(122) == [5] * 60 + [10] * 60 + [20] * 2
+
+
+# -- unmodified responses ----------------------------------------------------------------------------------------------
+
+
+def test_an_etag_is_sent_with_the_same_query_if_all_of_its_settings_are_current() -> None:
+    """The settings of an unmodified response are not modified, and the ETag stays."""
+    queries = DrivenQueries(lambda names: success(names, etag='"1"'))
+    first = queries.query(["a", "b"])
+    target = queries.requests[0].target
+    assert (first.etags, first.modified, queries.requests[0].headers) == ({target: '"1"'}, ["a", "b"], {})
+    queries.etags = first.etags
+
+    for current in ([], ["a"]):
+        queries.query(["a", "b"], current=current)
+        assert queries.requests[0].headers == {}
+    queries.query(["a", "c"], current=["a", "b", "c"])
+    assert queries.requests[0].headers == {}
+
+    queries.respond = lambda names: Response(304)
+    second = queries.query(["a", "b"], current=["a", "b", "c"])
+    assert queries.requests[0].headers == {"If-None-Match": '"1"'}
+    assert (second.etags, second.modified, second.settings) == ({target: '"1"'}, [], {})
+    assert second.has_responses
+
+
+def test_a_response_without_an_etag_is_queried_in_full_the_next_time() -> None:
+    """There is none to send."""
+    queries = DrivenQueries()
+    assert queries.query(["a"]).etags == {}
+
+
+# -- missing settings and revisions ------------------------------------------------------------------------------------
+
+
+def test_missing_settings_are_left_out_of_the_next_query() -> None:
+    """The service rejects a query with an unknown name as a whole."""
+    queries = DrivenQueries(lambda names: Response(404, b"no such: ['b', 'z']") if "b" in names else success(names))
+    results = queries.query("abc")
+    assert queries.rounds == [[["a", "b", "c"]], [["a", "c"]]]
+    assert (results.missing, sorted(results.settings)) == ({"b"}, ["a", "c"])
+    assert not results.is_open("b")
+
+
+@pytest.mark.parametrize(
+    ("revisions", "expected"),
+    [(["5", "7"], 5), (["7", "5"], 5), (["5", None], None), ([None, "5"], None), ([None, None], None), (["0", "3"], 0)],
+)
+def test_the_revision_is_the_lowest_of_all_responses(revisions: list[str | None], expected: int | None) -> None:
+    """Each of them includes it. There is none if one of the responses does not have one."""
+    left = iter(revisions)
+    queries = DrivenQueries(
+        lambda names: success(names, **({"heksher-revision": text} if (text := next(left)) is not None else {}))
+    )
+    assert queries.query(make_names(60)).revision == expected
+    assert len(queries.requests) == 2
+
+
+@pytest.mark.parametrize(("size", "pauses"), [(1 << 20, 0), ((1 << 20) + 1, 1)])
+def test_others_run_before_a_large_response_is_parsed(size: int, pauses: int) -> None:
+    """Parsing cannot be interrupted."""
+    padded = success(["a"]).content.ljust(size)
+    queries = DrivenQueries(lambda names: Response(200, padded))
+    assert queries.query(["a"]).settings == {"a": msgspec.Raw(SETTING)}
+    assert queries.pauses == [Pause()] * pauses
