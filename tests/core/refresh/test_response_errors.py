@@ -1,0 +1,235 @@
+"""Errors of responses: their texts and attributes, what is redacted in them, and the classes that a program chose."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from heksher_client import (
+    CredentialError,
+    DeclarationError,
+    HeksherError,
+    ServiceUnavailableError,
+    UnexpectedResponseError,
+    UntrustedServiceError,
+)
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
+from heksher_client._core.refresh.responses import as_configured, json_field, json_object, parse_response
+
+REQUEST = Request("GET", "/api/v1/query?settings=s")
+
+
+def error_of(reply: Reply) -> HeksherError:
+    """Return the error of a reply to `REQUEST`, whose body must be an object."""
+    with pytest.raises(HeksherError) as raised:
+        json_object(REQUEST, parse_response(REQUEST, reply))
+    return raised.value
+
+
+def redact(content: bytes) -> bytes:
+    return content.replace(b"s3cr3t", b"***")
+
+
+# -- no response -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "text"),
+    [
+        (NoResponse(OSError("unplugged"), is_network_error=True), ServiceUnavailableError, "OSError: unplugged"),
+        (NoResponse(OSError(), is_network_error=True), ServiceUnavailableError, "OSError"),
+        (NoResponse(LookupError("a token")), ServiceUnavailableError, "LookupError"),
+        (
+            NoResponse(OSError("bad certificate"), is_network_error=True, is_untrusted=True),
+            UntrustedServiceError,
+            "OSError: bad certificate",
+        ),
+        (NoResponse(OSError("a token"), is_untrusted=True), UntrustedServiceError, "OSError"),
+    ],
+)
+def test_the_error_of_a_missing_response_names_its_cause(reply: NoResponse, kind: type[Exception], text: str) -> None:
+    """Without the text, unless the network is the cause: the text may contain a token."""
+    error = error_of(reply)
+    assert (type(error), str(error)) == (kind, f"GET /api/v1/query: no response ({text})")
+    assert error.__cause__ is reply.error
+    assert (error.method, error.url, error.headers) == ("GET", "/api/v1/query?settings=s", None)
+
+
+def test_an_error_of_the_credentials_has_its_text() -> None:
+    """They were not sent. The text says what to do, and its cause may hold a secret."""
+    error = error_of(NoResponse(CredentialError("log in first"), is_network_error=True))
+    assert (type(error), str(error)) == (CredentialError, "GET /api/v1/query: log in first")
+    assert error.__cause__ is None
+    assert (error.method, error.url, error.headers) == ("GET", "/api/v1/query?settings=s", None)
+
+
+# -- unexpected responses ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        (Response(500), "500: ''"),
+        (Response(502, b"<html>"), "502: '<html>'"),
+        (Response(401, b"no"), "401: 'no' (the credentials are missing, wrong or insufficient)"),
+        (Response(403, b"no"), "403: 'no' (the credentials are missing, wrong or insufficient)"),
+        (Response(404, b'{"detail": "no such"}'), "404: 'no such'"),
+        (Response(422, b'{"detail": [1]}'), "422: '[1]'"),
+        (Response(409, b'{"error": "x"}'), """409: '{"error": "x"}'"""),
+        (Response(400, b'["detail"]'), """400: '["detail"]'"""),
+        (Response(400, b"\xff"), "400: '\ufffd'"),
+        (Response(200, b"<html>"), "200, but not in JSON: '<html>'"),
+        (Response(200, b"[]"), "200, but not with an object: '[]'"),
+        (Response(500, b"x" * 298), f"500: '{'x' * 298}'"),
+        (Response(500, b"x" * 299), f"500: '{'x' * 298}…"),
+        (Response(500, b"the s3cr3t", redact=redact), "500: 'the ***'"),
+        (Response(500, b'{"detail": "the s3cr3t"}', redact=redact), "500: 'the ***'"),
+    ],
+)
+def test_an_unexpected_response_is_quoted(response: Response, text: str) -> None:
+    """Its detail if there is one, otherwise the beginning of the body; with the status, and what is wrong with it."""
+    error = error_of(response)
+    assert str(error) == f"GET /api/v1/query: the service responded with {text}"
+    assert isinstance(error, UnexpectedResponseError)
+    assert (error.status, error.content, error.retry_after) == (response.status, redact(response.content), None)
+    assert (error.method, error.url, error.headers) == ("GET", "/api/v1/query?settings=s", {})
+    assert error.__cause__ is None
+    assert error.__suppress_context__ == ("not in JSON" in text)
+
+
+def test_a_response_with_too_many_bytes_is_an_error_with_the_limit() -> None:
+    """And with the option that raises it."""
+    error = error_of(Oversized(206, 8000))
+    assert str(error) == (
+        "GET /api/v1/query: the service responded with 206 and more than 8,000 bytes, the most that is accepted "
+        "(max_response_bytes)"
+    )
+    assert isinstance(error, UnexpectedResponseError)
+    assert (error.status, error.content, error.retry_after) == (206, b"", None)
+    assert (error.method, error.url, error.headers) == ("GET", "/api/v1/query?settings=s", None)
+
+
+def test_a_missing_field_is_named() -> None:
+    """Also if it has another type."""
+    for body in (b"{}", b'{"settings": {}}'):
+        with pytest.raises(UnexpectedResponseError) as raised:
+            json_field(REQUEST, Response(200, body), "settings", list)
+        assert str(raised.value).startswith("GET /api/v1/query: the service responded with 200, but without settings: ")
+    assert json_field(REQUEST, Response(200, b'{"settings": [1]}'), "settings", list) == [1]
+
+
+def test_a_secret_at_the_end_of_an_excerpt_is_redacted() -> None:
+    """It is found although only a part of it is in the first 1,024 bytes, however long the rest of it is."""
+    secret = b"s" * (1 << 16)
+    error = error_of(
+        Response(500, b"x" * 1020 + secret + b"rest", redact=lambda content: content.replace(secret, b"***"))
+    )
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.content == b"x" * 1020 + b"***r"
+
+
+def test_the_headers_of_a_response_are_redacted() -> None:
+    """Those with secrets of the client, the query and fragment of a redirect, and secrets of the request anywhere."""
+    headers = {
+        "set-cookie": "session=1",
+        "authentication-info": "nonce=1",
+        "server": "ä the s3cr3t \ud800",
+        "location": "https://s3cr3t/login?token=1#2",
+    }
+    assert error_of(Response(302, headers=headers, redact=redact)).headers == {
+        "set-cookie": "***",
+        "authentication-info": "***",
+        "server": "ä the *** ?",
+        "location": "https://***/login?***",
+    }
+    for location, redacted in (("/login", "/login"), ("/login#token=1?x", "/login?***"), ("?", "?***")):
+        assert error_of(Response(302, headers={"location": location})).headers == {"location": redacted}
+
+
+DATE = "Sun, 22 Nov 2026 10:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "40"}, 40.0),
+        ({"retry-after": " 0 "}, 0.0),
+        ({"retry-after": "999999999"}, 999999999.0),
+        ({"retry-after": "1000000000"}, None),
+        ({"retry-after": "1.5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"date": DATE}, None),
+        ({"retry-after": "Sun, 22 Nov 2026 10:02:00 GMT", "date": DATE}, 120.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:02:00 GMT"}, None),
+        ({"retry-after": "Sun, 22 Nov 2026 10:02:00 -0000", "date": DATE}, None),
+        ({}, None),
+    ],
+)
+def test_the_seconds_to_wait_are_those_of_retry_after(headers: Mapping[str, str], seconds: float | None) -> None:
+    """A date is relative to that of the response."""
+    error = error_of(Response(503, headers=headers))
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.retry_after == seconds
+
+
+# -- refused declarations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refused_declaration_has_the_request_and_the_response(status: int) -> None:
+    """The body is redacted."""
+    request = protocol.declare(b"{}")
+    response = Response(status, b'{"detail": "no s3cr3t"}', {"server": "s3cr3t"}, redact)
+    with pytest.raises(DeclarationError) as raised:
+        protocol.parse_declaration(request, response, "cache_size")
+    error = raised.value
+    assert str(error) == "the service refused the declaration of setting cache_size: 'no ***'"
+    assert (error.setting, error.status, error.content) == ("cache_size", status, b'{"detail": "no ***"}')
+    assert (error.method, error.url) == ("POST", "/api/v1/settings/declare")
+    assert error.headers == {"server": "***"}
+
+
+# -- errors as the program wants them ----------------------------------------------------------------------------------
+
+
+class TeapotError(UnexpectedResponseError):
+    """An error of a program, which cannot be created from a message."""
+
+    def __init__(self) -> None:
+        raise AssertionError
+
+
+def unexpected(status: int) -> HeksherError:
+    return error_of(Response(status, b"body", {"retry-after": "5"}))
+
+
+def test_an_error_has_the_url_of_the_service() -> None:
+    """Not twice, and not if there was no request."""
+    error = unexpected(500)
+    for _ in range(2):
+        assert as_configured(error, "https://host/base", {}) is error
+        assert error.url == "https://host/base/api/v1/query?settings=s"
+    without_request = HeksherError("x")
+    assert as_configured(without_request, "https://host", {}) is without_request
+    assert without_request.url is None
+
+
+def test_an_error_is_of_the_class_that_the_program_chose_for_its_status() -> None:
+    """With the same message and the same attributes."""
+    error = unexpected(418)
+    configured = as_configured(error, "https://host", {418: TeapotError})
+    assert type(configured) is TeapotError
+    assert str(configured) == "GET /api/v1/query: the service responded with 418: 'body'"
+    assert vars(configured) == vars(error)
+    assert (configured.status, configured.retry_after) == (418, 5.0)
+    assert configured.url == "https://host/api/v1/query?settings=s"
+    assert as_configured(configured, "https://host", {418: UnexpectedResponseError}) is configured
+
+
+@pytest.mark.parametrize(
+    "error", [unexpected(500), HeksherError("x"), DeclarationError("x", setting="s"), ZeroDivisionError()]
+)
+def test_an_error_of_another_status_or_kind_is_left_as_it_is(error: Any) -> None:
+    """Only unexpected responses have a class for their status."""
+    assert as_configured(error, "https://host", {418: TeapotError, 0: TeapotError}) is error
