@@ -65,8 +65,8 @@ class Declarations:
         yield from self._skip_known(due)
         for batch in _batches(list(due.items())):
             replies = yield from _send([body for body, _ in batch])
-            for (body, same), reply in zip(batch, replies, strict=True):
-                yield from self._process(body, same, reply, result)
+            for (_, same), reply in zip(batch, replies, strict=True):
+                yield from self._process(same, reply, result)
 
     def _skip_known(self, due: dict[bytes, list[AnyEntry]]) -> Flow[None]:
         """Remove the declarations of settings that the service has exactly like this."""
@@ -84,10 +84,10 @@ class Declarations:
                 for entry in same:
                     self._states.mark_declared(entry, entry.name, protocol.UPTODATE)
 
-    def _process(self, body: bytes, entries: Sequence[AnyEntry], reply: Reply, result: RefreshResult) -> Flow[None]:
+    def _process(self, entries: Sequence[AnyEntry], reply: Reply, result: RefreshResult) -> Flow[None]:
         """Record the outcome of one declaration."""
         try:
-            outcome = protocol.parse_declaration(protocol.declare(body), reply, entries[0].name)
+            outcome = protocol.parse_declaration(reply, entries[0].name)
         except DeclarationError as error:
             self.record_refusal(entries, error, result)
         except UnexpectedResponseError as error:

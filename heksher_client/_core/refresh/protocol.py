@@ -6,7 +6,7 @@ Each endpoint has a function that builds the request, and one that parses the re
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote
 
@@ -64,9 +64,13 @@ class DeclarationOutcome:
         return values[0] if values else None
 
 
+_DECLARE: Final = Request("POST", "/api/v1/settings/declare", {"Content-Type": "application/json"})
+"""Without the declaration."""
+
+
 def declare(declaration: bytes) -> Request:
     """Declare a setting."""
-    return Request("POST", "/api/v1/settings/declare", {"Content-Type": "application/json"}, declaration)
+    return replace(_DECLARE, content=declaration)
 
 
 CREATED: Final = "created"
@@ -80,25 +84,25 @@ CONFLICT: Final = "conflict"
 _OUTCOMES: Final = {200: {CREATED, UPTODATE, UPGRADED, OUTDATED}, 409: {REJECTED, MISMATCH}}
 
 
-def parse_declaration(request: Request, reply: Reply, setting: str) -> DeclarationOutcome:
+def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
     """Return the outcome of a declaration.
 
     Raises:
         DeclarationError: The service did not accept it as a declaration (400, 404, 422).
     """
-    response = parse_response(request, reply)
+    response = parse_response(_DECLARE, reply)
     if response.status in (400, 404, 422):
         refused = DeclarationError(
             f"the service refused the declaration of setting {setting}: {body_excerpt(response)}", setting=setting
         )
         refused.status, refused.content = response.status, truncate(response)
-        raise with_request(refused, request, response)
-    body = json_object(request, response, _OUTCOMES)
+        raise with_request(refused, _DECLARE, response)
+    body = json_object(_DECLARE, response, _OUTCOMES)
     if response.status == 409 and "outcome" not in body:
         return DeclarationOutcome(CONFLICT, detail=body_excerpt(response))
     outcome, version, differences = body.get("outcome"), body.get("latest_version"), body.get("differences")
     if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
-        raise unexpected_response(request, response, "without a known outcome")
+        raise unexpected_response(_DECLARE, response, "without a known outcome")
     return DeclarationOutcome(
         outcome,
         tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),

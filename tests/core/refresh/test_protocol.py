@@ -36,15 +36,14 @@ def exchanges(path: str) -> list[Any]:
 def test_recorded_declarations_are_parsed(exchange: dict[str, Any]) -> None:
     """Each outcome is returned. Each refusal raises a `DeclarationError` with the explanation of the service."""
     response, expected = recorded_response(exchange), exchange["response"]
-    request = protocol.declare(b"{}")
     if expected["status"] in (400, 404, 422):
         with pytest.raises(DeclarationError) as raised:
-            protocol.parse_declaration(request, response, "foo")
+            protocol.parse_declaration(response, "foo")
         assert raised.value.setting == "foo"
         detail = expected.get("text") or expected["json"]["detail"]
         assert str(detail)[:20].strip("'[{") in str(raised.value).replace("\\'", "'")
     else:
-        parsed = protocol.parse_declaration(request, response, "foo")
+        parsed = protocol.parse_declaration(response, "foo")
         assert parsed.outcome == expected["json"].get("outcome", protocol.CONFLICT)
         assert list(parsed.differences) == expected["json"].get("differences", [])
         assert parsed.latest_version == expected["json"].get("latest_version")
@@ -121,7 +120,7 @@ PARSERS: list[Any] = [
     protocol.parse_context_features,
     protocol.parse_settings,
     lambda reply: protocol.parse_setting(protocol.setting("s"), reply),
-    lambda reply: protocol.parse_declaration(protocol.declare(b""), reply, "s"),
+    lambda reply: protocol.parse_declaration(reply, "s"),
     lambda reply: protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), reply),
 ]
 
@@ -227,7 +226,7 @@ def test_an_unknown_outcome_of_a_declaration_is_an_unexpected_response(outcome: 
     """Of any JSON type."""
     reply = Response(200, json.dumps({"outcome": outcome}).encode())
     with pytest.raises(UnexpectedResponseError, match="without a known outcome"):
-        protocol.parse_declaration(protocol.declare(b""), reply, "s")
+        protocol.parse_declaration(reply, "s")
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,9 @@ def test_the_seconds_to_wait_are_those_of_retry_after(headers: Mapping[str, str]
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_a_refused_declaration_has_the_request_and_the_response(status: int) -> None:
     """The body is redacted."""
-    request = protocol.declare(b"{}")
     response = Response(status, b'{"detail": "no s3cr3t"}', {"server": "s3cr3t"}, redact)
     with pytest.raises(DeclarationError) as raised:
-        protocol.parse_declaration(request, response, "cache_size")
+        protocol.parse_declaration(response, "cache_size")
     error = raised.value
     assert str(error) == "the service refused the declaration of setting cache_size: 'no ***'"
     assert (error.setting, error.status, error.content) == ("cache_size", status, b'{"detail": "no ***"}')
