@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import NoResponse, Reply, Response
+from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
 
 WIRE = Path(__file__).parents[2] / "data" / "wire"
 RECORDED = [
@@ -205,12 +205,175 @@ def test_the_rules_of_a_large_setting_are_decoded_separately() -> None:
     assert (len(rules), invalid) == (1500, [])
 
 
-@pytest.mark.parametrize("body", ['{"settings": [{"name": "s"}]}', '{"settings": [5]}',
-                                  '{"settings": [{"name": 5, "default_value": 1, "aliases": []}]}'])  # fmt: skip
-def test_a_listing_with_an_incomplete_setting_is_an_unexpected_response(body: str) -> None:
-    """`get_settings` returns complete settings, or raises."""
-    with pytest.raises(UnexpectedResponseError, match="a setting"):
+LISTED: dict[str, Any] = {
+    "name": "s",
+    "configurable_features": ["user", "theme"],
+    "type": "int",
+    "default_value": None,
+    "metadata": {"team": "a"},
+    "aliases": ["former"],
+    "version": "1.2",
+}
+
+
+def test_a_setting_is_parsed_with_all_of_its_data() -> None:
+    """In a listing, or by itself. Other fields are ignored."""
+    raw = LISTED | {"last_touch_time": "2026-11-22"}
+    expected = protocol.SettingData(**LISTED)
+    assert protocol.parse_settings(Response(200, json.dumps({"settings": [raw]}).encode())) == {"s": expected}
+    assert protocol.parse_setting(protocol.setting("former"), Response(200, json.dumps(raw).encode())) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (5, "a setting is incomplete"),
+        ({"name": "s"}, "a setting is incomplete"),
+        ({key: value for key, value in LISTED.items() if key != "default_value"}, "a setting is incomplete"),
+        (LISTED | {"aliases": None}, "a setting is incomplete"),
+        *((LISTED | {key: 5}, f"a setting has no {key}") for key in ("name", "configurable_features", "type")),
+        *((LISTED | {key: None}, f"a setting has no {key}") for key in ("metadata", "version")),
+    ],
+)
+def test_an_incomplete_setting_is_an_unexpected_response(raw: Any, reason: str) -> None:
+    """`get_settings` returns complete settings, or raises. The error has the request."""
+    body = json.dumps({"settings": [raw]})
+    with pytest.raises(UnexpectedResponseError) as raised:
         protocol.parse_settings(Response(200, body.encode()))
+    assert str(raised.value) == f"GET /api/v1/settings: the service responded with 200, but {reason}: {body!r}"
+    assert raised.value.url == "/api/v1/settings?include_additional_data=true"
+    if isinstance(raw, dict):
+        with pytest.raises(UnexpectedResponseError, match=f"^GET /api/v1/settings/s: .* but {reason}: "):
+            protocol.parse_setting(protocol.setting("s"), Response(200, json.dumps(raw).encode()))
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "target", "headers"),
+    [
+        (protocol.HEALTH, "GET", "/api/health", {}),
+        (protocol.CONTEXT_FEATURES, "GET", "/api/v1/context_features", {}),
+        (protocol.SETTINGS, "GET", "/api/v1/settings?include_additional_data=true", {}),
+        (protocol.setting("..name.s"), "GET", "/api/v1/settings/%2E%2Ename%2Es", {}),
+        (protocol.declare(b"{}"), "POST", "/api/v1/settings/declare", {"Content-Type": "application/json"}),
+        (protocol.query("/api/v1/query?x", None), "GET", "/api/v1/query?x", {}),
+        (protocol.query("/api/v1/query?x", '"1"'), "GET", "/api/v1/query?x", {"If-None-Match": '"1"'}),
+        (protocol.changes(None), "GET", "/api/v1/changes", {"Accept": "text/event-stream"}),
+        (protocol.changes(0), "GET", "/api/v1/changes", {"Accept": "text/event-stream", "Last-Event-ID": "0"}),
+    ],
+)
+def test_requests_are_those_of_the_protocol(request_: Any, method: str, target: str, headers: dict[str, str]) -> None:
+    """Only a declaration has a body."""
+    assert (request_.method, request_.target, request_.headers) == (method, target, headers)
+    assert request_.content == (b"{}" if method == "POST" else None)
+
+
+def test_a_query_lists_settings_and_encodes_context_filters() -> None:
+    """The characters of the filter's syntax are readable."""
+    assert protocol.query_target(["a", "b.c"], "user:(jim,a b&c),theme:*", with_metadata=True) == (
+        "/api/v1/query?settings=a,b.c&context_filters=user:(jim,a%20b%26c),theme:*&include_metadata=true"
+    )
+    assert protocol.query_target([], "*") == "/api/v1/query?settings=&context_filters=*&include_metadata=false"
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Response(200, headers={"heksher-revision": "0"}), 0),
+        (Response(304, headers={"heksher-revision": "9" * 18}), 10**18 - 1),
+        (Response(200, headers={"heksher-revision": "9" * 19}), None),
+        (Response(200, headers={"heksher-revision": "-1"}), None),
+        (Response(200, headers={"heksher-revision": ""}), None),
+        (Response(200), None),
+        (NoResponse(OSError()), None),
+        (Oversized(200, 10), None),
+    ],
+)
+def test_the_revision_of_a_response_is_a_number_in_a_header(reply: Reply, expected: int | None) -> None:
+    """It is None if there is none, or it is invalid."""
+    assert protocol.revision(reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "missing"),
+    [
+        (Response(404, b"the following are not setting names: ['b', 'z']"), {"b"}),
+        (Response(404, b"\xff 'a' 'c'"), {"a", "c"}),
+        (Response(404, b"a b c"), {"a", "b", "c"}),
+        (Response(404), {"a", "b", "c"}),
+        (Response(400, b"'b'"), set()),
+        (Response(200, b"'b'"), set()),
+        (NoResponse(OSError("'b'")), set()),
+        (Oversized(404, 10), set()),
+    ],
+)
+def test_the_missing_settings_are_those_that_a_404_quotes(reply: Reply, missing: set[str]) -> None:
+    """If it quotes none that was queried, it may mean any of them."""
+    assert protocol.missing_names(reply, ["a", "b", "c"]) == missing
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        *((Response(status), True) for status in (413, 414, 431, 500)),
+        *((Response(status), False) for status in (200, 304, 400, 404, 429, 501, 502, 503)),
+        (Oversized(200, 10), True),
+        (NoResponse(OSError()), False),
+    ],
+)
+def test_a_query_may_be_too_large_for_the_service(reply: Reply, expected: bool) -> None:
+    """Then a smaller one may succeed."""
+    assert protocol.is_too_large(reply) == expected
+
+
+def test_an_unmodified_response_is_one_to_a_query_with_an_etag() -> None:
+    """Otherwise the response is not of the protocol. An empty ETag of a response is none."""
+    target = "/api/v1/query?settings=s"
+    assert protocol.parse_query(protocol.query(target, '"1"'), Response(304)) is None
+    with pytest.raises(UnexpectedResponseError) as raised:
+        protocol.parse_query(protocol.query(target, None), Response(304))
+    assert str(raised.value) == "GET /api/v1/query: the service responded with 304: ''"
+    assert raised.value.url == target
+    for etag in ("", '"1"'):
+        body = protocol.parse_query(protocol.query(target, None), Response(200, b'{"settings": {}}', {"etag": etag}))
+        assert body == protocol.QueryBody({}, etag or None)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"null", b"{}", b'{"default_value": 1}', b'{"rules": []}', b'{"default_value": 1, "rules": [', b"[" * 10**5]
+)
+def test_a_setting_without_a_default_or_rules_is_an_unexpected_response(raw: bytes) -> None:
+    """The error names the setting."""
+    with pytest.raises(UnexpectedResponseError) as raised:
+        protocol.parse_queried_setting("cache_size", msgspec.Raw(raw))
+    assert str(raised.value) == "the response for setting cache_size has no default value or no list of rules"
+    assert raised.value.status == 200
+    assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(("length", "is_decoded"), [(1 << 18, True), ((1 << 18) + 1, False)])
+def test_a_setting_of_up_to_a_quarter_of_a_megabyte_is_decoded_at_once(length: int, is_decoded: bool) -> None:
+    """The rules of a larger one are left for later."""
+    rule = json.dumps(RULE).encode()
+    queried = protocol.parse_queried_setting(
+        "s", msgspec.Raw((b'{"default_value": 5, "rules": [%b]}' % rule).ljust(length))
+    )
+    assert queried.default_value == 5
+    assert [rule.rule_id for rule in queried.rules] == ([1] if is_decoded else [])
+    assert list(queried.undecoded) == ([] if is_decoded else [msgspec.Raw(rule)])
+
+
+def test_a_rule_without_a_readable_id_is_rejected_without_one() -> None:
+    """Its reason is that of the decoder."""
+    decoded = protocol.decode_rules(map(msgspec.Raw, (b'{"value": 1}', b"[]", b"{", b'{"rule_id": 7, "value": 1}')))
+    assert decoded == (
+        [],
+        [
+            (None, "Object missing required field `rule_id`"),
+            (None, "Expected `object`, got `array`"),
+            (None, "Input data was truncated"),
+            (7, "Object missing required field `context_features`"),
+        ],
+    )
 
 
 def test_an_error_contains_only_the_beginning_of_a_body() -> None:
@@ -221,12 +384,72 @@ def test_an_error_contains_only_the_beginning_of_a_body() -> None:
     assert len(str(raised.value)) < 400
 
 
-@pytest.mark.parametrize("outcome", [[], {}, None, 5, "done", "rejected"])
-def test_an_unknown_outcome_of_a_declaration_is_an_unexpected_response(outcome: Any) -> None:
-    """Of any JSON type."""
-    reply = Response(200, json.dumps({"outcome": outcome}).encode())
-    with pytest.raises(UnexpectedResponseError, match="without a known outcome"):
-        protocol.parse_declaration(reply, "s")
+UNKNOWN_OUTCOMES: list[Any] = [[], {}, None, 5, "done", "rejected", "conflict"]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [*((200, outcome) for outcome in UNKNOWN_OUTCOMES), (409, "created"), (409, None)],
+)
+def test_an_unknown_outcome_of_a_declaration_is_an_unexpected_response(status: int, outcome: Any) -> None:
+    """Of any JSON type, or one that belongs to another status. The error has the request."""
+    body = json.dumps({"outcome": outcome})
+    with pytest.raises(UnexpectedResponseError) as raised:
+        protocol.parse_declaration(Response(status, body.encode()), "s")
+    assert str(raised.value) == (
+        f"POST /api/v1/settings/declare: the service responded with {status}, but without a known outcome: {body!r}"
+    )
+    assert raised.value.url == "/api/v1/settings/declare"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"outcome": "created"}, protocol.DeclarationOutcome("created")),
+        (
+            200,
+            {"outcome": "outdated", "latest_version": "1.1", "differences": [5, {"level": "minor"}]},
+            protocol.DeclarationOutcome("outdated", ({"level": "minor"},), "1.1"),
+        ),
+        (
+            200,
+            {"outcome": "upgraded", "latest_version": 1.1, "differences": {}},
+            protocol.DeclarationOutcome("upgraded"),
+        ),
+        (
+            409,
+            {"outcome": "mismatch", "differences": [{"level": "major"}]},
+            protocol.DeclarationOutcome("mismatch", ({"level": "major"},)),
+        ),
+        (409, {"detail": "taken"}, protocol.DeclarationOutcome("conflict", detail="'taken'")),
+    ],
+)
+def test_the_outcome_of_a_declaration_has_the_differences(
+    status: int, body: dict[str, Any], expected: protocol.DeclarationOutcome
+) -> None:
+    """Parts that are not of the protocol are left out."""
+    assert protocol.parse_declaration(Response(status, json.dumps(body).encode()), "s") == expected
+
+
+@pytest.mark.parametrize("status", [201, 204, 304, 500])
+def test_a_declaration_with_another_status_is_an_unexpected_response(status: int) -> None:
+    """Even with the body of a success."""
+    with pytest.raises(UnexpectedResponseError, match=f"^POST /api/v1/settings/declare: the service .* {status}: "):
+        protocol.parse_declaration(Response(status, b'{"outcome": "created"}'), "s")
+
+
+def test_the_latest_value_of_an_attribute_is_that_of_its_first_difference() -> None:
+    """None if the attribute does not differ, or the service does not have a value."""
+    outcome = protocol.DeclarationOutcome(
+        "outdated",
+        (
+            {"level": "minor"},
+            {"attribute": "name", "latest_value": "b"},
+            {"attribute": "name", "latest_value": "c"},
+            {"attribute": "default_value"},
+        ),
+    )
+    assert [outcome.latest(attribute) for attribute in ("name", "default_value", "type")] == ["b", None, None]
 
 
 @pytest.mark.parametrize(
@@ -243,12 +466,15 @@ def test_an_error_quotes_the_response(body: bytes, excerpt: str) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [(b"<html>", "not in JSON"), (b"[]", "not with an object"), (b"{}", "without context_features"),
-     (b'{"context_features": {}}', "without context_features"), (b'{"context_features": [5]}', "not a string")],
+     (b'{"context_features": {}}', "without context_features"),
+     (b'{"context_features": ["a", 5]}', "a context feature is not a string")],
 )  # fmt: skip
 def test_an_invalid_response_raises_an_error_with_the_reason(body: bytes, reason: str) -> None:
     """The reason may show that another server responded."""
-    with pytest.raises(UnexpectedResponseError, match=reason):
+    with pytest.raises(UnexpectedResponseError) as raised:
         protocol.parse_context_features(Response(200, body))
+    text = f"GET /api/v1/context_features: the service responded with 200, but {reason}: {body.decode()!r}"
+    assert str(raised.value) == text
 
 
 @pytest.mark.parametrize(
@@ -257,5 +483,7 @@ def test_an_invalid_response_raises_an_error_with_the_reason(body: bytes, reason
 )
 def test_a_query_response_without_settings_is_unexpected(body: bytes, reason: str) -> None:
     """The error gives the reason."""
-    with pytest.raises(UnexpectedResponseError, match=reason):
+    with pytest.raises(UnexpectedResponseError) as raised:
         protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), Response(200, body))
+    assert str(raised.value) == f"GET /api/v1/query: the service responded with 200, but {reason}: {body.decode()!r}"
+    assert raised.value.__suppress_context__
