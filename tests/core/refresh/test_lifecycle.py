@@ -511,7 +511,8 @@ def test_a_404_of_a_proxy_fails_one_refresh(service: FakeService) -> None:
         service.intercept = lambda request: CannedResponse(404, b"<html>no route</html>")
         client.reload_expecting(HeksherError)
         service.intercept = lambda request: None
-        client.refresh()
+        client.session.refresh_soon()
+        client.advance(0)
         assert client.outcomes[-1] is None
         assert [setting.get(user="jim") for setting in settings] == [2, 2, 2]
 

@@ -29,8 +29,9 @@ def test_settings_that_the_service_has_are_not_declared_again(service: FakeServi
     declare_all(service, 30)
     service.add_rule("s7", 70, user="jim")
     settings = make_settings(30)
-    with driven(service):
+    with driven(service) as client:
         assert list(map(str, service.requests)) == [CONTEXT_FEATURES, LIST, QUERY]
+        assert {setting.declaration for setting in client.status().settings.values()} == {"uptodate"}
         assert [setting.get(user="jim") for setting in settings] == [70 if i == 7 else i for i in range(30)]
 
 

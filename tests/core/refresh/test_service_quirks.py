@@ -8,7 +8,7 @@ from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, U
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.logs import contents
-from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest
+from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- renamed settings --------------------------------------------------------------------------------------------------
 
@@ -84,14 +84,17 @@ def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(service: Fa
 
 
 def test_a_setting_can_be_declared_under_its_former_and_its_new_name(service: FakeService) -> None:
-    """Both `Setting` objects of the program get the rules."""
+    """Both `Setting` objects of the program get the rules, with one query for the new name."""
     service.declare("foo", "int", 1, ["user"])
     service.add_rule("foo", 5, user="jim")
     new = Setting("bar", int, ["user"], 1, alias="foo", version="1.1")
     old = Setting("foo", int, ["user"], 1)
 
-    with driven(service):
+    with driven(service) as client:
         assert (new.get(user="jim"), old.get(user="jim")) == (5, 5)
+        assert {setting.canonical_name for setting in client.status().settings.values()} == {"bar"}
+        assert [str(request) for request in service.requests if request.method == "GET"] == [CONTEXT_FEATURES, QUERY]
+        assert service.requests[-1].query["settings"] == "bar"
 
 
 # -- context filters ---------------------------------------------------------------------------------------------------
