@@ -29,6 +29,7 @@ from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.last_known_good import MemoryFile
 from tests.support.logs import contents
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
@@ -118,7 +119,7 @@ def test_the_order_of_context_features_is_that_of_the_service(
 def test_without_the_services_context_features_the_clients_order_is_used(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are requested again at each refresh."""
+    """They are requested again at each refresh. The error has what the service responded."""
     setting = Setting("s", int, ["user"], 0)
     service.respond_with(CONTEXT_FEATURES, CannedResponse.of({"context_features": [1]}), times=1)
     with driven(service) as client:
@@ -500,6 +501,23 @@ def test_an_error_is_reported_even_if_the_next_request_fails_as_well(service: Fa
         error = client.reload_expecting(DeclarationError)
         assert {"kept", "refused"} <= set(str([error, *error.__notes__]).replace(":", " ").split())
         assert (kept.get(), refused.get()) == (1, 1)
+
+
+def test_an_unexpected_error_while_saving_fails_a_refresh_whose_rules_are_used(
+    service: FakeService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is logged with its traceback. The next refresh succeeds."""
+    file = MemoryFile()
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 2, user="jim")
+        with monkeypatch.context() as patched:
+            patched.setattr(file, "write", lambda *_: 1 // 0)
+            error = client.reload_expecting(ZeroDivisionError)
+        assert setting.get(user="jim") == 2
+        client.reload()
+    assert contents(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
+    assert caplog.records[0].exc_info
 
 
 def test_a_404_of_a_proxy_fails_one_refresh(service: FakeService) -> None:

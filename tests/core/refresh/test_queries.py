@@ -218,7 +218,7 @@ def test_twice_as_many_settings_are_queried_at_once_after_sixty_successes() -> N
 def test_an_etag_is_sent_with_the_same_query_if_all_of_its_settings_are_current() -> None:
     """The settings of an unmodified response are not modified, and the ETag stays."""
     queries = DrivenQueries(lambda names: success(names, etag='"1"'))
-    first = queries.query(["a", "b"])
+    first = queries.query(["a", "b"], current=["a", "b"])
     target = queries.requests[0].target
     assert (first.etags, first.modified, queries.requests[0].headers) == ({target: '"1"'}, ["a", "b"], {})
     queries.etags = first.etags
@@ -252,6 +252,13 @@ def test_missing_settings_are_left_out_of_the_next_query() -> None:
     assert queries.rounds == [[["a", "b", "c"]], [["a", "c"]]]
     assert (results.missing, sorted(results.settings)) == ({"b"}, ["a", "c"])
     assert not results.is_open("b")
+
+
+def test_several_queries_may_have_missing_settings() -> None:
+    """None of them is queried again."""
+    queries = DrivenQueries(lambda names: Response(404))
+    assert queries.query(make_names(60)).missing == set(make_names(60))
+    assert [len(requests) for requests in queries.rounds] == [2]
 
 
 @pytest.mark.parametrize(
