@@ -236,13 +236,13 @@ def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pyte
     )
 
 
-@pytest.mark.parametrize("keeps_content", [True, False])
-def test_an_update_has_the_conditions_under_which_it_was_decoded(keeps_content: bool) -> None:
+@pytest.mark.parametrize(("options", "keeps_content"), [({}, False), ({"keeps_content": True}, True)])
+def test_an_update_has_the_conditions_under_which_it_was_decoded(options: dict[str, bool], keeps_content: bool) -> None:
     """So the client notices if decoding the same response again would have another result."""
     setting = Setting("s", int, ["user"], 1)
     setting.add_validator(lambda value, *_: value)
     tracking = Tracking().with_values({"user": "jim"})
-    decoder = ResponseDecoder(tracking, FEATURES, WorkBudget(), keeps_content=keeps_content)
+    decoder = ResponseDecoder(tracking, FEATURES, WorkBudget(), **options)
     rules = [{"rule_id": i, "value": i, "context_features": [["user", user]]} for i, user in enumerate(("ann", "jim"))]
     content = msgspec.Raw(msgspec.json.encode({"default_value": 5, "rules": rules}))
     (update,) = run_without_pauses(decoder.decode("s", content, b"digest", [entry_of(setting)]))

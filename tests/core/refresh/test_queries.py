@@ -255,9 +255,23 @@ def test_missing_settings_are_left_out_of_the_next_query() -> None:
 
 
 def test_several_queries_may_have_missing_settings() -> None:
-    """None of them is queried again."""
+    """All of them are sent again at once, without these settings."""
+    missing = {"setting_0", "setting_4"}
+    queries = DrivenQueries(
+        lambda names: Response(404, repr(missing & {*names}).encode()) if missing & {*names} else success(names)
+    )
+    results = queries.query(make_names(60))
+    assert (results.missing, set(results.settings)) == (missing, {*make_names(60)} - missing)
+    first, second = queries.rounds
+    assert [[name for name in names if name not in missing] for names in first] == second
+    assert all(missing & {*names} for names in first)
+
+
+def test_without_a_setting_that_the_service_has_there_is_nothing_to_query_again() -> None:
+    """A 404 may mean all settings of a query."""
     queries = DrivenQueries(lambda names: Response(404))
-    assert queries.query(make_names(60)).missing == set(make_names(60))
+    results = queries.query(make_names(60))
+    assert (results.missing, results.has_responses) == (set(make_names(60)), False)
     assert [len(requests) for requests in queries.rounds] == [2]
 
 
