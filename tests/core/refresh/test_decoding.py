@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from heksher_client import Conversion, HeksherEnum, Reason, Rule, Setting
+from heksher_client import Conversion, HeksherEnum, HeksherSequence, Reason, Rule, Setting
 from heksher_client._core.refresh.decoding import DecodedRules, ResponseDecoder, decode_default, decode_rules
 from heksher_client._core.refresh.effects import Flow, Pause
 from heksher_client._core.refresh.protocol import parse_queried_setting
@@ -205,16 +205,20 @@ def test_duplicates_of_rules_are_logged_in_one_record_and_counted_as_rejected(ca
     ]
 
 
-def test_malformed_rules_are_rejected_along_with_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """They are listed first."""
-    rules: list[tuple[Any, Any]] = [("x", [["user", "a"]]), (2, None), (3, [["user", "b"]])]
+def test_all_rules_that_cannot_be_used_are_rejected_together(caplog: pytest.LogCaptureFixture) -> None:
+    """Malformed ones are listed first, and duplicates, which have a log record of their own, last."""
+    rules: list[tuple[Any, Any]] = [("x", [["user", "a"]]), (2, None), (3, [["user", "b"]]), (4, [["user", "b"]])]
     decoded = decode_all(Setting("s", int, ["user"], 1), rules, 5)
-    assert [rule.value for rule in decoded.rule_set.rules()] == [3]
-    malformed, rejected = decoded.first_rejected
+    assert [rule.value for rule in decoded.rule_set.rules()] == [4]
+    malformed, rejected, duplicate = decoded.first_rejected
     assert (malformed.rule_id, rejected) == (2, (1, "'x' is not an int"))
+    assert duplicate == (3, "another rule has the same conditions")
     assert "context_features" in malformed.reason
-    ((_, _, extra),) = contents(caplog.records)
-    assert extra == {"setting": "s", "rejected_rules": [malformed, rejected]}
+    assert decoded.rejected == 3
+    assert [extra for _, _, extra in contents(caplog.records)] == [
+        {"setting": "s", "rejected_rules": [malformed, rejected]},
+        {"setting": "s", "unused_rules": [3]},
+    ]
 
 
 def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -234,6 +238,20 @@ def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pyte
         ]
         * 2
     )
+
+
+def test_all_parts_of_a_default_that_are_dropped_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """In one record."""
+    setting = Setting("s", HeksherSequence(int), ["user"], ())
+    assert decode_default(entry_of(setting), ["x", 1, None]) == ((1,), Reason.SERVER_DEFAULT)
+    dropped = ["element 0 dropped: 'x' is not an int", "element 2 dropped: None is not an int"]
+    assert contents(caplog.records) == [
+        (
+            "WARNING",
+            f"setting s: the service's default value was coerced: {dropped[0]}; {dropped[1]}",
+            {"setting": "s", "default_value": ["x", 1, None], "coercions": dropped},
+        )
+    ]
 
 
 @pytest.mark.parametrize(("options", "keeps_content"), [({}, False), ({"keeps_content": True}, True)])
