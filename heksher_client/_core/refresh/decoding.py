@@ -127,7 +127,7 @@ def decode_rules(
     groups = []
     for group in (yield from _group(queried, report)):
         admitted = _admit(group, entry, tracking, report)
-        values = entry.convert_many(admitted.values) if admitted.values else None
+        values = entry.convert_many(admitted.values)
         if values is None:
             converted = yield from _convert_one_by_one(admitted, entry, report)
         else:
