@@ -102,14 +102,18 @@ def test_an_overridden_conversion_is_called_for_each_value() -> None:
 def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.LogCaptureFixture) -> None:
     """Its meaning is not defined. The other rules are used."""
     setting = Setting("s", int, ["user", "theme"], 1)
-    rule_set = decode(setting, [(1, [["user", "a"], ["user", "b"]]), (2, [["user", "a"], ["theme", "b"]])], 0)
-    assert [rule.value for rule in rule_set.rules()] == [2]
-    rejected = (1, "it has two conditions on one context feature")
+    rules: list[tuple[Any, list[list[str]]]] = [
+        (1, [["user", "a"], ["user", "b"]]),
+        (2, [["user", "a"], ["theme", "b"]]),
+        (3, [["theme", "a"], ["theme", "b"]]),
+    ]
+    assert [rule.value for rule in decode(setting, rules, 0).rules()] == [2]
+    rejected = [(rule_id, "it has two conditions on one context feature") for rule_id in (1, 3)]
     assert contents(caplog.records) == [
         (
             "WARNING",
-            f"setting s: 1 rules were rejected, the first of them: {rejected}",
-            {"setting": "s", "rejected_rules": [rejected]},
+            f"setting s: 2 rules were rejected, the first of them: {rejected[0]}",
+            {"setting": "s", "rejected_rules": rejected},
         )
     ]
 
@@ -147,9 +151,9 @@ def test_a_long_column_is_decoded_in_batches(size: int) -> None:
     at once, as they are many bytes."""
     setting = Setting("s", str, ["user"], "x")
     setting.add_validator(lambda value, *_: value)
-    rules = [{"rule_id": i, "value": f"{i:0{size}}", "context_features": [["user", f"u{i}"]]} for i in range(2500)]
+    rules = [{"rule_id": i, "value": f"{i:0{size}}", "context_features": [["user", f"u{i}"]]} for i in range(3000)]
     queried = parse_queried_setting("s", msgspec.Raw(msgspec.json.encode({"default_value": "x", "rules": rules})))
-    assert len(queried.undecoded) == (2500 if size > 1 else 0)
+    assert len(queried.undecoded) == (3000 if size > 1 else 0)
 
     steps = []
     work = decode_rules(entry_of(setting), queried, tracking=Tracking(), order=FEATURES)
@@ -159,9 +163,17 @@ def test_a_long_column_is_decoded_in_batches(size: int) -> None:
         except StopIteration as end:
             decoded = end.value
             break
-    grouped, as_columns, validated = [1000, 1000, 500], [2500], [1000, 1000]
-    assert steps[:6] == grouped + as_columns + validated
-    assert [(rule.rule_id, int(rule.value)) for rule in decoded.rule_set.rules()] == [(i, i) for i in range(2500)]
+    grouped, as_columns, validated = [1000] * 3, [3000], [1000] * 3
+    assert steps == grouped + as_columns + validated
+    assert [(rule.rule_id, int(rule.value)) for rule in decoded.rule_set.rules()] == [(i, i) for i in range(3000)]
+
+
+def test_malformed_rules_of_a_large_setting_are_all_rejected() -> None:
+    """In whichever batch they are."""
+    rules: list[tuple[Any, Any]] = [("x" * 200, None if i in (5, 1500) else [["user", f"u{i}"]]) for i in range(2500)]
+    decoded = decode_all(Setting("s", str, ["user"], ""), rules, "")
+    assert len(decoded.rule_set) == 2498
+    assert [rejected.rule_id for rejected in decoded.first_rejected] == [6, 1501]
 
 
 def test_a_column_of_valid_values_is_converted_in_one_step() -> None:
