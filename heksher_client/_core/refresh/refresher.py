@@ -227,7 +227,8 @@ class Refresher:
                 self.states.mark_applied(entry, applied)
             self._queries.etags = results.etags  # only now, see there
             revisions = (self._order.revision, results.revision)
-            result.revision = None if None in revisions else min(filter(None, revisions), default=0)
+            known = [revision for revision in revisions if revision is not None]
+            result.revision = min(known) if len(known) == len(revisions) else None
             result.is_applied = True
             if self.states.are_confirmed(entries):
                 result.received_at = self._clock()

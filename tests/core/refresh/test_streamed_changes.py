@@ -27,8 +27,12 @@ def setting() -> Setting[int]:
 
 @contextmanager
 def following_client(service: FakeService, **options: Any) -> Iterator[DrivenClient]:
-    """Run a client that follows changes. Its interval is an hour, so only the stream can cause a refresh."""
+    """Run a client that follows changes. Its interval is an hour, so only the stream can cause a refresh.
+
+    Its own declarations were announced some time ago, and have caused one already.
+    """
     with driven(service, **options) as client:
+        client.advance(10)
         assert client.status().is_following
         yield client
 
