@@ -1,6 +1,7 @@
 """Parsing of responses: recorded ones of the reference service, arbitrary ones and malformed ones."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
+from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
 
 WIRE = Path(__file__).parents[2] / "data" / "wire"
 RECORDED = [
@@ -248,23 +249,29 @@ def test_an_incomplete_setting_is_an_unexpected_response(raw: Any, reason: str) 
 
 
 @pytest.mark.parametrize(
-    ("request_", "method", "target", "headers"),
+    ("make", "method", "target", "headers"),
     [
-        (protocol.HEALTH, "GET", "/api/health", {}),
-        (protocol.CONTEXT_FEATURES, "GET", "/api/v1/context_features", {}),
-        (protocol.SETTINGS, "GET", "/api/v1/settings?include_additional_data=true", {}),
-        (protocol.setting("..name.s"), "GET", "/api/v1/settings/%2E%2Ename%2Es", {}),
-        (protocol.declare(b"{}"), "POST", "/api/v1/settings/declare", {"Content-Type": "application/json"}),
-        (protocol.query("/api/v1/query?x", None), "GET", "/api/v1/query?x", {}),
-        (protocol.query("/api/v1/query?x", '"1"'), "GET", "/api/v1/query?x", {"If-None-Match": '"1"'}),
-        (protocol.changes(None), "GET", "/api/v1/changes", {"Accept": "text/event-stream"}),
-        (protocol.changes(0), "GET", "/api/v1/changes", {"Accept": "text/event-stream", "Last-Event-ID": "0"}),
+        (lambda: protocol.HEALTH, "GET", "/api/health", {}),
+        (lambda: protocol.CONTEXT_FEATURES, "GET", "/api/v1/context_features", {}),
+        (lambda: protocol.SETTINGS, "GET", "/api/v1/settings?include_additional_data=true", {}),
+        (lambda: protocol.setting("..name.s"), "GET", "/api/v1/settings/%2E%2Ename%2Es", {}),
+        (lambda: protocol.declare(b"{}"), "POST", "/api/v1/settings/declare", {"Content-Type": "application/json"}),
+        (lambda: protocol.query("/api/v1/query?x", None), "GET", "/api/v1/query?x", {}),
+        (lambda: protocol.query("/api/v1/query?x", '"1"'), "GET", "/api/v1/query?x", {"If-None-Match": '"1"'}),
+        (lambda: protocol.changes(None), "GET", "/api/v1/changes", {"Accept": "text/event-stream"}),
+        (
+            lambda: protocol.changes(0),
+            "GET",
+            "/api/v1/changes",
+            {"Accept": "text/event-stream", "Last-Event-ID": "0"},
+        ),
     ],
 )
-def test_requests_are_those_of_the_protocol(request_: Any, method: str, target: str, headers: dict[str, str]) -> None:
+def test_requests_are_those_of_the_protocol(
+    make: Callable[[], Request], method: str, target: str, headers: dict[str, str]
+) -> None:
     """Only a declaration has a body."""
-    assert (request_.method, request_.target, request_.headers) == (method, target, headers)
-    assert request_.content == (b"{}" if method == "POST" else None)
+    assert make() == Request(method, target, headers, b"{}" if method == "POST" else None)
 
 
 def test_a_query_lists_settings_and_encodes_context_filters() -> None:

@@ -39,8 +39,8 @@ def test_all_computations_of_a_client_share_its_budget() -> None:
     """Many small settings are as much work as a large one. The result of each computation is returned."""
     budget = WorkBudget()
     assert pauses(budget.spend(3000)) == 0
-    assert pauses(budget.cooperatively(work_in_steps(1000))) == 0
-    flow = budget.cooperatively(work_in_steps(1000, 4999))
+    assert pauses(budget.cooperatively(work_in_steps(1999))) == 0
+    flow = budget.cooperatively(work_in_steps(1, 4999))
     assert next(flow) == Pause()
     with pytest.raises(StopIteration) as end:
         next(flow)
