@@ -115,8 +115,8 @@ def as_configured(
     """Return an error with the whole URL, and of the class that the program has chosen for its status."""
     if isinstance(error, HeksherError) and error.url is not None and error.url.startswith("/"):
         error.url = service_url + error.url
-    kind = error_classes.get(getattr(error, "status", 0))
-    if kind is None or not isinstance(error, UnexpectedResponseError) or isinstance(error, kind):
+    kind = error_classes.get(error.status) if isinstance(error, UnexpectedResponseError) else None
+    if kind is None or isinstance(error, kind):
         return error
     configured = kind.__new__(kind, *error.args)  # without `__init__`, which may have any parameters
     vars(configured).update(vars(error))
