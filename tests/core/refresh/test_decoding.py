@@ -18,7 +18,7 @@ from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.setting import entry_of
-from tests.support.logs import contents
+from tests.support.log_records import summaries
 
 T = TypeVar("T")
 FEATURES = ("environment", "user", "theme")
@@ -109,7 +109,7 @@ def test_a_rule_with_two_conditions_on_one_feature_is_rejected(caplog: pytest.Lo
     ]
     assert [rule.value for rule in decode(setting, rules, 0).rules()] == [2]
     rejected = [(rule_id, "it has two conditions on one context feature") for rule_id in (1, 3)]
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             f"setting s: 2 rules were rejected, the first of them: {rejected[0]}",
@@ -193,7 +193,7 @@ def test_rejected_rules_of_a_setting_are_logged_in_one_record(caplog: pytest.Log
     decoded = decode_all(setting, rules, 5)
     first = [(i, "'x' is not an int") for i in range(1, 21)]
     assert (len(decoded.rule_set), decoded.rejected, list(decoded.first_rejected)) == (0, 30, first)
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             f"setting s: 30 rules were rejected, the first of them: {first[0]}",
@@ -208,7 +208,7 @@ def test_duplicates_of_rules_are_logged_in_one_record_and_counted_as_rejected(ca
     assert [rule.rule_id for rule in decoded.rule_set.rules()] == [30]
     assert decoded.rejected == 29
     assert list(decoded.first_rejected) == [(i, "another rule has the same conditions") for i in range(1, 21)]
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             "setting s: 29 rules have the same conditions as another rule; the one with the highest id is used",
@@ -227,7 +227,7 @@ def test_all_rules_that_cannot_be_used_are_rejected_together(caplog: pytest.LogC
     assert duplicate == (3, "another rule has the same conditions")
     assert "context_features" in malformed.reason
     assert decoded.rejected == 3
-    assert [extra for _, _, extra in contents(caplog.records)] == [
+    assert [extra for _, _, extra in summaries(caplog.records)] == [
         {"setting": "s", "rejected_rules": [malformed, rejected]},
         {"setting": "s", "unused_rules": [3]},
     ]
@@ -240,7 +240,7 @@ def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pyte
     entry_of(setting).publish(PublishedRules(RuleSet(5, Reason.SERVER_DEFAULT)))
     assert decode_default(entry_of(setting), "x") == (5, Reason.SERVER_DEFAULT)
     assert (
-        contents(caplog.records)
+        summaries(caplog.records)
         == [
             (
                 "WARNING",
@@ -257,7 +257,7 @@ def test_all_parts_of_a_default_that_are_dropped_are_logged(caplog: pytest.LogCa
     setting = Setting("s", HeksherSequence(int), ["user"], ())
     assert decode_default(entry_of(setting), ["x", 1, None]) == ((1,), Reason.SERVER_DEFAULT)
     dropped = ["element 0 dropped: 'x' is not an int", "element 2 dropped: None is not an int"]
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             f"setting s: the service's default value was coerced: {dropped[0]}; {dropped[1]}",

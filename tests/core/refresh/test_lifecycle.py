@@ -30,7 +30,7 @@ from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
-from tests.support.logs import contents
+from tests.support.log_records import summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- reads -------------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_the_order_of_context_features_is_that_of_the_service(
         service.add_rule("s", 2, theme="dark")
         client.reload()
         assert setting.get(user="jim", theme="dark") == 2
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             "the service's context features differ from the known ones, or are in another order; its order is used",
@@ -516,7 +516,7 @@ def test_an_unexpected_error_while_saving_fails_a_refresh_whose_rules_are_used(
             error = client.reload_expecting(ZeroDivisionError)
         assert setting.get(user="jim") == 2
         client.reload()
-    assert contents(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
+    assert summaries(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
     assert caplog.records[0].exc_info
 
 
@@ -548,7 +548,7 @@ def test_of_rules_with_the_same_conditions_the_higher_id_wins(
     service.respond_with(QUERY, CannedResponse.of({"settings": {"s": {"default_value": 1, "rules": rules}}}))
     with driven(service):
         assert setting.get(environment="prod", user="jim") == 2
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             "setting s: 1 rules have the same conditions as another rule; the one with the highest id is used",
@@ -593,7 +593,7 @@ def test_an_outdated_declaration_uses_the_newer_default(
 
     assert setting.explain(user="jim").reason is Reason.SERVER_DEFAULT
     assert setting.get(user="jim") == 7
-    outdated, _ = contents(caplog.records)
+    outdated, _ = summaries(caplog.records)
     assert outdated == (
         level,
         f"the declaration of setting s is outdated: it has version 1.0, the service has {version}",
@@ -642,7 +642,7 @@ def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
     with driven(service):
         expected = "x" if outcome == "rejected" else 5
         assert setting.get(user="jim") == expected
-    assert contents(caplog.records)[0] == (
+    assert summaries(caplog.records)[0] == (
         "ERROR",
         f"the declaration of setting s conflicts with the service's ({outcome}): {detail or differences}",
         {
@@ -732,7 +732,7 @@ def test_a_default_that_is_coerced_is_used_and_logged(service: FakeService, capl
     with driven(service):
         assert setting.explain().reason is Reason.SERVER_DEFAULT
         assert setting.get() == Letters.A
-    assert contents(caplog.records)[-1] == (
+    assert summaries(caplog.records)[-1] == (
         "WARNING",
         "setting s: the service's default value was coerced: unknown flag 'C' dropped",
         {"setting": "s", "default_value": ["A", "C"], "coercions": ["unknown flag 'C' dropped"]},

@@ -20,7 +20,7 @@ from heksher_client import (
 from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
-from tests.support.logs import contents
+from tests.support.log_records import summaries
 from tests.support.service import DECLARE, QUERY, CannedResponse
 
 
@@ -142,7 +142,7 @@ def test_an_unexpected_exception_in_a_refresh_does_not_stop_refreshes(
         client.refresh()
         assert client.outcomes[-1] is None
         assert setting.get(user="jim") == 2
-    assert contents(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
+    assert summaries(caplog.records)[0] == ("ERROR", "a refresh failed in an unforeseen way", {"error": error})
     assert caplog.records[0].exc_info
 
 

@@ -8,7 +8,7 @@ from heksher_client import Reason, Rule, Setting
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS, Limits, Reply, timed_out
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
-from tests.support.logs import contents
+from tests.support.log_records import summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse
 
 LIST = "GET /api/v1/settings"
@@ -78,7 +78,7 @@ def test_all_settings_are_declared_if_the_list_is_unavailable(
         assert len(service.requests_to(DECLARE)) == 30
         assert settings[3].get() == 3
     text = f"declaring all settings, as the service did not list those that it has: GET /api/v1/settings: {error}"
-    assert contents(caplog.records) == [("INFO", text, {})]
+    assert summaries(caplog.records) == [("INFO", text, {})]
 
 
 def test_a_service_that_fails_receives_no_further_declarations(service: FakeService) -> None:

@@ -7,7 +7,7 @@ import pytest
 from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, UnexpectedResponseError
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
-from tests.support.logs import contents
+from tests.support.log_records import summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 # -- renamed settings --------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def test_a_setting_that_is_renamed_while_the_client_runs_is_still_updated(
             "context_features",
             "query",
         }
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "INFO",
             f"setting {name} was renamed to {new_name} in the service",
@@ -173,7 +173,7 @@ def test_a_deleted_setting_is_declared_again_and_the_others_are_updated(
         service.add_rule("deleted", 3, user="jim")
         client.reload()
         assert deleted.get(user="jim") == 3
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         ("WARNING", "the service lost 1 settings; declaring them again", {"settings": ["deleted"]})
     ]
 
@@ -290,7 +290,7 @@ def test_values_of_a_newer_declaration_are_coerced_or_rejected_individually(
         (3, "it has conditions on ['planet'], which the declaration does not name"),
     ]
     coerced = [(1, ("element 1 dropped: 'x' is not an int",))]
-    assert contents(caplog.records) == [
+    assert summaries(caplog.records) == [
         (
             "WARNING",
             "setting s: the service's default value was rejected: 'not a list' is not a list",
