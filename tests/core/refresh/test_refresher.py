@@ -21,16 +21,19 @@ from tests.support.service import CHANGES, CONTEXT_FEATURES, QUERY, CannedRespon
         ("0", "0", ["0"]),
         ("", "7", []),
         ("7", "", []),
+        (None, "7", []),
     ],
 )
 def test_the_stream_begins_after_the_oldest_response(
-    service: FakeService, order: str, rules: str, expected: list[str]
+    service: FakeService, order: str | None, rules: str, expected: list[str]
 ) -> None:
-    """A feature may be moved between the two requests of a refresh. Without both revisions there is no stream."""
+    """A feature may be moved between the two requests of a refresh. There is no stream if one has no revision."""
     setting = Setting("s", int, ["user"], 0)
     body = json.dumps({"context_features": service.features, "settings": {"s": {"default_value": 1, "rules": []}}})
     responses = {
-        CONTEXT_FEATURES: CannedResponse(200, body.encode(), {"heksher-revision": order}),
+        CONTEXT_FEATURES: CannedResponse(403)
+        if order is None
+        else CannedResponse(200, body.encode(), {"heksher-revision": order}),
         QUERY: CannedResponse(200, body.encode(), {"heksher-revision": rules}),
     }
 
