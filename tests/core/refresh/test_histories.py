@@ -135,6 +135,8 @@ class History(RuleBasedStateMachine):
         """True if some values may be older than `received_at`."""
         self.requests = 0
         self.revision, self.changed_at = 0, START - 60
+        self.is_replaced = False
+        """True if the database was replaced since the last refresh."""
 
     @initialize(raises_at_start=st.booleans())
     def begin(self, raises_at_start: bool) -> None:
@@ -152,6 +154,13 @@ class History(RuleBasedStateMachine):
         without_queries = {Fault.PROXY: Fault.ORDER, Fault.QUERY: None}
         fault = self.fault_of_service
         return fault if self.program or fault is None else without_queries.get(fault, fault)
+
+    @property
+    def is_replacement_hidden(self) -> bool:
+        """True if the stream cannot tell: the new database has reached the revision that the client knows."""
+        assert self.client is not None
+        known = self.client.session._stream._revision
+        return self.is_replaced and (known is None or self.service.revision >= known)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +213,7 @@ class History(RuleBasedStateMachine):
         requests = [str(request) for request in self.service.requests[self.requests :] if str(request) != CHANGES]
         assert len(requests) <= 3 + 3 * len(self.program), requests
         self.requests, self.is_requested = len(self.service.requests), False
+        self.is_replaced = False
 
         self.failures = 0 if error is None else self.failures + 1
         if self.fault in (None, Fault.QUERY):
@@ -403,7 +413,9 @@ class History(RuleBasedStateMachine):
                     self.allowed[name, index].add(setting.default_value)
         if self.client is not None and self.client.status().is_following and self.fault is None:
             self.advance(0 if is_quiet else 1)
-            self.check_values()
+            # After a failure the next refresh may be due later, as not each change is of a setting of the program.
+            if self.retries == 0 and not self.is_replacement_hidden:
+                self.check_values()
 
     @rule(
         several=st.lists(
@@ -429,6 +441,7 @@ class History(RuleBasedStateMachine):
             case "replace":
                 self.service.replace_database()
                 self.lose_stream()
+                self.is_replaced = True
             case _ if names:
                 getattr(self, what)(data, data.draw(st.sampled_from(names)))
         self.changed()
@@ -477,8 +490,9 @@ class History(RuleBasedStateMachine):
         self.end_fault()
         if self.file is not None:
             self.file.error = None
-        if not self.is_order_known:
-            self.reload()  # Otherwise the client would use its own order, and no stream, until the interval ends.
+        if not self.is_order_known or self.is_replacement_hidden:
+            # Otherwise the client would use its own order and no stream, or former values, until the interval ends.
+            self.reload()
         self.advance(65 if self.offers_changes else INTERVAL)
         self.check_values()
         assert self.client is not None
