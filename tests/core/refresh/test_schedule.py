@@ -1,11 +1,8 @@
-"""When the next refresh is due; and the options of a client."""
-
-from typing import Any
+"""When the next refresh is due."""
 
 import pytest
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
-from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.schedule import Schedule
 
 
@@ -119,34 +116,3 @@ def test_the_children_of_a_fork_do_not_refresh_together() -> None:
         schedule = Timeline(jitter=0.1, random=random)
         schedule.restart()
         assert schedule.wait() == wait
-
-
-GOOD: dict[str, Any] = {
-    "update_interval": 60, "start_timeout": 60, "request_timeout": 30, "max_response_bytes": 1000, "jitter": 0.1,
-    "max_backoff": 60, "max_age": 1000, "follow_changes": True,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", [name for name in GOOD if not name.startswith(("max_response", "jitter", "follow"))])
-@pytest.mark.parametrize("bad", [0, -1, float("inf"), float("nan"), "60", True, [1]])
-def test_seconds_out_of_range_are_refused(name: str, bad: Any) -> None:
-    """They must be positive and finite."""
-    with pytest.raises((TypeError, ValueError), match=name):
-        Options.checked(GOOD | {name: bad}, can_follow=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "bad"),
-    [("jitter", bad) for bad in (-0.1, 1.1, float("nan"), "0", None, True)]
-    + [("max_response_bytes", bad) for bad in (0, -1, 1.5, "1", None, True)],
-)
-def test_other_invalid_options_are_refused(name: str, bad: Any) -> None:
-    """With the name of the option."""
-    with pytest.raises((TypeError, ValueError), match=name):
-        Options.checked(GOOD | {name: bad}, can_follow=True)
-
-
-def test_settings_are_stale_after_three_intervals_by_default() -> None:
-    """A single failed refresh is not a reason for an alert."""
-    assert Options.checked(GOOD, can_follow=True).stale_after == 180
-    assert Options.checked(GOOD | {"stale_after": 5}, can_follow=True).stale_after == 5

@@ -1,0 +1,132 @@
+"""The options of a client: their defaults, and the errors for those that are out of range."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from heksher_client import UnexpectedResponseError
+from heksher_client._core.refresh.options import Options
+
+NAN, INFINITY = float("nan"), float("inf")
+SECONDS = [
+    "update_interval", "start_timeout", "request_timeout", "max_backoff", "stale_after", "max_age",
+    "rate_limit_interval",
+]  # fmt: skip
+COUNTS = ["max_response_bytes", "rate_limit"]
+DEFAULTS = Options(
+    update_interval=60.0,
+    start_timeout=60.0,
+    request_timeout=30.0,
+    max_response_bytes=256 * 1024 * 1024,
+    jitter=0.1,
+    max_backoff=60.0,
+    stale_after=180.0,
+    max_age=604_800.0,
+    follow_changes=True,
+    rate_limit=None,
+    rate_limit_interval=1.0,
+    error_classes={},
+)
+
+
+class OverloadedError(UnexpectedResponseError):
+    """A class of errors that a program has chosen for a status."""
+
+
+def checked(**options: Any) -> Options:
+    return Options.checked({"update_interval": 60, **options}, can_follow=True)
+
+
+def refusal(error: type[Exception], **options: Any) -> str:
+    """Return the text of the error for these options."""
+    with pytest.raises(error) as raised:
+        checked(**options)
+    return str(raised.value)
+
+
+def test_an_update_interval_is_enough() -> None:
+    """Everything else has a default. Settings are stale after three intervals: one failure is not an alert."""
+    assert checked() == DEFAULTS
+
+
+def test_options_replace_the_defaults() -> None:
+    """Numbers of seconds, and the jitter, may be integers."""
+    seconds: dict[str, Any] = {name: 10 + number for number, name in enumerate(SECONDS)}
+    others: dict[str, Any] = {"max_response_bytes": 1, "jitter": 1, "follow_changes": False, "rate_limit": 1}
+    classes = {100: OverloadedError, 599: UnexpectedResponseError}
+    options = checked(**seconds, **others, error_classes=classes)
+    assert options == replace(DEFAULTS, **seconds, **others, error_classes=classes)
+    assert all(isinstance(getattr(options, name), float) for name in [*SECONDS, "jitter"])
+
+
+def test_changes_are_not_followed_if_the_http_client_cannot() -> None:
+    """Whatever the option says."""
+    assert Options.checked({"update_interval": 60, "follow_changes": True}, can_follow=False).follow_changes is False
+
+
+def test_the_least_and_the_greatest_values_are_accepted() -> None:
+    """A larger limit of bytes is reduced to one that every HTTP library can count."""
+    assert checked(update_interval=1e9, stale_after=0.001).update_interval == 1e9
+    assert checked(jitter=0).jitter == 0
+    assert checked(max_response_bytes=1 << 60).max_response_bytes == 1 << 60
+    assert checked(max_response_bytes=1 << 61).max_response_bytes == 1 << 60
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("bad", [0, -1, 1.1e9, INFINITY, NAN])
+def test_seconds_out_of_range_are_refused(name: str, bad: float) -> None:
+    """They must be positive, and at most some thirty years."""
+    assert refusal(ValueError, **{name: bad}) == f"{name} must be a positive number of seconds, not {bad!r}"
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("bad", ["60", None, True, [1]])
+def test_seconds_that_are_not_numbers_are_refused(name: str, bad: Any) -> None:
+    """A boolean is not accepted either."""
+    assert refusal(TypeError, **{name: bad}) == f"{name} must be a number of seconds, not {bad!r}"
+
+
+def test_the_update_interval_has_no_default() -> None:
+    """The error names the option."""
+    with pytest.raises(ValueError, match=r"update_interval must be a positive number of seconds, not 0$"):
+        Options.checked({}, can_follow=True)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("bad", [0, -1])
+def test_counts_that_are_not_positive_are_refused(name: str, bad: int) -> None:
+    """The error names the option and the value."""
+    assert refusal(ValueError, **{name: bad}) == f"{name} must be positive, not {bad!r}"
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("bad", [1.5, "1", None, True])
+def test_counts_that_are_not_whole_numbers_are_refused(name: str, bad: Any) -> None:
+    """The error names the option and the value."""
+    assert refusal(TypeError, **{name: bad}) == f"{name} must be a whole number, not {bad!r}"
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, NAN])
+def test_a_jitter_out_of_range_is_refused(bad: float) -> None:
+    """It is a share of the interval."""
+    assert refusal(ValueError, jitter=bad) == f"jitter must be from 0 to 1, not {bad!r}"
+
+
+@pytest.mark.parametrize("bad", ["0", None, True])
+def test_a_jitter_that_is_not_a_number_is_refused(bad: Any) -> None:
+    """A boolean is not accepted either."""
+    assert refusal(TypeError, jitter=bad) == f"jitter must be a number, not {bad!r}"
+
+
+@pytest.mark.parametrize("bad", [99, 600, True, "503"])
+def test_error_classes_are_by_status(bad: Any) -> None:
+    """The error has the invalid status."""
+    assert refusal(ValueError, error_classes={bad: OverloadedError}) == f"error_classes: {bad!r} is not an HTTP status"
+
+
+@pytest.mark.parametrize("bad", [ValueError, "OverloadedError", None])
+def test_error_classes_are_subclasses_of_the_error_for_unexpected_responses(bad: Any) -> None:
+    """So that programs which catch that class still work."""
+    text = f"error_classes: {bad!r} is not a subclass of UnexpectedResponseError"
+    assert refusal(TypeError, error_classes={503: bad}) == text
