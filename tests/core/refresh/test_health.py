@@ -8,6 +8,7 @@ import pytest
 from heksher_client import DeclarationError, ServiceUnavailableError, State, UnexpectedResponseError
 from heksher_client._core.refresh.health import REMIND_AFTER, ErrorLog, Health
 from heksher_client._logging import escaped, logger
+from tests.support.log_records import extras, summaries
 
 
 class RecordList(logging.Handler):
@@ -33,24 +34,40 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord
 
 def test_a_persistent_failure_is_logged_every_five_minutes(records: list[logging.LogRecord]) -> None:
     """However often it occurs. Its end is logged as well."""
-    log = ErrorLog()
+    log, error = ErrorLog(), ServiceUnavailableError("down")
     for second in range(0, 700, 10):
-        log.record([ServiceUnavailableError("down")], float(second))
-    log.record([], 700.0)
-    log.record([], 760.0)
+        log.record([error], 50.0 + second)
+    log.record([], 750.0)
+    log.record([], 810.0)
     assert REMIND_AFTER == 300
-    assert [(record.levelname, record.getMessage()) for record in records] == [
-        *[("ERROR", "refresh failed: down")] * 3,
-        ("INFO", "the refresh succeeds again, after 70 failures in 700 seconds"),
+    assert summaries(records) == [
+        *[("ERROR", "refresh failed: down", {"error": error, "attempts": attempts}) for attempts in (1, 31, 61)],
+        (
+            "INFO",
+            "the refresh succeeds again, after 70 failures in 700 seconds",
+            {"attempts": 70, "seconds": 700.0},
+        ),
     ]
+
+
+def test_each_outage_has_its_own_attempts_and_duration(records: list[logging.LogRecord]) -> None:
+    """They are counted from its first failure."""
+    log = ErrorLog()
+    for began in (0.0, 1000.0):
+        for second in (0.0, 5.0):
+            log.record([ServiceUnavailableError("down")], began + second)
+        log.record([], began + 7.0)
+    assert [extras(record) for record in records if record.levelname == "INFO"] == [{"attempts": 2, "seconds": 7.0}] * 2
 
 
 def test_a_different_failure_is_logged_immediately(records: list[logging.LogRecord]) -> None:
     """Not if only a port, time or id differs, or if two failures alternate, for example behind a load balancer."""
     log = ErrorLog()
+    log.record([TimeoutError("port 80")], 0.0)
     for second, text in enumerate(["port 80", "port 8080", "refused", "refused", "port 90"]):
         log.record([ServiceUnavailableError(text)], float(second))
     assert [record.getMessage() for record in records] == [
+        "refresh failed: port 80",  # of another class
         "refresh failed: port 80",
         "refresh failed: refused",
     ]
@@ -82,18 +99,30 @@ def test_a_failure_that_recurs_within_a_minute_is_not_a_new_one(records: list[lo
         log.record([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
     assert [record.levelname for record in records] == ["ERROR", "INFO"] * 2
     records.clear()
-    log.record([ServiceUnavailableError("down")], 660.0)
-    log.record([], 670.0)
-    assert [record.levelname for record in records] == ["ERROR", "INFO"]
+    for second, levels in ((660.0, ["ERROR", "INFO"]), (729.0, []), (799.0, ["ERROR", "INFO"])):
+        log.record([ServiceUnavailableError("down")], second)
+        log.record([], second + 10.0)
+        assert [record.levelname for record in records] == levels
+        records.clear()
 
 
 def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[logging.LogRecord]) -> None:
-    """A response may contain the id of the request, in any form."""
+    """A response may contain the id of the request, in any form. That of a success has data, which counts."""
+    for status, count in ((200, 2), (400, 1), (503, 1)):
+        log = ErrorLog()
+        for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
+            text = f"GET /api/v1/query: the service responded with {status}: 'reference {reference}'"
+            log.record([UnexpectedResponseError(text, status=status)], 0.0)
+        assert len(records) == count
+        records.clear()
+
+
+def test_failures_with_different_requests_are_different(records: list[logging.LogRecord]) -> None:
+    """Whatever they have in common in the quoted responses."""
     log = ErrorLog()
-    for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
-        text = f"GET /api/v1/query: the service responded with 503: 'reference {reference}'"
-        log.record([UnexpectedResponseError(text, status=503)], 0.0)
-    assert len(records) == 1
+    for route in ("/api/v1/query", "/api/v1/context_features"):
+        log.record([UnexpectedResponseError(f"GET {route}: the service responded with 503: ''", status=503)], 0.0)
+    assert len(records) == 2
 
 
 def test_each_of_several_failures_is_logged_once(records: list[logging.LogRecord]) -> None:
