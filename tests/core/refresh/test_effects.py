@@ -9,9 +9,11 @@ from heksher_client._core.refresh.effects import (
     NoResponse,
     Pause,
     Reply,
+    Request,
     Response,
     RunBlocking,
     run_blocking,
+    timed_out,
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.refresh.session import limited
@@ -23,6 +25,11 @@ def two_exchanges() -> Flow[tuple[Reply, Reply]]:
     (first,) = yield Exchange((HEALTH,))
     (second,) = yield Exchange((HEALTH,))
     return first, second
+
+
+def three_requests() -> Flow[tuple[Reply, ...]]:
+    replies: tuple[Reply, ...] = yield Exchange((HEALTH,) * 3)
+    return replies
 
 
 def test_an_exchange_that_begins_too_late_is_not_sent() -> None:
@@ -39,6 +46,56 @@ def test_an_exchange_that_begins_too_late_is_not_sent() -> None:
     assert first == Response(200)
     assert isinstance(second, NoResponse)
     assert str(second.error) == "no complete response within 0 seconds"
+
+
+def test_an_exchange_after_the_end_of_the_time_is_not_sent() -> None:
+    """Its replies are errors of the network, one for each request. Any time that is left is used."""
+    assert isinstance(next(limited(three_requests(), Limits(30.0), lambda: 100.0, until=100.001)), Exchange)
+    for until in (100.0, 50.0):
+        with pytest.raises(StopIteration) as end:
+            next(limited(three_requests(), Limits(30.0), lambda: 100.0, until))
+        replies = end.value.value
+        assert [(str(reply.error), reply.is_network_error) for reply in replies] == [
+            ("no complete response within 0 seconds", True)
+        ] * 3
+
+
+def test_without_an_end_only_the_limits_of_the_exchange_count() -> None:
+    """Whether they are for each request or for all of them."""
+    for limits in (Limits(30.0, max_bytes=1000), Limits(30.0, 40.0)):
+        assert next(limited(three_requests(), limits, lambda: 1e6)) == Exchange((HEALTH,) * 3, limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [(Limits(30.0, 5.25), "5.25"), (Limits(30.0, 30.0), "30"), (Limits(5.0, 30.0), "5"), (Limits(5.0, -1.0), "0")],
+)
+def test_the_error_of_a_timeout_has_the_shorter_limit(limits: Limits, seconds: str) -> None:
+    """It counts as an error of the network."""
+    reply = timed_out(limits)
+    assert isinstance(reply.error, TimeoutError)
+    assert str(reply.error) == f"no complete response within {seconds} seconds"
+    assert (reply.is_network_error, reply.is_untrusted) == (True, False)
+
+
+def test_a_request_is_named_by_its_method_and_path() -> None:
+    """Its query may be long, or have secrets."""
+    assert str(Request("GET", "/api/v1/query?settings=a&x=?")) == "GET /api/v1/query"
+    assert str(Request("POST", "/api")) == "POST /api"
+
+
+def test_a_disk_that_takes_too_long_is_an_error() -> None:
+    """Like one that fails."""
+    flow = run_blocking(lambda: 5)
+    next(flow)
+    with pytest.raises(TimeoutError, match=r"^the disk takes too long$"):
+        flow.send(None)
+
+    failing = run_blocking(lambda: 1 // 0)
+    effect = next(failing)
+    assert isinstance(effect, RunBlocking)
+    with pytest.raises(ZeroDivisionError):
+        failing.send(effect.call())
 
 
 def test_waiting_for_a_disk_has_the_limit_of_a_request() -> None:

@@ -99,9 +99,9 @@ def test_a_failure_that_recurs_within_a_minute_is_not_a_new_one(records: list[lo
         log.record([ServiceUnavailableError("down")] if second % 20 == 0 else [], float(second))
     assert [record.levelname for record in records] == ["ERROR", "INFO"] * 2
     records.clear()
-    for second, levels in ((660.0, ["ERROR", "INFO"]), (729.0, []), (799.0, ["ERROR", "INFO"])):
-        log.record([ServiceUnavailableError("down")], second)
-        log.record([], second + 10.0)
+    for began, levels in ((660.0, ["ERROR", "INFO"]), (729.0, []), (799.0, ["ERROR", "INFO"])):
+        log.record([ServiceUnavailableError("down")], began)
+        log.record([], began + 10.0)
         assert [record.levelname for record in records] == levels
         records.clear()
 

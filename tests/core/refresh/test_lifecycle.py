@@ -16,6 +16,7 @@ from heksher_client import (
     HeksherError,
     MissingContextError,
     Reason,
+    Refresh,
     Rule,
     ServiceUnavailableError,
     Setting,
@@ -83,10 +84,10 @@ def test_a_context_value_that_is_not_a_string_is_an_error(service: FakeService, 
 def test_an_unknown_context_feature_is_an_error(service: FakeService) -> None:
     """A default or a tracked value of an unknown feature would never have an effect."""
     client = DrivenClient(service)
-    with pytest.raises(UnknownContextError, match="planet"):
-        client.set_defaults(planet="mars")
-    with pytest.raises(UnknownContextError, match="planet"):
-        client.track_contexts(planet="mars")
+    for use in (client.set_defaults, client.track_contexts):
+        with pytest.raises(UnknownContextError) as raised:
+            use(planet="mars")
+        assert str(raised.value) == "this client has no context feature planet; it has: environment, user, theme"
     with pytest.raises(TypeError, match="user"):
         client.set_defaults(user=5)
 
@@ -258,15 +259,16 @@ def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(service
 def test_a_client_is_started_once(service: FakeService) -> None:
     """Neither a second time, nor after it is closed. Only in between it can be reloaded."""
     client = DrivenClient(service)
-    with pytest.raises(ClientNotRunningError):
+    not_running = r"^the client is not running: it was not set as main, or it is closed$"
+    with pytest.raises(ClientNotRunningError, match=not_running):
         client.reload()
     client.start()
-    with pytest.raises(RuntimeError, match="before"):
+    with pytest.raises(RuntimeError, match=r"^the client was set as main before$"):
         client.start()
     client.close()
-    with pytest.raises(ClientNotRunningError):
+    with pytest.raises(ClientNotRunningError, match=not_running):
         client.reload()
-    with pytest.raises(ClientNotRunningError):
+    with pytest.raises(ClientNotRunningError, match=r"^the client is closed: make a new one$"):
         client.start()
 
 
@@ -281,7 +283,7 @@ def test_a_caller_gets_an_error_if_the_client_is_closed_during_its_refresh(servi
                 client.close()
 
         service.intercept = close
-        with pytest.raises(ClientNotRunningError):
+        with pytest.raises(ClientNotRunningError, match=r"^the client was closed before the refresh was done$"):
             client.reload()
         assert setting.get(user="jim") == 1
 
@@ -352,12 +354,20 @@ def test_a_second_main_client_takes_over_until_it_is_closed(
             assert setting.get() == 3
             service.delete_rule(rule)
             service.add_rule("s", 4, environment="prod")
-            with pytest.raises(ClientNotRunningError, match="another client"):
+            assert (first.status().is_main, second.status().is_main) == (False, True)
+            text = r"^another client is the main one, so this one updates nothing$"
+            with pytest.raises(ClientNotRunningError, match=text):
                 first.reload()
             assert setting.get() == 3
         first.advance(0)
         assert setting.get() == 4
-    assert "another client is the main client now" in caplog.text
+    assert summaries(caplog.records) == [
+        (
+            "WARNING",
+            "another client is the main client now; the former one stops updating settings until that is closed",
+            {"main_client": second.session, "former_client": first.session},
+        )
+    ]
 
 
 def test_a_former_main_client_can_be_closed_first(service: FakeService) -> None:
@@ -438,9 +448,12 @@ def test_a_start_without_the_service_is_retried(
     service.is_running = False
     client = DrivenClient(service, raises_at_start=raises_at_start)
     client.set_defaults(user="jim")
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(ServiceUnavailableError) as raised:
         client.start()
-    assert ("refresh failed: GET /api/v1/context_features: no response" in caplog.text) != raises_at_start
+    text = "GET /api/v1/context_features: no response (ConnectionError: connection refused)"
+    record = ("ERROR", f"refresh failed: {text}", {"error": raised.value, "attempts": 1})
+    assert str(raised.value) == text
+    assert summaries(caplog.records) == ([] if raises_at_start else [record])
     assert setting.get() == 1
     with pytest.raises(MissingContextError):
         without_default.get()
@@ -485,11 +498,31 @@ def test_several_failures_are_all_reported(service: FakeService, caplog: pytest.
     """The first error is raised with the others as notes, and each is logged."""
     settings = [Setting(f"s{i}", int, ["no_such_feature"], 1) for i in range(3)]
     client = DrivenClient(service)
-    with pytest.raises(HeksherError) as raised:
+    refreshes: list[Refresh] = []
+    client.on_refresh(refreshes.append)
+    with pytest.raises(DeclarationError) as raised:
         client.start()
     client.close()
-    assert len(raised.value.__notes__) == 2
-    assert len([r for r in caplog.records if r.message.startswith("refresh failed")]) == len(settings)
+    ((first, *others),) = [refresh.errors for refresh in refreshes]
+    assert [vars(error)["setting"] for error in (first, *others)] == [setting.name for setting in settings]
+    assert raised.value is first
+    assert first.__notes__ == [f"and: {error}" for error in others]
+    assert summaries(caplog.records) == [
+        ("ERROR", f"refresh failed: {error}", {"error": error, "attempts": 1}) for error in (first, *others)
+    ]
+
+
+def test_the_notes_of_an_error_are_those_of_its_last_refresh(service: FakeService) -> None:
+    """The error of a refused declaration is reported by each refresh until it is sent again."""
+    _first, _second = Setting("first", int, ["no_such_feature"], 1), Setting("second", int, ["no_such_feature"], 1)
+    with driven(service, update_interval=60) as client:
+        client.refresh()
+        before = client.outcomes[-1]
+        client.refresh()
+        error = client.outcomes[-1]
+        assert error is before
+        assert isinstance(error, DeclarationError)
+        assert (error.setting, len(error.__notes__)) == ("first", 1)
 
 
 def test_an_error_is_reported_even_if_the_next_request_fails_as_well(service: FakeService) -> None:
