@@ -56,15 +56,15 @@ class Schedule:
         self._requested = math.inf
         """When a requested refresh is due."""
 
-    def request(self, within: float = 0.0) -> None:
+    def request(self, within: float) -> None:
         """Request a refresh within some seconds, whatever the interval."""
-        self._requested = min(self._requested, self._clock() + within if within else -math.inf)
+        self._requested = min(self._requested, self._clock() + within)
 
     def begin(self) -> None:
         """Count the requests as served by the refresh that begins now. Later ones need another refresh."""
         self._requested = math.inf
 
-    def plan(self, failures: Sequence[Exception], *, is_behind: bool = False) -> None:
+    def plan(self, failures: Sequence[Exception], *, is_behind: bool) -> None:
         """Schedule the next refresh at the end of one.
 
         Args:

@@ -106,8 +106,9 @@ def test_a_fleet_that_fails_together_does_not_retry_together() -> None:
     """Waits after failures are up to a half shorter, those that the service requested a little longer."""
     assert Timeline(jitter=0.1, random=0.0).waits(5) == [1, 2, 4, 8, 10]
     assert Timeline(jitter=0.1, random=1.0).waits(5) == [0.5, 1, 2, 4, 5]
-    failure = UnexpectedResponseError("", status=503, retry_after=100.0)
-    assert Timeline(jitter=0.1, random=1.0).waits(1, failure) == pytest.approx([110.0])
+    for random, retry_after, wait in [(1.0, 100.0, 110.0), (0.5, 100.0, 105.0), (1.0, 0.0, 0.5)]:
+        failure = UnexpectedResponseError("", status=503, retry_after=retry_after)
+        assert Timeline(jitter=0.1, random=random).waits(1, failure) == pytest.approx([wait])
 
 
 def test_the_children_of_a_fork_do_not_refresh_together() -> None:
