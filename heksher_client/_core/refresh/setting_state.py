@@ -53,8 +53,7 @@ class SettingStates:
 
     def of(self, entry: AnyEntry) -> SettingState:
         """Return the state of a setting, to read it."""
-        state = self._states.get(entry)
-        return self._states.setdefault(entry, SettingState()) if state is None else state
+        return self._states.setdefault(entry, SettingState())
 
     # -- declarations --------------------------------------------------------------------------------------------------
 
