@@ -65,6 +65,8 @@ class DrivenClient:
         """False as if an earlier hook did not return, so that no other one is called."""
         self.is_disk_available = True
         """False as if the disk did not respond in time."""
+        self.wakes = 0
+        """How often the session has let its driver stop waiting."""
         checked = Options.checked({"update_interval": 3600, "jitter": 0, **options}, can_follow=True)
         store = None
         if last_known_good is not None:
@@ -78,7 +80,7 @@ class DrivenClient:
             hooks=self,
             registry=registry,
             environment=Environment(lambda: self.now, lambda: self.now, lambda: self.random),
-            wake=lambda: None,  # A test looks at the schedule itself.
+            wake=self._wake,
             store=store,
             raises_at_start=raises_at_start,
         )
@@ -205,6 +207,9 @@ class DrivenClient:
         self.outcomes.append(exc)
 
     # -- time and streams ----------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self.wakes += 1  # A test looks at the schedule itself.
 
     def _pass(self, seconds: float) -> None:
         self.now += seconds

@@ -1,12 +1,17 @@
-"""Callbacks that receive the result of each refresh."""
+"""Hooks and callbacks that receive the result of each refresh."""
 
-import logging
+from functools import partial
 
 import pytest
 
 from heksher_client import Refresh, Setting, UnexpectedResponseError
-from tests.support.driven import START, driven
+from heksher_client._core.refresh.effects import CallUserCode
+from heksher_client._core.refresh.hooks import Notifier
+from heksher_client._core.refresh.work_budget import WorkBudget
+from heksher_client._core.settings.listeners import CallbackRegistry
+from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.log_records import summaries
 from tests.support.service import DECLARE, QUERY, CannedResponse
 
 
@@ -44,19 +49,66 @@ def test_a_failed_refresh_has_its_errors(service: FakeService) -> None:
 
 
 def test_the_error_of_a_refresh_callback_is_logged(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
-    """The next callback is still called."""
+    """With the name of the callback, or what it has instead, and the traceback. The next callback is still called."""
     _setting = Setting("s", int, ["user"], 7)
     refreshes: list[Refresh] = []
 
     def fail(refresh: Refresh) -> None:
         raise ValueError("failed")
 
+    unnamed = partial(fail)
     with driven(service) as client:
-        client.on_refresh(fail)
-        client.on_refresh(refreshes.append)
+        for callback in (fail, unnamed, refreshes.append):
+            client.on_refresh(callback)
         client.reload()
     assert len(refreshes) == 1
-    assert [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR] == ["fail raised"]
+    assert summaries(caplog.records) == [
+        ("ERROR", f"{name} raised", {"hook": name}) for name in ("fail", repr(unnamed))
+    ]
+    assert [str(record.exc_info and record.exc_info[1]) for record in caplog.records] == ["failed"] * 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_program_is_not_an_error_of_a_callback(
+    service: FakeService, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    """It is raised from the refresh that calls it."""
+    _setting = Setting("s", int, ["user"], 7)
+
+    def end(refresh: Refresh) -> None:
+        raise error
+
+    with driven(service) as client:
+        client.on_refresh(end)
+        with pytest.raises(error):
+            client.refresh()
+        client.off_refresh(end)
+        client.refresh()
+    assert caplog.records == []
+
+
+def test_a_hook_that_does_not_return_is_logged_once(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """Until it returns. Nothing else is called in between."""
+    _setting = Setting("s", int, ["user"], 7)
+    refreshes: list[Refresh] = []
+    with driven(service) as client:
+        client.on_refresh(refreshes.append)
+        for count in (1, 2):
+            client.is_calling_hooks = False
+            client.refresh(2)
+            text = "on_update_ok does not return; no hook is called until it does"
+            assert summaries(caplog.records) == [("ERROR", text, {"hook": "on_update_ok"})] * count
+            client.is_calling_hooks = True
+            client.refresh()
+            assert len(refreshes) == count
+
+
+def test_a_refresh_waits_for_a_hook_for_five_seconds(service: FakeService) -> None:
+    """Where it can wait."""
+    notifier = Notifier(DrivenClient(service), CallbackRegistry(), WorkBudget())
+    (effect,) = notifier.dispatch_refresh(Refresh(0.0, 0.0, (), ()))
+    assert isinstance(effect, CallUserCode)
+    assert effect.seconds == 5.0
 
 
 def test_a_removed_refresh_callback_is_not_called_again(service: FakeService) -> None:

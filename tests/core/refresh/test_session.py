@@ -1,8 +1,33 @@
 """A session from its start to its end, driven by hand."""
 
-from heksher_client import Setting, State
-from tests.support.driven import driven
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from heksher_client import Refresh, Setting, State
+from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
+from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.last_known_good import MemoryFile
+from tests.support.service import CHANGES, QUERY, CannedResponse, RecordedRequest
+
+
+def recorded(flow: Flow[None], seen: list[Effect]) -> Flow[None]:
+    """Return the same flow, which records its effects."""
+    result: Any = None
+    while True:
+        try:
+            effect = flow.send(result)
+        except StopIteration:
+            return
+        seen.append(effect)
+        result = yield effect
+
+
+def exchanges(seen: Iterable[Effect]) -> list[Exchange]:
+    return [effect for effect in seen if isinstance(effect, Exchange)]
 
 
 def test_a_client_recovers_from_an_outage(service: FakeService) -> None:
@@ -37,3 +62,147 @@ def test_a_change_is_loaded_at_once_while_the_stream_is_open(service: FakeServic
         service.add_rule("s", 3, user="ann")
         client.advance(4)
         assert setting.get(user="ann") == 3
+
+
+def test_the_options_decide_about_the_waits(service: FakeService) -> None:
+    """The longest wait after failures is also that before the stream is opened again."""
+    _setting = Setting("s", int, ["user"], 1)
+    service.offers_changes = True
+    with driven(service, update_interval=60, jitter=0.5, max_backoff=3) as client:
+        client.random = 1.0
+        client.waits.clear()
+        client.refresh(2)
+        assert client.waits == [30, 90]  # The first interval was half of one by the random number before.
+        service.is_running = False
+        client.refresh(4)
+        assert client.waits[2:] == [90, 0.5, 1, 1.5]
+        client.lose_stream()
+        before = len(service.requests_to(CHANGES))
+        client.advance(2.9)
+        assert len(service.requests_to(CHANGES)) == before
+        client.advance(0.1)
+        assert len(service.requests_to(CHANGES)) == before + 1
+
+
+def test_only_the_start_has_a_limit_for_all_of_its_requests(service: FakeService) -> None:
+    """In addition to those of each request. The time counts from the start, not from the first request."""
+    client = DrivenClient(service, start_timeout=20, request_timeout=5, max_response_bytes=1000)
+    _setting = Setting("s", int, ["user"], 1)
+    client.session.start()
+    client.now += 3.0
+    for total in (17.0, math.inf):
+        seen: list[Effect] = []
+        client.run(recorded(client.session.refresh(), seen))
+        assert {exchange.limits for exchange in exchanges(seen)} == {Limits(5.0, total, 1000)}
+    client.close()
+
+
+def test_a_start_without_any_time_left_sends_nothing(service: FakeService) -> None:
+    """The next refresh does."""
+    client = DrivenClient(service, start_timeout=20)
+    client.session.start()
+    client.now += 20.0
+    client.refresh()
+    assert str(client.outcomes[-1]).endswith("(TimeoutError: no complete response within 0 seconds)")
+    assert service.requests == []
+    client.refresh()
+    assert client.outcomes[-1] is None
+    client.close()
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_disk_has_the_time_of_a_request(service: FakeService, is_running: bool) -> None:
+    """To load the last known good as well as to store it."""
+    service.is_running = is_running
+    _setting = Setting("s", int, ["user"], 1)
+    client = DrivenClient(service, last_known_good=MemoryFile(), request_timeout=5)
+    client.session.start()
+    seen: list[Effect] = []
+    client.run(recorded(client.session.refresh(), seen))
+    assert {effect.seconds for effect in seen if isinstance(effect, RunBlocking)} == {5.0}
+    client.close()
+
+
+def test_a_stream_without_a_byte_for_45_seconds_is_lost(service: FakeService) -> None:
+    """The service sends something every 15 seconds."""
+    service.offers_changes = True
+    _setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        effect = next(client.session.follow())
+        assert isinstance(effect, OpenStream)
+        assert effect.seconds == 45.0
+        assert str(effect.request) == "GET /api/v1/changes"
+
+
+def test_requests_for_a_refresh_wake_the_driver_of_a_running_client(service: FakeService) -> None:
+    """It may be waiting for the next interval. Others have no driver that waits."""
+    _setting = Setting("s", int, ["user"], 1)
+    client = DrivenClient(service)
+    client.track_contexts(user="jim")
+    assert client.wakes == 0
+    client.start()
+    client.session.refresh_soon(5.0)
+    assert (client.wakes, client.session.wait()) == (2, 5.0)  # The start waited for its refresh.
+    client.track_contexts(user="ann")
+    assert (client.wakes, client.session.wait()) == (3, 0.0)
+    client.close()
+    client.track_contexts(user="eve")
+    client.session.refresh_soon()
+    assert (client.wakes, client.session.wait()) == (3, 0.0)
+
+
+def test_the_next_attempt_is_now_during_a_refresh_and_never_for_a_closed_client(service: FakeService) -> None:
+    """Nor before the start."""
+    _setting = Setting("s", int, ["user"], 1)
+    seen: list[float | None] = []
+    service.respond_with(QUERY, lambda request: seen.append(client.status().next_attempt))
+    client = DrivenClient(service, update_interval=60)
+    seen.append(client.status().next_attempt)
+    client.start()
+    client.now += 15.0
+    seen.append(client.status().next_attempt)
+    client.close()
+    seen.append(client.status().next_attempt)
+    assert seen == [None, 0.0, 45.0, None]
+
+
+def test_a_client_that_was_closed_during_a_refresh_calls_no_hook(service: FakeService) -> None:
+    """Its waiters got the error of the closed client."""
+    _setting = Setting("s", int, ["user"], 1)
+    outcomes: list[Exception | None] = []
+    refreshes: list[Refresh] = []
+    with driven(service) as client:
+
+        def close(request: RecordedRequest) -> CannedResponse | None:
+            client.close()
+            return CannedResponse(503)
+
+        client.on_refresh(refreshes.append)
+        service.respond_with(QUERY, close)
+        client.session.add_waiter(outcomes.append)
+        client.refresh()
+        assert (client.outcomes, refreshes) == ([], [])
+        assert [str(outcome) for outcome in outcomes] == ["the client was closed before the refresh was done"]
+        assert (client.status().state, client.status().failures) == (State.CLOSED, 1)
+
+
+def test_the_child_of_a_fork_continues_with_the_values_and_begins_at_once(service: FakeService) -> None:
+    """Its callers do not wait for a refresh of the parent, which is not in progress in the child."""
+    setting = Setting("s", int, ["user"], 1)
+    service.offers_changes = True
+    outcomes: list[Exception | None] = []
+    with driven(service) as client:
+        service.add_rule("s", 2, user="jim")
+        client.refresh()
+        flow = client.session.refresh()
+        client.session.add_waiter(outcomes.append)
+        next(flow)
+        client.session.add_waiter(outcomes.append)
+        assert client.status().next_attempt == 0.0
+        client.continue_in_child()
+        status = client.status()
+        assert (status.is_following, status.next_attempt, setting.get(user="jim")) == (False, 0.0, 2)
+        client.refresh()
+        assert outcomes == []
+        assert client.status().is_following
+        assert client.now == START
