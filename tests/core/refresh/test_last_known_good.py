@@ -15,6 +15,7 @@ from heksher_client._drivers.last_known_good_file import Content, StatSignature,
 from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile, reset_settings
+from tests.support.log_records import extras, summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse
 
 BAD_GATEWAY = CannedResponse(502)
@@ -87,14 +88,25 @@ def test_a_start_without_the_service_uses_the_last_known_good(
     client = DrivenClient(
         service, last_known_good=file, now=START + 100, stale_after=150, raises_at_start=raises_at_start
     )
+    assert (client.status().is_last_known_good, client.status().last_known_good_problem) == (False, None)
     client.start()
 
     assert (setting.get(user="jim"), setting.get(user="ann"), new.get(user="jim")) == (8, 7, 1)
-    assert "restored the last known good of 1 settings, 100 seconds old; 1 settings have none" in messages(caplog)
     status = client.status()
     assert (status.state, status.age, status.rules) == (State.FAILING, 100, 1)
     assert (status.is_last_known_good, status.is_healthy, status.last_known_good_problem) == (True, True, None)
-    assert [type(outcome) for outcome in client.outcomes] == [ServiceUnavailableError]
+    (error,) = client.outcomes
+    assert type(error) is ServiceUnavailableError
+    assert summaries(caplog.records) == [
+        (
+            "WARNING",
+            "restored the last known good of 1 settings, 100 seconds old; 1 settings have none",
+            {"age": 100.0, "settings": ["s"]},
+        ),
+        ("ERROR", f"refresh failed: {error}", {"error": error, "attempts": 1}),
+    ]
+    client.refresh(2)
+    assert len(caplog.records) == 2  # It is not restored again.
 
     service.is_running = True
     service.add_rule("s", 9, user="ann")
@@ -138,10 +150,18 @@ def test_the_age_is_that_of_the_oldest_restored_response(
 def test_a_start_without_the_service_and_the_last_known_good_fails(
     service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The reason is logged."""
-    start_without_values(service, file)
-    assert "there is no last known good to start from: [Errno 2] No such file or directory" in messages(caplog)
-    assert setting.get(user="jim") == 7
+    """The reason is logged once, not with each attempt."""
+    service.is_running = False
+    with driven(service, last_known_good=file) as client:
+        assert (client.status().age, client.status().state) == (None, State.STALE)
+        client.refresh(3)
+        assert setting.get(user="jim") == 7
+    (record,) = [record for record in caplog.records if "last known good" in record.message]
+    text = "[Errno 2] No such file or directory"
+    assert record.getMessage() == f"there is no last known good to start from: {text}"
+    assert record.levelname == "WARNING"
+    assert [(type(error), str(error)) for error in extras(record).values()] == [(FileNotFoundError, text)]
+    assert list(extras(record)) == ["error"]
 
 
 def test_a_last_known_good_that_is_too_old_is_ignored(
@@ -155,12 +175,17 @@ def test_a_last_known_good_that_is_too_old_is_ignored(
 
 
 def test_a_start_without_a_response_for_any_setting_fails(
-    service: FakeService, file: MemoryFile, setting: Setting[int]
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever else is stored."""
     store(file, {"other": {"rules": [], "default_value": 1}})
     start_without_values(service, file)
     assert setting.get(user="jim") == 7
+    assert summaries(caplog.records)[0] == (
+        "WARNING",
+        "restored the last known good of 0 settings, 0 seconds old; 1 settings have none",
+        {"age": None, "settings": []},
+    )
 
 
 def test_the_last_known_good_that_appears_after_the_start_is_used(
@@ -223,7 +248,19 @@ def test_an_invalid_response_does_not_affect_other_settings(
     service.is_running = False
     with driven(service, last_known_good=file):
         assert (setting.get(user="jim"), good.get(user="jim")) == (7, 2)
-    assert any(message.startswith("setting s has no last known good: ") for message in messages(caplog))
+    (rejected, restored, _) = summaries(caplog.records)
+    error = rejected[2]["error"]
+    assert str(error) == "the response for setting s has no default value or no list of rules"
+    assert rejected == (
+        "WARNING",
+        f"setting s has no last known good: {error}",
+        {"setting": "s", "error": error},
+    )
+    assert restored == (
+        "WARNING",
+        "restored the last known good of 1 settings, 0 seconds old; 1 settings have none",
+        {"age": 0.0, "settings": ["good"]},
+    )
 
 
 def test_responses_without_usable_data_do_not_reset_the_age(
@@ -263,7 +300,11 @@ def test_an_unexpected_error_while_restoring_does_not_stop_the_client(
     package = "tests.support" if target.startswith("driven") else "heksher_client._core.refresh"
     monkeypatch.setattr(f"{package}.{target}", lambda *_: 1 // 0)
     start_without_values(service, file)
-    assert "the last known good cannot be used" in messages(caplog)
+    (record,) = [record for record in caplog.records if record.message == "the last known good cannot be used"]
+    assert (record.levelname, list(extras(record))) == ("ERROR", ["error"])
+    assert record.exc_info
+    assert extras(record)["error"] is record.exc_info[1]
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
     assert setting.get(user="jim") == 7
 
 
@@ -369,6 +410,7 @@ def test_the_default_in_a_declaration_response_replaces_the_stored_default(
     service.respond_with(QUERY, BAD_GATEWAY)
     with driven(service, last_known_good=file) as client:
         assert (setting.get(user="jim"), setting.get(user="ann")) == (8, 5)
+        assert setting.explain(user="ann").reason is Reason.SERVER_DEFAULT
         assert client.status().is_last_known_good
 
 
@@ -454,6 +496,20 @@ def test_an_unknown_order_of_context_features_is_restored(service: FakeService, 
     assert file.content.order == ("user", "theme", "environment")
 
 
+def test_without_a_stored_order_of_context_features_that_of_the_client_is_used(
+    service: FakeService, file: MemoryFile
+) -> None:
+    """Only that endpoint fails, at the first start on a machine."""
+    setting = Setting("s", int, ["environment", "user"], 0)
+    service.declare("s", "int", 0, ["environment", "user"])
+    service.add_rule("s", 1, user="jim")
+    service.add_rule("s", 2, environment="prod")
+    service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
+    with driven(service, last_known_good=file, context_features=["user", "environment"]) as client:
+        assert setting.get(user="jim", environment="prod") == 2
+        assert "order of the context features" in (client.status().last_error or "")
+
+
 @pytest.mark.usefixtures("setting")
 def test_an_unconfirmed_order_of_context_features_is_not_stored(service: FakeService, file: MemoryFile) -> None:
     """Another process may have stored a newer order."""
@@ -515,7 +571,8 @@ def test_a_full_disk_affects_only_the_last_known_good(
         assert setting.get(user="jim") == 8
         status = client.status()
         assert (status.state, status.last_known_good_problem) == (State.FRESH, "[Errno 28] No space left on device")
-        assert messages(caplog) == ["the last known good cannot be stored: [Errno 28] No space left on device"]
+        text = "the last known good cannot be stored: [Errno 28] No space left on device"
+        assert summaries(caplog.records) == [("WARNING", text, {"error": NO_SPACE})]
 
         file.error = None
         client.refresh()
