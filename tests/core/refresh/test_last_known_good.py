@@ -454,7 +454,24 @@ def test_a_stored_response_for_a_newly_created_setting_is_ignored(
     service.empty()
     service.respond_with(QUERY, BAD_GATEWAY)
     with driven(service, last_known_good=file):
-        assert setting.get(user="jim") == 7
+        resolution = setting.explain(user="jim")
+        assert (resolution.value, resolution.reason) == (7, Reason.SERVER_DEFAULT)
+
+
+@pytest.mark.parametrize(("version", "default"), [("1.0", 7), ("1.1", 5)])
+def test_the_default_in_a_declaration_response_replaces_a_stored_default_that_was_invalid(
+    service: FakeService, file: MemoryFile, setting: Setting[int], version: str, default: int
+) -> None:
+    """The declaration is up to date, or the service has a newer one with another default."""
+    service.declare("s", "int", 7, ["user"])
+    service.declare("s", "int", default, ["user"], version=version)
+    rules = [{"value": 8, "rule_id": 1, "context_features": [["user", "jim"]]}]
+    store(file, {"s": {"rules": rules, "default_value": "x"}})
+    service.respond_with(QUERY, BAD_GATEWAY)
+    with driven(service, last_known_good=file):
+        resolution = setting.explain(user="ann")
+        assert (setting.get(user="jim"), resolution.value) == (8, default)
+        assert resolution.reason is Reason.SERVER_DEFAULT
 
 
 # -- the order of the context features ---------------------------------------------------------------------------------
