@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from heksher_client._core.refresh.change_stream import ChangeStream, Event, SSEParser
 from heksher_client._core.refresh.effects import NoResponse, Reply, Response
+from tests.support.log_records import summaries
 
 STREAM = (
     b": ping\n\n"
@@ -57,13 +58,28 @@ def test_events_do_not_depend_on_the_chunks(cuts: list[int]) -> None:
     assert events == [*EVENTS, Event("message", None, "ab")]
 
 
-@pytest.mark.parametrize("endless", [b"x" * 600_000, b"data: " + b"x" * 600_000 + b"\n"])
-def test_an_event_without_an_end_is_an_error(endless: bytes) -> None:
-    """It would fill the memory."""
+@pytest.mark.parametrize("prefix", [b"", b"data: "])
+def test_an_event_without_an_end_is_an_error(prefix: bytes) -> None:
+    """It would fill the memory. An event may have a mebibyte."""
     parser = SSEParser()
-    parser.feed(endless)
+    half = prefix + b"x" * 524_288 + (b"\n" if prefix else b"")
+    assert parser.feed(half) == []
+    assert parser.feed(half) == []
+    with pytest.raises(ValueError, match=r"^an event of the stream has no end$"):
+        parser.feed(b"data: x\n" if prefix else b"x")
+
+
+def test_the_parts_of_an_event_count_together() -> None:
+    """Those of complete lines, and the beginning of the next line."""
+    parser = SSEParser()
+    parser.feed(b"data: " + b"x" * 600_000 + b"\n")
     with pytest.raises(ValueError, match="no end"):
-        parser.feed(endless)
+        parser.feed(b"data: " + b"x" * 600_000)
+
+
+def test_bytes_that_are_not_text_are_replaced() -> None:
+    """As for every event stream."""
+    assert SSEParser().feed(b"data: \xff\nid: \xfe\n\n") == [Event("message", "\ufffd", "\ufffd")]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10))
@@ -87,6 +103,9 @@ def test_a_change_of_a_setting_requests_a_refresh() -> None:
         ("event: reset\ndata: {}\nid: 2\n\n", True),
         ("event: change\ndata: {}\n\n", False),
         ("event: change\ndata: {}\nid: x\n\n", False),
+        (change(10**18, "s"), False),
+        (change(10**18 - 1, "s"), True),
+        ("event: reset\ndata: {}\nid: 2\n\n", True),
         (": ping\n\n", False),
     ]:
         run.now += 60.0
@@ -130,7 +149,9 @@ def test_of_several_changes_in_one_chunk_the_most_urgent_counts() -> None:
     assert run.feed(change(6, "other") + change(7, "s", within=8.0) + change(8, "t")) == 0.0
 
 
-@pytest.mark.parametrize(("within", "delay"), [(0.0, 0.0), (8.0, 4.0), (-1.0, 0.0), (1e9, 0.0)])
+@pytest.mark.parametrize(
+    ("within", "delay"), [(0.0, 0.0), (8.0, 4.0), (299.0, 149.5), (300.0, 0.0), (-1.0, 0.0), (1e9, 0.0)]
+)
 def test_a_fleet_spreads_its_queries(within: float, delay: float) -> None:
     """Over the seconds that the service says, unless they are out of range."""
     run = Run(random=0.5)
@@ -144,6 +165,8 @@ def test_a_stream_is_resumed_after_the_last_announced_change() -> None:
     run.open(5)
     run.feed(change(9, "s"))
     run.record(7)
+    run.lose()
+    run.open(9)
     run.lose()
     run.record(12)
     run.open(12)
@@ -173,18 +196,34 @@ def test_a_lost_stream_is_opened_again_with_growing_delays() -> None:
     run.open(5)
     run.feed(": ping\n\n")
     assert run.lose() == 60
+    for seconds, delay in ((30.0, 60), (30.1, 4)):
+        run.open(5)
+        run.feed(": ping\n\n")
+        run.now += seconds
+        assert run.lose() == delay
+    assert run.lose() == 8
+
+
+def test_the_child_of_a_fork_has_no_stream_and_no_losses() -> None:
+    """Those are of the parent. It resumes after the same revision."""
+    run = Run()
+    run.lose()
     run.open(5)
-    run.feed(": ping\n\n")
-    run.now += 31
+    run.feed(change(7, "s"))
+    run.stream.after_fork()
+    assert (run.stream.is_connected, run.stream.is_offered) == (False, True)
+    run.open(7)
     assert run.lose() == 4
 
 
 def test_a_refused_stream_is_not_opened_again_soon() -> None:
     """Somebody has to fix a proxy or credentials. A service that is just stopping is different."""
     run = Run()
-    for status, delay in [(404, 300), (401, 300), (302, 300), (503, 4), (200, 8)]:
+    for status, delay in [(404, 300), (401, 300), (300, 300), (499, 300), (500, 4), (299, 8), (200, 16)]:
         run.open(5)
         assert run.lose(Response(status)) == delay
+    run = Run(random=0.5)
+    assert (run.lose(Response(404)), run.lose(Response(503)), run.lose(Response(503))) == (225, 2, 4)
 
 
 def test_a_stream_is_offered_while_responses_have_revisions() -> None:
@@ -208,4 +247,36 @@ def test_the_end_of_a_stream_is_logged_unless_the_client_has_ended_it(
     assert run.stream.is_connected
     run.stream.close(Response(200), is_expected=is_expected)
     assert not run.stream.is_connected
-    assert len(caplog.records) == 2 - is_expected
+    assert (
+        summaries(caplog.records)
+        == [
+            ("INFO", "following changes as they are made", {}),
+            ("INFO", "the stream of changes has ended (the service ended it); changes arrive at intervals", {}),
+        ][: 2 - is_expected]
+    )
+
+
+def test_the_rest_of_a_lost_stream_is_not_part_of_the_next_one() -> None:
+    """Which begins with a new event."""
+    run = Run()
+    run.open(5)
+    run.feed(b"event: change\ndata: [1]\nid: 6")
+    run.lose()
+    run.open(5)
+    assert run.feed(b"\n\n") is None
+    assert run.feed(change(7, "s")) == 0.0
+
+
+def test_the_waits_of_a_stream_depend_on_random_numbers() -> None:
+    """So that the clients of a service that restarts do not all come back at once."""
+    assert [Run(random=random).lose() for random in (0.0, 0.25, 1.0)] == [0.0, 1.0, 4.0]
+
+
+def test_only_responses_to_a_connected_client_can_be_older_than_a_change() -> None:
+    """After the end of the stream, its revisions may be those of a database that was replaced."""
+    run = Run()
+    run.open(5)
+    run.feed(change(9, "s"))
+    run.lose()
+    assert not run.record(7)
+    assert not run.stream.is_behind
