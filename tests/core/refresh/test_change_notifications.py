@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 from typing import Any
 from weakref import ref
 
@@ -11,6 +10,7 @@ import pytest
 from heksher_client import Change, Changed, ClientNotRunningError, Setting, pinned
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
+from tests.support.log_records import summaries
 from tests.support.service import QUERY, CannedResponse
 
 
@@ -149,7 +149,8 @@ def test_the_error_of_a_callback_is_logged(service: FakeService, caplog: pytest.
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert client.outcomes == [None]
-    assert [record.message for record in caplog.records if record.exc_info] == ["raises raised"]
+    assert summaries(caplog.records) == [("ERROR", "raises raised", {"hook": "raises"})]
+    assert caplog.records[0].exc_info
 
 
 def test_callbacks_of_a_client_end_with_it_but_those_of_a_setting_stay(service: FakeService) -> None:
@@ -212,10 +213,11 @@ def test_values_that_cannot_be_compared_are_applied_without_a_notification(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Reads return the new values, and an error is logged."""
+    refusal = TypeError("no")
 
     class Incomparable(int):
         def __eq__(self, other: object) -> bool:
-            raise TypeError("no")
+            raise refusal
 
         __hash__ = int.__hash__
 
@@ -228,8 +230,9 @@ def test_values_that_cannot_be_compared_are_applied_without_a_notification(
         client.reload()
         assert int.__add__(setting.get(user="jim", theme="x"), 0) == 2
     assert seen == []
-    assert caplog.records[0].message == "the changes of setting s cannot be compared"
-    assert caplog.records[0].levelno == logging.ERROR
+    record = ("ERROR", "the changes of setting s cannot be compared", {"error": refusal})
+    assert summaries(caplog.records) == [record] * 2  # of the default at the start, and of the rule
+    assert caplog.records[0].exc_info
 
 
 # -- iterators ---------------------------------------------------------------------------------------------------------

@@ -91,16 +91,19 @@ def test_a_hook_that_does_not_return_is_logged_once(service: FakeService, caplog
     """Until it returns. Nothing else is called in between."""
     _setting = Setting("s", int, ["user"], 7)
     refreshes: list[Refresh] = []
-    with driven(service) as client:
-        client.on_refresh(refreshes.append)
-        for count in (1, 2):
-            client.is_calling_hooks = False
-            client.refresh(2)
-            text = "on_update_ok does not return; no hook is called until it does"
-            assert summaries(caplog.records) == [("ERROR", text, {"hook": "on_update_ok"})] * count
-            client.is_calling_hooks = True
-            client.refresh()
-            assert len(refreshes) == count
+    client = DrivenClient(service)
+    client.on_refresh(refreshes.append)
+    client.is_calling_hooks = False
+    client.start()
+    for count in (1, 2):
+        client.is_calling_hooks = False
+        client.refresh(2)
+        text = "on_update_ok does not return; no hook is called until it does"
+        assert summaries(caplog.records) == [("ERROR", text, {"hook": "on_update_ok"})] * count
+        client.is_calling_hooks = True
+        client.refresh()
+        assert len(refreshes) == count
+    client.close()
 
 
 def test_a_refresh_waits_for_a_hook_for_five_seconds(service: FakeService) -> None:
