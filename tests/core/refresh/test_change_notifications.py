@@ -42,6 +42,7 @@ def test_callbacks_receive_the_difference_that_an_update_makes(service: FakeServ
         service.add_rule("s", 4, theme="dark")
         service.add_rule("other", 5, user="jim")
         client.reload()
+        assert (len(seen), len(of_client)) == (2, 2)
         client.reload()
         assert len(seen) == 2
         assert [(was.value, now.value) for was, now in seen[1].changed] == [(2, 3)]
@@ -221,18 +222,61 @@ def test_values_that_cannot_be_compared_are_applied_without_a_notification(
 
         __hash__ = int.__hash__
 
-    setting = make()
+    setting, other = make(), make("t")
     seen: list[Change[int]] = []
+    seen_of_other: list[Change[int]] = []
     setting.add_validator(lambda value, rule, setting: Incomparable(value))
     setting.on_change(seen.append)
+    other.on_change(seen_of_other.append)
     with driven(service) as client:
         service.add_rule("s", 2, user="jim")
+        service.add_rule("t", 2, user="jim")
         client.reload()
         assert int.__add__(setting.get(user="jim", theme="x"), 0) == 2
-    assert seen == []
+    assert (len(seen), len(seen_of_other)) == (0, 1)
     record = ("ERROR", "the changes of setting s cannot be compared", {"error": refusal})
     assert summaries(caplog.records) == [record] * 2  # of the default at the start, and of the rule
     assert caplog.records[0].exc_info
+
+
+def test_rules_that_were_converted_again_to_the_same_values_are_not_a_change(service: FakeService) -> None:
+    """Callbacks receive the changes of the other settings."""
+    setting, other = make(), make("t")
+    seen: list[Change[Any]] = []
+    with driven(service) as client:
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        client.on_change(seen.append)
+        setting.add_validator(lambda value, rule, setting: value)
+        service.add_rule("t", 2, user="jim")
+        client.reload()
+    assert [change.setting for change in seen] == [other]
+
+
+def test_the_pending_changes_of_a_removed_callback_are_freed(service: FakeService) -> None:
+    """With the values in them."""
+
+    class Value:
+        """A value that can be referenced weakly."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    setting: Setting[Any] = make()
+    setting.add_validator(lambda value, *_: Value(value))
+    seen: list[Change[Any]] = []
+    with driven(service) as client:
+        client.on_change(seen.append)
+        client.is_calling_hooks = False
+        rule = service.add_rule("s", 2, user="jim")
+        client.reload()
+        former = ref(setting.get(user="jim", theme="x"))
+        client.off_change(seen.append)
+        client.is_calling_hooks = True
+        service.change_rule(rule, 3)
+        client.reload()
+        assert setting.get(user="jim", theme="x").number == 3
+        assert (former(), seen) == (None, [])
 
 
 # -- iterators ---------------------------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def test_the_options_decide_about_the_waits(service: FakeService) -> None:
 def test_only_the_start_has_a_limit_for_all_of_its_requests(service: FakeService) -> None:
     """In addition to those of each request. The time counts from the start, not from the first request."""
     client = DrivenClient(service, start_timeout=20, request_timeout=5, max_response_bytes=1000)
+    assert client.session.service_url == "http://service"
     _setting = Setting("s", int, ["user"], 1)
     client.session.start()
     client.now += 3.0
