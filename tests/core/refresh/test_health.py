@@ -111,7 +111,7 @@ def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[l
     for status, count in ((200, 2), (400, 1), (503, 1)):
         log = ErrorLog()
         for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
-            text = f"GET /api/v1/query: the service responded with {status}: 'reference {reference}'"
+            text = f"GET /api/v1/query: the service responded with {status}: '{reference}: busy'"
             log.record([UnexpectedResponseError(text, status=status)], 0.0)
         assert len(records) == count
         records.clear()
@@ -167,3 +167,27 @@ def test_the_age_of_restored_rules_counts_until_the_service_confirms_newer_ones(
     assert (health.age, health.state(is_closed=False)) == (70.0, State.STALE)
     health.record_received(now)
     assert health.age == 0.0
+    now += 59.0
+    assert (health.age, health.state(is_closed=False)) == (59.0, State.FRESH)
+    now += 1.0
+    assert (health.age, health.state(is_closed=False)) == (60.0, State.STALE)
+    health.record_restored(50.0, is_new=True)
+    assert health.age == 60.0
+    assert health.state(is_closed=True) is State.CLOSED
+
+
+def test_the_outcomes_of_refreshes_are_counted_and_have_a_time() -> None:
+    """The last error stays after a success, in one line."""
+    now = 1000.0
+    health = Health(60.0, clock=lambda: 0.0, wall_clock=lambda: now)
+    assert (health.failures, health.last_error, health.last_success) == (0, None, None)
+    for failures in (1, 2):
+        health.record_outcome([ServiceUnavailableError("a\nb"), ServiceUnavailableError("c")])
+        assert (health.failures, health.last_error, health.last_success) == (failures, ("a\\nb", 1000.0), None)
+        assert health.state(is_closed=False) is State.STALE
+    health.record_received(0.0)
+    assert health.state(is_closed=False) is State.FAILING
+    now = 1010.0
+    health.record_outcome([])
+    assert (health.failures, health.last_error, health.last_success) == (0, ("a\\nb", 1000.0), 1010.0)
+    assert health.state(is_closed=False) is State.FRESH
