@@ -222,8 +222,7 @@ class Session:
         # During the start there is also a limit for all requests together.
         until = self._start_until if is_start else math.inf
         yield from limited(self._load(result, is_awaited=is_awaited), self.requests.limits, self._clock, until)
-        errors = result.failures or result.problems
-        problems = self.requests.configured(errors) if errors else []
+        problems = self.requests.configured(result.failures or result.problems)
         failures = problems if result.failures else []
         is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(failures, is_behind=self._stream.is_behind)
