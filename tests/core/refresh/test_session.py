@@ -8,7 +8,7 @@ import pytest
 
 from heksher_client import Refresh, Setting, State
 from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
-from tests.support.driven import START, DrivenClient, driven
+from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
 from tests.support.service import CHANGES, QUERY, CannedResponse, RecordedRequest
@@ -156,15 +156,18 @@ def test_the_next_attempt_is_now_during_a_refresh_and_never_for_a_closed_client(
     """Nor before the start."""
     _setting = Setting("s", int, ["user"], 1)
     seen: list[float | None] = []
-    service.respond_with(QUERY, lambda request: seen.append(client.status().next_attempt))
     client = DrivenClient(service, update_interval=60)
     seen.append(client.status().next_attempt)
     client.start()
+    service.respond_with(QUERY, lambda request: seen.append(client.status().next_attempt))
+    client.now += 5.0
+    client.reload()
     client.now += 15.0
     seen.append(client.status().next_attempt)
     client.close()
     seen.append(client.status().next_attempt)
     assert seen == [None, 0.0, 45.0, None]
+    assert client.session.wait() == 0.0  # A driver that waits has to end.
 
 
 def test_a_client_that_was_closed_during_a_refresh_calls_no_hook(service: FakeService) -> None:
@@ -187,14 +190,14 @@ def test_a_client_that_was_closed_during_a_refresh_calls_no_hook(service: FakeSe
         assert (client.status().state, client.status().failures) == (State.CLOSED, 1)
 
 
-def test_the_child_of_a_fork_continues_with_the_values_and_begins_at_once(service: FakeService) -> None:
+def test_the_child_of_a_fork_continues_with_the_values_and_refreshes_within_seconds(service: FakeService) -> None:
     """Its callers do not wait for a refresh of the parent, which is not in progress in the child."""
     setting = Setting("s", int, ["user"], 1)
     service.offers_changes = True
     outcomes: list[Exception | None] = []
-    with driven(service) as client:
+    with driven(service, jitter=0.1) as client:
         service.add_rule("s", 2, user="jim")
-        client.refresh()
+        client.advance(0)
         flow = client.session.refresh()
         client.session.add_waiter(outcomes.append)
         next(flow)
@@ -202,8 +205,8 @@ def test_the_child_of_a_fork_continues_with_the_values_and_begins_at_once(servic
         assert client.status().next_attempt == 0.0
         client.continue_in_child()
         status = client.status()
-        assert (status.is_following, status.next_attempt, setting.get(user="jim")) == (False, 0.0, 2)
+        assert (status.is_following, status.next_attempt, setting.get(user="jim")) == (False, 2.5, 2)
         client.refresh()
         assert outcomes == []
         assert client.status().is_following
-        assert client.now == START
+        flow.close()
