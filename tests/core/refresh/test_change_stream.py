@@ -150,7 +150,7 @@ def test_of_several_changes_in_one_chunk_the_most_urgent_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("within", "delay"), [(0.0, 0.0), (8.0, 4.0), (299.0, 149.5), (300.0, 0.0), (-1.0, 0.0), (1e9, 0.0)]
+    ("within", "delay"), [(0.0, 0.0), (8.0, 4.0), (0.5, 0.25), (299.0, 149.5), (300.0, 0.0), (-1.0, 0.0), (1e9, 0.0)]
 )
 def test_a_fleet_spreads_its_queries(within: float, delay: float) -> None:
     """Over the seconds that the service says, unless they are out of range."""
@@ -280,3 +280,51 @@ def test_only_responses_to_a_connected_client_can_be_older_than_a_change() -> No
     run.lose()
     assert not run.record(7)
     assert not run.stream.is_behind
+
+
+def test_a_change_of_an_unknown_setting_that_the_responses_have_does_not_count() -> None:
+    """Not later either, if older responses arrive."""
+    run = Run()
+    run.names = {"s"}
+    run.open(5)
+    run.feed(change(6, "t") + change(7, "u"))
+    run.names.add("t")
+    assert not run.record(6)
+    assert not run.record(7)
+    run.names.add("u")
+    assert not run.record(6)
+
+
+@pytest.mark.parametrize(("others", "is_remembered"), [(999, True), (1000, False)])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_thousand_changes_of_unknown_settings_are_remembered(
+    others: int, is_remembered: bool, is_first: bool
+) -> None:
+    """Another program may have many. They are dropped with the next responses that have them."""
+    run = Run()
+    if not is_first:
+        run.record(5)
+    run.open(5)
+    run.feed(change(6, "first") + "".join(change(7 + number, "other") for number in range(others)))
+    run.names.add("first")
+    assert run.record(5) is is_remembered
+
+
+def test_the_first_revision_of_a_database_is_not_behind() -> None:
+    """Nothing was announced before it."""
+    run = Run(0)
+    assert not run.stream.is_behind
+    run.open(0)
+    run.feed(": ping\n\n")
+    run.record(0)
+    assert not run.stream.is_behind
+
+
+def test_a_new_database_is_loaded_at_once_and_its_responses_must_not_be_older() -> None:
+    """Its revisions begin again."""
+    run = Run()
+    run.open(5)
+    assert run.feed("event: reset\ndata: {}\nid: 2\n\n") == 0.0
+    for revision, is_behind in [(1, True), (2, False)]:
+        run.record(revision)
+        assert run.stream.is_behind is is_behind

@@ -411,10 +411,12 @@ def test_a_response_that_arrives_while_another_client_is_main_is_applied_later(s
 
         service.add_rule("s", 2, user="jim")
         service.intercept = take_over
+        client.now += 10.0
         client.reload()
+        assert client.status().age == 10.0  # The response does not confirm what is published.
         stub.close()
         client.reload()
-        assert setting.get(user="jim") == 2
+        assert (setting.get(user="jim"), client.status().age) == (2, 0.0)
 
 
 def test_a_newer_default_that_arrives_after_a_takeover_is_not_used(service: FakeService) -> None:

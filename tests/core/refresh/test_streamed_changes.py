@@ -233,6 +233,7 @@ def test_the_stream_is_not_requested_if_it_is_disabled(service: FakeService, set
         service.add_rule("s", 8, user="jim")
         client.advance(60)
         assert setting.get(user="jim") == 8
+        assert client.session.wait() == 60
     assert service.requests_to(CHANGES) == []
 
 
