@@ -186,6 +186,20 @@ def test_the_start_and_the_end_of_the_stream_are_logged(service: FakeService, ca
     ]
 
 
+@pytest.mark.usefixtures("setting")
+def test_the_end_of_the_stream_of_a_former_main_client_is_not_logged(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has ended the stream itself. It opens another one when it is the main client again."""
+    caplog.set_level("INFO", "heksher_client")
+    with following_client(service) as client:
+        with driven(FakeService()):
+            client.lose_stream()
+        assert not any("has ended" in record.getMessage() for record in caplog.records)
+        client.advance(0)
+        assert client.status().is_following
+
+
 def test_a_failed_request_for_context_features_does_not_close_the_stream(
     service: FakeService, setting: Setting[int]
 ) -> None:
