@@ -1,13 +1,23 @@
 """Context features: default values, and tracked values."""
 
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client import TRACK_ALL, MissingContextError
-from heksher_client._core.settings.context import Defaults, Tracking, check_feature_names, complete
+from heksher_client import TRACK_ALL, MissingContextError, UnknownContextError
+from heksher_client._core.settings.context import (
+    Defaults,
+    Tracking,
+    check_feature_names,
+    check_known,
+    complete,
+    order_with,
+)
 from heksher_client.service.context_filters import admits as service_admits
 from heksher_client.service.context_filters import parse_context_filters
 
@@ -26,26 +36,90 @@ def test_arguments_take_precedence_over_defaults() -> None:
     assert complete(["user", "environment"], {}, defaults.values) == {"user": "jack", "environment": "prod"}
 
 
+class Text(str):
+    """A string of another class."""
+
+
+def test_a_default_replaces_only_that_of_its_feature() -> None:
+    """A read that began before goes on with the defaults of its beginning. A string of another class is converted."""
+    defaults = Defaults()
+    defaults.update({"user": "jim", "theme": "dark"})
+    before = defaults.values
+    defaults.update({"user": Text("ann")})
+    assert (before, defaults.values) == ({"user": "jim", "theme": "dark"}, {"user": "ann", "theme": "dark"})
+    assert type(defaults.values["user"]) is str
+    with pytest.raises(TypeError) as raised:
+        defaults.update({"theme": "light", "user": 5})  # type: ignore[dict-item]
+    assert str(raised.value) == "the default of 'user' must be a str or a ContextVar, not 5"
+    assert defaults.values == {"user": "ann", "theme": "dark"}
+
+
 def test_the_error_names_all_features_without_a_value() -> None:
     """Without an argument and a default, with an unset context variable, or with None."""
     defaults = Defaults()
     defaults.update({"unset": ContextVar("unset")})
-    with pytest.raises(MissingContextError, match="environment, unset, user:"):
+    with pytest.raises(MissingContextError) as raised:
         complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None}, defaults.values)  # type: ignore[dict-item]
+    assert raised.value.features == ("environment", "unset", "user")
+    assert str(raised.value) == (
+        "no value for the context feature environment, unset, user: pass it to the call, or give the client a default "
+        "with set_defaults (a context variable counts only where it is set)"
+    )
 
 
-@pytest.mark.parametrize("names", ["user", ["a-b"], [""], ["user", "user"], [5], ["a\n"]])
-def test_invalid_names_of_context_features_are_rejected(names: list[str]) -> None:
+def check_two_names(given: list[str]) -> None:
+    check_known(given, ("user", "theme"), "setting s")
+
+
+@pytest.mark.parametrize(
+    ("check", "invalid", "error"),
+    [
+        (check_feature_names, "user", "context features must be a collection of names, not one string: use ['user']"),
+        (check_feature_names, ["a-b"], "'a-b' is not a valid name of a context feature: use letters, digits and "
+                                       "underscores"),
+        (check_feature_names, [""], "'' is not a valid name of a context feature: use letters, digits and underscores"),
+        (check_feature_names, [5], "5 is not a valid name of a context feature: use letters, digits and underscores"),
+        (check_feature_names, ["user", "user"], "a context feature is named twice in ['user', 'user']"),
+        (check_two_names, ["user", "a", "b"], "setting s has no context feature a, b; it has: user, theme"),
+        (Tracking().with_values, {"user": "a b"}, "'a b' cannot be tracked for 'user': the values of context features "
+                                                  "in rules are made of letters, digits and underscores"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_invalid_value_and_the_remedy(
+    check: Callable[[Any], object], invalid: object, error: str
+) -> None:
     """A single string is the most common mistake; it would be treated as a list of letters."""
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, UnknownContextError)) as raised:
+        check(invalid)
+    assert str(raised.value) == error
+
+
+def test_a_value_that_is_not_a_string_is_not_completed() -> None:
+    """Not even by the default."""
+    with pytest.raises(TypeError) as raised:
+        complete(["theme", "user"], {"user": 5, "theme": "dark"}, {"user": "jim"})  # type: ignore[dict-item]
+    assert str(raised.value) == "the value of the context feature user must be a str, not 5"
+
+
+@pytest.mark.parametrize("names", [["a\n"], [None], ["user", ""]])
+def test_invalid_names_of_context_features_are_rejected(names: list[str]) -> None:
+    """Whether they are strings or not, and after a valid one."""
+    with pytest.raises(ValueError, match="is not a valid name"):
         check_feature_names(names)
+
+
+def test_an_order_is_extended_by_the_features_that_it_lacks() -> None:
+    """At its end: the service does not know them, so no rule has conditions on them."""
+    assert check_feature_names(name for name in ("user", "theme")) == ("user", "theme")
+    assert order_with(["user", "theme"], ["planet", "theme", "a"]) == ("user", "theme", "planet", "a")
 
 
 def test_the_wire_filter_lists_the_tracked_values() -> None:
     """It is sorted, so that equal tracking gives equal queries. A filter that is too long is replaced by `*`."""
     tracking = Tracking().with_values({"user": ["jim", "ann"], "theme": TRACK_ALL}).with_values({"user": "bob"})
-    assert tracking.wire_filter(1000) == "theme:*,user:(ann,bob,jim)"
-    assert tracking.wire_filter(5) == "*"
+    text = "theme:*,user:(ann,bob,jim)"
+    assert tracking.wire_filter(len(text)) == text
+    assert tracking.wire_filter(len(text) - 1) == "*"
 
 
 def test_a_feature_with_all_values_tracked_stays_fully_tracked() -> None:
@@ -70,3 +144,33 @@ def test_the_client_and_the_service_admit_the_same_rules(
     tracking = Tracking().with_values(tracked)
     filters = parse_context_filters(tracking.wire_filter(10_000))
     assert service_admits(filters, conditions.items()) == tracking.admits(conditions)
+
+
+def test_the_service_does_not_filter_if_it_could_not_parse_the_filter() -> None:
+    """It skips names with other characters than small letters, and would omit rules that are of interest."""
+    assert Tracking().wire_filter(1000) == "*"
+    for name in ("User", "user1", "user_id"):
+        assert Tracking().with_values({"theme": "dark", name: "a"}).wire_filter(1000) == "*"
+
+
+FEATURES = ["a", "b", "c"]
+TRACKINGS = st.dictionaries(
+    st.sampled_from(FEATURES[:2]), st.one_of(st.just(TRACK_ALL), st.lists(st.sampled_from("xy"), max_size=2))
+).map(Tracking().with_values)
+
+
+def possible_conditions(features: list[str]) -> Iterator[dict[str, str]]:
+    """Generate conditions on each subset of features, with tracked values and an untracked one."""
+    for values in product(["", "x", "y", "z"], repeat=len(features)):
+        yield {feature: value for feature, value in zip(features, values, strict=True) if value}
+
+
+@given(TRACKINGS, TRACKINGS, st.lists(st.sampled_from(FEATURES), unique=True))
+def test_a_tracking_covers_another_if_it_admits_all_rules_of_the_other(
+    tracking: Tracking, other: Tracking, features: list[str]
+) -> None:
+    """Compared by all possible conditions. Otherwise the rules that the service omitted before are loaded again."""
+    for selected, given_features in ((FEATURES, None), (features, features)):
+        admitted = [tracking.admits(rule) for rule in possible_conditions(selected) if other.admits(rule)]
+        assert tracking.covers(other, given_features) == all(admitted)
+    assert tracking.admits_all(features) == all(map(tracking.admits, possible_conditions(features)))
