@@ -4,15 +4,16 @@ import gc
 import inspect
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client import MissingContextError, Reason, Rule, Setting, UnknownContextError
+from heksher_client import Conversion, MissingContextError, Reason, Rule, Setting, UnknownContextError
 from heksher_client._core.settings import entry as entry_module
 from heksher_client._core.settings import lookup_tree
 from heksher_client._core.settings.context import Defaults, complete
@@ -65,11 +66,13 @@ def outcome(setting: Setting[Any], given_values: Mapping[str, Any]) -> Any:
         return type(error), str(error)
 
 
-def specified(published: PublishedRules[Any], given_values: Mapping[str, str]) -> Any:
+def specified(
+    published: PublishedRules[Any], given_values: Mapping[str, str], features: tuple[str, ...] = FEATURES
+) -> Any:
     """Return the outcome that `RuleSet.resolve` specifies."""
     assert published.defaults is not None
     try:
-        return published.rule_set.resolve(complete(NAMES, given_values, published.defaults.values))
+        return published.rule_set.resolve(complete(features, given_values, published.defaults.values))
     except MissingContextError as error:
         return type(error), str(error)
 
@@ -129,9 +132,32 @@ def test_every_read_returns_the_specified_value(
                 with pytest.raises(UnknownContextError, match="setting s has no context feature unknown"):
                     setting.get(**given_values)
                 continue
-            assert twice(setting, **given_values) == specified(published, given_values)
-            if not isinstance(specified(published, given_values), tuple):
-                assert setting.explain(**given_values).value == specified(published, given_values)
+            assert twice(setting, **given_values) == specified(published, given_values, NAMES)
+            if not isinstance(specified(published, given_values, NAMES), tuple):
+                assert setting.explain(**given_values).value == specified(published, given_values, NAMES)
+
+
+@pytest.mark.parametrize("kinds", [*product(["constant", "variable", "none"], repeat=3)])
+def test_only_the_first_read_in_a_context_takes_the_slow_path(
+    kinds: tuple[str, ...], slow_reads: list[Mapping[str, Any]]
+) -> None:
+    """Whichever features have constant defaults, context variables or none, and whichever a caller passes."""
+    rules = [Rule({"theme": "t0", "environment": f"e{i % 2}", "user": f"u{i % 3}"}, f"all {i}", i) for i in range(6)]
+    rules += [Rule({"user": "u1"}, "u1"), Rule({"environment": "e1"}, "e1"), Rule({"theme": "t0"}, "t0")]
+    defaults = Defaults()
+    for feature, kind in zip(FEATURES, kinds, strict=True):
+        value = f"{feature[0]}1"
+        if kind != "none":
+            defaults.update({feature: value if kind == "constant" else ContextVar(feature, default=value)})
+    setting = published_setting(published := PublishedRules(rule_set(rules), defaults))
+    values = [("", "e0", "e1", "e9"), ("", "u0", "u1", "u9"), ("", "t0", "t9")]
+    for context in product(*values):
+        given_values = {feature: value for feature, value in zip(FEATURES, context, strict=True) if value}
+        expected = specified(published, given_values)
+        del slow_reads[:]
+        if not isinstance(expected, tuple):
+            assert [setting.get(**given_values) for _ in range(3)] == [expected] * 3
+            assert len(slow_reads) <= 1
 
 
 def test_a_feature_may_have_any_name() -> None:
@@ -395,6 +421,29 @@ def test_a_getter_that_was_kept_hands_over_to_the_current_one(slow_reads: list[M
     assert len(slow_reads) == 1
     with pytest.raises(UnknownContextError):
         compiled(usr="jim")
+
+
+def test_a_getter_that_was_kept_hands_over_the_names_that_are_not_valid_in_code(
+    slow_reads: list[Mapping[str, Any]],
+) -> None:
+    """They cannot be keywords of a call in the generated code."""
+    setting = setting_with([Rule({"class": "a"}, 1)], ("class", "user"), user="jim")
+    assert twice(setting, **{"class": "a"}) == 1
+    kept = setting.get
+    publish(setting, rule_set([Rule({"class": "a"}, 2)], ("class", "user")))
+    assert twice(setting, **{"class": "a"}) == 2
+    del slow_reads[:]
+    assert (kept(**{"class": "a"}), slow_reads) == (2, [])
+
+
+def test_a_getter_is_compiled_once_for_the_features_that_callers_pass() -> None:
+    """Contexts that are read for the first time only grow the tree."""
+    setting = setting_with([Rule({"user": "jim", "theme": "dark"}, 1)], environment="prod")
+    assert setting.get(user="jim", theme="dark") == 1
+    compiled = setting.get
+    for theme in ("light", "other"):
+        assert setting.get(user="ann", theme=theme) == "default"
+    assert setting.get is compiled
 
 
 def test_a_getter_that_was_kept_hands_over_once_unlisted_values_share_a_branch(
@@ -672,9 +721,63 @@ def test_an_update_is_interrupted_by_an_update(monkeypatch: pytest.MonkeyPatch) 
 # -- without the handle ------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_is_read_without_its_handle() -> None:
-    """By the package itself."""
+def test_an_entry_is_read_without_its_handle(slow_reads: list[Mapping[str, Any]]) -> None:
+    """By the package itself, as fast."""
     entry: Entry[Any] = entry_of(setting := setting_with([Rule({"user": "jim"}, 1)], environment="e", theme="t"))
     assert [entry.get({"user": "jim"}) for _ in range(3)] == [1, 1, 1]
+    assert len(slow_reads) == 1
     assert entry.explain({"user": "jim"}).value == 1
     assert entry.setting is setting
+
+
+# -- values from the service -------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_coerced_and_then_validated_in_order() -> None:
+    """Each function gets the result of the one before, the rule and the setting; the rule is made only for them."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(value: Sequence[int], *arguments: Any) -> Sequence[int]:
+        calls.append((value, *arguments))
+        return (*value, len(calls))
+
+    setting = Setting("s", Sequence[int], ["user"], [], on_coerce=record)
+    rule, entry = Rule({"user": "jim"}, [1, "x"]), entry_of(setting)
+    made: list[int] = []
+
+    def get_rule() -> Rule[Any]:
+        made.append(1)
+        return rule
+
+    assert (entry.convert([7], get_rule), made, calls) == (Conversion((7,)), [], [])
+    assert entry.convert_many([[1], [2]]) is None  # There is no faster way for sequences.
+    coercions = ("element 1 dropped: 'x' is not an int",)
+    assert entry.convert([1, "x"], get_rule) == Conversion((1, 1), coercions)
+    assert (made, calls) == ([1], [((1,), [1, "x"], coercions, rule, setting)])
+
+    del calls[:]
+    for _ in range(2):
+        setting.add_validator(record)
+    assert entry.convert([7], get_rule) == Conversion((7, 1, 2))
+    assert (made, calls) == ([1, 1], [((7,), rule, setting), ((7, 1), rule, setting)])
+
+
+def test_the_error_of_disabled_coercions_names_all_of_them() -> None:
+    """Values that need none are converted."""
+    entry = entry_of(Setting("s", Sequence[int], ["user"], [], on_coerce=None))
+    assert entry.convert([1], lambda: None) == Conversion((1,))
+    with pytest.raises(TypeError) as raised:
+        entry.convert([1, "x", None], lambda: None)
+    assert str(raised.value) == (
+        "coercions are disabled for this setting: element 1 dropped: 'x' is not an int; "
+        "element 2 dropped: None is not an int"
+    )
+
+
+def test_values_are_converted_one_by_one_if_there_is_a_validator() -> None:
+    """Otherwise all at once."""
+    setting = Setting("s", float, ["user"], 1.0)
+    entry = entry_of(setting)
+    assert entry.convert_many([1, 2.5]) == [1.0, 2.5]
+    setting.add_validator(lambda value, *_: value)
+    assert entry.convert_many([1, 2.5]) is None

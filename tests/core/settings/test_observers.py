@@ -84,6 +84,22 @@ def test_each_observer_has_a_sample_of_its_own() -> None:
     assert (len(few), len(all_reads)) == (2, 6)
 
 
+def test_a_read_is_drawn_once_for_a_single_observer() -> None:
+    """Before there is a client and with one. A number that equals the rate is not part of the sample."""
+    setting = Setting("s", int, ["user"], 7)
+    with observed(0.05, 0.1, 0.95, sample_rate=0.1) as reads:
+        for _ in range(3):
+            setting.get(user="jim")
+        assert len(reads) == 1
+        with SyncStubHeksherClient():
+            for _ in range(3):
+                setting.get(user="jim")
+        assert len(reads) == 2
+    with observed(sample_rate=0.0) as reads, observed(sample_rate=0.0):
+        setting.get(user="jim")
+    assert reads == []
+
+
 def test_a_read_raises_the_error_of_an_observer() -> None:
     """Until it is removed."""
     setting = Setting("s", int, ["user"], 7)

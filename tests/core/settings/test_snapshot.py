@@ -118,19 +118,19 @@ def test_a_block_inside_a_block_uses_the_snapshot_of_the_outer_one(
         assert read(settings) == [1, 1]
 
 
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
 def test_blocks_that_began_at_different_times_see_different_rules(
-    settings: list[Setting[int]], defaults: Defaults
+    settings: list[Setting[int]], defaults: Defaults, order: tuple[int, ...]
 ) -> None:
-    """The rules that are retained for them are released when the last of them ends."""
-    contexts = []
-    pins = []
+    """The rules that are retained for them are released when the last of them ends, in any order."""
+    blocks = {}
     for value in (1, 2, 3):
         publish(settings, defaults, value)
-        contexts.append(context := copy_context())
-        pins.append(pin := pinned())
+        blocks[value] = context, pin = copy_context(), pinned()
         context.run(pin.__enter__)
     publish(settings, defaults, 4)
-    for seen, context, pin in zip((1, 2, 3), contexts, pins, strict=True):
+    for seen in order:
+        context, pin = blocks[seen]
         assert context.run(read, settings) == [seen, seen]
         assert read(settings) == [4, 4]
         context.run(pin.__exit__, None, None, None)
