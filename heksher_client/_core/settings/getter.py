@@ -92,11 +92,11 @@ def source(form: Form) -> str:
     values = "".join(f'"{feature}": {names[feature]}, ' for feature in given)
     lines = [f'{names[feature]} = _unknown.pop("{feature}", _ABSENT)' for feature in given if feature not in own]
     lines += ["if _unknown:", f"    return _state.get_with_other_features({{{values}**_unknown}})"]
-    slow_path = f"return _state.get_slow_path({{{values.removesuffix(', ')}}}, _plan)"
+    slow_path = f"return _state.get_slow_path({{{values}}}, _plan)"
     if form.is_observed:
         # Not if the getter was replaced: the one that takes over notifies the observers.
         lines += ["if _plan and _random() < _sample_rate:"]
-        lines += [f"    _notify(_state.entry.setting, _state.given({{{values.removesuffix(', ')}}}), _sample_rate)"]
+        lines += [f"    _notify(_state.entry.setting, _state.given({{{values}}}), _sample_rate)"]
     if form.is_retained:
         lines += ["_current = _scope()", "if _current is not None and _state.entry in _current.retained:"]
         lines += [f"    {slow_path}"]
