@@ -356,6 +356,15 @@ def test_every_path_refuses_invalid_values(rules: list[Rule[Any]]) -> None:
         assert twice(setting, **good | {"usr": "x"})[0] is UnknownContextError
 
 
+def test_a_context_is_passed_by_keyword() -> None:
+    """Before the first read, and after it."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    for _ in range(2):
+        with pytest.raises(TypeError, match="positional argument"):
+            setting.get("jim")  # type: ignore[call-arg]
+        assert setting.get(user="jim") == 1
+
+
 def test_a_missing_value_does_not_use_the_branch_of_unlisted_values() -> None:
     """It is missing however many unlisted values were read before."""
     setting = setting_with(
@@ -414,10 +423,11 @@ def test_a_getter_that_was_kept_hands_over_to_the_current_one(slow_reads: list[M
     assert setting.get(user="jim", theme="x") == 1
     del slow_reads[:]
     assert [get(user="jim", theme="x") for get in (unread, compiled)] == [1, 1]
+    getters = (unread, compiled, setting.get)
     publish(setting, rule_set([Rule({"user": "jim"}, 2)]))
     assert setting.get(user="jim") == 2
     assert len(slow_reads) == 1
-    assert [get(user="jim") for get in (unread, compiled)] == [2, 2]
+    assert [get(user="jim") for get in getters] == [2, 2, 2]
     assert len(slow_reads) == 1
     with pytest.raises(UnknownContextError):
         compiled(usr="jim")
