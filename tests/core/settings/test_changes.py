@@ -182,7 +182,9 @@ def test_pending_changes_are_merged_by_setting() -> None:
         for setting in settings if after is sets[1] else settings[:1]:
             pending.push(run_to_end(diff_rules(setting, before, after)))
     changes.close()
+    assert pending
     second, first = list(changes)
+    assert not pending
     assert (first.setting, first.missed) == (settings[0], 2)
     assert [(old.value, new.value) for old, new in first.changed] == [(0, 3)]
     assert (second.setting, second.missed) == (settings[1], 0)

@@ -208,6 +208,12 @@ def test_a_task_that_outlives_a_block_reads_the_latest_rules(settings: list[Sett
 
     assert later.run(read_in_own_block) == [2, 2]
 
+    other, pin = copy_context(), pinned()
+    other.run(pin.__enter__)
+    publish(settings, defaults, 4)
+    assert later.run(read, settings) == [4, 4]
+    other.run(pin.__exit__, None, None, None)
+
 
 def test_a_block_can_end_in_another_context(settings: list[Setting[int]], defaults: Defaults) -> None:
     """For example in a generator that a framework runs in several contexts."""
@@ -386,6 +392,27 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
             release.set()
             lock_holder.join()
     assert exited_successfully(child)
+    other_context.run(other.__exit__, None, None, None)
+
+
+def test_after_a_fork_the_scopes_of_other_threads_are_closed(
+    settings: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of this thread stay open, also around an inner one. The lock that another thread held is replaced."""
+    monkeypatch.setattr(snapshot, "_update_lock", held := snapshot.update_lock())
+    publish(settings, defaults, 1)
+    other, other_context = pinned(), copy_context()
+    other_context.run(other.__enter__)
+    with pinned():
+        publish(settings, defaults, 2)
+        with pinned():
+            snapshot.after_fork()
+            assert snapshot.update_lock() is not held
+            assert read(settings) == [1, 1]
+            assert other_context.run(read, settings) == [2, 2]
+        publish(settings, defaults, 3)
+        assert read(settings) == [1, 1]
+    assert read(settings) == [3, 3]
     other_context.run(other.__exit__, None, None, None)
 
 
