@@ -8,43 +8,51 @@ from typing import Any
 
 import pytest
 
-from heksher_client import Reason, Setting, UnknownContextError
+from heksher_client import Reason, Setting, UnknownContextError, setting_type
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
+
+_NAME = "use letters, digits, underscores and dots"
+_FEATURE = "is not a valid name of a context feature: use letters, digits and underscores"
+_KEY = "is not a valid metadata key: use letters, digits, _ and -"
 
 
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"name": "has-dash"}, "name"),
-        ({"name": ""}, "name"),
-        ({"name": "s\n"}, "name"),
-        ({"name": 5}, "name"),
-        ({"alias": "bad alias"}, "alias"),
-        ({"alias": "s"}, "differ"),
-        ({"configurable_features": []}, "at least"),
-        ({"configurable_features": "user"}, "not one string"),
-        ({"configurable_features": ["user", "user"]}, "twice"),
-        ({"configurable_features": ["no-dash"]}, "no-dash"),
-        ({"version": "1"}, "version"),
-        ({"version": 1.0}, "version"),
-        ({"version": "1.0.0"}, "version"),
-        ({"metadata": {"bad key": 1}}, "metadata key"),
-        ({"metadata": {1: 1}}, "metadata key"),
-        ({"metadata": {"a": object()}}, "setting s"),
-        ({"metadata": {"a": [float("nan")]}}, "setting s"),
-        ({"metadata": {"a": date(2026, 1, 1)}}, "setting s"),
+        ({"name": "has-dash"}, f"'has-dash' is not a valid name of a setting: {_NAME}"),
+        ({"name": ""}, f"'' is not a valid name of a setting: {_NAME}"),
+        ({"name": "s\n"}, rf"'s\n' is not a valid name of a setting: {_NAME}"),
+        ({"name": 5}, f"5 is not a valid name of a setting: {_NAME}"),
+        ({"alias": "bad alias"}, f"'bad alias' is not a valid alias of a setting: {_NAME}"),
+        ({"alias": "s"}, "setting s: the alias must differ from the name"),
+        ({"configurable_features": []}, "setting s: it must have at least one configurable feature"),
+        (
+            {"configurable_features": "user"},
+            "context features must be a collection of names, not one string: use ['user']",
+        ),
+        ({"configurable_features": ["user", "user"]}, "a context feature is named twice in ['user', 'user']"),
+        ({"configurable_features": ["no-dash"]}, f"'no-dash' {_FEATURE}"),
+        ({"version": "1"}, "setting s: the version must be like '1.0', not '1'"),
+        ({"version": 1.0}, "setting s: the version must be like '1.0', not 1.0"),
+        ({"version": "1.0.0"}, "setting s: the version must be like '1.0', not '1.0.0'"),
+        ({"metadata": {"bad key": 1}}, f"setting s: 'bad key' {_KEY}"),
+        ({"metadata": {1: 1}}, f"setting s: 1 {_KEY}"),
+        ({"metadata": {"a": object}}, "setting s: Object of type type is not JSON serializable"),
+        ({"metadata": {"a": [float("nan")]}}, "setting s: Out of range float values are not JSON compliant"),
+        ({"metadata": {"a": date(2026, 1, 1)}}, "setting s: Object of type date is not JSON serializable"),
         ({"default_value": "x"}, "setting s: 'x' is not an int"),
-        ({"default_value": None}, "setting s"),
-        ({"type": list}, "not a setting type"),
-        ({"type": str, "default_value": "\ud800"}, "setting s"),
+        ({"default_value": None}, "setting s: None is not an int"),
+        ({"type": list}, "<class 'list'> is not a setting type: use int, float, str, bool, "),
+        ({"type": str, "default_value": "\ud800"}, "setting s: str is not valid UTF-8: surrogates not allowed"),
     ],
 )
 def test_a_declaration_that_the_service_would_refuse_raises(changes: dict[str, Any], error: str) -> None:
     """The error names the invalid part and the reason."""
     arguments: dict[str, Any] = {"name": "s", "type": int, "configurable_features": ["user"], "default_value": 1}
-    with pytest.raises((ValueError, TypeError), match=error):
+    with pytest.raises((ValueError, TypeError)) as raised:
         Setting(**(arguments | changes))
+    assert str(raised.value).startswith(error)
     assert registry.entries() == []
 
 
@@ -62,6 +70,10 @@ def test_the_body_of_a_declaration_has_all_fields() -> None:
     }
     body = json.loads(entry_of(complete).declaration.body)
     assert (body["alias"], body["version"], body["metadata"]) == ("old", "2.10", {"team": "a", "k-1": [1]})
+    assert (complete.name, complete.alias, complete.version) == ("s", "old", "2.10")
+    assert (complete.metadata, complete.configurable_features) == ({"team": "a", "k-1": [1]}, ("user",))
+    assert (complete.type, complete.default_value) == (setting_type(int), 1)
+    assert (minimal.alias, minimal.version, minimal.metadata) == (None, "1.0", {})
 
 
 def test_reads_without_a_client_return_the_declared_default() -> None:
