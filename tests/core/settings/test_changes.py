@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from heksher_client import Changed, MissingContextError, Setting, UnknownContextError
 from heksher_client._core.settings.changes import Changes, PendingChanges, diff_rules
 from heksher_client._core.settings.cooperative import run_to_end
-from heksher_client._core.settings.listeners import CallbackRegistry
+from heksher_client._core.settings.listeners import CallbackRegistry, deliver
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
@@ -158,16 +158,56 @@ def test_an_invalid_callback_raises_a_type_error() -> None:
     class AsyncCallable:
         async def __call__(self, change: Change[int]) -> None: ...
 
-    with pytest.raises(TypeError, match=r"changes\(\)"):
+    suggestion = "^a callback must not be a coroutine function: iterate over the client's changes\\(\\) instead$"
+    with pytest.raises(TypeError, match=suggestion):
         setting.on_change(AsyncCallable())
-    with pytest.raises(TypeError, match="must be a function"):
+    with pytest.raises(TypeError, match="^a callback must be a function, not int$"):
         setting.on_change(5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"changes\(\)"):
+    with pytest.raises(TypeError, match=suggestion):
         setting.on_change(coroutine_function)
     Setting("t", int, ["user"], 0).off_change(coroutine_function)
     setting.off_change(coroutine_function)
     setting.on_change(print)
     setting.off_change(print)
+
+
+def test_a_change_is_delivered_to_all_that_receive_it() -> None:
+    """To queues at once. The callbacks are returned in the order of their registries; a setting may have none."""
+    setting = make_setting()
+    of_setting, of_client, pending = CallbackRegistry(), CallbackRegistry(), PendingChanges()
+    of_setting.add(print)
+    of_client.add(repr)
+    of_client.add_queue(pending)
+    change = Change(setting, added=(Rule({}, 1),))
+    callbacks = deliver(change, (of_setting, None, of_client))
+    assert [callback.function for callback in callbacks] == [print, repr]
+    assert pending.take() is change
+
+
+def test_a_closed_registry_has_no_receivers() -> None:
+    """A callback is not called even for a change that was delivered before; a queue that is added later is closed."""
+    registry, before, later = CallbackRegistry(), PendingChanges(), PendingChanges()
+    registry.add(print)
+    registry.add_queue(before)
+    assert (registry.is_closed, before.is_closed) == (False, False)
+    (callback,) = deliver(Change(make_setting()), [registry])
+    registry.close()
+    registry.add_queue(later)
+    assert (registry.is_closed, before.is_closed, later.is_closed) == (True, True, True)
+    assert (callback.function, registry.callbacks) == (None, ())
+
+
+def test_a_registry_is_true_while_it_has_receivers() -> None:
+    """Queues are held weakly."""
+    registry, pending = CallbackRegistry(), PendingChanges()
+    assert not registry
+    registry.add_queue(pending)
+    assert registry
+    del pending
+    gc.collect()
+    assert not registry
+    registry.add(print)
+    assert registry
 
 
 # -- iterators ---------------------------------------------------------------------------------------------------------
