@@ -88,6 +88,14 @@ def test_a_change_applied_to_the_old_rules_gives_the_new_rules(
     assert bool(change) == (before != after)
 
 
+def test_a_rule_whose_features_swap_their_values_has_changed() -> None:
+    """Although the rules look the same once they are nested, as the order of the features has changed too."""
+    change = compare(rule_set({("x", "y"): 1}), rule_set({("y", "x"): 1}, reverse=True))
+    assert [dict(rule.match_conditions) for rule in change.removed] == [{"user": "x", "theme": "y"}]
+    assert [dict(rule.match_conditions) for rule in change.added] == [{"user": "y", "theme": "x"}]
+    assert not change.changed
+
+
 def test_large_rule_sets_are_compared_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other tasks of the event loop can run between the steps."""
     monkeypatch.setattr("heksher_client._core.settings.changes._STEP_SIZE", 100)
