@@ -150,6 +150,7 @@ def test_a_callback_that_was_added_twice_must_be_removed_twice() -> None:
     callbacks.add(print)
     callbacks.remove(print)
     assert list(callbacks.functions()) == [print]
+    assert len(callbacks.callbacks) == 1  # the other one is freed
     callbacks.add(repr)
     callbacks.remove(repr)
     callbacks.remove(print)

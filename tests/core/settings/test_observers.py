@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from heksher_client import Setting
-from heksher_client._core.settings.observers import ReadObserver
+from heksher_client._core.settings.observers import ReadObserver, ReadObservers
 from heksher_client._core.settings.registry import registry
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
@@ -82,6 +82,28 @@ def test_each_observer_has_a_sample_of_its_own() -> None:
         for _ in range(6):
             setting.get(user="jim")
     assert (len(few), len(all_reads)) == (2, 6)
+
+
+def test_observers_are_drawn_among_the_reads_that_are_sampled() -> None:
+    """So each has its share of all reads. Without a sample, an observer of all reads is not drawn."""
+    observers, calls = ReadObservers(), []
+    assert observers.most_frequent is None
+    observers.notify("s", {})
+    numbers = iter((0.19, 0.2))
+    often = ReadObserver(lambda setting, _: calls.append(("often", setting)), 0.5, lambda: 0.99)
+    seldom = ReadObserver(lambda setting, _: calls.append(("seldom", setting)), 0.1, lambda: next(numbers))
+    for observer in (seldom, often):
+        observers.add(observer)
+    assert observers.most_frequent is often
+    for read in (1, 2):
+        observers.notify(read, {}, 0.5)
+    assert calls == [("seldom", 1), ("often", 1), ("often", 2)]
+
+    for observer in (seldom, often):
+        observers.remove(observer)
+    observers.add(ReadObserver(lambda setting, _: calls.append(("always", setting)), 1.0, lambda: 0.99))
+    observers.notify(3, {})
+    assert calls[-1] == ("always", 3)
 
 
 def test_a_read_is_drawn_once_for_a_single_observer() -> None:
