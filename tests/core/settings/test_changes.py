@@ -17,8 +17,9 @@ from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.listeners import CallbackRegistry, deliver
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
-from heksher_client._core.settings.rules import Reason, Rule
-from heksher_client._core.settings.setting import Change
+from heksher_client._core.settings.rules import ABSENT, Reason, Rule
+from heksher_client._core.settings.setting import Change, entry_of
+from heksher_client._core.settings.streams import WatchedValue
 from heksher_client.testing import SyncStubHeksherClient
 
 FEATURES = ["user", "theme"]
@@ -59,6 +60,21 @@ def test_a_change_has_the_added_removed_and_changed_rules() -> None:
     assert change.default == Changed(0, 9)
     assert change.missed == 0
     assert change
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"added": (Rule({}, 1),)},
+        {"removed": (Rule({}, 1),)},
+        {"changed": (Changed(Rule({}, 1), Rule({}, 2)),)},
+        {"default": Changed(1, 2)},
+    ],
+)
+def test_a_change_is_true_if_it_has_any_part(part: dict[str, Any]) -> None:
+    """An empty one is false, even if it has merged others."""
+    assert Change(make_setting(), **part)
+    assert not Change(make_setting(), missed=1)
 
 
 CONDITIONS = st.tuples(st.sampled_from(["", "jim", "tom", "ann"]), st.sampled_from(["", "dark", "light"]))
@@ -178,6 +194,7 @@ def test_an_invalid_callback_raises_a_type_error() -> None:
     setting.off_change(coroutine_function)
     setting.on_change(print)
     setting.off_change(print)
+    assert not entry_of(setting).get_listeners()
 
 
 def test_a_change_is_delivered_to_all_that_receive_it() -> None:
@@ -373,7 +390,14 @@ def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(watch) == []
 
 
+def test_a_watch_yields_none() -> None:
+    """A setting type of a program may have it as a value."""
+    values = iter((None, None, 0))
+    value = WatchedValue(lambda: next(values))
+    assert [value.take() for _ in range(3)] == [None, ABSENT, 0]
+
+
 def test_watch_raises_for_an_unknown_feature() -> None:
     """The call raises, not the iteration."""
-    with pytest.raises(UnknownContextError):
+    with pytest.raises(UnknownContextError, match=r"^setting s has no context feature theme; it has: user$"):
         Setting("s", int, ["user"], 0).watch(theme="dark")
