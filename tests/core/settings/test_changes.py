@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
@@ -390,11 +391,11 @@ def test_a_watch_yields_nan_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(watch) == []
 
 
-def test_a_watch_yields_none() -> None:
-    """A setting type of a program may have it as a value."""
-    values = iter((None, None, 0))
+def test_a_watched_value_is_new_if_it_does_not_equal_the_last_one() -> None:
+    """None is a value like any other: a setting type of a program may have it."""
+    values: Iterator[Any] = iter((None, None, [0], [0], None))
     value = WatchedValue(lambda: next(values))
-    assert [value.take() for _ in range(3)] == [None, ABSENT, 0]
+    assert [value.take() for _ in range(5)] == [None, ABSENT, [0], ABSENT, None]
 
 
 def test_watch_raises_for_an_unknown_feature() -> None:
