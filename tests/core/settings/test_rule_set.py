@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client import Reason, Rule
+from heksher_client._core.settings import rule_set as rule_set_module
 from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 
@@ -67,6 +68,46 @@ def test_of_two_rules_without_ids_the_later_one_is_kept(ids: tuple[int | None, i
     """A rule without an id has the lowest one. Rules in stubs have none."""
     rules = [Rule({"user": "jim"}, value, rule_id) for value, rule_id in enumerate(ids)]
     assert build(rules).resolve(CONTEXT) == kept
+
+
+def test_the_duplicates_of_all_groups_are_returned() -> None:
+    """In descending priority of their features."""
+    rules = [Rule({feature: "x"}, rule_id, rule_id) for feature in ("user", "theme") for rule_id in (1, 2)]
+    _, duplicates = RuleSet.build(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
+    assert duplicates == [Rule({"theme": "x"}, 1, 1), Rule({"user": "x"}, 1, 1)]
+
+
+def test_the_feature_with_the_fewest_values_comes_first() -> None:
+    """Of features with as many values, the one that the service has first. The values of the last one are left out."""
+    rules = [Rule({"environment": f"e{i}", "user": f"u{i % 2}", "theme": f"t{i % 2}"}, i) for i in range(3)]
+    rule_set = build(rules)
+    values = [(feature, sorted(values)) for feature, values in rule_set.condition_values.items()]
+    assert values == [("user", ["u0", "u1"]), ("theme", ["t0", "t1"]), ("environment", [])]
+    assert (rule_set.last_feature, build([]).last_feature) == ("environment", None)
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(11, [2, 2]), (10, [2, 2, 2, 2, 0])])
+def test_values_of_the_last_feature_are_collected_in_steps_beyond_a_number_of_rules(
+    limit: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to it, they are collected when a read needs them. A step is reported as half as many rules."""
+    monkeypatch.setattr(rule_set_module, "STEP_SIZE", 4)
+    monkeypatch.setattr(rule_set_module, "_MAX_RULES_FOR_LAZY_VALUES", limit)
+    rules = [Rule({"user": f"u{i}"}, i) for i in range(9)]
+    rules += [Rule({"environment": "e", "theme": "t", "user": f"u{i}"}, -i) for i in range(2)]
+    work = RuleSet.build_in_steps(group_by_features(rules), FEATURES, 0, Reason.SERVER_DEFAULT)
+    done: list[int] = []
+    while True:
+        try:
+            done.append(next(work))
+        except StopIteration as end:
+            rule_set, _ = end.value
+            break
+    assert (done, {type(step) for step in done}) == (steps, {int})
+    assert rule_set.last_feature == "user"
+    assert len(rule_set.last_feature_values) == (0 if limit == 11 else 9)
+    rule_set.fill_last_feature_values()
+    assert set(rule_set.last_feature_values) == {f"u{i}" for i in range(9)}
 
 
 def test_conditions_are_in_the_order_of_the_context_features() -> None:
