@@ -7,6 +7,7 @@ from heksher_client import Setting
 from heksher_client._core.settings.entry import Entry
 from heksher_client._core.settings.registry import Registry
 from heksher_client._core.settings.setting import entry_of
+from heksher_client._core.settings.streams import WatchedValue
 
 
 class RecordingClient:
@@ -53,16 +54,14 @@ def test_the_client_that_was_activated_last_adopts_all_settings() -> None:
 def test_a_client_that_is_not_the_main_one_is_deactivated_without_effect_on_settings() -> None:
     """The main client has adopted them already, and watches go on."""
     registry, first, second = Registry(), RecordingClient(), RecordingClient()
-    setting: Setting[int] = Setting("s", int, ["user"], 1)
-    registry.add(entry_of(setting))
+    registry.add(entry := make_entry("s"))
+    entry.watch(watched := WatchedValue(int))
     for client in (first, second):
         registry.activate(client)
-    watch = setting.watch(user="jim")
     registry.deactivate(first)
-    assert (registry.main, len(second.adopted), second.refreshes) == (second, 1, 0)
-    assert next(watch) == 1
+    assert (registry.main, len(second.adopted), second.refreshes, watched.is_closed) == (second, 1, 0, False)
     registry.deactivate(second)
-    assert list(watch) == []
+    assert watched.is_closed
 
 
 def test_the_generation_changes_with_each_setting() -> None:
