@@ -69,13 +69,13 @@ def test_the_options_decide_about_the_waits(service: FakeService) -> None:
     _setting = Setting("s", int, ["user"], 1)
     service.offers_changes = True
     with driven(service, update_interval=60, jitter=0.5, max_backoff=3) as client:
+        client.refresh()  # The stream announces the client's own declarations.
         client.random = 1.0
-        client.waits.clear()
         client.refresh(2)
-        assert client.waits == [30, 90]  # The first interval was half of one by the random number before.
+        assert client.waits == [0, 60, 90]
         service.is_running = False
         client.refresh(4)
-        assert client.waits[2:] == [90, 0.5, 1, 1.5]
+        assert client.waits[3:] == [90, 0.5, 1, 1.5]
         client.lose_stream()
         before = len(service.requests_to(CHANGES))
         client.advance(2.9)
