@@ -1,10 +1,15 @@
-"""The fake service of tests that drive clients by hand responds as the local service does."""
+"""The fake service of tests that drive clients by hand responds as the local service does.
+
+Both share the code that compares declarations and parses context filters, so an error in it is not a difference here.
+The recorded exchanges with the reference service check it (`tests/service/test_recorded.py`).
+"""
 
 import json
 from itertools import pairwise
 from typing import Any
 
-from httpx import Client
+import pytest
+from httpx import Client, TransportError
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +17,7 @@ from heksher_client._core.refresh.effects import Request, Response
 from tests.support.clients import FEATURES
 from tests.support.fake_service import FakeService
 from tests.support.http import http_client
+from tests.support.in_memory import LoopbackService
 from tests.support.service import WatchedService
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -117,3 +123,13 @@ def test_both_services_respond_alike(service: WatchedService) -> None:
                 both.request("GET", target)
 
     check()
+
+
+def test_a_fake_service_that_is_not_running_closes_connections() -> None:
+    """It continues to accept them, and responds when it is running again."""
+    with LoopbackService() as service, http_client(service.url) as http:
+        service.is_running = False
+        with pytest.raises(TransportError):
+            http.get("/api/health")
+        service.is_running = True
+        assert http.get("/api/health").status_code == 200

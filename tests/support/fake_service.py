@@ -1,7 +1,7 @@
 """The service for clients that are driven by hand: what programs request of it, in memory and without HTTP.
 
 A test compares its responses with those of the local service. What operators change has methods instead of requests.
-Requests may arrive from several threads.
+Requests may arrive from several threads, so all methods lock the state.
 """
 
 import hashlib
@@ -74,57 +74,69 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
 
     def declare(self, name: str, type_: str, default: Any, features: list[str], **more: Any) -> None:
         body = {"name": name, "type": type_, "default_value": default, "configurable_features": features, **more}
-        assert self._declare(body).status == 200
+        with self._lock:
+            assert self._declare(body).status == 200
 
     def add_rule(self, setting: str, value: Any, **conditions: str) -> int:
-        self._last_rule += 1
-        self.setting(setting).rules[self._last_rule] = FakeRule(value, conditions)
-        self._changed(setting)
-        return self._last_rule
+        with self._lock:
+            self._last_rule += 1
+            self.setting(setting).rules[self._last_rule] = FakeRule(value, conditions)
+            self._changed(setting)
+            return self._last_rule
 
     def change_rule(self, rule_id: int, value: Any) -> None:
-        for name, setting in list(self.settings.items()):
-            if rule_id in setting.rules:
-                setting.rules[rule_id].value = value
-                self._changed(name)
+        with self._lock:
+            for name, setting in self.settings.items():
+                if rule_id in setting.rules:
+                    setting.rules[rule_id].value = value
+                    self._changed(name)
+                    return
 
     def delete_rule(self, rule_id: int) -> None:
-        for name, setting in list(self.settings.items()):
-            if setting.rules.pop(rule_id, None):
-                self._changed(name)
+        with self._lock:
+            for name, setting in self.settings.items():
+                if setting.rules.pop(rule_id, None):
+                    self._changed(name)
+                    return
 
     def rename(self, name: str, new_name: str, version: str) -> None:
-        setting = self.setting(name)
-        self._rename(setting, replace(setting.declaration, name=new_name, version=version))
+        with self._lock:
+            setting = self.setting(name)
+            self._rename(setting, replace(setting.declaration, name=new_name, version=version))
 
     def delete(self, name: str) -> None:
-        del self.settings[self.setting(name).declaration.name]
-        self._changed(name)
+        with self._lock:
+            del self.settings[self.setting(name).declaration.name]
+            self._changed(name)
 
     def move_feature(self, feature: str, to_after: str) -> None:
-        self.features.remove(feature)
-        self.features.insert(self.features.index(to_after) + 1, feature)
-        self._changed()
+        with self._lock:
+            self.features.remove(feature)
+            self.features.insert(self.features.index(to_after) + 1, feature)
+            self._changed()
 
     def empty(self) -> None:
         """Delete everything but the context features."""
-        self.settings.clear()
-        self._changed()
+        with self._lock:
+            self.settings.clear()
+            self._changed()
 
     def replace_database(self) -> None:
         """Continue with an empty database, whose revisions begin again."""
-        self.settings.clear()
-        self._changes.clear()
-        self.revision = 0
+        with self._lock:
+            self.settings.clear()
+            self._changes.clear()
+            self.revision = 0
 
     def setting(self, name: str) -> FakeSetting:
         """Return a setting by its name or an alias."""
-        found = self._find(name)
+        with self._lock:
+            found = self._find(name)
         assert found is not None, name
         return found
 
     def _find(self, name: str) -> FakeSetting | None:
-        return next((one for one in list(self.settings.values()) if name in (one.declaration.name, *one.aliases)), None)
+        return next((one for one in self.settings.values() if name in (one.declaration.name, *one.aliases)), None)
 
     def _rename(self, setting: FakeSetting, declaration: Declaration) -> None:
         former, setting.declaration = setting.declaration.name, declaration
@@ -240,7 +252,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         for setting in filter(None, found.values()):
             rules = [
                 {"value": rule.value, "context_features": conditions, "rule_id": rule_id}
-                for rule_id, rule in list(setting.rules.items())
+                for rule_id, rule in setting.rules.items()
                 if admits(
                     filters, conditions := [(f, rule.conditions[f]) for f in self.features if f in rule.conditions]
                 )

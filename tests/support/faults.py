@@ -56,13 +56,18 @@ class Connection:
         self.raw.sendall(data)
 
     def forward(self) -> bytes:
-        """Send the request to the service, and return the response as bytes without writing it."""
+        """Send the request to the service, and return the response as bytes without writing it.
+
+        Raises:
+            ConnectionError: The service in memory is not running. The server closes the connection.
+        """
         method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
         if isinstance(self.server.upstream, FakeService):
             reply = self.server.upstream.respond(
                 Request(method, target, self.headers, self.request.partition(b"\r\n\r\n")[2])
             )
-            assert isinstance(reply, Response)
+            if not isinstance(reply, Response):
+                raise ConnectionError("the service sends no response")
             return http_response(reply.content, reply.status, _header_lines(reply.headers.items()))
         upstream = http.client.HTTPConnection(self.server.upstream.netloc, timeout=TIMEOUT_SECONDS)
         try:
