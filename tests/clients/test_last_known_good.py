@@ -52,7 +52,7 @@ def write_file(kind: Kind, service: WatchedService, path: Path) -> None:
     reset_settings()
 
 
-def test_a_start_without_the_service_uses_the_file(
+def test_n1_a_start_without_the_service_uses_the_file(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int]
 ) -> None:
     """Neither client raises."""
@@ -93,7 +93,7 @@ def test_an_invalid_path_raises_when_the_client_is_created(kind: Kind, invalid: 
         kind.make("http://127.0.0.1:9", 60, FEATURES, last_known_good=invalid)
 
 
-def test_writing_to_a_hanging_disk_does_not_block_the_client(
+def test_c12_writing_to_a_hanging_disk_does_not_block_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its refreshes nor its end. The responses are stored when the disk is available again."""
@@ -122,7 +122,7 @@ def test_writing_to_a_hanging_disk_does_not_block_the_client(
         disk.released.set()
 
 
-def test_reading_from_a_hanging_disk_does_not_block_the_client(
+def test_c12_reading_from_a_hanging_disk_does_not_block_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client starts without a file, and continues to refresh."""

@@ -129,7 +129,7 @@ def test_a_missing_folder_is_not_created(path: Path) -> None:
         (lambda content: content[:70] + b"\xff" + content[71:], "is corrupt"),
     ],
 )
-def test_a_corrupt_file_is_replaced(path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
+def test_c12_a_corrupt_file_is_replaced(path: Path, damage: Callable[[bytes], bytes], message: str) -> None:
     """For example after a crash of the machine. It is not loaded."""
     store = Store(path)
     store.put(s='{"value":8}')
@@ -217,7 +217,7 @@ def test_drafts_of_killed_processes_are_removed(path: Path) -> None:
     assert set(path.parent.iterdir()) == {path, young, foreign}
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c12_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no draft, as that would need space as well."""
     store = Store(path)
     store.put(s="1")

@@ -38,7 +38,7 @@ from tests.support.clients import (
 from tests.support.faults import FaultServer, stall
 from tests.support.forks import exited_successfully, fork_and_check, fork_warning_ignored
 from tests.support.http import http_client
-from tests.support.in_memory import LoopbackService, running_in_memory
+from tests.support.in_memory import LoopbackService
 from tests.support.service import DECLARE, QUERY, CannedResponse
 
 
@@ -342,7 +342,7 @@ def test_c8_clock_that_jumps_and_machine_that_is_suspended(
         return now
 
     monkeypatch.setattr(client_module, "_clock", clock)
-    with running_in_memory(kind, service, interval=3600) as client:
+    with running(kind, service.url) as client:
         client.clear_outcomes()
         monkeypatch.setattr(time, "time", lambda: 0.0)
         before = looks
@@ -395,7 +395,7 @@ def test_c10_settings_created_and_deleted_in_other_threads(
         for i in range(100):
             assert Setting(f"t{number}_{i % 5}", int, ["user"], i).get(user="x") == i
 
-    with running_in_memory(kind, service, interval=0.001) as client:
+    with running(kind, service.url, 0.001) as client:
         threads = [threading.Thread(target=create_and_delete, args=[i]) for i in range(3)]
         for thread in threads:
             thread.start()
@@ -421,7 +421,7 @@ def test_c11_hook_that_blocks(
     monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     gate, last_gate = Gate(), Gate()
     calls = 0
-    with running_in_memory(ThreadKind(), service) as client:
+    with running(ThreadKind(), service.url) as client:
 
         def block() -> None:
             nonlocal calls

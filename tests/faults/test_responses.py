@@ -47,6 +47,28 @@ def get(setting: Setting[Any], user: str = "jim") -> Any:
 # -- HTTP --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_h1_refused_credentials(kind: Kind, service: WatchedService, setting: Setting[int], status: int) -> None:
+    """The error and the status say so, and the client retries slowly."""
+    with running(kind, service.url) as client:
+        service.intercept = lambda request: CannedResponse(status)
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert isinstance(error, UnexpectedResponseError)
+        assert error.status == status
+        assert "the credentials are missing, wrong or insufficient" in str(error)
+        assert "the credentials are missing, wrong or insufficient" in (client.client.status().last_error or "")
+        assert (
+            1 < client.client.status().next_attempt <= 30
+        )  # A server that fails for other reasons is asked again in 1.
+        for _ in range(4):
+            client.reload_expecting(UnexpectedResponseError)
+        assert 16 < client.client.status().next_attempt <= 300
+        assert get(setting) == 7
+        service.intercept = lambda request: None
+        client.reload()
+        assert client.client.status().state is State.FRESH
+
+
 def test_h1_httpx_auth_that_refreshes_its_token(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """The request is sent again with the new token."""
 
@@ -98,12 +120,17 @@ def test_h3_refused_declaration(kind: Kind, service: WatchedService, setting: Se
     subject.close()
 
 
-def test_h4_declaration_in_conflict(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
-    """The setting is queried nevertheless."""
+def test_h4_declaration_in_conflict(
+    kind: Kind, service: WatchedService, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The differences are logged, and the setting is queried nevertheless."""
     service.declare("s", "str", "x", ["user", "theme"], version="1.0")
     with running(kind, service.url) as client:
         assert client.client.status().settings["s"].declaration in ("rejected", "mismatch")
         assert len(service.requests_to(QUERY)) == 1
+    (record,) = [record for record in caplog.records if "conflicts with" in record.getMessage()]
+    logged = [(one["attribute"], one["latest_value"]) for one in record.__dict__["differences"]]
+    assert logged == [("default_value", "x"), ("type", "str")]
     assert get(setting) == 7
 
 

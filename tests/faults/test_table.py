@@ -1,23 +1,43 @@
-"""The table of faults in the documentation and the tests of this folder have the same ids."""
+"""The table of faults in the documentation and the tests have the same ids."""
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
-TABLE = HERE.parents[1] / "docs" / "reference" / "faults.md"
+TESTS = Path(__file__).parents[1]
+TABLE = TESTS.parent / "docs" / "reference" / "faults.md"
+
+OF_ONE_CLIENT = {"C3", "C4"}
+"""Rows that concern event loops and tasks, which the thread client does not have."""
+OF_WHOLE_PROGRAMS = {"C5"}
+"""Rows whose tests run the client in a program of its own, and so do without the fixture `kind`."""
+
+
+def ids_of_rows() -> list[str]:
+    """Return the ids of the rows."""
+    return re.findall(r"^\| ([NHPCD][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
+
+
+def ids_of_tests() -> Iterator[tuple[set[str], bool]]:
+    """Yield the ids in the name of each test, and whether it runs with both clients."""
+    for path in TESTS.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if match := re.match(r"test_((?:[nhpcd][0-9]+_)+)", node.name):
+                ids = set(match[1].upper().strip("_").split("_"))
+                yield ids, "kind" in [argument.arg for argument in node.args.args]
 
 
 def test_each_row_of_the_table_has_a_test() -> None:
     """Each id in the name of a test has a row."""
-    rows = re.findall(r"^\| ([NHPCD][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
-    functions = [
-        node.name
-        for path in HERE.glob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    prefixes = [match[1] for name in functions if (match := re.match(r"test_((?:[nhpcd][0-9]+_)+)", name))]
-    tested = {name.upper() for prefix in prefixes for name in prefix.strip("_").split("_")}
-    assert len(rows) == len(set(rows))
-    assert set(rows) == tested
+    tested = {row for ids, _ in ids_of_tests() for row in ids}
+    assert len(ids_of_rows()) == len(set(ids_of_rows()))
+    assert set(ids_of_rows()) == tested
+
+
+def test_each_row_of_the_table_is_tested_with_both_clients() -> None:
+    """The exceptions are listed above."""
+    tested = {row for ids, has_both in ids_of_tests() if has_both for row in ids}
+    assert set(ids_of_rows()) - tested == OF_ONE_CLIENT | OF_WHOLE_PROGRAMS

@@ -74,7 +74,7 @@ def start_without_values(service: FakeService, file: MemoryFile, **options: Any)
 
 
 @pytest.mark.parametrize("raises_at_start", [True, False])
-def test_a_start_without_the_service_uses_the_last_known_good(
+def test_n1_a_start_without_the_service_uses_the_last_known_good(
     service: FakeService,
     file: MemoryFile,
     setting: Setting[int],
@@ -577,7 +577,7 @@ def test_a_deleted_file_is_written_again(service: FakeService, file: MemoryFile,
         assert setting.get(user="jim") == 8
 
 
-def test_a_full_disk_affects_only_the_last_known_good(
+def test_c12_a_full_disk_affects_only_the_last_known_good(
     service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged once, and the responses are stored when there is space again."""
@@ -633,7 +633,7 @@ def test_a_response_that_could_not_be_stored_is_dropped_if_it_is_not_current(
         assert (stored(file, "s")["rules"], stored(file, "good")["default_value"]) == ([], 2)
 
 
-def test_a_disk_that_hangs_at_the_start_is_like_no_last_known_good(
+def test_c12_a_disk_that_hangs_at_the_start_is_like_no_last_known_good(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:
     """The values are restored when it is available again."""
