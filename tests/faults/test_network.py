@@ -46,6 +46,7 @@ from tests.support.faults import (
     trickle_head,
     truncate,
 )
+from tests.support.ports import reserved_port
 from tests.support.service import QUERY, CannedResponse
 
 
@@ -62,10 +63,11 @@ def proxy(service: FakeService) -> Iterator[FaultServer]:
         yield server
 
 
-def closed_port() -> str:
-    """Return the URL of a port on which no service listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+@pytest.fixture
+def url_without_service() -> Iterator[str]:
+    """The URL of a port that refuses connections."""
+    with reserved_port() as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def open_file_count() -> int:
@@ -86,10 +88,12 @@ def start_failing(subject: Subject) -> HeksherError | None:
     return error
 
 
-def test_n1_service_down_at_the_start(kind: Kind, proxy: FaultServer, service: FakeService) -> None:
+def test_n1_service_down_at_the_start(
+    kind: Kind, proxy: FaultServer, service: FakeService, url_without_service: str
+) -> None:
     """The async start raises, the thread start logs; the next client has all settings."""
     setting = Setting("s", int, ["user"], 7)
-    subject = Subject(kind, closed_port(), 3600, FEATURES)
+    subject = Subject(kind, url_without_service, 3600, FEATURES)
     assert isinstance(start_failing(subject), ServiceUnavailableError)
     assert setting.get() == 7
     assert subject.client.closed == kind.raises_at_start

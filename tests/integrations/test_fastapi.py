@@ -3,14 +3,13 @@
 import subprocess
 import sys
 
-from tests.support.servers import EXAMPLES, check_server, free_port, serving
+from tests.support.servers import EXAMPLES, check_server, serving
 from tests.support.service import WatchedService
 
 
 def test_fastapi(shop: WatchedService, service_environment: dict[str, str]) -> None:
     """It runs on uvicorn, with the async client in the lifespan."""
-    port = free_port()
-    with serving("uvicorn", "fastapi_app:app", "--port", str(port), port=port, env=service_environment) as http:
+    with serving("uvicorn", "fastapi_app:app", "--port", "{port}", env=service_environment) as http:
         check_server(http, shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 

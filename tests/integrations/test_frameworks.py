@@ -17,7 +17,7 @@ from heksher_client import ThreadHeksherClient, connect
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import environment
 from tests.support.frameworks import NOT_INSTALLED
-from tests.support.servers import BIN, EXAMPLES, check_server, free_port, serving
+from tests.support.servers import BIN, EXAMPLES, check_server, serving
 from tests.support.service import WatchedService
 
 signals: Any = pytest.importorskip("celery.signals", reason=NOT_INSTALLED)
@@ -27,18 +27,16 @@ for package in ("django", "flask", "nbclient"):
 
 def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, service_environment: dict[str, str]) -> None:
     """The client starts before the workers are forked, and continues in each worker."""
-    port = free_port()
-    command = ("gunicorn", "--config", "gunicorn.conf.py", "--bind", f"127.0.0.1:{port}", "flask_app:app")
-    with serving(*command, port=port, env=service_environment) as http:
+    command = ("gunicorn", "--config", "gunicorn.conf.py", "--bind", "127.0.0.1:{port}", "flask_app:app")
+    with serving(*command, env=service_environment) as http:
         check_server(http, shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 
 
 def test_django(shop: WatchedService, service_environment: dict[str, str]) -> None:
     """The app, the middleware and the command work together. A command that reads no settings sends no request."""
-    port = free_port()
-    command = ("gunicorn", "--bind", f"127.0.0.1:{port}", "django_project:application")
-    with serving(*command, port=port, env=service_environment) as http:
+    command = ("gunicorn", "--bind", "127.0.0.1:{port}", "django_project:application")
+    with serving(*command, env=service_environment) as http:
         check_server(http, shop)
     manage = [sys.executable, str(EXAMPLES / "django_project.py")]
     shop.requests.clear()

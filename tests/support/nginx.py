@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.clients import eventually
+from tests.support.ports import port_of, reserve_port
 
 NGINX = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
 
@@ -58,8 +59,8 @@ class Nginx:
     def __init__(self, directory: Path, *upstreams: str, is_caching: bool = False) -> None:
         """Create a plain proxy, or the caching proxy of the documentation if `is_caching` is true."""
         servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self._port: int = server.getsockname()[1]
+        self._reservation = reserve_port()
+        self._port = port_of(self._reservation)
         self.url = f"http://127.0.0.1:{self._port}"
         self._directory = directory
         (directory / "nginx.conf").write_text(
@@ -107,3 +108,4 @@ class Nginx:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.end()
+        self._reservation.close()

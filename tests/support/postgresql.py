@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from heksher_client.service.database import create_schema, schema_version
 from heksher_client.service.schema import METADATA, STATE, VERSION, VERSIONS
 from tests.support.clients import eventually
+from tests.support.ports import port_of, reserve_port
 
 _RESTART_SEQUENCES = "SELECT setval(format('%I.%I', schemaname, sequencename), start_value, false) FROM pg_sequences"
 
@@ -67,8 +67,8 @@ class PostgreSQL:
                 self._directory = Path(self._temporary_directory.name)
                 self._binaries = _copy_binaries(self._binaries, self._directory)
             os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self._port: int = server.getsockname()[1]
+        self._reservation = reserve_port()
+        self._port = port_of(self._reservation)
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         self._engine = create_engine(self.url.replace("postgresql://", "postgresql+psycopg://"))
 
@@ -134,6 +134,7 @@ class PostgreSQL:
         self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
         self._log.close()
+        self._reservation.close()
         if self._temporary_directory is not None:
             self._temporary_directory.cleanup()
 

@@ -1,6 +1,5 @@
 """Web servers in separate processes, which return the value of the setting `cache_size` for a user."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import httpx
 
 from tests.support.clients import eventually
 from tests.support.http import http_client
+from tests.support.ports import reserved_port
 from tests.support.service import WatchedService
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -18,16 +18,18 @@ BIN = Path(sys.executable).parent
 
 
 @contextmanager
-def serving(*command: str, port: int, env: dict[str, str]) -> Iterator[httpx.Client]:
-    """Run a server in a separate process, and wait until it responds."""
-    process = subprocess.Popen([str(BIN / command[0]), *command[1:]], env=env, cwd=EXAMPLES)
-    try:
-        with http_client(f"http://127.0.0.1:{port}") as http:
-            assert eventually(lambda: _responds(http))
-            yield http
-    finally:
-        process.terminate()
-        process.wait()
+def serving(*command: str, env: dict[str, str]) -> Iterator[httpx.Client]:
+    """Run a server in a separate process, and wait until it responds. `{port}` in its arguments is replaced."""
+    with reserved_port() as port:
+        program, *arguments = (argument.format(port=port) for argument in command)
+        process = subprocess.Popen([str(BIN / program), *arguments], env=env, cwd=EXAMPLES)
+        try:
+            with http_client(f"http://127.0.0.1:{port}") as http:
+                assert eventually(lambda: _responds(http))
+                yield http
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def _responds(http: httpx.Client) -> bool:
@@ -35,12 +37,6 @@ def _responds(http: httpx.Client) -> bool:
         return http.get("/").status_code == 200
     except httpx.TransportError:
         return False
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def cache_size_of(http: httpx.Client, user: str | None) -> int:
