@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.http import http_client
-from tests.support.service import WatchedService, in_memory
+from tests.support.service import WatchedService, sqlite_only
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_moving_a_feature_changes_the_order_of_conditions(http: httpx.Client) ->
     assert http.get("/api/v1/query", headers={"If-None-Match": etag}).status_code == 200
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [

@@ -19,7 +19,7 @@ from heksher_client.service.store import StoredRule
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.http import http_client
-from tests.support.service import WatchedService, in_memory
+from tests.support.service import WatchedService, sqlite_only
 
 
 class Browser:
@@ -171,7 +171,7 @@ def test_only_changes_of_rules_can_be_undone(browser: Browser, service: WatchedS
         assert response.status_code == status
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     ("fields", "message", "where"),
     [
@@ -193,7 +193,7 @@ def test_an_error_is_shown_next_to_its_input(browser: Browser, fields: Any, mess
     assert f'name="value" inputmode="decimal" autocomplete="off" value="{fields["value"]}"' in browser.page
 
 
-@in_memory
+@sqlite_only
 def test_an_invalid_new_value_is_reported_at_its_rule(browser: Browser) -> None:
     """The form of the rule stays open."""
     browser.go("/console/settings/s")
@@ -222,7 +222,7 @@ def test_the_explanation_shows_the_outcome_of_each_rule(browser: Browser) -> Non
     assert "does not match : environment is not given and user is ann" in browser.text
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     "path",
     [
@@ -237,7 +237,7 @@ def test_an_invalid_address_results_in_an_error_page(browser: Browser, path: str
     assert (response.status_code, "The request failed" in response.text) == (422, True)
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     "action", ["/console/undo/99999999999999999999", "/console/rules/-99999999999999999999/delete"]
 )
@@ -246,7 +246,7 @@ def test_a_form_with_an_invalid_address_is_refused(browser: Browser, action: str
     assert browser.http.post(action, data={"csrf": browser.csrf}).status_code == 422
 
 
-@in_memory
+@sqlite_only
 def test_a_form_may_have_many_fields(browser: Browser, service: WatchedService) -> None:
     """As many as a type has flags."""
     flags = [f"f{i}" for i in range(1200)]
@@ -258,7 +258,7 @@ def test_a_form_may_have_many_fields(browser: Browser, service: WatchedService) 
     assert (response.status_code, "Rule added" in browser.text) == (200, True)
 
 
-@in_memory
+@sqlite_only
 def test_an_unavailable_database_results_in_an_error_page(
     browser: Browser, service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,14 +282,14 @@ def test_an_undo_distinguishes_1_from_true(browser: Browser, service: WatchedSer
     assert browser.submit(former).status_code == 409
 
 
-@in_memory
+@sqlite_only
 def test_a_long_value_can_be_displayed_completely(browser: Browser, service: WatchedService) -> None:
     service.declare("long", "str", "x" * 500 + "end", ["user"])
     browser.go("/console/settings/long")
     assert "xend" in browser.page
 
 
-@in_memory
+@sqlite_only
 def test_the_api_page_loads_nothing_from_other_hosts(browser: Browser) -> None:
     """Their scripts could use the console."""
     page = browser.http.get("/docs")
@@ -301,7 +301,7 @@ def test_the_api_page_loads_nothing_from_other_hosts(browser: Browser) -> None:
     assert browser.http.get("/redoc").status_code == 404
 
 
-@in_memory
+@sqlite_only
 def test_texts_are_escaped(browser: Browser, service: WatchedService) -> None:
     """In declarations, rules, and addresses."""
     evil = "<script>alert(1)</script>"
@@ -339,7 +339,7 @@ def test_rules_are_searched_by_their_conditions(browser: Browser, service: Watch
 # -- security ----------------------------------------------------------------------------------------------------------
 
 
-@in_memory
+@sqlite_only
 def test_pages_load_and_send_nothing_beyond_their_service(browser: Browser) -> None:
     """There are no inline scripts, nothing from other hosts, and no frames around pages."""
     for path in ("/console", "/console/settings/s", "/console/changes", "/console/login", "/console/settings/nosuch"):
@@ -356,7 +356,7 @@ def test_pages_load_and_send_nothing_beyond_their_service(browser: Browser) -> N
             assert browser.http.get(asset).status_code == 200
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     "headers",
     [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
@@ -369,7 +369,7 @@ def test_a_form_of_another_site_is_refused(browser: Browser, service: WatchedSer
     assert values(service) == {1, 2, 3}
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize("csrf", ["", "nonsense", "é"])
 def test_a_form_without_the_csrf_token_of_the_session_is_refused(
     browser: Browser, service: WatchedService, csrf: str
@@ -382,7 +382,7 @@ def test_a_form_without_the_csrf_token_of_the_session_is_refused(
     assert values(service) == {1, 2, 3}
 
 
-@in_memory
+@sqlite_only
 def test_a_request_for_another_host_or_through_a_proxy_is_refused_without_tokens(browser: Browser) -> None:
     """A page of another site could otherwise use the service through the browser of its visitor (DNS rebinding)."""
     for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
@@ -440,7 +440,7 @@ def test_a_request_without_a_session_leads_to_the_login_form(protected: tuple[Br
     assert "Log in" in browser.go("/console").text
 
 
-@in_memory
+@sqlite_only
 def test_htmx_is_redirected_to_the_login_form_once_the_session_has_ended(
     protected: tuple[Browser, dict[str, str]],
 ) -> None:
@@ -453,7 +453,7 @@ def test_htmx_is_redirected_to_the_login_form_once_the_session_has_ended(
     )
 
 
-@in_memory
+@sqlite_only
 def test_other_cookies_of_the_host_are_ignored(protected: tuple[Browser, dict[str, str]]) -> None:
     """Including malformed ones."""
     browser, tokens = protected
@@ -466,7 +466,7 @@ def test_other_cookies_of_the_host_are_ignored(protected: tuple[Browser, dict[st
         assert "Log out" in response.text
 
 
-@in_memory
+@sqlite_only
 def test_the_login_redirects_to_the_console_only(protected: tuple[Browser, dict[str, str]]) -> None:
     browser, tokens = protected
     browser.go("/console")

@@ -20,7 +20,7 @@ from heksher_client.service.schema import CHANGES, STATE
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, in_memory
+from tests.support.service import WatchedService, sqlite_only
 
 PATH = "/api/v1/changes"
 
@@ -163,7 +163,7 @@ def test_a_database_that_is_restored_from_a_backup_results_in_a_reset(service: W
         assert changes.next()["id"] == revision
 
 
-@in_memory
+@sqlite_only
 def test_an_invalid_revision_is_refused(service: WatchedService) -> None:
     for header in ("x", "-1", str(2**40)):
         assert http_request("GET", service.url + PATH, headers={"Last-Event-ID": header}).status_code == 422
@@ -185,7 +185,7 @@ def test_simultaneous_changes_all_arrive(service: WatchedService) -> None:
             thread.join()
 
 
-@in_memory
+@sqlite_only
 def test_an_idle_stream_sends_comments(monkeypatch: pytest.MonkeyPatch, service: WatchedService) -> None:
     """Proxies keep it open, and readers notice if it is lost."""
     monkeypatch.setattr(event_stream, "_HEARTBEAT", 0.01)
@@ -206,7 +206,7 @@ def test_changes_by_other_instances_arrive(instances: list[httpx.Client]) -> Non
         assert changes.next()["id"] == first + 1
 
 
-@in_memory
+@sqlite_only
 def test_events_contain_the_time_over_which_to_spread_queries(
     monkeypatch: pytest.MonkeyPatch, service: WatchedService
 ) -> None:
@@ -306,7 +306,7 @@ def test_a_subscriber_receives_past_changes_once_the_database_is_available(
         assert len(failures) == 2
 
 
-@in_memory
+@sqlite_only
 def test_an_unexpected_error_only_delays_events(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """For example if no thread can be started."""
     declare(service, "s")
@@ -335,7 +335,7 @@ def test_a_service_that_stops_ends_its_streams(tmp_path: Path) -> None:
         assert changes.has_ended()
 
 
-@in_memory
+@sqlite_only
 def test_streams_survive_an_unavailable_database(
     service: WatchedService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,7 +363,7 @@ def test_streams_survive_an_unavailable_database(
     assert caplog.text.count("event streams are delayed") == 1
 
 
-@in_memory
+@sqlite_only
 def test_the_metrics_count_streams(service: WatchedService) -> None:
     def streams() -> str:
         lines = http_request("GET", f"{service.url}/metrics").text.splitlines()

@@ -10,7 +10,7 @@ import pytest
 from heksher_client import __version__
 from heksher_client.service import LocalService
 from tests.support.http import http_client
-from tests.support.service import in_memory
+from tests.support.service import sqlite_only
 
 WIRE = sorted((Path(__file__).parents[1] / "data" / "wire").glob("*.json"))
 
@@ -62,7 +62,7 @@ def test_the_local_service_responds_like_the_reference(path: Path, new_database:
                 assert json.dumps(normalize(body), sort_keys=True) == json.dumps(expected, sort_keys=True), i
 
 
-@in_memory
+@sqlite_only
 def test_different_bodies_have_different_etags(new_database: Callable[[], str]) -> None:
     """In all recorded exchanges."""
     bodies: dict[str, str] = {}

@@ -27,7 +27,7 @@ from heksher_client.service import LocalService
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, in_memory
+from tests.support.service import WatchedService, sqlite_only
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 
@@ -223,7 +223,7 @@ def test_metrics_have_routes_as_labels(service: WatchedService) -> None:
         assert line in lines
 
 
-@in_memory
+@sqlite_only
 def test_a_service_without_its_database_is_neither_healthy_nor_ready(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +239,7 @@ def test_a_service_without_its_database_is_neither_healthy_nor_ready(
         assert (response.status_code, response.text) == (500, "the database is not available")
 
 
-@in_memory
+@sqlite_only
 def test_a_record_of_the_access_log_has_the_parts_as_attributes(
     service: WatchedService, caplog: pytest.LogCaptureFixture
 ) -> None:

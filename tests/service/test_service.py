@@ -26,7 +26,7 @@ from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, in_memory
+from tests.support.service import WatchedService, sqlite_only
 
 FEATURES = ["environment", "user", "theme"]
 
@@ -118,7 +118,7 @@ def test_versions_are_compared_as_numbers(http: httpx.Client) -> None:
     assert declare(http, version="1.10", default_value=3).json()["outcome"] == "upgraded"
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     "value", [b"NaN", b"[Infinity]", b'"\\ud800"', b'{"a": -Infinity}'], ids=["nan", "inf", "surrogate", "deep"]
 )
@@ -214,7 +214,7 @@ def test_numbers_are_preserved_exactly(http: httpx.Client, number: float) -> Non
         assert (repr(returned), type(returned)) == (repr(number), type(number))
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     "changes",
     [
@@ -248,7 +248,7 @@ def test_metadata_are_stored(http: httpx.Client) -> None:
         assert ("metadata" in rule) == is_included
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
@@ -270,7 +270,7 @@ def test_a_rule_is_found_by_a_valid_id_or_conditions_only(
     assert http.request(method, path).status_code == status
 
 
-@in_memory
+@sqlite_only
 def test_a_search_with_a_repeated_feature_is_refused_as_documented(http: httpx.Client) -> None:
     """In JSON, like other validation errors."""
     response = http.get("/api/v1/rules/search", params={"setting": "s", "feature_values": "user:jim,user:ann"})
@@ -278,7 +278,7 @@ def test_a_search_with_a_repeated_feature_is_refused_as_documented(http: httpx.C
     assert response.json()["detail"][0]["msg"] == "a context feature is named twice"
 
 
-@in_memory
+@sqlite_only
 def test_if_none_match_compares_whole_etags(http: httpx.Client) -> None:
     """In a list, weak, or in several header lines."""
     declare(http)
@@ -351,7 +351,7 @@ def test_an_invalid_name_of_a_context_feature_is_refused_at_the_start() -> None:
         create_app(context_features=["has-dash"])
 
 
-@in_memory
+@sqlite_only
 def test_an_error_of_the_database_results_in_a_500_with_one_line(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +454,7 @@ def test_a_failed_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         LocalService(FEATURES).start()
 
 
-@in_memory
+@sqlite_only
 def test_response_bodies_are_compact_json(http: httpx.Client) -> None:
     """Thousands of processes read the result of a query."""
     declare(http, type="str", default_value="é")
@@ -466,7 +466,7 @@ def test_response_bodies_are_compact_json(http: httpx.Client) -> None:
     )
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize(
     ("method", "path", "body", "message"),
     [
@@ -509,7 +509,7 @@ def test_the_longest_conditions_can_be_stored(http: httpx.Client) -> None:
     assert add_rule(http, 2, "t", **conditions).status_code == 409
 
 
-@in_memory
+@sqlite_only
 def test_a_body_that_is_too_large_is_refused(http: httpx.Client) -> None:
     """With and without a Content-Length header."""
     assert http.post("/api/v1/rules", json={"value": "x" * 2**20}).status_code == 413
@@ -521,7 +521,7 @@ def test_a_body_that_is_too_large_is_refused(http: httpx.Client) -> None:
     assert http.post("/api/v1/rules", content=chunks(), headers={"content-type": "application/json"}).status_code == 413
 
 
-@in_memory
+@sqlite_only
 @pytest.mark.parametrize("name", [".", ".."])
 def test_a_name_with_a_meaning_in_paths_is_refused(http: httpx.Client, name: str) -> None:
     """The setting could not be requested."""
