@@ -56,24 +56,34 @@ _EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "nginx.conf"
 class Nginx:
     """A server that runs inside a `with` block. It can be stopped and started inside the block on the same port."""
 
-    def __init__(self, directory: Path, *upstreams: str, is_caching: bool = False) -> None:
-        """Create a plain proxy, or the caching proxy of the documentation if `is_caching` is true."""
+    def __init__(self, directory: Path, *upstreams: str, is_caching: bool = False, cached_for: str = "1s") -> None:
+        """Create a proxy of a service with some instances.
+
+        Args:
+            directory: Of its configuration and its logs.
+            upstreams: The URLs of the instances.
+            is_caching: False for a plain proxy, True for the caching proxy of the documentation.
+            cached_for: How long it caches a response. The documentation has a second.
+        """
         servers = " ".join(f"server {url.removeprefix('http://')};" for url in upstreams)
         self._reservation = reserve_port()
         self._port = port_of(self._reservation)
         self.url = f"http://127.0.0.1:{self._port}"
         self._directory = directory
         (directory / "nginx.conf").write_text(
-            _CONFIGURATION.format(directory=directory, site=self._site(servers, is_caching=is_caching), user=_USER),
+            _CONFIGURATION.format(
+                directory=directory, site=self._site(servers, cached_for if is_caching else None), user=_USER
+            ),
             encoding="utf-8",
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def _site(self, servers: str, *, is_caching: bool) -> str:
-        if not is_caching:
+    def _site(self, servers: str, cached_for: str | None) -> str:
+        if cached_for is None:
             return _PLAIN_SITE.format(port=self._port, servers=servers)
         text = re.sub(r"(\s*server settings-\d:9999;)+", f" {servers}", _EXAMPLE.read_text(encoding="utf-8"))
         text = text.replace("/var/cache/nginx/heksher", f"{self._directory}/cache")
+        text = text.replace("proxy_cache_valid 200 1s;", f"proxy_cache_valid 200 {cached_for};")
         return text.replace("listen 80;", f"listen 127.0.0.1:{self._port};")
 
     def begin(self) -> None:
