@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,45 @@ def test_n1_a_start_without_the_service_uses_the_file(
         assert setting.get(user="jim") == 8
         assert isinstance(client.next_outcome(), HeksherError)
         assert (client.client.status().state, client.client.status().is_last_known_good) == (State.FAILING, True)
+
+
+@pytest.mark.parametrize(("age", "value"), [(100, 8), (101, 7)])
+def test_the_file_expires_by_the_wall_clock(
+    kind: Kind,
+    service: WatchedService,
+    path: Path,
+    setting: Setting[int],
+    monkeypatch: pytest.MonkeyPatch,
+    age: int,
+    value: int,
+) -> None:
+    """Other clocks start at zero when the machine does, so that a file would never expire after that."""
+    written_at = 5_000_000_000.0
+    monkeypatch.setattr(time, "time", lambda: written_at)
+    write_file(kind, service, path)
+    content, _ = LastKnownGoodFile(path, service.url).read()
+    assert [row.confirmed for row in content.settings["s"].values()] == [written_at]
+
+    make_unavailable(service)
+    monkeypatch.setattr(time, "time", lambda: written_at + age)
+    subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path, max_age=100)
+    with suppress(HeksherError):
+        subject.start()
+    problem = subject.client.status().last_known_good_problem
+    subject.close()
+    assert setting.get(user="jim") == value
+    assert (problem is None) == (value == 8)
+    assert problem is None or "is too old: 101 seconds, the maximum is 100" in problem
+
+
+def test_the_status_has_the_wall_clock(
+    kind: Kind, service: WatchedService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of the last success is in seconds since 1970."""
+    monkeypatch.setattr(time, "time", lambda: 5_000_000_000.0)
+    with running(kind, service.url) as client:
+        assert client.client.status().last_success == 5_000_000_000.0
+        assert setting.get() == 7
 
 
 def test_the_file_contains_no_secrets(kind: Kind, service: WatchedService, path: Path, setting: Setting[int]) -> None:
