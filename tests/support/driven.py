@@ -29,7 +29,9 @@ from tests.support.fake_service import EVENT_STREAM, UNREACHABLE, FakeService
 T = TypeVar("T")
 
 START = 1_000_000.0
-"""The time by the first client's clocks when it is made, in seconds."""
+"""The time by the first client's monotonic clock when it is made, in seconds."""
+WALL_CLOCK_OFFSET = 1_000_000_000.0
+"""The difference of the two clocks, so that code which uses the wrong one fails its test."""
 URL = "http://service"
 
 
@@ -50,12 +52,13 @@ class DrivenClient:
         Args:
             service: The service that it asks.
             raises_at_start: True to be like the async client.
-            now: The time when it is made, which is later for a second client.
+            now: The time by its monotonic clock when it is made, which is later for a second client.
             last_known_good: The path of a file to store the last known good in, or a `MemoryFile`.
             **options: Those of real clients. The default is an interval of an hour without jitter.
         """
         self.service = service
         self.now = now
+        """The time by the monotonic clock."""
         self.random = 0.5
         self.waits: list[float] = []
         """The seconds before each refresh that was due by itself."""
@@ -72,14 +75,14 @@ class DrivenClient:
         if last_known_good is not None:
             if not isinstance(last_known_good, LastKnownGoodFile):
                 last_known_good = LastKnownGoodFile(last_known_good, URL)
-            store = FileStore(last_known_good, checked.max_age, lambda: self.now)
+            store = FileStore(last_known_good, checked.max_age, self.wall_clock)
         self.session = Session(
             options.get("context_features", service.features),
             checked,
             service_url=URL,
             hooks=self,
             registry=registry,
-            environment=Environment(lambda: self.now, lambda: self.now, lambda: self.random),
+            environment=Environment(lambda: self.now, self.wall_clock, lambda: self.random),
             wake=self._wake,
             store=store,
             raises_at_start=raises_at_start,
@@ -141,6 +144,10 @@ class DrivenClient:
             else:
                 self.refresh()
         self.now = end
+
+    def wall_clock(self) -> float:
+        """Return the seconds since 1970."""
+        return self.now + WALL_CLOCK_OFFSET
 
     def lose_stream(self, reply: effects.Reply = UNREACHABLE) -> None:
         """End the change stream."""

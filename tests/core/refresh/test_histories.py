@@ -26,7 +26,7 @@ from heksher_client import HeksherError, Setting, State
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
 from tests.support.clients import FEATURES
-from tests.support.driven import START, DrivenClient
+from tests.support.driven import START, WALL_CLOCK_OFFSET, DrivenClient
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
 from tests.support.service import CHANGES, CONTEXT_FEATURES, QUERY, CannedResponse
@@ -233,7 +233,7 @@ class History(RuleBasedStateMachine):
             self.due = self.now + min(60, 2 ** (self.retries - 1))
             self.is_restored = self.file is not None
         if error is None:
-            self.last_success = self.now
+            self.last_success = self.now + WALL_CLOCK_OFFSET
         self.observe()
 
     def store(self) -> None:

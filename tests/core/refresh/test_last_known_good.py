@@ -12,7 +12,7 @@ from heksher_client import DeclarationError, HeksherError, Reason, ServiceUnavai
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.registry import registry
 from heksher_client._drivers.last_known_good_file import Content, StatSignature, StoredRow
-from tests.support.driven import START, DrivenClient, driven
+from tests.support.driven import START, WALL_CLOCK_OFFSET, DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile, reset_settings
 from tests.support.log_records import extras, summaries
@@ -41,9 +41,11 @@ def store_rule(service: FakeService, file: MemoryFile) -> None:
 
 
 def store(file: MemoryFile, responses: Mapping[str, Any], *, order: tuple[str, ...] = (), at: float = START) -> None:
-    """Store responses for settings, without tracking."""
+    """Store responses for settings, without tracking, at a time by the monotonic clock of driven clients."""
+    confirmed = at + WALL_CLOCK_OFFSET
     rows = {
-        name: {0: StoredRow(0, at, msgspec.Raw(json.dumps(response).encode()))} for name, response in responses.items()
+        name: {0: StoredRow(0, confirmed, msgspec.Raw(json.dumps(response).encode()))}
+        for name, response in responses.items()
     }
     former = file.content or Content()
     file.write(Content(order, [Tracking()], {**former.settings, **rows}))

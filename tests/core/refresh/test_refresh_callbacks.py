@@ -9,7 +9,7 @@ from heksher_client._core.refresh.effects import CallUserCode
 from heksher_client._core.refresh.hooks import Notifier
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.listeners import CallbackRegistry
-from tests.support.driven import START, DrivenClient, driven
+from tests.support.driven import START, WALL_CLOCK_OFFSET, DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.log_records import summaries
 from tests.support.service import DECLARE, QUERY, CannedResponse
@@ -19,14 +19,15 @@ def test_a_refresh_has_its_time_duration_and_changed_settings(service: FakeServi
     """Settings whose rules are unchanged are not included. The duration includes pauses."""
     _setting, _other = Setting("s", int, ["user"], 7), Setting("other", int, ["user"], 7)
     refreshes: list[Refresh] = []
+    began = START + WALL_CLOCK_OFFSET
     with driven(service, update_interval=60) as client:
         client.on_refresh(refreshes.append)
         client.reload()
-        assert refreshes == [Refresh(START, 0.0, errors=(), changed=())]
+        assert refreshes == [Refresh(began, 0.0, errors=(), changed=())]
 
         service.add_rule("s", 8, user="jim")
         client.refresh()
-        assert refreshes[1:] == [Refresh(START + 60, 0.0, errors=(), changed=("s",))]
+        assert refreshes[1:] == [Refresh(began + 60, 0.0, errors=(), changed=("s",))]
 
         _late = Setting("late", int, ["user"], 7)
         service.respond_with(DECLARE, CannedResponse(500), times=1)
