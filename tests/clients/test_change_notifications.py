@@ -64,7 +64,6 @@ def test_a_callback_that_blocks_does_not_block_refreshes_of_the_thread_client(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other callbacks receive the missed changes merged into one. (In the async client it blocks the event loop.)"""
-    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     setting = make()
     release = threading.Event()
     seen: list[Change[int]] = []
@@ -73,6 +72,7 @@ def test_a_callback_that_blocks_does_not_block_refreshes_of_the_thread_client(
     with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         changes = client.changes()
+        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
         for value in (2, 3):
             service.add_rule("s", value, user=f"u{value}")
             client.reload()

@@ -25,6 +25,7 @@ from tests.support.clients import (
     Kind,
     Subject,
     ThreadClient,
+    call_without_waiting,
     in_thread,
     running,
 )
@@ -49,11 +50,9 @@ def other_tasks() -> list[str]:
 
 def has_ended(subject: Subject) -> bool:
     """Return True if the thread or task of a client has ended."""
-    return subject.client._task.done() if subject.kind.raises_at_start else not client_threads()
-
-
-def client_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "heksher-client"]
+    if subject.kind.raises_at_start:
+        return bool(subject.client._task.done())
+    return not subject.client._thread.is_alive()
 
 
 # -- both --------------------------------------------------------------------------------------------------------------
@@ -144,7 +143,6 @@ def test_closing_wakes_an_idle_client(kind: Kind, service: WatchedService, monke
     for driver in ("async_client", "thread_client"):  # It would sleep for the whole interval.
         monkeypatch.setattr(f"heksher_client._drivers.{driver}.MAX_SLEEP", 3600.0)
     subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client._close_timeout = TIMEOUT_SECONDS
     subject.start()
     subject.close()
     assert has_ended(subject)
@@ -155,7 +153,6 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
     """A response that arrives later is dropped, and pending calls of `reload` raise."""
     service.declare("s", "int", 1, ["user"])
     subject = Subject(kind, service.url, 3600, FEATURES)
-    subject.client._close_timeout = TIMEOUT_SECONDS
     subject.start()
     service.add_rule("s", 2, user="jim")
     setting = Setting("s", int, ["user"], 1)  # from now on, a query may hold the service
@@ -167,6 +164,66 @@ def test_closing_does_not_wait_for_a_response(kind: Kind, service: WatchedServic
     with pytest.raises(ClientNotRunningError):
         call.result(TIMEOUT_SECONDS)
     assert setting.get(user="jim") == 1
+
+
+def test_closing_takes_less_than_a_second() -> None:
+    """Both clients wait for the refresh in progress for a part of that at most."""
+    assert 0 < ThreadHeksherClient._close_timeout < 1
+    assert 0 < AsyncHeksherClient._close_timeout < 1
+
+
+def test_closing_does_not_wait_for_the_modification_lock(
+    service: WatchedService, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread client waits until its limit, as its thread cannot end while the program holds the lock."""
+
+    class HeldLock:
+        def __enter__(self) -> None:
+            gate.hold()
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(ThreadHeksherClient, "_close_timeout", 0.05)
+    setting = Setting("s", int, ["user"], 1)
+    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client.set_as_main()
+    client.modification_lock = HeldLock()  # type: ignore[assignment]
+    service.add_rule("s", 2, user="jim")
+    client._session.refresh_soon()
+    gate.wait_until_reached()
+    call_without_waiting(client.close)
+    assert client._thread is not None
+    assert client._thread.is_alive()
+    assert setting.get(user="jim") == 1
+    gate.open()
+    client._thread.join(TIMEOUT_SECONDS)
+    assert not client._thread.is_alive()
+    assert setting.get(user="jim") == 1
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_connections_that_do_not_close(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The async client waits until its limit. Its task ends later."""
+    closing, is_closed = asyncio.Event(), asyncio.Event()
+
+    async def close_slowly() -> None:
+        closing.set()
+        await is_closed.wait()
+
+    monkeypatch.setattr(AsyncHeksherClient, "_close_timeout", 0.05)
+    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    await client.set_as_main()
+    close = client._endpoint.aclose
+    monkeypatch.setattr(client._endpoint, "aclose", close_slowly)
+    await asyncio.wait_for(client.aclose(), TIMEOUT_SECONDS)
+    await asyncio.wait_for(closing.wait(), TIMEOUT_SECONDS)
+    assert client._task is not None
+    assert not client._task.done()
+    is_closed.set()
+    await asyncio.wait([client._task])
+    await close()
 
 
 # -- asyncio -----------------------------------------------------------------------------------------------------------
@@ -220,7 +277,7 @@ def test_reload_in_another_event_loop_is_an_error(service: WatchedService) -> No
     loop = asyncio.new_event_loop()
     loop.run_until_complete(client.set_as_main())
     with pytest.raises(ClientNotRunningError, match="another event loop"):
-        asyncio.run(client.reload())
+        asyncio.run(asyncio.wait_for(client.reload(), TIMEOUT_SECONDS))
     asyncio.run(client.aclose())
     assert registry.main is None
     assert client._task is not None
@@ -315,8 +372,9 @@ def test_the_thread_client_is_a_context_manager(service: WatchedService) -> None
         service.add_rule("s", 2, user="jim")
         client.reload()
         assert setting.get() == 2
-        (thread,) = client_threads()
-        assert thread.daemon
+        thread = client._thread
+        assert thread is not None
+        assert (thread.name, thread.daemon, thread.is_alive()) == ("heksher-client", True, True)
     assert not thread.is_alive()
 
 
@@ -420,8 +478,9 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
     with pytest.raises(ClientNotRunningError):
         client.set_as_main()
     assert received.wait(TIMEOUT_SECONDS)
-    for thread in client_threads():
-        thread.join(TIMEOUT_SECONDS)
+    assert client._thread is not None
+    client._thread.join(TIMEOUT_SECONDS)
+    assert not client._thread.is_alive()
     assert len(service.requests) == 2
     assert len(settings) == 30
 

@@ -223,7 +223,7 @@ def test_c4_cancellation_at_any_point(service: LoopbackService, setting: Setting
     """After any number of steps of the loop, no task or socket is left, and the next client works."""
 
     async def begin(steps: int) -> None:
-        client = AsyncHeksherClient(service.url, 0.001, FEATURES)
+        client = AsyncClient(service.url, 0.001)
         starting = asyncio.create_task(client.set_as_main())
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -418,7 +418,6 @@ def test_c11_hook_that_blocks(
 
     A hook that blocks the event loop blocks the async client as well.
     """
-    monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
     gate, last_gate = Gate(), Gate()
     calls = 0
     with running(ThreadKind(), service.url) as client:
@@ -428,6 +427,7 @@ def test_c11_hook_that_blocks(
             calls += 1
             gate.hold()
 
+        monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
         client.client.on_update_ok = block
         for value in (8, 9):
             service.add_rule("s", value, user=f"u{value}")
@@ -443,6 +443,7 @@ def test_c11_hook_that_blocks(
 
         client.client.on_update_ok = last_gate.hold
         monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 3600.0)
+        monkeypatch.setattr(client.client, "_close_timeout", 0.05)
         client.client._session.refresh_soon()
         last_gate.wait_until_reached()
         client.close()

@@ -32,11 +32,11 @@ class _RecordingHooks:
 
 
 class RecordingThreadClient(_RecordingHooks, ThreadHeksherClient):
-    pass
+    _close_timeout = TIMEOUT_SECONDS
 
 
 class RecordingAsyncClient(_RecordingHooks, AsyncHeksherClient):
-    pass
+    _close_timeout = TIMEOUT_SECONDS
 
 
 class ThreadClient(
@@ -49,6 +49,8 @@ class ThreadClient(
 ):
     """A thread client whose limits a busy machine does not exceed."""
 
+    _close_timeout = TIMEOUT_SECONDS
+
 
 class AsyncClient(
     AsyncHeksherClient,
@@ -59,6 +61,8 @@ class AsyncClient(
     request_timeout=TIMEOUT_SECONDS,
 ):
     """The same for asyncio."""
+
+    _close_timeout = TIMEOUT_SECONDS
 
 
 class Kind(Protocol):
