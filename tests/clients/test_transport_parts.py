@@ -144,6 +144,29 @@ def test_a_stream_that_opens_after_the_end_is_shut_down() -> None:
     assert shut_down == [True]
 
 
+def test_the_end_shuts_down_the_stream_that_the_thread_reads() -> None:
+    """The thread then ends, even if the service sends nothing. It closes the connections, as it was using them."""
+    is_reading, is_shut_down, is_closed = threading.Event(), threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def read() -> None:
+        threads.append(threading.current_thread())
+        stream.connected(is_shut_down.set)
+        is_reading.set()
+        is_shut_down.wait(TIMEOUT_SECONDS)
+
+    stream = StreamThread(is_closed.set, threading.Event())
+    stream.start(read)
+    assert is_reading.wait(TIMEOUT_SECONDS)
+    assert not is_shut_down.is_set()
+    assert not is_closed.is_set()
+    stream.end()
+    assert is_shut_down.is_set()
+    threads[0].join(TIMEOUT_SECONDS)
+    assert not threads[0].is_alive()
+    assert is_closed.is_set()
+
+
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(is_shared: bool) -> None:
     """In the child of a fork, the connections are the parent's. A shared HTTP client is the program's to replace."""

@@ -32,6 +32,8 @@ START = 1_000_000.0
 """The time by the first client's monotonic clock when it is made, in seconds."""
 WALL_CLOCK_OFFSET = 1_000_000_000.0
 """The difference of the two clocks, so that code which uses the wrong one fails its test."""
+MAX_REPETITIONS = 100
+"""How often a client may be due at the same time. One that always is would never let time pass."""
 URL = "http://service"
 
 
@@ -136,8 +138,11 @@ class DrivenClient:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, with all that is due in it: refreshes, and attempts to open the change stream."""
-        end = self.now + seconds
+        end, last, repetitions = self.now + seconds, self.now, 0
         while (due := min(self.now + self.session.wait(), self._reopening())) <= end:
+            repetitions = repetitions + 1 if due == last else 0
+            assert repetitions < MAX_REPETITIONS, f"the client is due again and again at {due}"
+            last = due
             self._pass(due - self.now)
             if self._reopening() <= self.now:
                 self._resume_following(None)
