@@ -32,7 +32,7 @@ def test_a_refresh_has_its_time_duration_and_changed_settings(service: FakeServi
         _late = Setting("late", int, ["user"], 7)
         service.respond_with(DECLARE, CannedResponse(500), times=1)
         client.refresh()
-        assert (refreshes[2].started_at, refreshes[2].seconds) == pytest.approx((START + 60, 0.1), abs=0.01)
+        assert (refreshes[2].started_at, refreshes[2].seconds) == pytest.approx((began + 60, 0.1), abs=0.01, rel=0)
         assert refreshes[2].changed == ("late",)
 
 

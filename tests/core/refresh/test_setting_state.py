@@ -23,7 +23,7 @@ from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.setting import entry_of
-from tests.support.driven import START, driven
+from tests.support.driven import START, WALL_CLOCK_OFFSET, driven
 from tests.support.fake_service import FakeService
 from tests.support.service import QUERY, CannedResponse
 
@@ -82,7 +82,7 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
             age=0.0,
             last_success=None,
             last_error=invalid,
-            last_error_at=START + 30.0,
+            last_error_at=START + WALL_CLOCK_OFFSET + 30.0,
             failures=2,
             next_attempt=2.0,
             is_main=True,
