@@ -22,6 +22,7 @@ from heksher_client._core.refresh.session import Session
 from heksher_client._core.refresh.status import Status
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
+from heksher_client._drivers.flow_runner import run
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from tests.support.fake_service import EVENT_STREAM, UNREACHABLE, FakeService
@@ -167,13 +168,7 @@ class DrivenClient:
 
     def run(self, flow: effects.Flow[T]) -> T:
         """Run a flow, and return its result."""
-        try:
-            effect = next(flow)
-            while True:
-                effect = flow.send(self._performers[type(effect)](effect))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+        return run(flow, self._performers)
 
     # -- what a client has ---------------------------------------------------------------------------------------------
 
