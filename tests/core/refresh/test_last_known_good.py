@@ -75,6 +75,26 @@ def start_without_values(service: FakeService, file: MemoryFile, **options: Any)
 # -- restoring ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_client_that_is_no_longer_the_main_one_restores_nothing(
+    service: FakeService, file: MemoryFile, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client may become the main one while the disk is read. Its rules stay."""
+    store_rule(service, file)
+    service.is_running = False
+    other = DrivenClient(service)
+    read = file.read
+
+    def take_over_and_read() -> tuple[Content, StatSignature]:
+        if not other.session.is_open:
+            other.session.start()
+        return read()
+
+    monkeypatch.setattr(file, "read", take_over_and_read)
+    with driven(service, last_known_good=file) as client:
+        assert (setting.get(user="jim"), client.status().is_last_known_good) == (7, False)
+    other.close()
+
+
 @pytest.mark.parametrize("raises_at_start", [True, False])
 def test_n1_a_start_without_the_service_uses_the_last_known_good(
     service: FakeService,

@@ -103,7 +103,11 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
         client.refresh()
         status = client.status()
         assert status.settings["invalid"] == SettingStatus("created", None, "invalid", 0, 0, ())
-        assert (status.last_error, status.last_error_at, status.failures) == (refusal, START + WALL_CLOCK_OFFSET + 32.0, 3)
+        assert (status.last_error, status.last_error_at, status.failures) == (
+            refusal,
+            START + WALL_CLOCK_OFFSET + 32.0,
+            3,
+        )
         assert (status.last_success, status.next_attempt) == (None, 60.0)
 
 
