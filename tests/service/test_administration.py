@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.support.http import http_client
-from tests.support.service import WatchedService, sqlite_only
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from heksher_client.service.store import StoredRule
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.http import http_client
-from tests.support.service import WatchedService, sqlite_only
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
 
 
 class Browser:

@@ -20,7 +20,8 @@ from heksher_client.service.schema import CHANGES, STATE
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, sqlite_only
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
 
 PATH = "/api/v1/changes"
 

@@ -16,7 +16,7 @@ from heksher_client.service import create_app, store
 from heksher_client.service.database import Database
 from heksher_client.service.import_export import DocumentError, export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
-from tests.support.service import sqlite_only
+from tests.support.marks import sqlite_only
 
 
 def document(**changes: Any) -> dict[str, Any]:

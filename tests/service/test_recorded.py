@@ -10,7 +10,7 @@ import pytest
 from heksher_client import __version__
 from heksher_client.service import LocalService
 from tests.support.http import http_client
-from tests.support.service import sqlite_only
+from tests.support.marks import sqlite_only
 
 WIRE = sorted((Path(__file__).parents[1] / "data" / "wire").glob("*.json"))
 

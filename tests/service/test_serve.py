@@ -27,7 +27,8 @@ from heksher_client.service import LocalService
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, sqlite_only
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
 
 TLS = Path(__file__).parents[1] / "data" / "tls"
 

@@ -26,7 +26,8 @@ from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.http import http_client, http_request
-from tests.support.service import WatchedService, sqlite_only
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
 
 FEATURES = ["environment", "user", "theme"]
 

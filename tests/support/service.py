@@ -13,7 +13,6 @@ from unittest import mock
 from urllib.parse import parse_qs
 
 import httpx
-import pytest
 from fastapi import FastAPI
 from sqlalchemy import URL, Engine, event
 
@@ -56,12 +55,6 @@ class CannedResponse:
     def of(cls, value: Any, status: int = 200, **headers: str) -> "CannedResponse":
         return cls(status, json.dumps(value).encode(), {"content-type": "application/json", **headers})
 
-
-sqlite_only = pytest.mark.parametrize("new_database", ["sqlite"], indirect=True)
-"""A mark for tests of the service that do not depend on the kind of database.
-
-They are about requests that never reach it, about pages and headers, or replace the database by a failing one.
-"""
 
 _IN_MEMORY = "sqlite://"
 
