@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,15 @@ import pytest
 from heksher_client._core.settings.registry import registry
 from tests.support.clients import AsyncKind, Gate, Kind, ThreadKind
 from tests.support.service import WatchedService
+
+with suppress(ImportError):  # It is not installed where only the documentation or the distribution is tested.
+    import hypothesis
+
+    # By default a test fails if an example takes more than 0.2 seconds, or if examples are drawn slowly.
+    hypothesis.settings.register_profile(
+        "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

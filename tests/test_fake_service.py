@@ -111,7 +111,7 @@ class Both:
 def test_both_services_respond_alike(service: WatchedService) -> None:
     """With the same status, and the same JSON if it is not an error."""
 
-    @settings(max_examples=30, deadline=None, phases=[Phase.explicit, Phase.generate])
+    @settings(max_examples=30, phases=[Phase.explicit, Phase.generate])
     @given(st.lists(OPERATIONS, min_size=5, max_size=20))
     def check(operations: list[tuple[Any, ...]]) -> None:
         with http_client(service.url) as http:

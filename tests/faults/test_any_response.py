@@ -18,7 +18,7 @@ def test_any_body_of_any_response(kind: Kind, service: WatchedService) -> None:
         service.add_rule("s", 8, user="jim")
 
         @given(st.sampled_from([QUERY, CONTEXT_FEATURES]), st.sampled_from([200, 201, 404, 409, 422, 500]), BODIES)
-        @settings(deadline=None, max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=5, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
         def check(endpoint: str, status: int, body: bytes) -> None:
             service.respond_with(endpoint, CannedResponse(status, body))
             with suppress(HeksherError):

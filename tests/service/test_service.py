@@ -189,7 +189,7 @@ def test_the_subtype_relation(narrow: str, wide: str) -> None:
         lambda x: isinstance(x, int) or not x.is_integer() or abs(x) < 2**53
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=10)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
 @example(1.0)
 @example(-0.0)
 @example(2**63 + 1)

@@ -124,7 +124,7 @@ def check_refresh_with(endpoint: str, response: CannedResponse) -> None:
         assert [one.get(user="jim") for one in new] == list(range(len(new)))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from(sorted(VALID)), STATUSES, BODIES, HEADERS)
 def test_a_client_recovers_from_any_body_and_headers(
     endpoint: str, status: int, body: bytes, headers: dict[str, str]
@@ -133,7 +133,7 @@ def test_a_client_recovers_from_any_body_and_headers(
     check_refresh_with(endpoint, CannedResponse(status, body, headers))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sampled_from([(endpoint, path) for endpoint, value in VALID.items() for path in paths(value)]), JSON, HEADERS)
 def test_a_client_recovers_from_any_part_of_a_valid_response(
     part: tuple[str, tuple[Any, ...]], new: Any, headers: dict[str, str]

@@ -563,5 +563,5 @@ def test_a_client_agrees_with_the_model_after_any_history(
     """Values, status, schedule and costs, with and without the change stream and the last known good."""
     caplog.set_level("CRITICAL", "heksher_client")
     machine: Any = type("HistoryOfService", (History,), {"offers_changes": offers_changes, "has_file": has_file})
-    options = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    options = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=options)
