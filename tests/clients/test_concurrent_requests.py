@@ -11,6 +11,7 @@ from heksher_client import AsyncHeksherClient, Setting, ThreadHeksherClient
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS
 from tests.support.clients import FEATURES, TIMEOUT_SECONDS, ThreadKind, running
 from tests.support.service import WatchedService
+from tests.support.threads import refuse_threads
 
 
 @pytest.fixture
@@ -58,14 +59,7 @@ def test_a_thread_client_that_cannot_start_threads_sends_requests_sequentially(
     many: list[Setting[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No thread can be started at the system's limit, or while the interpreter shuts down."""
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "heksher-client-request":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch, "heksher-client-request")
     transport = httpx.MockTransport(accept_declarations)
     with ThreadHeksherClient("http://service", 3600, FEATURES, http_client_args={"transport": transport}):
         assert many[3].get(user="jim") == 5

@@ -49,6 +49,7 @@ from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.in_memory import URL, in_memory, running_in_memory, transport_to
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
 from tests.support.service import CannedResponse
+from tests.support.threads import refuse_threads
 
 
 @pytest.fixture
@@ -570,14 +571,7 @@ def test_without_a_thread_a_token_is_fetched_in_the_calling_thread(
     oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It blocks then, but does not fail."""
-    start = threading.Thread.start
-
-    def no_thread(self: threading.Thread) -> None:
-        if self.name == "heksher-client-token":
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    refuse_threads(monkeypatch, "heksher-client-token")
     done = client_credentials(oauth)._start_refresh()
     assert oauth.accepts(f"Bearer {done.result(0).value}")
 

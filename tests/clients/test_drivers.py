@@ -30,6 +30,7 @@ from tests.support.clients import (
     running,
 )
 from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
+from tests.support.threads import refuse_threads
 
 
 @pytest.fixture
@@ -422,13 +423,9 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
 
 def test_a_start_that_cannot_start_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is that of the interpreter, and no client is the main one."""
-
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     client = ThreadClient("http://127.0.0.1:9")
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", fail)
+        refuse_threads(patched)
         with pytest.raises(RuntimeError, match="new thread"):
             client.set_as_main()
     assert registry.main is None

@@ -15,6 +15,7 @@ from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
 from tests.support.clients import TIMEOUT_SECONDS, Gate
 from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.threads import refuse_threads
 
 
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
@@ -125,12 +126,8 @@ def test_no_job_starts_after_the_end() -> None:
 
 def test_without_a_thread_a_function_runs_in_the_calling_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Late is better than never."""
-
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     threads = []
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refuse_threads(monkeypatch)
     assert run_in_daemon_threads("name", lambda: threads.append(threading.current_thread()), 3) == 1
     assert threads == [threading.current_thread()]
 

@@ -40,6 +40,7 @@ from tests.support.forks import exited_successfully, fork_and_check, fork_warnin
 from tests.support.http import http_client
 from tests.support.in_memory import LoopbackService
 from tests.support.service import DECLARE, QUERY, CannedResponse
+from tests.support.threads import refuse_threads
 
 
 @pytest.fixture
@@ -487,14 +488,7 @@ def test_c12_machine_without_descriptors_or_threads(
                 error = client.reload_expecting(HeksherError)
                 assert "no response" in str(error)
             else:
-                start = threading.Thread.start
-
-                def refuse_to_start(thread: threading.Thread) -> None:
-                    if thread.name.startswith("heksher"):
-                        raise RuntimeError("can't start new thread")
-                    start(thread)
-
-                patched.setattr(threading.Thread, "start", refuse_to_start)
+                refuse_threads(patched, "heksher")
                 client.reload()
         assert setting.get(user="jim") == 7
         client.reload()
@@ -506,16 +500,7 @@ async def test_c12_no_thread_for_disk_access(
     service: LoopbackService, setting: Setting[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The async client then accesses the disk in the event loop."""
-    refused = []
-    start = threading.Thread.start
-
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "heksher-client-call":
-            refused.append(thread)
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    refused = refuse_threads(monkeypatch, "heksher-client-call")
     path = tmp_path / "settings.json"
     async with AsyncClient(service.url, last_known_good=path):
         assert setting.get(user="jim") == 7

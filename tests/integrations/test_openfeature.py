@@ -366,6 +366,7 @@ def test_an_event_that_openfeature_overwrites_is_emitted_again(
 
     service.respond_with(QUERY, CannedResponse(503))
     client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
+    monkeypatch.setattr("heksher_client.openfeature._INITIALIZATION_SECONDS", TIMEOUT_SECONDS)
     with client:
         with pytest.raises(Exception, match="503"):
             api.set_provider_and_wait(RefreshedTooEarly(client))

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State, ThreadHeksherClient
+from heksher_client._drivers.client import Client
 
 T = TypeVar("T")
 
@@ -31,37 +32,32 @@ class _RecordingHooks:
         self.outcomes.put(exc)
 
 
+class _BusyMachine(
+    Client,
+    update_interval=3600,
+    context_features=FEATURES,
+    jitter=0,
+    timeout=TIMEOUT_SECONDS,
+    request_timeout=TIMEOUT_SECONDS,
+):
+    """Options of clients whose limits a busy machine does not exceed."""
+
+    _close_timeout = TIMEOUT_SECONDS
+
+
+class ThreadClient(_BusyMachine, ThreadHeksherClient):
+    """A thread client with these options."""
+
+
+class AsyncClient(_BusyMachine, AsyncHeksherClient):
+    """An async client with these options."""
+
+
 class RecordingThreadClient(_RecordingHooks, ThreadHeksherClient):
     _close_timeout = TIMEOUT_SECONDS
 
 
 class RecordingAsyncClient(_RecordingHooks, AsyncHeksherClient):
-    _close_timeout = TIMEOUT_SECONDS
-
-
-class ThreadClient(
-    ThreadHeksherClient,
-    update_interval=3600,
-    context_features=FEATURES,
-    jitter=0,
-    timeout=TIMEOUT_SECONDS,
-    request_timeout=TIMEOUT_SECONDS,
-):
-    """A thread client whose limits a busy machine does not exceed."""
-
-    _close_timeout = TIMEOUT_SECONDS
-
-
-class AsyncClient(
-    AsyncHeksherClient,
-    update_interval=3600,
-    context_features=FEATURES,
-    jitter=0,
-    timeout=TIMEOUT_SECONDS,
-    request_timeout=TIMEOUT_SECONDS,
-):
-    """The same for asyncio."""
-
     _close_timeout = TIMEOUT_SECONDS
 
 

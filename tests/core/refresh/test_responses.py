@@ -19,18 +19,8 @@ from heksher_client import (
 )
 from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
+from tests.support.responses import NO_RULES, query_response, rule
 from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest
-
-NO_RULES = {"default_value": 7, "rules": []}
-
-
-def rule(value: Any, rule_id: Any = 1, features: Any = (("user", "jim"),)) -> dict[str, Any]:
-    return {"value": value, "rule_id": rule_id, "context_features": features}
-
-
-def query_response(*rules: Any, default: Any = 7) -> CannedResponse:
-    """Return a response to a query for one setting, `s`."""
-    return CannedResponse.of({"settings": {"s": {"default_value": default, "rules": list(rules)}}})
 
 
 @pytest.fixture
