@@ -156,8 +156,7 @@ class AdminClient:
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
-        known = [revision for revision in revisions if revision is not None]
-        state = ServiceState(features, records, min(known) if len(known) == len(revisions) else None)
+        state = ServiceState(features, records, protocol.oldest_revision(revisions))
         return state, len(records) == len(settings)
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:

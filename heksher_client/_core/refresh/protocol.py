@@ -135,6 +135,12 @@ def revision(reply: Reply) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
+def oldest_revision(revisions: Sequence[int | None]) -> int | None:
+    """Return the revision that several responses are of together: the oldest one; None if one does not say its own."""
+    known = [revision for revision in revisions if revision is not None]
+    return min(known) if len(known) == len(revisions) else None
+
+
 def changes(after: int | None) -> Request:
     """Open the stream of changes after a revision."""
     headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})

@@ -88,8 +88,7 @@ class QueryResults:
                 self.too_large[query.names[0]] = unexpected_response(request, reply)
             return False
         body, revision = protocol.parse_query(request, reply), protocol.revision(reply)
-        known = [number for number in (self.revision, revision) if number is not None]
-        self.revision = min(known) if len(known) == 2 else None if self._answered else revision
+        self.revision = protocol.oldest_revision([self.revision, revision]) if self._answered else revision
         self._answered.update(query.names)
         if body is not None:
             self.settings.update(body.settings)

@@ -226,9 +226,7 @@ class Refresher:
             for entry, applied, _ in prepared:
                 self.states.mark_applied(entry, applied)
             self._queries.etags = results.etags  # only now, see there
-            revisions = (self._order.revision, results.revision)
-            known = [revision for revision in revisions if revision is not None]
-            result.revision = min(known) if len(known) == len(revisions) else None
+            result.revision = protocol.oldest_revision([self._order.revision, results.revision])
             result.is_applied = True
             if self.states.are_confirmed(entries):
                 result.received_at = self._clock()

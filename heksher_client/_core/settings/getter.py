@@ -89,9 +89,10 @@ def source(form: Form) -> str:
     own = parameters(form.features)
     names = {feature: feature if feature in own else f"_{i}_{feature}" for i, feature in enumerate(form.features)}
     given = [feature for feature in form.features if feature in form.given]
-    values = "".join(f'"{feature}": {names[feature]}, ' for feature in given)
+    items = [f'"{feature}": {names[feature]}' for feature in given]
+    values, all_values = ", ".join(items), ", ".join([*items, "**_unknown"])
     lines = [f'{names[feature]} = _unknown.pop("{feature}", _ABSENT)' for feature in given if feature not in own]
-    lines += ["if _unknown:", f"    return _state.get_with_other_features({{{values}**_unknown}})"]
+    lines += ["if _unknown:", f"    return _state.get_with_other_features({{{all_values}}})"]
     slow_path = f"return _state.get_slow_path({{{values}}}, _plan)"
     if form.is_observed:
         # Not if the getter was replaced: the one that takes over notifies the observers.
