@@ -132,13 +132,13 @@ def test_strictness_applies_to_the_stub_of_the_plugin(run: Run) -> None:
         from heksher_client.testing import SyncStubHeksherClient
 
         def test_a_service(heksher_service):
-            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features):
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60):
                 assert cache_size.get(environment="prod", user="jim") == 10
 
         @pytest.mark.settings(cache_size=5)
         def test_a_service_and_a_mark(heksher_service):
             assert cache_size.get(environment="prod", user="jim") == 5
-            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features):
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60):
                 assert color.get(user="jim") == "red"
 
         def test_a_stub_inside():
@@ -190,7 +190,7 @@ def test_heksher_service_is_a_real_service_for_one_test(run: Run) -> None:
         theme = Setting("theme", Theme, ["user"], Theme.LIGHT)
 
         def test_rules_are_added_and_removed(heksher_service):
-            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features) as client:
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60) as client:
                 client.set_defaults(environment="prod", user="jim")
                 rule = heksher_service.add_rule("cache_size", 5, user="jim")
                 heksher_service.add_rule(theme, Theme.DARK, user="jim")
@@ -206,7 +206,7 @@ def test_heksher_service_is_a_real_service_for_one_test(run: Run) -> None:
                 assert cache_size.get() == 10
 
         def test_the_next_test_has_a_new_service(heksher_service):
-            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features) as client:
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60) as client:
                 client.set_defaults(environment="prod", user="jim")
                 assert cache_size.get() == 10
         """
@@ -390,7 +390,7 @@ def test_it_works_with_pytest_xdist(run: Run, monkeypatch: pytest.MonkeyPatch) -
             assert cache_size.get(environment="prod", user="jim") == number
 
         def test_a_service(heksher_service):
-            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features):
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60):
                 assert heksher_service.add_rule(cache_size, 5, user="jim") == 1
         """,
         "-pheksher_client.pytest_plugin",

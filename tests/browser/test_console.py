@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting
 from heksher_client.cli import main
 from heksher_client.service import LocalService
-from tests.support.clients import eventually
+from tests.support.clients import ThreadClient, eventually
 from tests.support.http import http_request
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -93,7 +93,7 @@ def screenshot(page: Any, name: str) -> None:
 def test_a_rule_is_added_explained_read_by_a_client_and_deleted(page: Any, service: LocalService) -> None:
     """Without loading a page again."""
     setting = Setting("cache_size", int, FEATURES, 10)
-    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+    with ThreadClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(environment="none", user="none", theme="none")
         page.goto("/console")
         page.evaluate("window.isTheSamePage = true")

@@ -17,11 +17,10 @@ import pyte
 import pytest
 from rich.console import Console
 
-from heksher_client import ThreadHeksherClient
 from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
-from tests.support.clients import TIMEOUT_SECONDS, eventually
+from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
 from tests.support.commands import COMMAND, FEATURES, interruptible
 from tests.support.forks import fork_warning_ignored
 from tests.support.service import CannedResponse, WatchedService
@@ -135,7 +134,7 @@ def test_a_setting_that_is_renamed_while_the_state_is_read(
         return query(client, requested)
 
     monkeypatch.setattr(AdminClient, "_query", rename_and_query)
-    with ThreadHeksherClient(shop.url, 60, FEATURES) as client:
+    with ThreadClient(shop.url, 60, FEATURES) as client:
         state = AdminClient(client).service_state()
     assert len(shop.requests_to("GET /api/v1/settings")) == listings
     assert set(state.settings) == ({"cache_size", "color0"} if renames == 1 else {"cache_size"})
@@ -143,7 +142,7 @@ def test_a_setting_that_is_renamed_while_the_state_is_read(
 
 def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedService) -> None:
     """The interpreter discards exceptions that are raised inside finalizers, for example."""
-    client = ThreadHeksherClient(shop.url, 60, FEATURES)
+    client = ThreadClient(shop.url, 60, FEATURES)
     watcher = _Watcher(AdminClient(client), 3600)
     changes = iter(watcher)
     former = signal.getsignal(signal.SIGINT)
@@ -157,7 +156,7 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
 
 
 def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
-    client = ThreadHeksherClient(shop.url, 60, FEATURES)
+    client = ThreadClient(shop.url, 60, FEATURES)
     watcher = _Watcher(AdminClient(client), 3600)
     watcher._stream.record_revision(1, ())
     flow = watcher._follow()

@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 
-from heksher_client import AsyncHeksherClient, Change, Refresh, Setting, ThreadHeksherClient, pinned
-from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
+from heksher_client import Change, Refresh, Setting, pinned
+from tests.support.clients import (
+    FEATURES,
+    TIMEOUT_SECONDS,
+    AsyncClient,
+    Kind,
+    Subject,
+    ThreadClient,
+    eventually,
+    running,
+)
 from tests.support.service import WatchedService
 
 
@@ -69,7 +78,7 @@ def test_a_callback_that_blocks_does_not_block_refreshes_of_the_thread_client(
     seen: list[Change[int]] = []
     setting.on_change(lambda change: release.wait(TIMEOUT_SECONDS))
     setting.on_change(seen.append)
-    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+    with ThreadClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         changes = client.changes()
         monkeypatch.setattr("heksher_client._core.refresh.hooks._HOOK_TIMEOUT", 0.05)
@@ -95,7 +104,7 @@ def test_threads_iterate_over_changes_until_the_client_closes(service: WatchedSe
     """An iterator blocks until the next change."""
     setting = make()
     seen: SimpleQueue[Change[Any] | None] = SimpleQueue()
-    with ThreadHeksherClient(service.url, 3600, FEATURES) as client:
+    with ThreadClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         changes = client.changes()
 
@@ -121,7 +130,7 @@ def test_threads_iterate_over_changes_until_the_client_closes(service: WatchedSe
 async def test_tasks_iterate_over_changes_until_the_client_closes(service: WatchedService) -> None:
     """A task may leave the loop or be canceled at any time."""
     setting = make()
-    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+    async with AsyncClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
 
         async def collect(changes: Any) -> list[Any]:
@@ -173,7 +182,7 @@ def test_a_watch_yields_the_value_for_one_context(kind: Kind, service: WatchedSe
 async def test_a_snapshot_stays_consistent_while_a_client_updates(service: WatchedService) -> None:
     """It covers all settings, and spans awaits. It does not delay updates."""
     settings = [make("a"), make("b")]
-    async with AsyncHeksherClient(service.url, 3600, FEATURES) as client:
+    async with AsyncClient(service.url, 3600, FEATURES) as client:
         client.set_defaults(**dict.fromkeys(FEATURES, "none"))
         with pinned():
             for setting in settings:

@@ -186,7 +186,7 @@ def test_closing_does_not_wait_for_the_modification_lock(
 
     monkeypatch.setattr(ThreadHeksherClient, "_close_timeout", 0.05)
     setting = Setting("s", int, ["user"], 1)
-    client = ThreadHeksherClient(service.url, 3600, FEATURES)
+    client = ThreadHeksherClient(service.url, 3600, FEATURES, timeout=TIMEOUT_SECONDS)
     client.set_as_main()
     client.modification_lock = HeldLock()  # type: ignore[assignment]
     service.add_rule("s", 2, user="jim")
@@ -214,7 +214,7 @@ async def test_closing_does_not_wait_for_connections_that_do_not_close(
         await is_closed.wait()
 
     monkeypatch.setattr(AsyncHeksherClient, "_close_timeout", 0.05)
-    client = AsyncHeksherClient(service.url, 3600, FEATURES)
+    client = AsyncHeksherClient(service.url, 3600, FEATURES, timeout=TIMEOUT_SECONDS)
     await client.set_as_main()
     close = client._endpoint.aclose
     monkeypatch.setattr(client._endpoint, "aclose", close_slowly)

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import AsyncHeksherClient, ClientNotRunningError, HeksherError, Setting, State
+from heksher_client import ClientNotRunningError, HeksherError, Setting, State
 from heksher_client._drivers import client as client_module
 from heksher_client._drivers.clock import monotonic_clock
 from tests.faults.test_network import open_file_count, start_failing
@@ -154,7 +154,7 @@ import json
 from heksher_client import Setting, ThreadHeksherClient
 
 setting = Setting("s", int, ["user"], 7)
-client = ThreadHeksherClient({url!r}, 0.05, ["environment", "user", "theme"], stale_after=3600)
+client = ThreadHeksherClient({url!r}, 0.05, ["environment", "user", "theme"], stale_after=3600, timeout=60)
 client.set_as_main()
 
 def application(environ, start_response):
@@ -214,7 +214,7 @@ def test_c3_second_event_loop(service: LoopbackService, setting: Setting[int]) -
     """Each can have a client; the second client becomes the main one."""
 
     async def use() -> int:
-        async with AsyncHeksherClient(service.url, 3600, FEATURES):
+        async with AsyncClient(service.url, 3600, FEATURES):
             return setting.get(user="jim")
 
     assert [asyncio.run(use()) for _ in range(2)] == [7, 7]

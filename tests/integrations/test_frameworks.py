@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from heksher_client import ThreadHeksherClient, connect
-from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.clients import TIMEOUT_SECONDS, ThreadClient
 from tests.support.commands import environment
 from tests.support.frameworks import NOT_INSTALLED
 from tests.support.servers import BIN, EXAMPLES, check_server, serving
@@ -408,7 +408,7 @@ def test_celery_starts_the_client_and_ignores_unset_variables(
     clients: list[ThreadHeksherClient] = []
 
     def connect_to_shop() -> ThreadHeksherClient:
-        clients.append(ThreadHeksherClient(shop.url, 60, ["user"]))
+        clients.append(ThreadClient(shop.url, 60, ["user"]))
         return clients[0]
 
     with temporary_receivers():

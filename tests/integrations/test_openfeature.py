@@ -25,7 +25,7 @@ from heksher_client import AsyncHeksherClient, HeksherMapping, Setting, SettingT
 from heksher_client._core.refresh.status import Refresh, State
 from heksher_client.openfeature import HeksherProvider
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import TIMEOUT_SECONDS, eventually
+from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
 DATA = json.loads((Path(__file__).parents[1] / "data" / "openfeature" / "scenarios.json").read_text())
@@ -233,9 +233,7 @@ def test_threads_find_settings_that_are_added_during_evaluations() -> None:
 def test_events_report_the_state_of_the_client(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are ready, changed, error, stale and ready again. The client starts and closes with its provider."""
     setting = Setting("s", int, ["user"], 7, alias="old", version="1.1")
-    client = ThreadHeksherClient(
-        service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0, stale_after=1e8
-    )
+    client = ThreadClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0, stale_after=1e8)
     client.set_defaults(user="jim")
     service.declare("old", "int", 7, ["user"])
     events: SimpleQueue[tuple[ProviderEvent, EventDetails]] = SimpleQueue()
@@ -284,7 +282,7 @@ def test_events_report_the_state_of_the_client(service: WatchedService, monkeypa
 def failing_client(service: WatchedService) -> Iterator[ThreadHeksherClient]:
     """A client with rules for the setting `s`, whose last refresh failed."""
     setting = Setting("s", int, ["user"], 7)
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0) as client:
+    with ThreadClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0) as client:
         client.set_defaults(user="jim")
         service.respond_with(QUERY, CannedResponse(503))
         refresh(client)
@@ -365,7 +363,7 @@ def test_an_event_that_openfeature_overwrites_is_emitted_again(
                 refresh(client)
 
     service.respond_with(QUERY, CannedResponse(503))
-    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
+    client = ThreadClient(service.url, 60, ["environment", "user", "theme"], max_backoff=60, jitter=0)
     monkeypatch.setattr("heksher_client.openfeature._INITIALIZATION_SECONDS", TIMEOUT_SECONDS)
     with client:
         with pytest.raises(Exception, match="503"):
@@ -382,7 +380,7 @@ def test_a_ready_event_is_not_repeated(
     service: WatchedService, emitted: list[tuple[ProviderEvent, str | None]]
 ) -> None:
     """Neither the first refresh nor a later one emits it again."""
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client):
+    with ThreadClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client):
         refresh(client, 2)
         assert emitted == []
 
@@ -419,7 +417,7 @@ def test_a_provider_is_not_ready_while_another_client_is_the_main_one(
     """Values would be those of the other client. When that is closed, the provider is ready again."""
     setting = Setting("s", int, ["user"], 7)
     context = EvaluationContext(None, {"user": "a"})
-    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
+    client = ThreadClient(service.url, 60, ["environment", "user", "theme"])
     provider = HeksherProvider(client)
     with client:
         with SyncStubHeksherClient(), pytest.raises(Exception, match="another client is the main one"):
@@ -454,7 +452,7 @@ def test_values_of_a_closed_client_are_stale(
     setting = Setting("s", int, ["user"], 7)
     context = EvaluationContext(None, {"user": "a"})
     monkeypatch.setattr("heksher_client.openfeature._STATUS_INTERVAL", 0)
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client) as flags:
+    with ThreadClient(service.url, 60, ["environment", "user", "theme"]) as client, provider_of(client) as flags:
         assert flags.get_integer_details("s", 0, context).reason is Reason.DEFAULT
     details = flags.get_integer_details("s", 0, context)
     assert (details.value, details.reason) == (setting.default_value, Reason.STALE)
@@ -463,7 +461,7 @@ def test_values_of_a_closed_client_are_stale(
 
 def test_a_client_that_a_provider_started_closes_with_its_last_provider(service: WatchedService) -> None:
     """A closed client is refused with a message. A client that the program started is not closed by a provider."""
-    client = ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"])
+    client = ThreadClient(service.url, 60, ["environment", "user", "theme"])
     first, second = HeksherProvider(client), HeksherProvider(client)
     api.set_provider_and_wait(first)
     api.set_provider_and_wait(second, "a domain")
@@ -473,7 +471,7 @@ def test_a_client_that_a_provider_started_closes_with_its_last_provider(service:
     assert client.status().is_main
     second.shutdown()
     assert client.closed
-    with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as other:
+    with ThreadClient(service.url, 60, ["environment", "user", "theme"]) as other:
         third = HeksherProvider(other)
         third.initialize(EvaluationContext())
         third.shutdown()

@@ -21,7 +21,7 @@ from heksher_client import MissingContextError, Setting, ThreadHeksherClient
 from heksher_client._core.settings.observers import read_observers
 from heksher_client.telemetry import _instruments, instrument, instrumented
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import Kind, eventually, running
+from tests.support.clients import Kind, ThreadClient, eventually, running
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
@@ -154,7 +154,7 @@ def test_clients_can_be_instrumented_in_sequence_and_concurrently(service: Watch
         instrument(first, reads=1, **sdk.providers)
         gc.collect()
         assert sdk.metrics()["heksher.settings"] == {(): 1}
-        with ThreadHeksherClient(service.url, 60, ["environment", "user", "theme"]) as second:
+        with ThreadClient(service.url, 60, ["environment", "user", "theme"]) as second:
             instrumentation = instrument(second, reads=1, **sdk.providers)
             second.reload()
             assert eventually(lambda: len(sdk.spans()) == 1)
