@@ -8,15 +8,20 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "docs" / "reference" / "faults.md"
 
-OF_ONE_CLIENT = {"C3", "C4"}
-"""Rows that concern event loops and tasks, which the thread client does not have."""
-OF_WHOLE_PROGRAMS = {"C5"}
-"""Rows whose tests run the client in a program of its own, and so do without the fixture `kind`."""
+WITHOUT_KIND = {
+    # Event loops and tasks, which the thread client does not have
+    "C3",
+    "C4",
+    # Programs of their own
+    "C5",
+}
+"""Rows that concern only one client or none, or whose tests run whole programs: none of their tests has the fixture
+`kind`. Rows of the service (`L`) do not concern the clients."""
 
 
 def ids_of_rows() -> list[str]:
     """Return the ids of the rows."""
-    return re.findall(r"^\| ([NHPCD][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
+    return re.findall(r"^\| ([A-Z][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
 
 
 def ids_of_tests() -> Iterator[tuple[set[str], bool]]:
@@ -25,7 +30,7 @@ def ids_of_tests() -> Iterator[tuple[set[str], bool]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
-            if match := re.match(r"test_((?:[nhpcd][0-9]+_)+)", node.name):
+            if match := re.match(r"test_((?:[nhpcdfklmotw][0-9]+_)+)", node.name):
                 ids = set(match[1].upper().strip("_").split("_"))
                 yield ids, "kind" in [argument.arg for argument in node.args.args]
 
@@ -40,4 +45,5 @@ def test_each_row_of_the_table_has_a_test() -> None:
 def test_each_row_of_the_table_is_tested_with_both_clients() -> None:
     """The exceptions are listed above."""
     tested = {row for ids, has_both in ids_of_tests() if has_both for row in ids}
-    assert set(ids_of_rows()) - tested == OF_ONE_CLIENT | OF_WHOLE_PROGRAMS
+    of_clients = {row for row in ids_of_rows() if not row.startswith("L")}
+    assert of_clients - tested == WITHOUT_KIND
