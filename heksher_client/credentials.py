@@ -11,7 +11,6 @@ them need a new token, it is requested once. Tokens are refreshed in the backgro
 `RefreshableToken` and `ClientCredentials` need the extra `oauth`.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from heksher_client._auth.token_refresh import Credential, Token
+from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._logging import logger
 from heksher_client.exceptions import CredentialError
 
@@ -74,16 +74,14 @@ class TokenFrom(Credential):
         Raises:
             TypeError, ValueError: The function is not callable, or the lifetime is not positive.
         """
-        if not callable(get_token):
-            raise TypeError(f"get_token must be a function, not {type(get_token).__name__}")
+        self._is_async = is_coroutine_function(get_token)
+        if not self._is_async:
+            check_function(get_token, "get_token")
         if lifetime is not None and not lifetime > 0:
             raise ValueError(f"lifetime must be a positive number of seconds, not {lifetime!r}")
         self._get_token, self._lifetime = get_token, lifetime
         self._task: asyncio.Task[str | Token] | None = None
         """The refresh of a coroutine function."""
-        self._is_async = inspect.iscoroutinefunction(get_token) or inspect.iscoroutinefunction(
-            type(get_token).__call__  # of a callable object
-        )
         super().__init__()
 
     def _description(self) -> str:
@@ -118,10 +116,10 @@ class TokenFrom(Credential):
         return super()._is_abandoned() or (self._task is not None and self._task.get_loop().is_closed())
 
     def _as_token(self, result: Any) -> Token:
-        if inspect.isawaitable(result):
-            if inspect.iscoroutine(result):
-                result.close()
-            raise CredentialError(f"{self!r}: get_token returned an awaitable, but is not a coroutine function itself")
+        try:
+            plain_result(self._get_token, result)
+        except TypeError as error:
+            raise CredentialError(f"{self!r}: {error}, as get_token is not a coroutine function itself") from None
         if isinstance(result, Token):
             return result
         return Token(result, None if self._lifetime is None else time.time() + self._lifetime)
@@ -168,7 +166,10 @@ class RefreshableToken(_OAuthCredential):
 
         Raises:
             ImportError: The extra `oauth` is not installed.
+            TypeError: `on_new_tokens` is not a plain function.
         """
+        if on_new_tokens is not None:
+            check_function(on_new_tokens, "on_new_tokens")
         self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args)
         self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
         self._new_tokens: Tokens | None = None
@@ -184,7 +185,7 @@ class RefreshableToken(_OAuthCredential):
     def _on_refreshed(self) -> None:
         if self._on_new_tokens is not None and self._new_tokens is not None:
             try:
-                self._on_new_tokens(self._new_tokens)
+                plain_result(self._on_new_tokens, self._on_new_tokens(self._new_tokens), may_be_running=True)
             except Exception as error:  # The token is valid all the same. Not the message: it may contain the tokens.
                 logger.error("on_new_tokens raised %s: the new tokens may not be stored", type(error).__name__)
 

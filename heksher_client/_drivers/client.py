@@ -3,7 +3,6 @@
 The drivers only perform effects. Decisions are made in `_core.refresh`, and those about HTTP in `_http.exchange`.
 """
 
-import inspect
 import random
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +20,7 @@ from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
+from heksher_client._core.settings.user_functions import check_function
 from heksher_client._drivers.clock import monotonic_clock
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
@@ -75,9 +75,8 @@ class Client(ABC):
         Raises:
             TypeError, ValueError: An option is invalid, or one of the first three is missing.
         """
-        for hook in (self.on_update_ok, self.on_update_error):
-            if inspect.iscoroutinefunction(hook):
-                raise TypeError(f"{hook.__name__} must be a plain method, not a coroutine function: it is not awaited")
+        for hook in ("on_update_ok", "on_update_error"):
+            check_function(getattr(self, hook), hook)
         check_option_names(options, ClientOptions, type(self).__name__)
         required = {
             "service_url": service_url,
@@ -212,7 +211,7 @@ class Client(ABC):
     def on_update_ok(self) -> None:
         """Override to be called after each successful refresh, including those without changes."""
 
-    def on_update_error(self, exc: Exception, /) -> None:
+    def on_update_error(self, exc: Exception) -> None:
         """Override to be called with the first error after each refresh that failed, entirely or for some settings."""
 
     # -- for the drivers -----------------------------------------------------------------------------------------------

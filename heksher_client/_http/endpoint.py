@@ -14,6 +14,7 @@ import httpx
 
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
+from heksher_client._core.settings.user_functions import check_function
 from heksher_client._version import __version__
 
 _KEEPALIVE_EXPIRY: Final = 270.0
@@ -111,6 +112,8 @@ class Endpoint:
             raise TypeError(
                 f"auth must be a credential, or an auth argument of the HTTP client, not {type(auth).__name__}"
             )
+        if callable(auth):
+            check_function(auth, "auth")
         if isinstance(auth, Credential) and not self.is_async:
             ensure_blocking_allowed(auth)
         return auth

@@ -10,6 +10,7 @@ from contextvars import ContextVar, Token
 from typing import Any, TypeAlias, TypeVar
 
 from heksher_client._core.settings.snapshot import pinned
+from heksher_client._core.settings.user_functions import check_function, plain_result
 
 RequestT = TypeVar("RequestT")
 
@@ -30,8 +31,7 @@ def check_extractors(extractors: Extractors[Any]) -> Extractors[Any]:
     for variable, extract in extractors.items():
         if not isinstance(variable, ContextVar):
             raise TypeError(f"the keys of values must be context variables, not {variable!r}")
-        if not callable(extract):
-            raise TypeError(f"values: {variable.name} must map to a function, not {extract!r}")
+        check_function(extract, f"values: the value for {variable.name}")
     return dict(extractors)
 
 
@@ -46,7 +46,8 @@ def extract_values(extractors: Extractors[RequestT], request: RequestT) -> dict[
         value: object = extract(request)
         if isinstance(value, str):
             values[variable] = value
-        elif value is not None:  # The message has the type alone: the value may be an object with personal data.
+        elif plain_result(extract, value) is not None:
+            # The message has the type alone: the value may be an object with personal data.
             raise TypeError(f"the value for {variable.name} must be a string or None, not {type(value).__name__}")
     return values
 

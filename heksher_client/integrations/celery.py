@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from celery import signals
 
+from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client.integrations._context import Tokens, reset_variables, set_variables
 
@@ -30,12 +31,16 @@ def run_client(connect: Callable[[], ThreadHeksherClient]) -> None:
 
     Args:
         connect: Returns the client. If it is not running, it is started.
+
+    Raises:
+        TypeError: It is not callable, or is a coroutine function.
     """
+    check_function(connect, "connect")
     clients: list[ThreadHeksherClient] = []
 
     def start(**_: Any) -> None:
         try:
-            client = connect()
+            client = plain_result(connect, connect())
             clients.append(client)
             if not client.status().is_main:
                 client.set_as_main()

@@ -11,6 +11,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 from heksher_client._core.settings.snapshot import pinned
+from heksher_client._core.settings.user_functions import is_coroutine_function
 from heksher_client.integrations._context import Extractors, check_extractors, extract_values, set_variables
 
 __all__ = ["ContextMiddleware", "header"]
@@ -32,8 +33,10 @@ class ContextMiddleware:
             pin: If true, all reads of one request use the same rules, until the end of a streamed response.
 
         Raises:
-            TypeError: `values` is not a mapping of context variables to functions.
+            TypeError: `values` is not a mapping of context variables to functions, or `app` is an ASGI application.
         """
+        if is_coroutine_function(app):
+            raise TypeError("app must be a WSGI application: wrap an ASGI application with integrations.asgi")
         self._app, self._extractors, self._pin = app, check_extractors(values), pin
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heksher_client._auth.token_refresh import Token
+from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client._logging import escaped, logger
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles import _config
@@ -107,7 +108,9 @@ def login(
     Raises:
         ConfigError: The profile is invalid, or has no `oauth`.
         CredentialError: The sign-in was refused, or was not completed in time.
+        TypeError: `show_browser` is not a plain function.
     """
+    check_function(show_browser, "show_browser")
     session = _LoginSession.begin(profile)
     authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
     code_verifier = secrets.token_urlsafe(64)
@@ -119,7 +122,8 @@ def login(
             audience=session.oauth.audience,
             code_verifier=code_verifier,
         )
-        if show_browser(url) is False:  # `webbrowser.open` returns False if there is no browser.
+        # `webbrowser.open` returns False if there is no browser.
+        if plain_result(show_browser, show_browser(url)) is False:
             raise CredentialError("no browser could be opened: use login_headless, or login --headless")
         redirect = loopback.wait_for_redirect(timeout)
     if "code" not in redirect:
@@ -147,7 +151,9 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
     Raises:
         ConfigError: The profile is invalid, or has no `oauth`.
         CredentialError: The sign-in was refused, or was not completed in time.
+        TypeError: `get_code` is not a plain function.
     """
+    check_function(get_code, "get_code")
     from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
     session = _LoginSession.begin(profile)
@@ -165,7 +171,7 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
         interval = _parse_seconds(response.get("interval", 5))
     except (KeyError, TypeError, ValueError):
         raise CredentialError(f"{url}: the response does not contain a valid device code") from None
-    get_code(code)
+    plain_result(get_code, get_code(code))
     deadline = time.monotonic() + code.expires_in
     while (remaining := deadline - time.monotonic()) > 0:
         time.sleep(min(interval, remaining))

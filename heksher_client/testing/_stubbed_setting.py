@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from heksher_client._core.settings.changes import diff_rules
-from heksher_client._core.settings.context import Defaults, check_known, order_with
+from heksher_client._core.settings.context import Defaults, check_condition, check_known, order_with
 from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry, deliver
@@ -12,6 +12,7 @@ from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Setting, entry_of
+from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._logging import logger
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class StubbedSetting(Generic[T]):
         Raises:
             TypeError: A value does not have the type of the setting.
             UnknownContextError: A rule has a condition on a feature that the setting does not have.
-            ValueError: Two rules have the same conditions.
+            ValueError: Two rules have the same conditions, or a rule has a condition that the service does not allow.
         """
         return self._rules
 
@@ -86,7 +87,7 @@ class StubbedSetting(Generic[T]):
             if (function := callback.function) is None:
                 continue
             try:
-                function(change)
+                plain_result(function, function(change), may_be_running=True)
             except Exception:  # Logged and not raised, as in a client.
                 name = getattr(function, "__name__", repr(function))
                 logger.exception("%s raised", name, extra={"hook": name})
@@ -97,6 +98,8 @@ def _to_rules(setting: Setting[T], value: Any) -> list[Rule[T]]:
         return [Rule({}, _converted(setting, value))]
     for rule in value:
         check_known(rule.match_conditions, setting.configurable_features, f"setting {setting.name}")
+        for feature, required in rule.match_conditions.items():
+            check_condition(feature, required)
     return [Rule(rule.match_conditions, _converted(setting, rule.value), rule.rule_id) for rule in value]
 
 

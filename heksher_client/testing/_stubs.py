@@ -17,6 +17,7 @@ from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
+from heksher_client._core.settings.user_functions import check_function
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
 from heksher_client.testing._session import StubSession
 from heksher_client.testing._stubbed_setting import StubbedSetting
@@ -62,9 +63,11 @@ class _Stub:
             **options: Not used.
 
         Raises:
-            TypeError: A client has no such option.
+            TypeError: A client has no such option, or a hook is a coroutine function.
         """
         del service_url, update_interval
+        for hook in ("on_update_ok", "on_update_error"):
+            check_function(getattr(self, hook), hook)
         check_option_names(options, ClientOptions, type(self).__name__)
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
@@ -151,7 +154,7 @@ class _Stub:
     def on_update_ok(self) -> None:
         """Override as in a client. A stub never calls it."""
 
-    def on_update_error(self, exc: Exception, /) -> None:
+    def on_update_error(self, exc: Exception) -> None:
         """Override as in a client. A stub never calls it."""
 
     def _get_settings(self) -> dict[str, SettingData]:

@@ -439,7 +439,7 @@ def test_a_hook_can_reload_before_the_start_has_returned(monkeypatch: pytest.Mon
     called = threading.Event()
 
     class Reloads(ThreadClient):
-        def on_update_error(self, exc: Exception, /) -> None:
+        def on_update_error(self, exc: Exception) -> None:
             if not called.is_set():
                 self.reload()
                 called.set()
@@ -565,5 +565,5 @@ def test_a_hook_that_is_a_coroutine_function_is_an_error() -> None:
         async def on_update_ok(self) -> None:  # type: ignore[override]
             pass
 
-    with pytest.raises(TypeError, match="on_update_ok must be a plain method"):
+    with pytest.raises(TypeError, match="on_update_ok must be a plain function"):
         Awaiting("http://127.0.0.1:9", 60, FEATURES)

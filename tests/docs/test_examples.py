@@ -36,11 +36,12 @@ PRINTED = {
         "retries: int = 3\ntimeout: float = 2.5\ngreeting: str = 'Hello'\nis_beta: bool = False\n"
         'theme: Enum["dark","light"] = <Theme.LIGHT: \'light\'>\n'
         'options: Flags["FAST","SAFE"] = <Option.SAFE: 2>\n'
-        "hosts: Sequence<str> = ('a', 'b')\nlimits: Mapping<int> = mappingproxy({'cpu': 2})\n"
+        "hosts: Sequence<str> = ('a', 'b')\nlimits: Mapping<int> = {'cpu': 2}\n"
     ),
+    "values_as_json.py": '{"cpu": 2} True\n{\'cpu\': 2, \'memory\': 4}\n{"shop": "dark"}\n',
     "explain.py": (
         "200\nReason.RULE\n"
-        "Rule(match_conditions=mappingproxy({'environment': 'prod', 'user': 'jim'}), value=200, rule_id=1)\n"
+        "Rule(match_conditions={'environment': 'prod', 'user': 'jim'}, value=200, rule_id=1)\n"
         "[2, 3]\n{'environment': 'prod', 'user': 'jim'}\n"
     ),
     "first_async.py": "50\n200\n",

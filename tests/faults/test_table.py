@@ -12,6 +12,8 @@ WITHOUT_KIND = {
     # Event loops and tasks, which the thread client does not have
     "C3",
     "C4",
+    # Stubs, which are the same for both clients
+    "T1",
     # Programs of their own
     "C5",
 }

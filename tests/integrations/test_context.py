@@ -153,7 +153,9 @@ async def test_concurrent_asgi_requests_have_separate_contexts() -> None:
 @pytest.mark.parametrize("middleware", [asgi.ContextMiddleware, wsgi.ContextMiddleware])
 def test_invalid_extractors_are_refused_by_the_constructor(middleware: Any, values: Any) -> None:
     """They are not refused only at the first request."""
-    with pytest.raises(TypeError, match=r"values must be a dict|keys of values must be|user must map to a function"):
+    with pytest.raises(
+        TypeError, match=r"values must be a dict|keys of values must be|the value for user must be a function"
+    ):
         middleware(lambda *_: None, values)
 
 

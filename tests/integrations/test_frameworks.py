@@ -337,7 +337,11 @@ INVALID_CONFIGURATIONS = [
     ('{"CONTEXTS": {}}', "HEKSHER: unknown key 'CONTEXTS'; the keys are: PROFILE, OPTIONS, DEFAULTS, CONTEXT, PIN"),
     ('{"CONTEXT": {"user": "nowhere.user_of"}}', "HEKSHER: the CONTEXT of user: No module named 'nowhere'"),
     ('{"CONTEXT": {"planet": len}}', "planet"),
-    ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user must be a function, not 'os.sep'"),
+    ('{"CONTEXT": {"user": "os.sep"}}', "HEKSHER: the CONTEXT of user must be a function, not str"),
+    (
+        '{"CONTEXT": {"user": __import__("unittest.mock").mock.AsyncMock()}}',
+        "HEKSHER: the CONTEXT of user must be a plain function, not a coroutine function",
+    ),
     ('{"PROFILE": "nothing"}', "there is no profile nothing"),
     ("None", "HEKSHER must be a dict, not NoneType"),
     ('{"CONTEXT": ["user"]}', "HEKSHER: CONTEXT must be a dict, not list"),
@@ -429,6 +433,22 @@ def test_celery_starts_the_client_and_ignores_unset_variables(
         assert clients[0].closed
         run_client(lambda: connect("nothing"))
         with pytest.raises(SystemExit, match="the worker exits because its Heksher client could not be created: "):
+            signals.worker_init.send(sender=None)
+
+
+def test_c20_celery_refuses_a_coroutine_function() -> None:
+    """A function that returns a coroutine nevertheless ends the worker, which has no client."""
+    from heksher_client.integrations.celery import run_client
+
+    async def connect_async() -> ThreadHeksherClient:
+        raise NotImplementedError
+
+    with temporary_receivers():
+        for function in (connect_async, 5):
+            with pytest.raises(TypeError, match=r"^connect must be a"):
+                run_client(function)  # type: ignore[arg-type]
+        run_client(lambda: connect_async())  # type: ignore[arg-type,return-value]
+        with pytest.raises(SystemExit, match="<lambda> returned an object of type coroutine, which is not awaited"):
             signals.worker_init.send(sender=None)
 
 

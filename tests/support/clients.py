@@ -28,7 +28,7 @@ class _RecordingHooks:
     def on_update_ok(self) -> None:
         self.outcomes.put(None)
 
-    def on_update_error(self, exc: Exception, /) -> None:
+    def on_update_error(self, exc: Exception) -> None:
         self.outcomes.put(exc)
 
 

@@ -210,7 +210,7 @@ class DrivenClient:
     def on_update_ok(self) -> None:
         self.outcomes.append(None)
 
-    def on_update_error(self, exc: Exception, /) -> None:
+    def on_update_error(self, exc: Exception) -> None:
         self.outcomes.append(exc)
 
     # -- time and streams ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from heksher_client._core.refresh.status import Refresh
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.changes import PendingChanges, diff_rules
 from heksher_client._core.settings.listeners import CallbackRegistry, WeakCallback, deliver
+from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._logging import logger
 
 _HOOK_TIMEOUT: Final = 5.0
@@ -98,9 +99,10 @@ class Notifier:
             begun.append(hook)
             try:
                 if argument is None:
-                    hook()
+                    result = hook()
                 else:
-                    hook(argument.take() if isinstance(argument, PendingChanges) else argument)
+                    result = hook(argument.take() if isinstance(argument, PendingChanges) else argument)
+                plain_result(hook, result, may_be_running=True)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:  # The program's own errors, CancelledError included, must not end a refresh.

@@ -100,6 +100,19 @@ def check_known(given: Iterable[str], known: Collection[str], whose: str) -> Non
         raise UnknownContextError(f"{whose} has no context feature {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
+def check_condition(feature: str, value: object) -> None:
+    """Check the value of a context feature that a rule may require.
+
+    Raises:
+        ValueError: The service does not allow it, so that no rule has it.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(
+            f"no rule of the service has {value!r} for {feature!r}: the values of context features in rules are made "
+            "of letters, digits and underscores"
+        )
+
+
 def _invalid_value(context: Mapping[str, object], feature: str) -> Exception:
     if context[feature] is not None:
         return TypeError(f"the value of the context feature {feature} must be a str, not {context[feature]!r}")
@@ -133,12 +146,8 @@ class Tracking:
         options = dict(self.options)
         for feature, more in values.items():
             added = frozenset([more] if isinstance(more, str) else more)
-            for value in added:
-                if value != TRACK_ALL and not (isinstance(value, str) and _NAME.fullmatch(value)):
-                    raise ValueError(
-                        f"{value!r} cannot be tracked for {feature!r}: the values of context features in rules are "
-                        "made of letters, digits and underscores"
-                    )
+            for value in added - {TRACK_ALL}:
+                check_condition(feature, value)
             options[feature] = options.get(feature, frozenset()) | added
         return Tracking(options)
 

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
 from heksher_client._core.settings.context import check_feature_names
+from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
 from heksher_client._core.settings.types import SettingType, setting_type
 
@@ -80,7 +80,7 @@ def declare(
         raise TypeError(f"setting {name}: {error}") from None
     except ValueError as error:
         raise ValueError(f"setting {name}: {error}") from None
-    return Declaration(name, checked_type, features, default, MappingProxyType(plain_metadata), alias, version, body)
+    return Declaration(name, checked_type, features, default, FrozenDict(plain_metadata), alias, version, body)
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

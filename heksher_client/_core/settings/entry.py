@@ -23,6 +23,7 @@ from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
 from heksher_client._core.settings.snapshot import SCOPE, Snapshot, publish, update_lock
 from heksher_client._core.settings.streams import WatchedValue
 from heksher_client._core.settings.types import Conversion, convert_many
+from heksher_client._core.settings.user_functions import plain_result
 
 T = TypeVar("T")
 
@@ -197,9 +198,10 @@ class Entry(Generic[T]):
         if conversion.coercions:
             if self.on_coerce is None:
                 raise TypeError(f"coercions are disabled for this setting: {'; '.join(conversion.coercions)}")
-            value = self.on_coerce(value, raw, conversion.coercions, rule, self.setting)
+            coerced = self.on_coerce(value, raw, conversion.coercions, rule, self.setting)
+            value = plain_result(self.on_coerce, coerced)
         for validator in self.validators:
-            value = validator(value, rule, self.setting)
+            value = plain_result(validator, validator(value, rule, self.setting))
         return Conversion(value, conversion.coercions)
 
 

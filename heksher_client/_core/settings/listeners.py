@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakMethod, ref
 
+from heksher_client._core.settings.user_functions import check_function
+
 T = TypeVar("T")
 CallbackT = TypeVar("CallbackT", bound=Callable[[Any], object])
 
@@ -72,10 +74,7 @@ class CallbackRegistry:
         Raises:
             TypeError: It is not callable, or is a coroutine function.
         """
-        if not callable(function):
-            raise TypeError(f"a callback must be a function, not {type(function).__name__}")
-        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-            raise TypeError("a callback must not be a coroutine function: iterate over the client's changes() instead")
+        check_function(function, "callback", "; iterate over the client's changes() instead")
         self.callbacks = (*self._alive(), WeakCallback(function))
         return function
 

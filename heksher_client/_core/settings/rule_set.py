@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 from heksher_client._core.settings.cooperative import Work, run_to_end
+from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.rule_index import STEP_SIZE, RuleColumns, RuleIndex
 from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
 
@@ -130,9 +130,9 @@ class RuleSet(Generic[T]):
         """Return the same value as `resolve`, with the reason for it."""
         matching = self.matching(context)
         if not matching:
-            return Resolution(self.default, self.default_reason, MappingProxyType(dict(context)))
+            return Resolution(self.default, self.default_reason, FrozenDict(context))
         winner, *outranked = matching
-        return Resolution(winner.value, Reason.RULE, MappingProxyType(dict(context)), winner, tuple(outranked))
+        return Resolution(winner.value, Reason.RULE, FrozenDict(context), winner, tuple(outranked))
 
     def matching(self, context: Mapping[str, str]) -> list[Rule[T]]:
         """Return all rules that match, in descending priority."""

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
+
+from heksher_client._core.settings.frozen_dict import FrozenDict
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -12,18 +13,39 @@ ABSENT: Final[Any] = object()
 """The absence of a value, where None may be a value."""
 
 
+_STRINGS: Final = frozenset([str])
+
+
 @dataclass(frozen=True, slots=True)
 class Rule(Generic[T_co]):
     """A value for all contexts that match the conditions."""
 
     match_conditions: Mapping[str, str]
-    """The exact value that the rule requires, by context feature. Features that are not named are wildcards."""
+    """The exact value that the rule requires, by context feature. Features without a value, or with None, match any
+    value."""
     value: T_co
     rule_id: int | None = None
     """The id of the rule in the service; None for a rule that did not come from there."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "match_conditions", MappingProxyType(dict(self.match_conditions)))
+        conditions = self.match_conditions
+        if not isinstance(conditions, Mapping):
+            raise TypeError(f"match_conditions must be a dict of values by feature, not {type(conditions).__name__}")
+        if not {*map(type, conditions), *map(type, conditions.values())} <= _STRINGS:
+            conditions = _checked(conditions)
+        object.__setattr__(self, "match_conditions", FrozenDict(conditions))
+
+
+def _checked(conditions: Mapping[str, Any]) -> dict[str, str]:
+    """Return the conditions without wildcards, which may be None, as in the older client.
+
+    Raises:
+        TypeError: Another one is not a string, and so would never match.
+    """
+    for feature, value in conditions.items():
+        if not isinstance(feature, str) or not isinstance(value, str | None):
+            raise TypeError(f"a condition of a rule must be a str, or None for a wildcard: {feature!r} is {value!r}")
+    return {feature: value for feature, value in conditions.items() if value is not None}
 
 
 class Reason(Enum):

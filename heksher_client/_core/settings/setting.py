@@ -11,7 +11,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Generic, NamedTuple, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, NoReturn, Protocol, SupportsIndex, TypeAlias, TypeVar, overload
 
 from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.declaration import declare
@@ -21,6 +21,7 @@ from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Resolution, Rule
 from heksher_client._core.settings.streams import Watch, WatchedValue
 from heksher_client._core.settings.types import SettingType
+from heksher_client._core.settings.user_functions import check_function
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -76,7 +77,10 @@ class Changed(NamedTuple, Generic[T]):
 @dataclass(frozen=True, slots=True)
 class Change(Generic[T]):
     """The difference between the rules of a setting before and after an update. Rules are identified by their
-    conditions."""
+    conditions.
+
+    It can be copied, also deeply, but not pickled, as it refers to the setting.
+    """
 
     setting: "Setting[T]"
     added: tuple[Rule[T], ...] = ()
@@ -88,6 +92,9 @@ class Change(Generic[T]):
     missed: int = 0
     """How many earlier changes of this setting are merged into this one, because an iterator did not take them."""
 
+    def __deepcopy__(self, memo: object) -> "Change[T]":
+        return self  # It is immutable, and a setting cannot be copied.
+
     def __bool__(self) -> bool:
         """True if anything differs. Merged changes may cancel each other out."""
         return bool(self.added or self.removed or self.changed or self.default)
@@ -98,7 +105,8 @@ class Setting(Generic[T]):
 
     A setting registers itself when it is constructed. The main client declares it to the service, and keeps its rules
     up to date. It is held weakly: once the program refers neither to it nor to its `get`, and the garbage collector has
-    found it, it is no longer updated. Settings are compared by identity, so a subclass must not define equality.
+    found it, it is no longer updated. Settings are compared by identity, so a subclass must not define equality. They
+    cannot be copied or pickled (`TypeError`): other modules and processes import them.
     """
 
     @overload
@@ -223,8 +231,11 @@ class Setting(Generic[T]):
 
         Raises:
             ValueError: A name, a version or a key that the service would refuse.
-            TypeError: An unknown type, a default that is not of the type, or a value without a JSON form.
+            TypeError: An unknown type, a default that is not of the type, a value without a JSON form, or `on_coerce`
+                is not a plain function.
         """
+        if on_coerce is not None:
+            check_function(on_coerce, "on_coerce")
         declaration = declare(name, type, configurable_features, default_value, metadata, alias, version)
         # A getter in the instance saves the call of the method below, unless a subclass overrides it.
         self._entry: Entry[T] = Entry(self, declaration, on_coerce, _get if self.__class__.get is _get else None)
@@ -232,6 +243,12 @@ class Setting(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Setting {self.name}: {self.type.heksher_string()}, version {self.version}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            f"setting {self.name} cannot be copied or pickled, as no client would update the copy: import it from the "
+            "module that declares it, or pass its value or its name"
+        )
 
     @property
     def name(self) -> str:
@@ -275,6 +292,8 @@ class Setting(Generic[T]):
 
     @on_coerce.setter
     def on_coerce(self, on_coerce: OnCoerce[T] | None) -> None:
+        if on_coerce is not None:
+            check_function(on_coerce, "on_coerce")
         self._entry.on_coerce = on_coerce
 
     def get(self, /, **contexts: str) -> T:
@@ -348,7 +367,11 @@ class Setting(Generic[T]):
 
         Returns:
             The validator, so that this can be used as a decorator.
+
+        Raises:
+            TypeError: It is not callable, or is a coroutine function.
         """
+        check_function(validator, "validator")
         self._entry.validators = (*self._entry.validators, validator)
         registry.validators_changed()
         return validator

@@ -1,6 +1,6 @@
 """The types of settings: their names on the wire, and the conversion of values from and to JSON.
 
-A value from the service is made immutable: a list becomes a tuple, an object a read-only mapping. If part of it cannot
+A value from the service is made immutable: a list becomes a tuple, an object a `FrozenDict`. If part of it cannot
 be used, the rest is kept, and the loss is reported as a coercion; if nothing can, the conversion raises `TypeError`.
 """
 
@@ -11,10 +11,12 @@ from collections import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, Flag
-from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 
 import orjson
+
+from heksher_client._core.settings.frozen_dict import FrozenDict
+from heksher_client._core.settings.user_functions import check_function
 
 T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound=Enum)
@@ -31,7 +33,12 @@ class Conversion(Generic[T]):
 
 
 class SettingType(ABC, Generic[T]):
-    """Converts values of one type between JSON and Python. Subclass it for your own type."""
+    """Converts values of one type between JSON and Python. Subclass it for your own type, with plain methods."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in ("heksher_string", "convert_from_heksher", "convert_to_heksher"):
+            check_function(getattr(cls, name), f"{cls.__name__}.{name}")
 
     @abstractmethod
     def heksher_string(self) -> str:
@@ -273,7 +280,7 @@ class HeksherSequence(SettingType[Sequence[T]]):
 
 
 class HeksherMapping(SettingType[Mapping[str, T]]):
-    """A mapping from strings to values of one type; read-only if it is from the service."""
+    """A mapping from strings to values of one type; an immutable dict if it is from the service."""
 
     def __init__(self, inner: SettingType[T] | type[T]) -> None:
         """Create the type of a mapping from the type of its values, as `setting_type` accepts it."""
@@ -286,7 +293,7 @@ class HeksherMapping(SettingType[Mapping[str, T]]):
         if not isinstance(x, dict):
             raise _mismatch(x, "a mapping")
         values, coercions = _convert_each(self.inner, x.items(), "key")
-        return Conversion(MappingProxyType(values), coercions)
+        return Conversion(FrozenDict(values), coercions)
 
     def convert_to_heksher(self, x: Mapping[str, T], /) -> dict[str, Any]:
         if not isinstance(x, abc.Mapping) or not all(isinstance(key, str) for key in x):

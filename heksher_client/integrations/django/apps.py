@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 
 from heksher_client import HeksherError, ThreadHeksherClient, connect
 from heksher_client._core.settings.registry import registry
+from heksher_client._core.settings.user_functions import check_function
 from heksher_client.integrations._context import Extractors
 from heksher_client.testing._session import StubSession
 
@@ -133,6 +134,8 @@ def _to_function(feature: str, value: str | Extractor) -> Extractor:
         function = import_string(value) if isinstance(value, str) else value
     except ImportError as error:
         raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature}: {error}") from error
-    if not callable(function):
-        raise ImproperlyConfigured(f"HEKSHER: the CONTEXT of {feature} must be a function, not {value!r}")
+    try:
+        check_function(function, f"the CONTEXT of {feature}")
+    except TypeError as error:
+        raise ImproperlyConfigured(f"HEKSHER: {error}") from None
     return cast("Extractor", function)

@@ -133,5 +133,5 @@ def test_a_coroutine_function_is_not_accepted_as_a_callback(service: FakeService
 
     async def callback(refresh: Refresh) -> None: ...
 
-    with driven(service) as client, pytest.raises(TypeError, match="must not be a coroutine function"):
+    with driven(service) as client, pytest.raises(TypeError, match="not a coroutine function"):
         client.on_refresh(callback)

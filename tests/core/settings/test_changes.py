@@ -184,10 +184,10 @@ def test_an_invalid_callback_raises_a_type_error() -> None:
     class AsyncCallable:
         async def __call__(self, change: Change[int]) -> None: ...
 
-    suggestion = r"^a callback must not be a coroutine function: iterate over the client's changes\(\) instead$"
+    suggestion = r"^callback must be a plain function, .*; iterate over the client's changes\(\) instead$"
     with pytest.raises(TypeError, match=suggestion):
         setting.on_change(AsyncCallable())
-    with pytest.raises(TypeError, match=r"^a callback must be a function, not int$"):
+    with pytest.raises(TypeError, match=r"^callback must be a function, not int$"):
         setting.on_change(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=suggestion):
         setting.on_change(coroutine_function)

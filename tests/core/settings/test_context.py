@@ -81,8 +81,8 @@ def check_two_names(given: list[str]) -> None:
         (check_feature_names, [5], "5 is not a valid name of a context feature: use letters, digits and underscores"),
         (check_feature_names, ["user", "user"], "a context feature is named twice in ['user', 'user']"),
         (check_two_names, ["user", "a", "b"], "setting s has no context feature a, b; it has: user, theme"),
-        (Tracking().with_values, {"user": "a b"}, "'a b' cannot be tracked for 'user': the values of context features "
-                                                  "in rules are made of letters, digits and underscores"),
+        (Tracking().with_values, {"user": "a b"}, "no rule of the service has 'a b' for 'user': the values of context "
+                                                  "features in rules are made of letters, digits and underscores"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_invalid_value_and_the_remedy(

@@ -17,6 +17,7 @@ from heksher_client import (
     SettingType,
     setting_type,
 )
+from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.types import convert_many
 
 
@@ -115,7 +116,7 @@ def test_a_value_of_the_type_is_converted_without_loss(python_type: Any, raw: An
     """A value that is valid in the service becomes a Python value of the declared type."""
     conversion = setting_type(python_type).convert_from_heksher(raw)
     assert conversion == Conversion(value)
-    assert type(conversion.value) is type(value) or isinstance(conversion.value, MappingProxyType)
+    assert type(conversion.value) is type(value) or isinstance(conversion.value, FrozenDict)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""FrozenDict: the immutable dict of the mappings that a program gets from settings, rules and resolutions."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+V = TypeVar("V")
+
+
+class FrozenDict(dict[str, V]):
+    """A dict that cannot be changed.
+
+    It is a dict because `json`, orjson, msgspec and templates accept one as it is, and `MappingProxyType` can be
+    neither serialized, pickled nor copied. Only a call that names the base class, such as `dict.update(value, ...)`,
+    could change it.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, items: Mapping[str, V] | Iterable[tuple[str, V]] = ()) -> "FrozenDict[V]":
+        """Create a mapping with these items."""
+        instance = super().__new__(cls)
+        dict.update(instance, items)
+        return instance
+
+    def __init__(self, *_: object) -> None:
+        """Do nothing, as a second call would change the items."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __copy__(self) -> "FrozenDict[V]":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenDict[V]":
+        return type(self)({key: copy.deepcopy(value, memo) for key, value in self.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("this mapping is immutable: change a copy of it, dict(mapping)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse

@@ -1,0 +1,310 @@
+"""Functions that a program passes: what is not a plain function is refused, or is an error of that function."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+
+from heksher_client import Setting, SettingType, login, login_headless
+from heksher_client._core.settings.setting import entry_of
+from heksher_client._core.settings.user_functions import check_function, plain_result
+from heksher_client.credentials import RefreshableToken, TokenFrom
+from heksher_client.integrations import asgi, wsgi
+from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
+from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.log_records import summaries
+from tests.support.oauth import OAuthServer
+from tests.support.service import WatchedService
+
+
+async def coroutine_function(*_: Any, **__: Any) -> Any:
+    """Return nothing, after it is awaited."""
+
+
+async def async_generator_function(*_: Any) -> AsyncIterator[None]:
+    yield
+
+
+def generator_function(*_: Any) -> Iterator[None]:
+    yield
+
+
+class AsyncCallable:
+    async def __call__(self, *_: Any) -> Any: ...
+
+    async def method(self, *_: Any) -> Any: ...
+
+
+DEFERRED = [
+    coroutine_function,
+    partial(coroutine_function, 1),
+    partial(partial(coroutine_function, 1), 2),
+    AsyncCallable(),
+    partial(AsyncCallable(), 1),
+    AsyncCallable().method,
+    partial(AsyncCallable().method, 1),
+    AsyncMock(),
+    async_generator_function,
+    partial(async_generator_function, 1),
+    generator_function,
+]
+"""Functions whose calls only return something that would have to be awaited or iterated over."""
+
+PLAIN: list[Any] = [len, print, lambda *_: None, MagicMock(), partial(print, 1), int, Setting, AsyncCallable, [].append]
+
+current_user: ContextVar[str] = ContextVar("current_user")
+
+ENDPOINT: Any = {"token_url": "http://host/token"}
+
+Pass = Callable[[Any], object]
+
+
+def make_setting(**arguments: Any) -> Setting[int]:
+    return Setting("s", int, ["user"], 0, **arguments)
+
+
+def set_on_coerce(function: Any) -> None:
+    make_setting().on_coerce = function
+
+
+def define_type(function: Any, name: str) -> type[SettingType[Any]]:
+    methods = dict.fromkeys(["heksher_string", "convert_from_heksher", "convert_to_heksher"], staticmethod(len))
+    return type("OwnType", (SettingType,), {**methods, name: staticmethod(function)})
+
+
+def make_refreshable_token(function: Any) -> RefreshableToken:
+    return RefreshableToken(None, "refresh", client_id="shop", on_new_tokens=function, **ENDPOINT)
+
+
+PARAMETERS: dict[str, tuple[str, Pass]] = {
+    "validator": ("validator", lambda function: make_setting().add_validator(function)),
+    "on_coerce": ("on_coerce", lambda function: make_setting(on_coerce=function)),
+    "on_coerce, assigned": ("on_coerce", set_on_coerce),
+    "Setting.on_change": ("callback", lambda function: make_setting().on_change(function)),
+    "convert_from_heksher": ("convert_from_heksher", partial(define_type, name="convert_from_heksher")),
+    "convert_to_heksher": ("convert_to_heksher", partial(define_type, name="convert_to_heksher")),
+    "heksher_string": ("heksher_string", partial(define_type, name="heksher_string")),
+    "on_new_tokens": ("on_new_tokens", make_refreshable_token),
+    "show_browser": ("show_browser", login),
+    "get_code": ("get_code", login_headless),
+    "asgi": ("values", lambda function: asgi.ContextMiddleware(coroutine_function, {current_user: function})),
+    "wsgi": ("values", lambda function: wsgi.ContextMiddleware(len, {current_user: function})),  # type: ignore[arg-type]
+    "stub.on_change": ("callback", lambda function: SyncStubHeksherClient().on_change(function)),
+    "stub.on_refresh": ("callback", lambda function: AsyncStubHeksherClient().on_refresh(function)),
+}
+"""The parameters that do not belong to a client: a word of the message, and a function that passes an argument."""
+
+
+@pytest.mark.parametrize("function", PLAIN)
+def test_c20_a_plain_function_is_accepted(function: Any) -> None:
+    """A function, a class, a callable object, a mock."""
+    check_function(function, "callback")
+
+
+@pytest.mark.parametrize("function", DEFERRED)
+def test_c20_any_deferred_function_is_refused(function: Any) -> None:
+    """It is found in a `partial`, in a method, and in the method `__call__` of an object."""
+    with pytest.raises(TypeError, match=r"^callback must be a plain function, not a (coroutine|generator) function: "):
+        check_function(function, "callback")
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+@pytest.mark.parametrize("function", [5, "print", coroutine_function, AsyncCallable(), async_generator_function])
+def test_c20_each_parameter_refuses_what_is_not_a_plain_function(parameter: str, function: Any) -> None:
+    """The error is raised when it is passed, and names the parameter."""
+    word, pass_ = PARAMETERS[parameter]
+    with pytest.raises(TypeError, match=rf"\b{word}\b.* must be a (plain )?function, not "):
+        pass_(function)
+
+
+def test_c20_on_coerce_may_be_none() -> None:
+    """Coerced values are rejected then."""
+    setting = make_setting(on_coerce=None)
+    setting.on_coerce = None
+    assert setting.on_coerce is None
+
+
+def test_c20_get_token_may_be_a_coroutine_function() -> None:
+    """The async client awaits it. Other deferred functions are refused."""
+    assert repr(TokenFrom(AsyncCallable())) == "<TokenFrom AsyncCallable>"
+    for function in (5, async_generator_function, generator_function):
+        with pytest.raises(TypeError, match=r"^get_token must be a"):
+            TokenFrom(function)  # type: ignore[arg-type]
+
+
+def test_c20_a_wsgi_application_is_not_asynchronous() -> None:
+    """It may be a generator function; an ASGI application has other middleware."""
+    wsgi.ContextMiddleware(generator_function, {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"wrap an ASGI application with integrations\.asgi"):
+        wsgi.ContextMiddleware(coroutine_function, {})  # type: ignore[arg-type]
+
+
+class Deferred:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+@pytest.mark.parametrize("make", [coroutine_function, async_generator_function, generator_function, Deferred])
+def test_c20_a_deferred_result_is_an_error_of_the_function(make: Callable[[], object]) -> None:
+    """A coroutine is closed, so that Python does not warn that it was never awaited."""
+    function: Any = lambda: make()  # noqa: E731 - the function of a program
+    for may_be_running in (False, True):
+        with pytest.raises(TypeError, match=r"<lambda> returned an object of type .*, which is not awaited$"):
+            plain_result(function, function(), may_be_running=may_be_running)
+
+
+def test_c20_a_callback_may_start_a_task() -> None:
+    """The result is a task, which continues by itself. As a value it is an error."""
+
+    async def start() -> None:
+        task = asyncio.ensure_future(coroutine_function())
+        assert plain_result(len, task, may_be_running=True) is task
+        with pytest.raises(TypeError, match="type Task, which is not awaited"):
+            plain_result(len, task)
+        await task
+
+    asyncio.run(start())
+
+
+@pytest.mark.parametrize("function", [coroutine_function, AsyncCallable(), async_generator_function, 5])
+def test_c20_a_client_refuses_callbacks_hooks_and_auth(kind: Kind, function: Any) -> None:
+    """They are refused when they are passed. The methods of a subclass are refused by its constructor."""
+    client = kind.make("http://host", 60, FEATURES)
+    for subscribe in (client.on_change, client.on_refresh):
+        with pytest.raises(TypeError, match=r"^callback must be a (plain )?function, not "):
+            subscribe(function)
+    for hook in ("on_update_ok", "on_update_error"):
+        own: Any = type("OwnClient", (type(client),), {hook: function})
+        with pytest.raises(TypeError, match=f"^{hook} must be a (plain )?function, not "):
+            own("http://host", 60, FEATURES)
+    with pytest.raises(TypeError, match=r"^auth must be a"):
+        kind.make("http://host", 60, FEATURES, auth=function)
+    with pytest.raises(TypeError, match=r"^auth must be a"):
+        client.use_credential(function)
+
+
+@pytest.mark.parametrize("stub_class", [SyncStubHeksherClient, AsyncStubHeksherClient])
+def test_c20_a_stub_refuses_the_hooks_that_a_client_refuses(stub_class: Any) -> None:
+    """A test of a program finds the mistake."""
+    own: Any = type("OwnStub", (stub_class,), {"on_update_ok": coroutine_function})
+    with pytest.raises(TypeError, match=r"^on_update_ok must be a plain function"):
+        own()
+
+
+def defer(*_: Any, **__: Any) -> Any:
+    """Return a coroutine, which can be noticed only when it is called."""
+    return coroutine_function()
+
+
+def test_c20_a_validator_that_returns_a_coroutine_rejects_the_value(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The default of the declaration is used, and one record says why."""
+    setting = make_setting()
+    with running(kind, service.url) as client:
+        service.add_rule("s", 5, user="jim")
+        client.reload()
+        setting.add_validator(defer)
+        caplog.clear()
+        client.reload()
+        assert setting.get(user="jim") == 0
+        (rejected,) = client.client.status().settings["s"].first_rejected
+    assert rejected.reason == "defer returned an object of type coroutine, which is not awaited"
+    records = [message for _, message, _ in summaries(caplog.records) if message.startswith("setting s: 1 rules were")]
+    assert len(records) == 1
+
+
+def test_c20_an_on_coerce_that_returns_a_coroutine_rejects_the_value() -> None:
+    """As if it had raised an error."""
+    setting = Setting("s", Sequence[int], ["user"], (), on_coerce=defer)
+    with pytest.raises(TypeError, match="defer returned an object of type coroutine"):
+        entry_of(setting).convert([1, "x"], lambda: None)
+
+
+def test_c20_hooks_and_callbacks_that_return_a_coroutine_are_logged_as_errors(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The refresh itself succeeds."""
+    setting = make_setting()
+    with running(kind, service.url) as client:
+        client.client.on_update_ok = defer
+        client.client.on_refresh(lambda _: defer())
+        setting.on_change(lambda _: defer())
+        caplog.clear()
+        service.add_rule("s", 5, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 5
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert sorted(messages) == ["<lambda> raised", "<lambda> raised", "defer raised"]
+
+
+def test_c20_callbacks_of_a_stub_that_return_a_coroutine_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Like an error that the callback raises."""
+    setting = make_setting()
+    setting.on_change(defer)
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [Rule({"user": "jim"}, 5)]
+        assert setting.get(user="jim") == 5
+    assert [record.getMessage() for record in caplog.records] == ["defer raised"]
+
+
+def test_c20_new_tokens_are_used_if_they_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
+    """A coroutine function stored nothing, and the program finds that in its log."""
+    with OAuthServer() as server:
+        credential = RefreshableToken(
+            None, server.issue_refresh_token(), token_url=server.token_url, client_id="shop", on_new_tokens=defer
+        )
+        credential.force_refresh()
+        assert eventually(lambda: caplog.records)
+    assert [record.getMessage() for record in caplog.records] == [
+        "on_new_tokens raised TypeError: the new tokens may not be stored"
+    ]
+
+
+def test_c20_an_extractor_that_returns_a_coroutine_is_an_error() -> None:
+    """Of the request, as the value would match no rule."""
+    middleware = wsgi.ContextMiddleware(lambda *_: [], {current_user: defer})
+    with pytest.raises(TypeError, match="defer returned an object of type coroutine, which is not awaited"):
+        middleware({}, None)
+
+
+def test_m1_the_hook_for_errors_has_the_parameter_of_the_documentation(kind: Kind) -> None:
+    """It can be called by keyword, like those of the older client; so can those of stubs."""
+    base: Any = type(kind.make("http://host", 60, FEATURES)).__mro__[2]
+    base("http://host", 60, FEATURES).on_update_error(exc=ValueError())
+    for stub in (SyncStubHeksherClient(), AsyncStubHeksherClient()):
+        stub.on_update_error(exc=ValueError())
+
+
+PARAMETER_NAMES: dict[str, list[str]] = {
+    "__init__": ["service_url", "update_interval", "context_features", "options"],
+    "on_update_error": ["exc"],
+    "on_update_ok": [],
+    "set_as_main": [],
+    "reload": [],
+    "ping": [],
+    "get_settings": [],
+}
+"""The parameters of the fixed interface, which the older client has as well. Context features are keywords."""
+
+
+def test_m1_parameters_have_the_names_of_the_fixed_interface(kind: Kind) -> None:
+    """None of them is positional-only, in clients and stubs."""
+    client_class = type(kind.make("http://host", 60, FEATURES))
+    for each in (client_class, SyncStubHeksherClient, AsyncStubHeksherClient):
+        for name, expected in PARAMETER_NAMES.items():
+            parameters = list(inspect.signature(getattr(each, name)).parameters.values())[1:]
+            if parameters and parameters[-1].name == "kwargs":
+                continue  # the constructor of the class for tests
+            assert [parameter.name for parameter in parameters] == expected, name
+            assert all(parameter.kind is not parameter.POSITIONAL_ONLY for parameter in parameters), name
+    expected_of_settings = ["name", "type", "configurable_features", "default_value", "metadata", "alias", "version"]
+    assert list(inspect.signature(Setting).parameters) == [*expected_of_settings, "on_coerce"]
+    assert list(inspect.signature(Setting.add_validator).parameters) == ["self", "validator"]
+    assert list(inspect.signature(Rule).parameters)[:2] == ["match_conditions", "value"]
+    assert list(inspect.signature(SyncStubHeksherClient.patch).parameters) == ["self", "setting", "value"]
