@@ -3,26 +3,35 @@
 Error messages do not contain secrets, not even those that a server repeats.
 """
 
+import math
+import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
 try:
-    from authlib.oauth2.auth import ClientAuth  # type: ignore[import-untyped]
+    from authlib.oauth2.auth import ClientAuth, TokenAuth  # type: ignore[import-untyped]
     from authlib.oauth2.base import OAuth2Error  # type: ignore[import-untyped]
     from authlib.oauth2.client import OAuth2Client  # type: ignore[import-untyped]
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
-from heksher_client._logging import escaped, redact
+from heksher_client._logging import escaped, logger, redact
 from heksher_client.exceptions import CredentialError
 
 _TIMEOUT: Final = 10.0
 """Seconds for each step of a request."""
+_EXPIRY_FIELDS: Final = ("expires_at", "expires_on")
+"""The fields for the expiry in a token response that has no `expires_in`, as RFC 6749 recommends it. The second one is
+that of Azure."""
+_reported_urls: Final[set[str]] = set()
+"""The token endpoints whose invalid lifetimes were logged."""
 _SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])
 
 
@@ -66,8 +75,16 @@ class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
         yield httpx.Request(request.method, url, headers=headers, content=body, extensions=request.extensions)
 
 
+class _TokenAuth(TokenAuth):  # type: ignore[misc]
+    """Authlib's holder of a token, without its conversion of lifetimes, which fails on those that are not integers."""
+
+    def set_token(self, token: dict[str, Any]) -> None:
+        self.token = token
+
+
 class _Client(OAuth2Client):  # type: ignore[misc]
     client_auth_class = _ClientAuth
+    token_auth_class = _TokenAuth
     oauth_error_class = _ServerError
 
 
@@ -86,6 +103,36 @@ def check_server_url(name: str, url: object) -> None:
         raise ValueError(f"{name} must be an absolute http:// or https:// URL")
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"{name} must not have a user name or a password")
+
+
+def _parse_expiry(value: object, start: float) -> float | None:
+    """Return a time in seconds since 1970; None if it cannot be read.
+
+    Args:
+        value: A number of seconds, as a number or a string; or a date, in the format of ISO 8601 or RFC 5322.
+        start: The time from which the seconds are counted.
+    """
+    is_text = isinstance(value, str)
+    parsers: tuple[Callable[[Any], float], ...] = (float, _parse_iso_date, _parse_email_date) if is_text else (float,)
+    for parse in parsers if not isinstance(value, bool) else ():
+        try:
+            seconds = parse(value)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        return seconds + start * (parse is float) if math.isfinite(seconds) else None
+    return None
+
+
+def _parse_iso_date(text: Any) -> float:
+    return _timestamp(datetime.fromisoformat(text))
+
+
+def _parse_email_date(text: Any) -> float:
+    return _timestamp(parsedate_to_datetime(text))
+
+
+def _timestamp(date: datetime) -> float:
+    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
 
 
 class TokenEndpoint:
@@ -179,13 +226,35 @@ class TokenEndpoint:
         token = self._send(send, secrets)
         try:
             access_token, refresh_token = token["access_token"], token.get("refresh_token")
-            expires_at = token.get("expires_at")
-            expires_at = None if expires_at is None else float(expires_at)
-        except (KeyError, TypeError, ValueError):
-            raise CredentialError(f"{self}: the response has no access token, or no valid expiry") from None
+        except KeyError:
+            raise CredentialError(f"{self}: the response has no access token") from None
         if not isinstance(access_token, str) or not isinstance(refresh_token, str | None):
             raise CredentialError(f"{self}: the response has a token that is not a string")
-        return Granted(access_token, refresh_token, expires_at)
+        return Granted(access_token, refresh_token, self._expiry(token))
+
+    def _expiry(self, token: Mapping[str, Any]) -> float | None:
+        """Return the expiry of a token, or None if the response has none that can be used. The token is used anyway.
+
+        Servers send lifetimes as numbers and as strings, and some only a date. A lifetime of 0 or less is ignored: the
+        token would have to be refreshed before each request.
+        """
+        given = {name: token[name] for name in ("expires_in", *_EXPIRY_FIELDS) if token.get(name) is not None}
+        now = time.time()
+        for name, value in given.items():
+            expires_at = _parse_expiry(value, now if name == "expires_in" else 0.0)
+            if expires_at is not None and expires_at > now:
+                return expires_at
+        if given and self._url not in _reported_urls:
+            _reported_urls.add(self._url)
+            name, value = next(iter(given.items()))
+            logger.warning(
+                "%s: the lifetime of the access token (%s: %s) is invalid and is ignored: the token is refreshed once "
+                "the service refuses it",
+                self,
+                name,
+                escaped(str(value))[:100],
+            )
+        return None
 
     def _send(self, send: Callable[[Any], Any], secrets: Iterable[str]) -> Any:
         with httpx.Client(**self._http_client_args) as http:

@@ -47,6 +47,9 @@ class Token:
     def __post_init__(self) -> None:
         if not isinstance(self.value, str) or not _VISIBLE_ASCII.fullmatch(self.value):
             raise UnsendableTokenError("an access token must consist of visible ASCII characters, without spaces")
+        expires_at: Any = self.expires_at
+        if expires_at is not None and not (isinstance(expires_at, int | float) and expires_at == expires_at):
+            raise TypeError("expires_at must be a number of seconds since 1970, or None")
 
 
 @dataclass(frozen=True, slots=True)

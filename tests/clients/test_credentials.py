@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from heksher_client import (
     ThreadHeksherClient,
     UnexpectedResponseError,
 )
+from heksher_client._auth.oauth import TokenEndpoint, _reported_urls
 from heksher_client._core.refresh.effects import Limits
 from heksher_client.credentials import (
     ClientCredentials,
@@ -493,11 +495,9 @@ def _raise(error: BaseException) -> str:
         ((200, b"<html>"), "ValueError"),
         ((200, b"[]"), "ValueError"),
         ((200, b"{}"), "has no access token"),
-        ((200, b'{"access_token": "a", "expires_in": "soon"}'), "request failed"),
         ((200, b'{"access_token": "with a space"}'), "visible ASCII"),
         ((200, b'{"access_token": null}'), "not a string"),
         ((200, b'{"access_token": "a", "refresh_token": 7}'), "not a string"),
-        ((200, b'{"access_token": "a", "expires_in": 1e999}'), "request failed"),
     ],
 )
 def test_a_failed_token_request_is_an_error(oauth: OAuthServer, answer: tuple[int, bytes], words: str) -> None:
@@ -793,3 +793,102 @@ def sent(credential: Credential) -> str:
 
 def wait_until(holds: Callable[[], object]) -> None:
     assert eventually(lambda: bool(holds()))
+
+
+# -- lifetimes ---------------------------------------------------------------------------------------------------------
+
+NOW = 1_000_000_000.0
+LIFETIMES: dict[str, float] = {
+    '"expires_in": 3600': NOW + 3600,
+    '"expires_in": "3600"': NOW + 3600,
+    '"expires_in": 3600.5': NOW + 3600.5,
+    '"expires_in": " 3600.0 "': NOW + 3600,
+    '"expires_in": 3600, "expires_at": "2030-01-01T00:00:00Z"': NOW + 3600,
+    '"expires_in": "3599", "expires_on": "1900000000", "ext_expires_in": "3599", "not_before": "1"': NOW + 3599,
+    '"expires_in": null, "expires_at": 1900000000': 1_900_000_000,
+    '"expires_in": "soon", "expires_at": 1900000000': 1_900_000_000,
+    '"expires_in": 0, "expires_on": "1900000000"': 1_900_000_000,
+    '"expires_at": "1900000000.5"': 1_900_000_000.5,
+    '"expires_at": "2030-01-01T00:00:00Z"': 1_893_456_000,
+    '"expires_at": "2030-01-01T00:00:00.1234567Z"': 1_893_456_000.123456,
+    '"expires_at": "2030-01-01 02:00:00+02:00"': 1_893_456_000,
+    '"expires_at": "2030-01-01"': 1_893_456_000,
+    '"expires_at": "Tue, 01 Jan 2030 00:00:00 GMT"': 1_893_456_000,
+}
+"""Fields of a token response, and the expiry that they mean."""
+
+UNKNOWN_LIFETIMES = ["", '"expires_in": null', '"expires_in": null, "expires_at": null']
+INVALID_LIFETIMES = [
+    '"expires_in": "soon"',
+    '"expires_in": ""',
+    '"expires_in": 0',
+    '"expires_in": -1',
+    '"expires_in": "-3600"',
+    '"expires_in": NaN',
+    '"expires_in": "nan"',
+    '"expires_in": Infinity',
+    '"expires_in": 1e999',
+    f'"expires_in": {10**400}',
+    '"expires_in": true',
+    '"expires_in": [3600]',
+    '"expires_in": {"seconds": 3600}',
+    '"expires_at": "tomorrow"',
+    '"expires_at": 1',
+    '"expires_at": "1999-01-01T00:00:00Z"',
+    '"expires_at": ["2030-01-01"]',
+]
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock that lifetimes are added to."""
+    monkeypatch.setattr("heksher_client._auth.oauth.time", SimpleNamespace(time=lambda: NOW))
+
+
+def granted_with(oauth: OAuthServer, fields: str) -> Any:
+    body = ", ".join(filter(None, ['"access_token": "a", "refresh_token": "r"', fields]))
+    oauth.token_response = 200, f"{{{body}}}".encode()
+    return TokenEndpoint(oauth.token_url, CLIENT, SECRET, None)
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("fields", LIFETIMES)
+def test_k3_a_lifetime_of_any_form_is_used(oauth: OAuthServer, fields: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is a number, a string or a date, and the first valid one of several."""
+    granted = granted_with(oauth, fields).grant("client_credentials")
+    assert (granted.access_token, granted.expires_at) == ("a", pytest.approx(LIFETIMES[fields], abs=1e-5))
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("fields", [*UNKNOWN_LIFETIMES, *INVALID_LIFETIMES])
+def test_k3_an_invalid_lifetime_is_ignored_and_logged_once(
+    oauth: OAuthServer, fields: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The tokens are used in any case, also after a refresh. A token without a lifetime is not worth a record."""
+    _reported_urls.clear()
+    endpoint = granted_with(oauth, fields)
+    for granted in (endpoint.grant("client_credentials"), endpoint.refresh("r", None)):
+        assert (granted.access_token, granted.refresh_token, granted.expires_at) == ("a", "r", None)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (fields in INVALID_LIFETIMES)
+    assert all("the lifetime of the access token (expires_" in message for message in messages)
+
+
+@pytest.mark.parametrize("lifetime", ['"3600.0"', "-1", '"soon"'])
+def test_k3_a_client_uses_a_token_with_an_odd_lifetime(
+    kind: Kind, service: FakeService, oauth: OAuthServer, lifetime: str
+) -> None:
+    """It requests one token for all of its requests."""
+    oauth.token_response = 200, f'{{"access_token": "{oauth.issue()}", "expires_in": {lifetime}}}'.encode()
+    with running_in_memory(kind, service, auth=client_credentials(oauth)) as subject:
+        subject.reload()
+        subject.ping()
+    assert len(oauth.token_requests) == 1
+
+
+@pytest.mark.parametrize("expires_at", ["3600", float("nan"), b"1", []])
+def test_k3_the_expiry_of_a_token_is_a_number(expires_at: Any) -> None:
+    """Other objects could not be compared with the clock, in requests."""
+    with pytest.raises(TypeError, match="expires_at must be a number of seconds since 1970, or None"):
+        Token("a", expires_at)
