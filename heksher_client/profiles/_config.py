@@ -109,6 +109,8 @@ _SERVICE_FIELDS: Final = ("url", "token")
 """The fields that determine which service is used, and with which credentials."""
 ENVIRONMENT_FIELDS: Final = tuple(name for name in Profile.__struct_fields__ if name not in _TABLE_FIELDS)
 """The fields of a profile that have an environment variable."""
+_SERVER_FIELDS: Final = (*_SERVICE_FIELDS, "oauth", "headers", "cookies", "params")
+"""The fields of a profile that are sent to its service, or determine what is."""
 _EXPECTED_VALUES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -124,6 +126,8 @@ class Config:
     """The path of the configuration file, which need not exist; None if it is unknown."""
     source: str
     """The profile and its file, or the environment, for error messages."""
+    requires_sign_in: bool = True
+    """Whether a user has to be signed in if the profile has a sign-in."""
 
 
 def config_path() -> Path | None:
@@ -154,6 +158,7 @@ def load(
     class_options: Mapping[str, Any] | None = None,
     *,
     prefer_named: bool = False,
+    sends_requests_only: bool = False,
 ) -> Config:
     """Load the configuration of a client.
 
@@ -163,6 +168,9 @@ def load(
         class_options: Options of the client class, with the lowest priority.
         prefer_named: Ignore `HEKSHER_URL` and `HEKSHER_TOKEN` if `name` is given. For the command line, where a user
             who names a profile expects the service of that profile.
+        sends_requests_only: The client is that of a command. If the command does not name a profile, the profile that
+            is used instead lends only its other options to a service with another URL, and nothing is sent there that
+            is meant for the service of the profile.
 
     Raises:
         ConfigError: The configuration is incomplete or invalid.
@@ -180,6 +188,11 @@ def load(
     source = f"profile {chosen} in {path}" if chosen else "the environment"
     if not is_private:
         check_no_secrets(file.profiles, path)
+    own_url = table.get("url")
+    lends_options = sends_requests_only and not name and _is_foreign(own_url, overrides, environment)
+    if lends_options:
+        table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS}
+        chosen = client_secret = None
     try:
         profile = msgspec.convert(table, Profile)
     except msgspec.ValidationError as error:
@@ -187,7 +200,7 @@ def load(
     check_secret_destination(
         [
             ConfigSource("the client class", class_url, class_options or {}),
-            ConfigSource(source, table.get("url"), table),
+            ConfigSource(source, own_url, table),
             ConfigSource("the environment", environment.get("url"), {**environment, "client_secret": client_secret}),
             ConfigSource("the arguments", overrides.get("url"), overrides),
         ]
@@ -199,7 +212,14 @@ def load(
         profile.url = class_url
     if profile.url is None:
         raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
-    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source)
+    requires_sign_in = bool(name) or not sends_requests_only or "url" not in overrides
+    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source, requires_sign_in)
+
+
+def _is_foreign(own_url: object, overrides: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Return True if an argument or the environment sets the URL of another server than that of a profile."""
+    url = overrides.get("url", environment.get("url"))
+    return isinstance(own_url, str) and url is not None and origin(str(url)) != origin(own_url)
 
 
 def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> None:

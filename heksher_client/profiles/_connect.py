@@ -119,7 +119,8 @@ def create_request_client(profile: str | None, **overrides: Unpack[ProfileOption
     """Create a client that only sends requests and is never set as main, for the command line.
 
     It needs no context features. A profile that is given by name takes precedence over `HEKSHER_URL` and
-    `HEKSHER_TOKEN`.
+    `HEKSHER_TOKEN`. Without a name, a URL is enough: the sign-in and the secrets of the profile that would be used are
+    neither required nor sent to another server.
     """
     client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), is_main=False)
     return client
@@ -130,7 +131,7 @@ def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any
     if overrides.get("service_url") is not None:
         overrides.setdefault("url", overrides["service_url"])
     class_options = class_options_of(client_class)
-    config = _config.load(name, overrides, class_options, prefer_named=not is_main)
+    config = _config.load(name, overrides, class_options, prefer_named=not is_main, sends_requests_only=not is_main)
     profile = config.profile
     features = profile.context_features
     if features is None:
@@ -219,6 +220,7 @@ def create_credential(config: Config) -> Credential | None:
             )
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
-    if oauth is None and (config.path is None or not TokenStore(config.path).has(config.name)):
+    is_optional = oauth is None or not config.requires_sign_in
+    if is_optional and (config.path is None or not TokenStore(config.path).has(config.name)):
         return None
     return StoredCredential(config, token_store(config), http_client_args(config))

@@ -12,8 +12,9 @@ WITHOUT_KIND = {
     # Event loops and tasks, which the thread client does not have
     "C3",
     "C4",
-    # Stubs, which are the same for both clients
+    # Stubs and the command line, which are the same for both clients
     "T1",
+    "K4",
     # Programs of their own
     "C5",
 }

@@ -1,5 +1,6 @@
 """The commands `login`, `logout`, `ping` and `profiles`, run in this process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from heksher_client.cli import main
+from heksher_client.profiles._token_store import StoredTokens, TokenStore
+from tests.support.in_memory import LoopbackService
 from tests.support.oauth import OAuthServer
-from tests.support.profiles import MemoryKeyring, browse, token_file
+from tests.support.profiles import MemoryKeyring, browse, token_file, write_config
 
 
 def run(*arguments: str, text: str | None = None) -> tuple[int, str]:
@@ -71,3 +74,85 @@ def test_errors_of_the_commands_are_a_single_line(login_config: Path) -> None:
         assert code == 2
         assert output.count("\n") == 1
         assert "no service URL is configured" in output
+
+
+@pytest.fixture
+def other() -> Iterator[LoopbackService]:
+    """Another service, which no profile names and which requires no credentials."""
+    with LoopbackService() as service:
+        yield service
+
+
+SIGN_INS = [
+    '[profiles.shop.oauth]\nclient_id = "x"\nissuer = "http://127.0.0.1:9"\n',
+    '[profiles.shop.oauth]\nclient_id = "x"\ngrant = "client_credentials"\nclient_secret = "s"\n',
+    'token = "profile-token"\n',
+    'headers = { Authorization = "Bearer profile-token" }\n',
+    'headers = { X-Team = "shop" }\ncookies = { c = "profile-token" }\nparams = { key = "profile-token" }\n',
+    "",
+]
+"""Lines of a profile that belong to its own service."""
+
+
+STORED_TOKENS = StoredTokens(origin="https://shop.example.com:443", access_token="stored-token")  # noqa: S106 - no secret
+
+
+@pytest.mark.parametrize("sign_in", SIGN_INS)
+@pytest.mark.parametrize("default", ["", 'default_profile = "shop"\n'])
+def test_k4_a_url_is_enough_and_receives_no_secrets(
+    config_file: Path, other: LoopbackService, sign_in: str, default: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The profile has a sign-in, in its file or in the token store. The URL can be in the environment."""
+    write_config(config_file, f'{default}[profiles.shop]\nurl = "https://shop.example.com"\n{sign_in}')
+    TokenStore(config_file).save("shop", STORED_TOKENS)
+    monkeypatch.setenv("HEKSHER_CLIENT_SECRET", "environment-secret")
+    assert run("ping", "--url", other.url) == (0, "The service is healthy.\n")
+    monkeypatch.setenv("HEKSHER_URL", other.url)
+    assert run("ping") == (0, "The service is healthy.\n")
+    monkeypatch.setenv("HEKSHER_TOKEN", "environment-token")
+    assert run("status")[0] == 0
+    authorizations = [request.headers.get("authorization") for request in other.requests]
+    assert set(authorizations) == {None, "Bearer environment-token"}
+    assert not any("cookie" in request.headers or "x-team" in request.headers for request in other.requests)
+    assert all("key" not in request.query for request in other.requests)
+
+
+def test_k4_a_profile_that_is_not_named_lends_its_other_options(config_file: Path, other: LoopbackService) -> None:
+    """Such as its user agent, its timeouts and its certificates."""
+    write_config(config_file, '[profiles.shop]\nurl = "https://shop.example.com"\ntoken = "t"\nuser_agent = "shop/1"\n')
+    assert run("ping", "--url", other.url)[0] == 0
+    assert other.requests[-1].headers["user-agent"] == "shop/1"
+
+
+def test_k4_a_sign_in_is_used_but_not_required_for_the_url_of_the_profile(
+    oauth: OAuthServer, login_config: Path, service: LoopbackService
+) -> None:
+    """Another path of the same server is its URL as well."""
+    service.intercept = lambda request: None
+    assert run("ping", "--url", f"{service.url}/") == (0, "The service is healthy.\n")
+    assert "authorization" not in service.requests[-1].headers
+    token = oauth.issue()
+    assert run("login", "--token", text=f"{token}\n")[0] == 0
+    assert run("ping", "--url", f"{service.url}/") == (0, "The service is healthy.\n")
+    assert service.requests[-1].headers["authorization"] == f"Bearer {token}"
+    assert run("logout")[0] == 0
+    assert run("ping")[0] == 4
+
+
+def test_k4_secrets_of_a_named_profile_are_refused_for_another_url(config_file: Path, other: LoopbackService) -> None:
+    """The user asked for both."""
+    write_config(config_file, '[profiles.shop]\nurl = "https://shop.example.com"\ntoken = "t"\n')
+    code, output = run("ping", "-p", "shop", "--url", other.url)
+    assert (code, "token cannot be sent to http://127.0.0.1" in output) == (2, True)
+    assert other.requests == []
+
+
+def test_k4_a_token_of_the_environment_belongs_to_the_profile(
+    config_file: Path, other: LoopbackService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the environment has a URL."""
+    write_config(config_file, '[profiles.shop]\nurl = "https://shop.example.com"\n')
+    monkeypatch.setenv("HEKSHER_TOKEN", "environment-token")
+    code, output = run("ping", "--url", other.url)
+    assert (code, "the environment: token cannot be sent to http://127.0.0.1" in output) == (2, True)
+    assert other.requests == []
