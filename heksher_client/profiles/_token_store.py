@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from heksher_client._logging import logger
 from heksher_client.exceptions import ConfigError
+from heksher_client.profiles._keyring import KeyringTimeoutError, call_keyring
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 _FORMAT: Final = 1
 _LOCK_TIMEOUT_SECONDS: Final = 30
-_KEYRING_SERVICE: Final = "heksher-client"
-"""The service name of all entries in the keyring."""
-_KEYRING_UNAVAILABLE: Final = (
-    "the tokens are in the system keyring, which is not available in this session: "
-    "sign in again, or sign out in a session where it is"
-)
 
 
 class StoredTokens(msgspec.Struct, kw_only=True):
@@ -110,6 +106,9 @@ class TokenStore:
             try:
                 self._call_keyring("set_password", profile, text)
                 is_in_keyring = True
+            except KeyringTimeoutError:
+                logger.warning("the system keyring does not respond, so the tokens are saved in %s", self.path)
+                is_in_keyring = False
             except ConfigError:  # There is no keyring, it is locked, or the tokens are too long for it.
                 is_in_keyring = False
             if not is_in_keyring and profile in file.profiles and file.profiles[profile] is None:
@@ -164,26 +163,8 @@ class TokenStore:
             lock.release()
 
     def _call_keyring(self, method: str, profile: str, *arguments: str) -> Any:
-        """Call a method of the keyring, for the entry of a profile.
-
-        Raises:
-            ConfigError: No keyring is available, or the call failed.
-        """
-        try:
-            import keyring
-            from keyring.backends import fail, null
-        except ImportError:
-            raise ConfigError(f"{_KEYRING_UNAVAILABLE} (the extra `login` is not installed)") from None
-        try:
-            is_available = not isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring)
-            # The path is part of the entry's name, as other configuration files may have a profile of the same name.
-            entry = f"{profile} in {self.path}"
-            result = getattr(keyring, method)(_KEYRING_SERVICE, entry, *arguments) if is_available else None
-        except Exception as error:  # Each backend has its own error classes.
-            raise ConfigError(f"the system keyring refused access ({type(error).__name__}): unlock it") from None
-        if not is_available:
-            raise ConfigError(_KEYRING_UNAVAILABLE)
-        return result
+        # The path is part of the entry's name, as other configuration files may have a profile of the same name.
+        return call_keyring(method, f"{profile} in {self.path}", *arguments)
 
     def _read(self) -> _File:
         try:

@@ -8,7 +8,7 @@ import keyring.backend
 
 from heksher_client import connect, connect_async
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
-from tests.support.clients import Kind
+from tests.support.clients import Gate, Kind
 from tests.support.http import http_request
 
 TWO_PROFILES = """
@@ -110,3 +110,28 @@ class MemoryKeyring(keyring.backend.KeyringBackend):
 
     def delete_password(self, service: str, username: str) -> None:
         del self.passwords[service, username]
+
+
+class WaitingKeyring(MemoryKeyring):
+    """A keyring that waits to be unlocked, until a test opens its gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+        self.calls: list[str] = []
+
+    def get_password(self, service: str, username: str) -> str | None:
+        self.wait("get_password")
+        return super().get_password(service, username)
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        self.wait("set_password")
+        super().set_password(service, username, password)
+
+    def delete_password(self, service: str, username: str) -> None:
+        self.wait("delete_password")
+        super().delete_password(service, username)
+
+    def wait(self, call: str) -> None:
+        self.calls.append(call)
+        self.gate.hold()

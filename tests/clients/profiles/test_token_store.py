@@ -1,8 +1,11 @@
 """Stored tokens: in the system keyring, or in a file that only its owner can read."""
 
 import json
+import os
 import stat
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keyring
@@ -10,9 +13,22 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 
 from heksher_client import ConfigError, CredentialError, connect, login, login_with_token, logout
+from heksher_client.profiles import _keyring
 from heksher_client.profiles._token_store import TokenStore
+from tests.support.clients import TIMEOUT_SECONDS, Kind, eventually
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.oauth import OAuthServer
-from tests.support.profiles import MemoryKeyring, browse, load_tokens, raise_disk_full, token_file
+from tests.support.profiles import (
+    MINIMAL_PROFILE,
+    Connected,
+    MemoryKeyring,
+    WaitingKeyring,
+    browse,
+    load_tokens,
+    raise_disk_full,
+    token_file,
+    write_config,
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no POSIX file modes")
@@ -180,3 +196,146 @@ def test_the_token_file_is_json(oauth: OAuthServer, login_config: Path) -> None:
     token = oauth.issue()
     login_with_token(token)
     assert json.loads(token_file(login_config).read_text())["profiles"]["shop"]["access_token"] == token
+
+
+# -- a keyring that does not respond -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waiting_keyring(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingKeyring]:
+    """A keyring that waits, and that is given up at once."""
+    monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", 0.01)
+    backend = WaitingKeyring()
+    keyring.set_keyring(backend)
+    lock, detached = _keyring._thread_of_process(os.getpid())
+    yield backend
+    backend.gate.open()
+    assert eventually(lambda: detached.call(lambda: True, TIMEOUT_SECONDS))
+    assert not lock.locked()
+
+
+NO_RESPONSE = "the system keyring does not respond within 0.01 seconds: it may wait until a user unlocks it; unlock it"
+
+
+def test_k1_tokens_are_saved_in_the_file_if_the_keyring_does_not_respond(
+    oauth: OAuthServer, login_config: Path, waiting_keyring: WaitingKeyring, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One call waits; those after it fail at once, also those of a later sign-in."""
+    for _ in range(2):
+        assert login_with_token(oauth.issue()) == str(token_file(login_config))
+    assert waiting_keyring.calls == ["set_password"]
+    assert (
+        caplog.messages
+        == [f"the system keyring does not respond, so the tokens are saved in {token_file(login_config)}"] * 2
+    )
+    with connect() as client:
+        client.ping()
+    assert logout()
+    assert waiting_keyring.calls == ["set_password"]
+
+
+def list_in_keyring(config: Path) -> None:
+    """Write a token file that says that the tokens of the profile `shop` are in the keyring."""
+    token_file(config).write_text('{"format": 1, "profiles": {"shop": null}}')
+    token_file(config).chmod(0o600)
+
+
+def test_k1_a_client_reports_a_keyring_that_does_not_respond(
+    kind: Kind, oauth: OAuthServer, login_config: Path, waiting_keyring: WaitingKeyring
+) -> None:
+    """And not a service that does. The async client raises the error, the thread client has it in its status."""
+    list_in_keyring(login_config)
+    if kind.raises_at_start:
+        with pytest.raises(CredentialError, match=NO_RESPONSE), Connected(kind):
+            pass
+    else:
+        with Connected(kind) as client:
+            assert NO_RESPONSE in client.status().last_error
+    assert waiting_keyring.calls == ["get_password"]
+    assert oauth.token_requests == []
+
+
+def test_k1_a_keyring_that_responds_later_is_used(
+    oauth: OAuthServer, login_config: Path, waiting_keyring: WaitingKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user unlocks it after the client has given up."""
+    unlocked = MemoryKeyring()
+    keyring.set_keyring(unlocked)
+    monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    assert login_with_token(oauth.issue()) == "the system keyring"
+    waiting_keyring.passwords.update(unlocked.passwords)
+    keyring.set_keyring(waiting_keyring)
+    monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", 0.01)
+    with connect() as client:
+        assert NO_RESPONSE in str(client.status().last_error)
+        monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+        waiting_keyring.gate.open()
+        _, detached = _keyring._thread_of_process(os.getpid())
+        assert eventually(lambda: detached.call(lambda: True, TIMEOUT_SECONDS))
+        client.ping()
+
+
+def test_k1_a_user_is_not_signed_out_while_the_keyring_does_not_respond(
+    login_config: Path, waiting_keyring: WaitingKeyring
+) -> None:
+    """The tokens would remain in it."""
+    list_in_keyring(login_config)
+    with pytest.raises(ConfigError, match=NO_RESPONSE):
+        logout()
+    assert TokenStore(login_config).has("shop")
+    assert waiting_keyring.calls == ["get_password"]
+
+
+HANGING_KEYRING = """
+import time
+from keyring.backend import KeyringBackend
+
+class Keyring(KeyringBackend):
+    priority = 9
+
+    def set_password(self, service, username, password):
+        time.sleep(3600)
+"""
+
+
+def test_k1_a_program_ends_while_the_keyring_does_not_respond(tmp_path: Path) -> None:
+    """The thread of the call does not delay the end of the process."""
+    (tmp_path / "hanging_keyring.py").write_text(HANGING_KEYRING)
+    config = tmp_path / "heksher.toml"
+    write_config(config, MINIMAL_PROFILE)
+    program = (
+        "from heksher_client.profiles import _keyring; _keyring.TIMEOUT_SECONDS = 0.01\n"
+        "from heksher_client import login_with_token; print(login_with_token('t'))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "HEKSHER_CONFIG": str(config),
+            "PYTHON_KEYRING_BACKEND": "hanging_keyring.Keyring",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert result.stdout == f"{token_file(config)}\n"
+
+
+def test_k1_the_child_of_a_fork_has_its_own_thread_for_the_keyring(
+    login_config: Path, waiting_keyring: WaitingKeyring
+) -> None:
+    """A call that hangs in the parent does not exist in the child."""
+    list_in_keyring(login_config)
+    store = TokenStore(login_config)
+    with pytest.raises(ConfigError, match=NO_RESPONSE):
+        store.load("shop")
+
+    def check() -> bool:
+        keyring.set_keyring(MemoryKeyring())
+        vars(_keyring)["TIMEOUT_SECONDS"] = TIMEOUT_SECONDS
+        return store.load("shop") is None
+
+    assert exited_successfully(fork_and_check(check))
+    assert waiting_keyring.calls == ["get_password"]
