@@ -29,7 +29,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -104,6 +104,31 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     profiles: dict[str, dict[str, Any]] = {}
 
 
+class _ConfigFile(NamedTuple):
+    """The configuration file, which may not exist."""
+
+    content: _File = _File()
+    is_private: bool = True
+    """Whether only its owner can read it."""
+    problem: str | None = None
+    """Why it cannot be read. This is an error only if the file is needed: the home directory may be that of another
+    user."""
+
+    @property
+    def problem_note(self) -> str:
+        """The problem as a part of an error message, if there is one."""
+        return "" if self.problem is None else f" ({self.problem})"
+
+    def require_readable(self) -> None:
+        """Raise if the file cannot be read.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        if self.problem is not None:
+            raise ConfigError(self.problem)
+
+
 _TABLE_FIELDS: Final = ("defaults", "track_contexts", "oauth", "headers", "cookies", "params")
 _SERVICE_FIELDS: Final = ("url", "token")
 """The fields that determine which service is used, and with which credentials."""
@@ -134,7 +159,7 @@ def config_path() -> Path | None:
     """Return the path of the configuration file, which need not exist.
 
     Returns:
-        None if `HEKSHER_CONFIG` is not set and the extra `profiles` is not installed.
+        None if `HEKSHER_CONFIG` is not set and the extra `profiles` is not installed, or there is no home directory.
 
     Raises:
         ConfigError: `HEKSHER_CONFIG` refers to the home directory of an unknown user.
@@ -149,7 +174,8 @@ def config_path() -> Path | None:
         from platformdirs import user_config_path
     except ImportError:
         return None
-    return user_config_path("heksher-client", appauthor=False) / "config.toml"
+    directory = user_config_path("heksher-client", appauthor=False)
+    return directory / "config.toml" if directory.is_absolute() else None  # Relative: the user has no home directory.
 
 
 def load(
@@ -177,17 +203,17 @@ def load(
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
     path = config_path()
-    file, is_private = _read_file(path)
+    file = _read_file(path)
     fields = [field for field in ENVIRONMENT_FIELDS if not (prefer_named and name and field in _SERVICE_FIELDS)]
     environment = {field: value for field in fields if (value := os.environ.get(_variable(field)))}
     client_secret = os.environ.get("HEKSHER_CLIENT_SECRET")
     class_url = (class_options or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
     chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
-    table = file.profiles.get(chosen, {}) if chosen else {}
-    source = f"profile {chosen} in {path}" if chosen else "the environment"
-    if not is_private:
-        check_no_secrets(file.profiles, path)
+    table = file.content.profiles.get(chosen, {}) if chosen else {}
+    source = f"profile {chosen} in {path}" if chosen else f"the environment{file.problem_note}"
+    if not file.is_private:
+        check_no_secrets(file.content.profiles, path)
     own_url = table.get("url")
     lends_options = sends_requests_only and not name and _is_foreign(own_url, overrides, environment)
     if lends_options:
@@ -258,7 +284,9 @@ def profile_names(path: Path | None) -> list[str]:
     Raises:
         ConfigError: The file cannot be read.
     """
-    return list(_read_file(path)[0].profiles)
+    file = _read_file(path)
+    file.require_readable()
+    return list(file.content.profiles)
 
 
 def _variable(field_name: str) -> str:
@@ -282,31 +310,32 @@ def _parse_variable(field_name: str, text: str) -> Any:
         raise ConfigError(f"{_variable(field_name)} must be {expected}, not {text!r}") from None
 
 
-def _read_file(path: Path | None) -> tuple[_File, bool]:
+def _read_file(path: Path | None) -> _ConfigFile:
     """Read a configuration file.
 
-    Returns:
-        Its content, which is empty if the file does not exist, and whether only its owner can read it.
-
     Raises:
-        ConfigError: The file cannot be read or is invalid, or `HEKSHER_CONFIG` points to a file that does not exist.
+        ConfigError: The file is invalid, or `HEKSHER_CONFIG` points to a file that cannot be read.
     """
     if path is None:
-        return _File(), True
+        return _ConfigFile()
+    is_explicit = bool(os.environ.get("HEKSHER_CONFIG"))
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             content = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        if os.environ.get("HEKSHER_CONFIG"):
+        if is_explicit:
             raise ConfigError(f"HEKSHER_CONFIG: the file {path} does not exist") from None
-        return _File(), True
+        return _ConfigFile()
     except OSError as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error.strerror}") from None
+        problem = f"the configuration file {path} cannot be read: {error.strerror}"
+        if is_explicit:
+            raise ConfigError(problem) from None
+        return _ConfigFile(problem=problem)
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"{path} is not a configuration file: it is larger than {_MAX_FILE_BYTES:,} bytes")
     file = _parse_file(path, content)
-    return file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
+    return _ConfigFile(file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 def _parse_file(path: Path, content: bytes) -> _File:
@@ -334,35 +363,37 @@ def _parse_file(path: Path, content: bytes) -> _File:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _choose_profile(file: _File, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
+def _choose_profile(file: _ConfigFile, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
     """Return the name of the profile to use, or None if none is needed.
 
     Args:
-        file: The content of the configuration file.
+        file: The configuration file.
         name: The name that an argument or `HEKSHER_PROFILE` gives.
         path: The path of the file, for error messages.
         has_url: Another source sets the service URL, so that a profile is optional.
 
     Raises:
-        ConfigError: The profile does not exist, or it is not clear which one to use.
+        ConfigError: The profile does not exist, or it is not clear which one to use, or the file is needed and cannot
+            be read.
     """
+    profiles, default = file.content.profiles, file.content.default_profile
     where = f"in {path}" if path else "in the configuration file (install the extra `profiles`, or set HEKSHER_CONFIG)"
-    available = ", ".join(file.profiles) or "none"
+    available = ", ".join(profiles) or "none"
     if name is not None:
-        if name not in file.profiles:
+        file.require_readable()
+        if name not in profiles:
             raise ConfigError(f"there is no profile {name} {where}; available profiles: {available}")
         return name
-    if file.default_profile is not None:
-        if file.default_profile not in file.profiles:
-            raise ConfigError(
-                f"the default profile {file.default_profile} is not {where}; available profiles: {available}"
-            )
-        return file.default_profile
-    if len(file.profiles) == 1:
-        return next(iter(file.profiles))
+    if default is not None:
+        if default not in profiles:
+            raise ConfigError(f"the default profile {default} is not {where}; available profiles: {available}")
+        return default
+    if len(profiles) == 1:
+        return next(iter(profiles))
     if has_url:
         return None
-    if file.profiles:
+    file.require_readable()
+    if profiles:
         raise ConfigError(
             f"there are several profiles {where}: name one, or set HEKSHER_PROFILE; available profiles: {available}"
         )

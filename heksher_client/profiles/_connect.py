@@ -221,6 +221,8 @@ def create_credential(config: Config) -> Credential | None:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
     is_optional = oauth is None or not config.requires_sign_in
-    if is_optional and (config.path is None or not TokenStore(config.path).has(config.name)):
+    if is_optional and (
+        config.path is None or not TokenStore(config.path).has(config.name, is_required=config.is_profile)
+    ):
         return None
     return StoredCredential(config, token_store(config), http_client_args(config))

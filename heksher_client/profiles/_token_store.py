@@ -45,6 +45,10 @@ class StoredTokens(msgspec.Struct, kw_only=True):
         return f"<StoredTokens for {self.origin}>"
 
 
+class UnreadableFileError(ConfigError):
+    """The token file cannot be read."""
+
+
 class _FormatOnly(msgspec.Struct):
     format: int = _FORMAT
 
@@ -65,13 +69,22 @@ class TokenStore:
         """Locks by process ID. The child of a fork needs its own. The parent's must not be garbage-collected in the
         child, as that would unlock the file for the parent."""
 
-    def has(self, profile: str) -> bool:
+    def has(self, profile: str, *, is_required: bool = True) -> bool:
         """Return whether there are tokens for a profile, without accessing the keyring.
+
+        Args:
+            profile: The name of the profile.
+            is_required: Whether a file that cannot be read is an error. If not, it is the file of another user.
 
         Raises:
             ConfigError: The file cannot be read, or other users can read it.
         """
-        return profile in self._read().profiles
+        try:
+            return profile in self._read().profiles
+        except UnreadableFileError:
+            if is_required:
+                raise
+            return False
 
     def load(self, profile: str) -> StoredTokens | None:
         """Return the tokens for a profile, or None if no user is signed in.
@@ -173,7 +186,7 @@ class TokenStore:
         except FileNotFoundError:
             return _File()
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from None
+            raise UnreadableFileError(f"{self.path} cannot be read: {error.strerror}") from None
         if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(f"other users can read the tokens in {self.path}: run chmod 600 on it, and sign in again")
         try:

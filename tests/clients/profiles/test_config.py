@@ -1,15 +1,19 @@
 """Errors of a configuration: each names its source, the value and the fix."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from heksher_client import ConfigError, connect, connect_async
+from heksher_client import ConfigError, State, connect, connect_async
+from heksher_client.cli import main
 from heksher_client.profiles._config import config_path
+from tests.support.clients import Kind
 from tests.support.in_memory import LoopbackService
-from tests.support.profiles import MINIMAL_PROFILE, write_config
+from tests.support.profiles import MINIMAL_PROFILE, Connected, token_file, write_config
 
 
 def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_path: Path) -> None:
@@ -136,3 +140,85 @@ def test_an_invalid_environment_variable_is_an_error_that_names_it(
     monkeypatch.setenv(f"HEKSHER_{name}", "soon")
     with pytest.raises(ConfigError, match=f"HEKSHER_{name} must be {expected}, not 'soon'"):
         connect(url=service.url)
+
+
+# -- a home directory that cannot be read ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a file as the directory", "a directory as the file", "no permission", "no home directory"])
+def unreadable_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A configuration directory that belongs to another user, or does not exist. Return the reason in errors."""
+    home = tmp_path / "another-home"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    if request.param == "a file as the directory":
+        home.write_text("")
+        return r"config\.toml cannot be read: Not a directory"
+    if request.param == "a directory as the file":
+        (home / "heksher-client" / "config.toml").mkdir(parents=True)
+        (home / "heksher-client" / "config.tokens.json").mkdir()
+        return r"config\.toml cannot be read: Is a directory"
+    if request.param == "no home directory":
+        monkeypatch.setattr("platformdirs.user_config_path", lambda *_, **__: Path("~/.config"))
+        return "set HEKSHER_CONFIG"
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if home in path.parents:
+            raise PermissionError(13, "Permission denied")
+        return open_path(path, *args, **kwargs)
+
+    open_path = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    return r"config\.toml cannot be read: Permission denied"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other paths, and other errors")
+def test_k2_the_environment_is_enough_without_a_readable_home(
+    kind: Kind, service: LoopbackService, unreadable_home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is not needed. A file that a profile would come from, or a URL, is named by the error."""
+    monkeypatch.setenv("HEKSHER_URL", service.url)
+    with pytest.raises(ConfigError, match=f"(?s)the environment.* has no context_features|{unreadable_home}"):
+        Connected(kind)
+    monkeypatch.setenv("HEKSHER_CONTEXT_FEATURES", "environment,user,theme")
+    with Connected(kind) as client:
+        assert client.status().state is State.FRESH
+        assert client.credential is None
+    monkeypatch.setenv("HEKSHER_TOKEN", "t")
+    with Connected(kind) as client:
+        assert client.credential is not None
+    with pytest.raises(ConfigError, match=unreadable_home):
+        Connected(kind, "shop")
+    monkeypatch.setenv("HEKSHER_PROFILE", "shop")
+    with pytest.raises(ConfigError, match=unreadable_home):
+        Connected(kind)
+    monkeypatch.delenv("HEKSHER_PROFILE")
+    monkeypatch.delenv("HEKSHER_URL")
+    monkeypatch.delenv("HEKSHER_TOKEN")
+    with pytest.raises(ConfigError, match=unreadable_home):
+        Connected(kind)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other paths, and other errors")
+def test_k2_commands_need_only_a_url_without_a_readable_home(service: LoopbackService, unreadable_home: str) -> None:
+    """`profiles` lists the file, and `login` writes next to it."""
+    assert CliRunner().invoke(main, ["ping", "--url", service.url]).output == "The service is healthy.\n"
+    for command in (["ping"], ["login", "--token"], ["logout"]):
+        result = CliRunner().invoke(main, command, input="token\n")
+        assert result.exit_code == 2
+        assert re.search(unreadable_home, result.output), result.output
+
+
+def test_k2_a_file_that_heksher_config_names_must_be_readable(config_file: Path, service: LoopbackService) -> None:
+    """Even if it is not needed."""
+    config_file.mkdir()
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        connect(url=service.url, context_features=["user"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other errors")
+def test_k2_the_token_file_of_a_profile_must_be_readable(config_file: Path, service: LoopbackService) -> None:
+    """A user may have signed in for it, and would not be."""
+    write_config(config_file, MINIMAL_PROFILE)
+    token_file(config_file).mkdir()
+    with pytest.raises(ConfigError, match=r"heksher\.tokens\.json cannot be read: Is a directory"):
+        connect()
