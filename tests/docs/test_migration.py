@@ -1,9 +1,12 @@
 """The guide for migrating from `heksher` 0.2.2: a test for each difference that it describes."""
 
+import copy
 import importlib
+import json
 import logging
+import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, IntFlag
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +30,7 @@ from heksher_client import (
     SettingType,
     ThreadHeksherClient,
     UnknownContextError,
+    setting_type,
 )
 from heksher_client.testing import Rule as StubRule
 from heksher_client.testing import SyncStubHeksherClient
@@ -126,6 +130,16 @@ def test_defaults_are_immutable() -> None:
     assert setting.get(user="jim") == ("a",)
 
 
+@difference("Mappings")
+def test_mappings_are_immutable_dicts() -> None:
+    setting = Setting("s", Mapping[str, int], ["user"], {"a": 1})
+    value: Any = setting.get(user="jim")
+    assert json.dumps(value) == '{"a": 1}'
+    assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value  # noqa: S301 - it is pickled here
+    with pytest.raises(TypeError):
+        value["a"] = 2
+
+
 @difference("Tracking")
 def test_without_tracking_all_rules_are_used(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
@@ -146,6 +160,31 @@ class Letters(IntFlag):
 @difference("Flags")
 def test_only_single_flags_are_declared() -> None:
     assert Setting("s", Letters, ["user"], Letters.A).type.heksher_string() == 'Flags["A","B"]'
+
+
+@difference("Flags with an invalid element")
+@pytest.mark.parametrize("raw", [["A", 5, "B"], [5, "A", "B"], ["A", "B", 5]])
+def test_an_invalid_flag_is_dropped_at_any_position(raw: list[Any]) -> None:
+    conversion = Setting("s", Letters, ["user"], Letters.A).type.convert_from_heksher(raw)
+    assert (conversion.value, conversion.coercions) == (Letters.AB, ("unknown flag 5 dropped",))
+    with pytest.raises(TypeError):
+        Setting("s", Letters, ["user"], Letters.A).type.convert_from_heksher("AB")
+
+
+@difference("Coercions")
+@pytest.mark.parametrize(
+    ("python_type", "raw", "text"),
+    [
+        (Letters, ["A", "Z"], "unknown flag 'Z' dropped"),
+        (Sequence[int], [1, "x"], "element 1 dropped: ..."),
+        (Mapping[str, int], {"a": "x"}, "key 'a' dropped: ..."),
+    ],
+)
+def test_coercions_are_a_tuple_with_the_texts_of_the_guide(python_type: Any, raw: Any, text: str) -> None:
+    coercions = setting_type(python_type).convert_from_heksher(raw).coercions
+    assert text in " ".join(GUIDE.split())
+    assert type(coercions) is tuple
+    assert coercions[0].startswith(text.removesuffix("..."))
 
 
 @difference("a context feature without a value in `get`")
@@ -213,6 +252,38 @@ def test_an_unsupported_type_is_a_type_error() -> None:
         Setting("s", dict, ["user"], {})  # type: ignore[call-overload]
 
 
+@difference('context features as one string (`"user"`), of a client or a setting')
+def test_features_as_one_string_are_a_type_error(kind: Kind) -> None:
+    with pytest.raises(TypeError, match="not one string"):
+        kind.make("http://host", 60, "user")
+    with pytest.raises(TypeError, match="not one string"):
+        Setting("s", int, "user", 0)
+
+
+@difference("a `service_url` that is not an absolute `http://` or `https://` URL")
+@pytest.mark.parametrize("url", ["localhost:8300", "ftp://host", "", "//host"])
+def test_the_url_is_checked_by_the_constructor(kind: Kind, url: str) -> None:
+    with pytest.raises(ValueError, match="service_url must be an absolute"):
+        kind.make(url, 60, FEATURES)
+
+
+@difference("a validator, a hook, a callback or `on_coerce` that is a coroutine function, or cannot be called")
+@pytest.mark.parametrize("pass_", [Setting.add_validator, Setting.on_change, vars(Setting)["on_coerce"].fset])
+def test_a_function_of_the_program_is_checked(pass_: Any) -> None:
+    async def function(*_: Any) -> None: ...
+
+    for invalid in (function, 5):
+        with pytest.raises(TypeError, match="must be a"):
+            pass_(Setting("s", int, ["user"], 0), invalid)
+
+
+@difference("copying or pickling a `Setting`")
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_setting_cannot_be_copied(duplicate: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match="import it from the module"):
+        duplicate(Setting("s", int, ["user"], 0))
+
+
 @difference("a failed declaration at the start of the async client")
 def test_a_failed_declaration_is_raised_at_the_start(kind: Kind, service: WatchedService) -> None:
     _setting = Setting("s", int, ["nowhere"], 0)
@@ -232,6 +303,16 @@ def test_a_failed_ping_raises_an_error_of_both_libraries(kind: Kind) -> None:
     with pytest.raises(httpx.HTTPError) as caught:
         client.ping()
     assert isinstance(caught.value, HeksherError)
+    client.close()
+
+
+@difference("a failed `get_settings`")
+def test_a_failed_get_settings_is_an_error_of_this_package(kind: Kind) -> None:
+    client = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
+    with pytest.raises(HeksherError) as caught:
+        client.get_settings()
+    assert not isinstance(caught.value, httpx.HTTPError)
+    assert isinstance(caught.value.__cause__, httpx.HTTPError)
     client.close()
 
 
@@ -362,6 +443,24 @@ def test_explain_and_status_report_rules_and_the_server_default(kind: Kind, serv
         assert (explained.value, explained.reason) == (7, Reason.SERVER_DEFAULT)
 
 
+@difference("`Setting.to_v1_declaration_body()`")
+def test_the_parts_of_a_declaration_are_attributes() -> None:
+    setting = Setting("s", int, ["user"], 7, {"owner": "jane"}, alias="old", version="1.2")
+    assert not hasattr(setting, "to_v1_declaration_body")
+    parts = (setting.name, setting.type.heksher_string(), setting.configurable_features, setting.default_value)
+    assert parts == ("s", "int", ("user",), 7)
+    assert (setting.metadata, setting.alias, setting.version) == ({"owner": "jane"}, "old", "1.2")
+
+
+@difference("`convert_from_heksher(x=...)` and `convert_to_heksher(x=...)` of a type")
+def test_conversions_have_a_positional_argument() -> None:
+    type_: Any = Setting("s", int, ["user"], 7).type
+    assert (type_.convert_to_heksher(5), type_.convert_from_heksher(5).value) == (5, 5)
+    for convert in (type_.convert_to_heksher, type_.convert_from_heksher):
+        with pytest.raises(TypeError, match="positional"):
+            convert(x=5)
+
+
 @difference("`Setting.version_str`, and `version` as a pair of numbers")
 def test_a_version_is_a_string() -> None:
     setting = Setting("s", int, ["user"], 0, version="1.2")
@@ -450,6 +549,11 @@ def test_stubs_record_calls_check_values_and_restore_settings() -> None:
         stub[setting].rules = 5
         with pytest.raises(TypeError):
             stub[setting].rules = "many"  # type: ignore[assignment]
+        with pytest.raises(TypeError):
+            stub[setting].rules = [StubRule({"user": 5}, 1)]  # type: ignore[dict-item]
+        with pytest.raises(ValueError, match="has-dash"):
+            stub[setting].rules = [StubRule({"user": "has-dash"}, 1)]
+        assert StubRule({"user": None}, 1) == StubRule({}, 1)  # type: ignore[dict-item]
         with pytest.warns(DeprecationWarning, match="assign stub"), stub.patch(setting, 6):
             assert setting.get(user="jim") == 6
         assert setting.get(user="jim") == 5
