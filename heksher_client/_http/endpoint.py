@@ -46,6 +46,8 @@ class Endpoint:
             if arguments:
                 raise TypeError("http_client and http_client_args exclude each other: give one of them")
         self.is_async = _is_async(make_client)
+        if not self.is_async:
+            _check_event_hooks(arguments.get("event_hooks"))
         self.auth = self._checked_auth(options.get("auth", userinfo))
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
         _check_headers({**self._headers, "User-Agent": self._user_agent or ""})
@@ -261,6 +263,17 @@ def _check_client(client: Any, make_client: Callable[..., Any]) -> None:
     # Only in this direction: a wrapper may have a plain `send` that returns an awaitable.
     if inspect.iscoroutinefunction(client.send) and not is_async:
         raise TypeError(f"{expected}, not like {type(client).__name__}")
+
+
+def _check_event_hooks(hooks: Any) -> None:
+    """Check the event hooks of a synchronous HTTP client, which calls coroutine functions and does not await them.
+
+    Raises:
+        TypeError: One of them is not a plain function.
+    """
+    for event, functions in (hooks or {}).items():
+        for function in functions:
+            check_function(function, f"event_hooks: a hook for {event}", "; the async client awaits it")
 
 
 def _is_async(make_client: Callable[..., Any]) -> bool:

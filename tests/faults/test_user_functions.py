@@ -188,6 +188,17 @@ def test_c20_a_client_refuses_callbacks_hooks_and_auth(kind: Kind, function: Any
         client.use_credential(function)
 
 
+def test_c20_event_hooks_of_the_thread_client_are_plain_functions(kind: Kind) -> None:
+    """They are called without an await. The async client awaits its own."""
+    for event in ("request", "response"):
+        arguments = {"event_hooks": {event: [coroutine_function]}}
+        if kind.raises_at_start:
+            kind.make("http://host", 60, FEATURES, http_client_args=arguments)
+        else:
+            with pytest.raises(TypeError, match=f"^event_hooks: a hook for {event} must be a plain function"):
+                kind.make("http://host", 60, FEATURES, http_client_args=arguments)
+
+
 @pytest.mark.parametrize("stub_class", [SyncStubHeksherClient, AsyncStubHeksherClient])
 def test_c20_a_stub_refuses_the_hooks_that_a_client_refuses(stub_class: Any) -> None:
     """A test of a program finds the mistake."""
@@ -299,8 +310,6 @@ def test_m1_parameters_have_the_names_of_the_fixed_interface(kind: Kind) -> None
     for each in (client_class, SyncStubHeksherClient, AsyncStubHeksherClient):
         for name, expected in PARAMETER_NAMES.items():
             parameters = list(inspect.signature(getattr(each, name)).parameters.values())[1:]
-            if parameters and parameters[-1].name == "kwargs":
-                continue  # the constructor of the class for tests
             assert [parameter.name for parameter in parameters] == expected, name
             assert all(parameter.kind is not parameter.POSITIONAL_ONLY for parameter in parameters), name
     expected_of_settings = ["name", "type", "configurable_features", "default_value", "metadata", "alias", "version"]

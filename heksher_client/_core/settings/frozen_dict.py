@@ -19,12 +19,13 @@ class FrozenDict(dict[str, V]):
 
     def __new__(cls, items: Mapping[str, V] | Iterable[tuple[str, V]] = ()) -> "FrozenDict[V]":
         """Create a mapping with these items."""
-        instance = super().__new__(cls)
+        instance: FrozenDict[V] = dict.__new__(cls)
         dict.update(instance, items)
         return instance
 
-    def __init__(self, *_: object) -> None:
-        """Do nothing, as a second call would change the items."""
+    # It ignores arguments, as `__new__` is overridden; a call of `dict.__init__` would change the items. A refresh
+    # creates one object for each value, and a function that does nothing would double the time that this takes.
+    __init__ = object.__init__
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -33,7 +34,8 @@ class FrozenDict(dict[str, V]):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenDict[V]":
-        return type(self)({key: copy.deepcopy(value, memo) for key, value in self.items()})
+        duplicate: FrozenDict[V] = FrozenDict(copy.deepcopy(dict(self), memo))
+        return duplicate
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

@@ -12,6 +12,7 @@ from operator import indexOf, itemgetter
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from heksher_client._core.settings.cooperative import Work
+from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.rules import ABSENT, Rule
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class RuleColumns(Generic[T]):
         return {feature: column[row] for feature, column in self.conditions.items()}
 
     def rule(self, row: int) -> Rule[T]:
-        return Rule(self.conditions_of(row), self.values[row], self.rule_ids[row])
+        return Rule(FrozenDict(self.conditions_of(row)), self.values[row], self.rule_ids[row])
 
     def sorted_by(self, position: Mapping[str, int]) -> "RuleColumns[T]":
         """Return the same rules, with the features sorted by position."""
@@ -158,7 +159,7 @@ class RuleIndex(Generic[T]):
 
     def _rule(self, key: Sequence[str], value: T, rule_id: int | None) -> Rule[T]:
         conditions = dict(zip(self.levels, key, strict=True))
-        return Rule({feature: conditions[feature] for feature in self.features}, value, rule_id)
+        return Rule(FrozenDict({feature: conditions[feature] for feature in self.features}), value, rule_id)
 
 
 def _nest(

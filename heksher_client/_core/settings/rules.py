@@ -29,6 +29,8 @@ class Rule(Generic[T_co]):
 
     def __post_init__(self) -> None:
         conditions = self.match_conditions
+        if type(conditions) is FrozenDict:  # They are those of another rule, or of an index.
+            return
         if not isinstance(conditions, Mapping):
             raise TypeError(f"match_conditions must be a dict of values by feature, not {type(conditions).__name__}")
         if not {*map(type, conditions), *map(type, conditions.values())} <= _STRINGS:

@@ -8,9 +8,11 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+_PLAIN_TYPES: Final = frozenset([int, float, str, bool, tuple, type(None)])
 
 
 def check_function(function: object, name: str, advice: str = "") -> None:
@@ -50,6 +52,8 @@ def plain_result(function: object, result: T, *, may_be_running: bool = False) -
             about one that is neither awaited nor closed.
     """
     kind: Any = type(result)
+    if kind in _PLAIN_TYPES:  # The rest takes longer than a validator.
+        return result
     if not hasattr(kind, "__await__") and kind not in (GeneratorType, AsyncGeneratorType):
         return result
     if may_be_running and hasattr(kind, "add_done_callback"):
