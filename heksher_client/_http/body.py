@@ -7,16 +7,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
-from heksher_client._core.refresh.effects import Oversized, Reply, Response
+from heksher_client._core.refresh.effects import DECODED_ENCODINGS, Oversized, Reply, Response
+from heksher_client._core.refresh.protocol import stream_mismatch
 from heksher_client._logging import redact
 
 
 class Body:
-    """The body of a response. It never takes more memory than its limit, however small its compressed data is."""
+    """The body of a response. It takes little more memory than its limit, however small its compressed data is."""
 
     def __init__(self, response: httpx.Response, max_bytes: int) -> None:
         """Prepare to read the body of a response.
@@ -24,19 +25,14 @@ class Body:
         Args:
             response: Only its head has been read, or all of it.
             max_bytes: The limit of the decompressed body.
-
-        Raises:
-            httpx.DecodingError: Its encoding was not requested.
         """
         self._response, self._max_bytes = response, max_bytes
         self.is_read = response.is_stream_consumed
         """Whether a transport or an event hook of the program has read and decompressed it."""
         self._parts: list[bytes] = []
         self._size = 0
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("gzip", "x-gzip", "identity", "") and not self.is_read:
-            raise httpx.DecodingError(f"the response has the unsupported encoding {encoding[:20]!r}")
-        self._gzip = zlib.decompressobj(_GZIP_WINDOW_BITS) if "gzip" in encoding else None
+        self._encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        self._decompressor = None if self._encoding in ("", "identity") else _Decompressor(self._encoding)
 
     def feed(self, chunk: bytes) -> bool:
         """Add some bytes of the encoded body.
@@ -45,19 +41,13 @@ class Body:
             False if no more bytes are needed, as the limit is exceeded.
 
         Raises:
-            httpx.DecodingError: The bytes are not valid in its encoding.
+            httpx.DecodingError: The bytes are not valid in its encoding, or that is not supported.
         """
-        if self._gzip is None:
-            self._append(chunk)
-        while self._gzip is not None and chunk and self._size <= self._max_bytes:
-            try:
-                self._append(self._gzip.decompress(chunk, self._max_bytes + 1 - self._size))
-            except zlib.error:
-                raise httpx.DecodingError("the response cannot be decompressed") from None
-            if self._gzip.unused_data:
-                raise httpx.DecodingError("the response has data after the end of its compressed data")
-            chunk = self._gzip.unconsumed_tail
-        return self._size <= self._max_bytes
+        for part in self._decoded(chunk):
+            self._add(part)
+            if self._size > self._max_bytes:
+                return False
+        return True
 
     def reply(self) -> Reply:
         """Return the response as a value of the core.
@@ -66,30 +56,90 @@ class Body:
             httpx.DecodingError: The compressed data is incomplete.
         """
         if self.is_read:
-            self._append(self._response.content)
-        elif self._gzip is not None and not self._gzip.eof and 0 < self._size <= self._max_bytes:
+            self._add(self._response.content)
+        elif self._decompressor and not self._decompressor.is_complete and 0 < self._size <= self._max_bytes:
             raise httpx.DecodingError("the response ends before its compressed data does")
         if self._size > self._max_bytes:
             return Oversized(self._response.status_code, self._max_bytes)
+        return self._as_response()
+
+    def _add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+
+    def _decoded(self, chunk: bytes) -> Iterable[bytes]:
+        if self._encoding not in DECODED_ENCODINGS:
+            raise httpx.DecodingError(f"the response has the unsupported encoding {self._encoding[:20]!r}")
+        return (chunk,) if self._decompressor is None else self._decompressor.decompress(chunk)
+
+    def _as_response(self) -> Response:
         headers = {name.lower(): value for name, value in self._response.headers.items()}
         redact_request = partial(_redact_request, self._response.request)
         return Response(self._response.status_code, b"".join(self._parts), headers, redact_request)
 
-    def _append(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._size += len(part)
-
 
 class StreamBody(Body):
-    """The body of an event stream, passed on as it arrives. For another response, the beginning of its body."""
+    """The body of a stream of events, passed on as it arrives. Of another response, the beginning of its body."""
 
     def __init__(self, response: httpx.Response, take: Callable[[bytes], bool]) -> None:
         super().__init__(response, _MAX_ERROR_BYTES)
-        is_event_stream = response.headers.get("Content-Type", "").startswith("text/event-stream")
-        self._take = take if response.status_code == httpx.codes.OK and is_event_stream else super().feed
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        self._take = take if stream_mismatch(response.status_code, headers) is None else None
 
     def feed(self, chunk: bytes) -> bool:
-        return self._take(chunk)
+        if self._take is None:
+            with suppress(httpx.DecodingError):
+                super().feed(chunk)
+            return False
+        size = 0
+        for part in self._decoded(chunk):
+            size += len(part)
+            if size > _MAX_EXPANDED_BYTES:
+                raise httpx.DecodingError("the stream is compressed too much")
+            if not self._take(part):
+                return False
+        return True
+
+    def reply(self) -> Reply:
+        return self._as_response()
+
+
+class _Decompressor:
+    """The decompression of one body, in parts of limited size."""
+
+    def __init__(self, encoding: str) -> None:
+        self._window_bits: int | None = None if encoding == "deflate" else _GZIP_WINDOW_BITS
+        self._zlib: Any = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the end of the compressed data has arrived."""
+        return self._zlib is not None and self._zlib.eof
+
+    def decompress(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the data that some more bytes decompress to.
+
+        Raises:
+            httpx.DecodingError: The bytes are not valid.
+        """
+        if self._zlib is None and chunk:
+            self._zlib = zlib.decompressobj(self._window_bits or _deflate_window_bits(chunk))
+        is_pending = bool(chunk)
+        while is_pending:
+            try:
+                part = self._zlib.decompress(chunk, _PART_BYTES)
+            except zlib.error:
+                raise httpx.DecodingError("the response cannot be decompressed") from None
+            yield part
+            if self._zlib.unused_data:
+                raise httpx.DecodingError("the response has data after the end of its compressed data")
+            chunk = self._zlib.unconsumed_tail
+            is_pending = bool(chunk) or len(part) == _PART_BYTES
+
+
+def _deflate_window_bits(beginning: bytes) -> int:
+    """Return the format of data with the encoding `deflate`: with the header of zlib, or, from some servers, raw."""
+    return zlib.MAX_WBITS if beginning[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
 
 
 def shut_down(response: httpx.Response) -> None:
@@ -124,6 +174,10 @@ _PUBLIC_NAMES: Final = frozenset(
 )  # fmt: skip
 """The headers and parameters that the client itself sends."""
 _MAX_ERROR_BYTES: Final = 1 << 16
+_PART_BYTES: Final = 1 << 18
+"""The largest part of a body that is decompressed at once."""
+_MAX_EXPANDED_BYTES: Final = 1 << 22
+"""The size of what one chunk of a stream, of some kilobytes, may decompress to: more would delay the event loop."""
 _MIN_PART_LENGTH: Final = 6
 """Characters of a part of a header that is redacted by itself: a cookie, or what follows an authentication scheme."""
 _GZIP_WINDOW_BITS: Final = 31

@@ -129,6 +129,7 @@ class _Stub:
             next_attempt=None,
             is_main=self._session.is_main,
             is_following=False,
+            change_stream_problem=None,
             is_last_known_good=False,
             last_known_good_problem=None,
             settings={

@@ -2,22 +2,28 @@
 
 Responses to queries say their revision of the service's database, and the stream has all changes after a revision. A
 change only requests a refresh: so a stream that is lost, duplicated or late costs time at most.
+
+Only an event or a comment shows that a stream works. A proxy may respond instead of the service, or send bytes that
+have no end.
 """
 
+import logging
 import math
-from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import NoResponse, Reply, Request
-from heksher_client._logging import logger
+from heksher_client._core.refresh.health import REMIND_AFTER
+from heksher_client._core.refresh.responses import parse_response, unexpected_response
+from heksher_client._core.refresh.server_sent_events import Event, SSEParser, StreamError
+from heksher_client._logging import escaped, logger
+from heksher_client.exceptions import HeksherError
 
 STREAM_TIMEOUT: Final = 45.0
-"""Seconds without a byte after which a stream is lost: the service sends something every 15."""
+"""Seconds without an event or a comment after which a stream is lost: the service sends something every 15."""
 _FIRST_RETRY: Final = 4.0
 """Seconds. A random part of it passes before a lost stream is opened again; doubled with each further loss."""
 _REFUSED_RETRY: Final = 300.0
@@ -26,12 +32,14 @@ _BURST: Final = 3.0
 """Changes that request a refresh at once; of more in a row, one each second."""
 _STABLE: Final = 30.0
 """Seconds after which a stream counts as a success."""
-_MAX_UNKNOWN: Final = 1000
-"""Changes of unknown settings that are remembered."""
+_MAX_UNKNOWN: Final = 10_000
+"""Names of unknown settings whose changes are remembered; after that, the latest half of them is."""
+_MAX_NAME: Final = 1000
+"""Characters of a name that is remembered."""
+_NOT_FOUND: Final = 404
+"""The status of a service, or of a gateway, without a stream."""
 _MAX_DIGITS: Final = 18
 """Of a revision."""
-_MAX_EVENT: Final = 1 << 20
-"""Bytes."""
 
 
 class _ChangeData(msgspec.Struct):
@@ -41,50 +49,6 @@ class _ChangeData(msgspec.Struct):
 
 
 _CHANGE: Final = msgspec.json.Decoder(_ChangeData)
-
-
-@dataclass(slots=True)
-class Event:
-    """One server-sent event."""
-
-    name: str = "message"
-    id: str | None = None
-    data: str = ""
-
-
-class SSEParser:
-    """Parses a stream of server-sent events."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._event = Event()
-
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Return the events that are complete with some more bytes.
-
-        Raises:
-            ValueError: An event is too long.
-        """
-        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
-        events = [event for line in lines if (event := self._feed_line(line.decode(errors="replace"))) is not None]
-        if len(self._rest) + len(self._event.data) > _MAX_EVENT:
-            raise ValueError("an event of the stream has no end")
-        return events
-
-    def _feed_line(self, line: str) -> Event | None:
-        if not line:
-            event, self._event = self._event, Event()
-            return event if event.id is not None or event.data else None
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "event":
-                self._event.name = value
-            case "id":
-                self._event.id = value
-            case "data":
-                self._event.data += value
-        return None
 
 
 class ChangeStream:
@@ -103,14 +67,20 @@ class ChangeStream:
         """The revision up to which all changes are applied or announced; None while the service offers no stream."""
         self._announced = -1
         """The revision of the last announced change of a setting of this program."""
-        self._unknown: deque[tuple[int, list[str]]] = deque(maxlen=_MAX_UNKNOWN)
-        """Changes of unknown settings that are newer than the responses: revision, and names."""
+        self._unknown: dict[str, int] = {}
+        """Unknown settings with changes that are newer than the responses: the last revision by name, in order."""
         self.is_behind = False
         """True if responses are older than an announced change: a cache in between is stale."""
+        self._request = protocol.changes(None)
         self._parser = SSEParser()
         self._connected_at: float | None = None
+        self._heard_at: float | None = None
+        """When the last event or comment arrived, or the first byte."""
         self._losses = 0
         """In a row."""
+        self._problem: str | None = None
+        self._logged_at: dict[str, float] = {}
+        """When each kind of problem was last logged."""
         self._burst, self._burst_at = _BURST, clock()
         """How many changes may still request a refresh at once, and when that was computed."""
         self._delayed_until = -math.inf
@@ -126,6 +96,11 @@ class ChangeStream:
         """True if there is a stream to open."""
         return self._revision is not None
 
+    @property
+    def problem(self) -> str | None:
+        """Why the stream was refused or has ended; None while it is open, and if there is none to open."""
+        return self._problem if self.is_offered else None
+
     def record_revision(self, revision: int | None, names: Container[str]) -> bool:
         """Record the revision up to which all changes are applied; None if the service does not say.
 
@@ -139,20 +114,21 @@ class ChangeStream:
         if revision is None or not self.is_connected:
             self._revision = revision
         applied = -1 if revision is None else revision
-        unknown, self._unknown = self._unknown, deque[tuple[int, list[str]]](maxlen=_MAX_UNKNOWN)
+        unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
         is_needed = False
-        for number, settings in unknown:
-            if number > applied and any(name in names for name in settings):
-                self._announced, is_needed = number, True
+        for name, number in list(unknown.items()):
+            if number > applied and name in names:
+                self._announced, is_needed = max(self._announced, number), True
             elif number > applied:
-                self._unknown.append((number, settings))
+                self._unknown.setdefault(name, number)
         self.is_behind = revision is not None and self.is_connected and revision < self._announced
         return is_needed
 
     def open(self) -> Request:
         """Begin a new stream, and return the request for it."""
-        self._parser = SSEParser()
-        return protocol.changes(self._revision)
+        self._parser, self._heard_at = SSEParser(), None
+        self._request = protocol.changes(self._revision)
+        return self._request
 
     def feed(self, chunk: bytes, names: Container[str]) -> float | None:
         """Process some bytes of the stream.
@@ -165,20 +141,42 @@ class ChangeStream:
             The seconds within which to refresh; None if no setting of this program has changed.
 
         Raises:
-            ValueError: An event is too long.
+            StreamError: The stream must be ended.
         """
-        if self._connected_at is None:
-            self._connected_at = self._clock()
-            logger.info("following changes as they are made")
-        delays = [self._process(event, names) for event in self._parser.feed(chunk)]
+        count = self._parser.count
+        events = self._parser.feed(chunk)
+        now = self._clock()
+        if self._parser.count > count:
+            self._heard_at = now
+            self._record_connected(now)
+        elif self._heard_at is None:
+            self._heard_at = now
+        elif now - self._heard_at > STREAM_TIMEOUT:
+            raise StreamError(f"no event or comment for {STREAM_TIMEOUT:.0f} seconds")
+        delays = [self._process(event, names) for event in events]
+        self._record_id(self._parser.last_id)
         return min((delay for delay in delays if delay is not None), default=None)
 
+    def _record_connected(self, now: float) -> None:
+        if self._connected_at is None:
+            self._connected_at, self._problem = now, None
+            # A problem that comes back within minutes is not logged again.
+            self._logged_at = {kind: at for kind, at in self._logged_at.items() if now - at < REMIND_AFTER}
+            logger.info("following changes as they are made")
+
+    def _record_id(self, event_id: str) -> bool:
+        """Record the id of an event. Return False if it is not a revision."""
+        is_revision = event_id.isdecimal() and len(event_id) <= _MAX_DIGITS
+        if is_revision:
+            self._revision = int(event_id)
+        return is_revision
+
     def _process(self, event: Event, names: Container[str]) -> float | None:
-        if event.id is None or not event.id.isdecimal() or len(event.id) > _MAX_DIGITS:
+        if not self._record_id(event.id):
             return None
-        self._revision = int(event.id)
+        revision = int(event.id)
         if event.name == "reset":
-            self._announced = self._revision
+            self._announced, self._unknown = revision, {}
             return 0.0
         if event.name != "change":
             return None
@@ -187,11 +185,20 @@ class ChangeStream:
         except msgspec.DecodeError:
             change = _ChangeData(all=True)  # It may be of a later version of the service.
         if change.all or any(name in names for name in change.settings):
-            self._announced = self._revision
+            self._announced = revision
             within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
             return max(within * self._random(), self._throttle())
-        self._unknown.append((self._revision, change.settings))
+        self._remember(revision, change.settings)
         return None
+
+    def _remember(self, revision: int, settings: list[str]) -> None:
+        """Remember a change of unknown settings, in limited memory. If it is forgotten, the interval loads it."""
+        for name in settings[-_MAX_UNKNOWN:]:
+            if len(name) <= _MAX_NAME:
+                self._unknown.pop(name, None)  # to the end
+                self._unknown[name] = revision
+        if len(self._unknown) > _MAX_UNKNOWN:
+            self._unknown = dict(list(self._unknown.items())[-_MAX_UNKNOWN // 2 :])
 
     def _throttle(self) -> float:
         """Return the seconds to wait, so that many changes in a row do not cost a refresh each."""
@@ -217,15 +224,45 @@ class ChangeStream:
             The seconds to wait before it is opened again.
         """
         connected_at, self._connected_at = self._connected_at, None
+        if not is_expected:
+            self._record_problem(reply, has_ended=connected_at is not None)
         if connected_at is not None:
-            if not is_expected:
-                reason = type(reply.error).__name__ if isinstance(reply, NoResponse) else "the service ended it"
-                logger.info("the stream of changes has ended (%s); changes arrive at intervals", reason)
             self._losses = 0 if self._clock() - connected_at > _STABLE else self._losses
         elif not isinstance(reply, NoResponse) and 300 <= reply.status < 500:
             return _REFUSED_RETRY * (1 + self._random()) / 2
         self._losses += 1
         return min(self._max_backoff, _FIRST_RETRY * 2.0 ** min(self._losses - 1, 30)) * self._random()
+
+    def _record_problem(self, reply: Reply, *, has_ended: bool) -> None:
+        self._problem = problem = escaped(self._describe(reply, has_ended=has_ended))
+        if has_ended:
+            logger.info("the stream of changes has ended (%s); changes arrive at intervals", problem)
+            return
+        if isinstance(reply, NoResponse):
+            kind, is_outage, is_absent = type(reply.error).__name__, reply.is_network_error, False
+        else:  # Without its body, which may differ each time.
+            kind, is_outage, is_absent = str(reply.status), False, reply.status == _NOT_FOUND
+        if is_absent or kind in self._logged_at:
+            return
+        self._logged_at[kind] = self._clock()
+        # In an outage, refreshes fail as well, or will soon.
+        level = logging.INFO if is_outage else logging.WARNING
+        logger.log(level, "the stream of changes cannot be followed (%s); changes arrive at intervals", problem)
+
+    def _describe(self, reply: Reply, *, has_ended: bool) -> str:
+        """Return why a stream was refused, or has ended."""
+        if isinstance(reply, NoResponse) and isinstance(reply.error, StreamError):
+            return str(reply.error)
+        if has_ended:
+            return type(reply.error).__name__ if isinstance(reply, NoResponse) else "the service ended it"
+        try:
+            response = parse_response(self._request, reply)
+        except HeksherError as error:
+            return str(error)
+        mismatch = protocol.stream_mismatch(response.status, response.headers)
+        if mismatch is None:
+            return "the service ended it before the first event"
+        return str(unexpected_response(self._request, response, mismatch))
 
     def after_fork(self) -> None:  # in the child of a fork
         """Begin again: the open stream belongs to the parent."""

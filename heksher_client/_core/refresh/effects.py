@@ -62,6 +62,9 @@ class Oversized:
 Reply: TypeAlias = Response | NoResponse | Oversized
 
 
+DECODED_ENCODINGS: Final = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])
+"""The encodings of a body that are decoded, also if they were not requested. Others cannot be limited in size."""
+
 MAX_CONCURRENT_REQUESTS: Final = 10
 """Requests of one client that the service receives at the same time."""
 
@@ -121,8 +124,8 @@ class CallUserCode:
 
 @dataclass(frozen=True, slots=True)
 class OpenStream:
-    """Send a request, and pass on the body of a successful response as it arrives. The result is the reply that says
-    how the stream ended."""
+    """Send a request, and pass on the body of a stream of events as it arrives, decoded. The result is the reply that
+    says how the stream ended, or another response with the beginning of its body."""
 
     request: Request
     take: Callable[[bytes], bool]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from heksher_client._core.refresh.effects import Oversized, Reply, Request, Response
+from heksher_client._core.refresh.effects import DECODED_ENCODINGS, Oversized, Reply, Request, Response
 from heksher_client._core.refresh.responses import (
     body_excerpt,
     json_field,
@@ -23,6 +23,7 @@ from heksher_client._core.refresh.responses import (
     with_request,
 )
 from heksher_client._core.settings.names import SETTING_NAME
+from heksher_client._logging import shortened
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
 
 # -- health, context features ------------------------------------------------------------------------------------------
@@ -143,8 +144,28 @@ def oldest_revision(revisions: Sequence[int | None]) -> int | None:
 
 def changes(after: int | None) -> Request:
     """Open the stream of changes after a revision."""
-    headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": str(after)})
+    headers = {"Accept": _EVENT_STREAM} | ({} if after is None else {"Last-Event-ID": str(after)})
     return Request("GET", "/api/v1/changes", headers)
+
+
+def stream_mismatch(status: int, headers: Mapping[str, str]) -> str | None:
+    """Return how a response differs from a stream of events; None if it is one, an empty text if the status says it."""
+    content_type = headers.get("content-type", "").partition(";")[0].strip()
+    encoding = headers.get("content-encoding", "")
+    if status != _OK:
+        return ""
+    if content_type.lower() != _EVENT_STREAM:
+        what = f"content type {shortened(content_type, _MAX_HEADER)!r}" if content_type else "no content type"
+        return f"with {what} instead of {_EVENT_STREAM!r}"
+    if encoding.strip().lower() not in DECODED_ENCODINGS:
+        return f"with the unsupported encoding {shortened(encoding, _MAX_HEADER)!r}"
+    return None
+
+
+_OK: Final = 200
+_EVENT_STREAM: Final = "text/event-stream"
+_MAX_HEADER: Final = 100
+"""Characters of a header in a message."""
 
 
 class RawRule(msgspec.Struct, gc=False):

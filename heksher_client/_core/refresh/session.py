@@ -154,6 +154,7 @@ class Session:
             if self._refresher.last_known_good
             else None,
             is_following=self._stream.is_connected,
+            change_stream_problem=self._stream.problem,
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
             settings={entry.name: self._refresher.states.status(entry) for entry in entries},
         )

@@ -84,7 +84,10 @@ class Status:
     is_main: bool
     """True if settings are read from this client."""
     is_following: bool
-    """True while the service announces changes as they are made."""
+    """True while the service announces changes as they are made: after the first event or comment."""
+    change_stream_problem: str | None
+    """Why the stream of changes was refused, or has ended; None while it is open, if the service does not announce one,
+    and with `follow_changes=False`. Settings are then refreshed at intervals, so this does not concern the state."""
     is_last_known_good: bool
     """True if settings still have rules from a last known good file."""
     last_known_good_problem: str | None

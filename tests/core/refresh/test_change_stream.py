@@ -1,25 +1,18 @@
-"""The stream of changes: parsing it, requesting refreshes, and opening it again; driven by hand."""
+"""The stream of changes: requesting refreshes, and opening it again; driven by hand."""
 
 import json
-from itertools import pairwise
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client._core.refresh.change_stream import ChangeStream, Event, SSEParser
+from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import NoResponse, Reply, Response
+from heksher_client._core.refresh.server_sent_events import StreamError
+from heksher_client.exceptions import CredentialError
 from tests.support.log_records import summaries
-
-STREAM = (
-    b": ping\n\n"
-    b'event: change\ndata: {"settings":["s"],"all":false,"within":0.0}\nid: 7\n\n'
-    b"id: 8\r\nevent:hello\r\ndata: {}\r\n\r\n"
-    b"retry: 1000\nunknown\n\n"
-    b"data: a\ndata: b\n\n"
-)
-EVENTS = [Event("change", "7", '{"settings":["s"],"all":false,"within":0.0}'), Event("hello", "8", "{}")]
 
 
 class Run:
@@ -47,39 +40,6 @@ class Run:
 
 def change(revision: int, *settings: str, **more: Any) -> str:
     return f"event: change\ndata: {json.dumps({'settings': settings, **more})}\nid: {revision}\n\n"
-
-
-@given(st.lists(st.integers(0, len(STREAM)), max_size=8))
-def test_events_do_not_depend_on_the_chunks(cuts: list[int]) -> None:
-    """Comments and unknown fields are ignored."""
-    places = [0, *sorted(cuts), len(STREAM)]
-    parser = SSEParser()
-    events = [event for a, b in pairwise(places) for event in parser.feed(STREAM[a:b])]
-    assert events == [*EVENTS, Event("message", None, "ab")]
-
-
-@pytest.mark.parametrize("prefix", [b"", b"data: "])
-def test_an_event_without_an_end_is_an_error(prefix: bytes) -> None:
-    """It would fill the memory. An event may have a mebibyte."""
-    parser = SSEParser()
-    half = prefix + b"x" * 524_288 + (b"\n" if prefix else b"")
-    assert parser.feed(half) == []
-    assert parser.feed(half) == []
-    with pytest.raises(ValueError, match=r"^an event of the stream has no end$"):
-        parser.feed(b"data: x\n" if prefix else b"x")
-
-
-def test_the_parts_of_an_event_count_together() -> None:
-    """Those of complete lines, and the beginning of the next line."""
-    parser = SSEParser()
-    parser.feed(b"data: " + b"x" * 600_000 + b"\n")
-    with pytest.raises(ValueError, match="no end"):
-        parser.feed(b"data: " + b"x" * 600_000)
-
-
-def test_bytes_that_are_not_text_are_replaced() -> None:
-    """As for every event stream."""
-    assert SSEParser().feed(b"data: \xff\nid: \xfe\n\n") == [Event("message", "\ufffd", "\ufffd")]
 
 
 @given(st.lists(st.binary(max_size=200), max_size=10))
@@ -140,6 +100,29 @@ def test_many_changes_in_a_row_request_a_refresh_once_a_second() -> None:
     assert [run.feed(change(revision, "s")) for revision in (12, 13)] == pytest.approx([0.9, 0.9])
     run.now += 60.0
     assert [run.feed(change(revision, "s")) for revision in range(14, 18)] == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
+def test_p22_a_change_may_have_several_lines(line_end: str) -> None:
+    """As JSON that is indented. They are joined with line feeds."""
+    run = Run()
+    run.open(5)
+    lines = ["event: change", "id: 6", *(f"data: {line}" for line in ('{"settings": [', '"s"]', "}")), "", ": x", ""]
+    delays = [run.feed(character) for character in line_end.join(lines)]
+    assert [delay for delay in delays if delay is not None] == [0.0]
+    run.lose()
+    run.open(6)
+
+
+def test_p22_an_id_without_data_is_resumed_after() -> None:
+    """It is not an event, but the id of the stream."""
+    run = Run()
+    run.open(5)
+    for text in ("id: 7\n\n", "id: x\n\n", "id: 8\n"):
+        assert run.feed(text) is None
+    assert run.stream.is_connected
+    run.lose()
+    run.open(7)
 
 
 def test_of_several_changes_in_one_chunk_the_most_urgent_counts() -> None:
@@ -256,6 +239,152 @@ def test_the_end_of_a_stream_is_logged_unless_the_client_has_ended_it(
     )
 
 
+# -- streams that are refused ------------------------------------------------------------------------------------------
+
+EVENTS = {"content-type": "text/event-stream"}
+REFUSALS: list[tuple[Reply, str, str]] = [
+    (
+        Response(403, b"denied"),
+        "WARNING",
+        "the service responded with 403: 'denied' (the credentials are missing, wrong or insufficient)",
+    ),
+    (Response(500), "WARNING", "the service responded with 500: ''"),
+    (Response(302), "WARNING", "the service responded with 302: ''"),
+    (Response(204, b"", EVENTS), "WARNING", "the service responded with 204: ''"),
+    (
+        Response(200, b"<html>", {"content-type": "text/html; charset=utf-8"}),
+        "WARNING",
+        "the service responded with 200, but with content type 'text/html' instead of 'text/event-stream': '<html>'",
+    ),
+    (
+        Response(200, b"", {"content-type": "x" * 200}),
+        "WARNING",
+        f"the service responded with 200, but with content type '{'x' * 99}…' instead of 'text/event-stream': ''",
+    ),
+    (
+        Response(200),
+        "WARNING",
+        "the service responded with 200, but with no content type instead of 'text/event-stream': ''",
+    ),
+    (
+        Response(200, b"", {**EVENTS, "content-encoding": "br"}),
+        "WARNING",
+        "the service responded with 200, but with the unsupported encoding 'br': ''",
+    ),
+    (NoResponse(CredentialError("not signed in")), "WARNING", "not signed in"),
+    (NoResponse(ValueError("a secret")), "WARNING", "no response (ValueError)"),
+    (
+        NoResponse(ConnectionError("refused"), is_network_error=True),
+        "INFO",
+        "no response (ConnectionError: refused)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reply", "level", "reason"), REFUSALS)
+def test_p20_a_refused_stream_is_logged_once(
+    caplog: pytest.LogCaptureFixture, reply: Reply, level: str, reason: str
+) -> None:
+    """The status has the reason, until a stream works. A refusal that comes back within minutes is not logged again."""
+    caplog.set_level("INFO")
+    run = Run()
+    problem = f"GET /api/v1/changes: {reason}"
+    refused = (level, f"the stream of changes cannot be followed ({problem}); changes arrive at intervals")
+    following = ("INFO", "following changes as they are made")
+    ended = ("INFO", "the stream of changes has ended (the service ended it); changes arrive at intervals")
+    for is_logged in (True, False, True):
+        for _ in range(3):
+            run.open(5)
+            run.lose(reply)
+            assert run.stream.problem == problem
+            run.now += 60
+        run.open(5)
+        run.feed(b": ping\n\n")
+        assert run.stream.problem is None
+        run.lose(Response(200, b"", EVENTS))
+        assert run.stream.problem == "the service ended it"
+        records = [(record.levelname, record.getMessage()) for record in caplog.records]
+        assert records == [*[refused] * is_logged, following, ended]
+        caplog.clear()
+        run.now += 0 if is_logged else 300
+
+
+def test_p20_each_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A load balancer may alternate between them, and the body of a page may differ each time."""
+    run = Run()
+    for number in range(10):
+        for status in (502, 503, 200):
+            run.open(5)
+            run.lose(Response(status, str(number).encode()))
+    assert len(caplog.records) == 3
+
+
+def test_p20_a_service_without_a_stream_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The status says it. There is nothing to tell if responses have no revision either."""
+    run = Run()
+    run.open(5)
+    run.lose(Response(404))
+    assert run.stream.problem == "GET /api/v1/changes: the service responded with 404: ''"
+    assert caplog.records == []
+    run.record(None)
+    assert run.stream.problem is None
+
+
+def test_p20_a_stream_that_the_client_has_ended_is_not_a_problem() -> None:
+    """Another client is the main one."""
+    run = Run()
+    run.open(5)
+    run.stream.close(Response(200, b"", EVENTS), is_expected=True)
+    assert run.stream.problem is None
+
+
+@pytest.mark.parametrize("text", ["", "<html>\n\n", "\x1f\x8b\x08\n\n\n", "retry: 1\n\n", "data: x"])
+def test_p19_only_events_and_comments_show_that_a_stream_works(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    """Other bytes may be those of a page, or compressed. The stream is ended if they go on."""
+    caplog.set_level("INFO")
+    run = Run()
+    run.open(5)
+    for _ in range(4):
+        run.feed(text)
+        assert not run.stream.is_connected
+        run.now += 15
+    with pytest.raises(StreamError, match=r"^no event or comment for 45 seconds$") as raised:
+        run.feed(text)
+    assert run.lose(NoResponse(raised.value)) == 4
+    assert run.stream.problem == "no event or comment for 45 seconds"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    run.open(5)
+    run.feed(": ping\n")
+    assert run.stream.is_connected
+
+
+def test_p19_a_stream_that_no_longer_has_events_or_comments_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """An event may take long, as a request may, before the first byte."""
+    caplog.set_level("INFO")
+    run = Run()
+    run.open(5)
+    run.now += 1000
+    run.feed(": ping\n")
+    run.now += 45
+    run.feed("data: x\n")
+    run.now += 1
+    with pytest.raises(StreamError) as raised:
+        run.feed("data: x\n")
+    run.lose(NoResponse(raised.value))
+    assert [record.getMessage() for record in caplog.records] == [
+        "following changes as they are made",
+        "the stream of changes has ended (no event or comment for 45 seconds); changes arrive at intervals",
+    ]
+
+
+def test_a_stream_that_ends_before_its_first_event_is_a_problem() -> None:
+    """A proxy may buffer it."""
+    run = Run()
+    run.open(5)
+    run.lose(Response(200, b"", {"content-type": "TEXT/Event-Stream;charset=utf-8", "content-encoding": "GZip"}))
+    assert run.stream.problem == "the service ended it before the first event"
+
+
 def test_the_rest_of_a_lost_stream_is_not_part_of_the_next_one() -> None:
     """Which begins with a new event."""
     run = Run()
@@ -295,19 +424,69 @@ def test_a_change_of_an_unknown_setting_that_the_responses_have_does_not_count()
     assert not run.record(6)
 
 
-@pytest.mark.parametrize(("others", "is_remembered"), [(999, True), (1000, False)])
-@pytest.mark.parametrize("is_first", [True, False])
-def test_a_thousand_changes_of_unknown_settings_are_remembered(
-    others: int, is_remembered: bool, is_first: bool
-) -> None:
+@pytest.mark.parametrize(("others", "is_remembered"), [(9_999, True), (10_000, False)])
+@pytest.mark.parametrize("in_one_event", [True, False])
+def test_p21_ten_thousand_unknown_settings_are_remembered(others: int, is_remembered: bool, in_one_event: bool) -> None:
     """Another program may have many. They are dropped with the next responses that have them."""
     run = Run()
-    if not is_first:
-        run.record(5)
     run.open(5)
-    run.feed(change(6, "first") + "".join(change(7 + number, "other") for number in range(others)))
+    names = [f"other{number}" for number in range(others)]
+    if in_one_event:
+        run.feed(change(6, "first", *names))
+    else:
+        run.feed(change(6, "first") + "".join(change(7 + number, name) for number, name in enumerate(names)))
     run.names.add("first")
     assert run.record(5) is is_remembered
+
+
+def test_p21_the_latest_changes_of_unknown_settings_are_remembered() -> None:
+    """Of many. A setting that changes again is among them."""
+    run = Run()
+    run.open(5)
+    run.feed(change(6, "first", "second"))
+    run.feed(change(7, *(f"other{number}" for number in range(9_997))))
+    run.feed(change(8, "first", "x" * 1001))
+    run.feed(change(9, "last", "another"))
+    for name, is_remembered in [("second", False), ("x" * 1001, False), ("first", True), ("last", True)]:
+        run.names.add(name)
+        assert run.record(5) is is_remembered
+
+
+def test_p21_many_events_about_unknown_settings_take_limited_memory() -> None:
+    """However many names they have, and however long these are."""
+    run = Run()
+    run.open(5)
+    for length in (5, 900, 100_000):
+        tracemalloc.start()
+        try:
+            for revision in range(6, 12):
+                run.feed(change(revision, *(f"{revision}{i:{length}}" for i in range(1_000_000 // (length + 6)))))
+            current, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert current < 16 << 20
+
+
+def test_the_unknown_settings_of_another_database_are_forgotten() -> None:
+    """Its revisions begin again, so their revisions would never be reached."""
+    run = Run()
+    run.open(5)
+    run.feed(change(6, "other"))
+    run.feed("event: reset\ndata: {}\nid: 2\n\n")
+    run.names.add("other")
+    assert not run.record(2)
+    assert not run.stream.is_behind
+
+
+def test_a_change_of_an_unknown_setting_does_not_hide_a_later_one() -> None:
+    """Responses must still be as new as the latest announced change."""
+    run = Run()
+    run.open(5)
+    run.feed(change(6, "other") + change(7, "s"))
+    run.names.add("other")
+    assert run.record(5)
+    run.record(6)
+    assert run.stream.is_behind
 
 
 def test_the_first_revision_of_a_database_is_not_behind() -> None:

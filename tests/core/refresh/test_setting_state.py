@@ -87,6 +87,7 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
             next_attempt=2.0,
             is_main=True,
             is_following=False,
+            change_stream_problem=None,
             is_last_known_good=False,
             last_known_good_problem=None,
             settings={
