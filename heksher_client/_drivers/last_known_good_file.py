@@ -1,27 +1,29 @@
 """The last known good file: its format, and how it is read and replaced.
 
 The first line identifies the format, and has the length and a checksum of the rest: a JSON object with the service's
-responses by setting, each with its tracking and the time when it was last confirmed. A file is only ever replaced as a
-whole, so a reader never sees half of one.
+responses by setting, each with its tracking and the time when it was last confirmed. A file is replaced as a whole, so
+a reader never sees half of one. Where that is not possible (the file is a mount point, or its folder is read-only) it
+is written in place, and the checksum shows whether that was completed.
 """
 
-import glob
+import errno
 import os
+import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias, cast
 
 import msgspec
 import orjson
 
 from heksher_client._core.refresh.last_known_good import NotStoredError
 from heksher_client._core.settings.context import Tracking
+from heksher_client._drivers.file_location import WRITABLE_BY_OTHERS, Location, locate
 
 _FORMAT: Final = "heksher last known good"
 _VERSION: Final = 1
@@ -82,21 +84,30 @@ class LastKnownGoodFile:
         """Prepare to use a file, which is neither read nor written yet.
 
         Args:
-            path: The path of the file. Its directory must exist and be writable.
+            path: The path of the file. Its directory must exist. A relative path is that of the present working
+                directory, and `~` at the beginning is the home directory.
             service_url: The URL of the service, without user name and password.
 
         Raises:
-            ValueError: The path is not valid.
+            TypeError, ValueError: The path is not valid.
         """
-        if not os.fspath(path) or "\0" in os.fspath(path):
-            raise ValueError(f"last_known_good must be the path of a file, not {os.fspath(path)!r}")
-        self.path = Path(path)
+        text = path if isinstance(path, str | os.PathLike) else None
+        text = None if text is None else os.fspath(text)
+        if not isinstance(text, str):
+            raise TypeError(f"last_known_good must be the path of a file, not {path!r}")
+        if not text or "\0" in text:
+            raise ValueError(f"last_known_good must be the path of a file, not {text!r}")
+        try:
+            self.path = Path(text).expanduser().absolute()
+        except (OSError, RuntimeError) as error:  # no working directory, an unknown user
+            raise ValueError(f"last_known_good: {text!r} cannot be made absolute: {error}") from None
         self._service = sha256(service_url.rstrip("/").encode()).hexdigest()
 
     def signature(self) -> StatSignature | None:
         """Return the signature of the file, or None if it does not exist."""
         try:
-            return _signature_of(self.path.stat())
+            with locate(self.path) as (name, folder):
+                return _signature_of(os.stat(name, dir_fd=folder, follow_symlinks=False))
         except FileNotFoundError:
             return None
 
@@ -108,7 +119,7 @@ class LastKnownGoodFile:
             NotStoredError: The file is not for this client, and must not be replaced either.
             OSError: The file does not exist or cannot be read.
         """
-        with os.fdopen(os.open(self.path, _OPEN_FLAGS), "rb") as file:
+        with locate(self.path) as (name, folder), _open(name, os.O_RDONLY, folder, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise NotStoredError(f"{self.path} is not a regular file")
@@ -145,27 +156,77 @@ class LastKnownGoodFile:
         Raises:
             OSError: It cannot be written.
         """
-        path = self.path.resolve()  # A symbolic link is kept.
-        _remove_old_drafts(path)
         digest, length = sha256(), 0
         for part in _encode(content):
             digest.update(part)
             length += len(part)
         header = _Header(_FORMAT, _VERSION, self._service, length, digest.hexdigest())
-        # mkstemp creates the file with access for its owner only.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=_DRAFT_SUFFIX)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(msgspec.json.encode(header) + b"\n")
-                file.writelines(_encode(content))
-                file.flush()
-                os.fsync(descriptor)
-                signature = _signature_of(os.fstat(descriptor))
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
+        first_line = msgspec.json.encode(header) + b"\n"
+        with locate(self.path) as location:
+            _remove_old_drafts(location)
+            try:
+                return _replace(location, first_line, content)
+            except OSError as error:
+                if error.errno not in _NOT_REPLACEABLE or location.folder is None:
+                    raise
+                try:
+                    file = _open(location.name, os.O_WRONLY, location.folder, "wb")
+                except OSError:
+                    raise error from None
+            with file:
+                self._check_owned(os.fstat(file.fileno()))
+                _reserve(file, len(first_line) + length)
+                os.fchmod(file.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+                return _write(file, first_line, content)
+
+    def _check_owned(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or not _is_private(status):
+            raise NotStoredError(
+                f"{self.path} cannot be replaced, as it is a mount point or its folder is read-only, and is not "
+                "written in place, as it must be a regular file with one name, to which only its owner can write"
+            )
+
+
+def _replace(location: Location, first_line: bytes, content: Content) -> StatSignature:
+    """Write a draft, and rename it."""
+    name, folder = location
+    draft = f"{name}.{secrets.token_hex(8)}{_DRAFT_SUFFIX}"
+    try:
+        with _open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, folder, "wb") as file:
+            signature = _write(file, first_line, content)
+        os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):  # There may be no draft.
+            os.unlink(draft, dir_fd=folder)
+        raise
+    return signature
+
+
+def _write(file: BinaryIO, first_line: bytes, content: Content) -> StatSignature:
+    file.write(first_line)
+    file.writelines(_encode(content))
+    file.flush()
+    file.truncate()
+    os.fsync(file.fileno())
+    return _signature_of(os.fstat(file.fileno()))
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Reserve the space for a file that is written in place: a full disk must not destroy what is in it."""
+    former_size = os.fstat(file.fileno()).st_size
+    try:
+        if hasattr(os, "posix_fallocate"):  # pragma: no branch - not on macOS
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # Others mean that it is not supported.
+            os.ftruncate(file.fileno(), former_size)
             raise
-        return signature
+
+
+def _open(name: str, flags: int, folder: int | None, mode: str) -> BinaryIO:
+    """Open a file that is not a symbolic link. A new one can be accessed by its owner only."""
+    descriptor = os.open(name, flags | _OPEN_FLAGS, stat.S_IRUSR | stat.S_IWUSR, dir_fd=folder)
+    return cast("BinaryIO", os.fdopen(descriptor, mode))
 
 
 def _encode(content: Content) -> Iterator[bytes]:
@@ -183,11 +244,26 @@ def _encode(content: Content) -> Iterator[bytes]:
     yield b"}}\n"
 
 
-def _remove_old_drafts(path: Path) -> None:
-    for draft in path.parent.glob(f"{glob.escape(path.name)}.*{_DRAFT_SUFFIX}"):
-        with suppress(OSError):  # another process has removed it
-            if time.time() - draft.stat().st_mtime > _DRAFT_LIFETIME:
-                draft.unlink()
+def _remove_old_drafts(location: Location) -> None:
+    """Remove the drafts of processes that were killed."""
+    name, folder = location
+    with suppress(OSError):  # The folder cannot be listed.
+        for draft in _names(location):
+            if draft.startswith(f"{name}.") and draft.endswith(_DRAFT_SUFFIX):
+                with suppress(OSError):  # Another process has removed it.
+                    if time.time() - os.stat(draft, dir_fd=folder, follow_symlinks=False).st_mtime > _DRAFT_LIFETIME:
+                        os.unlink(draft, dir_fd=folder)
+
+
+def _names(location: Location) -> list[str]:
+    """Return the names of the files in a folder, in the same form as that of the location."""
+    if location.folder is None:
+        return list(map(str, Path(location.name).parent.iterdir()))
+    listed = os.open(".", os.O_RDONLY, dir_fd=location.folder)
+    try:
+        return os.listdir(listed)  # noqa: PTH208 - a descriptor
+    finally:
+        os.close(listed)
 
 
 def _may_be_ours(first_line: bytes) -> bool:
@@ -201,10 +277,11 @@ def _signature_of(status: os.stat_result) -> StatSignature:
 
 def _is_private(status: os.stat_result) -> bool:
     """Return True if no other user could have written a file, or if the system has no owners of files."""
-    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS)
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & WRITABLE_BY_OTHERS)
 
 
-_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_OPEN_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 """Opening a named pipe would block without O_NONBLOCK."""
+_NOT_REPLACEABLE: Final = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
+"""The file is a mount point, or its folder cannot be written to; the file itself may be writable."""
 _BEGINNING: Final = b'{"format":"%b"' % _FORMAT.encode()
-_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH

@@ -64,8 +64,8 @@ class ClientOptions(TypedDict, total=False):
     """The age from which `status()` reports the settings as stale. Three intervals by default."""
     last_known_good: str | os.PathLike[str] | None
     """The path of a file that stores the last responses. If the service is unavailable at the start, settings are
-    restored from it, if they were confirmed within `max_age`. Its directory must exist. Several processes may share
-    it."""
+    restored from it, if they were confirmed within `max_age`. Its directory must exist. A relative path is resolved
+    when the client is created. Several processes may share it."""
     max_age: float | None
     """The age from which that file is ignored. A week by default."""
     follow_changes: bool | None

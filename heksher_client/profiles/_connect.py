@@ -165,8 +165,6 @@ def _options(config: Config, class_options: Mapping[str, Any], overrides: Mappin
     has_auth = "auth" in options or "auth" in options.get("http_client_args", {})
     if not has_auth and (credential := create_credential(config)) is not None:
         options["auth"] = credential
-    if isinstance(profile.last_known_good, str):
-        options["last_known_good"] = Path(profile.last_known_good).expanduser()
     return options
 
 

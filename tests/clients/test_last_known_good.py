@@ -23,11 +23,11 @@ class HangingDisk:
         self._call = call
         self.entered, self.released, self.left = threading.Event(), threading.Event(), threading.Event()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.entered.set()
         self.released.wait(TIMEOUT_SECONDS)
         self.left.set()
-        return self._call(*args)
+        return self._call(*args, **kwargs)
 
 
 @pytest.fixture
@@ -170,7 +170,11 @@ def test_c12_reading_from_a_hanging_disk_does_not_block_the_client(
     make_unavailable(service)
     begin = os.open
     disk = HangingDisk(begin)
-    monkeypatch.setattr(os, "open", lambda name, *args: (disk if name == path else begin)(name, *args))
+
+    def open_file(name: Any, *arguments: Any, **folder: Any) -> Any:
+        return (disk if name == path.name else begin)(name, *arguments, **folder)
+
+    monkeypatch.setattr(os, "open", open_file)
     subject = Subject(kind, service.url, 3600, FEATURES, last_known_good=path, request_timeout=1)
     subject.client.set_defaults(user="jim")
     with suppress(HeksherError):
