@@ -14,6 +14,7 @@ import httpx
 
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
+from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function
 from heksher_client._version import __version__
 
@@ -50,7 +51,9 @@ class Endpoint:
             _check_event_hooks(arguments.get("event_hooks"))
         self.auth = self._checked_auth(options.get("auth", userinfo))
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
-        _check_headers({**self._headers, "User-Agent": self._user_agent or ""})
+        _check_headers(self._headers)
+        if self._user_agent is not None:
+            _check_user_agent(self._user_agent)
         self._cookies, self._params = options.get("cookies"), _checked_params(options.get("params", {}))
         _check_cookies(self._cookies or {})
         self._timeouts = _checked_timeouts(options["timeout"]) if "timeout" in options else None
@@ -188,13 +191,14 @@ def _checked_timeouts(timeout: Any) -> dict[str, float | None]:
     Raises:
         TypeError, ValueError: One is not a positive number.
     """
-    httpx_timeout: Any = timeout if hasattr(timeout, "as_dict") else httpx.Timeout(timeout)
-    timeouts: dict[str, float | None] = httpx_timeout.as_dict()
-    if not all(seconds is None or isinstance(seconds, int | float) for seconds in timeouts.values()):
-        raise TypeError(f"timeout must be a number of seconds, or an httpx.Timeout, not {timeout!r}")
-    if any(seconds is not None and not seconds > 0 for seconds in timeouts.values()):
-        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
-    return timeouts
+    try:
+        httpx_timeout: Any = timeout if hasattr(timeout, "as_dict") else httpx.Timeout(timeout)
+        timeouts: dict[str, float | None] = httpx_timeout.as_dict()
+    except (TypeError, ValueError, LookupError):  # A tuple of the wrong length, for example.
+        raise TypeError(f"timeout must be a number of seconds, or an httpx.Timeout, not {timeout!r}") from None
+    return {
+        step: None if seconds is None else checked_seconds("timeout", seconds) for step, seconds in timeouts.items()
+    }
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -210,6 +214,18 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise ValueError(f"{name!r} is not a valid name of a header")
         if not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"the header {name} must consist of visible ASCII characters, with spaces only in between")
+
+
+def _check_user_agent(user_agent: Any) -> None:
+    """Raise if it cannot be sent.
+
+    Raises:
+        TypeError, ValueError: It is not valid.
+    """
+    if not isinstance(user_agent, str):
+        raise TypeError(f"user_agent must be a str, not {user_agent!r}")
+    if not _HEADER_VALUE.fullmatch(user_agent):
+        raise ValueError("user_agent must consist of visible ASCII characters, with spaces only in between")
 
 
 _HEADER_NAME: Final = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -201,7 +201,8 @@ def test_an_unknown_option_is_an_error() -> None:
         ({"headers": {5: "b"}}, "headers must map strings to strings"),
         ({"headers": {"X A": "b"}}, "'X A' is not a valid name of a header"),
         ({"headers": {"X-A": "secr\u00e9t"}}, "the header X-A must consist of visible ASCII"),
-        ({"user_agent": "shop\n"}, "the header User-Agent must consist of visible ASCII"),
+        ({"user_agent": "shop\n"}, "user_agent must consist of visible ASCII"),
+        ({"user_agent": 5}, "user_agent must be a str, not 5"),
         ({"rate_limit": 0}, "rate_limit must be positive"),
         ({"timeout": -1}, "timeout must be a positive number of seconds"),
         ({"rate_limit": 1.5}, "rate_limit must be a whole number"),
@@ -218,6 +219,34 @@ def test_an_invalid_option_is_an_error_when_a_client_is_created(options: dict[st
     """The message says what is expected."""
     with pytest.raises((TypeError, ValueError), match=words):
         ThreadHeksherClient("http://host", 60, FEATURES, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"update_interval": 1.1e9},
+            "update_interval must be a positive number of seconds, at most 1,000,000,000, not 1",
+        ),
+        ({"update_interval": 10**5000}, "update_interval must be a positive number .* not an integer of 16610 bits"),
+        ({"stale_after": float("nan")}, "stale_after must be a positive number of seconds, .* not nan"),
+        ({"timeout": 0}, "timeout must be a positive number of seconds, at most 1,000,000,000, not 0"),
+        ({"timeout": float("inf")}, "timeout must be a positive number of seconds, .* not inf"),
+        ({"timeout": 10**400}, "timeout must be a positive number of seconds, .* not an integer"),
+        ({"timeout": True}, "timeout must be a number of seconds, not True"),
+        ({"timeout": "5"}, "timeout must be a number of seconds, not '5'"),
+        ({"timeout": (5,)}, "timeout must be a number of seconds, or an httpx.Timeout, not "),
+        ({"timeout": httpx.Timeout(5, read=-1)}, "timeout must be a positive number of seconds, .* not -1"),
+        ({"http_client_args": {"timeout": -1}}, "timeout must be a positive number of seconds, .* not -1"),
+        ({"last_known_good": 5}, "last_known_good must be the path of a file, not 5"),
+        ({"follow_changes": "no"}, "follow_changes must be True or False, not 'no'"),
+    ],
+)
+def test_o1_an_option_out_of_range_is_named(kind: Kind, options: dict[str, Any], words: str) -> None:
+    """With its bounds. It is the option that the program has given."""
+    interval, others = options.get("update_interval", 60), {k: v for k, v in options.items() if k != "update_interval"}
+    with pytest.raises((TypeError, ValueError), match=f"^{words}"):
+        kind.make("http://host", interval, FEATURES, **others)
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,17 @@ class Options:
         """
 
         def seconds(name: str, otherwise: float) -> float:
-            return _seconds(name, chosen.get(name, otherwise))
+            return checked_seconds(name, chosen.get(name, otherwise))
 
         interval = seconds("update_interval", 0)
         jitter = chosen.get("jitter", 0.1)
         if isinstance(jitter, bool) or not isinstance(jitter, int | float):
             raise TypeError(f"jitter must be a number, not {jitter!r}")
         if not 0 <= jitter <= 1:
-            raise ValueError(f"jitter must be from 0 to 1, not {jitter!r}")
+            raise ValueError(f"jitter must be from 0 to 1, not {_shown(jitter)}")
+        follow_changes = chosen.get("follow_changes", True)
+        if not isinstance(follow_changes, bool):
+            raise TypeError(f"follow_changes must be True or False, not {follow_changes!r}")
         return cls(
             interval,
             seconds("start_timeout", 60),
@@ -64,9 +67,9 @@ class Options:
             min(_count("max_response_bytes", chosen.get("max_response_bytes", 1 << 28)), 1 << 60),
             float(jitter),
             seconds("max_backoff", 60),
-            seconds("stale_after", 3 * interval),
+            seconds("stale_after", min(3 * interval, MAX_SECONDS)),
             seconds("max_age", 7 * 24 * 3600),
-            bool(chosen.get("follow_changes", True)) and can_follow,
+            follow_changes and can_follow,
             _count("rate_limit", chosen["rate_limit"]) if "rate_limit" in chosen else None,
             seconds("rate_limit_interval", 1),
             _error_classes(chosen.get("error_classes", {})),
@@ -76,7 +79,7 @@ class Options:
 def _error_classes(classes: Mapping[int, Any]) -> Mapping[int, type[UnexpectedResponseError]]:
     for status, kind in classes.items():
         if isinstance(status, bool) or not isinstance(status, int) or not 100 <= status <= 599:
-            raise ValueError(f"error_classes: {status!r} is not an HTTP status")
+            raise ValueError(f"error_classes: {_shown(status)} is not an HTTP status")
         if not isinstance(kind, type) or not issubclass(kind, UnexpectedResponseError):
             raise TypeError(f"error_classes: {kind!r} is not a subclass of UnexpectedResponseError")
     return dict(classes)
@@ -91,22 +94,31 @@ def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < 1:
-        raise ValueError(f"{name} must be positive, not {value!r}")
+        raise ValueError(f"{name} must be positive, not {_shown(value)}")
     return value
 
 
-def _seconds(name: str, value: float) -> float:
+def checked_seconds(name: str, value: float) -> float:
     """Check a number of seconds.
 
     Raises:
-        TypeError, ValueError: It is not a positive, finite number.
+        TypeError, ValueError: It is not a positive number, or too large.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 < value <= _MAX_SECONDS:
-        raise ValueError(f"{name} must be a positive number of seconds, not {value!r}")
+    if not 0 < value <= MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be a positive number of seconds, at most {MAX_SECONDS:,.0f}, not {_shown(value)}"
+        )
     return float(value)
 
 
-_MAX_SECONDS: Final = 1e9
+def _shown(number: Any) -> str:
+    """Return a number for a message. Python does not write integers with thousands of digits."""
+    is_huge = isinstance(number, int) and number.bit_length() > _MAX_BITS
+    return f"an integer of {number.bit_length()} bits" if is_huge else repr(number)
+
+
+MAX_SECONDS: Final = 1e9
 """Some thirty years. Clocks and locks have limits not far above."""
+_MAX_BITS: Final = 128

@@ -61,7 +61,7 @@ def test_options_replace_the_defaults() -> None:
 
 
 def test_changes_are_not_followed_if_the_http_client_cannot() -> None:
-    """Whatever the option says."""
+    """In spite of the option."""
     assert Options.checked({"update_interval": 60, "follow_changes": True}, can_follow=False).follow_changes is False
 
 
@@ -74,10 +74,33 @@ def test_the_least_and_the_greatest_values_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("name", SECONDS)
-@pytest.mark.parametrize("bad", [0, -1, 1.1e9, INFINITY, NAN])
-def test_seconds_out_of_range_are_refused(name: str, bad: float) -> None:
+@pytest.mark.parametrize("bad", [0, -1, 1.1e9, INFINITY, -INFINITY, NAN])
+def test_o1_seconds_out_of_range_are_refused(name: str, bad: float) -> None:
     """They must be positive, and at most some thirty years."""
-    assert refusal(ValueError, **{name: bad}) == f"{name} must be a positive number of seconds, not {bad!r}"
+    text = f"{name} must be a positive number of seconds, at most 1,000,000,000, not {bad!r}"
+    assert refusal(ValueError, **{name: bad}) == text
+
+
+@pytest.mark.parametrize("name", [*SECONDS, *COUNTS, "jitter"])
+def test_o1_huge_numbers_are_not_written(name: str) -> None:
+    """Python refuses to write them, with an error about digits."""
+    huge = -(10**5000)
+    text = refusal(ValueError, **{name: huge})
+    assert text.startswith(f"{name} must be ")
+    assert text.endswith(f"not an integer of {huge.bit_length()} bits")
+    assert "error_classes: an integer of" in refusal(ValueError, error_classes={huge: OverloadedError})
+
+
+@pytest.mark.parametrize("interval", [333_333_334, 1e9, 1e-300])
+def test_o1_defaults_that_depend_on_the_interval_are_in_range(interval: float) -> None:
+    """The error would be about an option that the program has not given."""
+    assert checked(update_interval=interval).stale_after == min(3 * interval, 1e9)
+
+
+@pytest.mark.parametrize("bad", ["no", 0, 1, None, []])
+def test_o1_follow_changes_is_true_or_false(bad: Any) -> None:
+    """A text would always be true."""
+    assert refusal(TypeError, follow_changes=bad) == f"follow_changes must be True or False, not {bad!r}"
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -89,7 +112,7 @@ def test_seconds_that_are_not_numbers_are_refused(name: str, bad: Any) -> None:
 
 def test_the_update_interval_has_no_default() -> None:
     """The error names the option."""
-    with pytest.raises(ValueError, match=r"update_interval must be a positive number of seconds, not 0$"):
+    with pytest.raises(ValueError, match=r"update_interval must be a positive number of seconds, at most .*, not 0$"):
         Options.checked({}, can_follow=True)
 
 
