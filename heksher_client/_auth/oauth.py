@@ -22,6 +22,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
+from heksher_client._auth.http_clients import check_environment, create_client
 from heksher_client._logging import escaped, logger, redact
 from heksher_client.exceptions import CredentialError
 
@@ -145,10 +146,12 @@ class TokenEndpoint:
 
         Raises:
             ValueError: The URL is not an HTTP URL.
+            ConfigError: An environment variable for HTTP clients cannot be used.
         """
         check_server_url("token_url", url)
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
         self._http_client_args = {"timeout": _TIMEOUT, **(http_client_args or {})}
+        check_environment(url, self._http_client_args)
 
     def __str__(self) -> str:
         return f"{self._client_id} at {urlsplit(self._url).hostname}"
@@ -257,7 +260,7 @@ class TokenEndpoint:
         return None
 
     def _send(self, send: Callable[[Any], Any], secrets: Iterable[str]) -> Any:
-        with httpx.Client(**self._http_client_args) as http:
+        with create_client(httpx.Client, self._url, self._http_client_args).client as http:
             try:
                 return send(_Client(http, self._client_id, self._client_secret))
             except OAuth2Error as error:

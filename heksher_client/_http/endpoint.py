@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from heksher_client._auth.http_clients import create_client
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
@@ -38,6 +39,7 @@ class Endpoint:
 
         Raises:
             TypeError, ValueError: An option is invalid.
+            ConfigError: An environment variable for HTTP clients cannot be used.
         """
         self.url, userinfo = _parse_service_url(options["service_url"])
         arguments = dict(options.get("http_client_args", {}))
@@ -59,7 +61,9 @@ class Endpoint:
         self._timeouts = _checked_timeouts(options["timeout"]) if "timeout" in options else None
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._client_arguments, self._make_client = arguments, make_client
-        self.client = make_client(**arguments) if self._shared_client is None else self._shared_client
+        self.client: Any = self._shared_client
+        if self._shared_client is None:
+            self.client, self._client_arguments = create_client(make_client, str(self.url), arguments)
 
     @property
     def can_stream(self) -> bool:

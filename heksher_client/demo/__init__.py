@@ -26,6 +26,7 @@ except ImportError as error:  # pragma: no cover - a test runs it in another pro
     raise ImportError("the demo requires extra packages: pip install 'heksher_client[cli,service]'") from error
 
 from heksher_client import HeksherError, Reason, Resolution
+from heksher_client._auth.http_clients import create_client
 from heksher_client.demo import shop
 from heksher_client.demo.workers import ReadValue, run_asyncio_worker, run_thread_worker_process
 from heksher_client.service import LocalService
@@ -184,7 +185,8 @@ def run(url: str | None, console: Console) -> None:
 async def _run_on(url: str, console: Console) -> None:
     data = json.loads(files(__package__).joinpath("shop.json").read_text(encoding="utf-8"))
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=_REQUEST_TIMEOUT) as http:
+        arguments = {"base_url": url, "timeout": _REQUEST_TIMEOUT}
+        async with create_client(httpx.AsyncClient, url, arguments).client as http:
             api = _ServiceAPI(http)
             try:
                 rules = await api.load(data)

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
 import httpx
 
+from heksher_client._auth.http_clients import check_key_log
 from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.client import class_options_of
 from heksher_client._drivers.options import ClassOptions, check_option_names, merge_options
@@ -185,6 +186,7 @@ def http_client_args(config: Config) -> dict[str, Any]:
             raise ConfigError(f"{_value_source(config)}: the proxy must be an http://, https:// or socks5:// URL")
         arguments["proxy"] = profile.proxy
     if profile.ca_file is not None:
+        check_key_log()
         try:
             arguments["verify"] = ssl.create_default_context(cafile=Path(profile.ca_file).expanduser())
         except (OSError, RuntimeError) as error:
@@ -216,6 +218,8 @@ def create_credential(config: Config) -> Credential | None:
                 audience=oauth.audience,
                 http_client_args=http_client_args(config),
             )
+        except ConfigError:
+            raise
         except (ValueError, ImportError) as error:
             raise ConfigError(f"{config.source}: {error}") from None
     is_optional = oauth is None or not config.requires_sign_in

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from heksher_client._auth.http_clients import create_client
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles._config import Config, OAuth
 
@@ -66,6 +67,7 @@ def _fetch_metadata(issuer: str, http_client_args: Mapping[str, Any]) -> dict[st
 
     Raises:
         CredentialError: There is none, or it is the metadata of another issuer.
+        ConfigError: An environment variable for HTTP clients cannot be used.
     """
     scheme, _, rest = issuer.rstrip("/").partition("//")
     host, _, path = rest.partition("/")
@@ -75,8 +77,10 @@ def _fetch_metadata(issuer: str, http_client_args: Mapping[str, Any]) -> dict[st
     )
     reason = "not found"
     for url in urls:
+        http = create_client(httpx.Client, url, {"timeout": 10.0, **http_client_args}).client
         try:
-            response = httpx.get(url, **{"timeout": 10.0, **http_client_args})
+            with http:
+                response = http.get(url)
             metadata = response.json() if response.is_success else None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             reason, metadata = type(error).__name__, None
