@@ -33,7 +33,9 @@ class ClientOptions(TypedDict, total=False):
     auth: AuthTypes
     """Credentials. `use_credential` replaces them in a client that runs."""
     timeout: "float | httpx.Timeout | None"
-    """The timeout of each step of a request: to connect, to send, to receive the next bytes. 5 by default."""
+    """The timeout of each step of a request: to connect, to send, to receive the next bytes. By default it is 5 to
+    connect, and `request_timeout` for the other steps; with `http_client`, its own. No step takes longer than
+    `request_timeout`."""
     http_client: Any
     """An `httpx.Client` (for the thread client, which uses it in several threads) or `httpx.AsyncClient`, or an object
     that behaves like one. It is shared: the program closes it. Its own headers, cookies, parameters and timeouts are

@@ -19,6 +19,10 @@ from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function
 from heksher_client._version import __version__
 
+TIME_LIMITS: Final = "heksher_time_limits"
+"""The extension of a request with what limits the time of each of its steps, for messages."""
+_DEFAULT_TIMEOUTS: Final[Mapping[str, float | None]] = {"connect": 5.0, "read": None, "write": None, "pool": None}
+"""A service that is busy may take long for the first byte of a response, but not for a connection."""
 _KEEPALIVE_EXPIRY: Final = 270.0
 """Seconds for which an idle connection is kept: longer than an update interval of four minutes with jitter, and shorter
 than the idle timeout of firewalls and load balancers, which drop connections silently."""
@@ -58,7 +62,9 @@ class Endpoint:
             _check_user_agent(self._user_agent)
         self._cookies, self._params = options.get("cookies"), _checked_params(options.get("params", {}))
         _check_cookies(self._cookies or {})
-        self._timeouts = _checked_timeouts(options["timeout"]) if "timeout" in options else None
+        self._timeouts = None if self._shared_client is not None else _DEFAULT_TIMEOUTS
+        if "timeout" in options:
+            self._timeouts = _checked_timeouts(options["timeout"])
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._client_arguments, self._make_client = arguments, make_client
         self.client: Any = self._shared_client
@@ -145,7 +151,8 @@ class Endpoint:
         )
         timeouts = self._timeouts or built.extensions.get("timeout", {})
         limited = {step: seconds if timeout is None else min(timeout, seconds) for step, timeout in timeouts.items()}
-        built.extensions = {**built.extensions, "timeout": limited}
+        limits = {step: self._time_limit(timeouts[step], timeout) for step, timeout in limited.items()}
+        built.extensions = {**built.extensions, "timeout": limited, TIME_LIMITS: limits}
         if params := httpx.QueryParams(str(self.client.params)).merge(self._params):
             # Not by `build_request`, where they would replace the query of the URL.
             query = request.target.partition("?")[2]
@@ -157,7 +164,16 @@ class Endpoint:
         built = self.build_request(stream.request, stream.seconds)
         built.headers["Accept-Encoding"] = "identity"
         built.extensions["timeout"]["read"] = stream.seconds
+        built.extensions[TIME_LIMITS].pop("read", None)
         return built
+
+    def _time_limit(self, timeout: float | None, limited: float) -> str:
+        """Return what limits the time of a step, for a message."""
+        if timeout is None or timeout > limited:
+            return f"limited to {limited:g} seconds by the option request_timeout"
+        if self._timeouts is None:
+            return f"limited to {limited:g} seconds by http_client, or by the option timeout if that is given"
+        return f"limited to {limited:g} seconds by the option timeout"
 
     def _user_agent_for(self, client_user_agent: str) -> str | None:
         """Return the user agent to send, or None to send that of the HTTP client, which the program has chosen."""

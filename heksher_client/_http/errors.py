@@ -4,6 +4,7 @@ httpx's errors are recognized by the names of their classes, as libraries that b
 """
 
 import ssl
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,17 +14,25 @@ from heksher_client._core.refresh.effects import NoResponse
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _NETWORK_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError", "DecodingError")
+_TIMEOUTS: Final = {"ConnectTimeout": "connect", "ReadTimeout": "read", "WriteTimeout": "write", "PoolTimeout": "pool"}
+"""The steps of a request, by the error for one that takes too long."""
 _CONNECTION_ERRORS: Final = ("RemoteProtocolError", "ReadError", "WriteError")
 
 
-def no_response(error: Exception) -> NoResponse:
-    """Classify an error that occurred instead of a response."""
+def no_response(error: Exception, limits: Mapping[str, str]) -> NoResponse:
+    """Classify an error that occurred instead of a response.
+
+    Args:
+        error: The error.
+        limits: For messages: what limits the time of each step of the request.
+    """
     if _is_httpx_error(error, "LocalProtocolError"):
         # Its message quotes the invalid header, which may be a token with a line break, and tracebacks show causes.
         error = httpx.LocalProtocolError("a header of the request is not valid")
     is_untrusted = _is_httpx_error(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
     is_network_error = isinstance(error, TimeoutError) or _is_httpx_error(error, *_NETWORK_ERRORS)
-    return NoResponse(error, is_network_error, is_untrusted)
+    limit = next((limits.get(step, "") for name, step in _TIMEOUTS.items() if _is_httpx_error(error, name)), "")
+    return NoResponse(error, is_network_error, is_untrusted, limit)
 
 
 def is_connection_error(error: Exception) -> bool:

@@ -25,7 +25,7 @@ import httpx
 from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
 from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
 from heksher_client._http.body import Body, StreamBody
-from heksher_client._http.endpoint import Endpoint
+from heksher_client._http.endpoint import TIME_LIMITS, Endpoint
 from heksher_client._http.errors import is_connection_error, no_response
 from heksher_client._http.rate_limit import RateLimit
 
@@ -139,10 +139,11 @@ def _exchange(
     make_body: Callable[[httpx.Response], Body],
     has_timeout: bool,
 ) -> HttpFlow[Reply]:
+    limits: Mapping[str, str] = {}
     with closing(_Turns(rate_limit, restarts_timeout=has_timeout)) as turns:
         try:
             request = build()
-            redirects = 0
+            limits, redirects = request.extensions[TIME_LIMITS], 0
             while True:
                 response = yield from _send_authenticated(endpoint, turns, request)
                 body = make_body(response)
@@ -155,7 +156,7 @@ def _exchange(
                 request, redirects = redirect, redirects + 1
         except Exception as error:
             # Authentication, transports and event hooks are user code, which can raise anything.
-            return no_response(error)
+            return no_response(error, limits)
 
 
 def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Request) -> HttpFlow[httpx.Response]:

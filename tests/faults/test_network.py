@@ -2,6 +2,7 @@
 
 import gc
 import gzip
+import re
 import socket
 import ssl
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from heksher_client import (
@@ -162,6 +164,63 @@ def limited(client: Subject, seconds: float) -> Iterator[None]:
     former, requests.limits = requests.limits, Limits(seconds)
     yield
     requests.limits = former
+
+
+def http_client_of(kind: Kind, seconds: float) -> Any:
+    """Return an HTTP client of a program, with a timeout of its own."""
+    return (httpx.AsyncClient if kind.raises_at_start else httpx.Client)(timeout=seconds)
+
+
+def close_http_client(kind: Kind, client: Any) -> None:
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
+
+
+def test_n13_a_busy_service_has_the_time_of_a_request(kind: Kind) -> None:
+    """Only the connection must be fast. The timeouts of a program and of its HTTP client are shorter limits."""
+    client = kind.make("http://host", 60, FEATURES)
+    own = http_client_of(kind, 7)
+    request = next(client._session.requests.ping()).requests[0]
+    for arguments, expected in [
+        ({}, {"connect": 5, "read": 30, "write": 30, "pool": 30}),
+        ({"request_timeout": 3}, {"connect": 3, "read": 3, "write": 3, "pool": 3}),
+        ({"request_timeout": 300}, {"connect": 5, "read": 300, "write": 300, "pool": 300}),
+        ({"timeout": 10}, {"connect": 10, "read": 10, "write": 10, "pool": 10}),
+        ({"http_client": own}, {"connect": 7, "read": 7, "write": 7, "pool": 7}),
+        ({"http_client": own, "timeout": 10}, {"connect": 10, "read": 10, "write": 10, "pool": 10}),
+    ]:
+        client = kind.make("http://host", 60, FEATURES, **arguments)
+        built = client._endpoint.build_request(request, client._session.requests.limits.seconds)
+        assert built.extensions["timeout"] == expected
+    close_http_client(kind, own)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [
+        ({"timeout": 0.1}, "limited to 0.1 seconds by the option timeout"),
+        ({"request_timeout": 0.1, "timeout": 60}, "limited (to 0.1 seconds )?by the option request_timeout"),
+        ({"request_timeout": 0.1}, "limited (to 0.1 seconds )?by the option request_timeout"),
+        ({"start_timeout": 0.1}, "limited by the option start_timeout"),
+        ({"http_client": 0.1}, "limited to 0.1 seconds by http_client, or by the option timeout if that is given"),
+        ({"http_client": 60, "timeout": 0.1}, "limited to 0.1 seconds by the option timeout"),
+        ({"http_client": 60, "request_timeout": 0.1}, "limited (to 0.1 seconds )?by the option request_timeout"),
+    ],
+)
+def test_n13_the_error_for_a_late_response_names_the_option(
+    kind: Kind, proxy: FaultServer, options: dict[str, Any], limit: str
+) -> None:
+    """So that it can be raised where the service needs more time."""
+    options = dict(options)
+    own = http_client_of(kind, options["http_client"]) if "http_client" in options else None
+    if own is not None:
+        options["http_client"] = own
+    proxy.inject(stall)
+    subject = Subject(kind, proxy.url, 3600, FEATURES, **options)
+    error = start_failing(subject)
+    assert re.search(rf"no response \(\w+(: [^,]+)?, {limit}\)$", str(error))
+    subject.close()
+    if own is not None:
+        close_http_client(kind, own)
 
 
 def test_n4_connections_of_hanging_threads_are_closed(proxy: FaultServer) -> None:

@@ -48,6 +48,8 @@ class NoResponse:
     """True if the network caused the error, and not the program's authentication, transport or headers."""
     is_untrusted: bool = False
     """True if there was no secure connection to the right service."""
+    limit: str = ""
+    """For a message: the option that limited the time, if that is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,11 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
-    allowed = limits.seconds if limits.seconds < limits.total_seconds else max(limits.total_seconds, 0.0)
-    return NoResponse(TimeoutError(f"no complete response within {allowed:.3g} seconds"), is_network_error=True)
+    is_single = limits.seconds < limits.total_seconds
+    allowed = limits.seconds if is_single else max(limits.total_seconds, 0.0)
+    error = TimeoutError(f"no complete response within {allowed:.3g} seconds")
+    option = "request_timeout" if is_single else "start_timeout"  # Only the start has a limit for all requests.
+    return NoResponse(error, is_network_error=True, limit=f"limited by the option {option}")
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:

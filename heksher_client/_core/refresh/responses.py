@@ -42,6 +42,7 @@ def parse_response(request: Request, reply: Reply) -> Response:
         # Errors of the network are harmless; the text of others may contain a header or a token.
         name = type(reply.error).__name__
         text = f"{name}: {reply.error}" if reply.is_network_error and str(reply.error) else name
+        text += f", {reply.limit}" if reply.limit else ""
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
         raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error
     if isinstance(reply, Oversized):

@@ -67,15 +67,22 @@ def test_without_an_end_only_the_limits_of_the_exchange_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "seconds"),
-    [(Limits(30.0, 5.25), "5.25"), (Limits(30.0, 30.0), "30"), (Limits(5.0, 30.0), "5"), (Limits(5.0, -1.0), "0")],
+    ("limits", "seconds", "option"),
+    [
+        (Limits(30.0, 5.25), "5.25", "start_timeout"),
+        (Limits(30.0, 30.0), "30", "start_timeout"),
+        (Limits(5.0, 30.0), "5", "request_timeout"),
+        (Limits(5.0, -1.0), "0", "start_timeout"),
+        (Limits(30.0), "30", "request_timeout"),
+    ],
 )
-def test_the_error_of_a_timeout_has_the_shorter_limit(limits: Limits, seconds: str) -> None:
-    """It counts as an error of the network."""
+def test_n13_the_error_of_a_timeout_has_the_shorter_limit(limits: Limits, seconds: str, option: str) -> None:
+    """It counts as an error of the network, and names the option."""
     reply = timed_out(limits)
     assert isinstance(reply.error, TimeoutError)
     assert str(reply.error) == f"no complete response within {seconds} seconds"
     assert (reply.is_network_error, reply.is_untrusted) == (True, False)
+    assert reply.limit == f"limited by the option {option}"
 
 
 def test_a_request_is_named_by_its_method_and_path() -> None:

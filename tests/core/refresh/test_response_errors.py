@@ -41,6 +41,11 @@ def redact(content: bytes) -> bytes:
         (NoResponse(OSError(), is_network_error=True), ServiceUnavailableError, "OSError"),
         (NoResponse(LookupError("a token")), ServiceUnavailableError, "LookupError"),
         (
+            NoResponse(TimeoutError("late"), is_network_error=True, limit="limited to 5 seconds"),
+            ServiceUnavailableError,
+            "TimeoutError: late, limited to 5 seconds",
+        ),
+        (
             NoResponse(OSError("bad certificate"), is_network_error=True, is_untrusted=True),
             UntrustedServiceError,
             "OSError: bad certificate",

@@ -104,7 +104,7 @@ def test_a_start_without_any_time_left_sends_nothing(service: FakeService) -> No
     client.session.start()
     client.now += 20.0
     client.refresh()
-    assert str(client.outcomes[-1]).endswith("(TimeoutError: no complete response within 0 seconds)")
+    assert str(client.outcomes[-1]).endswith("within 0 seconds, limited by the option start_timeout)")
     assert service.requests == []
     client.refresh()
     assert client.outcomes[-1] is None
