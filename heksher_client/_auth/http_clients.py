@@ -6,6 +6,7 @@ names it.
 """
 
 import os
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -151,11 +152,12 @@ def _is_excluded(url: httpx.URL, no_proxy: str) -> bool:
 
 def _redacted(proxy: str) -> str:
     """Return the URL of a proxy without user name and password. It need not be valid."""
-    userinfo, at, host = proxy.rpartition("@")
-    scheme, separator, _ = userinfo.rpartition("://")
-    return f"{scheme}{separator}***@{host}" if at else proxy
+    _, at, host = proxy.rpartition("@")
+    scheme = _SCHEME.match(proxy)
+    return f"{scheme[0] if scheme else ''}***@{host}" if at else proxy
 
 
+_SCHEME: Final = re.compile("[a-zA-Z][a-zA-Z0-9+.-]*://")
 _FILE: Final = "SSL_CERT_FILE"
 _FOLDER: Final = "SSL_CERT_DIR"
 _KEY_LOG: Final = "SSLKEYLOGFILE"

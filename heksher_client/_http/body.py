@@ -32,6 +32,7 @@ class Body:
         self._parts: list[bytes] = []
         self._size = 0
         self._encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        self._is_decodable = self._encoding in DECODED_ENCODINGS
         self._decompressor = None if self._encoding in ("", "identity") else _Decompressor(self._encoding)
 
     def feed(self, chunk: bytes) -> bool:
@@ -68,7 +69,7 @@ class Body:
         self._size += len(part)
 
     def _decoded(self, chunk: bytes) -> Iterable[bytes]:
-        if self._encoding not in DECODED_ENCODINGS:
+        if not self._is_decodable:
             raise httpx.DecodingError(f"the response has the unsupported encoding {self._encoding[:20]!r}")
         return (chunk,) if self._decompressor is None else self._decompressor.decompress(chunk)
 
@@ -79,12 +80,15 @@ class Body:
 
 
 class StreamBody(Body):
-    """The body of a stream of events, passed on as it arrives. Of another response, the beginning of its body."""
+    """The body of a stream of events, passed on as it arrives; the beginning of the body of another response."""
 
     def __init__(self, response: httpx.Response, take: Callable[[bytes], bool]) -> None:
         super().__init__(response, _MAX_ERROR_BYTES)
         headers = {name.lower(): value for name, value in response.headers.items()}
         self._take = take if stream_mismatch(response.status_code, headers) is None else None
+        # The body of another response only adds to the reason, and may never arrive.
+        is_announced = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.is_read = self.is_read or (self._take is None and not (is_announced and self._is_decodable))
 
     def feed(self, chunk: bytes) -> bool:
         if self._take is None:
@@ -122,19 +126,17 @@ class _Decompressor:
         Raises:
             httpx.DecodingError: The bytes are not valid.
         """
-        if self._zlib is None and chunk:
-            self._zlib = zlib.decompressobj(self._window_bits or _deflate_window_bits(chunk))
         is_pending = bool(chunk)
         while is_pending:
+            if self._zlib is None or self._zlib.eof:  # The data may have several members, each with its own end.
+                self._zlib = zlib.decompressobj(self._window_bits or _deflate_window_bits(chunk))
             try:
                 part = self._zlib.decompress(chunk, _PART_BYTES)
             except zlib.error:
                 raise httpx.DecodingError("the response cannot be decompressed") from None
             yield part
-            if self._zlib.unused_data:
-                raise httpx.DecodingError("the response has data after the end of its compressed data")
-            chunk = self._zlib.unconsumed_tail
-            is_pending = bool(chunk) or len(part) == _PART_BYTES
+            chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
+            is_pending = bool(chunk) or (len(part) == _PART_BYTES and not self._zlib.eof)
 
 
 def _deflate_window_bits(beginning: bytes) -> int:

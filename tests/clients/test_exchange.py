@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -165,7 +166,8 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
     [
         (response(200, b"{", httpx.ReadError("reset")), "reset"),
         (response(200, gzip.compress(b"{}" * 50)[:-12], **{"Content-Encoding": "gzip"}), "ends before"),
-        (response(200, gzip.compress(b"{}") + b"x", **{"Content-Encoding": "gzip"}), "after the end"),
+        (response(200, gzip.compress(b"{}") + b"x", **{"Content-Encoding": "gzip"}), "ends before"),
+        (response(200, gzip.compress(b"{}") + b"xxx", **{"Content-Encoding": "gzip"}), "cannot be decompressed"),
         (response(200, b"not compressed", **{"Content-Encoding": "gzip"}), "cannot be decompressed"),
         (response(200, b"{}", **{"Content-Encoding": "br"}), "unsupported encoding 'br'"),
     ],
@@ -489,11 +491,48 @@ def test_a_stream_is_passed_on_as_it_arrives_until_no_more_is_wanted() -> None:
     assert driver.sent[0].extensions["timeout"]["read"] == 45
 
 
-@pytest.mark.parametrize("refusal", [response(404, b"no"), response(200, b"no", **{"Content-Type": "text/html"})])
-def test_another_response_than_a_stream_is_read_as_any_other(refusal: httpx.Response) -> None:
-    """Its body tells why."""
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        response(404, b"no", AssertionError("read"), **{"Content-Length": "5"}),
+        response(200, b"no", **{"Content-Type": "text/html", "Transfer-Encoding": "chunked"}),
+        response(500, gzip.compress(b"no"), **{"Content-Encoding": "gzip", "Content-Length": "22"}),
+    ],
+)
+def test_p20_the_beginning_of_another_response_than_a_stream_is_read(refusal: httpx.Response) -> None:
+    """It tells why."""
     driver = Driver()
     stream = OpenStream(Request("GET", "/stream"), lambda chunk: True, 45)
     reply = driver.drive(open_stream(driver.endpoint, driver.rate_limit, stream), refusal)
     assert isinstance(reply, Response)
     assert reply.content == b"no"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        response(403, AssertionError("read")),
+        response(403, AssertionError("read"), **{"Content-Length": "0"}),
+        response(403, AssertionError("read"), **{"Content-Encoding": "br", "Content-Length": "5"}),
+        response(200, AssertionError("read"), **{"Content-Type": "text/event-stream", "Content-Encoding": "zstd"}),
+    ],
+)
+def test_p20_a_body_that_may_never_arrive_is_not_read(refusal: httpx.Response) -> None:
+    """Nor is one that cannot be decompressed: the reason is known without it."""
+    driver = Driver()
+    stream = OpenStream(Request("GET", "/stream"), lambda chunk: True, 45)
+    reply = driver.drive(open_stream(driver.endpoint, driver.rate_limit, stream), refusal)
+    assert isinstance(reply, Response)
+    assert (reply.status, reply.content) == (refusal.status_code, b"")
+
+
+@pytest.mark.parametrize("size", [1, 10, 1_000_000])
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_p19_compressed_data_of_several_members(size: int, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    """In any chunks, and however large their content is. A proxy may compress each part of a stream by itself."""
+    parts = [b"a" * (1 << 18), b"b", b"", b"c" * (1 << 19)]
+    body = b"".join(map(compress, parts))
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+    reply = Driver().send(response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=1 << 20)
+    assert isinstance(reply, Response)
+    assert reply.content == b"".join(parts)

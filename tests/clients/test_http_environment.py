@@ -29,6 +29,7 @@ UNUSABLE = [
     ("http", "HTTP_PROXY", "http://[::1", rf"HTTP_PROXY: http://\[::1 {PROXY}"),
     ("http", "http_proxy", "http://jim:secret@p:port", rf"http_proxy: http://\*\*\*@p:port {PROXY}"),
     ("http", "HTTP_PROXY", "jim:secr@t@p:x", rf"HTTP_PROXY: \*\*\*@p:x {PROXY}"),
+    ("http", "HTTP_PROXY", "jim:secret@http://jim:secret@p:x", rf"HTTP_PROXY: \*\*\*@p:x {PROXY}"),
     ("https", "HTTPS_PROXY", "ftp://p", f"HTTPS_PROXY: ftp://p {PROXY}"),
     ("https", "ALL_PROXY", "socks5h://127.0.0.1:1080", "ALL_PROXY: socks5h://127.0.0.1:1080 needs an extra package"),
     (

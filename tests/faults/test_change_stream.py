@@ -1,5 +1,6 @@
 """Faults of the change stream, by the ids of the table in the documentation."""
 
+import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -54,11 +55,13 @@ def event_stream(service: FakeService, headers: str = EVENTS, encode: Encode = b
 
 def compressed(window_bits: int) -> Encode:
     """Return a function that compresses the parts of a stream."""
+    if window_bits == MEMBERS:
+        return gzip.compress
     compressor = zlib.compressobj(wbits=window_bits)
     return lambda part: compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)
 
 
-GZIP, ZLIB, RAW = 31, 15, -15
+GZIP, ZLIB, RAW, MEMBERS = 31, 15, -15, 0
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,7 @@ GZIP, ZLIB, RAW = 31, 15, -15
         (f"{EVENTS}Content-Encoding: X-GZIP\r\n", GZIP),
         (f"{EVENTS}Content-Encoding: deflate\r\n", ZLIB),
         (f"{EVENTS}Content-Encoding: deflate\r\n", RAW),
+        (f"{EVENTS}Content-Encoding: gzip\r\n", MEMBERS),
         ("Content-Type: Text/Event-Stream; charset=utf-8\r\nContent-Encoding: identity\r\n", None),
     ],
 )
@@ -160,6 +164,19 @@ def test_p20_stream_that_is_refused(
     refused, following = (record for record in caplog.records if "follow" in record.getMessage())
     assert (refused.levelname, following.levelname) == ("WARNING", "INFO")
     assert problem in refused.getMessage()
+    assert setting.get(user="jim") == 7
+
+
+def test_p20_refusal_whose_body_never_arrives(kind: Kind, proxy: FaultServer, setting: Setting[int]) -> None:
+    """The reason is known without it."""
+
+    def refuse(connection: Connection) -> None:
+        connection.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        stall(connection)
+
+    proxy.inject(refuse, "/changes")
+    with running(kind, proxy.url) as client:
+        assert eventually(lambda: "responded with 403" in str(client.client.status().change_stream_problem))
     assert setting.get(user="jim") == 7
 
 
