@@ -20,7 +20,7 @@ import httpx
 from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
-from heksher_client.exceptions import CredentialError
+from heksher_client.exceptions import ConfigError, CredentialError
 
 _REFRESH_MARGIN: Final = 60.0
 """Seconds before its expiry at which a token is refreshed. Short-lived tokens are refreshed in the last fifth of their
@@ -247,7 +247,8 @@ class Credential(httpx.Auth):
     def _fail_refresh(self, refresh: "Future[Token]", error: BaseException) -> None:
         if not isinstance(error, CredentialError):
             # The message could contain a token, or the secret that it is fetched with.
-            reason = str(error) if isinstance(error, UnsendableTokenError) else type(error).__name__
+            is_harmless = isinstance(error, UnsendableTokenError | ConfigError)
+            reason = str(error) if is_harmless else type(error).__name__
             error = CredentialError(f"{self!r}: failed to get an access token ({reason})")
         with self._lock:
             self._failed_at = time.time()

@@ -52,7 +52,7 @@ def locate(path: Path) -> Iterator[Location]:
 
 
 class _Walk:
-    """A walk from the root to a file. Each folder is opened from the one before, so none can be exchanged meanwhile."""
+    """A walk from the root to a file. Each folder is opened from its parent, so it cannot be exchanged in between."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

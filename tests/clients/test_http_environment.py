@@ -11,14 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import ConfigError, Setting, connect
+from heksher_client import ConfigError, CredentialError, Setting, connect
 from heksher_client._auth.http_clients import check_environment, check_key_log, create_client
 from heksher_client.credentials import ClientCredentials
 from heksher_client.demo import DemoError
 from heksher_client.demo import run as run_demo
 from heksher_client.profiles import login
 from heksher_client.profiles._connect import create_request_client
-from tests.support.clients import FEATURES, Kind, running
+from tests.faults.test_network import start_failing
+from tests.support.clients import FEATURES, Kind, Subject, running
 from tests.support.commands import run_in_process
 from tests.support.profiles import write_config
 from tests.support.service import WatchedService
@@ -199,7 +200,7 @@ def test_n12_arguments_take_precedence(monkeypatch: pytest.MonkeyPatch, argument
 def test_n12_an_argument_that_cannot_be_used_is_its_own_error(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    """Whether variables can be used or not."""
+    """With variables that can be used, and with others."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="Unknown scheme for proxy URL"):
@@ -255,3 +256,17 @@ def test_n12_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     console: Any = None
     with pytest.raises(DemoError, match=r"the service cannot be used: ALL_PROXY: ftp://proxy must be"):
         run_demo("http://host", console)
+
+
+def test_n12_a_variable_that_becomes_unusable_for_the_authorization_server(
+    kind: Kind, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a refresh names it as well."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    credential = ClientCredentials("http://login.example/token", "a", "b")
+    monkeypatch.setenv("HTTP_PROXY", "ftp://proxy")
+    subject = Subject(kind, service.url, 3600, FEATURES, auth=credential)
+    error = start_failing(subject)
+    assert isinstance(error, CredentialError)
+    assert "HTTP_PROXY: ftp://proxy must be" in str(error)
+    subject.close()

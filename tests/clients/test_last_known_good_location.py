@@ -315,7 +315,7 @@ def failing(call: Any, code: int, *, only_new: bool = False) -> Any:
 
 
 def prevent_replacing(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    """Let a file be a mount point, or its folder be read-only."""
+    """Simulate a file that is a mount point, or a read-only folder."""
     if code in (errno.EBUSY, errno.EXDEV):
         monkeypatch.setattr(os, "replace", failing(os.replace, code))
     else:
