@@ -65,6 +65,8 @@ class DeclarationError(HeksherError):
     """The HTTP status of the response; 0 if no response was about this declaration alone."""
     content: bytes = b""
     """The first 1,024 bytes of the body."""
+    retry_after: float | None = None
+    """The seconds to wait before the next attempt, if the service sent `Retry-After`."""
 
     def __init__(
         self,

@@ -19,10 +19,10 @@ from heksher_client import (
     State,
     UnexpectedResponseError,
 )
-from tests.support.clients import FEATURES, Kind, Subject, running
+from tests.support.clients import FEATURES, Kind, Subject, eventually, running
 from tests.support.faults import FaultServer, canned_response, gzip_bomb
 from tests.support.responses import NO_RULES, query_response, rule
-from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
+from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
 @pytest.fixture
@@ -191,6 +191,33 @@ def test_h12_unexpected_success_status(kind: Kind, service: WatchedService, sett
         service.respond_with(QUERY, CannedResponse(204))
         client.reload_expecting(UnexpectedResponseError)
         assert get(setting) == 7
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 503])
+def test_d7_refused_declaration_beside_other_settings(kind: Kind, service: WatchedService, status: int) -> None:
+    """The others are refreshed each interval, and the status says when the refused one is tried again."""
+    good = Setting("good", int, ["user"], 1)
+
+    def refuse(request: RecordedRequest) -> CannedResponse | None:
+        is_refused = str(request) == DECLARE and request.json["name"] == "bad"
+        return CannedResponse(status, b"no") if is_refused else None
+
+    with running(kind, service.url, 0.02) as client:
+        service.intercept = refuse
+        bad = Setting("bad", int, ["user"], 1)
+        assert eventually(lambda: client.client.status().settings["bad"].problem is not None)
+        service.add_rule("good", 2, user="jim")
+        refreshes = len(service.requests_to(CONTEXT_FEATURES))
+        assert eventually(lambda: len(service.requests_to(CONTEXT_FEATURES)) >= refreshes + 20)
+        assert good.get(user="jim") == 2
+        problem = client.client.status().settings["bad"]
+        assert problem.next_attempt is not None
+        assert client.client.status().is_healthy
+        assert len([request for request in service.requests_to(DECLARE) if request.json["name"] == "bad"]) <= 10
+        service.intercept = lambda request: None
+        client.reload()
+        assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
+        assert client.client.status().settings["bad"].next_attempt is None
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

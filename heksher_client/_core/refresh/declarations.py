@@ -2,10 +2,9 @@
 
 import json
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -22,10 +21,11 @@ from heksher_client._core.refresh.effects import (
 )
 from heksher_client._core.refresh.protocol import DeclarationOutcome, SettingData
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
+from heksher_client._core.refresh.responses import with_prefix
 from heksher_client._core.refresh.setting_state import SettingStates
-from heksher_client._core.settings.rules import Reason
+from heksher_client._core.settings.declaration import Declaration
 from heksher_client._logging import logger
-from heksher_client.exceptions import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
+from heksher_client.exceptions import DeclarationError, HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _RACE_RETRIES: Final = (0.1, 0.4)
 """Seconds before a declaration that got a 500 is sent again. If several processes declare a new setting at the same
@@ -33,40 +33,69 @@ moment, some of them get a 500; a moment later the setting is up to date."""
 _BATCH_SIZE: Final = 60
 """Declarations that are sent before their outcomes are checked. If the first ones fail because the service does, the
 others are not sent."""
-_REFUSED_RETRY: Final = 300.0
-"""Seconds before a refused declaration is sent again: somebody has to change the setting or the service."""
+
+Attempt: TypeAlias = Generator[bytes, Reply, DeclarationOutcome]
+"""Yields the declarations to send for one setting, one after the other, and is sent the replies."""
 
 
 class Declarations:
     """Declares the settings of one client."""
 
-    def __init__(self, states: SettingStates, publisher: Publisher, clock: Callable[[], float]) -> None:
-        self._states, self._publisher, self._clock = states, publisher, clock
+    def __init__(self, states: SettingStates, publisher: Publisher) -> None:
+        self._states, self._publisher = states, publisher
 
-    def declare(self, entries: Iterable[AnyEntry], result: RefreshResult, *, is_awaited: bool = False) -> Flow[None]:
+    def declare(self, entries: Iterable[AnyEntry], result: RefreshResult, *, with_failed: bool = False) -> Flow[None]:
         """Declare the settings that are due, each distinct declaration once.
 
         Args:
             entries: The settings.
             result: Receives the failures.
-            is_awaited: Whether the refresh is awaited. Then refused declarations are due as well: the caller may have
-                fixed the reason.
+            with_failed: Whether declarations that were refused or failed are due as well: their own time has come, or
+                the refresh is awaited, and the caller may have fixed the reason.
 
         Raises:
-            UnexpectedResponseError: The service failed, so that other declarations would fail too.
+            HeksherError: The service failed, and has no setting yet that could be refreshed nevertheless.
         """
-        now = math.inf if is_awaited else self._clock()
         due: dict[bytes, list[AnyEntry]] = {}
         for entry in entries:
-            if self._states.is_due(entry, now):
+            if self._states.is_due(entry, with_failed=with_failed):
                 due.setdefault(entry.declaration.body, []).append(entry)
         if not due:
             return
         yield from self._skip_known(due)
-        for batch in _batches(list(due.items())):
-            replies = yield from _send([body for body, _ in batch])
-            for (_, same), reply in zip(batch, replies, strict=True):
-                yield from self._process(same, reply, result)
+        batches = list(_batches(list(due.values())))
+        for i, batch in enumerate(batches):
+            failures = yield from self._declare_batch(batch, result)
+            if len(failures) == len(batch):  # It need not concern these settings, so the others may fail as well.
+                self._give_up([same for later in batches[i + 1 :] for same in later], failures[0])
+                return
+
+    def _declare_batch(self, batch: Sequence[Sequence[AnyEntry]], result: RefreshResult) -> Flow[list[HeksherError]]:
+        """Send declarations, and record their outcomes. Return the errors of those that have none."""
+        outcomes = yield from _send([same[0].declaration for same in batch])
+        failures = []
+        for same, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, DeclarationOutcome):
+                for entry in same:
+                    yield from self._accept(entry, outcome, result)
+            elif isinstance(outcome, DeclarationError):
+                self.record_refusal(same, outcome, result)
+            else:
+                failures.append(outcome)
+                self._record_failure(same, outcome, result)
+        return failures
+
+    def _give_up(self, unsent: Iterable[Sequence[AnyEntry]], error: HeksherError) -> None:
+        """Send no more declarations in this refresh. If other settings can be refreshed, only these are tried again.
+
+        Raises:
+            HeksherError: There are no others.
+        """
+        if not self._states.by_canonical_name(self._publisher.entries()):
+            raise error
+        for same in unsent:
+            for entry in same:
+                self._states.mark_failed(entry, error)
 
     def _skip_known(self, due: dict[bytes, list[AnyEntry]]) -> Flow[None]:
         """Remove the declarations of settings that the service has exactly like this."""
@@ -84,25 +113,12 @@ class Declarations:
                 for entry in same:
                     self._states.mark_declared(entry, entry.name, protocol.UPTODATE)
 
-    def _process(self, entries: Sequence[AnyEntry], reply: Reply, result: RefreshResult) -> Flow[None]:
-        """Record the outcome of one declaration."""
-        try:
-            outcome = protocol.parse_declaration(reply, entries[0].name)
-        except DeclarationError as error:
-            self.record_refusal(entries, error, result)
-        except UnexpectedResponseError as error:
-            if error.status != 500:
-                raise  # It does not concern this setting, so the others would fail as well.
-            result.failures.append(error)
-        else:
-            for entry in entries:
-                yield from self._accept(entry, outcome, result)
-
     def _accept(self, entry: AnyEntry, outcome: DeclarationOutcome, result: RefreshResult) -> Flow[None]:
         # If the declaration was accepted as the newest, a difference in the name is the former name of the setting.
         is_newest = outcome.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
-        name = None if is_newest else outcome.latest("name")
-        self._states.mark_declared(entry, name if isinstance(name, str) else entry.name, outcome.outcome)
+        other_name = outcome.latest("name")
+        name = other_name if isinstance(other_name, str) and not is_newest else entry.name
+        self._states.mark_declared(entry, name, outcome.outcome, outcome.detail)
         _log(entry, outcome)
         if outcome.outcome != protocol.OUTDATED or (raw := outcome.latest("default_value")) is None:
             return
@@ -117,15 +133,17 @@ class Declarations:
         yield ApplyLocked(apply)
 
     def record_refusal(self, entries: Iterable[AnyEntry], error: DeclarationError, result: RefreshResult) -> None:
-        """Record that the service refused the declaration of settings.
-
-        They are declared again after some minutes. But soon if a service has served one before, as then something else
-        is more likely to have responded in its place.
-        """
+        """Record that the service refused the declaration of settings. They are declared again later."""
         result.failures.append(error)
         for entry in entries:
-            was_served = entry.published.rule_set.default_reason is Reason.SERVER_DEFAULT
-            self._states.mark_refused(entry, self._clock() + (0 if was_served else _REFUSED_RETRY), error)
+            self._states.mark_refused(entry, error)
+
+    def _record_failure(self, entries: Sequence[AnyEntry], error: HeksherError, result: RefreshResult) -> None:
+        """Record that the declaration of settings had no outcome."""
+        named = with_prefix(error, f"the declaration of setting {entries[0].name} failed")
+        result.failures.append(named)
+        for entry in entries:
+            self._states.mark_failed(entry, named)
 
 
 def is_up_to_date(entry: AnyEntry, known: SettingData | None) -> bool:
@@ -145,12 +163,32 @@ def _canonical(declaration: dict[str, Any]) -> str:
     return json.dumps({**declaration, "configurable_features": features}, sort_keys=True)
 
 
-def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _BATCH_SIZE):
-        yield items[start : start + _BATCH_SIZE]
+def _batches(due: Sequence[Sequence[AnyEntry]]) -> Iterator[Sequence[Sequence[AnyEntry]]]:
+    for start in range(0, len(due), _BATCH_SIZE):
+        yield due[start : start + _BATCH_SIZE]
 
 
-def _send(bodies: Sequence[bytes]) -> Flow[list[Reply]]:
+def _send(declarations: Sequence[Declaration[Any]]) -> Flow[list[DeclarationOutcome | HeksherError]]:
+    """Send declarations at the same time. Return the outcome or the error of each."""
+    attempts = [_declare(declaration) for declaration in declarations]
+    bodies = {i: next(attempt) for i, attempt in enumerate(attempts)}
+    outcomes: dict[int, DeclarationOutcome | HeksherError] = {}
+    while bodies:
+        replies = yield from _exchange(list(bodies.values()))
+        for i, reply in zip(list(bodies), replies, strict=True):
+            try:
+                bodies[i] = attempts[i].send(reply)
+            except (StopIteration, HeksherError) as end:
+                outcomes[i] = end.value if isinstance(end, StopIteration) else end
+                del bodies[i]
+    return [outcomes[i] for i in range(len(attempts))]
+
+
+def _declare(declaration: Declaration[Any]) -> Attempt:
+    return protocol.parse_declaration((yield declaration.body), declaration.name)
+
+
+def _exchange(bodies: Sequence[bytes]) -> Flow[list[Reply]]:
     """Send declarations, and those that lost a race again. Return the last reply to each."""
     replies: list[Reply] = list((yield Exchange(tuple(map(protocol.declare, bodies)))))
     for delay in _RACE_RETRIES:

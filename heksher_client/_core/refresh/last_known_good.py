@@ -221,21 +221,24 @@ class LastKnownGood:
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
         # The responses that could not be stored before, if they are still current.
         new = {name: one for name, one in self._unsaved.items() if _is_current(one, current.get(name))}
-        new |= {
-            update.entry.name: StoredResponse(update.content, update.applied.tracking)
-            for update in prepared
-            if update.content is not None
-        }
+        new |= _stored(prepared)
         try:
             lacking = yield from run_blocking(partial(self._store.save, new, current, order))
-        except (NotStoredError, OSError) as error:
-            self._log_problem("the last known good cannot be stored: %s", error)
+        except Exception as error:
             self._unsaved = {name: replace(one, content=one.content.copy()) for name, one in new.items()}
+            if not isinstance(error, NotStoredError | OSError):
+                self.problem = f"{type(error).__name__}: {error}"
+                raise  # A defect of this package, or of the store. The responses are stored with the next ones.
+            self._log_problem("the last known good cannot be stored: %s", error)
             return
         self.problem, self._unsaved = None, {}
         for entry in up_to_date:
             if entry.name in lacking:
                 self._states.forget_applied(entry)  # It is queried again, and then stored.
+
+    def keep(self, prepared: Sequence[PreparedUpdate]) -> None:
+        """Keep the responses for single settings, to be stored with those of the next refresh."""
+        self._unsaved |= {name: replace(one, content=one.content.copy()) for name, one in _stored(prepared).items()}
 
     def _load(self) -> Flow[StoredResponses | None]:
         try:
@@ -253,6 +256,15 @@ class LastKnownGood:
         if str(error) != self.problem:
             logger.warning(message, error, extra={"error": error})
         self.problem = str(error)
+
+
+def _stored(prepared: Sequence[PreparedUpdate]) -> dict[str, StoredResponse]:
+    """Return the responses that updates were decoded from, by the names of the settings."""
+    return {
+        update.entry.name: StoredResponse(update.content, update.applied.tracking)
+        for update in prepared
+        if update.content is not None
+    }
 
 
 def _newest(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:

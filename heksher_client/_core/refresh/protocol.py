@@ -18,6 +18,7 @@ from heksher_client._core.refresh.responses import (
     json_field,
     json_object,
     parse_response,
+    retry_after,
     truncate,
     unexpected_response,
     with_request,
@@ -97,10 +98,11 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
             f"the service refused the declaration of setting {setting}: {body_excerpt(response)}", setting=setting
         )
         refused.status, refused.content = response.status, truncate(response)
+        refused.retry_after = retry_after(response)
         raise with_request(refused, _DECLARE, response)
-    body = json_object(_DECLARE, response, _OUTCOMES)
-    if response.status == 409 and "outcome" not in body:
+    if response.status == 409 and not _has_outcome(response):
         return DeclarationOutcome(CONFLICT, detail=body_excerpt(response))
+    body = json_object(_DECLARE, response, _OUTCOMES)
     outcome, version, differences = body.get("outcome"), body.get("latest_version"), body.get("differences")
     if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
         raise unexpected_response(_DECLARE, response, "without a known outcome")
@@ -109,6 +111,13 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
         tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),
         version if isinstance(version, str) else None,
     )
+
+
+def _has_outcome(response: Response) -> bool:
+    try:
+        return "outcome" in json_object(_DECLARE, response, _OUTCOMES)
+    except UnexpectedResponseError:
+        return False
 
 
 # -- queries -----------------------------------------------------------------------------------------------------------

@@ -19,10 +19,15 @@ class RefreshResult:
     """The result of one refresh: published rules, and failures."""
 
     failures: list[Exception] = field(default_factory=list)
-    """The first one decides when the next refresh is due. Failures of single settings come while all others are
-    refreshed."""
+    """Either the failure of the whole refresh, or those of single settings, while all others are refreshed."""
+    is_failed: bool = False
+    """True if the refresh failed for all settings. Otherwise failures do not affect when the next one is due."""
     problems: list[Exception] = field(default_factory=list)
     """Problems that remain although everything that was due was done: a refused declaration, until it is due again."""
+    order_problem: Exception | None = None
+    """Why the order of the context features is not known, or may be an old one."""
+    is_recovered: bool = False
+    """True if a retry of single settings succeeded for any of them."""
     replaced: dict[AnyEntry, RuleSet[Any]] = field(default_factory=dict)
     """The rules before this refresh, of the settings that have listeners."""
     changed: dict[str, None] = field(default_factory=dict)

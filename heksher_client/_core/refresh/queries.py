@@ -109,7 +109,9 @@ class Queries:
         """In one query. Lower once the service could not answer a larger one."""
         self._successes = 0
 
-    def run(self, names: Iterable[str], context_filter: str, current: frozenset[str]) -> Flow[QueryResults]:
+    def run(
+        self, names: Iterable[str], context_filter: str, current: frozenset[str], *, is_retry: bool = False
+    ) -> Flow[QueryResults]:
         """Query settings, with as few queries as the service can answer.
 
         A query may be too large for it: too long, or (a 500) with too many rules. Then smaller ones are tried, and the
@@ -121,6 +123,7 @@ class Queries:
             context_filter: The value of the query parameter.
             current: The settings with published rules that their last response would be decoded to again. Only for
                 these an unmodified response means that there is nothing to do.
+            is_retry: Whether these are single settings that failed, so that their size says nothing about the others.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
@@ -148,7 +151,8 @@ class Queries:
             if too_large and names:
                 max_names = max(1, (max(too_large) if max(too_large) > 1 else len(names)) // 2)
             is_probing = bool(too_large) and not results.has_responses
-        self._adapt(max_names)
+        if not is_retry:
+            self._adapt(max_names)
         return results
 
     def _adapt(self, max_names: int) -> None:

@@ -6,6 +6,7 @@ A fault is contained: a bad rule affects that rule, a bad setting that setting, 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.declarations import Declarations
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
 from heksher_client._core.refresh.effects import ApplyLocked, Exchange, Flow
@@ -13,6 +14,7 @@ from heksher_client._core.refresh.feature_order import FeatureOrder
 from heksher_client._core.refresh.last_known_good import AppliedResponses, LastKnownGood, LastKnownGoodStore
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.queries import MAX_FILTER, Queries, QueryResults
+from heksher_client._core.refresh.responses import with_prefix
 from heksher_client._core.refresh.setting_state import SettingStates
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Defaults, Tracking
@@ -33,7 +35,9 @@ class Refresher:
         *,
         listeners: CallbackRegistry,
         store: LastKnownGoodStore | None,
+        backoff: Backoff,
         clock: Callable[[], float],
+        random: Callable[[], float],
     ) -> None:
         """Create a refresher.
 
@@ -43,17 +47,19 @@ class Refresher:
             registry: The settings, and the main client.
             listeners: The receivers of all changes that are published.
             store: Stores responses, for a start without the service.
+            backoff: The waits of a single setting that fails.
             clock: Monotonic, in seconds.
+            random: Returns numbers from 0 to 1.
         """
         self._registry, self._clock = registry, clock
         self.defaults = Defaults()
         """The defaults that reads of the published rules use."""
         self.tracking = Tracking()
         self.budget = WorkBudget()
-        self.states = SettingStates()
+        self.states = SettingStates(backoff, clock, random)
         self._order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
-        self._declarations = Declarations(self.states, self._publisher, clock)
+        self._declarations = Declarations(self.states, self._publisher)
         self._queries = Queries()
         self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states)
 
@@ -67,19 +73,49 @@ class Refresher:
         Returns:
             The responses to save, if any.
         """
-        responses = None
+        responses, entries = None, self._entries()
+        self.states.begin_refresh()
         try:
             yield from self._read_order()
-            entries = sorted(self._registry.entries(), key=lambda entry: entry.name)
-            yield from self._declarations.declare(entries, result, is_awaited=is_awaited)
+            yield from self._declarations.declare(entries, result, with_failed=is_awaited)
             responses = yield from self._load(entries, result)
-            result.problems = self._problems(entries)
         except HeksherError as error:
-            result.failures = [error]
-        except Exception as error:  # A defect of this package, or of a setting type: it must not end the refreshes.
+            result.failures, result.is_failed = [error], True
+        except Exception as error:  # A defect of this package: it must not end the refreshes.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
-            result.failures = [error]
+            result.failures, result.is_failed = [error], True
+        result.order_problem = self._order.problem
+        result.problems = self._problems(entries)
+        if result.is_failed:
+            self.states.retry_with_all(entries)
         return responses
+
+    def retry(self, result: RefreshResult) -> Flow[None]:
+        """Declare and query again only the settings that failed, and whose own time has come. Errors are not raised.
+
+        Args:
+            result: Receives what was done, and what failed.
+        """
+        due = self.states.due_for_retry(self._entries())
+        self.states.begin_refresh()
+        try:
+            yield from self._declarations.declare(due, result, with_failed=True)
+            yield from self._load(due, result, is_retry=True)
+        except Exception as error:  # As above; or the service fails, which the next refresh will show.
+            if not isinstance(error, HeksherError):
+                logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+            result.failures.append(error)
+            for entry in filter(self.states.is_unsettled, due):
+                self.states.mark_failed(entry, error)
+        result.is_recovered = any(self.states.of(entry).applied for entry in due)
+        result.problems = self._problems(self._entries())
+
+    def next_retry(self) -> float:
+        """Return when the next single setting is to be tried again, by the client's clock."""
+        return self.states.next_retry(self._entries())
+
+    def _entries(self) -> list[AnyEntry]:
+        return sorted(self._registry.entries(), key=lambda entry: entry.name)
 
     def save(self, responses: AppliedResponses, result: RefreshResult) -> Flow[None]:
         """Store responses as the last known good. Errors are not raised."""
@@ -110,7 +146,7 @@ class Refresher:
 
     def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
         """Return what is wrong although the refresh did everything that was due."""
-        return [*self.states.refusals(entries), *([self._order.problem] if self._order.problem else [])]
+        return [*self.states.problems(entries), *([self._order.problem] if self._order.problem else [])]
 
     def _read_order(self) -> Flow[None]:
         # In each refresh: an operator may move a feature, and the responses to queries need not show it.
@@ -122,11 +158,19 @@ class Refresher:
             if self.last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self.last_known_good.order()) or self._order.features
 
-    def _load(self, entries: Sequence[AnyEntry], result: RefreshResult) -> Flow[AppliedResponses | None]:
-        """Query the rules of all settings that the service has, and apply them."""
+    def _load(
+        self, entries: Sequence[AnyEntry], result: RefreshResult, *, is_retry: bool = False
+    ) -> Flow[AppliedResponses | None]:
+        """Query the rules of settings that the service has, and apply them.
+
+        Args:
+            entries: The settings.
+            result: Receives what was done, and what failed.
+            is_retry: Whether they are single settings, and not all. Then nothing is recorded that is about all.
+        """
         tracking = self.tracking  # the same one for the query, and for decoding its response
         by_name = self.states.by_canonical_name(entries)
-        results = yield from self._query(by_name, tracking)
+        results = yield from self._query(by_name, tracking, is_retry=is_retry)
         if results.missing:
             lost = _named(results.missing, by_name)
             names = [entry.name for entry in lost]
@@ -135,24 +179,34 @@ class Refresher:
                 self.states.mark_missing(entry)
             yield from self._declarations.declare(lost, result)
             by_name = self.states.by_canonical_name(entries)
-            results = yield from self._query(by_name, tracking)
+            results = yield from self._query(by_name, tracking, is_retry=is_retry)
             for entry in _named(results.missing, by_name):
-                error = DeclarationError(f"the service denies setting {entry.name}", setting=entry.name)
-                self._declarations.record_refusal([entry], error, result)
+                conflict = self.states.of(entry).conflict
+                text = f"the service denies setting {entry.name}" + (f": {conflict}" if conflict else "")
+                self._declarations.record_refusal([entry], DeclarationError(text, setting=entry.name), result)
         for name, too_large in results.too_large.items():
-            self._fail(by_name[name], too_large, result)
+            self._fail(by_name[name], with_prefix(too_large, f"setting {name} cannot be queried"), result)
         yield from self._follow_renames(results, by_name, result)
         up_to_date = [name for name in by_name if name not in results.missing and name not in results.too_large]
         prepared = yield from self._prepare(results, by_name, tracking, result)
-        yield self._apply(prepared, results, entries, result)
+        yield self._apply(prepared, results, entries, result, is_retry=is_retry)
+        if is_retry:
+            if self.last_known_good is not None:
+                self.last_known_good.keep(prepared)
+            return None
+        # A fault of all settings, for example a wrong URL, need not be told apart from one of a single setting if the
+        # service responded for none of the others.
+        result.is_failed = bool(result.failures) and not results.has_responses
         if self.last_known_good is None or not result.is_applied:
             return None
         order = self._order.features if self._order.is_current else None
         return AppliedResponses(prepared, _named(up_to_date, by_name), order)
 
-    def _query(self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking) -> Flow[QueryResults]:
+    def _query(
+        self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, *, is_retry: bool
+    ) -> Flow[QueryResults]:
         current = self.states.current_names(by_name, tracking, self._order.features)
-        return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), current)
+        return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), current, is_retry=is_retry)
 
     def _fail(self, entries: Iterable[AnyEntry], error: Exception, result: RefreshResult) -> None:
         """Record that settings keep their rules, and are to be queried in full next time."""
@@ -210,6 +264,10 @@ class Refresher:
                 prepared += yield from decoder.decode(name, content, digest, changed)
             except UnexpectedResponseError as error:
                 self._fail(changed, error, result)
+            except Exception as error:  # A defect of a setting type, or of this package: it affects this setting only.
+                if any(self.states.of(entry).problem is None for entry in changed):
+                    logger.exception("setting %s cannot be updated", name, extra={"setting": name, "error": error})
+                self._fail(changed, error, result)
         return prepared
 
     def _apply(
@@ -218,6 +276,8 @@ class Refresher:
         results: QueryResults,
         entries: Sequence[AnyEntry],
         result: RefreshResult,
+        *,
+        is_retry: bool,
     ) -> ApplyLocked:
         def apply() -> None:
             rule_sets = {entry: applied.decoded.rule_set for entry, applied, _ in prepared}
@@ -225,8 +285,12 @@ class Refresher:
                 return
             for entry, applied, _ in prepared:
                 self.states.mark_applied(entry, applied)
+            if is_retry:
+                return
             self._queries.etags = results.etags  # only now, see there
-            result.revision = protocol.oldest_revision([self._order.revision, results.revision])
+            # An order that was never received is requested again soon, and so cannot be older than the stream.
+            revisions = [self._order.revision] if self._order.is_from_service else []
+            result.revision = protocol.oldest_revision([*revisions, results.revision])
             result.is_applied = True
             if self.states.are_confirmed(entries):
                 result.received_at = self._clock()

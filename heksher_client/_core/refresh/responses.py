@@ -97,7 +97,7 @@ def unexpected_response(request: Request, response: Response | Oversized, what: 
         f"{request}: the service responded with {response.status}{but}: {body_excerpt(response)}{hint}",
         status=response.status,
         content=truncate(response),
-        retry_after=_retry_after(response),
+        retry_after=retry_after(response),
     )
     return with_request(error, request, response)
 
@@ -108,6 +108,14 @@ def with_request(error: ErrorT, request: Request, response: Response | None = No
     if response is not None:
         error.headers = {name: _redacted_header(response, name) for name in response.headers}
     return error
+
+
+def with_prefix(error: ErrorT, prefix: str) -> ErrorT:
+    """Return the same error with a text before its own."""
+    prefixed = error.__class__.__new__(error.__class__, f"{prefix}: {error}")
+    vars(prefixed).update(vars(error))
+    prefixed.__cause__ = error.__cause__
+    return prefixed
 
 
 def as_configured(
@@ -156,7 +164,7 @@ def _redacted(response: Response, text: str) -> str:
     return response.redact(text.encode(errors="replace")).decode()
 
 
-def _retry_after(response: Response) -> float | None:
+def retry_after(response: Response) -> float | None:
     """Return the seconds to wait. A date is relative to the date of the response, by the service's clock."""
     value = response.headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", value):

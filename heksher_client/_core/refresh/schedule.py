@@ -4,17 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
+from heksher_client._core.refresh.backoff import Backoff
 
-_FIRST_RETRY: Final = 1.0
-"""Seconds from a first failure to the next attempt; doubled by each further failure."""
-_FIRST_SLOW_RETRY: Final = 30.0
-_SLOWEST_RETRY: Final = 300.0
-"""Seconds, for failures that somebody has to fix: credentials, or a service that is not there."""
-_FIXED_BY_PEOPLE: Final = frozenset([401, 403, 404, 422])
-"""The statuses of such failures."""
-_MAX_RETRY_AFTER: Final = 300.0
-"""Seconds that a service can make a client wait. A longer time is a mistake."""
 _SOON: Final = 5.0
 """Seconds within which the child of a fork refreshes."""
 _CATCH_UP: Final = 1.0
@@ -24,9 +15,9 @@ _CATCH_UP: Final = 1.0
 class Schedule:
     """Counts from the end of each refresh: an interval after a success, less after a failure.
 
-    After failures it waits for one second, two, four and so on, up to a limit. All times are varied, so that the
-    processes of a fleet that started together, or failed together, do not refresh together for ever. A request is due
-    earlier, whatever the interval.
+    All times are varied, so that the processes of a fleet that started together, or failed together, do not refresh
+    together for ever. A request is due earlier, whatever the interval. A single setting that failed has a time of its
+    own, which does not affect that of the refreshes.
     """
 
     def __init__(
@@ -48,13 +39,16 @@ class Schedule:
             clock: In seconds.
             random: Returns numbers from 0 to 1.
         """
-        self._interval, self._max_backoff, self._jitter = interval, max_backoff, jitter
+        self._interval, self._jitter = interval, jitter
+        self._backoff = Backoff(jitter, max_backoff)
         self._clock, self._random = clock, random
         self._has_succeeded = False
         self._failures = 0
         self._due = -math.inf
         self._requested = math.inf
         """When a requested refresh is due."""
+        self._retry = math.inf
+        """When a single setting is to be tried again."""
 
     def request(self, within: float) -> None:
         """Request a refresh within some seconds, whatever the interval."""
@@ -64,56 +58,70 @@ class Schedule:
         """Count the requests as served by the refresh that begins now. Later ones need another refresh."""
         self._requested = math.inf
 
-    def plan(self, failures: Sequence[Exception], *, is_behind: bool) -> None:
+    def plan(
+        self,
+        failures: Sequence[Exception],
+        *,
+        is_behind: bool,
+        problem: Exception | None = None,
+        retry: float = math.inf,
+    ) -> None:
         """Schedule the next refresh at the end of one.
 
         Args:
-            failures: Its failures; empty after a success.
+            failures: Its failures, if it failed for all settings; empty otherwise.
             is_behind: Whether its responses were older than an announced change.
+            problem: A problem that concerns all settings, although they were refreshed.
+            retry: When to try single settings again that failed.
         """
         if failures:
             self.failed(failures)
             return
-        self.succeeded()
+        if problem is None:
+            self.succeeded()
+        else:
+            self.failed([problem], longest=self._interval)
+        self._retry = retry
         if is_behind:
             self._requested = min(self._requested, self._clock() + _CATCH_UP)
 
+    def plan_retry(self, retry: float) -> None:
+        """Schedule the next retry of single settings."""
+        self._retry = retry
+
     def succeeded(self) -> None:
         """Count from a refresh that succeeded."""
-        self._failures = 0
+        self._failures, self._retry = 0, math.inf
         factor = 1 + self._jitter * (2 * self._random() - 1)
         if self._jitter and not self._has_succeeded:
             factor = self._random()
         self._has_succeeded = True
         self._due = self._clock() + self._interval * factor
 
-    def failed(self, failures: Sequence[Exception]) -> None:
-        """Count from a refresh that failed. The first failure decides whether somebody has to fix it."""
-        self._failures += 1
-        is_slow = _must_be_fixed(failures[0])
-        first, longest = (_FIRST_SLOW_RETRY, _SLOWEST_RETRY) if is_slow else (_FIRST_RETRY, self._max_backoff)
-        # The exponent is bounded: a process may fail for weeks, and floats have a maximum.
-        wait = min(longest, first * 2.0 ** min(self._failures - 1, 30))
-        if self._jitter:
-            wait *= 1 - self._random() / 2
-        responses = [failure for failure in failures if isinstance(failure, UnexpectedResponseError)]
-        retry_after = max((r.retry_after for r in responses if r.retry_after is not None), default=None)
-        if retry_after is not None:
-            requested = min(max(retry_after, 0.0), _MAX_RETRY_AFTER)
-            wait = max(wait, requested * (1 + self._jitter * self._random()))
-        self._due = self._clock() + wait
+    def failed(self, failures: Sequence[Exception], *, longest: float = math.inf) -> None:
+        """Count from a refresh that failed, for at most some seconds."""
+        self._failures, self._retry = self._failures + 1, math.inf
+        self._due = self._clock() + min(longest, self._backoff.wait(failures, self._failures, self._random()))
 
     def restart(self) -> None:
         """Begin again in the child of a fork: of many processes that begin at the same moment, not all at once."""
-        self._requested = math.inf
+        self._requested = self._retry = math.inf
         self._due = self._clock() + (min(_SOON, self._interval) * self._random() if self._jitter else 0.0)
 
-    def wait(self) -> float:
+    @property
+    def refresh_due(self) -> float:
+        """When the next refresh is due."""
+        return min(self._due, self._requested)
+
+    @property
+    def is_retry_next(self) -> bool:
+        """True if single settings are to be tried again before the next refresh is due."""
+        return max(self._retry, self._clock()) < self.refresh_due
+
+    def wait_for_refresh(self) -> float:
         """Return the seconds until a refresh is due; 0 if it is due now."""
-        return max(0.0, min(self._due, self._requested) - self._clock())
+        return max(0.0, self.refresh_due - self._clock())
 
-
-def _must_be_fixed(failure: Exception) -> bool:
-    if isinstance(failure, UnexpectedResponseError):
-        return failure.status in _FIXED_BY_PEOPLE
-    return isinstance(failure, DeclarationError)
+    def wait(self) -> float:
+        """Return the seconds until there is something to do; 0 if there is now."""
+        return max(0.0, min(self.refresh_due, self._retry) - self._clock())

@@ -4,12 +4,13 @@ A session decides and never waits. A driver asks it how long to wait, runs its f
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
 from heksher_client._core.refresh.effects import Exchange, Flow, Limits, OpenStream, Pause, RunBlocking, timed_out
 from heksher_client._core.refresh.health import Health
@@ -31,6 +32,9 @@ from heksher_client._logging import logger
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError
 
 T = TypeVar("T")
+
+_MIN_RETRY_TIME: Final = 1.0
+"""Seconds that a retry of single settings may take, even if the next refresh is due earlier."""
 
 
 class Session:
@@ -71,7 +75,14 @@ class Session:
         self.listeners = CallbackRegistry()
         """The receivers of all changes that this client applies."""
         self._refresher = Refresher(
-            self.context_features, self, registry, listeners=self.listeners, store=store, clock=clock
+            self.context_features,
+            self,
+            registry,
+            listeners=self.listeners,
+            store=store,
+            backoff=Backoff(options.jitter, options.max_backoff),
+            clock=clock,
+            random=random,
         )
         self._notifier = Notifier(hooks, self.listeners, self._refresher.budget)
         self.refresh_listeners = self._notifier.refresh_listeners
@@ -141,6 +152,9 @@ class Session:
 
     def status(self) -> Status:
         entries, error = self._registry.entries(), self._health.last_error
+        next_attempt = None
+        if self.is_open:
+            next_attempt = 0.0 if self._is_refreshing else self._schedule.wait_for_refresh()
         return Status(
             state=self._health.state(is_closed=self.is_closed),
             age=self._health.age,
@@ -148,7 +162,7 @@ class Session:
             last_error=error[0] if error else None,
             last_error_at=error[1] if error else None,
             failures=self._health.failures,
-            next_attempt=(0.0 if self._is_refreshing else self.wait()) if self.is_open else None,
+            next_attempt=next_attempt,
             is_main=self.is_main,
             last_known_good_problem=self._refresher.last_known_good.problem
             if self._refresher.last_known_good
@@ -156,7 +170,7 @@ class Session:
             is_following=self._stream.is_connected,
             change_stream_problem=self._stream.problem,
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
-            settings={entry.name: self._refresher.states.status(entry) for entry in entries},
+            settings={entry.name: self._refresher.states.status(entry, next_attempt) for entry in entries},
         )
 
     def wait(self) -> float:
@@ -202,7 +216,13 @@ class Session:
     # -- refreshes -----------------------------------------------------------------------------------------------------
 
     def refresh(self) -> Flow[None]:
-        """Refresh once, and report the outcome to the log, the hooks and the waiters."""
+        """Refresh once, and report the outcome to the log, the hooks and the waiters.
+
+        Or try only the single settings again that failed, if that is due before the next refresh.
+        """
+        if self.is_main and self._schedule.is_retry_next:
+            yield from self._retry()
+            return
         self._is_refreshing = True
         self._schedule.begin()
         is_awaited = self._waiters.begin()
@@ -226,19 +246,44 @@ class Session:
         problems = self.requests.configured(result.failures or result.problems)
         failures = problems if result.failures else []
         is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
-        self._schedule.plan(failures, is_behind=self._stream.is_behind)
-        yield from self._notifier.dispatch_changes(result)
+        self._schedule.plan(
+            failures if result.is_failed else [],
+            is_behind=self._stream.is_behind,
+            problem=result.order_problem,
+            retry=self._refresher.next_retry(),
+        )
         is_served = is_restored and not any(isinstance(failure, DeclarationError) for failure in failures)
         error = failures[0] if failures and not (is_start and is_served) else None
+        is_logged = error is None or not (self._raises_at_start and is_start)
+        yield from self._report(began, problems, result, is_logged=is_logged)
+        if self.is_open:  # Otherwise the waiters were called.
+            self._waiters.resolve(error)
+
+    def _retry(self) -> Flow[None]:
+        """Try single settings again that failed. It does not affect when the next refresh is due, and ends before."""
+        began, result = self._clock(), RefreshResult()
+        until = max(self._schedule.refresh_due, began + _MIN_RETRY_TIME)
+        yield from limited(self._refresher.retry(result), self.requests.limits, self._clock, until)
+        self._schedule.plan_retry(self._refresher.next_retry())
+        problems = self.requests.configured(result.failures or result.problems)
+        if result.is_recovered:
+            yield from self._report(began, problems, result, is_logged=True)
+        elif self.is_open and problems:
+            self._health.log(problems)
+
+    def _report(
+        self, began: float, problems: Sequence[Exception], result: RefreshResult, *, is_logged: bool
+    ) -> Flow[None]:
+        """Report a refresh to callbacks, the status, the log and the hooks."""
+        yield from self._notifier.dispatch_changes(result)
         self._health.record_outcome(problems)
         if not self.is_open:
-            return  # It was closed in between, and the waiters were called.
-        if error is None or not (self._raises_at_start and is_start):
+            return  # It was closed in between.
+        if is_logged:
             self._health.log(problems)
         seconds = max(0.0, self._clock() - began)
         refresh = Refresh(self._environment.wall_clock() - seconds, seconds, tuple(problems), tuple(result.changed))
         yield from self._notifier.dispatch_refresh(refresh)
-        self._waiters.resolve(error)
 
     def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh from the service."""

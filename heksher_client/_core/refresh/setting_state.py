@@ -4,11 +4,12 @@ This is the one record of it. `SettingStates` is the only place that changes a `
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.decoding import AppliedUpdate
 from heksher_client._core.refresh.publisher import AnyEntry
 from heksher_client._core.refresh.status import SettingStatus
@@ -27,14 +28,18 @@ class SettingState:
 
     canonical_name: str | None = None
     """The name in the service's responses; None if the service does not have the setting, or was not asked."""
-    declare_at: float | None = -math.inf
-    """When to declare it, by the client's clock; None if it is declared."""
+    is_declared: bool = False
+    """True if the service has it, as declared or with differences."""
     outcome: str | None = None
     """The outcome of the declaration."""
-    refusal: Exception | None = None
-    """The error that the declaration was refused with."""
-    failure: Exception | None = None
-    """Why the last response could not be used for it."""
+    conflict: str = ""
+    """The text of a declaration's response that has no outcome."""
+    problem: Exception | None = None
+    """Why the declaration was refused or failed, or why the last response could not be used."""
+    attempts: int = 0
+    """The number of failures since the last usable response."""
+    retry_at: float = math.inf
+    """When to try again what failed, by the client's clock; `-inf` for the next refresh."""
     applied: AppliedUpdate | None = None
     """The update that was applied last; None to query it in full."""
     lookup_tracking: Tracking | None = None
@@ -48,7 +53,16 @@ class SettingState:
 class SettingStates:
     """The states of all settings. Settings are held weakly."""
 
-    def __init__(self) -> None:
+    def __init__(self, backoff: Backoff, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        """Create the states of settings that the service was not asked for yet.
+
+        Args:
+            backoff: The waits of a setting that fails.
+            clock: Monotonic, in seconds.
+            random: Returns numbers from 0 to 1.
+        """
+        self._backoff, self._clock, self._random = backoff, clock, random
+        self._drawn = 0.0
         self._states: WeakKeyDictionary[AnyEntry, SettingState] = WeakKeyDictionary()
 
     def of(self, entry: AnyEntry) -> SettingState:
@@ -57,35 +71,74 @@ class SettingStates:
 
     # -- declarations --------------------------------------------------------------------------------------------------
 
-    def is_due(self, entry: AnyEntry, now: float) -> bool:
-        """True if it is time to declare a setting."""
-        declare_at = self.of(entry).declare_at
-        return declare_at is not None and declare_at <= now
+    def is_due(self, entry: AnyEntry, *, with_failed: bool) -> bool:
+        """True if a setting is to be declared. One that was refused or failed has a time of its own."""
+        state = self.of(entry)
+        return not state.is_declared and (with_failed or state.problem is None or state.retry_at == -math.inf)
 
-    def mark_declared(self, entry: AnyEntry, canonical_name: str, outcome: str) -> None:
+    def mark_declared(self, entry: AnyEntry, canonical_name: str, outcome: str, conflict: str = "") -> None:
         """Record that the service has a setting, under a name, and the outcome of the declaration."""
         state = self.of(entry)
-        state.canonical_name, state.outcome, state.declare_at = canonical_name, outcome, None
-        state.refusal = state.failure = state.applied = None
+        state.is_declared, state.canonical_name, state.outcome = True, canonical_name, outcome
+        state.conflict, state.problem, state.retry_at, state.applied = conflict, None, math.inf, None
 
-    def mark_refused(self, entry: AnyEntry, declare_at: float, error: Exception) -> None:
-        """Record that the service does not have a setting, why, and when to declare it again."""
+    def mark_refused(self, entry: AnyEntry, error: Exception) -> None:
+        """Record that the service does not have a setting, and why. It is declared again later."""
         state = self.of(entry)
-        state.canonical_name, state.outcome, state.declare_at = None, REFUSED, declare_at
-        state.refusal = error.with_traceback(None)  # Its frames would be kept alive.
-        state.failure = state.applied = None
-
-    def refusals(self, entries: Iterable[AnyEntry]) -> list[Exception]:
-        """Return the errors of refused declarations."""
-        return [refusal for entry in entries if (refusal := self.of(entry).refusal) is not None]
+        state.is_declared, state.canonical_name, state.outcome = False, None, REFUSED
+        self.mark_failed(entry, error)
 
     def mark_missing(self, entry: AnyEntry) -> None:
         """Record that the service lost a setting, which is to be declared again at once."""
-        self.of(entry).declare_at = -math.inf
+        state = self.of(entry)
+        state.is_declared, state.canonical_name = False, None
+        state.problem, state.retry_at = None, math.inf
 
     def rename(self, entry: AnyEntry, canonical_name: str) -> None:
         """Record the name that the service uses from now on."""
         self.of(entry).canonical_name = canonical_name
+
+    # -- retries -------------------------------------------------------------------------------------------------------
+
+    def begin_refresh(self) -> None:
+        """Draw the random part of waits. Settings that fail in one refresh are tried again in one."""
+        self._drawn = self._random()
+
+    def mark_failed(self, entry: AnyEntry, error: Exception) -> None:
+        """Record why a declaration or a response could not be used for a setting.
+
+        Its rules are queried in full next time: at its own time, and in each refresh if the service has it.
+        """
+        state = self.of(entry)
+        state.attempts += 1
+        state.applied, state.problem = None, error.with_traceback(None)  # Its frames would be kept alive.
+        state.retry_at = self._clock() + self._backoff.wait([error], state.attempts, self._drawn)
+
+    def retry_with_all(self, entries: Iterable[AnyEntry]) -> None:
+        """Try what failed again in the next refresh, as that one failed for all settings."""
+        for entry in entries:
+            if self.of(entry).problem is not None:
+                self.of(entry).retry_at = -math.inf
+
+    def due_for_retry(self, entries: Iterable[AnyEntry]) -> list[AnyEntry]:
+        """Return the settings whose own time has come."""
+        now = self._clock()
+        return [entry for entry in entries if self.of(entry).retry_at <= now]
+
+    def is_unsettled(self, entry: AnyEntry) -> bool:
+        """True if a setting was to be tried again, and then neither succeeded nor failed."""
+        state = self.of(entry)
+        return state.applied is None and not self._clock() < state.retry_at < math.inf
+
+    def next_retry(self, entries: Iterable[AnyEntry]) -> float:
+        """Return when the next setting is to be tried again, by the client's clock."""
+        return min((self.of(entry).retry_at for entry in entries), default=math.inf)
+
+    def problems(self, entries: Iterable[AnyEntry]) -> list[Exception]:
+        """Return what is wrong with single settings."""
+        return [problem for entry in entries if (problem := self.of(entry).problem) is not None]
+
+    # -- names ---------------------------------------------------------------------------------------------------------
 
     def by_canonical_name(self, entries: Iterable[AnyEntry]) -> dict[str, list[AnyEntry]]:
         """Return the settings that the service has, by the name that it uses."""
@@ -107,12 +160,8 @@ class SettingStates:
         """Record an update that the service sent."""
         state = self.of(entry)
         state.applied = applied
-        state.failure = state.restored = state.only_default = None
-
-    def mark_failed(self, entry: AnyEntry, error: Exception) -> None:
-        """Record why a response could not be used for a setting, which is to be queried in full next time."""
-        state = self.of(entry)
-        state.applied, state.failure = None, error.with_traceback(None)
+        state.problem = state.restored = state.only_default = None
+        state.attempts, state.retry_at = 0, math.inf
 
     def are_confirmed(self, entries: Sequence[AnyEntry]) -> bool:
         """True if the service has sent rules for any of these settings, and none has restored ones."""
@@ -184,17 +233,28 @@ class SettingStates:
 
     # -- status --------------------------------------------------------------------------------------------------------
 
-    def status(self, entry: AnyEntry) -> SettingStatus:
-        """Return the status of a setting. May be called from any thread."""
+    def status(self, entry: AnyEntry, next_refresh: float | None) -> SettingStatus:
+        """Return the status of a setting. May be called from any thread.
+
+        Args:
+            entry: The setting.
+            next_refresh: Seconds until the next refresh; None if there will be none.
+        """
         state = self.of(entry)
-        decoded, error = state.applied.decoded if state.applied else None, state.refusal or state.failure
+        decoded, problem, retry_at = state.applied.decoded if state.applied else None, state.problem, state.retry_at
+        next_attempt = None
+        if problem is not None and next_refresh is not None:
+            next_attempt = next_refresh if retry_at == -math.inf else max(0.0, retry_at - self._clock())
+            if state.is_declared:  # Each refresh queries it as well.
+                next_attempt = min(next_attempt, next_refresh)
         return SettingStatus(
             declaration=state.outcome,
-            problem=None if error is None else escaped(str(error)),
+            problem=None if problem is None else escaped(str(problem)),
             canonical_name=state.canonical_name or entry.name,
             rules=len(entry.published.rule_set),
             rejected=decoded.rejected if decoded else 0,
             first_rejected=decoded.first_rejected if decoded else (),
+            next_attempt=next_attempt,
         )
 
 

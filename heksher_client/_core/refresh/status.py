@@ -62,6 +62,9 @@ class SettingStatus:
     """The number of rules that are not used."""
     first_rejected: tuple[RejectedRule, ...]
     """The first 20 of these."""
+    next_attempt: float | None = None
+    """Seconds until it is declared or queried again because of the problem, 0 if that is due; None without a problem.
+    The time of the other settings does not depend on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class Status:
     failures: int
     """The number of failed refreshes in a row."""
     next_attempt: float | None
-    """Seconds until the next refresh, 0 if it is running or due; None if there will be none."""
+    """Seconds until the next refresh, 0 if it is running or due; None if there will be none. A single setting with a
+    problem has a time of its own in addition: see `SettingStatus.next_attempt`."""
     is_main: bool
     """True if settings are read from this client."""
     is_following: bool

@@ -218,8 +218,10 @@ class History(RuleBasedStateMachine):
         self.failures = 0 if error is None else self.failures + 1
         if self.fault in (None, Fault.QUERY):
             self.orders, self.is_order_known = [list(self.service.features)], True
+        self.retries = 0 if self.fault is None else self.retries + 1
+        self.due = self.now + min(60, 2 ** (self.retries - 1))
         if self.fault in (None, Fault.ORDER):
-            self.retries, self.due = 0, self.now + self.interval
+            self.due = self.now + self.interval if self.fault is None else min(self.due, self.now + self.interval)
             self.received_at, self.is_restored = self.now, False
             self.check_values()
             self.allowed = {
@@ -229,8 +231,6 @@ class History(RuleBasedStateMachine):
             }
             self.store()
         else:
-            self.retries += 1
-            self.due = self.now + min(60, 2 ** (self.retries - 1))
             self.is_restored = self.file is not None
         if error is None:
             self.last_success = self.now + WALL_CLOCK_OFFSET

@@ -693,13 +693,36 @@ def test_the_status_does_not_wait_for_the_disk(
 def test_an_unexpected_error_while_storing_does_not_end_the_refreshing(
     service: FakeService, file: MemoryFile, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the error of that refresh, whose rules are applied, and are stored after they were queried again."""
-    with driven(service, last_known_good=file) as client:
+    """It is the error of that refresh, whose rules are applied, and are stored by the next one without being sent
+    again. Nothing is due earlier, as the settings are up to date."""
+    with driven(service, last_known_good=file, update_interval=60) as client:
         service.add_rule("s", 8, user="jim")
         with monkeypatch.context() as patched:
             patched.setattr(file, "signature", lambda: 1 // 0)
             patched.setattr(file, "write", lambda content: 1 // 0)
             client.reload_expecting(ZeroDivisionError)
+        assert client.status().last_known_good_problem == "ZeroDivisionError: integer division or modulo by zero"
         assert setting.get(user="jim") == 8
-        client.refresh(2)
+        client.refresh()
+        assert client.waits == [60]
+        assert "if-none-match" in service.requests[-1].headers
         assert stored(file, "s")["rules"][0]["value"] == 8
+        assert client.status().last_known_good_problem is None
+
+
+def test_d7_the_response_of_a_setting_that_recovers_is_stored_by_the_next_refresh(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """It was received apart from the others, and is not queried again."""
+    _good = Setting("good", int, ["user"], 1)
+    service.declare("s", "int", 7, ["user"])
+    service.add_rule("s", 8, user="jim")
+    service.respond_with(
+        DECLARE, lambda request: CannedResponse(422) if request.json["name"] == setting.name else None, times=2
+    )
+    with driven(service, last_known_good=file, update_interval=60) as client:
+        client.refresh(2)
+        assert client.waits == [30, 30]
+        assert stored(file, "s")["rules"][0]["value"] == 8
+        client.refresh()
+        assert "if-none-match" in service.requests[-1].headers

@@ -62,26 +62,30 @@ def test_h1_the_error_of_refused_credentials_says_so(service: FakeService, setti
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_h3_a_refused_declaration_is_sent_again_by_a_reload_or_after_five_minutes(
+def test_h3_a_refused_declaration_is_sent_again_by_a_reload_or_at_its_own_time(
     service: FakeService, setting: Setting[int], status: int
 ) -> None:
     """Refreshes before that send no declaration, and report the refusal."""
-    service.respond_with(DECLARE, CannedResponse(status), times=2)
-    with driven(service, update_interval=60) as client:
+    _other = Setting("other", int, ["user"], 1)
+    service.declare("other", "int", 1, ["user"])
+    refusals = iter([CannedResponse(status)] * 2)
+    service.respond_with(DECLARE, lambda request: next(refusals, None) if request.json["name"] == "s" else None)
+    with driven(service, update_interval=20) as client:
         refused = client.status().settings["s"]
         assert (refused.declaration, "refused the declaration" in (refused.problem or "")) == ("refused", True)
+        assert refused.next_attempt == 30
 
         client.refresh()
         assert isinstance(client.outcomes[-1], DeclarationError)
         assert client.status().failures == 2
-        assert len(service.requests_to(DECLARE)) == 1
+        assert len(service.requests_to(DECLARE)) == 2
 
         client.reload_expecting(DeclarationError)
-        assert len(service.requests_to(DECLARE)) == 2
+        assert len(service.requests_to(DECLARE)) == 3
 
-        client.advance(299)
-        assert len(service.requests_to(DECLARE)) == 2
-        client.advance(61)
+        client.advance(59)
+        assert len(service.requests_to(DECLARE)) == 3
+        client.advance(1)
         assert client.status().settings["s"].declaration == "created"
         assert client.status().state is State.FRESH
         assert get(setting) == 7

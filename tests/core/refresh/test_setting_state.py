@@ -16,6 +16,7 @@ from heksher_client import (
     Status,
     UnexpectedResponseError,
 )
+from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.decoding import AppliedUpdate, DecodedRules
 from heksher_client._core.refresh.publisher import AnyEntry
 from heksher_client._core.refresh.setting_state import SettingStates
@@ -29,6 +30,14 @@ from tests.support.service import QUERY, CannedResponse
 
 UNKNOWN = SettingStatus(None, None, "s", rules=0, rejected=0, first_rejected=())
 ORDER = ("environment", "user", "theme")
+
+
+class States(SettingStates):
+    """States with a clock that a test moves."""
+
+    def __init__(self, *, jitter: float = 0.0, random: float = 0.5) -> None:
+        self.now = 0.0
+        super().__init__(Backoff(jitter, 60.0), lambda: self.now, lambda: random)
 
 
 @pytest.fixture
@@ -51,7 +60,7 @@ def update_of(entry: AnyEntry, tracking: Tracking, *, default: int = 2) -> Appli
 
 
 def test_the_status_has_everything_about_a_client_and_its_settings(service: FakeService) -> None:
-    """After a refresh that failed for one setting, and one that only repeated the refusal of a declaration."""
+    """After a refresh that failed for two settings, and one that recovered one of them."""
     service.declare("former", "int", 1, ["user"])
     service.declare("renamed", "int", 1, ["user"], version="1.1", alias="former")
     _settings = [
@@ -76,15 +85,14 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
     rejected = (RejectedRule(2, "'x' is not an int"),)
     service.respond_with(QUERY, CannedResponse.of({"settings": response}))
     with driven(service, update_interval=60) as client:
-        client.refresh()
         failed = Status(
             state=State.FAILING,
             age=0.0,
             last_success=None,
-            last_error=invalid,
-            last_error_at=START + WALL_CLOCK_OFFSET + 30.0,
-            failures=2,
-            next_attempt=2.0,
+            last_error=refusal,
+            last_error_at=START + WALL_CLOCK_OFFSET,
+            failures=1,
+            next_attempt=60.0,
             is_main=True,
             is_following=False,
             change_stream_problem=None,
@@ -93,8 +101,8 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
             settings={
                 "loaded": SettingStatus("created", None, "loaded", 1, 1, rejected),
                 "former": SettingStatus("outdated", None, "renamed", 0, 0, ()),
-                "invalid": SettingStatus("created", invalid, "invalid", 0, 0, ()),
-                "refused": SettingStatus("refused", refusal, "refused", 0, 0, ()),
+                "invalid": SettingStatus("created", invalid, "invalid", 0, 0, (), next_attempt=1.0),
+                "refused": SettingStatus("refused", refusal, "refused", 0, 0, (), next_attempt=30.0),
             },
         )
         assert client.status() == failed
@@ -106,45 +114,44 @@ def test_the_status_has_everything_about_a_client_and_its_settings(service: Fake
         assert status.settings["invalid"] == SettingStatus("created", None, "invalid", 0, 0, ())
         assert (status.last_error, status.last_error_at, status.failures) == (
             refusal,
-            START + WALL_CLOCK_OFFSET + 32.0,
-            3,
+            START + WALL_CLOCK_OFFSET + 1.0,
+            2,
         )
-        assert (status.last_success, status.next_attempt) == (None, 60.0)
+        assert (status.last_success, status.next_attempt) == (None, 59.0)
 
 
 def test_a_setting_without_a_response_has_the_status_of_its_declaration(setting: Setting[int], entry: AnyEntry) -> None:
     """Its name in the service is unknown, so it is the declared one."""
-    assert SettingStates().status(entry) == UNKNOWN
+    assert States().status(entry, 60.0) == UNKNOWN
     assert setting.get(user="jim") == 1
 
 
 @pytest.mark.usefixtures("setting")
 def test_a_problem_is_one_line(entry: AnyEntry) -> None:
-    """A text of the service may have line breaks. A refusal counts more than a failure."""
-    states = SettingStates()
-    states.mark_refused(entry, 5.0, DeclarationError("a\nb"))
-    states.mark_failed(entry, UnexpectedResponseError("c"))
-    assert states.status(entry) == replace(UNKNOWN, declaration="refused", problem="a\\nb")
+    """A text of the service may have line breaks."""
+    states = States()
+    states.mark_refused(entry, DeclarationError("a\nb"))
+    assert states.status(entry, 60.0) == replace(UNKNOWN, declaration="refused", problem="a\\nb", next_attempt=30.0)
     states.mark_declared(entry, "t", "created")
-    assert states.status(entry) == replace(UNKNOWN, declaration="created", canonical_name="t")
+    assert states.status(entry, 60.0) == replace(UNKNOWN, declaration="created", canonical_name="t")
     states.mark_failed(entry, UnexpectedResponseError("c\nd"))
-    assert states.status(entry).problem == "c\\nd"
+    assert states.status(entry, 60.0).problem == "c\\nd"
 
 
 @pytest.mark.usefixtures("setting")
 def test_errors_in_the_status_do_not_keep_frames_alive(entry: AnyEntry) -> None:
     """Nor the responses in them."""
-    states = SettingStates()
+    states = States()
     for error in (DeclarationError("refused"), UnexpectedResponseError("failed")):
         with suppress(HeksherError):
             raise error
         assert error.__traceback__ is not None
         if isinstance(error, DeclarationError):
-            states.mark_refused(entry, 5.0, error)
+            states.mark_refused(entry, error)
         else:
             states.mark_failed(entry, error)
         assert error.__traceback__ is None
-    assert [str(error) for error in states.refusals([entry])] == ["refused"]
+    assert [str(error) for error in states.problems([entry])] == ["failed"]
 
 
 # -- declarations ------------------------------------------------------------------------------------------------------
@@ -153,26 +160,84 @@ def test_errors_in_the_status_do_not_keep_frames_alive(entry: AnyEntry) -> None:
 @pytest.mark.usefixtures("setting")
 def test_a_setting_is_declared_when_it_is_new_or_lost_and_some_time_after_a_refusal(entry: AnyEntry) -> None:
     """Never while it is declared."""
-    states = SettingStates()
-    assert states.is_due(entry, -1e9)
+    states = States()
+    assert states.is_due(entry, with_failed=False)
     states.mark_declared(entry, "s", "created")
-    assert not states.is_due(entry, 1e9)
+    assert not states.is_due(entry, with_failed=True)
     states.mark_missing(entry)
-    assert states.is_due(entry, -1e9)
-    states.mark_refused(entry, 5.0, DeclarationError("refused"))
-    assert [states.is_due(entry, now) for now in (4.9, 5.0, 5.1)] == [False, True, True]
+    assert states.is_due(entry, with_failed=False)
+    states.mark_refused(entry, DeclarationError("refused"))
+    assert [states.is_due(entry, with_failed=with_failed) for with_failed in (False, True)] == [False, True]
+    states.retry_with_all([entry])
+    assert states.is_due(entry, with_failed=False)
+
+
+@pytest.mark.usefixtures("setting")
+def test_d7_a_setting_that_fails_has_its_own_back_off(entry: AnyEntry) -> None:
+    """Slow for what people must fix. It begins again after a usable response, not after an accepted declaration."""
+    states = States()
+
+    def waits(error: HeksherError, count: int) -> list[float]:
+        waits = []
+        for _ in range(count):
+            states.mark_declared(entry, "s", "created")
+            states.mark_failed(entry, error)
+            waits.append(states.next_retry([entry]) - states.now)
+            assert states.due_for_retry([entry]) == []
+            states.now = states.next_retry([entry])
+            assert states.due_for_retry([entry]) == [entry]
+        return waits
+
+    assert waits(UnexpectedResponseError("", status=500), 8) == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert waits(DeclarationError("refused"), 1) == [300]
+    published_update(states, entry, Tracking())
+    assert (states.next_retry([entry]), states.due_for_retry([entry])) == (float("inf"), [])
+    assert waits(DeclarationError("refused"), 6) == [30, 60, 120, 240, 300, 300]
+    refused = DeclarationError("refused")
+    refused.retry_after = 200.0
+    published_update(states, entry, Tracking())
+    assert waits(refused, 2) == [200, 200]
+
+
+def test_d7_settings_that_fail_in_one_refresh_are_tried_again_together() -> None:
+    """The random part of the wait is drawn once per refresh."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(3)]
+    entries = [entry_of(setting) for setting in settings]
+    numbers = iter([0.5, 1.0])
+    states = SettingStates(Backoff(0.1, 60.0), lambda: 0.0, lambda: next(numbers))
+    for wait in (22.5, 30.0):
+        states.begin_refresh()
+        for entry in entries:
+            states.mark_refused(entry, DeclarationError("refused"))
+        assert {states.next_retry([entry]) for entry in entries} == {wait}
+
+
+@pytest.mark.usefixtures("setting")
+def test_the_status_says_when_a_setting_is_tried_again(entry: AnyEntry) -> None:
+    """With the next refresh, if that comes first and queries the setting, or if the last one failed for all."""
+    states = States()
+    states.mark_refused(entry, DeclarationError("refused"))
+    assert [states.status(entry, wait).next_attempt for wait in (5.0, 60.0, None)] == [30.0, 30.0, None]
+    states.retry_with_all([entry])
+    assert states.status(entry, 5.0).next_attempt == 5.0
+    states.mark_declared(entry, "s", "created")
+    assert states.status(entry, 5.0).next_attempt is None
+    states.mark_failed(entry, UnexpectedResponseError("failed"))
+    assert [states.status(entry, wait).next_attempt for wait in (1.0, 5.0)] == [1.0, 2.0]
+    states.now = 9.0
+    assert states.status(entry, 5.0).next_attempt == 0.0
 
 
 def test_settings_are_found_by_their_names_in_the_service() -> None:
     """Several may have one name. A refused one has none, but the service may announce changes of its declared name."""
     settings = [Setting(name, int, ["user"], 1) for name in ("a", "b", "c", "d")]
     a, b, c, d = entries = [entry_of(setting) for setting in settings]
-    states = SettingStates()
+    states = States()
     states.mark_declared(a, "a", "created")
     states.mark_declared(b, "b", "created")
     states.rename(b, "a")
     states.mark_declared(c, "c", "created")
-    states.mark_refused(c, 5.0, DeclarationError("refused"))
+    states.mark_refused(c, DeclarationError("refused"))
     assert states.by_canonical_name(entries) == {"a": [a, b]}
     states.mark_declared(d, "e", "outdated")
     assert states.by_canonical_name(entries) == {"a": [a, b], "e": [d]}
@@ -193,7 +258,7 @@ def published_update(states: SettingStates, entry: AnyEntry, tracking: Tracking)
 @pytest.mark.usefixtures("setting")
 def test_a_setting_is_current_until_anything_has_changed_that_its_rules_depend_on(entry: AnyEntry) -> None:
     """The tracking, the order of the context features, what is published, a validator, or the response."""
-    states, tracking = SettingStates(), Tracking()
+    states, tracking = States(), Tracking()
     assert not states.is_current(entry, tracking, ORDER)
     assert not states.is_applied(entry, b"digest", tracking, ORDER)
     published_update(states, entry, tracking)
@@ -215,13 +280,13 @@ def test_a_setting_is_current_until_anything_has_changed_that_its_rules_depend_o
 @pytest.mark.parametrize("event", ["declared", "refused", "failed", "forgotten"])
 def test_a_setting_is_queried_in_full_after_a_declaration_or_a_failure(entry: AnyEntry, event: str) -> None:
     """The rules that it has need not be those of the service."""
-    states, tracking = SettingStates(), Tracking()
+    states, tracking = States(), Tracking()
     published_update(states, entry, tracking)
     match event:
         case "declared":
             states.mark_declared(entry, "s", "created")
         case "refused":
-            states.mark_refused(entry, 5.0, DeclarationError("refused"))
+            states.mark_refused(entry, DeclarationError("refused"))
         case "failed":
             states.mark_failed(entry, UnexpectedResponseError("failed"))
         case _:
@@ -229,7 +294,7 @@ def test_a_setting_is_queried_in_full_after_a_declaration_or_a_failure(entry: An
     assert not states.is_current(entry, tracking, ORDER)
     assert states.current_names({"s": [entry], "t": []}, tracking, ORDER) == {"t"}
     published_update(states, entry, tracking)
-    assert states.status(entry).problem == ("refused" if event == "refused" else None)
+    assert states.status(entry, 60.0).problem is None
     assert states.current_names({"s": [entry]}, tracking, ORDER) == {"s"}
 
 
@@ -237,7 +302,7 @@ def test_rules_are_confirmed_if_the_service_sent_some_and_none_are_restored() ->
     """A program without settings needs none."""
     settings = [Setting(name, int, ["user"], 1) for name in ("a", "b")]
     a, b = entries = [entry_of(setting) for setting in settings]
-    states, tracking = SettingStates(), Tracking()
+    states, tracking = States(), Tracking()
     assert states.are_confirmed([])
     assert not states.are_confirmed(entries)
     published_update(states, a, tracking)
@@ -255,7 +320,7 @@ def test_rules_are_confirmed_if_the_service_sent_some_and_none_are_restored() ->
 @pytest.mark.usefixtures("setting")
 def test_a_setting_is_looked_up_once_for_each_tracking_while_it_has_no_rules_of_the_service(entry: AnyEntry) -> None:
     """Restored rules may lack those for other contexts, and a default alone is not all there may be."""
-    states, tracking = SettingStates(), Tracking()
+    states, tracking = States(), Tracking()
     assert states.needs_lookup(entry, tracking)
     states.mark_looked_up(entry, tracking)
     assert not states.needs_lookup(entry, tracking)
@@ -279,7 +344,7 @@ def test_a_setting_is_looked_up_once_for_each_tracking_while_it_has_no_rules_of_
 @pytest.mark.usefixtures("setting")
 def test_restored_rules_with_a_newer_default_are_still_restored_ones(entry: AnyEntry) -> None:
     """They are looked up again when more contexts are tracked. Those of the service never are."""
-    states = SettingStates()
+    states = States()
     restored, newer = RuleSet(2, Reason.SERVER_DEFAULT), RuleSet(3, Reason.SERVER_DEFAULT)
     entry.publish(PublishedRules(restored))
     states.mark_restored(entry, restored)
