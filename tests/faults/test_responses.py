@@ -4,7 +4,7 @@ import base64
 import gzip
 import traceback
 import tracemalloc
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from heksher_client import (
 )
 from tests.support.clients import FEATURES, Kind, Subject, eventually, running
 from tests.support.faults import FaultServer, canned_response, gzip_bomb
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.responses import NO_RULES, query_response, rule
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
@@ -218,6 +219,52 @@ def test_d7_refused_declaration_beside_other_settings(kind: Kind, service: Watch
         client.reload()
         assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
         assert client.client.status().settings["bad"].next_attempt is None
+
+
+def test_d8_settings_that_a_new_service_has_never_seen(
+    kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client starts without an error, and the service has their versions and aliases."""
+    late = Setting("late", int, ["user"], 1, version="2.0")
+    renamed = Setting("renamed", int, ["user"], 2, alias="former", version="1.3")
+    new, old = Setting("new", int, ["user"], 3, alias="old", version="1.1"), Setting("old", int, ["user"], 3)
+    without = Setting("without", int, ["user"], 4, alias="never")
+    with running(kind, service.url) as client:
+        assert client.next_outcome() is None
+        assert {name: (one.version, one.aliases) for name, one in client.get_settings().items()} == {
+            "late": ("2.0", []),
+            "renamed": ("1.3", ["former"]),
+            "new": ("1.1", ["old"]),
+            "without": ("1.0", []),
+        }
+        service.add_rule("old", 5, user="jim")
+        client.reload()
+        assert [setting.get(user="jim") for setting in (late, renamed, new, old, without)] == [1, 2, 5, 5, 4]
+        assert client.client.status().state is State.FRESH
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("alias", [None, "old"])
+def test_d8_processes_of_several_releases_at_once(kind: Kind, service: WatchedService, alias: str | None) -> None:
+    """On a service that has never seen the setting. It ends with the newest declaration."""
+
+    def child(release: int) -> Callable[[], bool]:
+        def check() -> bool:
+            name = "new" if release or alias is None else alias
+            version, former = ["1.0", "1.1", "2.0"][release], alias if release else None
+            setting = Setting(name, int, ["user"], release, alias=former, version=version)
+            with running(type(kind)(), service.url) as client:
+                return client.client.status().is_healthy and setting.explain().reason is Reason.SERVER_DEFAULT
+
+        return check
+
+    assert all(map(exited_successfully, [fork_and_check(child(release)) for release in (2, 0, 1, 2, 0, 1)]))
+    newest = Setting("new", int, ["user"], 2, alias=alias, version="2.0")
+    with running(kind, service.url) as client:
+        assert client.client.status().settings["new"].declaration == "uptodate"
+        assert newest.get(user="jim") == 2
+        ((name, stored),) = client.get_settings().items()
+        assert (name, stored.version, stored.aliases) == ("new", "2.0", [] if alias is None else [alias])
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

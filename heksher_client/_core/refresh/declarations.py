@@ -33,6 +33,8 @@ moment, some of them get a 500; a moment later the setting is up to date."""
 _BATCH_SIZE: Final = 60
 """Declarations that are sent before their outcomes are checked. If the first ones fail because the service does, the
 others are not sent."""
+_FIRST_VERSION: Final = "1.0"
+"""The only version that the service accepts of a setting that it does not have."""
 
 Attempt: TypeAlias = Generator[bytes, Reply, DeclarationOutcome]
 """Yields the declarations to send for one setting, one after the other, and is sent the replies."""
@@ -119,6 +121,8 @@ class Declarations:
         other_name = outcome.latest("name")
         name = other_name if isinstance(other_name, str) and not is_newest else entry.name
         self._states.mark_declared(entry, name, outcome.outcome, outcome.detail)
+        if is_newest and isinstance(other_name, str):
+            self._states.rename_all(self._publisher.entries(), other_name, entry.name)
         _log(entry, outcome)
         if outcome.outcome != protocol.OUTDATED or (raw := outcome.latest("default_value")) is None:
             return
@@ -164,8 +168,16 @@ def _canonical(declaration: dict[str, Any]) -> str:
 
 
 def _batches(due: Sequence[Sequence[AnyEntry]]) -> Iterator[Sequence[Sequence[AnyEntry]]]:
-    for start in range(0, len(due), _BATCH_SIZE):
-        yield due[start : start + _BATCH_SIZE]
+    """Split declarations, so that a setting comes before the one that names it as its alias."""
+    while due:
+        names = {same[0].name for same in due}
+        ready = [same for same in due if same[0].declaration.alias not in names]
+        later = [same for same in due if same[0].declaration.alias in names]
+        if not ready:  # The aliases form a circle.
+            ready, later = later, []
+        due = later
+        for start in range(0, len(ready), _BATCH_SIZE):
+            yield ready[start : start + _BATCH_SIZE]
 
 
 def _send(declarations: Sequence[Declaration[Any]]) -> Flow[list[DeclarationOutcome | HeksherError]]:
@@ -185,7 +197,73 @@ def _send(declarations: Sequence[Declaration[Any]]) -> Flow[list[DeclarationOutc
 
 
 def _declare(declaration: Declaration[Any]) -> Attempt:
-    return protocol.parse_declaration((yield declaration.body), declaration.name)
+    """Declare a setting. If the service has never seen it, go through what would have been its history.
+
+    Raises:
+        DeclarationError: The service refuses it, also as a new setting. The first reason comes first.
+        HeksherError: There is no response, or it is not of the protocol.
+    """
+    reply = yield declaration.body
+    try:
+        return protocol.parse_declaration(reply, declaration.name)
+    except DeclarationError as error:
+        refusal = error
+    try:
+        outcome = yield from _declare_new(declaration, reply)
+    except DeclarationError as error:
+        reason = str(error).partition(": ")[2]
+        combined = DeclarationError(f"{refusal}; then, as a new setting: {reason}")
+        vars(combined).update(vars(refusal))
+        raise combined from None
+    if outcome is None:
+        raise refusal
+    return outcome
+
+
+def _declare_new(declaration: Declaration[Any], refused: Reply) -> Generator[bytes, Reply, DeclarationOutcome | None]:
+    """Declare a setting that the service does not have.
+
+    The service accepts new settings with version 1.0 only, and only aliases that it has. After a rename, a setting was
+    once declared with the alias as its name. So it is declared like that first, and then as it is; the service
+    renames and upgrades it as it would have done in the course of time.
+
+    No step changes a setting that the service has: version 1.0 is never an upgrade, and before the alias is declared
+    under its own name, the service must have said that it has no setting of the new name either. So the steps of
+    several processes, and of other versions of the program, may come in any order, and any may be the last one.
+
+    Returns:
+        The outcome; None if the declaration was refused for another reason.
+    """
+    name, wire = declaration.name, orjson.loads(declaration.body)
+    alias = wire.pop("alias", None)
+    if alias is not None and protocol.is_unknown_alias(refused, alias):
+        refused = yield orjson.dumps(wire)
+        if not protocol.is_unknown_version(refused):
+            outcome = protocol.parse_declaration(refused, name)
+            logger.info(
+                "setting %s was declared without its alias %s, which the service does not have",
+                name,
+                alias,
+                extra={"setting": name, "alias": alias},
+            )
+            return outcome
+    is_below = declaration.version.partition(".")[0].strip("0") == ""
+    if is_below or not protocol.is_unknown_version(refused):
+        return None
+    first_name = alias or name
+    first = protocol.parse_declaration(
+        (yield orjson.dumps(wire | {"name": first_name, "version": _FIRST_VERSION})), first_name
+    )
+    outcome = protocol.parse_declaration((yield declaration.body), name)
+    logger.info(
+        "setting %s is new in the service: it was declared as %s with version %s first",
+        name,
+        first_name,
+        _FIRST_VERSION,
+        extra={"setting": name, "first_name": first_name, "declared_version": declaration.version},
+    )
+    is_created = first.outcome == protocol.CREATED and outcome.outcome == protocol.UPGRADED
+    return replace(outcome, outcome=protocol.CREATED) if is_created else outcome
 
 
 def _exchange(bodies: Sequence[bytes]) -> Flow[list[Reply]]:

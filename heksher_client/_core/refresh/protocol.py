@@ -120,6 +120,17 @@ def _has_outcome(response: Response) -> bool:
         return False
 
 
+def is_unknown_version(reply: Reply) -> bool:
+    """True if a declaration was refused because the service does not have the setting, and the version is not 1.0."""
+    return isinstance(reply, Response) and reply.status == 400 and b"version 1.0" in reply.content
+
+
+def is_unknown_alias(reply: Reply, alias: str) -> bool:
+    """True if a declaration was refused because the service has no setting with the name given as the alias."""
+    text = f"alias {alias} does not exist".encode()
+    return isinstance(reply, Response) and reply.status == 404 and text in reply.content
+
+
 # -- queries -----------------------------------------------------------------------------------------------------------
 #
 # Their responses are the large ones. So they are split into the bytes of each setting, which can be compared with the

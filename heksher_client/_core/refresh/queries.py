@@ -123,7 +123,7 @@ class Queries:
             context_filter: The value of the query parameter.
             current: The settings with published rules that their last response would be decoded to again. Only for
                 these an unmodified response means that there is nothing to do.
-            is_retry: Whether these are single settings that failed, so that their size says nothing about the others.
+            is_retry: Whether these are single settings that failed. Then the size that works is not remembered.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.

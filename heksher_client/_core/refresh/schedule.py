@@ -110,7 +110,7 @@ class Schedule:
 
     @property
     def refresh_due(self) -> float:
-        """When the next refresh is due."""
+        """The time of the next refresh, by the clock."""
         return min(self._due, self._requested)
 
     @property

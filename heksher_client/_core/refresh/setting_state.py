@@ -98,6 +98,12 @@ class SettingStates:
         """Record the name that the service uses from now on."""
         self.of(entry).canonical_name = canonical_name
 
+    def rename_all(self, entries: Iterable[AnyEntry], former: str, canonical_name: str) -> None:
+        """Record that a setting was renamed for all that have its former name."""
+        for entry in entries:
+            if self.of(entry).canonical_name == former:
+                self.rename(entry, canonical_name)
+
     # -- retries -------------------------------------------------------------------------------------------------------
 
     def begin_refresh(self) -> None:

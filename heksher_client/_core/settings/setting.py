@@ -224,8 +224,9 @@ class Setting(Generic[T]):
             configurable_features: The context features that the value may depend on; at least one.
             default_value: The value if the service has none; it must be of the type, and is made immutable.
             metadata: JSON values by keys of letters, digits, underscores and dashes, for the operators of the service.
-            alias: A former name of the setting.
-            version: `major.minor`. A new setting starts with `1.0`; a changed declaration needs a higher version.
+            alias: A former name of the setting. If the service does not have it, it gets the setting under both names.
+            version: `major.minor`. A new setting starts with `1.0`; a changed declaration needs a higher version. A
+                service that has never seen the setting gets it as `1.0` first, and then with this version.
             on_coerce: Called when part of a value from the service had to be dropped; returns the value to use. None
                 rejects such values.
 

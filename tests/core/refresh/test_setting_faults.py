@@ -40,11 +40,17 @@ def deny(request: RecordedRequest) -> CannedResponse | None:
     return CannedResponse(404, b"the following are not setting names: ['bad']") if queries_bad(request) else None
 
 
+ALIAS = "alias a is an alias of unrelated setting b"
+
+
 def conflict(request: RecordedRequest) -> CannedResponse | None:
     """The service does not have the setting, as its alias belongs to another one."""
-    if declares_bad(request):
-        return CannedResponse.of({"detail": "alias a is an alias of unrelated setting b"}, 409)
-    return deny(request)
+    return CannedResponse.of({"detail": ALIAS}, 409) if declares_bad(request) else deny(request)
+
+
+def conflict_in_text(request: RecordedRequest) -> CannedResponse | None:
+    """The same, with a response that is not JSON."""
+    return CannedResponse(409, ALIAS.encode()) if declares_bad(request) else deny(request)
 
 
 def too_large(request: RecordedRequest) -> CannedResponse | None:
@@ -71,6 +77,7 @@ FAULTS: dict[str, tuple[Intercept, float]] = {
     "declaration-unreachable": (refuse(UNREACHABLE), 60),
     "declaration-oversized": (refuse(Oversized(200, 10)), 60),
     "declaration-conflict": (conflict, 300),
+    "declaration-conflict-in-text": (conflict_in_text, 300),
     "denied": (deny, 300),
     "too-large": (too_large, 60),
     "omitted": (answer(None), 60),
@@ -354,15 +361,33 @@ def test_d7_a_defect_in_the_rules_of_one_setting_affects_that_one(
     assert [record.getMessage() for record in tracebacks] == ["setting bad cannot be updated"]
 
 
-def test_d7_a_denied_setting_says_what_its_declaration_conflicts_with(service: FakeService) -> None:
+@pytest.mark.parametrize("fault", [conflict, conflict_in_text])
+def test_d7_a_denied_setting_says_what_its_declaration_conflicts_with(service: FakeService, fault: Intercept) -> None:
     """The text of the 409, which has no outcome."""
     _good, _bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
-    service.intercept = conflict
+    service.intercept = fault
     client = DrivenClient(service, raises_at_start=True)
     with pytest.raises(DeclarationError) as raised:
         client.start()
     client.close()
-    assert str(raised.value) == ("the service denies setting bad: 'alias a is an alias of unrelated setting b'")
+    assert str(raised.value) == f"the service denies setting bad: '{ALIAS}'"
+
+
+def test_d7_a_defect_in_a_retry_does_not_stop_refreshes(
+    service: FakeService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged with its traceback, and the setting is tried again."""
+    _good, bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    service.respond_with(DECLARE, refuse(CannedResponse(422, b"no")), times=2)
+    with driven(service) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(client.session._refresher.states, "by_canonical_name", lambda entries: 1 // 0)
+            client.advance(30)
+        assert client.status().settings["bad"].problem == "integer division or modulo by zero"
+        client.advance(2)
+        assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
+    tracebacks = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert tracebacks == ["a refresh failed in an unforeseen way"]
 
 
 def test_d7_an_invalid_response_of_the_service_to_everything_is_not_that_of_a_setting(service: FakeService) -> None:
