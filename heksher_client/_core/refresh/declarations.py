@@ -116,12 +116,13 @@ class Declarations:
                     self._states.mark_declared(entry, entry.name, protocol.UPTODATE)
 
     def _accept(self, entry: AnyEntry, outcome: DeclarationOutcome, result: RefreshResult) -> Flow[None]:
-        # If the declaration was accepted as the newest, a difference in the name is the former name of the setting.
+        # If the declaration was accepted as the newest, a difference in the name is the former name of the setting,
+        # which another setting of the program may have.
         is_newest = outcome.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
         other_name = outcome.latest("name")
         name = other_name if isinstance(other_name, str) and not is_newest else entry.name
         self._states.mark_declared(entry, name, outcome.outcome, outcome.detail)
-        if is_newest and isinstance(other_name, str):
+        if is_newest and other_name is not None and other_name == entry.declaration.alias:
             self._states.rename_all(self._publisher.entries(), other_name, entry.name)
         _log(entry, outcome)
         if outcome.outcome != protocol.OUTDATED or (raw := outcome.latest("default_value")) is None:

@@ -63,16 +63,17 @@ class QueryResults:
     """By the target of the query."""
     revision: int | None = None
     """The revision that all responses include; None if one of them does not say."""
-    _answered: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)
+    """The names that a successful query contained."""
 
     @property
     def has_responses(self) -> bool:
         """True if a query was successful."""
-        return bool(self._answered)
+        return bool(self.answered)
 
     def is_open(self, name: str) -> bool:
         """True if there is no result for a name yet."""
-        return not (name in self._answered or name in self.missing or name in self.too_large)
+        return not (name in self.answered or name in self.missing or name in self.too_large)
 
     def add(self, query: _Query, request: Request, reply: Reply) -> bool:
         """Add the reply to a query. Return False if the query was too large.
@@ -88,8 +89,8 @@ class QueryResults:
                 self.too_large[query.names[0]] = unexpected_response(request, reply)
             return False
         body, revision = protocol.parse_query(request, reply), protocol.revision(reply)
-        self.revision = protocol.oldest_revision([self.revision, revision]) if self._answered else revision
-        self._answered.update(query.names)
+        self.revision = protocol.oldest_revision([self.revision, revision]) if self.answered else revision
+        self.answered.update(query.names)
         if body is not None:
             self.settings.update(body.settings)
             self.modified += query.names
@@ -108,6 +109,8 @@ class Queries:
         self._max_names = _UNLIMITED
         """In one query. Lower once the service could not answer a larger one."""
         self._successes = 0
+        self._too_large: frozenset[str] = frozenset()
+        """The settings that were too large for a response of their own. They are queried last."""
 
     def run(
         self, names: Iterable[str], context_filter: str, current: frozenset[str], *, is_retry: bool = False
@@ -116,7 +119,8 @@ class Queries:
 
         A query may be too large for it: too long, or (a 500) with too many rules. Then smaller ones are tried, and the
         size that worked is remembered. But a 500 may also mean that the service is failing. So until the first success
-        one query is sent at a time, and two single settings that fail are enough to give up.
+        one query is sent at a time, and two single settings that fail are enough to give up. These come last the next
+        time, so that they do not prevent the queries of the others for ever.
 
         Args:
             names: The settings to query.
@@ -129,7 +133,7 @@ class Queries:
             ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
         """
         results = QueryResults()
-        names = list(names)
+        names = sorted(names, key=self._too_large.__contains__)
         max_names = self._max_names
         is_probing = False
         while names:
@@ -145,6 +149,8 @@ class Queries:
                     yield Pause()
                 if not results.add(query, request, reply):
                     too_large.append(len(query.names))
+            self._too_large -= results.answered
+            self._too_large |= results.too_large.keys()
             if len(results.too_large) > 1 and not results.has_responses:
                 raise next(iter(results.too_large.values()))
             names = list(filter(results.is_open, names))

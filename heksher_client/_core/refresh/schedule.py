@@ -80,7 +80,7 @@ class Schedule:
         if problem is None:
             self.succeeded()
         else:
-            self.failed([problem], longest=self._interval)
+            self.failed([problem], longest=self._next_interval())
         self._retry = retry
         if is_behind:
             self._requested = min(self._requested, self._clock() + _CATCH_UP)
@@ -92,11 +92,14 @@ class Schedule:
     def succeeded(self) -> None:
         """Count from a refresh that succeeded."""
         self._failures, self._retry = 0, math.inf
+        self._due = self._clock() + self._next_interval()
+
+    def _next_interval(self) -> float:
         factor = 1 + self._jitter * (2 * self._random() - 1)
         if self._jitter and not self._has_succeeded:
             factor = self._random()
         self._has_succeeded = True
-        self._due = self._clock() + self._interval * factor
+        return self._interval * factor
 
     def failed(self, failures: Sequence[Exception], *, longest: float = math.inf) -> None:
         """Count from a refresh that failed, for at most some seconds."""

@@ -170,9 +170,12 @@ class SettingStates:
         state.attempts, state.retry_at = 0, math.inf
 
     def are_confirmed(self, entries: Sequence[AnyEntry]) -> bool:
-        """True if the service has sent rules for any of these settings, and none has restored ones."""
+        """True if the service has sent rules for any of these settings, and none has restored ones.
+
+        Except those with a problem of their own: a refused setting does not make the others old.
+        """
         is_any_applied = not entries or any(self.of(entry).applied for entry in entries)
-        return is_any_applied and not any(map(self.is_restored, entries))
+        return is_any_applied and not any(self.is_restored(e) and self.of(e).problem is None for e in entries)
 
     def forget_applied(self, entry: AnyEntry) -> None:
         """Query a setting in full next time."""

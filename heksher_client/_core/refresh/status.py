@@ -74,7 +74,8 @@ class Status:
     state: State
     age: float | None
     """Seconds since the service last confirmed the rules, changed or not; None if it never did. Rules from a last known
-    good file have the age of their last confirmation."""
+    good file have the age of their last confirmation. A setting with a problem of its own does not count, as long as
+    the service confirms the others."""
     last_success: float | None
     """The time of the last refresh that succeeded for all settings."""
     last_error: str | None

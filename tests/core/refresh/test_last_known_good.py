@@ -710,6 +710,25 @@ def test_an_unexpected_error_while_storing_does_not_end_the_refreshing(
         assert client.status().last_known_good_problem is None
 
 
+def test_d7_restored_rules_of_a_refused_setting_do_not_make_the_others_stale(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """Their age counts at the start. Then the service confirms all others, and the status names this one."""
+    store_rule(service, file)
+    good = Setting("good", int, ["user"], 1)
+    service.respond_with(DECLARE, lambda request: CannedResponse(422) if request.json["name"] == "s" else None)
+    with driven(service, last_known_good=file, now=START + 500, update_interval=10, stale_after=100) as client:
+        assert (setting.get(user="jim"), good.get(user="jim")) == (8, 1)
+        assert (client.status().state, client.status().is_last_known_good) == (State.STALE, True)
+        client.advance(500)
+        assert (client.status().state, client.status().age) == (State.FAILING, 0)
+        assert client.status().settings["s"].problem is not None
+        assert setting.get(user="jim") == 8
+        service.intercept = lambda request: CannedResponse(503)
+        client.advance(100)
+        assert client.status().state is State.STALE
+
+
 def test_d7_the_response_of_a_setting_that_recovers_is_stored_by_the_next_refresh(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:

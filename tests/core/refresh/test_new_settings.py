@@ -187,6 +187,20 @@ def test_d8_many_new_settings_take_three_rounds(service: FakeService) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("former", ["other", ["other"], None])
+def test_d8_only_the_declared_alias_can_be_a_former_name(service: FakeService, former: Any) -> None:
+    """A faulty response cannot give the rules of one setting to another one."""
+    other, new = Setting("other", int, ["user"], 1), Setting("s", int, ["user"], 5, version="1.1")
+    service.declare("s", "int", 5, ["user"])
+    difference = {"level": "minor", "attribute": "name", "latest_value": former}
+    upgraded = CannedResponse.of({"outcome": "upgraded", "previous_version": "1.0", "differences": [difference]})
+    service.respond_with(DECLARE, lambda request: upgraded if request.json["name"] == "s" else None)
+    with driven(service) as client:
+        service.add_rule("s", 6, user="jim")
+        client.reload()
+        assert (other.get(user="jim"), new.get(user="jim")) == (1, 6)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 

@@ -373,6 +373,27 @@ def test_d7_a_denied_setting_says_what_its_declaration_conflicts_with(service: F
     assert str(raised.value) == f"the service denies setting bad: '{ALIAS}'"
 
 
+def test_d7_several_settings_that_are_too_large_affect_themselves_only(service: FakeService) -> None:
+    """Even if the first queries are for them, so that the client gives up once, as the service may be failing."""
+    several = [Setting(f"s{i:02}", int, ["user"], i) for i in range(20)]
+
+    def reject(request: RecordedRequest) -> CannedResponse | None:
+        return CannedResponse(500) if {"s00", "s01"} & {*request.query["settings"].split(",")} else None
+
+    service.respond_with(QUERY, reject)
+    with driven(service, update_interval=10) as client:
+        assert client.status().next_attempt == 1
+        client.advance(1)
+        assert [one.explain(user="jim").reason is Reason.SERVER_DEFAULT for one in several] == [False] * 2 + [True] * 18
+        assert client.status().next_attempt == 10
+        problems = {name: setting.problem for name, setting in client.status().settings.items() if setting.problem}
+        text = "cannot be queried: GET /api/v1/query: the service responded with 500: ''"
+        assert problems == {name: f"setting {name} {text}" for name in ("s00", "s01")}
+        service.intercept = lambda request: None
+        client.advance(60)
+        assert client.status().state is State.FRESH
+
+
 def test_d7_a_defect_in_a_retry_does_not_stop_refreshes(
     service: FakeService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
