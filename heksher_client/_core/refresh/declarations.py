@@ -46,21 +46,19 @@ class Declarations:
     def __init__(self, states: SettingStates, publisher: Publisher) -> None:
         self._states, self._publisher = states, publisher
 
-    def declare(self, entries: Iterable[AnyEntry], result: RefreshResult, *, with_failed: bool = False) -> Flow[None]:
+    def declare(self, entries: Iterable[AnyEntry], result: RefreshResult) -> Flow[None]:
         """Declare the settings that are due, each distinct declaration once.
 
         Args:
             entries: The settings.
             result: Receives the failures.
-            with_failed: Whether declarations that were refused or failed are due as well: their own time has come, or
-                the refresh is awaited, and the caller may have fixed the reason.
 
         Raises:
             HeksherError: The service failed, and has no setting yet that could be refreshed nevertheless.
         """
         due: dict[bytes, list[AnyEntry]] = {}
         for entry in entries:
-            if self._states.is_due(entry, with_failed=with_failed):
+            if self._states.is_due(entry):
                 due.setdefault(entry.declaration.body, []).append(entry)
         if not due:
             return

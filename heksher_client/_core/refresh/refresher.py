@@ -75,9 +75,11 @@ class Refresher:
         """
         responses, entries = None, self._entries()
         self.states.begin_refresh()
+        if is_awaited:
+            self.states.end_waits(entries)
         try:
             yield from self._read_order()
-            yield from self._declarations.declare(entries, result, with_failed=is_awaited)
+            yield from self._declarations.declare(entries, result)
             responses = yield from self._load(entries, result)
         except HeksherError as error:
             result.failures, result.is_failed = [error], True
@@ -87,7 +89,7 @@ class Refresher:
         result.order_problem = self._order.problem
         result.problems = self._problems(entries)
         if result.is_failed:
-            self.states.retry_with_all(entries)
+            self.states.end_waits(entries)
         return responses
 
     def retry(self, result: RefreshResult) -> Flow[None]:
@@ -99,7 +101,7 @@ class Refresher:
         due = self.states.due_for_retry(self._entries())
         self.states.begin_refresh()
         try:
-            yield from self._declarations.declare(due, result, with_failed=True)
+            yield from self._declarations.declare(due, result)
             yield from self._load(due, result, is_retry=True)
         except Exception as error:  # As above; or the service fails, which the next refresh will show.
             if not isinstance(error, HeksherError):
@@ -112,7 +114,7 @@ class Refresher:
 
     def next_retry(self) -> float:
         """Return when the next single setting is to be tried again, by the client's clock."""
-        return self.states.next_retry(self._entries())
+        return self.states.next_retry(self._registry.entries())
 
     def _entries(self) -> list[AnyEntry]:
         return sorted(self._registry.entries(), key=lambda entry: entry.name)
@@ -169,7 +171,8 @@ class Refresher:
             is_retry: Whether they are single settings, and not all. Then nothing is recorded that is about all.
         """
         tracking = self.tracking  # the same one for the query, and for decoding its response
-        by_name = self.states.by_canonical_name(entries)
+        active = [entry for entry in entries if not self.states.is_waiting(entry)]
+        by_name = self.states.by_canonical_name(active)
         results = yield from self._query(by_name, tracking, is_retry=is_retry)
         if results.missing:
             lost = _named(results.missing, by_name)
@@ -178,7 +181,7 @@ class Refresher:
             for entry in lost:
                 self.states.mark_missing(entry)
             yield from self._declarations.declare(lost, result)
-            by_name = self.states.by_canonical_name(entries)
+            by_name = self.states.by_canonical_name(active)
             results = yield from self._query(by_name, tracking, is_retry=is_retry)
             for entry in _named(results.missing, by_name):
                 conflict = self.states.of(entry).conflict

@@ -71,10 +71,9 @@ class SettingStates:
 
     # -- declarations --------------------------------------------------------------------------------------------------
 
-    def is_due(self, entry: AnyEntry, *, with_failed: bool) -> bool:
+    def is_due(self, entry: AnyEntry) -> bool:
         """True if a setting is to be declared. One that was refused or failed has a time of its own."""
-        state = self.of(entry)
-        return not state.is_declared and (with_failed or state.problem is None or state.retry_at == -math.inf)
+        return not self.of(entry).is_declared and not self.is_waiting(entry)
 
     def mark_declared(self, entry: AnyEntry, canonical_name: str, outcome: str, conflict: str = "") -> None:
         """Record that the service has a setting, under a name, and the outcome of the declaration."""
@@ -113,15 +112,20 @@ class SettingStates:
     def mark_failed(self, entry: AnyEntry, error: Exception) -> None:
         """Record why a declaration or a response could not be used for a setting.
 
-        Its rules are queried in full next time: at its own time, and in each refresh if the service has it.
+        It is declared or queried again at a time of its own: other refreshes do not include it.
         """
         state = self.of(entry)
         state.attempts += 1
         state.applied, state.problem = None, error.with_traceback(None)  # Its frames would be kept alive.
         state.retry_at = self._clock() + self._backoff.wait([error], state.attempts, self._drawn)
 
-    def retry_with_all(self, entries: Iterable[AnyEntry]) -> None:
-        """Try what failed again in the next refresh, as that one failed for all settings."""
+    def is_waiting(self, entry: AnyEntry) -> bool:
+        """True if a setting has failed, and its own time has not come yet."""
+        state = self.of(entry)
+        return state.problem is not None and state.retry_at > self._clock()
+
+    def end_waits(self, entries: Iterable[AnyEntry]) -> None:
+        """Include the settings that failed in the next refresh."""
         for entry in entries:
             if self.of(entry).problem is not None:
                 self.of(entry).retry_at = -math.inf
@@ -254,8 +258,6 @@ class SettingStates:
         next_attempt = None
         if problem is not None and next_refresh is not None:
             next_attempt = next_refresh if retry_at == -math.inf else max(0.0, retry_at - self._clock())
-            if state.is_declared:  # Each refresh queries it as well.
-                next_attempt = min(next_attempt, next_refresh)
         return SettingStatus(
             declaration=state.outcome,
             problem=None if problem is None else escaped(str(problem)),

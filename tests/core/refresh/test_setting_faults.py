@@ -134,8 +134,7 @@ def test_d7_all_other_settings_are_refreshed_as_usual(service: FakeService, faul
             service.add_rule("good", 2, user="jim")
             client.advance(10)
             assert good.get(user="jim") == 2
-        if fault != "too-large":  # Each refresh queries it alone.
-            assert len(recorder.retries) <= 3 * (1300 / longest_wait + 8)
+        assert len(recorder.retries) <= 3 * (1300 / longest_wait + 8)
 
         recorder.is_faulty = False
         client.advance(longest_wait)
@@ -371,6 +370,34 @@ def test_d7_a_denied_setting_says_what_its_declaration_conflicts_with(service: F
         client.start()
     client.close()
     assert str(raised.value) == f"the service denies setting bad: '{ALIAS}'"
+
+
+def test_d7_the_queries_for_the_others_do_not_include_a_faulty_setting(service: FakeService) -> None:
+    """So an unmodified response is not sent again with each refresh."""
+    _good, _bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    service.respond_with(QUERY, lambda request: answer(5)(request) if queries_bad(request) else None)
+    with driven(service, update_interval=100) as client:
+        client.advance(100)
+        service.requests.clear()
+        client.advance(100)
+        (query,) = [request for request in service.requests_to(QUERY) if request.query["settings"] != "bad"]
+        assert query.query["settings"] == "good"
+        assert "if-none-match" in query.headers
+
+
+def test_d7_many_omitted_settings_do_not_cost_requests_with_each_refresh(service: FakeService) -> None:
+    """Each may have been renamed, which takes a request to find out."""
+    many = [Setting(f"s{i}", int, ["user"], i) for i in range(200)]
+    good = Setting("good", int, ["user"], 1)
+    with driven(service, update_interval=1) as client:
+        empty = CannedResponse.of({"settings": {"good": {"default_value": 2, "rules": []}}})
+        service.respond_with(QUERY, empty)
+        service.requests.clear()
+        client.advance(600)
+        lookups = [request for request in service.requests if request.path.startswith("/api/v1/settings/")]
+        assert len(lookups) <= len(many) * (600 / 60 + 7)
+        assert len(service.requests_to(CONTEXT_FEATURES)) >= 590
+        assert good.get(user="jim") == 2
 
 
 def test_d7_several_settings_that_are_too_large_affect_themselves_only(service: FakeService) -> None:

@@ -161,15 +161,18 @@ def test_errors_in_the_status_do_not_keep_frames_alive(entry: AnyEntry) -> None:
 def test_a_setting_is_declared_when_it_is_new_or_lost_and_some_time_after_a_refusal(entry: AnyEntry) -> None:
     """Never while it is declared."""
     states = States()
-    assert states.is_due(entry, with_failed=False)
+    assert states.is_due(entry)
     states.mark_declared(entry, "s", "created")
-    assert not states.is_due(entry, with_failed=True)
+    assert not states.is_due(entry)
     states.mark_missing(entry)
-    assert states.is_due(entry, with_failed=False)
+    assert states.is_due(entry)
     states.mark_refused(entry, DeclarationError("refused"))
-    assert [states.is_due(entry, with_failed=with_failed) for with_failed in (False, True)] == [False, True]
-    states.retry_with_all([entry])
-    assert states.is_due(entry, with_failed=False)
+    assert not states.is_due(entry)
+    states.now = 30.0
+    assert states.is_due(entry)
+    states.mark_refused(entry, DeclarationError("refused"))
+    states.end_waits([entry])
+    assert states.is_due(entry)
 
 
 @pytest.mark.usefixtures("setting")
@@ -214,16 +217,16 @@ def test_d7_settings_that_fail_in_one_refresh_are_tried_again_together() -> None
 
 @pytest.mark.usefixtures("setting")
 def test_the_status_says_when_a_setting_is_tried_again(entry: AnyEntry) -> None:
-    """With the next refresh, if that comes first and queries the setting, or if the last one failed for all."""
+    """With the next refresh, if the last one failed for all."""
     states = States()
     states.mark_refused(entry, DeclarationError("refused"))
     assert [states.status(entry, wait).next_attempt for wait in (5.0, 60.0, None)] == [30.0, 30.0, None]
-    states.retry_with_all([entry])
+    states.end_waits([entry])
     assert states.status(entry, 5.0).next_attempt == 5.0
     states.mark_declared(entry, "s", "created")
     assert states.status(entry, 5.0).next_attempt is None
     states.mark_failed(entry, UnexpectedResponseError("failed"))
-    assert [states.status(entry, wait).next_attempt for wait in (1.0, 5.0)] == [1.0, 2.0]
+    assert [states.status(entry, wait).next_attempt for wait in (1.0, 5.0)] == [2.0, 2.0]
     states.now = 9.0
     assert states.status(entry, 5.0).next_attempt == 0.0
 
