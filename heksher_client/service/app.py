@@ -21,8 +21,9 @@ from heksher_client.service.access import AccessControl, required_role
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
 from heksher_client.service.console.rendering import render, render_api
-from heksher_client.service.database import Database
+from heksher_client.service.database import Database, is_read_only
 from heksher_client.service.event_stream import EventStream
+from heksher_client.service.history import StateHeaders
 from heksher_client.service.metrics import Metrics, RequestMetrics
 from heksher_client.service.query_cache import QueryCache
 from heksher_client.service.routes import ROUTERS
@@ -58,15 +59,11 @@ def _handle_integrity_error(request: Request, _: Exception) -> Response:
 
 
 def _handle_database_error(request: Request, error: Exception) -> Response:
-    if getattr(getattr(error, "orig", None), "sqlstate", "") in _READ_ONLY_STATES:
+    if is_read_only(error):
         return _error_response(
-            request, 503, "this instance uses a read-only replica of the database; send changes to another instance"
+            request, 503, "the database is read-only, such as a read-only replica; send changes to another instance"
         )
     return _error_response(request, 500, "the database is not available")
-
-
-_READ_ONLY_STATES: Final = ("25006", "0A000")
-"""PostgreSQL's codes for a write in a read-only transaction, and for a transaction that may write on a standby."""
 
 
 def _redirect_to_console(_: Request) -> Response:
@@ -165,6 +162,7 @@ def create_app(
                 f"{name!r} is not a valid name of a context feature: use letters, digits and underscores only"
             )
     database = Database(database_url)
+    database.begin_epoch()
     _add_missing_features(database, dict.fromkeys(context_features))
     # Not with `include_router`, which would create all routes again, while the first requests are answered.
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
@@ -182,6 +180,7 @@ def create_app(
         middleware=[
             Middleware(RequestMetrics, metrics=metrics),
             Middleware(AccessControl, database=database, required=access_control),
+            Middleware(StateHeaders),
         ],
     )
     app.state.database = database

@@ -5,12 +5,12 @@ commit. Transactions that only read see a consistent snapshot and do not wait, e
 single connection.
 """
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from os import PathLike, fspath
-from secrets import token_hex
 from time import sleep
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, fun
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from heksher_client.service.history import State, begin_epoch, first_state, read_state
 from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
 
+logger: Final = logging.getLogger(__name__)
 _POSTGRESQL: Final = "postgresql"
 _SCHEMA_LOCK: Final = 0x4E4B5348
 """The key of PostgreSQL's advisory lock for the creation of the schema: an arbitrary number."""
@@ -35,6 +37,10 @@ _POLL_INTERVAL_FILE: Final = 0.2
 """Seconds."""
 _LISTEN_INTERVAL: Final = 1.0
 """Seconds between two checks whether to stop listening, and before a lost connection is opened again."""
+
+
+_READ_ONLY_STATES: Final = ("25006", "0A000")
+"""PostgreSQL's codes for a write in a read-only transaction, and for a transaction that may write on a standby."""
 
 
 class DatabaseClosedError(SQLAlchemyError):
@@ -71,6 +77,8 @@ class Database:
         """SQLite has one writer at a time, and one connection in memory: others wait here, where they cannot fail."""
         self.on_commit: Callable[[], None] = lambda: None
         """Called after each transaction that may have written, in its thread."""
+        self._newest: State | None = None
+        """The last state that was observed."""
         try:
             self._prepare_schema()
         except BaseException:
@@ -100,6 +108,37 @@ class Database:
             yield connection
         if writes:
             self.on_commit()
+
+    def begin_epoch(self) -> None:
+        """Begin a new epoch, as the database may have been restored from a backup. Not in a read-only database."""
+        try:
+            with self.begin() as connection:
+                begin_epoch(connection)
+        except SQLAlchemyError as error:
+            if not is_read_only(error):
+                raise
+
+    def observe(self, state: State) -> None:
+        """Begin a new epoch if a state is older than the former one: the database was restored while it was open.
+
+        Not to be called within a transaction that writes.
+        """
+        newest = self._newest
+        if newest is None or state.includes(newest):
+            self._newest = state
+            return
+        # Threads may observe the states of their transactions in another order.
+        with self.begin(writes=False) as connection:
+            current = read_state(connection)
+        if not current.includes(newest):
+            logger.warning(
+                "the database was restored or replaced: its revision is %d, and was %d",
+                current.revision,
+                newest.revision,
+                extra={"revision": current.revision, "former_revision": newest.revision},
+            )
+            self.begin_epoch()
+        self._newest = current
 
     @property
     def poll_interval(self) -> float | None:
@@ -177,6 +216,15 @@ class Database:
                 )
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Return True if a write failed because the database is read-only."""
+    driver_error = getattr(error, "orig", None)
+    return (
+        getattr(driver_error, "sqlstate", "") in _READ_ONLY_STATES
+        or getattr(driver_error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+    )
+
+
 def database_url(database: str | PathLike[str]) -> str | URL:
     """Return the URL of a database that is given as a URL or as the path of an SQLite file."""
     if isinstance(database, str) and "://" in database:
@@ -218,7 +266,7 @@ def create_schema(connection: Connection) -> None:
     """Create all tables as they are after the last migration."""
     METADATA.create_all(connection)
     connection.execute(insert(VERSIONS).values(version_num=VERSION))
-    connection.execute(insert(STATE).values(id=1, revision=0, context_features_tag=token_hex(8)))
+    connection.execute(insert(STATE).values(first_state()))
 
 
 def _engine(url: str | URL) -> Engine:

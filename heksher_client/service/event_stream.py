@@ -18,8 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from heksher_client.service.changes import Change, changes
 from heksher_client.service.database import Database
+from heksher_client.service.history import Epochs, State, is_continued, read_epochs, read_state
 from heksher_client.service.metrics import Metrics
-from heksher_client.service.query_cache import read_state
 from heksher_client.service.tokens import Token
 
 logger: Final = logging.getLogger(__name__)
@@ -67,6 +67,9 @@ class EventStream:
         """Consecutive revisions, up to the last one."""
         self._last: int | None = None
         """The last revision that was read; None before the first read."""
+        self._state: State | None = None
+        """The state that was read with it."""
+        self._epochs: Epochs = ()
         self._subscribers = 0
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
         self._wakeup = asyncio.Event()
@@ -76,11 +79,13 @@ class EventStream:
         self.is_closed = False
         database.on_commit = self._wake
 
-    async def subscribe(self, after: int | None, token: Token | None) -> AsyncIterator[bytes]:
+    async def subscribe(self, after: int | None, label: str | None, token: Token | None) -> AsyncIterator[bytes]:
         """Yield the changes after a revision as encoded events, first the past ones, then each new one.
 
         Args:
             after: The revision; None for the current one.
+            label: The identity and epoch of the database that it is a revision of, as in the header of responses; None
+                if that is not known.
             token: The token of the subscriber. The stream ends when it is revoked or expires.
         """
         self._start_reader()
@@ -89,10 +94,11 @@ class EventStream:
             yield KEEPALIVE_COMMENT
             while not (self.is_closed or (token and token.is_expired)):
                 published = self._published
-                if self._last is not None and (after is None or after > self._last):
-                    # A revision above the last one comes from another database, or from before a restore.
-                    name, after = "hello" if after is None else "reset", self._last
-                    yield format_sse_event(event=name, data_str="{}", id=str(after))
+                if self._last is not None and self._state is not None:
+                    if after is None or not self._is_known(after, label, self._state):
+                        name, after, label = "hello" if after is None else "reset", self._last, None
+                        yield format_sse_event(event=name, data_str="{}", id=str(after))
+                    label = label if _is_later(label, self._state) else self._state.label
                 for event in await self._events_after(after):
                     if token and event.revoked_token == token.name and event.at >= token.created_at:
                         return
@@ -116,8 +122,19 @@ class EventStream:
         self._subscribers += difference
         self._metrics.streams.set(self._subscribers)
 
+    def _is_known(self, after: int, label: str | None, state: State) -> bool:
+        """Return True if all changes up to a revision are changes of this database.
+
+        Otherwise the revision is of another database, or of this one before it was restored from a backup.
+        """
+        if label is None:
+            return self._last is not None and after <= self._last
+        database, _, epoch = label.partition(".")
+        is_continuation = _is_later(label, state) or is_continued(self._epochs, int(epoch), after)
+        return database == state.database and is_continuation
+
     async def _events_after(self, revision: int | None) -> list[_Event]:
-        if revision is None or revision == self._last:
+        if revision is None or self._last is None or revision >= self._last:
             return []
         if self._recent and self._recent[0].revision <= revision + 1:
             return list(islice(self._recent, revision + 1 - self._recent[0].revision, None))
@@ -126,7 +143,7 @@ class EventStream:
         except SQLAlchemyError:  # The reader logs it.
             await asyncio.sleep(_RETRY_DELAY)
             return []
-        return [event for event in events if self._last is None or event.revision <= self._last]
+        return [event for event in events if event.revision <= self._last]
 
     # -- reading the database ------------------------------------------------------------------------------------------
 
@@ -166,23 +183,31 @@ class EventStream:
                 await asyncio.wait_for(self._wakeup.wait(), interval)
         self._notify_subscribers()
 
-    def _read_new(self) -> tuple[int, list[_Event]]:
-        """Return the current revision, and the events since the last read, up to the limit."""
+    def _read_new(self) -> tuple[int, list[_Event], State, Epochs]:
+        """Return the revision up to which events were read, the events since the last read up to the limit, the state,
+        and the epochs."""
         with self._database.begin(writes=False) as connection:
-            revision = read_state(connection).revision
-            if self._last is None or revision <= self._last:
-                return revision, []
-            found = changes(connection, after=self._last, limit=_MAX_RECENT)
-            return found[-1].revision, [_Event.from_change(change) for change in found]
+            state, epochs = read_state(connection), self._epochs
+            if self._state is None or state.label != self._state.label:
+                epochs = read_epochs(connection)
+            revision, found = state.revision, list[Change]()
+            if self._last is not None and revision > self._last:
+                found = changes(connection, after=self._last, limit=_MAX_RECENT)
+                revision = found[-1].revision
+        self._database.observe(state)
+        return revision, [_Event.from_change(change) for change in found], state, epochs
 
     def _read_events(self, after: int) -> list[_Event]:
         with self._database.begin(writes=False) as connection:
             return [_Event.from_change(change) for change in changes(connection, after=after, limit=_MAX_RECENT)]
 
-    def _publish(self, revision: int, events: list[_Event]) -> None:
-        if self._last is not None and revision < self._last:
-            self._recent.clear()  # The database was restored from a backup.
-        if revision != self._last:
+    def _publish(self, revision: int, events: list[_Event], state: State, epochs: Epochs) -> None:
+        former, self._state, self._epochs = self._state, state, epochs
+        if former is not None and self._last is not None:
+            is_known = revision >= self._last and self._is_known(self._last, former.label, state)
+            if not is_known:
+                self._recent.clear()  # The database was restored from a backup.
+        if revision != self._last or former is None or former.label != state.label:
             self._last = revision
             self._recent.extend(events)
             self._notify_subscribers()
@@ -192,3 +217,9 @@ class EventStream:
     def _notify_subscribers(self) -> None:
         self._published.set()
         self._published = asyncio.Event()
+
+
+def _is_later(label: str | None, state: State) -> bool:
+    """Return True for a later epoch of the same database: the instance uses a replica that lags."""
+    database, _, epoch = (label or "").partition(".")
+    return database == state.database and int(epoch) > state.epoch

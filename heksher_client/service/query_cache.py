@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import orjson
 from sqlalchemy import Connection, select
 
-from heksher_client.service.schema import ALIASES, SETTINGS, STATE
+from heksher_client.service.history import State
+from heksher_client.service.schema import ALIASES, SETTINGS
 
 _MAX_BYTES: Final = 1 << 26
 """The total size of all cached fragments."""
@@ -28,18 +29,6 @@ class QueryParameters(NamedTuple):
     """The names, separated by commas; None for all settings."""
     context_filters: str
     include_metadata: bool
-
-
-class State(NamedTuple):
-    """The state of the database as far as all query results depend on it."""
-
-    revision: int
-    context_features_tag: str
-
-
-def read_state(connection: Connection) -> State:
-    """Return the current state, which is one row."""
-    return State(*connection.execute(select(STATE.c.revision, STATE.c.context_features_tag)).one())
 
 
 class UnknownSettingsError(Exception):

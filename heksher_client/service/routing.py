@@ -1,8 +1,8 @@
 """The common parts of the endpoints: types of parameters and bodies, errors, transactions, and OpenAPI examples."""
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -10,11 +10,13 @@ from fastapi import Depends, Path, Request
 from fastapi.openapi.models import Example
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
+from starlette.types import Scope
 
 from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
+from heksher_client.service.history import State, read_state, response_state, set_response_state
 from heksher_client.service.setting_types import parse_setting_type
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -86,19 +88,30 @@ class _RequestDatabase:
 
     _database: Database
     _actor: str | None
+    _scope: Scope
 
-    def read(self) -> AbstractContextManager[Connection]:
-        """Return a transaction that only reads."""
-        return self._database.begin(writes=False)
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that only reads."""
+        with self._database.begin(writes=False) as connection:
+            yield connection
+        if (state := response_state(self._scope)) is not None:
+            self._database.observe(state)
 
     def write(self) -> AbstractContextManager[Connection]:
         """Return a transaction whose changes are recorded with the name of the request's token."""
         return self._database.begin(actor=self._actor)
 
+    def state(self, connection: Connection) -> State:
+        """Return the state that a transaction sees, which the headers of the response will say."""
+        state = read_state(connection)
+        set_response_state(self._scope, state)
+        return state
+
 
 async def _request_database(request: Request) -> _RequestDatabase:
     token = request_token(request.scope)
-    return _RequestDatabase(request.app.state.database, None if token is None else token.name)
+    return _RequestDatabase(request.app.state.database, None if token is None else token.name, request.scope)
 
 
 RequestDatabase = Annotated[_RequestDatabase, Depends(_request_database)]

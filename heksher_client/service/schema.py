@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     DateTime,
     ForeignKey,
@@ -17,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0003"
+VERSION: Final = "0004"
 """The schema version that this version of the service needs: its last migration."""
 FIRST_VERSION: Final = "0001"
 """The schema version of a database without the table `alembic_version`."""
@@ -66,6 +67,10 @@ STATE: Final = Table(
     # Each change updates this row, whose lock serializes the transactions that write.
     Column("revision", Integer, nullable=False),
     Column("context_features_tag", String, nullable=False),
+    Column("database", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    # The last epochs, each with the revision at which it began.
+    Column("epochs", ExactJSON, nullable=False),
 )
 
 CHANGES: Final = Table(

@@ -96,10 +96,10 @@ def test_the_command_upgrades_a_database(old: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["service", "upgrade", "--database", database])
         return result.exit_code, result.output
 
-    assert run(path) == (0, "Upgraded the schema of the database from version 0001 to 0003.\n")
-    assert run(old) == (0, "The database is up to date: its schema has version 0003.\n")
+    assert run(path) == (0, "Upgraded the schema of the database from version 0001 to 0004.\n")
+    assert run(old) == (0, "The database is up to date: its schema has version 0004.\n")
     (tmp_path / "new.db").touch()
-    assert run(f"sqlite:///{tmp_path}/new.db")[1].endswith("from version (none) to 0003.\n")
+    assert run(f"sqlite:///{tmp_path}/new.db")[1].endswith("from version (none) to 0004.\n")
     assert run(str(tmp_path / "none.db")) == (1, f"Error: database file {tmp_path}/none.db does not exist\n")
     code, output = run("postgresql://nobody@127.0.0.1:9/none")
     assert (code, output.count("\n"), "Traceback" in output) == (1, 1, False)

@@ -75,8 +75,10 @@ class Stream:
 
 
 @contextmanager
-def stream(url: str, after: int | None = None, token: str | None = None) -> Iterator[Stream]:
+def stream(url: str, after: int | None = None, token: str | None = None, label: str | None = None) -> Iterator[Stream]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    if label is not None:
+        headers["Heksher-Database"] = label
     if after is not None:
         headers["Last-Event-ID"] = str(after)
     with http_client() as http, http.stream("GET", url + PATH, headers=headers) as response:

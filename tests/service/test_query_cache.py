@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client.service.query_cache import FragmentKey, QueryCache, QueryParameters, State
+from heksher_client.service.history import State
+from heksher_client.service.query_cache import FragmentKey, QueryCache, QueryParameters
 
 Operation = tuple[str, str, Any]
 
@@ -81,8 +82,8 @@ def test_the_least_recently_used_entries_are_removed(monkeypatch: pytest.MonkeyP
     assert [cache.fragment(key) is None for key in keys] == [True, True, False]
 
     queries = [QueryParameters(name, "*", include_metadata=False) for name in "abc"]
-    state = State(1, "tag")
+    state = State(1, "tag", "d", 1)
     for parameters in queries:
         cache.store_etag(parameters, state, "etag")
     assert [cache.etag(parameters, state) for parameters in queries] == [None, "etag", "etag"]
-    assert cache.etag(queries[2], State(2, "tag")) is None
+    assert cache.etag(queries[2], State(2, "tag", "d", 1)) is None

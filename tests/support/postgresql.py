@@ -7,7 +7,6 @@ import signal
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
-from secrets import token_hex
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,7 @@ from sqlalchemy import Connection, create_engine, text, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service.database import create_schema, schema_version
+from heksher_client.service.history import first_state
 from heksher_client.service.schema import METADATA, STATE, VERSION, VERSIONS
 from tests.support.clients import eventually
 from tests.support.ports import port_of, reserve_port
@@ -83,7 +83,7 @@ class PostgreSQL:
                 create_schema(connection)
             tables = [table.name for table in reversed(METADATA.sorted_tables) if table not in (VERSIONS, STATE)]
             connection.execute(text(";".join(f"DELETE FROM {name}" for name in tables)))  # noqa: S608 - our names
-            connection.execute(update(STATE).values(revision=0, context_features_tag=token_hex(8)))
+            connection.execute(update(STATE).values(first_state()))
             connection.execute(text(_RESTART_SEQUENCES))
         return self.url
 
@@ -104,6 +104,14 @@ class PostgreSQL:
         position = self._primary._query("SELECT pg_current_wal_lsn()::text")
         replayed = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
         assert eventually(lambda: self._query(replayed))
+
+    def pause(self) -> None:
+        """Let a replica lag behind its primary."""
+        self._query("SELECT pg_wal_replay_pause()::text")
+
+    def resume(self) -> None:
+        """End `pause`."""
+        self._query("SELECT pg_wal_replay_resume()::text")
 
     def _query(self, statement: str) -> Any:
         with self._engine.connect() as connection:

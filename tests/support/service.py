@@ -84,8 +84,10 @@ class _Apps:
     def _fill(self, connection: sqlite3.Connection, _: object) -> None:
         """Copy the database into a new connection. SQLAlchemy connects again after `Database.close`."""
         connection.deserialize(_new_database(self._context_features))
-        # No two databases have the same tag, so neither have their query results.
-        connection.execute("UPDATE state SET context_features_tag = lower(hex(randomblob(8)))")
+        # No two databases have the same identity and tag, so neither have their query results.
+        connection.execute(
+            "UPDATE state SET context_features_tag = lower(hex(randomblob(8))), database = lower(hex(randomblob(8)))"
+        )
 
     def create(self, database_url: str, **options: Any) -> FastAPI:
         """Create the service. The database of the former one with this URL must be closed."""
@@ -236,7 +238,8 @@ class _RecordingMiddleware:
 
         async def send_response(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start" and not self._service.offers_changes:
-                message["headers"] = [pair for pair in message["headers"] if pair[0] != b"heksher-revision"]
+                hidden = (b"heksher-revision", b"heksher-database")
+                message["headers"] = [pair for pair in message["headers"] if pair[0] not in hidden]
             await send(message)
 
         await (self._service._current_app or self._app)(scope, receive_again, send_response)

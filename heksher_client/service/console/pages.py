@@ -21,8 +21,8 @@ from heksher_client.service.console.inputs import Fields, InputError, format_inp
 from heksher_client.service.console.rendering import render
 from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
+from heksher_client.service.history import read_state
 from heksher_client.service.operations import require_rule, require_setting
-from heksher_client.service.query_cache import read_state
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.routing import RequestDatabase, RequestError, RuleId, SettingName
 from heksher_client.service.schema import MAX_ID

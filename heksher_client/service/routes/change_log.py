@@ -49,15 +49,19 @@ class EventStreamResponse(StreamingResponse):
     responses={200: {"content": {"text/event-stream": {"example": _EVENT}}}},
 )
 async def follow_changes(
-    request: Request, last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID)] = None
+    request: Request,
+    last_event_id: Annotated[int | None, Header(ge=0, le=MAX_ID)] = None,
+    heksher_database: Annotated[str | None, Header(pattern=r"^[0-9a-f]{1,64}\.[0-9]{1,18}$")] = None,
 ) -> EventStreamResponse:
     """Stream changes as server-sent events, whose ids are revisions: those after `Last-Event-ID`, and then new ones.
 
     An event `change` contains the names of the affected `settings`; `all`, which is true if all settings are affected;
     and `within`, the number of seconds over which programs should spread their queries. An event `hello` contains the
-    current revision, if no `Last-Event-ID` was given. An event `reset` means that the given revision is unknown.
+    current revision, if no `Last-Event-ID` was given. An event `reset` means that the given revision is unknown. With
+    the header `Heksher-Database` of the response that the revision comes from, that includes a revision of another
+    database, or of this one before it was restored from a backup.
     """
     event_stream: EventStream = request.app.state.event_stream
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = event_stream.subscribe(last_event_id, request_token(request.scope))
+    events = event_stream.subscribe(last_event_id, heksher_database, request_token(request.scope))
     return EventStreamResponse(events, headers=headers)

@@ -2,11 +2,10 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
-from heksher_client.service.query_cache import read_state
 from heksher_client.service.routing import ContextName, RequestDatabase, RequestError, documented, example
 
 router: Final = APIRouter()
@@ -35,10 +34,10 @@ class NewPlace(BaseModel):
 @router.get(
     "/api/v1/context_features", responses=documented(body={"context_features": ["environment", "user", "theme"]})
 )
-def list_context_features(database: RequestDatabase, response: Response) -> dict[str, list[str]]:
+def list_context_features(database: RequestDatabase) -> dict[str, list[str]]:
     """Return all context features, in their order."""
     with database.read() as connection:
-        response.headers["Heksher-Revision"] = str(read_state(connection).revision)
+        database.state(connection)
         return {"context_features": store.context_features(connection)}
 
 

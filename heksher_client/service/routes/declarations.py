@@ -86,12 +86,14 @@ def declare(
     """Create or upgrade a setting, or return the differences between the declaration and the stored setting."""
     # Most declarations change nothing, so a transaction that only reads, and does not wait for others, comes first.
     with database.read() as connection:
+        database.state(connection)
         response, write = _decide(connection, body)
     if write is not None:
         with database.write() as connection:
             response, write = _decide(connection, body)  # Another request may have changed the setting since.
             if write is not None:
                 write(connection)
+            database.state(connection)
     return response
 
 

@@ -8,7 +8,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from heksher_client._version import __version__
 from heksher_client.service import store
 from heksher_client.service.metrics import Metrics
-from heksher_client.service.query_cache import read_state
 from heksher_client.service.routing import RequestDatabase, RequestError, documented
 
 router: Final = APIRouter()
@@ -18,7 +17,7 @@ router: Final = APIRouter()
 def health(database: RequestDatabase) -> dict[str, str]:
     """Check that the database is available, and return the version of the service."""
     with database.read() as connection:
-        read_state(connection)
+        database.state(connection)
         return {"version": __version__}
 
 
@@ -28,7 +27,7 @@ def ready(request: Request, database: RequestDatabase) -> dict[str, int]:
     with database.read() as connection:
         if request.app.state.event_stream.is_closed:
             raise RequestError(503, "the service is stopping")
-        return {"revision": read_state(connection).revision}
+        return {"revision": database.state(connection).revision}
 
 
 @router.get("/metrics", response_class=Response)
@@ -36,7 +35,7 @@ def metrics(request: Request, database: RequestDatabase) -> Response:
     """Return the metrics of this instance, in the text format of Prometheus."""
     with database.read() as connection:
         current: Metrics = request.app.state.metrics
-        current.revision.set(read_state(connection).revision)
+        current.revision.set(database.state(connection).revision)
         current.settings.set(store.count_settings(connection))
         current.rules.set(store.count_rules(connection))
         return Response(generate_latest(current.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

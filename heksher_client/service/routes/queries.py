@@ -21,10 +21,8 @@ from heksher_client.service.query_cache import (
     FragmentKey,
     QueryCache,
     QueryParameters,
-    State,
     UnknownSettingsError,
     compute_etag,
-    read_state,
     setting_tags,
 )
 from heksher_client.service.routing import RequestDatabase, RequestError, documented, example
@@ -61,10 +59,10 @@ def query(
     known_etags = ",".join(if_none_match or ())
     cache: QueryCache = request.app.state.query_cache
     with database.read() as connection:
-        state = read_state(connection)
+        state = database.state(connection)
         etag = cache.etag(parameters, state)
         if etag is not None and _matches(known_etags, etag):
-            return Response(status_code=304, headers=_headers(state, etag))
+            return Response(status_code=304, headers={"ETag": etag})
         try:
             tags = setting_tags(connection, settings)
         except UnknownSettingsError as error:
@@ -72,7 +70,7 @@ def query(
         etag = compute_etag(state, parameters, tags)
         cache.store_etag(parameters, state, etag)
         if _matches(known_etags, etag):
-            return Response(status_code=304, headers=_headers(state, etag))
+            return Response(status_code=304, headers={"ETag": etag})
         keys = {name: FragmentKey(tag, state.context_features_tag, *parameters[1:]) for name, tag in tags.items()}
         fragments = {name: fragment for name, key in keys.items() if (fragment := cache.fragment(key)) is not None}
         missing = [name for name in tags if name not in fragments]
@@ -80,12 +78,7 @@ def query(
             fragments[name] = fragment
             cache.store_fragment(keys[name], fragment)
     body = b",".join(b'"%b":%b' % (name.encode(), fragments[name]) for name in tags)
-    return Response(b'{"settings":{%b}}' % body, media_type="application/json", headers=_headers(state, etag))
-
-
-def _headers(state: State, etag: str) -> dict[str, str]:
-    # Clients follow the event stream after this revision.
-    return {"ETag": etag, "Heksher-Revision": str(state.revision)}
+    return Response(b'{"settings":{%b}}' % body, media_type="application/json", headers={"ETag": etag})
 
 
 def _parse_filters(text: str) -> ContextFilters | None:

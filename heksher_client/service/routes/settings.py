@@ -78,6 +78,7 @@ def list_settings(
 ) -> dict[str, Any]:
     """Return all settings, sorted by name."""
     with database.read() as connection:
+        database.state(connection)
         return {
             "settings": [
                 _setting_body(setting, is_complete=include_additional_data) for setting in store.settings(connection)
@@ -89,6 +90,7 @@ def list_settings(
 def get_setting(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
     """Return a setting by its name or an alias."""
     with database.read() as connection:
+        database.state(connection)
         return _setting_body(require_setting(connection, name), is_complete=True)
 
 
