@@ -1,10 +1,10 @@
 """A soak test of both clients with fault injection: `python -m benchmarks.soak --minutes 60`.
 
 Each client runs in a program of its own (`benchmarks.soak_program`). A server between it and a local service injects
-random faults, one at a time: stalled, slow, truncated, reset, redirected, oversized and invalid responses. At the same
-time, rules are changed, and settings are renamed and deleted. The result of each read is compared with the values that
-the service had. The threads, tasks, sockets, files and memory of each program are counted at the beginning and at the
-end, without faults.
+random faults, one at a time: stalled, slow, truncated, reset, redirected, oversized, former and invalid responses. At
+the same time, rules are changed, and settings are renamed and deleted. The result of each read is compared with the
+values that the service had. The threads, tasks, sockets, files and memory of each program are counted at the beginning
+and at the end, without faults.
 
 Exits with status 1 if a read was wrong, if a client did not recover after the faults, if closing it took too long, or
 if resources leaked.
@@ -40,6 +40,22 @@ def unexpected_304(connection: Connection) -> None:
     connection.write(connection.forward() if "if-none-match" in connection.headers else faults.http_response(b"", 304))
 
 
+class LaggingReplica:
+    """Responds to every second request that reads with its first response to the same path."""
+
+    def __init__(self) -> None:
+        self._former: dict[tuple[int, str], bytes] = {}
+        self._is_turn = False
+
+    def __call__(self, connection: Connection) -> None:
+        response = connection.forward()
+        self._is_turn = not self._is_turn
+        if connection.request.startswith(b"GET"):
+            former = self._former.setdefault((connection.server.port, connection.path), response)
+            response = former if self._is_turn else response
+        connection.write(response)
+
+
 FAULTS: dict[str, Fault] = {
     "stall": faults.stall,
     "trickle": faults.trickle,
@@ -56,6 +72,7 @@ FAULTS: dict[str, Fault] = {
     "no settings": faults.canned_response(b'{"settings": {}}'),
     "nesting": faults.canned_response(b"[" * 200_000),
     "unexpected 304": unexpected_304,
+    "replica that lags": LaggingReplica(),
     **{
         f"status {status}": faults.canned_response(b"no", status)
         for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)

@@ -44,14 +44,17 @@ class CredentialError(ServiceUnavailableError):
 
 
 class UnexpectedResponseError(HeksherError):
-    """The service responded with a status or a body that the protocol does not define for the request."""
+    """The service responded with a status or a body that the protocol does not define for the request.
+
+    Or its response is of an older revision of its database than a former one.
+    """
 
     def __init__(
         self, message: str, *, status: int = 0, content: bytes = b"", retry_after: float | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status of the response."""
+        """The HTTP status of the response; 0 if it is too old."""
         self.content = content
         """The first 1,024 bytes of the body."""
         self.retry_after = retry_after

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from heksher_client._core.refresh.positions import newest_by_service
 from heksher_client._core.settings.registry import registry
 from tests.support.clients import AsyncKind, Gate, Kind, ThreadKind
 from tests.support.service import WatchedService
@@ -60,6 +61,7 @@ def _shared_tls_context() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _isolated_registry() -> Iterator[None]:
     """Hide the settings of other tests from each test, and check that the test closes its clients."""
+    newest_by_service.clear()
     others = registry._entries.copy()
     registry._entries.clear()
     yield

@@ -14,6 +14,7 @@ import msgspec
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Flow, Reply, Request
+from heksher_client._core.refresh.positions import Position, oldest_position, position
 from heksher_client._core.refresh.protocol import RawRule, SettingData
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response
 from heksher_client._core.settings.rule_index import group_by_features
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 _NAMES_PER_QUERY: Final = 50
 _MAX_LISTINGS: Final = 3
-"""Attempts to list all settings and query their rules, without one of them being renamed or deleted in between."""
+"""Attempts to list all settings and query their rules, without a change in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class ServiceState:
     """In the order of the service."""
     settings: Mapping[str, SettingRecord]
     """By name."""
-    revision: int | None = None
-    """The oldest revision among the responses, to follow the changes after it; None if a response has no revision."""
+    position: Position | None = None
+    """The oldest position among the responses, to follow the changes after it; None if a response does not say it."""
 
 
 class AdminClient:
@@ -142,22 +143,22 @@ class AdminClient:
         return state
 
     def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool]:
-        """Return the state, and whether no setting was renamed or deleted between its requests."""
-        features, revision = self._send(
-            protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), protocol.revision(reply))
+        """Return the state, and whether there was no change between its requests."""
+        features, received = self._send(
+            protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), position(reply))
         )
         settings = self.settings()
         records: dict[str, SettingRecord] = {}
-        revisions = [revision]
+        positions = [received]
         remaining = iter(settings)
         while names := list(islice(remaining, _NAMES_PER_QUERY)):
-            rules, revision = self._query(names)
-            revisions.append(revision)
+            rules, received = self._query(names)
+            positions.append(received)
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
-        state = ServiceState(features, records, protocol.oldest_revision(revisions))
-        return state, len(records) == len(settings)
+        state = ServiceState(features, records, oldest_position(positions))
+        return state, len(records) == len(settings) and len(set(positions)) == 1
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule, and return its id."""
@@ -177,8 +178,8 @@ class AdminClient:
         """Remove a rule."""
         self._change(Request("DELETE", f"/api/v1/rules/{rule_id}"))
 
-    def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[RuleRecord, ...]], int | None]:
-        """Return the rules of those settings that exist, and the revision that they are from."""
+    def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
+        """Return the rules of those settings that exist, and the position that they are of."""
         while names:
             request = protocol.query(protocol.query_target(names, "*", with_metadata=True), None)
             result = self._send(request, partial(_parse_query, request, names))
@@ -214,8 +215,8 @@ _DECODER: Final = msgspec.json.Decoder(_SettingWithMetadata)
 
 def _parse_query(
     request: Request, names: Sequence[str], reply: Reply
-) -> tuple[dict[str, tuple[RuleRecord, ...]], int | None] | frozenset[str]:
-    """Parse the response to a query: the rules by setting and the revision, or the names of unknown settings."""
+) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None] | frozenset[str]:
+    """Parse the response to a query: the rules by setting and the position, or the names of unknown settings."""
     if missing := protocol.missing_names(reply, names):
         return missing
     query = protocol.parse_query(request, reply)
@@ -229,7 +230,7 @@ def _parse_query(
         rules[name] = tuple(
             RuleRecord(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata) for rule in setting.rules
         )
-    return rules, protocol.revision(reply)
+    return rules, position(reply)
 
 
 def _json_request(method: str, target: str, body: Any) -> Request:

@@ -22,6 +22,7 @@ import msgspec
 import orjson
 
 from heksher_client._core.refresh.last_known_good import NotStoredError
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.settings.context import Tracking
 from heksher_client._drivers.file_location import WRITABLE_BY_OTHERS, Location, locate
 
@@ -44,6 +45,8 @@ class StoredRow(msgspec.Struct, array_like=True):
     confirmed: float
     """The time when the service last confirmed it, in seconds since 1970."""
     content: msgspec.Raw
+    position: Position | None = None
+    """Its position in the history of the service's database, if it says so."""
 
 
 @dataclass
@@ -239,7 +242,9 @@ def _encode(content: Content) -> Iterator[bytes]:
         orjson.dumps(trackings),
     )
     for number, (name, rows) in enumerate(content.settings.items()):
-        renumbered = [StoredRow(positions[index], row.confirmed, row.content) for index, row in rows.items()]
+        renumbered = [
+            StoredRow(positions[index], row.confirmed, row.content, row.position) for index, row in rows.items()
+        ]
         yield b"%b%b:%b" % (b",\n" if number else b"\n", orjson.dumps(name), msgspec.json.encode(renumbered))
     yield b"}}\n"
 

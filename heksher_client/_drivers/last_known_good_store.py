@@ -53,7 +53,9 @@ class FileStore:
         now = self._wall_clock()
         responses = {
             name: [
-                StoredResponse(row.content, content.trackings[index], max(0.0, now - row.confirmed))
+                StoredResponse(
+                    row.content, content.trackings[index], max(0.0, now - row.confirmed), position=row.position
+                )
                 for index, row in rows.items()
             ]
             for name, rows in content.settings.items()
@@ -110,7 +112,7 @@ class _Merge:
         former = rows.get(index)
         is_stored = former is not None and former.content == new.content
         if not (is_stored and self._is_confirmed(rows[index])):
-            rows[index] = StoredRow(index, self._now, new.content)
+            rows[index] = StoredRow(index, self._now, new.content, new.position)
             self.is_changed = True
         trackings = self._content.trackings
         for other in [i for i in rows if i != index and new.tracking.covers(trackings[i])]:
@@ -130,7 +132,7 @@ class _Merge:
         if sha256(row.content).digest() != held.digest:
             return False
         if not self._is_confirmed(row):
-            rows[index] = StoredRow(index, self._now, row.content)
+            rows[index] = StoredRow(index, self._now, row.content, row.position)
             self.is_changed = True
         return True
 

@@ -39,8 +39,8 @@ def status(profile: str | None, url: str | None, *, as_json: bool) -> None:
         "context_features": list(state.context_features),
         "settings": len(state.settings),
         "rules": sum(len(setting.rules) for setting in state.settings.values()),
-        "offers_changes": state.revision is not None,
-        "revision": state.revision,
+        "offers_changes": state.position is not None,
+        "revision": None if state.position is None else state.position.revision,
     }
     if as_json:
         print_json(summary)

@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
+from heksher_client._core.refresh.positions import Position
 from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.watch import _Watcher
 from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
@@ -158,7 +159,7 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
 def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
     client = ThreadClient(shop.url, 60, FEATURES)
     watcher = _Watcher(AdminClient(client), 3600)
-    watcher._stream.record_revision(1, ())
+    watcher._stream.record_position(Position("", 0, 1), ())
     flow = watcher._follow()
     assert isinstance(next(flow), OpenStream)
     assert isinstance(flow.send(NoResponse(ConnectionError())), Pause)

@@ -88,7 +88,7 @@ def test_the_file_is_private_and_has_two_lines(path: Path) -> None:
     assert json.loads(body) == {
         "context_features": list(FEATURES),
         "trackings": [{}],
-        "settings": {"s": [[0, 1_000_000.0, {"rules": [], "default_value": 7}]]},
+        "settings": {"s": [[0, 1_000_000.0, {"rules": [], "default_value": 7}, None]]},
     }
     assert "secret" not in head + body
     assert list(path.parent.iterdir()) == [path]

@@ -1,15 +1,18 @@
 """An instance with a read-only replica of the database: a hot standby of PostgreSQL."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from heksher_client import Setting, State
 from heksher_client.service import LocalService, database
 from tests.service.test_event_stream import stream
-from tests.support.clients import FEATURES, eventually
+from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.http import http_client, http_request
+from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
 RULE = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
@@ -64,3 +67,33 @@ def test_a_replica_has_event_streams(pair: tuple[httpx.Client, httpx.Client], mo
         first = changes.next()["id"]
         pair[0].post("/api/v1/rules", json=RULE).raise_for_status()
         assert changes.next()["id"] == first + 1
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_d9_a_replica_of_postgresql_lags(
+    kind: Kind, postgresql: PostgreSQL, replica: PostgreSQL, tmp_path: Path
+) -> None:
+    """No value goes back, the state stays fresh, and the instance with the replica does not write."""
+    setting = Setting("s", int, ["user"], 7)
+    with ExitStack() as stack:
+        primary = stack.enter_context(LocalService(FEATURES, database=postgresql.new_database(), access_control=False))
+        http = stack.enter_context(http_client(primary.url))
+        declaration = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]}
+        http.post("/api/v1/settings/declare", json=declaration).raise_for_status()
+        replica.catch_up()
+        reading = stack.enter_context(LocalService(FEATURES, database=replica.url, access_control=False))
+        states = [http_request("GET", f"{one.url}/api/v1/query").headers for one in (primary, reading)]
+        assert states[0]["heksher-database"] == states[1]["heksher-database"]
+        nginx = stack.enter_context(Nginx(tmp_path, primary.url, reading.url))
+        client = stack.enter_context(running(kind, nginx.url, 0.02, max_backoff=0.1))
+        assert eventually(lambda: client.client.status().state is State.FRESH)
+        replica.pause()
+        stack.callback(replica.resume)
+        for value in range(10):
+            http.post("/api/v1/rules", json={**RULE, "feature_values": {"user": f"u{value}"}, "value": value})
+            assert eventually(lambda value=value: setting.get(user=f"u{value}") == value)  # type: ignore[misc]
+            client.clear_outcomes()
+            assert client.next_outcome() is None
+            assert [setting.get(user=f"u{number}") for number in range(value)] == list(range(value))
+        lagging = http_request("GET", f"{reading.url}/api/v1/query").headers
+        assert lagging["heksher-revision"] == states[1]["heksher-revision"]

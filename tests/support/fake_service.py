@@ -8,7 +8,9 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -61,11 +63,18 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self.settings: dict[str, FakeSetting] = {}
         """By canonical name."""
         self.revision = 0
+        self.database = token_hex(8)
+        """The identity of the database; empty if the service sends its revision only."""
+        self.epochs = [(1, 0)]
+        """The epochs, and the revisions at which they began."""
         self.is_running = True
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
         self.announce: Callable[[bytes], None] = lambda event: None
         """Receives the events of the change stream, if one is open."""
+        self.replica: FakeService | None = None
+        """Responds to every second request that only reads, as behind a load balancer. It has a former state."""
+        self._is_turn_of_replica = False
         self._last_rule = 0
         self._changes: list[bytes] = []
         self._lock = threading.RLock()
@@ -127,6 +136,36 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
             self.settings.clear()
             self._changes.clear()
             self.revision = 0
+            self.database = self.database and token_hex(8)
+
+    def snapshot(self) -> "FakeService":
+        """Return a copy, as a backup has it, or a replica that lags."""
+        copied = FakeService(self.features)
+        with self._lock:
+            copied.settings = deepcopy(self.settings)
+            copied.revision, copied.database, copied.epochs = self.revision, self.database, list(self.epochs)
+            copied.offers_changes, copied._last_rule = self.offers_changes, self._last_rule
+            copied._changes = list(self._changes)
+        return copied
+
+    def restore(self, backup: "FakeService") -> None:
+        """Restore the database from a backup. The service is started again, which begins a new epoch."""
+        with self._lock:
+            last, _ = self.epochs[-1]
+            self.features, self.settings = list(backup.features), deepcopy(backup.settings)
+            self.revision, self.database = backup.revision, backup.database
+            self.epochs, self._changes = list(backup.epochs), list(backup._changes)
+            self.restart(last)
+
+    def restart(self, last: int = 0) -> None:
+        """Begin a new epoch, as a service does when it is started."""
+        with self._lock:
+            self.epochs.append((max(last, self.epochs[-1][0]) + 1, self.revision))
+
+    @property
+    def label(self) -> str:
+        """The identity of the database and the epoch, as in the header."""
+        return f"{self.database}.{self.epochs[-1][0]}"
 
     def setting(self, name: str) -> FakeSetting:
         """Return a setting by its name or an alias."""
@@ -167,10 +206,17 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
             reply = Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers.items()})
         if reply is None:
             with self._lock:
-                reply = self._respond(recorded)
+                reply = self._next_replica(recorded)._respond(recorded)
         if isinstance(reply, Response) and len(reply.content) > max_bytes:
             return Oversized(reply.status, max_bytes)
         return reply
+
+    def _next_replica(self, request: RecordedRequest) -> "FakeService":
+        """Return the service, or the replica if it is its turn."""
+        if self.replica is None or request.method != "GET" or request.path == "/api/v1/changes":
+            return self
+        self._is_turn_of_replica = not self._is_turn_of_replica
+        return self.replica if self._is_turn_of_replica else self
 
     def _respond(self, request: RecordedRequest) -> Response:
         match str(request).removeprefix("GET /api/"):
@@ -187,19 +233,29 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
                     {"settings": [self.settings[name].as_json(self.features) for name in sorted(self.settings)]}
                 )
             case "v1/changes" if self.offers_changes:
-                events = self._events_after(request.headers.get("last-event-id"))
+                events = self._events_after(
+                    request.headers.get("last-event-id"), request.headers.get("heksher-database")
+                )
                 return Response(200, events, {"content-type": EVENT_STREAM})
             case "v1/changes":
                 return Response(404)
             case path:
                 setting = self._find(path.removeprefix("v1/settings/"))
                 return (
-                    self._json(setting.as_json(self.features)) if setting else Response(404, b"setting does not exist")
+                    self._json(setting.as_json(self.features)) if setting else self._text(404, "setting does not exist")
                 )
 
     def _json(self, value: Any, status: int = 200, **headers: str) -> Response:
-        revision = {"heksher-revision": str(self.revision)} if self.offers_changes else {}
-        return Response(status, json.dumps(value).encode(), revision | headers)
+        return Response(status, json.dumps(value).encode(), self._position() | headers)
+
+    def _text(self, status: int, text: str) -> Response:
+        return Response(status, text.encode(), self._position())
+
+    def _position(self) -> dict[str, str]:
+        if not self.offers_changes:
+            return {}
+        label = {"heksher-database": self.label} if self.database else {}
+        return {"heksher-revision": str(self.revision)} | label
 
     def _declare(self, body: Mapping[str, Any]) -> Response:
         declared = Declaration(
@@ -223,9 +279,9 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
 
     def _create(self, declared: Declaration) -> Response:
         if declared.version != "1.0":
-            return Response(400, b"newly created settings must have version 1.0")
+            return self._text(400, "newly created settings must have version 1.0")
         if unknown := set(declared.configurable_features) - set(self.features):
-            return Response(404, f"{unknown} are not acceptable context features".encode())
+            return self._text(404, f"{unknown} are not acceptable context features")
         self.settings[declared.name] = FakeSetting(declared)
         self._changed(declared.name)
         return self._json({"outcome": "created"})
@@ -246,7 +302,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         names = request.query["settings"].split(",")
         found = {name: self._find(name) for name in names}
         if unknown := sorted(name for name, setting in found.items() if setting is None):
-            return Response(404, f"the following are not setting names: {unknown}".encode())
+            return self._text(404, f"the following are not setting names: {unknown}")
         filters = parse_context_filters(request.query["context_filters"])
         settings = {}
         for setting in filter(None, found.values()):
@@ -264,8 +320,16 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
             return Response(304, headers={**response.headers, "etag": etag})
         return replace(response, headers={**response.headers, "etag": etag})
 
-    def _events_after(self, revision: str | None) -> bytes:
+    def _events_after(self, revision: str | None, label: str | None) -> bytes:
         """Return the beginning of a change stream: the events after a revision, or of a service that was replaced."""
-        if revision is not None and int(revision) > self.revision:
+        if revision is not None and not self._is_known(int(revision), label):
             return f"event: reset\ndata: {{}}\nid: {self.revision}\n\n".encode()
         return b": ping\n\n" + b"".join(self._changes[int(revision or self.revision) :])
+
+    def _is_known(self, revision: int, label: str | None) -> bool:
+        if label is None:
+            return revision <= self.revision
+        database, _, epoch = label.partition(".")
+        later = [began_at for number, began_at in self.epochs if number > int(epoch)]
+        is_listed = int(epoch) in dict(self.epochs) or int(epoch) > self.epochs[-1][0]
+        return database == self.database and is_listed and revision <= min(later, default=revision)

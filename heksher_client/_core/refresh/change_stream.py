@@ -17,6 +17,7 @@ import msgspec
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import NoResponse, Reply, Request
 from heksher_client._core.refresh.health import REMIND_AFTER
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.responses import parse_response, unexpected_response
 from heksher_client._core.refresh.server_sent_events import Event, SSEParser, StreamError
 from heksher_client._logging import escaped, logger
@@ -65,6 +66,8 @@ class ChangeStream:
         self._max_backoff, self._clock, self._random = max_backoff, clock, random
         self._revision: int | None = None
         """The revision up to which all changes are applied or announced; None while the service offers no stream."""
+        self._label: str | None = None
+        """The identity and epoch of the database that it is a revision of, if the service says them."""
         self._announced = -1
         """The revision of the last announced change of a setting of this program."""
         self._unknown: dict[str, int] = {}
@@ -101,18 +104,20 @@ class ChangeStream:
         """Why the stream was refused or has ended; None while it is open, and if there is none to open."""
         return self._problem if self.is_offered else None
 
-    def record_revision(self, revision: int | None, names: Container[str]) -> bool:
-        """Record the revision up to which all changes are applied; None if the service does not say.
+    def record_position(self, position: Position | None, names: Container[str]) -> bool:
+        """Record the position up to which all changes are applied; None if the service does not say.
 
         Args:
-            revision: The revision of the responses.
+            position: The position of the responses.
             names: The names of this program's settings in the service.
 
         Returns:
             True if another refresh is needed: a setting may have another name now than when a change was announced.
         """
+        revision = None if position is None else position.revision
         if revision is None or not self.is_connected:
             self._revision = revision
+        self._label = None if position is None else position.label
         applied = -1 if revision is None else revision
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
         is_needed = False
@@ -127,7 +132,7 @@ class ChangeStream:
     def open(self) -> Request:
         """Begin a new stream, and return the request for it."""
         self._parser, self._heard_at = SSEParser(), None
-        self._request = protocol.changes(self._revision)
+        self._request = protocol.changes(self._revision, self._label)
         return self._request
 
     def feed(self, chunk: bytes, names: Container[str]) -> float | None:

@@ -19,6 +19,7 @@ from heksher_client._core.refresh.effects import (
     Reply,
     Response,
 )
+from heksher_client._core.refresh.positions import Positions
 from heksher_client._core.refresh.protocol import DeclarationOutcome, SettingData
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.responses import with_prefix
@@ -43,8 +44,8 @@ Attempt: TypeAlias = Generator[bytes, Reply, DeclarationOutcome]
 class Declarations:
     """Declares the settings of one client."""
 
-    def __init__(self, states: SettingStates, publisher: Publisher) -> None:
-        self._states, self._publisher = states, publisher
+    def __init__(self, states: SettingStates, publisher: Publisher, positions: Positions) -> None:
+        self._states, self._publisher, self._positions = states, publisher, positions
 
     def declare(self, entries: Iterable[AnyEntry], result: RefreshResult) -> Flow[None]:
         """Declare the settings that are due, each distinct declaration once.
@@ -72,7 +73,7 @@ class Declarations:
 
     def _declare_batch(self, batch: Sequence[Sequence[AnyEntry]], result: RefreshResult) -> Flow[list[HeksherError]]:
         """Send declarations, and record their outcomes. Return the errors of those that have none."""
-        outcomes = yield from _send([same[0].declaration for same in batch])
+        outcomes = yield from _send([same[0].declaration for same in batch], self._positions)
         failures = []
         for same, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, DeclarationOutcome):
@@ -179,8 +180,10 @@ def _batches(due: Sequence[Sequence[AnyEntry]]) -> Iterator[Sequence[Sequence[An
             yield ready[start : start + _BATCH_SIZE]
 
 
-def _send(declarations: Sequence[Declaration[Any]]) -> Flow[list[DeclarationOutcome | HeksherError]]:
-    """Send declarations at the same time. Return the outcome or the error of each."""
+def _send(
+    declarations: Sequence[Declaration[Any]], positions: Positions
+) -> Flow[list[DeclarationOutcome | HeksherError]]:
+    """Send declarations at the same time. Return the outcome or the error of each, and record their positions."""
     attempts = [_declare(declaration) for declaration in declarations]
     bodies = {i: next(attempt) for i, attempt in enumerate(attempts)}
     outcomes: dict[int, DeclarationOutcome | HeksherError] = {}
@@ -189,8 +192,12 @@ def _send(declarations: Sequence[Declaration[Any]]) -> Flow[list[DeclarationOutc
         for i, reply in zip(list(bodies), replies, strict=True):
             try:
                 bodies[i] = attempts[i].send(reply)
-            except (StopIteration, HeksherError) as end:
-                outcomes[i] = end.value if isinstance(end, StopIteration) else end
+            except StopIteration as end:
+                positions.record_declaration(reply)
+                outcomes[i] = end.value
+                del bodies[i]
+            except HeksherError as error:
+                outcomes[i] = error
                 del bodies[i]
     return [outcomes[i] for i in range(len(attempts))]
 

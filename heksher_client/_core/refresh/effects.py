@@ -61,7 +61,15 @@ class Oversized:
     """Bytes."""
 
 
-Reply: TypeAlias = Response | NoResponse | Oversized
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A response that is not used, as it is older than what was applied."""
+
+    status: int
+    reason: str
+
+
+Reply: TypeAlias = Response | NoResponse | Oversized | Outdated
 
 
 DECODED_ENCODINGS: Final = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])

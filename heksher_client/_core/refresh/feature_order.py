@@ -1,5 +1,6 @@
 """The order of the context features, which decides which rule wins."""
 
+from heksher_client._core.refresh.positions import Position, Validity
 from heksher_client._logging import logger
 from heksher_client.exceptions import UnexpectedResponseError
 
@@ -10,8 +11,10 @@ class FeatureOrder:
     def __init__(self, features: tuple[str, ...]) -> None:
         self._declared = self.features = features
         self.is_from_service = False
-        self.revision: int | None = None
-        """The revision of the service's database that the order is of, if it says so."""
+        self.validity = Validity(None, None)
+        """The positions of the responses of this refresh with this order."""
+        self.position: Position | None = None
+        """The position of the last response that said the order, if it says its own."""
         self.problem: UnexpectedResponseError | None = None
         """Why the last response did not say the order."""
 
@@ -20,9 +23,15 @@ class FeatureOrder:
         """True if the service said the order in the last response."""
         return self.is_from_service and self.problem is None
 
-    def update(self, features: tuple[str, ...], revision: int | None) -> None:
+    def begin_refresh(self) -> None:
+        """Forget the validity of former responses."""
+        self.validity = Validity(None, None)
+
+    def update(self, features: tuple[str, ...], position: Position | None) -> None:
         """Use the order of the service."""
-        self.problem, self.is_from_service, self.revision = None, True, revision
+        since = self.validity.since if features == self.features else None
+        self.problem, self.is_from_service, self.position = None, True, position
+        self.validity = Validity(since or position, position)
         if features != self.features:
             self.features = features
             logger.warning(

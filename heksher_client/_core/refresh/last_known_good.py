@@ -12,6 +12,7 @@ from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
 from heksher_client._core.refresh.effects import ApplyLocked, Flow, run_blocking
 from heksher_client._core.refresh.feature_order import FeatureOrder
+from heksher_client._core.refresh.positions import Position, Positions
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.setting_state import SettingStates
 from heksher_client._core.refresh.work_budget import WorkBudget
@@ -36,6 +37,8 @@ class StoredResponse:
     """The tracking at that time: rules that it does not admit may be missing."""
     age: float = 0.0
     """Seconds since the service last confirmed it."""
+    position: Position | None = None
+    """Its position in the history of the service's database, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class AppliedResponses(NamedTuple):
     """All settings that the service responded for."""
     order: tuple[str, ...] | None
     """The context features in the service's order, if it is known."""
+    position: Position | None
+    """Their position in the history of the service's database, if they say it."""
 
 
 class ResponseKey(NamedTuple):
@@ -104,8 +109,10 @@ class LastKnownGoodStore(Protocol):
 class LastKnownGood:
     """Stores the responses that one client has applied, and restores rules from them."""
 
-    def __init__(self, store: LastKnownGoodStore, publisher: Publisher, states: SettingStates) -> None:
-        self._store, self._publisher, self._states = store, publisher, states
+    def __init__(
+        self, store: LastKnownGoodStore, publisher: Publisher, states: SettingStates, positions: Positions
+    ) -> None:
+        self._store, self._publisher, self._states, self._positions = store, publisher, states, positions
         self._order: tuple[str, ...] | None = None
         self._unsaved: dict[str, StoredResponse] = {}
         """The responses that could not be stored yet."""
@@ -151,6 +158,7 @@ class LastKnownGood:
             order.features = stored.order or order.features
         decoder = ResponseDecoder(tracking, order.features, budget)
         prepared: list[PreparedUpdate] = []
+        positions: list[Position | None] = []
         # Rules that an earlier client of this process published were stored as well.
         others = set(entries) - set(lacking)
         ages = [min(response.age for response in known) for entry in others if (known := stored.of(entry))]
@@ -161,6 +169,7 @@ class LastKnownGood:
                     digest = yield from decoder.digest(response.content)
                     prepared += yield from decoder.decode(entry.name, response.content, digest, [entry])
                     ages.append(response.age)
+                    positions.append(response.position)
             except (NotStoredError, UnexpectedResponseError) as error:
                 logger.warning(
                     "setting %s has no last known good: %s",
@@ -177,6 +186,8 @@ class LastKnownGood:
             extra={"age": age, "settings": [update.entry.name for update in prepared]},
         )
         yield self._apply(lacking, prepared, tracking, age, result)
+        if result.is_restored:
+            self._positions.observe(*positions)
         return age is not None
 
     def _apply(
@@ -216,12 +227,12 @@ class LastKnownGood:
 
     def save(self, responses: AppliedResponses) -> Flow[None]:
         """Store the responses that were applied."""
-        prepared, up_to_date, order = responses
+        prepared, up_to_date, order, position = responses
         all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
         # The responses that could not be stored before, if they are still current.
         new = {name: one for name, one in self._unsaved.items() if _is_current(one, current.get(name))}
-        new |= _stored(prepared)
+        new |= _stored(prepared, position)
         try:
             lacking = yield from run_blocking(partial(self._store.save, new, current, order))
         except Exception as error:
@@ -236,9 +247,10 @@ class LastKnownGood:
             if entry.name in lacking:
                 self._states.forget_applied(entry)  # It is queried again, and then stored.
 
-    def keep(self, prepared: Sequence[PreparedUpdate]) -> None:
+    def keep(self, prepared: Sequence[PreparedUpdate], position: Position | None) -> None:
         """Keep the responses for single settings, to be stored with those of the next refresh."""
-        self._unsaved |= {name: replace(one, content=one.content.copy()) for name, one in _stored(prepared).items()}
+        stored = _stored(prepared, position)
+        self._unsaved |= {name: replace(one, content=one.content.copy()) for name, one in stored.items()}
 
     def _load(self) -> Flow[StoredResponses | None]:
         try:
@@ -258,10 +270,10 @@ class LastKnownGood:
         self.problem = str(error)
 
 
-def _stored(prepared: Sequence[PreparedUpdate]) -> dict[str, StoredResponse]:
-    """Return the responses that updates were decoded from, by the names of the settings."""
+def _stored(prepared: Sequence[PreparedUpdate], position: Position | None) -> dict[str, StoredResponse]:
+    """Return the responses that updates were decoded from, with their position, by the names of the settings."""
     return {
-        update.entry.name: StoredResponse(update.content, update.applied.tracking)
+        update.entry.name: StoredResponse(update.content, update.applied.tracking, position=position)
         for update in prepared
         if update.content is not None
     }

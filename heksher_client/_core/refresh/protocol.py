@@ -147,24 +147,10 @@ class QueryBody:
     etag: str | None
 
 
-def revision(reply: Reply) -> int | None:
-    """Return the revision of the service's database that a response is of, if it says so.
-
-    The stream of changes can begin after it.
-    """
-    text = reply.headers.get("heksher-revision", "") if isinstance(reply, Response) else ""
-    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
-
-
-def oldest_revision(revisions: Sequence[int | None]) -> int | None:
-    """Return the revision that several responses are of together: the oldest one; None if one does not say its own."""
-    known = [revision for revision in revisions if revision is not None]
-    return min(known) if len(known) == len(revisions) else None
-
-
-def changes(after: int | None) -> Request:
-    """Open the stream of changes after a revision."""
+def changes(after: int | None, label: str | None = None) -> Request:
+    """Open the stream of changes after a revision of the database with this identity and epoch."""
     headers = {"Accept": _EVENT_STREAM} | ({} if after is None else {"Last-Event-ID": str(after)})
+    headers |= {} if after is None or label is None else {"Heksher-Database": label}
     return Request("GET", "/api/v1/changes", headers)
 
 

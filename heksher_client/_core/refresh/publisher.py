@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import Entry, PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
@@ -34,8 +35,10 @@ class RefreshResult:
     """The names of the settings for which something was published."""
     is_applied: bool = False
     """True if the responses of the service were applied."""
-    revision: int | None = None
-    """The revision of the service's database that they are of, if it says so."""
+    position: Position | None = None
+    """The position in the history of the service's database that they are of together, if they say it."""
+    is_inconsistent: bool = False
+    """True if they may be of different positions, as the service changes all the time."""
     received_at: float | None = None
     """When the service confirmed the rules of all settings, by the client's clock; None if some are restored ones."""
     restored_age: float | None = None

@@ -4,7 +4,7 @@ A URL has a maximum length and a response a maximum size, so it may take several
 the ETags are stored together, and only when everything that the responses brought was applied.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
@@ -21,6 +21,8 @@ from heksher_client._core.refresh.effects import (
     Request,
     Response,
 )
+from heksher_client._core.refresh.positions import Position, Validity, position
+from heksher_client._core.refresh.protocol import QueryBody
 from heksher_client._core.refresh.responses import unexpected_response
 from heksher_client.exceptions import UnexpectedResponseError
 
@@ -48,6 +50,17 @@ class _Query:
 
 
 @dataclass(slots=True)
+class _Part:
+    """The successful response to one query."""
+
+    query: _Query
+    names: Collection[str]
+    """The names in the response; none if nothing was modified."""
+    etag: str | None
+    validity: Validity
+
+
+@dataclass(slots=True)
 class QueryResults:
     """The results of all queries of one refresh."""
 
@@ -59,12 +72,15 @@ class QueryResults:
     """The names that the service does not have."""
     too_large: dict[str, UnexpectedResponseError] = field(default_factory=dict)
     """The errors of settings that are too large for a response of their own."""
-    etags: dict[str, str] = field(default_factory=dict)
-    """By the target of the query."""
-    revision: int | None = None
-    """The revision that all responses include; None if one of them does not say."""
+    parts: dict[str, _Part] = field(default_factory=dict)
+    """The responses, by the target of the query."""
     answered: set[str] = field(default_factory=set)
     """The names that a successful query contained."""
+
+    @property
+    def etags(self) -> dict[str, str]:
+        """By the target of the query."""
+        return {target: part.etag for target, part in self.parts.items() if part.etag is not None}
 
     @property
     def has_responses(self) -> bool:
@@ -88,16 +104,32 @@ class QueryResults:
             if len(query.names) == 1:
                 self.too_large[query.names[0]] = unexpected_response(request, reply)
             return False
-        body, revision = protocol.parse_query(request, reply), protocol.revision(reply)
-        self.revision = protocol.oldest_revision([self.revision, revision]) if self.answered else revision
+        body, until = protocol.parse_query(request, reply), position(reply)
         self.answered.update(query.names)
-        if body is not None:
-            self.settings.update(body.settings)
-            self.modified += query.names
-        etag = request.headers["If-None-Match"] if body is None else body.etag
-        if etag is not None:
-            self.etags[query.target] = etag
+        if body is None:
+            etag: str | None = request.headers["If-None-Match"]
+            self.parts[query.target] = _Part(query, (), etag, Validity(None, until))
+        else:
+            self._add_body(query, body, until)
         return True
+
+    def repeat(self, part: _Part, request: Request, reply: Reply) -> None:
+        """Add the reply to a query that was sent again. One that is not a success changes nothing."""
+        if not isinstance(reply, Response) or reply.status not in (200, 304):
+            return
+        body, until = protocol.parse_query(request, reply), position(reply)
+        if body is None:
+            part.validity = part.validity._replace(until=until)
+        else:
+            for name in part.names:
+                self.settings.pop(name, None)
+            self.modified = [name for name in self.modified if name not in part.query.names]
+            self._add_body(part.query, body, until)
+
+    def _add_body(self, query: _Query, body: QueryBody, received: Position | None) -> None:
+        self.settings.update(body.settings)
+        self.modified += query.names
+        self.parts[query.target] = _Part(query, tuple(body.settings), body.etag, Validity(received, received))
 
 
 class Queries:
@@ -160,6 +192,16 @@ class Queries:
         if not is_retry:
             self._adapt(max_names)
         return results
+
+    def repeat(self, results: QueryResults, targets: Collection[str]) -> Flow[None]:
+        """Send queries again whose responses are older than those to others."""
+        parts = [part for target, part in results.parts.items() if target in targets]
+        requests = tuple(protocol.query(part.query.target, part.etag) for part in parts)
+        replies = yield Exchange(requests)
+        for part, request, reply in zip(parts, requests, replies, strict=True):
+            if isinstance(reply, Response) and len(reply.content) > _LARGE:
+                yield Pause()
+            results.repeat(part, request, reply)
 
     def _adapt(self, max_names: int) -> None:
         """Keep the size that worked, and try a larger one after many successes."""

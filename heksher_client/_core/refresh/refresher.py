@@ -3,7 +3,8 @@
 A fault is contained: a bad rule affects that rule, a bad setting that setting, and what was good stays.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.backoff import Backoff
@@ -12,6 +13,14 @@ from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecode
 from heksher_client._core.refresh.effects import ApplyLocked, Exchange, Flow
 from heksher_client._core.refresh.feature_order import FeatureOrder
 from heksher_client._core.refresh.last_known_good import AppliedResponses, LastKnownGood, LastKnownGoodStore
+from heksher_client._core.refresh.positions import (
+    Position,
+    Positions,
+    Validity,
+    inconsistent,
+    oldest_position,
+    position,
+)
 from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshResult
 from heksher_client._core.refresh.queries import MAX_FILTER, Queries, QueryResults
 from heksher_client._core.refresh.responses import with_prefix
@@ -22,6 +31,9 @@ from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import MainClient, Registry
 from heksher_client._logging import logger
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
+
+_MAX_REPEATS: Final = 3
+"""Of requests whose responses are older than those to others."""
 
 
 class Refresher:
@@ -38,6 +50,7 @@ class Refresher:
         backoff: Backoff,
         clock: Callable[[], float],
         random: Callable[[], float],
+        positions: Positions,
     ) -> None:
         """Create a refresher.
 
@@ -50,8 +63,9 @@ class Refresher:
             backoff: The waits of a single setting that fails.
             clock: Monotonic, in seconds.
             random: Returns numbers from 0 to 1.
+            positions: Receives the positions of the responses that are applied.
         """
-        self._registry, self._clock = registry, clock
+        self._registry, self._clock, self._positions = registry, clock, positions
         self.defaults = Defaults()
         """The defaults that reads of the published rules use."""
         self.tracking = Tracking()
@@ -59,9 +73,9 @@ class Refresher:
         self.states = SettingStates(backoff, clock, random)
         self._order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
-        self._declarations = Declarations(self.states, self._publisher)
+        self._declarations = Declarations(self.states, self._publisher, positions)
         self._queries = Queries()
-        self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states)
+        self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states, positions)
 
     def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[AppliedResponses | None]:
         """Refresh all settings. Errors are not raised.
@@ -74,6 +88,7 @@ class Refresher:
             The responses to save, if any.
         """
         responses, entries = None, self._entries()
+        self._order.begin_refresh()
         self.states.begin_refresh()
         if is_awaited:
             self.states.end_waits(entries)
@@ -154,7 +169,7 @@ class Refresher:
         # In each refresh: an operator may move a feature, and the responses to queries need not show it.
         (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
-            self._order.update(protocol.parse_context_features(reply), protocol.revision(reply))
+            self._order.update(protocol.parse_context_features(reply), position(reply))
         except UnexpectedResponseError as error:
             self._order.keep(error)
             if self.last_known_good is not None and not self._order.is_from_service:
@@ -183,10 +198,9 @@ class Refresher:
             yield from self._declarations.declare(lost, result)
             by_name = self.states.by_canonical_name(active)
             results = yield from self._query(by_name, tracking, is_retry=is_retry)
-            for entry in _named(results.missing, by_name):
-                conflict = self.states.of(entry).conflict
-                text = f"the service denies setting {entry.name}" + (f": {conflict}" if conflict else "")
-                self._declarations.record_refusal([entry], DeclarationError(text, setting=entry.name), result)
+            self._record_denied(_named(results.missing, by_name), result)
+        if not is_retry:  # The other settings have not been queried, and keep the position of the last refresh.
+            yield from self._make_consistent(results, result)
         for name, too_large in results.too_large.items():
             self._fail(by_name[name], with_prefix(too_large, f"setting {name} cannot be queried"), result)
         yield from self._follow_renames(results, by_name, result)
@@ -195,7 +209,8 @@ class Refresher:
         yield self._apply(prepared, results, entries, result, is_retry=is_retry)
         if is_retry:
             if self.last_known_good is not None:
-                self.last_known_good.keep(prepared)
+                position = oldest_position(part.validity.until for part in results.parts.values())
+                self.last_known_good.keep(prepared, position)
             return None
         # A fault of all settings, for example a wrong URL, need not be told apart from one of a single setting if the
         # service responded for none of the others.
@@ -203,13 +218,47 @@ class Refresher:
         if self.last_known_good is None or not result.is_applied:
             return None
         order = self._order.features if self._order.is_current else None
-        return AppliedResponses(prepared, _named(up_to_date, by_name), order)
+        return AppliedResponses(prepared, _named(up_to_date, by_name), order, result.position)
 
     def _query(
         self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, *, is_retry: bool
     ) -> Flow[QueryResults]:
         current = self.states.current_names(by_name, tracking, self._order.features)
         return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), current, is_retry=is_retry)
+
+    def _make_consistent(self, results: QueryResults, result: RefreshResult) -> Flow[None]:
+        """Send requests again, until all responses are of one position.
+
+        If the service changes all the time, the responses are used nevertheless: waiting for it could take for ever.
+        """
+        for _ in range(_MAX_REPEATS):
+            targets = inconsistent(self._validities(results))
+            if not targets:
+                return
+            if protocol.CONTEXT_FEATURES.target in targets:
+                yield from self._read_order()
+            yield from self._queries.repeat(results, targets)
+        result.is_inconsistent = bool(inconsistent(self._validities(results)))
+
+    def _position(self, queried: Collection[Position | None]) -> Position | None:
+        """Return the position of a refresh, which the stream of changes can begin after."""
+        order, oldest = self._order.position, oldest_position(queried)
+        if not self._order.is_from_service:
+            return oldest  # It is requested again soon, and so cannot be older than the stream.
+        if self._order.problem and order and oldest and order.database != oldest.database:
+            return oldest  # The last known order is of another database; this one has yet to say its own.
+        return oldest_position([order, oldest])
+
+    def _validities(self, results: QueryResults) -> dict[str, Validity]:
+        order = {protocol.CONTEXT_FEATURES.target: self._order.validity}
+        return order | {target: part.validity for target, part in results.parts.items()}
+
+    def _record_denied(self, entries: Iterable[AnyEntry], result: RefreshResult) -> None:
+        """Record that the service does not have settings that were declared."""
+        for entry in entries:
+            conflict = self.states.of(entry).conflict
+            text = f"the service denies setting {entry.name}" + (f": {conflict}" if conflict else "")
+            self._declarations.record_refusal([entry], DeclarationError(text, setting=entry.name), result)
 
     def _fail(self, entries: Iterable[AnyEntry], error: Exception, result: RefreshResult) -> None:
         """Record that settings keep their rules, and are to be queried in full next time."""
@@ -291,9 +340,10 @@ class Refresher:
             if is_retry:
                 return
             self._queries.etags = results.etags  # only now, see there
-            # An order that was never received is requested again soon, and so cannot be older than the stream.
-            revisions = [self._order.revision] if self._order.is_from_service else []
-            result.revision = protocol.oldest_revision([*revisions, results.revision])
+            received = {target: part.validity.until for target, part in results.parts.items()}
+            result.position = self._position(received.values())
+            received[protocol.CONTEXT_FEATURES.target] = self._order.position
+            self._positions.apply({target: one for target, one in received.items() if one is not None})
             result.is_applied = True
             if self.states.are_confirmed(entries):
                 result.received_at = self._clock()

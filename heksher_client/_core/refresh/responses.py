@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
+from heksher_client._core.refresh.effects import NoResponse, Outdated, Oversized, Reply, Request, Response
 from heksher_client._logging import shortened
 from heksher_client.exceptions import (
     CredentialError,
@@ -34,7 +34,7 @@ def parse_response(request: Request, reply: Reply) -> Response:
     """Return the response to a request, of any status.
 
     Raises:
-        HeksherError: There is none, or its body is too large.
+        HeksherError: There is none, its body is too large, or it is too old.
     """
     if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
         raise with_request(CredentialError(f"{request}: {reply.error}"), request)
@@ -47,6 +47,8 @@ def parse_response(request: Request, reply: Reply) -> Response:
         raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected_response(request, reply)
+    if isinstance(reply, Outdated):
+        raise with_request(UnexpectedResponseError(f"{request}: {reply.reason}"), request)
     return reply
 
 

@@ -9,7 +9,7 @@ from heksher_client._core.refresh.backoff import Backoff
 _SOON: Final = 5.0
 """Seconds within which the child of a fork refreshes."""
 _CATCH_UP: Final = 1.0
-"""Seconds until the next refresh, if responses are older than an announced change."""
+"""Seconds until the next refresh, if responses are older than an announced change, or are of different revisions."""
 
 
 class Schedule:
@@ -70,7 +70,7 @@ class Schedule:
 
         Args:
             failures: Its failures, if it failed for all settings; empty otherwise.
-            is_behind: Whether its responses were older than an announced change.
+            is_behind: Whether its responses were older than an announced change, or of different revisions.
             problem: A problem that concerns all settings, although they were refreshed.
             retry: When to try single settings again that failed.
         """

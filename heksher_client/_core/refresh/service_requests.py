@@ -6,6 +6,7 @@ from typing import TypeVar
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Exchange, Flow, Limits, NoResponse, Reply, Request
 from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.positions import Positions, monotonic, position
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.responses import as_configured
 from heksher_client.exceptions import ClientNotRunningError, HeksherError
@@ -16,16 +17,18 @@ T = TypeVar("T")
 class ServiceRequests:
     """Sends requests within the limits of one client, and raises the errors that it is configured for."""
 
-    def __init__(self, service_url: str, options: Options) -> None:
+    def __init__(self, service_url: str, options: Options, positions: Positions) -> None:
         """Create it.
 
         Args:
             service_url: The URL of the service for errors, without user name and password.
             options: The limits, and the classes of errors.
+            positions: The positions of the responses of this service.
         """
         self.service_url, self._error_classes = service_url.rstrip("/"), options.error_classes
         self.limits = Limits(options.request_timeout, max_bytes=options.max_response_bytes)
         """The limits of each request."""
+        self.positions = positions
         self.is_closed = False
 
     def close(self) -> None:
@@ -43,16 +46,27 @@ class ServiceRequests:
 
     def ping(self) -> Flow[None]:
         """Check that the service is healthy."""
-        yield from self.send(protocol.HEALTH, protocol.parse_health)
+        yield from self._send(protocol.HEALTH, protocol.parse_health, self._exchange)  # a replica that lags is healthy
 
     def get_settings(self) -> Flow[dict[str, SettingData]]:
         """Request all settings of the service."""
         return (yield from self.send(protocol.SETTINGS, protocol.parse_settings))
 
     def send(self, request: Request, parse: Callable[[Reply], T]) -> Flow[T]:
-        """Send one request, and return what its response is parsed to."""
+        """Send one request, and return what its response is parsed to. It is not older than a former one."""
+
+        def parse_and_observe(reply: Reply) -> T:
+            result = parse(reply)
+            self.positions.observe(position(reply))
+            return result
+
+        return self._send(request, parse_and_observe, lambda one: monotonic(self._exchange(one), self.positions))
+
+    def _send(
+        self, request: Request, parse: Callable[[Reply], T], exchange: Callable[[Request], Flow[Reply]]
+    ) -> Flow[T]:
         self.check_not_closed()
-        (reply,) = yield Exchange((request,), self.limits)
+        reply = yield from exchange(request)
         if isinstance(reply, NoResponse):
             self.check_not_closed()  # which may be the reason
         try:
@@ -60,6 +74,10 @@ class ServiceRequests:
         except HeksherError as error:
             (configured,) = self.configured([error])
             raise configured from error.__cause__
+
+    def _exchange(self, request: Request) -> Flow[Reply]:
+        replies: tuple[Reply, ...] = yield Exchange((request,), self.limits)
+        return replies[0]
 
     def configured(self, errors: Iterable[Exception]) -> list[Exception]:
         """Return errors with the whole URL, and of the classes that the program has chosen."""

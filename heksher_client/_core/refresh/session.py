@@ -17,6 +17,7 @@ from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
 from heksher_client._core.refresh.options import Environment, Options
+from heksher_client._core.refresh.positions import Positions, monotonic
 from heksher_client._core.refresh.publisher import AnyEntry, RefreshResult
 from heksher_client._core.refresh.refresher import Refresher
 from heksher_client._core.refresh.schedule import Schedule
@@ -70,7 +71,8 @@ class Session:
         self.context_features = check_feature_names(context_features)
         self._options, self._registry, self._environment, self._clock = options, registry, environment, clock
         self._wake, self._raises_at_start = wake, raises_at_start
-        self.requests = ServiceRequests(service_url, options)
+        positions = Positions(service_url.rstrip("/"), clock)
+        self.requests = ServiceRequests(service_url, options, positions)
         self.service_url = self.requests.service_url
         self.listeners = CallbackRegistry()
         """The receivers of all changes that this client applies."""
@@ -83,6 +85,7 @@ class Session:
             backoff=Backoff(options.jitter, options.max_backoff),
             clock=clock,
             random=random,
+            positions=positions,
         )
         self._notifier = Notifier(hooks, self.listeners, self._refresher.budget)
         self.refresh_listeners = self._notifier.refresh_listeners
@@ -242,13 +245,14 @@ class Session:
         began, is_start, result = self._clock(), self._refreshes == 1, RefreshResult()
         # During the start there is also a limit for all requests together.
         until = self._start_until if is_start else math.inf
-        yield from limited(self._load(result, is_awaited=is_awaited), self.requests.limits, self._clock, until)
+        load = monotonic(self._load(result, is_awaited=is_awaited), self.requests.positions)
+        yield from limited(load, self.requests.limits, self._clock, until)
         problems = self.requests.configured(result.failures or result.problems)
         failures = problems if result.failures else []
         is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(
             failures if result.is_failed else [],
-            is_behind=self._stream.is_behind,
+            is_behind=self._stream.is_behind or result.is_inconsistent,
             problem=result.order_problem,
             retry=self._refresher.next_retry(),
         )
@@ -263,7 +267,8 @@ class Session:
         """Try single settings again that failed. It does not affect when the next refresh is due, and ends before."""
         began, result = self._clock(), RefreshResult()
         until = max(self._schedule.refresh_due, began + _MIN_RETRY_TIME)
-        yield from limited(self._refresher.retry(result), self.requests.limits, self._clock, until)
+        retry = monotonic(self._refresher.retry(result), self.requests.positions)
+        yield from limited(retry, self.requests.limits, self._clock, until)
         self._schedule.plan_retry(self._refresher.next_retry())
         problems = self.requests.configured(result.failures or result.problems)
         if result.is_recovered:
@@ -292,7 +297,7 @@ class Session:
         if result.received_at is not None:
             self._health.record_received(result.received_at)
         is_followed = result.is_applied and self._options.follow_changes
-        if is_followed and self._stream.record_revision(result.revision, self._names()):
+        if is_followed and self._stream.record_position(result.position, self._names()):
             self.refresh_soon()
         if responses is not None:
             yield from self._refresher.save(responses, result)

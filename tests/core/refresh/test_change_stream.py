@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import NoResponse, Reply, Response
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.server_sent_events import StreamError
 from heksher_client.exceptions import CredentialError
 from tests.support.log_records import summaries
@@ -25,7 +26,8 @@ class Run:
         assert not self.record(revision)
 
     def record(self, revision: int | None) -> bool:
-        return self.stream.record_revision(revision, self.names)
+        position = None if revision is None else Position("", 0, revision)
+        return self.stream.record_position(position, self.names)
 
     def open(self, after: int) -> None:
         assert self.stream.open().headers["Last-Event-ID"] == str(after)

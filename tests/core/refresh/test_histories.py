@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from heksher_client import HeksherError, Setting, State
+from heksher_client._core.refresh.positions import newest_by_service
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
 from tests.support.clients import FEATURES
@@ -135,8 +136,8 @@ class History(RuleBasedStateMachine):
         """True if some values may be older than `received_at`."""
         self.requests = 0
         self.revision, self.changed_at = 0, START - 60
-        self.is_replaced = False
-        """True if the database was replaced since the last refresh."""
+        self.backup: FakeService | None = None
+        newest_by_service.clear()
 
     @initialize(raises_at_start=st.booleans())
     def begin(self, raises_at_start: bool) -> None:
@@ -154,13 +155,6 @@ class History(RuleBasedStateMachine):
         without_queries = {Fault.PROXY: Fault.ORDER, Fault.QUERY: None}
         fault = self.fault_of_service
         return fault if self.program or fault is None else without_queries.get(fault, fault)
-
-    @property
-    def is_replacement_hidden(self) -> bool:
-        """True if the stream cannot tell: the new database has reached the revision that the client knows."""
-        assert self.client is not None
-        known = self.client.session._stream._revision
-        return self.is_replaced and (known is None or self.service.revision >= known)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -211,9 +205,10 @@ class History(RuleBasedStateMachine):
         assert is_scheduled or (self.offers_changes and self.now < self.due)
         assert (error is None) == (self.fault is None)
         requests = [str(request) for request in self.service.requests[self.requests :] if str(request) != CHANGES]
-        assert len(requests) <= 3 + 3 * len(self.program), requests
+        # The order may have changed in between, or the database was restored, which three repetitions confirm.
+        # A replica that lags responds to every second request.
+        assert len(requests) <= (7 + 3 * len(self.program)) * (1 if self.service.replica is None else 2), requests
         self.requests, self.is_requested = len(self.service.requests), False
-        self.is_replaced = False
 
         self.failures = 0 if error is None else self.failures + 1
         if self.fault in (None, Fault.QUERY):
@@ -292,6 +287,8 @@ class History(RuleBasedStateMachine):
     def start_program(self, *, keeps_tracking: bool = True) -> None:
         """Start the program again. Only the last known good is left of the values."""
         self.close_client()
+        newest_by_service.clear()
+        self.service.replica = None  # A new process cannot tell that it lags.
         names = list(self.program)
         for name in names:
             self.drop(name)
@@ -373,7 +370,7 @@ class History(RuleBasedStateMachine):
         with suppress(HeksherError):
             self.client.reload()
 
-    @precondition(lambda self: self.client is not None and self.fault is None)
+    @precondition(lambda self: self.client is not None and self.fault is None and self.service.replica is None)
     @rule()
     def reload_without_changes(self) -> None:
         """Costs two requests, and the response to the query is not sent again."""
@@ -414,12 +411,14 @@ class History(RuleBasedStateMachine):
         if self.client is not None and self.client.status().is_following and self.fault is None:
             self.advance(0 if is_quiet else 1)
             # After a failure the next refresh may be due later, as not each change is of a setting of the program.
-            if self.retries == 0 and not self.is_replacement_hidden:
+            if self.retries == 0:
                 self.check_values()
 
     @rule(
         several=st.lists(
-            st.sampled_from(["put_rule", "move_feature", "rename", "upgrade", "delete", "empty", "replace"]),
+            st.sampled_from(
+                ["put_rule", "move_feature", "rename", "upgrade", "delete", "empty", "replace", "restore", "restart"]
+            ),
             min_size=1,
             max_size=3,
         ),
@@ -441,10 +440,37 @@ class History(RuleBasedStateMachine):
             case "replace":
                 self.service.replace_database()
                 self.lose_stream()
-                self.is_replaced = True
+            case "restore" if self.backup is not None:
+                self.service.restore(self.backup)
+                self.service.replica = None  # Otherwise the client would send more requests, and wait in between.
+                self.changed_at = self.now
+                self.lose_stream()
+            case "restart":
+                self.service.restart()
+                self.lose_stream()
+            case "restore":
+                pass
             case _ if names:
                 getattr(self, what)(data, data.draw(st.sampled_from(names)))
         self.changed()
+
+    @rule()
+    def back_up(self) -> None:
+        self.backup = self.service.snapshot()
+
+    @precondition(lambda self: self.client is not None and self.fault is None and self.offers_changes)
+    @rule()
+    def begin_lag(self) -> None:
+        """From now on, a replica that is older than the client responds to every second request."""
+        replica = self.service.snapshot()
+        self.service._changed("other")
+        self.observe()
+        self.reload()
+        self.service.replica = replica
+
+    @rule()
+    def end_lag(self) -> None:
+        self.service.replica = None
 
     def put_rule(self, data: st.DataObject, name: str) -> None:
         """Add a rule, or replace the one with the same conditions, in two steps."""
@@ -490,8 +516,8 @@ class History(RuleBasedStateMachine):
         self.end_fault()
         if self.file is not None:
             self.file.error = None
-        if not self.is_order_known or self.is_replacement_hidden:
-            # Otherwise the client would use its own order and no stream, or former values, until the interval ends.
+        if not self.is_order_known:
+            # Otherwise the client would use its own order and no stream until the interval ends.
             self.reload()
         self.advance(65 if self.offers_changes else INTERVAL)
         self.check_values()

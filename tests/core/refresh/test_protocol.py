@@ -283,24 +283,6 @@ def test_a_query_lists_settings_and_encodes_context_filters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        (Response(200, headers={"heksher-revision": "0"}), 0),
-        (Response(304, headers={"heksher-revision": "9" * 18}), 10**18 - 1),
-        (Response(200, headers={"heksher-revision": "9" * 19}), None),
-        (Response(200, headers={"heksher-revision": "-1"}), None),
-        (Response(200, headers={"heksher-revision": ""}), None),
-        (Response(200), None),
-        (NoResponse(OSError()), None),
-        (Oversized(200, 10), None),
-    ],
-)
-def test_the_revision_of_a_response_is_a_number_in_a_header(reply: Reply, expected: int | None) -> None:
-    """It is None if there is none, or it is invalid."""
-    assert protocol.revision(reply) == expected
-
-
-@pytest.mark.parametrize(
     ("reply", "missing"),
     [
         (Response(404, b"the following are not setting names: ['b', 'z']"), {"b"}),

@@ -1,6 +1,7 @@
 """Queries for many settings: their number and size, responses that are too large, and unmodified ones."""
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -275,18 +276,17 @@ def test_without_a_setting_that_the_service_has_there_is_nothing_to_query_again(
     assert [len(requests) for requests in queries.rounds] == [2]
 
 
-@pytest.mark.parametrize(
-    ("revisions", "expected"),
-    [(["5", "7"], 5), (["7", "5"], 5), (["5", None], None), ([None, "5"], None), ([None, None], None), (["0", "3"], 0)],
-)
-def test_the_revision_is_the_lowest_of_all_responses(revisions: list[str | None], expected: int | None) -> None:
-    """Each of them includes it. There is none if one of the responses does not have one."""
-    left = iter(revisions)
-    queries = DrivenQueries(
-        lambda names: success(names, **({"heksher-revision": text} if (text := next(left)) is not None else {}))
-    )
-    assert queries.query(make_names(60)).revision == expected
-    assert len(queries.requests) == 2
+@pytest.mark.parametrize(("size", "pauses"), [(1 << 20, 0), ((1 << 20) + 1, 1)])
+def test_others_run_before_a_large_response_to_a_repeated_query_is_parsed(size: int, pauses: int) -> None:
+    queries = DrivenQueries()
+    results = queries.query(["a"])
+    flow = queries.repeat(results, results.parts)
+    assert isinstance(next(flow), Exchange)
+    with suppress(StopIteration):
+        assert isinstance(flow.send((Response(200, success(["a"]).content.ljust(size)),)), Pause)
+        pauses -= 1
+        next(flow)
+    assert pauses == 0
 
 
 @pytest.mark.parametrize(("size", "pauses"), [(1 << 20, 0), ((1 << 20) + 1, 1)])

@@ -5,6 +5,7 @@ import pytest
 from heksher_client import ClientNotRunningError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client._core.refresh.effects import Exchange, Flow, Limits, NoResponse, Response
 from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.positions import Positions
 from heksher_client._core.refresh.protocol import HEALTH, SETTINGS
 from heksher_client._core.refresh.service_requests import ServiceRequests
 
@@ -17,7 +18,9 @@ class OverloadedError(UnexpectedResponseError):
 def requests() -> ServiceRequests:
     options = {"update_interval": 60, "request_timeout": 5, "max_response_bytes": 1000}
     return ServiceRequests(
-        "http://service/base/", Options.checked({**options, "error_classes": {503: OverloadedError}}, can_follow=True)
+        "http://service/base/",
+        Options.checked({**options, "error_classes": {503: OverloadedError}}, can_follow=True),
+        Positions("http://service/base", lambda: 0.0),
     )
 
 

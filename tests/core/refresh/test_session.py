@@ -69,10 +69,10 @@ def test_the_options_decide_about_the_waits(service: FakeService) -> None:
     _setting = Setting("s", int, ["user"], 1)
     service.offers_changes = True
     with driven(service, update_interval=60, jitter=0.5, max_backoff=3) as client:
-        client.refresh()  # The stream announces the client's own declarations.
+        client.refresh()
         client.random = 1.0
         client.refresh(2)
-        assert client.waits == [0, 60, 90]
+        assert client.waits == [30, 60, 90]
         service.is_running = False
         client.refresh(4)
         assert client.waits[3:] == [90, 0.5, 1, 1.5]

@@ -113,9 +113,10 @@ def test_a_query_is_repeated_while_its_response_is_older_than_the_change(
         cached = Response(
             200,
             b'{"settings":{"s":{"default_value":7,"rules":[]}}}',
-            {"heksher-revision": str(service.revision)},
+            {"heksher-revision": str(service.revision), "heksher-database": service.label},
         )
-        service.respond_with(QUERY, cached, times=3)
+        # Three refreshes, each of which sends the query again three times: the order of the features is newer.
+        service.respond_with(QUERY, cached, times=12)
         service.add_rule("s", 8, user="jim")
         client.advance(2.9)
         assert setting.get(user="jim") == 7

@@ -1,0 +1,662 @@
+"""Replicas that lag, restored databases, and changes during a refresh: which responses are used."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heksher_client import Setting, State, UnexpectedResponseError
+from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
+from heksher_client._core.refresh.positions import (
+    Position,
+    Validity,
+    inconsistent,
+    newest_by_service,
+    oldest_position,
+    position,
+)
+from tests.support.clients import FEATURES
+from tests.support.driven import DrivenClient, driven
+from tests.support.fake_service import FakeService
+from tests.support.service import CHANGES, CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
+
+MANY = 80
+"""Settings that are queried in two parts."""
+
+
+@pytest.fixture
+def service(service: FakeService) -> FakeService:
+    service.offers_changes = True
+    return service
+
+
+@pytest.fixture(params=["identified", "plain"])
+def any_service(service: FakeService, request: pytest.FixtureRequest) -> FakeService:
+    """A service that sends the identity of its database, and one that sends the revision only."""
+    if request.param == "plain":
+        service.database = ""
+    return service
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    return Setting("s", int, ["user"], 7)
+
+
+def polling(service: FakeService, **options: Any) -> Any:
+    return driven(service, **{"follow_changes": False, "update_interval": 60, **options})
+
+
+def all_from(replica: FakeService) -> Any:
+    """Return an intercept with which a replica responds to all requests that read."""
+
+    def respond(request: RecordedRequest) -> Reply | None:
+        is_read = request.method == "GET" and request.path != "/api/v1/changes"
+        return replica._respond(request) if is_read else None
+
+    return respond
+
+
+def add_and_lag(service: FakeService, client: DrivenClient) -> FakeService:
+    """Change a rule and load it. Return a replica without the change."""
+    service.add_rule("s", 8, user="jim")
+    client.reload()
+    replica = service.snapshot()
+    service.add_rule("s", 9, user="ann")
+    client.reload()
+    return replica
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"heksher-revision": "0"}, Position("", 0, 0)),
+        ({"heksher-revision": "9" * 18}, Position("", 0, 10**18 - 1)),
+        ({"heksher-revision": "9" * 19}, None),
+        ({"heksher-revision": "-1"}, None),
+        ({"heksher-revision": ""}, None),
+        ({"heksher-database": "a.1"}, None),
+        ({}, None),
+        ({"heksher-revision": "5", "heksher-database": "aB-_0.12"}, Position("aB-_0", 12, 5)),
+        ({"heksher-revision": "5", "heksher-database": f"a.{'9' * 19}"}, Position("", 0, 5)),
+        ({"heksher-revision": "5", "heksher-database": "a"}, Position("", 0, 5)),
+        ({"heksher-revision": "5", "heksher-database": "\r.1"}, Position("", 0, 5)),
+    ],
+)
+def test_the_position_of_a_response_is_in_its_headers(headers: dict[str, str], expected: Position | None) -> None:
+    for status in (200, 304, 404):
+        assert position(Response(status, headers=headers)) == expected
+
+
+@pytest.mark.parametrize("reply", [NoResponse(OSError()), Oversized(200, 10)])
+def test_other_replies_have_no_position(reply: Reply) -> None:
+    assert position(reply) is None
+
+
+A, B, OTHER, PLAIN = Position("a", 1, 5), Position("a", 2, 3), Position("b", 1, 1), Position("", 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [([A, B], A), ([B, A], A), ([A, None], None), ([None], None), ([], None), ([A, OTHER], None), ([PLAIN], PLAIN)],
+)
+def test_several_responses_are_together_of_the_oldest_position(
+    positions: list[Position | None], expected: Position | None
+) -> None:
+    assert oldest_position(positions) == expected
+
+
+@pytest.mark.parametrize(
+    ("validities", "expected"),
+    [
+        ({"x": Validity(A, A), "y": Validity(A, A)}, []),
+        ({"x": Validity(A, A), "y": Validity(B, B)}, ["x"]),
+        ({"x": Validity(A, B), "y": Validity(B, B)}, []),
+        ({"x": Validity(None, A), "y": Validity(None, B)}, []),
+        ({"x": Validity(None, A), "y": Validity(B, B)}, ["x"]),
+        ({"x": Validity(A, A), "y": Validity(None, B)}, []),
+        ({"x": Validity(None, None), "y": Validity(B, B)}, []),
+        ({"x": Validity(A, A), "y": Validity(None, OTHER)}, ["x", "y"]),
+        ({}, []),
+    ],
+)
+def test_responses_are_consistent_if_all_are_valid_for_one_position(
+    validities: dict[str, Validity], expected: list[str]
+) -> None:
+    assert inconsistent(validities) == expected
+
+
+# -- replicas that lag -------------------------------------------------------------------------------------------------
+
+
+def test_d9_a_value_does_not_go_back_with_a_replica_that_lags(any_service: FakeService, setting: Setting[int]) -> None:
+    """It responds to every second request. The state is fresh, and values are new."""
+    with polling(any_service) as client:
+        any_service.replica = add_and_lag(any_service, client)
+        for value in range(20):
+            rule = any_service.add_rule("s", value, user=f"u{value}")
+            client.refresh()
+            assert (setting.get(user="ann"), setting.get(user=f"u{value}")) == (9, value)
+            assert client.status().state is State.FRESH
+            any_service.delete_rule(rule)
+        assert set(client.outcomes) == {None}
+
+
+@pytest.mark.parametrize("lagging", [QUERY, CONTEXT_FEATURES])
+def test_d9_an_endpoint_that_lags_is_reported(
+    any_service: FakeService, setting: Setting[int], lagging: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked a few times. The values stay, the log has one record of it, and the client recovers."""
+    with polling(any_service) as client:
+        replica = add_and_lag(any_service, client)
+        any_service.respond_with(lagging, replica._respond)
+        caplog.clear()
+        before = len(any_service.requests_to(lagging))
+        for _ in range(3):
+            client.refresh()
+        assert setting.get(user="ann") == 9
+        assert len(any_service.requests_to(lagging)) - before == 3 * 9
+        status = client.status()
+        assert (status.state, status.failures) == (State.FAILING, 3)
+        assert status.last_error is not None
+        assert "and one of revision" in status.last_error
+        assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
+        any_service.intercept = lambda request: None
+        client.refresh()
+        assert client.status().state is State.FRESH
+
+
+def test_d9_a_replica_that_catches_up_is_waited_for(service: FakeService, setting: Setting[int]) -> None:
+    """For half a second."""
+    with polling(service) as client:
+        replica = add_and_lag(service, client)
+        service.respond_with(QUERY, replica._respond, times=6)
+        start = client.now
+        client.reload()
+        assert client.now - start == pytest.approx(0.3)
+        connections = [request.headers.get("connection") for request in service.requests_to(QUERY)[-7:]]
+        assert connections == [None] * 4 + ["close"] * 3
+        assert (setting.get(user="ann"), client.status().state) == (9, State.FRESH)
+
+
+def test_d9_an_unmodified_response_of_a_replica_that_lags_confirms_nothing(
+    any_service: FakeService, setting: Setting[int]
+) -> None:
+    with polling(any_service) as client:
+        replica = add_and_lag(any_service, client)
+        any_service.respond_with(QUERY, lambda request: Response(304, headers=replica._position()))
+        client.reload_expecting(UnexpectedResponseError)
+        any_service.intercept = lambda request: None
+        client.reload()
+        assert setting.get(user="ann") == 9
+        assert any_service.requests_to(QUERY)[-1].headers["if-none-match"]
+
+
+def test_d9_a_response_of_the_same_revision_is_used(any_service: FakeService, setting: Setting[int]) -> None:
+    with polling(any_service) as client:
+        add_and_lag(any_service, client)
+        before = len(any_service.requests)
+        client.refresh()
+        assert len(any_service.requests) - before == 2
+
+
+def test_d9_without_a_revision_every_response_is_used(service: FakeService, setting: Setting[int]) -> None:
+    service.offers_changes = False
+    with polling(service) as client:
+        replica = add_and_lag(service, client)
+        service.intercept = all_from(replica)
+        client.reload()
+        assert setting.get(user="ann") == 7
+
+
+def test_d9_a_setting_is_not_lost_because_a_replica_lags(service: FakeService) -> None:
+    """Its 404 to a query of a new setting is older than the declaration, also if another process has declared it."""
+    with polling(service) as client:
+        client.reload()
+        replica = service.snapshot()
+        created = Setting("created", int, ["user"], 1)
+        service.respond_with(QUERY, replica._respond, times=2)
+        client.reload()
+        service.declare("declared", "int", 2, ["user"])
+        declared = Setting("declared", int, ["user"], 2)
+        service.respond_with(QUERY, replica._respond, times=2)
+        client.reload()
+        assert (created.get(user="jim"), declared.get(user="jim")) == (1, 2)
+        assert set(client.outcomes) == {None}
+        assert client.status().settings["declared"].problem is None
+
+
+def test_d9_a_declaration_that_a_replica_responds_to_changes_no_default(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """It has a former default, which is newer than that of the program."""
+    service.declare("s", "int", 7, ["user"])
+    service.declare("s", "int", 1, ["user"], version="1.1")
+    replica = service.snapshot()
+    service.declare("s", "int", 2, ["user"], version="1.2")
+    with polling(service) as client:
+        assert setting.get(user="jim") == 2
+        service.delete("s")
+        service.respond_with(DECLARE, replica._respond)
+        client.reload_expecting(UnexpectedResponseError)
+        assert setting.get(user="jim") == 2
+
+
+def test_d9_the_child_of_a_fork_does_not_go_back(any_service: FakeService, setting: Setting[int]) -> None:
+    with polling(any_service) as client:
+        any_service.replica = add_and_lag(any_service, client)
+        client.continue_in_child()
+        client.refresh(2)
+        assert (setting.get(user="ann"), client.status().state) == (9, State.FRESH)
+
+
+def test_d9_the_next_client_does_not_go_back(any_service: FakeService, setting: Setting[int]) -> None:
+    """It begins with the values of the former one."""
+    with polling(any_service) as client:
+        replica = add_and_lag(any_service, client)
+    any_service.intercept = all_from(replica)
+    with polling(any_service) as client:
+        assert setting.get(user="ann") == 9
+        assert client.status().state is State.STALE  # It has never received anything.
+        any_service.intercept = lambda request: None
+        client.refresh()
+        assert client.status().state is State.FRESH
+
+
+def test_d9_a_start_from_the_file_does_not_go_back(
+    any_service: FakeService, setting: Setting[int], tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    with polling(any_service, last_known_good=file) as client:
+        replica = add_and_lag(any_service, client)
+    newest_by_service.clear()  # as in a new process
+    del setting
+    setting = Setting("s", int, ["user"], 7)
+    any_service.is_running = False
+    with polling(any_service, last_known_good=file) as client:
+        assert setting.get(user="ann") == 9
+        any_service.is_running = True
+        any_service.intercept = all_from(replica)
+        client.refresh()
+        assert (setting.get(user="ann"), client.status().is_last_known_good) == (9, True)
+        any_service.intercept = lambda request: None
+        client.refresh()
+        assert (setting.get(user="ann"), client.status().is_last_known_good) == (9, False)
+
+
+def test_d9_reads_of_all_settings_do_not_go_back(any_service: FakeService, setting: Setting[int]) -> None:
+    """`get_settings` asks again, and raises if the response stays older."""
+    with polling(any_service) as client:
+        client.get_settings()
+        replica = any_service.snapshot()
+        any_service.declare("new", "int", 1, ["user"])
+        assert "new" in client.get_settings()
+        any_service.replica = replica
+        for _ in range(3):
+            assert "new" in client.get_settings()
+        any_service.replica, any_service.intercept = None, all_from(replica)
+        with pytest.raises(UnexpectedResponseError, match="was applied before"):
+            client.get_settings()
+        client.ping()
+
+
+# -- restored databases ------------------------------------------------------------------------------------------------
+
+
+def test_d9_a_restored_backup_is_used(service: FakeService, setting: Setting[int]) -> None:
+    """Its revision is lower, but its epoch is later. What is older than that is refused again."""
+    with polling(service) as client:
+        backup = add_and_lag(service, client)
+        service.restore(backup)
+        before = len(service.requests)
+        client.refresh()
+        assert (setting.get(user="ann"), setting.get(user="jim"), client.status().state) == (7, 8, State.FRESH)
+        assert len(service.requests) - before == 2 + 3  # whether the former database responds as well
+        service.respond_with(QUERY, backup._respond, times=3)
+        client.refresh()
+        assert client.outcomes[-1] is None
+
+
+def test_d9_a_former_epoch_is_older_than_any_revision_of_a_later_one(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """A replica that lags behind the restored database has a higher revision."""
+    with polling(service) as client:
+        backup = add_and_lag(service, client)
+        replica = service.snapshot()
+        service.restore(backup)
+        client.refresh()
+        service.intercept = all_from(replica)
+        client.reload_expecting(UnexpectedResponseError)
+        assert setting.get(user="ann") == 7
+
+
+def test_d9_a_copy_with_its_own_service_is_not_used_while_the_former_one_responds(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """Its epoch is later, as for a restored backup. It is used when only the copy responds."""
+    with polling(service) as client:
+        copied = add_and_lag(service, client)
+        copied.restart()
+        service.replica = copied
+        client.refresh(10)
+        assert (setting.get(user="ann"), client.status().state) == (9, State.FRESH)
+        service.intercept = all_from(copied)
+        client.refresh()
+        assert (setting.get(user="ann"), client.status().state) == (7, State.FRESH)
+
+
+@pytest.mark.parametrize("seconds", [290, 310])
+def test_d9_an_earlier_epoch_is_used_if_nothing_else_responds_for_five_minutes(
+    service: FakeService, setting: Setting[int], seconds: int
+) -> None:
+    """For example of a former copy that the service was switched back to. A single later response is reason to wait."""
+    with polling(service, max_backoff=10) as client:
+        former = add_and_lag(service, client)
+        service.restart()
+        client.refresh()
+        service.intercept = all_from(former)
+        client.advance(250)
+        service.intercept = lambda request: None
+        client.advance(20)
+        service.intercept = all_from(former)
+        client.refresh()
+        client.advance(seconds)
+        assert setting.get(user="ann") == (9 if seconds < 300 else 7)
+
+
+def test_d9_another_database_is_used(service: FakeService, setting: Setting[int]) -> None:
+    """Each of two databases does not go back."""
+    with polling(service) as client:
+        former = add_and_lag(service, client)
+        service.replace_database()
+        client.refresh()
+        assert (setting.get(user="ann"), client.status().state) == (7, State.FRESH)
+        service.intercept = all_from(former)
+        client.reload_expecting(UnexpectedResponseError)
+
+
+def test_d9_a_new_epoch_costs_no_response(service: FakeService, setting: Setting[int]) -> None:
+    """A restart of the service does not change ETags."""
+    with polling(service) as client:
+        client.reload()
+        service.restart()
+        before = len(service.requests)
+        client.refresh()
+        order, query = service.requests[before:]
+        assert (str(order), str(query)) == (CONTEXT_FEATURES, QUERY)
+        response = service._respond(query)
+        assert (response.status, response.headers["heksher-database"]) == (304, service.label)
+
+
+@pytest.mark.parametrize("seconds", [290, 310])
+def test_d9_older_revisions_without_an_epoch_are_used_after_five_minutes(
+    service: FakeService, setting: Setting[int], seconds: int
+) -> None:
+    """The database must have been restored then."""
+    service.database = ""
+    with polling(service, max_backoff=10) as client:
+        backup = add_and_lag(service, client)
+        service.intercept = all_from(backup)
+        client.advance(60)  # It was noticed after that.
+        client.advance(seconds)
+        assert setting.get(user="ann") == (9 if seconds < 300 else 7)
+        assert client.status().failures == 0 or seconds < 300
+
+
+def test_d9_a_single_response_of_the_newest_revision_shows_that_others_lag(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """Without an epoch as well, however long the replica lags."""
+    service.database = ""
+    with polling(service, max_backoff=10) as client:
+        replica = add_and_lag(service, client)
+        service.respond_with(QUERY, replica._respond)  # The order of the features is of the newest revision.
+        client.advance(1000)
+        assert setting.get(user="ann") == 9
+
+
+# -- the change stream -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_d9_a_stream_shows_that_the_database_was_restored(
+    service: FakeService, setting: Setting[int], is_restored: bool
+) -> None:
+    """Also if its revision is not lower than the known one. After a restart, nothing is queried again."""
+    with driven(service) as client:
+        backup = add_and_lag(service, client)
+        client.lose_stream()
+        if is_restored:
+            service.restore(backup)
+            service.add_rule("s", 10, user="eve")
+            service.add_rule("other", 1) if "other" in service.settings else service._changed("other")
+        else:
+            service.restart()
+        before = len(service.requests_to(QUERY))
+        client.advance(4)
+        assert service.requests_to(CHANGES)[-1].headers["heksher-database"].startswith(service.database)
+        assert len(service.requests_to(QUERY)) - before == is_restored
+        assert (setting.get(user="ann"), setting.get(user="eve")) == ((7, 10) if is_restored else (9, 7))
+
+
+def test_d9_the_stream_of_another_database_is_followed_if_it_does_not_say_the_order(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    """The last known order is that of the former database."""
+    with driven(service) as client:
+        client.refresh()
+        service.respond_with(CONTEXT_FEATURES, CannedResponse(500))
+        service.replace_database()
+        client.lose_stream()
+        client.advance(30)
+        assert client.status().is_following
+        service.add_rule("s", 8, user="jim")
+        client.advance(0)
+        assert setting.get(user="jim") == 8
+
+
+# -- changes during a refresh ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(service: FakeService) -> list[Setting[int]]:
+    """Settings that take two queries."""
+    settings = [Setting(f"s{i}", int, ["user"], 0) for i in range(MANY)]
+    for setting in settings:
+        service.declare(setting.name, "int", 0, ["user"])
+    return settings
+
+
+def change_all(service: FakeService, value: int) -> None:
+    """Change all settings in one step."""
+    for setting in service.settings.values():
+        for rule in setting.rules.values():
+            rule.value = value
+    service._changed()
+
+
+def change_during(service: FakeService, route: str, number: int, *, times: int = 1) -> None:
+    """Change all settings before the response to a request of a route, counted from 1, and to the next ones."""
+    count = 0
+
+    def intercept(request: RecordedRequest) -> None:
+        nonlocal count
+        if str(request) == route:
+            count += 1
+            if number <= count < number + times:
+                change_all(service, 100 + count)
+
+    service.intercept = intercept
+
+
+def values(settings: list[Setting[int]]) -> set[int]:
+    return {setting.get(user="jim") for setting in settings}
+
+
+def start_with_rules(service: FakeService, client: DrivenClient, many: list[Setting[int]]) -> None:
+    for setting in many:
+        service.add_rule(setting.name, 1, user="jim")
+    client.reload()
+    assert values(many) == {1}
+
+
+def test_d10_a_change_between_two_queries_is_loaded_at_once(service: FakeService, many: list[Setting[int]]) -> None:
+    """The first query is sent again. No other one is."""
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+        change_during(service, QUERY, 2)
+        before = len(service.requests_to(QUERY))
+        client.reload()
+        assert values(many) == {102}
+        assert len(service.requests_to(QUERY)) - before == 3
+        assert client.session.wait() == 60
+
+
+def test_d10_a_change_between_the_order_and_a_query(service: FakeService, setting: Setting[int]) -> None:
+    """The order is read again."""
+    with polling(service) as client:
+        service.add_rule("s", 1, user="jim")
+        change_during(service, QUERY, 1)
+        before = len(service.requests_to(CONTEXT_FEATURES))
+        client.reload()
+        assert setting.get(user="jim") == 101
+        assert len(service.requests_to(CONTEXT_FEATURES)) - before == 2
+
+
+def test_d10_the_order_and_the_rules_are_of_one_revision(service: FakeService) -> None:
+    """A feature is moved, and a rule added, between the two requests."""
+    setting = Setting("s", int, ["environment", "user"], 7)
+    with polling(service) as client:
+        service.add_rule("s", 1, user="jim")
+        service.add_rule("s", 2, environment="prod")
+        client.reload()
+        assert setting.get(environment="prod", user="jim") == 1
+
+        def move(request: RecordedRequest) -> None:
+            if str(request) == QUERY:
+                service.intercept = lambda request: None
+                service.move_feature("environment", to_after="user")
+                service.add_rule("s", 3, user="ann")
+
+        service.intercept = move
+        client.reload()
+        assert (setting.get(environment="prod", user="jim"), setting.get(environment="x", user="ann")) == (2, 3)
+
+
+def test_d10_if_the_service_changes_all_the_time_the_responses_are_used(
+    service: FakeService, many: list[Setting[int]]
+) -> None:
+    """After three repetitions. The next refresh follows within a second."""
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+        change_during(service, QUERY, 1, times=1000)
+        before = len(service.requests_to(QUERY))
+        client.reload()
+        assert len(service.requests_to(QUERY)) - before == 2 + 3
+        assert min(values(many)) >= 101
+        assert (client.session.wait(), client.status().state) == (1, State.FRESH)
+        service.intercept = lambda request: None
+        client.refresh()
+        assert len(values(many)) == 1
+        assert client.session.wait() == 60
+
+
+def test_d10_changes_of_other_settings_cost_one_small_request_at_most(
+    service: FakeService, many: list[Setting[int]]
+) -> None:
+    """Unmodified responses are valid since the last refresh, so they need not be of one revision."""
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+
+        def change_another(request: RecordedRequest) -> None:
+            service._changed("other")
+
+        service.intercept = change_another
+        before = len(service.requests)
+        client.reload()
+        assert [str(request) for request in service.requests[before:]] == [CONTEXT_FEATURES, QUERY, QUERY]
+
+
+def test_d10_a_response_that_fails_when_it_is_repeated_is_used(service: FakeService, many: list[Setting[int]]) -> None:
+    """The next refresh follows within a second."""
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+        count = 0
+
+        def intercept(request: RecordedRequest) -> CannedResponse | None:
+            nonlocal count
+            count += str(request) == QUERY
+            if count == 2 and str(request) == QUERY:
+                change_all(service, 2)
+            return CannedResponse(503) if count > 2 else None
+
+        service.intercept = intercept
+        client.reload()
+        assert values(many) == {1, 2}
+        assert client.session.wait() == 1
+
+
+def test_d10_a_setting_that_is_renamed_between_two_queries_keeps_its_rules(
+    service: FakeService, many: list[Setting[int]]
+) -> None:
+    """The names of the first response are not used any more."""
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+        first = client.service.requests_to(QUERY)[-2].query["settings"].split(",")[0]
+        count = 0
+
+        def rename(request: RecordedRequest) -> None:
+            nonlocal count
+            count += str(request) == QUERY
+            if count == 1:
+                change_all(service, 2)
+            if count == 2:
+                service.intercept = lambda request: None
+                service.rename(first, "renamed", "1.1")
+                change_all(service, 3)
+
+        service.intercept = rename
+        client.reload()
+        assert values(many) == {3}
+        assert client.status().settings[first].canonical_name == "renamed"
+
+
+def test_d10_without_a_revision_nothing_is_sent_again(service: FakeService, many: list[Setting[int]]) -> None:
+    service.offers_changes = False
+    with polling(service) as client:
+        start_with_rules(service, client, many)
+        change_during(service, QUERY, 2)
+        before = len(service.requests_to(QUERY))
+        client.reload()
+        assert values(many) == {1, 102}
+        assert len(service.requests_to(QUERY)) - before == 2
+
+
+def test_d10_a_switch_to_another_database_during_a_refresh(service: FakeService, many: list[Setting[int]]) -> None:
+    """All is requested again, whichever database comes first in the alphabet."""
+    other = FakeService(FEATURES)
+    other.offers_changes = True
+    for setting in many:
+        other.declare(setting.name, "int", 0, ["user"])
+        other.add_rule(setting.name, 2, user="jim")
+    with polling(service) as client:
+        for name in ("0", "f" * 16):
+            service.intercept = lambda request: None
+            start_with_rules(service, client, many)
+            other.database = name
+            count = 0
+
+            def switch(request: RecordedRequest) -> Reply | None:
+                nonlocal count
+                count += str(request) == QUERY
+                return other._respond(request) if count >= 2 else None
+
+            service.intercept = switch
+            client.reload()
+            assert values(many) == {2}
+            assert client.session.wait() == 60
