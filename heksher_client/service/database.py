@@ -9,15 +9,16 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from os import PathLike, fspath
 from time import sleep
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from heksher_client.service.database_file import DatabaseFile, DatabaseFileError
 from heksher_client.service.history import State, begin_epoch, first_state, read_state
 from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
 
@@ -79,8 +80,9 @@ class Database:
         """Called after each transaction that may have written, in its thread."""
         self._newest: State | None = None
         """The last state that was observed."""
+        self._file: DatabaseFile | None = None
         try:
-            self._prepare_schema()
+            self._file = self._prepare_schema()
         except BaseException:
             self._engine.dispose()
             raise
@@ -95,7 +97,10 @@ class Database:
 
         Raises:
             DatabaseClosedError: The database is closed.
+            DatabaseFileError: Its file was deleted or moved.
         """
+        if self._file is not None and not self._is_closed:
+            self._file.check_or_reopen(self._reopen)
         with (
             self._lock if self._needs_lock(writes=writes) else nullcontext(),
             self._count_transaction(),
@@ -106,6 +111,8 @@ class Database:
                 # The row lock serializes the writers of all instances.
                 connection.execute(select(STATE.c.id).with_for_update())
             yield connection
+            if writes and self._file is not None:
+                self._file.check()
         if writes:
             self.on_commit()
 
@@ -171,6 +178,29 @@ class Database:
             self._transactions_changed.wait_for(lambda: self._open_transactions == 0, _CLOSE_TIMEOUT)
         self._engine.dispose()
 
+    def _reopen(self) -> None:
+        """Open the file that has replaced that of the database, and begin a new epoch.
+
+        Raises:
+            SchemaError, SQLAlchemyError: It cannot be used, or transactions with the former one are open.
+        """
+        with self._transactions_changed:
+            if not self._transactions_changed.wait_for(lambda: self._open_transactions == 0, _CLOSE_TIMEOUT):
+                raise DatabaseFileError("the database file was replaced, and transactions are open")
+        pool = self._engine.pool
+        if isinstance(pool, QueuePool) and pool.checkedin():
+            # The log of the former file is still there, and SQLite would apply it to the new one.
+            with closing(self._engine.raw_connection()) as former:
+                former.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._engine.dispose()
+        try:
+            self._prepare_schema()
+            self.begin_epoch()
+        except BaseException:
+            self._engine.dispose()
+            raise
+        self._newest = None
+
     def _needs_lock(self, *, writes: bool) -> bool:
         return self._is_sqlite and (writes or isinstance(self._engine.pool, StaticPool))
 
@@ -193,8 +223,8 @@ class Database:
             connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         return connection
 
-    def _prepare_schema(self) -> None:
-        """Create the schema in an empty database, or check its version.
+    def _prepare_schema(self) -> DatabaseFile:
+        """Create the schema in an empty database, or check its version. Return the file of the database.
 
         Raises:
             SchemaError: The schema belongs to another version of the service.
@@ -214,6 +244,7 @@ class Database:
                     f"the database has schema version {version}, and this service supports versions up to {VERSION}: "
                     "use a newer version of the service"
                 )
+            return DatabaseFile(connection)
 
 
 def is_read_only(error: BaseException) -> bool:
