@@ -75,10 +75,16 @@ def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClie
 
     Raises:
         ConfigError: The configuration is incomplete or invalid. The message names the source and the fix.
+        TypeError: The class is not one of thread clients, or an argument is unknown.
     """
+    _check_class(client_class, ThreadHeksherClient)
     client = _create_client(client_class, profile, overrides)
-    client.set_as_main()
-    return client
+    try:
+        client.set_as_main()
+        return client
+    except BaseException:  # Ctrl-C after the start: the caller does not get the client, so it cannot close it.
+        client.close()
+        raise
 
 
 class AsyncConnect(Generic[AsyncT]):
@@ -91,8 +97,9 @@ class AsyncConnect(Generic[AsyncT]):
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> AsyncT:
-        await self._client.set_as_main()
-        return self._client
+        # This closes the client if the start fails, or is interrupted while nobody else has the client. Not the method
+        # of a subclass: the caller may use the client as a context manager, which calls that one.
+        return await AsyncHeksherClient.__aenter__(self._client)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -113,6 +120,7 @@ def connect_async(profile: str | None = None, *, client_class: Any = AsyncHekshe
 
     Arguments, priorities and errors are those of `connect`. Errors of the first refresh are raised by the `await`.
     """
+    _check_class(client_class, AsyncHeksherClient)
     return AsyncConnect(_create_client(client_class, profile, overrides))
 
 
@@ -125,6 +133,19 @@ def create_request_client(profile: str | None, **overrides: Unpack[ProfileOption
     """
     client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), is_main=False)
     return client
+
+
+def _check_class(client_class: Any, base_class: type[Any]) -> None:
+    """Check the class of a client before anything is read or created.
+
+    Raises:
+        TypeError: It is not a subclass of the class for this kind of client.
+    """
+    if isinstance(client_class, type) and issubclass(client_class, base_class):
+        return
+    name = getattr(client_class, "__qualname__", repr(client_class))
+    needs = "connect needs a subclass of ThreadHeksherClient, and connect_async one of AsyncHeksherClient"
+    raise TypeError(f"client_class must not be {name}: {needs}")
 
 
 def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_main: bool = True) -> Any:

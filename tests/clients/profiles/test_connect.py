@@ -16,8 +16,10 @@ from heksher_client import (
     connect,
     connect_async,
 )
+from heksher_client._core.settings.registry import registry
 from heksher_client.credentials import ClientCredentials, StaticToken
-from tests.support.clients import Kind
+from heksher_client.testing import SyncStubHeksherClient
+from tests.support.clients import Kind, ThreadKind
 from tests.support.http import http_client
 from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, SECRET, OAuthServer, put_behind_gateway
@@ -129,6 +131,23 @@ def test_connect_creates_clients_of_a_given_class(service: LoopbackService, conf
     with connect(client_class=CustomClient) as client:
         assert isinstance(client, CustomClient)
     assert isinstance(connect_async(client_class=CustomAsyncClient)._client, CustomAsyncClient)
+
+
+@pytest.mark.parametrize("is_other_kind", [True, False])
+def test_c21_class_of_the_other_kind_of_client(kind: Kind, is_other_kind: bool, config_file: Path) -> None:
+    """It is refused before a configuration file is read, as is anything that is not a class of clients."""
+
+    class CustomClient(AsyncHeksherClient if isinstance(kind, ThreadKind) else ThreadHeksherClient):  # type: ignore[misc]
+        pass
+
+    function: Any = connect if isinstance(kind, ThreadKind) else connect_async
+    other: tuple[Any, ...] = (CustomClient, CustomClient.__mro__[1])
+    others: tuple[Any, ...] = (dict, SyncStubHeksherClient, ThreadHeksherClient("http://s", 1, ["user"]), len, None)
+    write_config(config_file, "not TOML")
+    for client_class in other if is_other_kind else others:
+        with pytest.raises(TypeError, match=r"^client_class must not be .*: connect needs a subclass"):
+            function(client_class=client_class)
+    assert registry.main is None
 
 
 def test_options_of_the_client_class_have_the_lowest_priority(service: LoopbackService, config_file: Path) -> None:
