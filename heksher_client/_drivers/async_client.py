@@ -17,6 +17,7 @@ from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
+from heksher_client._drivers.event_loop import running_loop, running_loop_or_none, wait_until_done
 from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint
@@ -51,30 +52,22 @@ class AsyncHeksherClient(Client):
             HeksherError: A declaration or the first refresh failed. The client is closed then, and the settings wait
                 for the next client.
         """
-        self._session.start()
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.create_task(self._keep_refreshing(), name="heksher-client")
+        start = object()
         try:
-            await self.reload()
-        except BaseException:  # cancellation included
-            await self.aclose()
+            self._loop = running_loop()
+            outcome: asyncio.Future[Exception | None] = self._loop.create_future()
+            self._session.start(start, partial(resolve_threadsafe, outcome))
+            self._task = self._loop.create_task(self._keep_refreshing(), name="heksher-client")
+            if (error := await outcome) is not None:
+                raise error
+        except BaseException as error:  # cancellation and Ctrl-C included
+            if self._session.is_started_by(start):
+                await self._close(can_wait=not isinstance(error, GeneratorExit))
             raise
 
     async def aclose(self) -> None:
-        """Stop refreshing. All settings keep their last values."""
-        self._session.close()
-        self._closed.set()
-        with anyio.move_on_after(self._close_timeout, shield=True):
-            if self._task is None:
-                await self._endpoint.aclose()
-            elif self._loop is not asyncio.get_running_loop():
-                with suppress(RuntimeError):  # the other loop is closed, and the task with it
-                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
-            else:
-                if self._stream_task is not None:
-                    self._stream_task.cancel()  # now, as an event that it receives later would end it in mid-stream
-                self._task.cancel()
-                await asyncio.wait([self._task])
+        """Stop refreshing. All settings keep their last values. If this is cancelled, it raises that at its end."""
+        await self._close(can_wait=True)
 
     async def close(self) -> None:
         """Deprecated alias of `aclose`."""
@@ -88,7 +81,7 @@ class AsyncHeksherClient(Client):
             HeksherError: The refresh failed.
             ClientNotRunningError: The client was not set as main, or is closed, or runs in another event loop.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._loop not in (None, loop) and not self._has_own_loop:
             raise ClientNotRunningError("the client runs in another event loop: call reload in that loop")
         outcome: asyncio.Future[Exception | None] = loop.create_future()
@@ -103,6 +96,7 @@ class AsyncHeksherClient(Client):
             ServiceUnavailableError, UnexpectedResponseError: It is not. The error is an `httpx.HTTPError` as well.
             ClientNotRunningError: The client is closed.
         """
+        running_loop()
         await self._run(self._ping())
 
     async def get_settings(self) -> dict[str, SettingData]:
@@ -112,12 +106,17 @@ class AsyncHeksherClient(Client):
             ServiceUnavailableError, UnexpectedResponseError: The request failed.
             ClientNotRunningError: The client is closed.
         """
+        running_loop()
         return await self._run(self._session.requests.get_settings())
 
     async def __aenter__(self) -> Self:
-        if not self._session.is_open:  # `connect_async` has started it
-            await self.set_as_main()
-        return self
+        try:
+            if not self._session.is_open:  # `connect_async` has started it
+                await self.set_as_main()
+            return self
+        except BaseException as error:  # Ctrl-C after the start: the block is not entered, and so not left.
+            await self._close(can_wait=not isinstance(error, GeneratorExit))
+            raise
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
@@ -147,8 +146,11 @@ class AsyncHeksherClient(Client):
             await self._keep_refreshing()
 
     async def _keep_refreshing(self) -> None:
-        detach()
+        self._task = asyncio.current_task()
         try:
+            if not self._session.is_run_by(self._task):
+                return
+            detach()
             await self._sleep()
             # In the child of a fork in this loop, another loop takes over.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there
@@ -158,13 +160,48 @@ class AsyncHeksherClient(Client):
                     self._stream_task = asyncio.create_task(follow, name="heksher-client-changes")
                 await self._sleep()
         finally:  # also if the task is cancelled at the end of its loop
-            if self._task is asyncio.current_task():  # pragma: no branch - only there
+            if self._task is asyncio.current_task(self._loop) and self._session.is_run_by(self._task):
                 self._session.close()
-                with anyio.CancelScope(shield=True):
-                    if self._stream_task is not None:
-                        self._stream_task.cancel()
-                        await asyncio.wait([self._stream_task])
-                    await self._endpoint.aclose()
+                # In a task of its own: this one may be cancelled again, by `aclose` and by the end of the loop.
+                closing = asyncio.create_task(self._close_connections(), name="heksher-client-closing")
+                with suppress(asyncio.CancelledError):
+                    await wait_until_done(closing, self._close_timeout)
+                    await asyncio.wait([closing])
+
+    async def _close(self, *, can_wait: bool = True) -> None:
+        """Close the client, and wait for the end of its task, unless nothing can be awaited."""
+        self._session.close()
+        self._closed.set()
+        loop = running_loop_or_none()
+        if self._session.is_run_by(self):  # no task ran, and none will
+            if can_wait:
+                await self._close_unused(loop)
+        elif self._task is not None and self._task.get_loop() is not loop:
+            with suppress(RuntimeError):  # that loop is closed, and the task with it
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        elif self._task is not None:  # pragma: no branch - it is the one that runs
+            if self._stream_task is not None:
+                self._stream_task.cancel()  # now, as an event that it receives later would end it in mid-stream
+            self._task.cancel()
+            if can_wait:
+                await wait_until_done(self._task, self._close_timeout)
+                if self._task.done():  # Its own end may have been interrupted.
+                    await self._close_unused(loop)
+
+    async def _close_unused(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Close the connections that no task uses, if there are any."""
+        if loop is not None:
+            closing = loop.create_task(self._endpoint.aclose(), name="heksher-client-closing")
+            await wait_until_done(closing, self._close_timeout)
+        else:
+            with suppress(RuntimeError):  # There is no event loop of any library, and so no connection.
+                await self._endpoint.aclose()
+
+    async def _close_connections(self) -> None:
+        if self._stream_task is not None:
+            self._stream_task.cancel()
+            await asyncio.wait([self._stream_task])
+        await self._endpoint.aclose()
 
     async def _sleep(self) -> None:
         """Sleep until a refresh is due."""

@@ -12,16 +12,19 @@ import httpx
 
 from heksher_client._auth.token_refresh import AwaitToken
 from heksher_client._core.refresh import effects
+from heksher_client._core.refresh.lifecycle import Phase
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.session import Session
-from heksher_client._core.settings.snapshot import detach
+from heksher_client._core.settings.snapshot import detach, update_lock
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.flow_runner import ResultT, run
 from heksher_client._http import exchange
 from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
-from heksher_client._runtime.worker_threads import DetachedCall, Job, StreamThread, WorkerThreads, start_daemon_thread
+from heksher_client._runtime import worker_threads
+from heksher_client._runtime.wakeup import Flag, Wakeup
+from heksher_client._runtime.worker_threads import DetachedCall, Job, StreamThread, WorkerThreads
 from heksher_client.exceptions import ClientNotRunningError
 
 
@@ -39,6 +42,8 @@ class ThreadHeksherClient(Client):
     _http_client_class = httpx.Client
     _close_timeout = 0.5
     _thread: threading.Thread | None
+    _starter: int
+    """The identifier of the thread that calls `set_as_main`."""
 
     def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
@@ -46,40 +51,34 @@ class ThreadHeksherClient(Client):
         Returns when the first attempt has ended, successful or not: an error is logged, and the refresh is retried.
 
         Raises:
-            ClientNotRunningError: The client is closed, or was closed during this call.
-            RuntimeError: It is the main client already, or no thread could be started.
+            ClientNotRunningError: The client is closed, or was closed during this call, or no thread could be started.
+            RuntimeError: It is the main client already.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
-        with self._starting:
-            self._session.start()
-            self._session.add_waiter(outcome.put)  # before the thread starts, so that it waits for the first refresh
-            try:
-                self._thread = start_daemon_thread("heksher-client", self._keep_refreshing)
-            except RuntimeError:
-                self._session.close()
-                raise
         try:
-            _raise_if_closed(outcome.get())
-        except BaseException:  # Ctrl-C included
-            self.close()
+            self._starter = threading.get_ident()
+            self._session.start(outcome, outcome.put)
+            worker_threads.start_daemon_thread_elsewhere("heksher-client", self._keep_refreshing, self._session.close)
+            if not worker_threads.holds_shared_lock(update_lock()):
+                _raise_if_closed(outcome.get())
+        except BaseException:  # Ctrl-C, and any exception of a signal handler, included
+            if self._session.is_started_by(outcome):
+                self.close()
             raise
 
     def close(self) -> None:
-        """Stop refreshing. All settings keep their last values."""
-        with self._starting:
-            self._session.close()
-        self._closed.set()
-        self._woken.set()
-        self._workers.close(_CLOSED)
-        if self._thread is None:
-            self._endpoint.close()
-        elif not self._is_own_thread():
-            self._thread.join(self._close_timeout)
+        """Stop refreshing. All settings keep their last values. A signal handler can call this at any time."""
+        try:
+            self._close()
+        except BaseException:  # An interrupt. Each step can be repeated.
+            self._close()
+            raise
 
     def reload(self) -> None:
         """Wait for a refresh that begins after this call. The next one is due a full interval later.
 
         An error of the refresh is logged. In a hook, which the refresh waits for, this only requests another refresh.
+        So it does in a signal handler that interrupts `set_as_main`, or code with a lock that the refresh needs.
 
         Raises:
             ClientNotRunningError: The client was not set as main, or is closed.
@@ -89,7 +88,9 @@ class ThreadHeksherClient(Client):
             return
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         self._session.add_waiter(outcome.put)
-        _raise_if_closed(outcome.get())
+        is_starting = self._session.phase is Phase.STARTING and self._starter == threading.get_ident()
+        if not (is_starting or worker_threads.holds_shared_lock(update_lock())):
+            _raise_if_closed(outcome.get())
 
     def ping(self) -> None:
         """Check that the service is healthy.
@@ -110,9 +111,13 @@ class ThreadHeksherClient(Client):
         return self._run(self._session.requests.get_settings())
 
     def __enter__(self) -> Self:
-        if not self._session.is_open:  # `connect` has started it
-            self.set_as_main()
-        return self
+        try:
+            if not self._session.is_open:  # `connect` has started it
+                self.set_as_main()
+            return self
+        except BaseException:  # Ctrl-C after the start: the block is not entered, and so not left.
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -121,9 +126,9 @@ class ThreadHeksherClient(Client):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._thread = None
-        self.modification_lock, self._starting = threading.Lock(), threading.Lock()
-        self._woken, self._closed = threading.Event(), threading.Event()
+        self._thread, self._starter = None, 0
+        self.modification_lock = threading.Lock()
+        self._woken, self._closed = Wakeup(), Flag()
         self._workers: WorkerThreads[effects.Reply] = WorkerThreads(
             max_threads=effects.MAX_CONCURRENT_REQUESTS,
             max_hanging=5 * effects.MAX_CONCURRENT_REQUESTS,
@@ -133,6 +138,18 @@ class ThreadHeksherClient(Client):
         self._disk, self._hooks = DetachedCall(), DetachedCall()
         self._stream = StreamThread(self._endpoint.close, self._closed)
 
+    def _close(self) -> None:
+        self._session.close()
+        self._closed.set()
+        self._woken.set()
+        self._workers.close(_CLOSED)
+        if self._session.is_run_by(self):  # no thread ran, and none will
+            self._endpoint.close()
+        elif self._thread is not None and not (
+            self._is_own_thread() or worker_threads.holds_shared_lock(update_lock())
+        ):
+            worker_threads.join(self._thread, self._close_timeout)
+
     def _is_own_thread(self) -> bool:
         """Return True in a hook or a validator, which the refresh waits for."""
         return self._thread is threading.current_thread() or self._hooks.is_current_thread
@@ -141,11 +158,13 @@ class ThreadHeksherClient(Client):
         self._woken.set()
 
     def _restart_in_child(self) -> None:  # in the child of a fork
-        self._thread = start_daemon_thread("heksher-client", self._keep_refreshing)
+        worker_threads.start_daemon_thread("heksher-client", self._keep_refreshing)
 
     def _keep_refreshing(self) -> None:
         detach()
         self._thread = threading.current_thread()  # before a hook can run, which must know that this is its own thread
+        if not self._session.is_run_by(self._thread):
+            return
         try:
             self._sleep()
             # In the child of a fork in this thread (a hook may fork), another thread takes over.
@@ -163,7 +182,6 @@ class ThreadHeksherClient(Client):
         """Sleep until a refresh is due."""
         while (seconds := self._session.wait()) > 0:
             self._woken.wait(min(seconds, MAX_SLEEP))
-            self._woken.clear()
 
     def _internals(self) -> "Internals":
         return Internals(self._session, self._stream, self._performers)

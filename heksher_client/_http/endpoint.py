@@ -67,6 +67,7 @@ class Endpoint:
             self._timeouts = _checked_timeouts(options["timeout"])
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._client_arguments, self._make_client = arguments, make_client
+        self._is_closing = False
         self.client: Any = self._shared_client
         if self._shared_client is None:
             self.client, self._client_arguments = create_client(make_client, str(self.url), arguments)
@@ -104,9 +105,17 @@ class Endpoint:
                 self.replace_client().close()
 
     def close(self) -> None:
-        """Close the HTTP client, unless it is shared."""
-        if self._shared_client is None:
+        """Close the HTTP client, unless it is shared.
+
+        A signal handler that interrupts this leaves it to the interrupted call, in which the HTTP client holds locks.
+        """
+        if self._shared_client is not None or self._is_closing:
+            return
+        try:
+            self._is_closing = True
             self.client.close()
+        finally:
+            self._is_closing = False
 
     async def aclose(self) -> None:
         """Close the HTTP client, if it is asynchronous, unless it is shared."""

@@ -1,7 +1,11 @@
-"""Waiting in a thread or in a task until another thread sets an event."""
+"""Waiting in a thread or in a task until another thread, or a signal handler, sets an event.
 
-import threading
+Nothing here uses `threading.Event`: its lock is not reentrant, so a signal handler that sets an event waits for ever if
+it interrupts the same thread while that sets or waits for the event. Putting into a `SimpleQueue` is reentrant.
+"""
+
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -10,39 +14,67 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+class Flag:
+    """An event that is set once and for all."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        """Wakes up one waiting thread, which wakes up the next one."""
+
+    def is_set(self) -> bool:
+        """Return True if the event was set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Wake up all threads that wait."""
+        self._is_set = True
+        self._tokens.put(None)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the event is set, or so many seconds. Return True if it is set."""
+        if not self._is_set:
+            with suppress(Empty):
+                self._tokens.get(timeout=seconds)
+                self._tokens.put(None)
+        return self._is_set
+
+
 class Wakeup:
     """An event that any thread can set, and that threads and tasks can wait for. Waiting clears it."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        """Not empty if the event is set."""
         self._waiters: dict[asyncio.Future[None], None] = {}
         """The futures of waiting tasks. A dictionary keeps their order, so that the first one is woken up first."""
 
     def set(self) -> None:
         """Wake up one waiter, or let the next one not wait at all."""
-        self._event.set()
+        if self._tokens.empty():
+            self._tokens.put(None)
         for waiter in self._waiters.copy():
             resolve_threadsafe(waiter, None)
 
-    def wait(self) -> None:
-        """Block the thread until the event is set."""
-        self._event.wait()
-        self._event.clear()
+    def wait(self, seconds: float | None = None) -> None:
+        """Block the thread until the event is set, or for so many seconds."""
+        with suppress(Empty):
+            self._tokens.get(timeout=seconds)
 
     async def wait_async(self) -> None:
         """Wait for the event without blocking the event loop."""
         import asyncio  # A caller that can await has imported it; a program without tasks saves the import.
 
         loop = asyncio.get_running_loop()
-        while not self._event.is_set():
+        while self._tokens.empty():
             waiter: asyncio.Future[None] = loop.create_future()
             self._waiters[waiter] = None
             try:
-                if not self._event.is_set():  # pragma: no branch - it may have been set between the two
+                if self._tokens.empty():  # pragma: no branch - it may have been set between the two
                     await waiter
             finally:
                 del self._waiters[waiter]
-        self._event.clear()
+        self.wait(0)
 
 
 def resolve_threadsafe(future: "asyncio.Future[T]", result: T) -> None:

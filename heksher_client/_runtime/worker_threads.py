@@ -5,13 +5,18 @@ runs user code cannot be interrupted, and a daemon thread does not delay the end
 made in daemon threads, and are abandoned if they take too long.
 """
 
+import _thread
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from heksher_client._logging import logger
+from heksher_client._runtime.wakeup import Flag
 
 T = TypeVar("T")
 
@@ -25,6 +30,32 @@ def start_daemon_thread(name: str, target: Callable[[], object]) -> threading.Th
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def start_daemon_thread_elsewhere(
+    name: str, target: Callable[[], object], on_error: Callable[[Exception], object]
+) -> None:
+    """Start a daemon thread where no signal handler interrupts that.
+
+    `Thread.start` waits for the thread, with locks that are not reentrant. Interrupted by Ctrl-C, it may leave a thread
+    that hangs. So another thread calls it: the handlers run in the main thread.
+
+    Args:
+        name: The name of the thread.
+        target: The function to call in it.
+        on_error: Called with the error if the thread cannot be started.
+
+    Raises:
+        RuntimeError: The machine has no thread left, or the program is ending.
+    """
+
+    def start() -> None:
+        try:
+            start_daemon_thread(name, target)
+        except RuntimeError as error:
+            on_error(error)
+
+    _thread.start_new_thread(start, ())
 
 
 def run_in_daemon_threads(name: str, target: Callable[[], object], count: int = 1) -> int:
@@ -41,6 +72,39 @@ def run_in_daemon_threads(name: str, target: Callable[[], object], count: int = 
     if not started:
         target()
     return max(started, 1)
+
+
+def holds_shared_lock(*locks: Any) -> bool:
+    """Return True if the calling thread holds a lock that other threads need to go on: it must not wait for them.
+
+    That is so in a signal handler that interrupts the thread while it uses one of these locks, logs a record, or starts
+    a thread.
+
+    Args:
+        *locks: Reentrant locks of the package.
+    """
+    shared = [*locks, getattr(threading, "_active_limbo_lock", None), getattr(logging, "_lock", None)]
+    current: logging.Logger | None = logger
+    while current is not None:
+        shared += [handler.lock for handler in current.handlers]
+        current = current.parent if current.propagate else None
+    # Conditions need this method of a reentrant lock, which is not public.
+    return any(getattr(lock, "_is_owned", bool)() for lock in shared)
+
+
+def join(thread: threading.Thread, seconds: float) -> None:
+    """Wait for the end of a thread, but not in a signal handler that interrupts the same wait: it holds a lock."""
+    pair = threading.get_ident(), thread
+    if pair not in _joining:
+        try:
+            _joining.add(pair)
+            thread.join(seconds)
+        finally:
+            _joining.discard(pair)
+
+
+_joining: Final[set[tuple[int, threading.Thread]]] = set()
+"""The identifiers of threads, with the threads that they wait for."""
 
 
 class DetachedCall:
@@ -101,7 +165,7 @@ class DetachedCall:
 class Job:
     """A blocking operation in a worker thread. This one has no time limit."""
 
-    def __init__(self, abandoned: threading.Event) -> None:
+    def __init__(self, abandoned: Flag) -> None:
         self.abandoned = abandoned
         """Set once no thread waits for the result any more. The operation should check it wherever it can stop."""
 
@@ -141,7 +205,7 @@ class JobBatch(Job, Generic[T]):
             timed_out: Returns the result of a job that did not return in time.
             ended: The result of a job whose thread ended before it returned, by `SystemExit` for example.
         """
-        super().__init__(threading.Event())
+        super().__init__(Flag())
         self._jobs, self._seconds, self._total_seconds = jobs, seconds, total_seconds
         self._max_threads, self._timed_out, self._ended = max_threads, timed_out, ended
         self._waiting = deque(enumerate(jobs))
@@ -305,7 +369,7 @@ class WorkerThreads(Generic[T]):
 class StreamThread(Job):
     """The thread that reads a stream. Closing a connection does not wake it up, shutting the socket down does."""
 
-    def __init__(self, close: Callable[[], None], abandoned: threading.Event) -> None:
+    def __init__(self, close: Callable[[], None], abandoned: Flag) -> None:
         """Prepare to read streams.
 
         Args:
@@ -316,7 +380,7 @@ class StreamThread(Job):
         self._close = close
         self._shut_down: Callable[[], None] = _do_nothing
         self._is_running = self._is_ended = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for a signal handler that ends what it interrupts
 
     def start(self, read: Callable[[], None]) -> None:
         """Start the thread, unless it is running, or was ended, or no thread is left."""

@@ -12,6 +12,7 @@ import pytest
 from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
+from heksher_client._runtime.wakeup import Flag
 from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
 from tests.support.clients import TIMEOUT_SECONDS, Gate
 from tests.support.forks import exited_successfully, fork_and_check
@@ -66,10 +67,10 @@ def test_sleeping_does_not_count_for_the_time_limit_of_a_job(monkeypatch: pytest
     now, remaining = 0.0, []
     monkeypatch.setattr("heksher_client._runtime.worker_threads.monotonic", lambda: now)
 
-    class Sleep(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
+    class Sleep(Flag):
+        def wait(self, seconds: float | None = None) -> bool:
             nonlocal now
-            now += timeout or 0
+            now += seconds or 0
             remaining.append(batch._remaining(math.inf))
             return False
 
@@ -135,7 +136,7 @@ def test_without_a_thread_a_function_runs_in_the_calling_one(monkeypatch: pytest
 def test_a_stream_that_opens_after_the_end_is_shut_down() -> None:
     """The thread was opening it when the client was closed."""
     shut_down: list[bool] = []
-    stream = StreamThread(lambda: None, threading.Event())
+    stream = StreamThread(lambda: None, Flag())
     stream.end()
     stream.connected(lambda: shut_down.append(True))
     assert shut_down == [True]
@@ -152,7 +153,7 @@ def test_the_end_shuts_down_the_stream_that_the_thread_reads() -> None:
         is_reading.set()
         is_shut_down.wait(TIMEOUT_SECONDS)
 
-    stream = StreamThread(is_closed.set, threading.Event())
+    stream = StreamThread(is_closed.set, Flag())
     stream.start(read)
     assert is_reading.wait(TIMEOUT_SECONDS)
     assert not is_shut_down.is_set()

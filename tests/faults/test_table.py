@@ -17,6 +17,12 @@ WITHOUT_KIND = {
     "K4",
     # Programs of their own
     "C5",
+    # `close` in a signal handler, which cannot await `aclose`
+    "C13",
+    # Overlapping calls of `aclose`
+    "C16",
+    # Event loops of other libraries
+    "C17",
 }
 """Rows that concern only one client or none, or whose tests run whole programs: none of their tests has the fixture
 `kind`. Rows of the service (`L`) do not concern the clients."""

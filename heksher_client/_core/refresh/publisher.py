@@ -10,7 +10,7 @@ from heksher_client._core.settings.entry import Entry, PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import MainClient, Registry
 from heksher_client._core.settings.rule_set import RuleSet
-from heksher_client._core.settings.snapshot import publish
+from heksher_client._core.settings.snapshot import publish, update_lock
 
 AnyEntry = Entry[Any]
 
@@ -77,11 +77,12 @@ class Publisher:
         Returns:
             True if it is. Another client may have taken over while this one waited.
         """
-        if not self.is_main:
-            return False
-        for entry in rule_sets:
-            if entry.listeners or self._listeners:
-                result.replaced.setdefault(entry, entry.published.rule_set)
-        publish({entry: PublishedRules(rule_set, self._defaults) for entry, rule_set in rule_sets.items()})
+        with update_lock():  # Otherwise another client could adopt the settings in between.
+            if not self.is_main:
+                return False
+            for entry in rule_sets:
+                if entry.listeners or self._listeners:
+                    result.replaced.setdefault(entry, entry.published.rule_set)
+            publish({entry: PublishedRules(rule_set, self._defaults) for entry, rule_set in rule_sets.items()})
         result.changed.update(dict.fromkeys(entry.name for entry in rule_sets))
         return True

@@ -45,18 +45,22 @@ class Schedule:
         self._has_succeeded = False
         self._failures = 0
         self._due = -math.inf
-        self._requested = math.inf
-        """When a requested refresh is due."""
+        self._requested = self._delayed = math.inf
+        """When a refresh is due that was requested at once, and one that may be delayed. Two, so that a request at once
+        from another thread, or a signal handler, is not lost while the other one is computed."""
         self._retry = math.inf
         """When a single setting is to be tried again."""
 
     def request(self, within: float) -> None:
         """Request a refresh within some seconds, whatever the interval."""
-        self._requested = min(self._requested, self._clock() + within)
+        if within > 0:
+            self._delayed = min(self._delayed, self._clock() + within)
+        else:
+            self._requested = self._clock()
 
     def begin(self) -> None:
         """Count the requests as served by the refresh that begins now. Later ones need another refresh."""
-        self._requested = math.inf
+        self._requested = self._delayed = math.inf
 
     def plan(
         self,
@@ -83,7 +87,7 @@ class Schedule:
             self.failed([problem], longest=self._next_interval())
         self._retry = retry
         if is_behind:
-            self._requested = min(self._requested, self._clock() + _CATCH_UP)
+            self.request(_CATCH_UP)
 
     def plan_retry(self, retry: float) -> None:
         """Schedule the next retry of single settings."""
@@ -108,13 +112,13 @@ class Schedule:
 
     def restart(self) -> None:
         """Begin again in the child of a fork: of many processes that begin at the same moment, not all at once."""
-        self._requested = self._retry = math.inf
+        self._requested = self._delayed = self._retry = math.inf
         self._due = self._clock() + (min(_SOON, self._interval) * self._random() if self._jitter else 0.0)
 
     @property
     def refresh_due(self) -> float:
         """The time of the next refresh, by the clock."""
-        return min(self._due, self._requested)
+        return min(self._due, self._requested, self._delayed)
 
     @property
     def is_retry_next(self) -> bool:

@@ -16,6 +16,7 @@ from heksher_client._core.refresh.effects import Exchange, Flow, Limits, OpenStr
 from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
+from heksher_client._core.refresh.lifecycle import Lifecycle, Phase
 from heksher_client._core.refresh.options import Environment, Options
 from heksher_client._core.refresh.positions import Positions, monotonic
 from heksher_client._core.refresh.publisher import AnyEntry, RefreshResult
@@ -25,10 +26,11 @@ from heksher_client._core.refresh.service_requests import ServiceRequests
 from heksher_client._core.refresh.status import Refresh, Status
 from heksher_client._core.refresh.waiters import Waiter, Waiters
 from heksher_client._core.settings.changes import Changes, subscribe
-from heksher_client._core.settings.context import check_feature_names, check_known
+from heksher_client._core.settings.context import Tracking, check_feature_names, check_known
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
+from heksher_client._core.settings.snapshot import update_lock
 from heksher_client._logging import logger
 from heksher_client.exceptions import ClientNotRunningError, DeclarationError
 
@@ -71,6 +73,7 @@ class Session:
         self.context_features = check_feature_names(context_features)
         self._options, self._registry, self._environment, self._clock = options, registry, environment, clock
         self._wake, self._raises_at_start = wake, raises_at_start
+        self._lifecycle = Lifecycle()
         positions = Positions(service_url.rstrip("/"), clock)
         self.requests = ServiceRequests(service_url, options, positions)
         self.service_url = self.requests.service_url
@@ -87,6 +90,8 @@ class Session:
             random=random,
             positions=positions,
         )
+        self._tracked: dict[str, set[str]] = {}
+        """All tracked values by context feature. Each change is one operation on a dict or set."""
         self._notifier = Notifier(hooks, self.listeners, self._refresher.budget)
         self.refresh_listeners = self._notifier.refresh_listeners
         self._waiters = Waiters()
@@ -98,14 +103,23 @@ class Session:
         self._refreshes = 0
         self._start_until = math.inf
         self._is_refreshing = False
-        self.is_open = False
-        """True from the start to the end."""
+        self._has_started = False
+        """True from the end of the first refresh, unless the start raises its error. Watches end with the client."""
 
     # -- calls that never wait; from any thread ------------------------------------------------------------------------
 
     @property
+    def phase(self) -> Phase:
+        return self._lifecycle.phase
+
+    @property
+    def is_open(self) -> bool:
+        """True from the start to the end."""
+        return self._lifecycle.is_open
+
+    @property
     def is_closed(self) -> bool:
-        return self.requests.is_closed
+        return self._lifecycle.is_closed
 
     @property
     def is_main(self) -> bool:
@@ -123,12 +137,20 @@ class Session:
 
     def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
         check_known(values, self.context_features, "this client")
-        self._refresher.tracking = self._refresher.tracking.with_values(values)
+        for feature, added in Tracking().with_values(values).options.items():
+            self._tracked.setdefault(feature, set()).update(added)
+        # Again if another thread, or a signal handler that interrupts this, tracks other values.
+        while (
+            tracked := {f: frozenset(v) for f, v in self._tracked.copy().items()}
+        ) != self._refresher.tracking.options:
+            self._refresher.tracking = Tracking(tracked)
         self.refresh_soon()
 
     def adopt(self, entry: AnyEntry) -> None:
         """Use this client's defaults for the reads of a setting, which keeps its rules until new ones arrive."""
-        entry.publish(PublishedRules(entry.published.rule_set, self._refresher.defaults))
+        with update_lock():  # Otherwise another client could publish other rules in between.
+            if entry.published.defaults is not self._refresher.defaults:
+                entry.publish(PublishedRules(entry.published.rule_set, self._refresher.defaults))
 
     def refresh_soon(self, within: float = 0.0) -> None:
         """Refresh within some seconds, whatever the interval."""
@@ -182,35 +204,63 @@ class Session:
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, starter: object = None, waiter: Waiter | None = None) -> None:
         """Become the main client.
+
+        Args:
+            starter: Identifies the call that starts the client; see `is_started_by`.
+            waiter: Called with the outcome of the first refresh.
 
         Raises:
             RuntimeError: It is the main client already.
-            ClientNotRunningError: It was closed.
+            ClientNotRunningError: It is closed, or was closed during this call.
         """
         self.requests.check_not_closed()
-        if self.is_open:
+        if not self.is_started_by(starter or object()):
             raise RuntimeError("the client was set as main before")
-        self.is_open = True
         self._start_until = self._clock() + self._options.start_timeout
+        if waiter is not None:
+            self._waiters.add(waiter)
         former = self._registry.activate(self)
+        if self.is_closed:  # By another thread, or a signal handler, which may not have seen that it is active.
+            self.close()
+            self.requests.check_not_closed()
         if isinstance(former, Session):
             logger.warning(
                 "another client is the main client now; the former one stops updating settings until that is closed",
                 extra={"main_client": self, "former_client": former},
             )
 
-    def close(self) -> None:
-        """Stop being the main client. Settings keep their last values, and the next client adopts them."""
-        self.is_open = False
+    def is_started_by(self, starter: object) -> bool:
+        """Return True if this call started the client, now or before. If none did, this one does."""
+        return self._lifecycle.enter(Phase.STARTING, starter)
+
+    def is_run_by(self, runner: object) -> bool:
+        """Return True if this thread or task runs the client, from now on or already: see `Lifecycle.enter`."""
+        return self._lifecycle.enter(Phase.RUNNING, runner)
+
+    def close(self, reason: object = "the client was closed before the refresh was done") -> None:
+        """Stop being the main client. Settings keep their last values, and the next client adopts them.
+
+        Args:
+            reason: The text of the error for callers that wait for a refresh.
+        """
+        try:
+            self._close(reason)
+        except BaseException:  # An interrupt. Each step can be repeated.
+            self._close(reason)
+            raise
+
+    def _close(self, reason: object) -> None:
+        self._lifecycle.enter(Phase.CLOSED, self)
         self.requests.close()
-        self._registry.deactivate(self)
+        self._registry.deactivate(self, ends_watches=self._has_started)
         self.listeners.close()
-        self._waiters.resolve_all(ClientNotRunningError("the client was closed before the refresh was done"))
+        self._waiters.resolve_all(ClientNotRunningError(str(reason)))
 
     def after_fork(self) -> None:  # in the child of a fork
         """Begin again in the child of a fork, with the values and the state of the parent."""
+        self._lifecycle.after_fork()
         self._waiters.after_fork()
         self._is_refreshing = False
         self._stream.after_fork()
@@ -240,6 +290,8 @@ class Session:
                 self._waiters.resolve(error)
         finally:
             self._is_refreshing = False
+            if self.is_closed:
+                self.close()  # It may have missed waiters that this refresh has just begun to serve.
 
     def _refresh(self, *, is_awaited: bool) -> Flow[None]:
         began, is_start, result = self._clock(), self._refreshes == 1, RefreshResult()
@@ -261,6 +313,7 @@ class Session:
         is_logged = error is None or not (self._raises_at_start and is_start)
         yield from self._report(began, problems, result, is_logged=is_logged)
         if self.is_open:  # Otherwise the waiters were called.
+            self._has_started |= error is None or not self._raises_at_start
             self._waiters.resolve(error)
 
     def _retry(self) -> Flow[None]:

@@ -1,6 +1,8 @@
 """Callers that wait for a refresh which began after their call."""
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 Waiter: TypeAlias = Callable[[Exception | None], None]
@@ -8,11 +10,12 @@ Waiter: TypeAlias = Callable[[Exception | None], None]
 
 
 class Waiters:
-    """The callers that wait for the next refresh, and those that wait for the running one."""
+    """The callers that wait for the next refresh, and those that wait for the running one. Safe to use from any thread,
+    and from a signal handler that interrupts it: each change is one operation on a deque."""
 
     def __init__(self) -> None:
-        self._next: list[Waiter] = []
-        self._running: list[Waiter] = []
+        self._next: deque[Waiter] = deque()
+        self._running: deque[Waiter] = deque()
 
     def add(self, waiter: Waiter) -> None:
         """Add a caller that waits for the next refresh."""
@@ -20,20 +23,22 @@ class Waiters:
 
     def begin(self) -> bool:
         """Serve the callers that wait for the next refresh by the one that begins now. Return True if there are any."""
-        self._running, self._next = self._next, []
+        with suppress(IndexError):
+            while True:
+                self._running.append(self._next.popleft())
         return bool(self._running)
 
     def resolve(self, error: Exception | None) -> None:
         """Call the waiters for the running refresh."""
-        running, self._running = self._running, []
-        for waiter in running:
-            waiter(error)
+        with suppress(IndexError):
+            while True:
+                self._running.popleft()(error)
 
     def resolve_all(self, error: Exception) -> None:
-        """Call all waiters."""
-        self._running, self._next = self._running + self._next, []
+        """Call all waiters. One that `begin` is just moving is missed, so this is called again after the refresh."""
+        self.begin()
         self.resolve(error)
 
     def after_fork(self) -> None:  # in the child of a fork
         """Forget all waiters: they are threads of the parent."""
-        self._next, self._running = [], []
+        self._next, self._running = deque(), deque()

@@ -45,9 +45,10 @@ class Defaults:
     All settings of a client share one object, so a default that is set late applies to every later read.
     """
 
-    __slots__ = ("values",)
+    __slots__ = ("_given", "values")
 
     def __init__(self) -> None:
+        self._given: dict[str, str | ContextVar[str]] = {}
         self.values: Mapping[str, str | ContextVar[str]] = {}
         """Replaced as a whole when one changes, so that a read uses the defaults of one moment."""
 
@@ -61,7 +62,10 @@ class Defaults:
             if not isinstance(value, str | ContextVar):
                 raise TypeError(f"the default of {feature!r} must be a str or a ContextVar, not {value!r}")
         plain = {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
-        self.values = {**self.values, **plain}
+        self._given.update(plain)
+        # Again if another thread, or a signal handler that interrupts this, adds defaults meanwhile.
+        while self.values != (given := self._given.copy()):
+            self.values = given
 
 
 def complete(

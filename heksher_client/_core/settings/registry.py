@@ -4,8 +4,9 @@ Settings are held weakly, from their construction to their end, and whichever cl
 them. So a client that fails to start, or closes, leaves nothing behind that the next one would have to find.
 """
 
+from contextlib import suppress
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from weakref import ref
 
 from heksher_client._core.settings.context import Defaults
@@ -17,7 +18,8 @@ class MainClient(Protocol):
     """A client, as the registry uses it."""
 
     def adopt(self, entry: Entry[Any]) -> None:
-        """Take over a setting: from now on its reads use this client's defaults, and this client updates its rules."""
+        """Take over a setting: from now on its reads use this client's defaults, and this client updates its rules. No
+        effect if it did so before."""
 
     def refresh_soon(self) -> None:
         """Refresh before the interval ends: there is something new to declare, to load or to convert."""
@@ -29,6 +31,8 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[ref[Entry[Any]], None] = {}
         self._clients: list[MainClient] = []
+        self._adopter: object = None
+        """The client that has adopted all settings."""
         self._generations = count(1)
         self.generation = 0
         """Changes whenever a setting is added, so that an index of settings by name can be kept up to date."""
@@ -74,34 +78,56 @@ class Registry:
     @property
     def main(self) -> MainClient | None:
         """The main client: the one that was activated last, of those that are still active."""
-        return self._clients[-1] if self._clients else None
+        return next(iter(self._clients[-1:]), None)
 
     def activate(self, client: MainClient) -> MainClient | None:
         """Make a client the main one, and return the former main client."""
         former = self.main
         self._clients.append(client)
-        for entry in self.entries():
-            client.adopt(entry)
+        self._settle()
         return former
 
-    def deactivate(self, client: MainClient) -> None:
-        """Remove a client, if it is active. If it was the main one, the client activated before it takes its place."""
-        was_main = client is self.main
-        try:
+    def deactivate(self, client: MainClient, *, ends_watches: bool = True) -> None:
+        """Remove a client, if it is active. If it was the main one, the client activated before it takes its place.
+
+        Args:
+            client: The client.
+            ends_watches: Whether watches end if there is no other client. Otherwise they follow the next one.
+        """
+        with suppress(ValueError):
             self._clients.remove(client)
-        except ValueError:
-            return
-        if was_main and (main := self.main) is not None:
-            for entry in self.entries():
-                main.adopt(entry)
+        if self._settle(ends_watches=ends_watches) and (main := self.main) is not None:
             main.refresh_soon()
-        elif was_main:
-            for entry in self.entries():
-                entry.end_watches()
+
+    def _settle(self, *, ends_watches: bool = False) -> bool:
+        """Assign all settings to the main client, unless that was done. Return True if it was not.
+
+        Another thread, or a signal handler that interrupts this, may make another client the main one: then this starts
+        over. If an exception interrupts it, the next call starts over.
+        """
+        is_changed = False
+        while (main := self.main) is not self._adopter:
+            is_changed = True
+            try:
+                self._adopter = _NOBODY
+                for entry in self.entries():
+                    if self.main is not main:
+                        break
+                    if main is not None:
+                        main.adopt(entry)
+                    elif ends_watches:
+                        entry.end_watches()
+                self._adopter = main
+            except BaseException:
+                self._adopter = _NOBODY
+                raise
+        return is_changed
 
     def _forget(self, reference: "ref[Entry[Any]]") -> None:
         self._entries.pop(reference, None)
 
+
+_NOBODY: Final = object()
 
 registry = Registry()
 """The one registry of the process: a setting at module level cannot know its client."""

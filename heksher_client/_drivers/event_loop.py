@@ -1,0 +1,46 @@
+"""The event loop of the async client: which one is running, and waiting for the end of a task despite cancellation."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+
+def running_loop_or_none() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop of asyncio; None if another library has one, or there is none."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop of asyncio.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    if (loop := running_loop_or_none()) is None:
+        raise RuntimeError(
+            "AsyncHeksherClient needs asyncio, and no event loop of asyncio is running here: use asyncio.run, or "
+            "anyio.run with the backend 'asyncio', or a ThreadHeksherClient"
+        )
+    return loop
+
+
+async def wait_until_done(task: asyncio.Task[Any], seconds: float) -> None:
+    """Wait until a task is done, but at most so many seconds.
+
+    A cancellation does not end the wait, as the task would continue without it, and the program may end too early for
+    that. It is raised at the end.
+    """
+    loop = asyncio.get_running_loop()
+    until, cancelled = loop.time() + seconds, None
+    with anyio.CancelScope(shield=True):  # Otherwise anyio would cancel the wait again and again.
+        while not task.done() and (left := until - loop.time()) > 0:
+            try:
+                await asyncio.wait([task], timeout=left)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
