@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heksher_client import Change, Refresh, Setting, pinned
+from heksher_client import Change, HeksherError, Refresh, Setting, pinned
 from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
@@ -190,3 +190,78 @@ async def test_a_snapshot_stays_consistent_while_a_client_updates(service: Watch
             await client.reload()
             assert [setting.get() for setting in settings] == [1, 1]
         assert [setting.get() for setting in settings] == [2, 2]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_w1_watch_that_begins_while_no_client_is_the_main_one(
+    kind: Kind, service: WatchedService, is_async: bool
+) -> None:
+    """It follows the next main client, whatever that is, and ends with it. So does one that begins after that."""
+    setting = make()
+    values: SimpleQueue[int | None] = SimpleQueue()
+    loop = asyncio.new_event_loop()
+
+    async def iterate_async() -> None:
+        async for value in setting.watch(user="jim"):
+            values.put(value)
+        values.put(None)
+
+    def iterate() -> None:
+        if is_async:
+            loop.run_until_complete(iterate_async())
+            return
+        for value in setting.watch(user="jim"):
+            values.put(value)
+        values.put(None)
+
+    expected = 1
+    for new, conditions in ((2, {"user": "jim"}), (3, {"user": "jim", "theme": "none"})):
+        thread = threading.Thread(target=iterate)
+        thread.start()
+        assert values.get(timeout=TIMEOUT_SECONDS) == expected
+        with running(kind, service.url) as subject:
+            service.add_rule("s", new, **conditions)
+            subject.reload()
+            assert values.get(timeout=TIMEOUT_SECONDS) == new
+        assert values.get(timeout=TIMEOUT_SECONDS) is None
+        thread.join()
+        expected = new
+    loop.close()
+
+
+def test_w1_watch_goes_on_if_a_start_fails(service: WatchedService) -> None:
+    """The settings are available to the next client then, and so are the watches of them."""
+    setting = make()
+    watch = setting.watch(user="jim")
+    assert next(watch) == 1
+
+    async def fail_to_start() -> None:
+        with pytest.raises(HeksherError):
+            await AsyncClient("http://127.0.0.1:9").set_as_main()
+
+    asyncio.run(fail_to_start())
+    with ThreadClient(service.url) as client:
+        client.set_defaults(theme="dark")
+        service.add_rule("s", 2, user="jim")
+        client.reload()
+        assert next(watch) == 2
+    assert list(watch) == []
+
+
+def test_w1_changes_of_a_client_that_is_not_the_main_one_yet(kind: Kind, service: WatchedService) -> None:
+    """Iterators and callbacks that are added before the start receive the changes."""
+    setting = make()
+    subject = Subject(kind, service.url, 3600, FEATURES)
+    received: SimpleQueue[Change[Any]] = SimpleQueue()
+    setting.on_change(received.put)
+    subject.client.on_change(received.put)
+    changes = subject.client.changes()
+    subject.start()
+    try:
+        service.add_rule("s", 2, user="jim")
+        subject.reload()
+        found = [next(changes), *(received.get(timeout=TIMEOUT_SECONDS) for _ in range(2))]
+        assert [len(change.added) for change in found] == [1, 1, 1]
+    finally:
+        subject.close()
+    assert list(changes) == []

@@ -348,7 +348,8 @@ class Setting(Generic[T]):
 
         Yields the current value, and then each new one, as rules, defaults or the main client change. Values that were
         replaced before the next one is taken are skipped. The context is completed as in `get`, each time that a value
-        is taken. Ends when the main client closes, or when `close` of the result is called.
+        is taken. Ends when the main client closes, or when `close` of the result is called. If no client is the main
+        one, the next one is followed.
 
         Raises:
             UnknownContextError: A name that is not a configurable feature of the setting. The iteration raises other

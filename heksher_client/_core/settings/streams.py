@@ -91,4 +91,4 @@ class WatchedValue(Source[T]):
 
 class Watch(Stream[T]):
     """The value of a setting in one context: the current one, and then each new one. Values that were replaced before
-    they were taken are skipped. Ends when the main client closes."""
+    they were taken are skipped. Ends when the main client closes; if there is none, the next one is followed."""
