@@ -421,6 +421,47 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
     assert registry.main is None
 
 
+@pytest.mark.parametrize("step", ["_session.close", "set_as_main"])
+def test_c15_interrupts_of_closing_and_of_entering_a_block(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The steps of closing are repeated. A block that is not entered closes the client."""
+    client = ThreadClient("http://127.0.0.1:9")
+    owner: Any = client._session if step == "_session.close" else client
+    name = step.rpartition(".")[2]
+    original = getattr(owner, name)
+
+    def interrupt_once() -> None:
+        setattr(owner, name, original)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        client.close() if owner is client._session else client.__enter__()
+    assert (client.closed, registry.main) == (True, None)
+
+
+def test_c13_thread_that_begins_after_the_client_is_closed() -> None:
+    """It does nothing: the connections are closed already."""
+    client = ThreadClient("http://127.0.0.1:9")
+    client.close()
+    client._keep_refreshing()
+    assert client._endpoint.client.is_closed
+
+
+@pytest.mark.anyio
+async def test_c15_task_that_begins_after_the_client_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a start which is interrupted at once. A block that is not entered closes the client."""
+    client = AsyncClient("http://127.0.0.1:9")
+
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "set_as_main", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        await client.__aenter__()
+    await asyncio.create_task(client._keep_refreshing())
+    assert client._endpoint.client.is_closed
+
+
 def test_a_start_that_cannot_start_a_thread_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is that of the interpreter, and no client is the main one."""
     client = ThreadClient("http://127.0.0.1:9")

@@ -165,6 +165,7 @@ def test_c13_c15_real_signal_while_the_start_waits(service: FakeService, setting
         if not is_sent.is_set():
             is_sent.set()
             signal.pthread_kill(main, signal.SIGUSR1)
+            assert eventually(lambda: client.closed)  # Otherwise the start could succeed before the handler is called.
 
     def handle(*_: object) -> None:
         if raises:
@@ -183,13 +184,19 @@ def test_c13_c15_real_signal_while_the_start_waits(service: FakeService, setting
 
 # -- other calls in a signal handler -----------------------------------------------------------------------------------
 
+
+def pin() -> None:
+    with pinned():
+        pass
+
+
 CALLS: dict[str, Callable[[Any], object]] = {
     "status": lambda client: client.status(),
     "set_defaults": lambda client: client.set_defaults(theme="dark"),
     "track_contexts": lambda client: client.track_contexts(theme=["dark"]),
     "reload": lambda client: client.reload(),
     "read": lambda client: Setting("s", int, ["user"], 7).get(user="jim"),
-    "pin": lambda client: pinned().__enter__(),
+    "pin": lambda client: pin(),
     "new setting": lambda client: Setting("new", int, ["user"], 7),
 }
 

@@ -783,3 +783,67 @@ def test_null_and_false_are_defaults_as_well(service: FakeService) -> None:
     with driven(service):
         resolution = setting.explain()
     assert (resolution.value, resolution.reason) == (False, Reason.SERVER_DEFAULT)
+
+
+# -- interrupts --------------------------------------------------------------------------------------------------------
+
+
+def test_c13_closing_while_the_client_becomes_the_main_one(service: FakeService) -> None:
+    """Like a signal handler, or another thread, that does not see it as active yet."""
+    setting = Setting("s", int, ["user"], 1)
+    client = DrivenClient(service)
+
+    def close_and_adopt(entry: Any) -> None:
+        client.close()
+        adopt(entry)
+
+    adopt = client.session.adopt
+    client.session.adopt = close_and_adopt  # type: ignore[method-assign]
+    with pytest.raises(ClientNotRunningError, match="is closed"):
+        client.session.start()
+    assert (registry.main, setting.get(user="jim")) == (None, 1)
+
+
+def test_c13_another_client_becomes_the_main_one_while_settings_are_adopted(service: FakeService) -> None:
+    """It has all settings at the end."""
+    settings = [Setting(name, int, ["user"], 1) for name in "ab"]
+    first, second = DrivenClient(service), DrivenClient(service)
+    second.set_defaults(user="jim")
+
+    def start_second_and_adopt(entry: Any) -> None:
+        first.session.adopt = adopt  # type: ignore[method-assign]
+        second.session.start()
+        adopt(entry)
+
+    adopt = first.session.adopt
+    first.session.adopt = start_second_and_adopt  # type: ignore[method-assign]
+    first.session.start()
+    assert registry.main is second.session
+    assert [setting.get() for setting in settings] == [1, 1]  # with the default of the second client
+    second.close()
+    first.close()
+
+
+def test_c15_interrupts_while_settings_are_adopted_and_while_the_client_closes(service: FakeService) -> None:
+    """The settings have the client that is the main one at the end."""
+    setting = Setting("s", int, ["user"], 1)
+
+    def interrupt(entry: Any) -> None:
+        raise KeyboardInterrupt
+
+    with driven(service) as former:
+        former.set_defaults(user="jim")
+        client = DrivenClient(service)
+        client.session.adopt = interrupt  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            client.session.start()
+        adopt = former.session.adopt
+
+        def interrupt_once(entry: Any) -> None:
+            former.session.adopt = adopt  # type: ignore[method-assign]
+            raise KeyboardInterrupt
+
+        former.session.adopt = interrupt_once  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            client.close()
+        assert (registry.main, client.session.is_closed, setting.get()) == (former.session, True, 1)
