@@ -49,7 +49,7 @@ def start_daemon_thread_elsewhere(
         RuntimeError: The machine has no thread left, or the program is ending.
     """
 
-    def start() -> None:
+    def start() -> None:  # pragma: no cover - coverage does not follow threads of `_thread`
         try:
             start_daemon_thread(name, target)
         except RuntimeError as error:

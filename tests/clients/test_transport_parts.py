@@ -13,7 +13,14 @@ from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.wakeup import Flag
-from heksher_client._runtime.worker_threads import Job, JobBatch, StreamThread, WorkerThreads, run_in_daemon_threads
+from heksher_client._runtime.worker_threads import (
+    Job,
+    JobBatch,
+    StreamThread,
+    WorkerThreads,
+    join,
+    run_in_daemon_threads,
+)
 from tests.support.clients import TIMEOUT_SECONDS, Gate
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.threads import refuse_threads
@@ -231,3 +238,19 @@ def test_a_stage_of_the_repair_after_a_fork_may_have_no_callback(monkeypatch: py
     monkeypatch.setattr("heksher_client._runtime.fork._callbacks", {})
     monkeypatch.setattr("sys.unraisablehook", reported.append)
     assert exited_successfully(fork_and_check(lambda: not reported))
+
+
+def test_c13_wait_for_a_thread_that_interrupts_the_same_wait() -> None:
+    """It would wait for the lock of the wait that it interrupts."""
+
+    class Interrupted(threading.Thread):
+        joins = 0
+
+        def join(self, timeout: float | None = None) -> None:
+            self.joins += 1
+            join(self, TIMEOUT_SECONDS)
+
+    thread = Interrupted()
+    for joins in (1, 2):
+        join(thread, TIMEOUT_SECONDS)
+        assert thread.joins == joins

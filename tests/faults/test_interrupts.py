@@ -429,15 +429,22 @@ def test_c15_ctrl_c_at_any_point_of_the_start_of_an_async_client(service: FakeSe
 
 
 @pytest.mark.parametrize("is_entered", [False, True])
-def test_c15_start_whose_coroutine_is_closed(service: FakeService, setting: Setting[int], is_entered: bool) -> None:
+@pytest.mark.parametrize("has_run", [False, True])
+def test_c15_start_whose_coroutine_is_closed(
+    service: FakeService, setting: Setting[int], is_entered: bool, has_run: bool
+) -> None:
     """As at the end of an event loop. Nothing can be awaited then."""
     client = AsyncClient(URL, **in_memory(service))
 
     async def begin() -> None:
         start = client.__aenter__() if is_entered else client.set_as_main()
         start.send(None)
+        if has_run:
+            await asyncio.sleep(0)
         start.close()
         assert (client.closed, registry.main) == (True, None)
+        assert client._task is not None
+        await asyncio.wait([client._task])
 
     asyncio.run(begin())
     assert setting.get(user="jim") == 7
