@@ -42,8 +42,7 @@ class ThreadHeksherClient(Client):
     _http_client_class = httpx.Client
     _close_timeout = 0.5
     _thread: threading.Thread | None
-    _starter: int
-    """The identifier of the thread that calls `set_as_main`."""
+    _starter: int  # the identifier of the thread that calls `set_as_main`
 
     def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
@@ -127,8 +126,7 @@ class ThreadHeksherClient(Client):
     def _set_up(self) -> None:
         super()._set_up()
         self._thread, self._starter = None, 0
-        self.modification_lock = threading.Lock()
-        self._woken, self._closed = Wakeup(), Flag()
+        self.modification_lock, self._woken, self._closed = threading.Lock(), Wakeup(), Flag()
         self._workers: WorkerThreads[effects.Reply] = WorkerThreads(
             max_threads=effects.MAX_CONCURRENT_REQUESTS,
             max_hanging=5 * effects.MAX_CONCURRENT_REQUESTS,
