@@ -257,9 +257,7 @@ class History(RuleBasedStateMachine):
     def start_client(self) -> None:
         """Start a client, in place of the running one if there is one."""
         self.close_client()
-        # At the start the client has its own order, or that of the last known good.
-        self.is_order_known = False
-        self.orders = [list(FEATURES), *(self.stored_orders if self.file else [])]
+        self.forget_order()
         self.due, self.is_requested = self.now, True
         self.retries = self.failures = 0
         self.last_success = self.received_at = None
@@ -275,6 +273,11 @@ class History(RuleBasedStateMachine):
             if self.raises_at_start:
                 self.close_client()
 
+    def forget_order(self) -> None:
+        """At the start the client has its own order, or that of the last known good."""
+        self.is_order_known = False
+        self.orders = [list(FEATURES), *(self.stored_orders if self.file else [])]
+
     def close_client(self) -> None:
         if self.client is not None:
             self.client.close()
@@ -287,6 +290,7 @@ class History(RuleBasedStateMachine):
     def start_program(self, *, keeps_tracking: bool = True) -> None:
         """Start the program again. Only the last known good is left of the values."""
         self.close_client()
+        self.forget_order()  # before the values are allowed that the last known good has with it
         newest_by_service.clear()
         self.service.replica = None  # A new process cannot tell that it lags.
         names = list(self.program)
