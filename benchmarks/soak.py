@@ -18,8 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
@@ -31,6 +31,8 @@ from tests.support.faults import Connection, Fault, FaultServer
 ROOT = Path(__file__).parents[1]
 FEATURES = ("environment", "user", "theme")
 KINDS = ("thread", "async")
+LAG_SECONDS = 2.0
+"""The largest lag of the replica."""
 RECOVERY_SECONDS = 8.0
 """Seconds without faults before resources are counted."""
 
@@ -41,19 +43,35 @@ def unexpected_304(connection: Connection) -> None:
 
 
 class LaggingReplica:
-    """Responds to every second request that reads with its first response to the same path."""
+    """A fault: half of the queries are answered by an instance of the service whose database lags behind.
+
+    The other requests of a refresh are forwarded, as they would be if a load balancer alternated between both.
+    """
 
     def __init__(self) -> None:
-        self._former: dict[tuple[int, str], bytes] = {}
-        self._is_turn = False
+        self._responses: dict[str, deque[tuple[float, bytes]]] = {}
+        """The last responses to each query, with their times, the oldest first."""
+        self._lock = threading.Lock()
 
     def __call__(self, connection: Connection) -> None:
+        with self._lock:
+            since = time.monotonic() - LAG_SECONDS
+            recent = [response for at, response in self._responses.get(connection.path, ()) if at > since]
+        if recent and random.random() < 0.5:
+            connection.write(recent[0])
+            return
         response = connection.forward()
-        self._is_turn = not self._is_turn
-        if connection.request.startswith(b"GET"):
-            former = self._former.setdefault((connection.server.port, connection.path), response)
-            response = former if self._is_turn else response
+        if response.startswith(b"HTTP/1.1 200"):
+            with self._lock:
+                self._responses.setdefault(connection.path, deque(maxlen=20)).append((time.monotonic(), response))
         connection.write(response)
+
+
+def refuse_some(connection: Connection) -> None:
+    """Refuse the declarations of every third setting."""
+    name = json.loads(connection.request.partition(b"\r\n\r\n")[2] or b"{}").get("name", "")
+    is_refused = name[-1:] in "0369"
+    connection.write(faults.http_response(b"refused", 422) if is_refused else connection.forward())
 
 
 FAULTS: dict[str, Fault] = {
@@ -72,7 +90,6 @@ FAULTS: dict[str, Fault] = {
     "no settings": faults.canned_response(b'{"settings": {}}'),
     "nesting": faults.canned_response(b"[" * 200_000),
     "unexpected 304": unexpected_304,
-    "replica that lags": LaggingReplica(),
     **{
         f"status {status}": faults.canned_response(b"no", status)
         for status in (204, 400, 401, 403, 404, 413, 422, 500, 502, 503)
@@ -80,15 +97,23 @@ FAULTS: dict[str, Fault] = {
     "status 429": faults.canned_response(b"", 429, "Retry-After: 1\r\n"),
 }
 """The faults, by name."""
-PATHS = ("", "", "/query", "/declare", "/context_features")
+PATHS = ("", "", "/query", "/declare", "/context_features", "/changes")
 """Parts of paths. A fault affects the requests whose path contains one of them; most affect all."""
+LAG = "lagging replica"
+COMPRESSED_STREAM = "compressed stream"
+FAULTS_OF_PATHS: dict[str, tuple[Callable[[], Fault], str]] = {
+    LAG: (LaggingReplica, "/query"),
+    COMPRESSED_STREAM: (lambda: lambda connection: connection.relay(compress=True), "/changes"),
+    "refused declarations": (lambda: refuse_some, "/declare"),
+}
+"""Faults of one kind of request, with the path of that request."""
 
 
 class FaultInjector:
-    """Injects random faults into a server, each for a random time."""
+    """Injects random faults into the server of a program, each for a random time."""
 
-    def __init__(self, server: FaultServer, source: random.Random) -> None:
-        self._server, self._random = server, source
+    def __init__(self, program: "Program") -> None:
+        self._program, self._server, self._random = program, program.server, program.source
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._inject, daemon=True)
         self.injected: Counter[str] = Counter()
@@ -105,11 +130,21 @@ class FaultInjector:
 
     def _inject(self) -> None:
         while not self._ended.wait(self._random.uniform(0.2, 2)):
-            name = self._random.choice(list(FAULTS))
+            name = self._random.choice([*FAULTS, *FAULTS_OF_PATHS])
             self.injected[name] += 1
-            self._server.inject(FAULTS[name], self._random.choice(PATHS))
+            if name in FAULTS:
+                self._server.inject(FAULTS[name], self._random.choice(PATHS))
+            else:
+                make_fault, path = FAULTS_OF_PATHS[name]
+                if name == LAG:
+                    self._program.call("lag")
+                self._server.inject(make_fault(), path)
+                if name == COMPRESSED_STREAM:
+                    self._server.disconnect_all()  # so that the next stream is compressed
             self._ended.wait(self._random.uniform(0.1, 2))
             self._server.inject(None)
+            if name == LAG:
+                self._program.call("no lag")
             if self._random.random() < 0.3:
                 self.injected["cut all connections"] += 1
                 self._server.disconnect_all()
@@ -125,13 +160,15 @@ class Program:
         self.server.__enter__()
         command = [sys.executable, "-m", "benchmarks.soak_program", kind, self.server.url, service_url, str(seed)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._lock = threading.Lock()
 
     def call(self, command: str) -> dict[str, Any]:
         """Send a command to the program, and return its result."""
         stdin, stdout = _pipes(self._process)
-        stdin.write(f"{command}\n")
-        stdin.flush()
-        line = stdout.readline()
+        with self._lock:
+            stdin.write(f"{command}\n")
+            stdin.flush()
+            line = stdout.readline()
         if not line:
             raise SystemExit(f"the program with the {self.kind} client has exited")
         result: dict[str, Any] = json.loads(line)
@@ -169,7 +206,7 @@ def soak(seconds: float, seed: int) -> bool:
 
 def inject_faults(programs: Sequence[Program], seconds: float) -> list[FaultInjector]:
     """Inject faults for some seconds."""
-    injectors = [FaultInjector(program.server, program.source) for program in programs]
+    injectors = [FaultInjector(program) for program in programs]
     with ExitStack() as stack:
         for injector in injectors:
             stack.enter_context(injector)

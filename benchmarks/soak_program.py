@@ -1,9 +1,10 @@
 """The program that `benchmarks.soak` tests: it reads settings continuously, and checks the result of each read.
 
 No value of a rule is used twice, so a value identifies its setting, user and time. A read is correct if the service had
-the value at some time after the start of the last successful refresh. When a client is replaced, its settings may be
-declared again, as in a new process. Until the first successful refresh, such settings may return their declared
-defaults as well, if the last-known-good file does not contain them.
+the value at some time after the start of the last successful refresh, or up to `LAG_SECONDS` earlier if an instance of
+the service lagged. No client returns a value that is older than one that it has returned before. When a client is
+replaced, its settings may be declared again, as in a new process. Until the first successful refresh, such settings may
+return their declared defaults as well, if the last-known-good file does not contain them.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.soak import FEATURES
+from benchmarks.soak import FEATURES, LAG_SECONDS
 from heksher_client import AsyncHeksherClient, HeksherError, Setting, State, ThreadHeksherClient
 from tests.support.clients import AsyncKind, Kind, Subject, ThreadKind
 
@@ -92,8 +93,12 @@ class Program:
         self.declare()
         self.fresh_since = 0.0
         """A time before the start of the last successful refresh."""
+        self.lagging_until = 0.0
+        """The time until which an instance of the service lagged: infinite while it does."""
         self.is_new = True
         """True until the first successful refresh after a declaration of the settings."""
+        self.clients = 0
+        """The number of clients so far."""
         self.subject: Subject
         """The current client."""
         self.is_paused = False
@@ -114,14 +119,27 @@ class Program:
         self.settings = {name: Setting(name, int, ["user"], default) for name, default in self.defaults.items()}
         gc.collect()  # A new process would not contain the previous settings, some hundred kilobytes.
 
+    def obey(self, command: str) -> None:
+        """Stop or continue changes, or record that an instance of the service lags or no longer does."""
+        if command in ("pause", "resume"):
+            self.is_paused = command == "pause"
+        else:
+            self.lagging_until = float("inf") if command == "lag" else time.monotonic()
+
     # -- readers -------------------------------------------------------------------------------------------------------
 
     def read(self, source: random.Random) -> None:
         """Read random settings until the end."""
         histories = list(self.histories.items())
+        newest: dict[tuple[str, str], int] = {}
+        """The newest value that the current client has returned, by setting and user. Values of rules increase."""
+        clients = 0
         while not self.ended.wait(0.01):
             for (name, user), history in source.choices(histories, k=100):
                 since, is_new = self.fresh_since, self.is_new
+                if clients != self.clients:  # Another client, as in another process, may be served by the replica.
+                    clients = self.clients
+                    newest.clear()
                 try:
                     value = self.settings[name].get(user=user)
                 except Exception as error:
@@ -131,6 +149,10 @@ class Program:
                 valid = [*history.values_since(since), *([history.default] if may_be_default else [])]
                 if value not in valid:
                     self.record_wrong(f"{name} for {user} is {value}; valid values are {valid}")
+                last = newest.get((name, user), value)
+                if 0 <= value < last and clients == self.clients:
+                    self.record_wrong(f"{name} for {user} went back from {last} to {value}")
+                newest[name, user] = max(value, last)
             self.count("reads", 100)
 
     def record_wrong(self, problem: str) -> None:
@@ -201,6 +223,7 @@ class Program:
             )  # fmt: skip
             subject.client.set_defaults(user="none")
             self.count("clients started")
+            self.clients += 1
             try:
                 subject.start()
             except HeksherError:
@@ -229,7 +252,9 @@ class _Hooks:
     """The end of the last refresh, which is before the start of the next one."""
 
     def on_update_ok(self) -> None:
-        self.program.fresh_since, self.ended_at = self.ended_at, time.monotonic()
+        lag = LAG_SECONDS if self.program.lagging_until >= self.ended_at else 0.0
+        self.program.fresh_since = max(self.program.fresh_since, self.ended_at - lag)
+        self.ended_at = time.monotonic()
         self.program.is_new = False
         self.program.count("refreshes")
 
@@ -354,7 +379,7 @@ def main() -> None:
             if command == "count":
                 print(json.dumps(measure(program, kind)), flush=True)
                 continue
-            program.is_paused = command == "pause"
+            program.obey(command)
             print("{}", flush=True)
         program.ended.set()
         for thread in threads:

@@ -8,8 +8,8 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -58,26 +58,63 @@ class Connection:
     def forward(self) -> bytes:
         """Send the request to the service, and return the response as bytes without writing it.
 
+        Of a stream of events, only the part that the service sends at once is returned.
+
         Raises:
             ConnectionError: The service in memory is not running. The server closes the connection.
         """
-        method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
         if isinstance(self.server.upstream, FakeService):
+            method, target = self._request_line()
             reply = self.server.upstream.respond(
                 Request(method, target, self.headers, self.request.partition(b"\r\n\r\n")[2])
             )
             if not isinstance(reply, Response):
                 raise ConnectionError("the service sends no response")
             return http_response(reply.content, reply.status, _header_lines(reply.headers.items()))
+        with self._sent_to_service() as response:
+            content = response.read1() if _is_stream(response) else response.read()
+        return http_response(content, response.status, _header_lines(response.getheaders()))
+
+    def relay(self, compress: bool = False) -> None:
+        """Send the request to the service, and write the response: a stream of events as it arrives, optionally as a
+        gzip body, until the client or the server ends it."""
+        if isinstance(self.server.upstream, FakeService) or "/changes" not in self.path:
+            self.write(self.forward())
+            return
+        with self._sent_to_service() as response:
+            if not _is_stream(response):
+                self.write(http_response(response.read(), response.status, _header_lines(response.getheaders())))
+                return
+            encoding = "Content-Encoding: gzip\r\n" if compress else ""
+            compressor = zlib.compressobj(wbits=31)
+            headers = _header_lines(response.getheaders())
+            self.write(f"HTTP/1.1 200 OK\r\n{headers}{encoding}Connection: close\r\n\r\n".encode())
+            while not self.server.is_ended and (piece := response.read1()):
+                if compress:
+                    piece = compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH)
+                self.write(piece)
+        self.raw.shutdown(socket.SHUT_RDWR)
+
+    def _request_line(self) -> tuple[str, str]:
+        method, target, _ = self.request.split(b"\r\n", 1)[0].decode().split(" ")
+        return method, target
+
+    @contextmanager
+    def _sent_to_service(self) -> Iterator[http.client.HTTPResponse]:
+        """Send the request to the service, which has a URL. The connection is closed after the block."""
+        assert not isinstance(self.server.upstream, FakeService)
+        method, target = self._request_line()
         upstream = http.client.HTTPConnection(self.server.upstream.netloc, timeout=TIMEOUT_SECONDS)
         try:
             body = self.request.partition(b"\r\n\r\n")[2]
             upstream.request(method, target, body or None, self.headers)
-            response = upstream.getresponse()
-            content = response.read()
+            yield upstream.getresponse()
         finally:
             upstream.close()
-        return http_response(content, response.status, _header_lines(response.getheaders()))
+
+
+def _is_stream(response: http.client.HTTPResponse) -> bool:
+    return (response.getheader("Content-Type") or "").startswith("text/event-stream")
 
 
 def _header_lines(headers: Iterable[tuple[str, str]]) -> str:
@@ -155,7 +192,7 @@ class FaultServer:
                     if self.fault is not None and self.only in connection.path:
                         self.fault(connection)
                     else:
-                        connection.write(connection.forward())
+                        connection.relay()
         finally:
             self._open.discard(raw)
 
