@@ -62,7 +62,7 @@ def serve(
         is_controlled = resolve_access_control(host, access_control)
         app = create_app(database_url(database), features, access_control=is_controlled)
         options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
-        server = Server(app, drain=drain, stop_within=10, log_config=None, **options)
+        server = Server(app, drain=drain, stop_within=10, **options)
         try:
             server.config.load()  # reads the certificate
             listener = listen(host, port)

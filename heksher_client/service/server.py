@@ -4,7 +4,8 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from time import monotonic
 from types import FrameType
@@ -77,7 +78,7 @@ class LocalService:
             app.state.database.close()
             raise
         self._port = listener.getsockname()[1]
-        self._server = Server(app, log_level="warning")
+        self._server = Server(app)
         self._thread = threading.Thread(
             target=self._server.serve_on, args=(listener,), name="heksher-service", daemon=True
         )
@@ -116,6 +117,24 @@ _KEEP_ALIVE: Final = 75
 """Seconds for which idle connections stay open: longer than the clients' default interval of 60 seconds."""
 
 
+class _Config(uvicorn.Config):
+    """A configuration that leaves uvicorn's loggers as the program has set them up: they belong to the process."""
+
+    def configure_logging(self) -> None:
+        """Change no logger."""
+
+    def load(self) -> None:
+        """Load the application, which logs its requests itself, so that uvicorn does not."""
+        super().load()
+        self.http_protocol_class: Any = partial(_protocol_without_access_log, self.http_protocol_class)
+
+
+def _protocol_without_access_log(protocol_class: Callable[..., Any], **arguments: Any) -> Any:
+    protocol = protocol_class(**arguments)
+    protocol.access_log = False
+    return protocol
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that ends the event streams before it stops."""
 
@@ -129,13 +148,12 @@ class Server(uvicorn.Server):
             options: Further options of uvicorn.
         """
         defaults = {
-            "access_log": False,
             "lifespan": "on",
             "ws": "none",
             "timeout_graceful_shutdown": stop_within,
             "timeout_keep_alive": _KEEP_ALIVE,
         }
-        super().__init__(uvicorn.Config(app, **{**defaults, **options}))
+        super().__init__(_Config(app, **{**defaults, **options}))
         self._event_stream: EventStream = app.state.event_stream
         self._drain = drain
         self.ready = threading.Event()
