@@ -49,9 +49,11 @@ def _shared_tls_context() -> Iterator[None]:
         return create()
 
     def create_unless_default(**arguments: Any) -> Any:
-        if arguments != {"verify": True, "cert": None, "trust_env": True}:
+        is_default = {**arguments, "trust_env": True} == {"verify": True, "cert": None, "trust_env": True}
+        if not is_default:
             return create(**arguments)
-        return shared(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        variables = ("SSL_CERT_FILE", "SSL_CERT_DIR") if arguments["trust_env"] else ()
+        return shared(*map(os.environ.get, variables))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(transports, "create_ssl_context", create_unless_default)

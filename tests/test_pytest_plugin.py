@@ -426,3 +426,22 @@ def test_without_the_extra_service_its_fixture_fails_with_a_message(run: Run) ->
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*the fixture heksher_service requires a local service: *"])
+
+
+def test_l16_heksher_service_is_reached_in_an_environment_with_proxies(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the fixture itself, and by a client of the test."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    run(
+        """
+        def test_a_service(heksher_service):
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60) as client:
+                heksher_service.add_rule(cache_size, 5, user="jim")
+                client.reload()
+                assert cache_size.get(environment="dev", user="jim") == 5
+        """
+    ).assert_outcomes(passed=1)

@@ -3,12 +3,15 @@
 httpx uses all of these variables when a client is created, and raises an error of any kind for one that it cannot use,
 even if requests to the server do not need it. Here such a variable is ignored, and the error for one that is needed
 names it.
+
+A server on this machine is reached directly: for a proxy, the same address is another machine.
 """
 
 import os
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 from urllib.request import getproxies
 
@@ -38,6 +41,9 @@ def create_client(make_client: Callable[..., Any], url: str, arguments: Mapping[
         Exception: An argument cannot be used.
     """
     _check_folder(url, arguments)
+    if _is_direct(url, arguments):
+        usable = _without_environment(httpx.URL(url), arguments)
+        return CreatedClient(make_client(**usable), usable)
     try:
         return CreatedClient(make_client(**arguments), dict(arguments))
     except _CREATION_ERRORS as error:
@@ -93,7 +99,7 @@ def _without_environment(url: httpx.URL, arguments: Mapping[str, Any]) -> dict[s
     """
     usable = {**arguments, "trust_env": False}
     has_environment = arguments.get("trust_env", True) and arguments.get("transport") is None
-    if has_environment and arguments.get("proxy") is None:
+    if has_environment and arguments.get("proxy") is None and not _is_direct(url, arguments):
         usable["proxy"] = _proxy(url)
     if arguments.get("verify", True) is True:
         is_secure = "https" in (url.scheme, httpx.URL(str(usable.get("proxy") or "")).scheme)
@@ -112,6 +118,19 @@ def _tls_context(arguments: Mapping[str, Any]) -> ssl.SSLContext:
             raise
         reason = error.strerror or error
         raise ConfigError(f"{name}: the certificates in {os.environ[name]} cannot be read: {reason}") from None
+
+
+def _is_direct(url: httpx.URL | str, arguments: Mapping[str, Any]) -> bool:
+    """Return True if a server is on this machine, and the program does not decide on the route of requests."""
+    if not _ROUTES.isdisjoint(arguments):
+        return False
+    host = ""
+    try:
+        host = httpx.URL(url).host
+        address = ip_address(host)
+    except (ValueError, httpx.InvalidURL):  # The error for an invalid URL is that of its first request.
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _proxy(url: httpx.URL) -> str | None:
@@ -162,5 +181,7 @@ _FILE: Final = "SSL_CERT_FILE"
 _FOLDER: Final = "SSL_CERT_DIR"
 _KEY_LOG: Final = "SSLKEYLOGFILE"
 _VARIABLES: Final = frozenset(["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", _FILE, _FOLDER, _KEY_LOG])
+_ROUTES: Final = frozenset({"mounts", "proxies", "proxy", "transport", "trust_env"})
+"""The arguments of an HTTP client by which a program decides on the route of requests."""
 _PORTS: Final = {"http": 80, "https": 443}
 _CREATION_ERRORS: Final = (ImportError, OSError, ValueError, httpx.InvalidURL)

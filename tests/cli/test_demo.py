@@ -29,14 +29,15 @@ def _shop_settings() -> None:
 
 
 def test_the_demo_prints_values_reasons_and_changes_as_plain_text_and_deletes_its_settings() -> None:
-    """Outside a terminal, it exits with status 0 and prints no escape codes.
+    """Outside a terminal, it exits with status 0 and prints no escape codes. Proxies in the environment do not matter.
 
     Only the context features that the service lacked remain.
     """
     with WatchedService(("environment", "user")) as service:
         service.declare("theirs", "int", 1, ["user"])
+        variables = environment(HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9", NO_PROXY="")
         result = subprocess.run(
-            [*COMMAND, "demo", "--url", service.url], capture_output=True, text=True, check=False, env=environment()
+            [*COMMAND, "demo", "--url", service.url], capture_output=True, text=True, check=False, env=variables
         )
         assert (result.returncode, result.stderr) == (0, "")
         assert [s["name"] for s in service.call("GET", "/api/v1/settings").json()["settings"]] == ["theirs"]

@@ -135,7 +135,7 @@ def proxy_of(client: httpx.Client, url: str) -> str | None:
         ("http://host:81", "[::1],host:80", "http://proxy:3128"),
         ("http://[::1]", "[::1]", None),
         ("http://[::1]:81", "[::1]:81", None),
-        ("http://[::1]:81", "[::1]:82", "http://proxy:3128"),
+        ("http://[2001:db8::1]:81", "[2001:db8::1]:82", "http://proxy:3128"),
         ("http://[::1]", "::1,[::2]", None),
         ("http://host", "[::1],http://host", None),
         ("http://host", "[::1],all://host", None),
