@@ -8,7 +8,6 @@ The client is the client that the program uses for its settings.
 
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
-from time import monotonic
 from typing import Any, Final
 from weakref import WeakKeyDictionary, ref
 
@@ -32,6 +31,7 @@ except ImportError as error:  # pragma: no cover - a test runs it in another pro
         "the OpenFeature provider requires an extra: pip install 'heksher_client[openfeature]'"
     ) from error
 
+from heksher_client._clock import monotonic
 from heksher_client._core.refresh.status import Refresh, State, Status
 from heksher_client._core.settings.context import check_known
 from heksher_client._core.settings.registry import registry

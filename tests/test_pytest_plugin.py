@@ -445,3 +445,32 @@ def test_l16_heksher_service_is_reached_in_an_environment_with_proxies(
                 assert cache_size.get(environment="dev", user="jim") == 5
         """
     ).assert_outcomes(passed=1)
+
+
+def test_c19_heksher_service_in_a_test_with_frozen_time(run: Run) -> None:
+    """The fixture, both clients, and the methods of the fixture work. The service has the time of the test."""
+    pytest.importorskip("freezegun", reason="pip install --group test")
+    run(
+        """
+        import asyncio, freezegun
+
+        @freezegun.freeze_time("2024-05-01")
+        def test_a_thread_client(heksher_service):
+            with ThreadHeksherClient(heksher_service.url, 60, heksher_service.context_features, timeout=60) as client:
+                heksher_service.add_rule(cache_size, 5, user="jim")
+                client.reload()
+                assert cache_size.get(environment="dev", user="jim") == 5
+                assert client.status().last_success == 1714521600
+
+        @freezegun.freeze_time("2024-05-01", tick=True)
+        def test_an_async_client(heksher_service):
+            async def use():
+                features = heksher_service.context_features
+                async with AsyncHeksherClient(heksher_service.url, 60, features, timeout=60) as client:
+                    heksher_service.add_rule(cache_size, 5, user="jim")
+                    await client.reload()
+                    assert cache_size.get(environment="dev", user="jim") == 5
+
+            asyncio.run(use())
+        """
+    ).assert_outcomes(passed=2)

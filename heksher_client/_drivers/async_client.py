@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Self
 from warnings import warn
 
-import anyio
 import httpx
 
 from heksher_client._auth.token_refresh import AwaitToken, wait_async
@@ -17,8 +16,9 @@ from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
-from heksher_client._drivers.event_loop import running_loop, running_loop_or_none, wait_until_done
+from heksher_client._drivers.event_loop import running_loop, running_loop_or_none, wait_for, wait_until_done
 from heksher_client._drivers.flow_runner import ResultT, run_async
+from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.wakeup import resolve_threadsafe
@@ -206,8 +206,7 @@ class AsyncHeksherClient(Client):
     async def _sleep(self) -> None:
         """Sleep until a refresh is due."""
         while (seconds := self._session.wait()) > 0:
-            with anyio.move_on_after(min(seconds, MAX_SLEEP)):
-                await self._woken.wait()
+            await wait_for(self._woken, min(seconds, MAX_SLEEP))
             self._woken.clear()
 
     # -- effects -------------------------------------------------------------------------------------------------------
@@ -222,22 +221,20 @@ class AsyncHeksherClient(Client):
         async def send_waiting() -> None:
             while waiting:
                 index, request = waiting.popleft()
-                with anyio.move_on_after(effect.limits.seconds) as scope:
-                    async with _AsyncPerformer(
-                        self._endpoint, self._closed, scope, effect.limits.seconds
-                    ) as performers:
+                with Timeout(effect.limits.seconds) as timeout:
+                    async with _AsyncPerformer(self._endpoint, self._closed, timeout) as performers:
                         flow = exchange.send_request(self._endpoint, self._rate_limit, request, effect.limits)
                         replies[index] = await run_async(flow, performers)
-                if scope.cancelled_caught:
+                if timeout.is_exceeded:
                     waiting.clear()
 
-        with anyio.move_on_after(effect.limits.total_seconds):
+        with Timeout(effect.limits.total_seconds):
             await asyncio.gather(*(send_waiting() for _ in effect.requests[: effects.MAX_CONCURRENT_REQUESTS]))
         substitute = effects.timed_out(effect.limits)
         return tuple(replies.get(index, substitute) for index in range(len(effect.requests)))
 
     async def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:
-        async with _AsyncPerformer(self._endpoint, self._closed, anyio.CancelScope(), math.inf) as performers:
+        async with _AsyncPerformer(self._endpoint, self._closed, Timeout(math.inf)) as performers:
             return await run_async(exchange.open_stream(self._endpoint, self._rate_limit, effect), performers)
 
     async def _run_blocking(self, effect: effects.RunBlocking) -> Any:
@@ -245,7 +242,7 @@ class AsyncHeksherClient(Client):
         result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if not self._disk.start(effect.call, partial(resolve_threadsafe, result)):
             return None
-        with anyio.move_on_after(effect.seconds):
+        with Timeout(effect.seconds):
             return await result
 
     async def _call_user_code(self, effect: effects.CallUserCode) -> Any:
@@ -256,14 +253,14 @@ class AsyncHeksherClient(Client):
             effect.apply()
 
     async def _pause(self, effect: effects.Pause) -> None:
-        await asyncio.sleep(effect.seconds)
+        await wait_for(self._closed, effect.seconds)
 
 
 class _AsyncPerformer(exchange.Performer):
     """Performs the effects of one HTTP exchange in a task."""
 
-    def __init__(self, endpoint: Endpoint, closed: asyncio.Event, scope: anyio.CancelScope, seconds: float) -> None:
-        self._endpoint, self._closed, self._scope, self._seconds = endpoint, closed, scope, seconds
+    def __init__(self, endpoint: Endpoint, closed: asyncio.Event, timeout: Timeout) -> None:
+        self._endpoint, self._closed, self._timeout = endpoint, closed, timeout
         self._responses = AsyncExitStack()
 
     async def __aenter__(self) -> exchange.Performers:
@@ -278,14 +275,13 @@ class _AsyncPerformer(exchange.Performer):
 
     async def await_turn(self, effect: exchange.AwaitTurn) -> None:
         if effect.restarts_timeout:
-            self._scope.deadline = math.inf
+            self._timeout.stop()
         if effect.seconds > 0:
-            with anyio.move_on_after(effect.seconds):
-                await self._closed.wait()
+            await wait_for(self._closed, effect.seconds)
         if self._closed.is_set():
             raise ClientNotRunningError("the client is closed")
         if effect.restarts_timeout:
-            self._scope.deadline = anyio.current_time() + self._seconds
+            self._timeout.restart()
 
     async def send(self, effect: exchange.Send) -> httpx.Response:
         response = aclosing(await self._endpoint.client.send(effect.request, **effect.arguments))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from heksher_client._clock import monotonic
+
 MAX_SLEEP: Final = 30.0
 """Seconds after which a client looks at the clock again: if the machine is suspended, other waits do not end."""
 
@@ -12,5 +14,5 @@ MAX_SLEEP: Final = 30.0
 def monotonic_clock() -> Callable[[], float]:
     """Return a clock that cannot be set, and that includes the time while the machine is suspended if there is one."""
     if not hasattr(time, "CLOCK_BOOTTIME"):
-        return time.monotonic
+        return monotonic
     return partial(time.clock_gettime, time.CLOCK_BOOTTIME)

@@ -1,10 +1,13 @@
-"""The event loop of the async client: which one is running, and waiting for the end of a task despite cancellation."""
+"""The event loop of the async client: which one is running, and waiting for an event or for the end of a task."""
 
 import asyncio
 from contextlib import suppress
 from typing import Any
 
 import anyio
+
+from heksher_client._clock import monotonic
+from heksher_client._drivers.timeout import Timeout
 
 
 def running_loop_or_none() -> asyncio.AbstractEventLoop | None:
@@ -28,18 +31,27 @@ def running_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, but at most so many seconds. Other tasks run in any case."""
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
+    with Timeout(seconds):
+        await event.wait()
+
+
 async def wait_until_done(task: asyncio.Task[Any], seconds: float) -> None:
     """Wait until a task is done, but at most so many seconds.
 
     A cancellation does not end the wait, as the task would continue without it, and the program may end too early for
     that. It is raised at the end.
     """
-    loop = asyncio.get_running_loop()
-    until, cancelled = loop.time() + seconds, None
+    until, cancelled = monotonic() + seconds, None
     with anyio.CancelScope(shield=True):  # Otherwise anyio would cancel the wait again and again.
-        while not task.done() and (left := until - loop.time()) > 0:
+        while not task.done() and (left := until - monotonic()) > 0:
             try:
-                await asyncio.wait([task], timeout=left)
+                with Timeout(left):
+                    await asyncio.wait([task])
             except asyncio.CancelledError as error:
                 cancelled = error
     if cancelled is not None:

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from heksher_client._clock import monotonic
 from heksher_client._logging import logger
 from heksher_client._runtime.wakeup import Flag
 

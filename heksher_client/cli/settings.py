@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from heksher_client._clock import monotonic
 from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client._logging import escaped
 from heksher_client.cli.arguments import context_argument
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def status(profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Show the health and the contents of a service."""
     with connect(profile, url) as client, progress("Fetching rules") as on_progress:
-        started = perf_counter()
+        started = monotonic()
         client.ping()
-        seconds = perf_counter() - started
+        seconds = monotonic() - started
         state = client.service_state(on_progress)
     summary: dict[str, Any] = {
         "service": client.service_url,

@@ -7,11 +7,11 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from datetime import datetime
 from fnmatch import fnmatchcase
-from time import monotonic
 from types import FrameType
 
 import click
 
+from heksher_client._clock import monotonic
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
 from heksher_client._core.refresh.effects import Flow, OpenStream, Pause
 from heksher_client._drivers.admin import AdminClient

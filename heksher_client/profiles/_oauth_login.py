@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heksher_client._auth.token_refresh import Token
+from heksher_client._clock import monotonic
 from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client._logging import escaped, logger
 from heksher_client.exceptions import ConfigError, CredentialError
@@ -172,8 +173,8 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
     except (KeyError, TypeError, ValueError):
         raise CredentialError(f"{url}: the response does not contain a valid device code") from None
     plain_result(get_code, get_code(code))
-    deadline = time.monotonic() + code.expires_in
-    while (remaining := deadline - time.monotonic()) > 0:
+    deadline = monotonic() + code.expires_in
+    while (remaining := deadline - monotonic()) > 0:
         time.sleep(min(interval, remaining))
         try:
             granted = session.token_endpoint.grant(_DEVICE_CODE_GRANT, device_code=device_code)

@@ -4,7 +4,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
-from time import monotonic
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +15,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from heksher_client._clock import monotonic
 from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 

@@ -2,12 +2,12 @@
 
 import logging
 from http import HTTPStatus
-from time import perf_counter
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heksher_client._clock import monotonic
 from heksher_client.service.access import request_token
 
 access_log: Final = logging.getLogger("heksher_client.service.access")
@@ -49,7 +49,7 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, is_stream = perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value, False
+        start, status, is_stream = monotonic(), HTTPStatus.INTERNAL_SERVER_ERROR.value, False
 
         async def send_and_inspect(message: Message) -> None:
             nonlocal status, is_stream
@@ -61,7 +61,7 @@ class RequestMetrics:
         try:
             await self._app(scope, receive, send_and_inspect)
         finally:
-            self._record(scope, status, None if is_stream else perf_counter() - start)
+            self._record(scope, status, None if is_stream else monotonic() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float | None) -> None:
         method = scope["method"] if scope["method"] in _METHODS else _OTHER

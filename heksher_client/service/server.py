@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
-from time import monotonic
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -15,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import URL
 
+from heksher_client._clock import monotonic
 from heksher_client.service.access import is_loopback
 from heksher_client.service.app import create_app
 from heksher_client.service.database import database_url
@@ -166,6 +166,13 @@ class Server(uvicorn.Server):
                 self.run(sockets=[listener])
         finally:
             self.ready.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the server is stopped, even if a test has frozen the time: the timers of its loop go on."""
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, asyncio.BaseEventLoop):  # pragma: no branch - others do not use `time.monotonic`
+            vars(loop)["time"] = monotonic
+        await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and set `ready`."""

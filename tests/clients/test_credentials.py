@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import threading
 import time
 from base64 import b64encode
@@ -411,6 +412,7 @@ def test_a_failed_refresh_in_the_background_is_retried_later(
         oauth.token_response = 503, b""
         clock = At(expiry(credential) - 15)
         monkeypatch.setattr("heksher_client._auth.token_refresh.time", clock)
+        monkeypatch.setattr("heksher_client._auth.token_refresh.monotonic", clock.monotonic)
         for _ in range(3):
             client.ping()
             wait_until(lambda: credential._pending_refresh is None)
@@ -732,7 +734,7 @@ def test_no_secret_is_in_a_log_an_error_a_repr_or_a_status(
         shown += [repr(error) + str(vars(error)) for error in [subject.reload_expecting(UnexpectedResponseError)]]
         oauth.lifetime, oauth.token_response = 3600, (400, b'{"error": "invalid_grant"}')
         oauth.expire_all()
-        credential._refused_at = 0  # otherwise there would be no refresh so soon after a new token was refused
+        credential._refused_at = -math.inf  # otherwise there would be no refresh so soon after a new token was refused
         with suppress(CredentialError):  # The function still returns a token.
             subject.ping()
         shown += [repr(subject.client.status()), repr(credential), repr(subject.client), str(vars(subject.client))]

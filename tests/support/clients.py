@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State, ThreadHeksherClient
+from heksher_client._clock import monotonic
 from heksher_client._drivers.client import Client
 
 T = TypeVar("T")
@@ -229,8 +230,8 @@ def call_without_waiting(call: Callable[[], T]) -> T:
 
 def eventually(condition: Callable[[], Any], seconds: float = TIMEOUT_SECONDS) -> bool:
     """Poll a condition that depends on another thread or process; return False if it does not become true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    deadline = monotonic() + seconds
+    while monotonic() < deadline:
         if condition():
             return True
         time.sleep(0.01)
