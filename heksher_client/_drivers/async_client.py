@@ -21,6 +21,7 @@ from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint
+from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError
@@ -81,11 +82,11 @@ class AsyncHeksherClient(Client):
             HeksherError: The refresh failed.
             ClientNotRunningError: The client was not set as main, or is closed, or runs in another event loop.
         """
-        loop = running_loop()
+        session, loop = self._session, running_loop()
         if self._loop not in (None, loop) and not self._has_own_loop:
             raise ClientNotRunningError("the client runs in another event loop: call reload in that loop")
         outcome: asyncio.Future[Exception | None] = loop.create_future()
-        self._session.add_waiter(partial(resolve_threadsafe, outcome))
+        session.add_waiter(partial(resolve_threadsafe, outcome))
         if (error := await outcome) is not None:
             raise error
 
@@ -151,6 +152,7 @@ class AsyncHeksherClient(Client):
             if not self._session.is_run_by(self._task):
                 return
             detach()
+            fork.report_problem()
             await self._sleep()
             # In the child of a fork in this loop, another loop takes over.
             while self._session.is_open and self._task is asyncio.current_task():  # pragma: no branch - only there

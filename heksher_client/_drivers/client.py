@@ -78,22 +78,18 @@ class Client(ABC):
         for hook in ("on_update_ok", "on_update_error"):
             check_function(getattr(self, hook), hook)
         check_option_names(options, ClientOptions, type(self).__name__)
-        required = {
-            "service_url": service_url,
-            "update_interval": update_interval,
-            "context_features": context_features,
-        }
-        chosen = merge_options(self._class_options, {**required, **options})
-        if missing := [name for name in required if name not in chosen]:
-            raise TypeError(f"{type(self).__name__} needs {' and '.join(missing)}: as arguments, or as class keywords")
-        endpoint = Endpoint(chosen, self._http_client_class)
-        checked = Options.checked(chosen, can_follow=endpoint.can_stream)
+        names = ("service_url", "update_interval", "context_features")
+        given = zip(names, (service_url, update_interval, context_features), strict=True)
+        chosen = merge_options(self._class_options, {**dict(given), **options})
+        if missing := " and ".join(name for name in names if name not in chosen):
+            raise TypeError(f"{type(self).__name__} needs {missing}: as arguments, or as class keywords")
+        self._endpoint = endpoint = Endpoint(chosen, self._http_client_class)
+        self._options = checked = Options.checked(chosen, can_follow=endpoint.can_stream)
         store = None
         if "last_known_good" in chosen:
             file = LastKnownGoodFile(chosen["last_known_good"], str(endpoint.url))
             store = FileStore(file, checked.max_age, time.time)
-        self._endpoint = endpoint
-        self._session = Session(
+        self._own_session = Session(
             chosen["context_features"],
             checked,
             service_url=str(endpoint.url),
@@ -104,9 +100,14 @@ class Client(ABC):
             store=store,
             raises_at_start=self._raises_at_start,
         )
-        self._options = checked
         self._set_up()
         _clients.add(self)
+
+    @property
+    def _session(self) -> Session:
+        """The session, which continues here first if this process was forked without Python's hooks."""
+        fork.continue_if_forked()
+        return self._own_session
 
     @property
     def closed(self) -> bool:
@@ -206,7 +207,7 @@ class Client(ABC):
 
     def status(self) -> Status:
         """Return the health of the client. Can be called at any time, from any thread."""
-        return self._session.status()
+        return self._session.status(fork.problem_of_process())
 
     def on_update_ok(self) -> None:
         """Override to be called after each successful refresh, including those without changes."""
@@ -239,10 +240,9 @@ class Client(ABC):
         """Continue to refresh in the child of a fork, as the parent does."""
 
     def _continue_in_child(self) -> None:  # in the child of a fork
-        # The parent's connections are shared with it, and must not be closed.
         self._session.after_fork()
         try:
-            self._endpoint.replace_client()
+            self._endpoint.replace_client()  # The parent shares its connections, which must not be closed.
             self._set_up()
             if self._session.is_open:
                 self._restart_in_child()

@@ -2,15 +2,11 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import wait
-from contextlib import ExitStack, closing, suppress
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Final, Self
 
 import httpx
 
-from heksher_client._auth.token_refresh import AwaitToken
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.lifecycle import Phase
 from heksher_client._core.refresh.protocol import SettingData
@@ -19,10 +15,11 @@ from heksher_client._core.settings.snapshot import detach, update_lock
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.flow_runner import ResultT, run
+from heksher_client._drivers.thread_exchange import StreamPerformer, ThreadPerformer
 from heksher_client._http import exchange
-from heksher_client._http.body import shut_down
-from heksher_client._http.endpoint import Endpoint
-from heksher_client._runtime import worker_threads
+from heksher_client._logging import logger
+from heksher_client._runtime import fork, worker_threads
+from heksher_client._runtime.simple_queue import SimpleQueue, current_identity, is_patched
 from heksher_client._runtime.wakeup import Flag, Wakeup
 from heksher_client._runtime.worker_threads import DetachedCall, Job, StreamThread, WorkerThreads
 from heksher_client.exceptions import ClientNotRunningError
@@ -42,7 +39,10 @@ class ThreadHeksherClient(Client):
     _http_client_class = httpx.Client
     _close_timeout = 0.5
     _thread: threading.Thread | None
-    _starter: int  # the identifier of the thread that calls `set_as_main`
+    _identity: tuple[int, int]
+    """The thread that refreshes, or the greenlet."""
+    _starter: tuple[int, int]
+    """The thread or greenlet that calls `set_as_main`."""
 
     def set_as_main(self) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
@@ -55,7 +55,7 @@ class ThreadHeksherClient(Client):
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         try:
-            self._starter = threading.get_ident()
+            self._starter = current_identity()
             self._session.start(outcome, outcome.put)
             worker_threads.start_daemon_thread_elsewhere("heksher-client", self._keep_refreshing, self._session.close)
             if not worker_threads.holds_shared_lock(update_lock()):
@@ -87,7 +87,7 @@ class ThreadHeksherClient(Client):
             return
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         self._session.add_waiter(outcome.put)
-        is_starting = self._session.phase is Phase.STARTING and self._starter == threading.get_ident()
+        is_starting = self._session.phase is Phase.STARTING and self._starter == current_identity()
         if not (is_starting or worker_threads.holds_shared_lock(update_lock())):
             _raise_if_closed(outcome.get())
 
@@ -125,7 +125,7 @@ class ThreadHeksherClient(Client):
 
     def _set_up(self) -> None:
         super()._set_up()
-        self._thread, self._starter = None, 0
+        self._thread, self._identity, self._starter = None, (0, 0), (0, 0)
         self.modification_lock, self._woken, self._closed = threading.Lock(), Wakeup(), Flag()
         self._workers: WorkerThreads[effects.Reply] = WorkerThreads(
             max_threads=effects.MAX_CONCURRENT_REQUESTS,
@@ -150,7 +150,7 @@ class ThreadHeksherClient(Client):
 
     def _is_own_thread(self) -> bool:
         """Return True in a hook or a validator, which the refresh waits for."""
-        return self._thread is threading.current_thread() or self._hooks.is_current_thread
+        return self._identity == current_identity() or self._hooks.is_current_thread
 
     def _wake_up(self) -> None:
         self._woken.set()
@@ -160,26 +160,35 @@ class ThreadHeksherClient(Client):
 
     def _keep_refreshing(self) -> None:
         detach()
-        self._thread = threading.current_thread()  # before a hook can run, which must know that this is its own thread
-        if not self._session.is_run_by(self._thread):
+        self._thread = threading.current_thread()
+        self._identity = current_identity()  # before a hook can run, which must know that this is its own thread
+        if not self._session.is_run_by(self._identity):
             return
+        was_patched = is_patched()
+        fork.report_problem()
         try:
             self._sleep()
             # In the child of a fork in this thread (a hook may fork), another thread takes over.
-            while self._session.is_open and self._thread is threading.current_thread():
+            while self._session.is_open and self._identity == current_identity():
+                if is_patched() and not was_patched:
+                    was_patched = True
+                    self._endpoint.keep_no_connections()
+                    logger.warning(
+                        "the program was patched (by gevent, say) after the start of a client, which keeps its thread"
+                    )
                 self._run(self._session.refresh())
-                if self._session.wants_to_follow:
+                if self._session.wants_to_follow and not fork.is_uwsgi_master():
                     self._stream.start(lambda: self._run(self._session.follow()))
                 self._sleep()
         finally:  # also if a hook or a validator ends the thread, by SystemExit for example
-            if self._thread is threading.current_thread():  # pragma: no branch - only there
+            if self._identity == current_identity():  # pragma: no branch - only there
                 self._session.close()
                 self._stream.end()
 
     def _sleep(self) -> None:
         """Sleep until a refresh is due."""
         while (seconds := self._session.wait()) > 0:
-            self._woken.wait(min(seconds, MAX_SLEEP))
+            self._woken.wait(None if fork.is_uwsgi_master() else min(seconds, MAX_SLEEP))
 
     def _internals(self) -> "Internals":
         return Internals(self._session, self._stream, self._performers)
@@ -202,11 +211,11 @@ class ThreadHeksherClient(Client):
         )
 
     def _send_one(self, request: effects.Request, limits: effects.Limits, job: Job) -> effects.Reply:
-        with _ThreadPerformer(self._endpoint, job) as performers:
+        with ThreadPerformer(self._endpoint, job) as performers:
             return run(exchange.send_request(self._endpoint, self._rate_limit, request, limits), performers)
 
     def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:
-        with _StreamPerformer(self._endpoint, self._stream) as performers:
+        with StreamPerformer(self._endpoint, self._stream) as performers:
             return run(exchange.open_stream(self._endpoint, self._rate_limit, effect), performers)
 
     def _run_blocking(self, effect: effects.RunBlocking) -> Any:
@@ -240,53 +249,6 @@ class Internals:
 def internals(client: ThreadHeksherClient) -> Internals:
     """Return the internal interface of a client."""
     return client._internals()  # noqa: SLF001 - private, as it is not for users of the public class
-
-
-class _ThreadPerformer(exchange.Performer):
-    """Performs the effects of one HTTP exchange in a thread."""
-
-    def __init__(self, endpoint: Endpoint, job: Job) -> None:
-        self._endpoint, self._job = endpoint, job
-        self._responses = ExitStack()
-
-    def __enter__(self) -> exchange.Performers:
-        return self.performers
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
-            self._responses.close()
-
-    def await_token(self, effect: AwaitToken) -> None:
-        wait([effect.refresh], effect.seconds)
-
-    def await_turn(self, effect: exchange.AwaitTurn) -> None:
-        if self._job.sleep(effect.seconds, restarts_timer=effect.restarts_timeout):
-            raise ClientNotRunningError("no thread waits for the response any more")
-
-    def send(self, effect: exchange.Send) -> httpx.Response:
-        response: httpx.Response = self._endpoint.client.send(effect.request, **effect.arguments)
-        return self._responses.enter_context(closing(response))
-
-    def read(self, effect: exchange.Read) -> None:
-        for chunk in effect.response.iter_raw():
-            if self._job.abandoned.is_set() or not effect.feed(chunk):
-                break
-
-    def close(self, _: exchange.Close) -> None:
-        self._responses.close()
-
-
-class _StreamPerformer(_ThreadPerformer):
-    """Performs an exchange with a stream, which must be shut down when the client is closed."""
-
-    def __init__(self, endpoint: Endpoint, stream: StreamThread) -> None:
-        super().__init__(endpoint, stream)
-        self._stream = stream
-
-    def send(self, effect: exchange.Send) -> httpx.Response:
-        response = super().send(effect)
-        self._stream.connected(partial(shut_down, response))
-        return response
 
 
 _CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))

@@ -68,6 +68,7 @@ class Endpoint:
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._client_arguments, self._make_client = arguments, make_client
         self._is_closing = False
+        self._former_client: Any = None
         self.client: Any = self._shared_client
         if self._shared_client is None:
             self.client, self._client_arguments = create_client(make_client, str(self.url), arguments)
@@ -104,6 +105,13 @@ class Endpoint:
             with suppress(Exception):  # There may be no file descriptor left to load the certificates.
                 self.replace_client().close()
 
+    def keep_no_connections(self) -> None:
+        """Open a connection for each request from now on: those of gevent cannot be used by several threads."""
+        limits = self._client_arguments["limits"]
+        limits = httpx.Limits(max_connections=limits.max_connections, max_keepalive_connections=0)
+        self._client_arguments = {**self._client_arguments, "limits": limits}
+        self._former_client = self.replace_client()  # closed later, as a stream may be open
+
     def close(self) -> None:
         """Close the HTTP client, unless it is shared.
 
@@ -114,6 +122,8 @@ class Endpoint:
         try:
             self._is_closing = True
             self.client.close()
+            if self._former_client is not None:
+                self._former_client.close()
         finally:
             self._is_closing = False
 

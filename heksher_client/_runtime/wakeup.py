@@ -5,8 +5,10 @@ it interrupts the same thread while that sets or waits for the event. Putting in
 """
 
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TYPE_CHECKING, TypeVar
+
+from heksher_client._runtime.simple_queue import SimpleQueue
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,11 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from heksher_client._clock import monotonic
 from heksher_client._logging import logger
+from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
 from heksher_client._runtime.wakeup import Flag
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def holds_shared_lock(*locks: Any) -> bool:
 
 def join(thread: threading.Thread, seconds: float) -> None:
     """Wait for the end of a thread, but not in a signal handler that interrupts the same wait: it holds a lock."""
-    pair = threading.get_ident(), thread
+    pair = current_identity(), thread
     if pair not in _joining:
         try:
             _joining.add(pair)
@@ -103,8 +104,8 @@ def join(thread: threading.Thread, seconds: float) -> None:
             _joining.discard(pair)
 
 
-_joining: Final[set[tuple[int, threading.Thread]]] = set()
-"""The identifiers of threads, with the threads that they wait for."""
+_joining: Final[set[tuple[tuple[int, int], threading.Thread]]] = set()
+"""Threads and greenlets, with the threads that they wait for."""
 
 
 class DetachedCall:
@@ -112,13 +113,13 @@ class DetachedCall:
 
     def __init__(self) -> None:
         self._is_running = False
-        self._thread: threading.Thread | None = None
+        self._identity: tuple[int, int] | None = None
         """The thread of the call that is running."""
 
     @property
     def is_current_thread(self) -> bool:
         """True if the calling thread is running such a call."""
-        return self._thread is threading.current_thread()
+        return self._identity == current_identity()
 
     def start(self, call: Callable[[], Any], on_result: Callable[[Any], None]) -> bool:
         """Start a call.
@@ -135,13 +136,13 @@ class DetachedCall:
         self._is_running = True
 
         def work() -> None:
-            self._thread = threading.current_thread()
+            self._identity = current_identity()
             result = None
             try:
                 with suppress(SystemExit):  # It would end this thread only.
                     result = call()
             finally:
-                self._thread, self._is_running = None, False
+                self._identity, self._is_running = None, False
                 on_result(result)
 
         run_in_daemon_threads("heksher-client-call", work)

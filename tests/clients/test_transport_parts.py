@@ -3,7 +3,6 @@
 import math
 import threading
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from heksher_client._http.body import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
+from heksher_client._runtime.simple_queue import SimpleQueue
 from heksher_client._runtime.wakeup import Flag
 from heksher_client._runtime.worker_threads import (
     Job,

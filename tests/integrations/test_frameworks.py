@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,9 +80,16 @@ execute_from_command_line(["manage.py", "heksher"])
     assert result.stderr.count("refused") == 1
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "prefork",
+        "threads",
+        pytest.param("gevent", marks=pytest.mark.skipif(not find_spec("gevent"), reason=NOT_INSTALLED)),
+    ],
+)
 def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, pool: str) -> None:
-    """A worker in another process runs a task with the context values of its sender."""
+    """A worker in another process runs a task with the context values of its sender, and receives changed rules."""
     directories = {name: str(tmp_path / name) for name in ("messages", "control", "results")}
     for directory in directories.values():
         Path(directory).mkdir()
@@ -107,13 +115,24 @@ def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_p
         "for user in ('jim', 'ann', 'jim', 'bob'):\n"
         "    current_user.set(user)\n"
         "    sent.append(size_of_the_cache.delay())\n"
-        f"print([task.get(timeout={TIMEOUT_SECONDS}) for task in sent])\n"
+        f"print([task.get(timeout={TIMEOUT_SECONDS}) for task in sent], flush=True)\n"
+        "sys.stdin.readline()\n"
+        "current_user.set('ann')\n"
+        "values = []\n"
+        "while values != [5] * 4:\n"
+        "    sent = [size_of_the_cache.delay() for _ in range(4)]\n"
+        f"    values = [task.get(timeout={TIMEOUT_SECONDS}) for task in sent]\n"
     )
     try:
-        sender = subprocess.run(
-            [sys.executable, "-c", send], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False
-        )
-        assert (sender.stdout, sender.stderr) == ("[200, 10, 200, 10]\n", "")
+        with subprocess.Popen(
+            [sys.executable, "-c", send], env=env, cwd=EXAMPLES, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as sender:  # fmt: skip
+            assert sender.stdout is not None
+            assert sender.stdout.readline() == "[200, 10, 200, 10]\n"
+            shop.add_rule("cache_size", 5, user="ann")
+            assert sender.communicate("\n", TIMEOUT_SECONDS) == ("", "")
+            assert sender.returncode == 0
     finally:
         worker.terminate()
         worker.wait()

@@ -1,7 +1,10 @@
 """Checks in a forked child process."""
 
+import ctypes
 import os
 import signal
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +20,20 @@ def fork_warning_ignored() -> Iterator[None]:
         yield
 
 
-def fork_and_check(condition: Callable[[], bool]) -> int:
+def fork_without_hooks() -> int:
+    """Fork as a server that is written in C does: Python's fork hooks are not called."""
+    pid: int = ctypes.PyDLL(None).fork()
+    if pid == 0:  # pragma: no cover - another process
+        # A lock of coverage may be held by a thread of the parent, as its hook was not called either.
+        sys.settrace(None)
+        threading.settrace(None)
+    return pid
+
+
+def fork_and_check(condition: Callable[[], bool], fork: Callable[[], int] = os.fork) -> int:
     """Fork, check a condition in the child, and return the process ID of the child."""
     with fork_warning_ignored():
-        pid = os.fork()
+        pid = fork()
     if pid == 0:  # pragma: no cover - another process
         code = 1
         try:

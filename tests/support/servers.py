@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -18,13 +19,20 @@ BIN = Path(sys.executable).parent
 
 
 @contextmanager
-def serving(*command: str, env: dict[str, str]) -> Iterator[httpx.Client]:
-    """Run a server in a separate process, and wait until it responds. `{port}` in its arguments is replaced."""
+def serving(*command: str, env: dict[str, str], directory: Path = EXAMPLES, **options: Any) -> Iterator[httpx.Client]:
+    """Run a server in a separate process, and wait until it responds.
+
+    Args:
+        *command: The program and its arguments, in which `{port}` is replaced.
+        env: The environment variables.
+        directory: The working directory, with the application.
+        **options: Options of the HTTP client.
+    """
     with reserved_port() as port:
         program, *arguments = (argument.format(port=port) for argument in command)
-        process = subprocess.Popen([str(BIN / program), *arguments], env=env, cwd=EXAMPLES)
+        process = subprocess.Popen([str(BIN / program), *arguments], env=env, cwd=directory)
         try:
-            with http_client(f"http://127.0.0.1:{port}") as http:
+            with http_client(f"http://127.0.0.1:{port}", **options) as http:
                 assert eventually(lambda: _responds(http))
                 yield http
         finally:

@@ -110,10 +110,16 @@ class Schedule:
         self._failures, self._retry = self._failures + 1, math.inf
         self._due = self._clock() + min(longest, self._backoff.wait(failures, self._failures, self._random()))
 
-    def restart(self) -> None:
-        """Begin again in the child of a fork: of many processes that begin at the same moment, not all at once."""
+    def restart(self, age: float = 0.0) -> None:
+        """Begin again in the child of a fork: of many processes that begin at the same moment, not all at once.
+
+        Args:
+            age: The age of the rules. If they are older than an interval, as the parent does not refresh, the child
+                does so at once.
+        """
         self._requested = self._delayed = self._retry = math.inf
-        self._due = self._clock() + (min(_SOON, self._interval) * self._random() if self._jitter else 0.0)
+        is_spread = self._jitter and age <= self._interval * (1 + self._jitter)
+        self._due = self._clock() + (min(_SOON, self._interval) * self._random() if is_spread else 0.0)
 
     @property
     def refresh_due(self) -> float:

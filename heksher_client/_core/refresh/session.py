@@ -175,7 +175,7 @@ class Session:
         """Return an iterator over all changes from now on."""
         return subscribe(self.listeners)
 
-    def status(self) -> Status:
+    def status(self, problem_of_process: str | None = None) -> Status:
         entries, error = self._registry.entries(), self._health.last_error
         next_attempt = None
         if self.is_open:
@@ -196,6 +196,7 @@ class Session:
             change_stream_problem=self._stream.problem,
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
             settings={entry.name: self._refresher.states.status(entry, next_attempt) for entry in entries},
+            problem=problem_of_process,
         )
 
     def wait(self) -> float:
@@ -264,7 +265,7 @@ class Session:
         self._waiters.after_fork()
         self._is_refreshing = False
         self._stream.after_fork()
-        self._schedule.restart()
+        self._schedule.restart(self._health.age or 0.0)
 
     # -- refreshes -----------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,8 @@ class Status:
     """Why the last known good file cannot be written or used; None if it can, or if there is none."""
     settings: Mapping[str, SettingStatus]
     """By declared name."""
+    problem: str | None = None
+    """Why refreshes cannot go on as they should in this process; None if they can."""
 
     @property
     def is_healthy(self) -> bool:

@@ -117,3 +117,11 @@ def test_the_children_of_a_fork_do_not_refresh_together() -> None:
         schedule = Timeline(jitter=0.1, random=random)
         schedule.restart()
         assert schedule.wait() == wait
+
+
+def test_c18_child_of_a_parent_that_does_not_refresh() -> None:
+    """Its rules are older than an interval, so it refreshes at once."""
+    for age, wait in [(65.0, 5.0), (70.0, 0.0)]:
+        schedule = Timeline(jitter=0.1, random=1.0)
+        schedule.restart(age)
+        assert schedule.wait() == wait

@@ -1,0 +1,265 @@
+"""Processes that are forked or patched behind Python's back, as servers for web applications do."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from heksher_client import Setting, State
+from heksher_client._runtime import fork, simple_queue
+from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
+from tests.support.clients import TIMEOUT_SECONDS, Gate, Kind, ThreadKind, eventually, in_thread, running
+from tests.support.forks import exited_successfully, fork_and_check, fork_without_hooks
+from tests.support.in_memory import LoopbackService
+
+FORK = "this process was forked without Python's fork hooks: its clients went on only when one was called"
+NO_THREADS = "uWSGI lets threads run only while it serves a request: start it with --enable-threads"
+
+
+@pytest.fixture
+def service() -> Iterator[LoopbackService]:
+    """An empty service in memory, which has a URL."""
+    with LoopbackService() as service:
+        yield service
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    return Setting("s", int, ["user"], 7)
+
+
+# -- forks without hooks -----------------------------------------------------------------------------------------------
+
+
+def get_status(client: Any) -> None:
+    client.status()
+
+
+def reload(client: Any) -> None:
+    result = client.reload()
+    if result is not None:
+        asyncio.run(result)
+
+
+def track(client: Any) -> None:
+    client.track_contexts(user=["jim", "ann", "none"])
+
+
+@pytest.mark.parametrize("call", [get_status, reload, track])
+def test_c18_child_that_is_forked_without_hooks_continues_when_it_calls_a_client(
+    kind: Kind, service: LoopbackService, setting: Setting[int], call: Callable[[Any], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Reads do not notice the fork. Whichever call does, it returns, and is logged once."""
+    with running(kind, service.url, 0.05, stale_after=3600) as client:
+
+        def child() -> bool:
+            assert setting.get(user="jim") == 7
+            call(client.client)
+            get_status(client.client)
+            is_fresh = eventually(lambda: setting.get(user="jim") == 8)
+            return is_fresh and [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [FORK]
+
+        caplog.clear()
+        pid = fork_and_check(child, fork_without_hooks)
+        service.add_rule("s", 8, user="jim")
+        assert exited_successfully(pid)
+        client.reload()
+        assert client.client.status().state is State.FRESH
+        assert not caplog.records
+
+
+def test_c18_child_that_is_forked_without_hooks_can_close_its_client(
+    kind: Kind, service: LoopbackService, setting: Setting[int]
+) -> None:
+    """The client of the parent continues."""
+    with running(kind, service.url) as client:
+
+        def child() -> bool:
+            asyncio.run(client.client.aclose()) if kind.raises_at_start else client.client.close()
+            return client.client.status().state is State.CLOSED
+
+        assert exited_successfully(fork_and_check(child, fork_without_hooks))
+        client.reload()
+
+
+def test_c18_hooks_and_uwsgi_repair_a_child_once(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
+    """The function for uWSGI is called even if uWSGI was told to call Python's hooks."""
+    with running(kind, service.url, 3600):
+        assert exited_successfully(fork_and_check(lambda: not fork._continue()))
+        assert exited_successfully(
+            fork_and_check(lambda: fork._continue() and not fork._continue(), fork_without_hooks)
+        )
+    assert fork._repaired == [os.getpid()]
+
+
+@pytest.fixture
+def uwsgi(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The module that exists in processes of uWSGI."""
+    module = SimpleNamespace(has_threads=0, masterpid=lambda: 0, opt={})
+    monkeypatch.setitem(sys.modules, "uwsgi", module)
+    monkeypatch.setitem(sys.modules, "uwsgidecorators", None)
+    return module
+
+
+def test_c18_uwsgi_calls_a_function_in_each_worker(uwsgi: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function of the program, if there is one, is called after that."""
+    calls: list[str] = []
+    monkeypatch.setattr(fork, "_continue", lambda: calls.append("continue"))
+    fork.register_with_uwsgi()
+    uwsgi.post_fork_hook()
+    assert calls == ["continue"]
+    calls.clear()
+    uwsgi.post_fork_hook = lambda: calls.append("program")
+    fork.register_with_uwsgi()
+    uwsgi.post_fork_hook()
+    assert calls == ["continue", "program"]
+
+
+def test_c18_functions_are_registered_as_programs_do_it(
+    uwsgi: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the decorators of uWSGI, which replace `post_fork_hook` when they are imported."""
+    registered: list[object] = []
+    monkeypatch.setitem(sys.modules, "uwsgidecorators", SimpleNamespace(postfork=registered.append))
+    fork.register_with_uwsgi()
+    assert registered == [fork._continue]
+    assert not hasattr(uwsgi, "post_fork_hook")
+
+
+def test_c18_process_in_which_threads_do_not_run(
+    kind: Kind,
+    service: LoopbackService,
+    setting: Setting[int],
+    uwsgi: SimpleNamespace,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log and the status say so."""
+    with running(kind, service.url) as client:
+        assert client.client.status().problem == NO_THREADS
+        assert f"settings are not refreshed as they should be: {NO_THREADS}" in caplog.messages
+        uwsgi.has_threads = 1
+        assert client.client.status().problem is None
+        del uwsgi.has_threads  # as in older versions
+        assert client.client.status().problem == NO_THREADS
+        uwsgi.opt = {"threads": b"2"}
+        assert client.client.status().problem is None
+
+
+def test_c18_threads_rest_in_the_master_of_uwsgi(
+    service: LoopbackService, setting: Setting[int], uwsgi: SimpleNamespace
+) -> None:
+    """A worker that is forked while a thread runs would hang. The master refreshes on request only.
+
+    If uWSGI calls Python's hooks for forks, the master waits for its threads.
+    """
+    uwsgi.has_threads, uwsgi.masterpid = 1, os.getpid
+    service.offers_changes = True
+    with running(ThreadKind(), service.url, 0.01, stale_after=3600) as client:
+        assert eventually(lambda: not client.client._session._is_refreshing)
+        requests = len(service.requests)
+        service.add_rule("s", 8, user="jim")
+        assert not eventually(lambda: len(service.requests) > requests, 0.1)
+        assert not client.client.status().is_following
+        client.reload()
+        assert setting.get(user="jim") == 8
+        uwsgi.opt["py-call-uwsgi-fork-hooks"] = True
+        client.reload()
+        service.add_rule("s", 9, user="jim")
+        assert eventually(lambda: setting.get(user="jim") == 9)
+
+
+# -- programs that are patched -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """A function that makes the program look as if gevent had patched it."""
+    is_patched = False
+    for module in ("_runtime.simple_queue", "_drivers.thread_client"):
+        monkeypatch.setattr(f"heksher_client.{module}.is_patched", lambda: is_patched)
+
+    def patch() -> None:
+        nonlocal is_patched
+        is_patched = True
+
+    return patch
+
+
+def test_c18_client_of_a_program_that_is_patched_later(
+    service: LoopbackService, setting: Setting[int], patched: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It goes on in its thread, and its connections are not used by several threads."""
+    with running(ThreadKind(), service.url, 0.05, stale_after=3600) as client:
+        patched()
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        client.reload()
+        assert setting.get(user="jim") == 8
+        assert len([m for m in caplog.messages if m.startswith("the program was patched")]) == 1
+        assert client.client._endpoint._client_arguments["limits"].max_keepalive_connections == 0
+
+
+def test_c18_thread_is_recognized_after_it_is_patched(
+    patched: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own greenlet is the first one; others have a parent."""
+    greenlets = SimpleNamespace(getcurrent=lambda: SimpleNamespace(parent=None))
+    monkeypatch.setitem(sys.modules, "greenlet", greenlets)
+    before = current_identity()
+    patched()
+    assert current_identity() == before
+    other = SimpleNamespace(parent=greenlets)
+    greenlets.getcurrent = lambda: other
+    assert current_identity() == (threading.get_native_id(), id(other))
+    assert in_thread(current_identity).result(TIMEOUT_SECONDS) != current_identity()
+
+
+def test_c18_queue_on_which_a_greenlet_waits(patched: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sleeps, so that others run. `time.sleep` is that of gevent then."""
+    queue: SimpleQueue[int] = SimpleQueue()
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 10:
+            queue.put(1)
+
+    patched()
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert queue.get() == 1
+    assert sleeps[:2] == [0.001, 0.002]
+    assert sleeps[-1] == 0.1
+    with pytest.raises(Empty):
+        queue.get(timeout=0)
+    with pytest.raises(Empty):
+        queue.get(block=False)
+
+
+def test_c18_queue_on_which_a_thread_waits_when_the_program_is_patched(
+    patched: Callable[[], None], monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    """It notices that, and lets the greenlets run that others of its kind have become."""
+    monkeypatch.setattr(simple_queue, "_LONGEST_WAIT", 0.01)
+    queue: SimpleQueue[int] = SimpleQueue()
+    waiting = in_thread(queue.get)
+    with monkeypatch.context() as patch:
+        slept = threading.Event()
+
+        def sleep(seconds: float) -> None:
+            slept.set()
+            time.sleep(seconds)
+
+        patch.setattr(simple_queue, "time", SimpleNamespace(sleep=sleep))
+        patched()
+        assert slept.wait(TIMEOUT_SECONDS)
+        queue.put(5)
+        assert waiting.result(TIMEOUT_SECONDS) == 5
+    gate.open()
