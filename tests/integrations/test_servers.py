@@ -174,6 +174,8 @@ def other():
 
 turns = []
 others = gevent.spawn(other)
+change = gevent.spawn(next, client.changes())
+gevent.sleep(0)
 print("ready", flush=True)
 while cache_size.get(user="ann") != 5:
     gevent.sleep(0.01)
@@ -181,7 +183,7 @@ turns.clear()
 client.reload()
 client.ping()
 client.reload()
-print(bool(turns), client.status().state, flush=True)
+print(bool(turns), client.status().state, change.get().setting.name, flush=True)
 client.close()
 """
 
@@ -197,5 +199,5 @@ def test_c18_gevent_patches_a_program_with_a_client(
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         shop.add_rule("cache_size", 5, user="ann")
-        assert program.communicate()[0] == "True fresh\n"
+        assert program.communicate()[0] == "True fresh cache_size\n"
         assert program.returncode == 0
