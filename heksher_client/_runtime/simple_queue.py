@@ -22,7 +22,7 @@ T = TypeVar("T")
 _SHORTEST_SLEEP: Final = 0.001
 _LONGEST_SLEEP: Final = 0.1
 _LONGEST_WAIT: Final = 1.0
-"""Seconds after which a waiting thread checks whether the program was patched."""
+"""Seconds after which a thread that waits with a timeout checks whether the program was patched."""
 
 
 def is_patched() -> bool:
@@ -48,7 +48,7 @@ class SimpleQueue(QueueOfInterpreter[T]):
         while block and (remaining := until - monotonic()) > 0:
             try:
                 if not is_patched():
-                    return super().get(timeout=min(remaining, _LONGEST_WAIT))
+                    return super().get(timeout=None if timeout is None else min(remaining, _LONGEST_WAIT))
                 return super().get(block=False)
             except Empty:
                 if is_patched():

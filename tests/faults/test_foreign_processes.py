@@ -251,7 +251,7 @@ def test_c18_queue_on_which_a_thread_waits_when_the_program_is_patched(
     """It notices that, and lets the greenlets run that others of its kind have become."""
     monkeypatch.setattr(simple_queue, "_LONGEST_WAIT", 0.01)
     queue: SimpleQueue[int] = SimpleQueue()
-    waiting = in_thread(queue.get)
+    waiting = in_thread(lambda: queue.get(timeout=TIMEOUT_SECONDS))
     with monkeypatch.context() as patch:
         slept = threading.Event()
 

@@ -81,7 +81,6 @@ def check_workers(http: httpx.Client, shop: WatchedService, workers: int = 2) ->
         "-k gthread --threads 2",
         "-k gthread --threads 2 --preload",
         pytest.param("-k gevent", marks=needs_gevent),
-        pytest.param("-k gevent --preload", marks=needs_gevent),
     ],
 )
 def test_c18_gunicorn(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, options: str) -> None:
