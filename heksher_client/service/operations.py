@@ -1,10 +1,12 @@
 """Operations on rules that the API and the console share: find the rule or refuse the request, check, and change."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
 
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service import store
 from heksher_client.service.routing import RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
@@ -18,7 +20,7 @@ def require_setting(
     Raises:
         RequestError: There is no such setting.
     """
-    setting = store.setting(connection, name)
+    setting = store.setting(connection, name) if re.fullmatch(SETTING_NAME, name) else None
     if setting is None:
         raise RequestError(status, f"the setting {name} does not exist" if message is None else message)
     return setting

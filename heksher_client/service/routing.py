@@ -49,7 +49,7 @@ def _check_type(name: str) -> str:
 
 
 def _check_digits(text: Any) -> Any:
-    if not re.fullmatch("[0-9]{1,18}", str(text)):
+    if not re.fullmatch("-?[0-9]{1,18}", str(text)):
         raise ValueError("a rule id is a whole number")
     return text
 

@@ -241,7 +241,7 @@ def count_rules_by_setting(connection: Connection) -> dict[int, int]:
 
 def rule(connection: Connection, rule_id: int) -> StoredRule | None:
     """Return a rule by its id; None if there is none."""
-    if rule_id > MAX_ID:
+    if not 0 < rule_id <= MAX_ID:
         return None  # PostgreSQL would raise an error.
     row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
     return None if row is None else _rule_from_row(row)

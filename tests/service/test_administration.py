@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.http import http_client
 from tests.support.marks import sqlite_only
+from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
 
 
@@ -62,7 +63,6 @@ def test_moving_a_feature_changes_the_order_of_conditions(http: httpx.Client) ->
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "message"),
     [
-        ("PATCH", "context_features/user/index", {"to_before": "nosuch"}, 404, "no context feature nosuch"),
         ("PATCH", "context_features/user/index", {"to_before": "theme", "to_after": "theme"}, 422, "must be given"),
         ("PUT", "settings/s/type", {"type": "float", "version": "1.0"}, 409, "at version 1.0 already"),
         ("PUT", "settings/s/type", {"type": "nosuch", "version": "1.1"}, 422, "cannot resolve"),
@@ -90,6 +90,100 @@ def test_an_invalid_change_is_refused_with_a_message(
     response = http.request(method, f"/api/v1/{path}", json=body)
     assert (response.status_code, message in response.text) == (status, True), response.text
     assert http.get("/api/v1/settings/s").json() == before
+
+
+@pytest.fixture
+def renamed(http: httpx.Client) -> httpx.Client:
+    """The setting has the name `t`, the alias `s` and the version 1.1."""
+    http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"}).raise_for_status()
+    return http
+
+
+SAME = [
+    ("name", {"name": "t"}),
+    ("name", {"name": "s"}),
+    ("type", {"type": "int"}),
+    ("configurable_features", {"configurable_features": ["user"]}),
+]
+"""Changes of the renamed setting to what it has already."""
+
+
+@pytest.mark.parametrize(("what", "body"), SAME)
+@pytest.mark.parametrize(("version", "status"), [("1.0", 409), ("1.1", 204), ("1.01", 204)])
+def test_l3_a_change_to_the_same_value_at_the_same_version_does_nothing(
+    renamed: httpx.Client, what: str, body: dict[str, Any], version: str, status: int
+) -> None:
+    """An alias is a name of the setting as well. At a lower version, the request is refused."""
+    before = renamed.get("/api/v1/change_log").json()
+    response = renamed.put(f"/api/v1/settings/s/{what}", json={**body, "version": version})
+    assert (response.status_code, renamed.get("/api/v1/change_log").json()) == (status, before)
+
+
+@pytest.mark.parametrize(("what", "body"), SAME)
+@pytest.mark.parametrize("version", ["1.2", "2.0"])
+def test_l3_a_change_to_the_same_value_at_a_higher_version_raises_the_version(
+    renamed: httpx.Client, what: str, body: dict[str, Any], version: str
+) -> None:
+    """A rename to an alias exchanges the two names."""
+    before = renamed.get("/api/v1/settings/t").json()
+    assert renamed.put(f"/api/v1/settings/t/{what}", json={**body, "version": version}).status_code == 204
+    names = {"name": "s", "aliases": ["t"]} if body.get("name") == "s" else {}
+    assert renamed.get("/api/v1/settings/t").json() == before | {"version": version} | names
+    assert renamed.get("/api/v1/settings/s").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [
+        ("name", {"name": "u"}),
+        ("type", {"type": "float"}),
+        ("configurable_features", {"configurable_features": ["theme"]}),
+        ("metadata", {"metadata": {"a": 1}}),
+    ],
+)
+def test_l3_a_change_at_the_same_version_is_refused(renamed: httpx.Client, what: str, body: dict[str, Any]) -> None:
+    """Metadata always need a higher version, as in the reference."""
+    response = renamed.put(f"/api/v1/settings/t/{what}", json={**body, "version": "1.1"})
+    assert (response.status_code, response.text) == (409, "the setting t is at version 1.1 already")
+
+
+INVALID = ["not-valid", "with%20space", "%00", "x" * 300, "%C3%A9", "nosuch"]
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_l4_a_context_feature_with_an_invalid_name_does_not_exist(http: httpx.Client, name: str) -> None:
+    """An empty 404, as for each other one that does not exist."""
+    place = {"to_after": "user"}
+    for response in (
+        http.get(f"/api/v1/context_features/{name}"),
+        http.delete(f"/api/v1/context_features/{name}"),
+        http.patch(f"/api/v1/context_features/{name}/index", json=place),
+        http.patch("/api/v1/context_features/user/index", json={"to_after": "nosuch"}),
+        http.patch("/api/v1/context_features/user/index", json={"to_before": "nosuch"}),
+    ):
+        assert (response.status_code, response.text) == (404, "")
+
+
+@pytest.mark.parametrize("name", INVALID)
+@pytest.mark.parametrize("operation", sorted(name for name in OPERATIONS if "/settings/{name}" in name))
+def test_l4_a_setting_with_an_invalid_name_does_not_exist(http: httpx.Client, operation: str, name: str) -> None:
+    """For each operation on a setting."""
+    example = OPERATIONS[operation]
+    path = example.path.replace("/cache_size", f"/{name}")
+    response = http.request(example.method, path, json=example.body)
+    assert response.status_code == 404
+    assert "not found" in response.text or "does not exist" in response.text
+
+
+@pytest.mark.parametrize(("rule_id", "status"), [("-1", 404), ("0", 404), ("99", 404), ("9" * 18, 404), ("x", 422)])
+@pytest.mark.parametrize("operation", sorted(name for name in OPERATIONS if "/rules/{rule_id}" in name))
+def test_l4_a_rule_with_an_impossible_id_does_not_exist(
+    http: httpx.Client, operation: str, rule_id: str, status: int
+) -> None:
+    """An empty 404 for each operation on a rule. Text that is not a number is invalid, as in the reference."""
+    example = OPERATIONS[operation]
+    response = http.request(example.method, example.path.replace("/rules/1", f"/rules/{rule_id}"), json=example.body)
+    assert (response.status_code, not response.text) == (status, status == 404)
 
 
 def test_each_change_of_a_setting_increases_its_version(http: httpx.Client) -> None:

@@ -80,14 +80,13 @@ def test_a_rename_by_declaration_requires_a_higher_version(http: httpx.Client) -
 
 
 def test_a_setting_can_be_renamed_to_a_former_name(http: httpx.Client) -> None:
-    """The other name becomes the alias. A name in use is refused."""
+    """The other name becomes the alias. A name of another setting is refused."""
     declare(http)
     declare(http, name="other")
     for i, name in enumerate(["t", "s", "t"], start=1):
         assert http.put("/api/v1/settings/s/name", json={"name": name, "version": f"1.{i}"}).status_code == 204
     assert http.get("/api/v1/settings/s").json()["aliases"] == ["s"]
-    for name in ("t", "other"):
-        assert http.put("/api/v1/settings/t/name", json={"name": name, "version": "1.9"}).status_code == 409
+    assert http.put("/api/v1/settings/t/name", json={"name": "other", "version": "1.9"}).status_code == 409
     lower = http.put("/api/v1/settings/t/name", json={"name": "u", "version": "1.3"})
     assert (lower.status_code, lower.text) == (409, "the setting t is at version 1.3 already")
 
@@ -484,16 +483,15 @@ def test_response_bodies_are_compact_json(http: httpx.Client) -> None:
         ("POST", "rules", {"feature_values": {f"f{i}": "x" for i in range(101)}}, "at most 100 items"),
         ("POST", "rules", {"feature_values": {f"f{i}": "x" * 200 for i in range(10)}}, "2000 characters in total"),
         ("POST", "context_features", {"context_feature": "f" * 256}, "at most 255 characters"),
-        ("GET", f"settings/{'s' * 256}", None, "at most 255 characters"),
     ],
 )
 def test_values_beyond_a_limit_are_refused_with_the_limit(
-    http: httpx.Client, method: str, path: str, body: dict[str, Any] | None, message: str
+    http: httpx.Client, method: str, path: str, body: dict[str, Any], message: str
 ) -> None:
     """So that names and conditions are valid keys in all databases."""
     declaration = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"]}
-    whole = {"settings/declare": declaration, "rules": {"setting": "s", "value": 1}}.get(path, {}) | (body or {})
-    response = http.request(method, f"/api/v1/{path}", json=whole if body else None)
+    whole = {"settings/declare": declaration, "rules": {"setting": "s", "value": 1}}.get(path, {}) | body
+    response = http.request(method, f"/api/v1/{path}", json=whole)
     assert (response.status_code, message in response.text) == (422, True), response.text
 
 

@@ -11,7 +11,8 @@ from heksher_client.service.routing import ContextName, RequestDatabase, Request
 router: Final = APIRouter()
 _NOT_FOUND: Final = {404: "There is no such context feature."}
 
-ThemePath = Annotated[ContextName, Path(openapi_examples=example("theme"))]
+# Names are not checked here: one that is not valid does not exist, as in the reference implementation.
+ThemePath = Annotated[str, Path(openapi_examples=example("theme"))]
 
 
 class NewContextFeature(BaseModel):
@@ -43,7 +44,7 @@ def list_context_features(database: RequestDatabase) -> dict[str, list[str]]:
 
 @router.get("/api/v1/context_features/{name}", responses=documented(_NOT_FOUND, body={"index": 1}))
 def get_context_feature(
-    name: Annotated[ContextName, Path(openapi_examples=example("user"))], database: RequestDatabase
+    name: Annotated[str, Path(openapi_examples=example("user"))], database: RequestDatabase
 ) -> dict[str, int]:
     """Return the position of a context feature, counted from 0."""
     with database.read() as connection:
@@ -69,7 +70,11 @@ def add_context_feature(
         store.add_context_feature(connection, body.context_feature)
 
 
-@router.patch("/api/v1/context_features/{name}/index", status_code=204, responses=documented(_NOT_FOUND))
+@router.patch(
+    "/api/v1/context_features/{name}/index",
+    status_code=204,
+    responses=documented({404: "There is no such context feature, or none to move it before or after."}),
+)
 def move_context_feature(
     name: ThemePath,
     body: Annotated[NewPlace, Body(openapi_examples=example({"to_before": "user"}))],
@@ -79,10 +84,8 @@ def move_context_feature(
     with database.write() as connection:
         features = store.context_features(connection)
         other = body.to_before or body.to_after
-        if name not in features:
+        if name not in features or other not in features:
             raise RequestError(404)
-        if other not in features:
-            raise RequestError(404, f"there is no context feature {other}")
         if other != name:
             features.remove(name)
             features.insert(features.index(other) + (body.to_after is not None), name)

@@ -19,7 +19,6 @@ from heksher_client.service.routing import (
     NewSettingName,
     RequestDatabase,
     RequestError,
-    SettingName,
     TypeName,
     Version,
     documented,
@@ -42,12 +41,16 @@ _EXAMPLE: Final = {
 _NOT_FOUND: Final = {404: "There is no such setting."}
 _VERSION_TOO_LOW: Final = {409: "The version is not higher than the setting's."}
 
-SettingPath = Annotated[SettingName, Path(openapi_examples=example("cache_size"))]
+# Names are not checked here: one that is not valid does not exist, as in the reference implementation.
+SettingPath = Annotated[str, Path(openapi_examples=example("cache_size"))]
 KeyPath = Annotated[MetadataKey, Path(openapi_examples=example("owner"))]
 
 
 class NewVersion(BaseModel):
-    """The version after the change, which must be higher: declarations of older versions are then outdated."""
+    """The version after the change, which must be higher: declarations of older versions are then outdated.
+
+    A request that would change nothing is accepted at the same version as well, except for metadata.
+    """
 
     version: Version
 
@@ -111,12 +114,13 @@ def rename_setting(
     body: Annotated[NewName, Body(openapi_examples=example({"name": "cache_entries", "version": "1.1"}))],
     database: RequestDatabase,
 ) -> None:
-    """Rename a setting. The former name becomes an alias."""
+    """Rename a setting, also to one of its aliases. The former name becomes an alias."""
     with database.write() as connection:
         setting = require_setting(connection, name, message="setting does not exist")
-        _check_version(setting, body)
-        other = store.setting(connection, body.name)
-        if body.name == setting.declaration.name or (other is not None and other.id != setting.id):
+        is_own = body.name in (setting.declaration.name, *setting.aliases)
+        if _is_repeated(setting, body, is_same=is_own):
+            return
+        if not is_own and store.setting(connection, body.name) is not None:
             raise RequestError(409, "name already exists")
         _update(connection, setting, body, name=body.name)
 
@@ -141,8 +145,9 @@ def set_type(
     """Change the type of a setting, if its default value and the values of its rules are of the new type."""
     with database.write() as connection:
         setting = require_setting(connection, name)
-        _check_version(setting, body)
         new = parse_setting_type(body.type)
+        if _is_repeated(setting, body, is_same=new == setting.declaration.type):
+            return None
         is_major = parse_version(body.version)[0] > setting.declaration.version_number[0]
         order = store.context_features(connection)
         rules = store.rules(connection, [setting.id])
@@ -174,8 +179,9 @@ def set_configurable_features(
     """Change the configurable features of a setting, if no rule has a condition on a removed feature."""
     with database.write() as connection:
         setting = require_setting(connection, name)
-        _check_version(setting, body)
         features, former = dict.fromkeys(body.configurable_features), setting.declaration.configurable_features
+        if _is_repeated(setting, body, is_same=features.keys() == set(former)):
+            return
         if unknown := features.keys() - set(store.context_features(connection)):
             raise RequestError(404, f"{unknown} are not acceptable context features")
         removed = [feature for feature in former if feature not in features]
@@ -268,18 +274,25 @@ def delete_metadata_key(
         _set_metadata(connection, setting, body, without_key(setting.declaration.metadata, key))
 
 
-def _check_version(setting: StoredSetting, change: NewVersion) -> None:
-    """Check that a change increases the version of the setting.
+def _is_repeated(setting: StoredSetting, change: NewVersion, *, is_same: bool = False) -> bool:
+    """Return True if a change has the version and the content of the setting, so there is nothing to do.
+
+    Args:
+        setting: The setting.
+        change: The change.
+        is_same: Whether the setting already has the content.
 
     Raises:
-        RequestError: The version is not higher.
+        RequestError: The version is lower, or it is the same and the content is not.
     """
-    version = setting.declaration.version_number
+    version, name = setting.declaration.version_number, setting.declaration.name
     if parse_version(change.version) < version:
-        name = setting.declaration.name
         raise RequestError(409, f"the setting {name} is at a higher version than the request ({version})")
-    if parse_version(change.version) == version:
-        raise RequestError(409, f"the setting {setting.declaration.name} is at version {change.version} already")
+    if parse_version(change.version) > version:
+        return False
+    if not is_same:
+        raise RequestError(409, f"the setting {name} is at version {change.version} already")
+    return True
 
 
 def _set_metadata(
@@ -288,7 +301,7 @@ def _set_metadata(
     change: NewVersion,
     metadata: Mapping[str, Any],
 ) -> None:
-    _check_version(setting, change)
+    _is_repeated(setting, change)
     _update(connection, setting, change, metadata=metadata)
 
 
