@@ -10,7 +10,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from os import PathLike, fspath
+from dataclasses import dataclass, field
+from os import PathLike, fspath, getpid
 from time import sleep
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from heksher_client.service.database_file import DatabaseFile, DatabaseFileError
 from heksher_client.service.history import State, begin_epoch, first_state, read_state
+from heksher_client.service.processes import PerProcess
 from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
 
 logger: Final = logging.getLogger(__name__)
@@ -52,6 +54,18 @@ class SchemaError(RuntimeError):
     """The database does not have the schema of this version of the service."""
 
 
+@dataclass(slots=True, eq=False)
+class _ProcessConnections:
+    """The connections of one process to a database, and its locks. A forked process cannot use those of its parent."""
+
+    engine: Engine
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """SQLite has one writer at a time, and one connection in memory: others wait here, where they cannot fail."""
+    open_transactions: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    """Guards `open_transactions`, and whether the database is closed."""
+
+
 class Database:
     """A database with the schema of the service, which is created if the database is empty."""
 
@@ -67,15 +81,18 @@ class Database:
             ImportError: The driver for PostgreSQL is not installed.
             SQLAlchemyError: The database is not available.
         """
-        self._engine = _engine(url)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        engine = _engine(url)
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._is_closed = False
-        self._open_transactions = 0
-        self._transactions_changed = threading.Condition()
-        """Guards `_is_closed` and `_open_transactions`."""
-        self._lock = threading.Lock()
-        """SQLite has one writer at a time, and one connection in memory: others wait here, where they cannot fail."""
+        creator = getpid()
+
+        def connect_process() -> _ProcessConnections:
+            # In memory, a forked process has a copy of the data, in the connection that it inherits.
+            is_own = getpid() == creator or isinstance(engine.pool, StaticPool)
+            return _ProcessConnections(engine if is_own else _engine(url))
+
+        self._connections = PerProcess(connect_process)
         self.on_commit: Callable[[], None] = lambda: None
         """Called after each transaction that may have written, in its thread."""
         self._newest: State | None = None
@@ -84,7 +101,7 @@ class Database:
         try:
             self._file = self._prepare_schema()
         except BaseException:
-            self._engine.dispose()
+            engine.dispose()
             raise
 
     @contextmanager
@@ -102,7 +119,7 @@ class Database:
         if self._file is not None and not self._is_closed:
             self._file.check_or_reopen(self._reopen)
         with (
-            self._lock if self._needs_lock(writes=writes) else nullcontext(),
+            self._connections.get().lock if self._needs_lock(writes=writes) else nullcontext(),
             self._count_transaction(),
             self._connect(writes=writes, actor=actor) as connection,
             connection.begin(),
@@ -173,10 +190,15 @@ class Database:
 
     def close(self) -> None:
         """Close all connections, after the open transactions have ended or a timeout."""
-        with self._transactions_changed:
+        own = self._connections.get()
+        with own.changed:
             self._is_closed = True
-            self._transactions_changed.wait_for(lambda: self._open_transactions == 0, _CLOSE_TIMEOUT)
-        self._engine.dispose()
+            own.changed.wait_for(lambda: own.open_transactions == 0, _CLOSE_TIMEOUT)
+        own.engine.dispose()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._connections.get().engine
 
     def _reopen(self) -> None:
         """Open the file that has replaced that of the database, and begin a new epoch.
@@ -184,20 +206,21 @@ class Database:
         Raises:
             SchemaError, SQLAlchemyError: It cannot be used, or transactions with the former one are open.
         """
-        with self._transactions_changed:
-            if not self._transactions_changed.wait_for(lambda: self._open_transactions == 0, _CLOSE_TIMEOUT):
+        own = self._connections.get()
+        with own.changed:
+            if not own.changed.wait_for(lambda: own.open_transactions == 0, _CLOSE_TIMEOUT):
                 raise DatabaseFileError("the database file was replaced, and transactions are open")
-        pool = self._engine.pool
+        pool = own.engine.pool
         if isinstance(pool, QueuePool) and pool.checkedin():
             # The log of the former file is still there, and SQLite would apply it to the new one.
-            with closing(self._engine.raw_connection()) as former:
+            with closing(own.engine.raw_connection()) as former:
                 former.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._engine.dispose()
+        own.engine.dispose()
         try:
             self._prepare_schema()
             self.begin_epoch()
         except BaseException:
-            self._engine.dispose()
+            own.engine.dispose()
             raise
         self._newest = None
 
@@ -206,16 +229,17 @@ class Database:
 
     @contextmanager
     def _count_transaction(self) -> Iterator[None]:
-        with self._transactions_changed:
+        own = self._connections.get()
+        with own.changed:
             if self._is_closed:
                 raise DatabaseClosedError("the database is closed")
-            self._open_transactions += 1
+            own.open_transactions += 1
         try:
             yield
         finally:
-            with self._transactions_changed:
-                self._open_transactions -= 1
-                self._transactions_changed.notify_all()
+            with own.changed:
+                own.open_transactions -= 1
+                own.changed.notify_all()
 
     def _connect(self, **options: Any) -> Connection:
         connection = self._engine.connect().execution_options(**options)

@@ -10,6 +10,8 @@ from typing import Final, NoReturn
 from sqlalchemy import Connection, StaticPool
 from sqlalchemy.exc import SQLAlchemyError
 
+from heksher_client.service.processes import PerProcess
+
 logger: Final = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class DatabaseFile:
         self._path = Path(path) if path else None
         self._opened = None if self._path is None else _identity(self._path.stat())
         self._problem: str | None = None
-        self._lock = threading.RLock()
+        self._locks = PerProcess(threading.RLock)
 
     def check(self) -> None:
         """Raise an error if the file is not the opened one any more.
@@ -52,7 +54,7 @@ class DatabaseFile:
         """
         if self._is_opened() and self._problem is None:
             return
-        with self._lock:
+        with self._locks.get():
             found = self._find()
             if found is None:
                 self._fail("is missing: it was deleted or moved")

@@ -6,9 +6,10 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from os import getpid
 from typing import Final
 
 import orjson
@@ -58,6 +59,20 @@ class _Event:
         return format_sse_event(event="change", data_str=orjson.dumps(data).decode(), id=str(self.revision))
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """The task that reads changes."""
+
+    loop: asyncio.AbstractEventLoop
+    task: asyncio.Task[None]
+    process: int = field(default_factory=getpid)
+
+    @property
+    def is_alive(self) -> bool:
+        """False if the task belongs to a closed event loop, or to the process that this one was forked from."""
+        return self.process == getpid() and not self.loop.is_closed()
+
+
 class EventStream:
     """The changes of a database, by any instance of the service."""
 
@@ -71,7 +86,7 @@ class EventStream:
         """The state that was read with it."""
         self._epochs: Epochs = ()
         self._subscribers = 0
-        self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Task[None]] | None = None
+        self._reader: _Reader | None = None
         self._wakeup = asyncio.Event()
         """Set if the database may have changed."""
         self._published = asyncio.Event()
@@ -107,7 +122,8 @@ class EventStream:
                 if after is not None and self._last is not None and after < self._last and not self.is_closed:
                     continue  # The change log was read up to the limit only.
                 try:
-                    await asyncio.wait_for(published.wait(), _HEARTBEAT)
+                    async with asyncio.timeout(_HEARTBEAT):
+                        await published.wait()
                 except TimeoutError:
                     yield KEEPALIVE_COMMENT
         finally:
@@ -149,21 +165,22 @@ class EventStream:
 
     def _start_reader(self) -> None:
         """Start to read changes, with the first subscriber."""
-        if self._reader is None:
+        if self._reader is None or not self._reader.is_alive:
+            self._subscribers, self._wakeup, self._published = 0, asyncio.Event(), asyncio.Event()
             task = asyncio.create_task(self._read_until_closed(), name="heksher-event-stream")
-            self._reader = asyncio.get_running_loop(), task
+            self._reader = reader = _Reader(asyncio.get_running_loop(), task)
             listener = threading.Thread(
                 target=self._database.listen,
-                args=[self._wake, lambda: self.is_closed],
+                args=[self._wake, lambda: self.is_closed or self._reader is not reader],
                 name="heksher-event-stream",
                 daemon=True,
             )
             listener.start()
 
     def _wake(self) -> None:
-        if self._reader is not None:
+        if self._reader is not None and self._reader.is_alive:
             with suppress(RuntimeError):  # The event loop is closed.
-                self._reader[0].call_soon_threadsafe(self._wakeup.set)
+                self._reader.loop.call_soon_threadsafe(self._wakeup.set)
 
     async def _read_until_closed(self) -> None:
         is_available = True
@@ -180,7 +197,9 @@ class EventStream:
                 is_available = True
             with suppress(TimeoutError):
                 interval = self._database.poll_interval if is_available else _RETRY_DELAY
-                await asyncio.wait_for(self._wakeup.wait(), interval)
+                # Not `wait_for`, which ignores a cancellation at the time of a change in Python 3.11.
+                async with asyncio.timeout(interval):
+                    await self._wakeup.wait()
         self._notify_subscribers()
 
     def _read_new(self) -> tuple[int, list[_Event], State, Epochs]:

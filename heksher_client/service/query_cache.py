@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from heksher_client.service.history import State
+from heksher_client.service.processes import PerProcess
 from heksher_client.service.schema import ALIASES, SETTINGS
 
 _MAX_BYTES: Final = 1 << 26
@@ -84,17 +85,17 @@ class QueryCache:
         self._etags: OrderedDict[QueryParameters, tuple[State, str]] = OrderedDict()
         self._fragments: OrderedDict[FragmentKey, bytes] = OrderedDict()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._locks = PerProcess(threading.Lock)
 
     def etag(self, parameters: QueryParameters, state: State) -> str | None:
         """Return the ETag of a query result; None if anything has changed since it was stored."""
-        with self._lock:
+        with self._locks.get():
             stored_state, etag = self._etags.get(parameters, (None, None))
             return etag if stored_state == state else None
 
     def store_etag(self, parameters: QueryParameters, state: State, etag: str) -> None:
         """Store the ETag of a query result."""
-        with self._lock:
+        with self._locks.get():
             self._etags[parameters] = state, etag
             self._etags.move_to_end(parameters)
             if len(self._etags) > _MAX_ETAGS:
@@ -102,14 +103,14 @@ class QueryCache:
 
     def fragment(self, key: FragmentKey) -> bytes | None:
         """Return the JSON for a setting, if it is stored."""
-        with self._lock:
+        with self._locks.get():
             if key in self._fragments:
                 self._fragments.move_to_end(key)
             return self._fragments.get(key)
 
     def store_fragment(self, key: FragmentKey, fragment: bytes) -> None:
         """Store the JSON for a setting."""
-        with self._lock:
+        with self._locks.get():
             self._bytes += len(fragment) - len(self._fragments.pop(key, b""))
             self._fragments[key] = fragment
             while self._bytes > _MAX_BYTES:
