@@ -21,6 +21,7 @@ from heksher_client.cli.database import database_option, report_database_errors
     default=None,
     help="Require a token for each request. Default: required unless --host is a loopback address.",
 )
+@click.option("--root-path", metavar="PATH", default="", help="Path prefix of the service behind a proxy.")
 @click.option("--certificate", type=click.Path(exists=True), help="File with the TLS certificate, in PEM.")
 @click.option("--key", type=click.Path(exists=True), help="File with the private key of the certificate, in PEM.")
 @click.option("--access-log/--no-access-log", default=True, help="Log each request.")
@@ -38,29 +39,31 @@ def serve(
     features: tuple[str, ...],
     *,
     access_control: bool | None,
-    certificate: str | None,
-    key: str | None,
+    root_path: str,
     access_log: bool,
     drain: float,
+    **tls: str | None,
 ) -> None:
     """Serve settings and rules from a database.
 
     The database is created if it does not exist. Context features are added after those that it has, in the given
     order. Ctrl-C and SIGTERM stop the service gracefully.
     """
+    certificate, key = tls["certificate"], tls["key"]
     if (certificate is None) != (key is None):
         raise click.UsageError("--certificate and --key must be used together")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with report_database_errors():
         from heksher_client.service import create_app, database_url
         from heksher_client.service.access import is_loopback
+        from heksher_client.service.addresses import check_root_path
         from heksher_client.service.metrics import access_log as access_logger
         from heksher_client.service.server import Server, listen, resolve_access_control, service_url
         from heksher_client.service.tokens import list_tokens
 
         access_logger.disabled = not access_log
         is_controlled = resolve_access_control(host, access_control)
-        app = create_app(database_url(database), features, access_control=is_controlled)
+        app = create_app(database_url(database), features, access_control=is_controlled, root_path=root_path)
         options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
         server = Server(app, drain=drain, stop_within=10, **options)
         try:
@@ -70,6 +73,7 @@ def serve(
             app.state.database.close()
             raise
     url = service_url(host, listener.getsockname()[1], "http" if certificate is None else "https")
+    url += check_root_path(root_path)
     location = _redact_password(database)
     click.echo(f"Heksher service {__version__} on {location}: {url} (console: {url}/console, API: {url}/docs)")
     if is_controlled:

@@ -16,16 +16,22 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heksher_client._clock import monotonic
+from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 
 SESSION_COOKIE: Final = "heksher_session"
-_PUBLIC_PATHS: Final = re.compile(r"/|/api/(health|ready)|/docs|/openapi\.json|/console/(login|assets/.*)")
+_PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login|assets/.*)")
+_SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _READER_POSTS: Final = frozenset(["/api/v1/settings/declare", "/console/logout"])
 """Allowed with the role `read`, although they are POST requests: programs declare the settings that they read."""
 _CACHE_SECONDS: Final = 1.0
 """How long the result of a token lookup is reused."""
 _MAX_CACHED_TOKENS: Final = 1_000
+_MAX_TOKEN_LENGTH: Final = 200
+"""Longer texts are not looked up. They would fill the memory of the cache."""
+_MAX_FIELDS: Final = 1_000
+"""Fields of a query string. Their parsing takes time, also before a token is needed."""
 
 TokenLookup = Callable[[Connection, str], Token | None]
 
@@ -34,7 +40,7 @@ def required_role(method: str, path: str) -> Role | None:
     """Return the role that a request needs; None if it needs no token."""
     if _PUBLIC_PATHS.fullmatch(path):
         return None
-    return Role.READ if method in ("GET", "HEAD", "OPTIONS") or path in _READER_POSTS else Role.ADMIN
+    return Role.READ if method in _SAFE_METHODS or path in _READER_POSTS else Role.ADMIN
 
 
 def is_loopback(host: str) -> bool:
@@ -52,7 +58,7 @@ def request_token(scope: Scope) -> Token | None:
 
 
 class AccessControl:
-    """A middleware that refuses requests without a token that has the required role."""
+    """A middleware that refuses requests without a token that has the required role, or from pages of other sites."""
 
     def __init__(self, app: ASGIApp, database: Database, required: bool | None) -> None:
         """Control the access to an application.
@@ -72,6 +78,7 @@ class AccessControl:
                 refusal = await self._check_token(scope)
             elif self._required is None and not _is_local(scope):
                 refusal = _NOT_LOCAL
+            refusal = refusal or _check_form(scope)
         await (refusal or self._app)(scope, receive, send)
 
     def _is_required(self, scope: Scope) -> bool:
@@ -82,11 +89,11 @@ class AccessControl:
 
     async def _check_token(self, scope: Scope) -> Response | None:
         """Store the token of a request in its scope, or return the response that refuses it."""
-        path: str = scope["path"]
+        path = route_path(scope)
         role = required_role(scope["method"], path)
         if role is None:
             return None
-        is_console = path.startswith("/console")
+        is_console = is_page(scope)
         credentials = session_cookie(scope) if is_console else _bearer_token(scope)
         try:
             token = await self._find_cached(find_session if is_console else find_token, credentials)
@@ -102,7 +109,7 @@ class AccessControl:
         return None
 
     async def _find_cached(self, lookup: TokenLookup, text: str) -> Token | None:
-        if not text:
+        if not 0 < len(text) <= _MAX_TOKEN_LENGTH:
             return None
         key, now = (lookup, text), monotonic()
         found_at, token = self._cache.get(key, (-_CACHE_SECONDS, None))
@@ -134,7 +141,9 @@ def _is_local(scope: Scope) -> bool:
     return has_local_host and not any(name in headers for name in _PROXY_HEADERS)
 
 
-_PROXY_HEADERS: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_PROXY_HEADERS: Final = (
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-real-ip",
+)  # fmt: skip
 _NOT_LOCAL: Final = PlainTextResponse(
     "without tokens, this service accepts requests from this machine only; the request names another host, or came "
     "through a proxy. Behind a proxy, start the service with --access-control or --no-access-control",
@@ -147,9 +156,53 @@ _UNAUTHORIZED: Final = PlainTextResponse(
 )
 
 
+_TOO_MANY_FIELDS: Final = PlainTextResponse(f"the query string has more than {_MAX_FIELDS:,} fields", 400)
+_OTHER_SITE: Final = PlainTextResponse(
+    "a page of another site may not send requests without a Content-Type; send application/json", 403
+)
+
+
+def _check_form(scope: Scope) -> Response | None:
+    """Return the response that refuses a request for its form, whatever its token is; None if it is acceptable.
+
+    A page of another site can make a browser send a body without a type, which the API accepts as JSON.
+    """
+    if scope["query_string"].count(b"&") >= _MAX_FIELDS:
+        return _TOO_MANY_FIELDS
+    headers = Headers(scope=scope)
+    is_untyped = scope["method"] not in _SAFE_METHODS and not headers.get("content-type")
+    return _OTHER_SITE if is_untyped and is_from_other_site(scope) else None
+
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def is_from_other_site(scope: Scope) -> bool:
+    """Return True if a page of another site has sent a request, as far as its headers show.
+
+    `Sec-Fetch-Site` decides if the browser sends it, which it does only to https and to loopback. Otherwise, the origin
+    of the page must be the host that the request names, or the host that a proxy reports: pages cannot set this header.
+    """
+    headers = Headers(scope=scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is None:
+        return False
+    scheme, _, host = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme, "")
+    named = [headers.get("host", ""), headers.get("x-forwarded-host", "").partition(",")[0].strip()]
+    return host.removesuffix(port) not in [each.lower().removesuffix(port) for each in named if each]
+
+
 def _bearer_token(scope: Scope) -> str:
     scheme, _, text = Headers(scope=scope).get("authorization", "").partition(" ")
     return text.strip() if scheme.lower() == "bearer" else ""
+
+
+def is_page(scope: Scope) -> bool:
+    """Return True if a request is for the console, and not for the API."""
+    return route_path(scope).startswith("/console")
 
 
 def session_cookie(scope: Scope) -> str:
@@ -158,12 +211,11 @@ def session_cookie(scope: Scope) -> str:
 
 
 def _redirect_to_login(scope: Scope) -> Response:
+    if "hx-request" in Headers(scope=scope):
+        # htmx would follow a redirect, and insert the login form into the current page. So it loads this page again.
+        return Response(status_code=401, headers={"HX-Refresh": "true"})
     next_page = "/console"
-    headers = Headers(scope=scope)
-    if scope["method"] == "GET" and "hx-target" not in headers:
+    if scope["method"] == "GET":
         query = scope["query_string"].decode("ascii", "replace")
-        next_page = scope["path"] + (f"?{query}" if query else "")
-    target = f"/console/login?next={quote(next_page, safe='')}"
-    if "hx-request" in headers:  # htmx would follow a redirect and insert the login form into the current page.
-        return Response(status_code=401, headers={"HX-Redirect": target})
-    return RedirectResponse(target, 303)
+        next_page = route_path(scope) + (f"?{query}" if query else "")
+    return RedirectResponse(reference(scope, f"console/login?next={quote(next_page, safe='')}"), 303)

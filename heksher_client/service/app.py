@@ -4,20 +4,26 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client._version import __version__
 from heksher_client.service import routing, store
-from heksher_client.service.access import AccessControl, required_role
+from heksher_client.service.access import AccessControl, is_page, required_role
+from heksher_client.service.addresses import RootPath, check_root_path, reference, route_path
 from heksher_client.service.console.pages import ASSETS
 from heksher_client.service.console.pages import router as console
 from heksher_client.service.console.rendering import render, render_api
@@ -27,19 +33,16 @@ from heksher_client.service.history import StateHeaders
 from heksher_client.service.metrics import Metrics, RequestMetrics
 from heksher_client.service.query_cache import QueryCache
 from heksher_client.service.routes import ROUTERS
+from heksher_client.service.routes.change_log import STREAM_PATH
 from heksher_client.service.routing import RequestError
 from heksher_client.service.tokens import Role
 
 
 def _error_response(request: Request, status: int, message: str) -> Response:
     """Return an error as a page of the console or in plain text."""
-    if _is_console(request):
+    if is_page(request.scope):
         return render(request, "error.html", status, message=message)
     return PlainTextResponse(message, status) if message else Response(status_code=status)
-
-
-def _is_console(request: Request) -> bool:
-    return request.url.path.startswith("/console")
 
 
 def _handle_request_error(request: Request, error: Exception) -> Response:
@@ -47,7 +50,7 @@ def _handle_request_error(request: Request, error: Exception) -> Response:
 
 
 def _handle_validation_error(request: Request, error: Exception) -> Response:
-    if _is_console(request):
+    if is_page(request.scope):
         return _error_response(request, 422, "the address contains an invalid value")
     # Without the input, which FastAPI repeats by default: it may be long, or impossible to encode as JSON.
     details = [{key: detail[key] for key in ("loc", "msg", "type")} for detail in error.args[0]]
@@ -66,12 +69,48 @@ def _handle_database_error(request: Request, error: Exception) -> Response:
     return _error_response(request, 500, "the database is not available")
 
 
-def _redirect_to_console(_: Request) -> Response:
-    return RedirectResponse("/console")
+async def _handle_http_error(request: Request, error: Any) -> Response:
+    """Redirect from a path with a slash at its end, and from the path prefix without one; respond to other errors.
+
+    Starlette redirects as well, but to the host that the request names, which a proxy may have changed.
+    """
+    path = route_path(request.scope)
+    query = f"?{request.url.query}" if request.url.query else ""
+    if error.status_code == HTTPStatus.NOT_FOUND and not path:
+        return RedirectResponse(f"./{quote(request.url.path.rpartition('/')[2])}/{query}")
+    if error.status_code == HTTPStatus.NOT_FOUND and path.endswith("/") and path.strip("/"):
+        page = path.rstrip("/")
+        return RedirectResponse("../" * (len(path) - len(page)) + quote(page.rpartition("/")[2]) + query)
+    return await http_exception_handler(request, error)
 
 
-def _show_api(_: Request) -> Response:
-    return render_api()
+def _redirect_to_console(request: Request) -> Response:
+    return RedirectResponse(reference(request.scope, "console"))
+
+
+def _show_api(request: Request) -> Response:
+    return render_api(request)
+
+
+class _HeadRequests:
+    """A middleware that responds to HEAD as to GET, without the body. Event streams would not end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD" or route_path(scope) == STREAM_PATH:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send_head)
+        finally:
+            scope["route"] = as_get.get("route")  # for the metrics
 
 
 @asynccontextmanager
@@ -142,6 +181,7 @@ def create_app(
     context_features: Sequence[str] = (),
     *,
     access_control: bool | None = None,
+    root_path: str = "",
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -149,10 +189,11 @@ def create_app(
         database_url: A URL of SQLAlchemy. By default, the data are kept in memory.
         context_features: Context features to add to the database if it lacks them, after those that it has.
         access_control: Whether requests need a token. By default they do unless they arrive at a loopback address.
+        root_path: The path prefix of the service, like `/heksher`, whether a proxy removes it from requests or not.
 
     Raises:
         TypeError: `context_features` is a string.
-        ValueError: A context feature has an invalid name.
+        ValueError: A context feature has an invalid name, or the path prefix is invalid.
     """
     if isinstance(context_features, str):
         raise TypeError(f"context_features must be a list of names, not one string: use [{context_features!r}]")
@@ -161,6 +202,7 @@ def create_app(
             raise ValueError(
                 f"{name!r} is not a valid name of a context feature: use letters, digits and underscores only"
             )
+    prefix = check_root_path(root_path)
     database = Database(database_url)
     database.begin_epoch()
     _add_missing_features(database, dict.fromkeys(context_features))
@@ -174,12 +216,15 @@ def create_app(
         version=__version__,
         lifespan=_lifespan,
         routes=routes,
+        redirect_slashes=False,
         max_body_size=routing.MAX_BODY_BYTES,
         docs_url=None,  # FastAPI's pages load scripts from other hosts.
         redoc_url=None,
         middleware=[
+            Middleware(RootPath, root_path=prefix),
             Middleware(RequestMetrics, metrics=metrics),
             Middleware(AccessControl, database=database, required=access_control),
+            Middleware(_HeadRequests),
             Middleware(StateHeaders),
         ],
     )
@@ -187,6 +232,7 @@ def create_app(
     app.state.metrics = metrics
     app.state.event_stream = EventStream(database, metrics)
     app.state.query_cache = QueryCache()
+    app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(IntegrityError, _handle_integrity_error)

@@ -150,6 +150,7 @@ class Server(uvicorn.Server):
         defaults = {
             "lifespan": "on",
             "ws": "none",
+            "http": "h11",  # Its limit for headers is documented; httptools has none.
             "timeout_graceful_shutdown": stop_within,
             "timeout_keep_alive": _KEEP_ALIVE,
         }

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from heksher_client import Setting
 from heksher_client.cli import main
-from heksher_client.service import LocalService
+from heksher_client.service import LocalService, create_app
 from tests.support.clients import ThreadClient, eventually
 from tests.support.http import http_request
 
@@ -29,7 +29,16 @@ def chromium() -> Iterator[Any]:
     quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*quiet, "--disable-sync", "--no-first-run"]
+            executable_path=CHROMIUM,
+            # Other names than localhost are not trustworthy to browsers over http, so they send no Sec-Fetch-Site. This
+            # browser would ask the user whether a page may send requests to this machine; others do not.
+            args=[
+                *quiet,
+                "--disable-sync",
+                "--no-first-run",
+                "--host-resolver-rules=MAP *.test 127.0.0.1",
+                "--disable-features=LocalNetworkAccessChecks",
+            ],
         )
         yield browser
         browser.close()
@@ -280,3 +289,83 @@ def test_login_and_logout(chromium: Any, tmp_path: Path) -> None:
         page.goto("/console")
         page.get_by_role("heading", name="Log in").wait_for()
         context.close()
+
+
+_SEND_UNTYPED = """async url => {
+    const body = new Blob([JSON.stringify({context_feature: "region"})])
+    const response = await fetch(url, {method: "POST", mode: "no-cors", body}).catch(error => ({status: String(error)}))
+    return response.status
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sites"),
+    [("127.0.0.1", ["same-site", "cross-site", "same-origin"]), ("settings.test", [None, None, None])],
+)
+def test_l2_only_pages_of_the_service_send_bodies_without_a_type(
+    chromium: Any, name: str, sites: list[str | None]
+) -> None:
+    """A page of another site can send them as well. Over plain HTTP, browsers name its origin only."""
+    with LocalService(FEATURES, access_control=False) as service, LocalService(FEATURES) as other:
+        url = service.url.replace("127.0.0.1", name)
+        context = chromium.new_context()
+        page = context.new_page()
+        headers: list[dict[str, str]] = []
+        statuses: list[int] = []
+
+        def send_from(page_url: str) -> list[str]:
+            page.goto(page_url)
+            with page.expect_response("**/context_features") as received:
+                page.evaluate(_SEND_UNTYPED, f"{url}/api/v1/context_features")
+            headers.append(received.value.request.all_headers())
+            statuses.append(received.value.status)
+            return list(http_request("GET", f"{service.url}/api/v1/context_features").json()["context_features"])
+
+        for page_url in (f"{other.url}/api/health", "data:text/html,"):  # pages without a content security policy
+            assert send_from(page_url) == FEATURES
+        assert send_from(f"{url}/docs") == [*FEATURES, "region"]
+        assert all("content-type" not in each for each in headers)
+        assert [each.get("sec-fetch-site") for each in headers] == sites
+        assert statuses == [403, 403, 204]
+        context.close()
+
+
+@pytest.mark.parametrize("root_path", ["", "/heksher"])
+def test_l6_the_console_and_the_api_page_are_used_below_a_path_prefix(chromium: Any, root_path: str) -> None:
+    """Also after an error, whose page has another address, and by links and searches without loading pages again."""
+    with PrefixedService(root_path) as service:
+        declare(service.url + root_path, "cache_size", "int", 10)
+        context = chromium.new_context()
+        page = context.new_page()
+        failed: list[str] = []
+        page.on("response", lambda response: failed.append(response.url) if response.status == 404 else None)
+        page.goto(f"{service.url}{root_path}/console")
+        page.get_by_label("Search names").fill("cache")
+        page.get_by_text("1 setting matching").wait_for()
+        page.get_by_role("link", name="cache_size").click()
+        for value, seen in (("many", "#value-error"), ("300", "#done"), ("", "#value-error")):
+            page.locator("#add").get_by_label("user").fill("jim")
+            page.locator("#add").get_by_label("Value").fill(value)
+            page.get_by_role("button", name="Add rule").click()
+            page.locator(seen).wait_for()
+        page.get_by_role("link", name="Settings", exact=True).first.click()
+        page.get_by_text("1 setting", exact=True).wait_for()
+        page.get_by_role("link", name="API").click()
+        page.locator("#operations-default-health_api_health_get").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        page.get_by_text(f"{service.url}{root_path}/api/health", exact=True).first.wait_for()
+        page.locator(".live-responses-table .response-col_status", has_text="200").wait_for()
+        assert failed == []
+        context.close()
+
+
+class PrefixedService(LocalService):
+    """A service below a path prefix."""
+
+    def __init__(self, root_path: str) -> None:
+        super().__init__(FEATURES)
+        self._root_path = root_path
+
+    def _make_app(self, database_url: Any) -> Any:
+        return create_app(database_url, FEATURES, root_path=self._root_path)

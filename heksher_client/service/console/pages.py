@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qs, quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from heksher_client._version import __version__
 from heksher_client.service import operations, store
 from heksher_client.service.access import request_token
+from heksher_client.service.addresses import reference
 from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console import security
 from heksher_client.service.console.inputs import Fields, InputError, format_input, input_for, parse_input
@@ -33,6 +34,10 @@ router: Final = APIRouter(prefix="/console", include_in_schema=False)
 _MAX_SETTINGS: Final = 200
 _MAX_RULES: Final = 200
 _MAX_CHANGES: Final = 50
+_MAX_FIELDS: Final = 25_000
+"""Fields of a form. A type has room for fewer flags."""
+_MAX_LOGIN_BYTES: Final = 1 << 16
+"""The body of the login form, which anyone may send. It contains the address of a page, which may be as long."""
 _MAX_RECENT_CHANGES: Final = 5
 """Changes on the page of a setting."""
 _RULE_DELETED: Final = "this rule no longer exists"
@@ -42,11 +47,11 @@ ASSETS: Final = StaticFiles(directory=Path(__file__).parent / "assets")
 async def _read_form(request: Request) -> Fields:
     """Return the fields of a submitted form, after a check of its origin."""
     security.check_origin(request)
-    fields: dict[str, list[str]] = {}
     text = (await request.body()).decode(errors="replace")
-    for name, value in parse_qsl(text, keep_blank_values=True):
-        fields.setdefault(name, []).append(value)
-    return fields
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except ValueError:
+        raise RequestError(413, f"the form has more than {_MAX_FIELDS:,} fields") from None
 
 
 async def _read_checked_form(request: Request, fields: Annotated[Fields, Depends(_read_form)]) -> Fields:
@@ -196,7 +201,7 @@ def add_rule(request: Request, name: SettingName, database: RequestDatabase, for
         if errors:
             draft = Draft(conditions, form.get("value", []), errors)
             return _setting_page(request, connection, setting, status=422, draft=draft)
-        return _redirect_to_setting(setting, connection)
+        return _redirect_to_setting(request, setting, connection)
 
 
 def _condition_errors(error: ValidationError) -> dict[str, str]:
@@ -224,31 +229,42 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
         except (InputError, RequestError) as error:
             edited = (rule_id, str(error.args[-1]), form.get("value", []))
             return _setting_page(request, connection, setting, status=422, edited=edited)
-        return _redirect_to_setting(setting, connection)
+        return _redirect_to_setting(request, setting, connection)
 
 
 @router.post("/rules/{rule_id}/delete")
-def delete_rule(rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:  # noqa: ARG001 - for its checks
+def delete_rule(
+    request: Request,
+    rule_id: RuleId,
+    database: RequestDatabase,
+    form: Form,  # noqa: ARG001 - for its checks
+) -> Response:
     """Delete a rule."""
     with database.write() as connection:
         rule, setting = require_rule(connection, rule_id, message=_RULE_DELETED)
         store.delete_rule(connection, setting, rule)
-        return _redirect_to_setting(setting, connection)
+        return _redirect_to_setting(request, setting, connection)
 
 
 @router.post("/undo/{revision}")
-def undo_change(revision: Revision, database: RequestDatabase, form: Form) -> Response:  # noqa: ARG001 - for its checks
+def undo_change(
+    request: Request,
+    revision: Revision,
+    database: RequestDatabase,
+    form: Form,  # noqa: ARG001 - for its checks
+) -> Response:
     """Undo a change of a rule."""
     with database.write() as connection:
         found = changes(connection, after=revision - 1, limit=1)
         if not found or found[0].revision != revision:
             raise RequestError(404, f"there is no change with the revision {revision}")
-        return _redirect_to_setting(undo(connection, found[0]), connection)
+        return _redirect_to_setting(request, undo(connection, found[0]), connection)
 
 
-def _redirect_to_setting(setting: StoredSetting, connection: Connection) -> Response:
+def _redirect_to_setting(request: Request, setting: StoredSetting, connection: Connection) -> Response:
     revision = read_state(connection).revision
-    return RedirectResponse(f"/console/settings/{quote(setting.declaration.name)}?done={revision}#done", 303)
+    page = f"console/settings/{quote(setting.declaration.name)}?done={revision}#done"
+    return RedirectResponse(reference(request.scope, page), 303)
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ def show_login(request: Request, next: str = "/console") -> Response:
     return render(request, "login.html", next=next, error="")
 
 
-@router.post("/login")
+@router.post("/login", max_body_size=_MAX_LOGIN_BYTES)
 def log_in(request: Request, database: RequestDatabase, form: LoginForm) -> Response:
     """Create a session for the owner of a token."""
     target = _text(form, "next")
@@ -285,7 +301,8 @@ def log_in(request: Request, database: RequestDatabase, form: LoginForm) -> Resp
         return render(request, "login.html", 422, next=target, error="this token is unknown, expired or revoked")
     with database.write() as connection:
         session = create_session(connection, token)
-    response = RedirectResponse(target if target.startswith("/console") else "/console", 303)
+    page = target.lstrip("/") if target.startswith("/console") else "console"
+    response = RedirectResponse(reference(request.scope, page), 303)
     security.set_session(request, response, session)
     return response
 
@@ -295,8 +312,8 @@ def log_out(request: Request, database: RequestDatabase, form: Form) -> Response
     """End the session."""
     with database.write() as connection:
         delete_session(connection, security.session_of(request))
-    response = RedirectResponse("/console/login", 303)
-    security.clear_session(response)
+    response = RedirectResponse(reference(request.scope, "console/login"), 303)
+    security.clear_session(request, response)
     return response
 
 

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heksher_client.service import json_values
+from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
 
 _MAX_VALUE_LENGTH: Final = 120
@@ -36,15 +37,17 @@ _TEMPLATES: Final = Environment(
 _TEMPLATES.filters.update(json=_json, short=_short, time=_time)
 
 
-def render_api() -> Response:
+def render_api(request: Request) -> Response:
     """Return the page that documents the API."""
-    return HTMLResponse(_TEMPLATES.get_template("api.html").render(), headers=security.API_HEADERS)
+    text = _TEMPLATES.get_template("api.html").render(root=reference(request.scope, ""))
+    return HTMLResponse(text, headers=security.API_HEADERS)
 
 
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Return a page with security headers and a session cookie."""
     secret = security.csrf_token(request)
-    text = _TEMPLATES.get_template(template).render(csrf=secret, path=request.url.path, **values)
+    places = {"path": route_path(request.scope), "root": reference(request.scope, "")}
+    text = _TEMPLATES.get_template(template).render(csrf=secret, **places, **values)
     response = HTMLResponse(text, status, security.HEADERS)
     security.ensure_session(request, response)
     return response

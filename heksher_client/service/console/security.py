@@ -7,7 +7,8 @@ from typing import Final
 
 from fastapi import Request, Response
 
-from heksher_client.service.access import SESSION_COOKIE, session_cookie
+from heksher_client.service.access import SESSION_COOKIE, is_from_other_site, session_cookie
+from heksher_client.service.addresses import public_prefix
 from heksher_client.service.routing import RequestError
 
 _POLICY: Final = (
@@ -53,12 +54,12 @@ def check_origin(request: Request) -> None:
     Raises:
         RequestError: The page belongs to another site.
     """
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    is_foreign = site not in (None, "same-origin", "none")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        is_foreign = True
-    if is_foreign:
-        raise RequestError(403, "the form was submitted by a page of another site")
+    if is_from_other_site(request.scope):
+        raise RequestError(
+            403,
+            "the form was submitted by a page of another site, or a proxy has changed the host of the request: then it "
+            "must send the former one as X-Forwarded-Host, or leave it as it is",
+        )
 
 
 def check_csrf_token(request: Request, token: str) -> None:
@@ -74,10 +75,19 @@ def check_csrf_token(request: Request, token: str) -> None:
 def set_session(request: Request, response: Response, session: str) -> None:
     """Set the session cookie. Scripts cannot read it."""
     response.set_cookie(
-        SESSION_COOKIE, session, path="/console", httponly=True, samesite="lax", secure=request.url.scheme == "https"
+        SESSION_COOKIE,
+        session,
+        path=_cookie_path(request),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
     )
 
 
-def clear_session(response: Response) -> None:
+def clear_session(request: Request, response: Response) -> None:
     """Delete the session cookie."""
-    response.delete_cookie(SESSION_COOKIE, path="/console")
+    response.delete_cookie(SESSION_COOKIE, path=_cookie_path(request))
+
+
+def _cookie_path(request: Request) -> str:
+    return f"{public_prefix(request.scope)}/console"

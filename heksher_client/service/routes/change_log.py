@@ -13,6 +13,7 @@ from heksher_client.service.routing import RequestDatabase, SettingName, documen
 from heksher_client.service.schema import MAX_ID
 
 router: Final = APIRouter()
+STREAM_PATH: Final = "/api/v1/changes"
 _CHANGE: Final = {
     "revision": 6,
     "at": "2026-01-31T09:30:00+00:00",
@@ -44,7 +45,7 @@ class EventStreamResponse(StreamingResponse):
 
 # Not with FastAPI's `EventSourceResponse`, which encodes each event again for each subscriber.
 @router.get(
-    "/api/v1/changes",
+    STREAM_PATH,
     response_class=EventStreamResponse,
     responses={200: {"content": {"text/event-stream": {"example": _EVENT}}}},
 )

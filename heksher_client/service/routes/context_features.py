@@ -8,7 +8,7 @@ from pydantic import BaseModel, model_validator
 from heksher_client.service import store
 from heksher_client.service.routing import ContextName, RequestDatabase, RequestError, documented, example
 
-router: Final = APIRouter()
+router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _NOT_FOUND: Final = {404: "There is no such context feature."}
 
 # Names are not checked here: one that is not valid does not exist, as in the reference implementation.

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.service import operations, store
+from heksher_client.service.addresses import reference
 from heksher_client.service.operations import require_rule, require_setting
 from heksher_client.service.routing import (
     Conditions,
@@ -22,7 +23,7 @@ from heksher_client.service.routing import (
     without_key,
 )
 
-router: Final = APIRouter()
+router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _NEW_RULE: Final = {"setting": "cache_size", "feature_values": {"environment": "prod", "user": "ann"}, "value": 500}
 _NOT_FOUND: Final = {404: "There is no such rule."}
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
@@ -72,12 +73,13 @@ class NewMetadata(BaseModel):
 def add_rule(
     body: Annotated[NewRule, Body(openapi_examples=example(_NEW_RULE))],
     database: RequestDatabase,
+    request: Request,
     response: Response,
 ) -> dict[str, int]:
     """Add a rule to a setting."""
     with database.write() as connection:
         rule_id = operations.add_rule(connection, body.setting, body.feature_values, body.value, body.metadata)
-        response.headers["Location"] = f"/api/v1/rules/{rule_id}"
+        response.headers["Location"] = reference(request.scope, f"api/v1/rules/{rule_id}")
         return {"rule_id": rule_id}
 
 

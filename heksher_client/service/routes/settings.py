@@ -28,7 +28,7 @@ from heksher_client.service.routing import (
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
-router: Final = APIRouter()
+router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _EXAMPLE: Final = {
     "name": "cache_size",
     "type": "int",

@@ -5,3 +5,5 @@ document.addEventListener("htmx:sendError", () => {
 document.addEventListener("htmx:afterOnLoad", () => {
   document.getElementById("lost").hidden = true
 })
+// The icon's address is relative, and htmx changes the address of the page.
+for (const icon of document.querySelectorAll("link[rel=icon]")) icon.href = icon.href
