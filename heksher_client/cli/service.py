@@ -124,10 +124,10 @@ def token() -> None:
 @click.argument("name")
 @click.option(
     "--role",
-    type=click.Choice(["read", "admin"]),
-    default="read",
+    type=click.Choice(["read", "declare", "admin"]),
+    default="declare",
     show_default=True,
-    help="read: read everything and declare settings, for programs. admin: change everything.",
+    help="read: read everything. declare: also declare settings, for programs. admin: change everything.",
 )
 @click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")
 @database_option
@@ -157,7 +157,7 @@ def list_tokens(database: str) -> None:
     for each in all_tokens:
         expiry = "" if each.expires_at is None else f"  expires {each.expires_at:%Y-%m-%d %H:%M}"
         expired = "  (expired)" if each.is_expired else ""
-        click.echo(f"{each.name:<30} {each.role:<6} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
+        click.echo(f"{each.name:<30} {each.role:<7} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
 
 
 @token.command()

@@ -24,7 +24,7 @@ SESSION_COOKIE: Final = "heksher_session"
 _PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login|assets/.*)")
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _READER_POSTS: Final = frozenset(["/api/v1/settings/declare", "/console/logout"])
-"""Allowed with the role `read`, although they are POST requests: programs declare the settings that they read."""
+"""Allowed with the role `read`, although they are POST requests. A declaration that changes nothing is a read."""
 _CACHE_SECONDS: Final = 1.0
 """How long the result of a token lookup is reused."""
 _MAX_CACHED_TOKENS: Final = 1_000
@@ -55,6 +55,11 @@ def request_token(scope: Scope) -> Token | None:
     """Return the token that a request was accepted with; None if it needed none."""
     token: Token | None = scope.get("heksher.token")
     return token
+
+
+def missing_role(token: Token, role: Role) -> str:
+    """Return the message that a token does not have a role."""
+    return f"the token {token.name} has the role {token.role}; this request needs the role {role}"
 
 
 class AccessControl:
@@ -101,10 +106,8 @@ class AccessControl:
             return PlainTextResponse("the database is not available", 500)
         if token is None:
             return _redirect_to_login(scope) if is_console else _UNAUTHORIZED
-        if role is Role.ADMIN and token.role is not Role.ADMIN:
-            return PlainTextResponse(
-                f"the token {token.name} has the role {token.role}; this request needs the role {role}", 403
-            )
+        if not token.role.includes(role):
+            return PlainTextResponse(missing_role(token, role), 403)
         scope["heksher.token"] = token
         return None
 

@@ -162,8 +162,8 @@ Settings whose values depend on their context: *for user jim in environment prod
 Programs **declare** their settings and **query** their rules; operators add **rules**. Names consist of letters, digits
 and underscores; names of settings may also contain dots.
 
-Unless the service listens on loopback, requests need a **token**: with the role `read` for programs, with the role
-`admin` for operators.
+Unless the service listens on loopback, requests need a **token**: with the role `declare` for programs, with the role
+`admin` for operators. With the role `read`, a token may change nothing.
 """
 _BODY_ERRORS: Final = {
     "400": "The body cannot be read.",

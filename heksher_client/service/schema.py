@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0004"
+VERSION: Final = "0005"
 """The schema version that this version of the service needs: its last migration."""
 FIRST_VERSION: Final = "0001"
 """The schema version of a database without the table `alembic_version`."""

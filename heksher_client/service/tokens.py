@@ -1,6 +1,7 @@
 """Access tokens and the console's login sessions. The database stores their hashes only.
 
-The role `read` is for programs: it may read everything and declare settings. The role `admin` may change everything.
+The role `read` may read everything, `declare` may also declare settings, as programs do, and `admin` may change
+everything.
 """
 
 import re
@@ -23,10 +24,16 @@ _SESSION_LIFETIME: Final = timedelta(hours=12)
 
 
 class Role(StrEnum):
-    """The permissions of a token."""
+    """The permissions of a token. Each role has those of the roles before it."""
 
     READ = "read"
+    DECLARE = "declare"
     ADMIN = "admin"
+
+    def includes(self, role: "Role") -> bool:
+        """Return True if this role has the permissions of another one."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(role)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,14 @@ import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from heksher_client.service import LocalService, access, create_app
+from heksher_client import DeclarationError, Setting
+from heksher_client.credentials import StaticToken
+from heksher_client.service import LocalService, access, create_app, operations, store
 from heksher_client.service.access import is_loopback
 from heksher_client.service.database import Database
+from heksher_client.service.routes.declarations import DeclaredSetting
 from heksher_client.service.tokens import Role, TokenError, add_token, revoke_token
-from tests.support.clients import eventually
+from tests.support.clients import Kind, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
@@ -28,7 +31,7 @@ class ProtectedService:
     def __init__(self, service: LocalService, database: Database) -> None:
         self.database = database
         self.http = http_client(service.url)
-        self.tokens = {role: self.add(role, Role(role)) for role in ("read", "admin")}
+        self.tokens = {role.value: self.add(role.value, role) for role in Role}
 
     def add(self, name: str, role: Role, **lifetime: timedelta) -> str:
         with self.database.begin() as connection:
@@ -65,32 +68,36 @@ def _protect(service: WatchedService, database_url: str) -> Iterator[ProtectedSe
     protected.http.close()
 
 
-def is_for_read_role(operation: str) -> bool:
-    return operation.startswith("GET") or operation.endswith("/declare")
+def required_role(operation: str) -> Role:
+    if operation.startswith("GET"):
+        return Role.READ
+    return Role.DECLARE if operation.endswith("/declare") else Role.ADMIN
 
 
 @pytest.mark.parametrize("operation", sorted(OPERATIONS.keys() - {STREAM}))
-def test_each_operation_requires_a_token_with_its_role(protected_in_memory: ProtectedService, operation: str) -> None:
-    """Reads and declarations require the role `read`, all others the role `admin`. The OpenAPI document agrees."""
-    protected = protected_in_memory
-    for_reading = is_for_read_role(operation)
+def test_l14_each_operation_requires_a_token_with_its_role(
+    protected_in_memory: ProtectedService, operation: str
+) -> None:
+    """A read, a declaration, or another change. The OpenAPI document agrees."""
+    protected, required = protected_in_memory, required_role(operation)
     assert (protected.status(operation, None) == 401) is (operation not in OPEN)
     assert (protected.status(operation, "heksher_nonsense") == 401) is (operation not in OPEN)
-    assert protected.status(operation, protected.tokens["read"]) not in (401, 403) or not for_reading
-    assert (protected.status(operation, protected.tokens["read"]) == 403) is not for_reading
-    assert protected.status(operation, protected.tokens["admin"]) not in (401, 403)
+    for role in Role:
+        status = protected.status(operation, protected.tokens[role])
+        assert status != 401
+        assert (status == 403) is not role.includes(required)
     documented = OPERATIONS[operation].responses
-    assert ("401" in documented, "403" in documented) == (operation not in OPEN, not for_reading)
+    assert ("401" in documented, "403" in documented) == (operation not in OPEN, required is not Role.READ)
 
 
-@pytest.mark.parametrize("role", [None, "read", "admin"])
-def test_each_role_has_access_to_its_operations_with_each_database(
-    protected: ProtectedService, role: str | None
+@pytest.mark.parametrize("role", [None, *Role])
+def test_l14_each_role_has_access_to_its_operations_with_each_database(
+    protected: ProtectedService, role: Role | None
 ) -> None:
     """A token is looked up in the database for each role, not for each operation."""
     token = None if role is None else protected.tokens[role]
     for operation in sorted(OPERATIONS.keys() - {STREAM}):
-        refused = {None: operation not in OPEN, "read": not is_for_read_role(operation), "admin": False}[role]
+        refused = operation not in OPEN if role is None else not role.includes(required_role(operation))
         status = protected.status(operation, token)
         assert (status in (401, 403)) is refused, operation
         assert status < 500, operation
@@ -195,19 +202,20 @@ def test_the_change_log_names_the_actor(protected: ProtectedService) -> None:
         protected.http.post(
             "/api/v1/context_features", json={"context_feature": feature}, headers={"Authorization": f"Bearer {admin}"}
         )
-    assert protected.send("POST /api/v1/settings/declare", protected.tokens["read"]).json() == {"outcome": "created"}
-    protected.revoke("read")
+    created = protected.send("POST /api/v1/settings/declare", protected.tokens["declare"])
+    assert created.json() == {"outcome": "created"}
+    protected.revoke("declare")
     response = protected.http.get("/api/v1/change_log", headers={"Authorization": f"Bearer {admin}"})
     actions = [(change["action"], change["actor"]) for change in response.json()["changes"]][-4:]
     assert ("token added", None) in [(change["action"], change["actor"]) for change in response.json()["changes"]]
-    assert actions[-2:] == [("setting declared", "read"), ("token revoked", None)]
-    assert protected.tokens["read"] not in response.text
+    assert actions[-2:] == [("setting declared", "declare"), ("token revoked", None)]
+    assert protected.tokens["declare"] not in response.text
 
 
 def test_the_database_contains_only_hashes_of_tokens(protected: ProtectedService) -> None:
     with protected.database.begin(writes=False) as connection:
         rows = connection.exec_driver_sql("SELECT * FROM tokens").all()
-    assert len(rows) == 2
+    assert len(rows) == 3
     assert not any(
         token in str(rows) or token.removeprefix("heksher_") in str(rows) for token in protected.tokens.values()
     )
@@ -245,3 +253,110 @@ def test_access_is_open_on_loopback_only_by_default(host: str, access_control: b
 )  # fmt: skip
 def test_loopback_addresses_are_recognized(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+# -- declarations ------------------------------------------------------------------------------------------------------
+
+SETTING: dict[str, Any] = {
+    "name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"], "version": "1.1",
+}  # fmt: skip
+
+
+@pytest.fixture
+def declared(protected_in_memory: ProtectedService) -> ProtectedService:
+    """A service with the setting `s`, version 1.1, and a rule."""
+    with protected_in_memory.database.begin() as connection:
+        for body in (SETTING | {"version": "1.0", "default_value": 1}, SETTING):
+            setting = DeclaredSetting(**body).declaration()
+            stored = store.setting(connection, "s")
+            store.update_setting(connection, stored, setting) if stored else store.add_setting(connection, setting)
+        operations.add_rule(connection, "s", {"user": "jim"}, 8, {})
+    return protected_in_memory
+
+
+def declare(service: ProtectedService, role: str, **more: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {service.tokens[role]}"}
+    return service.http.post("/api/v1/settings/declare", json=SETTING | more, headers=headers)
+
+
+def everything(service: ProtectedService) -> list[Any]:
+    headers = {"Authorization": f"Bearer {service.tokens['admin']}"}
+    paths = ("settings?include_additional_data=true", "query", "change_log")
+    return [service.http.get(f"/api/v1/{path}", headers=headers).json() for path in paths]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"version": "1.2", "default_value": 666},
+        {"version": "1.2"},
+        {"version": "2.0", "type": "float"},
+        {"version": "2.0", "configurable_features": ["user", "theme"]},
+        {"version": "1.2", "name": "t", "alias": "s"},
+        {"version": "1.2", "metadata": {"a": 1}},
+        {"name": "new", "version": "1.0"},
+        {"name": "new", "version": "1.1"},
+        {"name": "new", "version": "1.0", "configurable_features": ["nosuch"]},
+        {"alias": "nosuch"},
+    ],
+)
+def test_l14_a_token_for_reading_cannot_change_anything_by_declarations(
+    declared: ProtectedService, more: dict[str, Any]
+) -> None:
+    """The message names the role that it has, and the one that it needs. With that role, the service decides."""
+    before = everything(declared)
+    response = declare(declared, "read", **more)
+    text = "the token read has the role read; this request needs the role declare"
+    assert (response.status_code, response.text) == (403, text)
+    assert everything(declared) == before
+    assert declare(declared, "declare", **more).status_code in (200, 400, 404)
+
+
+def test_l14_a_declaration_changes_no_rules(declared: ProtectedService) -> None:
+    """Only the declaration itself, as its version allows it."""
+    before = everything(declared)[1]["settings"]["s"]["rules"]
+    assert declare(declared, "declare", version="2.0", type="float", default_value=0.5).json()["outcome"] == "upgraded"
+    assert everything(declared)[1]["settings"] == {"s": {"default_value": 0.5, "rules": before}}
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "outcome"),
+    [
+        ({}, 200, "uptodate"),
+        ({"version": "1.0", "default_value": 1}, 200, "outdated"),
+        ({"default_value": 5}, 409, "mismatch"),
+        ({"version": "1.2", "type": "str", "default_value": "x"}, 409, "rejected"),
+    ],
+)
+def test_l14_a_token_for_reading_compares_declarations(
+    declared: ProtectedService, more: dict[str, Any], status: int, outcome: str
+) -> None:
+    """So a program with such a token reads the settings that others have declared."""
+    responses = [declare(declared, role, **more) for role in ("read", "declare", "admin")]
+    assert {response.status_code for response in responses} == {status}
+    assert {response.json()["outcome"] for response in responses} == {outcome}
+
+
+def test_l14_a_client_with_a_token_for_reading_reads_what_is_declared(kind: Kind, declared: ProtectedService) -> None:
+    """The declaration of another setting is refused. Its error names the role, and concerns this setting only."""
+    known = Setting("s", int, ["user"], 7, version="1.1")
+    url, token = str(declared.http.base_url), StaticToken(declared.tokens["read"])
+    with running(kind, url, auth=token) as client:
+        assert known.get(user="jim") == 8
+        new = Setting("new", int, ["user"], 3)
+        error = client.reload_expecting(DeclarationError)
+        assert isinstance(error, DeclarationError)
+        assert (error.setting, error.status) == ("new", 403)
+        assert "the token read has the role read; this request needs the role declare" in str(error)
+        with declared.database.begin() as connection:
+            operations.add_rule(connection, "s", {"user": "ann"}, 9, {})
+        client.reload_expecting(DeclarationError)
+        assert (known.get(user="ann"), new.get(user="ann")) == (9, 3)
+
+
+def test_l14_roles_are_ordered() -> None:
+    assert [[role.includes(other) for other in Role] for role in Role] == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]

@@ -25,7 +25,7 @@ class Site:
         self.database = Database(f"sqlite:///{folder}/s.db")
         stack.callback(self.database.close)
         with self.database.begin() as connection:
-            token, self.admin = (add_token(connection, role, Role(role)) for role in ("read", "admin"))
+            token, self.admin = (add_token(connection, role, Role(role)) for role in ("declare", "admin"))
         self.headers = {"Authorization": f"Bearer {token}"}
         self.services = [
             stack.enter_context(LocalService(FEATURES, database=folder / "s.db", access_control=True)) for _ in range(2)
@@ -90,5 +90,5 @@ def test_cached_results_are_served_to_the_same_token_only(site: Site) -> None:
     for headers in ({"Authorization": "Bearer heksher_other"}, {"Authorization": ""}):
         assert site.http.get(QUERY, headers=headers).status_code == 401
     with site.database.begin() as connection:
-        revoke_token(connection, "read")
+        revoke_token(connection, "declare")
     assert eventually(lambda: site.http.get(QUERY).status_code == 401)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
 from sqlalchemy import text
 
 from heksher_client.cli import main
-from heksher_client.service import LocalService, create_app, store
+from heksher_client.service import LocalService, create_app, store, tokens
 from heksher_client.service.database import Database, SchemaError, connect
 from heksher_client.service.migrations import run, upgrade
 from heksher_client.service.schema import METADATA, VERSION
@@ -88,6 +89,21 @@ def test_an_upgrade_keeps_all_data(old: str) -> None:
     assert upgrade(old) == VERSION
 
 
+def test_l14_tokens_that_could_declare_settings_still_can(empty_database: Callable[[], str], tmp_path: Path) -> None:
+    """The migration gives them the new role. Those with the role `admin` keep it, and all keep their texts."""
+    url = empty_database()
+    database = Database(f"sqlite:///{tmp_path}/service.db" if url == "sqlite://" else url)
+    (script,) = [each for each in ScriptDirectory("heksher_client/service/migrations").walk_revisions()
+                 if "role" in each.doc]  # fmt: skip
+    with database.begin() as connection:
+        texts = [tokens.add_token(connection, name, tokens.Role(name)) for name in ("read", "admin")]
+        with Operations.context(MigrationContext.configure(connection)):
+            script.module.upgrade()
+        found = [tokens.find_token(connection, text) for text in texts]
+    assert [each and each.role for each in found] == ["declare", "admin"]
+    database.close()
+
+
 def test_the_command_upgrades_a_database(old: str, tmp_path: Path) -> None:
     """It reports the result, and errors in one line."""
     path = old.removeprefix("sqlite:///")
@@ -96,10 +112,10 @@ def test_the_command_upgrades_a_database(old: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["service", "upgrade", "--database", database])
         return result.exit_code, result.output
 
-    assert run(path) == (0, "Upgraded the schema of the database from version 0001 to 0004.\n")
-    assert run(old) == (0, "The database is up to date: its schema has version 0004.\n")
+    assert run(path) == (0, f"Upgraded the schema of the database from version 0001 to {VERSION}.\n")
+    assert run(old) == (0, f"The database is up to date: its schema has version {VERSION}.\n")
     (tmp_path / "new.db").touch()
-    assert run(f"sqlite:///{tmp_path}/new.db")[1].endswith("from version (none) to 0004.\n")
+    assert run(f"sqlite:///{tmp_path}/new.db")[1].endswith(f"from version (none) to {VERSION}.\n")
     assert run(str(tmp_path / "none.db")) == (1, f"Error: database file {tmp_path}/none.db does not exist\n")
     code, output = run("postgresql://nobody@127.0.0.1:9/none")
     assert (code, output.count("\n"), "Traceback" in output) == (1, 1, False)

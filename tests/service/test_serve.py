@@ -138,7 +138,7 @@ def test_a_service_beyond_loopback_requires_tokens_and_says_so(tmp_path: Path) -
         ).is_success
         assert run("service", "token", "add", "shop", "--days", "30", *database)[0] == 0
         listed = run("service", "token", "list", *database)[1].splitlines()
-        assert [line.split()[:2] for line in listed] == [["ops", "admin"], ["shop", "read"]]
+        assert [line.split()[:2] for line in listed] == [["ops", "admin"], ["shop", "declare"]]
         assert ("expires" in listed[0], "expires" in listed[1]) == (False, True)
         assert text.strip() not in "".join(listed)
         changes = service.http.get("/api/v1/change_log", headers=headers).json()["changes"]

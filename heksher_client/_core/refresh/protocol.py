@@ -90,10 +90,11 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
     """Return the outcome of a declaration.
 
     Raises:
-        DeclarationError: The service did not accept it as a declaration (400, 404, 422).
+        DeclarationError: The service did not accept it as a declaration (400, 404, 422), or not with these credentials
+            (403): they may be sufficient for the other settings, which are declared already.
     """
     response = parse_response(_DECLARE, reply)
-    if response.status in (400, 404, 422):
+    if response.status in (400, 403, 404, 422):
         refused = DeclarationError(
             f"the service refused the declaration of setting {setting}: {body_excerpt(response)}", setting=setting
         )

@@ -5,12 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, HTTPException
+from fastapi import APIRouter, Body, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, model_validator
 from sqlalchemy import Connection
 
 from heksher_client.service import store
+from heksher_client.service.access import missing_role, request_token
 from heksher_client.service.declarations import Declaration, ExistingRules, compare
 from heksher_client.service.routing import (
     Features,
@@ -27,6 +28,7 @@ from heksher_client.service.routing import (
 )
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
+from heksher_client.service.tokens import Role
 
 router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _DECLARATION: Final = {
@@ -73,6 +75,7 @@ class DeclaredSetting(BaseModel):
     responses=documented(
         {
             400: "A new setting must have the version 1.0.",
+            403: "The declaration would change the setting, or is not valid, and the token has the role `read`.",
             404: "There is no such context feature, or no setting with the name given as the alias.",
             409: "The version does not allow the differences from the stored setting: the outcome is `rejected` or "
             "`mismatch`, and `differences` lists them. Or the alias belongs to another setting.",
@@ -81,9 +84,14 @@ class DeclaredSetting(BaseModel):
     ),
 )
 def declare(
-    body: Annotated[DeclaredSetting, Body(openapi_examples=example(_DECLARATION))], database: RequestDatabase
+    body: Annotated[DeclaredSetting, Body(openapi_examples=example(_DECLARATION))],
+    request: Request,
+    database: RequestDatabase,
 ) -> JSONResponse:
     """Create or upgrade a setting, or return the differences between the declaration and the stored setting."""
+    token = request_token(request.scope)
+    if token is not None and not token.role.includes(Role.DECLARE):
+        return _compare(body, database, RequestError(403, missing_role(token, Role.DECLARE)))
     # Most declarations change nothing, so a transaction that only reads, and does not wait for others, comes first.
     with database.read() as connection:
         database.state(connection)
@@ -95,6 +103,25 @@ def declare(
                 write(connection)
             database.state(connection)
     return response
+
+
+def _compare(body: DeclaredSetting, database: RequestDatabase, refusal: RequestError) -> JSONResponse:
+    """Return the response to a declaration that may not change the setting.
+
+    So a program with such a token reads the settings that others have declared.
+
+    Raises:
+        RequestError: The declaration would change the setting, or is not valid.
+    """
+    with database.read() as connection:
+        database.state(connection)
+        try:
+            response, write = _decide(connection, body)
+        except (RequestError, HTTPException):
+            raise refusal from None
+        if write is not None:
+            raise refusal
+        return response
 
 
 def _decide(
