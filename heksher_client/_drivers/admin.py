@@ -170,13 +170,25 @@ class AdminClient:
             raise UnexpectedResponseError(f"{request}: the response has no rule_id", status=201)
         return rule_id
 
-    def set_rule(self, rule_id: int, value: Any) -> None:
-        """Change the value of a rule."""
-        self._change(_json_request("PUT", f"/api/v1/rules/{rule_id}/value", {"value": value}))
+    def rule_value(self, rule_id: int) -> tuple[Any, str | None]:
+        """Return the value of a rule, and the rule's ETag if the service has one."""
+        request = Request("GET", f"/api/v1/rules/{rule_id}")
 
-    def remove_rule(self, rule_id: int) -> None:
-        """Remove a rule."""
-        self._change(Request("DELETE", f"/api/v1/rules/{rule_id}"))
+        def parse(reply: Reply) -> tuple[Any, str | None]:
+            response = parse_response(request, reply)
+            json_object(request, response)
+            # Not the result, which has integers beyond 64 bits as floats.
+            return json.loads(response.content).get("value"), response.headers.get("etag")
+
+        return self._send(request, parse)
+
+    def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
+        """Change the value of a rule; with an ETag, only if the rule still has it."""
+        self._change(_json_request("PUT", f"/api/v1/rules/{rule_id}/value", {"value": value}, _if_match(etag)))
+
+    def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
+        """Remove a rule; with an ETag, only if the rule still has it."""
+        self._change(Request("DELETE", f"/api/v1/rules/{rule_id}", _if_match(etag)))
 
     def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
         """Return the rules of those settings that exist, and the position that they are of."""
@@ -233,5 +245,9 @@ def _parse_query(
     return rules, position(reply)
 
 
-def _json_request(method: str, target: str, body: Any) -> Request:
-    return Request(method, target, {"Content-Type": "application/json"}, json.dumps(body).encode())
+def _json_request(method: str, target: str, body: Any, headers: Mapping[str, str] | None = None) -> Request:
+    return Request(method, target, {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode())
+
+
+def _if_match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"If-Match": etag}

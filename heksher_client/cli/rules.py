@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from heksher_client._json_values import is_equal
 from heksher_client.cli.arguments import context_argument
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
@@ -17,7 +18,7 @@ from heksher_client.cli.output import format_conditions, json_option, print_json
 from heksher_client.cli.settings import require_setting
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import SettingRecord
+    from heksher_client._drivers.admin import AdminClient, SettingRecord
 
 _ANY = "*"
 
@@ -54,6 +55,11 @@ def rules() -> None:
 
 _NAME = click.argument("name", shell_complete=complete_setting)
 _CONDITIONS = context_argument("conditions")
+_EXPECTED = click.option(
+    "--expected",
+    metavar="VALUE",
+    help="Change the rule only if it has this value, so that a change by somebody else is not lost.",
+)
 _DASH_IN_VALUE = {"ignore_unknown_options": True}
 """Context settings of commands whose value may begin with a dash, like a negative number."""
 _HAS_SEPARATOR = "heksher_client.has_separator"
@@ -122,41 +128,77 @@ def add(
 @_NAME
 @click.argument("value")
 @_CONDITIONS
+@_EXPECTED
 @service_options
 @json_option
 def set_value(
-    name: str, value: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool
+    name: str,
+    value: str,
+    conditions: Mapping[str, str],
+    expected: str | None,
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Change the value of a rule of the setting NAME.
+    """Change the value of a rule of the setting NAME, and show its former value.
 
     The rule is the one with exactly these conditions.
     """
     _reject_option(value)
     with connect(profile, url) as client:
         record = require_setting(client, name)
-        rule_id = _require_rule(record, conditions)
-        client.set_rule(rule_id, _parse_value(record, value))
-    _report("Changed", rule_id, conditions, as_json=as_json)
+        rule_id, former = _require_rule(record, conditions)
+        new = _parse_value(record, value)
+        client.set_rule(rule_id, new, etag=_check_value(client, record, rule_id, expected))
+    change = f" from {format_value(former)} to {format_value(new)}"
+    _report("Changed", rule_id, conditions, change, as_json=as_json)
 
 
 @rules.command()
 @_NAME
 @_CONDITIONS
+@_EXPECTED
 @service_options
 @json_option
-def remove(name: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool) -> None:
+def remove(
+    name: str,
+    conditions: Mapping[str, str],
+    expected: str | None,
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Remove a rule of the setting NAME.
 
     The rule is the one with exactly these conditions.
     """
     with connect(profile, url) as client:
-        rule_id = _require_rule(require_setting(client, name), conditions)
-        client.remove_rule(rule_id)
+        record = require_setting(client, name)
+        rule_id, _ = _require_rule(record, conditions)
+        client.remove_rule(rule_id, etag=_check_value(client, record, rule_id, expected))
     _report("Removed", rule_id, conditions, as_json=as_json)
 
 
-def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> int:
-    """Return the id of the rule with exactly these conditions.
+def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, expected: str | None) -> str | None:
+    """Check that a rule has the expected value, and return the ETag with which it may be changed, if there is one.
+
+    Raises:
+        CommandError: It has another value.
+    """
+    if expected is None:
+        return None
+    value, etag = client.rule_value(rule_id)
+    if not is_equal(value, _parse_value(record, expected)):
+        raise CommandError(
+            f"rule {rule_id} has the value {format_value(value)}, and not {expected}: somebody else has changed it"
+        )
+    return etag
+
+
+def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> tuple[int, Any]:
+    """Return the id and the value of the rule with exactly these conditions.
 
     Raises:
         CommandError: The rule does not exist.
@@ -168,7 +210,7 @@ def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> int
             f"setting {name} has no rule with exactly these conditions: {format_conditions(conditions) or '(none)'}; "
             f"list its rules with `heksher-client rules {name}`"
         )
-    return rule.rule_id
+    return rule.rule_id, rule.value
 
 
 def _reject_option(value: str) -> None:
@@ -202,8 +244,8 @@ def _parse_value(record: "SettingRecord", text: str) -> Any:
     return text if is_str and not isinstance(value, str) else value
 
 
-def _report(action: str, rule_id: int, conditions: Mapping[str, str], *, as_json: bool) -> None:
+def _report(action: str, rule_id: int, conditions: Mapping[str, str], change: str = "", *, as_json: bool) -> None:
     if as_json:
         print_json({"rule_id": rule_id})
     else:
-        click.echo(f"{action} rule {rule_id} ({format_conditions(conditions)}).")
+        click.echo(f"{action} rule {rule_id} ({format_conditions(conditions)}){change}.")

@@ -2,14 +2,30 @@
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.names import SETTING_NAME
-from heksher_client.service import store
+from heksher_client.service import json_values, store
 from heksher_client.service.routing import RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
+
+
+def rule_etag(rule: StoredRule) -> str:
+    """Return the ETag of a rule. It changes with everything that operators see of the rule."""
+    return _etag(store.rule_as_json(rule))
+
+
+def setting_etag(setting: StoredSetting) -> str:
+    """Return the ETag of a setting, which does not depend on its rules or on the order of the context features."""
+    content = store.declaration_as_json(setting.declaration)
+    return _etag([content | {"configurable_features": sorted(content["configurable_features"])}, *setting.aliases])
+
+
+def _etag(content: Any) -> str:
+    return f'"{sha256(json_values.encode(content)).hexdigest()[:32]}"'
 
 
 def require_setting(

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 from fastapi.openapi.models import Example
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import Connection
@@ -120,6 +120,28 @@ RequestDatabase = Annotated[_RequestDatabase, Depends(_request_database)]
 def example(value: Any) -> dict[str, Example]:
     """Return FastAPI's `openapi_examples` with one example of a parameter or a body."""
     return {"example": {"value": value}}
+
+
+class _Precondition:
+    """The precondition of a change, if the request has one: the ETag of what its author has read."""
+
+    def __init__(self, if_match: Annotated[list[str] | None, Header(openapi_examples=example("*"))] = None) -> None:
+        self._if_match = None if if_match is None else ",".join(if_match)
+
+    def check(self, etag: str) -> None:
+        """Check that a rule or a setting has not been changed since it was read.
+
+        Raises:
+            RequestError: It has another ETag than the request requires.
+        """
+        # Proxies that compress responses make strong ETags weak, so both are the same here.
+        if self._if_match is None or self._if_match.strip() == "*" or etag in re.findall(r'"[^"]*"', self._if_match):
+            return
+        raise RequestError(412, "it has been changed since it was read; read it again, and decide anew")
+
+
+Precondition = Annotated[_Precondition, Depends()]
+PRECONDITION_FAILED: Final = {412: "`If-Match` was sent, and does not contain the current ETag."}
 
 
 def documented(

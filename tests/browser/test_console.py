@@ -90,7 +90,13 @@ def page(chromium: Any, service: LocalService) -> Iterator[Any]:
     yield opened
     context.close()
     # The browser also logs refused and failed requests. Playwright adds inline styles for screenshots.
-    expected = ["status of 422", "ERR_CONNECTION_REFUSED", "htmx:", *(["inline style"] if SCREENSHOTS else [])]
+    expected = [
+        "status of 409",
+        "status of 422",
+        "ERR_CONNECTION_REFUSED",
+        "htmx:",
+        *(["inline style"] if SCREENSHOTS else []),
+    ]
     assert [problem for problem in problems if not any(text in problem for text in expected)] == []
 
 
@@ -369,3 +375,17 @@ class PrefixedService(LocalService):
 
     def _make_app(self, database_url: Any) -> Any:
         return create_app(database_url, FEATURES, root_path=self._root_path)
+
+
+def test_l15_the_second_operator_sees_the_conflict(page: Any, service: LocalService) -> None:
+    """With both values. The rule is changed once it is saved again."""
+    page.goto("/console/settings/cache_size")
+    http_request("PUT", f"{service.url}/api/v1/rules/1/value", json={"value": 201}).raise_for_status()
+    page.get_by_label("Change the value of rule 1").click()
+    page.get_by_label("New value of rule 1").fill("300")
+    page.locator("#rule-1").get_by_role("button", name="Save").click()
+    page.get_by_text("Its value is now 201").wait_for()
+    assert page.get_by_label("New value of rule 1").input_value() == "300"
+    page.locator("#rule-1").get_by_role("button", name="Save").click()
+    page.locator("#done", has_text="Rule changed").wait_for()
+    assert http_request("GET", f"{service.url}/api/v1/rules/1").json()["value"] == 300

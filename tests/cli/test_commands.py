@@ -11,9 +11,11 @@ import pytest
 from heksher_client.cli.comparison import Difference
 from heksher_client.cli.errors import CommandError, report_errors
 from heksher_client.cli.export_file import read_document, write_document
+from heksher_client.service import store
+from heksher_client.service.operations import require_rule
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import COMMAND, FEATURES, Outcome, Run
-from tests.support.service import QUERY, CannedResponse, WatchedService
+from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
 
 
 def test_status_shows_the_health_and_the_contents_of_a_service(run: Run, shop: WatchedService) -> None:
@@ -116,11 +118,61 @@ def test_rules_are_added_changed_and_removed_by_their_conditions(run: Run, shop:
     assert run("rules", "add", "cache_size", "-5", "user=ann").out == "Added rule 4 (user=ann).\n"
     assert run("rules", "set", "cache_size", "-6", "user=ann", "--json").json == {"rule_id": 4}
     assert run("get", "cache_size", "user=ann", "environment=dev").out == "-6\n"
+    assert run("rules", "set", "cache_size", "7", "user=ann").out == "Changed rule 4 (user=ann) from -6 to 7.\n"
     assert run("rules", "remove", "cache_size", "user=ann").out == "Removed rule 4 (user=ann).\n"
     assert run("rules", "add", "shop.color", "5", "user=jim").status == 0
     assert run("rules", "set", "shop.color", "light blue", "user=jim").status == 0
     assert run("rules", "set", "shop.color", "5", "user=jim").status == 0
     assert shop.call("GET", "/api/v1/rules/5").json()["value"] == "5"
+
+
+@pytest.mark.parametrize("expected", ["100", "100.0"])
+def test_l15_a_rule_with_the_expected_value_is_changed_and_removed(
+    run: Run, shop: WatchedService, expected: str
+) -> None:
+    """Numbers are compared by value."""
+    assert run("rules", "set", "cache_size", "7", "user=jim", "--expected", expected).status == 0
+    assert run("rules", "remove", "cache_size", "user=jim", "--expected=7", "--json").json == {"rule_id": 2}
+    shop.declare("color", "str", "red", ["user"])
+    assert run("rules", "add", "color", "light blue", "user=jim").status == 0
+    assert run("rules", "set", "color", "5", "user=jim", "--expected", "light blue").status == 0
+
+
+def test_l15_a_large_number_can_be_expected(run: Run) -> None:
+    """It has more than 64 bits."""
+    assert run("rules", "set", "cache_size", "9" * 30, "user=jim").status == 0
+    assert run("rules", "set", "cache_size", "7", "user=jim", "--expected", "9" * 30).status == 0
+
+
+@pytest.mark.parametrize("command", [("set", "cache_size", "7"), ("remove", "cache_size")])
+@pytest.mark.parametrize("expected", ["200", "true", "1"])
+def test_l15_a_rule_with_another_value_is_neither_changed_nor_removed(
+    run: Run, shop: WatchedService, command: tuple[str, ...], expected: str
+) -> None:
+    """Somebody else has changed it."""
+    failed = run("rules", *command, "user=jim", "--expected", expected)
+    assert failed.status == 1
+    assert f"rule 2 has the value 100, and not {expected}: somebody else has changed it" in failed.err
+    assert shop.call("GET", "/api/v1/rules/2").json()["value"] == 100
+
+
+@pytest.mark.parametrize("command", [("set", "cache_size", "7"), ("remove", "cache_size")])
+def test_l15_a_rule_that_changes_meanwhile_is_neither_changed_nor_removed(
+    run: Run, shop: WatchedService, command: tuple[str, ...]
+) -> None:
+    """Between the check and the change."""
+
+    def change(request: RecordedRequest) -> None:
+        if request.method in ("PUT", "DELETE"):
+            assert shop.database is not None
+            with shop.database.begin() as connection:
+                rule, setting = require_rule(connection, 2)
+                store.change_rule(connection, setting, rule, value=101)
+
+    shop.intercept = change
+    failed = run("rules", *command, "user=jim", "--expected=100")
+    assert (failed.status, "412" in failed.err, "changed since it was read" in failed.err) == (1, True, True)
+    assert shop.call("GET", "/api/v1/rules/2").json()["value"] == 101
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from starlette.staticfiles import StaticFiles
 
 from heksher_client._version import __version__
-from heksher_client.service import operations, store
+from heksher_client.service import json_values, operations, store
 from heksher_client.service.access import request_token
 from heksher_client.service.addresses import reference
 from heksher_client.service.changes import Change, changes, latest_changes
@@ -23,7 +23,7 @@ from heksher_client.service.console.rendering import render
 from heksher_client.service.console.undo import UNDOABLE, undo
 from heksher_client.service.console.why import explain, in_priority_order
 from heksher_client.service.history import read_state
-from heksher_client.service.operations import require_rule, require_setting
+from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.routing import RequestDatabase, RequestError, RuleId, SettingName
 from heksher_client.service.schema import MAX_ID
@@ -40,6 +40,8 @@ _MAX_LOGIN_BYTES: Final = 1 << 16
 """The body of the login form, which anyone may send. It contains the address of a page, which may be as long."""
 _MAX_RECENT_CHANGES: Final = 5
 """Changes on the page of a setting."""
+_MAX_VALUE_LENGTH: Final = 120
+"""Characters of a value in a message."""
 _RULE_DELETED: Final = "this rule no longer exists"
 ASSETS: Final = StaticFiles(directory=Path(__file__).parent / "assets")
 
@@ -127,6 +129,7 @@ def _setting_page(
     order = store.context_features(connection)
     rules = in_priority_order(store.rules(connection, [setting.id]), order)
     listed = [rule for rule in rules if find.lower() in _conditions_text(rule, order).lower()]
+    shown = [rule for position, rule in enumerate(listed) if position < _MAX_RULES or rule.id == edited[0]]
     declaration = setting.declaration
     order = [feature for feature in order if feature in declaration.configurable_features]
     context = {feature: value for feature in order if (value := request.query_params.get(f"on.{feature}"))}
@@ -138,8 +141,9 @@ def _setting_page(
         setting=declaration,
         aliases=setting.aliases,
         input=input_for(declaration.type),
-        inputs={rule.id: format_input(declaration.type, rule.value) for rule in listed[:_MAX_RULES]},
-        rules=[(rule, rule.conditions_in(order)) for rule in listed[:_MAX_RULES]],
+        inputs={rule.id: format_input(declaration.type, rule.value) for rule in shown},
+        etags={rule.id: rule_etag(rule) for rule in shown},
+        rules=[(rule, rule.conditions_in(order)) for rule in shown],
         found=len(listed),
         total=len(rules),
         find=find,
@@ -223,11 +227,15 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
     """Change the value of a rule."""
     with database.write() as connection:
         rule, setting = require_rule(connection, rule_id, message=_RULE_DELETED)
+        content = form.get("value", [])
+        if conflict := _conflict(form, rule):
+            edited = (rule_id, f"{conflict} Save again to replace it.", content)
+            return _setting_page(request, connection, setting, status=409, edited=edited)
         try:
-            value = parse_input(setting.declaration.type, form.get("value", []))
+            value = parse_input(setting.declaration.type, content)
             operations.set_rule_value(connection, setting, rule, value)
         except (InputError, RequestError) as error:
-            edited = (rule_id, str(error.args[-1]), form.get("value", []))
+            edited = (rule_id, str(error.args[-1]), content)
             return _setting_page(request, connection, setting, status=422, edited=edited)
         return _redirect_to_setting(request, setting, connection)
 
@@ -237,13 +245,25 @@ def delete_rule(
     request: Request,
     rule_id: RuleId,
     database: RequestDatabase,
-    form: Form,  # noqa: ARG001 - for its checks
+    form: Form,
 ) -> Response:
     """Delete a rule."""
     with database.write() as connection:
         rule, setting = require_rule(connection, rule_id, message=_RULE_DELETED)
+        if conflict := _conflict(form, rule):
+            content = format_input(setting.declaration.type, rule.value)
+            edited = (rule_id, f"{conflict} Delete it again if you still want to.", content)
+            return _setting_page(request, connection, setting, status=409, edited=edited)
         store.delete_rule(connection, setting, rule)
         return _redirect_to_setting(request, setting, connection)
+
+
+def _conflict(form: Fields, rule: StoredRule) -> str:
+    """Return a message if a rule is not as the page of a form has shown it."""
+    if _text(form, "etag") in ("", rule_etag(rule)):
+        return ""
+    value = json_values.shorten(rule.value, _MAX_VALUE_LENGTH)
+    return f"This rule has been changed since the page was loaded. Its value is now {value}."
 
 
 @router.post("/undo/{revision}")

@@ -5,15 +5,18 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.service import operations, store
 from heksher_client.service.addresses import reference
-from heksher_client.service.operations import require_rule, require_setting
+from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routing import (
+    PRECONDITION_FAILED,
     Conditions,
     JSONValue,
     MetadataKey,
+    Precondition,
     RequestDatabase,
     RequestError,
     RuleId,
@@ -22,10 +25,12 @@ from heksher_client.service.routing import (
     example,
     without_key,
 )
+from heksher_client.service.store import StoredRule, StoredSetting
 
 router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _NEW_RULE: Final = {"setting": "cache_size", "feature_values": {"environment": "prod", "user": "ann"}, "value": 500}
 _NOT_FOUND: Final = {404: "There is no such rule."}
+_FOR_CHANGE: Final = _NOT_FOUND | PRECONDITION_FAILED
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
 _CONDITION: Final = f"{CONTEXT_NAME}:{CONTEXT_NAME}"
 
@@ -116,10 +121,11 @@ def search_rule(
         },
     ),
 )
-def get_rule(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
-    """Return a rule."""
+def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -> dict[str, Any]:
+    """Return a rule. With its ETag in `If-Match`, a change of the rule is refused if somebody else has changed it."""
     with database.read() as connection:
         rule, setting = require_rule(connection, rule_id)
+        response.headers["ETag"] = rule_etag(rule)
         return {
             "setting": setting.declaration.name,
             "value": rule.value,
@@ -128,26 +134,27 @@ def get_rule(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
         }
 
 
-@router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(_NOT_FOUND))
-def delete_rule(rule_id: RulePath, database: RequestDatabase) -> None:
+@router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(_FOR_CHANGE))
+def delete_rule(rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
     """Delete a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.delete_rule(connection, setting, rule)
 
 
 @router.patch(
-    "/api/v1/rules/{rule_id}", status_code=204, deprecated=True, responses=documented(_NOT_FOUND | _WRONG_TYPE)
+    "/api/v1/rules/{rule_id}", status_code=204, deprecated=True, responses=documented(_FOR_CHANGE | _WRONG_TYPE)
 )
-@router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(_NOT_FOUND | _WRONG_TYPE))
+@router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(_FOR_CHANGE | _WRONG_TYPE))
 def set_rule_value(
     rule_id: RulePath,
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": 300}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Change the value of a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         operations.set_rule_value(connection, setting, rule, body.value)
 
 
@@ -161,58 +168,74 @@ def get_metadata(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]
         return {"metadata": dict(rule.metadata)}
 
 
-@router.post("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
+@router.post("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
 def add_metadata(
     rule_id: RulePath,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"until": "2027-01-01"}}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Add metadata to a rule, and replace those with the same keys."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, metadata={**rule.metadata, **body.metadata})
 
 
-@router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
+@router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
 def replace_metadata(
     rule_id: RulePath,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"ticket": "OPS-18"}}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Replace the metadata of a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, metadata=body.metadata)
 
 
-@router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_NOT_FOUND))
-def delete_metadata(rule_id: RulePath, database: RequestDatabase) -> None:
+@router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
+def delete_metadata(rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
     """Delete the metadata of a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, metadata={})
 
 
-@router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(_NOT_FOUND))
+@router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(_FOR_CHANGE))
 def set_metadata_key(
     rule_id: RulePath,
     key: KeyPath,
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": "OPS-18"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Set a metadata key of a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, metadata={**rule.metadata, key: body.value})
 
 
 @router.delete(
     "/api/v1/rules/{rule_id}/metadata/{key}",
     status_code=204,
-    responses=documented({404: "There is no such rule or metadata key."}),
+    responses=documented({404: "There is no such rule or metadata key."} | PRECONDITION_FAILED),
 )
-def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase) -> None:
+def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase, precondition: Precondition) -> None:
     """Delete a metadata key of a rule."""
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id)
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, metadata=without_key(rule.metadata, key))
+
+
+def _require_unchanged(
+    connection: Connection, rule_id: int, precondition: Precondition
+) -> tuple[StoredRule, StoredSetting]:
+    """Return a rule that is to be changed, and its setting.
+
+    Raises:
+        RequestError: There is no such rule, or it has been changed since it was read.
+    """
+    rule, setting = require_rule(connection, rule_id)
+    precondition.check(rule_etag(rule))
+    return rule, setting

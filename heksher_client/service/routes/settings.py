@@ -4,19 +4,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import parse_version, type_conflicts
-from heksher_client.service.operations import require_setting
+from heksher_client.service.operations import require_setting, setting_etag
 from heksher_client.service.routing import (
+    PRECONDITION_FAILED,
     Features,
     JSONValue,
     MetadataKey,
     NewSettingName,
+    Precondition,
     RequestDatabase,
     RequestError,
     TypeName,
@@ -40,6 +42,7 @@ _EXAMPLE: Final = {
 }
 _NOT_FOUND: Final = {404: "There is no such setting."}
 _VERSION_TOO_LOW: Final = {409: "The version is not higher than the setting's."}
+_FOR_METADATA: Final = _NOT_FOUND | PRECONDITION_FAILED | _VERSION_TOO_LOW
 
 # Names are not checked here: one that is not valid does not exist, as in the reference implementation.
 SettingPath = Annotated[str, Path(openapi_examples=example("cache_size"))]
@@ -90,33 +93,43 @@ def list_settings(
 
 
 @router.get("/api/v1/settings/{name}", responses=documented(_NOT_FOUND, body=_EXAMPLE))
-def get_setting(name: SettingPath, database: RequestDatabase) -> dict[str, Any]:
-    """Return a setting by its name or an alias."""
+def get_setting(name: SettingPath, database: RequestDatabase, response: Response) -> dict[str, Any]:
+    """Return a setting by its name or an alias.
+
+    With its ETag in `If-Match`, a change of the setting is refused if somebody else has changed it.
+    """
     with database.read() as connection:
         database.state(connection)
-        return _setting_body(require_setting(connection, name), is_complete=True)
+        setting = require_setting(connection, name)
+        response.headers["ETag"] = setting_etag(setting)
+        return _setting_body(setting, is_complete=True)
 
 
-@router.delete("/api/v1/settings/{name}", status_code=204, responses=documented(_NOT_FOUND))
-def delete_setting(name: SettingPath, database: RequestDatabase) -> None:
+@router.delete("/api/v1/settings/{name}", status_code=204, responses=documented(_NOT_FOUND | PRECONDITION_FAILED))
+def delete_setting(name: SettingPath, database: RequestDatabase, precondition: Precondition) -> None:
     """Delete a setting with its rules and aliases."""
     with database.write() as connection:
-        store.delete_setting(connection, require_setting(connection, name, message="setting name not found"))
+        store.delete_setting(
+            connection, _require_unchanged(connection, name, precondition, message="setting name not found")
+        )
 
 
 @router.put(
     "/api/v1/settings/{name}/name",
     status_code=204,
-    responses=documented(_NOT_FOUND | {409: "The name is taken, or the version is not higher than the setting's."}),
+    responses=documented(
+        _NOT_FOUND | PRECONDITION_FAILED | {409: "The name is taken, or the version is not higher than the setting's."}
+    ),
 )
 def rename_setting(
     name: SettingPath,
     body: Annotated[NewName, Body(openapi_examples=example({"name": "cache_entries", "version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Rename a setting, also to one of its aliases. The former name becomes an alias."""
     with database.write() as connection:
-        setting = require_setting(connection, name, message="setting does not exist")
+        setting = _require_unchanged(connection, name, precondition, message="setting does not exist")
         is_own = body.name in (setting.declaration.name, *setting.aliases)
         if _is_repeated(setting, body, is_same=is_own):
             return
@@ -131,6 +144,7 @@ def rename_setting(
     response_model=None,
     responses=documented(
         _NOT_FOUND
+        | PRECONDITION_FAILED
         | {
             409: "The default value or a value of a rule is not of the type: `conflicts` lists them. Or the version is "
             "not high enough."
@@ -141,10 +155,11 @@ def set_type(
     name: SettingPath,
     body: Annotated[NewType, Body(openapi_examples=example({"type": "float", "version": "2.0"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> JSONResponse | None:
     """Change the type of a setting, if its default value and the values of its rules are of the new type."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
+        setting = _require_unchanged(connection, name, precondition)
         new = parse_setting_type(body.type)
         if _is_repeated(setting, body, is_same=new == setting.declaration.type):
             return None
@@ -166,6 +181,7 @@ def set_type(
             404: "There is no such setting or context feature.",
             409: "A rule has a condition on a removed feature, or the version is not high enough.",
         }
+        | PRECONDITION_FAILED
     ),
 )
 def set_configurable_features(
@@ -175,10 +191,11 @@ def set_configurable_features(
         Body(openapi_examples=example({"configurable_features": ["environment", "user", "theme"], "version": "2.0"})),
     ],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Change the configurable features of a setting, if no rule has a condition on a removed feature."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
+        setting = _require_unchanged(connection, name, precondition)
         features, former = dict.fromkeys(body.configurable_features), setting.declaration.configurable_features
         if _is_repeated(setting, body, is_same=features.keys() == set(former)):
             return
@@ -204,74 +221,90 @@ def get_metadata(name: SettingPath, database: RequestDatabase) -> dict[str, Any]
         return {"metadata": dict(require_setting(connection, name).declaration.metadata)}
 
 
-@router.post("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW))
+@router.post("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_FOR_METADATA))
 def add_metadata(
     name: SettingPath,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"tier": 1}, "version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Add metadata to a setting, and replace those with the same keys."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
+        setting = _require_unchanged(connection, name, precondition)
         _set_metadata(connection, setting, body, {**setting.declaration.metadata, **body.metadata})
 
 
-@router.put("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW))
+@router.put("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_FOR_METADATA))
 def replace_metadata(
     name: SettingPath,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"owner": "search"}, "version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Replace the metadata of a setting."""
     with database.write() as connection:
-        _set_metadata(connection, require_setting(connection, name), body, body.metadata)
+        _set_metadata(connection, _require_unchanged(connection, name, precondition), body, body.metadata)
 
 
 @router.delete(
     "/api/v1/settings/{name}/metadata",
     status_code=204,
-    responses=documented(_NOT_FOUND | _VERSION_TOO_LOW),
+    responses=documented(_FOR_METADATA),
 )
 def delete_metadata(
     name: SettingPath,
     body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Delete the metadata of a setting."""
     with database.write() as connection:
-        _set_metadata(connection, require_setting(connection, name), body, {})
+        _set_metadata(connection, _require_unchanged(connection, name, precondition), body, {})
 
 
-@router.put(
-    "/api/v1/settings/{name}/metadata/{key}", status_code=204, responses=documented(_NOT_FOUND | _VERSION_TOO_LOW)
-)
+@router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204, responses=documented(_FOR_METADATA))
 def set_metadata_key(
     name: SettingPath,
     key: KeyPath,
     body: Annotated[NewMetadataValue, Body(openapi_examples=example({"value": "search", "version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Set a metadata key of a setting."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
+        setting = _require_unchanged(connection, name, precondition)
         _set_metadata(connection, setting, body, {**setting.declaration.metadata, key: body.value})
 
 
 @router.delete(
     "/api/v1/settings/{name}/metadata/{key}",
     status_code=204,
-    responses=documented({404: "There is no such setting or metadata key."} | _VERSION_TOO_LOW),
+    responses=documented({404: "There is no such setting or metadata key."} | PRECONDITION_FAILED | _VERSION_TOO_LOW),
 )
 def delete_metadata_key(
     name: SettingPath,
     key: KeyPath,
     body: Annotated[NewVersion, Body(openapi_examples=example({"version": "1.1"}))],
     database: RequestDatabase,
+    precondition: Precondition,
 ) -> None:
     """Delete a metadata key of a setting."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
+        setting = _require_unchanged(connection, name, precondition)
         _set_metadata(connection, setting, body, without_key(setting.declaration.metadata, key))
+
+
+def _require_unchanged(
+    connection: Connection, name: str, precondition: Precondition, *, message: str | None = None
+) -> StoredSetting:
+    """Return a setting that is to be changed.
+
+    Raises:
+        RequestError: There is no such setting, or it has been changed since it was read.
+    """
+    setting = require_setting(connection, name, message=message)
+    precondition.check(setting_etag(setting))
+    return setting
 
 
 def _is_repeated(setting: StoredSetting, change: NewVersion, *, is_same: bool = False) -> bool:
