@@ -11,7 +11,6 @@ from anyio.to_thread import run_sync
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -79,6 +78,7 @@ class AccessControl:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
         if scope["type"] == "http":
+            _remove_other_cookies(scope)
             if self._is_required(scope):
                 refusal = await self._check_token(scope)
             elif self._required is None and not _is_local(scope):
@@ -210,7 +210,18 @@ def is_page(scope: Scope) -> bool:
 
 def session_cookie(scope: Scope) -> str:
     """Return the session in the cookies of a request; empty if there is none. It may be invalid."""
-    return cookie_parser(Headers(scope=scope).get("cookie", "")).get(SESSION_COOKIE, "")
+    found = _SESSION.search(Headers(scope=scope).get("cookie", ""))
+    return found[1] if found else ""
+
+
+_SESSION: Final = re.compile(rf"(?:^|;) ?{SESSION_COOKIE}=([a-zA-Z0-9_-]{{1,{_MAX_TOKEN_LENGTH}}})(?:;|$)")
+
+
+def _remove_other_cookies(scope: Scope) -> None:
+    """Remove all cookies but the session from the headers: in Python before 3.12.6, parsing them may take seconds."""
+    session = session_cookie(scope)
+    headers = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
+    scope["headers"] = [*headers, (b"cookie", f"{SESSION_COOKIE}={session}".encode())] if session else headers
 
 
 def _redirect_to_login(scope: Scope) -> Response:

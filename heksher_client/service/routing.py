@@ -137,7 +137,7 @@ class _Precondition:
         # Proxies that compress responses make strong ETags weak, so both are the same here.
         if self._if_match is None or self._if_match.strip() == "*" or etag in re.findall(r'"[^"]*"', self._if_match):
             return
-        raise RequestError(412, "it has been changed since it was read; read it again, and decide anew")
+        raise RequestError(412, "it has been changed since it was read; read it again before you change it")
 
 
 Precondition = Annotated[_Precondition, Depends()]

@@ -61,7 +61,7 @@ def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Cli
 def test_l15_a_change_with_the_current_etag_or_without_one_is_made(
     http: httpx.Client, operation: str, path: str, form: str | None
 ) -> None:
-    """Whatever else has changed: other rules of the setting, or the order of the context features."""
+    """Other rules of the setting, and the order of the context features, may have changed."""
     etag = http.get(path).headers["etag"]
     http.post("/api/v1/rules", json={"setting": "cache_size", "feature_values": {"user": "ann"}, "value": 1})
     http.patch("/api/v1/context_features/user/index", json={"to_before": "environment"}).raise_for_status()

@@ -484,15 +484,19 @@ def test_the_login_redirects_to_the_console_only(protected: tuple[Browser, dict[
     assert str(response.url) == str(browser.http.base_url.join("/console"))
 
 
-def test_the_role_read_has_no_forms(protected: tuple[Browser, dict[str, str]]) -> None:
-    """And cannot submit any."""
+@pytest.mark.parametrize("role", ["read", "declare"])
+def test_l14_the_other_roles_have_no_forms(protected: tuple[Browser, dict[str, str]], role: str) -> None:
+    """And cannot submit any. They can log out."""
     browser, tokens = protected
     browser.go("/console")
-    browser.submit("/console/login", token=tokens["read"], next="/console/settings/s")
+    browser.submit("/console/login", token=tokens[role], next="/console/settings/s")
+    assert f"{role} ({role})" in browser.page
     assert "Add rule" not in browser.page
     assert "/delete" not in browser.page
     response = browser.http.post("/console/rules/1/delete", data={"csrf": browser.csrf})
     assert response.status_code == 403
+    browser.submit("/console/logout")
+    assert "Log in" in browser.go("/console").text
 
 
 def test_a_session_ends_with_its_token(protected: tuple[Browser, dict[str, str]], service: WatchedService) -> None:

@@ -323,6 +323,28 @@ def test_l12_a_long_token_is_neither_looked_up_nor_kept(http: httpx.Client, secr
             assert http.get(path, headers=header).status_code in (303, 401)
 
 
+@pytest.mark.parametrize("path", ["/api/health", "/api/v1/settings", "/console", "/console/login"])
+def test_l12_only_the_cookie_of_the_session_is_parsed(
+    http: httpx.Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """In Python before 3.12.6, the time for quotation marks in a cookie grows with the square of their number."""
+    parsed: list[str] = []
+
+    def parse(text: str) -> dict[str, str]:
+        parsed.append(text)
+        return {}
+
+    monkeypatch.setattr("starlette.requests.cookie_parser", parse)
+    quotes = '"\\"' * 1000
+    for cookie in (
+        f"a={quotes}; heksher_session=abc; b=c",
+        f"heksher_session={quotes}",
+        f"x-heksher_session=1;{quotes}",
+    ):
+        assert http.get(path, headers={"Cookie": cookie}).status_code == 200
+    assert set(parsed) == {"heksher_session=abc"}
+
+
 def test_l12_the_head_of_a_request_has_a_maximum_size() -> None:
     """Whichever parser of HTTP is installed."""
     with LocalService(["user"]) as service:

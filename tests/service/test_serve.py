@@ -103,6 +103,17 @@ def test_a_command_serves_a_database(tmp_path: Path) -> None:
         assert "service.access" not in service.end(signal.SIGINT)[1]
 
 
+def test_l6_a_service_is_served_below_a_path_prefix(tmp_path: Path) -> None:
+    """The printed addresses have it. An invalid one is an error in one line."""
+    database = ["--database", str(tmp_path / "s.db")]
+    with served(*database, "--root-path", "/heksher/") as service:
+        assert re.search(r": (http://127.0.0.1:\d+/heksher) \(console: \1/console, API: \1/docs\)", service.output)
+        for path in ("/heksher/api/health", "/api/health", "/heksher/console"):
+            assert service.http.get(path).status_code == 200
+    code, output = run("serve", *database, "--root-path", "/api")
+    assert (code, output) == (1, "Error: '/api' is not a valid root path: /api is a path of the service\n")
+
+
 def test_a_stopping_service_drains_requests(tmp_path: Path) -> None:
     """It is not ready, but answers requests for a while. Streams end at once. A second Ctrl-C ends it."""
     with served("--database", str(tmp_path / "s.db"), "--drain", "600") as service:
