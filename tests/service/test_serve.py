@@ -263,7 +263,7 @@ def test_a_record_of_the_access_log_has_the_parts_as_attributes(
     attributes = record.__dict__
     assert "\n" not in record.getMessage()
     expected = {
-        "client": "127.0.0.1", "token": None, "method": "GET", "route": "/api/v1/settings/{name}", "status": 422,
+        "client": "127.0.0.1", "token": None, "method": "GET", "route": "/api/v1/settings/{name}", "status": 404,
     }  # fmt: skip
     assert {name: attributes[name] for name in expected} == expected
     assert json.dumps(attributes["seconds"])
