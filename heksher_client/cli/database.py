@@ -1,9 +1,8 @@
 """The database of the commands `serve` and `service`: the option that selects it, access to it, and its errors."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from getpass import getuser
-from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,11 +33,11 @@ def require_database(database: str) -> str:
     """Return the database if it exists: without this check, SQLite would create a file for a mistyped name.
 
     Raises:
-        click.ClickException: The file does not exist.
+        SchemaError: The file does not exist.
     """
-    file = database.partition("sqlite:///")[2] if database.startswith("sqlite:///") else database
-    if "://" not in file and not Path(file).exists():
-        raise click.ClickException(f"database file {file} does not exist")
+    from heksher_client.service.database import check_exists, database_url
+
+    check_exists(database_url(database))
     return database
 
 
@@ -57,6 +56,31 @@ def open_database(database: str) -> Iterator["Connection"]:
             yield connection
     finally:
         opened.close()
+
+
+@contextmanager
+def read_database(database: str, *, is_optional: bool = False) -> Iterator["Connection"]:
+    """Open a database for one transaction that only reads, and neither creates nor changes anything.
+
+    Args:
+        database: The database.
+        is_optional: Read an empty database instead of one that does not exist, or has no tables yet.
+
+    Raises:
+        ValueError, SchemaError, ImportError, SQLAlchemyError: The database cannot be opened.
+    """
+    from heksher_client.service.database import Database, MissingDatabaseError, connect_to_read, database_url
+
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(connect_to_read(database_url(database)))
+        except MissingDatabaseError:
+            if not is_optional:
+                raise
+            empty = Database("sqlite://")
+            stack.callback(empty.close)
+            connection = stack.enter_context(empty.begin(writes=False))
+        yield connection
 
 
 def _system_user() -> str:

@@ -5,7 +5,13 @@ from datetime import timedelta
 
 import click
 
-from heksher_client.cli.database import database_option, open_database, report_database_errors, require_database
+from heksher_client.cli.database import (
+    database_option,
+    open_database,
+    read_database,
+    report_database_errors,
+    require_database,
+)
 from heksher_client.cli.export_file import STDIO, read_document, write_document
 
 
@@ -45,7 +51,7 @@ def export_all(database: str, file: str) -> None:
     with report_database_errors():
         from heksher_client.service import import_export
 
-        with open_database(require_database(database)) as connection:
+        with read_database(database) as connection:
             document = import_export.export(connection)
         write_document(file, document)
     if file != STDIO:
@@ -69,7 +75,7 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
         from heksher_client.service import import_export
 
         document = read_document(file)
-        with open_database(database) as connection:
+        with read_database(database, is_optional=True) as connection:
             planned = [step.text for step in import_export.plan(connection, document, exact=exact)]
         for text in planned:
             click.echo(text)
@@ -104,7 +110,7 @@ def changes(database: str, file: str, after: int) -> None:
 
         count = 0
         with (
-            open_database(require_database(database)) as connection,
+            read_database(database) as connection,
             click.open_file(file, "w", encoding="utf-8") as out,
         ):
             while page := list_changes(connection, after=after, limit=1_000):
@@ -152,7 +158,7 @@ def list_tokens(database: str) -> None:
     with report_database_errors():
         from heksher_client.service import tokens
 
-        with open_database(require_database(database)) as connection:
+        with read_database(database) as connection:
             all_tokens = tokens.list_tokens(connection)
     for each in all_tokens:
         expiry = "" if each.expires_at is None else f"  expires {each.expires_at:%Y-%m-%d %H:%M}"
@@ -168,6 +174,6 @@ def revoke(database: str, name: str) -> None:
     with report_database_errors():
         from heksher_client.service import tokens
 
-        with open_database(database) as connection:
+        with open_database(require_database(database)) as connection:
             tokens.revoke_token(connection, name)
     click.echo(f"Revoked token {name}.")

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from os import PathLike, fspath, getpid
+from os import W_OK, PathLike, access, fspath, getpid
+from pathlib import Path
 from time import sleep
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ _LISTEN_INTERVAL: Final = 1.0
 """Seconds between two checks whether to stop listening, and before a lost connection is opened again."""
 
 
+_IN_MEMORY: Final = (None, "", ":memory:")
+"""The names of SQLite's databases in memory."""
 _READ_ONLY_STATES: Final = ("25006", "0A000")
 """PostgreSQL's codes for a write in a read-only transaction, and for a transaction that may write on a standby."""
 
@@ -52,6 +55,10 @@ class DatabaseClosedError(SQLAlchemyError):
 
 class SchemaError(RuntimeError):
     """The database does not have the schema of this version of the service."""
+
+
+class MissingDatabaseError(SchemaError):
+    """The database does not exist, or has no tables of the service."""
 
 
 @dataclass(slots=True, eq=False)
@@ -242,10 +249,7 @@ class Database:
                 own.changed.notify_all()
 
     def _connect(self, **options: Any) -> Connection:
-        connection = self._engine.connect().execution_options(**options)
-        if not self._is_sqlite and not options["writes"]:
-            connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        return connection
+        return _connect(self._engine, **options)
 
     def _prepare_schema(self) -> DatabaseFile:
         """Create the schema in an empty database, or check its version. Return the file of the database.
@@ -258,16 +262,8 @@ class Database:
             version = schema_version(connection)
             if version is None:
                 create_schema(connection)
-            elif version < VERSION:
-                raise SchemaError(
-                    f"the database has schema version {version}, and this service needs version {VERSION}: "
-                    "run `heksher-client service upgrade`"
-                )
-            elif version > VERSION:
-                raise SchemaError(
-                    f"the database has schema version {version}, and this service supports versions up to {VERSION}: "
-                    "use a newer version of the service"
-                )
+            else:
+                _check_version(version)
             return DatabaseFile(connection)
 
 
@@ -288,6 +284,74 @@ def database_url(database: str | PathLike[str]) -> str | URL:
 
 
 @contextmanager
+def connect_to_read(url: str | URL) -> Iterator[Connection]:
+    """Open a transaction that only reads, in an existing database with the current schema.
+
+    Nothing is created, upgraded or locked, so a file, a folder, a user and a replica that can only be read suffice.
+
+    Raises:
+        MissingDatabaseError: The database does not exist, or has no tables of the service.
+        ValueError, SchemaError, ImportError, SQLAlchemyError: As by `Database`.
+    """
+    url = check_exists(url)
+    engine = _sqlite_engine(_existing_file(url), writes=False) if _is_file(url) else _engine(url)
+    try:
+        with _connect(engine, writes=False) as connection, connection.begin():
+            version = schema_version(connection)
+            if version is None:
+                raise MissingDatabaseError("the database has no tables of the service that this user can see")
+            _check_version(version)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def check_exists(url: str | URL) -> URL:
+    """Return the URL of a database, if that is not a file that does not exist.
+
+    Raises:
+        ValueError: The URL is invalid.
+        MissingDatabaseError: The file does not exist.
+    """
+    url = _parse_url(url)
+    if _is_file(url) and not Path(str(url.database)).exists():
+        raise MissingDatabaseError(f"database file {url.database} does not exist")
+    return url
+
+
+def _is_file(url: URL) -> bool:
+    """True for the path of an SQLite file; not for a URI of SQLite, which selects its own mode."""
+    is_uri = str(url.database).startswith("file:")
+    return url.get_backend_name() == "sqlite" and url.database not in _IN_MEMORY and not is_uri
+
+
+def _existing_file(url: URL) -> URL:
+    """Return the URL of an SQLite file that is to be read, and not created.
+
+    Raises:
+        ValueError: The last changes are in a log that cannot be read.
+    """
+    path = Path(str(url.database)).absolute()
+    # Not `mode=ro`, which leaves the files that SQLite creates while it reads.
+    query = {**url.query, "uri": "true", "mode": "rw"}
+    is_writable = access(path, W_OK) and access(path.parent, W_OK)
+    wal, journal, shared_memory = (Path(f"{path}-{suffix}") for suffix in ("wal", "journal", "shm"))
+    if not is_writable and not (wal.exists() and shared_memory.exists()):
+        # SQLite cannot create these files, and no other process has them open, so the database does not change.
+        if _has_content(wal) or _has_content(journal):
+            raise ValueError(
+                f"the last changes of {path} are in another file, which SQLite reads only in a folder that can be "
+                f"written: copy {path.name}* to one"
+            )
+        query["immutable"] = "1"
+    return url.set(database=path.as_uri(), query=query)
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+@contextmanager
 def connect(url: str | URL) -> Iterator[Connection]:
     """Open a transaction in a database with any schema version, and lock its schema.
 
@@ -301,6 +365,31 @@ def connect(url: str | URL) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def _connect(engine: Engine, **options: Any) -> Connection:
+    connection = engine.connect().execution_options(**options)
+    if engine.dialect.name == _POSTGRESQL and not options["writes"]:
+        connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return connection
+
+
+def _check_version(version: str) -> None:
+    """Check that the schema version of a database is the current one.
+
+    Raises:
+        SchemaError: It is another one.
+    """
+    if version < VERSION:
+        raise SchemaError(
+            f"the database has schema version {version}, and this service needs version {VERSION}: "
+            "run `heksher-client service upgrade`"
+        )
+    if version > VERSION:
+        raise SchemaError(
+            f"the database has schema version {version}, and this service supports versions up to {VERSION}: "
+            "use a newer version of the service"
+        )
 
 
 def _lock_schema(connection: Connection) -> None:
@@ -324,14 +413,18 @@ def create_schema(connection: Connection) -> None:
     connection.execute(insert(STATE).values(first_state()))
 
 
-def _engine(url: str | URL) -> Engine:
+def _parse_url(url: str | URL) -> URL:
     try:
-        url = make_url(url)
+        return make_url(url)
     except ArgumentError:
         # Without the text, which may contain a password.
         raise ValueError(
             "invalid database URL: use one like sqlite:///settings.db or postgresql://user@host/name"
         ) from None
+
+
+def _engine(url: str | URL) -> Engine:
+    url = _parse_url(url)
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
     if url.get_backend_name() != _POSTGRESQL:
@@ -344,14 +437,15 @@ def _engine(url: str | URL) -> Engine:
         raise ImportError("PostgreSQL needs an extra: pip install 'heksher_client[postgresql]'") from None
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, *, writes: bool = True) -> Engine:
     options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "isolation_level": None}}
-    if url.database in (None, "", ":memory:"):
+    if url.database in _IN_MEMORY:
         options["poolclass"] = StaticPool  # A database in memory ends with its connection.
     else:
         options |= _POOL
     engine = create_engine(url, **options)
-    event.listen(engine, "connect", _set_pragmas)
+    if writes:
+        event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 

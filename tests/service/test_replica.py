@@ -9,6 +9,7 @@ import pytest
 
 from heksher_client import Setting, State
 from heksher_client.service import LocalService, database
+from heksher_client.service.import_export import export
 from tests.service.test_event_stream import stream
 from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.http import http_client, http_request
@@ -52,6 +53,11 @@ def test_a_replica_answers_queries_with_its_revision(pair: tuple[httpx.Client, h
     response = replica.get("/api/v1/query")
     assert (response.json(), response.headers["etag"]) == (known.json(), known.headers["etag"])
     assert replica.get("/api/ready").status_code == 200
+
+
+def test_l8_a_replica_can_be_exported(pair: tuple[httpx.Client, httpx.Client], replica: PostgreSQL) -> None:
+    with database.connect_to_read(replica.url) as connection:
+        assert [setting["name"] for setting in export(connection)["settings"]] == ["s"]
 
 
 def test_a_replica_refuses_changes_with_a_message(pair: tuple[httpx.Client, httpx.Client]) -> None:

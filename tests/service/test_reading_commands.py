@@ -1,0 +1,207 @@
+"""Commands that only read a database: they need no right to write, create nothing, and do not wait for writers."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import create_engine, text
+
+from heksher_client.cli import main
+from heksher_client.service import create_app
+from heksher_client.service.database import Database, connect_to_read
+from tests.service.test_import_export import document, import_into
+from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.commands import COMMAND, environment
+from tests.support.postgresql import PostgreSQL
+
+DROP_RIGHTS_OF_ROOT = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""A program that runs another one, with the permissions of files."""
+READING = (("export", "-"), ("changes", "-"), ("token", "list"))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a database that contains two settings."""
+    with TemporaryDirectory() as name:
+        fill(f"sqlite:///{name}/s.db")
+        yield Path(name)
+        Path(name).chmod(0o755)
+
+
+def fill(url: str) -> None:
+    database = Database(url)
+    import_into(database, document())
+    database.close()
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run(*arguments: str, database: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["service", *arguments, "--database", str(database)])
+    return result.exit_code, result.output
+
+
+def run_without_rights(*arguments: str, database: object) -> tuple[int, str]:
+    """Run a command that may not write files without the permission, even if root runs the tests."""
+    launcher = [sys.executable, "-c", DROP_RIGHTS_OF_ROOT] if os.geteuid() == 0 else []
+    completed = subprocess.run(
+        [*launcher, *COMMAND, "service", *arguments, "--database", str(database)], capture_output=True, text=True,
+        timeout=TIMEOUT_SECONDS, check=False, env=environment(),
+    )  # fmt: skip
+    return completed.returncode, completed.stdout + completed.stderr
+
+
+@pytest.mark.parametrize(("mode", "is_served"), [("wal", False), ("wal", True), ("delete", False)])
+def test_l8_a_database_in_a_read_only_folder_can_be_read(folder: Path, mode: str, *, is_served: bool) -> None:
+    """While a service has it open as well: the last changes are then in another file."""
+    with closing(sqlite3.connect(folder / "s.db")) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+    with closing(sqlite3.connect(folder / "s.db")) as other:
+        if is_served:
+            other.execute("UPDATE settings SET default_value = '42.5' WHERE name = 's'")
+            other.commit()
+        for path in folder.iterdir():
+            path.chmod(0o444)
+        folder.chmod(0o555)
+        before = content(folder)
+        outputs = [run_without_rights(*arguments, database=folder / "s.db") for arguments in READING]
+        assert [code for code, _ in outputs] == [0, 0, 0], outputs
+        exported = json.loads(outputs[0][1])
+        assert exported["settings"][0]["default_value"] == (42.5 if is_served else 1.0)
+        assert content(folder) == before
+
+
+def test_l8_an_open_database_without_recent_changes_can_be_read(folder: Path) -> None:
+    """The file for recent changes is empty, but another process may write to it at any time."""
+    with closing(sqlite3.connect(folder / "s.db")) as other:
+        other.execute("SELECT * FROM state").fetchall()
+        assert content(folder)["s.db-wal"] == b""
+        folder.chmod(0o555)
+        code, output = run_without_rights("export", "-", database=folder / "s.db")
+        assert (code, len(json.loads(output)["settings"])) == (0, 2)
+
+
+def test_l8_changes_that_cannot_be_read_are_an_error(folder: Path, tmp_path: Path) -> None:
+    """A copy of a database that was open, in a read-only folder. The message says what to do."""
+    with closing(sqlite3.connect(folder / "s.db")) as other:
+        other.execute("DELETE FROM rules")
+        other.commit()
+        shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("s.db*"):
+        shutil.copy(path, folder)
+    (folder / "s.db-shm").unlink()
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    folder.chmod(0o555)
+    code, output = run_without_rights("export", "-", database=folder / "s.db")
+    assert (code, "copy s.db* to one" in output) == (1, True), output
+
+
+def test_l8_reading_leaves_the_folder_as_it_was(folder: Path) -> None:
+    """Also if the database has the journal of another program: its mode is not changed."""
+    with closing(sqlite3.connect(folder / "s.db")) as connection:
+        connection.execute("PRAGMA journal_mode = delete")
+    before = content(folder)
+    for arguments in READING:
+        for database in (folder / "s.db", f"sqlite:///{folder}/s.db", f"sqlite+pysqlite:///{folder}/s.db"):
+            assert run(*arguments, database=database)[0] == 0
+    assert content(folder) == before
+
+
+def test_l8_reading_does_not_wait_for_a_writer(folder: Path) -> None:
+    """The result is the state before the transaction that is open. The same holds for the plan of an import."""
+    file = folder / "new.json"
+    file.write_text(json.dumps(document(settings=[])))
+    with closing(sqlite3.connect(folder / "s.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("DELETE FROM settings")
+        for arguments in (*READING, ("import", str(file), "--dry-run")):
+            code, output = run(*arguments, database=folder / "s.db")
+            assert code == 0, output
+        assert len(json.loads(run("export", "-", database=folder / "s.db")[1])["settings"]) == 2
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("prefix", ["", "sqlite:///", "sqlite+pysqlite:///"])
+def test_l8_a_database_that_does_not_exist_is_not_created(tmp_path: Path, prefix: str) -> None:
+    """Also not by planning an import, which shows the changes to an empty database."""
+    missing = f"{prefix}{tmp_path}/none.db"
+    for arguments in (*READING, ("upgrade",), ("token", "revoke", "ci")):
+        assert run(*arguments, database=missing) == (1, f"Error: database file {tmp_path}/none.db does not exist\n")
+    file = tmp_path / "new.json"
+    file.write_text(json.dumps(document()))
+    assert "add setting s\n" in run("import", str(file), "--dry-run", database=missing)[1]
+    assert "Make these 7 changes?" in run("import", str(file), database=missing)[1]
+    assert list(content(tmp_path)) == ["new.json"]
+
+
+def test_l8_a_database_without_tables_is_not_changed(tmp_path: Path) -> None:
+    """Such as an empty file, or a database of another program."""
+    path = tmp_path / "other.db"
+    path.touch()
+    for arguments in READING:
+        code, output = run(*arguments, database=path)
+        assert (code, "has no tables of the service that this user can see" in output) == (1, True)
+    assert path.read_bytes() == b""
+
+
+def test_l8_an_older_schema_is_not_upgraded_by_reading(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.executescript((Path(__file__).parents[1] / "data" / "service_0001.sql").read_text())
+    before = content(tmp_path)
+    code, output = run("export", "-", database=tmp_path / "old.db")
+    assert (code, "run `heksher-client service upgrade`" in output) == (1, True)
+    assert content(tmp_path) == before
+
+
+def test_l8_a_uri_of_sqlite_selects_its_own_mode(folder: Path) -> None:
+    before = content(folder)
+    assert run("export", "-", database=f"sqlite:///file:{folder}/s.db?mode=ro&immutable=1&uri=true")[0] == 0
+    assert content(folder) == before
+
+
+def test_l8_a_user_of_postgresql_who_may_only_read(postgresql: PostgreSQL) -> None:
+    """And any user while another one writes."""
+    url = postgresql.new_database()
+    create_app(url, ["user"]).state.database.close()
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE reader LOGIN"))
+        connection.execute(text("GRANT USAGE ON SCHEMA public TO reader"))
+        connection.execute(text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
+    reading = url.replace("postgres@", "reader@")
+    assert reading != url
+    with engine.connect() as writer, writer.begin():
+        writer.execute(text("SELECT id FROM state FOR UPDATE"))
+        for arguments in READING:
+            code, output = run(*arguments, database=reading)
+            assert code == 0, output
+    with engine.begin() as connection:
+        connection.execute(text("DROP OWNED BY reader"))
+        connection.execute(text("DROP ROLE reader"))
+    engine.dispose()
+
+
+def test_l8_an_empty_database_of_postgresql_is_not_changed(postgresql: PostgreSQL) -> None:
+    url = postgresql.empty()
+    code, output = run("export", "-", database=url)
+    assert (code, "has no tables of the service that this user can see" in output) == (1, True)
+    with pytest.raises(RuntimeError), connect_to_read(url):
+        pass
