@@ -9,7 +9,7 @@ from heksher_client._drivers.admin import ServiceState
 from heksher_client.cli.comparison import compare
 from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.connection import connect
-from heksher_client.cli.errors import ExitStatus
+from heksher_client.cli.errors import ExitStatus, report_errors
 from heksher_client.cli.export_file import is_export_file, read_state
 from heksher_client.cli.output import console, json_option, print_json, progress
 
@@ -46,6 +46,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 def _load_state(source: str, on_progress: Callable[[int, int], object]) -> ServiceState:
     is_url = "://" in source
     if not is_url and is_export_file(source):
-        return read_state(source)
+        with report_errors():
+            return read_state(source)
     with connect(None, source) if is_url else connect(source, None) as client:
         return client.service_state(on_progress)

@@ -4,29 +4,38 @@ A file contains JSON, or YAML if its suffix says so.
 """
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-import msgspec
-import yaml
 
 from heksher_client.cli.errors import CommandError
-from heksher_client.cli.json_values import check_depth, parse_json
+from heksher_client.cli.json_values import RepeatedKeyError, parse_json
+from heksher_client.cli.yaml_text import Path, YAMLText, YAMLTextError, format_yaml
 
 if TYPE_CHECKING:
     from heksher_client._drivers.admin import ServiceState, SettingRecord
+    from heksher_client.service.document import Document, DocumentSetting
+
+T = TypeVar("T")
 
 STDIO: Final = "-"
 """Standard input or output instead of a file, in JSON."""
 _YAML_SUFFIXES: Final = (".yaml", ".yml")
-_FORMAT: Final = 1
+_MAX_BYTES: Final = 512 << 20
+"""Bytes of a file, which is read into memory. One with a million rules has half of that."""
 
 
 def is_export_file(source: str) -> bool:
     """True for the name of a file, as opposed to the name of a profile."""
-    path = Path(source)
+    path = FilePath(source)
     return source == STDIO or "/" in source or path.suffix.lower() in (".json", *_YAML_SUFFIXES) or path.is_file()
+
+
+def _is_yaml(file: str) -> bool:
+    return FilePath(file).suffix.lower() in _YAML_SUFFIXES
 
 
 def write_document(file: str, document: Any) -> None:
@@ -35,88 +44,97 @@ def write_document(file: str, document: Any) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    if Path(file).suffix.lower() in _YAML_SUFFIXES:
-        # In ASCII, with escapes: YAML reads some of the characters beyond as line breaks.
-        text = yaml.safe_dump(document, sort_keys=False, width=10_000)
-    else:
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    text = format_yaml(document) if _is_yaml(file) else json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     with click.open_file(file, "w", encoding="utf-8", atomic=file != STDIO) as out:
         out.write(text)
 
 
-def read_document(file: str) -> Any:
-    """Read a document.
+def read_document(file: str) -> "Document":
+    """Read a document, in UTF-8, or in UTF-16 as Windows PowerShell writes it.
 
     Raises:
-        OSError: The file cannot be read.
-        click.ClickException: The file does not contain valid JSON or YAML.
+        ImportError: The extra `service` is not installed.
+        CommandError: The file cannot be read, or is not a valid document. The message has the line and the setting.
     """
+    from heksher_client.service.document import DocumentError, parse
+
+    text = ""
     try:
-        with click.open_file(file, encoding="utf-8") as source:
-            text = source.read()
-        is_yaml = Path(file).suffix.lower() in _YAML_SUFFIXES
-        return check_depth(yaml.safe_load(text)) if is_yaml else parse_json(text)
+        text = _read_text(file)
+        return parse(_parse_text(file, text))
+    except OSError as error:
+        raise CommandError(f"cannot read {file}: {error.strerror}") from None
     except RecursionError:  # The message depends on the parser.
-        raise click.ClickException(f"cannot read {file}: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise click.ClickException(f"cannot read {file}: {' '.join(str(error).split())}") from None
+        raise CommandError(f"cannot read {file}: it is nested too deeply") from None
+    except DocumentError as error:
+        raise CommandError(f"{file}{_line_of(text, error.path)}: {error}") from None
+    except YAMLTextError as error:
+        raise CommandError(f"{file}, line {error.line}: {error}") from None
+    except ValueError as error:
+        raise CommandError(f"cannot read {file}: {error}") from None
 
 
-class _Rule(msgspec.Struct):
-    feature_values: dict[str, str]
-    value: Any
-    rule_id: int | None = None
-    metadata: dict[str, Any] = {}
+def _read_text(file: str) -> str:
+    with click.open_file(file, "rb") as source:
+        content: bytes = source.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MB")
+    return content.decode(json.detect_encoding(content))
 
 
-class _Setting(msgspec.Struct):
-    name: str
-    configurable_features: list[str]
-    type: str
-    default_value: Any
-    version: str
-    metadata: dict[str, Any] = {}
-    aliases: list[str] = []
-    rules: list[_Rule] = []
+def _parse_text(file: str, text: str) -> Any:
+    if _is_yaml(file):
+        parsed = YAMLText(text)
+        return _with_place(parsed, parsed.content)
+    try:
+        return parse_json(text)
+    except RepeatedKeyError as error:
+        try:
+            parsed = YAMLText(text)  # JSON's parser does not tell the line.
+        except (ValueError, RecursionError):
+            raise error from None
+        _with_place(parsed, parsed.check_keys)
+        raise  # pragma: no cover - a key that is repeated in JSON is repeated in YAML
 
 
-class _Document(msgspec.Struct):
-    heksher: int
-    context_features: list[str]
-    settings: list[_Setting]
+def _with_place(parsed: YAMLText, read: Callable[[], T]) -> T:
+    """Call a method of a parsed text. Its errors get the name of the setting, and the place in it."""
+    from heksher_client.service.document import place
+
+    try:
+        return read()
+    except YAMLTextError as error:
+        name = parsed.text_at((*error.path[:2], "name"))
+        raise YAMLTextError(f"{place(error.path, name)}: {error}", error.path, error.line) from None
+
+
+def _line_of(text: str, path: Path | None) -> str:
+    """Return the line of a place for a message; an empty text if it is not known."""
+    with suppress(ValueError, RecursionError):  # Not all JSON is YAML.
+        return "" if path is None else f", line {YAMLText(text).line(path)}"
+    return ""
 
 
 def read_state(file: str) -> "ServiceState":
     """Read the state of a service from a file.
 
     Raises:
-        click.ClickException: The file cannot be read, is not an exported file, or contradicts itself.
+        ImportError, CommandError: As by `read_document`.
     """
     from heksher_client._drivers.admin import ServiceState
 
-    try:
-        document = msgspec.convert(read_document(file), _Document)
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from None
-    except msgspec.ValidationError as error:
-        raise CommandError(f"{file} is not a file written by `service export`: {error}") from None
-    if document.heksher != _FORMAT:
-        raise CommandError(
-            f"{file} has format {document.heksher}, and this version of heksher_client reads format {_FORMAT}"
-        )
-    settings: dict[str, SettingRecord] = {}
-    for setting in document.settings:
-        if setting.name in settings:
-            raise CommandError(f"{file} contains setting {setting.name} twice")
-        if len({frozenset(rule.feature_values.items()) for rule in setting.rules}) < len(setting.rules):
-            raise CommandError(f"{file} contains two rules of setting {setting.name} with the same conditions")
-        settings[setting.name] = _to_record(setting)
-    return ServiceState(tuple(document.context_features), settings)
+    document = read_document(file)
+    return ServiceState(
+        tuple(document.context_features), {setting.name: _to_record(setting) for setting in document.settings}
+    )
 
 
-def _to_record(s: _Setting) -> "SettingRecord":
+def _to_record(setting: "DocumentSetting") -> "SettingRecord":
     from heksher_client._core.refresh.protocol import SettingData
     from heksher_client._drivers.admin import RuleRecord, SettingRecord
 
-    data = SettingData(s.name, s.configurable_features, s.type, s.default_value, s.metadata, s.aliases, s.version)
-    return SettingRecord(data, tuple(RuleRecord(r.rule_id, r.feature_values, r.value, r.metadata) for r in s.rules))
+    s = setting.declaration()
+    features, metadata = list(s.configurable_features), dict(s.metadata)
+    data = SettingData(s.name, features, str(s.type), s.default_value, metadata, setting.aliases, s.version)
+    rules = (RuleRecord(r.rule_id, r.feature_values, r.value, r.metadata) for r in setting.rules)
+    return SettingRecord(data, tuple(rules))

@@ -11,10 +11,15 @@ _MAX_DEPTH: Final = 200
 """
 
 
+class RepeatedKeyError(ValueError):
+    """An object in JSON has a key twice. Parsers disagree which value counts."""
+
+
 def parse_json(text: str) -> Any:
-    """Parse JSON, without the constants `NaN` and `Infinity` that Python's parser accepts by default.
+    """Parse JSON, without what Python's parser accepts by default: `NaN`, `Infinity` and repeated keys.
 
     Raises:
+        RepeatedKeyError: A key is repeated.
         ValueError: The text is not valid JSON.
         RecursionError: The value is nested too deeply.
     """
@@ -22,15 +27,15 @@ def parse_json(text: str) -> Any:
     def reject(constant: str) -> Any:
         raise ValueError(f"{constant} is not valid JSON")
 
-    return check_depth(json.loads(text, parse_constant=reject))
+    def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for key, element in pairs:
+            if key in value:
+                raise RepeatedKeyError(f"the key {key!r} is repeated")
+            value[key] = element
+        return value
 
-
-def check_depth(value: Any) -> Any:
-    """Return a value that is not nested too deeply.
-
-    Raises:
-        RecursionError: It is, although the parser succeeded.
-    """
+    value = json.loads(text, parse_constant=reject, object_pairs_hook=to_object)
     if is_deeper_than(_MAX_DEPTH, value):
         raise RecursionError(f"more than {_MAX_DEPTH} nested lists and objects")
     return value

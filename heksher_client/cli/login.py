@@ -32,7 +32,11 @@ def login(profile: str | None, *, headless: bool, token: bool) -> None:
         from heksher_client.profiles import _oauth_login as oauth_login
 
         if token:
-            text = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else sys.stdin.read().strip()
+            text = (
+                click.prompt("Token", hide_input=True)
+                if sys.stdin.isatty()
+                else sys.stdin.read().lstrip("\ufeff").strip()
+            )
             if not text:
                 raise click.UsageError("--token reads the token from standard input, which is empty")
             location = oauth_login.login_with_token(text, profile=profile)

@@ -22,6 +22,7 @@ The file is TOML. It is in the user's configuration directory, or where `HEKSHER
 All errors are `ConfigError`, and no message contains the value of a secret.
 """
 
+import json
 import os
 import stat
 import sys
@@ -345,7 +346,7 @@ def _parse_file(path: Path, content: bytes) -> _File:
         ConfigError: It is invalid.
     """
     try:
-        table = tomllib.loads(content.decode("utf-8-sig"))  # Some editors write a byte order mark.
+        table = tomllib.loads(content.decode(json.detect_encoding(content)))  # Windows has several encodings.
     except ValueError as error:  # Invalid TOML or UTF-8, or an integer with more digits than Python converts.
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except RecursionError:

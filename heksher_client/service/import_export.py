@@ -3,95 +3,29 @@
 An import is planned first: the plan is a list of steps, which can be shown before they are applied.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.declarations import Declaration
-from heksher_client.service.json_values import is_identical, shorten
+from heksher_client.service.document import (
+    FORMAT,
+    Document,
+    DocumentError,
+    DocumentRule,
+    DocumentSetting,
+    conditions_key,
+    conditions_text,
+    parse,
+    shorten,
+)
+from heksher_client.service.json_values import is_identical
 from heksher_client.service.operations import require_setting
-from heksher_client.service.routes.declarations import DeclaredSetting
-from heksher_client.service.routing import Conditions, ContextName, JSONValue, MetadataKey, SettingName
-from heksher_client.service.schema import MAX_ID
-from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule, StoredSetting
-
-FORMAT: Final = 1
-_MAX_VALUE_LENGTH: Final = 60
-"""Characters of a value in the text of a step."""
-
-
-class DocumentError(ValueError):
-    """The document is invalid, or conflicts with the content of the database."""
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    rule_id: Annotated[int, Field(ge=1, le=MAX_ID)] | None = None
-    feature_values: Conditions
-    value: JSONValue
-    metadata: dict[MetadataKey, JSONValue] = {}
-
-
-class _Setting(DeclaredSetting):
-    model_config = ConfigDict(extra="forbid")
-    aliases: Annotated[list[SettingName], Field(default_factory=list)]
-    rules: Annotated[list[_Rule], Field(default_factory=list)]
-
-    @model_validator(mode="after")
-    def _has_valid_rules(self) -> "_Setting":
-        type_ = parse_setting_type(self.type)
-        seen: set[frozenset[tuple[str, str]]] = set()
-        for rule in self.rules:
-            conditions = _key(rule.feature_values)
-            if conditions in seen:
-                raise ValueError(f"two rules have the conditions {_conditions_text(rule.feature_values)}")
-            seen.add(conditions)
-            if not type_.accepts(rule.value):
-                text = _conditions_text(rule.feature_values)
-                raise ValueError(f"the value of the rule for {text} is not of the type {type_}")
-            if unknown := rule.feature_values.keys() - set(self.configurable_features):
-                raise ValueError(f"a rule has a condition on {min(unknown)}, which is not a configurable feature")
-        return self
-
-
-def _check_format(number: Any) -> Any:
-    if number != FORMAT:
-        raise ValueError(f"unsupported document format {number!r}; this version of the service supports {FORMAT}")
-    return number
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    heksher: Annotated[Literal[1], BeforeValidator(_check_format)]
-    context_features: list[ContextName]
-    settings: list[_Setting]
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> "_Document":
-        _check_distinct("context feature", self.context_features)
-        names = [name for setting in self.settings for name in (setting.name, *setting.aliases)]
-        _check_distinct("name of a setting", names)
-        _check_distinct("rule_id", [r.rule_id for s in self.settings for r in s.rules if r.rule_id is not None])
-        for setting in self.settings:
-            if unknown := set(setting.configurable_features) - set(self.context_features):
-                raise ValueError(
-                    f"the setting {setting.name} depends on {min(unknown)}, which is not in context_features"
-                )
-        return self
-
-
-def _check_distinct(what: str, values: Iterable[Any]) -> None:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise ValueError(f"the {what} {value} is repeated")
-        seen.add(value)
 
 
 def export(connection: Connection) -> dict[str, Any]:
@@ -127,24 +61,18 @@ def plan(connection: Connection, document: Any, *, exact: bool) -> list[Step]:
 
     Args:
         connection: The connection of a transaction.
-        document: A document as `export` returns it.
+        document: The document, or its content as `export` returns it.
         exact: Whether to delete what is not in the document.
 
     Raises:
         DocumentError: The document is invalid, or conflicts with the content of the database.
     """
-    try:
-        valid = _Document.model_validate(document)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        location = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        raise DocumentError(f"{location or 'the document'}: {message}") from None
+    valid = document if isinstance(document, Document) else parse(document)
     return list(_Planner(connection, valid, exact=exact).steps())
 
 
 class _Planner:
-    def __init__(self, connection: Connection, document: _Document, *, exact: bool) -> None:
+    def __init__(self, connection: Connection, document: Document, *, exact: bool) -> None:
         self._document, self._exact = document, exact
         self._features = store.context_features(connection)
         self._stored = {setting.declaration.name: setting for setting in store.settings(connection)}
@@ -189,7 +117,7 @@ class _Planner:
             text = f"change the order of context features to {', '.join(order)}"
             yield Step(text, partial(store.order_context_features, names=order))
 
-    def _find_stored(self, setting: _Setting) -> StoredSetting | None:
+    def _find_stored(self, setting: DocumentSetting) -> StoredSetting | None:
         """Return the stored setting with the name of a setting in the document, or else with one of its aliases.
 
         Raises:
@@ -213,7 +141,7 @@ class _Planner:
                 text = f"delete setting {name} and its {len(self._rules.get(stored.id, []))} rules"
                 yield Step(text, partial(store.delete_setting, setting=stored))
 
-    def _delete_aliases(self, pairs: Iterable[tuple[_Setting, StoredSetting | None]]) -> Iterator[Step]:
+    def _delete_aliases(self, pairs: Iterable[tuple[DocumentSetting, StoredSetting | None]]) -> Iterator[Step]:
         """Yield these steps before another setting can get one of the aliases."""
         for setting, stored in pairs:
             if stored is None:
@@ -223,7 +151,7 @@ class _Planner:
                 yield Step(f"delete alias {alias} of setting {name}", partial(_delete_alias, name=name, alias=alias))
 
     def _add_or_change_setting(
-        self, setting: _Setting, stored: StoredSetting | None, rules: Sequence[StoredRule]
+        self, setting: DocumentSetting, stored: StoredSetting | None, rules: Sequence[StoredRule]
     ) -> Iterator[Step]:
         features = [name for name in self._document.context_features if name in setting.configurable_features]
         declaration = replace(setting.declaration(), configurable_features=tuple(features))
@@ -238,15 +166,17 @@ class _Planner:
             text = f"add alias {alias} of setting {setting.name}"
             yield Step(text, partial(_add_alias, name=setting.name, alias=alias))
 
-    def _check_other_rules(self, setting: _Setting, declaration: Declaration, rules: Iterable[StoredRule]) -> None:
+    def _check_other_rules(
+        self, setting: DocumentSetting, declaration: Declaration, rules: Iterable[StoredRule]
+    ) -> None:
         """Check that the rules which are kept, but not in the document, fit the new declaration.
 
         Raises:
             DocumentError: A rule does not fit.
         """
-        wanted = {_key(rule.feature_values) for rule in setting.rules}
+        wanted = {conditions_key(rule.feature_values) for rule in setting.rules}
         for rule in () if self._exact else rules:
-            if _key(dict(rule.conditions)) in wanted:
+            if conditions_key(dict(rule.conditions)) in wanted:
                 continue
             features = [feature for feature, _ in rule.conditions]
             if not declaration.type.accepts(rule.value) or not set(features) <= set(declaration.configurable_features):
@@ -255,27 +185,27 @@ class _Planner:
                     "declaration of the setting; delete the rule first, or use --exact"
                 )
 
-    def _delete_rules(self, setting: _Setting, rules: Iterable[StoredRule]) -> Iterator[Step]:
-        wanted = {_key(rule.feature_values) for rule in setting.rules}
+    def _delete_rules(self, setting: DocumentSetting, rules: Iterable[StoredRule]) -> Iterator[Step]:
+        wanted = {conditions_key(rule.feature_values) for rule in setting.rules}
         for rule in rules:
-            if self._exact and _key(dict(rule.conditions)) not in wanted:
-                text = f"delete rule {rule.id} of setting {setting.name}: {_conditions_text(dict(rule.conditions))}"
+            if self._exact and conditions_key(dict(rule.conditions)) not in wanted:
+                text = f"delete rule {rule.id} of setting {setting.name}: {conditions_text(dict(rule.conditions))}"
                 yield Step(text, partial(_delete_rule, rule=rule))
 
-    def _add_or_change_rules(self, setting: _Setting, rules: Iterable[StoredRule]) -> Iterator[Step]:
-        stored = {_key(dict(rule.conditions)): rule for rule in rules}
+    def _add_or_change_rules(self, setting: DocumentSetting, rules: Iterable[StoredRule]) -> Iterator[Step]:
+        stored = {conditions_key(dict(rule.conditions)): rule for rule in rules}
         for wanted in setting.rules:
-            rule = stored.get(_key(wanted.feature_values))
-            conditions = _conditions_text(wanted.feature_values)
+            rule = stored.get(conditions_key(wanted.feature_values))
+            conditions = conditions_text(wanted.feature_values)
             if rule is None:
-                text = f"add rule to setting {setting.name}: {conditions} is {_shorten(wanted.value)}"
+                text = f"add rule to setting {setting.name}: {conditions} is {shorten(wanted.value)}"
                 if wanted.rule_id is None or wanted.rule_id in self._used_ids:
                     add = partial(_add_rule, name=setting.name, rule=wanted, rule_id=None)
                     self._rules_with_new_ids.append(Step(text, add))
                 else:
                     yield Step(text, partial(_add_rule, name=setting.name, rule=wanted, rule_id=wanted.rule_id))
             elif not is_identical([rule.value, rule.metadata], [wanted.value, wanted.metadata]):
-                values = f"from {_shorten(rule.value)} to {_shorten(wanted.value)}"
+                values = f"from {shorten(rule.value)} to {shorten(wanted.value)}"
                 text = f"change rule {rule.id} of setting {setting.name}: {conditions} {values}"
                 yield Step(text, partial(_change_rule, rule=rule, wanted=wanted))
 
@@ -291,12 +221,12 @@ def _delete_alias(connection: Connection, name: str, alias: str) -> None:
     store.delete_alias(connection, require_setting(connection, name), alias)
 
 
-def _add_rule(connection: Connection, name: str, rule: _Rule, rule_id: int | None) -> None:
+def _add_rule(connection: Connection, name: str, rule: DocumentRule, rule_id: int | None) -> None:
     setting = require_setting(connection, name)
     store.add_rule(connection, setting, rule.feature_values, rule.value, rule.metadata, rule_id=rule_id)
 
 
-def _change_rule(connection: Connection, rule: StoredRule, wanted: _Rule) -> None:
+def _change_rule(connection: Connection, rule: StoredRule, wanted: DocumentRule) -> None:
     setting = store.setting_of(connection, rule)
     store.change_rule(connection, setting, rule, value=wanted.value, metadata=wanted.metadata)
 
@@ -315,16 +245,4 @@ def _describe_differences(stored: Declaration, wanted: Declaration) -> list[str]
         "metadata": (dict(stored.metadata), dict(wanted.metadata)),
         "version": (stored.version, wanted.version),
     }
-    return [f"{name} from {_shorten(a)} to {_shorten(b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]
-
-
-def _key(conditions: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-    return frozenset(conditions.items())
-
-
-def _shorten(value: Any) -> str:
-    return shorten(value, _MAX_VALUE_LENGTH)
-
-
-def _conditions_text(conditions: Mapping[str, str]) -> str:
-    return ", ".join(f"{feature}={value}" for feature, value in conditions.items())
+    return [f"{name} from {shorten(a)} to {shorten(b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from heksher_client.cli import export_file, main
 from heksher_client.service import create_app, store
 from heksher_client.service.database import Database
-from heksher_client.service.import_export import DocumentError, export, plan
+from heksher_client.service.document import DocumentError
+from heksher_client.service.import_export import export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
 from tests.support.marks import sqlite_only
 
@@ -157,16 +158,19 @@ def broken(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "valid dictionary"),
-        ({}, "heksher: Field required"),
+        ([], "does not have the key heksher"),
+        ({}, "does not have the key heksher"),
         (document(heksher=2), "format 2"),
         (document(more=1), "more: Extra inputs"),
         (document(context_features=["user", "user"]), "context feature user is repeated"),
-        (document(context_features=["user"]), "depends on environment, which is not in context_features"),
+        (
+            document(context_features=["user"]),
+            "setting s: configurable_features: environment is not in context_features",
+        ),
         (broken(lambda d: d["settings"].append(d["settings"][0])), "name of a setting s is repeated"),
         (broken(lambda d: d["settings"][0].update(aliases=["t"])), "name of a setting t is repeated"),
         (broken(lambda d: d["settings"][0].update(default_value="x")), "must match"),
-        (broken(lambda d: d["settings"][0].update(type="nosuch")), "settings.0.type: cannot resolve"),
+        (broken(lambda d: d["settings"][0].update(type="nosuch")), "setting s: type: cannot resolve"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(value="x")), "is not of the type float"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"x": "y"})), "condition on x"),
         (broken(lambda d: d["settings"][0]["rules"][0].update(feature_values={"user": "ann"})), "two rules have"),
@@ -271,8 +275,8 @@ def test_the_import_command_reports_an_error_in_one_line(tmp_path: Path) -> None
     (tmp_path / "evil.yaml").write_text("!!python/object/apply:os.system [x]")
     (tmp_path / "other.json").write_text("{}")
     for name, message in (
-        ("bad.json", "cannot read"), ("bad.yaml", "cannot read"), ("evil.yaml", "cannot read"),
-        ("other.json", "heksher: Field required"), ("none.json", "No such file"),
+        ("bad.json", "cannot read"), ("bad.yaml", "line 2: "), ("evil.yaml", "line 1: the document: the type python/"),
+        ("other.json", "does not have the key heksher"), ("none.json", "No such file"),
     ):  # fmt: skip
         code, output = run("import", tmp_path / name, "--database", tmp_path / "s.db")
         assert (code, output.count("\n"), message in output) == (1, 1, True), output
