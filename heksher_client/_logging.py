@@ -12,6 +12,17 @@ _SHORTEST_SECRET: Final = 4
 """Characters. Shorter texts may occur anywhere, so they are not redacted."""
 
 
+_LONG_SECRET: Final = 12
+"""Characters. Longer texts are not parts of other words."""
+_WORD: Final = re.compile("[A-Za-z0-9_]")
+_WORD_START: Final = (
+    rb"(?:(?<![A-Za-z0-9_])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[a-z])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+)
+"""The beginning of a word, also after an escape of a URL, of JSON or of Python."""
+_WORD_END: Final = rb"(?![A-Za-z0-9_])"
+_AUTH_SCHEMES: Final = frozenset(["apikey", "basic", "bearer", "digest", "dpop", "negotiate", "ntlm", "token"])
+
+
 def escaped(text: str) -> str:
     """Return a text with line breaks, control and format characters escaped."""
     if text.isprintable():
@@ -25,11 +36,31 @@ def shortened(text: str, max_length: int) -> str:
 
 
 def redact(content: bytes, secrets: Iterable[str]) -> bytes:
-    """Replace secrets in a text, in every form in which JSON, HTML or a URL may contain them."""
-    forms = {form for secret in secrets if len(secret) >= _SHORTEST_SECRET for form in _encoded_forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        content = content.replace(form.encode(errors="replace"), b"***")
-    return content
+    """Replace secrets in a text, in every form in which JSON, HTML or a URL may contain them.
+
+    Short secrets may be parts of words, so they are replaced as whole words only, and schemes of authentication never.
+    """
+    candidates = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET and not _is_auth_scheme(secret)}
+    forms = {(form, len(secret) < _LONG_SECRET) for secret in candidates for form in _encoded_forms(secret)}
+    if not forms:
+        return content
+    patterns = [_pattern(form, is_word=is_word) for form, is_word in sorted(forms, key=_length, reverse=True)]
+    return re.sub(b"|".join(patterns), b"***", content)
+
+
+def _length(item: tuple[str, bool]) -> int:
+    return len(item[0])
+
+
+def _pattern(form: str, *, is_word: bool) -> bytes:
+    start = _WORD_START if is_word and _WORD.match(form) else b""
+    end = _WORD_END if is_word and _WORD.match(form[-1]) else b""
+    return start + re.escape(form.encode(errors="replace")) + end
+
+
+def _is_auth_scheme(word: str) -> bool:
+    """True for the word before the credentials in a header."""
+    return word.lower() in _AUTH_SCHEMES
 
 
 def _encoded_forms(secret: str) -> set[str]:

@@ -156,18 +156,31 @@ def shut_down(response: httpx.Response) -> None:
 def _redact_request(request: httpx.Request, content: bytes) -> bytes:
     """Redact the values of the headers, cookies and parameters that the program added to a request."""
     sent = [*request.headers.items(), *request.url.params.items()]
-    values = [value for name, value in sent if name.lower() not in _PUBLIC_NAMES]
-    parts = [part for value in values for part in re.split(r"[\s;,=]+", value) if len(part) >= _MIN_PART_LENGTH]
-    return redact(content, [*values, *parts, *_basic_auth_secrets(values)])
+    secrets = [secret for name, value in sent if name.lower() not in _PUBLIC_NAMES for secret in _secrets(name, value)]
+    return redact(content, secrets)
 
 
-def _basic_auth_secrets(values: Iterable[str]) -> Iterator[str]:
-    for value in values:
-        scheme, _, encoded = value.partition(" ")
-        if scheme.lower() == "basic":
-            with suppress(ValueError):
-                pair = base64.b64decode(encoded).decode()
-                yield from (pair, pair.partition(":")[2])
+def _secrets(name: str, value: str) -> Iterator[str]:
+    """Yield the value of a header or parameter, and the parts of it that may be secrets by themselves."""
+    yield from _basic_auth_secrets(value)
+    min_length = _MIN_PART_LENGTH
+    if name.lower() in ("authorization", "proxy-authorization"):
+        value, min_length = _SCHEME.sub("", value), 0
+    yield value
+    parts = re.split(r"[\s;,]+", value)
+    for part in parts:
+        key, _, assigned = part.partition("=")
+        # A part may be the name and value of a cookie, or end with the padding of base64.
+        found = (part, part.rstrip("="), assigned.strip('"')) if assigned.strip("=") else (part, key)
+        yield from (text for text in found if len(text) >= min_length)
+
+
+def _basic_auth_secrets(value: str) -> Iterator[str]:
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            pair = base64.b64decode(encoded).decode()
+            yield from (pair, pair.partition(":")[2])
 
 
 _PUBLIC_NAMES: Final = frozenset(
@@ -181,6 +194,8 @@ _PART_BYTES: Final = 1 << 18
 _MAX_EXPANDED_BYTES: Final = 1 << 22
 """The size of what one chunk of a stream, of some kilobytes, may decompress to: more would delay the event loop."""
 _MIN_PART_LENGTH: Final = 6
-"""Characters of a part of a header that is redacted by itself: a cookie, or what follows an authentication scheme."""
+"""Characters of a part of a header that is redacted by itself, such as the value of a cookie."""
+_SCHEME: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*\s+")
+"""The beginning of the header Authorization: the scheme, which is not a secret."""
 _GZIP_WINDOW_BITS: Final = 31
 """zlib's largest window, with a gzip header."""

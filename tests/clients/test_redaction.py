@@ -1,0 +1,104 @@
+"""Redaction: a secret that a server repeats is removed from errors, and nothing else."""
+
+import json
+from collections.abc import Callable
+from html import escape
+from urllib.parse import quote, quote_plus
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heksher_client._http.body import Body
+from heksher_client._logging import redact
+from heksher_client.cli import main
+from heksher_client.service import LocalService
+
+HINT = "the request needs a token, sent as `Authorization: Bearer TOKEN`; a wrong token is refused; session, service"
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "text": str,
+    "JSON": lambda text: json.dumps(text)[1:-1],
+    "JSON with characters": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "URL": lambda text: quote(text, safe=""),
+    "form": quote_plus,
+    "HTML": escape,
+}
+SURROUNDINGS = ("{}", "Bearer {} is wrong", '{{"token": "{}"}}', "?a=1&t={}&b", "%20{}%20", r"\n{}\n",
+                r"\u0020{}\u0020", r"\x20{}", "<b>{}</b>", "&quot;{}&quot;", "({})", "é{}é", "{},{}")  # fmt: skip
+
+
+def redacted(content: str, headers: dict[str, str], params: dict[str, str] | None = None) -> str:
+    """Return a body as an error shows it, if the request had these headers and parameters."""
+    request = httpx.Request("GET", "http://host/", headers=headers, params=params)
+    body = Body(httpx.Response(401, request=request, content=content.encode()), 1 << 20)
+    reply = body.reply()
+    assert isinstance(getattr(reply, "content", None), bytes)
+    return reply.redact(reply.content).decode()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "token", ["a", "no", "wrong1", "Bearer", "bearer", "TOKEN", "token", "eyJhbGciOi.eyJzdWIi.c2ln"]
+)
+@pytest.mark.parametrize("scheme", ["Bearer", "Token", "Basic", "Custom"])
+def test_l20_the_hint_of_the_server_is_kept(token: str, scheme: str) -> None:
+    """Neither the scheme nor a short or common token removes words from it."""
+    assert redacted(HINT, {"Authorization": f"{scheme} {token}"}) == HINT
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown", "expected"),
+    [
+        ({"Authorization": "Bearer hunter2"}, "Bearer hunter2, hunter2s, hunter2", "Bearer ***, hunter2s, ***"),
+        ({"Authorization": "Bearer hunt"}, "hunter: hunt?", "hunter: ***?"),
+        ({"Authorization": "Bearer abcd1234=="}, "abcd1234 or abcd1234==", "*** or ***"),
+        ({"Authorization": "hunter2,hunter3"}, "hunter2 and hunter3", "*** and ***"),
+        ({"Authorization": 'Digest username="jim", response="f00df00d"'}, "response f00df00d", "response ***"),
+        ({"Proxy-Authorization": "Bearer hunter2"}, "hunter2", "***"),
+        ({"Authorization": "Basic amltOmh1bnRlcjI="}, "jim:hunter2 amltOmh1bnRlcjI= amltOmh1bnRlcjI", "*** *** ***"),
+        ({"Cookie": "session=abcdef12; theme=light"}, "session abcdef12, theme light", "session ***, theme light"),
+        ({"X-Api-Key": "Bearer hunter2"}, "Bearer: hunter2", "Bearer: ***"),
+        ({"X-Key": "s3cr3t"}, "xs3cr3ts s3cr3t-1 my_s3cr3t", "xs3cr3ts ***-1 my_s3cr3t"),
+        ({"X-Key": "a-long-secret"}, "xa-long-secrets", "x***s"),
+        ({"X-Key": "!bang!"}, "x!bang!x", "x***x"),
+        ({"User-Agent": "heksher", "Accept": "application/json"}, "heksher application/json", None),
+    ],
+)  # fmt: skip
+def test_l20_only_the_secret_is_removed(headers: dict[str, str], shown: str, expected: str | None) -> None:
+    """Short ones as whole words, long ones anywhere."""
+    assert redacted(shown, headers) == (shown if expected is None else expected)
+
+
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10])
+def test_l20_a_secret_is_removed_in_every_encoding(secret: str, encoding: str, surrounding: str) -> None:
+    """Also directly after an escape, whose last character may be a letter."""
+    shown = surrounding.format(*[ENCODINGS[encoding](secret)] * surrounding.count("{}"))
+    expected = surrounding.format(*["***"] * surrounding.count("{}"))
+    assert redact(shown.encode(), [secret]).decode() == expected
+
+
+@given(st.text(min_size=12, max_size=20), st.text(), st.text(), st.sampled_from(sorted(ENCODINGS)))
+def test_l20_a_long_secret_never_remains(secret: str, before: str, after: str, encoding: str) -> None:
+    form = ENCODINGS[encoding](secret) if secret.isprintable() else secret
+    shown = redact(f"{before}{form}{after}".encode(errors="replace"), [secret])
+    assert form.encode(errors="replace") not in shown or form in before + after
+
+
+@given(st.text(), st.lists(st.text(alphabet="xyz", min_size=4)))
+def test_l20_a_text_without_the_secret_is_unchanged(text: str, secrets: list[str]) -> None:
+    content = text.encode(errors="replace")
+    if not any(secret.encode() in content for secret in secrets):
+        assert redact(content, secrets) == content
+
+
+def test_l20_the_command_line_shows_the_hint_of_the_service() -> None:
+    """For a wrong token, however short."""
+    with LocalService(["user"], access_control=True) as service:
+        for token in ("a", "wrong", "Bearer", "TOKEN", "a-wrong-token-of-some-length"):
+            variables = {"HEKSHER_URL": service.url, "HEKSHER_TOKEN": token, "HEKSHER_CONFIG": ""}
+            result = CliRunner().invoke(main, ["settings"], env=variables)
+            assert result.exit_code == 4
+            assert "sent as `Authorization: Bearer TOKEN`" in result.output, result.output
