@@ -45,7 +45,7 @@ class Endpoint:
             TypeError, ValueError: An option is invalid.
             ConfigError: An environment variable for HTTP clients cannot be used.
         """
-        self.url, userinfo = _parse_service_url(options["service_url"])
+        self.url, userinfo = parse_service_url(options["service_url"])
         arguments = dict(options.get("http_client_args", {}))
         self._shared_client = options.get("http_client")
         if self._shared_client is not None:
@@ -204,20 +204,33 @@ _HTTPX_USER_AGENT: Final = "python-httpx"
 _USER_AGENT: Final = f"heksher-client/{__version__}"
 
 
-def _parse_service_url(text: str) -> tuple[httpx.URL, tuple[str, str] | None]:
+def parse_service_url(text: Any, name: str = "service_url") -> tuple[httpx.URL, tuple[str, str] | None]:
     """Split the URL of a service into the URL without user name and password, and these.
 
+    Args:
+        text: The URL.
+        name: The name of the option, argument or variable, for error messages.
+
     Raises:
-        ValueError: It is not an HTTP URL to which paths can be appended.
+        ValueError: It is not an HTTP URL to which paths can be appended. The message does not contain secrets.
     """
+    shown = "the URL" if "@" in str(text) else repr(re.split("[?#]", str(text))[0])
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError):
-        raise ValueError("service_url is not a URL (a user name or password in it must be percent-encoded)") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("service_url must be an absolute http:// or https:// URL")
+        raise ValueError(
+            f"{name}: {shown} is not a valid URL (a user name or password in it must be percent-encoded)"
+        ) from None
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"{name}: {shown} must start with http:// or https://")
+    if not url.host:
+        raise ValueError(f"{name}: {shown} has no host name")
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        raise ValueError(f"{name}: {shown} has an invalid port: use one from 1 to 65535")
     if url.query or url.fragment:
-        raise ValueError("service_url must not have a query or a fragment: the paths of requests are appended to it")
+        raise ValueError(
+            f"{name}: {shown} must not have a query or a fragment: the paths of requests are appended to it"
+        )
     if not url.userinfo:
         return url, None
     # httpx would sign requests as well, but write the URL with its password to its log.

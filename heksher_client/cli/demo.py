@@ -2,6 +2,8 @@
 
 import click
 
+from heksher_client._http.endpoint import parse_service_url
+from heksher_client.cli.errors import CommandError, ExitStatus
 from heksher_client.cli.output import console
 
 
@@ -18,7 +20,12 @@ def demo(url: str | None) -> None:
         from heksher_client import demo as program
     except ImportError as error:
         raise click.ClickException(str(error)) from None
+    if url is not None:
+        try:
+            parse_service_url(url, "--url")
+        except ValueError as error:
+            raise CommandError(str(error), ExitStatus.USAGE) from None
     try:
         program.run(url, console())
     except program.DemoError as error:
-        raise click.ClickException(str(error)) from error
+        raise CommandError(str(error)) from error

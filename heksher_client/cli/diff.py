@@ -1,5 +1,6 @@
 """The command `heksher-client diff`: compare two services, profiles or exported files."""
 
+import re
 from collections.abc import Callable
 
 import click
@@ -31,7 +32,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
     Each is a profile, a URL, or a file written by `service export`. Exits with status 5 if they differ.
     """
     with progress("Fetching rules") as on_progress:
-        first, second = (_load_state(source, on_progress) for source in (before, after))
+        first, second = _load_state(before, "BEFORE", on_progress), _load_state(after, "AFTER", on_progress)
     differences = list(compare(first, second))
     if as_json:
         print_json([difference._asdict() for difference in differences])
@@ -43,10 +44,10 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
         click.get_current_context().exit(ExitStatus.DIFFERENT)
 
 
-def _load_state(source: str, on_progress: Callable[[int, int], object]) -> ServiceState:
-    is_url = "://" in source
+def _load_state(source: str, argument: str, on_progress: Callable[[int, int], object]) -> ServiceState:
+    is_url = re.match("https?:|https?//|[^/]*:[0-9]", source) is not None or "://" in source
     if not is_url and is_export_file(source):
         with report_errors():
             return read_state(source)
-    with connect(None, source) if is_url else connect(source, None) as client:
+    with connect(None, source, url_name=argument) if is_url else connect(source, None) as client:
         return client.service_state(on_progress)

@@ -33,6 +33,11 @@ class CommandError(click.ClickException):
         vars(self)["exit_code"] = int(status)
 
 
+def is_temporary(status: int) -> bool:
+    """True for the HTTP status of a service that may be available later."""
+    return status in (408, 429) or status >= 500
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Convert the client's errors to `CommandError`, with the exit status that each kind has."""
@@ -54,8 +59,8 @@ def report_errors() -> Iterator[None]:
         if error.status in (401, 403):
             message = f"{error}; sign in with `heksher-client login`, or set HEKSHER_TOKEN"
             raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
-        is_temporary = error.status in (408, 429) or error.status >= 500
-        raise CommandError(str(error), ExitStatus.UNAVAILABLE if is_temporary else ExitStatus.FAILURE) from None
+        status = ExitStatus.UNAVAILABLE if is_temporary(error.status) else ExitStatus.FAILURE
+        raise CommandError(str(error), status) from None
     except ServiceUnavailableError as error:
         url = (error.url or "").partition("/api/")[0]
         raise CommandError(f"{error}; check that the service runs at {url}", ExitStatus.UNAVAILABLE) from None

@@ -135,6 +135,7 @@ def require_setting(client: "AdminClient", name: str) -> "SettingRecord":
         raise CommandError(f"{name!r} is not a valid setting name: use letters, digits, underscores and dots")
     record = client.setting(name)
     if record is None:
+        client.context_features()  # Another server may have responded that it does not have this path.
         raise CommandError(
             f"setting {name} does not exist in {client.service_url}; list the settings with `heksher-client settings`"
         )

@@ -159,13 +159,22 @@ class _ServiceAPI:
         try:
             return list(response.json()[key])
         except (ValueError, KeyError, TypeError):
-            raise DemoError(f"the response to GET {path} is not from a Heksher service") from None
+            raise self._not_heksher(response) from None
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         response = await self._http.request(method, path, json=body)
+        if (
+            response.status_code in (404, 405)
+            or response.is_redirect
+            or "text/html" in response.headers.get("content-type", "")
+        ):
+            raise self._not_heksher(response)
         if response.is_error:
             raise DemoError(f"the service refused {method} {path}: {response.status_code} {response.text[:200]!r}")
         return response
+
+    def _not_heksher(self, response: httpx.Response) -> DemoError:
+        return DemoError(f"{str(self._http.base_url).rstrip('/')} is not a Heksher service ({response.status_code})")
 
 
 def run(url: str | None, console: Console) -> None:

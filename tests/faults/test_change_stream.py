@@ -135,7 +135,7 @@ def test_p19_stream_that_cannot_be_decompressed(
     [
         (canned_response(b"denied", 403), "the service responded with 403: 'denied' (the credentials are missing"),
         (canned_response(b"", 500), "the service responded with 500: ''"),
-        (canned_response(b"<html>"), "200, but with no content type instead of 'text/event-stream': '<html>'"),
+        (canned_response(b"<html>"), "200, but with no content type instead of 'text/event-stream': an HTML page"),
         (canned_response(b"<html>", headers="Content-Type: text/html\r\n"), "content type 'text/html' instead of"),
         (redirect_to("http://elsewhere/{path}", 302), "the service responded with 302: ''"),
     ],

@@ -35,7 +35,7 @@ CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features")
 
 def parse_health(reply: Reply) -> None:
     """Accept only a response of the service: something else at its URL, such as a sign-in page, is an error."""
-    json_object(HEALTH, parse_response(HEALTH, reply))
+    json_field(HEALTH, parse_response(HEALTH, reply), "version", str)
 
 
 def parse_context_features(reply: Reply) -> tuple[str, ...]:

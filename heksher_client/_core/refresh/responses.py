@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -26,6 +27,8 @@ _MAX_SECRET: Final = 1 << 16
 """Bytes: more than servers accept of a header, in any encoding."""
 _MAX_EXCERPT: Final = 300
 """Characters of a body in a message."""
+_HTML: Final = re.compile(r"\ufeff?\s*<(!doctype html|html|head|body|!--|\?xml)", re.IGNORECASE)
+_TITLE: Final = re.compile("<title>([^<]+)<", re.IGNORECASE)
 _SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
 """Response headers with secrets of the client."""
 
@@ -141,8 +144,14 @@ def truncate(response: Response) -> bytes:
 
 
 def body_excerpt(response: Response) -> str:
-    """Return the body for a message: short, and in one line. The body of an error may be text, JSON or empty."""
+    """Return the body for a message: short, and in one line. The body of an error may be text, JSON or empty.
+
+    Of an HTML page, which is another server's, there is only the title.
+    """
     text = truncate(response).decode(errors="replace")
+    if _HTML.match(text):
+        title = _TITLE.search(text)
+        return "an HTML page" + (f", {shortened(repr(unescape(title[1].strip())), _MAX_EXCERPT)}" if title else "")
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:

@@ -57,7 +57,7 @@ def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monk
         ("[profiles.a]\nurll = 'x'\n", {}, "unknown field `urll`"),
         ("[profiles.a]\nupdate_interval = 5\n", {}, "profile a in .* has no url: add one, or set HEKSHER_URL"),
         ("[profiles.a]\nurl = 'http://h'\n", {}, "has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES"),
-        ("[profiles.a]\nurl = 'h'\ncontext_features = ['user']\n", {}, "profile a in .*must be an absolute http"),
+        ("[profiles.a]\nurl = 'h'\ncontext_features = ['user']\n", {}, "profile a in .*: url: 'h' must start with"),
         (f"{MINIMAL_PROFILE}jitter = 2.0", {}, "jitter must be from 0 to 1"),
         (f"{MINIMAL_PROFILE}defaults = {{x = 'y'}}", {}, "no context feature x"),
         (f"{MINIMAL_PROFILE}ca_file = '/nowhere'", {}, "ca_file.*cannot be read"),

@@ -256,7 +256,8 @@ REFUSALS: list[tuple[Reply, str, str]] = [
     (
         Response(200, b"<html>", {"content-type": "text/html; charset=utf-8"}),
         "WARNING",
-        "the service responded with 200, but with content type 'text/html' instead of 'text/event-stream': '<html>'",
+        "the service responded with 200, but with content type 'text/html' instead of 'text/event-stream': "
+        "an HTML page",
     ),
     (
         Response(200, b"", {"content-type": "x" * 200}),

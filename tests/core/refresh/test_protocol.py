@@ -454,7 +454,7 @@ def test_an_error_quotes_the_response(body: bytes, excerpt: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "reason"),
-    [(b"<html>", "not in JSON"), (b"[]", "not with an object"), (b"{}", "without context_features"),
+    [(b"oops", "not in JSON"), (b"[]", "not with an object"), (b"{}", "without context_features"),
      (b'{"context_features": {}}', "without context_features"),
      (b'{"context_features": ["a", 5]}', "a context feature is not a string")],
 )  # fmt: skip
@@ -468,7 +468,7 @@ def test_an_invalid_response_raises_an_error_with_the_reason(body: bytes, reason
 
 @pytest.mark.parametrize(
     ("body", "reason"),
-    [(b"{}", "without settings"), (b'{"settings": []}', "without settings"), (b"<html>", "not in JSON")],
+    [(b"{}", "without settings"), (b'{"settings": []}', "without settings"), (b"oops", "not in JSON")],
 )
 def test_a_query_response_without_settings_is_unexpected(body: bytes, reason: str) -> None:
     """The error gives the reason."""

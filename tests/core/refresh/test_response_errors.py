@@ -76,7 +76,8 @@ def test_an_error_of_the_credentials_has_its_text() -> None:
     ("response", "text"),
     [
         (Response(500), "500: ''"),
-        (Response(502, b"<html>"), "502: '<html>'"),
+        (Response(502, b"<html>"), "502: an HTML page"),
+        (Response(502, b" <!DOCTYPE html>\n<title> Bad &amp; broken\n</title>"), "502: an HTML page, 'Bad & broken'"),
         (Response(401, b"no"), "401: 'no' (the credentials are missing, wrong or insufficient)"),
         (Response(403, b"no"), "403: 'no' (the credentials are missing, wrong or insufficient)"),
         (Response(404, b'{"detail": "no such"}'), "404: 'no such'"),
@@ -84,7 +85,7 @@ def test_an_error_of_the_credentials_has_its_text() -> None:
         (Response(409, b'{"error": "x"}'), """409: '{"error": "x"}'"""),
         (Response(400, b'["detail"]'), """400: '["detail"]'"""),
         (Response(400, b"\xff"), "400: '\ufffd'"),
-        (Response(200, b"<html>"), "200, but not in JSON: '<html>'"),
+        (Response(200, b"<html>"), "200, but not in JSON: an HTML page"),
         (Response(200, b"[]"), "200, but not with an object: '[]'"),
         (Response(500, b"x" * 298), f"500: '{'x' * 298}'"),
         (Response(500, b"x" * 299), f"500: '{'x' * 298}…"),

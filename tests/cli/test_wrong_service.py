@@ -1,0 +1,171 @@
+"""URLs that are not those of a Heksher service: the error names the source of the URL, or the server."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import heksher_client
+from heksher_client._drivers.admin import AdminClient
+from heksher_client.cli import main
+from heksher_client.exceptions import ConfigError, ServiceUnavailableError, UnexpectedResponseError
+from heksher_client.service import LocalService
+from tests.support.clients import Kind, ThreadKind
+from tests.support.commands import Run
+from tests.support.service import CannedResponse, RecordedRequest, WatchedService
+
+PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body><script>alert(1)</script>"
+OTHER_SERVERS = {
+    "a page": CannedResponse(200, PAGE, {"Content-Type": "text/html"}),
+    "a page with status 404": CannedResponse(404, PAGE, {"Content-Type": "text/html"}),
+    "nothing": CannedResponse(404),
+    "JSON": CannedResponse.of({"hello": "world"}),
+    "a list": CannedResponse.of([1]),
+    "JSON with status 404": CannedResponse(404, b'{"detail": "Not Found"}'),
+    "another method": CannedResponse(405, b'{"detail": "Method Not Allowed"}'),
+    "a redirect": CannedResponse(301, b"", {"Location": "https://login.example.com/start?token=s3cr3t"}),
+}
+COMMANDS = (
+    ("ping",), ("status",), ("settings",), ("get", "s"), ("get", "s", "user=jim", "--why"), ("rules", "s"),
+    ("rules", "add", "s", "1", "user=jim"), ("rules", "set", "s", "1", "user=jim"),
+    ("rules", "remove", "s", "user=jim"), ("watch", "--count", "1"), ("demo",),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+@pytest.mark.parametrize("other", OTHER_SERVERS)
+def test_l21_another_server_is_not_a_heksher_service(
+    run: Run, shop: WatchedService, arguments: tuple[str, ...], other: str
+) -> None:
+    """For each command. The error has the URL and the status, and nothing of the response."""
+    response = OTHER_SERVERS[other]
+    shop.intercept = lambda _: response
+    outcome = run(*arguments, "--url", shop.url)
+    target = "; it redirects to https://login.example.com/start" if response.status == 301 else ""
+    expected = f"Error: {shop.url} is not a Heksher service ({response.status})"
+    assert outcome.status == 1
+    assert outcome.err in (f"{expected}\n", f"{expected}{target}\n")
+
+
+def test_l21_diff_with_another_server(run: Run, shop: WatchedService) -> None:
+    """As an argument, and as a profile."""
+    shop.intercept = lambda _: OTHER_SERVERS["a page"]
+    for arguments in (("diff", shop.url, "shop"), ("diff", "shop", shop.url)):
+        outcome = run(*arguments)
+        assert (outcome.status, outcome.err) == (1, f"Error: {shop.url} is not a Heksher service (200)\n")
+
+
+def test_l21_a_heksher_service_that_responds_in_another_way(run: Run, shop: WatchedService) -> None:
+    """It is known by its health. If the health is not available, the error is that of the request."""
+    health: list[CannedResponse | None] = [None]
+
+    def respond(request: RecordedRequest) -> CannedResponse | None:
+        if request.path.startswith("/api/health"):
+            return health[0]
+        is_list = request.path == "/api/v1/settings"
+        return CannedResponse.of({"settings": [1]}) if is_list else None
+
+    shop.intercept = respond
+    assert "but a setting is incomplete" in run("settings").err
+    for status in (401, 403, 429, 500, 503):
+        health[0] = CannedResponse(status, PAGE)
+        assert "but a setting is incomplete" in run("settings").err
+    outcome = run("ping")
+    assert (outcome.status, "503: an HTML page, 'Sign in'" in outcome.err) == (3, True)
+    health[0] = CannedResponse(404)
+    assert "setting nothing does not exist" in run("get", "nothing").err
+
+
+def test_l21_a_server_that_stops_is_not_called_another_one(
+    run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of its health has no response, so the error is that of the request."""
+
+    def fail(_: object) -> None:
+        raise ServiceUnavailableError("gone")
+
+    monkeypatch.setattr(AdminClient, "ping", fail)
+    shop.intercept = lambda _: CannedResponse.of({"hello": "world"})
+    assert "200, but without settings" in run("settings").err
+
+
+INVALID = {
+    "localhost:8300": "'localhost:8300' must start with http:// or https://",
+    "http//x": "'http//x' must start with http:// or https://",
+    "ftp://x": "'ftp://x' must start with http:// or https://",
+    "//x": "'//x' must start with http:// or https://",
+    "http://": "'http://' has no host name",
+    "http://x:99999": "'http://x:99999' has an invalid port: use one from 1 to 65535",
+    "http://x?token=s3cr3t": "'http://x' must not have a query or a fragment",
+    "http://x#s3cr3t": "'http://x' must not have a query or a fragment",
+    "jim:s3cr3t@x": "the URL must start with http:// or https://",
+    "http://jim:s3cr3t?@x": "the URL ",
+    "http://[::1": "'http://[::1' is not a valid URL",
+}
+
+
+@pytest.mark.parametrize("url", INVALID)
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_l21_an_invalid_url_names_the_option(run: Run, arguments: tuple[str, ...], url: str) -> None:
+    outcome = run(*arguments, "--url", url)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert outcome.err.startswith(f"Error: --url: {INVALID[url]}"), outcome.err
+    assert "s3cr3t" not in outcome.err
+
+
+@pytest.mark.parametrize("url", INVALID)
+def test_l21_an_invalid_url_names_its_source(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    """Variables, profiles, arguments of `connect`, options of a class, and arguments of a client."""
+    file = tmp_path / "heksher.toml"
+    monkeypatch.setenv("HEKSHER_CONFIG", str(file))
+    file.write_text(f'[profiles.shop]\nurl = "{url}"\n[profiles.ok]\nurl = "http://x"\n')
+    file.chmod(0o600)
+    is_thread = isinstance(kind, ThreadKind)
+    connect: Any = heksher_client.connect if is_thread else heksher_client.connect_async
+    base = heksher_client.ThreadHeksherClient if is_thread else heksher_client.AsyncHeksherClient
+    own_class = type("Own", (base,), {}, service_url=url)
+    message = INVALID[url]
+
+    def error_of(*arguments: str, **options: Any) -> str:
+        with pytest.raises(ConfigError) as raised:
+            connect(*arguments, **options)
+        return str(raised.value)
+
+    assert error_of("ok", url=url).startswith(f"url: {message}")
+    assert error_of("ok", service_url=url).startswith(f"service_url: {message}")
+    assert error_of("shop").startswith(f"profile shop in {file}: url: {message}")
+    file.write_text("")
+    assert error_of(client_class=own_class).startswith(f"service_url of the client class: {message}")
+    monkeypatch.setenv("HEKSHER_URL", url)
+    assert error_of().startswith(f"HEKSHER_URL: {message}")
+    result = CliRunner().invoke(main, ["ping"])
+    assert (result.exit_code, result.output.startswith(f"Error: HEKSHER_URL: {message}")) == (2, True)
+    with pytest.raises(ValueError, match="service_url: ") as raised:
+        kind.make(url, 60, ["user"])
+    assert str(raised.value).startswith(f"service_url: {message}")
+
+
+@pytest.mark.parametrize("url", ["localhost:8300", "http//x", "http:/x", "ftp://x", "https:x"])
+def test_l21_an_invalid_url_names_the_argument_of_diff(run: Run, url: str) -> None:
+    """It is not taken for the name of a profile or a file."""
+    for arguments, name in (((url, "shop"), "BEFORE"), (("shop", url), "AFTER")):
+        outcome = run("diff", *arguments)
+        assert (outcome.status, outcome.err.startswith(f"Error: {name}: '{url}' ")) == (2, True), outcome.err
+
+
+def test_l21_the_errors_of_clients_have_no_html(kind: Kind, shop: WatchedService) -> None:
+    shop.intercept = lambda _: OTHER_SERVERS["a page"]
+    client = kind.make(shop.url, 60, ["user"])
+    with pytest.raises(UnexpectedResponseError, match="but not in JSON: an HTML page, 'Sign in'") as raised:
+        kind.call(client.ping())
+    assert b"<html>" in raised.value.content
+    kind.call(client.close() if isinstance(kind, ThreadKind) else client.aclose())
+
+
+def test_l21_a_local_service_is_a_heksher_service(run: Run) -> None:
+    with LocalService(["user"]) as service:
+        assert run("ping", "--url", service.url).status == 0
+        assert "setting s does not exist" in run("get", "s", "--url", service.url).err
