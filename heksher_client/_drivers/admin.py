@@ -21,12 +21,12 @@ from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._drivers.thread_client import ThreadHeksherClient, internals
-from heksher_client.exceptions import UnexpectedResponseError
+from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
 
 T = TypeVar("T")
 
 _NAMES_PER_QUERY: Final = 50
-_MAX_LISTINGS: Final = 3
+_MAX_LISTINGS: Final = 5
 """Attempts to list all settings and query their rules, without a change in between."""
 
 
@@ -135,15 +135,26 @@ class AdminClient:
 
         Args:
             on_progress: Called with the number of settings whose rules have been fetched, and the number of all.
+
+        Raises:
+            ServiceUnavailableError: Settings are renamed or deleted all the time. A state without some settings would
+                look as if they were removed.
         """
+        state = None
         for _ in range(_MAX_LISTINGS):
-            state, is_current = self._read_state(on_progress)
-            if is_current:
-                break
+            if (found := self._read_state(on_progress)) is not None:
+                state, is_of_one_moment = found
+                if is_of_one_moment:
+                    return state
+        if state is None:
+            raise ServiceUnavailableError(
+                f"settings were renamed or deleted while they were read, {_MAX_LISTINGS} times in a row; "
+                "try again later"
+            )
         return state
 
-    def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool]:
-        """Return the state, and whether there was no change between its requests."""
+    def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool] | None:
+        """Return the state, and whether all is of one moment; None if a setting was renamed or deleted meanwhile."""
         features, received = self._send(
             protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), position(reply))
         )
@@ -157,8 +168,9 @@ class AdminClient:
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
-        state = ServiceState(features, records, oldest_position(positions))
-        return state, len(records) == len(settings) and len(set(positions)) == 1
+        if len(records) < len(settings):
+            return None
+        return ServiceState(features, records, oldest_position(positions)), len(set(positions)) == 1
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule, and return its id."""

@@ -42,32 +42,57 @@ class Difference(NamedTuple):
 _ATTRIBUTES = ("type", "default_value", "configurable_features", "version", "metadata", "aliases")
 
 
-def compare(before: ServiceState, after: ServiceState) -> Iterator[Difference]:
-    """Yield all differences, ordered by the names of the settings."""
+def compare(before: ServiceState, after: ServiceState, *, is_same_service: bool = False) -> Iterator[Difference]:
+    """Yield all differences, ordered by the names of the settings.
+
+    Args:
+        before: The first state.
+        after: The second state.
+        is_same_service: The states are of one service, in which a rule keeps its id and its setting.
+    """
     if before.context_features != after.context_features:
         features = list(before.context_features), list(after.context_features)
         yield Difference(None, "context_features", None, *features, "changed")
-    former_names = _former_names(before, after)
-    for name in sorted({*before.settings, *after.settings} - set(former_names.values())):
-        old, new = before.settings.get(former_names.get(name, name)), after.settings.get(name)
-        if name in former_names:
-            yield Difference(name, "name", None, former_names[name], name, "changed")
-        if old is None or new is None:
-            kind = "added" if old is None else "removed"
-            yield Difference(name, "setting", None, old and old.data.type, new and new.data.type, kind)
-        else:
-            yield from _compare_attributes(name, old.data, new.data)
-        yield from _compare_rules(name, old, new)
+    former_names = _former_names(before, after, is_same_service=is_same_service)
+    unchanged = before.settings.keys() - former_names.values()
+    for name in sorted({*before.settings, *after.settings}):
+        former = former_names.get(name, name)
+        if name in unchanged and (former != name or name not in after.settings):
+            yield from _compare_settings(name, before.settings[name], None)
+        if former != name:
+            yield Difference(name, "name", None, former, name, "changed")
+            yield from _compare_settings(name, before.settings[former], after.settings[name])
+        elif name in after.settings:
+            yield from _compare_settings(name, before.settings.get(name) if name in unchanged else None,
+                                         after.settings[name])  # fmt: skip
 
 
-def _former_names(before: ServiceState, after: ServiceState) -> dict[str, str]:
-    """Return the former names of renamed settings, by their present names. A rename makes the former name an alias."""
-    return {
-        name: alias
-        for name, record in after.settings.items()
-        for alias in record.data.aliases
-        if name not in before.settings and alias in before.settings and alias not in after.settings
-    }
+def _compare_settings(name: str, old: SettingRecord | None, new: SettingRecord | None) -> Iterator[Difference]:
+    if old is None or new is None:
+        kind = "added" if old is None else "removed"
+        yield Difference(name, "setting", None, old and old.data.type, new and new.data.type, kind)
+    else:
+        yield from _compare_attributes(name, old.data, new.data)
+    yield from _compare_rules(name, old, new)
+
+
+def _former_names(before: ServiceState, after: ServiceState, *, is_same_service: bool) -> dict[str, str]:
+    """Return the former names of renamed settings, by their present names.
+
+    A rename makes the former name an alias. In one service, rules are a better sign, as aliases can be deleted, and
+    names be used again.
+    """
+    owners = {rule.rule_id: name for name, record in before.settings.items() for rule in record.rules}
+    former_names: dict[str, str] = {}
+    for name, record in after.settings.items():
+        if is_same_service and (known := [owners[r.rule_id] for r in record.rules if r.rule_id in owners]):
+            former_names[name] = known[0]
+    taken = set(former_names.values())
+    for name, record in after.settings.items():
+        gone = [alias for alias in record.data.aliases if alias in before.settings and alias not in after.settings]
+        if gone and name not in former_names and name not in before.settings and gone[0] not in taken:
+            former_names[name] = gone[0]
+    return {name: former for name, former in former_names.items() if name != former}
 
 
 def _compare_attributes(name: str, old: SettingData, new: SettingData) -> Iterator[Difference]:

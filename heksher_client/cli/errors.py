@@ -63,6 +63,7 @@ def report_errors() -> Iterator[None]:
         raise CommandError(str(error), status) from None
     except ServiceUnavailableError as error:
         url = (error.url or "").partition("/api/")[0]
-        raise CommandError(f"{error}; check that the service runs at {url}", ExitStatus.UNAVAILABLE) from None
+        hint = f"; check that the service runs at {url}" if url else ""
+        raise CommandError(f"{error}{hint}", ExitStatus.UNAVAILABLE) from None
     except (HeksherError, ValueError, ImportError) as error:
         raise CommandError(str(error)) from None

@@ -113,7 +113,7 @@ class _Watcher:
             if self._is_unavailable:
                 click.echo("The service is available again.", err=True)
                 self._is_unavailable = False
-            yield from compare(before, after)
+            yield from compare(before, after, is_same_service=True)
             before = after
 
     def _wait(self) -> None:
