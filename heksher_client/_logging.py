@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+_INVISIBLE: Final = re.compile(
+    "[\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u2800\\u3164\\ufe00-\\ufe0f\\uffa0\\U000e0100-\\U000e01ef]"
+)
+"""Characters without a shape that Python regards as printable, such as fillers and variation selectors."""
 _SHORTEST_SECRET: Final = 4
 """Characters. Shorter texts may occur anywhere, so they are not redacted."""
 
@@ -23,11 +27,55 @@ _WORD_END: Final = rb"(?![A-Za-z0-9_])"
 _AUTH_SCHEMES: Final = frozenset(["apikey", "basic", "bearer", "digest", "dpop", "negotiate", "ntlm", "token"])
 
 
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and not _INVISIBLE.match(character)
+
+
+class _TextEscapes(dict[int, str]):
+    """The escapes of Python by the code of a character, for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if _is_visible(character) else character.encode("unicode_escape").decode()
+        return self[code]
+
+
+class _JSONEscapes(dict[int, str]):
+    """The escapes of JSON. Line breaks are part of its format: those in a value have an escape already."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if _is_visible(character) or character == "\n" else json.dumps(character)[1:-1]
+        return self[code]
+
+
+_TEXT_ESCAPES: Final = _TextEscapes()
+_JSON_ESCAPES: Final = _JSONEscapes()
+
+
 def escaped(text: str) -> str:
-    """Return a text with line breaks, control and format characters escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return a text with escapes for all characters that cannot be seen, or that change how others are shown.
+
+    These are line breaks, control characters, formatting characters such as those of bidirectional text, and all
+    spaces but the usual one.
+    """
+    return text if text.isascii() and text.isprintable() else text.translate(_TEXT_ESCAPES)
+
+
+def visible_json(value: Any, **options: Any) -> str:
+    """Return a value as JSON, with escapes for the same characters. A parser returns the original value.
+
+    Args:
+        value: The value.
+        **options: Arguments of `json.dumps`.
+    """
+    return json.dumps(value, ensure_ascii=False, **options).translate(_JSON_ESCAPES)
+
+
+def escape_arguments(logger: logging.Logger) -> logging.Logger:
+    """Return a logger after it was changed to escape the arguments of its records."""
+    logger.addFilter(_EscapeArguments())
+    return logger
 
 
 def shortened(text: str, max_length: int) -> str:
@@ -83,5 +131,4 @@ def _escape_argument(argument: Any) -> Any:
     return argument if isinstance(argument, int | float) else escaped(str(argument))
 
 
-logger: Final = logging.getLogger("heksher_client")
-logger.addFilter(_EscapeArguments())
+logger: Final = escape_arguments(logging.getLogger("heksher_client"))

@@ -127,7 +127,7 @@ class AdminClient:
         data = self._send(request, lambda reply: protocol.parse_setting(request, reply))
         if data is None:
             return None
-        rules, _ = self._query([data.name])
+        _, rules, _ = self._query([data.name])
         return SettingRecord(data, rules.get(data.name, ()))
 
     def service_state(self, on_progress: Callable[[int, int], object] | None = None) -> ServiceState:
@@ -137,8 +137,8 @@ class AdminClient:
             on_progress: Called with the number of settings whose rules have been fetched, and the number of all.
 
         Raises:
-            ServiceUnavailableError: Settings are renamed or deleted all the time. A state without some settings would
-                look as if they were removed.
+            ServiceUnavailableError: Settings are renamed all the time. A state without them would look as if they were
+                removed.
         """
         state = None
         for _ in range(_MAX_LISTINGS):
@@ -148,13 +148,15 @@ class AdminClient:
                     return state
         if state is None:
             raise ServiceUnavailableError(
-                f"settings were renamed or deleted while they were read, {_MAX_LISTINGS} times in a row; "
-                "try again later"
+                f"settings were renamed while they were read, {_MAX_LISTINGS} times in a row; try again later"
             )
         return state
 
     def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool] | None:
-        """Return the state, and whether all is of one moment; None if a setting was renamed or deleted meanwhile."""
+        """Return the state, and whether all is of one moment; None if a setting was renamed meanwhile.
+
+        Deleted settings are omitted.
+        """
         features, received = self._send(
             protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), position(reply))
         )
@@ -163,14 +165,15 @@ class AdminClient:
         positions = [received]
         remaining = iter(settings)
         while names := list(islice(remaining, _NAMES_PER_QUERY)):
-            rules, received = self._query(names)
+            existing, rules, received = self._query(names)
+            if not rules.keys() >= set(existing):
+                return None  # The response has the rules of a renamed setting under its new name.
             positions.append(received)
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
-        if len(records) < len(settings):
-            return None
-        return ServiceState(features, records, oldest_position(positions)), len(set(positions)) == 1
+        is_of_one_moment = len(records) == len(settings) and len(set(positions)) == 1
+        return ServiceState(features, records, oldest_position(positions)), is_of_one_moment
 
     def add_rule(self, setting: str, value: Any, conditions: Mapping[str, str]) -> int:
         """Add a rule, and return its id."""
@@ -202,15 +205,15 @@ class AdminClient:
         """Remove a rule; with an ETag, only if the rule still has it."""
         self._change(Request("DELETE", f"/api/v1/rules/{rule_id}", _if_match(etag)))
 
-    def _query(self, names: Sequence[str]) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
-        """Return the rules of those settings that exist, and the position that they are of."""
+    def _query(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, tuple[RuleRecord, ...]], Position | None]:
+        """Return which of the names exist, the rules of those settings, and the position that they are of."""
         while names:
             request = protocol.query(protocol.query_target(names, "*", with_metadata=True), None)
             result = self._send(request, partial(_parse_query, request, names))
             if isinstance(result, tuple):
-                return result
+                return names, *result
             names = [name for name in names if name not in result]
-        return {}, None
+        return (), {}, None
 
     def _change(self, request: Request) -> None:
         def parse(reply: Reply) -> None:

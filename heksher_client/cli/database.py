@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from heksher_client._logging import escaped
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -100,4 +102,4 @@ def report_database_errors() -> Iterator[None]:
     except click.ClickException:
         raise
     except Exception as error:
-        raise click.ClickException((str(error) or repr(error)).splitlines()[0]) from error
+        raise click.ClickException(escaped((str(error) or repr(error)).splitlines()[0])) from error

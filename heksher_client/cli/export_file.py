@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from heksher_client._logging import visible_json
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_values import RepeatedKeyError, parse_json
 from heksher_client.cli.yaml_text import Path, YAMLText, YAMLTextError, format_yaml
@@ -44,7 +45,7 @@ def write_document(file: str, document: Any) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    text = format_yaml(document) if _is_yaml(file) else json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    text = format_yaml(document) if _is_yaml(file) else visible_json(document, indent=2) + "\n"
     with click.open_file(file, "w", encoding="utf-8", atomic=file != STDIO) as out:
         out.write(text)
 

@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from heksher_client._json_values import is_deeper_than
-from heksher_client._logging import escaped
+from heksher_client._logging import escaped, visible_json
 
 _MAX_DEPTH: Final = 200
 """Nested lists and objects. The service accepts fewer, and functions that walk through a value fail at several hundred.
@@ -43,4 +43,4 @@ def parse_json(text: str) -> Any:
 
 def format_value(value: Any) -> str:
     """Format a JSON value for people, in one line: a string without quotes, any other value as JSON."""
-    return escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    return escaped(value) if isinstance(value, str) else visible_json(value)

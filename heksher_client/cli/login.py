@@ -52,7 +52,7 @@ def _show_code(code: "DeviceCode") -> None:
 
 
 def _open_browser(url: str) -> None:
-    click.echo(f"Sign in with your browser: {url}")
+    click.echo(f"Sign in with your browser: {escaped(url)}")
     if click.launch(url):
         click.echo(
             "Could not open a browser: open the URL in any browser on this machine, or use --headless.", err=True
@@ -97,4 +97,4 @@ def profiles(*, as_json: bool) -> None:
         return
     click.echo(f"Profiles in {path}:")
     for name in names or ["(none)"]:
-        click.echo(f"  {name}")
+        click.echo(f"  {escaped(name)}")

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from heksher_client._logging import escaped
+from heksher_client._logging import escaped, visible_json
 
 Command = Callable[..., Any]
 
@@ -40,11 +40,11 @@ def console(width: int = _PLAIN_WIDTH) -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    text = json.dumps(value, ensure_ascii=False, default=str)  # YAML files may contain dates.
+    text = visible_json(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, default=str)
+        text = json.dumps(value)
     click.echo(text)
 
 

@@ -1,10 +1,10 @@
 """The command `heksher-client service`: manage the database of a service, whether the service runs or not."""
 
-import json
 from datetime import timedelta
 
 import click
 
+from heksher_client._logging import escaped, visible_json
 from heksher_client.cli.database import (
     database_option,
     open_database,
@@ -78,7 +78,7 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
         with read_database(database, is_optional=True) as connection:
             planned = [step.text for step in import_export.plan(connection, document, exact=exact)]
         for text in planned:
-            click.echo(text)
+            click.echo(escaped(text))
         if not planned:
             click.echo("Nothing to do: the database matches the file.")
         if dry_run or not planned:
@@ -115,7 +115,7 @@ def changes(database: str, file: str, after: int) -> None:
         ):
             while page := list_changes(connection, after=after, limit=1_000):
                 for change in page:
-                    out.write(json.dumps(asdict(change), default=str, ensure_ascii=False) + "\n")
+                    out.write(visible_json(asdict(change), default=str) + "\n")
                 after, count = page[-1].revision, count + len(page)
     if file != STDIO:
         click.echo(f"Wrote {count} changes to {file}.")
@@ -163,7 +163,7 @@ def list_tokens(database: str) -> None:
     for each in all_tokens:
         expiry = "" if each.expires_at is None else f"  expires {each.expires_at:%Y-%m-%d %H:%M}"
         expired = "  (expired)" if each.is_expired else ""
-        click.echo(f"{each.name:<30} {each.role:<7} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
+        click.echo(f"{escaped(each.name):<30} {each.role:<7} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
 
 
 @token.command()
@@ -176,4 +176,4 @@ def revoke(database: str, name: str) -> None:
 
         with open_database(require_database(database)) as connection:
             tokens.revoke_token(connection, name)
-    click.echo(f"Revoked token {name}.")
+    click.echo(f"Revoked token {escaped(name)}.")

@@ -17,13 +17,14 @@ from anyio.to_thread import run_sync
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.exc import SQLAlchemyError
 
+from heksher_client._logging import escape_arguments
 from heksher_client.service.changes import Change, changes
 from heksher_client.service.database import Database
 from heksher_client.service.history import Epochs, State, is_continued, read_epochs, read_state
 from heksher_client.service.metrics import Metrics
 from heksher_client.service.tokens import Token
 
-logger: Final = logging.getLogger(__name__)
+logger: Final = escape_arguments(logging.getLogger(__name__))
 _HEARTBEAT: Final = 15.0
 """Seconds without events after which a comment is sent, so that proxies keep the connection open."""
 _RETRY_DELAY: Final = 1.0

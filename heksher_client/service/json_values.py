@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from heksher_client._json_values import is_deeper_than
-from heksher_client._logging import shortened
+from heksher_client._logging import shortened, visible_json
 
 MAX_DEPTH: Final = 100
 """Nested lists and objects in a value. JSON libraries fail at a few hundred."""
@@ -20,8 +20,8 @@ def encode(value: Any) -> bytes:
 
 
 def shorten(value: Any, max_length: int) -> str:
-    """Return a value as JSON text of limited length, with an ellipsis where it was cut."""
-    return shortened(encode(value).decode(), max_length)
+    """Return a value for people, as JSON text of limited length, with an ellipsis where it was cut."""
+    return shortened(visible_json(value, allow_nan=False, separators=(",", ":")), max_length)
 
 
 def is_identical(a: Any, b: Any) -> bool:

@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heksher_client._clock import monotonic
+from heksher_client._logging import escape_arguments
 from heksher_client.service.access import request_token
 
-access_log: Final = logging.getLogger("heksher_client.service.access")
+access_log: Final = escape_arguments(logging.getLogger("heksher_client.service.access"))
 """One record for each request, with the level INFO. The parts of the message are attributes of the record as well."""
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _METHODS: Final = frozenset(["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])

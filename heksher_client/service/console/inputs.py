@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from heksher_client._logging import visible_json
 from heksher_client.service import json_values
 from heksher_client.service.routing import JSONValue
 from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
@@ -61,7 +62,7 @@ def format_input(type_: SettingType, value: Any) -> list[str]:
         case "choice":
             return [option_text(value)]
         case "json":
-            return [json.dumps(value, indent=2, ensure_ascii=False)]
+            return [visible_json(value, indent=2)]
     return [json_values.encode(value).decode()]
 
 

@@ -6,7 +6,9 @@ from typing import Any, Final
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from heksher_client._logging import escaped, visible_json
 from heksher_client.service import json_values
 from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
@@ -16,11 +18,16 @@ _MAX_VALUE_LENGTH: Final = 120
 
 
 def _json(value: Any) -> str:
-    return json_values.encode(value).decode()
+    return visible_json(value, separators=(",", ":"))
 
 
 def _short(value: Any) -> str:
     return json_values.shorten(value, _MAX_VALUE_LENGTH)
+
+
+def _visible(output: Any) -> Any:
+    """Escape invisible characters in all that a page shows. The content of inputs is `Markup`: it must not change."""
+    return output if isinstance(output, Markup) else escaped(str(output))
 
 
 def _time(at: datetime) -> str:
@@ -31,6 +38,7 @@ _TEMPLATES: Final = Environment(
     loader=PackageLoader("heksher_client.service.console"),
     autoescape=True,
     undefined=StrictUndefined,
+    finalize=_visible,
     trim_blocks=True,
     lstrip_blocks=True,
 )
