@@ -1,4 +1,4 @@
-"""What the package offers, and that both clients offer the same."""
+"""The public names of the package, and the common methods of both clients."""
 
 import ast
 import asyncio
@@ -46,7 +46,7 @@ def test_profiles_exports_names_of_the_package() -> None:
 
 
 def test_every_error_of_ours_is_public() -> None:
-    """Whoever catches an error can import it from the package."""
+    """A program that catches an error can import it from the package."""
     errors = {name for name, value in vars(heksher_client.exceptions).items()
               if inspect.isclass(value) and issubclass(value, HeksherError)}  # fmt: skip
     assert errors <= set(heksher_client.__all__)
@@ -61,7 +61,7 @@ def public_methods(client: type) -> dict[str, Any]:
 
 
 def test_both_clients_have_the_same_signatures() -> None:
-    """But for `async`, and for `aclose` where the other has `close`."""
+    """Except for `async`, and for `aclose` instead of `close`."""
     asynchronous, threaded = public_methods(AsyncHeksherClient), public_methods(ThreadHeksherClient)
     assert inspect.signature(asynchronous.pop("aclose")) == inspect.signature(threaded["close"])
     assert asynchronous.keys() == threaded.keys()

@@ -300,7 +300,7 @@ def test_characters_that_the_encoding_lacks_are_escaped(
 
 @pytest.mark.parametrize("depth", [300, 60_000])
 def test_a_value_that_is_nested_too_deeply_is_reported_in_one_line(run: Run, tmp_path: Path, depth: int) -> None:
-    """Whether or not Python's JSON parser accepts it, which depends on the version and on the size of the stack."""
+    """Python's JSON parser may accept it or not, depending on the version and the size of the stack."""
     value = "[" * depth + "]" * depth
     outcome = run("rules", "add", "cache_size", value, "user=x")
     assert (outcome.status, outcome.err) == (1, "Error: the value is nested too deeply\n")

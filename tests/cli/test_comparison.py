@@ -77,7 +77,7 @@ def shown(before: ServiceState, after: ServiceState, *, is_same_service: bool = 
 def test_l18_a_renamed_setting_is_not_removed_and_added(
     before: list[SettingRecord], after: list[SettingRecord], expected: list[str]
 ) -> None:
-    """Whatever else changed at the same time: rules, other names, and settings that were removed or added."""
+    """Rules, other names, and removed or added settings may have changed at the same time."""
     assert shown(state(*before), state(*after)) == expected
 
 

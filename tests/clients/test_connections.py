@@ -593,7 +593,7 @@ class RecordingRateLimit(RateLimit):
 
 
 def test_each_request_that_is_sent_counts_for_the_rate_limit(kind: Kind, fake_service: FakeService) -> None:
-    """Those of refreshes, redirected ones, and those repeated with another token or on a new connection."""
+    """Requests of refreshes, redirected ones, and ones repeated with another token or on a new connection."""
     limit = RecordingRateLimit(1, 0.001)
     setting = Setting("s", int, ["user"], 1)
     with FaultServer(fake_service) as server:
@@ -625,7 +625,7 @@ def test_each_request_that_is_sent_counts_for_the_rate_limit(kind: Kind, fake_se
 
 
 def test_requests_of_many_threads_stay_within_the_rate_limit(kind: Kind, fake_service: FakeService) -> None:
-    """When the service receives a request, the times of so many places have come."""
+    """The service receives no request before its turn."""
     limit = RecordingRateLimit(5, 0.02)
     early: list[RecordedRequest] = []
     lock = threading.Lock()

@@ -145,7 +145,7 @@ def test_a_fleet_spreads_its_queries(within: float, delay: float) -> None:
 
 
 def test_a_stream_is_resumed_after_the_last_announced_change() -> None:
-    """Whatever the responses say while it is open. Without a stream, they say where to begin."""
+    """The revision of responses does not matter while it is open. Without a stream, it says where to begin."""
     run = Run()
     run.open(5)
     run.feed(change(9, "s"))
@@ -190,7 +190,7 @@ def test_a_lost_stream_is_opened_again_with_growing_delays() -> None:
 
 
 def test_the_child_of_a_fork_has_no_stream_and_no_losses() -> None:
-    """Those are of the parent. It resumes after the same revision."""
+    """Both belong to the parent. The child resumes after the same revision."""
     run = Run()
     run.lose()
     run.open(5)
@@ -389,7 +389,7 @@ def test_a_stream_that_ends_before_its_first_event_is_a_problem() -> None:
 
 
 def test_the_rest_of_a_lost_stream_is_not_part_of_the_next_one() -> None:
-    """Which begins with a new event."""
+    """The next stream begins with a new event."""
     run = Run()
     run.open(5)
     run.feed(b"event: change\ndata: [1]\nid: 6")

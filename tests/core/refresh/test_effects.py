@@ -61,7 +61,7 @@ def test_an_exchange_after_the_end_of_the_time_is_not_sent() -> None:
 
 
 def test_without_an_end_only_the_limits_of_the_exchange_count() -> None:
-    """Whether they are for each request or for all of them."""
+    """The limits may be for each request or for all of them."""
     for limits in (Limits(30.0, max_bytes=1000), Limits(30.0, 40.0)):
         assert next(limited(three_requests(), limits, lambda: 1e6)) == Exchange((HEALTH,) * 3, limits)
 

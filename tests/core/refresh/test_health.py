@@ -118,7 +118,7 @@ def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[l
 
 
 def test_failures_with_different_requests_are_different(records: list[logging.LogRecord]) -> None:
-    """Whatever they have in common in the quoted responses."""
+    """The quoted responses may have parts in common."""
     log = ErrorLog()
     for route in ("/api/v1/query", "/api/v1/context_features"):
         log.record([UnexpectedResponseError(f"GET {route}: the service responded with 503: ''", status=503)], 0.0)

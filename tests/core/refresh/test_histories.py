@@ -48,7 +48,7 @@ VALIDATED = 100
 
 
 class Fault(Enum):
-    """What does not work."""
+    """A fault of the service or the network."""
 
     NETWORK = "no response to any request"
     PROXY = "502 to any request"
@@ -405,7 +405,7 @@ class History(RuleBasedStateMachine):
     # -- the service ---------------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Check that a change is loaded at once if the client follows changes, and no other one was a moment ago."""
+        """Check that a change is loaded at once if the client follows changes, and the last one was not just before."""
         is_quiet = self.now - self.changed_at >= 4
         self.observe()
         for name, setting in self.program.items():

@@ -199,7 +199,7 @@ def test_a_last_known_good_that_is_too_old_is_ignored(
 def test_a_start_without_a_response_for_any_setting_fails(
     service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever else is stored."""
+    """Other stored responses do not matter."""
     store(file, {"other": {"rules": [], "default_value": 1}})
     start_without_values(service, file)
     assert setting.get(user="jim") == 7

@@ -235,7 +235,7 @@ def test_a_validator_applies_to_earlier_values_as_well(service: FakeService, cap
 
 
 def test_callers_of_reload_share_a_refresh_that_begins_after_their_calls(service: FakeService) -> None:
-    """Those that call during a refresh wait for the next one, as it has the rules that existed when they called."""
+    """Callers during a refresh wait for the next one, which has the rules that existed at their call."""
     setting = Setting("s", int, ["user"], 1)
     seen: list[int] = []
     with driven(service) as client:

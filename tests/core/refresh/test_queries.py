@@ -141,7 +141,7 @@ def test_a_query_that_is_too_large_is_halved_until_one_succeeds(status: int) -> 
 
 
 def test_a_response_with_too_many_bytes_is_a_query_that_is_too_large() -> None:
-    """Whatever its status."""
+    """The status does not matter."""
     queries = DrivenQueries(lambda names: Oversized(200, 1000) if len(names) > 1 else success(names))
     assert sorted(queries.query("abcd").settings) == list("abcd")
     assert queries.sizes() == [[4], [2], [1], [1, 1, 1]]

@@ -136,7 +136,7 @@ def test_a_secret_at_the_end_of_an_excerpt_is_redacted() -> None:
 
 
 def test_the_headers_of_a_response_are_redacted() -> None:
-    """Those with secrets of the client, the query and fragment of a redirect, and secrets of the request anywhere."""
+    """Headers with secrets of the client, the query and fragment of a redirect, and secrets of the request anywhere."""
     headers = {
         "set-cookie": "session=1",
         "authentication-info": "nonce=1",

@@ -39,7 +39,7 @@ def get(setting: Setting[Any], user: str = "jim") -> Any:
 def test_h1_h3_errors_that_need_intervention_are_retried_slowly(
     service: FakeService, setting: Setting[int], status: int
 ) -> None:
-    """Whether a query fails or the declarations that follow a 404 to a query."""
+    """A query fails, or the declarations that follow a 404 to a query."""
     with driven(service, update_interval=60) as client:
         service.intercept = lambda request: CannedResponse(status)
         client.refresh(7)
@@ -282,7 +282,7 @@ def test_p2_a_setting_with_an_invalid_structure_affects_itself_only(service: Fak
 
 
 def test_p3_a_setting_that_was_not_queried_is_ignored(service: FakeService, setting: Setting[int]) -> None:
-    """Whatever its structure."""
+    """Its structure does not matter."""
     response = {"settings": {"s": {"default_value": 8, "rules": []}, "other": {"x": 1}, "third": None}}
     service.respond_with(QUERY, CannedResponse.of(response))
     with driven(service) as client:
@@ -372,7 +372,7 @@ def test_p10_of_rules_with_the_same_conditions_the_higher_id_is_used(
 def test_p11_a_number_of_five_thousand_digits_affects_only_its_rule(
     service: FakeService, setting: Setting[int]
 ) -> None:
-    """Whether it is the value or the id."""
+    """It may be the value or the id."""
     digits = "9" * 5000
     body = f"""{{"settings": {{"s": {{"default_value": 7, "rules": [
         {{"value": {digits}, "rule_id": 1, "context_features": [["user", "jim"]]}},

@@ -1,4 +1,4 @@
-"""When the next refresh is due."""
+"""The time at which the next refresh is due."""
 
 import pytest
 

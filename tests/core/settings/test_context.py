@@ -103,7 +103,7 @@ def test_a_value_that_is_not_a_string_is_not_completed() -> None:
 
 @pytest.mark.parametrize("names", [["a\n"], [None], ["user", ""]])
 def test_invalid_names_of_context_features_are_rejected(names: list[str]) -> None:
-    """Whether they are strings or not, and after a valid one."""
+    """Strings and other objects, also after a valid name."""
     with pytest.raises(ValueError, match="is not a valid name"):
         check_feature_names(names)
 

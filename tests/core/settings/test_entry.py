@@ -324,7 +324,7 @@ def test_a_value_of_several_indexes_may_match_none_of_them_in_a_context() -> Non
 
 
 def test_paths_that_leave_the_same_rules_open_share_a_leaf() -> None:
-    """What is memoized for one path is memoized for all of them."""
+    """An entry that is memoized for one path is memoized for all of them."""
     rules = rule_set(
         [Rule({"environment": e, "theme": "dark"}, e) for e in ("prod", "dev")]
         + [Rule({"user": f"u{i}"}, i) for i in range(3)]
@@ -379,7 +379,7 @@ def test_a_missing_value_does_not_use_the_branch_of_unlisted_values() -> None:
 
 
 def test_a_subclass_of_str_is_a_string() -> None:
-    """Whether a rule requires the value or not."""
+    """A rule may require the value or not."""
     setting = setting_with([Rule({"user": "jim"}, 1), Rule({"theme": "dark", "user": "x"}, 2)], environment="prod")
     assert twice(setting, user=Text("jim"), theme=Text("light")) == 1
     assert twice(setting, user=Text("ann"), theme=Text("dark")) == "default"

@@ -398,7 +398,7 @@ def test_a_forked_child_keeps_only_the_scope_of_the_forking_thread(
 def test_after_a_fork_the_scopes_of_other_threads_are_closed(
     settings: list[Setting[int]], defaults: Defaults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of this thread stay open, also around an inner one. The lock that another thread held is replaced."""
+    """Snapshots of this thread stay open, also around an inner one. The lock that another thread held is replaced."""
     monkeypatch.setattr(snapshot, "_update_lock", held := snapshot.update_lock())
     publish(settings, defaults, 1)
     other, other_context = pinned(), copy_context()

@@ -225,7 +225,7 @@ class _Lenient(HeksherEnum[Color]):
     ],
 )
 def test_many_values_are_converted_one_by_one_if_one_needs_it(python_type: Any, raws: list[Any]) -> None:
-    """Which are invalid is reported for each of them, and which are valid in another form."""
+    """Each invalid value is reported, and each one that is valid in another form."""
     assert convert_many(setting_type(python_type), raws) is None
 
 
