@@ -21,7 +21,7 @@ from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
 from heksher_client._http.endpoint import Endpoint
-from heksher_client._runtime import fork
+from heksher_client._runtime import fork, gevent_patch
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
 from heksher_client.exceptions import ClientNotRunningError
@@ -139,7 +139,8 @@ class AsyncHeksherClient(Client):
     def _restart_in_child(self) -> None:  # in the child of a fork
         # The parent's loop does not continue here, and there may never be another one.
         self._has_own_loop = True
-        start_daemon_thread("heksher-client", lambda: asyncio.run(self._refresh_in_own_loop()))
+        run = gevent_patch.recorded(lambda: asyncio.run(self._refresh_in_own_loop()))
+        start_daemon_thread("heksher-client", run)
 
     async def _refresh_in_own_loop(self) -> None:  # in the child of a fork
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()

@@ -1,8 +1,8 @@
 """The client for threads: it runs the flows in a daemon thread."""
 
 import threading
-from collections.abc import Callable, Mapping
 from functools import partial
+from queue import Empty
 from typing import Any, Final, Self
 
 import httpx
@@ -10,15 +10,14 @@ import httpx
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.lifecycle import Phase
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.session import Session
 from heksher_client._core.settings.snapshot import detach, update_lock
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.flow_runner import ResultT, run
+from heksher_client._drivers.internals import Internals
 from heksher_client._drivers.thread_exchange import StreamPerformer, ThreadPerformer
 from heksher_client._http import exchange
-from heksher_client._logging import logger
-from heksher_client._runtime import fork, worker_threads
+from heksher_client._runtime import fork, gevent_patch, worker_threads
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity, is_patched
 from heksher_client._runtime.wakeup import Flag, Wakeup
 from heksher_client._runtime.worker_threads import DetachedCall, Job, StreamThread, WorkerThreads
@@ -54,10 +53,13 @@ class ThreadHeksherClient(Client):
             RuntimeError: It is the main client already.
         """
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
+        gevent_patch.watch(self, ThreadHeksherClient._suspend, ThreadHeksherClient._resume)
         try:
             self._starter = current_identity()
             self._session.start(outcome, outcome.put)
-            worker_threads.start_daemon_thread_elsewhere("heksher-client", self._keep_refreshing, self._session.close)
+            worker_threads.start_daemon_thread_elsewhere(
+                "heksher-client", gevent_patch.recorded(self._keep_refreshing), self._session.close
+            )
             if not worker_threads.holds_shared_lock(update_lock()):
                 _raise_if_closed(outcome.get())
         except BaseException:  # Ctrl-C, and any exception of a signal handler, included
@@ -89,7 +91,7 @@ class ThreadHeksherClient(Client):
         self._session.add_waiter(outcome.put)
         is_starting = self._session.phase is Phase.STARTING and self._starter == current_identity()
         if not (is_starting or worker_threads.holds_shared_lock(update_lock())):
-            _raise_if_closed(outcome.get())
+            self._await(outcome)
 
     def ping(self) -> None:
         """Check that the service is healthy.
@@ -156,7 +158,9 @@ class ThreadHeksherClient(Client):
         self._woken.set()
 
     def _restart_in_child(self) -> None:  # in the child of a fork
-        worker_threads.start_daemon_thread("heksher-client", self._keep_refreshing)
+        gevent_patch.watch(self, ThreadHeksherClient._suspend, ThreadHeksherClient._resume)
+        run = gevent_patch.recorded(self._keep_refreshing)
+        self._thread = worker_threads.start_daemon_thread("heksher-client", run)
 
     def _keep_refreshing(self) -> None:
         detach()
@@ -169,19 +173,17 @@ class ThreadHeksherClient(Client):
         try:
             self._sleep()
             # In the child of a fork in this thread (a hook may fork), another thread takes over.
-            while self._session.is_open and self._identity == current_identity():
+            while self._session.is_open and not self._session.is_suspended and self._identity == current_identity():
                 if is_patched() and not was_patched:
                     was_patched = True
                     self._endpoint.keep_no_connections()
-                    logger.warning(
-                        "the program was patched (by gevent, say) after the start of a client, which keeps its thread"
-                    )
+                    gevent_patch.report_problem()
                 self._run(self._session.refresh())
                 if self._session.wants_to_follow and not fork.is_uwsgi_master():
                     self._stream.start(lambda: self._run(self._session.follow()))
                 self._sleep()
         finally:  # also if a hook or a validator ends the thread, by SystemExit for example
-            if self._identity == current_identity():  # pragma: no branch - only there
+            if self._identity == current_identity() and not self._session.is_suspended:
                 self._session.close()
                 self._stream.end()
 
@@ -190,7 +192,43 @@ class ThreadHeksherClient(Client):
         while (seconds := self._session.wait()) > 0:
             self._woken.wait(None if fork.is_uwsgi_master() else min(seconds, MAX_SLEEP))
 
-    def _internals(self) -> "Internals":
+    # -- before and after gevent patches the program -------------------------------------------------------------------
+
+    def _suspend(self) -> None:
+        """End the thread once its refresh has ended."""
+        if self._thread is None or self._is_own_thread() or not self._session.is_open:
+            return
+        self._session.suspend()
+        worker_threads.join(self._thread, _SUSPEND_TIMEOUT)
+        if self._thread.is_alive():  # It is kept.
+            self._session.is_suspended = False
+            return
+        self._closed.set()
+        self._stream.end()
+        worker_threads.join_all(_SUSPEND_TIMEOUT)
+
+    def _resume(self) -> None:
+        """Go on in a greenlet, with new locks and connections."""
+        if not self._session.is_suspended:
+            return
+        try:
+            self._session.resume()
+            self._endpoint.replace_client()
+            self._set_up()
+            worker_threads.start_daemon_thread_elsewhere("heksher-client", self._keep_refreshing, self._session.close)
+        except Exception as error:
+            self._session.close(error)
+            raise
+
+    def _await(self, outcome: SimpleQueue[Exception | None]) -> None:
+        """Wait for the outcome of a refresh, which may never end in a thread of a patched process."""
+        is_safe = not gevent_patch.has_unpatched_threads()
+        try:
+            _raise_if_closed(outcome.get(timeout=None if is_safe else self._options.start_timeout))
+        except Empty:
+            raise ClientNotRunningError(gevent_patch.PROBLEM) from None
+
+    def _internals(self) -> Internals:
         return Internals(self._session, self._stream, self._performers)
 
     # -- effects -------------------------------------------------------------------------------------------------------
@@ -232,25 +270,13 @@ class ThreadHeksherClient(Client):
         self._closed.wait(effect.seconds)
 
 
-class Internals:
-    """The internal interface of a client, for other modules of this package."""
-
-    def __init__(self, session: Session, stream: StreamThread, performers: Mapping[type, Callable[[Any], Any]]) -> None:
-        self.session = session
-        self.stream = stream
-        """The thread that reads streams. End it before the client is closed."""
-        self._performers = performers
-
-    def run(self, flow: effects.Flow[ResultT]) -> ResultT:
-        """Run a flow in the calling thread, and return its result."""
-        return run(flow, self._performers)
-
-
 def internals(client: ThreadHeksherClient) -> Internals:
     """Return the internal interface of a client."""
     return client._internals()  # noqa: SLF001 - private, as it is not for users of the public class
 
 
+_SUSPEND_TIMEOUT: Final = 10.0
+"""Seconds for which a program that is about to be patched waits for the end of a refresh."""
 _CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))
 _ENDED: Final = effects.NoResponse(RuntimeError("the thread that was to send the request has ended"))
 _EXHAUSTED: Final = effects.NoResponse(TimeoutError("too many previous requests still hang"), is_network_error=True)

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 from heksher_client._logging import logger
+from heksher_client._runtime import gevent_patch
 
 
 class Stage(Enum):
@@ -104,6 +105,8 @@ def _mark_as_repaired() -> None:  # in the child of a fork
 
 def problem_of_process() -> str | None:
     """Return why the threads of clients cannot run as they should, or None if they can."""
+    if gevent_patch.has_unpatched_threads():
+        return gevent_patch.PROBLEM
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None or getattr(uwsgi, "has_threads", uwsgi.opt.keys() & {"enable-threads", "threads"}):
         return None

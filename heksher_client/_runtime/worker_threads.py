@@ -104,6 +104,14 @@ def join(thread: threading.Thread, seconds: float) -> None:
             _joining.discard(pair)
 
 
+def join_all(seconds: float) -> None:
+    """Wait until all threads of clients have ended, but at most so many seconds."""
+    until = monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name.startswith("heksher-client") and thread is not threading.current_thread():
+            thread.join(max(0.0, until - monotonic()))
+
+
 _joining: Final[set[tuple[tuple[int, int], threading.Thread]]] = set()
 """Threads and greenlets, with the threads that they wait for."""
 

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from heksher_client import Setting, State
-from heksher_client._runtime import fork, simple_queue
+from heksher_client._drivers import thread_client
+from heksher_client._runtime import fork, gevent_patch, simple_queue
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
+from heksher_client.exceptions import ClientNotRunningError
 from tests.support.clients import TIMEOUT_SECONDS, Gate, Kind, ThreadKind, eventually, in_thread, running
 from tests.support.forks import exited_successfully, fork_and_check, fork_without_hooks
 from tests.support.in_memory import LoopbackService
+from tests.support.service import WatchedService
 
 FORK = "this process was forked without Python's fork hooks: its clients went on only when one was called"
 NO_THREADS = "uWSGI lets threads run only while it serves a request: start it with --enable-threads"
@@ -185,7 +188,8 @@ def test_c18_threads_rest_in_the_master_of_uwsgi(
 def patched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """A function that makes the program look as if gevent had patched it."""
     is_patched = False
-    for module in ("_runtime.simple_queue", "_drivers.thread_client"):
+    monkeypatch.setattr(gevent_patch, "_reported", set())
+    for module in ("_runtime.simple_queue", "_runtime.gevent_patch", "_drivers.thread_client"):
         monkeypatch.setattr(f"heksher_client.{module}.is_patched", lambda: is_patched)
 
     def patch() -> None:
@@ -195,18 +199,157 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return patch
 
 
-def test_c18_client_of_a_program_that_is_patched_later(
+PATCHED_LATE = f"settings are not refreshed as they should be: {gevent_patch.PROBLEM}"
+
+
+def test_c18_program_is_patched_in_a_way_that_is_noticed_late(
     service: LoopbackService, setting: Setting[int], patched: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It goes on in its thread, and its connections are not used by several threads."""
+    """The client keeps its thread, its connections are not used by several threads, and the log and status say so."""
     with running(ThreadKind(), service.url, 0.05, stale_after=3600) as client:
+        assert client.client.status().problem is None
         patched()
         service.add_rule("s", 8, user="jim")
         client.reload()
         client.reload()
         assert setting.get(user="jim") == 8
-        assert len([m for m in caplog.messages if m.startswith("the program was patched")]) == 1
+        assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [PATCHED_LATE]
+        assert client.client.status().problem == gevent_patch.PROBLEM
         assert client.client._endpoint._client_arguments["limits"].max_keepalive_connections == 0
+
+
+class GeventWillPatchAllEvent:
+    """The event before gevent patches the program."""
+
+
+class GeventDidPatchAllEvent:
+    """The event after that."""
+
+
+@pytest.fixture
+def send(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """A function that sends an event of gevent."""
+    subscribers: list[Callable[[object], None]] = []
+    monkeypatch.setitem(sys.modules, "zope.event", SimpleNamespace(subscribers=subscribers))
+
+    def send(event: object) -> None:
+        for subscriber in subscribers:
+            subscriber(event)
+
+    return send
+
+
+def threads_of_clients() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("heksher-client")]
+
+
+def test_c18_no_thread_runs_while_the_program_is_patched(
+    patched: Callable[[], None], send: Callable[[object], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Afterwards the client goes on, and serves those that waited in between."""
+    setting = Setting("s", int, ["user"], 7)
+    with WatchedService() as shop, running(ThreadKind(), shop.url) as client:
+        shop.offers_changes = True
+        client.reload()
+        assert eventually(lambda: client.client.status().is_following)
+        send(object())
+        send(GeventWillPatchAllEvent())
+        assert not threads_of_clients()
+        assert client.client.status().state is State.FRESH
+        waiting = in_thread(client.client.reload)
+        shop.add_rule("s", 8, user="ann")
+        patched()
+        send(GeventDidPatchAllEvent())
+        waiting.result(TIMEOUT_SECONDS)
+        assert setting.get(user="ann") == 8
+        assert eventually(lambda: client.client.status().is_following)
+        shop.add_rule("s", 9, user="tom")
+        assert eventually(lambda: setting.get(user="tom") == 9)
+        assert client.client.status().problem is None
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_c18_thread_that_does_not_end_before_the_program_is_patched(
+    service: LoopbackService, setting: Setting[int], patched: Callable[[], None], send: Callable[[object], None],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The log and the status say so, and no call waits for ever. If the thread goes on, so does the client."""
+    monkeypatch.setattr(thread_client, "_SUSPEND_TIMEOUT", 0.05)
+    with running(ThreadKind(), service.url, start_timeout=0.2) as client:
+        with client.client.modification_lock:
+            service.add_rule("s", 8, user="jim")
+            client.client._session.refresh_soon()
+            assert eventually(lambda: client.client._session._is_refreshing)
+            send(GeventWillPatchAllEvent())
+            patched()
+            send(GeventDidPatchAllEvent())
+            assert PATCHED_LATE in caplog.messages
+            assert client.client.status().problem == gevent_patch.PROBLEM
+            with pytest.raises(ClientNotRunningError, match="monkey"):
+                client.client.reload()
+        assert eventually(lambda: setting.get(user="jim") == 8)
+
+
+def test_c18_program_is_patched_in_a_hook(
+    service: LoopbackService, setting: Setting[int], patched: Callable[[], None], send: Callable[[object], None]
+) -> None:
+    """The thread that calls the hook waits for it, so it goes on."""
+    with running(ThreadKind(), service.url) as client:
+
+        def patch(_: object) -> None:
+            send(GeventWillPatchAllEvent())
+            patched()
+            send(GeventDidPatchAllEvent())
+
+        client.client.on_refresh(patch)
+        client.reload()
+        client.client.off_refresh(patch)
+        client.reload()
+        assert client.client.status().problem == gevent_patch.PROBLEM
+
+
+def test_c18_closed_client_does_not_go_on_after_a_patch(
+    service: LoopbackService, setting: Setting[int], send: Callable[[object], None]
+) -> None:
+    """It may be closed before, or in between."""
+    with running(ThreadKind(), service.url) as client:
+        client.close()
+        send(GeventWillPatchAllEvent())
+    with running(ThreadKind(), service.url) as client:
+        send(GeventWillPatchAllEvent())
+        client.close()
+        send(GeventDidPatchAllEvent())
+        assert eventually(lambda: not threads_of_clients())
+        assert client.client.status().state is State.CLOSED
+
+
+def test_c18_client_that_cannot_go_on_after_a_patch(
+    service: LoopbackService, setting: Setting[int], send: Callable[[object], None],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """It is logged, and the patch is not ended by that."""
+    with running(ThreadKind(), service.url) as client:
+        send(GeventWillPatchAllEvent())
+        with monkeypatch.context() as patch:
+            patch.setattr(client.client._endpoint, "replace_client", lambda: 1 / 0)
+            send(GeventDidPatchAllEvent())
+        assert "a client cannot continue after the program was patched" in caplog.messages
+        assert client.client.status().state is State.CLOSED
+
+
+def test_c18_async_client_in_a_thread_when_the_program_is_patched(
+    patched: Callable[[], None], send: Callable[[object], None], gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the child of a fork, it has such a thread, which is kept. The log and the status say so."""
+    ended = in_thread(gevent_patch.recorded(gate.hold))
+    gate.wait_until_reached()
+    patched()
+    send(GeventDidPatchAllEvent())
+    assert caplog.messages == [PATCHED_LATE]
+    assert fork.problem_of_process() == gevent_patch.PROBLEM
+    gate.open()
+    ended.result(TIMEOUT_SECONDS)
+    assert fork.problem_of_process() is None
 
 
 def test_c18_thread_is_recognized_after_it_is_patched(

@@ -77,10 +77,9 @@ def check_workers(http: httpx.Client, shop: WatchedService, workers: int = 2) ->
     "options",
     [
         "-k sync",
-        "-k sync --preload",
-        "-k gthread --threads 2",
         "-k gthread --threads 2 --preload",
         pytest.param("-k gevent", marks=needs_gevent),
+        pytest.param("-k gevent --preload", marks=needs_gevent),
     ],
 )
 def test_c18_gunicorn(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, options: str) -> None:
@@ -100,13 +99,11 @@ UWSGI = (
     "options",
     [
         "--enable-threads",
-        "--enable-threads --lazy-apps",
-        "--enable-threads --py-call-uwsgi-fork-hooks",
-        "--threads 2",
+        "--threads 2 --lazy-apps",
     ],
 )
 def test_c18_uwsgi(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, options: str) -> None:
-    """With and without Python's hooks for forks, which uWSGI does not call by default."""
+    """It does not call Python's hooks for forks by default."""
     with server(f"{UWSGI} {options}", service_environment, tmp_path, shop) as http:
         check_workers(http, shop)
 
@@ -137,7 +134,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_c18_multiprocessing(
     shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, method: str
 ) -> None:
@@ -182,7 +179,7 @@ turns.clear()
 client.reload()
 client.ping()
 client.reload()
-print(bool(turns), client.status().state, change.get().setting.name, flush=True)
+print(bool(turns), client.status().state, client.status().problem, change.get().setting.name, flush=True)
 client.close()
 """
 
@@ -198,5 +195,5 @@ def test_c18_gevent_patches_a_program_with_a_client(
         assert program.stdout is not None
         assert program.stdout.readline() == "ready\n"
         shop.add_rule("cache_size", 5, user="ann")
-        assert program.communicate()[0] == "True fresh cache_size\n"
+        assert program.communicate()[0] == "True fresh None cache_size\n"
         assert program.returncode == 0

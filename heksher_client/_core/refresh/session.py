@@ -103,6 +103,8 @@ class Session:
         self._refreshes = 0
         self._start_until = math.inf
         self._is_refreshing = False
+        self.is_suspended = False
+        """True while nothing runs the client, so that another thread can do it."""
         self._has_started = False
         """True from the end of the first refresh, unless the start raises its error. Watches end with the client."""
 
@@ -201,7 +203,7 @@ class Session:
 
     def wait(self) -> float:
         """Return the seconds until there is something to do."""
-        return self._schedule.wait() if self.is_open else 0.0
+        return self._schedule.wait() if self.is_open and not self.is_suspended else 0.0
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
@@ -261,11 +263,20 @@ class Session:
 
     def after_fork(self) -> None:  # in the child of a fork
         """Begin again in the child of a fork, with the values and the state of the parent."""
-        self._lifecycle.after_fork()
+        self.resume()
         self._waiters.after_fork()
-        self._is_refreshing = False
-        self._stream.after_fork()
         self._schedule.restart(self._health.age or 0.0)
+
+    def suspend(self) -> None:
+        """End the thread that runs the client after the refresh in progress."""
+        self.is_suspended = True
+        self._wake()
+
+    def resume(self) -> None:
+        """Let another thread run the client. The former one has ended."""
+        self._lifecycle.after_fork()
+        self._is_refreshing = self.is_suspended = False
+        self._stream.after_fork()
 
     # -- refreshes -----------------------------------------------------------------------------------------------------
 
@@ -368,7 +379,7 @@ class Session:
     @property
     def wants_to_follow(self) -> bool:
         """True if there is a stream of changes to follow."""
-        return self._options.follow_changes and self._stream.is_offered and self.is_main
+        return self._options.follow_changes and self._stream.is_offered and self.is_main and not self.is_suspended
 
     def follow(self) -> Flow[None]:
         """Follow the stream of changes, as long as there is one."""
