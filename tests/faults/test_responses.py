@@ -203,7 +203,7 @@ def test_d7_refused_declaration_beside_other_settings(kind: Kind, service: Watch
         is_refused = str(request) == DECLARE and request.json["name"] == "bad"
         return CannedResponse(status, b"no") if is_refused else None
 
-    with running(kind, service.url, 0.02) as client:
+    with running(kind, service.url, 0.02, stale_after=3600) as client:
         service.intercept = refuse
         bad = Setting("bad", int, ["user"], 1)
         assert eventually(lambda: client.client.status().settings["bad"].problem is not None)
