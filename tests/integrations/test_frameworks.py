@@ -84,6 +84,7 @@ execute_from_command_line(["manage.py", "heksher"])
     "pool",
     [
         "prefork",
+        "threads",
         pytest.param("gevent", marks=pytest.mark.skipif(not find_spec("gevent"), reason=NOT_INSTALLED)),
     ],
 )

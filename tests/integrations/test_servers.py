@@ -77,6 +77,8 @@ def check_workers(http: httpx.Client, shop: WatchedService, workers: int = 2) ->
     "options",
     [
         "-k sync",
+        "-k sync --preload",
+        "-k gthread --threads 2",
         "-k gthread --threads 2 --preload",
         pytest.param("-k gevent", marks=needs_gevent),
         pytest.param("-k gevent --preload", marks=needs_gevent),
@@ -134,7 +136,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_c18_multiprocessing(
     shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, method: str
 ) -> None:
