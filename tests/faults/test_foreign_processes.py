@@ -18,7 +18,7 @@ from heksher_client._runtime import fork, gevent_patch, simple_queue
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
 from heksher_client.exceptions import ClientNotRunningError
 from tests.support.clients import TIMEOUT_SECONDS, Gate, Kind, ThreadKind, eventually, in_thread, running
-from tests.support.forks import exited_successfully, fork_and_check, fork_without_hooks
+from tests.support.forks import exited_successfully, fork_and_check, succeeds_without_hooks
 from tests.support.in_memory import LoopbackService
 from tests.support.service import WatchedService
 
@@ -60,10 +60,7 @@ def test_c18_child_that_is_forked_without_hooks_continues_when_it_calls_a_client
     kind: Kind, service: LoopbackService, setting: Setting[int], call: Callable[[Any], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Reads do not notice the fork. Whichever call does, it returns, and is logged once.
-
-    The threads of the parent rest, as a child would hang that is forked while another thread takes Python's lock.
-    """
+    """Reads do not notice the fork. Whichever call does, it returns, and is logged once."""
     with running(kind, service.url, follow_changes=False) as client:
 
         def child() -> bool:
@@ -75,7 +72,7 @@ def test_c18_child_that_is_forked_without_hooks_continues_when_it_calls_a_client
 
         service.add_rule("s", 8, user="jim")
         caplog.clear()
-        assert exited_successfully(fork_and_check(child, fork_without_hooks))
+        assert succeeds_without_hooks(child)
         client.reload()
         assert client.client.status().state is State.FRESH
         assert not caplog.records
@@ -91,7 +88,7 @@ def test_c18_child_that_is_forked_without_hooks_can_close_its_client(
             asyncio.run(client.client.aclose()) if kind.raises_at_start else client.client.close()
             return client.client.status().state is State.CLOSED
 
-        assert exited_successfully(fork_and_check(child, fork_without_hooks))
+        assert succeeds_without_hooks(child)
         client.reload()
 
 
@@ -99,9 +96,7 @@ def test_c18_hooks_and_uwsgi_repair_a_child_once(kind: Kind, service: LoopbackSe
     """The function for uWSGI is called even if uWSGI was told to call Python's hooks."""
     with running(kind, service.url, 3600):
         assert exited_successfully(fork_and_check(lambda: not fork._continue()))
-        assert exited_successfully(
-            fork_and_check(lambda: fork._continue() and not fork._continue(), fork_without_hooks)
-        )
+        assert succeeds_without_hooks(lambda: fork._continue() and not fork._continue())
     assert fork._repaired == [os.getpid()]
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.support.clients import eventually
+from tests.support.clients import TIMEOUT_SECONDS, eventually
 
 
 @contextmanager
@@ -20,8 +20,7 @@ def fork_warning_ignored() -> Iterator[None]:
         yield
 
 
-def fork_without_hooks() -> int:
-    """Fork as a server that is written in C does: Python's fork hooks are not called."""
+def _fork_without_hooks() -> int:
     pid: int = ctypes.PyDLL(None).fork()
     if pid == 0:  # pragma: no cover - another process
         # A lock of coverage may be held by a thread of the parent, as its hook was not called either.
@@ -45,6 +44,24 @@ def fork_and_check(condition: Callable[[], bool], fork: Callable[[], int] = os.f
 
 def exited_successfully(pid: int) -> bool:
     """Wait for a child, and return True if its condition was true. A child that hangs is killed."""
+    return exit_code(pid) == 0
+
+
+def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
+    """Fork as a server that is written in C does, and return True if a condition is true in the child.
+
+    Without the hooks, a child hangs if another thread was just taking the interpreter's lock, which nothing in it can
+    prevent. Such a child is replaced, up to twice.
+    """
+    for _ in range(3):
+        code = exit_code(fork_and_check(condition, _fork_without_hooks), seconds=TIMEOUT_SECONDS / 3)
+        if code is not None:
+            return code == 0
+    return False
+
+
+def exit_code(pid: int, seconds: float = TIMEOUT_SECONDS) -> int | None:
+    """Wait for a child, and return its exit code. One that hangs is killed; then the result is None."""
     status: list[int] = []
 
     def has_exited() -> bool:
@@ -52,8 +69,8 @@ def exited_successfully(pid: int) -> bool:
         status.append(code)
         return exited == pid
 
-    if not eventually(has_exited):
+    if not eventually(has_exited, seconds):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        return False
-    return os.waitstatus_to_exitcode(status[-1]) == 0
+        return None
+    return os.waitstatus_to_exitcode(status[-1])
