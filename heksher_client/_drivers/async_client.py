@@ -188,7 +188,7 @@ class AsyncHeksherClient(Client):
             self._task.cancel()
             if can_wait:
                 await wait_until_done(self._task, self._close_timeout)
-                if self._task.done():  # Its own end may have been interrupted.
+                if self._task.done():  # pragma: no branch - its own end may have been interrupted, or take longer
                     await self._close_unused(loop)
 
     async def _close_unused(self, loop: asyncio.AbstractEventLoop | None) -> None:

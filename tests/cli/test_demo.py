@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from heksher_client import __version__
+from heksher_client import __version__, demo
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
 from heksher_client.cli import main
@@ -145,6 +145,17 @@ def test_the_thread_worker_sends_new_values_and_ends_on_a_message(service: Watch
     ours.close()
     assert ("guest, light", "shop.cache_size", "100") in received
     assert reads >= len(received) == 30
+
+
+def test_an_error_of_the_demo_is_one_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It exits with status 1 and the message."""
+
+    def fail(url: str | None, console: object) -> None:
+        raise demo.DemoError(f"{url} cannot be used")
+
+    monkeypatch.setattr(demo, "run", fail)
+    result = CliRunner().invoke(main, ["demo", "--url", "http://127.0.0.1:9"])
+    assert (result.exit_code, result.output) == (1, "Error: http://127.0.0.1:9 cannot be used\n")
 
 
 def test_the_demo_uses_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -403,3 +403,17 @@ def test_c18_queue_on_which_a_thread_waits_when_the_program_is_patched(
         queue.put(5)
         assert waiting.result(TIMEOUT_SECONDS) == 5
     gate.open()
+
+
+@pytest.mark.parametrize("is_patched", [False, True])
+def test_c18_threads_are_recorded_in_programs_that_are_not_patched(
+    monkeypatch: pytest.MonkeyPatch, is_patched: bool
+) -> None:
+    """Only these have to end before the patch."""
+    monkeypatch.setattr(gevent_patch, "is_patched", lambda: is_patched)
+    threads: set[tuple[int, int]] = set()
+    monkeypatch.setattr(gevent_patch, "_threads", threads)
+    recorded: list[int] = []
+    gevent_patch.recorded(lambda: recorded.append(len(threads)))()
+    assert recorded == [0 if is_patched else 1]
+    assert not threads

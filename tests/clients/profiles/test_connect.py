@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -269,3 +269,35 @@ def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path
     assert arguments["http2"] is False
     assert isinstance(arguments["verify"], ssl.SSLContext)
     asyncio.run(connecting._client.aclose())
+
+
+def test_connect_closes_a_client_that_does_not_start(service: LoopbackService, config_file: Path) -> None:
+    """Ctrl-C, for example: the program has not received the client, so it cannot close it."""
+
+    class Interrupted(ThreadHeksherClient):
+        clients: ClassVar[list[ThreadHeksherClient]] = []
+
+        def set_as_main(self) -> None:
+            super().set_as_main()
+            self.clients.append(self)
+            raise KeyboardInterrupt
+
+    write_config(config_file, TWO_PROFILES.format(url=service.url))
+    with pytest.raises(KeyboardInterrupt):
+        connect(client_class=Interrupted)
+    assert Interrupted.clients[0].closed
+
+
+def test_n12_a_variable_that_client_credentials_cannot_use_is_named(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message does not name the profile, which is not the cause."""
+    monkeypatch.setenv("ALL_PROXY", "ftp://proxy")
+    write_config(
+        config_file,
+        '[profiles.a]\nurl = "https://heksher.example"\ncontext_features = ["user"]\n'
+        f'[profiles.a.oauth]\ngrant = "client_credentials"\nclient_id = "{CLIENT}"\n'
+        f'client_secret = "{SECRET}"\ntoken_url = "https://tokens.example/token"\n',
+    )
+    with pytest.raises(ConfigError, match=r"^ALL_PROXY: ftp://proxy"):
+        connect()
