@@ -206,6 +206,7 @@ class ThreadHeksherClient(Client):
         self._closed.set()
         self._stream.end()
         worker_threads.join_all(_SUSPEND_TIMEOUT)
+        self._endpoint.close()
 
     def _resume(self) -> None:
         """Go on in a greenlet, with new locks and connections."""
