@@ -250,16 +250,19 @@ class _Hooks:
     program: Program
     ended_at: float
     """The end of the last refresh, which is before the start of the next one."""
+    began_after: float
+    """A time before the start of the last refresh of all settings. If it failed for some of them, only these are tried
+    again, and a success then shows nothing new about the others."""
 
     def on_update_ok(self) -> None:
-        lag = LAG_SECONDS if self.program.lagging_until >= self.ended_at else 0.0
-        self.program.fresh_since = max(self.program.fresh_since, self.ended_at - lag)
-        self.ended_at = time.monotonic()
+        lag = LAG_SECONDS if self.program.lagging_until >= self.began_after else 0.0
+        self.program.fresh_since = max(self.program.fresh_since, self.began_after - lag)
+        self.ended_at = self.began_after = time.monotonic()
         self.program.is_new = False
         self.program.count("refreshes")
 
     def on_update_error(self, _: Exception, /) -> None:
-        self.ended_at = time.monotonic()
+        self.began_after, self.ended_at = self.ended_at, time.monotonic()
         self.program.count("refreshes that failed")
 
 
@@ -286,7 +289,8 @@ class _AsyncKind(AsyncKind):
 
 
 def _with_program(client: Any, program: Program) -> Any:
-    client.program, client.ended_at = program, time.monotonic()
+    client.program = program
+    client.ended_at = client.began_after = time.monotonic()
     return client
 
 
