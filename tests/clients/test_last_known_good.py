@@ -182,8 +182,12 @@ def test_c12_reading_from_a_hanging_disk_does_not_block_the_client(
     assert subject.client.status().last_known_good_problem == "the disk takes too long"
     if not kind.raises_at_start:
         service.intercept = lambda request: None
-        subject.reload()
-        assert setting.get() == 8
+
+        def is_refreshed() -> bool:  # On a busy machine, a request may take longer than allowed here.
+            subject.reload()
+            return setting.get() == 8
+
+        assert eventually(is_refreshed)
     subject.close()
     assert not disk.left.is_set()
     disk.released.set()
