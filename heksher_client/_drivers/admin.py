@@ -153,7 +153,7 @@ class AdminClient:
         return state
 
     def _read_state(self, on_progress: Callable[[int, int], object] | None) -> tuple[ServiceState, bool] | None:
-        """Return the state, and whether all is of one moment; None if a setting was renamed meanwhile.
+        """Return the state, and whether all is of one moment; None if a setting was renamed in between.
 
         Deleted settings are omitted.
         """

@@ -63,7 +63,7 @@ class Defaults:
                 raise TypeError(f"the default of {feature!r} must be a str or a ContextVar, not {value!r}")
         plain = {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
         self._given.update(plain)
-        # Again if another thread, or a signal handler that interrupts this, adds defaults meanwhile.
+        # Again if another thread, or a signal handler that interrupts this, has added defaults.
         while self.values != (given := self._given.copy()):
             self.values = given
 
