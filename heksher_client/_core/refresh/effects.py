@@ -7,6 +7,7 @@ driven by hand in tests, without threads, sockets or time.
 
 import math
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -90,6 +91,8 @@ class Limits:
     """For all requests of an exchange together."""
     max_bytes: int = 1 << 62
     """Of the body of a response, decompressed."""
+    total_reason: str = "limited by the option start_timeout"
+    """What `total_seconds` follows from, for the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +156,20 @@ def timed_out(limits: Limits) -> NoResponse:
     is_single = limits.seconds < limits.total_seconds
     allowed = limits.seconds if is_single else max(limits.total_seconds, 0.0)
     error = TimeoutError(f"no complete response within {allowed:.3g} seconds")
-    option = "request_timeout" if is_single else "start_timeout"  # Only the start has a limit for all requests.
-    return NoResponse(error, is_network_error=True, limit=f"limited by the option {option}")
+    reason = "limited by the option request_timeout" if is_single else limits.total_reason
+    return NoResponse(error, is_network_error=True, limit=reason)
+
+
+def perform_by(perform: Callable[[Effect], Flow[Any]], flow: Flow[T]) -> Flow[T]:
+    """Return the same flow, whose effects are performed by another flow for each of them."""
+    with closing(flow):
+        try:
+            effect = next(flow)
+            while True:
+                effect = flow.send((yield from perform(effect)))
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:

@@ -7,11 +7,10 @@ but a later epoch. Without an epoch, it must have been restored if all responses
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from heksher_client._core.refresh.effects import Exchange, Flow, Outdated, Pause, Reply, Response
+from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Outdated, Pause, Reply, Response, perform_by
 from heksher_client._logging import logger
 
 T = TypeVar("T")
@@ -203,17 +202,11 @@ def monotonic(flow: Flow[T], positions: Positions) -> Flow[T]:
 
     If they stay too old, the replies are `Outdated`.
     """
-    with closing(flow):
-        try:
-            effect = next(flow)
-            while True:
-                if isinstance(effect, Exchange):
-                    effect = flow.send((yield from _exchange(effect, positions)))
-                else:
-                    effect = flow.send((yield effect))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+    def perform(effect: Effect) -> Flow[Any]:
+        return (yield from _exchange(effect, positions)) if isinstance(effect, Exchange) else (yield effect)
+
+    return perform_by(perform, flow)
 
 
 def _exchange(exchange: Exchange, positions: Positions) -> Flow[tuple[Reply, ...]]:

@@ -5,14 +5,23 @@ A session decides and never waits. A driver asks it how long to wait, runs its f
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
-from heksher_client._core.refresh.effects import Exchange, Flow, Limits, OpenStream, Pause, RunBlocking, timed_out
+from heksher_client._core.refresh.effects import (
+    Effect,
+    Exchange,
+    Flow,
+    Limits,
+    OpenStream,
+    Pause,
+    RunBlocking,
+    perform_by,
+    timed_out,
+)
 from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
@@ -333,7 +342,8 @@ class Session:
         began, result = self._clock(), RefreshResult()
         until = max(self._schedule.refresh_due, began + _MIN_RETRY_TIME)
         retry = monotonic(self._refresher.retry(result), self.requests.positions)
-        yield from limited(retry, self.requests.limits, self._clock, until)
+        limits = replace(self.requests.limits, total_reason="until the next refresh is due")
+        yield from limited(retry, limits, self._clock, until)
         self._schedule.plan_retry(self._refresher.next_retry())
         problems = self.requests.configured(result.failures or result.problems)
         if result.is_recovered:
@@ -409,19 +419,15 @@ def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: fl
         clock: The clock that `until` is measured by, in seconds.
         until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
     """
-    with closing(flow):
-        try:
-            effect = next(flow)
-            while True:
-                left = min(limits.total_seconds, until - clock())
-                if isinstance(effect, RunBlocking):
-                    effect = replace(effect, seconds=limits.seconds)
-                if not isinstance(effect, Exchange):
-                    effect = flow.send((yield effect))
-                elif left > 0:
-                    effect = flow.send((yield replace(effect, limits=replace(limits, total_seconds=left))))
-                else:
-                    effect = flow.send((timed_out(replace(limits, total_seconds=left)),) * len(effect.requests))
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+    def perform(effect: Effect) -> Flow[Any]:
+        if isinstance(effect, RunBlocking):
+            effect = replace(effect, seconds=limits.seconds)
+        if not isinstance(effect, Exchange):
+            return (yield effect)
+        left = replace(limits, total_seconds=min(limits.total_seconds, until - clock()))
+        if left.total_seconds <= 0:
+            return (timed_out(left),) * len(effect.requests)
+        return (yield replace(effect, limits=left))
+
+    return perform_by(perform, flow)
