@@ -21,6 +21,8 @@ _MAX_DEPTH: Final = 200
 """Nested lists and objects. Values may have fewer, but the errors of those have a place."""
 _MAX_REPEATED: Final = 100_000
 """Values in all repetitions of the objects that a document contains several times."""
+_TEXT_OF_ONE_VALUE: Final = 100
+"""Characters of a text that count as one value, if it is repeated. Shorter ones are hardly longer than an alias."""
 _MAX_VALUE_LENGTH: Final = 60
 """Characters of a value in a message."""
 Path = tuple[str | int, ...]
@@ -128,20 +130,27 @@ def _check_aliases(content: Any) -> None:
         DocumentError: It does, or contains itself, or is nested too deeply.
     """
     sizes: dict[int, int | None] = {}
-    """The number of values in each object, by its id; None while it is counted."""
+    """The number of values in each object, and the one that stands for each long text, by its id; None while it is
+    counted."""
     repeated = 0
 
-    def count(value: Any, depth: int) -> int:
+    def repeat(size: int | None) -> int:
         nonlocal repeated
-        if not isinstance(value, dict | list):
+        repeated += size or 0
+        if size is None or repeated > _MAX_REPEATED:
+            raise DocumentError(f"aliases repeat more than {_MAX_REPEATED:,} values")
+        return size
+
+    def count(value: Any, depth: int) -> int:
+        is_long_text = isinstance(value, str) and len(value) > _TEXT_OF_ONE_VALUE
+        if not is_long_text and not isinstance(value, dict | list):
             return 1
         if depth > _MAX_DEPTH:
             raise DocumentError("the document is nested too deeply")
         if id(value) in sizes:
-            size = sizes[id(value)]
-            repeated += size or 0
-            if size is None or repeated > _MAX_REPEATED:
-                raise DocumentError(f"aliases repeat more than {_MAX_REPEATED:,} values")
+            return repeat(sizes[id(value)])
+        if is_long_text:
+            size = sizes[id(value)] = len(value) // _TEXT_OF_ONE_VALUE
             return size
         sizes[id(value)] = None
         inner = value.values() if isinstance(value, dict) else value

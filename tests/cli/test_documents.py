@@ -161,7 +161,9 @@ def test_l10_an_alias_may_be_used_but_not_to_multiply_a_document(read: Any) -> N
     assert read(f"{YAML}{rules}{more.replace('&a {user: jim, country: de}', '*a')}", "file.yaml")[0] == 0
     levels = ["a0: &a0 [1, 1]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
     bomb = "{" + ", ".join(levels) + "}"
-    for content in (f"{YAML}  metadata: {bomb}\n", f"{YAML}x: {bomb}\n", f"{YAML}  metadata: &a {{b: [*a, *a]}}\n"):
+    text = f"{{a: &a {'x' * 50_000}, b: [{', '.join(['*a'] * 300)}]}}"
+    objects = (f"{YAML}  metadata: {bomb}\n", f"{YAML}x: {bomb}\n", f"{YAML}  metadata: &a {{b: [*a, *a]}}\n")
+    for content in (*objects, f"{YAML}  metadata: {text}\n"):
         code, output = read(content, "file.yaml")
         assert (code, "aliases repeat more than 100,000 values" in output) == (1, True), output
 
