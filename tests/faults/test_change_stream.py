@@ -188,9 +188,9 @@ def test_p21_events_about_unknown_settings(
 
     def large_events(connection: Connection) -> None:
         connection.write(f"HTTP/1.1 200 OK\r\n{EVENTS}\r\n".encode())
-        for revision in range(service.revision + 1, service.revision + 31):
+        for revision in range(service.revision + 1, service.revision + 11):
             connection.write(f'event: change\ndata: {{"settings":[{names}]}}\nid: {revision}\n\n'.encode())
-        connection.write(f'event: change\ndata: {{"settings":["s"]}}\nid: {service.revision + 31}\n\n'.encode())
+        connection.write(f'event: change\ndata: {{"settings":["s"]}}\nid: {service.revision + 11}\n\n'.encode())
         stall(connection)
 
     with running(kind, proxy.url, max_backoff=0.05) as client:

@@ -39,6 +39,8 @@ CHANGES = [(name, RULE) for name in changes_of("/rules/{rule_id}")] + [
     (name, SETTING) for name in changes_of("/settings/{name}")
 ]
 
+WITH_METADATA = {"rules/{rule_id}": RULE, "settings/{name}": SETTING}
+
 
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Client, operation: str, path: str) -> None:
@@ -56,8 +58,12 @@ def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Cli
     assert http.get("/api/v1/change_log").json() == before
 
 
-@pytest.mark.parametrize(("operation", "path"), CHANGES)
-@pytest.mark.parametrize("form", ["{etag}", "W/{etag}", '"other", {etag}', "*", None])
+FORMS = ("W/{etag}", '"other", {etag}', "*", None)
+CURRENT = [(*change, "{etag}") for change in CHANGES]
+CURRENT += [(f"PUT /api/v1/{what}/metadata", path, form) for what, path in WITH_METADATA.items() for form in FORMS]
+
+
+@pytest.mark.parametrize(("operation", "path", "form"), CURRENT)
 def test_l15_a_change_with_the_current_etag_or_without_one_is_made(
     http: httpx.Client, operation: str, path: str, form: str | None
 ) -> None:

@@ -81,8 +81,9 @@ def test_l8_a_database_in_a_read_only_folder_can_be_read(folder: Path, mode: str
             path.chmod(0o444)
         folder.chmod(0o555)
         before = content(folder)
-        outputs = [run_without_rights(*arguments, database=folder / "s.db") for arguments in READING]
-        assert [code for code, _ in outputs] == [0, 0, 0], outputs
+        commands = READING if is_served else READING[:1]
+        outputs = [run_without_rights(*arguments, database=folder / "s.db") for arguments in commands]
+        assert [code for code, _ in outputs] == [0] * len(commands), outputs
         exported = json.loads(outputs[0][1])
         assert exported["settings"][0]["default_value"] == (42.5 if is_served else 1.0)
         assert content(folder) == before
