@@ -143,6 +143,7 @@ class ThreadHeksherClient(Client):
         self._closed.set()
         self._woken.set()
         self._workers.close(_CLOSED)
+        self._endpoint.shut_down_connections()
         if self._session.is_run_by(self):  # no thread ran, and none will
             self._endpoint.close()
         elif self._thread is not None and not (
@@ -205,6 +206,7 @@ class ThreadHeksherClient(Client):
             return
         self._closed.set()
         self._stream.end()
+        self._endpoint.shut_down_connections()
         worker_threads.join_all(_SUSPEND_TIMEOUT)
         self._endpoint.close()
 

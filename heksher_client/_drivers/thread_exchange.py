@@ -8,7 +8,7 @@ import httpx
 
 from heksher_client._auth.token_refresh import AwaitToken
 from heksher_client._http import exchange
-from heksher_client._http.body import shut_down
+from heksher_client._http.connections import shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.worker_threads import Job, StreamThread
 from heksher_client.exceptions import ClientNotRunningError
@@ -57,5 +57,5 @@ class StreamPerformer(ThreadPerformer):
 
     def send(self, effect: exchange.Send) -> httpx.Response:
         response = super().send(effect)
-        self._stream.connected(partial(shut_down, response))
+        self._stream.connected(partial(shut_down, response.extensions.get("network_stream")))
         return response

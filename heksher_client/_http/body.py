@@ -2,7 +2,6 @@
 
 import base64
 import re
-import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -142,15 +141,6 @@ class _Decompressor:
 def _deflate_window_bits(beginning: bytes) -> int:
     """Return the format of data with the encoding `deflate`: with the header of zlib, or, from some servers, raw."""
     return zlib.MAX_WBITS if beginning[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
-
-
-def shut_down(response: httpx.Response) -> None:
-    """Shut down the connection of a response. A thread that reads from it would not notice that it was closed."""
-    stream = response.extensions.get("network_stream")
-    connection = None if stream is None else stream.get_extra_info("socket")
-    if connection is not None:  # The transport may not have one: then the thread ends with the next byte.
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _redact_request(request: httpx.Request, content: bytes) -> bytes:

@@ -17,6 +17,7 @@ from heksher_client._auth.token_refresh import Credential, ensure_blocking_allow
 from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function
+from heksher_client._http.connections import Connections
 from heksher_client._version import __version__
 
 TIME_LIMITS: Final = "heksher_time_limits"
@@ -70,8 +71,12 @@ class Endpoint:
         self._is_closing = False
         self._former_client: Any = None
         self.client: Any = self._shared_client
+        self.connections: Connections | None = None
+        """Those of `client`, if no other code uses them, and it is synchronous."""
         if self._shared_client is None:
             self.client, self._client_arguments = create_client(make_client, str(self.url), arguments)
+            if not self.is_async and not {"transport", "mounts"} & self._client_arguments.keys():
+                self.connections = Connections()
 
     @property
     def can_stream(self) -> bool:
@@ -97,13 +102,21 @@ class Endpoint:
         former = self.client
         if self._shared_client is None:
             self.client = self._make_client(**self._client_arguments)
+            self.connections = None if self.connections is None else Connections()
         return former
 
     def drop_connections(self) -> None:
-        """Close all connections, even those in use, if the HTTP client can be replaced. For synchronous ones only."""
-        if self._shared_client is None and not {"transport", "mounts"} & self._client_arguments.keys():
+        """Close all connections, even those in use, unless other code may use them. For synchronous clients only."""
+        if (connections := self.connections) is not None:
             with suppress(Exception):  # There may be no file descriptor left to load the certificates.
-                self.replace_client().close()
+                former = self.replace_client()
+                connections.shut_down()
+                former.close()
+
+    def shut_down_connections(self) -> None:
+        """End all requests in progress, unless other code may use their connections. For synchronous clients only."""
+        if self.connections is not None:
+            self.connections.shut_down()
 
     def keep_no_connections(self) -> None:
         """Open a connection for each request from now on: those of gevent cannot be used by several threads."""

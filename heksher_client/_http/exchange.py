@@ -25,6 +25,7 @@ import httpx
 from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
 from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
 from heksher_client._http.body import Body, StreamBody
+from heksher_client._http.connections import ConnectionTrace
 from heksher_client._http.endpoint import TIME_LIMITS, Endpoint
 from heksher_client._http.errors import is_connection_error, no_response
 from heksher_client._http.rate_limit import RateLimit
@@ -182,7 +183,7 @@ def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Requ
 
 def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any) -> HttpFlow[httpx.Response]:
     """Send a request; once more if the server had closed its connection while it was idle."""
-    trace = _ConnectionTrace()
+    trace = ConnectionTrace(endpoint.connections)
     request.extensions["trace"] = trace.record_async if endpoint.is_async else trace.record
     arguments: dict[str, Any] = {"stream": True, "follow_redirects": False}
     if auth is not None:  # Otherwise the HTTP client may have its own. A credential has signed the request already.
@@ -238,25 +239,6 @@ class _Turns:
 
     def _seconds(self) -> float:
         return 0.0 if self._rate_limit is None or self._place is None else self._rate_limit.wait(self._place)
-
-
-class _ConnectionTrace:
-    """Records whether a request is sent on a new connection. httpx calls it as an extension of the request."""
-
-    def __init__(self) -> None:
-        self._is_new = self._is_sending = False
-
-    @property
-    def is_reused(self) -> bool:
-        """True if at least the beginning of the request was sent, on a connection that was idle."""
-        return self._is_sending and not self._is_new
-
-    def record(self, event: str, _: object) -> None:
-        self._is_new |= ".connect_" in event
-        self._is_sending |= event.endswith("send_request_headers.started")
-
-    async def record_async(self, event: str, info: object) -> None:
-        self.record(event, info)
 
 
 def _redirect(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:

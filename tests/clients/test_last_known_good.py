@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def reload_until(client: Subject, condition: Callable[[], Any]) -> bool:
         return bool(condition())
 
     return eventually(is_true_after_reload)
+
+
+def reads(setting: Setting[int], user: str, value: int) -> bool:
+    return setting.get(user=user) == value
 
 
 def write_file(kind: Kind, service: WatchedService, path: Path) -> None:
@@ -155,7 +160,7 @@ def test_c12_writing_to_a_hanging_disk_does_not_block_the_client(
         monkeypatch.setattr(os, "fsync", disk)
         for value in (8, 9):
             service.add_rule("s", value, user=f"u{value}")
-            assert reload_until(client, lambda value=value: setting.get(user=f"u{value}") == value)
+            assert reload_until(client, partial(reads, setting, f"u{value}", value))
             assert disk.entered.is_set()
             assert client.client.status().last_known_good_problem == "the disk takes too long"
         assert not disk.left.is_set()

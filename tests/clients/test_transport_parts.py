@@ -1,14 +1,17 @@
 """Parts of the transport that need no server: threads, the hooks of a fork, and the HTTP client of an endpoint."""
 
 import math
+import socket
 import threading
 from functools import partial
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from heksher_client._http.body import shut_down
+from heksher_client._http.connections import Connections, shut_down
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.simple_queue import SimpleQueue
@@ -27,8 +30,47 @@ from tests.support.threads import refuse_threads
 
 
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
-    """Its stream ends with the next byte then."""
-    shut_down(httpx.Response(200))
+    """A thread that waits for one of its responses ends with the next byte then."""
+    for stream in (None, SimpleNamespace(get_extra_info=lambda _: None)):
+        shut_down(stream)
+        connections = Connections()
+        connections.add(stream)
+        connections.shut_down()
+
+
+def stream_of(opened: socket.socket) -> SimpleNamespace:
+    return SimpleNamespace(get_extra_info={"socket": opened}.get)
+
+
+def test_connections_are_shut_down_even_those_that_are_opened_later() -> None:
+    """Those that were closed before are ignored."""
+    connections = Connections()
+    pairs = [socket.socketpair() for _ in range(3)]
+    closed, opened, late = (pair[0] for pair in pairs)
+    connections.add(stream_of(closed))
+    connections.add(stream_of(opened))
+    closed.close()
+    connections.shut_down()
+    connections.add(stream_of(late))
+    assert [pair[1].recv(1) for pair in pairs] == [b""] * 3
+    for one in chain(*pairs):
+        one.close()
+
+
+def test_connections_of_a_parent_process_are_not_shut_down() -> None:
+    """It uses them after the fork."""
+    connections = Connections()
+    ours, other = socket.socketpair()
+    connections.add(stream_of(ours))
+
+    def shut_down_in_child() -> bool:  # pragma: no cover - in another process
+        connections.shut_down()
+        return True
+
+    with ours, other:
+        assert exited_successfully(fork_and_check(shut_down_in_child))
+        ours.send(b"x")
+        assert other.recv(1) == b"x"
 
 
 def test_a_thread_with_a_result_does_not_hang() -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from heksher_client import (
+    ClientNotRunningError,
     HeksherError,
     ServiceUnavailableError,
     Setting,
@@ -32,6 +33,7 @@ from tests.support.clients import (
     ThreadKind,
     call_without_waiting,
     eventually,
+    in_thread,
     running,
 )
 from tests.support.fake_service import FakeService
@@ -50,6 +52,7 @@ from tests.support.faults import (
 )
 from tests.support.ports import reserved_port
 from tests.support.service import QUERY, CannedResponse
+from tests.support.threads import threads_of_clients
 
 
 @pytest.fixture
@@ -335,11 +338,16 @@ def test_n6_unknown_host_name(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> No
     subject.close()
 
 
+def server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("tests/data/tls/certificate.pem", "tests/data/tls/key.pem")
+    return context
+
+
 @pytest.fixture
 def self_signed() -> Iterator[str]:
     """The URL of a TLS server with a self-signed certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain("tests/data/tls/certificate.pem", "tests/data/tls/key.pem")
+    context = server_context()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -487,6 +495,31 @@ def test_an_idle_connection_that_was_closed_is_replaced_without_an_error(kind: K
             proxy.disconnect_all()
             client.reload()
         assert client.client.status().failures == 0
+    assert setting.get(user="jim") == 7
+
+
+@pytest.mark.parametrize("is_started", [False, True])
+@pytest.mark.parametrize("fault", [stall, trickle_head, trickle])
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_c6_the_threads_of_requests_end_with_the_client(
+    service: FakeService, fault: Fault, *, has_tls: bool, is_started: bool
+) -> None:
+    """Whether their connections are new or were used before, and whatever the service sends, or never sends."""
+    setting = Setting("s", int, ["user"], 7)
+    options: dict[str, Any] = {"request_timeout": 1e6, "timeout": None, "http_client_args": {"verify": False}}
+    others = threads_of_clients()
+    with FaultServer(service, server_context() if has_tls else None) as proxy:
+        subject = Subject(ThreadKind(), proxy.url, 1e6, FEATURES, **options)
+        if is_started:
+            subject.start()
+        sent = len(proxy.requests)
+        proxy.inject(fault)
+        call = in_thread(subject.reload if is_started else subject.start)
+        assert eventually(lambda: len(proxy.requests) > sent)
+        subject.close()
+        with pytest.raises(ClientNotRunningError):
+            call.result(TIMEOUT_SECONDS)
+        assert eventually(lambda: threads_of_clients() <= others)
     assert setting.get(user="jim") == 7
 
 

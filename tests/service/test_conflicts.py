@@ -59,7 +59,7 @@ def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Cli
 
 
 FORMS = ("W/{etag}", '"other", {etag}', "*", None)
-CURRENT = [(*change, "{etag}") for change in CHANGES]
+CURRENT: list[tuple[str, str, str | None]] = [(*change, "{etag}") for change in CHANGES]
 CURRENT += [(f"PUT /api/v1/{what}/metadata", path, form) for what, path in WITH_METADATA.items() for form in FORMS]
 
 

@@ -5,6 +5,7 @@ It forwards requests from a client to a service, by HTTP or in memory. If a faul
 
 import http.client
 import socket
+import ssl
 import struct
 import threading
 import zlib
@@ -130,8 +131,9 @@ def http_response(body: bytes, status: int = 200, headers: str = "") -> bytes:
 class FaultServer:
     """A server on the loopback interface that runs, with its connections, inside a `with` block."""
 
-    def __init__(self, upstream: str | FakeService) -> None:
-        """Create a proxy of a service with a URL, or of one in memory."""
+    def __init__(self, upstream: str | FakeService, tls: ssl.SSLContext | None = None) -> None:
+        """Create a proxy of a service with a URL, or of one in memory, optionally with TLS."""
+        self._tls = tls
         self.upstream = upstream if isinstance(upstream, FakeService) else urlsplit(upstream)
         self.fault: Fault | None = None
         self.only = ""
@@ -143,7 +145,7 @@ class FaultServer:
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
     def inject(self, fault: Fault | None, only: str = "") -> None:
         """Set the fault for later requests; None to forward them."""
@@ -185,9 +187,9 @@ class FaultServer:
                 threading.Thread(target=self._serve, args=[raw], daemon=True).start()
 
     def _serve(self, raw: socket.socket) -> None:
-        connection = Connection(raw, self)
         try:
-            with suppress(OSError, ValueError, IndexError), raw:  # invalid HTTP included
+            with suppress(OSError, ValueError, IndexError), raw, self._secured(raw) as secured:  # invalid HTTP included
+                connection = Connection(secured, self)
                 while not self.is_ended and connection.read():
                     if self.fault is not None and self.only in connection.path:
                         self.fault(connection)
@@ -195,6 +197,9 @@ class FaultServer:
                         connection.relay()
         finally:
             self._open.discard(raw)
+
+    def _secured(self, raw: socket.socket) -> socket.socket:
+        return self._tls.wrap_socket(raw, server_side=True) if self._tls else raw
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

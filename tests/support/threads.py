@@ -1,8 +1,14 @@
-"""Threads that cannot be started, as at the limit of the system or while the interpreter shuts down."""
+"""The threads of clients; and threads that cannot be started, as at the limit of the system or while the interpreter
+shuts down."""
 
 import threading
 
 import pytest
+
+
+def threads_of_clients() -> set[threading.Thread]:
+    """Return all threads of clients that run, which may be those of other tests."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("heksher-client")}
 
 
 def refuse_threads(patch: pytest.MonkeyPatch, prefix: str = "") -> list[threading.Thread]:

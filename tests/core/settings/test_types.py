@@ -295,7 +295,7 @@ class _ZeroAndFalse(Enum):
 
 
 class _Unhashable(Enum):
-    A = ()
+    A = [1]  # noqa: RUF012
 
 
 class _NotANumber(Enum):
@@ -323,7 +323,7 @@ _EQUAL = "in Python 1, 1.0 and True are equal, in JSON they are not. Remove the 
     [
         (_OneAndTrue, f"_OneAndTrue.B is an alias of A (1): {_EQUAL}"),
         (_ZeroAndFalse, f"_ZeroAndFalse.C is an alias of B (False): {_EQUAL}"),
-        (_Unhashable, f"<_Unhashable.A: ()> {_NOT_A_PRIMITIVE}"),
+        (_Unhashable, f"<_Unhashable.A: [1]> {_NOT_A_PRIMITIVE}"),
         (_NotANumber, f"<_NotANumber.A: nan> {_NOT_A_PRIMITIVE}"),
         (_Empty, "_Empty has no members, so no value could ever be valid"),
         (_OnlyCombined, "_OnlyCombined has no member of a single bit, so there is nothing to declare"),
