@@ -9,18 +9,20 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from os import W_OK, PathLike, access, fspath, getpid
+from os.path import abspath
 from pathlib import Path
 from time import sleep
 from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sqlalchemy import Connection, Engine, QueuePool, StaticPool, create_engine, event, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from heksher_client.service.database_file import DatabaseFile, DatabaseFileError
+from heksher_client.service.database_file import DatabaseFile, DatabaseFileError, check_content, release
 from heksher_client.service.history import State, begin_epoch, first_state, read_state
 from heksher_client.service.processes import PerProcess
 from heksher_client.service.schema import FIRST_VERSION, METADATA, SETTINGS, STATE, VERSION, VERSIONS
@@ -45,6 +47,8 @@ _LISTEN_INTERVAL: Final = 1.0
 
 _IN_MEMORY: Final = (None, "", ":memory:")
 """The names of SQLite's databases in memory."""
+_URI: Final = "file:"
+"""The beginning of a URI of SQLite, which may contain options."""
 _READ_ONLY_STATES: Final = ("25006", "0A000")
 """PostgreSQL's codes for a write in a read-only transaction, and for a transaction that may write on a standby."""
 
@@ -88,6 +92,7 @@ class Database:
             ImportError: The driver for PostgreSQL is not installed.
             SQLAlchemyError: The database is not available.
         """
+        url = _parse_url(url)
         engine = _engine(url)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
@@ -104,9 +109,11 @@ class Database:
         """Called after each transaction that may have written, in its thread."""
         self._newest: State | None = None
         """The last state that was observed."""
-        self._file: DatabaseFile | None = None
+        self._file = DatabaseFile(_file(url))
         try:
-            self._file = self._prepare_schema()
+            with self._connect(writes=True) as connection, connection.begin():
+                _prepare_schema(connection)
+                self._file.set_opened(connection)
         except BaseException:
             engine.dispose()
             raise
@@ -121,11 +128,12 @@ class Database:
 
         Raises:
             DatabaseClosedError: The database is closed.
-            DatabaseFileError: Its file was deleted or moved.
+            DatabaseFileError: Its file was deleted or moved, or one that cannot be used is in its place.
         """
-        if self._file is not None and not self._is_closed:
+        if not self._is_closed:
             self._file.check_or_reopen(self._reopen)
         with (
+            self._file.watch_errors(),
             self._connections.get().lock if self._needs_lock(writes=writes) else nullcontext(),
             self._count_transaction(),
             self._connect(writes=writes, actor=actor) as connection,
@@ -134,20 +142,17 @@ class Database:
             if writes and not self._is_sqlite:
                 # The row lock serializes the writers of all instances.
                 connection.execute(select(STATE.c.id).with_for_update())
+            self._file.set_log()
             yield connection
-            if writes and self._file is not None:
+            if writes:
                 self._file.check()
         if writes:
             self.on_commit()
 
     def begin_epoch(self) -> None:
         """Begin a new epoch, as the database may have been restored from a backup. Not in a read-only database."""
-        try:
-            with self.begin() as connection:
-                begin_epoch(connection)
-        except SQLAlchemyError as error:
-            if not is_read_only(error):
-                raise
+        with _skip_if_read_only(), self.begin() as connection:
+            begin_epoch(connection)
 
     def observe(self, state: State) -> None:
         """Begin a new epoch if a state is older than the former one: the database was restored while it was open.
@@ -202,33 +207,34 @@ class Database:
             self._is_closed = True
             own.changed.wait_for(lambda: own.open_transactions == 0, _CLOSE_TIMEOUT)
         own.engine.dispose()
+        self._file.close_log()
 
     @property
     def _engine(self) -> Engine:
         return self._connections.get().engine
 
-    def _reopen(self) -> None:
-        """Open the file that has replaced that of the database, and begin a new epoch.
+    def _reopen(self, is_log_required: bool) -> None:
+        """Open the file that is in the place of the opened one, and begin a new epoch.
 
         Raises:
             SchemaError, SQLAlchemyError: It cannot be used, or transactions with the former one are open.
         """
         own = self._connections.get()
-        with own.changed:
+        with own.changed:  # No transaction begins in the meantime.
             if not own.changed.wait_for(lambda: own.open_transactions == 0, _CLOSE_TIMEOUT):
-                raise DatabaseFileError("the database file was replaced, and transactions are open")
-        pool = own.engine.pool
-        if isinstance(pool, QueuePool) and pool.checkedin():
-            # The log of the former file is still there, and SQLite would apply it to the new one.
-            with closing(own.engine.raw_connection()) as former:
-                former.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        own.engine.dispose()
-        try:
-            self._prepare_schema()
-            self.begin_epoch()
-        except BaseException:
-            own.engine.dispose()
-            raise
+                raise DatabaseFileError("transactions with the former file are open")
+            release(own.engine, is_log_required=is_log_required)
+            self._file.close_log()
+            try:
+                with self._connect(writes=True) as connection, connection.begin():
+                    check_content(connection)
+                    _check_version(_require_version(connection))
+                    with _skip_if_read_only():
+                        begin_epoch(connection)
+                    self._file.set_opened(connection)
+            except BaseException:
+                own.engine.dispose()
+                raise
         self._newest = None
 
     def _needs_lock(self, *, writes: bool) -> bool:
@@ -251,21 +257,6 @@ class Database:
     def _connect(self, **options: Any) -> Connection:
         return _connect(self._engine, **options)
 
-    def _prepare_schema(self) -> DatabaseFile:
-        """Create the schema in an empty database, or check its version. Return the file of the database.
-
-        Raises:
-            SchemaError: The schema belongs to another version of the service.
-        """
-        with self._connect(writes=True) as connection, connection.begin():
-            _lock_schema(connection)
-            version = schema_version(connection)
-            if version is None:
-                create_schema(connection)
-            else:
-                _check_version(version)
-            return DatabaseFile(connection)
-
 
 def is_read_only(error: BaseException) -> bool:
     """Return True if a write failed because the database is read-only."""
@@ -276,11 +267,50 @@ def is_read_only(error: BaseException) -> bool:
     )
 
 
+@contextmanager
+def _skip_if_read_only() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if not is_read_only(error):
+            raise
+
+
 def database_url(database: str | PathLike[str]) -> str | URL:
-    """Return the URL of a database that is given as a URL or as the path of an SQLite file."""
-    if isinstance(database, str) and "://" in database:
+    """Return the URL of a database that is given as a URL, or as the path or the URI (`file:`) of an SQLite file.
+
+    Raises:
+        ValueError: It is empty. SQLite would use a database in memory.
+    """
+    if not fspath(database):
+        raise ValueError("the name of the database is empty: use a file, or a URL like postgresql://user@host/name")
+    if isinstance(database, str) and "://" in database and not database.startswith(_URI):
         return database
     return URL.create("sqlite", database=fspath(database))
+
+
+def is_in_memory(url: str | URL) -> bool:
+    """Return True for a database that ends with its connection.
+
+    Raises:
+        ValueError: The URL is invalid.
+    """
+    url = _parse_url(url)
+    return url.get_backend_name() == "sqlite" and url.database in _IN_MEMORY
+
+
+def check_writable(url: str | URL) -> None:
+    """Check that a user may write a database, if it is a file that exists.
+
+    Otherwise, SQLite would leave a log that belongs to this user, and with which the owner of the file cannot write.
+
+    Raises:
+        ValueError: The URL is invalid.
+        PermissionError: The user may not write the file.
+    """
+    path = _file(_parse_url(url))
+    if path is not None and path.exists() and not access(path, W_OK):
+        raise PermissionError(f"this user may not write the database file {path}")
 
 
 @contextmanager
@@ -294,13 +324,11 @@ def connect_to_read(url: str | URL) -> Iterator[Connection]:
         ValueError, SchemaError, ImportError, SQLAlchemyError: As by `Database`.
     """
     url = check_exists(url)
-    engine = _sqlite_engine(_existing_file(url), writes=False) if _is_file(url) else _engine(url)
+    path = _file(url)
+    engine = _engine(url) if path is None else _sqlite_engine(_existing_file(url, path), writes=False)
     try:
         with _connect(engine, writes=False) as connection, connection.begin():
-            version = schema_version(connection)
-            if version is None:
-                raise MissingDatabaseError("the database has no tables of the service that this user can see")
-            _check_version(version)
+            _check_version(_require_version(connection))
             yield connection
     finally:
         engine.dispose()
@@ -314,24 +342,25 @@ def check_exists(url: str | URL) -> URL:
         MissingDatabaseError: The file does not exist.
     """
     url = _parse_url(url)
-    if _is_file(url) and not Path(str(url.database)).exists():
-        raise MissingDatabaseError(f"database file {url.database} does not exist")
+    path = _file(url)
+    if path is not None and not path.exists():
+        raise MissingDatabaseError(f"database file {path} does not exist")
     return url
 
 
-def _is_file(url: URL) -> bool:
-    """True for the path of an SQLite file; not for a URI of SQLite, which selects its own mode."""
-    is_uri = str(url.database).startswith("file:")
-    return url.get_backend_name() == "sqlite" and url.database not in _IN_MEMORY and not is_uri
+def _file(url: URL) -> Path | None:
+    """Return the path of the file of a parsed URL; None if the database is not a file."""
+    if url.get_backend_name() != "sqlite" or url.database is None or url.database in _IN_MEMORY:
+        return None
+    return Path(unquote(urlsplit(url.database).path) if url.database.startswith(_URI) else url.database)
 
 
-def _existing_file(url: URL) -> URL:
+def _existing_file(url: URL, path: Path) -> URL:
     """Return the URL of an SQLite file that is to be read, and not created.
 
     Raises:
         ValueError: The last changes are in a log that cannot be read.
     """
-    path = Path(str(url.database)).absolute()
     # Not `mode=ro`, which leaves the files that SQLite creates while it reads.
     query = {**url.query, "uri": "true", "mode": "rw"}
     is_writable = access(path, W_OK) and access(path.parent, W_OK)
@@ -374,6 +403,32 @@ def _connect(engine: Engine, **options: Any) -> Connection:
     return connection
 
 
+def _prepare_schema(connection: Connection) -> None:
+    """Create the schema in an empty database, or check its version.
+
+    Raises:
+        SchemaError: The schema belongs to another version of the service.
+    """
+    _lock_schema(connection)
+    version = schema_version(connection)
+    if version is None:
+        create_schema(connection)
+    else:
+        _check_version(version)
+
+
+def _require_version(connection: Connection) -> str:
+    """Return the schema version of a database.
+
+    Raises:
+        MissingDatabaseError: It has no tables of the service.
+    """
+    version = schema_version(connection)
+    if version is None:
+        raise MissingDatabaseError("the database has no tables of the service that this user can see")
+    return version
+
+
 def _check_version(version: str) -> None:
     """Check that the schema version of a database is the current one.
 
@@ -414,13 +469,29 @@ def create_schema(connection: Connection) -> None:
 
 
 def _parse_url(url: str | URL) -> URL:
+    """Return a URL of SQLAlchemy. The path of an SQLite file is absolute, and a URI of SQLite contains no options.
+
+    Raises:
+        ValueError: The URL is invalid.
+    """
     try:
-        return make_url(url)
+        url = make_url(url)
     except ArgumentError:
         # Without the text, which may contain a password.
         raise ValueError(
             "invalid database URL: use one like sqlite:///settings.db or postgresql://user@host/name"
         ) from None
+    if url.get_backend_name() != "sqlite" or url.database is None or url.database in _IN_MEMORY:
+        return url
+    if not url.database.startswith(_URI):
+        return url.set(database=abspath(url.database))  # noqa: PTH100 - as `resolve` would follow links
+    uri = urlsplit(url.database)
+    if uri.netloc not in ("", "localhost"):
+        raise ValueError(f"invalid database URI {url.database}: use file:PATH, or file:///PATH for an absolute path")
+    query = dict(parse_qsl(uri.query)) | dict(url.query) | {"uri": "true"}
+    if uri.path in ("", *_IN_MEMORY) or query.get("mode") == "memory" or query.get("vfs") == "memdb":
+        return url.set(database=None, query={})
+    return url.set(database=Path(abspath(unquote(uri.path))).as_uri(), query=query)  # noqa: PTH100 - as above
 
 
 def _engine(url: str | URL) -> Engine:

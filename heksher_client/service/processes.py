@@ -24,3 +24,11 @@ class PerProcess(Generic[T]):
         if pid not in self._objects:
             self._objects.setdefault(pid, self._create())
         return self._objects[pid]
+
+    def find(self) -> T | None:
+        """Return the object of the current process if there is one."""
+        return self._objects.get(getpid())
+
+    def forget(self) -> None:
+        """Forget the object of the current process. The next use creates another one."""
+        self._objects.pop(getpid(), None)
