@@ -1,7 +1,7 @@
 """The database of the commands `serve` and `service`: the option that selects it, access to it, and its errors."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from getpass import getuser
 from socket import gethostname
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +11,7 @@ import click
 from heksher_client._logging import escaped
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
 Command = Callable[..., Any]
 
@@ -31,28 +31,51 @@ def database_option(command: Command) -> Command:
     )(command)
 
 
-def require_database(database: str) -> str:
-    """Return the database if it exists: without this check, SQLite would create a file for a mistyped name.
+def require_database(database: str) -> "URL":
+    """Return the URL of a database that exists: without this check, SQLite would create a file for a mistyped name.
 
     Raises:
+        ValueError: The database is in memory, or its URL is invalid.
         SchemaError: The file does not exist.
+        PermissionError: This user may not write the file.
     """
-    from heksher_client.service.database import check_exists, database_url
+    from heksher_client.service.database import check_exists, check_writable
 
-    check_exists(database_url(database))
-    return database
+    url = check_exists(_database_url(database))
+    check_writable(url)
+    return url
+
+
+def _database_url(database: str) -> "str | URL":
+    """Return the URL of a database.
+
+    Raises:
+        ValueError: It is in memory, or invalid.
+    """
+    from heksher_client.service.database import database_url, is_in_memory
+
+    url = database_url(database)
+    if is_in_memory(url):
+        raise ValueError(f"--database: {database} is a database in memory, which ends with this command; use a file")
+    return url
 
 
 @contextmanager
 def open_database(database: str) -> Iterator["Connection"]:
     """Open a database for one transaction. The change log records the user of the operating system as the actor.
 
-    Raises:
-        ValueError, SchemaError, ImportError, SQLAlchemyError: The database cannot be opened.
-    """
-    from heksher_client.service.database import Database, database_url
+    Nothing is changed, and no file is created, if the database cannot be written, or has another schema.
 
-    opened = Database(database_url(database))
+    Raises:
+        ValueError, SchemaError, ImportError, PermissionError, SQLAlchemyError: The database cannot be opened.
+    """
+    from heksher_client.service.database import Database, MissingDatabaseError, check_writable, connect_to_read
+
+    url = _database_url(database)
+    check_writable(url)
+    with suppress(MissingDatabaseError), connect_to_read(url):
+        pass
+    opened = Database(url)
     try:
         with opened.begin(actor=_system_user()) as connection:
             yield connection
@@ -71,11 +94,11 @@ def read_database(database: str, *, is_optional: bool = False) -> Iterator["Conn
     Raises:
         ValueError, SchemaError, ImportError, SQLAlchemyError: The database cannot be opened.
     """
-    from heksher_client.service.database import Database, MissingDatabaseError, connect_to_read, database_url
+    from heksher_client.service.database import Database, MissingDatabaseError, connect_to_read
 
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(connect_to_read(database_url(database)))
+            connection = stack.enter_context(connect_to_read(_database_url(database)))
         except MissingDatabaseError:
             if not is_optional:
                 raise

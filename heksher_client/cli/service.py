@@ -28,11 +28,10 @@ def upgrade(database: str) -> None:
     Stop all services that use the database, and back it up first. The upgrade is one transaction.
     """
     with report_database_errors():
-        from heksher_client.service import database_url
         from heksher_client.service.migrations import upgrade as run
         from heksher_client.service.schema import VERSION
 
-        former = run(database_url(require_database(database)))
+        former = run(require_database(database))
     if former == VERSION:
         click.echo(f"The database is up to date: its schema has version {VERSION}.")
     else:
@@ -174,6 +173,7 @@ def revoke(database: str, name: str) -> None:
     with report_database_errors():
         from heksher_client.service import tokens
 
-        with open_database(require_database(database)) as connection:
+        require_database(database)
+        with open_database(database) as connection:
             tokens.revoke_token(connection, name)
     click.echo(f"Revoked token {escaped(name)}.")

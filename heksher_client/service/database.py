@@ -6,6 +6,7 @@ single connection.
 """
 
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -89,10 +90,12 @@ class Database:
         Raises:
             ValueError: The URL is invalid, or the kind of database is not supported.
             SchemaError: The schema belongs to another version of the service.
+            PermissionError: This user may not write the file, and SQLite would create its log.
             ImportError: The driver for PostgreSQL is not installed.
             SQLAlchemyError: The database is not available.
         """
         url = _parse_url(url)
+        _check_log(url)
         engine = _engine(url)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
@@ -228,7 +231,7 @@ class Database:
             try:
                 with self._connect(writes=True) as connection, connection.begin():
                     check_content(connection)
-                    _check_version(_require_version(connection))
+                    check_version(_require_version(connection))
                     with _skip_if_read_only():
                         begin_epoch(connection)
                     self._file.set_opened(connection)
@@ -300,9 +303,7 @@ def is_in_memory(url: str | URL) -> bool:
 
 
 def check_writable(url: str | URL) -> None:
-    """Check that a user may write a database, if it is a file that exists.
-
-    Otherwise, SQLite would leave a log that belongs to this user, and with which the owner of the file cannot write.
+    """Check that this user may write a database, if it is a file that exists.
 
     Raises:
         ValueError: The URL is invalid.
@@ -328,7 +329,7 @@ def connect_to_read(url: str | URL) -> Iterator[Connection]:
     engine = _engine(url) if path is None else _sqlite_engine(_existing_file(url, path), writes=False)
     try:
         with _connect(engine, writes=False) as connection, connection.begin():
-            _check_version(_require_version(connection))
+            check_version(_require_version(connection))
             yield connection
     finally:
         engine.dispose()
@@ -355,6 +356,25 @@ def _file(url: URL) -> Path | None:
     return Path(unquote(urlsplit(url.database).path) if url.database.startswith(_URI) else url.database)
 
 
+def _check_log(url: URL) -> None:
+    """Check that SQLite would not create a log of a file that this user may only read.
+
+    It would stay, as it belongs to this user, and with it the owner of the file could not write any more.
+
+    Raises:
+        PermissionError: It would be created.
+    """
+    path = _file(url)
+    if path is None or "immutable" in url.query or all(each.exists() for each in _log(path)):
+        return
+    if access(path.parent, W_OK):
+        check_writable(url)
+
+
+def _log(path: Path) -> tuple[Path, Path]:
+    return Path(f"{path}-wal"), Path(f"{path}-shm")
+
+
 def _existing_file(url: URL, path: Path) -> URL:
     """Return the URL of an SQLite file that is to be read, and not created.
 
@@ -364,7 +384,7 @@ def _existing_file(url: URL, path: Path) -> URL:
     # Not `mode=ro`, which leaves the files that SQLite creates while it reads.
     query = {**url.query, "uri": "true", "mode": "rw"}
     is_writable = access(path, W_OK) and access(path.parent, W_OK)
-    wal, journal, shared_memory = (Path(f"{path}-{suffix}") for suffix in ("wal", "journal", "shm"))
+    (wal, shared_memory), journal = _log(path), Path(f"{path}-journal")
     if not is_writable and not (wal.exists() and shared_memory.exists()):
         # SQLite cannot create these files, and no other process has them open, so the database does not change.
         if _has_content(wal) or _has_content(journal):
@@ -414,7 +434,7 @@ def _prepare_schema(connection: Connection) -> None:
     if version is None:
         create_schema(connection)
     else:
-        _check_version(version)
+        check_version(version)
 
 
 def _require_version(connection: Connection) -> str:
@@ -429,7 +449,7 @@ def _require_version(connection: Connection) -> str:
     return version
 
 
-def _check_version(version: str) -> None:
+def check_version(version: str) -> None:
     """Check that the schema version of a database is the current one.
 
     Raises:
@@ -490,8 +510,9 @@ def _parse_url(url: str | URL) -> URL:
         raise ValueError(f"invalid database URI {url.database}: use file:PATH, or file:///PATH for an absolute path")
     query = dict(parse_qsl(uri.query)) | dict(url.query) | {"uri": "true"}
     if uri.path in ("", *_IN_MEMORY) or query.get("mode") == "memory" or query.get("vfs") == "memdb":
-        return url.set(database=None, query={})
-    return url.set(database=Path(abspath(unquote(uri.path))).as_uri(), query=query)  # noqa: PTH100 - as above
+        return url.set(database=":memory:", query={})
+    path = re.sub("^/+", "/", unquote(uri.path))
+    return url.set(database=Path(abspath(path)).as_uri(), query=query)  # noqa: PTH100 - as above
 
 
 def _engine(url: str | URL) -> Engine:

@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
 from heksher_client.cli import main
-from heksher_client.service import create_app
+from heksher_client.service import LocalService, create_app
 from heksher_client.service.database import Database, connect_to_read
 from tests.service.test_import_export import document, import_into
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import COMMAND, environment
+from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 
 DROP_RIGHTS_OF_ROOT = """
@@ -58,11 +59,11 @@ def run(*arguments: str, database: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def run_without_rights(*arguments: str, database: object) -> tuple[int, str]:
+def run_without_rights(*arguments: str, database: object, command: tuple[str, ...] = ("service",)) -> tuple[int, str]:
     """Run a command that may not write files without the permission, even if root runs the tests."""
     launcher = [sys.executable, "-c", DROP_RIGHTS_OF_ROOT] if os.geteuid() == 0 else []
     completed = subprocess.run(
-        [*launcher, *COMMAND, "service", *arguments, "--database", str(database)], capture_output=True, text=True,
+        [*launcher, *COMMAND, *command, *arguments, "--database", str(database)], capture_output=True, text=True,
         timeout=TIMEOUT_SECONDS, check=False, env=environment(),
     )  # fmt: skip
     return completed.returncode, completed.stdout + completed.stderr
@@ -172,10 +173,139 @@ def test_l8_an_older_schema_is_not_upgraded_by_reading(tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
-def test_l8_a_uri_of_sqlite_selects_its_own_mode(folder: Path) -> None:
+def test_l8_a_uri_of_sqlite_may_have_options(folder: Path) -> None:
     before = content(folder)
-    assert run("export", "-", database=f"sqlite:///file:{folder}/s.db?mode=ro&immutable=1&uri=true")[0] == 0
+    for uri in (f"sqlite:///file:{folder}/s.db?mode=ro&immutable=1&uri=true", f"file://{folder}/s.db?mode=ro"):
+        assert run("export", "-", database=uri)[0] == 0
     assert content(folder) == before
+
+
+@pytest.mark.parametrize("is_writing", [False, True])
+def test_l8_a_uri_of_a_file_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_writing: bool) -> None:
+    """With any way to write it. A command that reads creates nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.json").write_text(json.dumps(document()))
+    name = "n%41 e.db"
+    uris = (
+        f"file:{name}",
+        f"file:{name}?mode=rwc",
+        f"file:{tmp_path}/{name}",
+        f"file://{tmp_path}/{name}",
+        f"file:///{tmp_path}/{name}",
+        f"file://localhost{tmp_path}/{name}",
+        f"sqlite:///file:{name}",
+        f"sqlite:///file:{name}?uri=true",
+        f"sqlite+pysqlite:///file:{name}?mode=rwc&uri=true",
+    )
+    for uri in uris:
+        if is_writing:
+            assert run("import", "d.json", "--yes", database=uri)[0] == 0
+            assert run("token", "add", "ci", database=uri)[0] == 0
+            assert run("token", "revoke", "ci", database=uri)[0] == 0
+        else:
+            for arguments in (*READING, ("upgrade",), ("token", "revoke", "ci")):
+                result = run(*arguments, database=uri)
+                assert result == (1, f"Error: database file {tmp_path}/nA e.db does not exist\n")
+            assert "Make these 7 changes?" in run("import", "d.json", database=uri)[1]
+    assert sorted(content(tmp_path)) == (["d.json", "nA e.db"] if is_writing else ["d.json"])
+
+
+def test_l8_a_uri_with_a_host_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a relative path with two slashes too many."""
+    monkeypatch.chdir(tmp_path)
+    for arguments in (*READING, ("token", "add", "ci")):
+        code, output = run(*arguments, database="file://data/s.db")
+        assert (code, "use file:PATH, or file:///PATH for an absolute path" in output) == (1, True)
+    assert content(tmp_path) == {}
+
+
+def test_l8_a_command_refuses_a_database_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its changes would be lost with the command."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.json").write_text(json.dumps(document()))
+    commands = (
+        *READING,
+        ("upgrade",),
+        ("token", "add", "ci"),
+        ("token", "revoke", "ci"),
+        ("import", "d.json", "--yes"),
+        ("import", "d.json", "--dry-run"),
+    )
+    names = (
+        ":memory:",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "file::memory:",
+        "file:",
+        "file:s.db?mode=memory",
+        "sqlite:///file:s.db?mode=memory&cache=shared&uri=true",
+        "file:/s.db?vfs=memdb",
+    )
+    for arguments in commands:
+        for name in names:
+            code, output = run(*arguments, database=name)
+            assert (code, f"{name} is a database in memory" in output) == (1, True), output
+        code, output = run(*arguments, database="")
+        assert (code, "the name of the database is empty" in output) == (1, True)
+    assert list(content(tmp_path)) == ["d.json"]
+
+
+def test_l8_a_service_in_memory_may_be_a_uri() -> None:
+    """An empty name is an error for a service as well: a variable may not be set."""
+    with (
+        LocalService(["user"], database="file:s?mode=memory&cache=shared") as service,
+        http_client(service.url) as http,
+    ):
+        assert http.get("/api/v1/context_features").json() == {"context_features": ["user"]}
+    with pytest.raises(ValueError, match="the name of the database is empty"):
+        LocalService(["user"], database="").start()
+
+
+def test_l8_a_command_that_may_not_write_leaves_no_files(folder: Path, tmp_path: Path) -> None:
+    """They would belong to its user, and the service of the owner could not write any more."""
+    file = tmp_path / "d.json"
+    file.write_text(json.dumps(document(settings=[])))
+    (folder / "s.db").chmod(0o444)
+    before = content(folder)
+    for arguments in (
+        ("token", "add", "ci"),
+        ("token", "revoke", "ci"),
+        ("upgrade",),
+        ("import", str(file), "--exact", "--yes"),
+    ):
+        code, output = run_without_rights(*arguments, database=folder / "s.db")
+        assert (code, "this user may not write the database file" in output) == (1, True), output
+        assert content(folder) == before
+
+
+def test_l8_a_service_that_may_not_write_leaves_no_files(folder: Path) -> None:
+    (folder / "s.db").chmod(0o444)
+    before = content(folder)
+    code, output = run_without_rights(command=("serve", "--port", "0"), database=folder / "s.db")
+    assert (code, "this user may not write the database file" in output) == (1, True), output
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("version", ["0000", "9999"])
+def test_l8_a_command_that_needs_another_schema_changes_nothing(folder: Path, version: str) -> None:
+    """Not even the journal mode of the file."""
+    with closing(sqlite3.connect(folder / "s.db")) as connection:
+        connection.execute("PRAGMA journal_mode = delete")
+        connection.execute("UPDATE alembic_version SET version_num = ?", [version])
+        connection.commit()
+    before = content(folder)
+    for arguments in (("token", "add", "ci"), ("token", "revoke", "ci")):
+        code, output = run(*arguments, database=folder / "s.db")
+        assert (code, "the database has schema version" in output) == (1, True), output
+        assert content(folder) == before
+
+
+def test_l8_a_newer_schema_is_not_upgraded(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "s.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    code, output = run("upgrade", database=folder / "s.db")
+    assert (code, "use a newer version of the service" in output) == (1, True), output
 
 
 def test_l8_a_user_of_postgresql_who_may_only_read(postgresql: PostgreSQL) -> None:

@@ -4,7 +4,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, insert
 
-from heksher_client.service.database import connect, create_schema, schema_version
+from heksher_client.service.database import check_version, connect, create_schema, schema_version
 from heksher_client.service.schema import FIRST_VERSION, VERSION, VERSIONS
 
 
@@ -24,8 +24,10 @@ def upgrade(url: str | URL) -> str | None:
         former = schema_version(connection)
         if former is None:
             create_schema(connection)
-        elif former != VERSION:
+        elif former < VERSION:
             run(connection, former)
+        else:
+            check_version(former)
         return former
 
 
