@@ -123,23 +123,45 @@ def example(value: Any) -> dict[str, Example]:
 
 
 class _Precondition:
-    """The precondition of a change, if the request has one: the ETag of what its author has read."""
+    """The preconditions of a change, if the request has one: the ETag of what its author has read."""
 
-    def __init__(self, if_match: Annotated[list[str] | None, Header(openapi_examples=example("*"))] = None) -> None:
+    def __init__(
+        self,
+        if_match: Annotated[list[str] | None, Header(openapi_examples=example("*"))] = None,
+        if_none_match: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
+    ) -> None:
         self._if_match = None if if_match is None else ",".join(if_match)
+        self._if_none_match = ",".join(if_none_match or ())
 
     def check(self, etag: str) -> None:
         """Check that a rule or a setting has not been changed since it was read.
 
         Raises:
-            RequestError: It has another ETag than the request requires.
+            RequestError: It has another ETag than the request requires, or one that the request excludes.
         """
+        if self._if_none_match.strip() == "*" or etag in re.findall(r'"[^"]*"', self._if_none_match):
+            raise RequestError(412, "it exists with an ETag that `If-None-Match` excludes")
         # Proxies that compress responses make strong ETags weak, so both are the same here.
         if self._if_match is None or self._if_match.strip() == "*" or etag in re.findall(r'"[^"]*"', self._if_match):
             return
         raise RequestError(412, "it has been changed since it was read; read it again before you change it")
 
 
+def _refuse_precondition(if_match: Annotated[str | None, Header(include_in_schema=False)] = None) -> None:
+    """Refuse `If-Match`, which must not be ignored. No ETag can match where there is none.
+
+    Raises:
+        RequestError: The request has this header.
+    """
+    if if_match is not None:
+        raise RequestError(
+            412, "nothing was changed: there is no ETag that `If-Match` could contain here; send the request without it"
+        )
+
+
+WITHOUT_ETAG: Final = [Depends(_refuse_precondition)]
+"""The dependencies of changes that have no ETag."""
+NO_ETAG: Final = {412: "`If-Match` was sent, and there is no ETag."}
 Precondition = Annotated[_Precondition, Depends()]
 PRECONDITION_FAILED: Final = {412: "`If-Match` was sent, and does not contain the current ETag."}
 

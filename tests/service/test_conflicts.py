@@ -1,6 +1,7 @@
 """Two operators change the same rule or setting: the second one sees the conflict."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import unescape
 
@@ -38,6 +39,31 @@ RULE, SETTING = "/api/v1/rules/1", "/api/v1/settings/cache_size"
 CHANGES = [(name, RULE) for name in changes_of("/rules/{rule_id}")] + [
     (name, SETTING) for name in changes_of("/settings/{name}")
 ]
+
+
+@pytest.mark.parametrize("if_match", ["*", '"x"', 'W/"x"', ""])
+def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str) -> None:
+    """Where there is no ETag, `If-Match` is refused before anything else is checked."""
+    before = http.get("/api/v1/change_log").json()
+    without_etag = [name for name in changes_of("") if name not in dict(CHANGES)]
+    assert len(without_etag) == 5
+    for operation in without_etag:
+        response = send(http, operation, if_match)
+        assert (response.status_code, "`If-Match`" in response.text) == (412, True), operation
+    assert http.get("/api/v1/change_log").json() == before
+
+
+@pytest.mark.parametrize(("operation", "path"), CHANGES)
+def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, operation: str, path: str) -> None:
+    """With `If-None-Match`. Another ETag is no obstacle."""
+    etag = http.get(path).headers["etag"]
+    example = OPERATIONS[operation]
+    for excluded in ("*", f'"x", {etag}', f"W/{etag}"):
+        response = http.request(example.method, example.path, json=example.body, headers={"If-None-Match": excluded})
+        assert response.status_code == 412
+    response = http.request(example.method, example.path, json=example.body, headers={"If-None-Match": '"x"'})
+    assert response.status_code != 412
+
 
 WITH_METADATA = {"rules/{rule_id}": RULE, "settings/{name}": SETTING}
 
@@ -99,9 +125,11 @@ class Operator(Browser):
     """An operator whose page stays as it was loaded."""
 
     def submit_shown(self, action: str, **fields: str) -> httpx.Response:
-        """Submit a form with all its hidden inputs."""
+        """Submit a form with all its inputs as they are."""
         form = self.page.partition(f'action="{action}"')[2].partition("</form>")[0]
-        return self.submit(action, etag=form.partition('name="etag" value="')[2].partition('">')[0], **fields)
+        inputs = [dict(re.findall(r'([a-z]+)="([^>]*?)"(?=[ >])', each)) for each in re.findall("<input [^>]*>", form)]
+        shown = {each["name"]: each["value"] for each in inputs}
+        return self.submit(action, **{**shown, **fields})
 
     def row(self, rule_id: int) -> str:
         return self.page.partition(f'<tr id="rule-{rule_id}">')[2].partition("</tr>")[0]
@@ -147,8 +175,33 @@ def test_l15_a_rule_that_has_changed_is_not_deleted(
     assert "Its value is now 200. Delete it again if you still want to." in second.text
     assert service.call("GET", "/api/v1/query").json()["settings"]["cache_size"]["rules"] != []
     assert second.submit_shown(DELETE).status_code == 200
-    assert first.submit_shown(SAVE, value="5").status_code == 404
+    assert first.submit_shown(DELETE).status_code == 404
     assert "this rule no longer exists" in first.text
+
+
+def test_l15_a_value_for_a_deleted_rule_is_not_lost(
+    operators: tuple[Operator, Operator], service: WatchedService
+) -> None:
+    """The form for a new rule contains it, with the conditions of the deleted rule."""
+    first, second = operators
+    second.submit_shown(DELETE)
+    assert first.submit_shown(SAVE, value="512").status_code == 409
+    assert "Rule 1 was deleted while you edited it, so its value was not changed. You entered 512." in first.text
+    assert first.submit_shown("/console/settings/cache_size/rules").status_code == 200
+    (rule,) = service.call("GET", "/api/v1/query").json()["settings"]["cache_size"]["rules"]
+    assert (rule["value"], rule["context_features"]) == (512, [["user", "jim"]])
+
+
+def test_l15_a_value_for_a_deleted_setting_is_not_lost(
+    operators: tuple[Operator, Operator], service: WatchedService
+) -> None:
+    """The error contains it."""
+    service.call("DELETE", "/api/v1/settings/cache_size")
+    first, second = operators
+    assert first.submit_shown(SAVE, value="512").status_code == 404
+    assert "this rule no longer exists. You entered 512." in first.text
+    assert second.submit("/console/settings/cache_size/rules", **{"if.user": "ann", "value": "513"}).status_code == 404
+    assert "the setting cache_size does not exist any more. You entered 513." in second.text
 
 
 def test_l15_a_change_of_the_metadata_is_a_conflict_as_well(

@@ -184,9 +184,9 @@ def _last_change(connection: Connection, revision: int, setting: str) -> Change 
 def add_rule(request: Request, name: SettingName, database: RequestDatabase, form: Form) -> Response:
     """Add a rule."""
     with database.write() as connection:
-        setting = require_setting(connection, name)
-        features = setting.declaration.configurable_features
-        conditions = {feature: text for feature in features if (text := _text(form, f"if.{feature}"))}
+        message = f"the setting {name} does not exist any more. You entered {_listed(form.get('value', []))}."
+        setting = require_setting(connection, name, message=message)
+        conditions = _conditions(form, setting)
         errors: dict[str, str] = {}
         value = None
         try:
@@ -208,6 +208,11 @@ def add_rule(request: Request, name: SettingName, database: RequestDatabase, for
         return _redirect_to_setting(request, setting, connection)
 
 
+def _conditions(form: Fields, setting: StoredSetting) -> dict[str, str]:
+    features = setting.declaration.configurable_features
+    return {feature: text for feature in features if (text := _text(form, f"if.{feature}"))}
+
+
 def _condition_errors(error: ValidationError) -> dict[str, str]:
     """Return the messages about conditions by the name of the input."""
     found: dict[str, str] = {}
@@ -225,9 +230,11 @@ def _condition_errors(error: ValidationError) -> dict[str, str]:
 @router.post("/rules/{rule_id}/value")
 def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
     """Change the value of a rule."""
+    content = form.get("value", [])
     with database.write() as connection:
-        rule, setting = require_rule(connection, rule_id, message=_RULE_DELETED)
-        content = form.get("value", [])
+        if store.rule(connection, rule_id) is None:
+            return _show_deleted_rule(request, connection, rule_id, form)
+        rule, setting = require_rule(connection, rule_id)
         if conflict := _conflict(form, rule):
             edited = (rule_id, f"{conflict} Save again to replace it.", content)
             return _setting_page(request, connection, setting, status=409, edited=edited)
@@ -238,6 +245,29 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
             edited = (rule_id, str(error.args[-1]), content)
             return _setting_page(request, connection, setting, status=422, edited=edited)
         return _redirect_to_setting(request, setting, connection)
+
+
+def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, form: Fields) -> Response:
+    """Return the page of a setting whose rule was deleted while its value was edited. The value is that of a new rule.
+
+    Raises:
+        RequestError: The setting was deleted as well.
+    """
+    content = form.get("value", [])
+    setting = store.setting(connection, _text(form, "setting"))
+    if setting is None:
+        raise RequestError(404, f"{_RULE_DELETED}. You entered {_listed(content)}.")
+    message = (
+        f"Rule {rule_id} was deleted while you edited it, so its value was not changed. You entered "
+        f"{_listed(content)}. Add a rule with this value if you still want it."
+    )
+    return _setting_page(
+        request, connection, setting, status=409, draft=Draft(_conditions(form, setting), content, {"": message})
+    )
+
+
+def _listed(content: Sequence[str]) -> str:
+    return ", ".join(content) or "nothing"
 
 
 @router.post("/rules/{rule_id}/delete")

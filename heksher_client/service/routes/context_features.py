@@ -6,7 +6,15 @@ from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, model_validator
 
 from heksher_client.service import store
-from heksher_client.service.routing import ContextName, RequestDatabase, RequestError, documented, example
+from heksher_client.service.routing import (
+    NO_ETAG,
+    WITHOUT_ETAG,
+    ContextName,
+    RequestDatabase,
+    RequestError,
+    documented,
+    example,
+)
 
 router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _NOT_FOUND: Final = {404: "There is no such context feature."}
@@ -57,7 +65,8 @@ def get_context_feature(
 @router.post(
     "/api/v1/context_features",
     status_code=204,
-    responses=documented({409: "The context feature already exists."}),
+    dependencies=WITHOUT_ETAG,
+    responses=documented({409: "The context feature already exists."} | NO_ETAG),
 )
 def add_context_feature(
     body: Annotated[NewContextFeature, Body(openapi_examples=example({"context_feature": "region"}))],
@@ -73,7 +82,8 @@ def add_context_feature(
 @router.patch(
     "/api/v1/context_features/{name}/index",
     status_code=204,
-    responses=documented({404: "There is no such context feature, or none to move it before or after."}),
+    dependencies=WITHOUT_ETAG,
+    responses=documented({404: "There is no such context feature, or none to move it before or after."} | NO_ETAG),
 )
 def move_context_feature(
     name: ThemePath,
@@ -95,7 +105,8 @@ def move_context_feature(
 @router.delete(
     "/api/v1/context_features/{name}",
     status_code=204,
-    responses=documented(_NOT_FOUND | {409: "At least one setting is configurable by the context feature."}),
+    dependencies=WITHOUT_ETAG,
+    responses=documented(_NOT_FOUND | {409: "At least one setting is configurable by the context feature."} | NO_ETAG),
 )
 def delete_context_feature(name: ThemePath, database: RequestDatabase) -> None:
     """Delete a context feature that no setting is configurable by."""

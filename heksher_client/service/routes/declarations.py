@@ -14,6 +14,8 @@ from heksher_client.service import store
 from heksher_client.service.access import missing_role, request_token
 from heksher_client.service.declarations import Declaration, ExistingRules, compare
 from heksher_client.service.routing import (
+    NO_ETAG,
+    WITHOUT_ETAG,
     Features,
     JSONValue,
     MetadataKey,
@@ -72,6 +74,7 @@ class DeclaredSetting(BaseModel):
 @router.post(
     "/api/v1/settings/declare",
     response_model=dict[str, Any],
+    dependencies=WITHOUT_ETAG,
     responses=documented(
         {
             400: "A new setting must have the version 1.0.",
@@ -79,7 +82,8 @@ class DeclaredSetting(BaseModel):
             404: "There is no such context feature, or no setting with the name given as the alias.",
             409: "The version does not allow the differences from the stored setting: the outcome is `rejected` or "
             "`mismatch`, and `differences` lists them. Or the alias belongs to another setting.",
-        },
+        }
+        | NO_ETAG,
         body={"outcome": "uptodate"},
     ),
 )

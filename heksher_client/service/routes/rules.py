@@ -12,7 +12,9 @@ from heksher_client.service import operations, store
 from heksher_client.service.addresses import reference
 from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routing import (
+    NO_ETAG,
     PRECONDITION_FAILED,
+    WITHOUT_ETAG,
     Conditions,
     JSONValue,
     MetadataKey,
@@ -65,11 +67,13 @@ class NewMetadata(BaseModel):
 @router.post(
     "/api/v1/rules",
     status_code=201,
+    dependencies=WITHOUT_ETAG,
     responses=documented(
         {
             400: "The setting is not configurable by one of the features, or the value is not of its type.",
             409: "The setting has a rule with the same conditions.",
-        },
+        }
+        | NO_ETAG,
         body={"rule_id": 2},
         status=201,
     )
