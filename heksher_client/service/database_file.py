@@ -76,7 +76,7 @@ class DatabaseFile:
 
     @contextmanager
     def watch_errors(self) -> Iterator[None]:
-        """Have the next transaction check the content of the files if SQLite cannot read or write them in this one."""
+        """Record errors of SQLite about the files, so that the next transaction checks their content."""
         try:
             yield
         except SQLAlchemyError as error:

@@ -21,6 +21,7 @@ from heksher_client.service.setting_types import parse_setting_type
 
 MAX_BODY_BYTES: Final = 1 << 20
 _MAX_NAME_LENGTH: Final = 255
+_MAX_ID_DIGITS: Final = 18
 _MAX_TYPE_LENGTH: Final = 65_536
 _MAX_FEATURES: Final = 100
 """Configurable features of a setting, and conditions of a rule."""
@@ -49,9 +50,11 @@ def _check_type(name: str) -> str:
 
 
 def _check_digits(text: Any) -> Any:
-    if not re.fullmatch("-?[0-9]{1,18}", str(text)):
+    if not re.fullmatch("-?[0-9]+", str(text)):
         raise ValueError("a rule id is a whole number")
-    return text
+    digits = str(text).lstrip("0")
+    # No rule has the id 0. Python does not convert very long numbers, and databases do not compare ids with them.
+    return digits if re.fullmatch(f"[0-9]{{1,{_MAX_ID_DIGITS}}}", digits) else "0"
 
 
 def _check_conditions(conditions: Mapping[str, str]) -> Mapping[str, str]:

@@ -175,13 +175,24 @@ def test_l4_a_setting_with_an_invalid_name_does_not_exist(http: httpx.Client, na
         assert "not found" in response.text or "does not exist" in response.text
 
 
-@pytest.mark.parametrize(("rule_id", "status"), [("-1", 404), ("0", 404), ("99", 404), ("9" * 18, 404), ("x", 422)])
+IMPOSSIBLE = ["-1", "-0", "0", "99", *("9" * digits for digits in (10, 18, 19, 20, 30, 4301, 6000)), f"-{'9' * 19}"]
+
+
+@pytest.mark.parametrize(
+    ("rule_id", "status"),
+    [*((each, 404) for each in IMPOSSIBLE), ("x", 422), ("1.0", 422), ("-", 422), ("\u0663", 422)],
+)
 def test_l4_a_rule_with_an_impossible_id_does_not_exist(http: httpx.Client, rule_id: str, status: int) -> None:
     """An empty 404 for each operation on a rule. Text that is not a number is invalid, as in the reference."""
     for example in (one for operation, one in OPERATIONS.items() if "/rules/{rule_id}" in operation):
         path = example.path.replace("/rules/1", f"/rules/{rule_id}")
         response = http.request(example.method, path, json=example.body)
         assert (response.status_code, not response.text) == (status, status == 404)
+
+
+def test_l4_an_id_may_have_zeros_at_its_beginning(http: httpx.Client) -> None:
+    rule = http.get("/api/v1/rules/1")
+    assert http.get(f"/api/v1/rules/{'0' * 5000}1").json() == rule.json()
 
 
 def test_each_change_of_a_setting_increases_its_version(http: httpx.Client) -> None:

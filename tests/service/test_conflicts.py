@@ -43,7 +43,7 @@ CHANGES = [(name, RULE) for name in changes_of("/rules/{rule_id}")] + [
 
 @pytest.mark.parametrize("if_match", ["*", '"x"', 'W/"x"', ""])
 def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str) -> None:
-    """Where there is no ETag, `If-Match` is refused before anything else is checked."""
+    """Without an ETag, `If-Match` is refused before anything else is checked."""
     before = http.get("/api/v1/change_log").json()
     without_etag = [name for name in changes_of("") if name not in dict(CHANGES)]
     assert len(without_etag) == 5
@@ -55,7 +55,7 @@ def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str)
 
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, operation: str, path: str) -> None:
-    """With `If-None-Match`. Another ETag is no obstacle."""
+    """With `If-None-Match`. Another ETag does not matter."""
     etag = http.get(path).headers["etag"]
     example = OPERATIONS[operation]
     for excluded in ("*", f'"x", {etag}', f"W/{etag}"):
