@@ -11,6 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PREFIX: Final = re.compile(r"(/(?!\.\.?(/|$))[a-zA-Z0-9_.~-]+)*")
+_ANY_PREFIX: Final = "heksher.any_prefix"
+"""The key in the scope of a request whose path prefix is not known."""
 _OWN_PATHS: Final = ("api", "console", "docs", "metrics", "openapi.json")
 
 
@@ -45,8 +47,13 @@ def reference(scope: Scope, path: str) -> str:
     return ("../" * (route_path(scope).count("/") - 1) or "./") + path
 
 
-def public_prefix(scope: Scope) -> str:
-    """Return the path prefix as browsers see it, for the path of cookies.
+def cookie_path(scope: Scope) -> str:
+    """Return the path of cookies for the console: below the path prefix as browsers see it, if that is known."""
+    return "/" if _ANY_PREFIX in scope else f"{_public_prefix(scope)}/console"
+
+
+def _public_prefix(scope: Scope) -> str:
+    """Return the path prefix as browsers see it.
 
     It consists of the one that a proxy reports to have removed, and the one that the application has. The header of a
     proxy must not affect which path is routed: anyone may send it, and circumvent rules of the proxy about paths.
@@ -71,9 +78,35 @@ class RootPath:
         self._app, self._root_path = app, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        prefix = self._root_path or scope.get("root_path", "").rstrip("/")
-        if scope["type"] == "http" and prefix:
-            is_removed = not f"{scope['path']}/".startswith(f"{prefix}/")
-            path = prefix + scope["path"] if is_removed else scope["path"]
-            scope = {**scope, "root_path": prefix, "path": path}
+        if scope["type"] == "http":
+            outer: str = scope.get("root_path", "").rstrip("/")
+            path = _below(scope["path"], outer)
+            if path is None:
+                # A proxy has removed the path prefix of the outer application, or all of it.
+                mount = outer.removeprefix(scope.get("app_root_path", "").rstrip("/"))
+                path = _below(scope["path"], mount) if mount else None
+            scope = {**scope, **self._add_root_path(outer, scope["path"] if path is None else path)}
         await self._app(scope, receive, send)
+
+    def _add_root_path(self, outer: str, path: str) -> Scope:
+        """Return the path and the path prefix of a request.
+
+        Args:
+            outer: The path prefix that the server or the outer application has.
+            path: The path below it.
+        """
+        own = self._root_path
+        rest = _below(path, own) if own else None
+        if not own or outer.endswith(own):
+            return {"root_path": outer, "path": outer + path}
+        if rest is not None:
+            return {"root_path": outer + own, "path": outer + own + rest}
+        if own.endswith(outer):
+            return {"root_path": own, "path": own + path}
+        # The application is mounted at another path than the one that it was created with: browsers may see either.
+        return {"root_path": outer, "path": outer + path, _ANY_PREFIX: True}
+
+
+def _below(path: str, prefix: str) -> str | None:
+    """Return the rest of a path below a prefix; None if it is not below it."""
+    return path[len(prefix) :] if f"{path}/".startswith(f"{prefix}/") else None

@@ -1,5 +1,6 @@
 """The service below a path prefix: behind a proxy, as part of another application, or known to its server."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from html import unescape
@@ -7,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -244,3 +246,80 @@ def test_l6_unknown_paths_with_a_slash_at_the_end_lead_to_no_other_host() -> Non
             response = http.get(f"{service.url}{path}")
             assert (response.status_code, response.url.host) == (404, "127.0.0.1")
         assert http.post(f"{service.url}/nosuch/").status_code == 404
+
+
+def mount(app: App, outer: App, *paths: str) -> App:
+    """Mount an application at a path, or at several, each within the next one."""
+    for path in reversed(paths[1:]):
+        app = Starlette(routes=[Mount(path, app)])
+    outer.mount(paths[0], app)
+    return outer
+
+
+def with_root_path() -> FastAPI:
+    app = FastAPI()
+    app.root_path = "/outer"  # As an argument, it is deprecated.
+    return app
+
+
+OUTER: dict[str, tuple[str, Callable[[], App], list[str], str, str, str]] = {
+    # The root path of the service; the outer application, and where it has the service; the root path of the server;
+    # the path of the service in requests, and that of cookies.
+    "FastAPI": ("", FastAPI, [PREFIX], "", PREFIX, "/heksher/console"),
+    "Starlette in Starlette": ("", Starlette, ["/a", "/b"], "", "/a/b", "/a/b/console"),
+    "a parameter": ("", FastAPI, ["/{tenant}"], "", "/acme", "/acme/console"),
+    "a path of the service": ("", FastAPI, ["/api"], "", "/api", "/api/console"),
+    "the root": ("", FastAPI, ["/"], "", "", "/console"),
+    "a proxy removes the outer root path": ("", with_root_path, [PREFIX], "", PREFIX, "/outer/heksher/console"),
+    "a proxy keeps the outer root path": ("", with_root_path, [PREFIX], "", "/outer/heksher", "/outer/heksher/console"),
+    "a server has a root path in the path": (
+        "",
+        FastAPI,
+        [PREFIX],
+        "/outer",
+        "/outer/heksher",
+        "/outer/heksher/console",
+    ),
+    "a server has a root path only": ("", FastAPI, [PREFIX], "/outer", PREFIX, "/outer/heksher/console"),
+    "the same root path": (PREFIX, FastAPI, [PREFIX], "", PREFIX, "/heksher/console"),
+    "another root path": ("/y", FastAPI, ["/x"], "", "/x", "/"),
+    "another root path, in Starlette": ("/y", Starlette, ["/x"], "", "/x", "/"),
+    "another root path in the path": ("/y", FastAPI, ["/x"], "", "/x/y", "/x/y/console"),
+    "a longer root path": ("/a/x", FastAPI, ["/x"], "", "/x", "/a/x/console"),
+    "a shorter root path": ("/heksher", with_root_path, [PREFIX], "", PREFIX, "/outer/heksher/console"),
+    "three root paths": ("/y", FastAPI, ["/x"], "/outer", "/outer/x", "/"),
+}
+
+
+@pytest.mark.parametrize(("own", "outer", "paths", "server", "base", "cookie_path"), OUTER.values(), ids=list(OUTER))
+def test_l6_an_outer_application_may_have_a_path_prefix_as_well(
+    own: str, outer: Callable[[], App], paths: list[str], server: str, base: str, cookie_path: str
+) -> None:
+    """All pages are found, refer to each other, and keep the session."""
+    app = create_app(context_features=["user"], root_path=own, access_control=True)
+    with app.state.database.begin() as connection:
+        token = add_token(connection, "ann", Role.ADMIN)
+    transport = httpx.ASGITransport(mount(app, outer(), *paths), root_path=server)
+
+    async def use() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", follow_redirects=True) as client:
+            assert (await client.get(f"{base}/api/health")).status_code == 200
+            assert (await client.get(f"{base}/api/v1/settings")).status_code == 401
+            headers = {"Authorization": f"Bearer {token}"}
+            assert (await client.get(f"{base}/api/v1/settings", headers=headers)).status_code == 200
+            page = await client.get(f"{base}/console")
+            assert page.url.path == f"{base}/console/login"
+            for address in addresses(page):
+                assert address.startswith(f"{base}/console")
+                assert (await client.get(address)).status_code == 200
+            form = {"token": token, "next": "/console"}
+            entry = await client.post(f"{base}/console/login", data=form, follow_redirects=False)
+            assert page.url.join(entry.headers["location"]).path == f"{base}/console"
+            assert re.findall("(?i)path=([^;]*)", entry.headers["set-cookie"]) == [cookie_path]
+            client.cookies.clear()
+            session = entry.headers["set-cookie"].partition(";")[0]
+            page = await client.get(f"{base}/console", headers={"Cookie": session})
+            assert page.url.path == f"{base}/console"
+
+    asyncio.run(use())
+    app.state.database.close()

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request, Response
 
 from heksher_client.service.access import SESSION_COOKIE, is_from_other_site, session_cookie
-from heksher_client.service.addresses import public_prefix
+from heksher_client.service.addresses import cookie_path
 from heksher_client.service.routing import RequestError
 
 _POLICY: Final = (
@@ -77,7 +77,7 @@ def set_session(request: Request, response: Response, session: str) -> None:
     response.set_cookie(
         SESSION_COOKIE,
         session,
-        path=_cookie_path(request),
+        path=cookie_path(request.scope),
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",
@@ -86,8 +86,4 @@ def set_session(request: Request, response: Response, session: str) -> None:
 
 def clear_session(request: Request, response: Response) -> None:
     """Delete the session cookie."""
-    response.delete_cookie(SESSION_COOKIE, path=_cookie_path(request))
-
-
-def _cookie_path(request: Request) -> str:
-    return f"{public_prefix(request.scope)}/console"
+    response.delete_cookie(SESSION_COOKIE, path=cookie_path(request.scope))
