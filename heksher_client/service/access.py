@@ -145,7 +145,8 @@ def _is_local(scope: Scope) -> bool:
 
 
 _PROXY_HEADERS: Final = (
-    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-real-ip",
+    "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix",
+    "x-forwarded-proto", "x-real-ip",
 )  # fmt: skip
 _NOT_LOCAL: Final = PlainTextResponse(
     "without tokens, this service accepts requests from this machine only; the request names another host, or came "
@@ -185,6 +186,7 @@ def is_from_other_site(scope: Scope) -> bool:
 
     `Sec-Fetch-Site` decides if the browser sends it, which it does only to https and to loopback. Otherwise, the origin
     of the page must be the host that the request names, or the host that a proxy reports: pages cannot set this header.
+    If these hosts have no port, it is the one that a proxy reports.
     """
     headers = Headers(scope=scope)
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
@@ -193,9 +195,23 @@ def is_from_other_site(scope: Scope) -> bool:
     if origin is None:
         return False
     scheme, _, host = origin.lower().partition("://")
-    port = _DEFAULT_PORTS.get(scheme, "")
-    named = [headers.get("host", ""), headers.get("x-forwarded-host", "").partition(",")[0].strip()]
-    return host.removesuffix(port) not in [each.lower().removesuffix(port) for each in named if each]
+    default = _DEFAULT_PORTS.get(scheme, "")
+    port = _first(headers, "x-forwarded-port")
+    named = [headers.get("host", ""), _first(headers, "x-forwarded-host")]
+    hosts = [_with_port(each.lower(), port).removesuffix(default) for each in named if each]
+    return host.removesuffix(default) not in hosts
+
+
+def _first(headers: Headers, name: str) -> str:
+    """Return the value that the first one of several proxies has set."""
+    return headers.get(name, "").partition(",")[0].strip()
+
+
+def _with_port(host: str, port: str) -> str:
+    """Return a host with a port that it lacks. A proxy after the one that terminates TLS may report a default port."""
+    has_port = re.search(":[0-9]*$", host) is not None
+    is_other = port.isdecimal() and f":{port}" not in _DEFAULT_PORTS.values()
+    return f"{host}:{port}" if is_other and not has_port else host
 
 
 def _bearer_token(scope: Scope) -> str:

@@ -197,6 +197,20 @@ def log_in(http: httpx.Client, secret: str, **headers: str) -> int:
         {"X-Forwarded-Host": "settings.example:443, 10.0.0.1"},
         {"Host": "settings.example:80", "Origin": "http://settings.example"},
         {"Host": "[::1]:80", "Origin": "http://[::1]"},
+        {"Host": "settings.example", "X-Forwarded-Port": "443"},
+        {"Host": "settings.example", "X-Forwarded-Port": "80"},
+        {"Host": "settings.example", "X-Forwarded-Port": "8443", "Origin": "https://settings.example:8443"},
+        {"Host": "settings.example", "X-Forwarded-Port": "8443, 80", "Origin": "https://settings.example:8443"},
+        {"Host": "settings.example:8443", "X-Forwarded-Port": "443", "Origin": "https://settings.example:8443"},
+        {"Host": "settings.example", "X-Forwarded-Port": "8080", "Origin": "http://settings.example:8080"},
+        {"X-Forwarded-Host": "settings.example", "X-Forwarded-Port": "8443", "Origin": "https://settings.example:8443"},
+        {
+            "X-Forwarded-Host": "settings.example:8443",
+            "X-Forwarded-Port": "9",
+            "Origin": "https://settings.example:8443",
+        },
+        {"X-Forwarded-Host": "[::1]", "X-Forwarded-Port": "8443", "Origin": "https://[::1]:8443"},
+        {"Host": "settings.example", "X-Forwarded-Port": "nonsense"},
     ],
 )
 def test_l7_operators_log_in_through_a_proxy_that_changes_the_host(
@@ -218,6 +232,16 @@ ATTACKS: list[dict[str, str]] = [
     {"Host": "settings.example:80"},
     {"Host": "", "Origin": "https://"},
     {"Host": "settings.example", "Origin": "settings.example"},
+    {"Host": "settings.example", "X-Forwarded-Port": "8443"},
+    {"Host": "settings.example:8443", "X-Forwarded-Port": "443"},
+    {"Host": "settings.example", "X-Forwarded-Port": "8443", "Origin": "https://settings.example:9443"},
+    {"Host": "settings.example", "Origin": "https://settings.example:8443"},
+    {
+        "X-Forwarded-Host": "settings.example",
+        "X-Forwarded-Port": "443, 8443",
+        "Origin": "https://settings.example:8443",
+    },
+    {"X-Forwarded-Port": "443"},
 ]
 """Headers of requests from pages of other sites, or that cannot be told from them."""
 
