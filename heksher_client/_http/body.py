@@ -156,7 +156,8 @@ def _secrets(name: str, value: str) -> Iterator[str]:
     min_length = _MIN_PART_LENGTH
     if name.lower() in ("authorization", "proxy-authorization"):
         value, min_length = _SCHEME.sub("", value), 0
-    yield value
+    if _SECRET_NAME.search(name) or len(value) >= _MIN_PART_LENGTH:
+        yield value
     parts = re.split(r"[\s;,]+", value)
     for part in parts:
         key, _, assigned = part.partition("=")
@@ -175,16 +176,21 @@ def _basic_auth_secrets(value: str) -> Iterator[str]:
 
 _PUBLIC_NAMES: Final = frozenset(
     ["accept", "accept-encoding", "connection", "content-length", "content-type", "host", "if-none-match", "user-agent",
-     "settings", "context_filters", "include_metadata", "include_additional_data"]
+     "settings", "context_filters", "include_metadata", "include_additional_data",
+     "accept-charset", "accept-language", "b3", "cache-control", "last-event-id", "pragma", "traceparent", "tracestate",
+     "x-b3-parentspanid", "x-b3-sampled", "x-b3-spanid", "x-b3-traceid", "x-cloud-trace-context", "x-amzn-trace-id",
+     "correlation-id", "request-id", "x-correlation-id", "x-request-id"]
 )  # fmt: skip
-"""The headers and parameters that the client itself sends."""
+"""The headers and parameters that the client itself sends, and those that identify a request. Others may be secrets."""
+_SECRET_NAME: Final = re.compile("auth|cookie|cred|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
+"""Names of secrets, which are redacted even if they are short. Short values of other names are words like `json`."""
 _MAX_ERROR_BYTES: Final = 1 << 16
 _PART_BYTES: Final = 1 << 18
 """The largest part of a body that is decompressed at once."""
 _MAX_EXPANDED_BYTES: Final = 1 << 22
 """The size of what one chunk of a stream, of some kilobytes, may decompress to: more would delay the event loop."""
 _MIN_PART_LENGTH: Final = 6
-"""Characters of a part of a header that is redacted by itself, such as the value of a cookie."""
+"""Characters of a value that is redacted without the name of a secret, or as a part of a header, such as a cookie."""
 _SCHEME: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*\s+")
 """The beginning of the header Authorization: the scheme, which is not a secret."""
 _GZIP_WINDOW_BITS: Final = 31

@@ -63,11 +63,21 @@ def test_l20_the_hint_of_the_server_is_kept(token: str, scheme: str) -> None:
         ({"X-Key": "a-long-secret"}, "xa-long-secrets", "x***s"),
         ({"X-Key": "!bang!"}, "x!bang!x", "x***x"),
         ({"User-Agent": "heksher", "Accept": "application/json"}, "heksher application/json", None),
+        ({"X-Request-Id": "5f0c2d7e-9b1a", "traceparent": "00-5f0c-01"}, "request 5f0c2d7e-9b1a 00-5f0c-01", None),
+        ({"X-Format": "json", "X-Version": "1", "X-Env": "prod"}, 'prod {"json": 1, "a": "1"} application/json', None),
+        ({"X-Tenant": "acme-7"}, "tenant acme-7", "tenant ***"),
+        *(({name: "abcd"}, "abcd", "***") for name in ("X-Api-Key", "X-Auth", "X-TOKEN", "X-Passcode", "Cookie")),
     ],
 )  # fmt: skip
 def test_l20_only_the_secret_is_removed(headers: dict[str, str], shown: str, expected: str | None) -> None:
     """Short ones as whole words, long ones anywhere."""
     assert redacted(shown, headers) == (shown if expected is None else expected)
+
+
+def test_l20_parameters_are_secrets_as_well() -> None:
+    """Short ones only if their names are those of secrets. Those of the client itself are shown."""
+    params = {"format": "json", "settings": "cache_size", "sig": "abcd", "tenant": "acme-7"}
+    assert redacted("json cache_size abcd acme-7", {}, params) == "json cache_size *** ***"
 
 
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
