@@ -39,7 +39,8 @@ def require_database(database: str) -> "URL":
         SchemaError: The file does not exist.
         PermissionError: This user may not write the file.
     """
-    from heksher_client.service.database import check_exists, check_writable
+    from heksher_client.service.database import check_exists
+    from heksher_client.service.engines import check_writable
 
     url = check_exists(_database_url(database))
     check_writable(url)
@@ -52,7 +53,8 @@ def _database_url(database: str) -> "str | URL":
     Raises:
         ValueError: It is in memory, or invalid.
     """
-    from heksher_client.service.database import database_url, is_in_memory
+    from heksher_client.service.database import database_url
+    from heksher_client.service.engines import is_in_memory
 
     url = database_url(database)
     if is_in_memory(url):
@@ -69,7 +71,9 @@ def open_database(database: str) -> Iterator["Connection"]:
     Raises:
         ValueError, SchemaError, ImportError, PermissionError, SQLAlchemyError: The database cannot be opened.
     """
-    from heksher_client.service.database import Database, MissingDatabaseError, check_writable, connect_to_read
+    from heksher_client.service.database import Database, connect_to_read
+    from heksher_client.service.engines import check_writable
+    from heksher_client.service.schema_version import MissingDatabaseError
 
     url = _database_url(database)
     check_writable(url)
@@ -94,7 +98,8 @@ def read_database(database: str, *, is_optional: bool = False) -> Iterator["Conn
     Raises:
         ValueError, SchemaError, ImportError, SQLAlchemyError: The database cannot be opened.
     """
-    from heksher_client.service.database import Database, MissingDatabaseError, connect_to_read
+    from heksher_client.service.database import Database, connect_to_read
+    from heksher_client.service.schema_version import MissingDatabaseError
 
     with ExitStack() as stack:
         try:

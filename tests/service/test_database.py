@@ -17,9 +17,10 @@ from sqlalchemy import text
 
 from heksher_client.cli import main
 from heksher_client.service import LocalService, create_app, store, tokens
-from heksher_client.service.database import Database, SchemaError, connect
+from heksher_client.service.database import Database, connect
 from heksher_client.service.migrations import run, upgrade
 from heksher_client.service.schema import METADATA, VERSION
+from heksher_client.service.schema_version import SchemaError
 from tests.support.postgresql import PostgreSQL
 
 FIRST = Path(__file__).parents[1] / "data" / "service_0001.sql"

@@ -389,7 +389,7 @@ def test_l13_a_change_that_is_open_while_the_log_is_deleted_is_refused(file: Pat
 INSTANCE = """
 import sys
 from sqlalchemy import text
-from heksher_client.service.database import Database, database_url
+from heksher_client.service.database import Database
 from heksher_client.service.history import read_state
 database = Database(sys.argv[1])
 for line in sys.stdin:

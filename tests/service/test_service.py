@@ -255,7 +255,7 @@ def test_metadata_are_stored(http: httpx.Client) -> None:
         ("GET", "/api/v1/rules/1.0", 422),
         ("GET", "/api/v1/rules/+1", 422),
         ("GET", "/api/v1/rules/%201", 422),
-        ("GET", "/api/v1/rules/" + "9" * 30, 422),
+        ("GET", "/api/v1/rules/" + "9" * 30, 404),
         ("GET", "/api/v1/rules/1", 200),
         ("GET", "/api/v1/rules/search?setting=s&feature_values=user:john,user:jim", 422),
         ("GET", "/api/v1/rules/search?setting=s&feature_values=user:jim", 200),

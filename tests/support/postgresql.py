@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import Connection, create_engine, text, update
 from sqlalchemy.exc import OperationalError
 
-from heksher_client.service.database import create_schema, schema_version
 from heksher_client.service.history import first_state
 from heksher_client.service.schema import METADATA, STATE, VERSION, VERSIONS
+from heksher_client.service.schema_version import create_schema, schema_version
 from tests.support.clients import eventually
 from tests.support.ports import port_of, reserve_port
 

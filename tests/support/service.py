@@ -16,7 +16,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import URL, Engine, event
 
-from heksher_client.service import LocalService, create_app, database
+from heksher_client.service import LocalService, create_app, database, engines
 from heksher_client.service.database import Database
 from tests.support.http import http_client
 
@@ -93,10 +93,10 @@ class _Apps:
         """Create the service. The database of the former one with this URL must be closed."""
         if database_url not in self._engines:
             _new_database(self._context_features)
-            self._engines[database_url] = database._engine(database_url)
+            self._engines[database_url] = engines.new_engine(database_url)
             if database_url == _IN_MEMORY:
                 event.listen(self._engines[database_url], "connect", self._fill)
-        with mock.patch.object(database, "_engine", return_value=self._engines[database_url]):
+        with mock.patch.object(database, "new_engine", return_value=self._engines[database_url]):
             return create_app(database_url, self._context_features, **options)
 
 

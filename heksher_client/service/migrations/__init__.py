@@ -4,8 +4,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, insert
 
-from heksher_client.service.database import check_version, connect, create_schema, schema_version
+from heksher_client.service.database import connect
 from heksher_client.service.schema import FIRST_VERSION, VERSION, VERSIONS
+from heksher_client.service.schema_version import check_version, create_schema, schema_version
 
 
 def upgrade(url: str | URL) -> str | None:
