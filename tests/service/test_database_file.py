@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from heksher_client import Setting, State
 from heksher_client.service import LocalService, create_app
@@ -389,6 +390,7 @@ def test_l13_a_change_that_is_open_while_the_log_is_deleted_is_refused(file: Pat
 INSTANCE = """
 import sys
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from heksher_client.service.database import Database
 from heksher_client.service.history import read_state
 database = Database(sys.argv[1])
@@ -511,6 +513,62 @@ def test_l13_a_file_may_be_compacted(http: httpx.Client, file: Path) -> None:
     run_in_another_process(file, "connection.execute('PRAGMA wal_checkpoint(TRUNCATE)')")
     assert set(statuses(http)) == {200}
     assert number_of_rules(http) == 1
+
+
+def test_l13_a_file_that_sqlite_cannot_read_is_checked(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that was overwritten in place, with the same size. It is used again when its content is back."""
+    database = Database(f"sqlite:///{file}")
+    run_in_another_process(
+        file, "connection.execute('UPDATE state SET revision = 5')\nconnection.execute('PRAGMA wal_checkpoint')"
+    )
+    content = file.read_bytes()
+
+    def overwrite(with_content: bytes) -> None:
+        descriptor = os.open(file, os.O_WRONLY)
+        os.write(descriptor, with_content)
+        os.close(descriptor)
+
+    overwrite(b"x" * len(content))
+    for _ in range(3):
+        with pytest.raises(SQLAlchemyError):
+            increase(database)
+    (record,) = caplog.records
+    assert "could not be read or written: " in record.getMessage()
+    overwrite(content)
+    assert increase(database) == 6
+    assert [one.levelname for one in caplog.records] == ["ERROR", "WARNING"]
+    database.close()
+
+
+def test_l13_the_log_is_kept_while_another_process_reads_it(file: Path) -> None:
+    """Its changes are written to the file as soon as that process has ended its transaction."""
+    database = Database(f"sqlite:///{file}")
+    assert increase(database) == 1
+    code = f"import sqlite3, sys; connection = sqlite3.connect({str(file)!r}, isolation_level=None)\n"
+    code += "connection.execute('BEGIN').execute('SELECT * FROM state').fetchone()\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        with database.begin() as connection:
+            connection.execute(text("UPDATE state SET revision = revision + 1"))
+            connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        for each in logs(file):
+            each.unlink()
+        with pytest.raises(DatabaseFileError, match="another process uses the former log"):
+            increase(database)
+        reader.communicate(b"\n")
+    assert increase(database) == 3
+    database.close()
+
+
+def test_l13_a_database_that_never_changes_has_no_log(file: Path) -> None:
+    """SQLite creates none for it, and locks nothing."""
+    Database(f"sqlite:///{file}").close()
+    database = Database(database_url(f"file:{file}?immutable=1"))
+    with database.begin(writes=False) as connection:
+        assert read_state(connection).revision == 0
+    database.close()
+    assert [path.name for path in file.parent.iterdir()] == ["settings.db"]
 
 
 def test_l13_a_database_in_memory_has_no_file() -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
 from heksher_client.cli import main
-from heksher_client.service import LocalService, create_app
+from heksher_client.service import LocalService, create_app, engines
 from heksher_client.service.database import Database, connect_to_read
 from tests.service.test_import_export import document, import_into
 from tests.support.clients import TIMEOUT_SECONDS
@@ -284,6 +284,17 @@ def test_l8_a_service_that_may_not_write_leaves_no_files(folder: Path) -> None:
     code, output = run_without_rights(command=("serve", "--port", "0"), database=folder / "s.db")
     assert (code, "this user may not write the database file" in output) == (1, True), output
     assert content(folder) == before
+
+
+def test_l8_a_service_may_read_a_database_whose_folder_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite creates no files there."""
+    monkeypatch.setattr(engines, "access", lambda *_: False)
+    database = Database(f"sqlite:///{folder}/s.db")
+    with database.begin(writes=False) as connection:
+        assert connection.execute(text("SELECT count(*) FROM settings")).scalar() == 2
+    database.close()
 
 
 @pytest.mark.parametrize("version", ["0000", "9999"])
