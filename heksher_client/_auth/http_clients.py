@@ -10,13 +10,19 @@ A server on this machine is reached directly: for a proxy, the same address is a
 import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 from urllib.request import getproxies
 
 import httpx
 
+from heksher_client._core.settings.user_functions import (
+    awaitable_result,
+    check_function,
+    is_coroutine_function,
+    plain_result,
+)
 from heksher_client.exceptions import ConfigError
 
 
@@ -52,6 +58,41 @@ def create_client(make_client: Callable[..., Any], url: str, arguments: Mapping[
             return CreatedClient(make_client(**usable), usable)
         except _CREATION_ERRORS:
             raise error from None
+
+
+def checked_arguments(arguments: Mapping[str, Any], *, is_async: bool) -> dict[str, Any]:
+    """Return the arguments of an HTTP client with event hooks that are checked, now and when they are called.
+
+    httpx ignores what a hook returns to a synchronous client, a coroutine as well.
+
+    Raises:
+        TypeError: A hook cannot be called, or is not awaited if it is a coroutine function.
+    """
+    hooks = arguments.get("event_hooks")
+    if hooks is None:
+        return dict(arguments)
+    if not isinstance(hooks, Mapping) or not all(isinstance(functions, list | tuple) for functions in hooks.values()):
+        raise TypeError("event_hooks must be a dict of lists of functions, by event")
+    make_hook = _awaited_hook if is_async else _plain_hook
+    checked = {event: [make_hook(event, function) for function in functions] for event, functions in hooks.items()}
+    return {**arguments, "event_hooks": checked}
+
+
+def _plain_hook(event: str, function: Callable[[Any], object]) -> Callable[[Any], object]:
+    role = f"event_hooks: a hook for {event}"
+    check_function(function, role, "; the async client awaits it")
+    return lambda argument: plain_result(function, function(argument), role=role, may_be_running=True)
+
+
+def _awaited_hook(event: str, function: Callable[[Any], Any]) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    role = f"event_hooks: a hook for {event}"
+    if not is_coroutine_function(function):  # It may return a coroutine nevertheless, such as a lambda.
+        check_function(function, role)
+
+    async def hook(argument: Any) -> None:
+        await awaitable_result(function, function(argument), role=role)
+
+    return hook
 
 
 def check_environment(url: str, arguments: Mapping[str, Any]) -> None:

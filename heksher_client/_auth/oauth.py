@@ -22,7 +22,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
-from heksher_client._auth.http_clients import check_environment, create_client
+from heksher_client._auth.http_clients import check_environment, checked_arguments, create_client
 from heksher_client._logging import escaped, logger, redact
 from heksher_client.exceptions import CredentialError
 
@@ -147,10 +147,11 @@ class TokenEndpoint:
         Raises:
             ValueError: The URL is not an HTTP URL.
             ConfigError: An environment variable for HTTP clients cannot be used.
+            TypeError: An event hook is not a plain function.
         """
         check_server_url("token_url", url)
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
-        self._http_client_args = {"timeout": _TIMEOUT, **(http_client_args or {})}
+        self._http_client_args = {"timeout": _TIMEOUT, **checked_arguments(http_client_args or {}, is_async=False)}
         check_environment(url, self._http_client_args)
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 import httpx
 
 from heksher_client._clock import monotonic
+from heksher_client._core.settings.user_functions import DeferredResultError
 from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
@@ -248,7 +249,7 @@ class Credential(httpx.Auth):
     def _fail_refresh(self, refresh: "Future[Token]", error: BaseException) -> None:
         if not isinstance(error, CredentialError):
             # The message could contain a token, or the secret that it is fetched with.
-            is_harmless = isinstance(error, UnsendableTokenError | ConfigError)
+            is_harmless = isinstance(error, UnsendableTokenError | ConfigError | DeferredResultError)
             reason = str(error) if is_harmless else type(error).__name__
             error = CredentialError(f"{self!r}: failed to get an access token ({reason})")
         with self._lock:

@@ -20,7 +20,7 @@ from heksher_client._core.settings import snapshot
 from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
-from heksher_client._core.settings.user_functions import check_function
+from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client._drivers.clock import monotonic_clock
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
@@ -33,7 +33,7 @@ from heksher_client._runtime import fork
 from heksher_client.exceptions import HeksherError
 
 
-class Client(ABC):
+class Client(HookOwner, ABC):
     """The part of a client that does not depend on whether it uses tasks or threads."""
 
     _raises_at_start: bool
@@ -75,8 +75,7 @@ class Client(ABC):
         Raises:
             TypeError, ValueError: An option is invalid, or one of the first three is missing.
         """
-        for hook in ("on_update_ok", "on_update_error"):
-            check_function(getattr(self, hook), hook)
+        self._check_hooks()
         check_option_names(options, ClientOptions, type(self).__name__)
         names = ("service_url", "update_interval", "context_features")
         given = zip(names, (service_url, update_interval, context_features), strict=True)

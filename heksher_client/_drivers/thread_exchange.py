@@ -7,6 +7,7 @@ from functools import partial
 import httpx
 
 from heksher_client._auth.token_refresh import AwaitToken
+from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._http import exchange
 from heksher_client._http.connections import shut_down
 from heksher_client._http.endpoint import Endpoint
@@ -36,7 +37,8 @@ class ThreadPerformer(exchange.Performer):
             raise ClientNotRunningError("no thread waits for the response any more")
 
     def send(self, effect: exchange.Send) -> httpx.Response:
-        response: httpx.Response = self._endpoint.client.send(effect.request, **effect.arguments)
+        send = self._endpoint.client.send
+        response: httpx.Response = plain_result(send, send(effect.request, **effect.arguments), role="http_client")
         return self._responses.enter_context(closing(response))
 
     def read(self, effect: exchange.Read) -> None:

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import httpx
 
-from heksher_client._auth.http_clients import create_client
+from heksher_client._auth.http_clients import checked_arguments, create_client
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
-from heksher_client._core.settings.user_functions import check_function
+from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._http.connections import Connections
 from heksher_client._version import __version__
 
@@ -47,15 +47,13 @@ class Endpoint:
             ConfigError: An environment variable for HTTP clients cannot be used.
         """
         self.url, userinfo = parse_service_url(options["service_url"])
-        arguments = dict(options.get("http_client_args", {}))
+        self.is_async = _is_async(make_client)
+        arguments = checked_arguments(options.get("http_client_args", {}), is_async=self.is_async)
         self._shared_client = options.get("http_client")
         if self._shared_client is not None:
             _check_client(self._shared_client, make_client)
             if arguments:
                 raise TypeError("http_client and http_client_args exclude each other: give one of them")
-        self.is_async = _is_async(make_client)
-        if not self.is_async:
-            _check_event_hooks(arguments.get("event_hooks"))
         self.auth = self._checked_auth(options.get("auth", userinfo))
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
         _check_headers(self._headers)
@@ -159,8 +157,10 @@ class Endpoint:
             raise TypeError(
                 f"auth must be a credential, or an auth argument of the HTTP client, not {type(auth).__name__}"
             )
-        if callable(auth):
+        if callable(auth) and not hasattr(auth, "sync_auth_flow"):
             check_function(auth, "auth")
+            return lambda request: plain_result(auth, auth(request), role="auth")
+        _check_auth_flows(auth)
         if isinstance(auth, Credential) and not self.is_async:
             ensure_blocking_allowed(auth)
         return auth
@@ -344,17 +344,21 @@ def _check_client(client: Any, make_client: Callable[..., Any]) -> None:
     # Only in this direction: a wrapper may have a plain `send` that returns an awaitable.
     if inspect.iscoroutinefunction(client.send) and not is_async:
         raise TypeError(f"{expected}, not like {type(client).__name__}")
+    if isinstance(hooks := getattr(client, "event_hooks", None), Mapping):
+        checked_arguments({"event_hooks": hooks}, is_async=is_async)
 
 
-def _check_event_hooks(hooks: Any) -> None:
-    """Check the event hooks of a synchronous HTTP client, which calls coroutine functions and does not await them.
+def _check_auth_flows(auth: Any) -> None:
+    """Check the methods of an `httpx.Auth`, which are generator functions.
 
     Raises:
-        TypeError: One of them is not a plain function.
+        TypeError: One of them is a coroutine function, or one without `async` in its name asynchronous.
     """
-    for event, functions in (hooks or {}).items():
-        for function in functions:
-            check_function(function, f"event_hooks: a hook for {event}", "; the async client awaits it")
+    for name in ("auth_flow", "sync_auth_flow", "async_auth_flow"):
+        flow = getattr(auth, name, None)
+        if is_coroutine_function(flow) or (name != "async_auth_flow" and inspect.isasyncgenfunction(flow)):
+            kind = "an asynchronous" if name == "async_auth_flow" else "a plain"
+            raise TypeError(f"auth: {name} must be {kind} generator function")
 
 
 def _is_async(make_client: Callable[..., Any]) -> bool:

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 from heksher_client._core.settings.snapshot import pinned
-from heksher_client._core.settings.user_functions import is_coroutine_function
+from heksher_client._core.settings.user_functions import is_coroutine_function, refuse_deferred
 from heksher_client.integrations._context import Extractors, check_extractors, extract_values, set_variables
 
 __all__ = ["ContextMiddleware", "header"]
@@ -50,6 +50,8 @@ class ContextMiddleware:
         context.run(pin.__enter__)
         try:
             body = context.run(self._app, environ, start_response)
+            if hasattr(type(body), "__await__"):
+                refuse_deferred(body, lambda: "the WSGI application returned")
             iterator = context.run(iter, body)
         except BaseException:
             context.run(pin.__exit__, None, None, None)

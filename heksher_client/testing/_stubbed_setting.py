@@ -12,6 +12,7 @@ from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Setting, entry_of
+from heksher_client._core.settings.types import convert
 from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._logging import logger
 
@@ -125,6 +126,6 @@ def _converted(setting: Setting[T], value: T) -> T:
         TypeError: The value does not have the type of the setting.
     """
     try:
-        return setting.type.convert_from_heksher(setting.type.convert_to_heksher(value)).value
+        return convert(setting.type, setting.type.convert_to_heksher(value)).value
     except TypeError as error:
         raise TypeError(f"setting {setting.name}: {error}") from None

@@ -17,7 +17,7 @@ from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
-from heksher_client._core.settings.user_functions import check_function
+from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
 from heksher_client.testing._session import StubSession
 from heksher_client.testing._stubbed_setting import StubbedSetting
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     """The keyword arguments."""
 
 
-class _Stub:
+class _Stub(HookOwner):
     """The common part of both stubs."""
 
     modification_lock: Any
@@ -66,8 +66,7 @@ class _Stub:
             TypeError: A client has no such option, or a hook is a coroutine function.
         """
         del service_url, update_interval
-        for hook in ("on_update_ok", "on_update_error"):
-            check_function(getattr(self, hook), hook)
+        self._check_hooks()
         check_option_names(options, ClientOptions, type(self).__name__)
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []

@@ -3,14 +3,26 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
+import httpx
 import pytest
 
-from heksher_client import Setting, SettingType, login, login_headless
+from heksher_client import (
+    Conversion,
+    CredentialError,
+    HeksherSequence,
+    ServiceUnavailableError,
+    Setting,
+    SettingType,
+    ThreadHeksherClient,
+    login,
+    login_headless,
+)
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client.credentials import RefreshableToken, TokenFrom
@@ -189,14 +201,199 @@ def test_c20_a_client_refuses_callbacks_hooks_and_auth(kind: Kind, function: Any
 
 
 def test_c20_event_hooks_of_the_thread_client_are_plain_functions(kind: Kind) -> None:
-    """They are called without an await. The async client awaits its own."""
+    """They are called without an await. The async client awaits its own. Those of a shared client are checked too."""
+    http_class: Any = httpx.AsyncClient if kind.raises_at_start else httpx.Client
     for event in ("request", "response"):
         arguments = {"event_hooks": {event: [coroutine_function]}}
+        for options in ({"http_client_args": arguments}, {"http_client": http_class(**arguments)}):
+            if kind.raises_at_start:
+                kind.make("http://host", 60, FEATURES, **options)
+            else:
+                with pytest.raises(TypeError, match=f"^event_hooks: a hook for {event} must be a plain function"):
+                    kind.make("http://host", 60, FEATURES, **options)
+
+
+@pytest.mark.parametrize("hooks", [5, {"request": 5}, {"request": len}, {"request": [5]}, {"request": "print"}])
+def test_c20_event_hooks_are_lists_of_functions(kind: Kind, hooks: Any) -> None:
+    """The async client refuses others as well."""
+    with pytest.raises(TypeError, match=r"^event_hooks"):
+        kind.make("http://host", 60, FEATURES, http_client_args={"event_hooks": hooks})
+
+
+def test_c20_event_hooks_of_the_async_client_are_no_generators(kind: Kind) -> None:
+    """Neither client iterates over a result."""
+    for function in (generator_function, async_generator_function):
+        with pytest.raises(TypeError, match=r"^event_hooks: a hook for request must be a plain function"):
+            kind.make("http://host", 60, FEATURES, http_client_args={"event_hooks": {"request": [function]}})
+
+
+def test_c20_event_hooks_of_credentials_are_plain_functions() -> None:
+    """Tokens are requested in threads, also for the async client."""
+    with pytest.raises(TypeError, match=r"^event_hooks: a hook for request must be a plain function"):
+        RefreshableToken(
+            None, "x", client_id="x", http_client_args={"event_hooks": {"request": [coroutine_function]}}, **ENDPOINT
+        )
+
+
+class AsyncFlow(httpx.Auth):
+    async def auth_flow(self, request: httpx.Request) -> Any:
+        yield request
+
+
+class CoroutineFlow(httpx.Auth):
+    async def auth_flow(self, request: httpx.Request) -> Any: ...  # type: ignore[override]
+
+
+class CoroutineAsyncFlow(httpx.Auth):
+    async def async_auth_flow(self, request: httpx.Request) -> Any: ...  # type: ignore[override]
+
+
+class GoodFlows(httpx.Auth):
+    async def async_auth_flow(self, request: httpx.Request) -> Any:
+        yield request
+
+
+@pytest.mark.parametrize("auth", [AsyncFlow(), CoroutineFlow(), CoroutineAsyncFlow()])
+def test_c20_the_flows_of_an_auth_object_are_generators(kind: Kind, auth: Any) -> None:
+    """Only `async_auth_flow` is asynchronous."""
+    with pytest.raises(TypeError, match=r"^auth: \w+ must be an? (plain|asynchronous) generator function$"):
+        kind.make("http://host", 60, FEATURES, auth=auth)
+    client = kind.make("http://host", 60, FEATURES, auth=GoodFlows())
+    with pytest.raises(TypeError, match=r"^auth: "):
+        client.use_credential(auth)
+
+
+class DeferringCallable:
+    """An object whose call is not asynchronous, and returns a coroutine."""
+
+    def __call__(self, *_: Any) -> Any:
+        return coroutine_function()
+
+
+def deferring() -> list[Any]:
+    """Return functions that only their calls show to return a coroutine, or the like."""
+    return [
+        lambda *_: coroutine_function(),
+        partial(defer, 1),
+        DeferringCallable(),
+        DeferringCallable().__call__,
+        wraps(coroutine_function)(lambda *_: coroutine_function()),
+        lambda *_: generator_function(),
+        lambda *_: async_generator_function(),
+        lambda *_: Deferred(),
+    ]
+
+
+NOT_AWAITED = r"\(DeferredResultError: {}: .+ returned an object of type \w+, which is not awaited\)$"
+
+
+def respond(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, json={"version": "1"})
+
+
+def ping(kind: Kind, **options: Any) -> None:
+    """Send one request with an HTTP client that needs no server."""
+    arguments = {"transport": httpx.MockTransport(respond), **options.pop("http_client_args", {})}
+    kind.call(kind.make("http://host", 60, FEATURES, http_client_args=arguments, **options).ping())
+
+
+def test_c20_an_auth_that_returns_a_coroutine_fails_the_request(kind: Kind) -> None:
+    """With a message, however the function is written, and wherever it is passed."""
+    for function in deferring():
+        for options in ({"auth": function}, {"http_client_args": {"auth": function}}):
+            with pytest.raises(ServiceUnavailableError, match=NOT_AWAITED.format("auth")):
+                ping(kind, **options)
+        client = kind.make("http://host", 60, FEATURES, http_client_args={"transport": httpx.MockTransport(respond)})
+        client.use_credential(function)
+        with pytest.raises(ServiceUnavailableError, match=NOT_AWAITED.format("auth")):
+            kind.call(client.ping())
+    ping(kind, auth=lambda request: request)
+
+
+def test_c20_an_event_hook_that_returns_a_coroutine_fails_the_request(kind: Kind) -> None:
+    """In the thread client; the async client awaits it, and fails if it cannot."""
+    for event in ("request", "response"):
+        good: list[Any]
+        bad: list[Any]
         if kind.raises_at_start:
-            kind.make("http://host", 60, FEATURES, http_client_args=arguments)
+            *good, _, _, _ = deferring()
+            bad, words = [lambda _: None, lambda _: generator_function()], "which cannot be awaited"
         else:
-            with pytest.raises(TypeError, match=f"^event_hooks: a hook for {event} must be a plain function"):
-                kind.make("http://host", 60, FEATURES, http_client_args=arguments)
+            bad, words = deferring(), "which is not awaited"
+            good = [lambda _: None, lambda _: Future()]
+        for function in bad:
+            role = f"DeferredResultError: event_hooks: a hook for {event}: .+ returned an object of type"
+            with pytest.raises(ServiceUnavailableError, match=rf"\({role} \w+, {words}\)$"):
+                ping(kind, http_client_args={"event_hooks": {event: [function]}})
+        for function in good:
+            ping(kind, http_client_args={"event_hooks": {event: [function]}})
+
+
+def test_c20_an_http_client_that_is_asynchronous_in_disguise_fails_the_request() -> None:
+    """Its method `send` is plain, and returns a coroutine."""
+
+    class Disguised(httpx.Client):
+        def send(self, *_: Any, **__: Any) -> Any:
+            return coroutine_function()
+
+    with Disguised() as http:
+        client = ThreadHeksherClient("http://host", 60, FEATURES, http_client=http)
+        with pytest.raises(ServiceUnavailableError, match=NOT_AWAITED.format("http_client")):
+            client.ping()
+
+
+def test_c20_an_event_hook_of_a_credential_that_returns_a_coroutine() -> None:
+    """The request of the token fails, and says why."""
+    with OAuthServer() as server:
+        credential = RefreshableToken(
+            None,
+            server.issue_refresh_token(),
+            token_url=server.token_url,
+            client_id="shop",
+            http_client_args={"event_hooks": {"request": [defer]}},
+        )
+        with pytest.raises(CredentialError, match="event_hooks: a hook for request: defer returned an object of type"):
+            credential.force_refresh()
+
+
+@pytest.mark.parametrize("function", [coroutine_function, AsyncCallable(), async_generator_function, 5, None])
+def test_c20_a_hook_that_is_assigned_to_a_client_is_checked(kind: Kind, function: Any) -> None:
+    """A client and a stub keep the former hook."""
+    stub = AsyncStubHeksherClient() if kind.raises_at_start else SyncStubHeksherClient()
+    for each in (kind.make("http://host", 60, FEATURES), stub):
+        for hook in ("on_update_ok", "on_update_error"):
+            setattr(each, hook, print)
+            with pytest.raises(TypeError, match=f"^{hook} must be a (plain )?function, not "):
+                setattr(each, hook, function)
+            assert getattr(each, hook) is print
+
+
+def test_c20_a_type_that_returns_a_coroutine() -> None:
+    """A declaration is refused, and a value from the service is rejected; also within another type, and as a part."""
+    good = {"heksher_string": lambda _: "int", "convert_from_heksher": lambda _, x: Conversion(x)}
+    methods: dict[str, Any] = {**good, "convert_to_heksher": lambda _, x: x}
+    for name in methods:
+        bad = type("Bad", (SettingType,), {**methods, name: lambda *_: coroutine_function()})()
+        with pytest.raises(TypeError, match=r"setting s: .*<lambda> returned an object of type coroutine"):
+            Setting("s", bad, ["user"], 0)
+    wrapping = type("Wrapping", (SettingType,), {**methods, "convert_from_heksher": lambda *_: Conversion(defer())})()
+    with pytest.raises(TypeError, match="setting s: the value of a Conversion is an object of type coroutine, which"):
+        Setting("s", wrapping, ["user"], 0)
+    later = type(
+        "Later", (SettingType,), {**methods, "convert_from_heksher": lambda _, x: Conversion(x) if x else defer()}
+    )()
+    for type_, raw in ((later, 0), (HeksherSequence(later), [1, 0])):
+        setting = Setting("s", type_, ["user"], 1 if raw == 0 else [1], on_coerce=None)
+        with pytest.raises(TypeError, match="<lambda> returned an object of type coroutine, which is not awaited"):
+            entry_of(setting).convert(raw, lambda: None)
+
+
+def test_c20_a_wsgi_application_that_returns_a_coroutine() -> None:
+    """The request fails."""
+    for pin in (False, True):
+        middleware = wsgi.ContextMiddleware(defer, {}, pin=pin)
+        with pytest.raises(TypeError, match="the WSGI application returned an object of type coroutine"):
+            middleware({}, None)
 
 
 @pytest.mark.parametrize("stub_class", [SyncStubHeksherClient, AsyncStubHeksherClient])
@@ -243,7 +440,7 @@ def test_c20_hooks_and_callbacks_that_return_a_coroutine_are_logged_as_errors(
     """The refresh itself succeeds."""
     setting = make_setting()
     with running(kind, service.url) as client:
-        client.client.on_update_ok = defer
+        client.client.on_update_ok = defer  # Only its call shows that it returns a coroutine.
         client.client.on_refresh(lambda _: defer())
         setting.on_change(lambda _: defer())
         caplog.clear()
@@ -273,7 +470,7 @@ def test_c20_new_tokens_are_used_if_they_cannot_be_stored(caplog: pytest.LogCapt
         credential.force_refresh()
         assert eventually(lambda: caplog.records)
     assert [record.getMessage() for record in caplog.records] == [
-        "on_new_tokens raised TypeError: the new tokens may not be stored"
+        "on_new_tokens raised DeferredResultError: the new tokens may not be stored"
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from heksher_client._core.refresh.effects import NoResponse, Outdated, Oversized, Reply, Request, Response
+from heksher_client._core.settings.user_functions import DeferredResultError
 from heksher_client._logging import shortened
 from heksher_client.exceptions import (
     CredentialError,
@@ -43,8 +44,8 @@ def parse_response(request: Request, reply: Reply) -> Response:
         raise with_request(CredentialError(f"{request}: {reply.error}"), request)
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
-        name = type(reply.error).__name__
-        text = f"{name}: {reply.error}" if reply.is_network_error and str(reply.error) else name
+        name, is_harmless = type(reply.error).__name__, isinstance(reply.error, DeferredResultError)
+        text = f"{name}: {reply.error}" if (reply.is_network_error or is_harmless) and str(reply.error) else name
         text += f", {reply.limit}" if reply.limit else ""
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
         raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error

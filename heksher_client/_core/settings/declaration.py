@@ -11,7 +11,8 @@ import orjson
 from heksher_client._core.settings.context import check_feature_names
 from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
-from heksher_client._core.settings.types import SettingType, setting_type
+from heksher_client._core.settings.types import SettingType, convert, setting_type
+from heksher_client._core.settings.user_functions import plain_result
 
 T = TypeVar("T")
 
@@ -65,11 +66,11 @@ def declare(
     plain_metadata = dict(metadata or {})
     try:
         _check_metadata(plain_metadata)
-        wire_default = checked_type.convert_to_heksher(default_value)
-        default = checked_type.convert_from_heksher(wire_default).value
+        wire_default = plain_result(checked_type.convert_to_heksher, checked_type.convert_to_heksher(default_value))
+        default = convert(checked_type, wire_default).value
         wire_form = {
             "name": name,
-            "type": checked_type.heksher_string(),
+            "type": plain_result(checked_type.heksher_string, checked_type.heksher_string()),
             "default_value": wire_default,
             "configurable_features": features,
             "metadata": plain_metadata,

@@ -22,7 +22,7 @@ from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
 from heksher_client._core.settings.snapshot import SCOPE, Snapshot, publish, update_lock
 from heksher_client._core.settings.streams import WatchedValue
-from heksher_client._core.settings.types import Conversion, convert_many
+from heksher_client._core.settings.types import Conversion, convert, convert_many
 from heksher_client._core.settings.user_functions import plain_result
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class Entry(Generic[T]):
         Raises:
             Exception: The error of the conversion, of `on_coerce` or of a validator that rejects the value.
         """
-        conversion = self.declaration.type.convert_from_heksher(raw)
+        conversion = convert(self.declaration.type, raw)
         value = conversion.value
         rule = get_rule() if conversion.coercions or self.validators else None
         if conversion.coercions:

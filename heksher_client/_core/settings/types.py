@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 import orjson
 
 from heksher_client._core.settings.frozen_dict import FrozenDict
-from heksher_client._core.settings.user_functions import check_function
+from heksher_client._core.settings.user_functions import PLAIN_TYPES, check_function, plain_result, refuse_deferred
 
 T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound=Enum)
@@ -30,6 +30,10 @@ class Conversion(Generic[T]):
     value: T
     coercions: tuple[str, ...] = ()
     """Descriptions of the parts that were dropped."""
+
+    def __post_init__(self) -> None:
+        if type(self.value) not in PLAIN_TYPES:
+            refuse_deferred(self.value, lambda: "the value of a Conversion is")
 
 
 class SettingType(ABC, Generic[T]):
@@ -342,7 +346,7 @@ def _convert_each(
     coercions: list[str] = []
     for key, raw in items:
         try:
-            conversion = inner.convert_from_heksher(raw)
+            conversion = convert(inner, raw)
         except TypeError as error:
             coercions.append(f"{word} {key!r} dropped: {error}")
         else:
@@ -374,6 +378,16 @@ def _shown(x: object) -> str:
     """Return a value for a message: at most 80 characters, and in one line."""
     text = repr(x)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def convert(setting_type: SettingType[T], raw: Any) -> Conversion[T]:
+    """Convert a JSON value.
+
+    Raises:
+        Exception: The error of the type.
+    """
+    conversion = setting_type.convert_from_heksher(raw)
+    return conversion if type(conversion) is Conversion else plain_result(setting_type.convert_from_heksher, conversion)
 
 
 def convert_many(setting_type: SettingType[T], values: Sequence[Any]) -> Sequence[T] | None:

@@ -8,11 +8,16 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 T = TypeVar("T")
 
-_PLAIN_TYPES: Final = frozenset([int, float, str, bool, tuple, type(None)])
+PLAIN_TYPES: Final = frozenset([int, float, str, bool, tuple, type(None)])
+"""Types of results that need no check. The check of others takes longer than a validator."""
+
+
+class DeferredResultError(TypeError):
+    """A function of the program returned an object that would have to be awaited. The message contains no value."""
 
 
 def check_function(function: object, name: str, advice: str = "") -> None:
@@ -39,29 +44,81 @@ def is_coroutine_function(function: object) -> bool:
     return _has_kind(function, inspect.iscoroutinefunction)
 
 
-def plain_result(function: object, result: T, *, may_be_running: bool = False) -> T:
+def plain_result(function: object, result: T, *, role: str = "", may_be_running: bool = False) -> T:
     """Return the result of a function that a program has passed.
 
     Args:
         function: The function.
         result: Its result.
+        role: The parameter that the function was passed as, for the message.
         may_be_running: Whether the result may be an asyncio task or another future, which continues by itself.
 
     Raises:
-        TypeError: The result would have to be awaited or iterated over. A coroutine is closed, as Python would warn
-            about one that is neither awaited nor closed.
+        DeferredResultError: The result would have to be awaited or iterated over. A coroutine is closed, as Python
+            would warn about one that is neither awaited nor closed.
     """
-    kind: Any = type(result)
-    if kind in _PLAIN_TYPES:  # The rest takes longer than a validator.
-        return result
+    if type(result) not in PLAIN_TYPES and not (may_be_running and hasattr(type(result), "add_done_callback")):
+        refuse_deferred(result, lambda: f"{_described(function, role)} returned")
+    return result
+
+
+def refuse_deferred(value: object, get_subject: Callable[[], str]) -> None:
+    """Raise if a value would have to be awaited or iterated over.
+
+    Args:
+        value: The value.
+        get_subject: Returns the beginning of the message.
+
+    Raises:
+        DeferredResultError: It would.
+    """
+    kind: Any = type(value)
     if not hasattr(kind, "__await__") and kind not in (GeneratorType, AsyncGeneratorType):
-        return result
-    if may_be_running and hasattr(kind, "add_done_callback"):
-        return result
+        return
     if kind is GeneratorType or issubclass(kind, Coroutine):
-        kind.close(result)
+        kind.close(value)
+    raise DeferredResultError(f"{get_subject()} an object of type {kind.__name__}, which is not awaited")
+
+
+def awaitable_result(function: object, result: T, *, role: str) -> T:
+    """Return the result of a function that a program has passed, and that is awaited.
+
+    Raises:
+        DeferredResultError: It cannot be awaited.
+    """
+    if not inspect.isawaitable(result):
+        raise DeferredResultError(
+            f"{_described(function, role)} returned an object of type {type(result).__name__}, which cannot be awaited"
+        )
+    return result
+
+
+class HookOwner:
+    """The owner of hooks: methods that a subclass overrides, or functions that a program assigns."""
+
+    def _check_hooks(self) -> None:
+        """Check the hooks of the class.
+
+        Raises:
+            TypeError: One of them is not a plain function.
+        """
+        for name in _HOOKS:
+            check_function(getattr(self, name), name)
+
+    if not TYPE_CHECKING:  # Type checkers would accept the assignment of any attribute.
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _HOOKS:
+                check_function(value, name)
+            super().__setattr__(name, value)
+
+
+_HOOKS: Final = frozenset(["on_update_error", "on_update_ok"])
+
+
+def _described(function: object, role: str) -> str:
     name = getattr(function, "__qualname__", type(function).__name__)
-    raise TypeError(f"{name} returned an object of type {kind.__name__}, which is not awaited")
+    return f"{role}: {name}" if role else str(name)
 
 
 def _has_kind(function: object, is_kind: Callable[[Any], bool]) -> bool:
