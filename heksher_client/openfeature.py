@@ -39,6 +39,7 @@ from heksher_client._core.settings.rules import Reason, Resolution
 from heksher_client._core.settings.setting import Change, Setting
 from heksher_client._drivers.observable import Observable, check_observable
 from heksher_client._drivers.thread_client import ThreadHeksherClient
+from heksher_client._resource import Resource
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
 __all__ = ["HeksherProvider"]
@@ -64,7 +65,7 @@ _users: Final[WeakKeyDictionary[ThreadHeksherClient, int]] = WeakKeyDictionary()
 _lock: Final = Lock()
 
 
-class HeksherProvider(AbstractProvider):
+class HeksherProvider(Resource, AbstractProvider):
     """A provider that evaluates flags by reading settings: in the process, without blocking, with either client.
 
     Settings belong to the process and are read from its main client, so use one client per process. While another

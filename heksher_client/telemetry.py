@@ -31,6 +31,7 @@ from heksher_client._core.settings.setting import Setting, entry_of
 from heksher_client._drivers.observable import Observable, check_observable
 from heksher_client._drivers.options import check_option_names
 from heksher_client._logging import escaped
+from heksher_client._resource import Resource
 from heksher_client._version import __version__
 from heksher_client.exceptions import HeksherError
 
@@ -108,7 +109,7 @@ def _instruments_of(provider: MeterProvider | None) -> _Instruments:
         return _instruments[provider]
 
 
-class Instrumentation:
+class Instrumentation(Resource):
     """The instrumentation of one client, from its construction to `end`."""
 
     def __init__(

@@ -20,7 +20,7 @@ with SyncStubHeksherClient(context_features=["environment", "user"]) as stub:
     resolution = cache_size.explain(user="jim")
 
 print(resolution.value)
-print(resolution.reason)  # RULE, SERVER_DEFAULT or DECLARED_DEFAULT
+print(resolution.reason)  # rule, server default or declared default: Reason.RULE...
 print(resolution.rule)
 # Those that matched too and lost, the strongest first:
 print([rule.rule_id for rule in resolution.outranked])

@@ -19,6 +19,7 @@ import httpx
 
 from heksher_client._clock import monotonic
 from heksher_client._core.settings.user_functions import DeferredResultError
+from heksher_client._resource import Resource
 from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
@@ -85,7 +86,7 @@ def _other_than(former: Token) -> Callable[[Token], bool]:
     return lambda token: token is not former
 
 
-class Credential(httpx.Auth):
+class Credential(Resource, httpx.Auth):
     """Sends an access token with each request, and refreshes it shortly before it expires, or once the service refuses
     it with status 401."""
 

@@ -21,6 +21,7 @@ from heksher_client._core.settings.rule_index import group_by_features
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason, Rule
 from heksher_client._drivers.thread_client import ThreadHeksherClient, internals
+from heksher_client._resource import Resource
 from heksher_client.exceptions import ServiceUnavailableError, UnexpectedResponseError
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class ServiceState:
     """The oldest position among the responses, to follow the changes after it; None if a response does not say it."""
 
 
-class AdminClient:
+class AdminClient(Resource):
     """Reads and changes the contents of a service. All methods raise the errors of `ThreadHeksherClient.ping`."""
 
     def __init__(self, client: ThreadHeksherClient) -> None:

@@ -29,11 +29,12 @@ from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client._logging import logger
+from heksher_client._resource import Resource
 from heksher_client._runtime import fork
 from heksher_client.exceptions import HeksherError
 
 
-class Client(HookOwner, ABC):
+class Client(HookOwner, Resource, ABC):
     """The part of a client that does not depend on whether it uses tasks or threads."""
 
     _raises_at_start: bool

@@ -14,6 +14,7 @@ from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.client import class_options_of
 from heksher_client._drivers.options import ClassOptions, check_option_names, merge_options
 from heksher_client._drivers.thread_client import ThreadHeksherClient
+from heksher_client._resource import Resource
 from heksher_client.credentials import ClientCredentials, Credential, StaticToken
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles import _config
@@ -87,7 +88,7 @@ def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClie
         raise
 
 
-class AsyncConnect(Generic[AsyncT]):
+class AsyncConnect(Resource, Generic[AsyncT]):
     """The result of `connect_async`: await it, or use it with `async with`, to start the client."""
 
     def __init__(self, client: AsyncT) -> None:

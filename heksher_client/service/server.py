@@ -15,13 +15,14 @@ from fastapi import FastAPI
 from sqlalchemy import URL
 
 from heksher_client._clock import monotonic
+from heksher_client._resource import Resource
 from heksher_client.service.access import is_loopback
 from heksher_client.service.app import create_app
 from heksher_client.service.database import database_url
 from heksher_client.service.event_stream import EventStream
 
 
-class LocalService:
+class LocalService(Resource):
     """A Heksher service in a thread of this process. As a context manager, it runs inside the block."""
 
     def __init__(

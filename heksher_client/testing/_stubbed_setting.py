@@ -15,6 +15,7 @@ from heksher_client._core.settings.setting import Setting, entry_of
 from heksher_client._core.settings.types import convert
 from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._logging import logger
+from heksher_client._resource import Resource
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Rules(tuple[Rule[T], ...]):
     __slots__ = ()
 
 
-class StubbedSetting(Generic[T]):
+class StubbedSetting(Resource, Generic[T]):
     """A setting whose rules a test assigns; `stub[setting]` returns it."""
 
     # Slots, so that an assignment to a misspelled attribute fails.

@@ -19,6 +19,7 @@ from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
 from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
+from heksher_client._resource import Resource
 from heksher_client.testing._session import StubSession
 from heksher_client.testing._stubbed_setting import StubbedSetting
 
@@ -40,7 +41,7 @@ class Call(NamedTuple):
     """The keyword arguments."""
 
 
-class _Stub(HookOwner):
+class _Stub(HookOwner, Resource):
     """The common part of both stubs."""
 
     modification_lock: Any

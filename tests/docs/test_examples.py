@@ -40,7 +40,7 @@ PRINTED = {
     ),
     "values_as_json.py": '{"cpu": 2} True\n{\'cpu\': 2, \'memory\': 4}\n{"shop": "dark"}\n',
     "explain.py": (
-        "200\nReason.RULE\n"
+        "200\nrule\n"
         "Rule(match_conditions={'environment': 'prod', 'user': 'jim'}, value=200, rule_id=1)\n"
         "[2, 3]\n{'environment': 'prod', 'user': 'jim'}\n"
     ),

@@ -14,9 +14,24 @@ import msgspec
 import orjson
 import pytest
 
-from heksher_client import Change, Changed, Setting, UnknownContextError
+from heksher_client import (
+    AsyncHeksherClient,
+    Change,
+    Changed,
+    Reason,
+    Setting,
+    ThreadHeksherClient,
+    UnknownContextError,
+    pinned,
+)
 from heksher_client._core.settings.frozen_dict import FrozenDict
-from heksher_client.testing import Rule, SyncStubHeksherClient
+from heksher_client._drivers.admin import AdminClient
+from heksher_client.credentials import ClientCredentials, RefreshableToken, StaticToken, TokenFrom
+from heksher_client.openfeature import HeksherProvider
+from heksher_client.profiles._connect import AsyncConnect
+from heksher_client.service import LocalService
+from heksher_client.telemetry import instrument
+from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
 from tests.support.clients import Kind, running
 from tests.support.service import WatchedService
 
@@ -170,6 +185,9 @@ def test_c22_results_can_be_copied_and_pickled(kind: Kind, service: WatchedServi
         "outranked": [],
     }
     assert dataclasses.asdict(resolution)["value"] == {"a": 2}
+    dataclass_instances: list[Any] = [resolution, resolution.rule, status]
+    for each in dataclass_instances:
+        assert json.loads(json.dumps(dataclasses.asdict(each))) == orjson.loads(orjson.dumps(each))
     assert orjson.loads(orjson.dumps(settings))["s"]["metadata"] == {"owner": "jane"}
 
 
@@ -189,6 +207,55 @@ def test_c22_a_change_can_be_copied_but_not_pickled() -> None:
     assert copy.deepcopy([change])[0].setting is setting
     with pytest.raises(TypeError, match="setting s cannot be copied or pickled"):
         pickle.dumps(change)
+
+
+def test_c22_reasons_are_texts() -> None:
+    """They can be compared with text, formatted, and used as keys of JSON objects."""
+    assert [f"{reason}" for reason in Reason] == ["rule", "server default", "declared default"]
+    assert json.dumps({Reason.RULE: Reason.SERVER_DEFAULT}) == '{"rule": "server default"}'
+    assert Reason("rule") is Reason.RULE
+
+
+def resources() -> list[Any]:
+    """Return an object of each public class that owns connections, threads, locks or callbacks."""
+    setting = Setting("s", int, ["user"], 1)
+    client = ThreadHeksherClient("http://host", 60, ["user"])
+    stub = SyncStubHeksherClient()
+    instrumentation = instrument(stub)
+    instrumentation.end()
+    endpoint: dict[str, Any] = {"token_url": "http://host/token", "client_id": "shop"}
+    return [
+        client,
+        type("OwnClient", (ThreadHeksherClient,), {})("http://host", 60, ["user"]),
+        AdminClient(client),
+        AsyncHeksherClient("http://host", 60, ["user"]),
+        AsyncConnect(AsyncHeksherClient("http://host", 60, ["user"])),
+        stub,
+        AsyncStubHeksherClient(),
+        stub[setting],
+        client.changes(),
+        setting.watch(user="jim"),
+        pinned(),
+        StaticToken("token"),
+        TokenFrom(lambda: "token"),
+        RefreshableToken(None, "refresh", **endpoint),
+        ClientCredentials(client_secret="secret", **endpoint),  # noqa: S106 - not a secret
+        LocalService(),
+        HeksherProvider(stub),
+        instrumentation,
+    ]
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+def test_c22_an_object_that_owns_something_cannot_be_copied(kind: Kind, duplicate: Callable[[Any], Any]) -> None:
+    """A copy of a client would share its connections and threads, and closing the one would close the other."""
+    running_client = kind.make("http://host", 60, ["user"])
+    for each in (running_client, *resources()):
+        for value in (each, [each], {"x": (each,)}):
+            if isinstance(value, list | dict) and duplicate is copy.copy:
+                continue
+            with pytest.raises(TypeError, match=f"^{type(each).__name__} objects cannot be copied or pickled, as they"):
+                duplicate(value)
 
 
 def test_c22_settings_are_compared_by_identity() -> None:

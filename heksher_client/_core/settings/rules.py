@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from heksher_client._core.settings.frozen_dict import FrozenDict
@@ -50,8 +50,8 @@ def _checked(conditions: Mapping[str, Any]) -> dict[str, str]:
     return {feature: value for feature, value in conditions.items() if value is not None}
 
 
-class Reason(Enum):
-    """Why a setting has its value."""
+class Reason(StrEnum):
+    """Why a setting has its value. A member is its own text, and so can be written to JSON."""
 
     RULE = "rule"
     """A rule matched the context."""

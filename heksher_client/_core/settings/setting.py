@@ -79,7 +79,7 @@ class Change(Generic[T]):
     """The difference between the rules of a setting before and after an update. Rules are identified by their
     conditions.
 
-    It can be copied, also deeply, but not pickled, as it refers to the setting.
+    It can be copied, also deeply, but not pickled or converted by `dataclasses.asdict`, as it refers to the setting.
     """
 
     setting: "Setting[T]"

@@ -12,6 +12,8 @@ from threading import RLock
 from types import TracebackType
 from typing import Any, Final, Protocol
 
+from heksher_client._resource import Resource
+
 
 class Member(Protocol):
     """A setting's entry, as a snapshot uses it."""
@@ -125,7 +127,7 @@ def after_fork() -> None:  # in the child of a fork
         other.close()
 
 
-class pinned:  # noqa: N801 - it is called like a function
+class pinned(Resource):  # noqa: N801 - it is called like a function
     """Inside this block, every `get` uses the rules of the moment at which the block began.
 
         with heksher_client.pinned():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from heksher_client._core.settings.rules import ABSENT
+from heksher_client._resource import Resource
 from heksher_client._runtime.wakeup import Wakeup
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Source(ABC, Generic[T]):
         """Return the next item; `ABSENT` if there is none now."""
 
 
-class Stream(Generic[T]):
+class Stream(Resource, Generic[T]):
     """An iterator for `for`, which blocks, and for `async for`. It ends when it is closed."""
 
     def __init__(self, source: Source[T]) -> None:
