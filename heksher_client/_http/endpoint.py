@@ -132,6 +132,7 @@ class Endpoint:
             return
         try:
             self._is_closing = True
+            self.shut_down_connections()  # before they are closed, which would not wake up threads that wait for them
             self.client.close()
             if self._former_client is not None:
                 self._former_client.close()

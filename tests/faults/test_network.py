@@ -523,6 +523,17 @@ def test_c6_the_threads_of_requests_end_with_the_client(
     assert setting.get(user="jim") == 7
 
 
+def test_c6_closing_the_http_client_ends_the_threads_of_requests(proxy: FaultServer) -> None:
+    """The thread of the client may close it before `close` shuts its connections down."""
+    proxy.inject(stall)
+    client = ThreadKind().make(proxy.url, 1e6, FEATURES, request_timeout=1e6, timeout=None)
+    call = in_thread(client.ping)
+    assert eventually(lambda: proxy.requests)
+    client._endpoint.close()
+    with pytest.raises(ServiceUnavailableError):
+        call.result(TIMEOUT_SECONDS)
+
+
 def test_closing_a_client_during_a_request_leaves_no_resources(kind: Kind, proxy: FaultServer) -> None:
     """No thread, task or socket, with each kind of network fault."""
     setting = Setting("s", int, ["user"], 7)
