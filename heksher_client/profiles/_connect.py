@@ -64,6 +64,8 @@ def connect(
 def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClient, **overrides: Any) -> Any:
     """Create a thread client from a profile and set it as main. Close it, or use it as a context manager.
 
+    Ctrl-C during this call closes the client. After its return, only the program can do so.
+
     The sources of its options are, from the lowest to the highest priority: the profile in the configuration file;
     environment variables (`HEKSHER_URL`, `HEKSHER_TOKEN`, `HEKSHER_CONTEXT_FEATURES` as a comma-separated list, and one
     for each other option that is not a table); and arguments.
