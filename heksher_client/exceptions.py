@@ -54,7 +54,7 @@ class UnexpectedResponseError(HeksherError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        """The HTTP status of the response; 0 if it is too old."""
+        """The HTTP status of the response; 0 if it is too old, or an HTTP client of the program could not decode it."""
         self.content = content
         """The first 1,024 bytes of the body."""
         self.retry_after = retry_after

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import httpx
 
-from heksher_client._core.refresh.effects import DECODED_ENCODINGS, Oversized, Reply, Response
-from heksher_client._core.refresh.protocol import stream_mismatch
+from heksher_client._core.refresh.effects import Oversized, Reply, Response
+from heksher_client._core.refresh.protocol import content_encodings, encoding_problem, stream_mismatch
 from heksher_client._logging import redact
 
 
@@ -30,37 +30,37 @@ class Body:
         """Whether a transport or an event hook of the program has read and decompressed it."""
         self._parts: list[bytes] = []
         self._size = 0
-        self._encoding = response.headers.get("Content-Encoding", "").strip().lower()
-        self._is_decodable = self._encoding in DECODED_ENCODINGS
-        self._decompressor = None if self._encoding in ("", "identity") else _Decompressor(self._encoding)
+        encoding = response.headers.get("Content-Encoding", "")
+        self._encoding_problem = encoding_problem(encoding)
+        self._decompressors: list[_Decompressor] = []
+        """One for each encoding, from the one that was applied last."""
+        if not self._encoding_problem:
+            self._decompressors = [_Decompressor(name) for name in reversed(content_encodings(encoding))]
+        self._problem = ""
 
     def feed(self, chunk: bytes) -> bool:
         """Add some bytes of the encoded body.
 
         Returns:
-            False if no more bytes are needed, as the limit is exceeded.
-
-        Raises:
-            httpx.DecodingError: The bytes are not valid in its encoding, or that is not supported.
+            False if no more bytes are needed: the limit is exceeded, or they cannot be decoded.
         """
-        for part in self._decoded(chunk):
-            self._add(part)
-            if self._size > self._max_bytes:
-                return False
-        return True
+        try:
+            for part in self._decoded(chunk):
+                self._add(part)
+                if self._size > self._max_bytes:
+                    return False
+        except _DecodingError as error:
+            self._problem = str(error)
+        return not self._problem
 
     def reply(self) -> Reply:
-        """Return the response as a value of the core.
-
-        Raises:
-            httpx.DecodingError: The compressed data is incomplete.
-        """
+        """Return the response as a value of the core."""
         if self.is_read:
             self._add(self._response.content)
-        elif self._decompressor and not self._decompressor.is_complete and 0 < self._size <= self._max_bytes:
-            raise httpx.DecodingError("the response ends before its compressed data does")
         if self._size > self._max_bytes:
             return Oversized(self._response.status_code, self._max_bytes)
+        if any(decompressor.is_incomplete for decompressor in self._decompressors):
+            self._problem = self._problem or "with compressed data that ends too early"
         return self._as_response()
 
     def _add(self, part: bytes) -> None:
@@ -68,14 +68,25 @@ class Body:
         self._size += len(part)
 
     def _decoded(self, chunk: bytes) -> Iterable[bytes]:
-        if not self._is_decodable:
-            raise httpx.DecodingError(f"the response has the unsupported encoding {self._encoding[:20]!r}")
-        return (chunk,) if self._decompressor is None else self._decompressor.decompress(chunk)
+        """Decode some bytes.
+
+        Raises:
+            _DecodingError: They are not valid in their encoding, or that is not supported.
+        """
+        if self._encoding_problem and chunk:
+            raise _DecodingError(self._encoding_problem)
+        parts: Iterable[bytes] = (chunk,)
+        for number, decompressor in enumerate(self._decompressors):
+            # Compressed data hardly shrinks when it is compressed again, unless it is to use up the time of the client.
+            between = _limited(parts, len(chunk) + _MAX_EXPANDED_BYTES) if number else parts
+            parts = decompressor.decompress(between)
+        return parts
 
     def _as_response(self) -> Response:
         headers = {name.lower(): value for name, value in self._response.headers.items()}
+        content = b"" if self._problem else b"".join(self._parts)
         redact_request = partial(_redact_request, self._response.request)
-        return Response(self._response.status_code, b"".join(self._parts), headers, redact_request)
+        return Response(self._response.status_code, content, headers, redact_request, self._problem)
 
 
 class StreamBody(Body):
@@ -87,24 +98,39 @@ class StreamBody(Body):
         self._take = take if stream_mismatch(response.status_code, headers) is None else None
         # The body of another response only adds to the reason, and may never arrive.
         is_announced = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        self.is_read = self.is_read or (self._take is None and not (is_announced and self._is_decodable))
+        self.is_read = self.is_read or (self._take is None and not (is_announced and not self._encoding_problem))
 
     def feed(self, chunk: bytes) -> bool:
         if self._take is None:
-            with suppress(httpx.DecodingError):
-                super().feed(chunk)
+            super().feed(chunk)
+            self._problem = ""
             return False
-        size = 0
-        for part in self._decoded(chunk):
-            size += len(part)
-            if size > _MAX_EXPANDED_BYTES:
-                raise httpx.DecodingError("the stream is compressed too much")
-            if not self._take(part):
-                return False
-        return True
+        try:
+            return all(self._take(part) for part in _limited(self._decoded(chunk), _MAX_EXPANDED_BYTES))
+        except _DecodingError as error:
+            self._problem = str(error)
+            return False
 
     def reply(self) -> Reply:
         return self._as_response()
+
+
+class _DecodingError(Exception):
+    """A body that cannot be decoded. The message is a part of a sentence."""
+
+
+def _limited(parts: Iterable[bytes], max_size: int) -> Iterator[bytes]:
+    """Return the same parts, up to a size of all together.
+
+    Raises:
+        _DecodingError: They are larger.
+    """
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > max_size:
+            raise _DecodingError("with data that is compressed too much")
+        yield part
 
 
 class _Decompressor:
@@ -115,16 +141,20 @@ class _Decompressor:
         self._zlib: Any = None
 
     @property
-    def is_complete(self) -> bool:
-        """True if the end of the compressed data has arrived."""
-        return self._zlib is not None and self._zlib.eof
+    def is_incomplete(self) -> bool:
+        """True if compressed data has arrived, but not its end."""
+        return self._zlib is not None and not self._zlib.eof
 
-    def decompress(self, chunk: bytes) -> Iterator[bytes]:
+    def decompress(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield the data that some more bytes decompress to.
 
         Raises:
-            httpx.DecodingError: The bytes are not valid.
+            _DecodingError: The bytes are not valid.
         """
+        for chunk in chunks:
+            yield from self._decompress(chunk)
+
+    def _decompress(self, chunk: bytes) -> Iterator[bytes]:
         is_pending = bool(chunk)
         while is_pending:
             if self._zlib is None or self._zlib.eof:  # The data may have several members, each with its own end.
@@ -132,7 +162,7 @@ class _Decompressor:
             try:
                 part = self._zlib.decompress(chunk, _PART_BYTES)
             except zlib.error:
-                raise httpx.DecodingError("the response cannot be decompressed") from None
+                raise _DecodingError("with compressed data that is not valid") from None
             yield part
             chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
             is_pending = bool(chunk) or (len(part) == _PART_BYTES and not self._zlib.eof)

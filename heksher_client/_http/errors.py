@@ -13,7 +13,7 @@ import httpx
 from heksher_client._core.refresh.effects import NoResponse
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
-_NETWORK_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError", "DecodingError")
+_NETWORK_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError")
 _TIMEOUTS: Final = {"ConnectTimeout": "connect", "ReadTimeout": "read", "WriteTimeout": "write", "PoolTimeout": "pool"}
 """The steps of a request, by the error for one that takes too long."""
 _CONNECTION_ERRORS: Final = ("RemoteProtocolError", "ReadError", "WriteError")
@@ -32,7 +32,9 @@ def no_response(error: Exception, limits: Mapping[str, str]) -> NoResponse:
     is_untrusted = _is_httpx_error(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
     is_network_error = isinstance(error, TimeoutError) or _is_httpx_error(error, *_NETWORK_ERRORS)
     limit = next((limits.get(step, "") for name, step in _TIMEOUTS.items() if _is_httpx_error(error, name)), "")
-    return NoResponse(error, is_network_error, is_untrusted, limit)
+    # Of a response that a transport or an event hook of the program reads.
+    is_invalid = _is_httpx_error(error, "DecodingError")
+    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid)
 
 
 def is_connection_error(error: Exception) -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import CredentialError
+from heksher_client import CredentialError, UnexpectedResponseError
 from heksher_client._auth.token_refresh import AwaitToken, Credential, Token
 from heksher_client._core.refresh.effects import Limits, NoResponse, OpenStream, Oversized, Reply, Request, Response
+from heksher_client._core.refresh.responses import json_object, parse_response
 from heksher_client._drivers.flow_runner import run
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.exchange import AwaitTurn, Close, HttpFlow, Read, Send, open_stream, send_request
@@ -162,22 +163,86 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("encoding", "body", "problem"),
     [
-        (response(200, b"{", httpx.ReadError("reset")), "reset"),
-        (response(200, gzip.compress(b"{}" * 50)[:-12], **{"Content-Encoding": "gzip"}), "ends before"),
-        (response(200, gzip.compress(b"{}") + b"x", **{"Content-Encoding": "gzip"}), "ends before"),
-        (response(200, gzip.compress(b"{}") + b"xxx", **{"Content-Encoding": "gzip"}), "cannot be decompressed"),
-        (response(200, b"not compressed", **{"Content-Encoding": "gzip"}), "cannot be decompressed"),
-        (response(200, b"{}", **{"Content-Encoding": "br"}), "unsupported encoding 'br'"),
+        ("gzip", gzip.compress(b"{}" * 50)[:-12], "with compressed data that ends too early"),
+        ("gzip", gzip.compress(b"{}")[:5], "with compressed data that ends too early"),
+        ("gzip", gzip.compress(b"{}") + b"x", "with compressed data that ends too early"),
+        ("gzip", gzip.compress(b"{}") + b"xxx", "with compressed data that is not valid"),
+        ("gzip", b"not compressed", "with compressed data that is not valid"),
+        ("deflate", b"not compressed", "with compressed data that is not valid"),
+        ("gzip, deflate", zlib.compress(b"not compressed"), "with compressed data that is not valid"),
+        ("gzip, deflate", zlib.compress(gzip.compress(b"{}")[:-12]), "with compressed data that ends too early"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"") * 500_000), "with data that is compressed too much"),
+        ("br", b"{}", "with the unsupported encoding 'br'"),
+        ("gzip, Br,identity, zstd", b"{}", "with the unsupported encoding 'br, zstd'"),
+        ("gzip,gzip,gzip,gzip", b"{}", "with the unsupported encoding 'gzip,gzip,gzip,gzip'"),
+        ("x" * 200, b"{}", f"with the unsupported encoding '{'x' * 99}…'"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_an_error_of_the_network(answer: httpx.Response, message: str) -> None:
+@pytest.mark.parametrize("status", [200, 503])
+def test_p19_a_body_that_cannot_be_decoded_is_an_invalid_response(
+    status: int, encoding: str, body: bytes, problem: str
+) -> None:
+    """The response has its status and headers, which are enough for the meaning of an error, and no content."""
+    reply = Driver().send(response(status, body, **{"Content-Encoding": encoding, "Retry-After": "7"}))
+    assert isinstance(reply, Response)
+    assert (reply.status, reply.content, reply.problem) == (status, b"", problem)
+    request = Request("GET", "/path")
+    with pytest.raises(UnexpectedResponseError) as raised:
+        json_object(request, reply)
+    assert str(raised.value) == f"GET /path: the service responded with {status}, but {problem}"
+    assert raised.value.retry_after == 7
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("", bytes),
+        ("identity", bytes),
+        (" Identity ,, identity", bytes),
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        (" X-GZip ", gzip.compress),
+        ("gzip, identity", gzip.compress),
+        ("identity,gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("DEFLATE,", zlib.compress),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
+        ("gzip, identity, x-gzip, deflate", lambda body: zlib.compress(gzip.compress(gzip.compress(body)))),
+    ],
+)
+def test_p19_encodings_of_a_body(encoding: str, encode: Callable[[bytes], bytes]) -> None:
+    """They are decoded from the last one, whatever their case, and however the header is written."""
+    body = bytes(range(256)) * 2000
+    for chunks in ([encode(body)], [encode(body)[i : i + 1000] for i in range(0, len(encode(body)), 1000)]):
+        reply = Driver().send(response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=len(body))
+        assert isinstance(reply, Response)
+        assert (reply.content, reply.problem) == (body, "")
+    assert Driver().send(response(200, encode(body), **{"Content-Encoding": encoding}), max_bytes=1000) == Oversized(
+        200, 1000
+    )
+    for empty in (b"", encode(b"")):
+        reply = Driver().send(response(200, empty, **{"Content-Encoding": encoding}))
+        assert isinstance(reply, Response)
+        assert (reply.content, reply.problem) == (b"", "")
+
+
+def test_a_body_that_cannot_be_read_is_an_error_of_the_network() -> None:
     """There is no response then; the runner of the flow closes it."""
-    reply = Driver().send(answer)
+    reply = Driver().send(response(200, b"{", httpx.ReadError("reset")))
     assert isinstance(reply, NoResponse)
-    assert message in str(reply.error)
+    assert "reset" in str(reply.error)
     assert reply.is_network_error
+
+
+def test_p19_a_body_that_a_transport_cannot_decode_is_an_invalid_response() -> None:
+    """The HTTP client decodes a body that a transport or an event hook reads. Its status is unknown."""
+    reply = Driver().send(httpx.DecodingError("Error -3 while decompressing data"))
+    with pytest.raises(UnexpectedResponseError) as raised:
+        parse_response(Request("GET", "/path"), reply)
+    expected = "GET /path: the response cannot be decoded (DecodingError: Error -3 while decompressing data)"
+    assert (str(raised.value), raised.value.status) == (expected, 0)
 
 
 def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:

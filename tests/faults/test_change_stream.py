@@ -69,6 +69,8 @@ GZIP, ZLIB, RAW, MEMBERS = 31, 15, -15, 0
     [
         (f"{EVENTS}Content-Encoding: gzip\r\n", GZIP),
         (f"{EVENTS}Content-Encoding: X-GZIP\r\n", GZIP),
+        (f"{EVENTS}Content-Encoding:  GZip , identity,\r\n", GZIP),
+        (f"{EVENTS}Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", GZIP),
         (f"{EVENTS}Content-Encoding: deflate\r\n", ZLIB),
         (f"{EVENTS}Content-Encoding: deflate\r\n", RAW),
         (f"{EVENTS}Content-Encoding: gzip\r\n", MEMBERS),
@@ -102,13 +104,13 @@ def test_p19_compressed_stream(
         ),
         (
             canned_response(b": hello\n\n", headers=f"{EVENTS}Content-Encoding: gzip\r\n"),
-            "no response (DecodingError: the response cannot be decompressed)",
+            "the service responded with 200, but with compressed data that is not valid",
         ),
         (
             canned_response(
                 zlib.compress((b"x" * 1000 + b"\n") * 8000, wbits=GZIP), headers=f"{EVENTS}Content-Encoding: gzip\r\n"
             ),
-            "no response (DecodingError: the stream is compressed too much)",
+            "the service responded with 200, but with data that is compressed too much",
         ),
     ],
     ids=["br", "without-header", "not-compressed", "bomb"],
@@ -134,10 +136,10 @@ def test_p19_stream_that_cannot_be_decompressed(
     ("fault", "problem"),
     [
         (canned_response(b"denied", 403), "the service responded with 403: 'denied' (the credentials are missing"),
-        (canned_response(b"", 500), "the service responded with 500: ''"),
+        (canned_response(b"", 500), "the service responded with 500"),
         (canned_response(b"<html>"), "200, but with no content type instead of 'text/event-stream': an HTML page"),
         (canned_response(b"<html>", headers="Content-Type: text/html\r\n"), "content type 'text/html' instead of"),
-        (redirect_to("http://elsewhere/{path}", 302), "the service responded with 302: ''"),
+        (redirect_to("http://elsewhere/{path}", 302), "the service responded with 302"),
     ],
     ids=["403", "500", "no-type", "page", "redirect"],
 )

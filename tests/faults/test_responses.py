@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import traceback
 import tracemalloc
 from collections.abc import Callable, Generator
@@ -418,12 +419,24 @@ def test_p14_decompression_bomb(kind: Kind, service: WatchedService, setting: Se
     "body", [b"not gzip data", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", gzip.compress(b"{}") + b"x" * 1000]
 )
 def test_p14_invalid_compressed_data(kind: Kind, service: WatchedService, setting: Setting[int], body: bytes) -> None:
-    """It is an error like any other."""
+    """It is an invalid response, and is logged like one. The error of an unknown encoding names it."""
     with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
-        for encoding in ("gzip", "br"):
+        for encoding, problem in (("gzip, identity", "compressed data"), ("br", "the unsupported encoding 'br'")):
             proxy.inject(canned_response(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
-            client.reload_expecting(HeksherError)
+            error = client.reload_expecting(UnexpectedResponseError)
+            assert f"the service responded with 200, but with {problem}" in str(error)
         assert get(setting) == 7
+
+
+def test_p19_compressed_response(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
+    """However its header is written."""
+    with FaultServer(service.url) as proxy, running(kind, proxy.url) as client:
+        for value, encoding in ((8, " X-Gzip , identity"), (9, "identity\r\nContent-Encoding: GZIP")):
+            settings = {"s": {"default_value": value, "rules": []}}
+            body = gzip.compress(json.dumps({"settings": settings}).encode())
+            proxy.inject(canned_response(body, headers=f"Content-Encoding: {encoding}\r\n"), "/query")
+            client.reload()
+            assert get(setting) == value
 
 
 def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import NoResponse, Reply, Request
+from heksher_client._core.refresh.effects import NoResponse, Reply, Request, Response
 from heksher_client._core.refresh.health import REMIND_AFTER
 from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.responses import parse_response, unexpected_response
@@ -259,15 +259,18 @@ class ChangeStream:
         if isinstance(reply, NoResponse) and isinstance(reply.error, StreamError):
             return str(reply.error)
         if has_ended:
-            return type(reply.error).__name__ if isinstance(reply, NoResponse) else "the service ended it"
+            if isinstance(reply, NoResponse):
+                return type(reply.error).__name__
+            problem = reply.problem if isinstance(reply, Response) else ""
+            return f"it continued {problem}" if problem else "the service ended it"
         try:
             response = parse_response(self._request, reply)
         except HeksherError as error:
             return str(error)
         mismatch = protocol.stream_mismatch(response.status, response.headers)
-        if mismatch is None:
+        if mismatch is None and not response.problem:
             return "the service ended it before the first event"
-        return str(unexpected_response(self._request, response, mismatch))
+        return str(unexpected_response(self._request, response, mismatch or ""))
 
     def after_fork(self) -> None:  # in the child of a fork
         """Begin again: the open stream belongs to the parent."""

@@ -38,6 +38,8 @@ class Response:
     """Names in lower case."""
     redact: Callable[[bytes], bytes] = bytes
     """Redacts part of the content: a server may repeat the secrets of the request."""
+    problem: str = ""
+    """Why the body could not be decoded, as a part of a sentence; the content is empty then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class NoResponse:
     """True if there was no secure connection to the right service."""
     limit: str = ""
     """For a message: the option that limited the time, if that is the reason."""
+    is_invalid: bool = False
+    """True if there was a response, which the HTTP client could not decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,6 @@ class Outdated:
 
 Reply: TypeAlias = Response | NoResponse | Oversized | Outdated
 
-
-DECODED_ENCODINGS: Final = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])
-"""The encodings of a body that are decoded, also if they were not requested. Others cannot be limited in size."""
 
 MAX_CONCURRENT_REQUESTS: Final = 10
 """Requests of one client that the service receives at the same time."""

@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from heksher_client._core.refresh.effects import DECODED_ENCODINGS, Oversized, Reply, Request, Response
+from heksher_client._core.refresh.effects import Oversized, Reply, Request, Response
 from heksher_client._core.refresh.responses import (
     body_excerpt,
     json_field,
     json_object,
+    not_json,
     parse_response,
     retry_after,
     truncate,
@@ -95,14 +96,15 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
     """
     response = parse_response(_DECLARE, reply)
     if response.status in (400, 403, 404, 422):
+        reason = body_excerpt(response) or f"the status is {response.status}"
         refused = DeclarationError(
-            f"the service refused the declaration of setting {setting}: {body_excerpt(response)}", setting=setting
+            f"the service refused the declaration of setting {setting}: {reason}", setting=setting
         )
         refused.status, refused.content = response.status, truncate(response)
         refused.retry_after = retry_after(response)
         raise with_request(refused, _DECLARE, response)
     if response.status == 409 and not _has_outcome(response):
-        return DeclarationOutcome(CONFLICT, detail=body_excerpt(response))
+        return DeclarationOutcome(CONFLICT, detail=_reason(response))
     body = json_object(_DECLARE, response, _OUTCOMES)
     outcome, version, differences = body.get("outcome"), body.get("latest_version"), body.get("differences")
     if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
@@ -112,6 +114,10 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
         tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),
         version if isinstance(version, str) else None,
     )
+
+
+def _reason(response: Response) -> str:
+    return body_excerpt(response) or f"no reason is given ({response.status})"
 
 
 def _has_outcome(response: Response) -> bool:
@@ -158,15 +164,32 @@ def changes(after: int | None, label: str | None = None) -> Request:
 def stream_mismatch(status: int, headers: Mapping[str, str]) -> str | None:
     """Return how a response differs from a stream of events; None if it is one, an empty text if the status says it."""
     content_type = headers.get("content-type", "").partition(";")[0].strip()
-    encoding = headers.get("content-encoding", "")
     if status != _OK:
         return ""
     if content_type.lower() != _EVENT_STREAM:
         what = f"content type {shortened(content_type, _MAX_HEADER)!r}" if content_type else "no content type"
         return f"with {what} instead of {_EVENT_STREAM!r}"
-    if encoding.strip().lower() not in DECODED_ENCODINGS:
-        return f"with the unsupported encoding {shortened(encoding, _MAX_HEADER)!r}"
-    return None
+    return encoding_problem(headers.get("content-encoding", "")) or None
+
+
+def content_encodings(header: str) -> tuple[str, ...]:
+    """Return the encodings of a body in the order in which they were applied (RFC 9110, section 8.4)."""
+    names = (name.strip().lower() for name in header.split(","))
+    return tuple("gzip" if name == "x-gzip" else name for name in names if name not in ("", "identity"))
+
+
+def encoding_problem(header: str) -> str:
+    """Return why a body with these encodings cannot be decoded; an empty text if it can."""
+    encodings = content_encodings(header)
+    unsupported = [name for name in encodings if name not in _DECODED_ENCODINGS]
+    if len(encodings) > _MAX_ENCODINGS:
+        unsupported = [header]
+    return f"with the unsupported encoding {shortened(', '.join(unsupported), _MAX_HEADER)!r}" if unsupported else ""
+
+
+_DECODED_ENCODINGS: Final = frozenset(["gzip", "deflate"])
+"""The encodings that are decoded, also if they were not requested. Others cannot be limited in size."""
+_MAX_ENCODINGS: Final = 3
 
 
 _OK: Final = 200
@@ -219,7 +242,7 @@ def parse_query(request: Request, reply: Reply) -> QueryBody | None:
     except msgspec.ValidationError:
         raise unexpected_response(request, response, "without settings") from None
     except _UNDECODABLE:
-        raise unexpected_response(request, response, "not in JSON") from None
+        raise unexpected_response(request, response, not_json(response)) from None
     return QueryBody(body.settings, response.headers.get("etag") or None)
 
 

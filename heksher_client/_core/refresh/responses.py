@@ -45,8 +45,12 @@ def parse_response(request: Request, reply: Reply) -> Response:
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
         name, is_harmless = type(reply.error).__name__, isinstance(reply.error, DeferredResultError)
-        text = f"{name}: {reply.error}" if (reply.is_network_error or is_harmless) and str(reply.error) else name
+        is_harmless |= reply.is_network_error or reply.is_invalid
+        text = f"{name}: {reply.error}" if is_harmless and str(reply.error) else name
         text += f", {reply.limit}" if reply.limit else ""
+        if reply.is_invalid:
+            invalid = UnexpectedResponseError(f"{request}: the response cannot be decoded ({text})")
+            raise with_request(invalid, request) from reply.error
         kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
         raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error
     if isinstance(reply, Oversized):
@@ -67,10 +71,15 @@ def json_object(request: Request, response: Response, statuses: Collection[int] 
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
-        raise unexpected_response(request, response, "not in JSON") from None
+        raise unexpected_response(request, response, not_json(response)) from None
     if not isinstance(body, dict):
         raise unexpected_response(request, response, "not with an object")
     return body
+
+
+def not_json(response: Response) -> str:
+    """Return why a response is not in JSON, for `unexpected_response`."""
+    return response.problem or ("not in JSON" if response.content else "with an empty body")
 
 
 def json_field(request: Request, response: Response, key: str, kind: type[T]) -> T:
@@ -97,10 +106,11 @@ def unexpected_response(request: Request, response: Response | Oversized, what: 
             status=response.status,
         )
         return with_request(oversized, request)
-    but = f", but {what}" if what else ""
+    but = f", but {what}" if (what := what or response.problem) else ""
     hint = " (the credentials are missing, wrong or insufficient)" if response.status in (401, 403) else ""
+    excerpt = body_excerpt(response)
     error = UnexpectedResponseError(
-        f"{request}: the service responded with {response.status}{but}: {body_excerpt(response)}{hint}",
+        f"{request}: the service responded with {response.status}{but}{f': {excerpt}' if excerpt else ''}{hint}",
         status=response.status,
         content=truncate(response),
         retry_after=retry_after(response),
@@ -145,10 +155,12 @@ def truncate(response: Response) -> bytes:
 
 
 def body_excerpt(response: Response) -> str:
-    """Return the body for a message: short, and in one line. The body of an error may be text, JSON or empty.
+    """Return the body for a message: short, and in one line. The body of an error may be text or JSON, or empty.
 
     Of an HTML page, which is another server's, there is only the title.
     """
+    if not response.content:
+        return ""
     text = truncate(response).decode(errors="replace")
     if _HTML.match(text):
         title = _TITLE.search(text)

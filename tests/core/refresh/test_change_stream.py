@@ -250,9 +250,9 @@ REFUSALS: list[tuple[Reply, str, str]] = [
         "WARNING",
         "the service responded with 403: 'denied' (the credentials are missing, wrong or insufficient)",
     ),
-    (Response(500), "WARNING", "the service responded with 500: ''"),
-    (Response(302), "WARNING", "the service responded with 302: ''"),
-    (Response(204, b"", EVENTS), "WARNING", "the service responded with 204: ''"),
+    (Response(500), "WARNING", "the service responded with 500"),
+    (Response(302), "WARNING", "the service responded with 302"),
+    (Response(204, b"", EVENTS), "WARNING", "the service responded with 204"),
     (
         Response(200, b"<html>", {"content-type": "text/html; charset=utf-8"}),
         "WARNING",
@@ -262,17 +262,27 @@ REFUSALS: list[tuple[Reply, str, str]] = [
     (
         Response(200, b"", {"content-type": "x" * 200}),
         "WARNING",
-        f"the service responded with 200, but with content type '{'x' * 99}…' instead of 'text/event-stream': ''",
+        f"the service responded with 200, but with content type '{'x' * 99}…' instead of 'text/event-stream'",
     ),
     (
         Response(200),
         "WARNING",
-        "the service responded with 200, but with no content type instead of 'text/event-stream': ''",
+        "the service responded with 200, but with no content type instead of 'text/event-stream'",
     ),
     (
         Response(200, b"", {**EVENTS, "content-encoding": "br"}),
         "WARNING",
-        "the service responded with 200, but with the unsupported encoding 'br': ''",
+        "the service responded with 200, but with the unsupported encoding 'br'",
+    ),
+    (
+        Response(200, b"", EVENTS, problem="with compressed data that is not valid"),
+        "WARNING",
+        "the service responded with 200, but with compressed data that is not valid",
+    ),
+    (
+        NoResponse(ValueError("bad"), is_invalid=True),
+        "WARNING",
+        "the response cannot be decoded (ValueError: bad)",
     ),
     (NoResponse(CredentialError("not signed in")), "WARNING", "not signed in"),
     (NoResponse(ValueError("a secret")), "WARNING", "no response (ValueError)"),
@@ -282,6 +292,15 @@ REFUSALS: list[tuple[Reply, str, str]] = [
         "no response (ConnectionError: refused)",
     ),
 ]
+
+
+def test_p19_a_stream_that_becomes_invalid() -> None:
+    """The status says how it ended."""
+    run = Run()
+    run.open(5)
+    run.feed(b": ping\n\n")
+    run.lose(Response(200, b"", EVENTS, problem="with compressed data that is not valid"))
+    assert run.stream.problem == "it continued with compressed data that is not valid"
 
 
 @pytest.mark.parametrize(("reply", "level", "reason"), REFUSALS)
@@ -327,7 +346,7 @@ def test_p20_a_service_without_a_stream_is_not_logged(caplog: pytest.LogCaptureF
     run = Run()
     run.open(5)
     run.lose(Response(404))
-    assert run.stream.problem == "GET /api/v1/changes: the service responded with 404: ''"
+    assert run.stream.problem == "GET /api/v1/changes: the service responded with 404"
     assert caplog.records == []
     run.record(None)
     assert run.stream.problem is None

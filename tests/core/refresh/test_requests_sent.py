@@ -62,8 +62,8 @@ def test_a_few_settings_are_declared_without_a_request_for_the_list(
             timed_out(Limits(30.0)),
             "no response (TimeoutError: no complete response within 30 seconds, limited by the option request_timeout)",
         ),
-        (CannedResponse(500), "the service responded with 500: ''"),
-        (CannedResponse(404), "the service responded with 404: ''"),
+        (CannedResponse(500), "the service responded with 500"),
+        (CannedResponse(404), "the service responded with 404"),
         (
             CannedResponse.of({"settings": [{"name": "s0"}]}),
             """the service responded with 200, but a setting is incomplete: '{"settings": [{"name": "s0"}]}'""",

@@ -72,7 +72,7 @@ def test_a_setting_keeps_its_rules_while_its_new_name_is_unavailable(service: Fa
         service.add_rule("other", 6, user="jim")
         for status, text in (
             (404, "the response did not include setting foo; it keeps its rules"),
-            (500, "GET /api/v1/settings/foo: the service responded with 500: ''"),
+            (500, "GET /api/v1/settings/foo: the service responded with 500"),
         ):
             service.respond_with("GET /api/v1/settings/foo", CannedResponse(status))
             assert str(client.reload_expecting(UnexpectedResponseError)) == text

@@ -415,7 +415,7 @@ def test_d7_several_settings_that_are_too_large_affect_themselves_only(service: 
         assert [one.explain(user="jim").reason is Reason.SERVER_DEFAULT for one in several] == [False] * 2 + [True] * 18
         assert client.status().next_attempt == 10
         problems = {name: setting.problem for name, setting in client.status().settings.items() if setting.problem}
-        text = "cannot be queried: GET /api/v1/query: the service responded with 500: ''"
+        text = "cannot be queried: GET /api/v1/query: the service responded with 500"
         assert problems == {name: f"setting {name} {text}" for name in ("s00", "s01")}
         service.intercept = lambda request: None
         client.advance(60)
