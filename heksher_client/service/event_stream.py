@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from os import getpid
 from typing import Final
 
@@ -53,6 +53,10 @@ class _Event:
         revoked_token = change.former["name"] if change.action == "token revoked" else None
         affects_all = change.action.startswith("context feature")
         return cls(change.revision, tuple(change.settings), affects_all, change.at, revoked_token)
+
+    def revokes(self, token: Token | None) -> bool:
+        """Return True if the change has revoked a token."""
+        return token is not None and self.revoked_token == token.name and self.at >= token.created_at
 
     def encode(self, subscribers: int) -> bytes:
         spread = 0.0 if subscribers <= _MAX_SIMULTANEOUS_QUERIES else subscribers / _QUERIES_PER_SECOND
@@ -115,11 +119,14 @@ class EventStream:
                         name, after, label = "hello" if after is None else "reset", self._last, None
                         yield format_sse_event(event=name, data_str="{}", id=str(after))
                     label = label if _is_later(label, self._state) else self._state.label
-                for event in await self._events_after(after):
-                    if token and event.revoked_token == token.name and event.at >= token.created_at:
-                        return
-                    after = event.revision
-                    yield event.encode(self._subscribers)
+                events = await self._events_after(after)
+                allowed = list(takewhile(lambda event: not event.revokes(token), events))
+                if allowed:
+                    after = allowed[-1].revision
+                    # At once: asyncio warns if one writes again and again to a connection that was just lost.
+                    yield b"".join(event.encode(self._subscribers) for event in allowed)
+                if len(allowed) < len(events):
+                    return
                 if after is not None and self._last is not None and after < self._last and not self.is_closed:
                     continue  # The change log was read up to the limit only.
                 try:

@@ -1,5 +1,6 @@
 """The event stream: server-sent events about the changes of a database."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -14,8 +15,9 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 
-from heksher_client.service import LocalService, event_stream, store
+from heksher_client.service import LocalService, create_app, event_stream, store
 from heksher_client.service.event_stream import EventStream
+from heksher_client.service.metrics import Metrics
 from heksher_client.service.schema import CHANGES, STATE
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import TIMEOUT_SECONDS, eventually
@@ -376,3 +378,21 @@ def test_the_metrics_count_streams(service: WatchedService) -> None:
         changes.next()
         assert streams() == "heksher_streams 1.0"
     assert eventually(lambda: streams() == "heksher_streams 0.0")
+
+
+def test_past_events_are_sent_at_once(tmp_path: Path) -> None:
+    """Asyncio logs a warning for each further one if the connection was just lost."""
+    database = create_app(f"sqlite:///{tmp_path}/service.db", ["a"]).state.database
+    for number in range(20):
+        with database.begin() as connection:
+            store.add_context_feature(connection, f"f{number}")
+
+    async def read_first_events() -> bytes:
+        events = aiter(EventStream(database, Metrics()).subscribe(0, None, None))
+        chunk = b""
+        while b"id: 20" not in chunk:
+            chunk = await anext(events)
+        await events.aclose()  # type: ignore[attr-defined]
+        return chunk
+
+    assert asyncio.run(read_first_events()).count(b"event: change") >= 20
