@@ -30,7 +30,7 @@ def test_a_colon_in_the_description_of_an_attribute_does_not_create_a_type_field
 def test_inherited_members_of_builtin_types_are_not_shown(reference: dict[str, str]) -> None:
     """Methods of `object`, `Exception` and `tuple` and the docstring of `str` are left out."""
     text = "".join(reference.values())
-    for fragment in ("__new__", "add_note", "with_traceback", "first index of value", "Alias for field", "encoding"):
+    for fragment in ("__new__", "add_note", "with_traceback", "first index of value", "Alias for field", "bytes_or"):
         assert fragment not in text, fragment
 
 
