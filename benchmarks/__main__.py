@@ -130,6 +130,24 @@ class Bench:
             totals.append(int(re.findall(r"Collected : (\d+)", result.stderr)[0]))
         return (totals[1] - totals[0]) / number
 
+    def measure_settings(self) -> None:
+        count, repeats = self.sizes.poll_settings, min(3, self.sizes.repeats)
+        ours, theirs = (self.measure(client, "settings", count, repeats=repeats) for client in (NEW, OLD))
+        stages = ("declared", "loaded", "read once")
+        for what in stages:
+            label = f"memory of a setting of {count:,}, with one rule, {what}, bytes"
+            self.add(label, f"{ours[what]:.0f}", f"{theirs[what]:.0f}")
+        whole, former = (sum(one[what] for what in stages) for one in (ours, theirs))
+        self.add("the same, in all", f"{whole:.0f}", f"{former:.0f}", "3000")
+        label = "first read of a setting after an update"
+        self.add(label, f"{ours['first read']:.0f} ns", f"{theirs['first read']:.0f} ns", "8000 ns")
+        for what, label, target in (
+            ("construct", "constructing a setting", "12 us"),
+            ("in turn", f"one read each of {count:,} settings in turn", "2"),
+        ):
+            new, old = (f"{one[what]:.0f} ns ({one[what] / one[f'{what}: baseline']:.1f})" for one in (ours, theirs))
+            self.add(f"{label} (in plain objects)", new, old, target)
+
     def measure_refreshes(self) -> None:
         settings = self.sizes.refresh_settings
         for rules in self.sizes.refresh_rules:
@@ -231,8 +249,9 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(SHORT if arguments.short else Sizes(), _pythons())
     measurements: list[Callable[[], None]] = [
-        bench.measure_reads, bench.measure_features, bench.measure_instructions, bench.measure_refreshes,
-        bench.measure_memory_and_stalls, bench.measure_starts, bench.measure_polls, bench.measure_imports,
+        bench.measure_reads, bench.measure_features, bench.measure_instructions, bench.measure_settings,
+        bench.measure_refreshes, bench.measure_memory_and_stalls, bench.measure_starts, bench.measure_polls,
+        bench.measure_imports,
     ]  # fmt: skip
     for measurement in measurements:
         if (arguments.only or "") in measurement.__name__:

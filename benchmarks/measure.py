@@ -171,6 +171,82 @@ def features(library: Library, service: Service, size: int, given: int, count: i
         return _alternately(timers, rounds)
 
 
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+class PlainSetting:
+    """The minimum of a setting: an object with a dict of its own, and a method that looks one key up."""
+
+    def __init__(self, name: str, type: type, configurable_features: Sequence[str], default_value: int) -> None:
+        self.name, self.type, self.default_value = name, type, default_value
+        self.configurable_features = tuple(configurable_features)
+        self.values: dict[str, int] = {}
+
+    def get(self, *, user: str) -> int:
+        return self.values.get(user, self.default_value)
+
+
+def settings(library: Library, service: Service, count: int) -> Figures:
+    """Measure one of many settings with a rule each.
+
+    In bytes: what it takes when it is declared, loaded and read once. In nanoseconds: constructing it, reading it first
+    after an update, and reading it when all others were read in between.
+    """
+    service.fill(count, count, "users")
+    users = [next(workload.rules(1, "users", i))["context_features"][0][1] for i in range(count)]
+    figures: Figures = {}
+
+    def construct(cls: Any) -> tuple[list[Any], float]:
+        gc.collect()
+        started = time.perf_counter()
+        made = [cls(workload.setting_name(i), int, workload.FEATURES, 10) for i in range(count)]
+        return made, (time.perf_counter() - started) / count * 1e9
+
+    plain, figures["construct: baseline"] = construct(PlainSetting)
+    for one, user in zip(plain, users, strict=True):
+        one.values[user] = 5
+    figures["construct"] = statistics.median(construct(library.setting)[1] for _ in range(3))
+    gc.collect()
+    client = library.thread_client(service)  # What a client of the process imports and caches is allocated before.
+    client.set_as_main()
+    client.close()
+
+    def kept() -> float:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / count
+
+    tracemalloc.start()
+    before = kept()
+    declared = library.settings(count)
+    figures["declared"], before = kept() - before, kept()
+    client = library.thread_client(service)
+    client.set_as_main()
+    client.set_defaults(environment="prod", theme="theme_1")
+    figures["loaded"], before = kept() - before, kept()
+    for setting, user in zip(declared, users, strict=True):
+        setting.get(user=user)
+    figures["read once"] = kept() - before
+    tracemalloc.stop()
+
+    def read_all(readers: Sequence[Any]) -> float:
+        started = time.perf_counter()
+        for reader, user in zip(readers, users, strict=True):
+            reader.get(user=user)
+        return (time.perf_counter() - started) / count * 1e9
+
+    order = random.Random(1).sample(range(count), count)  # not that of their memory
+    declared, plain, users = ([every[i] for i in order] for every in (declared, plain, users))
+    service.fill(count, count, "users", revision=1)
+    client.reload()
+    figures["first read"] = read_all(declared)
+    for _ in range(20):
+        read_all(declared)
+    rounds = [(read_all(plain), read_all(declared)) for _ in range(21)]
+    figures["in turn: baseline"], figures["in turn"] = (statistics.median(times) for times in zip(*rounds, strict=True))
+    client.close()
+    return figures
+
+
 # -- refreshes ---------------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +426,7 @@ def spin(library: Library, service: Service, what: str, count: int, number: int)
 
 
 TASKS: dict[str, Callable[..., Figures]] = {
-    task.__name__: task for task in (reads, features, loads, refresh, stall, memory, start, poll, spin)
+    task.__name__: task for task in (reads, features, settings, loads, refresh, stall, memory, start, poll, spin)
 }
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 
 from heksher_client import Setting
+from heksher_client._core.settings import entry as entry_module
 from heksher_client._core.settings.context import Defaults
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.rule_index import group_by_features
@@ -42,8 +43,8 @@ class Reader(threading.Thread):
         self.wrong: set[int] = set()
 
     def run(self) -> None:
-        get = self._setting.get
         while not self._ended.is_set():
+            get = self._setting.get
             by_default = {get() for _ in range(READS_PER_CHECK)}
             by_argument = {get(user="ann") for _ in range(READS_PER_CHECK)}
             self.wrong |= (by_default - {1, 2}) | (by_argument - {1, -2})
@@ -54,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Read in threads while rules are swapped.")
     parser.add_argument("--swaps", type=int, default=1_000_000)
     swaps = parser.parse_args().swaps
+    entry_module.READS_BEFORE_COMPILATION = 0  # There are few reads between two swaps, and all kinds are to be mixed.
     setting = Setting("swapped", int, FEATURES, 0)
     states = [make_state("ann", 1), make_state("bob", 2, environment="prod")]
     entry = entry_of(setting)

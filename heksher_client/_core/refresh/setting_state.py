@@ -67,7 +67,8 @@ class SettingStates:
 
     def of(self, entry: AnyEntry) -> SettingState:
         """Return the state of a setting, to read it."""
-        return self._states.setdefault(entry, SettingState())
+        state = self._states.get(entry)
+        return self._states.setdefault(entry, SettingState()) if state is None else state
 
     # -- declarations --------------------------------------------------------------------------------------------------
 

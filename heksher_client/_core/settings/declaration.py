@@ -76,7 +76,8 @@ def declare(
             "metadata": plain_metadata,
             "version": version,
         }
-        body = orjson.dumps(wire_form if alias is None else wire_form | {"alias": alias})
+        # A copy: what orjson returns keeps its buffer of several kilobytes.
+        body = bytes(bytearray(orjson.dumps(wire_form if alias is None else wire_form | {"alias": alias})))
     except TypeError as error:
         raise TypeError(f"setting {name}: {error}") from None
     except ValueError as error:
@@ -88,7 +89,8 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
     for key in metadata:
         if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a valid metadata key: use letters, digits, _ and -")
-    json.dumps(metadata, allow_nan=False)  # Stricter than orjson, which converts NaN to null, and dates to strings.
+    if metadata:  # The check takes longer than the others, and most settings have none.
+        json.dumps(metadata, allow_nan=False)  # Stricter than orjson, which converts NaN to null, and dates to strings.
 
 
 def _check_name(name: str, kind: str) -> None:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Signature, signature
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from heksher_client._core.settings.context import Defaults, check_known, complete
 from heksher_client._core.settings.declaration import Declaration
@@ -29,6 +29,12 @@ T = TypeVar("T")
 
 DefaultValues = Mapping[str, str | ContextVar[str]]
 
+READS_BEFORE_COMPILATION = 10
+"""How many reads of a state do without a compiled getter: compiling one takes as long as ten of them, and more
+memory than the rest of a setting with few rules. Most settings are read seldom."""
+_EMPTY: Final[frozenset[Any]] = frozenset()
+"""The interpreter makes a new one, of 216 bytes, for each call of `frozenset()`."""
+
 
 @dataclass(frozen=True, slots=True)
 class PublishedRules(Generic[T]):
@@ -46,8 +52,8 @@ class Entry(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_installed",
+        "_method",
         "_retained_by",
-        "_uncompiled",
         "declaration",
         "given_features",
         "listeners",
@@ -73,8 +79,8 @@ class Entry(Generic[T]):
             setting: The handle, which is passed to the program's own functions, and lives as long as its getter.
             declaration: What the program declares.
             on_coerce: As in `Setting`.
-            get: The method that a getter, as an attribute of the handle, takes precedence over. None to leave the
-                handle's method alone.
+            get: The method of the handle, which a compiled getter, as an attribute, takes precedence over. None to
+                leave the handle as it is.
         """
         self.setting = setting
         self.name = declaration.name
@@ -84,17 +90,14 @@ class Entry(Generic[T]):
         """Replaced as a whole when one is added, so that a client notices that it has to convert again."""
         self.listeners: CallbackRegistry | None = None
         self.watched_values: WeakRefs[WatchedValue[T]] | None = None
-        self.given_features: frozenset[str] = frozenset()
+        self.given_features: frozenset[str] = _EMPTY
         """The features that callers have passed."""
         self.published = PublishedRules(RuleSet(declaration.default_value, Reason.DECLARED_DEFAULT))
-        self._retained_by: frozenset[Snapshot] = frozenset()
+        self._retained_by: frozenset[Snapshot] = _EMPTY
         self.state = GetterState(self)
-        self._uncompiled = _uncompiled_getter(self)
+        self._method = get
         self._installed: Callable[..., T] | None = None
-        if get is not None:
-            self._installed = _imitate(self._uncompiled, get)
-            self._uncompiled.__signature__ = _signature(get)  # type: ignore[attr-defined]
-            object.__setattr__(setting, "get", self._installed)
+        """The attribute of the handle, if it has one."""
 
     # -- reads ---------------------------------------------------------------------------------------------------------
 
@@ -142,18 +145,26 @@ class Entry(Generic[T]):
     def _renew_state(self) -> None:
         former, state = self.state, GetterState(self, is_retained=bool(self._retained_by))
         former.retire()
-        self.install(self._uncompiled)
+        self.install(None)
         if self.state is former:  # Otherwise a signal handler or a finalizer has renewed it.
             self.state = state  # From here on, reads see what is new: getters of the former state find it here.
         for value in self.watched_values or ():
             value.wakeup.set()
 
-    def install(self, getter: Callable[..., T]) -> None:
-        """Set the attribute that shadows `Setting.get`, unless the program has put something else there: a test may
-        patch it, and later put back the getter that it found. The caller holds the update lock."""
-        if self._installed is not None and self.setting.get is self._installed:
-            self._installed = _imitate(getter, self._installed)
-            object.__setattr__(self.setting, "get", self._installed)
+    def install(self, getter: Callable[..., T] | None) -> None:
+        """Set the attribute that shadows `Setting.get`, or remove it, unless the program has put something else there:
+        a test may patch it, and later put back what it found. The caller holds the update lock."""
+        if self._method is None:
+            return
+        attributes = vars(self.setting)
+        present = attributes.get("get")
+        if present is not self._installed and getattr(present, "__func__", None) is not self._method:
+            return
+        self._installed = getter
+        if getter is not None:
+            attributes["get"] = _imitate(getter, self._method)
+        else:
+            attributes.pop("get", None)
 
     # -- listeners and watches -----------------------------------------------------------------------------------------
 
@@ -228,7 +239,16 @@ class CompiledGetter(Generic[T]):
 class GetterState(Generic[T]):
     """The source of reads, until the published rules, their defaults, the snapshots or the observers change."""
 
-    __slots__ = ("_defaults", "_is_retained", "_is_retired", "_observer", "compiled", "entry", "published")
+    __slots__ = (
+        "_defaults",
+        "_is_retained",
+        "_is_retired",
+        "_observer",
+        "_reads_left",
+        "compiled",
+        "entry",
+        "published",
+    )
 
     def __init__(
         self, entry: Entry[T], published: PublishedRules[T] | None = None, *, is_retained: bool = False
@@ -243,13 +263,14 @@ class GetterState(Generic[T]):
         self.entry = entry
         self.published = entry.published if published is None else published
         self.compiled: CompiledGetter[T] | None = None
-        """The getter, after the first read. Assigned when it is complete: it is read without the lock, and while a
+        """The getter, after the first reads. Assigned when it is complete: it is read without the lock, and while a
         signal handler or a finalizer has interrupted whatever holds the lock."""
         defaults = self.published.defaults
         self._defaults: DefaultValues | None = None if defaults is None else defaults.values
         self._is_retained = is_retained
         self._observer = read_observers.most_frequent
         self._is_retired = False
+        self._reads_left = READS_BEFORE_COMPILATION
 
     def retire(self) -> None:
         """Empty the plan, so that the getter of this state takes the slow path to the state that replaced it.
@@ -311,11 +332,13 @@ class GetterState(Generic[T]):
         return complete(declaration.configurable_features, given, self._defaults)
 
     def _resolve(self, given: Mapping[str, str]) -> T:
-        """Read as `RuleSet.resolve` specifies, and prepare a fast read for the next time."""
+        """Read as `RuleSet.resolve` specifies, and prepare fast reads if there were several."""
         if self._is_retained and (retained := self.entry.retained_state()) is not None:
             return retained.published.rule_set.resolve(retained.complete(given))
         context = self.complete(given)
-        if self._defaults is not None:
+        if self._reads_left > 0:
+            self._reads_left -= 1
+        elif self._defaults is not None:
             self._prepare(self._defaults, given, context)
         return self.published.rule_set.resolve(context)
 
@@ -374,27 +397,14 @@ class GetterState(Generic[T]):
         return compiled
 
 
-def _uncompiled_getter(entry: Entry[T]) -> Callable[..., T]:
-    """Return the getter for the time until the first read of a state. If it was kept, it hands over to the compiled
-    one."""
-
-    def get(**contexts: str) -> T:
-        state = entry.state
-        compiled = state.compiled
-        return state.get_first(contexts) if compiled is None else compiled.getter(**contexts)
-
-    return get
-
-
-def _imitate(getter: Callable[..., T], former: Callable[..., T]) -> Callable[..., T]:
-    """Give a getter the documentation and the signature of the function that it takes the place of."""
-    getter.__doc__, getter.__module__, getter.__qualname__ = former.__doc__, former.__module__, former.__qualname__
-    if hasattr(former, "__signature__"):
-        getter.__signature__ = former.__signature__  # type: ignore[attr-defined]
+def _imitate(getter: Callable[..., T], method: Callable[..., T]) -> Callable[..., T]:
+    """Give a getter the documentation and the signature of the method that it takes the place of."""
+    getter.__doc__, getter.__module__, getter.__qualname__ = method.__doc__, method.__module__, method.__qualname__
+    getter.__signature__ = _signature(method)  # type: ignore[attr-defined]
     return getter
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1)
 def _signature(method: Callable[..., Any]) -> Signature:
     """Return the signature of a method that is bound."""
     whole = signature(method)

@@ -28,6 +28,8 @@ _MAX_UNLISTED_BRANCHES: Final = 256
 whose number may be unbounded, share one branch of their node. All these branches of a node lead to the same place."""
 
 
+_NO_LEVELS: Final[frozenset[str]] = frozenset()
+
 Leaf: TypeAlias = tuple[Callable[..., Any], Any, Callable[[str], Any] | None]
 """A function to look up the last feature's value with; the result if it is not found; and, if rules of several indexes
 are left, a function to search them with a value that is not found but occurs in a rule. A plain tuple, which the
@@ -56,7 +58,7 @@ class LookupTree:
         self._inner_features = inner_features
         self._leaves: dict[tuple[int, ...], Leaf] = {}
         self._unlisted_branches = dict.fromkeys(inner_features, 0)
-        self.overflow_levels: frozenset[str] = frozenset()
+        self.overflow_levels = _NO_LEVELS
         """The features with more unlisted values than get a branch of their own."""
         self._branches_left = max(_MIN_BRANCHES, len(rule_set))
         self._memo_capacity = _Capacity(max(_MIN_MEMO_ENTRIES, len(rule_set)))

@@ -12,9 +12,9 @@ tested against it.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from heksher_client._core.settings.cooperative import Work, run_to_end
 from heksher_client._core.settings.frozen_dict import FrozenDict
@@ -26,6 +26,8 @@ T = TypeVar("T")
 _MAX_RULES_FOR_LAZY_VALUES: Final = 5000
 """Up to this many rules, `last_feature_values` is filled by the first read that needs it, which takes half a
 millisecond: many settings are never read, and the set takes memory."""
+_NO_VALUES: Final[frozenset[str]] = frozenset()
+_NOTHING: Final[FrozenDict[Any]] = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class RuleSet(Generic[T]):
     default_reason: Reason
     indexes: tuple[RuleIndex[T], ...] = ()
     """In descending priority."""
-    condition_values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    condition_values: Mapping[str, frozenset[str]] = _NOTHING
     """The values that rules require, by feature; the feature with the fewest values first. Dicts are nested in this
     order: few dicts, each with many values. The set of the last feature, which may be as large as the number of rules,
     is left empty."""
-    last_feature_values: dict[str, None] = field(default_factory=dict)
+    last_feature_values: dict[str, None] = _NOTHING
     """The values of the last feature, if several indexes have conditions on it. Small rule sets fill it when it is
     first needed."""
 
@@ -83,15 +85,13 @@ class RuleSet(Generic[T]):
             index, dropped = yield from RuleIndex.build(ranked.popleft(), levels)
             indexes.append(index)
             duplicates += dropped
-        kept = {
-            level: frozenset(condition_values[level]) if level != levels[-1] else frozenset[str]() for level in levels
-        }
+        kept = {level: frozenset(condition_values[level]) if level != levels[-1] else _NO_VALUES for level in levels}
         rule_set = cls(default, default_reason, tuple(indexes), kept)
-        if rule_set.shares_last_feature and len(rule_set) > _MAX_RULES_FOR_LAZY_VALUES:
-            values_left = iter(condition_values.pop(levels[-1]))
-            while step := dict.fromkeys(islice(values_left, STEP_SIZE)):
-                rule_set.last_feature_values.update(step)
-                yield len(step) // 2
+        if rule_set.shares_last_feature:
+            last_values: dict[str, None] = {}
+            rule_set = replace(rule_set, last_feature_values=last_values)
+            if len(rule_set) > _MAX_RULES_FOR_LAZY_VALUES:
+                yield from _collect(condition_values.pop(levels[-1]), last_values)
         return rule_set, duplicates
 
     def __len__(self) -> int:
@@ -141,6 +141,13 @@ class RuleSet(Generic[T]):
     def rules(self) -> list[Rule[T]]:
         """Return all rules, in descending priority."""
         return [rule for index in self.indexes for rule in index.rules()]
+
+
+def _collect(values: Iterable[str], collected: dict[str, None]) -> Work[None]:
+    values_left = iter(values)
+    while step := dict.fromkeys(islice(values_left, STEP_SIZE)):
+        collected.update(step)
+        yield len(step) // 2
 
 
 def _sort_by_priority(groups: Iterable[RuleColumns[T]], position: Mapping[str, int]) -> deque[RuleColumns[T]]:

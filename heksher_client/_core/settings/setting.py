@@ -235,7 +235,7 @@ class Setting(Generic[T]):
             TypeError: An unknown type, a default that is not of the type, a value without a JSON form, or `on_coerce`
                 is not a plain function.
         """
-        if on_coerce is not None:
+        if on_coerce is not None and on_coerce is not keep_coerced:
             check_function(on_coerce, "on_coerce")
         declaration = declare(name, type, configurable_features, default_value, metadata, alias, version)
         # A getter in the instance saves the call of the method below, unless a subclass overrides it.

@@ -456,6 +456,33 @@ def test_a_getter_is_compiled_once_for_the_features_that_callers_pass() -> None:
     assert setting.get is compiled
 
 
+def test_a_setting_that_is_read_seldom_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the first update, nor after any. Compiling takes time and memory, and reads do not need it."""
+    monkeypatch.setattr(entry_module, "READS_BEFORE_COMPILATION", 3)
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    for value in (1, 2):
+        publish(setting, rule_set([Rule({"user": "jim"}, value)]))
+        for _ in range(3):
+            assert setting.get(user="jim") == value
+            assert "get" not in vars(setting)
+        assert setting.get(user="jim") == value
+        assert "get" in vars(setting)
+
+
+def test_a_getter_that_the_program_has_replaced_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the program puts back what it found, before the first read or after it."""
+    setting = setting_with([Rule({"user": "jim"}, 1)], environment="prod", theme="dark")
+    for value in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(setting, "get", lambda **_: 5)
+            publish(setting, rule_set([Rule({"user": "jim"}, value)]))
+            assert [setting.get(user="jim"), entry_of(setting).get({"user": "jim"})] == [5, value]
+        assert [setting.get(user="jim") for _ in range(3)] == [value] * 3
+    publish(setting, rule_set([Rule({"user": "jim"}, 3)]))
+    assert setting.get(user="jim") == 3
+    assert not inspect.ismethod(setting.get)
+
+
 def test_a_getter_that_was_kept_hands_over_once_unlisted_values_share_a_branch(
     monkeypatch: pytest.MonkeyPatch, slow_reads: list[Mapping[str, Any]]
 ) -> None:
