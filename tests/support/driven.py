@@ -36,6 +36,8 @@ WALL_CLOCK_OFFSET = 1_000_000_000.0
 MAX_REPETITIONS = 100
 """How often a client may be due at the same time. One that always is would never let time pass."""
 URL = "http://service"
+HANGING = effects.NoResponse(TimeoutError())
+"""The reply of a service that does not respond in time: all of the time for the request passes."""
 
 
 class DrivenClient:
@@ -94,9 +96,7 @@ class DrivenClient:
         self._stream: effects.OpenStream | None = None
         self._reopens_at = 0.0
         self._performers: dict[type, Callable[[Any], Any]] = {
-            effects.Exchange: lambda effect: tuple(
-                service.respond(request, effect.limits.max_bytes) for request in effect.requests
-            ),
+            effects.Exchange: self._exchange,
             effects.Pause: lambda effect: self._pass(effect.seconds),
             effects.ApplyLocked: lambda effect: effect.apply(),
             effects.RunBlocking: lambda effect: effect.call() if self.is_disk_available else None,
@@ -213,10 +213,18 @@ class DrivenClient:
     def on_update_error(self, exc: Exception) -> None:
         self.outcomes.append(exc)
 
-    # -- time and streams ----------------------------------------------------------------------------------------------
+    # -- requests, time and streams ------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         self.wakes += 1  # A test looks at the schedule itself.
+
+    def _exchange(self, exchange: effects.Exchange) -> tuple[effects.Reply, ...]:
+        limits = exchange.limits
+        replies = [self.service.respond(request, limits.max_bytes) for request in exchange.requests]
+        if HANGING not in replies:
+            return tuple(replies)
+        self._pass(min(limits.seconds, limits.total_seconds))
+        return tuple(effects.timed_out(limits) if reply is HANGING else reply for reply in replies)
 
     def _pass(self, seconds: float) -> None:
         self.now += seconds

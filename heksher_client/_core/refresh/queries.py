@@ -4,7 +4,7 @@ A URL has a maximum length and a response a maximum size, so it may take several
 the ETags are stored together, and only when everything that the responses brought was applied.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
@@ -24,7 +24,7 @@ from heksher_client._core.refresh.effects import (
 from heksher_client._core.refresh.positions import Position, Validity, position
 from heksher_client._core.refresh.protocol import QueryBody
 from heksher_client._core.refresh.responses import unexpected_response
-from heksher_client.exceptions import UnexpectedResponseError
+from heksher_client.exceptions import HeksherError, UnexpectedResponseError
 
 _MAX_TARGET: Final = 4000
 """Characters of path and query. Common servers and proxies accept 8 KiB, including the headers."""
@@ -34,6 +34,7 @@ _UNLIMITED: Final = 1_000_000
 """Settings in one query."""
 _SUCCESSES_TO_GROW: Final = 60
 """Successful rounds before twice as many settings go into one query: the service may have recovered."""
+_TOO_MANY_REQUESTS: Final = 429
 _LARGE: Final = 1 << 20
 """Bytes of a response. Parsing one of 10 MB takes a few milliseconds, while other work waits."""
 _FEW_NAMES: Final = 50
@@ -70,8 +71,8 @@ class QueryResults:
     """The names in the queries that were not answered with 304."""
     missing: set[str] = field(default_factory=set)
     """The names that the service does not have."""
-    too_large: dict[str, UnexpectedResponseError] = field(default_factory=dict)
-    """The errors of settings that are too large for a response of their own."""
+    failed: dict[str, HeksherError] = field(default_factory=dict)
+    """The errors of settings whose query failed, and cannot or need not be split now."""
     parts: dict[str, _Part] = field(default_factory=dict)
     """The responses, by the target of the query."""
     answered: set[str] = field(default_factory=set)
@@ -89,22 +90,22 @@ class QueryResults:
 
     def is_open(self, name: str) -> bool:
         """True if there is no result for a name yet."""
-        return not (name in self.answered or name in self.missing or name in self.too_large)
+        return not (name in self.answered or name in self.missing or name in self.failed)
 
     def add(self, query: _Query, request: Request, reply: Reply) -> bool:
-        """Add the reply to a query. Return False if the query was too large.
-
-        Raises:
-            ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
-        """
+        """Add the reply to a query. Return False if the query was too large."""
         if missing := protocol.missing_names(reply, query.names):
             self.missing |= missing
             return True
         if protocol.is_too_large(reply):
             if len(query.names) == 1:
-                self.too_large[query.names[0]] = unexpected_response(request, reply)
+                self.failed[query.names[0]] = unexpected_response(request, reply)
             return False
-        body, until = protocol.parse_query(request, reply), position(reply)
+        try:
+            body, until = protocol.parse_query(request, reply), position(reply)
+        except HeksherError as error:
+            self.failed.update(dict.fromkeys(query.names, error))
+            return True
         self.answered.update(query.names)
         if body is None:
             etag: str | None = request.headers["If-None-Match"]
@@ -141,18 +142,35 @@ class Queries:
         self._max_names = _UNLIMITED
         """In one query. Lower once the service could not answer a larger one."""
         self._successes = 0
-        self._too_large: frozenset[str] = frozenset()
-        """The settings that were too large for a response of their own. They are queried last."""
+        self._suspects: frozenset[str] = frozenset()
+        """The settings whose last query failed, while there were responses to others. They have queries of their own,
+        which are sent last."""
+        self._failures = 0
+        """How often in a row all queries failed."""
+        self._is_split = False
+        """True to send many queries once: one of the settings may be the reason that all failed together."""
 
     def run(
-        self, names: Iterable[str], context_filter: str, current: frozenset[str], *, is_retry: bool = False
+        self,
+        names: Iterable[str],
+        context_filter: str,
+        current: frozenset[str],
+        *,
+        is_retry: bool = False,
+        is_working: bool = False,
     ) -> Flow[QueryResults]:
         """Query settings, with as few queries as the service can answer.
 
         A query may be too large for it: too long, or (a 500) with too many rules. Then smaller ones are tried, and the
         size that worked is remembered. But a 500 may also mean that the service is failing. So until the first success
-        one query is sent at a time, and two single settings that fail are enough to give up. These come last the next
-        time, so that they do not prevent the queries of the others for ever.
+        one query is sent at a time, and two settings that fail are enough to give up.
+
+        A query that fails in any other way, for example without a response in time, is not split at once, as that could
+        take as long again. If there are responses to others, its settings have up to ten queries of their own from then
+        on, until each of them has had a response. If there are none, but the service has responded to another request,
+        the queries of the next refresh are split into ten. This finds a single setting that prevents the response for
+        all. It is of no use if the service fails, so it is done after the first, second, fourth, eighth such refresh
+        only.
 
         Args:
             names: The settings to query.
@@ -160,38 +178,72 @@ class Queries:
             current: The settings with published rules that their last response would be decoded to again. Only for
                 these an unmodified response means that there is nothing to do.
             is_retry: Whether these are single settings that failed. Then the size that works is not remembered.
+            is_working: Whether the service has responded to another request of this refresh.
 
         Raises:
-            ServiceUnavailableError, UnexpectedResponseError: There is no response, or it is not of the protocol.
+            HeksherError: All queries failed, and it is not a retry.
         """
         results = QueryResults()
-        names = sorted(names, key=self._too_large.__contains__)
+        names = sorted(names)
         max_names = self._max_names
+        limit = _tenth(names) if self._is_split else _UNLIMITED
         is_probing = False
         while names:
-            queries = _split(names, context_filter, max_names)[: 1 if is_probing else None]
-            requests = [
-                protocol.query(query.target, self.etags.get(query.target) if current.issuperset(query.names) else None)
-                for query in queries
-            ]
-            replies = yield Exchange(tuple(requests))
-            too_large = []
-            for query, request, reply in zip(queries, requests, replies, strict=True):
-                if isinstance(reply, Response) and len(reply.content) > _LARGE:
-                    yield Pause()
-                if not results.add(query, request, reply):
-                    too_large.append(len(query.names))
-            self._too_large -= results.answered
-            self._too_large |= results.too_large.keys()
-            if len(results.too_large) > 1 and not results.has_responses:
-                raise next(iter(results.too_large.values()))
+            queries = self._split(names, context_filter, min(max_names, limit))[: 1 if is_probing else None]
+            too_large = yield from self._send(queries, current, results)
+            if len(results.failed) > 1 and not results.has_responses:
+                break
             names = list(filter(results.is_open, names))
             if too_large and names:
                 max_names = max(1, (max(too_large) if max(too_large) > 1 else len(names)) // 2)
             is_probing = bool(too_large) and not results.has_responses
+        given_up = list(filter(results.is_open, names))
+        if results.has_responses or given_up or is_retry:
+            self._suspects = self._suspects.difference(results.answered, results.missing).union(results.failed)
+        if given_up:
+            results.failed.update(dict.fromkeys(given_up, next(iter(results.failed.values()))))
         if not is_retry:
-            self._adapt(max_names)
+            self._record(results, max_names, is_working=is_working)
         return results
+
+    def _send(self, queries: Sequence[_Query], current: frozenset[str], results: QueryResults) -> Flow[list[int]]:
+        """Send queries, and add the replies to the results. Return the sizes of those that were too large."""
+        requests = [
+            protocol.query(query.target, self.etags.get(query.target) if current.issuperset(query.names) else None)
+            for query in queries
+        ]
+        replies = yield Exchange(tuple(requests))
+        too_large = []
+        for query, request, reply in zip(queries, requests, replies, strict=True):
+            if isinstance(reply, Response) and len(reply.content) > _LARGE:
+                yield Pause()
+            if not results.add(query, request, reply):
+                too_large.append(len(query.names))
+        return too_large
+
+    def _record(self, results: QueryResults, max_names: int, *, is_working: bool) -> None:
+        """Record how the queries of a refresh ended.
+
+        Raises:
+            HeksherError: All failed.
+        """
+        if results.has_responses or not results.failed:
+            self._failures, self._is_split = 0, False
+            self._adapt(max_names)
+            return
+        error = next(iter(results.failed.values()))
+        self._failures += 1
+        is_power_of_two = self._failures & (self._failures - 1) == 0
+        has_limit = isinstance(error, UnexpectedResponseError) and error.status == _TOO_MANY_REQUESTS
+        self._is_split = is_power_of_two and is_working and not has_limit
+        raise error
+
+    def _split(self, names: Sequence[str], context_filter: str, max_names: int) -> list[_Query]:
+        """Split names into queries, those that are suspect apart."""
+        suspects = [name for name in names if name in self._suspects]
+        others = [name for name in names if name not in self._suspects]
+        apart = _split(suspects, context_filter, min(max_names, _tenth(suspects)))
+        return _split(others, context_filter, max_names) + apart
 
     def repeat(self, results: QueryResults, targets: Collection[str]) -> Flow[None]:
         """Send queries again whose responses are older than those to others."""
@@ -210,6 +262,11 @@ class Queries:
             self._successes = 0
             max_names = min(_UNLIMITED, max_names * 2)
         self._max_names = max_names
+
+
+def _tenth(names: Sequence[str]) -> int:
+    """Return how many names each of as many queries has as are sent at once."""
+    return max(1, -(-len(names) // MAX_CONCURRENT_REQUESTS))
 
 
 def _split(names: Iterable[str], context_filter: str, max_names: int) -> list[_Query]:

@@ -115,6 +115,7 @@ class Refresher:
         """
         due = self.states.due_for_retry(self._entries())
         self.states.begin_refresh()
+        self.states.end_waits(due)
         try:
             yield from self._declarations.declare(due, result)
             yield from self._load(due, result, is_retry=True)
@@ -189,6 +190,7 @@ class Refresher:
         active = [entry for entry in entries if not self.states.is_waiting(entry)]
         by_name = self.states.by_canonical_name(active)
         results = yield from self._query(by_name, tracking, is_retry=is_retry)
+        self._record_failed(results, by_name, result)
         if results.missing:
             lost = _named(results.missing, by_name)
             names = [entry.name for entry in lost]
@@ -196,15 +198,14 @@ class Refresher:
             for entry in lost:
                 self.states.mark_missing(entry)
             yield from self._declarations.declare(lost, result)
-            by_name = self.states.by_canonical_name(active)
+            by_name = self.states.by_canonical_name(entry for entry in active if not self.states.is_waiting(entry))
             results = yield from self._query(by_name, tracking, is_retry=is_retry)
+            self._record_failed(results, by_name, result)
             self._record_denied(_named(results.missing, by_name), result)
         if not is_retry:  # The other settings have not been queried, and keep the position of the last refresh.
             yield from self._make_consistent(results, result)
-        for name, too_large in results.too_large.items():
-            self._fail(by_name[name], with_prefix(too_large, f"setting {name} cannot be queried"), result)
         yield from self._follow_renames(results, by_name, result)
-        up_to_date = [name for name in by_name if name not in results.missing and name not in results.too_large]
+        up_to_date = [name for name in by_name if name not in results.missing and name not in results.failed]
         prepared = yield from self._prepare(results, by_name, tracking, result)
         yield self._apply(prepared, results, entries, result, is_retry=is_retry)
         if is_retry:
@@ -224,7 +225,13 @@ class Refresher:
         self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, *, is_retry: bool
     ) -> Flow[QueryResults]:
         current = self.states.current_names(by_name, tracking, self._order.features)
-        return self._queries.run(by_name, tracking.wire_filter(MAX_FILTER), current, is_retry=is_retry)
+        return self._queries.run(
+            by_name,
+            tracking.wire_filter(MAX_FILTER),
+            current,
+            is_retry=is_retry,
+            is_working=self._order.is_current,
+        )
 
     def _make_consistent(self, results: QueryResults, result: RefreshResult) -> Flow[None]:
         """Send requests again, until all responses are of one position.
@@ -252,6 +259,16 @@ class Refresher:
     def _validities(self, results: QueryResults) -> dict[str, Validity]:
         order = {protocol.CONTEXT_FEATURES.target: self._order.validity}
         return order | {target: part.validity for target, part in results.parts.items()}
+
+    def _record_failed(
+        self, results: QueryResults, by_name: Mapping[str, Sequence[AnyEntry]], result: RefreshResult
+    ) -> None:
+        """Record that there was no usable response to some of the queries."""
+        for error in dict.fromkeys(results.failed.values()):
+            first, *others = (name for name, one in results.failed.items() if one is error)
+            which = f"setting {first} and {len(others)} more" if others else f"setting {first}"
+            entries = _named([first, *others], by_name)
+            self._fail(entries, with_prefix(error, f"{which} cannot be queried"), result)
 
     def _record_denied(self, entries: Iterable[AnyEntry], result: RefreshResult) -> None:
         """Record that the service does not have settings that were declared."""

@@ -121,12 +121,12 @@ class SettingStates:
         state.retry_at = self._clock() + self._backoff.wait([error], state.attempts, self._drawn)
 
     def is_waiting(self, entry: AnyEntry) -> bool:
-        """True if a setting has failed, and its own time has not come yet."""
+        """True if a setting has failed, and is not included in refreshes: they would last as long as its requests."""
         state = self.of(entry)
-        return state.problem is not None and state.retry_at > self._clock()
+        return state.problem is not None and state.retry_at > -math.inf
 
     def end_waits(self, entries: Iterable[AnyEntry]) -> None:
-        """Include the settings that failed in the next refresh."""
+        """Include the settings that failed in the refresh or retry that begins, or in the next one."""
         for entry in entries:
             if self.of(entry).problem is not None:
                 self.of(entry).retry_at = -math.inf

@@ -170,9 +170,10 @@ def test_a_single_setting_that_is_too_large_does_not_affect_the_others() -> None
     queries = DrivenQueries(lambda names: Response(500, b"oops") if "c" in names else success(names))
     results = queries.query("abcdefgh")
     assert sorted(results.settings) == list("abdefgh")
-    assert (results.missing, list(results.too_large)) == (set(), ["c"])
-    error = results.too_large["c"]
+    assert (results.missing, list(results.failed)) == (set(), ["c"])
+    error = results.failed["c"]
     assert str(error) == "GET /api/v1/query: the service responded with 500: 'oops'"
+    assert isinstance(error, UnexpectedResponseError)
     assert error.status == 500
 
 
@@ -189,7 +190,7 @@ def test_settings_that_fail_after_a_success_are_all_reported() -> None:
     queries = DrivenQueries(lambda names: Response(500) if {"c", "d", "e"} & set(names) else success(names))
     results = queries.query("abcdefgh")
     assert sorted(results.settings) == list("abfgh")
-    assert sorted(results.too_large) == list("cde")
+    assert sorted(results.failed) == list("cde")
 
 
 def test_twice_as_many_settings_are_queried_at_once_after_sixty_successes() -> None:

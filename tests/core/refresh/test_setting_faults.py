@@ -7,12 +7,20 @@ from weakref import ref
 
 import pytest
 
-from heksher_client import DeclarationError, HeksherError, Reason, Setting, State
+from heksher_client import (
+    DeclarationError,
+    HeksherError,
+    Reason,
+    ServiceUnavailableError,
+    Setting,
+    State,
+    UnexpectedResponseError,
+)
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Limits, Oversized, Reply, timed_out
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
-from tests.support.driven import START, DrivenClient, driven
+from tests.support.driven import HANGING, START, DrivenClient, driven
 from tests.support.fake_service import UNREACHABLE, FakeService
 from tests.support.log_records import summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
@@ -57,6 +65,11 @@ def too_large(request: RecordedRequest) -> CannedResponse | None:
     return CannedResponse(500) if queries_bad(request) else None
 
 
+def no_answer(reply: CannedResponse | Reply) -> Intercept:
+    """Return a fault: this reply to each query with the setting."""
+    return lambda request: reply if queries_bad(request) else None
+
+
 def answer(bad: Any) -> Intercept:
     """Return a fault: this part of the response to a query, or none."""
 
@@ -80,6 +93,11 @@ FAULTS: dict[str, tuple[Intercept, float]] = {
     "declaration-conflict-in-text": (conflict_in_text, 300),
     "denied": (deny, 300),
     "too-large": (too_large, 60),
+    **{f"query-{status}": (no_answer(CannedResponse(status)), 60) for status in (502, 503, 504)},
+    **{f"query-{status}": (no_answer(CannedResponse(status)), 300) for status in (401, 403)},
+    "query-page": (no_answer(CannedResponse(200, b"<html>")), 60),
+    "query-timeout": (no_answer(HANGING), 60),
+    "query-unreachable": (no_answer(UNREACHABLE), 60),
     "omitted": (answer(None), 60),
     "invalid": (answer(5), 60),
     "without-rules": (answer({"default_value": 1}), 60),
@@ -121,9 +139,10 @@ def test_d7_all_other_settings_are_refreshed_as_usual(service: FakeService, faul
             service.delete("bad")
         client.advance(0)
         client.advance(1200)
-        assert len(recorder.refreshes) >= 118
-        # A retry may take half a second, as a 500 may be due to a race.
-        assert max(after - before for before, after in pairwise(recorder.refreshes)) <= 11
+        assert len(recorder.refreshes) >= 114
+        # A retry may take half a second, as a 500 may be due to a race. Until a query without a response was split, the
+        # refresh failed for all settings.
+        assert max(after - before for before, after in pairwise(recorder.refreshes[2:])) <= 11
         assert 0 < (client.status().next_attempt or 0) <= 10
         status = client.status().settings
         assert (status["good"].problem, status["good"].next_attempt) == (None, None)
@@ -137,7 +156,7 @@ def test_d7_all_other_settings_are_refreshed_as_usual(service: FakeService, faul
         assert len(recorder.retries) <= 3 * (1300 / longest_wait + 8)
 
         recorder.is_faulty = False
-        client.advance(longest_wait)
+        client.advance(longest_wait + 10)  # A retry may just be waiting for a response.
         assert client.status().state is State.FRESH
         assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
         assert client.status().settings["bad"].problem is None
@@ -452,3 +471,191 @@ def test_d7_an_invalid_response_of_the_service_to_everything_is_not_that_of_a_se
                 client.refresh()
                 assert client.status().next_attempt == wait, replies
                 assert isinstance(client.outcomes[-1], HeksherError)
+
+
+# -- queries without a response ----------------------------------------------------------------------------------------
+
+
+def hang(service: FakeService, names: set[str]) -> None:
+    """From now on, there is no response in time to queries for these settings, and to declarations of them."""
+
+    def intercept(request: RecordedRequest) -> Reply | None:
+        is_declaration = str(request) == DECLARE
+        asked = {request.json["name"]} if is_declaration else set(request.query.get("settings", "").split(","))
+        return HANGING if names & asked else None
+
+    service.intercept = intercept
+
+
+def refreshes_of(client: DrivenClient, service: FakeService, seconds: float) -> list[float]:
+    """Let time pass. Return the times of the refreshes."""
+    times: list[float] = []
+    respond = service.intercept
+
+    def record(request: RecordedRequest) -> Any:
+        if str(request) == CONTEXT_FEATURES:
+            times.append(client.now)
+        return respond(request)
+
+    service.intercept = record
+    client.advance(seconds)
+    service.intercept = respond
+    return times
+
+
+def longest(times: list[float]) -> float:
+    return max(after - before for before, after in pairwise(times))
+
+
+def query_sizes(service: FakeService) -> list[int]:
+    return [len(request.query["settings"].split(",")) for request in service.requests_to(QUERY)]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_d7_a_setting_without_a_response_in_time_is_found(service: FakeService, is_known: bool) -> None:
+    """Each refresh takes the time for one response at most: the next one sends ten queries, and those for the settings
+    in the one that fails have times of their own. The others wait for two refreshes at most."""
+    many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(45)]
+    bad = Setting("s20", int, ["user"], 0) if not is_known else many[20]
+    with driven(service, update_interval=60) as client:
+        for setting in many:
+            service.add_rule(setting.name, 5, user="jim")
+        hang(service, {bad.name})
+        service.requests.clear()
+        start = client.now
+        client.reload_expecting(ServiceUnavailableError)
+        assert (query_sizes(service), client.now - start) == ([45], 30)
+        assert client.session.wait() == 1
+
+        client.refresh()
+        assert (query_sizes(service)[1:], client.now - start) == ([5] * 9, 61)
+        assert [setting.get(user="jim") for setting in many].count(5) == 40
+        status = client.status()
+        assert (status.state, client.session.wait(), status.next_attempt) == (State.FAILING, 1, 60)
+        problem = status.settings["s22"].problem or ""
+        assert problem.startswith("setting s20 and 4 more cannot be queried: GET /api/v1/query: no response")
+
+        client.refresh()
+        assert query_sizes(service)[10:] == [1] * 5
+        assert [setting.get(user="jim") for setting in many].count(5) == 44
+        assert [name for name, one in client.status().settings.items() if one.problem] == [bad.name]
+
+
+def test_d7_a_setting_that_was_found_delays_no_refresh(service: FakeService) -> None:
+    """Refreshes do not include it until a query for it alone has a response."""
+    many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(10)]
+    with driven(service, update_interval=10) as client:
+        hang(service, {"s03"})
+        client.advance(100)
+        assert longest(refreshes_of(client, service, 1000)) <= 11
+        # A failure of everything does not make the setting harmful again.
+        hangs, service.intercept = service.intercept, lambda request: UNREACHABLE
+        client.refresh(3)
+        service.intercept = hangs
+        service.add_rule("s04", 4, user="jim")
+        client.refresh()
+        assert many[4].get(user="jim") == 4
+        hang(service, set())
+        client.advance(60)
+        assert client.status().state is State.FRESH
+
+
+def test_d7_a_reload_includes_a_setting_without_a_response(service: FakeService) -> None:
+    """In a query of its own, so the others are refreshed."""
+    good, _bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    with driven(service) as client:
+        hang(service, {"bad"})
+        client.reload_expecting(ServiceUnavailableError)
+        client.refresh()
+        service.add_rule("good", 2, user="jim")
+        service.requests.clear()
+        assert "setting bad cannot be queried" in str(client.reload_expecting(ServiceUnavailableError))
+        assert [request.query["settings"] for request in service.requests_to(QUERY)] == ["good", "bad"]
+        assert good.get(user="jim") == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "splits"),
+    [(HANGING, 6), (CannedResponse(503), 6), (CannedResponse(429), 0)],
+    ids=["timeout", "503", "429"],
+)
+def test_d7_a_service_without_any_response_to_queries_gets_few_more(
+    service: FakeService, reply: CannedResponse | Reply, splits: int
+) -> None:
+    """It is asked for parts after the first, second, fourth... failure only, and not if it limits requests."""
+    _many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(20)]
+    with driven(service, update_interval=60) as client:
+        service.respond_with(QUERY, reply)
+        service.requests.clear()
+        client.refresh(50)
+        assert query_sizes(service).count(20) == 50 - splits
+        assert query_sizes(service).count(2) == 10 * splits
+        assert len(service.requests) == 50 + len(query_sizes(service))
+        service.intercept = lambda request: None
+        client.refresh(2)
+        assert query_sizes(service)[-1] == 20
+
+
+def test_d7_a_service_without_any_response_gets_no_more_requests(service: FakeService) -> None:
+    """One for each attempt, or two if something responds instead of it."""
+    _many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(20)]
+    with driven(service, update_interval=60) as client:
+        for reply, count in ((HANGING, 1), (UNREACHABLE, 1), (CannedResponse(502), 2)):
+            service.intercept = lambda request, reply=reply: reply  # type: ignore[misc]
+            service.requests.clear()
+            client.refresh(20)
+            assert len(service.requests) == 20 * count
+
+
+def test_d7_a_part_without_a_response_does_not_affect_the_others(service: FakeService) -> None:
+    """Its settings are queried again after a second, and a single failure costs nothing else."""
+    many = [Setting(f"s{i:03}", int, ["user"], 0) for i in range(120)]
+    with driven(service, update_interval=60) as client:
+        for setting in many:
+            service.add_rule(setting.name, 5, user="jim")
+        service.respond_with(QUERY, CannedResponse(503), times=1)
+        client.reload_expecting(UnexpectedResponseError)
+        served = [setting.get(user="jim") for setting in many].count(5)
+        assert 80 < served < 100
+        service.requests.clear()
+        client.advance(1)
+        assert {setting.get(user="jim") for setting in many} == {5}
+        assert CONTEXT_FEATURES not in map(str, service.requests)
+        assert client.status().state is State.FRESH
+        client.refresh()
+        client.refresh()
+        assert len(query_sizes(service)[-4:]) == 4
+        assert min(query_sizes(service)[-4:]) > 20
+
+
+def test_d7_a_declaration_without_a_response_delays_the_others_once(service: FakeService) -> None:
+    """Then it is tried again apart from the refreshes, until the next one is due."""
+    good = Setting("good", int, ["user"], 1)
+    with driven(service, update_interval=10) as client:
+        _bad = Setting("bad", int, ["user"], 1)
+        hang(service, {"bad"})
+        start = client.now
+        client.refresh()
+        assert client.now - start == 30
+        service.add_rule("good", 2, user="jim")
+        assert longest(refreshes_of(client, service, 500)) <= 11
+        assert good.get(user="jim") == 2
+        assert client.status().settings["bad"].next_attempt
+
+
+def test_d7_a_retry_gives_up_after_two_settings(service: FakeService) -> None:
+    """Like a refresh. The next one is a back-off later."""
+    _many = [Setting(f"s{i:03}", int, ["user"], 0) for i in range(120)]
+    with driven(service) as client:
+        service.respond_with(QUERY, CannedResponse(503), times=1)
+        client.reload_expecting(UnexpectedResponseError)
+        failed = {name for name, one in client.status().settings.items() if one.problem}
+        service.respond_with(QUERY, CannedResponse(500))
+        service.requests.clear()
+        client.advance(1)
+        assert query_sizes(service)[10:] == [1, 3, 1]
+        assert {name for name, one in client.status().settings.items() if one.problem} == failed
+        assert {client.status().settings[name].next_attempt for name in failed} == {2}
+        service.intercept = lambda request: None
+        client.advance(2)
+        assert client.status().state is State.FRESH

@@ -167,8 +167,12 @@ def test_a_setting_is_declared_when_it_is_new_or_lost_and_some_time_after_a_refu
     states.mark_missing(entry)
     assert states.is_due(entry)
     states.mark_refused(entry, DeclarationError("refused"))
-    assert not states.is_due(entry)
+    states.now = 29.0
+    assert (states.due_for_retry([entry]), states.next_retry([entry])) == ([], 30.0)
     states.now = 30.0
+    assert states.due_for_retry([entry]) == [entry]
+    assert not states.is_due(entry)
+    states.end_waits([entry])
     assert states.is_due(entry)
     states.mark_refused(entry, DeclarationError("refused"))
     states.end_waits([entry])
