@@ -62,12 +62,21 @@ def inconsistent(validities: Mapping[str, Validity]) -> list[str]:
         validities: By target.
     """
     last = {target: one.until for target, one in validities.items() if one.until is not None}
-    databases = {one.database for one in last.values()}
-    if len(databases) > 1:
+    if len({one.database for one in last.values()}) > 1:
         return list(last)
-    first = [one.since for one in validities.values() if one.since is not None and one.since.database in databases]
-    newest = max(first, default=None)
+    newest = newest_position(validities)
     return [] if newest is None else [target for target, one in last.items() if one < newest]
+
+
+def newest_position(validities: Mapping[str, Validity]) -> Position | None:
+    """Return the first position that all responses of a refresh can be valid for.
+
+    Returns:
+        None if no response is of a known position, or if they are of several databases.
+    """
+    databases = {one.until.database for one in validities.values() if one.until is not None}
+    first = [one.since for one in validities.values() if one.since is not None and one.since.database in databases]
+    return max(first, default=None) if len(databases) == 1 else None
 
 
 def position(reply: Reply) -> Position | None:
@@ -113,6 +122,7 @@ class Positions:
         """By target. Those of one refresh may differ, if the service changes all the time."""
         self._declared: dict[str, Position] = {}
         """The newest response to a declaration, by database."""
+        self._newest_of_refresh: Position | None = None
         self._older_since: float | None = None
         """When the first of the responses arrived that were too old, and not of the same epoch, without newer ones."""
 
@@ -126,6 +136,14 @@ class Positions:
         """Record the applied responses of a refresh, by target."""
         self._applied = dict(positions)
         self.observe(*positions.values())
+
+    def require(self, position: Position | None) -> None:
+        """Refuse responses of the same database that are older than another one of this refresh, until the next call.
+
+        Args:
+            position: That of the other one; None to end this.
+        """
+        self._newest_of_refresh = position
 
     def is_outdated(self, target: str, reply: Reply) -> bool:
         """Return True if a response is older than what was applied from the same target, or from any for a new one."""
@@ -175,7 +193,7 @@ class Positions:
         received = position(reply)
         assert isinstance(reply, Response) and received is not None  # noqa: S101, PT018 - otherwise it is not too old
         required = self._required(target, reply, received.database)
-        return Outdated(reply.status, f"the response is of {received}, and one of {required} was applied before")
+        return Outdated(reply.status, f"the response is of {received}, and one of {required} was received before")
 
     def record_declaration(self, reply: Reply) -> None:
         """Record the response to a declaration: the setting exists from then on."""
@@ -187,6 +205,8 @@ class Positions:
         """Return the oldest position that a response may be of."""
         newest, applied = self._newest.get(database, _FIRST), self._applied.get(target, _FIRST)
         required = applied if applied.database == database and applied is not _FIRST else newest
+        if self._newest_of_refresh is not None and self._newest_of_refresh.database == database:
+            required = max(required, self._newest_of_refresh)
         if isinstance(reply, Response) and reply.status == 404:  # A replica that lags lacks new settings.
             required = max(required, newest, self._declared.get(database, _FIRST))
         return required

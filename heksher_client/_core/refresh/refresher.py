@@ -18,6 +18,7 @@ from heksher_client._core.refresh.positions import (
     Positions,
     Validity,
     inconsistent,
+    newest_position,
     oldest_position,
     position,
 )
@@ -166,12 +167,14 @@ class Refresher:
         """Return what is wrong although the refresh did everything that was due."""
         return [*self.states.problems(entries), *([self._order.problem] if self._order.problem else [])]
 
-    def _read_order(self) -> Flow[None]:
+    def _read_order(self, *, is_repeated: bool = False) -> Flow[None]:
         # In each refresh: an operator may move a feature, and the responses to queries need not show it.
         (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
             self._order.update(protocol.parse_context_features(reply), position(reply))
         except UnexpectedResponseError as error:
+            if is_repeated:
+                return  # The order of the first response is used.
             self._order.keep(error)
             if self.last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self.last_known_good.order()) or self._order.features
@@ -236,15 +239,21 @@ class Refresher:
     def _make_consistent(self, results: QueryResults, result: RefreshResult) -> Flow[None]:
         """Send requests again, until all responses are of one position.
 
-        If the service changes all the time, the responses are used nevertheless: waiting for it could take for ever.
+        Replicas may lag, so the newest position of the responses is required: see `monotonic`. If the service changes
+        all the time, or one of its endpoints lags for longer, the responses are used nevertheless: waiting for it could
+        take for ever.
         """
         for _ in range(_MAX_REPEATS):
             targets = inconsistent(self._validities(results))
             if not targets:
                 return
-            if protocol.CONTEXT_FEATURES.target in targets:
-                yield from self._read_order()
-            yield from self._queries.repeat(results, targets)
+            self._positions.require(newest_position(self._validities(results)))
+            try:
+                if protocol.CONTEXT_FEATURES.target in targets:
+                    yield from self._read_order(is_repeated=True)
+                yield from self._queries.repeat(results, targets)
+            finally:
+                self._positions.require(None)
         result.is_inconsistent = bool(inconsistent(self._validities(results)))
 
     def _position(self, queried: Collection[Position | None]) -> Position | None:

@@ -9,7 +9,8 @@ from heksher_client._core.refresh.backoff import Backoff
 _SOON: Final = 5.0
 """Seconds within which the child of a fork refreshes."""
 _CATCH_UP: Final = 1.0
-"""Seconds until the next refresh, if responses are older than an announced change, or are of different revisions."""
+"""Seconds until the next refresh, if responses are older than an announced change, or are of different revisions;
+doubled with each further refresh of different revisions."""
 
 
 class Schedule:
@@ -44,6 +45,8 @@ class Schedule:
         self._clock, self._random = clock, random
         self._has_succeeded = False
         self._failures = 0
+        self._inconsistencies = 0
+        """Refreshes in a row whose responses were of different revisions."""
         self._due = -math.inf
         self._requested = self._delayed = math.inf
         """When a refresh is due that was requested at once, and one that may be delayed. Two, so that a request at once
@@ -67,6 +70,7 @@ class Schedule:
         failures: Sequence[Exception],
         *,
         is_behind: bool,
+        is_inconsistent: bool = False,
         problem: Exception | None = None,
         retry: float = math.inf,
     ) -> None:
@@ -74,7 +78,8 @@ class Schedule:
 
         Args:
             failures: Its failures, if it failed for all settings; empty otherwise.
-            is_behind: Whether its responses were older than an announced change, or of different revisions.
+            is_behind: Whether its responses were older than an announced change.
+            is_inconsistent: Whether its responses were of different revisions.
             problem: A problem that concerns all settings, although they were refreshed.
             retry: When to try single settings again that failed.
         """
@@ -86,8 +91,11 @@ class Schedule:
         else:
             self.failed([problem], longest=self._next_interval())
         self._retry = retry
+        self._inconsistencies = self._inconsistencies + 1 if is_inconsistent else 0
         if is_behind:
             self.request(_CATCH_UP)
+        elif is_inconsistent:
+            self.request(_CATCH_UP * 2.0 ** min(self._inconsistencies - 1, 30))
 
     def plan_retry(self, retry: float) -> None:
         """Schedule the next retry of single settings."""

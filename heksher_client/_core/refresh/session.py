@@ -325,7 +325,8 @@ class Session:
         is_restored = bool(failures) and (yield from limited(self._restore(result), self.requests.limits, self._clock))
         self._schedule.plan(
             failures if result.is_failed else [],
-            is_behind=self._stream.is_behind or result.is_inconsistent,
+            is_behind=self._stream.is_behind,
+            is_inconsistent=result.is_inconsistent,
             problem=result.order_problem,
             retry=self._refresher.next_retry(),
         )

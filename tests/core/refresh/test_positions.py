@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from heksher_client._core.refresh.positions import (
     position,
 )
 from tests.support.clients import FEATURES
-from tests.support.driven import DrivenClient, driven
+from tests.support.driven import START, DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.service import CHANGES, CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
@@ -299,7 +300,7 @@ def test_d9_reads_of_all_settings_do_not_go_back(any_service: FakeService, setti
         for _ in range(3):
             assert "new" in client.get_settings()
         any_service.replica, any_service.intercept = None, all_from(replica)
-        with pytest.raises(UnexpectedResponseError, match="was applied before"):
+        with pytest.raises(UnexpectedResponseError, match="was received before"):
             client.get_settings()
         client.ping()
 
@@ -580,6 +581,80 @@ def test_d10_changes_of_other_settings_cost_one_small_request_at_most(
         before = len(service.requests)
         client.reload()
         assert [str(request) for request in service.requests[before:]] == [CONTEXT_FEATURES, QUERY, QUERY]
+
+
+@pytest.mark.parametrize("count", [1, 30, MANY, 120])
+def test_d10_replicas_that_never_catch_up(any_service: FakeService, count: int) -> None:
+    """A start and each refresh end with the values of one revision, whichever replica responds to which request."""
+    random = Random(count)
+    settings = [Setting(f"s{i}", int, ["user"], 0) for i in range(count)]
+    for setting in settings:
+        any_service.declare(setting.name, "int", 0, ["user"])
+        any_service.add_rule(setting.name, 9, user="jim")
+    older = any_service.snapshot()
+    change_all(any_service, 10)
+
+    def respond(request: RecordedRequest) -> Reply | None:
+        is_older = request.method == "GET" and random.random() < 0.5
+        return older._respond(request) if is_older else None
+
+    any_service.intercept = respond
+    found = set()
+    for _ in range(60):
+        newest_by_service.clear()  # as in a new process
+        with polling(any_service) as client:
+            found.add(tuple(values(settings)))
+            client.refresh(2)
+            found.add(tuple(values(settings)))
+    assert found <= {(9,), (10,)}
+    assert (10,) in found
+
+
+def test_d10_the_newest_revision_of_a_refresh_is_required(service: FakeService, many: list[Setting[int]]) -> None:
+    """With the same repetitions, pauses and new connections as a revision that was applied."""
+    for setting in many:
+        service.add_rule(setting.name, 9, user="jim")
+    older = service.snapshot()
+    change_all(service, 10)
+    count = 0
+
+    def respond(request: RecordedRequest) -> Reply | None:
+        nonlocal count
+        count += str(request) == QUERY
+        return older._respond(request) if str(request) == QUERY and count != 2 and count < 10 else None
+
+    service.intercept = respond
+    newest_by_service.clear()
+    with polling(service) as client:
+        assert values(many) == {10}
+        queries = service.requests_to(QUERY)
+        assert len({query.query["settings"] for query in queries[2:]}) == 1
+        assert [query.headers.get("connection") for query in queries] == [None] * 6 + ["close"] * 4
+        assert client.now - START == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("lagging", "waits"), [(QUERY, [1, 2, 4, 8]), (CONTEXT_FEATURES, [1, 60, 60, 60])])
+def test_d10_an_endpoint_that_lags_for_longer_does_not_prevent_a_start(
+    any_service: FakeService, setting: Setting[int], lagging: str, waits: list[float]
+) -> None:
+    """For example because of a cache. The refreshes that follow soon are ever rarer. Unmodified responses are valid
+    for the older order as well."""
+    older = any_service.snapshot()
+    any_service.declare("s", "int", 7, ["user"])
+    older.declare("s", "int", 7, ["user"])
+    any_service.add_rule("s", 8, user="jim")
+    any_service._changed("other")
+    any_service.respond_with(lagging, older._respond)
+    with polling(any_service) as client:
+        assert client.status().state is State.FRESH
+        assert setting.get(user="jim") == (7 if lagging == QUERY else 8)
+        assert len(any_service.requests_to(lagging)) == 1 + 3 * 9
+        client.refresh(4)
+        assert client.waits == waits
+        assert client.status().state is State.FRESH
+        any_service.intercept = lambda request: None
+        client.refresh()
+        assert (setting.get(user="jim"), client.session.wait()) == (8, 60)
 
 
 def test_d10_a_response_that_fails_when_it_is_repeated_is_used(service: FakeService, many: list[Setting[int]]) -> None:
