@@ -124,7 +124,8 @@ class Declarations:
         if is_newest and other_name is not None and other_name == entry.declaration.alias:
             self._states.rename_all(self._publisher.entries(), other_name, entry.name)
         _log(entry, outcome)
-        if outcome.outcome != protocol.OUTDATED or (raw := outcome.latest("default_value")) is None:
+        raw = outcome.latest("default_value")
+        if outcome.outcome != protocol.OUTDATED or outcome.is_older or raw is None:
             return
         default, reason = decode_default(entry, raw)
 
@@ -194,7 +195,7 @@ def _send(
                 bodies[i] = attempts[i].send(reply)
             except StopIteration as end:
                 positions.record_declaration(reply)
-                outcomes[i] = end.value
+                outcomes[i] = replace(end.value, is_older=positions.is_older(reply))
                 del bodies[i]
             except HeksherError as error:
                 outcomes[i] = error

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
-from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Outdated, Pause, Reply, Response, perform_by
+from heksher_client._core.refresh.effects import (
+    Effect,
+    Exchange,
+    Flow,
+    Outdated,
+    Pause,
+    Reply,
+    Request,
+    Response,
+    perform_by,
+)
 from heksher_client._logging import logger
 
 T = TypeVar("T")
@@ -201,6 +211,11 @@ class Positions:
         if declared is not None:
             self._declared[declared.database] = max(declared, self._declared.get(declared.database, _FIRST))
 
+    def is_older(self, reply: Reply) -> bool:
+        """Return True if a response is older than the newest one, of any target."""
+        received = position(reply)
+        return received is not None and received.is_before(self._newest.get(received.database, _FIRST))
+
     def _required(self, target: str, reply: Reply, database: str) -> Position:
         """Return the oldest position that a response may be of."""
         newest, applied = self._newest.get(database, _FIRST), self._applied.get(target, _FIRST)
@@ -235,7 +250,11 @@ def _exchange(exchange: Exchange, positions: Positions) -> Flow[tuple[Reply, ...
     outdated: list[int] = []
     doubtful = list(range(len(replies)))
     for seconds in (*_REPEATS, None):  # pragma: no branch - the last one ends it
-        outdated = [i for i in doubtful if positions.is_outdated(targets[i], replies[i])]
+        outdated = [
+            i
+            for i in doubtful
+            if positions.is_outdated(targets[i], replies[i]) and not _is_accepted(exchange.requests[i], replies[i])
+        ]
         # A restored database is confirmed by the immediate repetitions only: all clients of a fleet ask at that time.
         restored = [i for i in doubtful if seconds == 0 and positions.is_restored(targets[i], replies[i])]
         doubtful = [*outdated, *restored]
@@ -255,3 +274,13 @@ def _exchange(exchange: Exchange, positions: Positions) -> Flow[tuple[Reply, ...
         if positions.is_restored(target, reply):
             positions.follow_restored(reply)
     return tuple(replies)
+
+
+def _is_accepted(request: Request, reply: Reply) -> bool:
+    """True if the service has accepted a declaration. Another response could not say more than that.
+
+    The response may be older, if a node of the service that lags has sent it. The values in it are not used then, and
+    the query that follows has the newest ones. A refusal must not be older: the node may lack what the declaration
+    refers to.
+    """
+    return request.method == "POST" and isinstance(reply, Response) and reply.status == 200

@@ -60,6 +60,8 @@ class DeclarationOutcome:
     latest_version: str | None = None
     detail: str = ""
     """The text of a response without an outcome."""
+    is_older: bool = False
+    """True if the response is older than what was applied before, so that its values are not used."""
 
     def latest(self, attribute: str) -> Any:
         """Return the service's value of an attribute that differs, or None."""

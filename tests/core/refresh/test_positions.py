@@ -1,13 +1,14 @@
 """Replicas that lag, restored databases, and changes during a refresh: which responses are used."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from heksher_client import Setting, State, UnexpectedResponseError
+from heksher_client import DeclarationError, Reason, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
 from heksher_client._core.refresh.positions import (
     Position,
@@ -234,7 +235,7 @@ def test_d9_a_setting_is_not_lost_because_a_replica_lags(service: FakeService) -
 def test_d9_a_declaration_that_a_replica_responds_to_changes_no_default(
     service: FakeService, setting: Setting[int]
 ) -> None:
-    """It has a former default, which is newer than that of the program."""
+    """It has a former default, which is newer than that of the program. The service has deleted the setting since."""
     service.declare("s", "int", 7, ["user"])
     service.declare("s", "int", 1, ["user"], version="1.1")
     replica = service.snapshot()
@@ -243,8 +244,83 @@ def test_d9_a_declaration_that_a_replica_responds_to_changes_no_default(
         assert setting.get(user="jim") == 2
         service.delete("s")
         service.respond_with(DECLARE, replica._respond)
-        client.reload_expecting(UnexpectedResponseError)
+        assert str(client.reload_expecting(DeclarationError)) == "the service denies setting s"
         assert setting.get(user="jim") == 2
+        service.intercept = lambda request: None
+        client.reload()
+        assert setting.get(user="jim") == 7
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_d9_declarations_that_a_replica_responds_to_are_accepted(any_service: FakeService, count: int) -> None:
+    """They take one request each, and the queries have the newest values. For the next clients and new settings too."""
+    settings = [Setting(f"s{i}", int, ["user"], 1) for i in range(count)]
+    for setting in settings:
+        any_service.declare(setting.name, "int", 1, ["user"])
+        any_service.declare(setting.name, "int", 2, ["user"], version="1.1")
+    replica = any_service.snapshot()
+    for setting in settings:
+        any_service.declare(setting.name, "int", 3, ["user"], version="1.2")
+        any_service.add_rule(setting.name, 4, user="jim")
+
+    def respond(request: RecordedRequest) -> Reply | None:
+        reply: Response = any_service._respond(request)
+        is_declaration = str(request) == DECLARE
+        return replace(reply, headers=replica._position()) if is_declaration else None
+
+    any_service.intercept = respond
+    for number in range(3):
+        with polling(any_service, follow_changes=True) as client:
+            settings.append(new := Setting(f"new{number}", int, ["user"], 3))
+            any_service.requests.clear()
+            client.refresh()
+            assert len(any_service.requests_to(DECLARE)) == 1
+            any_service.add_rule(new.name, 4, user="jim")
+            client.reload()
+            assert {setting.get(user="jim") for setting in settings} == {4}
+            assert {setting.get(user="ann") for setting in settings} == {3}
+            assert client.status().state is State.FRESH
+
+
+def test_d9_a_default_of_a_replica_is_not_used_if_the_query_fails(service: FakeService) -> None:
+    """The value of the last known good, or of a former client, stays."""
+    first = Setting("s", int, ["user"], 7)
+    service.declare("s", "int", 7, ["user"])
+    service.declare("s", "int", 1, ["user"], version="1.1")
+    replica = service.snapshot()
+    service.declare("s", "int", 2, ["user"], version="1.2")
+    with polling(service):
+        assert first.get(user="jim") == 2
+    service.intercept = lambda request: (
+        replica._respond(request) if str(request) == DECLARE else CannedResponse(503) if str(request) == QUERY else None
+    )
+    with polling(service):
+        assert len(service.requests_to(DECLARE)) == 2
+        assert first.get(user="jim") == 2
+
+
+def test_d9_a_refusal_of_a_replica_concerns_its_declaration_only(
+    any_service: FakeService, setting: Setting[int]
+) -> None:
+    """It may be an alias that the replica does not have yet. The declaration is sent again a few times, and later."""
+    with polling(any_service) as client:
+        replica = add_and_lag(any_service, client)
+        any_service.declare("old", "int", 1, ["user"])
+        any_service.add_rule("s", 10, user="eve")
+        client.reload()
+        any_service.respond_with(DECLARE, replica._respond)
+        new = Setting("new", int, ["user"], 1, alias="old", version="1.1")
+        any_service.requests.clear()
+        client.refresh()
+        assert len(any_service.requests_to(DECLARE)) == 9
+        assert (setting.get(user="eve"), client.status().settings["s"].problem) == (10, None)
+        assert "was received before" in (client.status().settings["new"].problem or "")
+        assert client.status().next_attempt == 60
+        any_service.intercept = lambda request: None
+        client.advance(1)
+        assert new.explain(user="jim").reason is Reason.SERVER_DEFAULT
+        assert client.status().state is State.FRESH
+        assert "old" not in any_service.settings
 
 
 def test_d9_the_child_of_a_fork_does_not_go_back(any_service: FakeService, setting: Setting[int]) -> None:
