@@ -210,10 +210,22 @@ class Client(HookOwner, Resource, ABC):
         return self._session.status(fork.problem_of_process())
 
     def on_update_ok(self) -> None:
-        """Override to be called after each successful refresh, including those without changes."""
+        """Override to be called after each refresh that succeeded for all settings, including those without changes.
+
+        It is also called after a retry of single settings, if all are up to date then, but not while one of them fails.
+        Callbacks of `on_refresh` are called after each refresh.
+        """
 
     def on_update_error(self, exc: Exception) -> None:
-        """Override to be called with the first error after each refresh that failed, entirely or for some settings."""
+        """Override to be called with the error of a refresh that failed; further ones are in its `__notes__`.
+
+        A failure of all settings is reported by each refresh, and so is any failure of a refresh that a caller of
+        `reload` waits for. A failure of some settings, while the others are refreshed, is reported when it begins, and
+        when the error of one of them changes; `status()` shows it as long as it lasts.
+
+        Args:
+            exc: The first error that was not reported before.
+        """
 
     # -- for the drivers -----------------------------------------------------------------------------------------------
 

@@ -1,12 +1,11 @@
 """The health of one client: failures in a row, their log records, and the state that `status()` reports."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from heksher_client._core.refresh.responses import identity
 from heksher_client._core.refresh.status import State
 from heksher_client._logging import escaped, logger
-from heksher_client.exceptions import UnexpectedResponseError
 
 REMIND_AFTER: Final = 300.0
 """Seconds after which a failure that persists is logged again."""
@@ -46,7 +45,7 @@ class ErrorLog:
         # A failure that is absent for a while is still known: behind a load balancer two may alternate.
         self._logged_at = {what: at for what, at in self._logged_at.items() if now - at < REMIND_AFTER}
         for failure in failures[:_MAX_REMEMBERED]:
-            what = _identity(failure)
+            what = identity(failure)
             if what not in self._logged_at:
                 logger.error("refresh failed: %s", failure, extra={"error": failure, "attempts": self._attempts})
                 self._logged_at[what] = now
@@ -131,16 +130,3 @@ class Health:
     def log(self, problems: Sequence[Exception]) -> None:
         """Log how a refresh ended."""
         self._log.record(problems, self._clock())
-
-
-def _identity(failure: Exception) -> str:
-    """Return what two failures of the same kind have in common: their text without numbers, which may be ports, times
-    and ids."""
-    text, status = str(failure), getattr(failure, "status", None)
-    if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
-        text = text.partition(": ")[0]  # The response may contain the id of the request.
-    return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', text)}"
-
-
-_NUMBER: Final = re.compile(r"\b(?:[0-9]+|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
-"""Also an address, or a hexadecimal id; but not the digits in a name."""

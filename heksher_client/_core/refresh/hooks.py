@@ -1,10 +1,11 @@
 """Calls of the program's code: at the end of a refresh, and for changes of rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from heksher_client._core.refresh.effects import CallUserCode, Flow
 from heksher_client._core.refresh.publisher import RefreshResult
+from heksher_client._core.refresh.responses import identity
 from heksher_client._core.refresh.status import Refresh
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.changes import PendingChanges, diff_rules
@@ -37,6 +38,8 @@ class Notifier:
         self._hooks, self._listeners, self._budget = hooks, listeners, budget
         self.refresh_listeners = CallbackRegistry()
         """The callbacks for the end of each refresh."""
+        self._reported: frozenset[str] = frozenset()
+        """The failures that lasted at the end of the last refresh or retry."""
         self._pending: dict[WeakCallback, PendingChanges] = {}
         """The changes that callbacks were not called with yet."""
         self._is_hook_blocked = False
@@ -68,16 +71,40 @@ class Notifier:
                     break
         self._pending = {one: pending for one, pending in self._pending.items() if pending and one.function is not None}
 
-    def dispatch_refresh(self, refresh: Refresh) -> Flow[None]:
-        """Call the hooks and callbacks for the end of a refresh."""
-        if not refresh.errors:
-            yield from self._call(self._hooks.on_update_ok)
-        else:
-            error, *others = refresh.errors
-            error.__notes__ = [f"and: {other}" for other in others]  # Replaced, as earlier refreshes may have set them.
-            yield from self._call(self._hooks.on_update_error, error)
+    def dispatch_refresh(
+        self, refresh: Refresh, problems: Sequence[Exception] = (), *, is_reported: bool = False
+    ) -> Flow[None]:
+        """Call a hook, and the callbacks for the end of a refresh.
+
+        Args:
+            refresh: The refresh.
+            problems: See `call_hook`.
+            is_reported: See `call_hook`.
+        """
+        yield from self.call_hook(refresh.errors, problems, is_reported=is_reported)
         for function in self.refresh_listeners.functions():
             yield from self._call(function, refresh)
+
+    def call_hook(self, errors: Sequence[Exception], problems: Sequence[Exception], *, is_reported: bool) -> Flow[None]:
+        """Call the hook for the end of a refresh or of a retry, if there is something to report.
+
+        A single setting may fail for weeks, while all others are refreshed: that is reported when it begins or changes.
+
+        Args:
+            errors: The failures; empty if there are none, and no problems.
+            problems: The problems that last, with or without a new failure.
+            is_reported: Whether to report failures that were reported before.
+        """
+        reported, self._reported = self._reported, frozenset(map(identity, [*errors, *problems]))
+        if not errors:
+            yield from self._call(self._hooks.on_update_ok)
+            return
+        new = [error for error in errors if is_reported or identity(error) not in reported]
+        if new:
+            error = new[0]
+            # Replaced, as earlier refreshes may have set them.
+            error.__notes__ = [f"and: {other}" for other in errors if other is not error]
+            yield from self._call(self._hooks.on_update_error, error)
 
     def _call(
         self, hook: Callable[..., object], argument: Exception | Refresh | PendingChanges | None = None

@@ -198,3 +198,16 @@ def retry_after(response: Response) -> float | None:
         return (until - now).total_seconds()
     except (TypeError, ValueError, OverflowError):  # not a date, or one without a time zone
         return None
+
+
+def identity(failure: Exception) -> str:
+    """Return what two failures of the same kind have in common: their text without numbers, which may be ports, times
+    and ids."""
+    text, status = str(failure), getattr(failure, "status", None)
+    if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
+        text = text.partition(": ")[0]  # The response may contain the id of the request.
+    return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', text)}"
+
+
+_NUMBER: Final = re.compile(r"\b(?:[0-9]+|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
+"""Also an address, or a hexadecimal id; but not the digits in a name."""

@@ -333,7 +333,8 @@ class Session:
         is_served = is_restored and not any(isinstance(failure, DeclarationError) for failure in failures)
         error = failures[0] if failures and not (is_start and is_served) else None
         is_logged = error is None or not (self._raises_at_start and is_start)
-        yield from self._report(began, problems, result, is_logged=is_logged)
+        is_reported = result.is_failed or is_awaited
+        yield from self._report(began, problems, result, is_logged=is_logged, is_reported=is_reported)
         if self.is_open:  # Otherwise the waiters were called.
             self._has_started |= error is None or not self._raises_at_start
             self._waiters.resolve(error)
@@ -348,12 +349,22 @@ class Session:
         self._schedule.plan_retry(self._refresher.next_retry())
         problems = self.requests.configured(result.failures or result.problems)
         if result.is_recovered:
-            yield from self._report(began, problems, result, is_logged=True)
+            yield from self._report(began, problems, result, is_logged=True, is_reported=False)
         elif self.is_open and problems:
             self._health.log(problems)
+            yield from self._notifier.call_hook(problems, self._configured_problems(result), is_reported=False)
+
+    def _configured_problems(self, result: RefreshResult) -> list[Exception]:
+        return self.requests.configured(result.problems)
 
     def _report(
-        self, began: float, problems: Sequence[Exception], result: RefreshResult, *, is_logged: bool
+        self,
+        began: float,
+        problems: Sequence[Exception],
+        result: RefreshResult,
+        *,
+        is_logged: bool,
+        is_reported: bool,
     ) -> Flow[None]:
         """Report a refresh to callbacks, the status, the log and the hooks."""
         yield from self._notifier.dispatch_changes(result)
@@ -364,7 +375,7 @@ class Session:
             self._health.log(problems)
         seconds = max(0.0, self._clock() - began)
         refresh = Refresh(self._environment.wall_clock() - seconds, seconds, tuple(problems), tuple(result.changed))
-        yield from self._notifier.dispatch_refresh(refresh)
+        yield from self._notifier.dispatch_refresh(refresh, self._configured_problems(result), is_reported=is_reported)
 
     def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh from the service."""

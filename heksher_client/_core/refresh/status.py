@@ -39,7 +39,7 @@ class Refresh:
     seconds: float
     """The duration."""
     errors: tuple[Exception, ...]
-    """The failures, complete or of some settings; `on_update_error` receives the first one. Empty after a success."""
+    """The failures, complete or of some settings, also those that were reported before. Empty after a success."""
     changed: tuple[str, ...]
     """The names of the settings whose rules were replaced, usually because they changed. See `on_change` for the
     differences."""

@@ -514,14 +514,15 @@ def test_several_failures_are_all_reported(service: FakeService, caplog: pytest.
 
 
 def test_the_notes_of_an_error_are_those_of_its_last_refresh(service: FakeService) -> None:
-    """The error of a refused declaration is reported by each refresh until it is sent again."""
+    """The error of a refused declaration is that of each refresh until it is sent again."""
     _first, _second = Setting("first", int, ["no_such_feature"], 1), Setting("second", int, ["no_such_feature"], 1)
     _good = Setting("good", int, ["user"], 1)
     with driven(service, update_interval=10) as client:
+        errors = []
+        client.on_refresh(lambda refresh: errors.append(refresh.errors[0]))
+        client.reload_expecting(DeclarationError)
         client.refresh()
-        before = client.outcomes[-1]
-        client.refresh()
-        error = client.outcomes[-1]
+        before, error = errors
         assert error is before
         assert isinstance(error, DeclarationError)
         assert (error.setting, len(error.__notes__)) == ("first", 1)
@@ -692,7 +693,7 @@ def test_a_conflicting_declaration_is_logged_and_the_setting_is_loaded(
 
 
 def test_a_refused_declaration_is_sent_again_after_half_a_minute(service: FakeService) -> None:
-    """Until then each refresh reports it, as an operator has to fix the declaration."""
+    """Until then the refreshes have its error, as an operator has to fix the declaration."""
     refused, _good = Setting("refused", int, ["user"], 1), Setting("good", int, ["user"], 1)
     service.declare("good", "int", 1, ["user"])
     service.respond_with(
@@ -702,7 +703,7 @@ def test_a_refused_declaration_is_sent_again_after_half_a_minute(service: FakeSe
         client.advance(29)
         client.session.refresh_soon()
         client.refresh()
-        assert isinstance(client.outcomes[-1], DeclarationError)
+        assert (client.outcomes, client.status().failures) == ([], 2)
         assert (len(service.requests_to(DECLARE)), client.status().last_success) == (2, None)
         service.intercept = lambda request: None
         client.advance(1)

@@ -1,10 +1,19 @@
 """Hooks and callbacks that receive the result of each refresh."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 
-from heksher_client import Refresh, Setting, UnexpectedResponseError
+from heksher_client import (
+    DeclarationError,
+    Reason,
+    Refresh,
+    ServiceUnavailableError,
+    Setting,
+    State,
+    UnexpectedResponseError,
+)
 from heksher_client._core.refresh.effects import CallUserCode
 from heksher_client._core.refresh.hooks import Notifier
 from heksher_client._core.refresh.work_budget import WorkBudget
@@ -135,3 +144,115 @@ def test_a_coroutine_function_is_not_accepted_as_a_callback(service: FakeService
 
     with driven(service) as client, pytest.raises(TypeError, match="not a coroutine function"):
         client.on_refresh(callback)
+
+
+# -- when hooks are called ---------------------------------------------------------------------------------------------
+
+
+def refuse(*names: str) -> Any:
+    """Return a fault: the declarations of these settings are refused."""
+    return lambda request: (
+        CannedResponse(422, b"no") if str(request) == DECLARE and request.json["name"] in names else None
+    )
+
+
+def test_d7_a_setting_that_fails_is_reported_once(service: FakeService) -> None:
+    """Not each interval. The refreshes in between have the error, and the status shows it."""
+    _good = Setting("good", int, ["user"], 1)
+    with driven(service, update_interval=10) as client:
+        _bad = Setting("bad", int, ["user"], 1)
+        refreshes: list[Refresh] = []
+        client.on_refresh(refreshes.append)
+        service.intercept = refuse("bad")
+        client.advance(3600)
+        (error,) = client.outcomes
+        assert isinstance(error, DeclarationError)
+        assert len(refreshes) >= 360
+        assert {refresh.errors[0] for refresh in refreshes if not refresh.changed} >= {error}
+        assert all(refresh.errors for refresh in refreshes)
+        status = client.status()
+        assert (status.state, status.failures) == (State.FAILING, len(refreshes))
+        assert status.last_error == str(error)
+
+        service.intercept = lambda request: None
+        client.advance(300)
+        assert client.outcomes[1:] == [None] * len(client.outcomes[1:])
+        assert client.status().state is State.FRESH
+        service.delete("bad")
+        service.intercept = refuse("bad")
+        client.advance(10)
+        assert isinstance(client.outcomes[-1], DeclarationError)
+
+
+def test_d7_a_problem_that_changes_is_reported_again(service: FakeService) -> None:
+    """By the retry that shows it. The hook gets the new error, and the others as notes."""
+    _good = Setting("good", int, ["user"], 1)
+    with driven(service) as client:
+        _bad, _worse = Setting("bad", int, ["user"], 1), Setting("worse", int, ["user"], 1)
+        service.intercept = refuse("bad", "worse")
+        client.advance(0)
+        first, *others = client.outcomes
+        assert (str(first), others) == ("the service refused the declaration of setting bad: 'no'", [])
+        assert first is not None
+        assert first.__notes__ == ["and: the service refused the declaration of setting worse: 'no'"]
+
+        client.advance(30)
+        assert len(client.outcomes) == 1
+        service.intercept = lambda request: CannedResponse(503) if str(request) == DECLARE else None
+        client.advance(60)
+        (_, changed) = client.outcomes
+        assert isinstance(changed, UnexpectedResponseError)
+        assert str(changed).startswith("the declaration of setting bad failed: ")
+        assert len(changed.__notes__) == 1
+        client.advance(600)
+        assert len(client.outcomes) == 2
+
+
+def test_d7_another_setting_that_fails_is_reported(service: FakeService) -> None:
+    """With the one that failed before as it was; that is not reported again after the other has recovered."""
+    _good = Setting("good", int, ["user"], 1)
+    with driven(service, update_interval=10) as client:
+        _bad = Setting("bad", int, ["user"], 1)
+        service.intercept = refuse("bad", "late")
+        client.advance(15)
+        late = Setting("late", int, ["user"], 1)
+        client.advance(60)
+        first, second = client.outcomes
+        assert ("bad" in str(first), "late" in str(second)) == (True, True)
+        service.intercept = refuse("bad")
+        client.advance(600)
+        assert late.explain(user="jim").reason is Reason.SERVER_DEFAULT
+        assert client.outcomes == [first, second]
+
+
+def test_d7_a_refresh_that_fails_for_all_settings_is_reported_each_time(service: FakeService) -> None:
+    """So is a reload that somebody waits for, which raises the same error."""
+    _good, _bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    service.intercept = refuse("bad")
+    with driven(service, update_interval=10) as client:
+        client.refresh()
+        assert client.outcomes == []
+        client.reload_expecting(DeclarationError)
+        service.is_running = False
+        client.outcomes.clear()
+        client.refresh(5)
+        assert [type(outcome) for outcome in client.outcomes] == [ServiceUnavailableError] * 5
+        service.is_running = True
+        client.refresh()
+        assert len(client.outcomes) == 5  # The same setting still fails.
+
+
+def test_d7_a_retry_after_which_all_settings_are_up_to_date_is_a_success(service: FakeService) -> None:
+    """For the hooks as well. One after which another setting still fails is only passed to the callbacks."""
+    _good, _bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    _worse = Setting("worse", int, ["user"], 1)
+    service.intercept = refuse("bad", "worse")
+    with driven(service) as client:
+        refreshes: list[Refresh] = []
+        client.on_refresh(refreshes.append)
+        service.intercept = refuse("worse")
+        client.advance(30)
+        assert (client.outcomes, [refresh.changed for refresh in refreshes]) == ([], [("bad",)])
+        service.intercept = lambda request: None
+        client.advance(60)
+        assert (client.outcomes, [refresh.errors for refresh in refreshes[1:]]) == ([None], [()])
