@@ -127,7 +127,7 @@ class Declarations:
         raw = outcome.latest("default_value")
         if outcome.outcome != protocol.OUTDATED or outcome.is_older or raw is None:
             return
-        default, reason = decode_default(entry, raw)
+        default, reason = decode_default(entry, raw, is_logged=False)  # The query that follows has it as well.
 
         def apply() -> None:
             former = entry.published.rule_set

@@ -149,19 +149,26 @@ def decode_rules(
     return DecodedRules(rule_set, len(report.rejected), tuple(report.rejected[:_MAX_LISTED]))
 
 
-def decode_default(entry: Entry[Any], raw: Any) -> tuple[Any, Reason]:
-    """Convert the service's default value. If it cannot be used, the setting keeps the default that it has."""
+def decode_default(entry: Entry[Any], raw: Any, *, is_logged: bool = True) -> tuple[Any, Reason]:
+    """Convert the service's default value. If it cannot be used, the setting keeps the default that it has.
+
+    Args:
+        entry: The setting.
+        raw: The value in the response.
+        is_logged: Whether to log that it cannot be used, or not as a whole.
+    """
     try:
         conversion = entry.convert(raw, lambda: None)
     except Exception as error:  # A validator of the program may raise anything: it only affects this value.
-        logger.warning(
-            "setting %s: the service's default value was rejected: %s",
-            entry.name,
-            error,
-            extra={"setting": entry.name, "default_value": raw},
-        )
+        if is_logged:
+            logger.warning(
+                "setting %s: the service's default value was rejected: %s",
+                entry.name,
+                error,
+                extra={"setting": entry.name, "default_value": raw},
+            )
         return entry.published.rule_set.default, entry.published.rule_set.default_reason
-    if conversion.coercions:
+    if conversion.coercions and is_logged:
         logger.warning(
             "setting %s: the service's default value was coerced: %s",
             entry.name,

@@ -194,8 +194,10 @@ class Refresher:
         by_name = self.states.by_canonical_name(active)
         results = yield from self._query(by_name, tracking, is_retry=is_retry)
         self._record_failed(results, by_name, result)
-        if results.missing:
-            lost = _named(results.missing, by_name)
+        missing = _named(results.missing, by_name)
+        lost = [entry for entry in missing if not self.states.is_denied(entry)]
+        self._record_denied([entry for entry in missing if entry not in lost], result)
+        if lost:
             names = [entry.name for entry in lost]
             logger.warning("the service lost %d settings; declaring them again", len(names), extra={"settings": names})
             for entry in lost:

@@ -88,6 +88,14 @@ class SettingStates:
         state.is_declared, state.canonical_name, state.outcome = False, None, REFUSED
         self.mark_failed(entry, error)
 
+    def is_denied(self, entry: AnyEntry) -> bool:
+        """True if the service refused a declaration with a conflict, and has sent nothing for the setting since.
+
+        If the service does not have it then, it was not lost, and declaring it again would result in the same.
+        """
+        state = self.of(entry)
+        return state.conflict != "" and state.applied is None
+
     def mark_missing(self, entry: AnyEntry) -> None:
         """Record that the service lost a setting, which is to be declared again at once."""
         state = self.of(entry)

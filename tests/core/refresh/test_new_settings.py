@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heksher_client import DeclarationError, Reason, Setting, State
+from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, State
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.declarations import Attempt, _declare
 from heksher_client._core.settings.declaration import Declaration
@@ -382,3 +382,59 @@ def test_d8_any_interleaving_of_processes_and_releases_ends_as_by_history(name: 
         assert (setting.declaration, setting.aliases) == (newest.declaration, newest.aliases)
 
     check()
+
+
+# -- an older release, and settings that cannot be declared ------------------------------------------------------------
+
+
+def test_d8_a_default_of_a_newer_release_that_cannot_be_used_is_logged_once(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although both responses have it, to the declaration and to the query. The older release uses its own default."""
+    service.declare("s", "int", 1, ["user"])
+    service.declare("s", "str", "x", ["user"], version="2.0")
+    service.declare("t", "int", 1, ["user"])
+    service.declare("t", "Sequence<int>", [1, "x"], ["user"], version="2.0")
+    setting = Setting("s", int, ["user"], 1)
+    coerced = Setting("t", HeksherSequence(int), ["user"], [1])
+    with driven(service) as client:
+        client.refresh(2)
+        assert (setting.get(user="jim"), list(coerced.get(user="jim"))) == (1, [1])
+    messages = [message for _, message, _ in summaries(caplog.records) if "default value" in message]
+    assert [message.partition(" was ")[0] for message in messages] == [
+        f"setting {name}: the service's default value" for name in "st"
+    ]
+
+
+def test_d8_a_setting_that_a_new_service_does_not_accept_is_logged_once(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was never in the service, so it is not lost, and is declared at its own time only."""
+    first = Setting("x", int, ["user"], 1, alias="a", version="1.1")
+    _second = Setting("y", int, ["user"], 1, alias="a", version="1.2")
+
+    def conflict(request: RecordedRequest) -> CannedResponse | None:
+        is_second = str(request) == DECLARE and request.json["name"] == "y"
+        return CannedResponse.of({"detail": "alias a is an alias of unrelated setting x"}, 409) if is_second else None
+
+    service.intercept = conflict
+    with driven(service) as client:
+        assert len([request for request in service.requests_to(DECLARE) if request.json["name"] == "y"]) == 1
+        assert len(service.requests_to(QUERY)) == 2
+        assert first.explain(user="jim").reason is Reason.SERVER_DEFAULT
+        problem = "the service denies setting y: 'alias a is an alias of unrelated setting x'"
+        assert client.status().settings["y"].problem == problem
+        assert [(level, message) for level, message, _ in summaries(caplog.records)] == [
+            (
+                "ERROR",
+                "the declaration of setting y conflicts with the service's (conflict): "
+                "'alias a is an alias of unrelated setting x'",
+            ),
+            ("ERROR", f"refresh failed: {problem}"),
+        ]
+        client.advance(30)
+        assert len([request for request in service.requests_to(DECLARE) if request.json["name"] == "y"]) == 2
+        service.intercept = lambda request: None
+        service.declare("y", "int", 1, ["user"])
+        client.advance(60)
+        assert client.status().settings["y"].problem is None
