@@ -659,3 +659,16 @@ def test_d7_a_retry_gives_up_after_two_settings(service: FakeService) -> None:
         service.intercept = lambda request: None
         client.advance(2)
         assert client.status().state is State.FRESH
+
+
+def test_d7_a_retry_of_the_only_setting_that_is_left_fails(service: FakeService) -> None:
+    """It is tried again, as if there were others."""
+    good, bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+    service.intercept = refuse(CannedResponse(503))
+    with driven(service) as client:
+        registry._entries.pop(ref(entry_of(good)))  # as if it was garbage collected
+        client.advance(1)
+        assert client.status().settings["bad"].next_attempt == 2
+        service.intercept = lambda request: None
+        client.advance(2)
+        assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
