@@ -65,9 +65,9 @@ def test_d9_all_replicas_lag(
             client.reload_expecting(UnexpectedResponseError)
         status = client.client.status()
         assert (setting.get(user="ann"), status.state) == (9, State.FAILING)
-        assert "was applied before" in (status.last_error or "")
+        assert "was received before" in (status.last_error or "")
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        assert len([message for message in errors if "was applied before" in message]) == 1
+        assert len([message for message in errors if "was received before" in message]) == 1
         service.intercept = lambda request: None
         client.reload()
         assert client.client.status().state is State.FRESH
