@@ -4,23 +4,22 @@ A file contains JSON, or YAML if its suffix says so.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from heksher_client._logging import visible_json
 from heksher_client.cli.errors import CommandError
-from heksher_client.cli.json_values import RepeatedKeyError, parse_json
-from heksher_client.cli.yaml_text import Path, YAMLText, YAMLTextError, format_yaml
+from heksher_client.cli.json_text import JSONText
+from heksher_client.cli.text_places import TextError
+from heksher_client.cli.yaml_text import YAMLText, format_yaml
 
 if TYPE_CHECKING:
     from heksher_client._drivers.admin import ServiceState, SettingRecord
     from heksher_client.service.document import Document, DocumentSetting
-
-T = TypeVar("T")
 
 STDIO: Final = "-"
 """Standard input or output instead of a file, in JSON."""
@@ -31,12 +30,12 @@ _MAX_BYTES: Final = 512 << 20
 
 def is_export_file(source: str) -> bool:
     """True for the name of a file, as opposed to the name of a profile."""
-    path = FilePath(source)
+    path = Path(source)
     return source == STDIO or "/" in source or path.suffix.lower() in (".json", *_YAML_SUFFIXES) or path.is_file()
 
 
 def _is_yaml(file: str) -> bool:
-    return FilePath(file).suffix.lower() in _YAML_SUFFIXES
+    return Path(file).suffix.lower() in _YAML_SUFFIXES
 
 
 def write_document(file: str, document: Any) -> None:
@@ -50,29 +49,61 @@ def write_document(file: str, document: Any) -> None:
         out.write(text)
 
 
-def read_document(file: str) -> "Document":
-    """Read a document, in UTF-8, or in UTF-16 as Windows PowerShell writes it.
+class ExportFile:
+    """A file with exported settings: its document, and the places in it."""
 
-    Raises:
-        ImportError: The extra `service` is not installed.
-        CommandError: The file cannot be read, or is not a valid document. The message has the line and the setting.
-    """
-    from heksher_client.service.document import DocumentError, parse
+    def __init__(self, name: str) -> None:
+        """Read a file, in UTF-8, or in UTF-16 as Windows PowerShell writes it.
 
-    text = ""
-    try:
-        text = _read_text(file)
-        return parse(_parse_text(file, text))
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from None
-    except RecursionError:  # The message depends on the parser.
-        raise CommandError(f"cannot read {file}: it is nested too deeply") from None
-    except DocumentError as error:
-        raise CommandError(f"{file}{_line_of(text, error.path)}: {error}") from None
-    except YAMLTextError as error:
-        raise CommandError(f"{file}, line {error.line}: {error}") from None
-    except ValueError as error:
-        raise CommandError(f"cannot read {file}: {error}") from None
+        Raises:
+            CommandError: It cannot be read.
+        """
+        self._name = name
+        try:
+            self._text = _read_text(name)
+        except OSError as error:
+            raise CommandError(f"cannot read {name}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].decode(error.encoding, "replace").count("\n") + 1
+            raise CommandError(f"{name}, line {line}: the text is not valid {error.encoding.upper()}") from None
+        except ValueError as error:
+            raise CommandError(f"cannot read {name}: {error}") from None
+
+    def document(self) -> "Document":
+        """Return the document in the file.
+
+        Raises:
+            ImportError: The extra `service` is not installed.
+            CommandError: It is not valid. The message has the line, and the setting if there is one.
+        """
+        from heksher_client.service.document import DocumentError, parse, place
+
+        text = self._parser()
+        try:
+            return parse(text.content(), shares_objects=text.shares_objects)
+        except TextError as error:
+            where = place(error.path, text.text_at((*error.path[:2], "name")))
+            raise self._error(error.line, f"{where}: {error}") from None
+        except DocumentError as error:
+            raise self._error(text.line(error.path), error) from None
+
+    @contextmanager
+    def report_errors(self) -> Iterator[None]:
+        """Convert errors of the document to `CommandError`, with the line, if it conflicts with a database."""
+        from heksher_client.service.document import DocumentError
+
+        try:
+            yield
+        except DocumentError as error:
+            text = self._parser()
+            text.content()
+            raise self._error(text.line(error.path), error) from None
+
+    def _error(self, line: int, problem: object) -> CommandError:
+        return CommandError(f"{self._name}, line {line}: {problem}")
+
+    def _parser(self) -> YAMLText | JSONText:
+        return YAMLText(self._text) if _is_yaml(self._name) else JSONText(self._text)
 
 
 def _read_text(file: str) -> str:
@@ -83,48 +114,15 @@ def _read_text(file: str) -> str:
     return content.decode(json.detect_encoding(content))
 
 
-def _parse_text(file: str, text: str) -> Any:
-    if _is_yaml(file):
-        parsed = YAMLText(text)
-        return _with_place(parsed, parsed.content)
-    try:
-        return parse_json(text)
-    except RepeatedKeyError as error:
-        try:
-            parsed = YAMLText(text)  # JSON's parser does not tell the line.
-        except (ValueError, RecursionError):
-            raise error from None
-        _with_place(parsed, parsed.check_keys)
-        raise  # pragma: no cover - a key that is repeated in JSON is repeated in YAML
-
-
-def _with_place(parsed: YAMLText, read: Callable[[], T]) -> T:
-    """Call a method of a parsed text. Its errors get the name of the setting, and the place in it."""
-    from heksher_client.service.document import place
-
-    try:
-        return read()
-    except YAMLTextError as error:
-        name = parsed.text_at((*error.path[:2], "name"))
-        raise YAMLTextError(f"{place(error.path, name)}: {error}", error.path, error.line) from None
-
-
-def _line_of(text: str, path: Path | None) -> str:
-    """Return the line of a place for a message; an empty text if it is not known."""
-    with suppress(ValueError, RecursionError):  # Not all JSON is YAML.
-        return "" if path is None else f", line {YAMLText(text).line(path)}"
-    return ""
-
-
 def read_state(file: str) -> "ServiceState":
     """Read the state of a service from a file.
 
     Raises:
-        ImportError, CommandError: As by `read_document`.
+        ImportError, CommandError: As by `ExportFile`.
     """
     from heksher_client._drivers.admin import ServiceState
 
-    document = read_document(file)
+    document = ExportFile(file).document()
     return ServiceState(
         tuple(document.context_features), {setting.name: _to_record(setting) for setting in document.settings}
     )

@@ -1,19 +1,22 @@
 """The command `heksher-client rules`: list and change the rules of a setting."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import click
 from click.shell_completion import CompletionItem
 
 from heksher_client._json_values import is_equal
-from heksher_client.cli.arguments import context_argument
+from heksher_client._logging import shortened
+from heksher_client.cli.arguments import Command, context_argument
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.errors import CommandError
-from heksher_client.cli.json_values import format_value, parse_json
+from heksher_client.cli.json_values import NumberError, format_value, parse_json
 from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
 from heksher_client.cli.settings import require_setting
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from heksher_client._drivers.admin import AdminClient, SettingRecord
 
 _ANY = "*"
+_MAX_LENGTH = 100
+"""Characters of a value in an error message."""
 
 
 class _RulesGroup(click.Group):
@@ -124,61 +129,71 @@ def add(
     _report("Added", rule_id, conditions, as_json=as_json)
 
 
+class _RuleOptions(TypedDict):
+    """The parameters of the commands that change a rule, except its new value."""
+
+    name: str
+    conditions: Mapping[str, str]
+    expected: str | None
+    profile: str | None
+    url: str | None
+    as_json: bool
+
+
+def _rule_options(*, has_value: bool) -> Callable[[Command], Command]:
+    """Return a decorator that adds the parameters of `_RuleOptions` to a command, and the argument VALUE if it has one.
+
+    A decorator adds a parameter before those that the command has already.
+    """
+    value = (click.argument("value"),) if has_value else ()
+    parameters = (_NAME, *value, _CONDITIONS, _EXPECTED, service_options, json_option)
+    return lambda command: reduce(lambda with_later, add: add(with_later), reversed(parameters), command)
+
+
+class _OpenRule(NamedTuple):
+    """A rule to change, and the client that is connected to its service."""
+
+    client: "AdminClient"
+    record: "SettingRecord"
+    rule_id: int
+    value: Any
+    etag: str | None
+
+
+@contextmanager
+def _open_rule(options: _RuleOptions) -> Iterator[_OpenRule]:
+    """Connect, and yield the rule if it has the expected value."""
+    with connect(options["profile"], options["url"]) as client:
+        record = require_setting(client, options["name"])
+        rule_id, value = _require_rule(record, options["conditions"])
+        yield _OpenRule(client, record, rule_id, value, _check_value(client, record, rule_id, options["expected"]))
+
+
 @rules.command("set", cls=_ValueCommand, context_settings=_DASH_IN_VALUE)
-@_NAME
-@click.argument("value")
-@_CONDITIONS
-@_EXPECTED
-@service_options
-@json_option
-def set_value(
-    name: str,
-    value: str,
-    conditions: Mapping[str, str],
-    expected: str | None,
-    profile: str | None,
-    url: str | None,
-    *,
-    as_json: bool,
-) -> None:
+@_rule_options(has_value=True)
+def set_value(value: str, **options: Unpack[_RuleOptions]) -> None:
     """Change the value of a rule of the setting NAME, and show its former value.
 
     The rule is the one with exactly these conditions.
     """
     _reject_option(value)
-    with connect(profile, url) as client:
-        record = require_setting(client, name)
-        rule_id, former = _require_rule(record, conditions)
-        new = _parse_value(record, value)
-        client.set_rule(rule_id, new, etag=_check_value(client, record, rule_id, expected))
-    change = f" from {format_value(former)} to {format_value(new)}"
-    _report("Changed", rule_id, conditions, change, as_json=as_json)
+    with _open_rule(options) as rule:
+        new = _parse_value(rule.record, value)
+        rule.client.set_rule(rule.rule_id, new, etag=rule.etag)
+    change = f" from {format_value(rule.value)} to {format_value(new)}"
+    _report("Changed", rule.rule_id, options["conditions"], change, as_json=options["as_json"])
 
 
 @rules.command()
-@_NAME
-@_CONDITIONS
-@_EXPECTED
-@service_options
-@json_option
-def remove(
-    name: str,
-    conditions: Mapping[str, str],
-    expected: str | None,
-    profile: str | None,
-    url: str | None,
-    *,
-    as_json: bool,
-) -> None:
+@_rule_options(has_value=False)
+def remove(**options: Unpack[_RuleOptions]) -> None:
     """Remove a rule of the setting NAME.
 
     The rule is the one with exactly these conditions.
     """
-    with connect(profile, url) as client:
-        record = require_setting(client, name)
-        rule_id, _ = _require_rule(record, conditions)
-        client.remove_rule(rule_id, etag=_check_value(client, record, rule_id, expected))
-    _report("Removed", rule_id, conditions, as_json=as_json)
+    with _open_rule(options) as rule:
+        rule.client.remove_rule(rule.rule_id, etag=rule.etag)
+    _report("Removed", rule.rule_id, options["conditions"], as_json=options["as_json"])
 
 
 def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, expected: str | None) -> str | None:
@@ -235,12 +250,11 @@ def _parse_value(record: "SettingRecord", text: str) -> Any:
         value = parse_json(text)
     except RecursionError:
         raise CommandError("the value is nested too deeply") from None
-    except ValueError:
+    except ValueError as error:
         if is_str or record.data.type.startswith("Enum["):
             return text
-        raise CommandError(
-            f"{text!r} is not valid JSON, and setting {record.data.name} has type {record.data.type}"
-        ) from None
+        problem = error if isinstance(error, NumberError) else f"{shortened(repr(text), _MAX_LENGTH)} is not valid JSON"
+        raise CommandError(f"{problem}, and setting {record.data.name} has type {record.data.type}") from None
     return text if is_str and not isinstance(value, str) else value
 
 

@@ -12,7 +12,7 @@ from heksher_client.cli.database import (
     report_database_errors,
     require_database,
 )
-from heksher_client.cli.export_file import STDIO, read_document, write_document
+from heksher_client.cli.export_file import STDIO, ExportFile, write_document
 
 
 @click.group()
@@ -73,8 +73,9 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
     with report_database_errors():
         from heksher_client.service import import_export
 
-        document = read_document(file)
-        with read_database(database, is_optional=True) as connection:
+        source = ExportFile(file)
+        document = source.document()
+        with source.report_errors(), read_database(database, is_optional=True) as connection:
             planned = [step.text for step in import_export.plan(connection, document, exact=exact)]
         for text in planned:
             click.echo(escaped(text))
@@ -84,7 +85,7 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
             return
         if not yes:
             click.confirm(f"Make these {len(planned)} changes?", abort=True)
-        with open_database(database) as connection:
+        with source.report_errors(), open_database(database) as connection:
             steps = import_export.plan(connection, document, exact=exact)
             if [step.text for step in steps] != planned:
                 raise click.ClickException("the database has changed since the confirmation; nothing was imported")

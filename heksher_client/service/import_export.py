@@ -86,7 +86,7 @@ class _Planner:
     def steps(self) -> Iterator[Step]:
         """Yield the steps in an order in which each of them is possible."""
         yield from self._add_features()
-        pairs = [(setting, self._find_stored(setting)) for setting in self._document.settings]
+        pairs = [(setting, self._find_stored(setting, i)) for i, setting in enumerate(self._document.settings)]
         if self._exact:
             yield from self._delete_settings({stored.id for _, stored in pairs if stored is not None})
             yield from self._delete_aliases(pairs)
@@ -117,8 +117,12 @@ class _Planner:
             text = f"change the order of context features to {', '.join(order)}"
             yield Step(text, partial(store.order_context_features, names=order))
 
-    def _find_stored(self, setting: DocumentSetting) -> StoredSetting | None:
+    def _find_stored(self, setting: DocumentSetting, index: int) -> StoredSetting | None:
         """Return the stored setting with the name of a setting in the document, or else with one of its aliases.
+
+        Args:
+            setting: The setting in the document.
+            index: Its index.
 
         Raises:
             DocumentError: The names belong to several stored settings.
@@ -128,11 +132,14 @@ class _Planner:
         if not self._exact:
             if len(found) > 1:
                 raise DocumentError(
-                    f"{' and '.join(found)} are one setting in the document, but several settings in the database"
+                    f"setting {setting.name}: {' and '.join(found)} are one setting in the document, but several "
+                    "settings in the database",
+                    ("settings", index),
                 )
-            for other in self._stored.values():
-                if (shared := set(names) & set(other.aliases)) and other.declaration.name not in names:
-                    raise DocumentError(f"{min(shared)} is an alias of {other.declaration.name} in the database")
+            for other, stored in self._stored.items():
+                if (shared := set(names) & set(stored.aliases)) and other not in names:
+                    message = f"setting {setting.name}: {min(shared)} is an alias of {other} in the database"
+                    raise DocumentError(message, ("settings", index))
         return next(iter(found.values()), None)
 
     def _delete_settings(self, kept: set[int]) -> Iterator[Step]:
@@ -181,8 +188,9 @@ class _Planner:
             features = [feature for feature, _ in rule.conditions]
             if not declaration.type.accepts(rule.value) or not set(features) <= set(declaration.configurable_features):
                 raise DocumentError(
-                    f"rule {rule.id} of setting {setting.name} is not in the document, and does not fit the new "
-                    "declaration of the setting; delete the rule first, or use --exact"
+                    f"setting {setting.name}: rule {rule.id} is not in the document, and does not fit the new "
+                    "declaration of the setting; delete the rule first, or use --exact",
+                    ("settings", self._document.settings.index(setting)),
                 )
 
     def _delete_rules(self, setting: DocumentSetting, rules: Iterable[StoredRule]) -> Iterator[Step]:
