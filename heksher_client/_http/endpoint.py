@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -229,26 +230,46 @@ def parse_service_url(text: Any, name: str = "service_url") -> tuple[httpx.URL, 
         ValueError: It is not an HTTP URL to which paths can be appended. The message does not contain secrets.
     """
     shown = "the URL" if "@" in str(text) else repr(re.split("[?#]", str(text))[0])
+    if invalid := next((character for character in str(text) if _is_invalid_in_url(character)), None):
+        raise ValueError(f"{name}: {shown} must not contain {_CHARACTER_NAMES.get(invalid, ascii(invalid))}")
     try:
         url = httpx.URL(text)
-    except (httpx.InvalidURL, TypeError):
+        urlsplit(str(text))  # ValueError for some URLs that httpx accepts, such as with a fullwidth slash in the host
+    except (httpx.InvalidURL, TypeError, ValueError):
         raise ValueError(
             f"{name}: {shown} is not a valid URL (a user name or password in it must be percent-encoded)"
         ) from None
-    if url.scheme not in ("http", "https"):
-        raise ValueError(f"{name}: {shown} must start with http:// or https://")
-    if not url.host:
-        raise ValueError(f"{name}: {shown} has no host name")
-    if url.port is not None and not 0 < url.port < 1 << 16:
-        raise ValueError(f"{name}: {shown} has an invalid port: use one from 1 to 65535")
-    if url.query or url.fragment:
-        raise ValueError(
-            f"{name}: {shown} must not have a query or a fragment: the paths of requests are appended to it"
-        )
+    if problem := _url_problem(url):
+        raise ValueError(f"{name}: {shown} {problem}")
     if not url.userinfo:
         return url, None
     # httpx would sign requests as well, but write the URL with its password to its log.
     return url.copy_with(username=None, password=None), (url.username, url.password)
+
+
+def _url_problem(url: httpx.URL) -> str:
+    """Return why paths cannot be appended to a URL and requested by HTTP; an empty text if they can."""
+    if url.scheme not in ("http", "https"):
+        return "must start with http:// or https://"
+    if not url.host:
+        return "has no host name"
+    if ":" not in url.host and not _HOST.fullmatch(url.raw_host.decode()):  # not an IPv6 address
+        return "has an invalid host name"
+    if url.port is not None and not 0 < url.port < 1 << 16:
+        return "has an invalid port: use one from 1 to 65535"
+    if url.query or url.fragment:
+        return "must not have a query or a fragment: the paths of requests are appended to it"
+    return ""
+
+
+_CHARACTER_NAMES: Final = {" ": "a space", "\t": "a tab", "\n": "a line break", "\r": "a line break"}
+_HOST: Final = re.compile(r"(?=.{1,254}$)([A-Za-z0-9_~-]{1,63}\.)*[A-Za-z0-9_~-]{1,63}\.?")
+"""A host name that can be resolved, after internationalized names were encoded."""
+
+
+def _is_invalid_in_url(character: str) -> bool:
+    """True if httpx would encode a character in a URL, or send it to the resolver, instead of refusing it."""
+    return character in ' "<>\\^`{|}' or not character.isprintable()
 
 
 def _checked_timeouts(timeout: Any) -> dict[str, float | None]:

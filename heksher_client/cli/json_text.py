@@ -42,14 +42,14 @@ class JSONText:
     def line(self, path: Path) -> int:
         """Return the number of the line of a place, or of the nearest one that contains it."""
         nearest, length = 0, 0
-        for place, position, _ in self._values():
+        for place, position, _ in self._values(len(path)):
             if len(place) > length and place == path[: len(place)]:
                 nearest, length = position, len(place)
         return self._line_at(nearest)
 
     def text_at(self, path: Path) -> str | None:
         """Return the text at a place; None if there is none."""
-        found = (token for place, _, token in self._values() if place == path and token.startswith('"'))
+        found = (token for place, _, token in self._values(len(path)) if place == path and token.startswith('"'))
         return next(map(_decoded, found), None)
 
     def _line_at(self, position: int) -> int:
@@ -66,8 +66,8 @@ class JSONText:
                 return TextError(problem, path, self._line_at(position))
         raise AssertionError("the parser has found an error")  # pragma: no cover - it reads the same tokens
 
-    def _values(self) -> Iterator[tuple[Path, int, str]]:
-        """Yield the path, the position and the token of each value.
+    def _values(self, max_depth: int = MAX_DEPTH + 1) -> Iterator[tuple[Path, int, str]]:
+        """Yield the path, the position and the token of each value, unless it is deeper than a number of steps.
 
         A key comes with the path of its value, and an empty token; the end of a list or object with its path.
         """
@@ -78,7 +78,8 @@ class JSONText:
                 tracker.leave()
             else:
                 is_key = tracker.add(_decoded(text))
-            yield tracker.path, match.start(), "" if is_key else text
+            if tracker.depth <= max_depth:
+                yield tracker.path, match.start(), "" if is_key else text
             if text in ("[", "{"):
                 tracker.enter(is_mapping=text == "{")
 

@@ -31,6 +31,11 @@ class PathTracker:
         """The path; only its beginning, if it is longer than that of any valid value."""
         return tuple(step for step in self._steps[:_MAX_LENGTH] if step is not None)
 
+    @property
+    def depth(self) -> int:
+        """The number of steps of the path."""
+        return len(self._steps)
+
     def add(self, text: str | None) -> bool:
         """Add a value, or a key.
 

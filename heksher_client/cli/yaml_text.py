@@ -87,7 +87,7 @@ class YAMLText:
         node, line = self._root, 1
         for step in path:
             found = {key: (first, child) for key, first, child in _children(node)}.get(step)
-            if found is None:
+            if node is None or found is None or not _contains(node, found[0]):
                 break
             line, node = _line(found[0]), found[1]
         return line
@@ -168,6 +168,11 @@ def _last_path(text: str, limit: tuple[int, int] | None = None) -> Path:
 
 def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
+
+
+def _contains(node: Node, inner: Node) -> bool:
+    """True if an element is written in a list or object. One that is an alias has the place of its anchor."""
+    return bool(node.start_mark.line <= inner.start_mark.line <= node.end_mark.line)
 
 
 def _children(node: Node | None) -> Iterator[tuple[Any, Node, Node]]:

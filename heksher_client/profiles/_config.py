@@ -36,6 +36,7 @@ import msgspec
 
 from heksher_client._drivers.options import merge_option
 from heksher_client._http.endpoint import parse_service_url
+from heksher_client._logging import logger
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
@@ -102,7 +103,8 @@ class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     format: int = _FORMAT
-    default_profile: str | None = None
+    default_profile: Any = None
+    """The name of a profile. It is checked only if it is needed."""
     profiles: dict[str, dict[str, Any]] = {}
 
 
@@ -206,18 +208,12 @@ def load(
         ConfigError: The configuration is incomplete or invalid.
     """
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    path = config_path()
-    file = _read_file(path)
     fields = [field for field in ENVIRONMENT_FIELDS if not (prefer_named and name and field in _SERVICE_FIELDS)]
     environment = {field: value for field in fields if (value := os.environ.get(_variable(field)))}
     client_secret = os.environ.get("HEKSHER_CLIENT_SECRET")
     class_url = (class_options or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
-    chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
-    table = file.content.profiles.get(chosen, {}) if chosen else {}
-    source = f"profile {chosen} in {path}" if chosen else f"the environment{file.problem_note}"
-    if not file.is_private:
-        check_no_secrets(file.content.profiles, path)
+    path, chosen, table, source = _load_profile(name, has_url=has_url, is_optional=sends_requests_only and has_url)
     own_url = table.get("url")
     urls = {
         url_name: overrides.get("url"),
@@ -234,7 +230,10 @@ def load(
     try:
         profile = msgspec.convert(table, Profile)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from None
+        if not lends_options:
+            raise ConfigError(f"{source}: {error}") from None
+        logger.warning("%s: %s; it is not used, as the URL is given", source, error)
+        profile = Profile()
     check_secret_destination(
         [
             ConfigSource("the client class", class_url, class_options or {}),
@@ -254,10 +253,45 @@ def load(
     return Config(chosen or origin(profile.url), chosen is not None, profile, path, source, requires_sign_in)
 
 
+def _load_profile(
+    name: str | None, *, has_url: bool, is_optional: bool
+) -> tuple[Path | None, str | None, dict[str, Any], str]:
+    """Return the path of the configuration file, the name of the profile and its table, and their source.
+
+    Args:
+        name: The name of the profile, as in `load`.
+        has_url: Another source sets the service URL, so that a profile is optional.
+        is_optional: A file that is not valid is ignored, unless `name` is given.
+
+    Raises:
+        ConfigError: The file is needed, and not valid, or does not have the profile.
+    """
+    path = None
+    try:
+        path = config_path()
+        file = _read_file(path)
+        chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
+        if not file.is_private:
+            check_no_secrets(file.content.profiles, path)
+    except ConfigError as error:
+        if name or not is_optional:
+            raise
+        logger.warning("%s; it is not used, as the URL is given", error)
+        return path, None, {}, "the environment"
+    if chosen is None:
+        return path, None, {}, f"the environment{file.problem_note}"
+    return path, chosen, file.content.profiles[chosen], f"profile {chosen} in {path}"
+
+
 def _is_foreign(own_url: object, overrides: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     """Return True if an argument or the environment sets the URL of another server than that of a profile."""
     url = overrides.get("url", environment.get("url"))
-    return isinstance(own_url, str) and url is not None and origin(str(url)) != origin(own_url)
+    if url is None or own_url is None:
+        return False
+    try:
+        return not isinstance(own_url, str) or origin(str(url)) != origin(own_url)
+    except ConfigError:  # The URL of the profile is not valid.
+        return True
 
 
 def check_url(url: Any, source: str) -> None:
@@ -409,14 +443,14 @@ def _choose_profile(file: _ConfigFile, name: str | None, path: Path | None, *, h
         if name not in profiles:
             raise ConfigError(f"there is no profile {name} {where}; available profiles: {available}")
         return name
-    if default is not None:
-        if default not in profiles:
-            raise ConfigError(f"the default profile {default} is not {where}; available profiles: {available}")
+    if isinstance(default, str) and default in profiles:
         return default
-    if len(profiles) == 1:
+    if default is None and len(profiles) == 1:
         return next(iter(profiles))
     if has_url:
         return None
+    if default is not None:
+        raise ConfigError(f"the default profile {default} is not {where}; available profiles: {available}")
     file.require_readable()
     if profiles:
         raise ConfigError(

@@ -107,11 +107,12 @@ def check_secret_destination(sources: Sequence[ConfigSource]) -> None:
     deciding = max((index for index, source in enumerate(sources) if source.url is not None), default=0)
     url = sources[deciding].url
     has_credentials = any(source.has_credentials for source in sources[deciding:])
-    own_url = None
+    own_url, own_name = None, ""
     for source in sources[:deciding]:
-        own_url = own_url if source.url is None else source.url
+        if source.url is not None:
+            own_url, own_name = source.url, source.name
         secrets = [name for name in source.bound_secrets() if not (has_credentials and name in _CREDENTIALS)]
-        if secrets and own_url is not None and origin(str(url)) != origin(str(own_url)):
+        if secrets and own_url is not None and origin(str(url)) != origin(str(own_url), f"{own_name}: the url"):
             raise ConfigError(
                 f"{source.name}: {secrets[0]} cannot be sent to {origin(str(url))}, as it belongs to "
                 f"{origin(str(own_url))}: "
@@ -126,8 +127,12 @@ def _auth_option(options: Mapping[str, Any]) -> Any:
     return options.get("auth") or (arguments.get("auth") if isinstance(arguments, Mapping) else None)
 
 
-def origin(url: str) -> str:
+def origin(url: str, name: str = "the url") -> str:
     """Return the scheme, host and port of a URL.
+
+    Args:
+        url: The URL.
+        name: Its source, for error messages.
 
     Raises:
         ConfigError: The URL is invalid. The message does not contain it, as it may contain a password.
@@ -136,5 +141,5 @@ def origin(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
-        raise ConfigError("the url is invalid (percent-encode special characters in a user name or password)") from None
+        raise ConfigError(f"{name} is invalid (percent-encode special characters in a user name or password)") from None
     return f"{parts.scheme}://{parts.hostname}:{port}"

@@ -1,5 +1,6 @@
 """URLs that are not those of a Heksher service: the error names the source of the URL, or the server."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 
 import heksher_client
 from heksher_client._drivers.admin import AdminClient
+from heksher_client._http.endpoint import parse_service_url
 from heksher_client.cli import main
 from heksher_client.exceptions import ConfigError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client.service import LocalService
@@ -106,6 +108,21 @@ INVALID = {
     "jim:s3cr3t@x": "the URL must start with http:// or https://",
     "http://jim:s3cr3t?@x": "the URL ",
     "http://[::1": "'http://[::1' is not a valid URL",
+    " http://x": "' http://x' must not contain a space",
+    "http://x ": "'http://x ' must not contain a space",
+    "http://a b": "'http://a b' must not contain a space",
+    "http://x:80 ": "'http://x:80 ' must not contain a space",
+    "http://x/a\tb": "'http://x/a\\tb' must not contain a tab",
+    "http://x\n": "'http://x\\n' must not contain a line break",
+    "\u200bhttp://x": "'\\u200bhttp://x' must not contain '\\u200b'",
+    "http://x\\y": "'http://x\\\\y' must not contain '\\\\'",
+    "http://<x>": "'http://<x>' must not contain '<'",
+    "http://jim:s3cr3t@a b": "the URL must not contain a space",
+    "http://*": "'http://*' has an invalid host name",
+    "http://a..b": "'http://a..b' has an invalid host name",
+    f"http://{'a' * 64}": f"'http://{'a' * 64}' has an invalid host name",
+    "http://x:a": "'http://x:a' is not a valid URL",
+    "http://a\u2100b": "'http://a\u2100b' is not a valid URL",
 }
 
 
@@ -125,7 +142,7 @@ def test_l21_an_invalid_url_names_its_source(
     """Variables, profiles, arguments of `connect`, options of a class, and arguments of a client."""
     file = tmp_path / "heksher.toml"
     monkeypatch.setenv("HEKSHER_CONFIG", str(file))
-    file.write_text(f'[profiles.shop]\nurl = "{url}"\n[profiles.ok]\nurl = "http://x"\n')
+    file.write_text(f'[profiles.shop]\nurl = {json.dumps(url)}\n[profiles.ok]\nurl = "http://x"\n')
     file.chmod(0o600)
     is_thread = isinstance(kind, ThreadKind)
     connect: Any = heksher_client.connect if is_thread else heksher_client.connect_async
@@ -152,12 +169,14 @@ def test_l21_an_invalid_url_names_its_source(
     assert str(raised.value).startswith(f"service_url: {message}")
 
 
-@pytest.mark.parametrize("url", ["localhost:8300", "http//x", "http:/x", "ftp://x", "https:x"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8300", "http//x", "http:/x", "ftp://x", "https:x", " http://x", "http://x\n", "http://a b"]
+)
 def test_l21_an_invalid_url_names_the_argument_of_diff(run: Run, url: str) -> None:
     """It is not taken for the name of a profile or a file."""
     for arguments, name in (((url, "shop"), "BEFORE"), (("shop", url), "AFTER")):
         outcome = run("diff", *arguments)
-        assert (outcome.status, outcome.err.startswith(f"Error: {name}: '{url}' ")) == (2, True), outcome.err
+        assert (outcome.status, outcome.err.startswith(f"Error: {name}: {url!r} ")) == (2, True), outcome.err
 
 
 def test_l21_the_errors_of_clients_have_no_html(kind: Kind, shop: WatchedService) -> None:
@@ -167,6 +186,40 @@ def test_l21_the_errors_of_clients_have_no_html(kind: Kind, shop: WatchedService
         kind.call(client.ping())
     assert b"<html>" in raised.value.content
     kind.call(client.close() if isinstance(kind, ThreadKind) else client.aclose())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x_y.z-1", "http://hóst:80/a/b", "http://[::1]:80", "http://x.", "http://a:b%20c@x"]
+)
+def test_l21_a_valid_url_is_accepted(url: str) -> None:
+    parse_service_url(url)
+
+
+PAGES = [
+    "<title>Sign\nin</title>",
+    "<head><title lang='en'> Sign in </title>",
+    "<!-- made by x --><html><title>Sign in</title>",
+    "\ufeff\n\n<!-- a -->\n<!-- b --> <!DOCTYPE  html>\n<title>Sign in</title>",
+    "\r\n\t<H1>x</H1><TITLE>Sign in</TITLE>",
+    "<?xml version='1.0'?>\n<!DOCTYPE html><title>Sign in</title>",
+    f"<!--{'x' * 5_000}--><title>Sign in</title>",
+]
+
+
+def test_l21_a_page_is_known_by_its_beginning(run: Run, shop: WatchedService) -> None:
+    """A byte order mark, spaces and comments may come before its first element. Other texts are shown."""
+
+    def error_for(body: str, headers: dict[str, str]) -> str:
+        shop.intercept = lambda _: CannedResponse(500, body.encode(), headers)
+        return run("ping").err.partition(" responded with ")[2]
+
+    for page in PAGES:
+        assert error_for(page, {}) == "500: an HTML page, 'Sign in'\n"
+    html = {"Content-Type": "text/html; charset=utf-8"}
+    assert error_for("<x-app></x-app>", html) == "500: an HTML page\n"
+    assert error_for("gone", html) == "500: 'gone'\n"
+    for text in ("<?xml version='1.0'?><Error>", "<!-- x -->gone", "<paragraph>", "1 < 2"):
+        assert error_for(text, {}) == f"500: {text!r}\n"
 
 
 def test_l21_a_local_service_is_a_heksher_service(run: Run) -> None:

@@ -28,8 +28,15 @@ _MAX_SECRET: Final = 1 << 16
 """Bytes: more than servers accept of a header, in any encoding."""
 _MAX_EXCERPT: Final = 300
 """Characters of a body in a message."""
-_HTML: Final = re.compile(r"\ufeff?\s*<(!doctype html|html|head|body|!--|\?xml)", re.IGNORECASE)
-_TITLE: Final = re.compile("<title>([^<]+)<", re.IGNORECASE)
+_COMMENT: Final = re.compile(r"<!--.*?-->|<\?xml[^>]*>|^\ufeff", re.DOTALL)
+"""What may come before the first element of a page."""
+_HTML: Final = re.compile(
+    r"\s*<(!--|!doctype\s+html|(html|head|title|meta|link|base|script|style|body|center|div|h[1-6]|p|table)\b)",
+    re.IGNORECASE,
+)
+"""The beginning of a page: an element of HTML, or a comment that is longer than the text."""
+_TITLE: Final = re.compile(r"<title(?:\s[^>]*)?>([^<]+)<", re.IGNORECASE)
+_HTML_TYPES: Final = ("text/html", "application/xhtml+xml")
 _SECRET_HEADERS: Final = frozenset(["set-cookie", "authentication-info"])
 """Response headers with secrets of the client."""
 
@@ -162,9 +169,12 @@ def body_excerpt(response: Response) -> str:
     if not response.content:
         return ""
     text = truncate(response).decode(errors="replace")
-    if _HTML.match(text):
-        title = _TITLE.search(text)
-        return "an HTML page" + (f", {shortened(repr(unescape(title[1].strip())), _MAX_EXCERPT)}" if title else "")
+    beginning = _COMMENT.sub("", text).lstrip()
+    is_html = response.headers.get("content-type", "").lower().startswith(_HTML_TYPES) and beginning.startswith("<")
+    if is_html or _HTML.match(beginning):
+        title = _TITLE.search(_redacted(response, response.content[:_MAX_SECRET].decode(errors="replace")))
+        words = " ".join(unescape(title[1]).split()) if title else ""
+        return "an HTML page" + (f", {shortened(repr(words), _MAX_EXCERPT)}" if words else "")
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+import heksher_client
 from heksher_client.cli import main
+from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.in_memory import LoopbackService
 from tests.support.oauth import OAuthServer
@@ -156,3 +158,60 @@ def test_k4_a_token_of_the_environment_belongs_to_the_profile(
     code, output = run("ping", "--url", other.url)
     assert (code, "the environment: token cannot be sent to http://127.0.0.1" in output) == (2, True)
     assert other.requests == []
+
+
+UNUSABLE = [
+    ('default_profile = "gone"\n', ""),
+    ("default_profile = 5\n", ""),
+    ('default_profile = ["shop"]\n', ""),
+    ('[profiles.shop]\nurl = "http://[::1"\ntoken = "t"\n', ""),
+    ('[profiles.shop]\nurl = 5\ntoken = 5\nheaders = "x"\noauth = 5\n', ""),
+    ('[profiles.shop]\nurl = "https://shop.example.com"\nunknown = 1\n', "unknown field `unknown`"),
+    ('[profiles.shop]\nurl = "https://shop.example.com"\ntimeout = "x"\n', "got `str` - at `$.timeout`"),
+    ("profiles = 5\n", "got `int` - at `$.profiles`"),
+    ("unknown = 5\n", "unknown field `unknown`"),
+    ("format = 2\n", "format 2"),
+    ("not toml [\n", "is not valid TOML"),
+]
+"""Configuration files, and the warning about what would be used otherwise."""
+
+
+@pytest.mark.parametrize(("content", "warning"), UNUSABLE)
+def test_k4_a_configuration_that_is_not_needed_may_be_invalid(
+    config_file: Path,
+    other: LoopbackService,
+    content: str,
+    warning: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If a command has a URL. Without one, the same is an error in one line."""
+    write_config(config_file, content)
+    assert run("ping", "--url", other.url) == (0, "The service is healthy.\n")
+    messages = [record.getMessage() for record in caplog.records if record.name == "heksher_client"]
+    assert len(messages) == bool(warning)
+    assert all(warning in text and text.endswith("; it is not used, as the URL is given") for text in messages)
+    code, output = run("ping")
+    assert (code, output.count("\n")) == (2, 1)
+    code, output = run("ping", "-p", "nothing", "--url", other.url)
+    assert (code, output.count("\n")) == (2, 1)
+    monkeypatch.setenv("HEKSHER_URL", other.url)
+    assert run("ping") == (0, "The service is healthy.\n")
+
+
+def test_k4_a_default_profile_that_does_not_exist_is_not_needed_by_a_program_with_a_url(
+    config_file: Path, other: LoopbackService
+) -> None:
+    """Other errors of the file are errors of the program, which may depend on its options."""
+    write_config(config_file, 'default_profile = "gone"\n')
+    with heksher_client.connect(url=other.url, context_features=["user"]):
+        pass
+    write_config(config_file, "not toml [\n")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        heksher_client.connect(url=other.url, context_features=["user"])
+
+
+def test_k4_the_url_of_a_secret_is_named_if_it_is_not_valid(config_file: Path, other: LoopbackService) -> None:
+    write_config(config_file, '[profiles.shop]\nurl = "http://[::1"\ntoken = "t"\n')
+    code, output = run("ping", "-p", "shop", "--url", other.url)
+    assert (code, f"profile shop in {config_file}: the url is invalid" in output) == (2, True)
