@@ -1,4 +1,4 @@
-"""Arguments that several commands take: contexts and durations."""
+"""Arguments that several commands take: contexts, durations and texts that are not empty."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +20,13 @@ class Seconds(click.FloatRange):
         if seconds != seconds:
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
+
+
+def require_text(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
+    """Return the value of a parameter that must not be empty, such as an unset variable of a shell. A callback."""
+    if not value:
+        raise click.BadParameter("it is empty")
+    return value
 
 
 def context_argument(name: str) -> Callable[[Command], Command]:

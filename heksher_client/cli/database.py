@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heksher_client._logging import escaped
+from heksher_client.cli.arguments import require_text
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -27,6 +28,7 @@ def database_option(command: Command) -> Command:
         envvar="HEKSHER_DATABASE",
         show_default=True,
         show_envvar=True,
+        callback=require_text,
         help="Database file, or a URL such as postgresql://user@host/name.",
     )(command)
 

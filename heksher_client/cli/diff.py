@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from heksher_client._drivers.admin import ServiceState
+from heksher_client.cli.arguments import require_text
 from heksher_client.cli.comparison import compare
 from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.connection import connect
@@ -23,8 +24,8 @@ def _complete_source(context: click.Context, parameter: click.Parameter, incompl
 
 
 @click.command()
-@click.argument("before", shell_complete=_complete_source)
-@click.argument("after", shell_complete=_complete_source)
+@click.argument("before", callback=require_text, shell_complete=_complete_source)
+@click.argument("after", callback=require_text, shell_complete=_complete_source)
 @json_option
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Show the differences between BEFORE and AFTER.

@@ -5,13 +5,13 @@ import logging
 import click
 
 from heksher_client._version import __version__
-from heksher_client.cli.arguments import Seconds
+from heksher_client.cli.arguments import Seconds, require_text
 from heksher_client.cli.database import database_option, report_database_errors
 
 
 @click.command()
 @database_option
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, callback=require_text, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=9999, show_default=True, help="Port; 0 selects a free one."
 )

@@ -5,6 +5,7 @@ from datetime import timedelta
 import click
 
 from heksher_client._logging import escaped, visible_json
+from heksher_client.cli.arguments import require_text
 from heksher_client.cli.database import (
     database_option,
     open_database,
@@ -39,7 +40,7 @@ def upgrade(database: str) -> None:
 
 
 @service.command("export")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
 @database_option
 def export_all(database: str, file: str) -> None:
     """Export all context features, settings and rules to FILE.
@@ -60,7 +61,7 @@ def export_all(database: str, file: str) -> None:
 
 
 @service.command("import")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
 @click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -95,8 +96,10 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
 
 
 @service.command()
-@click.argument("file", type=click.Path(dir_okay=False))
-@click.option("--after", type=click.IntRange(0), default=0, show_default=True, help="Only changes after this revision.")
+@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
+@click.option(
+    "--after", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Only changes after this revision."
+)
 @database_option
 def changes(database: str, file: str, after: int) -> None:
     """Write the change log to FILE, as one JSON object per line.

@@ -224,7 +224,9 @@ def http_client_args(config: Config) -> dict[str, Any]:
     profile = config.profile
     arguments: dict[str, Any] = {}
     if profile.proxy is not None:
-        if not re.match("(https?|socks5h?)://.", str(profile.proxy)):  # Not quoted, as it may contain a password.
+        if not re.fullmatch(
+            r"(https?|socks5h?)://\S+", str(profile.proxy)
+        ):  # Not quoted, as it may contain a password.
             raise ConfigError(f"{_value_source(config)}: the proxy must be an http://, https:// or socks5:// URL")
         arguments["proxy"] = profile.proxy
     if profile.ca_file is not None:

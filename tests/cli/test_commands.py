@@ -551,3 +551,18 @@ def test_the_suffix_of_an_exported_file_selects_its_format(tmp_path: Path) -> No
 def test_an_interval_must_be_a_number(run: Run) -> None:
     """NaN passes the range check of click."""
     assert run("watch", "--interval", "nan").status == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("diff", "", "a.json"), ("diff", "a.json", ""), ("serve", "--host", ""), ("serve", "--database", ""),
+        ("service", "export", ""), ("service", "import", ""), ("service", "changes", ""),
+        ("service", "export", "a.json", "--database", ""), ("service", "changes", "-", "--after", "9" * 30),
+    ],
+)  # fmt: skip
+def test_an_empty_argument_or_a_huge_number_is_an_error_in_usage(run: Run, arguments: tuple[str, ...]) -> None:
+    """An empty host would be all addresses, an empty database a temporary one, and an empty source the default one."""
+    outcome = run(*arguments)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "\nError: Invalid value for " in outcome.err

@@ -215,3 +215,9 @@ def test_k4_the_url_of_a_secret_is_named_if_it_is_not_valid(config_file: Path, o
     write_config(config_file, '[profiles.shop]\nurl = "http://[::1"\ntoken = "t"\n')
     code, output = run("ping", "-p", "shop", "--url", other.url)
     assert (code, f"profile shop in {config_file}: the url is invalid" in output) == (2, True)
+
+
+def test_l21_a_proxy_with_a_space_is_an_error(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEKSHER_PROXY", "http://a b:3128")
+    code, output = run("ping", "--url", "http://x")
+    assert (code, "the proxy must be an http://, https:// or socks5:// URL" in output) == (2, True)
