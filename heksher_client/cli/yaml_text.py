@@ -48,6 +48,8 @@ _KINDS: Final = {
 _INVALID: Final = re.compile("[^\\t\\n\\r -~\\xa0-\\u2027\\u202a-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 """The characters that YAML does not allow, and those that are line breaks in YAML 1.1, and text in YAML 1.2."""
 _LINE_BREAK: Final = re.compile("\\r\\n?|\\n")
+_ANOTHER_DOCUMENT: Final = "but found another document"
+"""PyYAML's problem with a text of several documents, which does not belong to a value of the first one."""
 _TOO_DEEP: Final = f"more than {MAX_DEPTH} nested lists and objects"
 
 
@@ -95,7 +97,8 @@ class YAMLText:
     def text_at(self, path: Path) -> str | None:
         """Return the text at a place; None if there is none."""
         if self._root is None:  # The text is not valid YAML.
-            return next((text for place, _, text in _values(self._text) if place == path and text is not None), None)
+            valid = _values(_INVALID.split(self._text, maxsplit=1)[0])
+            return next((text for place, _, text in valid if place == path and text is not None), None)
         node: Node | None = self._root
         for step in path:
             node = {key: child for key, _, child in _children(node)}.get(step)
@@ -104,15 +107,17 @@ class YAMLText:
     def _parsed(self) -> Node | None:
         if invalid := _INVALID.search(self._text):
             before = self._text[: invalid.start()]
+            lines = _LINE_BREAK.split(before)
             message = f"the character U+{ord(invalid[0]):04X} is not allowed: write it as an escape, in double quotes"
-            raise TextError(message, _last_path(before), len(_LINE_BREAK.split(before)))
+            raise TextError(message, _last_path(before, (len(lines) - 1, len(lines[-1]))), len(lines))
         loader = _Loader(self._text)
         try:
             root: Node | None = loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             position = _position(error.problem_mark)
             message = ", ".join(filter(None, [error.context, error.problem]))
-            raise TextError(message, _last_path(self._text, position), position[0] + 1) from None
+            path = () if error.problem == _ANOTHER_DOCUMENT else _last_path(self._text, position)
+            raise TextError(message, path, position[0] + 1) from None
         except RecursionError:  # The parser in C has a limit of its own, whose error has a place.
             raise TextError(_TOO_DEEP, (), loader.line + 1) from None
         finally:
@@ -156,11 +161,11 @@ def _position(mark: Any) -> tuple[int, int]:
     return mark.line, mark.column
 
 
-def _last_path(text: str, limit: tuple[int, int] | None = None) -> Path:
+def _last_path(text: str, limit: tuple[int, int]) -> Path:
     """Return the path of the last value that begins or ends before a place, or before an error."""
     last: Path = ()
     for path, position, _ in _values(text):
-        if limit is not None and position >= limit:
+        if position >= limit:
             break
         last = path
     return last

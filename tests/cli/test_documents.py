@@ -106,7 +106,7 @@ def test_l9_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path
         (f"{RULES}    value: 1\n    rule_id: '7'\n", "line 11: setting s: rules.0.rule_id: Input should be a valid"),
         ("", "line 1: this is not a document of `service export`"),
         ("- a\n", "line 1: this is not a document of `service export`"),
-        ("a: 1\n---\nb: 1\n", "line 2: a: expected a single document in the stream, but found another document"),
+        ("a: 1\n---\nb: 1\n", "line 2: the document: expected a single document in the stream"),
         (text_setting("  default_value: !!python/name:os.system x\n"), "line 7: setting t: default_value: `x` is not"),
         (text_setting("  default_value: !!set {a}\n"), "line 7: setting t: default_value: the type set is not"),
         (text_setting("  default_value: !own [a]\n"), "line 7: setting t: default_value: the type !own is"),
@@ -198,6 +198,10 @@ def test_l10_a_large_file_is_refused(read: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_l10_a_character_that_yaml_does_not_allow_is_an_error(read: Any) -> None:
     assert read(f"{YAML}# \x00\n", "file.yaml")[1].endswith(": write it as an escape, in double quotes\n")
+    for character in "\x07\x85\u2028":
+        message = f"line 7: setting t: default_value: the character U+{ord(character):04X} is not allowed"
+        for value in (f"a{character}b", f"'a{character}b'"):
+            assert message in read(text_setting(f"  default_value: {value}\n"), "file.yaml")[1]
 
 
 @pytest.mark.parametrize(
