@@ -232,7 +232,7 @@ def load(
     except msgspec.ValidationError as error:
         if not lends_options:
             raise ConfigError(f"{source}: {error}") from None
-        logger.warning("%s: %s; it is not used, as the URL is given", source, error)
+        logger.warning("%s; it is not used, as the URL is given", f"{source}: {error}")
         profile = Profile()
     check_secret_destination(
         [
