@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client.cli import export_file, main
+from heksher_client.cli import export_file, main, yaml_text
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_values import parse_json
 from heksher_client.cli.text_places import TextError
@@ -426,3 +426,81 @@ def test_l19_an_error_names_the_setting_only_if_it_has_a_name() -> None:
         parse(DOCUMENT | {"settings": [5]})
     with pytest.raises(DocumentError, match=r"settings\.0\.name: null must be text"):
         parse(DOCUMENT | {"settings": [SETTING | {"name": None}]})
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "problem"),
+    [
+        ("str", "1.10", "default_value: 1.1 is a number, and is not of the type str: put it in quotes"),
+        ("str", "true", "default_value: true is a boolean, and is not of the type str: put it in quotes"),
+        ("str", "", "default_value: null is not of the type str: put it in quotes"),
+        ("int", "a", 'default_value: "a" is not of the type int'),
+        ("Enum['a', 1]", "2", "default_value: 2 is a number, and is not of the type Enum['a',1]: put it in quotes"),
+        (
+            "Sequence<str>",
+            "[a, 1.10]",
+            "default_value.1: 1.1 is a number, and is not of the type str: put it in quotes",
+        ),
+        (
+            "Mapping<str>",
+            "{a: b, c: 5}",
+            "default_value.c: 5 is a number, and is not of the type str: put it in quotes",
+        ),
+        ("Flags['a']", "[a, 5]", "default_value.1: 5 is a number, and is not of the type Enum['a']: put it in quotes"),
+        ("Flags['a']", "[a, a]", 'default_value: ["a","a"] is not of the type Flags[\'a\']'),
+    ],
+)
+def test_l10_a_value_of_another_type_has_its_own_line_and_a_hint(
+    read: Any, type_: str, value: str, problem: str
+) -> None:
+    """The default value, and that of a rule. The line is that of the value."""
+    type_ = type_.replace("'", '"')
+    for key, place in (("default_value", ""), ("rules:\n  - feature_values: {user: a}\n    value", "rules.0.")):
+        content = f"{HEAD}- name: t\n  type: '{type_}'\n  configurable_features: [user]\n  {key}: {value}\n"
+        if place:
+            content += f"  default_value: {DEFAULTS[type_.partition('<')[0].partition('[')[0]]}\n"
+        code, output = read(content, "file.yaml")
+        expected = problem.replace("'", '"').replace("default_value", f"{place}{'value' if place else 'default_value'}")
+        line = 9 if place else 7
+        assert output.startswith(f"Error: file.yaml, line {line}: setting t: {expected}"), output
+        assert code == 1
+
+
+DEFAULTS = {"str": "a", "int": "1", "Enum": "a", "Sequence": "[]", "Mapping": "{}", "Flags": "[]"}
+
+
+def test_l10_keys_that_parsers_read_differently_are_errors(read: Any) -> None:
+    for key in ("y", "N", "1e5", "09"):
+        code, output = read(f"{YAML}  metadata: {{{key}: 1}}\n", "file.yaml")
+        assert (code, f"line 8: setting s: metadata: the key `{key}` is a" in output) == (1, True)
+
+
+def test_l10_a_conflict_with_the_database_has_the_line_and_the_setting(read: Any, tmp_path: Path) -> None:
+    """Whether the file is JSON or YAML. `diff` does not know the database."""
+    assert read(f"{YAML}  aliases: [former]\n", "first.yaml")[0] == 0
+    second: Any = {"heksher": 1, "context_features": ["user"], "settings": [SETTING | {"name": "former"}]}
+    second["settings"][0]["configurable_features"] = ["user"]
+    for name, text in (("b.yaml", format_yaml(second)), ("b.json", json.dumps(second, indent=1))):
+        (tmp_path / name).write_text(text)
+        command = ["service", "import", str(tmp_path / name), "--yes", "--database", str(tmp_path / "s.db")]
+        result = CliRunner().invoke(main, command)
+        line = 5 if name == "b.yaml" else 7
+        message = f"line {line}: setting former: former is an alias of s in the database\n"
+        assert (result.exit_code, result.output) == (1, f"Error: {tmp_path / name}, {message}")
+
+
+def test_l10_nesting_is_limited_by_each_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That in Python has no limit of its own."""
+    monkeypatch.setattr(yaml_text, "_Loader", yaml.SafeLoader)
+    with pytest.raises(TextError, match="more than 200 nested lists and objects"):
+        YAMLText("\n" + "[" * 3_000).content()
+    nested: Any = 1
+    for _ in range(300):
+        nested = [nested]
+    with pytest.raises(DocumentError, match="more than 200 nested lists and objects"):
+        parse(DOCUMENT | {"a": nested})
+
+
+def test_l10_a_document_that_no_parser_returns_is_an_error() -> None:
+    with pytest.raises(DocumentError, match="unsupported document format nan"):
+        parse(DOCUMENT | {"heksher": float("nan")})
