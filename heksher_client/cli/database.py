@@ -129,7 +129,7 @@ def report_database_errors() -> Iterator[None]:
         yield
     except ImportError as error:
         raise click.ClickException(str(error)) from None
-    except click.ClickException:
+    except (click.ClickException, click.Abort):  # Abort: the user did not confirm.
         raise
     except Exception as error:
         raise click.ClickException(escaped((str(error) or repr(error)).splitlines()[0])) from error

@@ -504,3 +504,13 @@ def test_l10_nesting_is_limited_by_each_parser(monkeypatch: pytest.MonkeyPatch) 
 def test_l10_a_document_that_no_parser_returns_is_an_error() -> None:
     with pytest.raises(DocumentError, match="unsupported document format nan"):
         parse(DOCUMENT | {"heksher": float("nan")})
+
+
+@pytest.mark.parametrize("answer", ["", "n\n"])
+def test_an_import_that_is_not_confirmed_is_aborted(tmp_path: Path, answer: str) -> None:
+    """Also at the end of standard input, or by Ctrl-C."""
+    (tmp_path / "a.yaml").write_text(YAML)
+    command = ["service", "import", str(tmp_path / "a.yaml"), "--database", str(tmp_path / "s.db")]
+    result = CliRunner().invoke(main, command, input=answer)
+    assert (result.exit_code, "Aborted!" in result.output, "Error" in result.output) == (1, True, False)
+    assert not (tmp_path / "s.db").exists()
