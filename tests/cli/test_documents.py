@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from heksher_client.cli import export_file, main, yaml_text
 from heksher_client.cli.errors import CommandError
+from heksher_client.cli.json_text import JSONText
 from heksher_client.cli.json_values import parse_json
 from heksher_client.cli.text_places import TextError
 from heksher_client.cli.yaml_text import YAMLText, format_yaml
@@ -365,6 +366,9 @@ def test_l10_an_error_of_the_reader_tells_its_place() -> None:
     with pytest.raises(TextError) as caught:
         YAMLText("a:\n- b: no\n").content()
     assert (caught.value.path, caught.value.line) == (("a", 0, "b"), 2)
+    with pytest.raises(TextError) as caught:
+        JSONText('{"a":\n [1').content()
+    assert (caught.value.path, caught.value.line) == (("a", 0), 2)
     assert YAMLText("").content() is None
     assert YAMLText("").text_at(("a",)) is None
     for text, expected in (("a: [b]", "b"), ("a: [5]", None)):
