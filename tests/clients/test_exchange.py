@@ -179,6 +179,7 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
         ("gzip,gzip,gzip,gzip", b"{}", "with the unsupported encoding 'gzip,gzip,gzip,gzip'"),
         ("x" * 200, b"{}", f"with the unsupported encoding '{'x' * 99}…'"),
     ],
+    ids=range(13),  # The bodies have the time of their compression, and all workers must find the same tests.
 )
 @pytest.mark.parametrize("status", [200, 503])
 def test_p19_a_body_that_cannot_be_decoded_is_an_invalid_response(

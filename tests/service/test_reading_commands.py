@@ -246,7 +246,7 @@ def test_l8_a_command_refuses_a_database_in_memory(tmp_path: Path, monkeypatch: 
             code, output = run(*arguments, database=name)
             assert (code, f"{name} is a database in memory" in output) == (1, True), output
         code, output = run(*arguments, database="")
-        assert (code, "the name of the database is empty" in output) == (1, True)
+        assert (code, "it is empty" in output) == (2, True), output
     assert list(content(tmp_path)) == ["d.json"]
 
 
