@@ -1,6 +1,7 @@
 """Faults of the change stream, by the ids of the table in the documentation."""
 
 import gzip
+import logging
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -163,7 +164,12 @@ def test_p20_stream_that_is_refused(
         proxy.inject(event_stream(service), "/changes")
         assert eventually(lambda: client.client.status().is_following)
         assert client.client.status().change_stream_problem is None
-    refused, following = (record for record in caplog.records if "follow" in record.getMessage())
+
+        def records() -> list[logging.LogRecord]:
+            return [record for record in caplog.records if "follow" in record.getMessage()]
+
+        assert eventually(lambda: len(records()) > 1)  # The status is set first.
+    refused, following = records()
     assert (refused.levelname, following.levelname) == ("WARNING", "INFO")
     assert problem in refused.getMessage()
     assert setting.get(user="jim") == 7

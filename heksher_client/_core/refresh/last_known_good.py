@@ -289,7 +289,8 @@ def _newest(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> Sto
     usable = [one for one in known if one.tracking.covers(tracking, entry.declaration.configurable_features)]
     if known and not usable:
         raise NotStoredError("it was stored when fewer contexts were tracked than now")
-    return min(usable, key=lambda one: one.age, default=None)
+    # Of two that were stored at the same time by the clock, the later one.
+    return min(reversed(usable), key=lambda one: one.age, default=None)
 
 
 def _is_current(response: StoredResponse, current: ResponseKey | None) -> bool:

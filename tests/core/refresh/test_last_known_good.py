@@ -379,6 +379,25 @@ def test_a_response_with_fewer_tracked_contexts_is_ignored(
     second.close()
 
 
+def test_of_two_responses_of_the_same_time_the_later_one_is_restored(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """One for all contexts and one for those that are tracked may be stored before the clock goes on."""
+    with driven(service, last_known_good=file) as client:
+        service.add_rule("s", 8, user="jim")
+        client.track_contexts(user="jim")
+        client.reload()
+    reset_settings()
+
+    service.is_running = False
+    second = DrivenClient(service, last_known_good=file)
+    second.set_defaults(user="eve")
+    second.track_contexts(user="jim")
+    second.start()
+    assert setting.get(user="jim") == 8
+    second.close()
+
+
 def test_contexts_tracked_after_the_start_are_restored_as_well(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:
