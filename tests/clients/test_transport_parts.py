@@ -57,7 +57,7 @@ def test_connections_are_shut_down_even_those_that_are_opened_later() -> None:
         one.close()
 
 
-def test_connections_of_a_parent_process_are_not_shut_down() -> None:
+def test_connections_of_a_parent_process_are_not_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """It uses them after the fork."""
     connections = Connections()
     ours, other = socket.socketpair()
@@ -69,6 +69,9 @@ def test_connections_of_a_parent_process_are_not_shut_down() -> None:
 
     with ours, other:
         assert exited_successfully(fork_and_check(shut_down_in_child))
+        with monkeypatch.context() as patch:  # The child is not measured.
+            patch.setattr("os.getpid", lambda: 0)
+            connections.shut_down()
         ours.send(b"x")
         assert other.recv(1) == b"x"
 
