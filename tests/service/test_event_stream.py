@@ -396,3 +396,4 @@ def test_past_events_are_sent_at_once(tmp_path: Path) -> None:
         return chunk
 
     assert asyncio.run(read_first_events()).count(b"event: change") >= 20
+    database.close()
