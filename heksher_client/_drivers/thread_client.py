@@ -216,7 +216,7 @@ class ThreadHeksherClient(Client):
             return
         try:
             self._session.resume()
-            self._endpoint.replace_client()
+            self._endpoint.renew_client()
             self._set_up()
             worker_threads.start_daemon_thread_elsewhere("heksher-client", self._keep_refreshing, self._session.close)
         except Exception as error:

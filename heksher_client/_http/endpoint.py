@@ -66,7 +66,8 @@ class Endpoint:
         if "timeout" in options:
             self._timeouts = _checked_timeouts(options["timeout"])
         arguments.setdefault("limits", _CONNECTION_LIMITS)
-        self._client_arguments, self._make_client = arguments, make_client
+        self._given_arguments = self._client_arguments = arguments
+        self._make_client = make_client
         self._is_closing = False
         self._former_client: Any = None
         self.client: Any = self._shared_client
@@ -103,6 +104,13 @@ class Endpoint:
             self.client = self._make_client(**self._client_arguments)
             self.connections = None if self.connections is None else Connections()
         return former
+
+    def renew_client(self) -> None:
+        """Create another HTTP client with a TLS context of its own: one from before gevent patched the program would
+        block all greenlets."""
+        if self._shared_client is None:
+            self.client, self._client_arguments = create_client(self._make_client, str(self.url), self._given_arguments)
+            self.connections = None if self.connections is None else Connections()
 
     def drop_connections(self) -> None:
         """Close all connections, even those in use, unless other code may use them. For synchronous clients only."""

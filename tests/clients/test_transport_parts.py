@@ -3,6 +3,7 @@
 import math
 import socket
 import threading
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from types import SimpleNamespace
@@ -217,13 +218,20 @@ def test_the_end_shuts_down_the_stream_that_the_thread_reads() -> None:
     assert is_closed.is_set()
 
 
+@pytest.mark.parametrize("replace", [Endpoint.replace_client, Endpoint.renew_client])
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(is_shared: bool) -> None:
-    """In the child of a fork, the connections are the parent's. A shared HTTP client is the program's to replace."""
+def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(
+    replace: Callable[[Endpoint], object], is_shared: bool
+) -> None:
+    """In the child of a fork the connections are the parent's, and after a patch by gevent sockets are of another kind.
+
+    A shared HTTP client is the program's to replace.
+    """
     with httpx.Client() as http:
         options = {"service_url": "http://host", **({"http_client": http} if is_shared else {})}
         endpoint = Endpoint(options, httpx.Client)
-        former = endpoint.replace_client()
+        former = endpoint.client
+        replace(endpoint)
         assert (endpoint.client is former) == is_shared
         assert not former.is_closed
         if not is_shared:

@@ -248,6 +248,7 @@ def test_c18_no_thread_runs_while_the_program_is_patched(
         send(object())
         send(GeventWillPatchAllEvent())
         assert threads_of_clients() <= others
+        former_context = client.client._endpoint._client_arguments["verify"]
         assert client.client.status().state is State.FRESH
         waiting = in_thread(client.client.reload)
         shop.add_rule("s", 8, user="ann")
@@ -255,6 +256,7 @@ def test_c18_no_thread_runs_while_the_program_is_patched(
         send(GeventDidPatchAllEvent())
         waiting.result(TIMEOUT_SECONDS)
         assert setting.get(user="ann") == 8
+        assert client.client._endpoint._client_arguments["verify"] is not former_context
         assert eventually(lambda: client.client.status().is_following)
         shop.add_rule("s", 9, user="tom")
         assert eventually(lambda: setting.get(user="tom") == 9)
@@ -324,7 +326,7 @@ def test_c18_client_that_cannot_go_on_after_a_patch(
     with running(ThreadKind(), service.url) as client:
         send(GeventWillPatchAllEvent())
         with monkeypatch.context() as patch:
-            patch.setattr(client.client._endpoint, "replace_client", lambda: 1 / 0)
+            patch.setattr(client.client._endpoint, "renew_client", lambda: 1 / 0)
             send(GeventDidPatchAllEvent())
         assert "a client cannot continue after the program was patched" in caplog.messages
         assert client.client.status().state is State.CLOSED
