@@ -9,7 +9,7 @@ import httpx
 from heksher_client._auth.token_refresh import AwaitToken
 from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._http import exchange
-from heksher_client._http.connections import shut_down
+from heksher_client._http.connections import shut_down_stream
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.worker_threads import Job, StreamThread
 from heksher_client.exceptions import ClientNotRunningError
@@ -59,5 +59,5 @@ class StreamPerformer(ThreadPerformer):
 
     def send(self, effect: exchange.Send) -> httpx.Response:
         response = super().send(effect)
-        self._stream.connected(partial(shut_down, response.extensions.get("network_stream")))
+        self._stream.connected(partial(shut_down_stream, response.extensions.get("network_stream")))
         return response

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 from weakref import ref
 
 
@@ -25,7 +25,7 @@ class Connections:
         if (opened := _socket_of(stream)) is not None:
             self._sockets.add(ref(opened, self._sockets.discard))
             if self._is_shut_down:
-                _shut_down(opened)
+                _shut_down_socket(opened)
 
     def shut_down(self) -> None:
         """Shut down all connections, and each one that is opened after this.
@@ -36,7 +36,7 @@ class Connections:
         if self._process == os.getpid():
             for reference in self._sockets.copy():
                 if (opened := reference()) is not None:
-                    _shut_down(opened)
+                    _shut_down_socket(opened)
 
 
 class ConnectionTrace:
@@ -68,14 +68,14 @@ class ConnectionTrace:
         self.record(event, info)
 
 
-_OPENED = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
+_OPENED: Final = (".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")
 """The events that return a network stream. The one of TLS replaces the socket."""
 
 
-def shut_down(stream: Any) -> None:
+def shut_down_stream(stream: Any) -> None:
     """Shut down a connection, as a network stream of httpcore, or None if the transport has none."""
     if (opened := _socket_of(stream)) is not None:
-        _shut_down(opened)
+        _shut_down_socket(opened)
 
 
 def _socket_of(stream: Any) -> socket.socket | None:
@@ -84,6 +84,6 @@ def _socket_of(stream: Any) -> socket.socket | None:
     return opened if isinstance(opened, socket.socket) else None
 
 
-def _shut_down(connection: socket.socket) -> None:
+def _shut_down_socket(opened: socket.socket) -> None:
     with suppress(OSError):  # closed already
-        connection.shutdown(socket.SHUT_RDWR)
+        opened.shutdown(socket.SHUT_RDWR)

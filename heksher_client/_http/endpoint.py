@@ -73,10 +73,7 @@ class Endpoint:
         self.client: Any = self._shared_client
         self.connections: Connections | None = None
         """Those of `client`, if no other code uses them, and it is synchronous."""
-        if self._shared_client is None:
-            self.client, self._client_arguments = create_client(make_client, str(self.url), arguments)
-            if not self.is_async and not {"transport", "mounts"} & self._client_arguments.keys():
-                self.connections = Connections()
+        self.renew_client()
 
     @property
     def can_stream(self) -> bool:
@@ -101,16 +98,22 @@ class Endpoint:
         """
         former = self.client
         if self._shared_client is None:
-            self.client = self._make_client(**self._client_arguments)
-            self.connections = None if self.connections is None else Connections()
+            self._use(self._make_client(**self._client_arguments))
         return former
 
     def renew_client(self) -> None:
-        """Create another HTTP client with a TLS context of its own: one from before gevent patched the program would
-        block all greenlets."""
+        """Create the HTTP client from the arguments of the program, unless it is shared.
+
+        So it has a new TLS context: one from before gevent patched the program would block all greenlets.
+        """
         if self._shared_client is None:
-            self.client, self._client_arguments = create_client(self._make_client, str(self.url), self._given_arguments)
-            self.connections = None if self.connections is None else Connections()
+            client, self._client_arguments = create_client(self._make_client, str(self.url), self._given_arguments)
+            self._use(client)
+
+    def _use(self, client: Any) -> None:
+        self.client = client
+        is_own = not self.is_async and not {"transport", "mounts"} & self._client_arguments.keys()
+        self.connections = Connections() if is_own else None
 
     def drop_connections(self) -> None:
         """Close all connections, even those in use, unless other code may use them. For synchronous clients only."""

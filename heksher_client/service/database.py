@@ -329,7 +329,7 @@ def connect(url: str | URL) -> Iterator[Connection]:
     """
     engine = new_engine(url)
     try:
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with connect_engine(engine, writes=True) as connection, connection.begin():
             lock_schema(connection)
             yield connection
     finally:

@@ -136,7 +136,7 @@ class DatabaseFile:
         if size < self._size:
             return "became smaller"
         log = self._log()
-        if log is not None and log.has_rival():
+        if log is not None and log.has_conflict():
             self._fail(
                 f"has another log: {log.path} was deleted, and another process has changed the database without the "
                 f"last changes of this service. When the service stops, SQLite keeps the changes of the service; copy "
@@ -194,7 +194,7 @@ class _Log:
                 self._size = size
         return None
 
-    def has_rival(self) -> bool:
+    def has_conflict(self) -> bool:
         """Return True if another process has a log with changes, and the deleted one has changes as well.
 
         A log is empty after all of its changes were written to the database.

@@ -13,7 +13,7 @@ import pytest
 
 from heksher_client import HeksherError, Setting, State
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
-from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, eventually, limited, running
 from tests.support.last_known_good import reset_settings
 from tests.support.service import CannedResponse, WatchedService
 
@@ -155,14 +155,15 @@ def test_c12_writing_to_a_hanging_disk_does_not_block_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither its refreshes nor its end. The responses are stored when the disk is available again."""
-    with running(kind, service.url, last_known_good=path, request_timeout=1) as client:
+    with running(kind, service.url, last_known_good=path) as client:
         disk = HangingDisk(os.fsync)
         monkeypatch.setattr(os, "fsync", disk)
-        for value in (8, 9):
-            service.add_rule("s", value, user=f"u{value}")
-            assert reload_until(client, partial(reads, setting, f"u{value}", value))
-            assert disk.entered.is_set()
-            assert client.client.status().last_known_good_problem == "the disk takes too long"
+        with limited(client, 1):
+            for value in (8, 9):
+                service.add_rule("s", value, user=f"u{value}")
+                assert reload_until(client, partial(reads, setting, f"u{value}", value))
+                assert disk.entered.is_set()
+                assert client.client.status().last_known_good_problem == "the disk takes too long"
         assert not disk.left.is_set()
         disk.released.set()
         assert eventually(lambda: "u8" in path.read_text())

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client._http.connections import Connections, shut_down
+from heksher_client._http.connections import Connections, shut_down_stream
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.fork import Stage, call_in_child
 from heksher_client._runtime.simple_queue import SimpleQueue
@@ -33,7 +33,7 @@ from tests.support.threads import refuse_threads
 def test_a_transport_of_the_program_may_have_no_socket_to_shut_down() -> None:
     """A thread that waits for one of its responses ends with the next byte then."""
     for stream in (None, SimpleNamespace(get_extra_info=lambda _: None)):
-        shut_down(stream)
+        shut_down_stream(stream)
         connections = Connections()
         connections.add(stream)
         connections.shut_down()

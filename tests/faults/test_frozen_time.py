@@ -12,7 +12,7 @@ import pytest
 from heksher_client import Setting, State
 from heksher_client._drivers.timeout import Timeout
 from heksher_client.service import LocalService
-from tests.support.clients import Kind, call_without_waiting, eventually, running
+from tests.support.clients import Kind, call_without_waiting, eventually, limited, running
 from tests.support.faults import FaultServer, stall
 from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
@@ -116,10 +116,11 @@ def test_c19_requests_end_by_the_real_clock(kind: Kind, setting: Setting[int]) -
         LoopbackService() as service,
         FaultServer(service) as proxy,
         freezegun.freeze_time(DATE),
-        running(kind, proxy.url, request_timeout=0.2) as client,
+        running(kind, proxy.url) as client,
     ):
         proxy.inject(stall)
-        error = call_without_waiting(lambda: client.reload_expecting(Exception))
+        with limited(client, 0.2):
+            error = call_without_waiting(lambda: client.reload_expecting(Exception))
         assert "within 0.2 seconds" in str(error)
         proxy.inject(None)
         proxy.disconnect_all()

@@ -7,7 +7,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from heksher_client import (
     UnexpectedResponseError,
     UntrustedServiceError,
 )
-from heksher_client._core.refresh.effects import Limits
 from heksher_client._core.settings.registry import registry
 from tests.support.clients import (
     FEATURES,
@@ -34,6 +32,7 @@ from tests.support.clients import (
     call_without_waiting,
     eventually,
     in_thread,
+    limited,
     running,
 )
 from tests.support.fake_service import FakeService
@@ -158,15 +157,6 @@ def test_n3_n4_server_that_never_completes_a_response(kind: Kind, proxy: FaultSe
         assert setting.get(user="jim") == 7
         proxy.inject(None)
         client.reload()
-
-
-@contextmanager
-def limited(client: Subject, seconds: float) -> Iterator[None]:
-    """Set the time limit of requests, while none of them can succeed."""
-    requests = client.client._session.requests
-    former, requests.limits = requests.limits, Limits(seconds)
-    yield
-    requests.limits = former
 
 
 def http_client_of(kind: Kind, seconds: float) -> Any:

@@ -16,7 +16,7 @@ from heksher_client import Setting
 from heksher_client.service import LocalService, create_app
 from heksher_client.service.addresses import check_root_path
 from heksher_client.service.tokens import Role, add_token
-from tests.support.clients import ThreadClient, eventually
+from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
 from tests.support.http import http_client
 
 PREFIX = "/heksher"
@@ -302,7 +302,8 @@ def test_l6_an_outer_application_may_have_a_path_prefix_as_well(
     transport = httpx.ASGITransport(mount(app, outer(), *paths), root_path=server)
 
     async def use() -> None:
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", follow_redirects=True) as client:
+        options: dict[str, Any] = {"base_url": "http://127.0.0.1", "follow_redirects": True, "timeout": TIMEOUT_SECONDS}
+        async with httpx.AsyncClient(transport=transport, **options) as client:
             assert (await client.get(f"{base}/api/health")).status_code == 200
             assert (await client.get(f"{base}/api/v1/settings")).status_code == 401
             headers = {"Authorization": f"Bearer {token}"}

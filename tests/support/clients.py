@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from heksher_client import AsyncHeksherClient, HeksherError, SettingData, State, ThreadHeksherClient
 from heksher_client._clock import monotonic
+from heksher_client._core.refresh.effects import Limits
 from heksher_client._drivers.client import Client
 
 T = TypeVar("T")
@@ -181,6 +182,15 @@ def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iter
         yield subject
     finally:
         subject.close()
+
+
+@contextmanager
+def limited(client: Subject, seconds: float) -> Iterator[None]:
+    """Set the time limit of requests and of waiting for a disk. On a busy machine a request may exceed a short one."""
+    requests = client.client._session.requests
+    former, requests.limits = requests.limits, Limits(seconds)
+    yield
+    requests.limits = former
 
 
 class Gate:

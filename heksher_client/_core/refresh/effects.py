@@ -8,7 +8,7 @@ driven by hand in tests, without threads, sockets or time.
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -171,6 +171,29 @@ def perform_by(perform: Callable[[Effect], Flow[Any]], flow: Flow[T]) -> Flow[T]
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: float = math.inf) -> Flow[T]:
+    """Return the same flow, with limits for its exchanges and for waiting for a disk.
+
+    Args:
+        flow: The flow.
+        limits: The limits of each exchange.
+        clock: The clock that `until` is measured by, in seconds.
+        until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
+    """
+
+    def perform(effect: Effect) -> Flow[Any]:
+        if isinstance(effect, RunBlocking):
+            effect = replace(effect, seconds=limits.seconds)
+        if not isinstance(effect, Exchange):
+            return (yield effect)
+        left = replace(limits, total_seconds=min(limits.total_seconds, until - clock()))
+        if left.total_seconds <= 0:
+            return (timed_out(left),) * len(effect.requests)
+        return (yield replace(effect, limits=left))
+
+    return perform_by(perform, flow)
 
 
 def run_blocking(call: Callable[[], T]) -> Flow[T]:

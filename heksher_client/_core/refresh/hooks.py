@@ -71,9 +71,7 @@ class Notifier:
                     break
         self._pending = {one: pending for one, pending in self._pending.items() if pending and one.function is not None}
 
-    def dispatch_refresh(
-        self, refresh: Refresh, problems: Sequence[Exception] = (), *, is_reported: bool = False
-    ) -> Flow[None]:
+    def dispatch_refresh(self, refresh: Refresh, problems: Sequence[Exception], *, is_reported: bool) -> Flow[None]:
         """Call a hook, and the callbacks for the end of a refresh.
 
         Args:

@@ -98,9 +98,8 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
     """
     response = parse_response(_DECLARE, reply)
     if response.status in (400, 403, 404, 422):
-        reason = body_excerpt(response) or f"the status is {response.status}"
         refused = DeclarationError(
-            f"the service refused the declaration of setting {setting}: {reason}", setting=setting
+            f"the service refused the declaration of setting {setting}: {_reason(response)}", setting=setting
         )
         refused.status, refused.content = response.status, truncate(response)
         refused.retry_after = retry_after(response)
@@ -119,6 +118,7 @@ def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
 
 
 def _reason(response: Response) -> str:
+    """Return why the service refused a declaration, in its own words if it has said it."""
     return body_excerpt(response) or f"no reason is given ({response.status})"
 
 

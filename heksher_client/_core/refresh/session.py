@@ -7,21 +7,11 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
-from heksher_client._core.refresh.effects import (
-    Effect,
-    Exchange,
-    Flow,
-    Limits,
-    OpenStream,
-    Pause,
-    RunBlocking,
-    perform_by,
-    timed_out,
-)
+from heksher_client._core.refresh.effects import Flow, OpenStream, Pause, limited
 from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
@@ -420,26 +410,3 @@ class Session:
 
     def _names(self) -> frozenset[str]:
         return self._refresher.states.names(self._registry.entries())
-
-
-def limited(flow: Flow[T], limits: Limits, clock: Callable[[], float], until: float = math.inf) -> Flow[T]:
-    """Return the same flow, with limits for its exchanges and for waiting for a disk.
-
-    Args:
-        flow: The flow.
-        limits: The limits of each exchange.
-        clock: The clock that `until` is measured by, in seconds.
-        until: The end of the time for all exchanges together. An exchange that would begin later is not sent.
-    """
-
-    def perform(effect: Effect) -> Flow[Any]:
-        if isinstance(effect, RunBlocking):
-            effect = replace(effect, seconds=limits.seconds)
-        if not isinstance(effect, Exchange):
-            return (yield effect)
-        left = replace(limits, total_seconds=min(limits.total_seconds, until - clock()))
-        if left.total_seconds <= 0:
-            return (timed_out(left),) * len(effect.requests)
-        return (yield replace(effect, limits=left))
-
-    return perform_by(perform, flow)

@@ -10,10 +10,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Signature, signature
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from heksher_client._core.settings.context import Defaults, check_known, complete
 from heksher_client._core.settings.declaration import Declaration
+from heksher_client._core.settings.frozen_dict import EMPTY_SET
 from heksher_client._core.settings.getter import Form, getter_factory
 from heksher_client._core.settings.listeners import CallbackRegistry, WeakRefs
 from heksher_client._core.settings.lookup_tree import LookupTree
@@ -32,8 +33,6 @@ DefaultValues = Mapping[str, str | ContextVar[str]]
 READS_BEFORE_COMPILATION = 10
 """How many reads of a state do without a compiled getter: compiling one takes as long as ten of them, and more
 memory than the rest of a setting with few rules. Most settings are read seldom."""
-_EMPTY: Final[frozenset[Any]] = frozenset()
-"""The interpreter makes a new one, of 216 bytes, for each call of `frozenset()`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +89,10 @@ class Entry(Generic[T]):
         """Replaced as a whole when one is added, so that a client notices that it has to convert again."""
         self.listeners: CallbackRegistry | None = None
         self.watched_values: WeakRefs[WatchedValue[T]] | None = None
-        self.given_features: frozenset[str] = _EMPTY
+        self.given_features: frozenset[str] = EMPTY_SET
         """The features that callers have passed."""
         self.published = PublishedRules(RuleSet(declaration.default_value, Reason.DECLARED_DEFAULT))
-        self._retained_by: frozenset[Snapshot] = _EMPTY
+        self._retained_by: frozenset[Snapshot] = EMPTY_SET
         self.state = GetterState(self)
         self._method = get
         self._installed: Callable[..., T] | None = None

@@ -1,10 +1,16 @@
-"""FrozenDict: the immutable dict of the mappings that a program gets from settings, rules and resolutions."""
+"""FrozenDict: the immutable dict of the mappings that a program gets from settings, rules and resolutions.
+
+Settings share the empty containers, as there may be thousands of them.
+"""
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 V = TypeVar("V")
+
+EMPTY_SET: Final[frozenset[Any]] = frozenset()
+"""The interpreter makes a new one, of 216 bytes, for each call of `frozenset()`."""
 
 
 class FrozenDict(dict[str, V]):
@@ -45,3 +51,6 @@ class FrozenDict(dict[str, V]):
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
+
+
+EMPTY_DICT: Final[FrozenDict[Any]] = FrozenDict()

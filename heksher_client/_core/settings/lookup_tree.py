@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from heksher_client._core.settings.frozen_dict import EMPTY_SET
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import ABSENT
 
@@ -27,8 +28,6 @@ _MAX_UNLISTED_BRANCHES: Final = 256
 """Branches of one level for values that no rule requires; a branch of its own is the fastest way. All further values,
 whose number may be unbounded, share one branch of their node. All these branches of a node lead to the same place."""
 
-
-_NO_LEVELS: Final[frozenset[str]] = frozenset()
 
 Leaf: TypeAlias = tuple[Callable[..., Any], Any, Callable[[str], Any] | None]
 """A function to look up the last feature's value with; the result if it is not found; and, if rules of several indexes
@@ -58,7 +57,7 @@ class LookupTree:
         self._inner_features = inner_features
         self._leaves: dict[tuple[int, ...], Leaf] = {}
         self._unlisted_branches = dict.fromkeys(inner_features, 0)
-        self.overflow_levels = _NO_LEVELS
+        self.overflow_levels: frozenset[str] = EMPTY_SET
         """The features with more unlisted values than get a branch of their own."""
         self._branches_left = max(_MIN_BRANCHES, len(rule_set))
         self._memo_capacity = _Capacity(max(_MIN_MEMO_ENTRIES, len(rule_set)))

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from heksher_client._core.settings.cooperative import Work, run_to_end
-from heksher_client._core.settings.frozen_dict import FrozenDict
+from heksher_client._core.settings.frozen_dict import EMPTY_DICT, EMPTY_SET, FrozenDict
 from heksher_client._core.settings.rule_index import STEP_SIZE, RuleColumns, RuleIndex
 from heksher_client._core.settings.rules import ABSENT, Reason, Resolution, Rule
 
@@ -26,8 +26,6 @@ T = TypeVar("T")
 _MAX_RULES_FOR_LAZY_VALUES: Final = 5000
 """Up to this many rules, `last_feature_values` is filled by the first read that needs it, which takes half a
 millisecond: many settings are never read, and the set takes memory."""
-_NO_VALUES: Final[frozenset[str]] = frozenset()
-_NOTHING: Final[FrozenDict[Any]] = FrozenDict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +36,11 @@ class RuleSet(Generic[T]):
     default_reason: Reason
     indexes: tuple[RuleIndex[T], ...] = ()
     """In descending priority."""
-    condition_values: Mapping[str, frozenset[str]] = _NOTHING
+    condition_values: Mapping[str, frozenset[str]] = EMPTY_DICT
     """The values that rules require, by feature; the feature with the fewest values first. Dicts are nested in this
     order: few dicts, each with many values. The set of the last feature, which may be as large as the number of rules,
     is left empty."""
-    last_feature_values: dict[str, None] = _NOTHING
+    last_feature_values: dict[str, None] = EMPTY_DICT
     """The values of the last feature, if several indexes have conditions on it. Small rule sets fill it when it is
     first needed."""
 
@@ -85,7 +83,7 @@ class RuleSet(Generic[T]):
             index, dropped = yield from RuleIndex.build(ranked.popleft(), levels)
             indexes.append(index)
             duplicates += dropped
-        kept = {level: frozenset(condition_values[level]) if level != levels[-1] else _NO_VALUES for level in levels}
+        kept = {level: frozenset(condition_values[level]) if level != levels[-1] else EMPTY_SET for level in levels}
         rule_set = cls(default, default_reason, tuple(indexes), kept)
         if rule_set.shares_last_feature:
             last_values: dict[str, None] = {}

@@ -12,11 +12,11 @@ from heksher_client._core.refresh.effects import (
     Request,
     Response,
     RunBlocking,
+    limited,
     run_blocking,
     timed_out,
 )
 from heksher_client._core.refresh.protocol import HEALTH
-from heksher_client._core.refresh.session import limited
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.cooperative import Work
 

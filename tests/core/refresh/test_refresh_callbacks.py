@@ -119,7 +119,7 @@ def test_a_hook_that_does_not_return_is_logged_once(service: FakeService, caplog
 def test_a_refresh_waits_for_a_hook_for_five_seconds(service: FakeService) -> None:
     """Only a driver that can wait does so."""
     notifier = Notifier(DrivenClient(service), CallbackRegistry(), WorkBudget())
-    (effect,) = notifier.dispatch_refresh(Refresh(0.0, 0.0, (), ()))
+    (effect,) = notifier.dispatch_refresh(Refresh(0.0, 0.0, (), ()), [], is_reported=True)
     assert isinstance(effect, CallUserCode)
     assert effect.seconds == 5.0
 
