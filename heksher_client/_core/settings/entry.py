@@ -155,15 +155,16 @@ class Entry(Generic[T]):
         a test may patch it, and later put back what it found. The caller holds the update lock."""
         if self._method is None:
             return
-        attributes = vars(self.setting)
-        present = attributes.get("get")
-        if present is not self._installed and getattr(present, "__func__", None) is not self._method:
+        present = self.setting.get
+        is_own = present is self._installed
+        if not is_own and getattr(present, "__func__", None) is not self._method:
             return
+        # Not by `vars`: the interpreter would create a dict for the handle, and each read would take longer.
         self._installed = getter
         if getter is not None:
-            attributes["get"] = _imitate(getter, self._method)
-        else:
-            attributes.pop("get", None)
+            object.__setattr__(self.setting, "get", _imitate(getter, self._method))
+        elif is_own:
+            object.__delattr__(self.setting, "get")
 
     # -- listeners and watches -----------------------------------------------------------------------------------------
 
