@@ -172,10 +172,11 @@ def test_c12_writing_to_a_hanging_disk_does_not_block_the_client(
         disk = HangingDisk(os.fsync)
         monkeypatch.setattr(os, "fsync", disk)
         service.add_rule("s", 10, user="u10")
-        client.client.track_contexts()  # refreshes soon
-        assert disk.entered.wait(TIMEOUT_SECONDS)
-        client.close()
-        assert not disk.left.is_set()
+        with limited(client, 1):
+            client.client.track_contexts()  # refreshes soon
+            assert disk.entered.wait(TIMEOUT_SECONDS)
+            client.close()
+            assert not disk.left.is_set()
         disk.released.set()
 
 

@@ -43,19 +43,25 @@ def setting() -> Setting[int]:
     return Setting("s", int, ["user"], 7)
 
 
-def event_stream(service: FakeService, headers: str = EVENTS, encode: Encode = bytes, beginning: bytes = b"") -> Fault:
+def event_stream(
+    service: FakeService, headers: str = EVENTS, encoder: Callable[[], Encode] = lambda: bytes, beginning: bytes = b""
+) -> Fault:
     """Return a fault that sends the changes of a service as a stream, in another form."""
 
     def fault(connection: Connection) -> None:
-        connection.write(f"HTTP/1.1 200 OK\r\n{headers}\r\n".encode() + encode(b": hello\n\n" + beginning))
+        encode = encoder()
+        # No change is lost: the client may follow as soon as the first bytes are sent.
         service.announce = lambda event: connection.write(encode(event))
+        connection.write(f"HTTP/1.1 200 OK\r\n{headers}\r\n".encode() + encode(b": hello\n\n" + beginning))
         stall(connection)
 
     return fault
 
 
-def compressed(window_bits: int) -> Encode:
-    """Return a function that compresses the parts of a stream."""
+def compressed(window_bits: int | None) -> Encode:
+    """Return a function that compresses the parts of a stream, if it is to be compressed."""
+    if window_bits is None:
+        return bytes
     if window_bits == MEMBERS:
         return gzip.compress
     compressor = zlib.compressobj(wbits=window_bits)
@@ -82,8 +88,7 @@ def test_p19_compressed_stream(
     kind: Kind, proxy: FaultServer, service: FakeService, setting: Setting[int], headers: str, window_bits: int | None
 ) -> None:
     """It was not requested, but a change is loaded at once."""
-    encode = bytes if window_bits is None else compressed(window_bits)
-    proxy.inject(event_stream(service, headers, encode), "/changes")
+    proxy.inject(event_stream(service, headers, lambda: compressed(window_bits)), "/changes")
     with running(kind, proxy.url, max_backoff=0.05) as client:
         assert eventually(lambda: client.client.status().is_following)
         for value in (8, 9):
