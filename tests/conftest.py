@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import httpx
@@ -16,6 +17,9 @@ from heksher_client._core.settings.registry import registry
 from tests.support.clients import AsyncKind, Gate, Kind, ThreadKind
 from tests.support.service import WatchedService
 
+# Without cached bytecode, each of the hundreds of processes of the tests would compile all modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 with suppress(ImportError):  # It is not installed where only the documentation or the distribution is tested.
     import hypothesis
 
@@ -24,6 +28,13 @@ with suppress(ImportError):  # It is not installed where only the documentation 
         "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
     hypothesis.settings.load_profile("any-machine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test of packages that are not installed."""
+    for mark in item.iter_markers("frameworks"):
+        if not all(find_spec(package) for package in mark.args):
+            pytest.skip("pip install --group frameworks")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +47,23 @@ def _release_coverage_lock_in_forks() -> None:
     lock = threading.RLock()  # reentrant: code that runs during a fork may be measured
     current._collector.data_lock = lock
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Measure no coverage in the thread and the processes of a test with the mark `unmeasured`.
+
+    Its new threads are measured: those of a service, say, may be used by other tests as well.
+    """
+    trace = sys.gettrace()
+    if not trace or not request.node.get_closest_marker("unmeasured"):
+        yield
+        return
+    sys.settrace(None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+    sys.settrace(trace)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -176,6 +176,7 @@ def test_l10_an_alias_may_be_used_but_not_to_multiply_a_document(read: Any) -> N
         assert (code, "aliases repeat more than 100,000 values" in output) == (1, True), output
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("depth", [150, 300, 5_000, 100_000])
 @pytest.mark.parametrize("text", ["[{}]", '{{"a": {}}}'])
 def test_l10_nesting_is_limited(read: Any, tmp_path: Path, depth: int, text: str) -> None:

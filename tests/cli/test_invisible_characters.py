@@ -37,6 +37,7 @@ def hidden_in(text: str) -> set[str]:
     return {character for character in text if character in HIDDEN}
 
 
+@pytest.mark.unmeasured
 def test_l17_every_character_that_cannot_be_seen_is_escaped() -> None:
     """As by Python in text, and as by JSON in JSON."""
     assert escaped("\u202ea\u00a0\n\U000e0041") == r"\u202ea\xa0\n\U000e0041"
@@ -47,6 +48,7 @@ def test_l17_every_character_that_cannot_be_seen_is_escaped() -> None:
     assert all(escaped(character) != character for character in printable)
 
 
+@pytest.mark.unmeasured
 @given(
     st.recursive(
         st.text() | st.integers() | st.none(), lambda inner: st.dictionaries(st.text(), inner) | st.lists(inner)
@@ -70,6 +72,7 @@ def hidden_shop(shop: WatchedService) -> WatchedService:
     return shop
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "arguments",
     [

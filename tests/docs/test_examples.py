@@ -18,8 +18,9 @@ from heksher_client._core.settings.getter import Form, source
 from heksher_client.profiles import _config
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import environment, interruptible, run_in_process, run_script_in_process
-from tests.support.frameworks import NOT_INSTALLED
 from tests.support.service import WatchedService
+
+pytestmark = pytest.mark.unmeasured
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -67,8 +68,9 @@ SEPARATE_TESTS = {
 }  # fmt: skip
 """The examples that other tests run, in this module or with the feature that they show."""
 PUBLIC_MODULES = (
-    "credentials", "exceptions", "integrations.asgi", "integrations.celery", "integrations.django",
-    "integrations.wsgi", "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
+    "credentials", "exceptions", "integrations.asgi", "integrations.django", "integrations.wsgi", "openfeature",
+    "profiles", "pytest_plugin", "service", "telemetry", "testing",
+    pytest.param("integrations.celery", marks=pytest.mark.frameworks("celery")),
 )  # fmt: skip
 """The public modules of the package."""
 
@@ -267,8 +269,6 @@ def test_every_name_of_a_public_module_is_in_the_reference(name: str) -> None:
     found = re.search(rf"automodule:: heksher_client\.{re.escape(name)}\n((?:   :.*\n)*)", reference())
     assert found
     members = re.search(r":members:(.*)", found[1])
-    if name == "integrations.celery":
-        pytest.importorskip("celery", reason=NOT_INSTALLED)
     module = importlib.import_module(f"heksher_client.{name}")
     if members and members[1].strip():
         listed = set(members[1].replace(" ", "").split(","))

@@ -56,6 +56,7 @@ def track(client: Any) -> None:
     client.track_contexts(user=["jim", "ann", "none"])
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("call", [get_status, reload, track])
 def test_c18_child_that_is_forked_without_hooks_continues_when_it_calls_a_client(
     kind: Kind, service: LoopbackService, setting: Setting[int], call: Callable[[Any], None],

@@ -96,6 +96,7 @@ class Interrupted:
 # -- closing in a signal handler ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("by_opcode", [False, True])
 def test_c13_closing_in_a_signal_handler_during_the_start(
     service: FakeService, setting: Setting[int], by_opcode: bool
@@ -113,6 +114,7 @@ def test_c13_closing_in_a_signal_handler_during_the_start(
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "call", ["close", "reload", "ping", "get_settings", "status", "set_defaults", "track_contexts"]
 )
@@ -201,6 +203,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("call", CALLS)
 def test_c14_calls_in_a_signal_handler_that_interrupts_a_call(
     kind: Kind, service: FakeService, setting: Setting[int], call: str
@@ -237,6 +240,7 @@ def test_c14_calls_in_a_signal_handler_that_interrupts_a_call(
         assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 def test_c14_reload_in_a_signal_handler_during_the_start(service: FakeService, setting: Setting[int]) -> None:
     """Before the thread runs, it only requests a refresh, which the start is waiting for."""
     subject = Interrupted(service)
@@ -257,6 +261,7 @@ def test_c14_reload_in_a_signal_handler_during_the_start(service: FakeService, s
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 def test_c14_another_client_is_started_and_closed_in_a_signal_handler(
     service: FakeService, setting: Setting[int]
 ) -> None:
@@ -328,6 +333,7 @@ def test_c14_request_of_a_handler_is_not_lost_in_a_delayed_one(kind: Kind, setti
 # -- Ctrl-C during the start -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("way", ["start", "enter"])
 def test_c15_ctrl_c_at_any_point_of_the_start_of_a_thread_client(
     service: FakeService, setting: Setting[int], way: str
@@ -350,6 +356,7 @@ def test_c15_ctrl_c_at_any_point_of_the_start_of_a_thread_client(
     subject.client.close()
 
 
+@pytest.mark.unmeasured
 def test_c15_ctrl_c_at_any_point_of_closing(service: FakeService, setting: Setting[int]) -> None:
     """It is raised at the end. Before the first step, nothing has happened."""
     subject = Interrupted(service)
@@ -400,6 +407,7 @@ def test_c15_ctrl_c_at_any_point_of_connect(kind: Kind, loopback: LoopbackServic
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for coroutines that were just created
 def test_c15_ctrl_c_at_any_point_of_the_start_of_an_async_client(service: FakeService, setting: Setting[int]) -> None:
     """Also in its task, and in the event loop."""
@@ -483,6 +491,7 @@ async def out_of_time(client: AsyncClient, steps: int) -> None:
     await client.aclose()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("close", [cancelled, twice, cancelled_and_again, out_of_time])
 @pytest.mark.parametrize("is_started", [False, True])
 def test_c16_overlapping_and_cancelled_calls_of_aclose(
@@ -547,9 +556,10 @@ def test_c17_async_client_without_an_event_loop(setting: Setting[int], method: s
     assert client.closed
 
 
+@pytest.mark.frameworks("trio")
 def test_c17_async_client_in_trio(service: FakeService, setting: Setting[int]) -> None:
     """The same, in the event loop of another library."""
-    trio = pytest.importorskip("trio", reason="the group `frameworks` is not installed")
+    import trio
 
     async def main() -> None:
         client = AsyncClient(URL)

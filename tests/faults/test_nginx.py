@@ -11,7 +11,7 @@ from tests.support.http import http_request
 from tests.support.nginx import NGINX, Nginx
 from tests.support.service import QUERY, WatchedService
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+pytestmark = [pytest.mark.skipif(NGINX is None, reason="nginx is not installed"), pytest.mark.unmeasured]
 
 
 @pytest.fixture

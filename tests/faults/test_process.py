@@ -245,6 +245,7 @@ def test_c4_cancellation_at_any_point(service: LoopbackService, setting: Setting
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind_of_client", ["ThreadHeksherClient", "AsyncHeksherClient"])
 def test_c5_program_that_ends_without_closing(service: LoopbackService, kind_of_client: str) -> None:
     """It exits without waiting for the client, and without a traceback."""
@@ -388,6 +389,7 @@ def test_c9_fifty_reloads_at_once(kind: Kind, service: LoopbackService, setting:
         assert setting.get(user="jim") == 7
 
 
+@pytest.mark.unmeasured
 def test_c10_settings_created_and_deleted_in_other_threads(
     kind: Kind, service: LoopbackService, setting: Setting[int]
 ) -> None:

@@ -32,6 +32,7 @@ def setting() -> Setting[int]:
     return Setting("s", int, ["user"], 7)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("has_identity", [True, False])
 @pytest.mark.parametrize("follow_changes", [True, False])
 def test_d9_a_replica_lags(
@@ -52,6 +53,7 @@ def test_d9_a_replica_lags(
             assert client.client.status().state is State.FRESH
 
 
+@pytest.mark.unmeasured
 def test_d9_all_replicas_lag(
     kind: Kind, service: LoopbackService, setting: Setting[int], caplog: pytest.LogCaptureFixture
 ) -> None:

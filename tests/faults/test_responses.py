@@ -448,6 +448,7 @@ def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting
         assert client.client.status().rules == 100_000
 
 
+@pytest.mark.unmeasured
 def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedService) -> None:
     """There are several queries of limited length, and their responses are applied together."""
     settings = [Setting(f"a_setting_with_quite_a_long_name_{i}_{'x' * 60}", int, ["user"], i) for i in range(60)]

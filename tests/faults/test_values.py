@@ -164,6 +164,7 @@ def test_c22_a_deep_copy_copies_the_elements() -> None:
     assert original == {"a": [1]}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("duplicate", COPIES)
 def test_c22_results_can_be_copied_and_pickled(kind: Kind, service: WatchedService, duplicate: Any) -> None:
     """Resolutions, rules, the status of a client, the settings of the service, and what a setting declares."""

@@ -13,7 +13,6 @@ import pytest
 from heksher_client import Setting
 from heksher_client.integrations import asgi, wsgi
 from heksher_client.testing import SyncStubHeksherClient
-from tests.support.frameworks import NOT_INSTALLED
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 
@@ -81,10 +80,10 @@ def test_an_invalid_wsgi_body_and_a_second_close_end_the_pin_once() -> None:
     body.close()
 
 
+@pytest.mark.frameworks("django")
 @pytest.mark.anyio
 async def test_an_aborted_django_stream_is_closed_in_the_context_of_its_request() -> None:
     """The server closes a stream that it does not read to the end."""
-    pytest.importorskip("django", reason=NOT_INSTALLED)
     from heksher_client.integrations.django.middleware import _iterate_async
 
     seen: list[str] = []

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +16,11 @@ import pytest
 from heksher_client import ThreadHeksherClient, connect
 from tests.support.clients import TIMEOUT_SECONDS, ThreadClient
 from tests.support.commands import environment
-from tests.support.frameworks import NOT_INSTALLED
 from tests.support.servers import BIN, EXAMPLES, check_server, serving
 from tests.support.service import WatchedService
 
-signals: Any = pytest.importorskip("celery.signals", reason=NOT_INSTALLED)
-for package in ("django", "flask", "nbclient"):
-    pytest.importorskip(package, reason=NOT_INSTALLED)
+signals: Any = pytest.importorskip("celery.signals", reason="pip install --group frameworks")
+pytestmark = pytest.mark.frameworks("django", "flask", "nbclient")
 
 
 def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, service_environment: dict[str, str]) -> None:
@@ -85,7 +82,7 @@ execute_from_command_line(["manage.py", "heksher"])
     [
         "prefork",
         "threads",
-        pytest.param("gevent", marks=pytest.mark.skipif(not find_spec("gevent"), reason=NOT_INSTALLED)),
+        pytest.param("gevent", marks=pytest.mark.frameworks("gevent")),
     ],
 )
 def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, pool: str) -> None:

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import httpx
 import pytest
 
 from tests.support.clients import eventually
-from tests.support.frameworks import NOT_INSTALLED
 from tests.support.servers import serving
 from tests.support.service import WatchedService
+
+pytestmark = pytest.mark.unmeasured
 
 APPLICATION = """
 import json, os
@@ -44,9 +44,6 @@ async def asgi(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": content(scope["path"])})
 """
-
-needs_gevent = pytest.mark.skipif(find_spec("gevent") is None, reason=NOT_INSTALLED)
-needs_uwsgi = pytest.mark.skipif(find_spec("pyuwsgi") is None, reason=f"{NOT_INSTALLED} (Python 3.14 or older)")
 
 
 @contextmanager
@@ -80,8 +77,8 @@ def check_workers(http: httpx.Client, shop: WatchedService, workers: int = 2) ->
         "-k sync --preload",
         "-k gthread --threads 2",
         "-k gthread --threads 2 --preload",
-        pytest.param("-k gevent", marks=needs_gevent),
-        pytest.param("-k gevent --preload", marks=needs_gevent),
+        pytest.param("-k gevent", marks=pytest.mark.frameworks("gevent")),
+        pytest.param("-k gevent --preload", marks=pytest.mark.frameworks("gevent")),
     ],
 )
 def test_c18_gunicorn(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, options: str) -> None:
@@ -96,7 +93,7 @@ UWSGI = (
 )
 
 
-@needs_uwsgi
+@pytest.mark.frameworks("pyuwsgi")
 @pytest.mark.parametrize(
     "options",
     [
@@ -186,7 +183,7 @@ client.close()
 """
 
 
-@needs_gevent
+@pytest.mark.frameworks("gevent")
 @pytest.mark.parametrize("moment", ["started", "imported"])
 def test_c18_gevent_patches_a_program_with_a_client(
     shop: WatchedService, service_environment: Mapping[str, str], moment: str

@@ -178,6 +178,7 @@ def test_l4_a_setting_with_an_invalid_name_does_not_exist(http: httpx.Client, na
 IMPOSSIBLE = ["-1", "-0", "0", "99", *("9" * digits for digits in (10, 18, 19, 20, 30, 4301, 6000)), f"-{'9' * 19}"]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     ("rule_id", "status"),
     [*((each, 404) for each in IMPOSSIBLE), ("x", 422), ("1.0", 422), ("-", 422), ("\u0663", 422)],

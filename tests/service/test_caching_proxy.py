@@ -14,7 +14,7 @@ from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+pytestmark = [pytest.mark.skipif(NGINX is None, reason="nginx is not installed"), pytest.mark.unmeasured]
 QUERY = "/api/v1/query?settings=s"
 
 

@@ -53,6 +53,7 @@ def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str)
     assert http.get("/api/v1/change_log").json() == before
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, operation: str, path: str) -> None:
     """With `If-None-Match`. Another ETag does not matter."""
@@ -68,6 +69,7 @@ def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, oper
 WITH_METADATA = {"rules/{rule_id}": RULE, "settings/{name}": SETTING}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Client, operation: str, path: str) -> None:
     """Of a rule or of a setting. Nothing is changed."""
@@ -89,6 +91,7 @@ CURRENT: list[tuple[str, str, str | None]] = [(*change, "{etag}") for change in 
 CURRENT += [(f"PUT /api/v1/{what}/metadata", path, form) for what, path in WITH_METADATA.items() for form in FORMS]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("operation", "path", "form"), CURRENT)
 def test_l15_a_change_with_the_current_etag_or_without_one_is_made(
     http: httpx.Client, operation: str, path: str, form: str | None

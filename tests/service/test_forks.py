@@ -25,6 +25,8 @@ from tests.support.http import http_client
 from tests.support.ports import reserved_port
 from tests.support.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.unmeasured
+
 
 @pytest.fixture(params=["file", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:

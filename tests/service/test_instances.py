@@ -17,6 +17,7 @@ from tests.support.http import http_client
 from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.unmeasured
 REPEATS = 8
 """Simultaneous requests to each instance."""
 

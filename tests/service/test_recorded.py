@@ -26,6 +26,7 @@ def normalize(body: Any) -> Any:
     return [normalize(element) for element in body] if isinstance(body, list) else body
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("path", WIRE, ids=lambda path: path.stem)
 def test_the_local_service_responds_like_the_reference(path: Path, new_database: Callable[[], str]) -> None:
     """With the recorded status and body; for the status 422, with a body of the recorded form."""
@@ -62,6 +63,7 @@ def test_the_local_service_responds_like_the_reference(path: Path, new_database:
                 assert json.dumps(normalize(body), sort_keys=True) == json.dumps(expected, sort_keys=True), i
 
 
+@pytest.mark.unmeasured
 @sqlite_only
 def test_different_bodies_have_different_etags(new_database: Callable[[], str]) -> None:
     """In all recorded exchanges."""

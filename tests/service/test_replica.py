@@ -16,6 +16,7 @@ from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 from tests.support.postgresql import PostgreSQL
 
+pytestmark = pytest.mark.unmeasured
 RULE = {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}
 
 

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from tests.core.refresh.test_protocol import BODIES, JSON
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse
+
+pytestmark = pytest.mark.unmeasured
 
 HEALTH = "GET /api/health"
 LIST = "GET /api/v1/settings"

@@ -585,6 +585,7 @@ class History(RuleBasedStateMachine):
         registry._entries.clear()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("offers_changes", [False, True])
 @pytest.mark.parametrize("has_file", [False, True])
 def test_a_client_agrees_with_the_model_after_any_history(

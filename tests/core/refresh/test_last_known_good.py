@@ -550,6 +550,8 @@ def test_an_unknown_order_of_context_features_is_restored(service: FakeService, 
         assert setting.get(user="jim", environment="prod") == 2
         assert client.status().state is State.FAILING
         assert "order of the context features" in (client.status().last_error or "")
+        assert client.state_after_reload() is State.FAILING
+        assert setting.get(user="jim", environment="prod") == 2
     assert file.content is not None
     assert file.content.order == ("user", "theme", "environment")
 

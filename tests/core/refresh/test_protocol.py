@@ -137,6 +137,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 BODIES = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
 
 
+@pytest.mark.unmeasured
 @given(st.sampled_from(PARSERS), st.sampled_from([200, 201, 204, 206, 302, 304, 400, 404, 409, 413, 422, 500]), BODIES)
 def test_any_response_is_parsed_or_raises_a_documented_error(parse: Any, status: int, body: bytes) -> None:
     """No parser fails in any other way, whatever the status and the body."""
@@ -161,6 +162,7 @@ def decode_raw_rules(*raw_rules: bytes) -> tuple[list[int], list[tuple[Any, str]
     return [rule.rule_id for rule in (*queried.rules, *rules)], invalid
 
 
+@pytest.mark.unmeasured
 @given(JSON)
 def test_any_rule_is_decoded_or_rejected(raw: Any) -> None:
     """A malformed rule does not affect other rules."""

@@ -124,6 +124,7 @@ class Recorder:
         return self._fault(request) if self.is_faulty else None
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("is_new", [True, False])
 def test_d7_all_other_settings_are_refreshed_as_usual(service: FakeService, fault: str, is_new: bool) -> None:
@@ -248,6 +249,7 @@ def test_d7_changes_are_still_followed(service: FakeService) -> None:
         assert [str(request) for request in service.requests] == [CONTEXT_FEATURES, QUERY] * 2
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("random", [0.0, 0.5, 1.0])
 def test_d7_many_refused_settings_are_tried_again_together(service: FakeService, random: float) -> None:
     """Ever more rarely. Ten declarations are sent at once, like all others."""
@@ -405,6 +407,7 @@ def test_d7_the_queries_for_the_others_do_not_include_a_faulty_setting(service: 
         assert "if-none-match" in query.headers
 
 
+@pytest.mark.unmeasured
 def test_d7_many_omitted_settings_do_not_cost_requests_with_each_refresh(service: FakeService) -> None:
     """Each may have been renamed, which takes a request to find out."""
     many = [Setting(f"s{i}", int, ["user"], i) for i in range(200)]
