@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -33,15 +33,18 @@ def ids_of_rows() -> list[str]:
     return re.findall(r"^\| ([A-Z][0-9]+) \|", TABLE.read_text(), re.MULTILINE)
 
 
-def ids_of_tests() -> Iterator[tuple[set[str], bool]]:
-    """Yield the ids in the name of each test, and whether it runs with both clients."""
+@cache
+def ids_of_tests() -> list[tuple[set[str], bool]]:
+    """Return the ids in the name of each test, and whether it runs with both clients."""
+    found: list[tuple[set[str], bool]] = []
     for path in TESTS.rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             if match := re.match(r"test_((?:[nhpcdfklmotw][0-9]+_)+)", node.name):
                 ids = set(match[1].upper().strip("_").split("_"))
-                yield ids, "kind" in [argument.arg for argument in node.args.args]
+                found.append((ids, "kind" in [argument.arg for argument in node.args.args]))
+    return found
 
 
 def test_each_row_of_the_table_has_a_test() -> None:

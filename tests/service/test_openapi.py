@@ -33,6 +33,7 @@ def http(described: WatchedService) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != f"GET {STREAM}"])
 def test_the_service_answers_the_example_of_an_operation_as_documented(http: httpx.Client, name: str) -> None:
     """The request of the example gets the documented status and body."""
@@ -71,7 +72,7 @@ def test_generated_requests_are_answered_as_documented(described: WatchedService
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{described.url}/openapi.json"]
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = [
-        "--max-examples=20",
+        "--max-examples=10",
         f"--checks={checks}",
         "--no-color",
         "--generation-database=none",
