@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,8 +34,8 @@ class Primitive(SettingType):
         match self.name:
             case "int":  # JSON does not distinguish 1.0 from 1
                 return type(value) is int or (isinstance(value, float) and value.is_integer())
-            case "float":
-                return type(value) in (int, float)
+            case "float":  # an integer of 400 digits is none
+                return type(value) in (int, float) and abs(value) <= sys.float_info.max
             case "str":
                 return isinstance(value, str)
         return isinstance(value, bool)
