@@ -1,5 +1,6 @@
 """The change log. Each change gets the next revision, and replaces the tags of the settings that it affects."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Text, cast, func, insert, select, update
 
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service.database import CHANNEL
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
 
@@ -95,8 +97,12 @@ def latest_changes(
 
 def _select(connection: Connection, query: Select[Any], setting: str | None, limit: int) -> list[Change]:
     if setting is not None:
-        # The column contains a JSON list of names, which cannot contain quotation marks.
-        query = query.where(cast(CHANGES.c.settings, Text).contains(f'"{setting}"', autoescape=True))
+        if not re.fullmatch(SETTING_NAME, setting):
+            return []  # PostgreSQL would raise an error for NUL.
+        # The column contains a JSON list of names, which cannot contain quotation marks. LIKE would ignore case in
+        # SQLite, which also limits its patterns.
+        names = cast(CHANGES.c.settings, Text)
+        query = query.where(func.replace(names, f'"{setting}"', "") != names)
     rows = connection.execute(query.limit(limit))
     return [Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new) for row in rows]
 

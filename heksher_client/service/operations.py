@@ -1,13 +1,11 @@
 """Operations on rules that the API and the console share: find the rule or refuse the request, check, and change."""
 
-import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection
 
-from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service import json_values, store
 from heksher_client.service.routing import RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
@@ -36,7 +34,7 @@ def require_setting(
     Raises:
         RequestError: There is no such setting.
     """
-    setting = store.setting(connection, name) if re.fullmatch(SETTING_NAME, name) else None
+    setting = store.setting(connection, name)
     if setting is None:
         raise RequestError(status, f"the setting {name} does not exist" if message is None else message)
     return setting

@@ -4,12 +4,14 @@ Each function that writes also adds to the change log.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service.changes import new_tag, record_change
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, MAX_ID, RULES, SETTINGS
@@ -134,6 +136,8 @@ def setting_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 
 def setting(connection: Connection, name: str) -> StoredSetting | None:
     """Return a setting by its name or an alias; None if there is none."""
+    if not re.fullmatch(SETTING_NAME, name):
+        return None  # PostgreSQL would raise an error for NUL.
     found = settings(connection, setting_ids(connection, [name]).values())
     return found[0] if found else None
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
@@ -239,12 +239,59 @@ def test_the_explanation_shows_the_outcome_of_each_rule(browser: Browser) -> Non
         "/console/changes?before=99999999999999999999",
         "/console/changes?before=abc",
         "/console/settings/s?done=99999999999999999999",
-        "/console/settings/%00",
     ],
 )
 def test_an_invalid_address_results_in_an_error_page(browser: Browser, path: str) -> None:
     response = browser.go(path)
     assert (response.status_code, "The request failed" in response.text) == (422, True)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "not-valid", "with%20space", "%00", "x" * 300, "%ED%A0%80"])
+def test_l4_the_page_of_a_setting_with_an_invalid_name_does_not_exist(browser: Browser, name: str) -> None:
+    """As the page of each other setting that does not exist."""
+    browser.go("/console/settings/s")
+    form = {"csrf": browser.csrf, "if.user": "ann", "value": "5"}
+    added = browser.http.post(f"/console/settings/{name}/rules", data=form)
+    assert (added.status_code, "does not exist any more. You entered 5." in added.text) == (404, True)
+    response = browser.go(f"/console/settings/{name}")
+    assert (response.status_code, "does not exist" in response.text) == (404, True)
+
+
+def test_texts_that_databases_refuse_are_compared_as_all_others(browser: Browser) -> None:
+    """Texts of addresses and forms: NUL, and patterns that are too long."""
+    browser.go("/console/settings/s")
+    csrf = browser.csrf
+    for text in ("\0", "s\0", '"', 's", "s', "\\", "%", "_" * 20_000, "a" * 60_000):
+        given = quote(text)
+        assert browser.go(f"/console/changes?setting={given}").status_code == 200
+        assert "No changes." in browser.text
+        for path in ("/console?q=", "/console/settings/s?find=", "/console/settings/s?on.user="):
+            assert browser.go(f"{path}{given}").status_code == 200
+        for action, fields, status in (
+            ("/console/rules/99/value", {"setting": text, "value": "5"}, 404),
+            ("/console/rules/1/value", {"etag": text, "value": "5"}, 409),
+            ("/console/rules/1/value", {"value": text}, 422),
+            ("/console/settings/s/rules", {"if.user": f"-{text}", "value": "5"}, 422),
+            ("/console/login", {"token": text}, 422),
+            ("/console/rules/1/delete", {"csrf": text}, 403),
+        ):
+            form = {"csrf": csrf} | fields
+            assert browser.http.post(action, data=form).status_code == status, (action, fields)
+
+
+def test_the_changes_of_a_setting_are_not_those_of_similar_names(browser: Browser, service: WatchedService) -> None:
+    """Other case, and characters that have a meaning in patterns. A change of the other setting hides no undo."""
+    for name in ("my_cache", "My_Cache", "my.cache", "myXcache", "my_cache.x"):
+        service.declare(name, "int", 7, ["user"])
+    log = service.call("GET", "/api/v1/change_log?setting=my_cache").json()["changes"]
+    assert [change["settings"] for change in log] == [["my_cache"]]
+    browser.go("/console/changes?setting=my_cache")
+    assert browser.text.count("setting declared") == 1
+    browser.go("/console/settings/my_cache")
+    added = browser.submit("/console/settings/my_cache/rules", **{"if.user": "jim", "value": "1"})
+    service.add_rule("My_Cache", 2, user="jim")
+    browser.go(added.url.raw_path.decode())
+    assert "Rule added: 1 for user jim" in browser.text
 
 
 @sqlite_only

@@ -25,7 +25,7 @@ from heksher_client.service.console.why import explain, in_priority_order
 from heksher_client.service.history import read_state
 from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routes.rules import NewRule
-from heksher_client.service.routing import RequestDatabase, RequestError, RuleId, SettingName
+from heksher_client.service.routing import RequestDatabase, RequestError, RuleId
 from heksher_client.service.schema import MAX_ID
 from heksher_client.service.store import StoredRule, StoredSetting
 from heksher_client.service.tokens import Role, create_session, delete_session, find_token
@@ -96,7 +96,7 @@ def _searchable_text(setting: StoredSetting) -> str:
 
 @router.get("/settings/{name}")
 def show_setting(
-    request: Request, name: SettingName, database: RequestDatabase, find: str = "", done: Revision = 0
+    request: Request, name: str, database: RequestDatabase, find: str = "", done: Revision = 0
 ) -> Response:
     """Show a setting: its declaration, its rules, the explanation of its value, and its last changes."""
     with database.read() as connection:
@@ -181,7 +181,7 @@ def _last_change(connection: Connection, revision: int, setting: str) -> Change 
 
 
 @router.post("/settings/{name}/rules")
-def add_rule(request: Request, name: SettingName, database: RequestDatabase, form: Form) -> Response:
+def add_rule(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Add a rule."""
     with database.write() as connection:
         message = f"the setting {name} does not exist any more. You entered {_listed(form.get('value', []))}."
