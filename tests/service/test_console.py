@@ -592,15 +592,38 @@ def test_formatting_and_parsing_an_input_returns_the_same_value(type_: str, valu
 
 def test_a_whole_number_may_be_stored_as_a_float() -> None:
     """JSON does not distinguish 5 from 5.0, and the displayed value can be saved."""
-    assert parse_input(parse_setting_type("int"), format_input(parse_setting_type("int"), 5.0)) == 5
+    for value in (5.0, 1e22):
+        assert parse_input(parse_setting_type("int"), format_input(parse_setting_type("int"), value)) == value
     assert format_input(parse_setting_type("Enum[1,2]"), 2.0) == ["2"]
     assert [label for _, label in input_for(parse_setting_type('Enum["1",1,"a"]')).options] == ['"1"', "a", "1"]
+
+
+def test_a_number_keeps_its_digits() -> None:
+    """A whole number does not become a float that is near it."""
+    for type_, text, value in (
+        ("int", "12345678901234567890.0", 12345678901234567890),
+        ("int", "-" + "9" * 4000 + ".", 1 - 10**4000),
+        ("float", "12345678901234567890", 12345678901234567890),
+        ("float", "0." + "1" * 5000, 1 / 9),
+        ("float", "1" + "0" * 308, 10**308),
+        ("float", "0" * 5000 + "5e0", 5.0),
+    ):
+        parsed = parse_input(parse_setting_type(type_), [text])
+        assert (parsed, type(parsed)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
     ("type_", "given", "message"),
     [
         ("int", ["1.5"], "not a whole number"),
+        ("int", ["-" + "9" * 5000], "the number is too long"),
+        ("int", ["9" * 5000 + ".0"], "the number is too long"),
+        ("float", ["9" * 5000], "the number is too long"),
+        ("float", ["-" + "9" * 5000], "the number is too long"),
+        ("float", ["9" * 5000 + ".0"], "Out of range"),
+        ("float", ["9" * 400], "not a value of the type float"),
+        ("Enum[1]", ["9" * 5000], "a number is too long"),
+        ("Flags[1]", ["9" * 5000], "a number is too long"),
         ("int", [], "a value is required"),
         ("float", ["nan"], "not a number"),
         ("float", ["1e999"], "Out of range"),

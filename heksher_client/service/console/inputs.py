@@ -16,7 +16,7 @@ from heksher_client.service.setting_types import Options, Primitive, SettingType
 
 Fields = Mapping[str, Sequence[str]]
 """The fields of a submitted form, by the name of the input."""
-_INT: Final = re.compile(r"-?[0-9]{1,4000}(\.0*)?")
+_INT: Final = re.compile(r"-?[0-9]+(\.0*)?")
 _FLOAT: Final = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
 
@@ -63,6 +63,8 @@ def format_input(type_: SettingType, value: Any) -> list[str]:
             return [option_text(value)]
         case "json":
             return [visible_json(value, indent=2)]
+    if type_ == Primitive("int"):
+        value = int(value)  # It may be stored as 1e+22.
     return [json_values.encode(value).decode()]
 
 
@@ -94,13 +96,20 @@ def _parse(type_: SettingType, content: Sequence[str]) -> Any:
     text = text.strip()
     if not text:
         raise InputError("a value is required")
-    if type_ == Primitive("int") and not _INT.fullmatch(text):
-        raise InputError("not a whole number")
-    if type_ == Primitive("float") and not _FLOAT.fullmatch(text):
-        raise InputError("not a number")
     if kind == "number":
-        return float(text) if set(text) & set(".eE") else int(text)
+        return _parse_number(text, is_int=type_ == Primitive("int"))
     return _from_json(text)
+
+
+def _parse_number(text: str, *, is_int: bool) -> float:
+    if not (_INT if is_int else _FLOAT).fullmatch(text):
+        raise InputError("not a whole number" if is_int else "not a number")
+    if is_int:
+        text = text.partition(".")[0]  # A float may be another number.
+    try:
+        return float(text) if set(text) & set(".eE") else int(text)
+    except ValueError:
+        raise InputError("the number is too long") from None
 
 
 def _from_json(text: str) -> Any:
