@@ -93,7 +93,11 @@ def _warn(text: str) -> None:
 
 
 def _redact_password(database: str) -> str:
-    """Return the database, without the password if it is a URL."""
+    """Return the database. If it is a URL, it has no password, and only those options that identify the database."""
     from sqlalchemy import make_url
 
-    return make_url(database).render_as_string(hide_password=True) if "://" in database else database
+    if "://" not in database:
+        return database
+    url = make_url(database)
+    options = {name: value for name, value in url.query.items() if name in ("host", "port", "dbname", "user")}
+    return url.set(query=options).render_as_string(hide_password=True)

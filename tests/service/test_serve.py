@@ -206,11 +206,17 @@ def test_an_error_is_reported_in_one_line(tmp_path: Path) -> None:
         assert (code, output.count("\n"), message in output) == (1, 1, True), output
 
 
-def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be in the log."""
+def test_a_password_is_not_shown() -> None:
+    """It would be in the log. Options of the URL may contain it as well, and other secrets."""
     from heksher_client.cli.serve import _redact_password
 
     assert _redact_password("postgresql://me:secret@host/name") == "postgresql://me:***@host/name"
+    assert _redact_password("postgresql://host/name?user=me&password=secret") == "postgresql://host/name?user=me"
+    hosts = "host=one:1&host=two:2"
+    secrets = "sslpassword=secret&oauth_client_secret=secret&conninfo=password%3Dsecret&options=-csecret"
+    shown = _redact_password(f"postgresql+psycopg:///name?{secrets}&{hosts}")
+    assert shown == "postgresql+psycopg:///name?host=one%3A1&host=two%3A2"
+    assert _redact_password("settings.db?password=x") == "settings.db?password=x"  # the name of a file
 
 
 def test_metrics_have_routes_as_labels(service: WatchedService) -> None:
