@@ -20,7 +20,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 
 SESSION_COOKIE: Final = "heksher_session"
-_PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login|assets/.*)")
+_PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login/?|assets/.*)")
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _READER_POSTS: Final = frozenset(["/api/v1/settings/declare", "/console/logout"])
 """Allowed with the role `read`, although they are POST requests. A declaration that changes nothing is a read."""

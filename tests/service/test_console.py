@@ -522,11 +522,21 @@ def test_other_cookies_of_the_host_are_ignored(protected: tuple[Browser, dict[st
 
 
 @sqlite_only
-def test_the_login_redirects_to_the_console_only(protected: tuple[Browser, dict[str, str]]) -> None:
+def test_the_login_redirects_to_other_pages_of_the_console_only(protected: tuple[Browser, dict[str, str]]) -> None:
     browser, tokens = protected
     browser.go("/console")
-    response = browser.submit("/console/login", token=tokens["read"], next="https://evil.example/console")
-    assert str(response.url) == str(browser.http.base_url.join("/console"))
+    for page in ("https://evil.example/console", "/console/login", "/console/login/", "/console/login?next=/console"):
+        browser.go("/console/login")
+        response = browser.submit("/console/login", token=tokens["read"], next=page)
+        assert str(response.url) == str(browser.http.base_url.join("/console"))
+
+
+@sqlite_only
+def test_the_address_of_the_login_form_may_end_with_a_slash(protected: tuple[Browser, dict[str, str]]) -> None:
+    """It keeps the page to which the login leads."""
+    browser, _ = protected
+    response = browser.go("/console/login/?next=/console/changes")
+    assert str(response.url) == str(browser.http.base_url.join("/console/login?next=/console/changes"))
 
 
 @pytest.mark.parametrize("role", ["read", "declare"])

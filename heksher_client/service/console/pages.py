@@ -351,7 +351,8 @@ def log_in(request: Request, database: RequestDatabase, form: LoginForm) -> Resp
         return render(request, "login.html", 422, next=target, error="this token is unknown, expired or revoked")
     with database.write() as connection:
         session = create_session(connection, token)
-    page = target.lstrip("/") if target.startswith("/console") else "console"
+    is_page = target.startswith("/console") and not target.startswith("/console/login")
+    page = target.lstrip("/") if is_page else "console"
     response = RedirectResponse(reference(request.scope, page), 303)
     security.set_session(request, response, session)
     return response
