@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,38 @@ def test_the_import_command_stops_if_the_database_has_changed_since_the_confirma
     monkeypatch.setattr("click.confirm", confirm)
     code, output = run("import", file, "--database", database)
     assert (code, "has changed since the confirmation" in output) == (1, True)
+
+
+def test_l15_the_import_command_stops_after_any_change_since_the_confirmation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after one that its texts do not show: in a long value, in metadata, or of what it deletes."""
+    file, path = tmp_path / "file.json", tmp_path / "s.db"
+    file.write_text(json.dumps(document()))
+    run("import", file, "--yes", "--database", path)
+    changed = document()
+    changed["settings"][0]["rules"] = [{"feature_values": {"user": "ann"}, "value": 3, "metadata": {"ticket": 2}}]
+    del changed["settings"][1]
+    file.write_text(json.dumps(changed))
+    opened = Database(f"sqlite:///{path}")
+
+    def change(attributes: Any, exported: list[Any], *_: Any, **__: Any) -> None:
+        with opened.begin() as connection:
+            rule = store.rule(connection, 3)
+            assert rule is not None
+            store.change_rule(connection, store.setting_of(connection, rule), rule, **attributes)
+            exported.append(export(connection))
+
+    long = "x" * 100
+    for attributes in ({"metadata": {"by": "another"}}, {"value": 2.0}, {"value": 2}, {"metadata": {"note": long}}):
+        exported: list[Any] = []
+        monkeypatch.setattr("click.confirm", partial(change, attributes, exported))
+        code, output = run("import", file, "--exact", "--database", path)
+        assert (code, "has changed since the confirmation" in output) == (1, True), output
+        assert export_from(opened) == exported[0]
+    monkeypatch.setattr("click.confirm", lambda *_, **__: True)
+    assert run("import", file, "--exact", "--database", path)[0] == 0
+    opened.close()
 
 
 def test_an_import_is_in_the_change_log_which_can_be_exported(tmp_path: Path) -> None:
