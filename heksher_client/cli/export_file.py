@@ -3,15 +3,19 @@
 A file contains JSON, or YAML if its suffix says so.
 """
 
+import errno
 import json
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from heksher_client._logging import visible_json
+from heksher_client.cli.arguments import require_text
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_text import JSONText
 from heksher_client.cli.text_places import TextError
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 STDIO: Final = "-"
 """Standard input or output instead of a file, in JSON."""
+_STDOUT_FILES: Final = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+_NOT_REPLACEABLE: Final = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS)
+"""The file is a mount point, or its folder cannot be written to; the file itself may be writable."""
 _YAML_SUFFIXES: Final = (".yaml", ".yml")
 _MAX_BYTES: Final = 512 << 20
 """Bytes of a file, which is read into memory. One with a million rules has half of that."""
@@ -38,15 +45,56 @@ def _is_yaml(file: str) -> bool:
     return Path(file).suffix.lower() in _YAML_SUFFIXES
 
 
+def parse_destination(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return the name of a file to write, or `STDIO` for the files that are standard output. A callback."""
+    file = require_text(context, parameter, value)
+    return STDIO if file in _STDOUT_FILES else file
+
+
 def write_document(file: str, document: Any) -> None:
     """Write a document.
 
     Raises:
-        OSError: The file cannot be written.
+        CommandError: The file cannot be written.
     """
     text = format_yaml(document) if _is_yaml(file) else visible_json(document, indent=2) + "\n"
-    with click.open_file(file, "w", encoding="utf-8", atomic=file != STDIO) as out:
+    if file == STDIO:
+        with click.open_file(file, "w", encoding="utf-8") as out:
+            out.write(text)
+        return
+    try:
+        _write_file(Path(file), text)
+    except OSError as error:
+        raise CommandError(f"cannot write {file}: {error.strerror}") from None
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Replace a regular file as a whole, if possible. Write into pipes and devices, which must not be replaced."""
+    # `click.open_file(atomic=True)` replaces those as well, and a file by half a document if writing fails.
+    if not path.exists() or path.is_file():
+        try:
+            _replace(path.resolve(), text)
+        except OSError as error:
+            if error.errno not in _NOT_REPLACEABLE:
+                raise
+        else:
+            return
+    with path.open("w", encoding="utf-8") as out:
         out.write(text)
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".heksher-{token_hex(8)}.new")
+    try:
+        with draft.open("x", encoding="utf-8") as out:
+            with suppress(FileNotFoundError):  # The file is new.
+                shutil.copymode(path, draft)
+            out.write(text)
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):  # There may be no draft.
+            draft.unlink()
+        raise
 
 
 class ExportFile:

@@ -13,7 +13,7 @@ from heksher_client.cli.database import (
     report_database_errors,
     require_database,
 )
-from heksher_client.cli.export_file import STDIO, ExportFile, write_document
+from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, write_document
 
 
 @click.group()
@@ -40,7 +40,7 @@ def upgrade(database: str) -> None:
 
 
 @service.command("export")
-@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
+@click.argument("file", type=click.Path(dir_okay=False), callback=parse_destination)
 @database_option
 def export_all(database: str, file: str) -> None:
     """Export all context features, settings and rules to FILE.
@@ -100,7 +100,7 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
 
 
 @service.command()
-@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
+@click.argument("file", type=click.Path(dir_okay=False), callback=parse_destination)
 @click.option(
     "--after", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Only changes after this revision."
 )

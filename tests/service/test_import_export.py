@@ -1,6 +1,9 @@
 """Export and import: a copy is complete, and an import lists its changes first."""
 
+import errno
 import json
+import os
+import stat
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -268,6 +271,96 @@ def test_the_import_command_asks_for_confirmation(tmp_path: Path) -> None:
     code, output = run("export", tmp_path / "file.yaml", *option)
     assert output == f"Exported 2 context features, 2 settings and 2 rules to {tmp_path}/file.yaml.\n"
     assert yaml.safe_load((tmp_path / "file.yaml").read_text(encoding="utf-8"))["settings"][0]["version"] == "2.3"
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> tuple[Path, str]:
+    """Return a database, and what an export of it contains."""
+    file, path = tmp_path / "file.json", tmp_path / "s.db"
+    file.write_text(json.dumps(document()))
+    assert run("import", file, "--yes", "--database", path)[0] == 0
+    file.unlink()
+    return path, run("export", "-", "--database", path)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("command", ["export", "changes"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_pipe_is_written_and_stays_a_pipe(
+    exported: tuple[Path, str], tmp_path: Path, command: str, is_link: bool
+) -> None:
+    """So do devices: replacing `/dev/null` would destroy it."""
+    database, _ = exported
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    before = set(tmp_path.iterdir())
+    reading_end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    code, output = run(command, link if is_link else pipe, "--database", database)
+    content = os.read(reading_end, 1 << 16).decode()
+    os.close(reading_end)
+    assert (code, content) == (0, run(command, "-", "--database", database)[1]), output
+    assert (pipe.is_fifo(), link.is_symlink()) == (True, True)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("file", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("command", ["export", "changes"])
+def test_the_files_that_are_standard_output_are_written_as_standard_output(
+    exported: tuple[Path, str], command: str, file: str
+) -> None:
+    """Without a message in the output, which another program may parse."""
+    database, _ = exported
+    assert run(command, file, "--database", database) == run(command, "-", "--database", database)
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS])
+def test_an_export_to_a_file_that_cannot_be_replaced_is_written_in_place(
+    exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It may be a mount point, or its folder read-only. No draft is left."""
+    database, content = exported
+    file = tmp_path / "file.json"
+    file.write_text("x" * 10_000)
+    inode = file.stat().st_ino
+    monkeypatch.setattr(Path, "replace", partial(fail, code))
+    assert run("export", file, "--database", database)[0] == 0
+    assert (file.read_text(), file.stat().st_ino) == (content, inode)
+    assert set(tmp_path.glob("*file*")) | set(tmp_path.glob(".*")) == {file}
+
+
+def fail(code: int, *_: Any) -> None:
+    raise OSError(code, os.strerror(code), "draft")
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(
+    exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the file, and no draft is left."""
+    database, _ = exported
+    file = tmp_path / "file.json"
+    file.write_text("former")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", partial(fail, errno.ENOSPC))
+        result = run("export", file, "--database", database)
+    assert result == (1, f"Error: cannot write {file}: No space left on device\n")
+    assert file.read_text() == "former"
+    missing = tmp_path / "none" / "file.json"
+    result = run("export", missing, "--database", database)
+    assert result == (1, f"Error: cannot write {missing}: No such file or directory\n")
+    assert set(tmp_path.glob("*file*")) | set(tmp_path.glob(".*")) == {file}
+
+
+def test_an_export_replaces_the_file_to_which_a_link_points(exported: tuple[Path, str], tmp_path: Path) -> None:
+    """The file keeps its permissions, and the link stays a link."""
+    database, content = exported
+    (tmp_path / "other").mkdir()
+    file, link = tmp_path / "other" / "file.json", tmp_path / "link"
+    file.touch(0o600)
+    link.symlink_to(file)
+    assert run("export", link, "--database", database)[0] == 0
+    assert (file.read_text(), stat.S_IMODE(file.stat().st_mode), link.is_symlink()) == (content, 0o600, True)
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_the_import_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
