@@ -45,7 +45,7 @@ Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MAX_FEAT
 
 def _check_type(name: str) -> str:
     json_values.check(name)
-    parse_setting_type(name)
+    json_values.check(str(parse_setting_type(name)))  # Without escapes, which may be lone surrogates as well.
     return name
 
 

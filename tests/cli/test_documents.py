@@ -265,6 +265,19 @@ def test_l10_an_error_of_the_parser_of_json_has_the_line_and_the_setting(read: A
     assert message.replace("\\\\", "\\") in output or message in output
 
 
+@pytest.mark.parametrize("option", [r'"\ud800"', r'"\uDFFF", "a"'])
+@pytest.mark.parametrize("kind", ["Enum[%s]", "Sequence<Flags[%s]>"])
+@pytest.mark.parametrize("name", ["file.json", "file.yaml"])
+def test_l10_an_escape_in_a_type_that_is_not_a_character_has_the_line(
+    read: Any, option: str, kind: str, name: str
+) -> None:
+    """The service refuses it as well: no response could contain it."""
+    text = json.dumps(SETTING | {"type": kind % option})
+    document = '{"heksher": 1, "context_features": ["country", "user"], "settings": [\n' + text + "]}"
+    message = "the text contains half of a surrogate pair, which is not a character"
+    assert read(document, name) == (1, f"Error: {name}, line 2: setting s: type: {message}\n")
+
+
 VALID: dict[str, Any] = {
     "heksher": 1,
     "context_features": ["country", "user"],

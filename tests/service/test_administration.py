@@ -66,6 +66,7 @@ def test_moving_a_feature_changes_the_order_of_conditions(http: httpx.Client) ->
         ("PATCH", "context_features/user/index", {"to_before": "theme", "to_after": "theme"}, 422, "must be given"),
         ("PUT", "settings/s/type", {"type": "float", "version": "1.0"}, 409, "at version 1.0 already"),
         ("PUT", "settings/s/type", {"type": "nosuch", "version": "1.1"}, 422, "cannot resolve"),
+        ("PUT", "settings/s/type", {"type": r'Enum["\ud800",1]', "version": "2.0"}, 422, "surrogates not allowed"),
         ("PUT", "settings/s/type", {"type": "int"}, 422, "version"),
         ("PUT", "settings/nosuch/type", {"type": "int", "version": "1.1"}, 404, "nosuch does not exist"),
         (

@@ -220,12 +220,15 @@ def test_numbers_are_preserved_exactly(http: httpx.Client, number: float) -> Non
     [
         {"type": "Enum[\ud800]"},
         {"type": 'Enum["\ud800"]', "default_value": "x"},
+        {"type": r'Enum["\ud800","x"]', "default_value": "x"},
+        {"type": r'Flags["\uDFFF"]', "default_value": []},
+        {"type": r'Mapping<Sequence<Enum["\udc00\ud800", 1]>>', "default_value": {}},
         {"type": "Enum" + "[" * 5000},
         {"type": "Enum[NaN,1]"},
         {"type": "Enum[1e999,1]"},
         {"metadata": {"a": eval("[" * 150 + "]" * 150)}},  # noqa: S307
     ],
-    ids=["surrogate", "surrogate option", "brackets", "nan", "infinity", "deep"],
+    ids=["surrogate", "surrogate option", "escape", "flags", "nested escape", "brackets", "nan", "infinity", "deep"],
 )
 def test_values_that_other_parsers_cannot_read_are_refused(http: httpx.Client, changes: dict[str, Any]) -> None:
     """They would otherwise make each response that contains them invalid."""
