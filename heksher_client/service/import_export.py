@@ -6,7 +6,7 @@ An import is planned first: the plan is a list of steps, which can be shown befo
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -26,6 +26,9 @@ from heksher_client.service.document import (
 from heksher_client.service.json_values import is_identical
 from heksher_client.service.operations import require_setting
 from heksher_client.service.store import StoredRule, StoredSetting
+
+_MAX_KEPT_ID: Final = 2_000_000_000
+"""The largest id of a rule that an import keeps. Later rules get higher ones, for which it leaves 147 million."""
 
 
 def export(connection: Connection) -> dict[str, Any]:
@@ -207,7 +210,7 @@ class _Planner:
             conditions = conditions_text(wanted.feature_values)
             if rule is None:
                 text = f"add rule to setting {setting.name}: {conditions} is {shorten(wanted.value)}"
-                if wanted.rule_id is None or wanted.rule_id in self._used_ids:
+                if wanted.rule_id is None or wanted.rule_id > _MAX_KEPT_ID or wanted.rule_id in self._used_ids:
                     add = partial(_add_rule, name=setting.name, rule=wanted, rule_id=None)
                     self._rules_with_new_ids.append(Step(text, add))
                 else:

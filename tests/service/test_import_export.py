@@ -21,6 +21,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.document import DocumentError
 from heksher_client.service.import_export import export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
+from heksher_client.service.schema import MAX_ID
 from tests.support.marks import sqlite_only
 
 
@@ -88,6 +89,28 @@ def test_new_rules_get_ids_after_the_largest_imported_id(database: Database) -> 
         setting = store.setting(connection, "s")
         assert setting is not None
         assert store.add_rule(connection, setting, {"user": "new"}, 1.5, {}) > 7
+
+
+@pytest.mark.parametrize("rule_id", [2_000_000_001, MAX_ID - 1, MAX_ID])
+def test_an_import_leaves_ids_for_new_rules(database: Database, rule_id: int) -> None:
+    """A rule with an id near the maximum gets another one, after all others. All rules can be read and imported."""
+    content = document()
+    content["settings"][0]["rules"][0]["rule_id"] = rule_id
+    content["settings"][0]["rules"][1]["rule_id"] = 2_000_000_000
+    import_into(database, content)
+    with database.begin() as connection:
+        setting = store.setting(connection, "s")
+        assert setting is not None
+        added = store.add_rule(connection, setting, {"user": "new"}, 1.5, {})
+        assert added == 2_000_000_002
+        ids = [rule.id for rule in store.rules(connection)]
+        assert [store.rule(connection, i) is not None for i in ids] == [True] * 3
+    assert ids == [2_000_000_000, 2_000_000_001, 2_000_000_002]
+    assert import_into(database, export_from(database), exact=True) == []
+    exported = export_from(database)
+    import_into(database, document(settings=[]), exact=True)
+    import_into(database, exported)
+    assert len(export_from(database)["settings"][0]["rules"]) == 3
 
 
 def test_an_import_deletes_only_if_it_is_exact(database: Database) -> None:
