@@ -215,9 +215,8 @@ class _Planner:
                     self._rules_with_new_ids.append(Step(text, add))
                 else:
                     yield Step(text, partial(_add_rule, name=setting.name, rule=wanted, rule_id=wanted.rule_id))
-            elif not is_identical([rule.value, rule.metadata], [wanted.value, wanted.metadata]):
-                values = f"from {shorten(rule.value)} to {shorten(wanted.value)}"
-                text = f"change rule {rule.id} of setting {setting.name}: {conditions} {values}"
+            elif differences := _describe_rule_differences(rule, wanted):
+                text = f"change rule {rule.id} of setting {setting.name}: {conditions} {', '.join(differences)}"
                 yield Step(text, partial(_change_rule, rule=rule, wanted=wanted))
 
 
@@ -256,4 +255,15 @@ def _describe_differences(stored: Declaration, wanted: Declaration) -> list[str]
         "metadata": (dict(stored.metadata), dict(wanted.metadata)),
         "version": (stored.version, wanted.version),
     }
-    return [f"{name} from {shorten(a)} to {shorten(b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]
+    return [f"{name} {_change_text(a, b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]
+
+
+def _describe_rule_differences(stored: StoredRule, wanted: DocumentRule) -> list[str]:
+    """Return a text for the value, and one for the metadata, if they differ."""
+    former, new = dict(stored.metadata), wanted.metadata
+    values = [] if is_identical(stored.value, wanted.value) else [_change_text(stored.value, wanted.value)]
+    return values if is_identical(former, new) else [*values, f"metadata {_change_text(former, new)}"]
+
+
+def _change_text(former: Any, new: Any) -> str:
+    return f"from {shorten(former)} to {shorten(new)}"

@@ -113,6 +113,21 @@ def test_an_import_leaves_ids_for_new_rules(database: Database, rule_id: int) ->
     assert len(export_from(database)["settings"][0]["rules"]) == 3
 
 
+def test_an_import_names_all_that_it_changes_of_a_rule(database: Database) -> None:
+    """The value, the metadata, or both."""
+    import_into(database, document())
+    content = document()
+    first, second = content["settings"][0]["rules"]
+    first["metadata"], second["metadata"] = {"ticket": 2}, {"a": 1}
+    second["value"] = 3
+    assert import_into(database, content) == [
+        'change rule 7 of setting s: environment=prod, user=jim metadata from {"ticket":1} to {"ticket":2}',
+        'change rule 3 of setting s: user=ann from 2 to 3, metadata from {} to {"a":1}',
+    ]
+    second["value"] = 4
+    assert import_into(database, content) == ["change rule 3 of setting s: user=ann from 3 to 4"]
+
+
 def test_an_import_deletes_only_if_it_is_exact(database: Database) -> None:
     """The steps describe all changes."""
     import_into(database, document())
