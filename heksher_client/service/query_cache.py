@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import Connection, select
@@ -18,9 +18,12 @@ from heksher_client.service.history import State
 from heksher_client.service.processes import PerProcess
 from heksher_client.service.schema import ALIASES, SETTINGS
 
-_MAX_BYTES: Final = 1 << 26
-"""The total size of all cached fragments."""
-_MAX_ETAGS: Final = 10_000
+_MAX_FRAGMENT_BYTES: Final = 1 << 26
+_MAX_ETAG_BYTES: Final = 1 << 24
+_ENTRY_BYTES: Final = 800
+"""The size of an entry without the texts whose length is not limited, about: objects, short texts, places in a dict."""
+_Key = TypeVar("_Key", bound=tuple[Any, ...])
+_Value = TypeVar("_Value")
 
 
 class QueryParameters(NamedTuple):
@@ -74,44 +77,68 @@ class FragmentKey(NamedTuple):
 
     tag: str
     context_features_tag: str
-    context_filters: str
+    filters_digest: bytes
+    """The hash of the context filters, which may be long."""
     include_metadata: bool
 
 
+def fragment_keys(state: State, parameters: QueryParameters, tags: Mapping[str, str]) -> dict[str, FragmentKey]:
+    """Return the key of the fragment of each setting, by its name."""
+    digest = sha256(parameters.context_filters.encode()).digest()
+    features_tag, include_metadata = state.context_features_tag, parameters.include_metadata
+    return {name: FragmentKey(tag, features_tag, digest, include_metadata) for name, tag in tags.items()}
+
+
+class _Entries(Generic[_Key, _Value]):
+    """Values by key, up to a total size of both, with the least recently used removed first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._values: OrderedDict[_Key, tuple[int, _Value]] = OrderedDict()
+        self._bytes, self._max_bytes = 0, max_bytes
+
+    def get(self, key: _Key) -> _Value | None:
+        entry = self._values.get(key)
+        if entry is None:
+            return None
+        self._values.move_to_end(key)
+        return entry[1]
+
+    def store(self, key: _Key, value: _Value, size: int) -> None:
+        former = self._values.pop(key, None)
+        self._values[key] = size, value
+        self._bytes += size - (former[0] if former else 0)
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._values.popitem(last=False)[1][0]
+
+
 class QueryCache:
-    """The ETags and fragments of one instance, with the least recently used removed first. Thread-safe."""
+    """The ETags and fragments of one instance. Thread-safe."""
+
+    # Requests choose the keys and their number, so the sizes of keys count as well.
 
     def __init__(self) -> None:
-        self._etags: OrderedDict[QueryParameters, tuple[State, str]] = OrderedDict()
-        self._fragments: OrderedDict[FragmentKey, bytes] = OrderedDict()
-        self._bytes = 0
+        self._etags: _Entries[QueryParameters, tuple[State, str]] = _Entries(_MAX_ETAG_BYTES)
+        self._fragments: _Entries[FragmentKey, bytes] = _Entries(_MAX_FRAGMENT_BYTES)
         self._locks = PerProcess(threading.Lock)
 
     def etag(self, parameters: QueryParameters, state: State) -> str | None:
         """Return the ETag of a query result; None if anything has changed since it was stored."""
         with self._locks.get():
-            stored_state, etag = self._etags.get(parameters, (None, None))
+            stored_state, etag = self._etags.get(parameters) or (None, None)
             return etag if stored_state == state else None
 
     def store_etag(self, parameters: QueryParameters, state: State, etag: str) -> None:
         """Store the ETag of a query result."""
+        size = _ENTRY_BYTES + len(parameters.settings or "") + len(parameters.context_filters)
         with self._locks.get():
-            self._etags[parameters] = state, etag
-            self._etags.move_to_end(parameters)
-            if len(self._etags) > _MAX_ETAGS:
-                self._etags.popitem(last=False)
+            self._etags.store(parameters, (state, etag), size)
 
     def fragment(self, key: FragmentKey) -> bytes | None:
         """Return the JSON for a setting, if it is stored."""
         with self._locks.get():
-            if key in self._fragments:
-                self._fragments.move_to_end(key)
             return self._fragments.get(key)
 
     def store_fragment(self, key: FragmentKey, fragment: bytes) -> None:
         """Store the JSON for a setting."""
         with self._locks.get():
-            self._bytes += len(fragment) - len(self._fragments.pop(key, b""))
-            self._fragments[key] = fragment
-            while self._bytes > _MAX_BYTES:
-                self._bytes -= len(self._fragments.popitem(last=False)[1])
+            self._fragments.store(key, fragment, _ENTRY_BYTES + len(fragment))

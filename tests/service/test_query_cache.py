@@ -1,12 +1,14 @@
 """The cache of query results: ETags change when they must, and no result is stale."""
 
+import gc
+import tracemalloc
 from typing import Any
 
 import httpx
 import pytest
 
 from heksher_client.service.history import State
-from heksher_client.service.query_cache import FragmentKey, QueryCache, QueryParameters
+from heksher_client.service.query_cache import QueryCache, QueryParameters, fragment_keys
 
 Operation = tuple[str, str, Any]
 
@@ -68,11 +70,15 @@ def test_a_setting_that_is_deleted_and_declared_again_has_another_etag(instances
     assert query(other, "s", etag).status_code == 200
 
 
+STATE = State(1, "tag", "d", 1)
+
+
 def test_the_least_recently_used_entries_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heksher_client.service.query_cache._MAX_BYTES", 25)
-    monkeypatch.setattr("heksher_client.service.query_cache._MAX_ETAGS", 2)
+    monkeypatch.setattr("heksher_client.service.query_cache._MAX_FRAGMENT_BYTES", 1625)
+    monkeypatch.setattr("heksher_client.service.query_cache._MAX_ETAG_BYTES", 1625)
     cache = QueryCache()
-    keys = [FragmentKey(tag, "", "*", include_metadata=False) for tag in "abc"]
+    parameters = QueryParameters(None, "*", include_metadata=False)
+    keys = list(fragment_keys(STATE, parameters, {tag: tag for tag in "abc"}).values())
     for key in keys[:2]:
         cache.store_fragment(key, b"0123456789")
     assert cache.fragment(keys[0]) is not None
@@ -82,8 +88,35 @@ def test_the_least_recently_used_entries_are_removed(monkeypatch: pytest.MonkeyP
     assert [cache.fragment(key) is None for key in keys] == [True, True, False]
 
     queries = [QueryParameters(name, "*", include_metadata=False) for name in "abc"]
-    state = State(1, "tag", "d", 1)
-    for parameters in queries:
-        cache.store_etag(parameters, state, "etag")
-    assert [cache.etag(parameters, state) for parameters in queries] == [None, "etag", "etag"]
+    for query in queries:
+        cache.store_etag(query, STATE, "etag")
+    assert [cache.etag(query, STATE) for query in queries] == [None, "etag", "etag"]
     assert cache.etag(queries[2], State(2, "tag", "d", 1)) is None
+
+
+@pytest.mark.parametrize("padding", [0, 49_000])
+def test_l12_the_memory_of_the_cache_includes_its_keys(monkeypatch: pytest.MonkeyPatch, padding: int) -> None:
+    """A token with the role `read` can send any number of queries, with long parameters or with short results."""
+    limit = 500_000
+    monkeypatch.setattr("heksher_client.service.query_cache._MAX_FRAGMENT_BYTES", limit)
+    monkeypatch.setattr("heksher_client.service.query_cache._MAX_ETAG_BYTES", limit)
+    cache = QueryCache()
+
+    def send_queries(numbers: range) -> None:
+        for number in numbers:
+            filters = f"user:(u{number},{'x' * padding})"
+            parameters = QueryParameters(f"s{number},{'x' * padding}", filters, include_metadata=False)
+            state = State(1000 + number, f"tag {number}", f"database {number}", 1)
+            cache.store_etag(parameters, state, f"etag {number}")
+            (key,) = fragment_keys(state, parameters, {"s": f"tag of s {number}"}).values()
+            cache.store_fragment(key, b'{"default_value":1}')
+
+    send_queries(range(700))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        send_queries(range(700, 3200))
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 3 * limit
+    finally:
+        tracemalloc.stop()

@@ -18,11 +18,11 @@ from heksher_client.service.context_filters import (
     parse_context_filters,
 )
 from heksher_client.service.query_cache import (
-    FragmentKey,
     QueryCache,
     QueryParameters,
     UnknownSettingsError,
     compute_etag,
+    fragment_keys,
     setting_tags,
 )
 from heksher_client.service.routing import RequestDatabase, RequestError, documented, example
@@ -71,7 +71,7 @@ def query(
         cache.store_etag(parameters, state, etag)
         if _matches(known_etags, etag):
             return Response(status_code=304, headers={"ETag": etag})
-        keys = {name: FragmentKey(tag, state.context_features_tag, *parameters[1:]) for name, tag in tags.items()}
+        keys = fragment_keys(state, parameters, tags)
         fragments = {name: fragment for name, key in keys.items() if (fragment := cache.fragment(key)) is not None}
         missing = [name for name in tags if name not in fragments]
         for name, fragment in _read_fragments(connection, missing, filters, include_metadata).items():
