@@ -4,10 +4,9 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice, takewhile
 from os import getpid
 from typing import Final
@@ -44,19 +43,18 @@ class _Event:
     revision: int
     settings: tuple[str, ...]
     affects_all: bool
-    at: datetime
-    revoked_token: str | None
-    """The name of the token, if the change revoked one."""
+    revoked_token: Mapping[str, str] | None
+    """The token, if the change revoked one."""
 
     @classmethod
     def from_change(cls, change: Change) -> "_Event":
-        revoked_token = change.former["name"] if change.action == "token revoked" else None
+        revoked_token = change.former if change.action == "token revoked" else None
         affects_all = change.action.startswith("context feature")
-        return cls(change.revision, tuple(change.settings), affects_all, change.at, revoked_token)
+        return cls(change.revision, tuple(change.settings), affects_all, revoked_token)
 
     def revokes(self, token: Token | None) -> bool:
         """Return True if the change has revoked a token."""
-        return token is not None and self.revoked_token == token.name and self.at >= token.created_at
+        return token is not None and self.revoked_token is not None and self.revoked_token == token.as_json()
 
     def encode(self, subscribers: int) -> bytes:
         spread = 0.0 if subscribers <= _MAX_SIMULTANEOUS_QUERIES else subscribers / _QUERIES_PER_SECOND

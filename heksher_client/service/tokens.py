@@ -49,6 +49,10 @@ class Token:
     def is_expired(self) -> bool:
         return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
 
+    def as_json(self) -> dict[str, str]:
+        """Return what distinguishes a token from others, also from a later one with its name, for the change log."""
+        return {"name": self.name, "role": self.role, "created_at": self.created_at.astimezone(UTC).isoformat()}
+
 
 class TokenError(ValueError):
     """A token cannot be created, or does not exist."""
@@ -74,10 +78,10 @@ def add_token(connection: Connection, name: str, role: Role, *, lifetime: timede
     if connection.scalar(select(TOKENS.c.name).where(TOKENS.c.name == name)) is not None:
         raise TokenError(f"the token {name} already exists; revoke it first, or choose another name")
     text, now = _PREFIX + token_urlsafe(32), datetime.now(UTC)
-    expires_at = None if lifetime is None else now + lifetime
-    row = {"name": name, "role": role, "digest": _digest(text), "created_at": now, "expires_at": expires_at}
+    token = Token(name, role, now, None if lifetime is None else now + lifetime)
+    row = {"name": name, "role": role, "digest": _digest(text), "created_at": now, "expires_at": token.expires_at}
     connection.execute(insert(TOKENS).values(**row))
-    record_change(connection, "token added", new={"name": name, "role": role})
+    record_change(connection, "token added", new=token.as_json())
     return text
 
 
@@ -96,7 +100,7 @@ def revoke_token(connection: Connection, name: str) -> None:
     if row is None:
         raise TokenError(f"there is no token {name}")
     connection.execute(delete(TOKENS).where(TOKENS.c.name == name))
-    record_change(connection, "token revoked", former={"name": name, "role": row.role})
+    record_change(connection, "token revoked", former=_from_row(row).as_json())
 
 
 def find_token(connection: Connection, text: str) -> Token | None:

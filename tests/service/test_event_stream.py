@@ -6,9 +6,10 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -244,6 +245,31 @@ def test_a_stream_ends_when_its_token_is_revoked(protected: WatchedService) -> N
         with protected.database.begin() as connection:
             add_token(connection, "c", Role.READ)
         assert b.next()["id"] == first + 1
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_stream_ends_with_its_token_that_was_added_on_a_machine_with_another_time(
+    protected: WatchedService, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Clocks are not compared. The revocation of a former token with the same name does not end the stream."""
+
+    class OtherClock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=hours)
+
+    assert protected.database is not None
+    with protected.database.begin() as connection:
+        add_token(connection, "a", Role.READ)
+        revoke_token(connection, "a")
+        with monkeypatch.context() as patch:
+            patch.setattr("heksher_client.service.tokens.datetime", OtherClock)
+            text = add_token(connection, "a", Role.READ)
+    with stream(protected.url, 0, token=text) as changes:
+        assert [changes.next()["id"] for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+        with protected.database.begin() as connection:
+            revoke_token(connection, "a")
+        assert changes.has_ended()
 
 
 def test_the_revocation_of_a_former_token_with_the_same_name_does_not_end_a_stream(protected: WatchedService) -> None:
