@@ -3,6 +3,7 @@
 import logging
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -77,7 +78,7 @@ class RequestMetrics:
                 client[0],
                 token.name if token else "-",
                 method,
-                scope["raw_path"].decode("ascii", "replace"),
+                (scope.get("raw_path") or quote(scope["path"]).encode()).decode("ascii", "replace"),
                 status,
                 (seconds or 0.0) * 1000,
                 extra={"client": client[0], "token": token and token.name, "method": method, "path": scope["path"],

@@ -1,5 +1,6 @@
 """The service as a process, and the commands that manage it."""
 
+import asyncio
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from heksher_client import __version__
 from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
-from heksher_client.service import LocalService
+from heksher_client.service import LocalService, create_app
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
@@ -273,6 +274,37 @@ def test_a_record_of_the_access_log_has_the_parts_as_attributes(
     }  # fmt: skip
     assert {name: attributes[name] for name in expected} == expected
     assert json.dumps(attributes["seconds"])
+
+
+@pytest.mark.parametrize(
+    ("optional", "path"),
+    [({}, "/api/a%0Ab"), ({"raw_path": None}, "/api/a%0Ab"), ({"raw_path": b"/api/%61%0Ab"}, "/api/%61%0Ab")],
+)
+def test_the_access_log_needs_no_optional_part_of_a_request(
+    caplog: pytest.LogCaptureFixture, optional: dict[str, Any], path: str
+) -> None:
+    """With other servers: ASGI leaves it to them whether to send the path as it was received."""
+    caplog.set_level("INFO", "heksher_client.service.access")
+    app, sent = create_app(access_control=False), list[Any]()
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/api/a\nb",
+        "query_string": b"",
+        "headers": [],
+    }
+    asyncio.run(app({**scope, **optional}, receive, send))
+    app.state.database.close()
+    assert sent[0]["status"] == 404
+    assert f"- - GET {path} 404 " in caplog.text
 
 
 def test_commands_work_for_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
