@@ -176,6 +176,24 @@ _TOKEN_ERRORS: Final = {
 }
 
 
+def check_context_features(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of context features without repetitions, in the same order.
+
+    Raises:
+        TypeError: A single string instead of a collection.
+        ValueError: A name is invalid.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"context_features must be a list of names, not one string: use [{names!r}]")
+    checked = tuple(dict.fromkeys(names))
+    for name in checked:
+        if not re.fullmatch(CONTEXT_NAME, name):
+            raise ValueError(
+                f"{name!r} is not a valid name of a context feature: use letters, digits and underscores only"
+            )
+    return checked
+
+
 def create_app(
     database_url: str | URL = "sqlite://",
     context_features: Sequence[str] = (),
@@ -195,17 +213,11 @@ def create_app(
         TypeError: `context_features` is a string.
         ValueError: A context feature has an invalid name, or the path prefix is invalid.
     """
-    if isinstance(context_features, str):
-        raise TypeError(f"context_features must be a list of names, not one string: use [{context_features!r}]")
-    for name in context_features:
-        if not re.fullmatch(CONTEXT_NAME, name):
-            raise ValueError(
-                f"{name!r} is not a valid name of a context feature: use letters, digits and underscores only"
-            )
+    features = check_context_features(context_features)
     prefix = check_root_path(root_path)
     database = Database(database_url)
     database.begin_epoch()
-    _add_missing_features(database, dict.fromkeys(context_features))
+    _add_missing_features(database, features)
     # Not with `include_router`, which would create all routes again, while the first requests are answered.
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
     routes += [Mount("/console/assets", ASSETS), Route("/", _redirect_to_console), Route("/docs", _show_api)]

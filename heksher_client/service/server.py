@@ -17,7 +17,7 @@ from sqlalchemy import URL
 from heksher_client._clock import monotonic
 from heksher_client._resource import Resource
 from heksher_client.service.access import is_loopback
-from heksher_client.service.app import create_app
+from heksher_client.service.app import check_context_features, create_app
 from heksher_client.service.database import database_url
 from heksher_client.service.event_stream import EventStream
 
@@ -44,8 +44,12 @@ class LocalService(Resource):
             port: The port to listen on; 0 for any free port.
             access_control: Whether requests need a token. By default they do if the host is not loopback. On loopback,
                 requests through a proxy are then refused.
+
+        Raises:
+            TypeError: `context_features` is a string.
+            ValueError: A context feature has an invalid name.
         """
-        self._context_features = tuple(context_features)
+        self._context_features = check_context_features(context_features)
         self._database = database
         self._host, self._port = host, port
         self._access_control = access_control

@@ -9,7 +9,7 @@ import sqlite3
 import string
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -316,10 +316,13 @@ def test_two_services_with_one_file_wait_for_each_other(tmp_path: Path) -> None:
             writer.close()
 
 
-def test_a_string_is_not_a_list_of_context_features() -> None:
-    """It would be a list of letters."""
+@pytest.mark.parametrize("make", [lambda features: create_app(context_features=features), LocalService])
+def test_context_features_are_checked(make: Callable[[Any], object]) -> None:
+    """A string would be a list of letters."""
     with pytest.raises(TypeError, match="not one string"):
-        create_app(context_features="user")
+        make("user")
+    with pytest.raises(ValueError, match="not a valid name"):
+        make(["user name"])
 
 
 def test_an_empty_filter_selects_nothing() -> None:
