@@ -25,8 +25,10 @@ _MAX_ID_DIGITS: Final = 18
 _MAX_TYPE_LENGTH: Final = 65_536
 _MAX_FEATURES: Final = 100
 """Configurable features of a setting, and conditions of a rule."""
-_MAX_CONDITIONS_LENGTH: Final = 2_000
-"""Characters of all names and values in the conditions of a rule. They are a key, whose length databases limit."""
+_MAX_CONDITIONS_LENGTH: Final = 2_600
+"""Characters of the conditions of a rule as they are stored. They are a key, which PostgreSQL limits to 2,704 bytes."""
+_CONDITION_LENGTH: Final = 10
+"""Characters that are stored for a condition in addition to its name and its value."""
 
 
 def _check_path(name: str) -> str:
@@ -58,8 +60,12 @@ def _check_digits(text: Any) -> Any:
 
 
 def _check_conditions(conditions: Mapping[str, str]) -> Mapping[str, str]:
-    if sum(len(feature) + len(value) for feature, value in conditions.items()) > _MAX_CONDITIONS_LENGTH:
-        raise ValueError(f"the conditions of a rule may have at most {_MAX_CONDITIONS_LENGTH} characters in total")
+    length = sum(len(feature) + len(value) + _CONDITION_LENGTH for feature, value in conditions.items())
+    if length > _MAX_CONDITIONS_LENGTH:
+        raise ValueError(
+            f"the conditions of a rule may have at most {_MAX_CONDITIONS_LENGTH} characters in total, with "
+            f"{_CONDITION_LENGTH} for each in addition to its name and value; these have {length}"
+        )
     return conditions
 
 

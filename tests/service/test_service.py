@@ -488,7 +488,7 @@ def test_response_bodies_are_compact_json(http: httpx.Client) -> None:
         ("POST", "settings/declare", {"metadata": {"k" * 256: 1}}, "at most 255 characters"),
         ("POST", "rules", {"feature_values": {"user": "x" * 256}}, "at most 255 characters"),
         ("POST", "rules", {"feature_values": {f"f{i}": "x" for i in range(101)}}, "at most 100 items"),
-        ("POST", "rules", {"feature_values": {f"f{i}": "x" * 200 for i in range(10)}}, "2000 characters in total"),
+        ("POST", "rules", {"feature_values": {f"f{i}": "x" * 250 for i in range(10)}}, "2600 characters in total"),
         ("POST", "context_features", {"context_feature": "f" * 256}, "at most 255 characters"),
     ],
 )
@@ -503,16 +503,22 @@ def test_values_beyond_a_limit_are_refused_with_the_limit(
 
 
 def test_the_longest_conditions_can_be_stored(http: httpx.Client) -> None:
-    """In PostgreSQL too, whose keys have a limit."""
+    """In PostgreSQL too, whose keys have a limit, whatever the number of conditions. Longer ones are refused."""
     declare(http)
     rng = random.Random(1)
-    features = ["".join(rng.choices(string.ascii_letters, k=100)) for _ in range(10)]
+    features = ["".join(rng.choices(string.ascii_letters, k=9)) for _ in range(100)]
     for feature in features:
         assert http.post("/api/v1/context_features", json={"context_feature": feature}).status_code == 204
     declare(http, name="t", configurable_features=features)
-    conditions = {feature: "".join(rng.choices(string.ascii_letters, k=100)) for feature in features}
-    assert add_rule(http, 2, "t", **conditions).status_code == 201
-    assert add_rule(http, 2, "t", **conditions).status_code == 409
+    for count in (10, 60, 99, 100):
+        values_length = 2600 - count * (9 + 10)
+        lengths = [values_length // count] * (count - 1)
+        lengths.append(values_length - sum(lengths))
+        values = ["".join(rng.choices(string.ascii_letters, k=length)) for length in lengths]
+        conditions = dict(zip(features, values, strict=False))
+        assert add_rule(http, 2, "t", **conditions).status_code == 201
+        assert add_rule(http, 2, "t", **conditions).status_code == 409
+        assert add_rule(http, 2, "t", **conditions | {features[0]: f"{values[0]}x"}).status_code == 422
 
 
 @sqlite_only
