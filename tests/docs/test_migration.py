@@ -201,8 +201,12 @@ def test_a_missing_context_value_is_an_error_with_and_without_rules() -> None:
 @difference("a context value in `get` that is not a string")
 def test_a_context_value_that_is_not_a_string_is_an_error() -> None:
     setting = Setting("s", int, ["user"], 0)
-    with SyncStubHeksherClient(), pytest.raises(TypeError):
-        setting.get(user=5)  # type: ignore[arg-type]
+    assert setting.get(user=5) == 0  # type: ignore[arg-type]
+    with SyncStubHeksherClient():
+        with pytest.raises(TypeError):
+            setting.get(user=5)  # type: ignore[arg-type]
+        with pytest.raises(MissingContextError):
+            setting.get(user=None)  # type: ignore[arg-type]
 
 
 @difference("an unknown context feature in `get`")

@@ -192,6 +192,16 @@ def test_l4_a_rule_with_an_impossible_id_does_not_exist(http: httpx.Client, rule
         assert (response.status_code, not response.text) == (status, status == 404)
 
 
+@pytest.mark.parametrize("key", [" ", "k" * 256])
+def test_an_invalid_metadata_key_in_a_path_is_refused(http: httpx.Client, key: str) -> None:
+    """As in a body: a request may set it."""
+    examples = [one for operation, one in OPERATIONS.items() if "/metadata/{key}" in operation]
+    assert len(examples) == 4
+    for example in examples:
+        path = f"{example.path.rpartition('/')[0]}/{key}"
+        assert http.request(example.method, path, json=example.body).status_code == 422
+
+
 def test_l4_an_id_may_have_zeros_at_its_beginning(http: httpx.Client) -> None:
     rule = http.get("/api/v1/rules/1")
     assert http.get(f"/api/v1/rules/{'0' * 5000}1").json() == rule.json()
