@@ -115,6 +115,8 @@ class _HeadRequests:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    if app.state.event_stream.is_closed:
+        raise RuntimeError("this application was closed at the end of its lifespan; create another one with create_app")
     yield
     app.state.event_stream.close()
     app.state.database.close()
@@ -201,7 +203,7 @@ def create_app(
     access_control: bool | None = None,
     root_path: str = "",
 ) -> FastAPI:
-    """Return the service as an ASGI application.
+    """Return the service as an ASGI application. It runs once: the end of its lifespan closes its database.
 
     Args:
         database_url: A URL of SQLAlchemy. By default, the data are kept in memory.

@@ -325,6 +325,19 @@ def test_context_features_are_checked(make: Callable[[Any], object]) -> None:
         make(["user name"])
 
 
+def test_an_application_runs_once() -> None:
+    """A second lifespan is an error that says what to do, as data in memory are lost at the end of the first one."""
+    app = create_app()
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            assert not app.state.event_stream.is_closed
+
+    asyncio.run(run())
+    with pytest.raises(RuntimeError, match="create another one"):
+        asyncio.run(run())
+
+
 def test_an_empty_filter_selects_nothing() -> None:
     """And `*` selects all rules."""
     assert parse_context_filters("") == {}
