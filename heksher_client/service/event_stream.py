@@ -21,7 +21,7 @@ from heksher_client.service.changes import Change, changes
 from heksher_client.service.database import Database
 from heksher_client.service.history import Epochs, State, is_continued, read_epochs, read_state
 from heksher_client.service.metrics import Metrics
-from heksher_client.service.tokens import Token
+from heksher_client.service.tokens import Token, token_exists
 
 logger: Final = escape_arguments(logging.getLogger(__name__))
 _HEARTBEAT: Final = 15.0
@@ -110,8 +110,9 @@ class EventStream:
         self._count_subscriber(1)
         try:
             yield KEEPALIVE_COMMENT
+            unchecked = token
             while not (self.is_closed or (token and token.is_expired)):
-                published = self._published
+                published, is_placed = self._published, self._state is not None
                 if self._last is not None and self._state is not None:
                     if after is None or not self._is_known(after, label, self._state):
                         name, after, label = "hello" if after is None else "reset", self._last, None
@@ -123,8 +124,10 @@ class EventStream:
                     after = allowed[-1].revision
                     # At once: asyncio warns if one writes again and again to a connection that was just lost.
                     yield b"".join(event.encode(self._subscribers) for event in allowed)
-                if len(allowed) < len(events):
+                # Events before `after` are not received, so the token is looked up once `after` is known.
+                if len(allowed) < len(events) or (is_placed and not await self._exists(unchecked)):
                     return
+                unchecked = None if is_placed else unchecked
                 if after is not None and self._last is not None and after < self._last and not self.is_closed:
                     continue  # The change log was read up to the limit only.
                 try:
@@ -154,6 +157,13 @@ class EventStream:
         database, _, epoch = label.partition(".")
         is_continuation = _is_later(label, state) or is_continued(self._epochs, int(epoch), after)
         return database == state.database and is_continuation
+
+    async def _exists(self, token: Token | None) -> bool:
+        """Return False if a token was revoked before the stream began, while the access control still accepted it."""
+        try:
+            return token is None or await run_sync(self._read_exists, token)
+        except SQLAlchemyError:
+            return False  # The subscriber opens another stream.
 
     async def _events_after(self, revision: int | None) -> list[_Event]:
         if revision is None or self._last is None or revision >= self._last:
@@ -221,6 +231,10 @@ class EventStream:
                 revision = found[-1].revision
         self._database.observe(state)
         return revision, [_Event.from_change(change) for change in found], state, epochs
+
+    def _read_exists(self, token: Token) -> bool:
+        with self._database.begin(writes=False) as connection:
+            return token_exists(connection, token)
 
     def _read_events(self, after: int) -> list[_Event]:
         with self._database.begin(writes=False) as connection:

@@ -108,6 +108,11 @@ def find_token(connection: Connection, text: str) -> Token | None:
     return _unexpired(connection.execute(select(TOKENS).where(TOKENS.c.digest == _digest(text))).one_or_none())
 
 
+def token_exists(connection: Connection, token: Token) -> bool:
+    """Return False if a token was revoked, even if there is a later one with its name."""
+    return token in map(_from_row, connection.execute(select(TOKENS).where(TOKENS.c.name == token.name)))
+
+
 def create_session(connection: Connection, token: Token) -> str:
     """Create a login session for the owner of a token, and delete expired ones.
 

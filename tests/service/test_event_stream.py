@@ -20,7 +20,7 @@ from heksher_client.service import LocalService, create_app, event_stream, store
 from heksher_client.service.event_stream import EventStream
 from heksher_client.service.metrics import Metrics
 from heksher_client.service.schema import CHANGES, STATE
-from heksher_client.service.tokens import Role, add_token, revoke_token
+from heksher_client.service.tokens import Role, add_token, find_token, revoke_token
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.http import http_client, http_request
 from tests.support.marks import sqlite_only
@@ -245,6 +245,47 @@ def test_a_stream_ends_when_its_token_is_revoked(protected: WatchedService) -> N
         with protected.database.begin() as connection:
             add_token(connection, "c", Role.READ)
         assert b.next()["id"] == first + 1
+
+
+def test_a_stream_that_begins_after_the_revocation_of_its_token_ends(
+    protected: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The access control reuses the result of a lookup for a second. Other streams begin and go on."""
+    monkeypatch.setattr("heksher_client.service.access._CACHE_SECONDS", 3600)
+    assert protected.database is not None
+    with protected.database.begin() as connection:
+        texts = [add_token(connection, name, Role.READ) for name in ("a", "b")]
+    with stream(protected.url, token=texts[0]) as first, stream(protected.url, token=texts[1]) as other:
+        before = first.next()["id"]
+        other.next()
+        with protected.database.begin() as connection:
+            revoke_token(connection, "a")
+        assert first.has_ended()
+        assert other.next()["id"] == before + 1
+        with stream(protected.url, token=texts[0]) as late:
+            assert late.next()["event"] == "hello"
+            assert late.has_ended()
+        with stream(protected.url, before + 1, token=texts[0]) as late:
+            assert late.has_ended()
+
+
+def test_a_stream_ends_if_its_token_cannot_be_checked() -> None:
+    """The client opens it again."""
+
+    async def follow() -> None:
+        database = create_app("sqlite://").state.database
+        with database.begin() as connection:
+            token = find_token(connection, add_token(connection, "a", Role.READ))
+        subscribers = EventStream(database, Metrics())
+        events = subscribers.subscribe(None, None, None)
+        while b"hello" not in await anext(events):
+            pass
+        database.close()
+        assert [event.partition(b"\n")[0] async for event in subscribers.subscribe(None, None, token)][1:] == [
+            b"event: hello"
+        ]
+
+    asyncio.run(follow())
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
