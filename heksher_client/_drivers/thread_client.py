@@ -169,9 +169,9 @@ class ThreadHeksherClient(Client):
         self._identity = current_identity()  # before a hook can run, which must know that this is its own thread
         if not self._session.is_run_by(self._identity):
             return
-        was_patched = is_patched()
-        fork.report_problem()
         try:
+            was_patched = is_patched()
+            fork.report_problem()
             self._sleep()
             # In the child of a fork in this thread (a hook may fork), another thread takes over.
             while self._session.is_open and not self._session.is_suspended and self._identity == current_identity():

@@ -103,11 +103,19 @@ def _mark_as_repaired() -> None:  # in the child of a fork
     _repaired[:] = [os.getpid()]
 
 
+def _uwsgi() -> Any:
+    """Return the module of uWSGI, which exists in its processes only, or None. A program may have a module of the same
+    name, its entry point for example."""
+    module = sys.modules.get("uwsgi")
+    is_own = isinstance(getattr(module, "opt", None), dict) and callable(getattr(module, "masterpid", None))
+    return module if is_own else None
+
+
 def problem_of_process() -> str | None:
     """Return why the threads of clients cannot run as they should, or None if they can."""
     if gevent_patch.has_unpatched_threads():
         return gevent_patch.PROBLEM
-    uwsgi: Any = sys.modules.get("uwsgi")
+    uwsgi = _uwsgi()
     if uwsgi is None or getattr(uwsgi, "has_threads", uwsgi.opt.keys() & {"enable-threads", "threads"}):
         return None
     return "uWSGI lets threads run only while it serves a request: start it with --enable-threads"
@@ -125,7 +133,7 @@ def is_uwsgi_master() -> bool:
     The master of uWSGI forks workers while another thread may hold the interpreter's lock, and such a worker hangs for
     ever. The master reads no settings.
     """
-    uwsgi: Any = sys.modules.get("uwsgi")
+    uwsgi = _uwsgi()
     if uwsgi is None or uwsgi.masterpid() != os.getpid():
         return False
     return "py-call-uwsgi-fork-hooks" not in uwsgi.opt  # With that option, the master waits for the lock.
@@ -133,7 +141,7 @@ def is_uwsgi_master() -> bool:
 
 def register_with_uwsgi() -> None:
     """Continue in the workers of uWSGI, which it forks without the hooks. It calls one function in each of them."""
-    uwsgi: Any = sys.modules.get("uwsgi")  # exists in its processes only
+    uwsgi = _uwsgi()
     if uwsgi is None:
         return
     try:

@@ -111,6 +111,24 @@ def uwsgi(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return module
 
 
+@pytest.mark.parametrize("attributes", [{}, {"opt": "--fast"}, {"opt": {}}, {"masterpid": 1}])
+def test_c18_a_module_of_the_program_with_the_name_of_that_of_uwsgi(
+    kind: Kind,
+    service: LoopbackService,
+    setting: Setting[int],
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: dict[str, Any],
+) -> None:
+    """An entry point is often named so. It has no effect, and nothing is added to it."""
+    module = SimpleNamespace(**attributes)
+    monkeypatch.setitem(sys.modules, "uwsgi", module)
+    fork.register_with_uwsgi()
+    assert vars(module) == attributes
+    with running(kind, service.url) as client:
+        assert setting.get(user="jim") == 7
+        assert client.client.status().problem is None
+
+
 def test_c18_uwsgi_calls_a_function_in_each_worker(uwsgi: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """The function of the program, if there is one, is called after that."""
     calls: list[str] = []
