@@ -4,6 +4,7 @@ import html
 import json
 import logging
 import re
+import traceback
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
@@ -72,6 +73,14 @@ def visible_json(value: Any, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=False, **options).translate(_JSON_ESCAPES)
 
 
+def text_of(thing: object) -> str:
+    """Return the text of an object of the program, such as an error, whose `__str__` may raise."""
+    try:
+        return str(thing)
+    except Exception as error:
+        return f"<{type(thing).__name__} without a text: its __str__ raised {type(error).__name__}>"
+
+
 def escape_arguments(logger: logging.Logger) -> logging.Logger:
     """Return a logger after it was changed to escape the arguments of its records."""
     logger.addFilter(_EscapeArguments())
@@ -128,7 +137,28 @@ class _EscapeArguments(logging.Filter):
 
 
 def _escape_argument(argument: Any) -> Any:
-    return argument if isinstance(argument, int | float) else escaped(str(argument))
+    return argument if isinstance(argument, int | float) else escaped(text_of(argument))
 
 
-logger: Final = escape_arguments(logging.getLogger("heksher_client"))
+class ContainedLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger for the refreshes of clients: errors of handlers, filters and record factories do not reach its callers.
+
+    They are written to stderr, where Python writes those that handlers of its own notice.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log a record. It has no extras if a record factory of the program has set one of them."""
+        write = self.logger.log
+        try:
+            try:
+                write(level, msg, *args, stacklevel=2, **kwargs)
+            except KeyError:
+                write(level, msg, *args, stacklevel=2, **{**kwargs, "extra": None})
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            if logging.raiseExceptions:
+                traceback.print_exc()
+
+
+logger: Final = ContainedLogger(escape_arguments(logging.getLogger("heksher_client")), {})

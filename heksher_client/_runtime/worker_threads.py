@@ -85,7 +85,7 @@ def holds_shared_lock(*locks: Any) -> bool:
         *locks: Reentrant locks of the package.
     """
     shared = [*locks, getattr(threading, "_active_limbo_lock", None), getattr(logging, "_lock", None)]
-    current: logging.Logger | None = logger
+    current: logging.Logger | None = logger.logger
     while current is not None:
         shared += [handler.lock for handler in current.handlers]
         current = current.parent if current.propagate else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
@@ -19,19 +20,24 @@ from heksher_client import (
     ServiceUnavailableError,
     Setting,
     SettingType,
+    State,
     ThreadHeksherClient,
+    UnexpectedResponseError,
     login,
     login_headless,
 )
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._core.settings.user_functions import check_function, plain_result
+from heksher_client._drivers.flow_runner import run_async
 from heksher_client.credentials import RefreshableToken, TokenFrom
 from heksher_client.integrations import asgi, wsgi
 from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
 from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.fake_service import FakeService
+from tests.support.in_memory import running_in_memory, transport_to
 from tests.support.log_records import summaries
 from tests.support.oauth import OAuthServer
-from tests.support.service import WatchedService
+from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
 async def coroutine_function(*_: Any, **__: Any) -> Any:
@@ -514,3 +520,118 @@ def test_m1_parameters_have_the_names_of_the_fixed_interface(kind: Kind) -> None
     assert list(inspect.signature(Setting.add_validator).parameters) == ["self", "validator"]
     assert list(inspect.signature(Rule).parameters)[:2] == ["match_conditions", "value"]
     assert list(inspect.signature(SyncStubHeksherClient.patch).parameters) == ["self", "setting", "value"]
+
+
+# -- errors of any class -----------------------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """An error as extensions of Python raise it."""
+
+
+class FunctionAuth(httpx.Auth):
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        self._function()
+        yield request
+
+
+def options_with(place: str, function: Callable[[], None], kind: Kind, service: FakeService) -> dict[str, Any]:
+    """Return options of a client that calls a function for each request."""
+    if place == "auth":
+        return {"auth": FunctionAuth(function)}
+    if place == "transport":
+        inner: Any = transport_to(service).handler
+
+        def respond_after(request: httpx.Request) -> httpx.Response:
+            function()
+            response: httpx.Response = inner(request)
+            return response
+
+        return {"http_client_args": {"transport": httpx.MockTransport(respond_after)}}
+
+    async def async_hook(_: object) -> None:
+        function()
+
+    hook = async_hook if kind.raises_at_start else lambda _: function()
+    return {"http_client_args": {"event_hooks": {place: [hook]}}}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of a thread for requests
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Panic])
+@pytest.mark.parametrize("place", ["auth", "request", "response", "transport"])
+def test_c11_code_of_a_request_that_raises_anything_fails_the_request(
+    kind: Kind, place: str, error: type[BaseException]
+) -> None:
+    """Even CancelledError, as of a task of the program that the code awaits: the client itself was not canceled."""
+    service, setting, is_broken = FakeService(), make_setting(), False
+
+    def fail() -> None:
+        if is_broken:
+            raise error
+
+    with running_in_memory(kind, service, **options_with(place, fail, kind, service)) as client:
+        is_broken = True
+        failure = client.reload_expecting(ServiceUnavailableError)
+        if kind.raises_at_start:
+            assert f"code of the program raised {error.__name__}" in str(failure)
+        is_broken = False
+        service.add_rule("s", 5, user="jim")
+        client.reload()
+        assert setting.get(user="jim") == 5
+        assert client.client.status().state is State.FRESH
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_c11_what_ends_the_event_loop_ends_a_flow(error: type[BaseException]) -> None:
+    """And is raised as it is."""
+
+    async def fail(_: object) -> None:
+        raise error
+
+    def flow() -> Generator[int, None, None]:
+        yield 1
+
+    with pytest.raises(error):
+        run_async(flow(), {int: fail}).send(None)
+
+
+def test_c11_a_log_handler_that_raises_ends_no_refresh(kind: Kind) -> None:
+    """The client logs a failure, and goes on."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("the disk is full")
+
+    service, setting, handler = FakeService(), make_setting(), Handler()
+    with running_in_memory(kind, service) as client:
+        logging.getLogger("heksher_client").addHandler(handler)
+        try:
+            service.respond_with(QUERY, CannedResponse(503), times=1)
+            client.reload_expecting(UnexpectedResponseError)
+            service.add_rule("s", 5, user="jim")
+            client.reload()
+        finally:
+            logging.getLogger("heksher_client").removeHandler(handler)
+        assert setting.get(user="jim") == 5
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, Panic, SystemError])
+def test_c11_a_validator_may_raise_anything(kind: Kind, error: type[BaseException]) -> None:
+    """The value is rejected, as the value of a rule or as the default; other settings are updated."""
+    service, setting, other = FakeService(), make_setting(), Setting("other", int, ["user"], 0)
+
+    def reject(*_: Any) -> int:
+        raise error
+
+    with running_in_memory(kind, service) as client:
+        setting.add_validator(reject)
+        service.add_rule("s", 5, user="jim")
+        service.add_rule("other", 5, user="jim")
+        client.reload()
+        assert (setting.get(user="jim"), other.get(user="jim")) == (0, 5)
+        status = client.client.status()
+        assert status.state is State.FRESH
+        assert [rule.reason for rule in status.settings["s"].first_rejected] == [error.__name__]

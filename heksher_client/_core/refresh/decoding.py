@@ -24,7 +24,7 @@ from heksher_client._core.settings.entry import Entry
 from heksher_client._core.settings.rule_index import RuleColumns
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
-from heksher_client._logging import logger
+from heksher_client._logging import logger, text_of
 
 _BATCH_SIZE: Final = 1000
 """Rules grouped in one step."""
@@ -159,12 +159,14 @@ def decode_default(entry: Entry[Any], raw: Any, *, is_logged: bool = True) -> tu
     """
     try:
         conversion = entry.convert(raw, lambda: None)
-    except Exception as error:  # A validator of the program may raise anything: it only affects this value.
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Code of the program may raise anything: this value is rejected.
         if is_logged:
             logger.warning(
                 "setting %s: the service's default value was rejected: %s",
                 entry.name,
-                error,
+                text_of(error) or type(error).__name__,
                 extra={"setting": entry.name, "default_value": raw},
             )
         return entry.published.rule_set.default, entry.published.rule_set.default_reason
@@ -263,8 +265,10 @@ def _convert_one_by_one(group: RuleColumns[Any], entry: Entry[Any], report: _Rep
     for row, raw in enumerate(group.values):
         try:
             conversion = entry.convert(raw, partial(group.rule, row))
-        except Exception as error:  # As above: a validator may raise anything.
-            report.rejected.append(RejectedRule(group.rule_ids[row], str(error)))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # As above.
+            report.rejected.append(RejectedRule(group.rule_ids[row], text_of(error) or type(error).__name__))
             continue
         finally:
             if row % 1000 == 999:

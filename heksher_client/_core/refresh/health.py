@@ -5,7 +5,7 @@ from typing import Final
 
 from heksher_client._core.refresh.responses import identity
 from heksher_client._core.refresh.status import State
-from heksher_client._logging import escaped, logger
+from heksher_client._logging import escaped, logger, text_of
 
 REMIND_AFTER: Final = 300.0
 """Seconds after which a failure that persists is logged again."""
@@ -122,7 +122,7 @@ class Health:
         """Record how a refresh ended."""
         if problems:
             self.failures += 1
-            self.last_error = escaped(str(problems[0])), self._wall_clock()
+            self.last_error = escaped(text_of(problems[0])), self._wall_clock()
         else:
             self.failures = 0
             self.last_success = self._wall_clock()

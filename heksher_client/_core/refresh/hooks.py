@@ -11,7 +11,7 @@ from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.changes import PendingChanges, diff_rules
 from heksher_client._core.settings.listeners import CallbackRegistry, WeakCallback, deliver
 from heksher_client._core.settings.user_functions import plain_result
-from heksher_client._logging import logger
+from heksher_client._logging import logger, text_of
 
 _HOOK_TIMEOUT: Final = 5.0
 """Seconds that a refresh waits for a hook, where it can wait."""
@@ -101,7 +101,7 @@ class Notifier:
         if new:
             error = new[0]
             # Replaced, as earlier refreshes may have set them.
-            error.__notes__ = [f"and: {other}" for other in errors if other is not error]
+            error.__notes__ = [f"and: {text_of(other)}" for other in errors if other is not error]
             yield from self._call(self._hooks.on_update_error, error)
 
     def _call(

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from heksher_client._core.refresh.effects import NoResponse, Outdated, Oversized, Reply, Request, Response
-from heksher_client._core.settings.user_functions import DeferredResultError
-from heksher_client._logging import shortened
+from heksher_client._core.settings.user_functions import DeferredResultError, InterruptedCodeError
+from heksher_client._logging import shortened, text_of
 from heksher_client.exceptions import (
     CredentialError,
     HeksherError,
@@ -51,7 +51,8 @@ def parse_response(request: Request, reply: Reply) -> Response:
         raise with_request(CredentialError(f"{request}: {reply.error}"), request)
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
-        name, is_harmless = type(reply.error).__name__, isinstance(reply.error, DeferredResultError)
+        name = type(reply.error).__name__
+        is_harmless = isinstance(reply.error, DeferredResultError | InterruptedCodeError)
         is_harmless |= reply.is_network_error or reply.is_invalid
         text = f"{name}: {reply.error}" if is_harmless and str(reply.error) else name
         text += f", {reply.limit}" if reply.limit else ""
@@ -144,14 +145,23 @@ def with_prefix(error: ErrorT, prefix: str) -> ErrorT:
 def as_configured(
     error: Exception, service_url: str, error_classes: Mapping[int, type[UnexpectedResponseError]]
 ) -> Exception:
-    """Return an error with the whole URL, and of the class that the program has chosen for its status."""
+    """Return an error with the whole URL, and of the class that the program has chosen for its status.
+
+    If that class cannot be used, as its text depends on its `__init__`, say, the error keeps its own and says so.
+    """
     if isinstance(error, HeksherError) and error.url is not None and error.url.startswith("/"):
         error.url = service_url + error.url
-    kind = error_classes.get(error.status) if isinstance(error, UnexpectedResponseError) else None
+    if not isinstance(error, UnexpectedResponseError):
+        return error
+    kind = error_classes.get(error.status)
     if kind is None or isinstance(error, kind):
         return error
-    configured = kind.__new__(kind, *error.args)  # without `__init__`, which may have any parameters
-    vars(configured).update(vars(error))
+    try:
+        configured = kind.__new__(kind, *error.args)  # without `__init__`, which may have any parameters
+        vars(configured).update(vars(error))
+        str(configured)
+    except Exception as problem:
+        return with_prefix(error, f"{kind.__name__} of error_classes cannot be used ({text_of(problem)})")
     return configured
 
 
@@ -213,7 +223,7 @@ def retry_after(response: Response) -> float | None:
 def identity(failure: Exception) -> str:
     """Return what two failures of the same kind have in common: their text without numbers, which may be ports, times
     and ids."""
-    text, status = str(failure), getattr(failure, "status", None)
+    text, status = text_of(failure), getattr(failure, "status", None)
     if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
         text = text.partition(": ")[0]  # The response may contain the id of the request.
     return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', text)}"

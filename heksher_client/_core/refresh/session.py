@@ -30,8 +30,8 @@ from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
 from heksher_client._core.settings.snapshot import update_lock
-from heksher_client._logging import logger
-from heksher_client.exceptions import ClientNotRunningError, DeclarationError
+from heksher_client._logging import logger, text_of
+from heksher_client.exceptions import ClientNotRunningError, DeclarationError, HeksherError
 
 T = TypeVar("T")
 
@@ -284,25 +284,41 @@ class Session:
 
         Or try only the single settings again that failed, if that is due before the next refresh.
         """
-        if self.is_main and self._schedule.is_retry_next:
-            yield from self._retry()
-            return
-        self._is_refreshing = True
-        self._schedule.begin()
-        is_awaited = self._waiters.begin()
-        self._refreshes += 1
+        began = self._clock()
         try:
-            if self.is_main:
-                yield from self._refresh(is_awaited=is_awaited)
+            if self.is_main and self._schedule.is_retry_next:
+                yield from self._retry()
             else:
-                # The main client refreshes the settings. When it has closed, this one is woken.
-                self._schedule.succeeded()
-                error = ClientNotRunningError("another client is the main one, so this one updates nothing")
-                self._waiters.resolve(error)
+                yield from self._refresh_all()
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):  # The driver ends, and closes the client.
+            raise
+        except BaseException as error:  # A defect of this package, or of a part of the program that it calls.
+            yield from self._fail(error, began)
         finally:
             self._is_refreshing = False
             if self.is_closed:
                 self.close()  # It may have missed waiters that this refresh has just begun to serve.
+
+    def _fail(self, error: BaseException, began: float) -> Flow[None]:
+        """Count a refresh as failed that ended by an error, whatever it is: the next one is tried as after others."""
+        logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+        failure = HeksherError(f"the refresh failed in an unforeseen way: {type(error).__name__}: {text_of(error)}")
+        failure.__cause__ = error
+        self._schedule.failed([failure])
+        yield from self._report(began, [failure], RefreshResult(), is_logged=True, is_reported=True)
+        self._resolve(failure)
+
+    def _refresh_all(self) -> Flow[None]:
+        self._is_refreshing = True
+        self._schedule.begin()
+        is_awaited = self._waiters.begin()
+        self._refreshes += 1
+        if self.is_main:
+            yield from self._refresh(is_awaited=is_awaited)
+        else:
+            # The main client refreshes the settings. When it has closed, this one is woken.
+            self._schedule.succeeded()
+            self._waiters.resolve(ClientNotRunningError("another client is the main one, so this one updates nothing"))
 
     def _refresh(self, *, is_awaited: bool) -> Flow[None]:
         began, is_start, result = self._clock(), self._refreshes == 1, RefreshResult()
@@ -325,7 +341,11 @@ class Session:
         is_logged = error is None or not (self._raises_at_start and is_start)
         is_reported = result.is_failed or is_awaited
         yield from self._report(began, problems, result, is_logged=is_logged, is_reported=is_reported)
-        if self.is_open:  # Otherwise the waiters were called.
+        self._resolve(error)
+
+    def _resolve(self, error: Exception | None) -> None:
+        """Call the waiters for the refresh that has ended."""
+        if self.is_open:  # Otherwise they were called.
             self._has_started |= error is None or not self._raises_at_start
             self._waiters.resolve(error)
 

@@ -16,7 +16,7 @@ from heksher_client._core.refresh.status import SettingStatus
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import Reason
-from heksher_client._logging import escaped
+from heksher_client._logging import escaped, text_of
 
 REFUSED: Final = "refused"
 """The outcome of a declaration that the service did not accept as one. Not a word of the service."""
@@ -269,7 +269,7 @@ class SettingStates:
             next_attempt = next_refresh if retry_at == -math.inf else max(0.0, retry_at - self._clock())
         return SettingStatus(
             declaration=state.outcome,
-            problem=None if problem is None else escaped(str(problem)),
+            problem=None if problem is None else escaped(text_of(problem)),
             canonical_name=state.canonical_name or entry.name,
             rules=len(entry.published.rule_set),
             rejected=decoded.rejected if decoded else 0,

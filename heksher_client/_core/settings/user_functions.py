@@ -20,6 +20,15 @@ class DeferredResultError(TypeError):
     """A function of the program returned an object that would have to be awaited. The message contains no value."""
 
 
+class InterruptedCodeError(RuntimeError):
+    """Code of the program raised an error of another class than `Exception`, such as CancelledError. The message
+    contains no value."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"code of the program raised {type(error).__name__}")
+        self.__cause__ = error
+
+
 def check_function(function: object, name: str, advice: str = "") -> None:
     """Check a function that a program passes.
 

@@ -1,7 +1,9 @@
 """The error log: one record when a failure begins, changes or ends, and reminders in between."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,9 +29,9 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord
     """The records that are logged during the test."""
     caplog.set_level(logging.INFO)
     handler = RecordList()
-    logger.addHandler(handler)
+    logger.logger.addHandler(handler)
     yield handler.records
-    logger.removeHandler(handler)
+    logger.logger.removeHandler(handler)
 
 
 def test_a_persistent_failure_is_logged_every_five_minutes(records: list[logging.LogRecord]) -> None:
@@ -191,3 +193,63 @@ def test_the_outcomes_of_refreshes_are_counted_and_have_a_time() -> None:
     health.record_outcome([])
     assert (health.failures, health.last_error, health.last_success) == (0, ("a\\nb", 1000.0), 1010.0)
     assert health.state(is_closed=False) is State.FRESH
+
+
+class Raising(logging.Handler):
+    """A handler that raises an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("full"), KeyError("full"), asyncio.CancelledError("full")])
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_c11_a_log_handler_that_raises(
+    records: list[logging.LogRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    is_shown: bool,
+) -> None:
+    """Its error is written to stderr, like those that handlers of Python notice, unless that is switched off."""
+    monkeypatch.setattr(logging, "raiseExceptions", is_shown)
+    monkeypatch.setattr(logger.logger, "handlers", [*logger.logger.handlers, Raising(error)])
+    logger.error("a record", extra={"setting": "s"})
+    assert records[0].getMessage() == "a record"
+    assert ("full" in capsys.readouterr().err) is is_shown
+
+
+def test_c11_what_ends_the_program_is_raised_by_a_log_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C during a slow one."""
+    monkeypatch.setattr(logger.logger, "handlers", [Raising(KeyboardInterrupt())])
+    with pytest.raises(KeyboardInterrupt):
+        logger.error("a record")
+
+
+def test_c11_a_record_factory_that_sets_an_extra_of_the_package(records: list[logging.LogRecord]) -> None:
+    """The record has no extras then, and the rest of it."""
+    former = logging.getLogRecordFactory()
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = former(*args, **kwargs)
+        record.error = None
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        ErrorLog().record([ServiceUnavailableError("down")], 50.0)
+    finally:
+        logging.setLogRecordFactory(former)
+    assert [record.getMessage() for record in records] == ["refresh failed: down"]
+
+
+def test_a_record_has_the_place_of_the_caller(records: list[logging.LogRecord]) -> None:
+    """The function of the package that logs it."""
+    ErrorLog().record([ServiceUnavailableError("down")], 50.0)
+    assert (records[0].filename, records[0].funcName) == ("health.py", "record")
+    logger.exception("oops")
+    assert (records[1].filename, records[1].exc_info is None) == ("test_health.py", False)

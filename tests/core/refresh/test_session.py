@@ -1,17 +1,18 @@
 """A session from its start to its end, driven by hand."""
 
+import asyncio
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from heksher_client import Refresh, Setting, State
+from heksher_client import HeksherError, Reason, Refresh, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
-from tests.support.service import CHANGES, QUERY, CannedResponse, RecordedRequest
+from tests.support.service import CHANGES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 
 def recorded(flow: Flow[None], seen: list[Effect]) -> Flow[None]:
@@ -210,3 +211,139 @@ def test_the_child_of_a_fork_continues_with_the_values_and_refreshes_within_seco
         assert outcomes == []
         assert client.status().is_following
         flow.close()
+
+
+# -- errors that escape a refresh --------------------------------------------------------------------------------------
+
+
+class TextlessError(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise AttributeError("detail")
+
+
+class Panic(BaseException):
+    """An error as extensions of Python raise it."""
+
+
+def raising(error: BaseException) -> Any:
+    def call(*_: Any) -> None:
+        raise error
+
+    return call
+
+
+ERRORS = [ZeroDivisionError("oops"), TextlessError(), Panic("oops"), asyncio.CancelledError("oops")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("raises_at_start", [False, True])
+def test_c11_an_error_that_escapes_a_refresh_is_its_failure(
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+    raises_at_start: bool,
+) -> None:
+    """It may have any class: it is logged and in the status, callers that wait receive it, and refreshes go on."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service, update_interval=60, raises_at_start=raises_at_start) as client:
+        refreshes: list[Refresh] = []
+        client.on_refresh(refreshes.append)
+        service.add_rule("s", 2, user="jim")
+        with monkeypatch.context() as patched:
+            patched.setattr(client.session._refresher, "next_retry", raising(error))
+            failure = client.reload_expecting(HeksherError)
+            client.refresh()
+        assert str(failure).startswith(f"the refresh failed in an unforeseen way: {type(error).__name__}: ")
+        assert failure.__cause__ is error
+        assert client.waits == [1]
+        status = client.status()
+        assert (status.failures, status.last_error, status.next_attempt) == (2, str(failure), 2)
+        assert [len(refresh.errors) for refresh in refreshes] == [1, 1]
+        assert client.outcomes[-2] is failure
+        assert f"refresh failed: {failure}" in caplog.messages
+        client.refresh()
+        assert (client.status().state, setting.get(user="jim")) == (State.FRESH, 2)
+
+
+def test_c11_an_error_that_escapes_a_retry_of_a_setting_delays_it(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a refresh, which follows soon and is complete."""
+    _good, bad = Setting("good", int, ["user"], 1), Setting("bad", int, ["user"], 1)
+
+    def refuse(request: RecordedRequest) -> CannedResponse | None:
+        return CannedResponse(422, b"no") if b"bad" in request.body else None
+
+    service.respond_with(DECLARE, refuse)
+    with driven(service) as client:
+        assert client.session._schedule._retry < client.session._schedule.refresh_due
+        service.intercept = lambda request: None
+        with monkeypatch.context() as patched:
+            patched.setattr(client.session._refresher, "next_retry", raising(Panic()))
+            client.refresh()
+        assert client.session.wait() == 1
+        client.refresh()
+        assert client.status().state is State.FRESH
+        assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_c11_what_ends_the_program_ends_a_refresh(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """The driver closes the client then."""
+    with driven(service) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(client.session._refresher, "next_retry", raising(error()))
+            with pytest.raises(error):
+                client.refresh()
+        assert client.status().failures == 0
+
+
+@pytest.mark.parametrize("is_rule", [True, False])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_c11_what_ends_the_program_is_raised_by_a_validator(
+    service: FakeService, error: type[BaseException], is_rule: bool
+) -> None:
+    """For the value of a rule, and for the default of the service. It rejects no value."""
+    setting = Setting("s", int, ["user"], 1)
+
+    def validate(value: int, rule: object, _: object) -> int:
+        if (rule is not None) is is_rule:
+            raise error
+        return value
+
+    with driven(service) as client:
+        service.add_rule("s", 2, user="jim")
+        setting.add_validator(validate)
+        with pytest.raises(error):
+            client.refresh()
+
+
+class NeedsInitError(UnexpectedResponseError):
+    """An error whose text depends on its `__init__`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.code = "E17"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {super().__str__()}"
+
+
+def test_c11_an_error_class_without_a_text_is_not_used(service: FakeService) -> None:
+    """The error of the service is reported nevertheless, and says why its class is another one."""
+    _setting = Setting("s", int, ["user"], 1)
+    with driven(service, error_classes={503: NeedsInitError}) as client:
+        service.respond_with(QUERY, CannedResponse(503), times=1)
+        error = client.reload_expecting(UnexpectedResponseError)
+        assert (type(error), error.status) == (UnexpectedResponseError, 503)
+        assert str(error) == (
+            "NeedsInitError of error_classes cannot be used ('NeedsInitError' object has no attribute 'code'): "
+            "GET /api/v1/query: the service responded with 503"
+        )
+        client.refresh()
+        assert client.status().state is State.FRESH
