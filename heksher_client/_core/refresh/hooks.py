@@ -53,7 +53,9 @@ class Notifier:
                 change = yield from self._budget.cooperatively(
                     diff_rules(entry.setting, before, entry.published.rule_set)
                 )
-            except Exception as error:  # Values may be of any type, and refuse to be compared.
+            except (GeneratorExit, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # Values may be of any type, and refuse to be compared.
                 logger.exception("the changes of setting %s cannot be compared", entry.name, extra={"error": error})
                 continue
             if not change:

@@ -210,18 +210,23 @@ def test_the_difference_of_thousands_of_rules_is_complete(service: FakeService) 
         assert len(seen[0].added) == 5000
 
 
+class Incomparable(int):
+    """A value that raises an error when it is compared."""
+
+    refusal: BaseException
+
+    def __eq__(self, other: object) -> bool:
+        raise self.refusal
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize("refusal", [TypeError("no"), asyncio.CancelledError()])
 def test_values_that_cannot_be_compared_are_applied_without_a_notification(
-    service: FakeService, caplog: pytest.LogCaptureFixture
+    service: FakeService, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, refusal: BaseException
 ) -> None:
     """Reads return the new values, and an error is logged."""
-    refusal = TypeError("no")
-
-    class Incomparable(int):
-        def __eq__(self, other: object) -> bool:
-            raise refusal
-
-        __hash__ = int.__hash__
-
+    monkeypatch.setattr(Incomparable, "refusal", refusal, raising=False)
     setting, other = make(), make("t")
     seen: list[Change[int]] = []
     seen_of_other: list[Change[int]] = []
@@ -237,6 +242,21 @@ def test_values_that_cannot_be_compared_are_applied_without_a_notification(
     record = ("ERROR", "the changes of setting s cannot be compared", {"error": refusal})
     assert summaries(caplog.records) == [record] * 2  # of the default at the start, and of the rule
     assert caplog.records[0].exc_info
+
+
+def test_c11_what_ends_the_program_is_raised_by_a_comparison(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C during a slow one."""
+    monkeypatch.setattr(Incomparable, "refusal", KeyboardInterrupt(), raising=False)
+    setting = make()
+    seen: list[Change[int]] = []
+    with driven(service) as client:
+        setting.add_validator(lambda value, rule, setting: Incomparable(value))
+        setting.on_change(seen.append)
+        service.add_rule("s", 2, user="jim")
+        with pytest.raises(KeyboardInterrupt):
+            client.refresh()
 
 
 def test_rules_that_were_converted_again_to_the_same_values_are_not_a_change(service: FakeService) -> None:
