@@ -12,7 +12,6 @@ if resources leaked.
 
 import argparse
 import json
-import os
 import platform
 import random
 import subprocess
@@ -160,11 +159,7 @@ class Program:
         self.source = random.Random(seed)
         self.server.__enter__()
         command = [sys.executable, "-m", "benchmarks.soak_program", kind, self.server.url, service_url, str(seed)]
-        # Otherwise glibc keeps free memory in an arena for each thread, and the memory of a program tells little.
-        environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._lock = threading.Lock()
 
     def call(self, command: str) -> dict[str, Any]:
