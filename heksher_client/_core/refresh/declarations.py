@@ -25,6 +25,7 @@ from heksher_client._core.refresh.publisher import AnyEntry, Publisher, RefreshR
 from heksher_client._core.refresh.responses import with_prefix
 from heksher_client._core.refresh.setting_state import SettingStates
 from heksher_client._core.settings.declaration import Declaration
+from heksher_client._core.settings.rules import Reason
 from heksher_client._logging import logger
 from heksher_client.exceptions import DeclarationError, HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
@@ -46,6 +47,8 @@ class Declarations:
 
     def __init__(self, states: SettingStates, publisher: Publisher, positions: Positions) -> None:
         self._states, self._publisher, self._positions = states, publisher, positions
+        self._defaults: dict[AnyEntry, tuple[Any, Reason]] = {}
+        """The defaults of the service that responses to declarations had, until the end of the refresh."""
 
     def declare(self, entries: Iterable[AnyEntry], result: RefreshResult) -> Flow[None]:
         """Declare the settings that are due, each distinct declaration once.
@@ -78,7 +81,7 @@ class Declarations:
         for same, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, DeclarationOutcome):
                 for entry in same:
-                    yield from self._accept(entry, outcome, result)
+                    self._accept(entry, outcome)
             elif isinstance(outcome, DeclarationError):
                 self.record_refusal(same, outcome, result)
             else:
@@ -114,7 +117,7 @@ class Declarations:
                 for entry in same:
                     self._states.mark_declared(entry, entry.name, protocol.UPTODATE)
 
-    def _accept(self, entry: AnyEntry, outcome: DeclarationOutcome, result: RefreshResult) -> Flow[None]:
+    def _accept(self, entry: AnyEntry, outcome: DeclarationOutcome) -> None:
         # If the declaration was accepted as the newest, a difference in the name is the former name of the setting,
         # which another setting of the program may have.
         is_newest = outcome.outcome not in (protocol.OUTDATED, protocol.REJECTED, protocol.MISMATCH)
@@ -127,15 +130,31 @@ class Declarations:
         raw = outcome.latest("default_value")
         if outcome.outcome != protocol.OUTDATED or outcome.is_older or raw is None:
             return
-        default, reason = decode_default(entry, raw, is_logged=False)  # The query that follows has it as well.
+        # The query that follows has it as well.
+        self._defaults[entry] = decode_default(entry, raw, is_logged=False)
+
+    def publish_defaults(self, result: RefreshResult) -> Flow[None]:
+        """Publish the defaults that responses to declarations had, for settings without a usable response to a query.
+
+        Not before the query: its response may be older, and is used nevertheless.
+        """
+        defaults, self._defaults = self._defaults, {}
+        lacking = {entry: new for entry, new in defaults.items() if self._states.of(entry).applied is None}
 
         def apply() -> None:
-            former = entry.published.rule_set
-            rule_set = replace(former, default=default, default_reason=reason)
-            if self._publisher.publish({entry: rule_set}, result):
-                self._states.mark_default_replaced(entry, former, rule_set)
+            former = {entry: entry.published.rule_set for entry in lacking}
+            rule_sets = {
+                entry: replace(former[entry], default=default, default_reason=reason)
+                for entry, (default, reason) in lacking.items()
+            }
+            if not self._publisher.publish(rule_sets, result):
+                return
+            for entry, rule_set in rule_sets.items():
+                self._states.mark_default_replaced(entry, former[entry], rule_set)
+            self._positions.apply_declared()
 
-        yield ApplyLocked(apply)
+        if lacking:
+            yield ApplyLocked(apply)
 
     def record_refusal(self, entries: Iterable[AnyEntry], error: DeclarationError, result: RefreshResult) -> None:
         """Record that the service refused the declaration of settings. They are declared again later."""

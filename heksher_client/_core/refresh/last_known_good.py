@@ -187,7 +187,7 @@ class LastKnownGood:
         )
         yield self._apply(lacking, prepared, tracking, age, result)
         if result.is_restored:
-            self._positions.observe(*positions)
+            self._positions.apply_single(*positions)
         return age is not None
 
     def _apply(

@@ -7,7 +7,7 @@ but a later epoch. Without an epoch, it must have been restored if all responses
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from heksher_client._core.refresh.effects import (
@@ -21,6 +21,7 @@ from heksher_client._core.refresh.effects import (
     Response,
     perform_by,
 )
+from heksher_client._core.refresh.protocol import CONTEXT_FEATURES
 from heksher_client._logging import logger
 
 T = TypeVar("T")
@@ -112,6 +113,15 @@ def oldest_position(positions: Iterable[Position | None]) -> Position | None:
     return oldest if is_comparable else None
 
 
+@dataclass(slots=True)
+class _Newest:
+    """The newest positions of the responses of one service."""
+
+    by_database: dict[str, Position] = field(default_factory=dict)
+    by_target: Mapping[str, Position] = field(default_factory=dict)
+    """Of the responses that were applied. Those of one refresh may differ, if the service changes all the time."""
+
+
 class Positions:
     """The positions of the responses that one client has applied.
 
@@ -126,10 +136,8 @@ class Positions:
             service_url: Identifies the service.
             clock: Monotonic, in seconds.
         """
-        self._newest = newest_by_service.setdefault(service_url, {})
+        self._newest = newest_by_service.setdefault(service_url, _Newest())
         self._clock = clock
-        self._applied: Mapping[str, Position] = {}
-        """By target. Those of one refresh may differ, if the service changes all the time."""
         self._declared: dict[str, Position] = {}
         """The newest response to a declaration, by database."""
         self._newest_of_refresh: Position | None = None
@@ -138,14 +146,28 @@ class Positions:
 
     def observe(self, *positions: Position | None) -> None:
         """Refuse responses that are older than these from now on."""
+        newest = self._newest.by_database
         for one in positions:
-            if one is not None and one > self._newest.get(one.database, _FIRST):
-                self._newest[one.database] = one
+            if one is not None and one > newest.get(one.database, _FIRST):
+                newest[one.database] = one
 
     def apply(self, positions: Mapping[str, Position]) -> None:
         """Record the applied responses of a refresh, by target."""
-        self._applied = dict(positions)
+        self._newest.by_target = dict(positions)
         self.observe(*positions.values())
+
+    def apply_single(self, *positions: Position | None) -> None:
+        """Record the responses that were applied for single settings: no older response to any query is used."""
+        self.observe(*positions)
+        newest = {one.database: one for one in sorted(filter(None, positions))}
+        self._newest.by_target = {
+            target: one if target == CONTEXT_FEATURES.target else max(one, newest.get(one.database, one))
+            for target, one in self._newest.by_target.items()
+        }
+
+    def apply_declared(self) -> None:
+        """Record that a value of a response to a declaration was applied."""
+        self.apply_single(*self._declared.values())
 
     def require(self, position: Position | None) -> None:
         """Refuse responses of the same database that are older than another one of this refresh, until the next call.
@@ -174,9 +196,9 @@ class Positions:
             "the service has sent older revisions for %.0f seconds: its database must have been restored",
             now - self._older_since,
         )
-        for record in (self._newest, self._declared):
+        for record in (self._newest.by_database, self._declared):
             record.pop(received.database, None)
-        self._applied, self._older_since = {}, None
+        self._newest.by_target, self._older_since = {}, None
         return False
 
     def is_restored(self, target: str, reply: Reply) -> bool:
@@ -195,7 +217,7 @@ class Positions:
 
     def follow_restored(self, reply: Reply) -> None:
         """Refuse all responses of the time before a database was restored."""
-        self._applied = {}
+        self._newest.by_target = {}
         self.observe(position(reply))
 
     def refuse(self, target: str, reply: Reply) -> Outdated:
@@ -214,11 +236,12 @@ class Positions:
     def is_older(self, reply: Reply) -> bool:
         """Return True if a response is older than the newest one, of any target."""
         received = position(reply)
-        return received is not None and received.is_before(self._newest.get(received.database, _FIRST))
+        return received is not None and received.is_before(self._newest.by_database.get(received.database, _FIRST))
 
     def _required(self, target: str, reply: Reply, database: str) -> Position:
         """Return the oldest position that a response may be of."""
-        newest, applied = self._newest.get(database, _FIRST), self._applied.get(target, _FIRST)
+        newest = self._newest.by_database.get(database, _FIRST)
+        applied = self._newest.by_target.get(target, _FIRST)
         required = applied if applied.database == database and applied is not _FIRST else newest
         if self._newest_of_refresh is not None and self._newest_of_refresh.database == database:
             required = max(required, self._newest_of_refresh)
@@ -227,8 +250,8 @@ class Positions:
         return required
 
 
-newest_by_service: Final[dict[str, dict[str, Position]]] = {}
-"""The newest positions, by the URL of the service and by database."""
+newest_by_service: Final[dict[str, _Newest]] = {}
+"""By the URL of the service."""
 _FIRST: Final = Position("", 0, -1)
 
 

@@ -102,6 +102,7 @@ class Refresher:
         except Exception as error:  # A defect of this package: it must not end the refreshes.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
             result.failures, result.is_failed = [error], True
+        yield from self._declarations.publish_defaults(result)
         result.order_problem = self._order.problem
         result.problems = self._problems(entries)
         if result.is_failed:
@@ -126,6 +127,7 @@ class Refresher:
             result.failures.append(error)
             for entry in filter(self.states.is_unsettled, due):
                 self.states.mark_failed(entry, error)
+        yield from self._declarations.publish_defaults(result)
         result.is_recovered = any(self.states.of(entry).applied for entry in due)
         result.problems = self._problems(self._entries())
 
@@ -366,6 +368,8 @@ class Refresher:
             for entry, applied, _ in prepared:
                 self.states.mark_applied(entry, applied)
             if is_retry:
+                if prepared:
+                    self._positions.apply_single(*(part.validity.until for part in results.parts.values()))
                 return
             self._queries.etags = results.etags  # only now, see there
             received = {target: part.validity.until for target, part in results.parts.items()}

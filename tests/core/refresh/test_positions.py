@@ -381,6 +381,149 @@ def test_d9_reads_of_all_settings_do_not_go_back(any_service: FakeService, setti
         client.ping()
 
 
+# -- responses that were applied for single settings -------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(service: FakeService) -> list[Setting[int]]:
+    settings = [Setting(name, int, ["user"], 7) for name in "st"]
+    for setting in settings:
+        service.declare(setting.name, "int", 7, ["user"])
+    return settings
+
+
+def without_default_of_t(reply: Response) -> Response:
+    return replace(reply, content=reply.content.replace(b'"t": {"default_value": 7, ', b'"t": {'))
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_d9_a_value_does_not_go_back_after_a_retry_of_its_setting(
+    any_service: FakeService, pair: list[Setting[int]], is_refused: bool
+) -> None:
+    """Its declaration or its response had failed. The order of the features need not be as new as the retry."""
+    older, setting = any_service.snapshot(), pair[1]
+
+    def fail(request: RecordedRequest) -> Reply | CannedResponse | None:
+        if is_refused:
+            is_concerned = str(request) == DECLARE and request.json["name"] == "t"
+            return CannedResponse(503) if is_concerned else None
+        return without_default_of_t(older._respond(request)) if str(request) == QUERY else None
+
+    any_service.intercept = fail
+    with polling(any_service) as client:
+        assert client.status().settings["t"].problem is not None
+        any_service.add_rule("t", 8, user="jim")
+        any_service.intercept = lambda request: None
+        client.advance(30)
+        assert (setting.get(user="jim"), client.status().settings["t"].problem) == (8, None)
+        any_service.respond_with(QUERY, older._respond)
+        client.reload_expecting(UnexpectedResponseError)
+        assert setting.get(user="jim") == 8
+        any_service.respond_with(CONTEXT_FEATURES, older._respond)
+        client.reload()
+        assert (setting.get(user="jim"), client.status().state) == (8, State.FRESH)
+
+
+def test_d9_a_retry_without_a_usable_response_requires_nothing(service: FakeService, pair: list[Setting[int]]) -> None:
+    """The other settings are refreshed from a replica that lags, as before."""
+    service.add_rule("s", 8, user="jim")
+    older = service.snapshot()
+    service._changed("other")
+
+    def respond(request: RecordedRequest) -> Reply:
+        if str(request) != QUERY:
+            return replace(older._respond(request), headers={})
+        is_retry = request.query["settings"] == "t"
+        return without_default_of_t((service if is_retry else older)._respond(request))
+
+    service.intercept = respond
+    with polling(service) as client:
+        client.advance(130)
+        assert "t" in {request.query["settings"] for request in service.requests_to(QUERY)}
+        assert pair[0].get(user="jim") == 8
+        assert "has no default value" in (client.status().settings["t"].problem or "")
+        assert "was received before" not in (client.status().last_error or "")
+
+
+def test_d9_a_restored_setting_does_not_go_back(
+    any_service: FakeService, pair: list[Setting[int]], tmp_path: Path
+) -> None:
+    """The response to the same query had older values of other settings, but no usable one of this setting."""
+    file, older = tmp_path / "settings.json", any_service.snapshot()
+    with polling(any_service, last_known_good=file) as client:
+        any_service.add_rule("t", 8, user="jim")
+        client.refresh()
+    newest_by_service.clear()  # as in a new process
+    pair.clear()
+    pair += [Setting(name, int, ["user"], 7) for name in "st"]
+    any_service.intercept = lambda request: without_default_of_t(older._respond(request))
+    with polling(any_service, last_known_good=file) as client:
+        assert pair[1].get(user="jim") == 8
+        any_service.intercept = all_from(older)
+        client.reload_expecting(UnexpectedResponseError)
+        assert pair[1].get(user="jim") == 8
+        any_service.intercept = lambda request: None
+        client.reload()
+        assert (pair[1].get(user="jim"), client.status().state) == (8, State.FRESH)
+
+
+def test_d9_a_client_does_not_go_back_after_another_one_was_the_main_one(
+    any_service: FakeService, setting: Setting[int]
+) -> None:
+    with polling(any_service) as client:
+        older = any_service.snapshot()
+        any_service.add_rule("s", 8, user="jim")
+        with polling(any_service):
+            assert setting.get(user="jim") == 8
+        any_service.intercept = all_from(older)
+        client.refresh()
+        assert (setting.get(user="jim"), client.status().failures) == (8, 1)
+
+
+def test_d9_an_older_response_follows_the_default_of_a_declaration(
+    any_service: FakeService, setting: Setting[int]
+) -> None:
+    """A program starts with a replica that lags, so the values of its response are used, and not the newer default."""
+    any_service.declare("s", "int", 7, ["user"])
+    any_service.declare("s", "int", 1, ["user"], version="1.1")
+    older = any_service.snapshot()
+    any_service.declare("s", "int", 2, ["user"], version="1.2")
+    seen: list[int] = []
+
+    def respond(request: RecordedRequest) -> Reply | None:
+        seen.append(setting.get(user="none"))
+        return older._respond(request) if str(request) == QUERY else None
+
+    any_service.intercept = respond
+    with polling(any_service) as client:
+        assert (set(seen), setting.get(user="jim"), client.status().state) == ({7}, 1, State.FRESH)
+        any_service.intercept = lambda request: None
+        client.refresh()
+        assert setting.get(user="jim") == 2
+
+
+def test_d9_a_default_that_was_used_as_the_query_failed_does_not_go_back(
+    any_service: FakeService, setting: Setting[int]
+) -> None:
+    """The service had lost the setting for a moment. The responses to the same query were older before."""
+    any_service.declare("s", "int", 7, ["user"])
+    any_service.declare("s", "int", 1, ["user"], version="1.1")
+    with polling(any_service) as client:
+        older = any_service.snapshot()
+        any_service.declare("s", "int", 2, ["user"], version="1.2")
+        replies: list[Reply] = [Response(404), Response(503)]
+        any_service.respond_with(
+            QUERY, lambda request: replies.pop(0) if replies else older._respond(request), times=20
+        )
+        client.reload_expecting(UnexpectedResponseError)
+        assert (setting.get(user="jim"), replies) == (2, [])
+        client.reload_expecting(UnexpectedResponseError)
+        assert setting.get(user="jim") == 2
+        any_service.intercept = lambda request: None
+        client.reload()
+        assert (setting.get(user="jim"), client.status().state) == (2, State.FRESH)
+
+
 # -- restored databases ------------------------------------------------------------------------------------------------
 
 
