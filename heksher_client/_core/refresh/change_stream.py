@@ -72,6 +72,9 @@ class ChangeStream:
         """The revision of the last announced change of a setting of this program."""
         self._unknown: dict[str, int] = {}
         """Unknown settings with changes that are newer than the responses: the last revision by name, in order."""
+        self._is_latest = False
+        """True if something was announced since the stream was opened and since the last position of responses. So it
+        may be about another database or epoch than these."""
         self.is_behind = False
         """True if responses are older than an announced change: a cache in between is stale."""
         self._request = protocol.changes(None)
@@ -117,7 +120,10 @@ class ChangeStream:
         revision = None if position is None else position.revision
         if revision is None or not self.is_connected:
             self._revision = revision
-        self._label = None if position is None else position.label
+        if position is not None:
+            if position.label != self._label and not self._is_latest:
+                self._announced, self._unknown = -1, {}  # It was for the former database or epoch.
+            self._label, self._is_latest = position.label, False
         applied = -1 if revision is None else revision
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
         is_needed = False
@@ -131,7 +137,7 @@ class ChangeStream:
 
     def open(self) -> Request:
         """Begin a new stream, and return the request for it."""
-        self._parser, self._heard_at = SSEParser(), None
+        self._parser, self._heard_at, self._is_latest = SSEParser(), None, False
         self._request = protocol.changes(self._revision, self._label)
         return self._request
 
@@ -181,10 +187,11 @@ class ChangeStream:
             return None
         revision = int(event.id)
         if event.name == "reset":
-            self._announced, self._unknown = revision, {}
-            return 0.0
+            self._announced, self._unknown, self._is_latest = revision, {}, True
+            return self._throttle()
         if event.name != "change":
             return None
+        self._is_latest = True
         try:
             change = _CHANGE.decode(event.data)
         except msgspec.DecodeError:

@@ -25,8 +25,8 @@ class Run:
         self.stream = ChangeStream(max_backoff=60.0, clock=lambda: self.now, random=lambda: random)
         assert not self.record(revision)
 
-    def record(self, revision: int | None) -> bool:
-        position = None if revision is None else Position("", 0, revision)
+    def record(self, revision: int | None, database: str = "", epoch: int = 0) -> bool:
+        position = None if revision is None else Position(database, epoch, revision)
         return self.stream.record_position(position, self.names)
 
     def open(self, after: int) -> None:
@@ -499,6 +499,63 @@ def test_the_unknown_settings_of_another_database_are_forgotten() -> None:
     run.names.add("other")
     assert not run.record(2)
     assert not run.stream.is_behind
+
+
+@pytest.mark.parametrize(("database", "epoch"), [("b", 1), ("a", 2)])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_d9_what_was_announced_for_a_former_database_does_not_count(database: str, epoch: int, is_open: bool) -> None:
+    """Its revisions would never be reached. The responses of the other one may come before the next stream."""
+    run = Run()
+    run.record(5, "a", 1)
+    run.open(5)
+    run.feed(change(499, "other") + change(500, "s"))
+    run.record(500 if is_open else 4, "a", 1)
+    if not is_open:
+        run.lose()
+        run.open(500)
+    run.names.add("other")
+    assert not run.record(10, database, epoch)
+    run.feed(": ping\n\n")
+    assert not run.record(10, database, epoch)
+    assert not run.stream.is_behind
+
+
+@pytest.mark.parametrize(
+    ("database", "text"), [("b", "event: reset\ndata: {}\nid: 9\n\n"), ("a", change(9, "s")), ("a", change(9, "other"))]
+)
+def test_d9_what_was_announced_before_the_first_response_of_another_epoch_counts(database: str, text: str) -> None:
+    """The service was started again, and a replica lags."""
+    run = Run()
+    run.record(5, "a", 1)
+    run.open(5)
+    run.lose()
+    run.open(5)
+    run.feed(text)
+    run.names.add("other")
+    for revision in (8, None, 8):
+        run.record(revision, database, 2)
+        assert run.stream.is_behind is (revision is not None)
+    run.record(9, database, 2)
+    assert not run.stream.is_behind
+
+
+def test_responses_without_a_position_do_not_end_what_was_announced() -> None:
+    """The responses of one refresh may be of two databases, if there are copies."""
+    run = Run()
+    run.record(5, "a", 1)
+    run.open(5)
+    run.feed(change(9, "s"))
+    for revision in (8, None, 8):
+        run.record(revision, "a", 1)
+    assert run.stream.is_behind
+
+
+def test_p21_endless_resets_request_a_refresh_once_a_second() -> None:
+    """After the first three, as changes do."""
+    run = Run()
+    run.open(5)
+    delays = [run.feed(f"event: reset\ndata: {{}}\nid: {revision}\n\n") for revision in range(6, 11)]
+    assert delays == [0.0, 0.0, 0.0, 1.0, 1.0]
 
 
 def test_a_change_of_an_unknown_setting_does_not_hide_a_later_one() -> None:
