@@ -115,10 +115,11 @@ class QueryResults:
         return True
 
     def repeat(self, part: _Part, request: Request, reply: Reply) -> None:
-        """Add the reply to a query that was sent again. One that is not a success changes nothing."""
-        if not isinstance(reply, Response) or reply.status not in (200, 304):
+        """Add the reply to a query that was sent again. One that is not a usable response changes nothing."""
+        try:
+            body, until = protocol.parse_query(request, reply), position(reply)
+        except HeksherError:
             return
-        body, until = protocol.parse_query(request, reply), position(reply)
         if body is None:
             part.validity = part.validity._replace(until=until)
         else:

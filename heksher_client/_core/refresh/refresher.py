@@ -174,9 +174,11 @@ class Refresher:
         (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
             self._order.update(protocol.parse_context_features(reply), position(reply))
-        except UnexpectedResponseError as error:
+        except HeksherError as error:
             if is_repeated:
                 return  # The order of the first response is used.
+            if not isinstance(error, UnexpectedResponseError):
+                raise
             self._order.keep(error)
             if self.last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self.last_known_good.order()) or self._order.features

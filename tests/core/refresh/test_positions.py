@@ -664,6 +664,22 @@ def test_d9_a_stream_shows_that_the_database_was_restored(
         assert (setting.get(user="ann"), setting.get(user="eve")) == ((7, 10) if is_restored else (9, 7))
 
 
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_d9_a_refresh_before_the_stream_of_another_database(
+    service: FakeService, setting: Setting[int], is_restored: bool
+) -> None:
+    """The next refresh is due after the interval, although the revisions are lower than that of the last change."""
+    with driven(service) as client:
+        backup = add_and_lag(service, client)
+        client.lose_stream()
+        service.restore(backup) if is_restored else service.replace_database()
+        client.reload()
+        client.advance(30)
+        client.reload()
+        assert client.status().is_following
+        assert (setting.get(user="ann"), client.session.wait()) == (7, 3600)
+
+
 def test_d9_the_stream_of_another_database_is_followed_if_it_does_not_say_the_order(
     service: FakeService, setting: Setting[int]
 ) -> None:
@@ -877,23 +893,54 @@ def test_d10_an_endpoint_that_lags_for_longer_does_not_prevent_a_start(
         assert (setting.get(user="jim"), client.session.wait()) == (8, 60)
 
 
-def test_d10_a_response_that_fails_when_it_is_repeated_is_used(service: FakeService, many: list[Setting[int]]) -> None:
-    """The next refresh follows within a second."""
+@pytest.mark.parametrize(
+    "reply",
+    [Response(503), Response(404), NoResponse(OSError()), Oversized(200, 10), Response(200, b"<html>"), Response(304)],
+)
+def test_d10_a_response_that_fails_when_it_is_repeated_is_used(
+    service: FakeService, many: list[Setting[int]], reply: Reply
+) -> None:
+    """Without ETags, so that a 304 is not usable either. The next refresh follows within a second."""
     with polling(service) as client:
         start_with_rules(service, client, many)
         count = 0
 
-        def intercept(request: RecordedRequest) -> CannedResponse | None:
+        def intercept(request: RecordedRequest) -> Reply | None:
             nonlocal count
             count += str(request) == QUERY
             if count == 2 and str(request) == QUERY:
                 change_all(service, 2)
-            return CannedResponse(503) if count > 2 else None
+            if count > 2:
+                return reply
+            response = service._respond(replace(request, headers={}))
+            return replace(response, headers={k: v for k, v in response.headers.items() if k != "etag"})
 
         service.intercept = intercept
         client.reload()
         assert values(many) == {1, 2}
         assert client.session.wait() == 1
+
+
+@pytest.mark.parametrize("reply", [Response(503), NoResponse(OSError()), Response(200, b"<html>")])
+def test_d10_an_order_that_fails_when_it_is_read_again_is_used(
+    service: FakeService, setting: Setting[int], reply: Reply
+) -> None:
+    """With the responses to the queries."""
+    with polling(service) as client:
+        service.add_rule("s", 1, user="jim")
+        client.reload()
+        change_during(service, QUERY, 1)
+        change, count = service.intercept, 0
+
+        def intercept(request: RecordedRequest) -> Reply | None:
+            nonlocal count
+            change(request)
+            count += str(request) == CONTEXT_FEATURES
+            return reply if count > 1 else None
+
+        service.intercept = intercept
+        client.reload()
+        assert (setting.get(user="jim"), count, client.session.wait()) == (101, 4, 1)
 
 
 def test_d10_a_setting_that_is_renamed_between_two_queries_keeps_its_rules(
