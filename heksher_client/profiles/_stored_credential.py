@@ -51,7 +51,7 @@ class StoredCredential(Credential):
 
     def __init__(self, config: Config, store: TokenStore, http_client_args: dict[str, Any]) -> None:
         self._config, self._store, self._http_client_args = config, store, http_client_args
-        self._unsaved: tuple[StoredTokens, StoredTokens] | None = None
+        self._unsaved: tuple[StoredTokens | None, StoredTokens] | None = None
         """The tokens in the store, and newer tokens that could not be saved in their place."""
         super().__init__()
 
@@ -66,13 +66,15 @@ class StoredCredential(Credential):
 
     def _load_or_refresh(self) -> Token:
         current = self._cached.token.value if self._cached is not None else None
-        tokens = self._load()
+        tokens = self._usable(self._store.load(self._config.name))
         if tokens.access_token != current and (tokens.expires_at is None or tokens.expires_at > time.time()):
             return Token(tokens.access_token, tokens.expires_at)
         if tokens.refresh_token is None:
             raise self._sign_in_error("the access token is no longer accepted")
         with self._store.lock():
-            latest = self._load()
+            # Loaded before the refresh: that uses up the refresh token, so nothing may fail before the new one is kept.
+            in_store = self._store.load(self._config.name)
+            latest = self._usable(in_store)
             if latest.access_token != tokens.access_token:  # Another process refreshed it before the lock was acquired.
                 return Token(latest.access_token, latest.expires_at)
             granted = self._refresh(tokens)
@@ -82,9 +84,7 @@ class StoredCredential(Credential):
                 expires_at=granted.expires_at,
                 refresh_token=granted.refresh_token or tokens.refresh_token,
             )
-            # Assigned before the attempt to save: the previous refresh token is used up in any case.
-            in_store = self._store.load(self._config.name)
-            self._unsaved = None if in_store is None else (in_store, refreshed)
+            self._unsaved = in_store, refreshed
             try:
                 self._store.save(self._config.name, refreshed)
             except ConfigError as error:
@@ -107,8 +107,12 @@ class StoredCredential(Credential):
         # Raised outside of the handler, so that the new error has no context.
         raise self._sign_in_error(reason)
 
-    def _load(self) -> StoredTokens:
-        tokens = self._store.load(self._config.name)
+    def _usable(self, tokens: StoredTokens | None) -> StoredTokens:
+        """Return the tokens in the store, or newer ones that could not be saved in their place.
+
+        Raises:
+            CredentialError: There are none, or they are for another server.
+        """
         if self._unsaved is not None and tokens == self._unsaved[0]:
             return self._unsaved[1]
         if tokens is None:

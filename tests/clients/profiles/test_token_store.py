@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import keyring
@@ -14,6 +15,8 @@ from keyring.backends.fail import Keyring as NoKeyring
 
 from heksher_client import ConfigError, CredentialError, connect, login, login_with_token, logout
 from heksher_client.profiles import _keyring
+from heksher_client.profiles._config import load
+from heksher_client.profiles._stored_credential import StoredCredential
 from heksher_client.profiles._token_store import TokenStore
 from tests.support.clients import TIMEOUT_SECONDS, Kind, eventually
 from tests.support.forks import exited_successfully, fork_and_check
@@ -284,6 +287,36 @@ def test_k1_a_user_is_not_signed_out_while_the_keyring_does_not_respond(
         logout()
     assert TokenStore(login_config).has("shop")
     assert waiting_keyring.calls == ["get_password"]
+
+
+def test_k1_no_tokens_are_lost_if_the_store_fails_during_a_refresh(
+    oauth: OAuthServer, login_config: Path, waiting_keyring: WaitingKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has used up the former refresh token. The new one is kept, or saved where that is possible."""
+    keyring.set_keyring(MemoryKeyring())
+    monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    login(browse)
+    credential, file = StoredCredential(load("shop", {}), TokenStore(login_config), {}), token_file(login_config)
+    credential.force_refresh()
+
+    def lock_keyring() -> None:
+        keyring.set_keyring(waiting_keyring)
+        monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", 0.01)
+
+    for fail in (partial(file.chmod, 0o644), lock_keyring):
+        oauth.gate.clear()
+        oauth.token_requests.clear()
+        refresh = credential._start_refresh()
+        assert eventually(lambda: oauth.token_requests)
+        fail()
+        oauth.gate.set()
+        assert oauth.accepts(f"Bearer {refresh.result(TIMEOUT_SECONDS).value}")
+        file.chmod(0o600)
+        credential.force_refresh()
+    assert waiting_keyring.calls == ["set_password"]
+    tokens = load_tokens(login_config)
+    assert tokens is not None
+    assert oauth.accepts(f"Bearer {tokens.access_token}")
 
 
 HANGING_KEYRING = """
