@@ -5,14 +5,12 @@ greenlets, and all others stop if it blocks the thread. Locks and queues of geve
 So a greenlet that waits looks at a queue of the interpreter now and then, and sleeps in between.
 """
 
-import _thread
 import math
 import sys
 import threading
 import time
 from _queue import SimpleQueue as QueueOfInterpreter
 from queue import Empty
-from types import BuiltinFunctionType
 from typing import Final, TypeVar
 
 from heksher_client._clock import monotonic
@@ -25,9 +23,24 @@ _LONGEST_WAIT: Final = 1.0
 """Seconds after which a thread that waits with a timeout checks whether the program was patched."""
 
 
+_PATCHES: Final = (
+    ("gevent.monkey", "is_module_patched", "_thread"),
+    ("eventlet.patcher", "is_monkey_patched", "thread"),
+)
+"""The modules that replace threads by greenlets; the function of each that says whether it has, and its argument."""
+
+
 def is_patched() -> bool:
-    """Return True if gevent, or a similar package, has replaced threads by greenlets."""
-    return not isinstance(_thread.start_new_thread, BuiltinFunctionType)
+    """Return True if gevent or eventlet has replaced threads by greenlets.
+
+    They are asked themselves, as debuggers and profilers replace the same functions.
+    """
+    return any(getattr(sys.modules.get(name), asked, _never)(module) for name, asked, module in _PATCHES)
+
+
+def _never(module: str) -> bool:  # noqa: ARG001
+    """Replace the function of a package that is not imported, or is being imported by another thread."""
+    return False
 
 
 def current_identity() -> tuple[int, int]:

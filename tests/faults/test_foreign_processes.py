@@ -1,11 +1,13 @@
 """Processes that are forked or patched behind Python's back, as servers for web applications do."""
 
+import _thread
 import asyncio
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import Empty
 from types import SimpleNamespace
 from typing import Any
@@ -231,6 +233,44 @@ def test_c18_program_is_patched_in_a_way_that_is_noticed_late(
         assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [PATCHED_LATE]
         assert client.client.status().problem == gevent_patch.PROBLEM
         assert client.client._endpoint._client_arguments["limits"].max_keepalive_connections == 0
+
+
+def test_c18_debugger_is_attached(
+    kind: Kind, service: LoopbackService, setting: Setting[int], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """It replaces the functions that start threads as well, which is not a problem."""
+    with running(kind, service.url, 0.05, stale_after=3600) as client:
+        for module in (_thread, threading):
+            for name in ("start_new_thread", "_start_new_thread", "start_joinable_thread", "_start_joinable_thread"):
+                if (function := getattr(module, name, None)) is not None:
+                    monkeypatch.setattr(module, name, partial(function))
+        service.add_rule("s", 8, user="jim")
+        for _ in range(2):
+            client.reload()
+        assert setting.get(user="jim") == 8
+        assert client.client.status().problem is None
+        assert client.client._endpoint._client_arguments["limits"].max_keepalive_connections != 0
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "module"),
+    [("gevent.monkey", "is_module_patched", "_thread"), ("eventlet.patcher", "is_monkey_patched", "thread")],
+)
+def test_c18_whether_the_program_is_patched_is_what_gevent_says(
+    monkeypatch: pytest.MonkeyPatch, name: str, function: str, module: str
+) -> None:
+    """It is imported by many programs that are not patched, or in part."""
+    patched: list[str] = []
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace())  # while it is imported
+    assert not simple_queue.is_patched()
+    monkeypatch.setattr(sys.modules[name], function, patched.__contains__, raising=False)
+    assert not simple_queue.is_patched()
+    patched.append("socket")
+    assert not simple_queue.is_patched()
+    patched.append(module)
+    assert simple_queue.is_patched()
 
 
 class GeventWillPatchAllEvent:
