@@ -230,7 +230,7 @@ class Session:
         if isinstance(former, Session):
             logger.warning(
                 "another client is the main client now; the former one stops updating settings until that is closed",
-                extra={"main_client": self, "former_client": former},
+                extra={"service_url": self.service_url, "former_service_url": former.service_url},
             )
 
     def is_started_by(self, starter: object) -> bool:

@@ -364,7 +364,7 @@ def test_a_second_main_client_takes_over_until_it_is_closed(
         (
             "WARNING",
             "another client is the main client now; the former one stops updating settings until that is closed",
-            {"main_client": second.session, "former_client": first.session},
+            {"service_url": second.session.service_url, "former_service_url": first.session.service_url},
         )
     ]
 
