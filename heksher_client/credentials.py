@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from heksher_client._auth.token_refresh import Credential, Token
+from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._logging import logger
 from heksher_client.exceptions import CredentialError
@@ -72,14 +73,13 @@ class TokenFrom(Credential):
             lifetime: Seconds after which a token that is a string is refreshed.
 
         Raises:
-            TypeError, ValueError: The function is not callable, or the lifetime is not positive.
+            TypeError, ValueError: The function is not callable, or the lifetime is not a positive number.
         """
         self._is_async = is_coroutine_function(get_token)
         if not self._is_async:
             check_function(get_token, "get_token")
-        if lifetime is not None and not lifetime > 0:
-            raise ValueError(f"lifetime must be a positive number of seconds, not {lifetime!r}")
-        self._get_token, self._lifetime = get_token, lifetime
+        self._get_token = get_token
+        self._lifetime = None if lifetime is None else checked_seconds("lifetime", lifetime)
         self._task: asyncio.Task[str | Token] | None = None
         """The refresh of a coroutine function."""
         super().__init__()

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _DEVICE_CODE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _SLOW_DOWN_SECONDS: Final = 5.0
 """Seconds to add to the polling interval if the server asks for it (RFC 8628, section 3.5) or is unavailable."""
+_POLLING_SECONDS: Final = 5.0
+"""The polling interval if the server does not say it (RFC 8628, section 3.2)."""
+_SHORTEST_POLLING_SECONDS: Final = 1.0
+"""Also if the server says less, such as 0: it would have a request after the other."""
 _MAX_ERROR_LENGTH: Final = 300
 
 
@@ -169,7 +173,8 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
             response.get("verification_uri_complete"),
             _parse_seconds(response["expires_in"]),
         )
-        interval = _parse_seconds(response.get("interval", 5))
+        given = response.get("interval")
+        interval = _POLLING_SECONDS if given is None else max(_parse_seconds(given), _SHORTEST_POLLING_SECONDS)
     except (KeyError, TypeError, ValueError):
         raise CredentialError(f"{url}: the response does not contain a valid device code") from None
     plain_result(get_code, get_code(code))

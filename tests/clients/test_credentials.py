@@ -704,6 +704,7 @@ def test_a_refresh_whose_event_loop_is_closed_is_started_again() -> None:
         lambda: StaticToken(5),  # type: ignore[arg-type]
         lambda: TokenFrom("token"),  # type: ignore[arg-type]
         lambda: TokenFrom(str, lifetime=0),
+        lambda: TokenFrom(str, lifetime=math.nan),
         lambda: ClientCredentials("login.example.com", "a", "b"),
     ],
 )
@@ -712,6 +713,13 @@ def test_an_invalid_credential_is_an_error_when_it_is_created(make: Callable[[],
     with pytest.raises((ValueError, TypeError)) as refused:
         make()
     assert "break" not in str(refused.value)
+
+
+def test_a_lifetime_that_is_not_a_number_is_an_error_that_names_it() -> None:
+    """It may come from an environment variable."""
+    for lifetime in ("60", True, [60]):
+        with pytest.raises(TypeError, match="lifetime must be a number of seconds"):
+            TokenFrom(str, lifetime=lifetime)  # type: ignore[arg-type]
 
 
 # -- secrets, forks ----------------------------------------------------------------------------------------------------

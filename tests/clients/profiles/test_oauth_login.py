@@ -63,7 +63,7 @@ def test_login_headless_polls_at_the_interval_of_the_server(
     login_headless(codes.append)
     assert (codes[0].code, codes[0].url, codes[0].expires_in) == ("WDJB-MJHT", f"{oauth.url}/enter", 60)
     assert codes[0].complete_url == f"{oauth.url}/enter?code=WDJB"
-    assert clock.sleeps == [0, 5, 5, 10]
+    assert clock.sleeps == [1, 6, 6, 11]
     with connect() as client:
         client.ping()
 
@@ -297,6 +297,22 @@ def test_a_device_code_with_invalid_durations_is_an_error(
     monkeypatch.setattr(oauth, "authorize_device", lambda parameters: {**authorize_device(parameters), **fields})
     with pytest.raises(CredentialError, match="does not contain a valid device code"):
         login_headless(lambda code: pytest.fail("the code was shown"))
+
+
+def test_login_headless_polls_at_intervals_whatever_the_server_says(
+    oauth: OAuthServer, login_config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seconds if it says none, as RFC 8628 defines it, and at least one."""
+    authorize_device = oauth.authorize_device
+    for interval, seconds in ((None, 5), (0, 1), (0.001, 1), ("0", 1), (2, 2), ("2", 2)):
+        monkeypatch.setattr(
+            oauth,
+            "authorize_device",
+            lambda parameters, fields={"interval": interval}: {**authorize_device(parameters), **fields},
+        )
+        clock.sleeps.clear()
+        login_headless(lambda code: None)
+        assert clock.sleeps == [seconds], interval
 
 
 def test_login_headless_does_not_wait_beyond_the_expiry_of_the_code(
