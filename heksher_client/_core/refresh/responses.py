@@ -222,12 +222,22 @@ def retry_after(response: Response) -> float | None:
 
 def identity(failure: Exception) -> str:
     """Return what two failures of the same kind have in common: their text without numbers, which may be ports, times
-    and ids."""
+    and ids.
+
+    Texts of a server may have ids in any form, so of these only plain words are compared.
+    """
     text, status = text_of(failure), getattr(failure, "status", None)
     if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
         text = text.partition(": ")[0]  # The response may contain the id of the request.
-    return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', text)}"
+    own, *quoted = _QUOTATION.split(text, maxsplit=1)
+    words = "".join(_OPAQUE.sub("#", part) for part in quoted)
+    return f"{type(failure).__name__} {status}: {_NUMBER.sub('#', own)}{words}"
 
 
-_NUMBER: Final = re.compile(r"\b(?:[0-9]+|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
-"""Also an address, or a hexadecimal id; but not the digits in a name."""
+_NUMBER: Final = re.compile(r"\b(?:[0-9]+(?:T[0-9]+)?(?:Z|[mun]?s)?|0x[0-9a-fA-F]+|[0-9a-fA-F]{8}[0-9a-fA-F-]*)\b")
+"""Also a part of a time, an address, or a hexadecimal id; but not the digits in a name."""
+_QUOTATION: Final = re.compile(r"""(?<=[:,] )(?=['"])|(?<=refused )(?=\()""")
+"""The place in a message from where on it is the text of a server."""
+_PART: Final = r"""[^\s'"(){}\[\],;<>\\]"""
+_OPAQUE: Final = re.compile(rf"{_PART}*(?:[0-9]|[a-z][A-Z]|[A-Za-z]{{20}}){_PART}*")
+"""A word with a digit, an uppercase letter after a lowercase one, or 20 letters: a number, a time or an id."""

@@ -1,13 +1,23 @@
 """The error log: one record when a failure begins, changes or ends, and reminders in between."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from heksher_client import DeclarationError, ServiceUnavailableError, State, UnexpectedResponseError
+from heksher_client import (
+    CredentialError,
+    DeclarationError,
+    HeksherError,
+    ServiceUnavailableError,
+    State,
+    UnexpectedResponseError,
+)
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Response
 from heksher_client._core.refresh.health import REMIND_AFTER, ErrorLog, Health
 from heksher_client._logging import escaped, logger
 from tests.support.log_records import extras, summaries
@@ -109,14 +119,68 @@ def test_a_failure_that_recurs_within_a_minute_is_not_a_new_one(records: list[lo
 
 
 def test_failures_that_differ_only_in_quoted_responses_are_equal(records: list[logging.LogRecord]) -> None:
-    """A response may contain the id of the request, in any form. That of a success has data, which counts."""
-    for status, count in ((200, 2), (400, 1), (503, 1)):
+    """A response may contain the id of the request, in any form."""
+    for status, count in ((200, 1), (302, 1), (400, 1), (503, 1)):
         log = ErrorLog()
         for reference in ("XDDHFjYhAMad", "QmFzZTY0IQ=="):
             text = f"GET /api/v1/query: the service responded with {status}: '{reference}: busy'"
             log.record([UnexpectedResponseError(text, status=status)], 0.0)
         assert len(records) == count
         records.clear()
+
+
+QUOTED = (
+    {"timestamp": "2026-11-30T08:01:22.123456Z", "error": "Forbidden"},
+    {"timestamp": "2026-11-30T08:01:23Z", "error": "Forbidden"},
+    {"message": "no", "requestId": "Xk3f-9Q=="},
+    {"message": "no", "requestId": "pO8a_w2=="},
+    {"message": "no", "requestId": "pOxxRtyuPqwZ"},
+    {"message": "no", "requestId": "01ARZ3NDEKTSV4RRFFQ69G5FAV"},
+    {"message": "no", "requestId": "qwertzuiopasdfghjklyx"},
+    {"message": "no", "requestId": "abcdefghijklmnopqrstuvwxyz"},
+    {"traceId": "1-67e5a"},
+    {"traceId": "0-98b0c:f00"},
+    {"it's": "https://h/errors/%7B1%7D?at=08:01"},
+    {"it's": "https://h/errors/ab%2Fcd?at=9"},
+)
+
+
+def quote(body: object, status: int) -> HeksherError:
+    """Return the error for the response to a declaration."""
+    response = Response(status, json.dumps(body).encode(), {"content-type": "application/json"})
+    with pytest.raises(HeksherError) as raised:
+        protocol.parse_declaration(response, "s1")
+    return raised.value
+
+
+@pytest.mark.parametrize("status", [200, 302, 403, 422, 502])
+def test_d7_ids_and_times_in_a_response_do_not_make_it_another_failure(
+    status: int, records: list[logging.LogRecord]
+) -> None:
+    """Gateways send them in any form. Another word is another reason, except in the error of a server."""
+    log = ErrorLog()
+    for body in QUOTED:
+        log.record([quote(body, status)], 0.0)
+    assert len(records) == (1 if status == 502 else 4)
+    for body in QUOTED:
+        log.record([quote({"detail": json.dumps(body)}, status)], 0.0)
+    count = len(records)
+    for reason in ("its type must be int", "its type must be str"):
+        log.record([quote({"detail": reason}, status)], 0.0)
+    assert len(records) - count == (0 if status == 502 else 2)
+
+
+def test_ids_and_times_of_an_authorization_server_do_not_make_it_another_failure(
+    records: list[logging.LogRecord],
+) -> None:
+    """Its description of an error is not quoted."""
+    log = ErrorLog()
+    for trace, time in (("3b8c", "2026-11-30 08:01:22Z"), ("Xk3fQ", "2026-11-30 08:01:22.5Z")):
+        text = f"GET /api/v1/query: shop at h: refused (invalid_grant: AADSTS70008. Trace: {trace} Timestamp: {time})"
+        log.record([CredentialError(text)], 0.0)
+    for seconds in ("08:01:22.25Z", "08:01:23.5Z"):
+        log.record([CredentialError(f"GET /api/v1/query: no token at {seconds} within 5ms")], 0.0)
+    assert len(records) == 2
 
 
 def test_failures_with_different_requests_are_different(records: list[logging.LogRecord]) -> None:
