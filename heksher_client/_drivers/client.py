@@ -4,7 +4,6 @@ The drivers only perform effects. Decisions are made in `_core.refresh`, and tho
 """
 
 import random
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from heksher_client._core.settings.changes import Changes
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._core.settings.user_functions import HookOwner
-from heksher_client._drivers.clock import monotonic_clock
+from heksher_client._drivers.clock import monotonic_clock, wall_clock
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
@@ -88,14 +87,14 @@ class Client(HookOwner, Resource, ABC):
         store = None
         if "last_known_good" in chosen:
             file = LastKnownGoodFile(chosen["last_known_good"], str(endpoint.url))
-            store = FileStore(file, checked.max_age, time.time)
+            store = FileStore(file, checked.max_age, wall_clock)
         self._own_session = Session(
             chosen["context_features"],
             checked,
             service_url=str(endpoint.url),
             hooks=self,
             registry=registry,
-            environment=Environment(_clock, time.time, random.random),
+            environment=Environment(_clock, wall_clock, random.random),
             wake=self._wake_up,
             store=store,
             raises_at_start=self._raises_at_start,

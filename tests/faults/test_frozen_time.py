@@ -4,12 +4,12 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
 
-from heksher_client import Setting, State
+from heksher_client import Refresh, Setting, State
 from heksher_client._drivers.timeout import Timeout
 from heksher_client.service import LocalService
 from tests.support.clients import Kind, call_without_waiting, eventually, limited, running
@@ -94,6 +94,24 @@ def test_c19_time_is_thawed_while_a_client_that_started_in_frozen_time_runs(
             frozen.__exit__(None, None, None)
             service.add_rule("s", 9, user="ann")
             assert eventually(lambda: setting.get(user="ann") == 9)
+
+
+def test_c19_times_are_those_of_a_test_that_freezes_a_running_client(kind: Kind, setting: Setting[int]) -> None:
+    """Those in its status and of its refreshes. Afterwards they are real again."""
+    began = time.time()
+    refreshes: list[Refresh] = []
+    with LoopbackService() as service, running(kind, service.url, stale_after=3600) as client:
+        client.client.on_refresh(refreshes.append)
+        for freeze in (FREEZES["frozen"], FREEZES["time-machine"], nullcontext):
+            refreshes.clear()
+            with freeze():
+                client.reload()
+                now = time.time()
+                assert eventually(lambda: refreshes)
+            status = client.client.status()
+            assert abs(status.last_success - now) < 60
+            assert abs(refreshes[-1].started_at - now) < 60
+            assert (now - began > 1e8) == (freeze is not nullcontext)
 
 
 def test_c19_time_jumps_between_refreshes(kind: Kind, setting: Setting[int]) -> None:
