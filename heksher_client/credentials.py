@@ -21,6 +21,7 @@ from heksher_client._auth.token_refresh import Credential, Token
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._logging import logger
+from heksher_client._runtime.wakeup import running_loop
 from heksher_client.exceptions import CredentialError
 
 if TYPE_CHECKING:
@@ -94,9 +95,11 @@ class TokenFrom(Credential):
         if not self._is_async:
             super()._run_refresh(refresh)
             return
-        import asyncio
-
-        loop = asyncio.get_running_loop()
+        try:
+            loop = running_loop(f"{self!r}", "a function that is not a coroutine function")
+        except RuntimeError as error:
+            self._fail_refresh(refresh, error)
+            raise
         try:
             coroutine: Any = self._get_token()
             self._task = loop.create_task(coroutine)  # stored, as the loop only has a weak reference

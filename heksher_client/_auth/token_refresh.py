@@ -21,7 +21,7 @@ from heksher_client._clock import monotonic
 from heksher_client._core.settings.user_functions import DeferredResultError
 from heksher_client._resource import Resource
 from heksher_client._runtime import fork
-from heksher_client._runtime.wakeup import resolve_threadsafe
+from heksher_client._runtime.wakeup import resolve_threadsafe, running_loop
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
 from heksher_client.exceptions import ConfigError, CredentialError
 
@@ -317,7 +317,8 @@ async def wait_async(step: AwaitToken) -> None:
     """Perform a step of an authentication in an event loop."""
     import asyncio  # Any caller has imported it; programs without tasks should not have to.
 
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    loop = running_loop("a request with a credential in a task", "a thread")
+    ended: asyncio.Future[None] = loop.create_future()
     # Not `asyncio.wrap_future`: cancelling that would cancel the refresh, which others wait for.
     step.refresh.add_done_callback(lambda _: resolve_threadsafe(ended, None))
     until = monotonic() + step.seconds

@@ -8,6 +8,7 @@ import anyio
 
 from heksher_client._clock import monotonic
 from heksher_client._drivers.timeout import Timeout
+from heksher_client._runtime import wakeup
 
 
 def running_loop_or_none() -> asyncio.AbstractEventLoop | None:
@@ -23,12 +24,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
     Raises:
         RuntimeError: There is none.
     """
-    if (loop := running_loop_or_none()) is None:
-        raise RuntimeError(
-            "AsyncHeksherClient needs asyncio, and no event loop of asyncio is running here: use asyncio.run, or "
-            "anyio.run with the backend 'asyncio', or a ThreadHeksherClient"
-        )
-    return loop
+    return wakeup.running_loop("AsyncHeksherClient", "a ThreadHeksherClient")
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

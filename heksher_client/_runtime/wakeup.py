@@ -65,9 +65,7 @@ class Wakeup:
 
     async def wait_async(self) -> None:
         """Wait for the event without blocking the event loop."""
-        import asyncio  # A caller that can await has imported it; a program without tasks saves the import.
-
-        loop = asyncio.get_running_loop()
+        loop = running_loop("`async for`", "`for` in a thread")
         while self._tokens.empty():
             waiter: asyncio.Future[None] = loop.create_future()
             self._waiters[waiter] = None
@@ -77,6 +75,26 @@ class Wakeup:
             finally:
                 del self._waiters[waiter]
         self.wait(0)
+
+
+def running_loop(what: str, otherwise: str) -> "asyncio.AbstractEventLoop":
+    """Return the running event loop of asyncio.
+
+    Args:
+        what: What needs it.
+        otherwise: What does not, for the message.
+
+    Raises:
+        RuntimeError: There is none.
+    """
+    import asyncio  # A caller that can await has imported it; a program without tasks saves the import.
+
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    raise RuntimeError(
+        f"{what} needs asyncio, and no event loop of asyncio is running here: use asyncio.run, or anyio.run with the "
+        f"backend 'asyncio', or {otherwise}"
+    )
 
 
 def resolve_threadsafe(future: "asyncio.Future[T]", result: T) -> None:

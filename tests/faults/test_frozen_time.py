@@ -97,7 +97,7 @@ def test_c19_time_is_thawed_while_a_client_that_started_in_frozen_time_runs(
 
 
 def test_c19_times_are_those_of_a_test_that_freezes_a_running_client(kind: Kind, setting: Setting[int]) -> None:
-    """Those in its status and of its refreshes. Afterwards they are real again."""
+    """Its status and its refreshes have them. Afterwards the times are real again."""
     began = time.time()
     refreshes: list[Refresh] = []
     with LoopbackService() as service, running(kind, service.url, stale_after=3600) as client:

@@ -26,10 +26,12 @@ from heksher_client._core.refresh.schedule import Schedule
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.snapshot import update_lock
 from heksher_client._http.endpoint import Endpoint
+from heksher_client.credentials import TokenFrom
 from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
     AsyncClient,
+    Gate,
     Kind,
     ThreadClient,
     ThreadKind,
@@ -554,6 +556,29 @@ def test_c17_async_client_without_an_event_loop(setting: Setting[int], method: s
     with pytest.raises(StopIteration):
         client.aclose().send(None)
     assert client.closed
+
+
+def test_c17_streams_and_credentials_without_an_event_loop(setting: Setting[int], gate: Gate) -> None:
+    """The error is the same. The first value of a watch needs no wait, and a later request can await the token."""
+
+    async def token() -> str:
+        return "t"
+
+    def slow_token() -> str:
+        gate.hold()
+        return "t"
+
+    client, values = AsyncClient(URL), setting.watch(user="jim")
+    with pytest.raises(StopIteration, match="7"):
+        values.__anext__().send(None)
+    for name, call in (("async for", values.__anext__), ("async for", client.changes().__anext__)):
+        with pytest.raises(RuntimeError, match=rf"{name}.* needs asyncio.*`for` in a thread"):
+            call().send(None)
+    for credential in (TokenFrom(slow_token), TokenFrom(token)):
+        with pytest.raises(RuntimeError, match=r"needs asyncio.*or a "):
+            credential.aforce_refresh().send(None)
+        gate.open()
+        asyncio.run(credential.aforce_refresh())
 
 
 @pytest.mark.frameworks("trio")
