@@ -12,6 +12,7 @@ if resources leaked.
 
 import argparse
 import json
+import os
 import platform
 import random
 import subprocess
@@ -159,7 +160,11 @@ class Program:
         self.source = random.Random(seed)
         self.server.__enter__()
         command = [sys.executable, "-m", "benchmarks.soak_program", kind, self.server.url, service_url, str(seed)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        # glibc has arenas for threads, and returns the free end of the first arena only, so there is no other one.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+        )  # fmt: skip
         self._lock = threading.Lock()
 
     def call(self, command: str) -> dict[str, Any]:

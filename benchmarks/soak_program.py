@@ -321,7 +321,7 @@ def resources(kind: Kind) -> dict[str, int]:
         )
         time.sleep(0.02)
     gc.collect()
-    with suppress(OSError, AttributeError):  # glibc only; it keeps free memory in an arena for each thread
+    with suppress(OSError, AttributeError):  # glibc only, which keeps free memory
         ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return {
