@@ -20,9 +20,8 @@ T = TypeVar("T")
 _SHORTEST_SLEEP: Final = 0.001
 _LONGEST_SLEEP: Final = 0.1
 _LONGEST_WAIT: Final = 1.0
-"""Seconds after which a thread that waits with a timeout checks whether the program was patched."""
-
-
+"""Seconds after which a thread that waits with a timeout, or the main thread, looks around: the program may have been
+patched, and a signal that arrives just before the main thread begins to wait does not wake it up."""
 _PATCHES: Final = (
     ("gevent.monkey", "is_module_patched", "_thread"),
     ("eventlet.patcher", "is_monkey_patched", "thread"),
@@ -57,11 +56,12 @@ class SimpleQueue(QueueOfInterpreter[T]):
     def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Return the next item, as the method of the base class does."""
         until = math.inf if timeout is None else monotonic() + timeout
+        is_bounded = timeout is not None or threading.get_ident() == threading.main_thread().ident
         sleep = _SHORTEST_SLEEP
         while block and (remaining := until - monotonic()) > 0:
             try:
                 if not is_patched():
-                    return super().get(timeout=None if timeout is None else min(remaining, _LONGEST_WAIT))
+                    return super().get(timeout=min(remaining, _LONGEST_WAIT) if is_bounded else None)
                 return super().get(block=False)
             except Empty:
                 if is_patched():

@@ -34,7 +34,7 @@ class Primitive(SettingType):
         match self.name:
             case "int":  # JSON does not distinguish 1.0 from 1
                 return type(value) is int or (isinstance(value, float) and value.is_integer())
-            case "float":  # an integer of 400 digits is none
+            case "float":  # the largest has 309 digits
                 return type(value) in (int, float) and abs(value) <= sys.float_info.max
             case "str":
                 return isinstance(value, str)

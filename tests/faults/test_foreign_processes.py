@@ -3,6 +3,7 @@
 import _thread
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -440,6 +441,32 @@ def test_c18_queue_on_which_a_greenlet_waits(patched: Callable[[], None], monkey
         queue.get(timeout=0)
     with pytest.raises(Empty):
         queue.get(block=False)
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that arrives just before it begins to wait. Here, another thread receives the signal."""
+    monkeypatch.setattr(simple_queue, "_LONGEST_WAIT", 0.01)
+    queue: SimpleQueue[int] = SimpleQueue()
+    main, ended = threading.get_ident(), threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def receive() -> None:
+        eventually(lambda: sys._current_frames()[main].f_code is SimpleQueue.get.__code__)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        ended.wait(TIMEOUT_SECONDS)
+        queue.put(1)
+
+    former = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        in_thread(receive)
+        with pytest.raises(KeyboardInterrupt):
+            queue.get()
+    finally:
+        ended.set()
+        signal.signal(signal.SIGUSR1, former)
+    assert queue.get(timeout=TIMEOUT_SECONDS) == 1
 
 
 def test_c18_queue_on_which_a_thread_waits_when_the_program_is_patched(
