@@ -46,9 +46,10 @@ class Notifier:
         """True if a hook has not returned, which was logged."""
 
     def dispatch_changes(self, result: RefreshResult) -> Flow[None]:
-        """Deliver the changes of a refresh to callbacks and iterators."""
+        """Deliver the changes of a refresh to callbacks and iterators, each once."""
         yield from self._call_callbacks()  # with changes that could not be delivered before
-        for entry, before in result.replaced.items():
+        for entry in list(result.replaced):
+            before = result.replaced.pop(entry)
             try:
                 change = yield from self._budget.cooperatively(
                     diff_rules(entry.setting, before, entry.published.rule_set)

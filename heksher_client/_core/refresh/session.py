@@ -284,44 +284,47 @@ class Session:
 
         Or try only the single settings again that failed, if that is due before the next refresh.
         """
-        began = self._clock()
+        began, result = self._clock(), RefreshResult()
         try:
             if self.is_main and self._schedule.is_retry_next:
-                yield from self._retry()
+                yield from self._retry(result)
             else:
-                yield from self._refresh_all()
+                yield from self._refresh_all(result)
         except (GeneratorExit, KeyboardInterrupt, SystemExit):  # The driver ends, and closes the client.
             raise
         except BaseException as error:  # A defect of this package, or of a part of the program that it calls.
-            yield from self._fail(error, began)
+            yield from self._fail(error, began, result)
         finally:
             self._is_refreshing = False
             if self.is_closed:
                 self.close()  # It may have missed waiters that this refresh has just begun to serve.
 
-    def _fail(self, error: BaseException, began: float) -> Flow[None]:
-        """Count a refresh as failed that ended by an error, whatever it is: the next one is tried as after others."""
+    def _fail(self, error: BaseException, began: float, result: RefreshResult) -> Flow[None]:
+        """Count a refresh as failed that ended by an error, whatever it is: the next one is tried as after others.
+
+        What it has published before is reported as in any refresh.
+        """
         logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
         failure = HeksherError(f"the refresh failed in an unforeseen way: {type(error).__name__}: {text_of(error)}")
         failure.__cause__ = error
         self._schedule.failed([failure])
-        yield from self._report(began, [failure], RefreshResult(), is_logged=True, is_reported=True)
+        yield from self._report(began, [failure], result, is_logged=True, is_reported=True)
         self._resolve(failure)
 
-    def _refresh_all(self) -> Flow[None]:
+    def _refresh_all(self, result: RefreshResult) -> Flow[None]:
         self._is_refreshing = True
         self._schedule.begin()
         is_awaited = self._waiters.begin()
         self._refreshes += 1
         if self.is_main:
-            yield from self._refresh(is_awaited=is_awaited)
+            yield from self._refresh(result, is_awaited=is_awaited)
         else:
             # The main client refreshes the settings. When it has closed, this one is woken.
             self._schedule.succeeded()
             self._waiters.resolve(ClientNotRunningError("another client is the main one, so this one updates nothing"))
 
-    def _refresh(self, *, is_awaited: bool) -> Flow[None]:
-        began, is_start, result = self._clock(), self._refreshes == 1, RefreshResult()
+    def _refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
+        began, is_start = self._clock(), self._refreshes == 1
         # During the start there is also a limit for all requests together.
         until = self._start_until if is_start else math.inf
         load = monotonic(self._load(result, is_awaited=is_awaited), self.requests.positions)
@@ -349,9 +352,9 @@ class Session:
             self._has_started |= error is None or not self._raises_at_start
             self._waiters.resolve(error)
 
-    def _retry(self) -> Flow[None]:
+    def _retry(self, result: RefreshResult) -> Flow[None]:
         """Try single settings again that failed. It does not affect when the next refresh is due, and ends before."""
-        began, result = self._clock(), RefreshResult()
+        began = self._clock()
         until = max(self._schedule.refresh_due, began + _MIN_RETRY_TIME)
         retry = monotonic(self._refresher.retry(result), self.requests.positions)
         limits = replace(self.requests.limits, total_reason="until the next refresh is due")

@@ -2,12 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from heksher_client import HeksherError, Reason, Refresh, Setting, State, UnexpectedResponseError
+from heksher_client import Change, HeksherError, Reason, Refresh, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
@@ -234,6 +234,18 @@ def raising(error: BaseException) -> Any:
     return call
 
 
+def raising_once(error: Exception, function: Callable[..., Any]) -> Any:
+    """Return a function that raises when it is first called, and then calls another one."""
+    errors = [error]
+
+    def call(*args: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return function(*args)
+
+    return call
+
+
 ERRORS = [ZeroDivisionError("oops"), TextlessError(), Panic("oops"), asyncio.CancelledError("oops")]
 
 
@@ -266,6 +278,30 @@ def test_c11_an_error_that_escapes_a_refresh_is_its_failure(
         assert f"refresh failed: {failure}" in caplog.messages
         client.refresh()
         assert (client.status().state, setting.get(user="jim")) == (State.FRESH, 2)
+
+
+def test_c11_changes_that_were_published_before_an_error_are_reported_once(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To callbacks, and in the record of the refresh."""
+    setting = Setting("s", int, ["user"], 1)
+    with driven(service) as client:
+        changes: list[Change[int]] = []
+        refreshes: list[Refresh] = []
+        setting.on_change(changes.append)
+        client.on_refresh(refreshes.append)
+        for user, owner, name in (
+            ("jim", client.session._refresher, "next_retry"),
+            ("ann", client.session._health, "record_outcome"),  # after the callbacks
+        ):
+            service.add_rule("s", 2, user=user)
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, name, raising_once(ZeroDivisionError(), getattr(owner, name)))
+                client.reload_expecting(HeksherError)
+            assert [refresh.changed for refresh in refreshes] == [("s",)]
+            assert [[dict(rule.match_conditions) for rule in change.added] for change in changes] == [[{"user": user}]]
+            refreshes.clear()
+            changes.clear()
 
 
 def test_c11_an_error_that_escapes_a_retry_of_a_setting_delays_it(
