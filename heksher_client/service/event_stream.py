@@ -56,9 +56,9 @@ class _Event:
         """Return True if the change has revoked a token."""
         return token is not None and self.revoked_token is not None and self.revoked_token == token.as_json()
 
-    def encode(self, subscribers: int) -> bytes:
+    def encode(self, subscribers: int, label: str | None) -> bytes:
         spread = 0.0 if subscribers <= _MAX_SIMULTANEOUS_QUERIES else subscribers / _QUERIES_PER_SECOND
-        data = {"settings": self.settings, "all": self.affects_all, "within": spread}
+        data = {"settings": self.settings, "all": self.affects_all, "within": spread, "database": label}
         return format_sse_event(event="change", data_str=orjson.dumps(data).decode(), id=str(self.revision))
 
 
@@ -116,14 +116,15 @@ class EventStream:
                 if self._last is not None and self._state is not None:
                     if after is None or not self._is_known(after, label, self._state):
                         name, after, label = "hello" if after is None else "reset", self._last, None
-                        yield format_sse_event(event=name, data_str="{}", id=str(after))
+                        data = orjson.dumps({"database": self._state.label}).decode()
+                        yield format_sse_event(event=name, data_str=data, id=str(after))
                     label = label if _is_later(label, self._state) else self._state.label
                 events = await self._events_after(after)
                 allowed = list(takewhile(lambda event: not event.revokes(token), events))
                 if allowed:
                     after = allowed[-1].revision
                     # At once: asyncio warns if one writes again and again to a connection that was just lost.
-                    yield b"".join(event.encode(self._subscribers) for event in allowed)
+                    yield b"".join(event.encode(self._subscribers, label) for event in allowed)
                 # Events before `after` are not received, so the token is looked up once `after` is known.
                 if len(allowed) < len(events) or (is_placed and not await self._exists(unchecked)):
                     return

@@ -314,7 +314,8 @@ def test_l13_event_streams_continue_with_the_file_that_replaces_it(
     revision = int(response.headers["heksher-revision"])
     with stream(service.url, revision, label=response.headers["heksher-database"]) as changes:
         backup.replace(file)
-        assert changes.next() == {"event": "reset", "data": {}, "id": revision - 1}
+        reset = changes.next()
+        assert (reset["event"], reset["id"]) == ("reset", revision - 1)
         add_rule(http, "eve")
         assert changes.next()["id"] == revision
 

@@ -94,27 +94,31 @@ def declare(service: WatchedService, name: str) -> None:
     service.declare(name, "int", 7, ["user"])
 
 
+def label_and_revision(service: WatchedService) -> tuple[str, int]:
+    headers = service.call("GET", "/api/v1/query").headers
+    return headers["heksher-database"], int(headers["heksher-revision"])
+
+
 def revision(service: WatchedService) -> int:
-    return int(service.call("GET", "/api/v1/query").headers["heksher-revision"])
+    return label_and_revision(service)[1]
 
 
 def test_an_event_contains_the_revision_and_the_affected_settings(service: WatchedService) -> None:
     """Requests without effect result in no event."""
     declare(service, "s")
-    before = revision(service)
+    label, before = label_and_revision(service)
     with stream(service.url) as changes:
         assert changes.headers["content-type"].startswith("text/event-stream")
-        assert changes.next() == {"event": "hello", "data": {}, "id": before}
+        assert changes.next() == {"event": "hello", "data": {"database": label}, "id": before}
         service.add_rule("s", 8, user="jim")
-        data = {"settings": ["s"], "all": False, "within": 0.0}
+        data = {"settings": ["s"], "all": False, "within": 0.0, "database": label}
         assert changes.next() == {"event": "change", "data": data, "id": before + 1}
         declare(service, "s")
         service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
         assert changes.next()["data"]["settings"] == ["s", "t"]
         service.call("PATCH", "/api/v1/context_features/user/index", {"to_before": "environment"})
-        assert changes.next() == {
-            "event": "change", "data": {"settings": [], "all": True, "within": 0.0}, "id": before + 3,
-        }  # fmt: skip
+        data = {"settings": [], "all": True, "within": 0.0, "database": label}
+        assert changes.next() == {"event": "change", "data": data, "id": before + 3}
         service.add_rule("t", 9, user="ann")
         assert changes.next()["id"] == before + 4
 
@@ -151,8 +155,9 @@ def test_a_stream_resumes_after_the_last_received_revision(service: WatchedServi
 def test_a_revision_of_another_database_results_in_a_reset(service: WatchedService) -> None:
     """For example of a database that was restored from a backup."""
     declare(service, "s")
-    with stream(service.url, revision(service) + 10) as changes:
-        assert changes.next() == {"event": "reset", "data": {}, "id": revision(service)}
+    label, revision = label_and_revision(service)
+    with stream(service.url, revision + 10) as changes:
+        assert changes.next() == {"event": "reset", "data": {"database": label}, "id": revision}
 
 
 def test_a_database_that_is_restored_from_a_backup_results_in_a_reset(service: WatchedService) -> None:
@@ -160,13 +165,17 @@ def test_a_database_that_is_restored_from_a_backup_results_in_a_reset(service: W
     declare(service, "s")
     assert service.database is not None
     with stream(service.url) as changes:
-        revision = changes.next()["id"]
+        hello = changes.next()
+        revision = hello["id"]
         with service.database.begin() as connection:
             connection.execute(delete(CHANGES).where(CHANGES.c.revision == revision))
             connection.execute(update(STATE).values(revision=revision - 1))
-        assert changes.next() == {"event": "reset", "data": {}, "id": revision - 1}
+        reset = changes.next()
+        assert (reset["event"], reset["id"]) == ("reset", revision - 1)
+        assert reset["data"]["database"] > hello["data"]["database"]
         service.add_rule("s", 8, user="jim")
-        assert changes.next()["id"] == revision
+        event = changes.next()
+        assert (event["id"], event["data"]["database"]) == (revision, reset["data"]["database"])
 
 
 @sqlite_only

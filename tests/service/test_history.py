@@ -18,7 +18,7 @@ from heksher_client.service.history import State, begin_epoch, is_continued, rea
 from heksher_client.service.migrations import upgrade
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
 from tests.service.test_database import FIRST
-from tests.service.test_event_stream import stream
+from tests.service.test_event_stream import label_and_revision, stream
 from tests.support.clients import FEATURES
 from tests.support.http import http_client
 from tests.support.marks import sqlite_only
@@ -219,12 +219,6 @@ def test_a_read_only_database_begins_no_epoch(tmp_path: Path) -> None:
 # -- the event stream --------------------------------------------------------------------------------------------------
 
 
-def label_and_revision(service: WatchedService) -> tuple[str, int]:
-    with http_client(service.url) as http:
-        label, revision = headers(http.get(QUERY))
-    return label, int(revision)
-
-
 def begin(service: WatchedService) -> None:
     assert service.database is not None
     service.database.begin_epoch()
@@ -251,14 +245,15 @@ def test_a_stream_of_a_restored_database_begins_with_a_reset(service: WatchedSer
     for user in ("ann", "eve"):
         service.add_rule("s", 8, user=user)
     with stream(service.url, revision, label=label) as changes:
-        assert changes.next() == {"event": "reset", "data": {}, "id": revision + 1}
+        now = label_and_revision(service)[0]
+        assert changes.next() == {"event": "reset", "data": {"database": now}, "id": revision + 1}
 
 
 @pytest.mark.parametrize("label", ["0000.1", "f" * 16 + ".9"])
 def test_a_stream_of_another_database_begins_with_a_reset(service: WatchedService, label: str) -> None:
-    _, revision = label_and_revision(service)
+    now, revision = label_and_revision(service)
     with stream(service.url, 0, label=label) as changes:
-        assert changes.next() == {"event": "reset", "data": {}, "id": revision}
+        assert changes.next() == {"event": "reset", "data": {"database": now}, "id": revision}
 
 
 def test_a_stream_of_an_instance_that_lags_waits_for_the_next_change(service: WatchedService) -> None:

@@ -188,7 +188,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
     def _changed(self, *settings: str) -> None:
         """Announce a change of some settings, or of all of them."""
         self.revision += 1
-        data = json.dumps({"settings": settings, "all": not settings, "within": 0.0})
+        data = json.dumps({"settings": settings, "all": not settings, "within": 0.0, "database": self.label})
         self._changes.append(f"event: change\ndata: {data}\nid: {self.revision}\n\n".encode())
         self.announce(self._changes[-1])
 
@@ -323,7 +323,8 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
     def _events_after(self, revision: str | None, label: str | None) -> bytes:
         """Return the beginning of a change stream: the events after a revision, or of a service that was replaced."""
         if revision is not None and not self._is_known(int(revision), label):
-            return f"event: reset\ndata: {{}}\nid: {self.revision}\n\n".encode()
+            data = json.dumps({"database": self.label})
+            return f"event: reset\ndata: {data}\nid: {self.revision}\n\n".encode()
         return b": ping\n\n" + b"".join(self._changes[int(revision or self.revision) :])
 
     def _is_known(self, revision: int, label: str | None) -> bool:

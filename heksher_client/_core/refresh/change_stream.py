@@ -1,7 +1,7 @@
 """The service's stream of changes, if it offers one. Refreshes at intervals go on in addition.
 
-Responses to queries say their revision of the service's database, and the stream has all changes after a revision. A
-change only requests a refresh: so a stream that is lost, duplicated or late costs time at most.
+Responses to queries say their position in the history of the service's database, and the stream has all changes after a
+position. A change only requests a refresh: so a stream that is lost, duplicated or late costs time at most.
 
 Only an event or a comment shows that a stream works. A proxy may respond instead of the service, or send bytes that
 have no end.
@@ -43,13 +43,14 @@ _MAX_DIGITS: Final = 18
 """Of a revision."""
 
 
-class _ChangeData(msgspec.Struct):
+class _EventData(msgspec.Struct):
     settings: list[str] = []
     all: bool = False
     within: float = 0.0
+    database: str | None = None
 
 
-_CHANGE: Final = msgspec.json.Decoder(_ChangeData)
+_EVENT_DATA: Final = msgspec.json.Decoder(_EventData)
 
 
 class ChangeStream:
@@ -64,17 +65,12 @@ class ChangeStream:
             random: Returns numbers from 0 to 1.
         """
         self._max_backoff, self._clock, self._random = max_backoff, clock, random
-        self._revision: int | None = None
-        """The revision up to which all changes are applied or announced; None while the service offers no stream."""
-        self._label: str | None = None
-        """The identity and epoch of the database that it is a revision of, if the service says them."""
-        self._announced = -1
-        """The revision of the last announced change of a setting of this program."""
-        self._unknown: dict[str, int] = {}
-        """Unknown settings with changes that are newer than the responses: the last revision by name, in order."""
-        self._is_latest = False
-        """True if something was announced since the stream was opened and since the last position of responses. So it
-        may be about another database or epoch than these."""
+        self._position: Position | None = None
+        """The position up to which all changes are applied or announced; None while the service offers no stream."""
+        self._announced = Position("", 0, -1)
+        """The position of the last announced change of a setting of this program."""
+        self._unknown: dict[str, Position] = {}
+        """Unknown settings with changes that are newer than the responses: the last position by name, in order."""
         self.is_behind = False
         """True if responses are older than an announced change: a cache in between is stale."""
         self._request = protocol.changes(None)
@@ -100,7 +96,7 @@ class ChangeStream:
     @property
     def is_offered(self) -> bool:
         """True if there is a stream to open."""
-        return self._revision is not None
+        return self._position is not None
 
     @property
     def problem(self) -> str | None:
@@ -117,28 +113,27 @@ class ChangeStream:
         Returns:
             True if another refresh is needed: a setting may have another name now than when a change was announced.
         """
-        revision = None if position is None else position.revision
-        if revision is None or not self.is_connected:
-            self._revision = revision
-        if position is not None:
-            if position.label != self._label and not self._is_latest:
-                self._announced, self._unknown = -1, {}  # It was for the former database or epoch.
-            self._label, self._is_latest = position.label, False
-        applied = -1 if revision is None else revision
+        if position is None or not self.is_connected:
+            self._position = position
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
         is_needed = False
-        for name, number in list(unknown.items()):
-            if number > applied and name in names:
-                self._announced, is_needed = max(self._announced, number), True
-            elif number > applied:
-                self._unknown.setdefault(name, number)
-        self.is_behind = revision is not None and self.is_connected and revision < self._announced
+        for name, announced in list(unknown.items()):
+            if position is not None and not position.is_before(announced):
+                continue  # It is applied, or was announced for another database.
+            if name not in names:
+                self._unknown.setdefault(name, announced)
+                continue
+            is_needed = True
+            if not announced.is_before(self._announced):
+                self._announced = announced
+        self.is_behind = position is not None and self.is_connected and position.is_before(self._announced)
         return is_needed
 
     def open(self) -> Request:
         """Begin a new stream, and return the request for it."""
-        self._parser, self._heard_at, self._is_latest = SSEParser(), None, False
-        self._request = protocol.changes(self._revision, self._label)
+        self._parser, self._heard_at = SSEParser(), None
+        after = self._position
+        self._request = protocol.changes(None) if after is None else protocol.changes(after.revision, after.label)
         return self._request
 
     def feed(self, chunk: bytes, names: Container[str]) -> float | None:
@@ -175,40 +170,48 @@ class ChangeStream:
             self._logged_at = {kind: at for kind, at in self._logged_at.items() if now - at < REMIND_AFTER}
             logger.info("following changes as they are made")
 
-    def _record_id(self, event_id: str) -> bool:
-        """Record the id of an event. Return False if it is not a revision."""
-        is_revision = event_id.isdecimal() and len(event_id) <= _MAX_DIGITS
-        if is_revision:
-            self._revision = int(event_id)
-        return is_revision
+    def _record_id(self, event_id: str, database: str | None = None) -> Position | None:
+        """Record the id of an event.
+
+        Args:
+            event_id: The revision.
+            database: The identity and epoch of the database, as in the header; None for those of the last position.
+
+        Returns:
+            The position; None if the id is not a revision.
+        """
+        if not (event_id.isdecimal() and len(event_id) <= _MAX_DIGITS):
+            return None
+        label = database or (None if self._position is None else self._position.label)
+        self._position = Position.from_label(label or "", int(event_id))
+        return self._position
 
     def _process(self, event: Event, names: Container[str]) -> float | None:
-        if not self._record_id(event.id):
+        try:
+            data = _EVENT_DATA.decode(event.data)
+        except msgspec.DecodeError:
+            data = _EventData(all=True)  # It may be of a later version of the service.
+        position = self._record_id(event.id, data.database)
+        if position is None:
             return None
-        revision = int(event.id)
         if event.name == "reset":
-            self._announced, self._unknown, self._is_latest = revision, {}, True
+            self._announced, self._unknown = position, {}
             return self._throttle()
         if event.name != "change":
             return None
-        self._is_latest = True
-        try:
-            change = _CHANGE.decode(event.data)
-        except msgspec.DecodeError:
-            change = _ChangeData(all=True)  # It may be of a later version of the service.
-        if change.all or any(name in names for name in change.settings):
-            self._announced = revision
-            within = change.within if 0 <= change.within < _REFUSED_RETRY else 0.0
+        if data.all or any(name in names for name in data.settings):
+            self._announced = position
+            within = data.within if 0 <= data.within < _REFUSED_RETRY else 0.0
             return max(within * self._random(), self._throttle())
-        self._remember(revision, change.settings)
+        self._remember(position, data.settings)
         return None
 
-    def _remember(self, revision: int, settings: list[str]) -> None:
+    def _remember(self, position: Position, settings: list[str]) -> None:
         """Remember a change of unknown settings, in limited memory. If it is forgotten, the interval loads it."""
         for name in settings[-_MAX_UNKNOWN:]:
             if len(name) <= _MAX_NAME:
                 self._unknown.pop(name, None)  # to the end
-                self._unknown[name] = revision
+                self._unknown[name] = position
         if len(self._unknown) > _MAX_UNKNOWN:
             self._unknown = dict(list(self._unknown.items())[-_MAX_UNKNOWN // 2 :])
 

@@ -43,6 +43,12 @@ class Position(NamedTuple):
     """Increased whenever revisions may have begun again; 0 if the service does not say it."""
     revision: int
 
+    @classmethod
+    def from_label(cls, label: str, revision: int) -> "Position":
+        """Return a position of the database with this identity and epoch, or of one that the service does not say."""
+        match = _LABEL.fullmatch(label)
+        return cls(match[1], int(match[2]), revision) if match else cls("", 0, revision)
+
     @property
     def label(self) -> str | None:
         """The identity and the epoch, as in the header; None if the service does not say them."""
@@ -97,8 +103,7 @@ def position(reply: Reply) -> Position | None:
     revision = reply.headers.get("heksher-revision", "")
     if not re.fullmatch("[0-9]{1,18}", revision):
         return None
-    label = _LABEL.fullmatch(reply.headers.get("heksher-database", ""))
-    return Position(label[1], int(label[2]), int(revision)) if label else Position("", 0, int(revision))
+    return Position.from_label(reply.headers.get("heksher-database", ""), int(revision))
 
 
 def oldest_position(positions: Iterable[Position | None]) -> Position | None:

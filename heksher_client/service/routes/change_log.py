@@ -23,7 +23,8 @@ _CHANGE: Final = {
     "former": {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 100, "metadata": {"ticket": "OPS-17"}},
     "new": {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 200, "metadata": {"ticket": "OPS-17"}},
 }
-_EVENT: Final = 'event: change\ndata: {"settings":["cache_size"],"all":false,"within":0.0}\nid: 6\n\n'
+_DATA: Final = '{"settings":["cache_size"],"all":false,"within":0.0,"database":"5f0c2d7e9b1a4c36.1764460000000"}'
+_EVENT: Final = f"event: change\ndata: {_DATA}\nid: 6\n\n"
 
 
 @router.get("/api/v1/change_log", responses=documented(body={"changes": [_CHANGE]}))
@@ -60,7 +61,8 @@ async def follow_changes(
     and `within`, the number of seconds over which programs should spread their queries. An event `hello` contains the
     current revision, if no `Last-Event-ID` was given. An event `reset` means that the given revision is unknown. With
     the header `Heksher-Database` of the response that the revision comes from, that includes a revision of another
-    database, or of this one before it was restored from a backup.
+    database, or of this one before it was restored from a backup. All events contain the `database` that their revision
+    belongs to, as in that header.
     """
     event_stream: EventStream = request.app.state.event_stream
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

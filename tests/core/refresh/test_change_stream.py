@@ -521,7 +521,12 @@ def test_d9_what_was_announced_for_a_former_database_does_not_count(database: st
 
 
 @pytest.mark.parametrize(
-    ("database", "text"), [("b", "event: reset\ndata: {}\nid: 9\n\n"), ("a", change(9, "s")), ("a", change(9, "other"))]
+    ("database", "text"),
+    [
+        ("b", 'event: reset\ndata: {"database": "b.2"}\nid: 9\n\n'),
+        ("a", change(9, "s", database="a.2")),
+        ("a", change(9, "other", database="a.2")),
+    ],
 )
 def test_d9_what_was_announced_before_the_first_response_of_another_epoch_counts(database: str, text: str) -> None:
     """The service was started again, and a replica lags."""
@@ -537,6 +542,26 @@ def test_d9_what_was_announced_before_the_first_response_of_another_epoch_counts
         assert run.stream.is_behind is (revision is not None)
     run.record(9, database, 2)
     assert not run.stream.is_behind
+
+
+def test_d9_a_stream_of_a_former_database_that_stays_open() -> None:
+    """While a service is replaced by one with another database, both respond. Its changes request one refresh each."""
+    run = Run()
+    run.record(5, "a", 1)
+    run.open(5)
+    run.record(3, "b", 1)
+    for revision in (8, 9):
+        assert run.feed(change(revision, "s", "other", database="a.1")) == 0.0
+        assert not run.record(3, "b", 1)
+        assert not run.stream.is_behind
+    run.lose()
+    assert run.stream.open().headers["Heksher-Database"] == "a.1"
+    assert run.feed('event: reset\ndata: {"database": "b.1"}\nid: 4\n\n') == 0.0
+    run.record(3, "b", 1)
+    assert run.stream.is_behind
+    run.lose()
+    request = run.stream.open()
+    assert (request.headers["Heksher-Database"], request.headers["Last-Event-ID"]) == ("b.1", "4")
 
 
 def test_responses_without_a_position_do_not_end_what_was_announced() -> None:
