@@ -164,7 +164,7 @@ class LastKnownGood:
         ages = [min(response.age for response in known) for entry in others if (known := stored.of(entry))]
         for entry in lacking:
             try:
-                response = _newest(entry, stored, tracking)
+                response = self._newest(entry, stored, tracking)
                 if response is not None:
                     digest = yield from decoder.digest(response.content)
                     prepared += yield from decoder.decode(entry.name, response.content, digest, [entry])
@@ -190,6 +190,24 @@ class LastKnownGood:
             self._positions.apply_single(*positions)
         return age is not None
 
+    def _newest(self, entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:
+        """Return the response to restore the rules of a setting from.
+
+        Raises:
+            NotStoredError: There are responses, but none that may be used.
+        """
+        known = stored.of(entry)
+        usable = _covering(entry, known, tracking)
+        if known and not usable:
+            raise NotStoredError("it was stored when fewer contexts were tracked than now")
+        newest = _newest(usable)
+        former = self._states.restored_tracking(entry)
+        if newest is not None and former is not None:
+            used = _newest(_covering(entry, known, former))
+            if newest is not _newest([one for one in known if one is newest or one is used]):
+                raise NotStoredError("the one with all contexts that are tracked now is older than the one in use")
+        return newest
+
     def _apply(
         self,
         looked_up: Sequence[AnyEntry],
@@ -205,7 +223,7 @@ class LastKnownGood:
             for entry in looked_up:
                 self._states.mark_looked_up(entry, tracking)
             for entry, rule_set in rule_sets.items():
-                self._states.mark_restored(entry, rule_set)
+                self._states.mark_restored(entry, rule_set, tracking)
             result.restored_age, result.is_restored = age, bool(prepared)
 
         return ApplyLocked(apply)
@@ -279,18 +297,14 @@ def _stored(prepared: Sequence[PreparedUpdate], position: Position | None) -> di
     }
 
 
-def _newest(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:
-    """Return the newest response for a setting that has all rules which the tracking admits.
+def _covering(entry: AnyEntry, known: Sequence[StoredResponse], tracking: Tracking) -> list[StoredResponse]:
+    """Return the responses for a setting that have all rules which the tracking admits."""
+    return [one for one in known if one.tracking.covers(tracking, entry.declaration.configurable_features)]
 
-    Raises:
-        NotStoredError: There are responses, but none with all of these rules.
-    """
-    known = stored.of(entry)
-    usable = [one for one in known if one.tracking.covers(tracking, entry.declaration.configurable_features)]
-    if known and not usable:
-        raise NotStoredError("it was stored when fewer contexts were tracked than now")
+
+def _newest(responses: Sequence[StoredResponse]) -> StoredResponse | None:
     # Of two that were stored at the same time by the clock, the later one.
-    return min(reversed(usable), key=lambda one: one.age, default=None)
+    return min(reversed(responses), key=lambda one: one.age, default=None)
 
 
 def _is_current(response: StoredResponse, current: ResponseKey | None) -> bool:

@@ -46,6 +46,8 @@ class SettingState:
     """The tracking at the time of its lookup in the last known good."""
     restored: RuleSet[Any] | None = None
     """The rules that were restored from the last known good, until the service sends others."""
+    restored_tracking: Tracking | None = None
+    """The tracking at that time."""
     only_default: RuleSet[Any] | None = None
     """The published rule set, if it consists of the service's default alone, which came with the declaration."""
 
@@ -230,9 +232,10 @@ class SettingStates:
         """Record that a setting was looked up in the last known good."""
         self.of(entry).lookup_tracking = tracking
 
-    def mark_restored(self, entry: AnyEntry, rule_set: RuleSet[Any]) -> None:
-        """Record that rules were restored from the last known good."""
-        self.of(entry).restored = rule_set
+    def mark_restored(self, entry: AnyEntry, rule_set: RuleSet[Any], tracking: Tracking) -> None:
+        """Record that rules were restored from the last known good, and what was tracked."""
+        state = self.of(entry)
+        state.restored, state.restored_tracking = rule_set, tracking
 
     def mark_default_replaced(self, entry: AnyEntry, former: RuleSet[Any], new: RuleSet[Any]) -> None:
         """Record that only the default of a published rule set was replaced."""
@@ -245,6 +248,10 @@ class SettingStates:
     def is_restored(self, entry: AnyEntry) -> bool:
         """True if a setting has rules from the last known good, and none from the service since."""
         return self.of(entry).restored is entry.published.rule_set
+
+    def restored_tracking(self, entry: AnyEntry) -> Tracking | None:
+        """Return what was tracked when a setting's rules were restored; None if they were not."""
+        return self.of(entry).restored_tracking if self.is_restored(entry) else None
 
     def needs_lookup(self, entry: AnyEntry, tracking: Tracking) -> bool:
         """True if a setting is to be looked up in the last known good: it has no rules yet, or none but restored ones,

@@ -124,6 +124,8 @@ class History(RuleBasedStateMachine):
         self.is_order_known = False
         self.stored: dict[str, list[tuple[Rules, Mapping[str, set[str]]]]] = {}
         """The rules, and what was tracked, at each successful refresh that was stored; by setting."""
+        self.restored_from: dict[str, int] = {}
+        """The indexes of those that the last start without the service may have restored; by setting."""
         self.stored_orders: list[list[str]] = []
 
         self.due = START
@@ -304,6 +306,8 @@ class History(RuleBasedStateMachine):
                 self.allowed[name, index] = {0}
             for rules, _ in self.stored.get(name, []) if self.file else []:
                 self.allow(name, rules)
+            covering = [index for index, (_, tracked) in enumerate(self.stored.get(name, [])) if self.covers(tracked)]
+            self.restored_from[name] = covering[-1] if covering else 0
         self.observe()
         self.start_client()
         if self.fault is Fault.NETWORK and self.client is not None:
@@ -366,7 +370,17 @@ class History(RuleBasedStateMachine):
         for feature, values in (("user", {user}), ("theme", themes)):
             self.tracked = {**self.tracked, feature: self.tracked.get(feature, set()) | values}
         self.is_requested = True
+        for name in self.program:
+            # If no refresh has succeeded yet, a stored response may have more rules. But values do not go back.
+            for rules, _ in self.stored.get(name, [])[self.restored_from.get(name, 0) :] if self.is_restored else []:
+                self.allow(name, rules)
         self.observe()
+
+    def covers(self, tracked: Mapping[str, set[str]]) -> bool:
+        """True if all that is tracked now was tracked then. Nothing means everything."""
+        return not tracked or (
+            bool(self.tracked) and all(values <= tracked.get(name, set()) for name, values in self.tracked.items())
+        )
 
     def reload(self) -> None:
         assert self.client is not None

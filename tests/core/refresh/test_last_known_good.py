@@ -416,6 +416,36 @@ def test_contexts_tracked_after_the_start_are_restored_as_well(
     client.close()
 
 
+def test_d9_no_value_goes_back_if_contexts_are_tracked_after_the_start(
+    service: FakeService, file: MemoryFile, setting: Setting[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A response with the rules for all contexts may be older than the one that was restored."""
+    with driven(service, last_known_good=file) as client:
+        rule_ids = [service.add_rule("s", 8, user=user) for user in ("jim", "ann")]
+        client.reload()  # with the rules for all contexts
+        client.track_contexts(user="jim")
+        for rule_id in rule_ids:
+            service.change_rule(rule_id, 9)
+        client.reload()
+    reset_settings()
+
+    service.is_running = False
+    client = DrivenClient(service, last_known_good=file)
+    client.track_contexts(user="jim")
+    client.start()
+    assert setting.get(user="jim") == 9
+    for user in ("ann", "eve"):  # The second time, the lookup before was without effect.
+        client.track_contexts(user=user)
+        client.advance(60)
+        assert (setting.get(user="jim"), setting.get(user="ann")) == (9, 7)
+    reason = "the one with all contexts that are tracked now is older than the one in use"
+    assert f"setting s has no last known good: {reason}" in messages(caplog)
+    service.is_running = True
+    client.advance(60)
+    assert (setting.get(user="jim"), setting.get(user="ann")) == (9, 9)
+    client.close()
+
+
 def test_a_renamed_setting_uses_the_response_for_its_alias(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:
