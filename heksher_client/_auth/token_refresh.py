@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import httpx
+import msgspec
 
 from heksher_client._clock import monotonic
 from heksher_client._core.settings.user_functions import DeferredResultError
@@ -55,8 +56,7 @@ class Token:
             raise TypeError("expires_at must be a number of seconds since 1970, or None")
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitToken:
+class AwaitToken(msgspec.Struct, frozen=True):
     """The step of an authentication that waits for a refresh. The result of the wait is ignored."""
 
     refresh: "Future[Token]"

@@ -13,7 +13,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias, cast
@@ -49,14 +48,13 @@ class StoredRow(msgspec.Struct, array_like=True):
     """Its position in the history of the service's database, if it says so."""
 
 
-@dataclass
-class Content:
+class Content(msgspec.Struct):
     """The content of the file."""
 
     order: tuple[str, ...] = ()
     """The context features in the order of the service; empty if that was unknown."""
-    trackings: list[Tracking] = field(default_factory=list)
-    settings: dict[str, dict[int, StoredRow]] = field(default_factory=dict)
+    trackings: list[Tracking] = []
+    settings: dict[str, dict[int, StoredRow]] = {}
     """The rows of each setting, by the index of their tracking."""
 
 

@@ -17,10 +17,10 @@ turn.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx
+import msgspec
 
 from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
 from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
@@ -35,8 +35,7 @@ T = TypeVar("T")
 _MAX_REDIRECTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitTurn:
+class AwaitTurn(msgspec.Struct, frozen=True):
     """Wait until the rate limit allows a request. Raise if no caller waits for the response any more."""
 
     seconds: float
@@ -44,8 +43,7 @@ class AwaitTurn:
     """Whether the time limit of the exchange starts after this wait: the first wait is not part of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send a request with the HTTP client; the result is the response, of which only the head has been read."""
 
     request: httpx.Request
@@ -53,16 +51,14 @@ class Send:
     """Other arguments of the client's `send`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """Read the body of a response as it was sent, and feed it to a function, until that returns False."""
 
     response: httpx.Response
     feed: Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Close the response that is open."""
 
 

@@ -14,6 +14,8 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from msgspec import structs
+
 from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
 from heksher_client.service.context_filters import admits, parse_context_filters
 from heksher_client.service.declarations import Declaration, ExistingRules, compare
@@ -318,7 +320,7 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         etag = f'"{hashlib.sha256(response.content).hexdigest()}"'
         if request.headers.get("if-none-match") == etag:
             return Response(304, headers={**response.headers, "etag": etag})
-        return replace(response, headers={**response.headers, "etag": etag})
+        return structs.replace(response, headers={**response.headers, "etag": etag})
 
     def _events_after(self, revision: str | None, label: str | None) -> bytes:
         """Return the beginning of a change stream: the events after a revision, or of a service that was replaced."""

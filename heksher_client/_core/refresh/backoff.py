@@ -1,8 +1,9 @@
 """The back-off of a client and of each of its settings: how long to wait after failures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
 
@@ -17,8 +18,7 @@ _MAX_RETRY_AFTER: Final = 300.0
 """Seconds that a service can make a client wait. A longer time is a mistake."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """The waits after failures: one second, two, four and so on, up to a limit; longer if somebody has to fix them."""
 
     jitter: float

@@ -3,10 +3,10 @@
 import json
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import orjson
+from msgspec.structs import replace
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import decode_default

@@ -6,12 +6,12 @@ is processed value by value. Other work runs in between, as a setting may have 1
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Flow
@@ -32,8 +32,7 @@ _MAX_LISTED: Final = 20
 """Rules listed in one log record, or in the status of one setting."""
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedRules:
+class DecodedRules(msgspec.Struct, frozen=True):
     """The rules that the service sent for one setting."""
 
     rule_set: RuleSet[Any]
@@ -42,8 +41,7 @@ class DecodedRules:
     first_rejected: tuple[RejectedRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AppliedUpdate:
+class AppliedUpdate(msgspec.Struct, frozen=True):
     """The rules of one setting, and the conditions under which they were decoded."""
 
     decoded: DecodedRules
@@ -180,12 +178,11 @@ def decode_default(entry: Entry[Any], raw: Any, *, is_logged: bool = True) -> tu
     return conversion.value, Reason.SERVER_DEFAULT
 
 
-@dataclass(slots=True)
-class _Report:
+class _Report(msgspec.Struct):
     """The rules of a setting that were rejected or coerced, for one log record of each kind."""
 
-    rejected: list[RejectedRule] = field(default_factory=list)
-    coerced: list[tuple[Any, tuple[str, ...]]] = field(default_factory=list)
+    rejected: list[RejectedRule] = []
+    coerced: list[tuple[Any, tuple[str, ...]]] = []
     """The ids of rules, and the parts of their values that were dropped."""
 
     def log(self, entry: Entry[Any]) -> None:

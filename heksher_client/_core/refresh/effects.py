@@ -8,33 +8,33 @@ driven by hand in tests, without threads, sockets or time.
 import math
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """An HTTP request, relative to the service's URL."""
 
     method: str
     target: str
     """Path and query, encoded."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     content: bytes | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """An HTTP response of any status."""
 
     status: int
     content: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """Names in lower case."""
     redact: Callable[[bytes], bytes] = bytes
     """Redacts part of the content: a server may repeat the secrets of the request."""
@@ -42,8 +42,7 @@ class Response:
     """Why the body could not be decoded, as a part of a sentence; the content is empty then."""
 
 
-@dataclass(frozen=True, slots=True)
-class NoResponse:
+class NoResponse(msgspec.Struct, frozen=True):
     """The lack of a response. A value and not an exception, so that a flow decides what it means."""
 
     error: Exception
@@ -57,8 +56,7 @@ class NoResponse:
     """True if there was a response, which the HTTP client could not decode."""
 
 
-@dataclass(frozen=True, slots=True)
-class Oversized:
+class Oversized(msgspec.Struct, frozen=True):
     """A response with more content than is accepted."""
 
     status: int
@@ -66,8 +64,7 @@ class Oversized:
     """Bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outdated:
+class Outdated(msgspec.Struct, frozen=True):
     """A response that is not used, as it is older than what was applied."""
 
     status: int
@@ -81,8 +78,7 @@ MAX_CONCURRENT_REQUESTS: Final = 10
 """Requests of one client that the service receives at the same time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The limits of an exchange."""
 
     seconds: float = math.inf
@@ -96,30 +92,26 @@ class Limits:
     """What `total_seconds` follows from, for the error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """Send requests, at most `MAX_CONCURRENT_REQUESTS` at once; the result is their replies, in the same order."""
 
     requests: tuple[Request, ...]
     limits: Limits = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(msgspec.Struct, frozen=True):
     """Wait, and let others run."""
 
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class ApplyLocked:
+class ApplyLocked(msgspec.Struct, frozen=True):
     """Call a function while holding the modification lock."""
 
     apply: Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class RunBlocking:
+class RunBlocking(msgspec.Struct, frozen=True):
     """Call a function where it may wait for a disk. The result is what it returns, or None if that takes too long, or
     if the previous call has not returned yet."""
 
@@ -127,8 +119,7 @@ class RunBlocking:
     seconds: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class CallUserCode:
+class CallUserCode(msgspec.Struct, frozen=True):
     """Call a function of the program where it may take its time. It is not called if the previous one has not returned
     yet."""
 
@@ -136,8 +127,7 @@ class CallUserCode:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class OpenStream:
+class OpenStream(msgspec.Struct, frozen=True):
     """Send a request, and pass on the body of a stream of events as it arrives, decoded. The result is the reply that
     says how the stream ended, or another response with the beginning of its body."""
 

@@ -1,12 +1,12 @@
 """The last known good: responses are stored beyond the end of the process, for a start without the service."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.decoding import PreparedUpdate, ResponseDecoder
@@ -27,8 +27,7 @@ class NotStoredError(Exception):
     """Nothing is stored, or nothing that may be used; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
+class StoredResponse(msgspec.Struct, frozen=True):
     """The last response for one setting."""
 
     content: msgspec.Raw
@@ -41,8 +40,7 @@ class StoredResponse:
     """Its position in the history of the service's database, if it says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponses:
+class StoredResponses(msgspec.Struct, frozen=True):
     """The last responses, for this process or an earlier one."""
 
     settings: Mapping[str, Sequence[StoredResponse]]

@@ -1,14 +1,14 @@
 """The options of a client, checked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from heksher_client.exceptions import UnexpectedResponseError
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(msgspec.Struct, frozen=True):
     """The clocks and the random source, which the core does not have itself."""
 
     clock: Callable[[], float]
@@ -19,8 +19,7 @@ class Environment:
     """Returns numbers from 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """The options of one client. All times are in seconds."""
 
     update_interval: float

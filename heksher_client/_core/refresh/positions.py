@@ -7,8 +7,10 @@ but a later epoch. Without an epoch, it must have been restored if all responses
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.refresh.effects import (
     Effect,
@@ -118,12 +120,11 @@ def oldest_position(positions: Iterable[Position | None]) -> Position | None:
     return oldest if is_comparable else None
 
 
-@dataclass(slots=True)
-class _Newest:
+class _Newest(msgspec.Struct):
     """The newest positions of the responses of one service."""
 
-    by_database: dict[str, Position] = field(default_factory=dict)
-    by_target: Mapping[str, Position] = field(default_factory=dict)
+    by_database: dict[str, Position] = {}
+    by_target: Mapping[str, Position] = {}
     """Of the responses that were applied. Those of one refresh may differ, if the service changes all the time."""
 
 

@@ -6,11 +6,12 @@ Each endpoint has a function that builds the request, and one that parses the re
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.refresh.effects import Oversized, Reply, Request, Response
 from heksher_client._core.refresh.responses import (
@@ -51,8 +52,7 @@ def parse_context_features(reply: Reply) -> tuple[str, ...]:
 # -- declarations ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DeclarationOutcome:
+class DeclarationOutcome(msgspec.Struct, frozen=True):
     """The service's response to a declaration."""
 
     outcome: str
@@ -147,8 +147,7 @@ def is_unknown_alias(reply: Reply, alias: str) -> bool:
 # and of the time, as the garbage collector traverses them again and again.
 
 
-@dataclass(frozen=True, slots=True)
-class QueryBody:
+class QueryBody(msgspec.Struct, frozen=True):
     """The response to a query."""
 
     settings: dict[str, msgspec.Raw]
@@ -209,8 +208,7 @@ class RawRule(msgspec.Struct, gc=False):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class QueriedSetting:
+class QueriedSetting(msgspec.Struct, frozen=True):
     """The service's default value and rules of a setting."""
 
     default_value: Any

@@ -1,8 +1,9 @@
 """Publishing rules in the name of one client, and the record of what a refresh published."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from heksher_client._core.refresh.positions import Position
 from heksher_client._core.settings.context import Defaults
@@ -15,23 +16,22 @@ from heksher_client._core.settings.snapshot import publish, update_lock
 AnyEntry = Entry[Any]
 
 
-@dataclass(slots=True)
-class RefreshResult:
+class RefreshResult(msgspec.Struct):
     """The result of one refresh: published rules, and failures."""
 
-    failures: list[Exception] = field(default_factory=list)
+    failures: list[Exception] = []
     """Either the failure of the whole refresh, or those of single settings, while all others are refreshed."""
     is_failed: bool = False
     """True if the refresh failed for all settings. Otherwise failures do not affect when the next one is due."""
-    problems: list[Exception] = field(default_factory=list)
+    problems: list[Exception] = []
     """Problems that remain although everything that was due was done: a refused declaration, until it is due again."""
     order_problem: Exception | None = None
     """Why the order of the context features is not known, or may be an old one."""
     is_recovered: bool = False
     """True if a retry of single settings succeeded for any of them."""
-    replaced: dict[AnyEntry, RuleSet[Any]] = field(default_factory=dict)
+    replaced: dict[AnyEntry, RuleSet[Any]] = {}
     """The rules before this refresh, of the settings that have listeners."""
-    changed: dict[str, None] = field(default_factory=dict)
+    changed: dict[str, None] = {}
     """The names of the settings for which something was published."""
     is_applied: bool = False
     """True if the responses of the service were applied."""

@@ -5,7 +5,6 @@ the ETags are stored together, and only when everything that the responses broug
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
@@ -42,16 +41,14 @@ _FEW_NAMES: Final = 50
 responses are small, and if one setting changes, most of the other responses are still valid."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
+class _Query(msgspec.Struct, frozen=True):
     """One of the queries that together cover all settings."""
 
     names: tuple[str, ...]
     target: str
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(msgspec.Struct):
     """The successful response to one query."""
 
     query: _Query
@@ -61,21 +58,20 @@ class _Part:
     validity: Validity
 
 
-@dataclass(slots=True)
-class QueryResults:
+class QueryResults(msgspec.Struct):
     """The results of all queries of one refresh."""
 
-    settings: dict[str, msgspec.Raw] = field(default_factory=dict)
+    settings: dict[str, msgspec.Raw] = {}
     """The responses, not decoded yet, by the names that the service used."""
-    modified: list[str] = field(default_factory=list)
+    modified: list[str] = []
     """The names in the queries that were not answered with 304."""
-    missing: set[str] = field(default_factory=set)
+    missing: set[str] = set()
     """The names that the service does not have."""
-    failed: dict[str, HeksherError] = field(default_factory=dict)
+    failed: dict[str, HeksherError] = {}
     """The errors of settings whose query failed, and cannot or need not be split now."""
-    parts: dict[str, _Part] = field(default_factory=dict)
+    parts: dict[str, _Part] = {}
     """The responses, by the target of the query."""
-    answered: set[str] = field(default_factory=set)
+    answered: set[str] = set()
     """The names that a successful query contained."""
 
     @property

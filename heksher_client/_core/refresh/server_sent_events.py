@@ -4,8 +4,9 @@ Libraries for this have no limits: they collect an event, or a line, however lon
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MAX_EVENT_BYTES: Final = 1 << 20
 """The size of the data of an event, and of a line of any kind."""
@@ -17,8 +18,7 @@ class StreamError(Exception):
     """A stream that cannot be used; the message gives the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event."""
 
     name: str

@@ -6,8 +6,9 @@ A session decides and never waits. A driver asks it how long to wait, runs its f
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Final, TypeVar
+
+from msgspec.structs import replace
 
 from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream

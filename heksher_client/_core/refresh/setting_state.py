@@ -5,9 +5,10 @@ This is the one record of it. `SettingStates` is the only place that changes a `
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.decoding import AppliedUpdate
@@ -22,8 +23,7 @@ REFUSED: Final = "refused"
 """The outcome of a declaration that the service did not accept as one. Not a word of the service."""
 
 
-@dataclass(slots=True)
-class SettingState:
+class SettingState(msgspec.Struct):
     """The state of one setting in a client."""
 
     canonical_name: str | None = None

@@ -7,8 +7,9 @@ immutable, so that a refresh works with one from its beginning to its end.
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.exceptions import MissingContextError, UnknownContextError
@@ -134,11 +135,10 @@ def order_with(order: Sequence[str], features: Iterable[str]) -> tuple[str, ...]
     return (*order, *(feature for feature in features if feature not in order))
 
 
-@dataclass(frozen=True, slots=True)
-class Tracking:
+class Tracking(msgspec.Struct, frozen=True):
     """The context values of interest. Until a value is tracked, all are."""
 
-    options: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    options: Mapping[str, frozenset[str]] = {}
     """The values by context feature; `TRACK_ALL` among them means every value."""
 
     def with_values(self, values: Mapping[str, str | Collection[str]]) -> "Tracking":

@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
 import orjson
 
 from heksher_client._core.settings.context import check_feature_names
@@ -21,8 +21,7 @@ _METADATA_KEY: Final = re.compile(METADATA_KEY)
 _VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration(Generic[T]):
+class Declaration(msgspec.Struct, Generic[T], frozen=True):
     """The declaration of one setting. Immutable."""
 
     name: str

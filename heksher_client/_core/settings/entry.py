@@ -7,10 +7,11 @@ for that lock.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Signature, signature
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from heksher_client._core.settings.context import Defaults, check_known, complete
 from heksher_client._core.settings.declaration import Declaration
@@ -35,8 +36,7 @@ READS_BEFORE_COMPILATION = 10
 memory than the rest of a setting with few rules. Most settings are read seldom."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedRules(Generic[T]):
+class PublishedRules(msgspec.Struct, Generic[T], frozen=True):
     """The rules and defaults that reads use. Replaced as a whole, so that a read never combines the rules of one update
     with the defaults of another."""
 
@@ -216,8 +216,7 @@ class Entry(Generic[T]):
         return Conversion(value, conversion.coercions)
 
 
-@dataclass(slots=True, eq=False)
-class CompiledGetter(Generic[T]):
+class CompiledGetter(msgspec.Struct, Generic[T], eq=False):
     """A getter of one state, and the data that its code uses."""
 
     getter: Callable[..., T]

@@ -12,10 +12,11 @@ same time, and needs a copy of the code and private globals for each setting.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from keyword import iskeyword
 from typing import Any, Final
+
+import msgspec
 
 from heksher_client._core.settings.lookup_tree import UNLISTED
 from heksher_client._core.settings.observers import read_observers
@@ -34,8 +35,7 @@ _GLOBALS: Final[Mapping[str, Any]] = {
 """The names that generated functions look up: no parameter begins with an underscore."""
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """The properties that a function is generated for. Settings with equal forms share the code."""
 
     features: tuple[str, ...]

@@ -6,8 +6,9 @@ publishing rules costs nothing here, nor does a setting that is never read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from heksher_client._core.settings.frozen_dict import EMPTY_SET
 from heksher_client._core.settings.rule_set import RuleSet
@@ -35,8 +36,7 @@ are left, a function to search them with a value that is not found but occurs in
 interpreter unpacks fastest."""
 
 
-@dataclass(slots=True)
-class _Capacity:
+class _Capacity(msgspec.Struct):
     """Memo entries that are left. An object of its own: a leaf that referred to its tree would form a cycle, and the
     tree would not be freed at once."""
 

@@ -1,12 +1,12 @@
 """Observers of reads, for telemetry. While there are none, reads do not check for them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReadObserver:
+
+class ReadObserver(msgspec.Struct, frozen=True, eq=False):
     """A callback for a sample of all reads."""
 
     callback: Callable[[Any, Mapping[str, str]], object]

@@ -6,10 +6,11 @@ lookup per feature, however many rules it holds. All work here is done in steps,
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from operator import indexOf, itemgetter
 from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from heksher_client._core.settings.cooperative import Work
 from heksher_client._core.settings.frozen_dict import FrozenDict
@@ -25,8 +26,7 @@ Nested: TypeAlias = Any
 rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleColumns(Generic[T]):
+class RuleColumns(msgspec.Struct, Generic[T], frozen=True):
     """Rules with conditions on the same features, not indexed yet. Columns take less memory than objects."""
 
     conditions: Mapping[str, Sequence[str]]
@@ -92,8 +92,7 @@ def group_by_features(rules: Iterable[Rule[T]]) -> list[RuleColumns[T]]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class RuleIndex(Generic[T]):
+class RuleIndex(msgspec.Struct, Generic[T], frozen=True):
     """All rules of a setting with conditions on the same features."""
 
     features: tuple[str, ...]

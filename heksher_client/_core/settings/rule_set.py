@@ -12,9 +12,11 @@ tested against it.
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Final, Generic, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.settings.cooperative import Work, run_to_end
 from heksher_client._core.settings.frozen_dict import EMPTY_DICT, EMPTY_SET, FrozenDict
@@ -28,8 +30,7 @@ _MAX_RULES_FOR_LAZY_VALUES: Final = 5000
 millisecond: many settings are never read, and the set takes memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet(Generic[T]):
+class RuleSet(msgspec.Struct, Generic[T], frozen=True):
     """The rules of one setting at one moment, and the value if none of them matches. Immutable."""
 
     default: T

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from heksher_client import DeclarationError, HeksherError, Reason, ServiceUnavailableError, Setting, State
 from heksher_client._core.settings.context import Tracking

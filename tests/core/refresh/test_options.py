@@ -1,9 +1,9 @@
 """The options of a client: their defaults, and the errors for those that are out of range."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from heksher_client import UnexpectedResponseError
 from heksher_client._core.refresh.options import Options

@@ -1,12 +1,13 @@
 """Replicas that lag, restored databases, and changes during a refresh: which responses are used."""
 
+import dataclasses
 import logging
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from heksher_client import DeclarationError, Reason, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Response
@@ -912,7 +913,7 @@ def test_d10_a_response_that_fails_when_it_is_repeated_is_used(
                 change_all(service, 2)
             if count > 2:
                 return reply
-            response = service._respond(replace(request, headers={}))
+            response = service._respond(dataclasses.replace(request, headers={}))
             return replace(response, headers={k: v for k, v in response.headers.items() if k != "etag"})
 
         service.intercept = intercept
