@@ -103,12 +103,12 @@ class ChangeStream:
         """Why the stream was refused or has ended; None while it is open, and if there is none to open."""
         return self._problem if self.is_offered else None
 
-    def record_position(self, position: Position | None, names: Container[str]) -> bool:
+    def record_position(self, position: Position | None, get_names: Callable[[], Container[str]]) -> bool:
         """Record the position up to which all changes are applied; None if the service does not say.
 
         Args:
             position: The position of the responses.
-            names: The names of this program's settings in the service.
+            get_names: Returns the names of this program's settings in the service; called only if they are needed.
 
         Returns:
             True if another refresh is needed: a setting may have another name now than when a change was announced.
@@ -116,7 +116,7 @@ class ChangeStream:
         if position is None or not self.is_connected:
             self._position = position
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
-        is_needed = False
+        is_needed, names = False, get_names() if unknown else ()
         for name, announced in list(unknown.items()):
             if position is not None and not position.is_before(announced):
                 continue  # It is applied, or was announced for another database.

@@ -241,8 +241,8 @@ class LastKnownGood:
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
-    def save(self, responses: AppliedResponses) -> Flow[None]:
-        """Store the responses that were applied."""
+    def save(self, responses: AppliedResponses) -> Flow[bool]:
+        """Store the responses that were applied. Return False if some are not known, and have to be queried again."""
         prepared, up_to_date, order, position = responses
         all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
@@ -257,11 +257,12 @@ class LastKnownGood:
                 self.problem = f"{type(error).__name__}: {error}"
                 raise  # A defect of this package, or of the store. The responses are stored with the next ones.
             self._log_problem("the last known good cannot be stored: %s", error)
-            return
+            return True
         self.problem, self._unsaved = None, {}
         for entry in up_to_date:
             if entry.name in lacking:
                 self._states.forget_applied(entry)  # It is queried again, and then stored.
+        return not lacking
 
     def keep(self, prepared: Sequence[PreparedUpdate], position: Position | None) -> None:
         """Keep the responses for single settings, to be stored with those of the next refresh."""

@@ -32,7 +32,8 @@ from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
 # -- health, context features ------------------------------------------------------------------------------------------
 
 HEALTH: Final = Request("GET", "/api/health")
-CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features")
+CONTEXT_FEATURES: Final = Request("GET", "/api/v1/context_features", {"Cache-Control": "no-cache"})
+"""Not from a cache: the position of the response decides if anything is queried."""
 
 
 def parse_health(reply: Reply) -> None:

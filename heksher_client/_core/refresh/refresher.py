@@ -3,8 +3,9 @@
 A fault is contained: a bad rule affects that rule, a bad setting that setting, and what was good stays.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.backoff import Backoff
@@ -30,11 +31,26 @@ from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Defaults, Tracking
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import MainClient, Registry
+from heksher_client._core.settings.snapshot import publications
 from heksher_client._logging import logger
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
 
 _MAX_REPEATS: Final = 3
 """Of requests whose responses are older than those to others."""
+
+
+class _Basis(NamedTuple):
+    """What the published rules of all settings follow from."""
+
+    position: Position
+    """The position of the responses in the history of the service's database."""
+    tracking: Tracking
+    order: tuple[str, ...]
+    """The order of the context features."""
+    generation: int
+    """That of the registry."""
+    publications: int
+    """How often any client had published rules."""
 
 
 class Refresher:
@@ -76,38 +92,71 @@ class Refresher:
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, positions)
         self._queries = Queries()
+        self._basis: _Basis | None = None
+        """What all settings are up to date with; None if they are not, or if the service does not say its position."""
         self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states, positions)
 
-    def refresh(self, result: RefreshResult, *, is_awaited: bool) -> Flow[AppliedResponses | None]:
+    def refresh(self, result: RefreshResult, *, is_awaited: bool, is_behind: bool) -> Flow[AppliedResponses | None]:
         """Refresh all settings. Errors are not raised.
 
         Args:
             result: Receives what was done, and what failed.
             is_awaited: Whether a caller waits for it, who may have fixed what a declaration was refused for.
+            is_behind: Whether the responses of the last refresh were older than an announced change.
 
         Returns:
             The responses to save, if any.
         """
-        responses, entries = None, self._entries()
+        responses = None
         self._order.begin_refresh()
-        self.states.begin_refresh()
-        if is_awaited:
-            self.states.end_waits(entries)
         try:
             yield from self._read_order()
-            yield from self._declarations.declare(entries, result)
-            responses = yield from self._load(entries, result)
+            if self._basis is not None and self._basis == self._present_basis() and not is_behind:
+                return self._confirm(result)
+            responses = yield from self._refresh_all(result, is_awaited=is_awaited)
         except HeksherError as error:
             result.failures, result.is_failed = [error], True
         except Exception as error:  # A defect of this package: it must not end the refreshes.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
             result.failures, result.is_failed = [error], True
         yield from self._declarations.publish_defaults(result)
+        entries = self._entries()
         result.order_problem = self._order.problem
         result.problems = self._problems(entries)
         if result.is_failed:
             self.states.end_waits(entries)
         return responses
+
+    def _refresh_all(self, result: RefreshResult, *, is_awaited: bool) -> Flow[AppliedResponses | None]:
+        self._basis = None
+        generation = self._registry.generation  # before the settings: another thread may add one
+        entries = self._entries()
+        self.states.begin_refresh()
+        if is_awaited:
+            self.states.end_waits(entries)
+        yield from self._declarations.declare(entries, result)
+        responses = yield from self._load(entries, result)
+        basis = self._present_basis()
+        is_complete = result.is_applied and not (result.failures or result.is_inconsistent)
+        if is_complete and basis is not None and (basis.position, basis.generation) == (result.position, generation):
+            is_current = (self.states.is_current(entry, basis.tracking, basis.order) for entry in entries)
+            self._basis = basis if all(is_current) else None
+        return responses
+
+    def _present_basis(self) -> _Basis | None:
+        """Return what the rules would follow from if all settings were queried now."""
+        position = self._order.position if self._order.is_current else None
+        # The revisions of a database without an identity may begin again.
+        if position is None or not position.database:
+            return None
+        return _Basis(position, self.tracking, self._order.features, self._registry.generation, publications())
+
+    def _confirm(self, result: RefreshResult) -> AppliedResponses | None:
+        """Record that nothing has changed since the last refresh. Return what to confirm in the last known good."""
+        result.is_applied, result.position, result.received_at = True, self._order.position, self._clock()
+        if self.last_known_good is None:
+            return None
+        return AppliedResponses((), self._entries(), self._order.features, result.position)
 
     def retry(self, result: RefreshResult) -> Flow[None]:
         """Declare and query again only the settings that failed, and whose own time has come. Errors are not raised.
@@ -133,7 +182,7 @@ class Refresher:
 
     def next_retry(self) -> float:
         """Return when the next single setting is to be tried again, by the client's clock."""
-        return self.states.next_retry(self._registry.entries())
+        return math.inf if self._basis is not None else self.states.next_retry(self._registry.entries())
 
     def _entries(self) -> list[AnyEntry]:
         return sorted(self._registry.entries(), key=lambda entry: entry.name)
@@ -142,7 +191,8 @@ class Refresher:
         """Store responses as the last known good. Errors are not raised."""
         assert self.last_known_good is not None  # noqa: S101 - otherwise `refresh` returns no responses
         try:
-            yield from self.last_known_good.save(responses)
+            if not (yield from self.last_known_good.save(responses)):
+                self._basis = None  # Some are to be queried again.
         except Exception as error:  # As above.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
             result.failures = [error]

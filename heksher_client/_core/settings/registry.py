@@ -35,7 +35,8 @@ class Registry:
         """The client that has adopted all settings."""
         self._generations = count(1)
         self.generation = 0
-        """Changes whenever a setting is added, so that an index of settings by name can be kept up to date."""
+        """Changes whenever a setting is added or has another validator, so that what was computed from all settings can
+        be kept up to date."""
 
     def add(self, entry: Entry[Any]) -> None:
         """Register a new setting, which the main client adopts."""
@@ -52,6 +53,7 @@ class Registry:
 
     def validators_changed(self) -> None:
         """Request a refresh, which converts values again: a setting has another validator."""
+        self.generation = next(self._generations)
         if (main := self.main) is not None:
             main.refresh_soon()
 

@@ -82,6 +82,8 @@ _open: Final[set[Snapshot]] = set()
 _latest: list[Snapshot] = []
 """The snapshot since which nothing was published, if it has scopes."""
 _update_lock = RLock()
+_publications = 0
+"""How often something was published, by any client or stub."""
 
 
 def update_lock() -> Any:
@@ -101,6 +103,7 @@ def _current() -> Snapshot:
 
 def publish(updates: Mapping[Any, Any]) -> None:
     """Replace the published rules of entries. A snapshot sees all of an update or nothing of it."""
+    global _publications
     with update_lock():
         for snapshot in list(_open):
             for member in updates:
@@ -108,6 +111,12 @@ def publish(updates: Mapping[Any, Any]) -> None:
         for member, published in updates.items():
             member.replace_published(published)
         _latest.clear()
+        _publications += 1
+
+
+def publications() -> int:
+    """Return how often something was published, by any client or stub."""
+    return _publications
 
 
 def detach() -> None:

@@ -254,7 +254,7 @@ def test_an_incomplete_setting_is_an_unexpected_response(raw: Any, reason: str) 
     ("make", "method", "target", "headers"),
     [
         (lambda: protocol.HEALTH, "GET", "/api/health", {}),
-        (lambda: protocol.CONTEXT_FEATURES, "GET", "/api/v1/context_features", {}),
+        (lambda: protocol.CONTEXT_FEATURES, "GET", "/api/v1/context_features", {"Cache-Control": "no-cache"}),
         (lambda: protocol.SETTINGS, "GET", "/api/v1/settings?include_additional_data=true", {}),
         (lambda: protocol.setting("..name.s"), "GET", "/api/v1/settings/%2E%2Ename%2Es", {}),
         (lambda: protocol.declare(b"{}"), "POST", "/api/v1/settings/declare", {"Content-Type": "application/json"}),
