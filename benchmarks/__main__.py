@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks import canned_service
 
@@ -64,11 +65,11 @@ class Bench:
     refreshes: dict[str, dict[int, float]] = field(default_factory=dict)
     """Seconds of a refresh, by the number of rules, by the number of changed settings."""
 
-    def measure(self, client: str, *arguments: object, repeats: int = 1, latency: float = 0.0) -> Figures:
+    def measure(self, client: str, *arguments: object, repeats: int = 1, **options: Any) -> Figures:
         """Run a task in several processes, and return the medians of its figures."""
         runs: list[Figures] = []
         for _ in range(repeats):
-            with canned_service.running(latency) as service:
+            with canned_service.running(**options) as service:
                 runs.append(self.once(client, service, *arguments))
         return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
@@ -211,13 +212,16 @@ class Bench:
                 self.add(label, ours, theirs, target)
 
     def measure_polls(self) -> None:
-        figures = self.measure(NEW, "poll", self.sizes.poll_settings, repeats=min(3, self.sizes.repeats))
-        self.add(
-            f"refresh that changes nothing, {self.sizes.poll_settings:,} settings",
-            f"{figures['requests']:.0f} requests, {figures['bytes_in'] / 1000:.0f} kB sent, "
-            f"{figures['bytes_out'] / 1000:.1f} kB received, {figures['seconds'] * 1000:.0f} ms "
-            f"({figures['processor seconds'] * 1000:.0f} ms of the processor)",
-        )
+        repeats = min(3, self.sizes.repeats)
+        for count in (3, self.sizes.poll_settings):
+            theirs = self.measure(OLD, "poll", count, repeats=repeats)
+            for says_revision in (True, False):
+                ours = self.measure(NEW, "poll", count, repeats=repeats, says_revision=says_revision)
+                label = f"refresh that changes nothing, {count:,} settings, " + (
+                    "the service says its revision" if says_revision else "it does not"
+                )
+                target = "2 ms" if count == 3 else "1 request, 5 ms" if says_revision else "30 ms"
+                self.add(label, _poll_figures(ours), _poll_figures(theirs), target)
 
     def measure_imports(self) -> None:
         statements = {
@@ -238,6 +242,11 @@ class Bench:
             label = f"{name}, in `import httpx`"
             target = "1.25" if name == "`import heksher_client`" else ""
             self.add(label, f"{median / medians['httpx']:.2f} ({median * 1000:.0f} ms)", target=target)
+
+
+def _poll_figures(figures: Figures) -> str:
+    requests, seconds, processor = (figures[what] for what in ("requests", "seconds", "processor seconds"))
+    return f"{requests:.0f} requests, {seconds * 1000:.1f} ms ({processor * 1000:.1f} ms of the processor)"
 
 
 def main() -> None:

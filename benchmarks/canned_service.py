@@ -53,11 +53,18 @@ class Service:
 
 
 @contextmanager
-def running(latency: float = 0.0) -> Iterator[Service]:
-    """Run a service. Each response takes `latency` seconds."""
+def running(latency: float = 0.0, *, says_revision: bool = False) -> Iterator[Service]:
+    """Run a service. Each response takes `latency` seconds, and says the revision if that is wanted."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "benchmarks.canned_service", str(port), str(latency)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.canned_service",
+        str(port),
+        str(latency),
+        *["--says-revision"] * says_revision,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -68,8 +75,10 @@ def running(latency: float = 0.0) -> Iterator[Service]:
 
 
 class _State:
-    def __init__(self, latency: float) -> None:
-        self.latency = latency
+    def __init__(self, latency: float, *, says_revision: bool) -> None:
+        self.latency, self.says_revision = latency, says_revision
+        self.revision = 0
+        """Increased with each change."""
         self.declared: dict[str, dict[str, Any]] = {}
         self.bodies: dict[str, bytes] = {}
         self.revisions: dict[str, int] = {}
@@ -82,6 +91,7 @@ class _State:
             return counts
         settings, rules, revision, changed = (int(query[k][0]) for k in ("settings", "rules", "revision", "changed"))
         key = (settings, rules, query["kind"][0])
+        self.revision += 1
         if key != self.key or not changed:
             self.key, self.bodies, self.revisions = key, {}, {}
         for i in range(changed or settings):
@@ -100,6 +110,7 @@ class _State:
             declaration = json.loads(content)
             outcome = "uptodate" if declaration["name"] in self.declared else "created"
             self.declared[declaration["name"]] = {"aliases": [], **declaration}
+            self.revision += outcome == "created"
             return 200, b'{"outcome": "%s"}' % outcome.encode(), b""
         if path == "/api/v1/context_features":
             return 200, json.dumps({"context_features": workload.FEATURES}).encode(), b""
@@ -128,6 +139,8 @@ class _State:
             self.counts["bytes_out"] += len(body)
             await asyncio.sleep(self.latency)
         head_out = [_JSON, (b"content-length", b"%d" % len(body)), *([(b"etag", tag)] if tag else [])]
+        if self.says_revision:
+            head_out += [(b"heksher-database", b"0.1"), (b"heksher-revision", b"%d" % self.revision)]
         await send({"type": "http.response.start", "status": status, "headers": head_out})
         await send({"type": "http.response.body", "body": body})
 
@@ -138,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("latency", type=float)
+    parser.add_argument("--says-revision", action="store_true")
     arguments = parser.parse_args()
 
     class AnnouncingServer(uvicorn.Server):
@@ -145,9 +159,8 @@ def main() -> None:
             await super().startup(sockets)
             print("listening", flush=True)
 
-    config = uvicorn.Config(
-        _State(arguments.latency), port=arguments.port, log_level="warning", lifespan="off", timeout_keep_alive=3600
-    )
+    state = _State(arguments.latency, says_revision=arguments.says_revision)
+    config = uvicorn.Config(state, port=arguments.port, log_level="warning", lifespan="off", timeout_keep_alive=3600)
     AnnouncingServer(config).run()
 
 
