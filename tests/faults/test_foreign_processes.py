@@ -72,8 +72,9 @@ def test_c18_child_that_is_forked_without_hooks_continues_when_it_calls_a_client
             assert setting.get(user="jim") == 7
             call(client.client)
             get_status(client.client)
-            is_fresh = eventually(lambda: setting.get(user="jim") == 8)
-            return is_fresh and [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [FORK]
+            assert eventually(lambda: setting.get(user="jim") == 8)
+            assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [FORK]
+            return True
 
         service.add_rule("s", 8, user="jim")
         caplog.clear()

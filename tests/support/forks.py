@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,10 @@ def fork_and_check(condition: Callable[[], bool], fork: Callable[[], int] = os.f
         code = 1
         try:
             code = 0 if condition() else 2
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return pid
 
@@ -57,6 +61,7 @@ def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
         code = exit_code(fork_and_check(condition, _fork_without_hooks), seconds=TIMEOUT_SECONDS / 3)
         if code is not None:
             return code == 0
+        sys.stderr.write("the child hung\n")
     return False
 
 
