@@ -97,7 +97,7 @@ class _Watcher:
         before = self._client.service_state()
         click.echo(f"Watching {len(before.settings)} settings of {self._client.service_url}.", err=True)
         while not self._is_interrupted:
-            self._stream.record_position(before.position, lambda: _ALL_NAMES)
+            self._stream.record_position(before.position, _ALL_NAMES)
             if self._wants_to_follow:
                 self._client.follow(self._follow)
             self._wait()

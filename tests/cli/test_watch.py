@@ -163,7 +163,7 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
 def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
     client = ThreadClient(shop.url, 60, FEATURES)
     watcher = _Watcher(AdminClient(client), 3600)
-    watcher._stream.record_position(Position("", 0, 1), tuple)
+    watcher._stream.record_position(Position("", 0, 1), ())
     flow = watcher._follow()
     assert isinstance(next(flow), OpenStream)
     assert isinstance(flow.send(NoResponse(ConnectionError())), Pause)

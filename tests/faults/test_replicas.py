@@ -101,7 +101,7 @@ def test_d10_a_change_between_two_queries(kind: Kind, service: LoopbackService) 
         for setting in settings:
             service.add_rule(setting.name, 1, user="jim")
         client.reload()
-        service._changed("other")
+        service.change_another_setting()
         answered = 0
 
         def change(request: RecordedRequest) -> None:
@@ -128,7 +128,7 @@ def test_d10_a_change_between_the_order_and_the_query(kind: Kind, service: Loopb
         service.add_rule("s", 2, environment="prod")
         client.reload()
         assert setting.get(environment="prod", user="jim") == 1
-        service._changed("other")
+        service.change_another_setting()
 
         def move(request: RecordedRequest) -> None:
             if str(request) == QUERY:

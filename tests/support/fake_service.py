@@ -187,6 +187,10 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self.settings[declaration.name] = setting
         self._changed(former, declaration.name)
 
+    def change_another_setting(self) -> None:
+        """Change a setting of another program."""
+        self._changed("other")
+
     def _changed(self, *settings: str) -> None:
         """Announce a change of some settings, or of all of them."""
         self.revision += 1

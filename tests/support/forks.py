@@ -59,9 +59,9 @@ def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
     """
     for _ in range(3):
         code = exit_code(fork_and_check(condition, _fork_without_hooks), seconds=TIMEOUT_SECONDS / 3)
+        sys.stderr.write(f"the child ended with {code}\n")
         if code is not None:
             return code == 0
-        sys.stderr.write("the child hung\n")
     return False
 
 

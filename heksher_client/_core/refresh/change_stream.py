@@ -67,7 +67,7 @@ class ChangeStream:
         self._max_backoff, self._clock, self._random = max_backoff, clock, random
         self._position: Position | None = None
         """The position up to which all changes are applied or announced; None while the service offers no stream."""
-        self._announced = Position("", 0, -1)
+        self.announced = Position("", 0, -1)
         """The position of the last announced change of a setting of this program."""
         self._unknown: dict[str, Position] = {}
         """Unknown settings with changes that are newer than the responses: the last position by name, in order."""
@@ -103,12 +103,17 @@ class ChangeStream:
         """Why the stream was refused or has ended; None while it is open, and if there is none to open."""
         return self._problem if self.is_offered else None
 
-    def record_position(self, position: Position | None, get_names: Callable[[], Container[str]]) -> bool:
+    @property
+    def has_unknown_changes(self) -> bool:
+        """True if settings have changed that this program did not have at that time."""
+        return bool(self._unknown)
+
+    def record_position(self, position: Position | None, names: Container[str]) -> bool:
         """Record the position up to which all changes are applied; None if the service does not say.
 
         Args:
             position: The position of the responses.
-            get_names: Returns the names of this program's settings in the service; called only if they are needed.
+            names: The names of this program's settings in the service. Not used if there are no unknown changes.
 
         Returns:
             True if another refresh is needed: a setting may have another name now than when a change was announced.
@@ -116,7 +121,7 @@ class ChangeStream:
         if position is None or not self.is_connected:
             self._position = position
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
-        is_needed, names = False, get_names() if unknown else ()
+        is_needed = False
         for name, announced in list(unknown.items()):
             if position is not None and not position.is_before(announced):
                 continue  # It is applied, or was announced for another database.
@@ -124,9 +129,9 @@ class ChangeStream:
                 self._unknown.setdefault(name, announced)
                 continue
             is_needed = True
-            if not announced.is_before(self._announced):
-                self._announced = announced
-        self.is_behind = position is not None and self.is_connected and position.is_before(self._announced)
+            if not announced.is_before(self.announced):
+                self.announced = announced
+        self.is_behind = position is not None and self.is_connected and position.is_before(self.announced)
         return is_needed
 
     def open(self) -> Request:
@@ -195,12 +200,12 @@ class ChangeStream:
         if position is None:
             return None
         if event.name == "reset":
-            self._announced, self._unknown = position, {}
+            self.announced, self._unknown = position, {}
             return self._throttle()
         if event.name != "change":
             return None
         if data.all or any(name in names for name in data.settings):
-            self._announced = position
+            self.announced = position
             within = data.within if 0 <= data.within < _REFUSED_RETRY else 0.0
             return max(within * self._random(), self._throttle())
         self._remember(position, data.settings)

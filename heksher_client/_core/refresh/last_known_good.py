@@ -160,9 +160,17 @@ class LastKnownGood:
         # Rules that an earlier client of this process published were stored as well.
         others = set(entries) - set(lacking)
         ages = [min(response.age for response in known) for entry in others if (known := stored.of(entry))]
-        for entry in lacking:
+        kept = [entry for entry in lacking if self._is_older(entry, stored, tracking)]
+        if kept:
+            logger.warning(
+                "%d settings keep their last known good: the one with all contexts that are tracked now is older",
+                len(kept),
+                extra={"settings": [entry.name for entry in kept]},
+            )
+        missing = [entry for entry in lacking if entry not in kept]
+        for entry in missing:
             try:
-                response = self._newest(entry, stored, tracking)
+                response = _response_to_restore(entry, stored, tracking)
                 if response is not None:
                     digest = yield from decoder.digest(response.content)
                     prepared += yield from decoder.decode(entry.name, response.content, digest, [entry])
@@ -180,7 +188,7 @@ class LastKnownGood:
             "restored the last known good of %d settings, %.0f seconds old; %d settings have none",
             len(prepared),
             age or 0.0,
-            len(lacking) - len(prepared),
+            len(missing) - len(prepared),
             extra={"age": age, "settings": [update.entry.name for update in prepared]},
         )
         yield self._apply(lacking, prepared, tracking, age, result)
@@ -188,23 +196,15 @@ class LastKnownGood:
             self._positions.apply_single(*positions)
         return age is not None
 
-    def _newest(self, entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:
-        """Return the response to restore the rules of a setting from.
-
-        Raises:
-            NotStoredError: There are responses, but none that may be used.
-        """
-        known = stored.of(entry)
-        usable = _covering(entry, known, tracking)
-        if known and not usable:
-            raise NotStoredError("it was stored when fewer contexts were tracked than now")
-        newest = _newest(usable)
+    def _is_older(self, entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> bool:
+        """Return True if the response with all rules that the tracking admits is older than the restored one."""
         former = self._states.restored_tracking(entry)
-        if newest is not None and former is not None:
-            used = _newest(_covering(entry, known, former))
-            if newest is not _newest([one for one in known if one is newest or one is used]):
-                raise NotStoredError("the one with all contexts that are tracked now is older than the one in use")
-        return newest
+        known = stored.of(entry)
+        newest = _newest(_covering(entry, known, tracking))
+        if former is None or newest is None:
+            return False
+        restored = _newest(_covering(entry, known, former))
+        return newest is not _newest([one for one in known if one is newest or one is restored])
 
     def _apply(
         self,
@@ -241,8 +241,8 @@ class LastKnownGood:
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
-    def save(self, responses: AppliedResponses) -> Flow[bool]:
-        """Store the responses that were applied. Return False if some are not known, and have to be queried again."""
+    def save(self, responses: AppliedResponses) -> Flow[Collection[str]]:
+        """Store the responses that were applied. Return the names of the settings that have to be queried again."""
         prepared, up_to_date, order, position = responses
         all_applied = {entry.name: self._states.of(entry).applied for entry in up_to_date}
         current = {name: ResponseKey(one.digest, one.tracking) for name, one in all_applied.items() if one}
@@ -257,12 +257,12 @@ class LastKnownGood:
                 self.problem = f"{type(error).__name__}: {error}"
                 raise  # A defect of this package, or of the store. The responses are stored with the next ones.
             self._log_problem("the last known good cannot be stored: %s", error)
-            return True
+            return ()
         self.problem, self._unsaved = None, {}
         for entry in up_to_date:
             if entry.name in lacking:
                 self._states.forget_applied(entry)  # It is queried again, and then stored.
-        return not lacking
+        return lacking
 
     def keep(self, prepared: Sequence[PreparedUpdate], position: Position | None) -> None:
         """Keep the responses for single settings, to be stored with those of the next refresh."""
@@ -294,6 +294,19 @@ def _stored(prepared: Sequence[PreparedUpdate], position: Position | None) -> di
         for update in prepared
         if update.content is not None
     }
+
+
+def _response_to_restore(entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> StoredResponse | None:
+    """Return the newest response for a setting that has all rules which the tracking admits.
+
+    Raises:
+        NotStoredError: There are responses, but none with all of these rules.
+    """
+    known = stored.of(entry)
+    usable = _covering(entry, known, tracking)
+    if known and not usable:
+        raise NotStoredError("it was stored when fewer contexts were tracked than now")
+    return _newest(usable)
 
 
 def _covering(entry: AnyEntry, known: Sequence[StoredResponse], tracking: Tracking) -> list[StoredResponse]:

@@ -126,6 +126,10 @@ class Loader:
         order = self._order.features if self._order.is_current else None
         return AppliedResponses(prepared, _named(up_to_date, by_name), order, result.position)
 
+    def confirm(self) -> None:
+        """Count a refresh as successful that found all settings up to date without a query."""
+        self._queries.count_success()
+
     def _query(
         self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, *, is_retry: bool
     ) -> Flow[QueryResults]:

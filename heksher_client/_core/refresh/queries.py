@@ -252,6 +252,10 @@ class Queries:
                 yield Pause()
             results.repeat(part, request, reply)
 
+    def count_success(self) -> None:
+        """Count a refresh that needed no query: the service works."""
+        self._adapt(self._max_names)
+
     def _adapt(self, max_names: int) -> None:
         """Keep the size that worked, and try a larger one after many successes."""
         self._successes = self._successes + 1 if max_names == self._max_names else 0

@@ -3,9 +3,9 @@
 If nothing has changed since the last one, that is all there is to find out.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+from weakref import WeakSet
 
 from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.declarations import Declarations
@@ -25,8 +25,8 @@ from heksher_client._logging import logger
 from heksher_client.exceptions import HeksherError
 
 
-class _Basis(NamedTuple):
-    """What the published rules of all settings follow from."""
+class _Inputs(NamedTuple):
+    """The inputs of a refresh of all settings. While they stay the same, so does its result."""
 
     position: Position
     """The position of the responses in the history of the service's database."""
@@ -34,9 +34,9 @@ class _Basis(NamedTuple):
     order: tuple[str, ...]
     """The order of the context features."""
     generation: int
-    """That of the registry."""
+    """The generation of the registry."""
     publications: int
-    """How often any client had published rules."""
+    """How often any client or stub had published rules."""
 
 
 class Refresher:
@@ -77,8 +77,11 @@ class Refresher:
         self._order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, positions)
-        self._basis: _Basis | None = None
-        """What all settings are up to date with; None if they are not, or if the service does not say its position."""
+        self._inputs: _Inputs | None = None
+        """The inputs that all settings are up to date with, except those that wait for a time of their own. None if
+        they are not, or if the service does not say its position."""
+        self._waiting: WeakSet[AnyEntry] = WeakSet()
+        """The settings that waited then."""
         self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states, positions)
         self._loader = Loader(
             self._order,
@@ -91,13 +94,13 @@ class Refresher:
             positions=positions,
         )
 
-    def refresh(self, result: RefreshResult, *, is_awaited: bool, is_behind: bool) -> Flow[AppliedResponses | None]:
+    def refresh(self, result: RefreshResult, *, is_awaited: bool, announced: Position) -> Flow[AppliedResponses | None]:
         """Refresh all settings. Errors are not raised.
 
         Args:
             result: Receives what was done, and what failed.
             is_awaited: Whether a caller waits for it, who may have fixed what a declaration was refused for.
-            is_behind: Whether the responses of the last refresh were older than an announced change.
+            announced: The position of the last announced change.
 
         Returns:
             The responses to save, if any.
@@ -106,7 +109,7 @@ class Refresher:
         self._order.begin_refresh()
         try:
             yield from self._loader.read_order()
-            if self._basis is not None and self._basis == self._present_basis() and not is_behind:
+            if self._is_up_to_date(announced) and not (is_awaited and self._waiting):
                 return self._confirm(result)
             responses = yield from self._refresh_all(result, is_awaited=is_awaited)
         except HeksherError as error:
@@ -123,7 +126,7 @@ class Refresher:
         return responses
 
     def _refresh_all(self, result: RefreshResult, *, is_awaited: bool) -> Flow[AppliedResponses | None]:
-        self._basis = None
+        self._inputs = None
         generation = self._registry.generation  # before the settings: another thread may add one
         entries = self._entries()
         self.states.begin_refresh()
@@ -131,27 +134,38 @@ class Refresher:
             self.states.end_waits(entries)
         yield from self._declarations.declare(entries, result)
         responses = yield from self._loader.load(entries, self.tracking, result)
-        basis = self._present_basis()
-        is_complete = result.is_applied and not (result.failures or result.is_inconsistent)
-        if is_complete and basis is not None and (basis.position, basis.generation) == (result.position, generation):
-            is_current = (self.states.is_current(entry, basis.tracking, basis.order) for entry in entries)
-            self._basis = basis if all(is_current) else None
+        inputs = self._present_inputs()
+        is_complete = result.received_at is not None and not (result.failures or result.is_inconsistent)
+        if is_complete and inputs is not None and (inputs.position, inputs.generation) == (result.position, generation):
+            self._waiting = WeakSet(filter(self.states.is_waiting, entries))
+            others = [entry for entry in entries if entry not in self._waiting]
+            if all(self.states.is_current(entry, inputs.tracking, inputs.order) for entry in others):
+                self._inputs = inputs
         return responses
 
-    def _present_basis(self) -> _Basis | None:
-        """Return what the rules would follow from if all settings were queried now."""
+    def _present_inputs(self) -> _Inputs | None:
+        """Return the inputs of a refresh that has read the order; None if the service does not say its position."""
         position = self._order.position if self._order.is_current else None
         # The revisions of a database without an identity may begin again.
         if position is None or not position.database:
             return None
-        return _Basis(position, self.tracking, self._order.features, self._registry.generation, publications())
+        return _Inputs(position, self.tracking, self._order.features, self._registry.generation, publications())
+
+    def _is_up_to_date(self, announced: Position) -> bool:
+        """Return True if nothing has changed since the last refresh, after the order was read."""
+        if self._inputs is None or self._inputs != self._present_inputs():
+            return False
+        return not self._inputs.position.is_before(announced)  # Otherwise the response is of a replica that lags.
 
     def _confirm(self, result: RefreshResult) -> AppliedResponses | None:
-        """Record that nothing has changed since the last refresh. Return what to confirm in the last known good."""
+        """Record that all settings are up to date. Return what to confirm in the last known good."""
         result.is_applied, result.position, result.received_at = True, self._order.position, self._clock()
+        result.problems = self._problems(sorted(self._waiting, key=_name))
+        self._loader.confirm()
         if self.last_known_good is None:
             return None
-        return AppliedResponses((), self._entries(), self._order.features, result.position)
+        entries = [entry for entry in self._entries() if entry not in self._waiting]
+        return AppliedResponses((), entries, self._order.features, result.position)
 
     def retry(self, result: RefreshResult) -> Flow[None]:
         """Declare and query again only the settings that failed, and whose own time has come. Errors are not raised.
@@ -177,17 +191,18 @@ class Refresher:
 
     def next_retry(self) -> float:
         """Return when the next single setting is to be tried again, by the client's clock."""
-        return math.inf if self._basis is not None else self.states.next_retry(self._registry.entries())
+        # While all others are up to date, only those that wait are to be tried again.
+        return self.states.next_retry(self._registry.entries() if self._inputs is None else self._waiting)
 
     def _entries(self) -> list[AnyEntry]:
-        return sorted(self._registry.entries(), key=lambda entry: entry.name)
+        return sorted(self._registry.entries(), key=_name)
 
     def save(self, responses: AppliedResponses, result: RefreshResult) -> Flow[None]:
         """Store responses as the last known good. Errors are not raised."""
         assert self.last_known_good is not None  # noqa: S101 - otherwise `refresh` returns no responses
         try:
-            if not (yield from self.last_known_good.save(responses)):
-                self._basis = None  # Some are to be queried again.
+            if (yield from self.last_known_good.save(responses)):
+                self._inputs = None
         except Exception as error:  # As above.
             logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
             result.failures = [error]
@@ -213,3 +228,7 @@ class Refresher:
     def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
         """Return what is wrong although the refresh did everything that was due."""
         return [*self.states.problems(entries), *([self._order.problem] if self._order.problem else [])]
+
+
+def _name(entry: AnyEntry) -> str:
+    return entry.name

@@ -393,13 +393,15 @@ class Session:
 
     def _load(self, result: RefreshResult, *, is_awaited: bool) -> Flow[None]:
         """Refresh from the service."""
-        responses = yield from self._refresher.refresh(result, is_awaited=is_awaited, is_behind=self._stream.is_behind)
+        responses = yield from self._refresher.refresh(result, is_awaited=is_awaited, announced=self._stream.announced)
         # Recorded before the responses are saved: the disk may be slow.
         if result.received_at is not None:
             self._health.record_received(result.received_at)
         is_followed = result.is_applied and self._options.follow_changes
-        if is_followed and self._stream.record_position(result.position, self._names):
-            self.refresh_soon()
+        if is_followed:
+            names = self._names() if self._stream.has_unknown_changes else frozenset[str]()
+            if self._stream.record_position(result.position, names):
+                self.refresh_soon()
         if responses is not None:
             yield from self._refresher.save(responses, result)
 

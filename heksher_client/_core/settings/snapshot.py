@@ -83,7 +83,7 @@ _latest: list[Snapshot] = []
 """The snapshot since which nothing was published, if it has scopes."""
 _update_lock = RLock()
 _publications = 0
-"""How often something was published, by any client or stub."""
+"""How often the rules of a setting were replaced, by any client or stub."""
 
 
 def update_lock() -> Any:
@@ -111,11 +111,11 @@ def publish(updates: Mapping[Any, Any]) -> None:
         for member, published in updates.items():
             member.replace_published(published)
         _latest.clear()
-        _publications += 1
+        _publications += len(updates)
 
 
 def publications() -> int:
-    """Return how often something was published, by any client or stub."""
+    """Return how often the rules of a setting were replaced, by any client or stub."""
     return _publications
 
 

@@ -27,7 +27,7 @@ class Run:
 
     def record(self, revision: int | None, database: str = "", epoch: int = 0) -> bool:
         position = None if revision is None else Position(database, epoch, revision)
-        return self.stream.record_position(position, lambda: self.names)
+        return self.stream.record_position(position, self.names)
 
     def open(self, after: int) -> None:
         assert self.stream.open().headers["Last-Event-ID"] == str(after)

@@ -483,7 +483,7 @@ class History(RuleBasedStateMachine):
     def begin_lag(self) -> None:
         """From now on, a replica that is older than the client responds to every second request."""
         replica = self.service.snapshot()
-        self.service._changed("other")
+        self.service.change_another_setting()
         self.observe()
         self.reload()
         self.service.replica = replica

@@ -156,7 +156,7 @@ def test_d9_an_endpoint_that_lags_is_reported(
     """It is asked a few times. The values stay, the log has one record of it, and the client recovers."""
     with polling(any_service) as client:
         replica = add_and_lag(any_service, client)
-        any_service._changed("other")
+        any_service.change_another_setting()
         any_service.respond_with(lagging, replica._respond)
         caplog.clear()
         before = len(any_service.requests_to(lagging))
@@ -178,7 +178,7 @@ def test_d9_a_replica_that_catches_up_is_waited_for(service: FakeService, settin
     """For half a second."""
     with polling(service) as client:
         replica = add_and_lag(service, client)
-        service._changed("other")
+        service.change_another_setting()
         service.respond_with(QUERY, replica._respond, times=6)
         start = client.now
         client.reload()
@@ -193,7 +193,7 @@ def test_d9_an_unmodified_response_of_a_replica_that_lags_confirms_nothing(
 ) -> None:
     with polling(any_service) as client:
         replica = add_and_lag(any_service, client)
-        any_service._changed("other")
+        any_service.change_another_setting()
         any_service.respond_with(QUERY, lambda request: Response(304, headers=replica._position()))
         client.reload_expecting(UnexpectedResponseError)
         any_service.intercept = lambda request: None
@@ -434,7 +434,7 @@ def test_d9_a_retry_without_a_usable_response_requires_nothing(service: FakeServ
     """The other settings are refreshed from a replica that lags, as before."""
     service.add_rule("s", 8, user="jim")
     older = service.snapshot()
-    service._changed("other")
+    service.change_another_setting()
 
     def respond(request: RecordedRequest) -> Reply:
         if str(request) != QUERY:
@@ -660,7 +660,7 @@ def test_d9_a_stream_shows_that_the_database_was_restored(
         if is_restored:
             service.restore(backup)
             service.add_rule("s", 10, user="eve")
-            service.add_rule("other", 1) if "other" in service.settings else service._changed("other")
+            service.add_rule("other", 1) if "other" in service.settings else service.change_another_setting()
         else:
             service.restart()
         before = len(service.requests_to(QUERY))
@@ -745,7 +745,7 @@ def start_with_rules(service: FakeService, client: DrivenClient, many: list[Sett
         service.add_rule(setting.name, 1, user="jim")
     client.reload()
     assert values(many) == {1}
-    service._changed("other")  # so that the next refresh has something to query
+    service.change_another_setting()  # so that the next refresh has something to query
 
 
 def test_d10_a_change_between_two_queries_is_loaded_at_once(service: FakeService, many: list[Setting[int]]) -> None:
@@ -779,7 +779,7 @@ def test_d10_the_order_and_the_rules_are_of_one_revision(service: FakeService) -
         service.add_rule("s", 2, environment="prod")
         client.reload()
         assert setting.get(environment="prod", user="jim") == 1
-        service._changed("other")
+        service.change_another_setting()
 
         def move(request: RecordedRequest) -> None:
             if str(request) == QUERY:
@@ -818,7 +818,7 @@ def test_d10_changes_of_other_settings_cost_one_small_request_at_most(
         start_with_rules(service, client, many)
 
         def change_another(request: RecordedRequest) -> None:
-            service._changed("other")
+            service.change_another_setting()
 
         service.intercept = change_another
         before = len(service.requests)
@@ -887,7 +887,7 @@ def test_d10_an_endpoint_that_lags_for_longer_does_not_prevent_a_start(
     any_service.declare("s", "int", 7, ["user"])
     older.declare("s", "int", 7, ["user"])
     any_service.add_rule("s", 8, user="jim")
-    any_service._changed("other")
+    any_service.change_another_setting()
     any_service.respond_with(lagging, older._respond)
     with polling(any_service) as client:
         assert client.status().state is State.FRESH
@@ -937,7 +937,7 @@ def test_d10_an_order_that_fails_when_it_is_read_again_is_used(
     with polling(service) as client:
         service.add_rule("s", 1, user="jim")
         client.reload()
-        service._changed("other")
+        service.change_another_setting()
         change_during(service, QUERY, 1)
         change, count = service.intercept, 0
 

@@ -219,7 +219,7 @@ def test_a_failed_refresh_does_not_close_the_stream(service: FakeService, settin
     """A change ends the wait for the next attempt."""
     with following_client(service) as client:
         service.respond_with(QUERY, CannedResponse(503), times=5)
-        service._changed("other")
+        service.change_another_setting()
         client.refresh(5)
         assert client.session.wait() == 16
         service.add_rule("s", 8, user="jim")

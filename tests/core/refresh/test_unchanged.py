@@ -1,5 +1,6 @@
 """Refreshes of a service that has not changed: it says its revision with the order of the features, and that is all."""
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -52,7 +53,7 @@ def test_a_revision_without_the_identity_of_the_database_is_not_enough(service: 
 
 CHANGES_OF_SERVICE: dict[str, Callable[[FakeService], object]] = {
     "rule": lambda service: service.add_rule("s", 3, user="ann"),
-    "rule-of-another-setting": lambda service: service._changed("other"),
+    "rule-of-another-setting": FakeService.change_another_setting,
     "order": lambda service: service.move_feature("user", to_after="theme"),
     "epoch": lambda service: service.restart(),
     "database": lambda service: service.replace_database(),
@@ -94,6 +95,20 @@ def test_what_is_tracked_is_queried(service: FakeService, setting: Setting[int])
         assert requests_of_reload(client) == [CONTEXT_FEATURES]
 
 
+def test_what_is_tracked_during_a_refresh_is_queried_by_the_next_one(
+    service: FakeService, setting: Setting[int]
+) -> None:
+    with polling(service) as client:
+        client.track_contexts(user="jim")
+        client.reload()
+        service.add_rule("s", 3, user="ann")
+        service.respond_with(QUERY, lambda request: client.track_contexts(user="ann"), times=1)
+        assert requests_of_reload(client) == [CONTEXT_FEATURES, QUERY]
+        assert requests_of_reload(client) == [CONTEXT_FEATURES, QUERY]
+        assert setting.get(user="ann") == 3
+        assert requests_of_reload(client) == [CONTEXT_FEATURES]
+
+
 def test_rules_of_another_client_are_replaced(service: FakeService, setting: Setting[int]) -> None:
     """And those of a stub, which restores the former ones."""
     with polling(service) as client:
@@ -110,25 +125,69 @@ def test_rules_of_another_client_are_replaced(service: FakeService, setting: Set
         assert requests_of_reload(client) == [CONTEXT_FEATURES]
 
 
-def test_a_setting_with_a_problem_is_queried_until_it_has_none(service: FakeService) -> None:
-    """Its declaration was refused, or its response could not be used."""
+def test_a_setting_with_a_problem_of_its_own_is_tried_again_and_the_others_are_up_to_date(service: FakeService) -> None:
+    """Its declaration is refused. The status says so, and a caller that waits for a refresh tries it at once."""
     bad = Setting("bad", int, ["user"], 1)
     service.respond_with(DECLARE, lambda request: CannedResponse(422, b"no") if b"bad" in request.body else None)
     with polling(service) as client:
-        before = len(service.requests_to(QUERY))
+        client.advance(60)
+        before = len(service.requests)
         client.advance(600)
-        assert len(service.requests_to(QUERY)) - before == 10
+        requests = [str(request) for request in service.requests[before:]]
+        assert requests.count(CONTEXT_FEATURES) == 10
+        assert set(requests) == {CONTEXT_FEATURES, DECLARE}
+        status = client.status()
+        assert (status.state, status.age, status.settings["bad"].declaration) == (State.FAILING, 0, "refused")
         service.intercept = lambda request: None
-        client.reload()
+        assert DECLARE in requests_of_reload(client)
         assert requests_of_reload(client) == [CONTEXT_FEATURES]
-        assert bad.get() == 1
+        assert (bad.get(), client.status().state) == (1, State.FRESH)
+
+
+def test_a_setting_whose_problem_ends_by_itself_is_up_to_date_as_well(service: FakeService) -> None:
+    bad = Setting("bad", int, ["user"], 1)
+    service.respond_with(DECLARE, lambda request: CannedResponse(422, b"no") if b"bad" in request.body else None)
+    with polling(service) as client:
+        client.advance(60)
+        service.intercept = lambda request: None
+        client.advance(600)
+        service.add_rule("bad", 2, user="jim")
+        assert requests_of_reload(client) == [CONTEXT_FEATURES, QUERY]
+        assert requests_of_reload(client) == [CONTEXT_FEATURES]
+        assert (bad.get(user="jim"), client.status().state) == (2, State.FRESH)
+
+
+def test_a_setting_with_a_problem_is_not_kept_alive(service: FakeService) -> None:
+    bad = Setting("bad", int, ["user"], 1)
+    service.respond_with(DECLARE, lambda request: CannedResponse(422, b"no") if b"bad" in request.body else None)
+    with polling(service) as client:
+        client.advance(60)
+        del bad
+        gc.collect()
+        assert set(client.status().settings) == {"s"}
+        client.reload()
+        assert client.status().state is State.FRESH
+
+
+def test_refreshes_without_a_query_count_as_successes_of_queries(service: FakeService) -> None:
+    """After an hour of them, larger queries are tried again than those that a service could answer in an outage."""
+    _others = [Setting(f"s{i}", int, ["user"], 1) for i in range(39)]
+    with polling(service) as client:
+        service.change_another_setting()
+        service.respond_with(QUERY, lambda request: CannedResponse(500) if "," in request.query["settings"] else None)
+        client.reload()
+        service.intercept = lambda request: None
+        for queries in (40, 20):
+            service.change_another_setting()
+            assert requests_of_reload(client).count(QUERY) == queries
+            client.advance(3600)
 
 
 def test_responses_that_may_be_of_several_revisions_are_queried_again(service: FakeService) -> None:
     """The service changed between the requests, again and again."""
     with polling(service) as client:
-        service._changed("other")
-        service.intercept = lambda request: service._changed("other")
+        service.change_another_setting()
+        service.intercept = lambda request: service.change_another_setting()
         client.reload()
         service.intercept = lambda request: None
         assert requests_of_reload(client) == [CONTEXT_FEATURES, QUERY]
@@ -141,7 +200,7 @@ def test_a_stale_order_is_not_trusted_if_a_change_was_announced(service: FakeSer
         stale = service.snapshot()
         service.respond_with(CONTEXT_FEATURES, stale._respond)
         service.add_rule("s", 3, user="ann")
-        client.advance(1)
+        client.advance(0)
         assert setting.get(user="ann") == 3
 
 
