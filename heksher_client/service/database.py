@@ -140,10 +140,15 @@ class Database:
                 # The row lock serializes the writers of all instances.
                 connection.execute(select(STATE.c.id).with_for_update())
             self._file.set_log()
+            if writes and self._is_older(state := read_state(connection)):
+                self._log_restored(state)
+                begin_epoch(connection)
             yield connection
             if writes:
                 self._file.check()
+                state = read_state(connection)
         if writes:
+            self._newest = state
             self.on_commit()
 
     def begin_epoch(self) -> None:
@@ -152,9 +157,9 @@ class Database:
             begin_epoch(connection)
 
     def observe(self, state: State) -> None:
-        """Begin a new epoch if a state is older than the former one: the database was restored while it was open.
+        """Begin a new epoch if a state is older than a former one: the database was restored while it was open.
 
-        Not to be called within a transaction that writes.
+        Not to be called within a transaction that writes, which does so at its beginning.
         """
         newest = self._newest
         if newest is None or state.includes(newest):
@@ -163,15 +168,23 @@ class Database:
         # Threads may observe the states of their transactions in another order.
         with self.begin(writes=False) as connection:
             current = read_state(connection)
-        if not current.includes(newest):
-            logger.warning(
-                "the database was restored or replaced: its revision is %d, and was %d",
-                current.revision,
-                newest.revision,
-                extra={"revision": current.revision, "former_revision": newest.revision},
-            )
-            self.begin_epoch()
+        if self._is_older(current):
+            with _skip_if_read_only(), self.begin():
+                return  # The transaction has begun an epoch.
+            self._log_restored(current)
         self._newest = current
+
+    def _is_older(self, state: State) -> bool:
+        return self._newest is not None and not state.includes(self._newest)
+
+    def _log_restored(self, state: State) -> None:
+        former = None if self._newest is None else self._newest.revision
+        logger.warning(
+            "the database was restored or replaced: its revision is %d, and was %s",
+            state.revision,
+            former,
+            extra={"revision": state.revision, "former_revision": former},
+        )
 
     @property
     def poll_interval(self) -> float | None:

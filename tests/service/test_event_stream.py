@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import Connection, delete, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, create_app, event_stream, store
@@ -94,6 +94,19 @@ def declare(service: WatchedService, name: str) -> None:
     service.declare(name, "int", 7, ["user"])
 
 
+@contextmanager
+def unnoticed_transaction(service: WatchedService) -> Iterator[Connection]:
+    """Change the database as another program does."""
+    assert service.database is not None
+    with (
+        service.database._connections.get().lock,
+        service.database._connect(writes=True) as connection,
+        connection.begin(),
+    ):
+        yield connection
+    service.database.on_commit()  # In memory, an instance does not poll.
+
+
 def label_and_revision(service: WatchedService) -> tuple[str, int]:
     headers = service.call("GET", "/api/v1/query").headers
     return headers["heksher-database"], int(headers["heksher-revision"])
@@ -163,11 +176,10 @@ def test_a_revision_of_another_database_results_in_a_reset(service: WatchedServi
 def test_a_database_that_is_restored_from_a_backup_results_in_a_reset(service: WatchedService) -> None:
     """Open streams continue with the changes after the restored revision."""
     declare(service, "s")
-    assert service.database is not None
     with stream(service.url) as changes:
         hello = changes.next()
         revision = hello["id"]
-        with service.database.begin() as connection:
+        with unnoticed_transaction(service) as connection:
             connection.execute(delete(CHANGES).where(CHANGES.c.revision == revision))
             connection.execute(update(STATE).values(revision=revision - 1))
         reset = changes.next()

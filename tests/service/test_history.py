@@ -18,7 +18,7 @@ from heksher_client.service.history import State, begin_epoch, is_continued, rea
 from heksher_client.service.migrations import upgrade
 from heksher_client.service.schema import CHANGES, SETTINGS, STATE
 from tests.service.test_database import FIRST
-from tests.service.test_event_stream import label_and_revision, stream
+from tests.service.test_event_stream import label_and_revision, stream, unnoticed_transaction
 from tests.support.clients import FEATURES
 from tests.support.http import http_client
 from tests.support.marks import sqlite_only
@@ -167,8 +167,7 @@ def test_an_unmodified_response_costs_one_read(service: WatchedService) -> None:
 
 def restore(service: WatchedService, revision: int) -> None:
     """Restore a former revision of the database, while the service runs."""
-    assert service.database is not None
-    with service.database.begin() as connection:
+    with unnoticed_transaction(service) as connection:
         connection.execute(delete(CHANGES).where(CHANGES.c.revision > revision))
         connection.execute(update(STATE).values(revision=revision))
 
@@ -190,6 +189,20 @@ def test_a_database_that_is_restored_while_the_service_runs_gets_an_epoch(
     ]
 
 
+def test_as_many_changes_as_a_restored_database_has_lost_do_not_hide_that(service: WatchedService) -> None:
+    """A change notices it as well as a read."""
+    service.add_rule("s", 8, user="jim")
+    label, revision = label_and_revision(service)
+    restore(service, revision - 1)
+    service.add_rule("s", 9, user="ann")
+    later, same = label_and_revision(service)
+    assert same == revision
+    assert int(later.split(".")[1]) > int(label.split(".")[1])
+    restore(service, revision - 1)  # Nothing was read since the last change of this one.
+    service.add_rule("s", 9, user="eve")
+    assert label_and_revision(service)[0] > later
+
+
 def test_an_older_state_that_is_not_the_current_one_begins_no_epoch(service: WatchedService) -> None:
     """A transaction that began before another one may end after it."""
     database = service.database
@@ -202,15 +215,19 @@ def test_an_older_state_that_is_not_the_current_one_begins_no_epoch(service: Wat
         assert read_state(connection) == state
 
 
-def test_a_read_only_database_begins_no_epoch(tmp_path: Path) -> None:
-    """Any other error is raised."""
+def test_a_read_only_database_begins_no_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Any other error is raised. That it was restored is logged once."""
     database = Database(f"sqlite:///{tmp_path}/a.db")
     with database.begin() as connection:
         state = read_state(connection)
         connection.exec_driver_sql("PRAGMA query_only = ON")
     database.begin_epoch()
+    database.observe(state._replace(revision=5))
+    for _ in range(2):
+        database.observe(state)
     with database.begin(writes=False) as connection:
         assert read_state(connection) == state
+    assert caplog.messages == ["the database was restored or replaced: its revision is 0, and was 5"]
     database.close()
     with pytest.raises(DatabaseClosedError):
         database.begin_epoch()
