@@ -44,14 +44,14 @@ def unexpected_304(connection: Connection) -> None:
 
 
 class LaggingReplica:
-    """A fault: half of the queries are answered by an instance of the service whose database lags behind.
+    """A fault: half of the requests of one kind are answered by an instance of the service whose database lags behind.
 
     The other requests of a refresh are forwarded, as they would be if a load balancer alternated between both.
     """
 
     def __init__(self) -> None:
         self._responses: dict[str, deque[tuple[float, bytes]]] = {}
-        """The last responses to each query, with their times, the oldest first."""
+        """The last responses to each request, with their times, the oldest first."""
         self._lock = threading.Lock()
 
     def __call__(self, connection: Connection) -> None:
@@ -101,9 +101,12 @@ FAULTS: dict[str, Fault] = {
 PATHS = ("", "", "/query", "/declare", "/context_features", "/changes")
 """Parts of paths. A fault affects the requests whose path contains one of them; most affect all."""
 LAG = "lagging replica"
+LAG_OF_ORDER = "lagging replica, for the order of the features"
+LAGS = (LAG, LAG_OF_ORDER)
 COMPRESSED_STREAM = "compressed stream"
 FAULTS_OF_PATHS: dict[str, tuple[Callable[[], Fault], str]] = {
     LAG: (LaggingReplica, "/query"),
+    LAG_OF_ORDER: (LaggingReplica, "/context_features"),
     COMPRESSED_STREAM: (lambda: lambda connection: connection.relay(compress=True), "/changes"),
     "refused declarations": (lambda: refuse_some, "/declare"),
 }
@@ -137,14 +140,14 @@ class FaultInjector:
                 self._server.inject(FAULTS[name], self._random.choice(PATHS))
             else:
                 make_fault, path = FAULTS_OF_PATHS[name]
-                if name == LAG:
+                if name in LAGS:
                     self._program.call("lag")
                 self._server.inject(make_fault(), path)
                 if name == COMPRESSED_STREAM:
                     self._server.disconnect_all()  # so that the next stream is compressed
             self._ended.wait(self._random.uniform(0.1, 2))
             self._server.inject(None)
-            if name == LAG:
+            if name in LAGS:
                 self._program.call("no lag")
             if self._random.random() < 0.3:
                 self.injected["cut all connections"] += 1
