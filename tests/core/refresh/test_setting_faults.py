@@ -370,11 +370,11 @@ def test_d7_a_defect_in_the_rules_of_one_setting_affects_that_one(
         service.add_rule("bad", 2, user="jim")
         with monkeypatch.context() as patched:
             parse = protocol.parse_queried_setting
-            patched.setattr(decode, lambda name, raw: 1 // 0 if name == "bad" else parse(name, raw))
+            patched.setattr(decode, lambda name, raw: 1 / 0 if name == "bad" else parse(name, raw))
             client.reload_expecting(ZeroDivisionError)
             client.advance(50)
             assert (good.get(user="jim"), bad.get(user="jim")) == (2, 1)
-            assert client.status().settings["bad"].problem == "integer division or modulo by zero"
+            assert client.status().settings["bad"].problem == "division by zero"
             assert (client.status().next_attempt or 0) <= 10
         client.advance(60)
         assert (bad.get(user="jim"), client.status().state) == (2, State.FRESH)
@@ -452,9 +452,9 @@ def test_d7_a_defect_in_a_retry_does_not_stop_refreshes(
     service.respond_with(DECLARE, refuse(CannedResponse(422, b"no")), times=2)
     with driven(service) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(client.session._refresher.states, "by_canonical_name", lambda entries: 1 // 0)
+            patched.setattr(client.session._refresher.states, "by_canonical_name", lambda entries: 1 / 0)
             client.advance(30)
-        assert client.status().settings["bad"].problem == "integer division or modulo by zero"
+        assert client.status().settings["bad"].problem == "division by zero"
         client.advance(2)
         assert bad.explain(user="jim").reason is Reason.SERVER_DEFAULT
     tracebacks = [record.getMessage() for record in caplog.records if record.exc_info]
