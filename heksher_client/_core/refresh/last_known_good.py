@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from itertools import compress
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -160,14 +161,7 @@ class LastKnownGood:
         # Rules that an earlier client of this process published were stored as well.
         others = set(entries) - set(lacking)
         ages = [min(response.age for response in known) for entry in others if (known := stored.of(entry))]
-        kept = [entry for entry in lacking if self._is_older(entry, stored, tracking)]
-        if kept:
-            logger.warning(
-                "%d settings keep their last known good: the one with all contexts that are tracked now is older",
-                len(kept),
-                extra={"settings": [entry.name for entry in kept]},
-            )
-        missing = [entry for entry in lacking if entry not in kept]
+        missing = self._without_kept(lacking, stored, tracking)
         for entry in missing:
             try:
                 response = _response_to_restore(entry, stored, tracking)
@@ -195,6 +189,18 @@ class LastKnownGood:
         if result.is_restored:
             self._positions.apply_single(*positions)
         return age is not None
+
+    def _without_kept(self, entries: Sequence[AnyEntry], stored: StoredResponses, tracking: Tracking) -> list[AnyEntry]:
+        """Return the settings without those that keep their restored rules, as all others are older."""
+        is_kept = [self._is_older(entry, stored, tracking) for entry in entries]
+        kept = list(compress(entries, is_kept))
+        if kept:
+            logger.warning(
+                "%d settings keep their last known good: the one with all contexts that are tracked now is older",
+                len(kept),
+                extra={"settings": [entry.name for entry in kept]},
+            )
+        return [entry for entry, keeps in zip(entries, is_kept, strict=True) if not keeps]
 
     def _is_older(self, entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> bool:
         """Return True if the response with all rules that the tracking admits is older than the restored one."""

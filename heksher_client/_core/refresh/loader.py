@@ -66,7 +66,16 @@ class Loader:
         self._queries = Queries()
 
     def read_order(self, *, is_repeated: bool = False) -> Flow[None]:
-        # In each refresh: an operator may move a feature, and the responses to queries need not show it.
+        """Request the order of the context features. If the response cannot be used, the known order is kept.
+
+        In each refresh: an operator may move a feature, and the responses to queries need not show it.
+
+        Args:
+            is_repeated: Whether it was read in this refresh before. Then a failure changes nothing.
+
+        Raises:
+            ServiceUnavailableError: The service is not available.
+        """
         (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
             self._order.update(protocol.parse_context_features(reply), position(reply))

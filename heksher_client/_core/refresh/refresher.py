@@ -112,10 +112,8 @@ class Refresher:
             if self._is_up_to_date(announced) and not (is_awaited and self._waiting):
                 return self._confirm(result)
             responses = yield from self._refresh_all(result, is_awaited=is_awaited)
-        except HeksherError as error:
-            result.failures, result.is_failed = [error], True
-        except Exception as error:  # A defect of this package: it must not end the refreshes.
-            logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+        except Exception as error:  # The service fails; or a defect of this package, which must not end the refreshes.
+            _log_unforeseen(error)
             result.failures, result.is_failed = [error], True
         yield from self._declarations.publish_defaults(result)
         entries = self._entries()
@@ -180,8 +178,7 @@ class Refresher:
             yield from self._declarations.declare(due, result)
             yield from self._loader.load(due, self.tracking, result, is_retry=True)
         except Exception as error:  # As above; or the service fails, which the next refresh will show.
-            if not isinstance(error, HeksherError):
-                logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+            _log_unforeseen(error)
             result.failures.append(error)
             for entry in filter(self.states.is_unsettled, due):
                 self.states.mark_failed(entry, error)
@@ -204,7 +201,7 @@ class Refresher:
             if (yield from self.last_known_good.save(responses)):
                 self._inputs = None
         except Exception as error:  # As above.
-            logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
+            _log_unforeseen(error)
             result.failures = [error]
 
     def restore(self, result: RefreshResult, *, is_age_known: bool) -> Flow[bool]:
@@ -228,6 +225,12 @@ class Refresher:
     def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
         """Return what is wrong although the refresh did everything that was due."""
         return [*self.states.problems(entries), *([self._order.problem] if self._order.problem else [])]
+
+
+def _log_unforeseen(error: Exception) -> None:
+    """Log an error with its traceback, unless it is one of those that a refresh is expected to end by."""
+    if not isinstance(error, HeksherError):
+        logger.exception("a refresh failed in an unforeseen way", extra={"error": error})
 
 
 def _name(entry: AnyEntry) -> str:
