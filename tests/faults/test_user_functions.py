@@ -38,6 +38,7 @@ from tests.support.in_memory import running_in_memory, transport_to
 from tests.support.log_records import summaries
 from tests.support.oauth import OAuthServer
 from tests.support.service import QUERY, CannedResponse, WatchedService
+from tests.support.threads import threads_of_clients
 
 
 async def coroutine_function(*_: Any, **__: Any) -> Any:
@@ -567,6 +568,7 @@ def test_c11_code_of_a_request_that_raises_anything_fails_the_request(
 ) -> None:
     """Even CancelledError, as of a task of the program that the code awaits: the client itself was not canceled."""
     service, setting, is_broken = FakeService(), make_setting(), False
+    others = threads_of_clients()
 
     def fail() -> None:
         if is_broken:
@@ -582,6 +584,8 @@ def test_c11_code_of_a_request_that_raises_anything_fails_the_request(
         client.reload()
         assert setting.get(user="jim") == 5
         assert client.client.status().state is State.FRESH
+    # The error of a thread that ended later would be reported in another test.
+    assert eventually(lambda: threads_of_clients() <= others)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
