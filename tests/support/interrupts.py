@@ -9,54 +9,100 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from linecache import getline
 from pathlib import Path
-from types import FrameType
+from threading import get_ident
+from types import CodeType, FrameType
 from typing import Any
 
 import heksher_client
 
 _FOLDER = str(Path(heksher_client.__file__).parent)
 _MAX_STEPS = 100_000
+_TOOL_ID = 3  # any that has no standard name
 
 
 class _Interrupter:
     """Calls a function before one of the steps of the code in some files."""
 
-    def __init__(self, step: int, handler: Callable[[], object], *, files: tuple[str, ...], by_opcode: bool) -> None:
-        self.remaining, self._handler, self._files, self._by_opcode = step, handler, files, by_opcode
+    def __init__(self, step: int, handler: Callable[[], object], files: tuple[str, ...]) -> None:
+        self.remaining, self._handler, self._files = step, handler, files
 
-    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        """Trace the frames that are called from now on. See `sys.settrace`."""
-        path = frame.f_code.co_filename
-        if event != "call" or not path.startswith(self._files):
-            return None
-        frame.f_trace_opcodes = self._by_opcode
-        lines: set[int] = set()
+    def is_interrupted(self, code: CodeType) -> bool:
+        """Whether the code is in one of the files."""
+        return code.co_filename.startswith(self._files)
 
-        def trace_steps(frame: FrameType, event: str, _: Any) -> Any:
-            if event == ("opcode" if self._by_opcode else "line"):
-                # The interpreter calls no signal handler between the last line of a `with` block and its exit, so an
-                # exception there would do what none can do: leave a lock locked.
-                if (
-                    event == "line"
-                    and frame.f_lineno in lines
-                    and getline(path, frame.f_lineno).lstrip()[:5] == "with "
-                ):
-                    return trace_steps
-                lines.add(frame.f_lineno)
-                self.remaining -= 1
-                if not self.remaining:
-                    self._handler()
-            return trace_steps
-
-        return trace_steps
+    def count(self) -> None:
+        """Count a step. Call the handler if it is the one to interrupt."""
+        self.remaining -= 1
+        if not self.remaining:
+            self._handler()
 
 
 @contextmanager
-def _tracing(interrupter: _Interrupter) -> Iterator[_Interrupter]:
+def _at_lines(interrupter: _Interrupter) -> Iterator[None]:
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if event != "call" or not interrupter.is_interrupted(frame.f_code):
+            return None
+        lines: set[int] = set()
+
+        def trace_lines(frame: FrameType, event: str, _: Any) -> Any:
+            if event == "line":
+                # The interpreter calls no signal handler between the last line of a `with` block and its exit, so an
+                # exception there would do what none can do: leave a lock locked.
+                text = getline(frame.f_code.co_filename, frame.f_lineno)
+                if frame.f_lineno not in lines or not text.lstrip().startswith("with "):
+                    lines.add(frame.f_lineno)
+                    interrupter.count()
+            return trace_lines
+
+        return trace_lines
+
+    with _tracing(trace):
+        yield
+
+
+if sys.version_info >= (3, 12):
+
+    @contextmanager
+    def _at_opcodes(interrupter: _Interrupter) -> Iterator[None]:
+        """Count opcodes. From Python 3.14 on, `sys.settrace` misses those of some calls."""
+        events, thread = sys.monitoring.events, get_ident()
+
+        def before_opcode(code: CodeType, _: int) -> None:
+            if get_ident() == thread and interrupter.is_interrupted(code):
+                interrupter.count()
+
+        sys.monitoring.use_tool_id(_TOOL_ID, __name__)
+        sys.monitoring.register_callback(_TOOL_ID, events.INSTRUCTION, before_opcode)
+        sys.monitoring.set_events(_TOOL_ID, events.INSTRUCTION)
+        try:
+            yield
+        finally:
+            sys.monitoring.set_events(_TOOL_ID, events.NO_EVENTS)
+            sys.monitoring.register_callback(_TOOL_ID, events.INSTRUCTION, None)
+            sys.monitoring.free_tool_id(_TOOL_ID)
+
+else:
+
+    @contextmanager
+    def _at_opcodes(interrupter: _Interrupter) -> Iterator[None]:
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            if not interrupter.is_interrupted(frame.f_code):
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode":
+                interrupter.count()
+            return trace
+
+        with _tracing(trace):
+            yield
+
+
+@contextmanager
+def _tracing(trace: Callable[[FrameType, str, Any], Any]) -> Iterator[None]:
     former = sys.gettrace()
-    sys.settrace(interrupter.trace)
+    sys.settrace(trace)
     try:
-        yield interrupter
+        yield
     finally:
         sys.settrace(former)
 
@@ -78,9 +124,9 @@ def interrupt_each_step(
     paths = tuple(f"{_FOLDER}/{file}" for file in files)
     for step in range(1, _MAX_STEPS):
         raised = None
-        interrupter = _Interrupter(step, handler, files=paths, by_opcode=by_opcode)
+        interrupter = _Interrupter(step, handler, paths)
         try:
-            with _tracing(interrupter):
+            with _at_opcodes(interrupter) if by_opcode else _at_lines(interrupter):
                 call()
         except BaseException as error:
             raised = error
