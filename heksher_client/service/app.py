@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client._version import __version__
@@ -113,13 +113,18 @@ class _HeadRequests:
             scope["route"] = as_get.get("route")  # for the metrics
 
 
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    if app.state.event_stream.is_closed:
-        raise RuntimeError("this application was closed at the end of its lifespan; create another one with create_app")
-    yield
-    app.state.event_stream.close()
-    app.state.database.close()
+def _lifespan(database: Database, event_stream: EventStream) -> Lifespan[Any]:
+    @asynccontextmanager
+    async def run(_: Any) -> AsyncIterator[None]:  # The argument may be an application that this one is part of.
+        if event_stream.is_closed:
+            raise RuntimeError(
+                "this application was closed at the end of its lifespan; create another one with create_app"
+            )
+        yield
+        event_stream.close()
+        database.close()
+
+    return run
 
 
 def _add_missing_features(database: Database, context_features: Iterable[str]) -> None:
@@ -224,11 +229,12 @@ def create_app(
     routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
     routes += [Mount("/console/assets", ASSETS), Route("/", _redirect_to_console), Route("/docs", _show_api)]
     metrics = Metrics()
+    event_stream = EventStream(database, metrics)
     app = _Application(
         title="Heksher",
         description=_DESCRIPTION,
         version=__version__,
-        lifespan=_lifespan,
+        lifespan=_lifespan(database, event_stream),
         routes=routes,
         redirect_slashes=False,
         max_body_size=routing.MAX_BODY_BYTES,
@@ -244,7 +250,7 @@ def create_app(
     )
     app.state.database = database
     app.state.metrics = metrics
-    app.state.event_stream = EventStream(database, metrics)
+    app.state.event_stream = event_stream
     app.state.query_cache = QueryCache()
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(RequestError, _handle_request_error)

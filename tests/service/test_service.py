@@ -19,9 +19,12 @@ import uvicorn
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from heksher_client.service import LocalService, create_app
 from heksher_client.service.context_filters import parse_context_filters
+from heksher_client.service.database import DatabaseClosedError
 from heksher_client.service.server import Server
 from heksher_client.service.setting_types import parse_setting_type
 from tests.support.clients import TIMEOUT_SECONDS
@@ -336,6 +339,21 @@ def test_an_application_runs_once() -> None:
     asyncio.run(run())
     with pytest.raises(RuntimeError, match="create another one"):
         asyncio.run(run())
+
+
+def test_an_outer_application_may_run_the_lifespan_as_its_own(tmp_path: Path) -> None:
+    """It ends what belongs to the service, although the lifespan is called with the outer application."""
+    app = create_app(f"sqlite:///{tmp_path / 's.db'}")
+    outer = Starlette(routes=[Mount("/heksher", app)], lifespan=app.router.lifespan_context)
+
+    async def run() -> None:
+        async with outer.router.lifespan_context(outer):
+            assert not app.state.event_stream.is_closed
+
+    asyncio.run(run())
+    assert app.state.event_stream.is_closed
+    with pytest.raises(DatabaseClosedError), app.state.database.begin():
+        pass
 
 
 def test_an_empty_filter_selects_nothing() -> None:
