@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any
-from unittest.mock import AsyncMock, MagicMock
 
 import httpx
 import pytest
@@ -27,7 +26,6 @@ from heksher_client import (
     login_headless,
 )
 from heksher_client._core.settings.setting import entry_of
-from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client._drivers.flow_runner import run_async
 from heksher_client.credentials import RefreshableToken, TokenFrom
 from heksher_client.integrations import asgi, wsgi
@@ -58,23 +56,6 @@ class AsyncCallable:
 
     async def method(self, *_: Any) -> Any: ...
 
-
-DEFERRED = [
-    coroutine_function,
-    partial(coroutine_function, 1),
-    partial(partial(coroutine_function, 1), 2),
-    AsyncCallable(),
-    partial(AsyncCallable(), 1),
-    AsyncCallable().method,
-    partial(AsyncCallable().method, 1),
-    AsyncMock(),
-    async_generator_function,
-    partial(async_generator_function, 1),
-    generator_function,
-]
-"""Functions whose calls only return something that would have to be awaited or iterated over."""
-
-PLAIN: list[Any] = [len, print, lambda *_: None, MagicMock(), partial(print, 1), int, Setting, AsyncCallable, [].append]
 
 current_user: ContextVar[str] = ContextVar("current_user")
 
@@ -119,19 +100,6 @@ PARAMETERS: dict[str, tuple[str, Pass]] = {
 """The parameters that do not belong to a client: a word of the message, and a function that passes an argument."""
 
 
-@pytest.mark.parametrize("function", PLAIN)
-def test_c20_a_plain_function_is_accepted(function: Any) -> None:
-    """A function, a class, a callable object, a mock."""
-    check_function(function, "callback")
-
-
-@pytest.mark.parametrize("function", DEFERRED)
-def test_c20_any_deferred_function_is_refused(function: Any) -> None:
-    """It is found in a `partial`, in a method, and in the method `__call__` of an object."""
-    with pytest.raises(TypeError, match=r"^callback must be a plain function, not a (coroutine|generator) function: "):
-        check_function(function, "callback")
-
-
 @pytest.mark.parametrize("parameter", PARAMETERS)
 @pytest.mark.parametrize("function", [5, "print", coroutine_function, AsyncCallable(), async_generator_function])
 def test_c20_each_parameter_refuses_what_is_not_a_plain_function(parameter: str, function: Any) -> None:
@@ -166,28 +134,6 @@ def test_c20_a_wsgi_application_is_not_asynchronous() -> None:
 class Deferred:
     def __await__(self) -> Generator[None, None, None]:
         yield
-
-
-@pytest.mark.parametrize("make", [coroutine_function, async_generator_function, generator_function, Deferred])
-def test_c20_a_deferred_result_is_an_error_of_the_function(make: Callable[[], object]) -> None:
-    """A coroutine is closed, so that Python does not warn that it was never awaited."""
-    function: Any = lambda: make()  # noqa: E731 - the function of a program
-    for may_be_running in (False, True):
-        with pytest.raises(TypeError, match=r"<lambda> returned an object of type .*, which is not awaited$"):
-            plain_result(function, function(), may_be_running=may_be_running)
-
-
-def test_c20_a_callback_may_start_a_task() -> None:
-    """The result is a task, which continues by itself. As a value it is an error."""
-
-    async def start() -> None:
-        task = asyncio.ensure_future(coroutine_function())
-        assert plain_result(len, task, may_be_running=True) is task
-        with pytest.raises(TypeError, match="type Task, which is not awaited"):
-            plain_result(len, task)
-        await task
-
-    asyncio.run(start())
 
 
 @pytest.mark.parametrize("function", [coroutine_function, AsyncCallable(), async_generator_function, 5])

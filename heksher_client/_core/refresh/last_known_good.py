@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from itertools import compress
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -192,15 +191,14 @@ class LastKnownGood:
 
     def _without_kept(self, entries: Sequence[AnyEntry], stored: StoredResponses, tracking: Tracking) -> list[AnyEntry]:
         """Return the settings without those that keep their restored rules, as all others are older."""
-        is_kept = [self._is_older(entry, stored, tracking) for entry in entries]
-        kept = list(compress(entries, is_kept))
+        kept = dict.fromkeys(entry for entry in entries if self._is_older(entry, stored, tracking))
         if kept:
             logger.warning(
                 "%d settings keep their last known good: the one with all contexts that are tracked now is older",
                 len(kept),
                 extra={"settings": [entry.name for entry in kept]},
             )
-        return [entry for entry, keeps in zip(entries, is_kept, strict=True) if not keeps]
+        return [entry for entry in entries if entry not in kept]
 
     def _is_older(self, entry: AnyEntry, stored: StoredResponses, tracking: Tracking) -> bool:
         """Return True if the response with all rules that the tracking admits is older than the restored one."""

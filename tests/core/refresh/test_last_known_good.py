@@ -438,8 +438,8 @@ def test_d9_no_value_goes_back_if_contexts_are_tracked_after_the_start(
         client.track_contexts(user=user)
         client.advance(60)
         assert (setting.get(user="jim"), setting.get(user="ann")) == (9, 7)
-    reason = "the one with all contexts that are tracked now is older"
-    assert f"1 settings keep their last known good: {reason}" in messages(caplog)
+    message = "1 settings keep their last known good: the one with all contexts that are tracked now is older"
+    assert ("WARNING", message, {"settings": ["s"]}) in summaries(caplog.records)
     assert messages(caplog)[-1].startswith("restored the last known good of 0 settings, ")
     assert messages(caplog)[-1].endswith("; 0 settings have none")
     service.is_running = True

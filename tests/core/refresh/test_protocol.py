@@ -478,3 +478,34 @@ def test_a_query_response_without_settings_is_unexpected(body: bytes, reason: st
         protocol.parse_query(protocol.query("/api/v1/query?settings=s", None), Response(200, body))
     assert str(raised.value) == f"GET /api/v1/query: the service responded with 200, but {reason}: {body.decode()!r}"
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("header", "encodings"),
+    [
+        ("", ()),
+        ("gzip", ("gzip",)),
+        ("deflate,gzip", ("deflate", "gzip")),
+        (" GZip ,, X-Gzip", ("gzip", "gzip")),
+        ("identity", ()),
+        ("Identity, deflate", ("deflate",)),
+    ],
+)
+def test_encodings_are_parsed_as_http_defines_them(header: str, encodings: tuple[str, ...]) -> None:
+    """In the order in which they were applied."""
+    assert protocol.content_encodings(header) == encodings
+    assert protocol.encoding_problem(header) == ""
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("gzip,gzip,gzip", ""),
+        ("gzip,gzip,gzip,gzip", "with the unsupported encoding 'gzip,gzip,gzip,gzip'"),
+        ("br", "with the unsupported encoding 'br'"),
+        ("br, gzip, zstd", "with the unsupported encoding 'br, zstd'"),
+    ],
+)
+def test_an_encoding_that_is_not_decoded_is_a_problem(header: str, problem: str) -> None:
+    """So are more than three of them, as each may multiply the size."""
+    assert protocol.encoding_problem(header) == problem

@@ -9,9 +9,11 @@ import pytest
 
 from heksher_client import Change, HeksherError, Reason, Refresh, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
+from heksher_client._logging import text_of
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
 from tests.support.last_known_good import MemoryFile
+from tests.support.log_records import summaries
 from tests.support.service import CHANGES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
 
@@ -268,8 +270,9 @@ def test_c11_an_error_that_escapes_a_refresh_is_its_failure(
             patched.setattr(client.session._refresher, "next_retry", raising(error))
             failure = client.reload_expecting(HeksherError)
             client.refresh()
-        assert str(failure).startswith(f"the refresh failed in an unforeseen way: {type(error).__name__}: ")
+        assert str(failure) == f"the refresh failed in an unforeseen way: {type(error).__name__}: {text_of(error)}"
         assert failure.__cause__ is error
+        assert ("ERROR", "a refresh failed in an unforeseen way", {"error": error}) in summaries(caplog.records)
         assert client.waits == [1]
         status = client.status()
         assert (status.failures, status.last_error, status.next_attempt) == (2, str(failure), 2)
@@ -383,3 +386,16 @@ def test_c11_an_error_class_without_a_text_is_not_used(service: FakeService) -> 
         )
         client.refresh()
         assert client.status().state is State.FRESH
+
+
+def test_one_thread_or_task_runs_a_client(service: FakeService) -> None:
+    """Until it has ended: that of the parent of a fork does not exist in the child."""
+    client = DrivenClient(service)
+    client.start()
+    first, second = object(), object()
+    assert [client.session.is_run_by(runner) for runner in (first, second, first)] == [True, False, True]
+    client.session.suspend()
+    assert (client.session.is_suspended, client.session.wait()) == (True, 0.0)
+    client.session.resume()
+    assert (client.session.is_suspended, client.session.is_run_by(second)) == (False, True)
+    client.close()
