@@ -3,24 +3,23 @@
 import asyncio
 import math
 from collections import deque
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 from warnings import warn
 
 import httpx
 
-from heksher_client._auth.token_refresh import AwaitToken, wait_async
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.settings.snapshot import detach
+from heksher_client._drivers.async_exchange import AsyncPerformer
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.event_loop import running_loop, running_loop_or_none, wait_for, wait_until_done
 from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
-from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime import fork, gevent_patch
 from heksher_client._runtime.wakeup import resolve_threadsafe
 from heksher_client._runtime.worker_threads import DetachedCall, start_daemon_thread
@@ -225,7 +224,7 @@ class AsyncHeksherClient(Client):
             while waiting:
                 index, request = waiting.popleft()
                 with Timeout(effect.limits.seconds) as timeout:
-                    async with _AsyncPerformer(self._endpoint, self._closed, timeout) as performers:
+                    async with AsyncPerformer(self._endpoint, self._closed, timeout) as performers:
                         flow = exchange.send_request(self._endpoint, self._rate_limit, request, effect.limits)
                         replies[index] = await run_async(flow, performers)
                 if timeout.is_exceeded:
@@ -237,7 +236,7 @@ class AsyncHeksherClient(Client):
         return tuple(replies.get(index, substitute) for index in range(len(effect.requests)))
 
     async def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:
-        async with _AsyncPerformer(self._endpoint, self._closed, Timeout(math.inf)) as performers:
+        async with AsyncPerformer(self._endpoint, self._closed, Timeout(math.inf)) as performers:
             return await run_async(exchange.open_stream(self._endpoint, self._rate_limit, effect), performers)
 
     async def _run_blocking(self, effect: effects.RunBlocking) -> Any:
@@ -257,43 +256,3 @@ class AsyncHeksherClient(Client):
 
     async def _pause(self, effect: effects.Pause) -> None:
         await wait_for(self._closed, effect.seconds)
-
-
-class _AsyncPerformer(exchange.Performer):
-    """Performs the effects of one HTTP exchange in a task."""
-
-    def __init__(self, endpoint: Endpoint, closed: asyncio.Event, timeout: Timeout) -> None:
-        self._endpoint, self._closed, self._timeout = endpoint, closed, timeout
-        self._responses = AsyncExitStack()
-
-    async def __aenter__(self) -> exchange.Performers:
-        return self.performers
-
-    async def __aexit__(self, *_: object) -> None:
-        with suppress(Exception):
-            await self._responses.aclose()
-
-    async def await_token(self, effect: AwaitToken) -> None:
-        await wait_async(effect)
-
-    async def await_turn(self, effect: exchange.AwaitTurn) -> None:
-        if effect.restarts_timeout:
-            self._timeout.stop()
-        if effect.seconds > 0:
-            await wait_for(self._closed, effect.seconds)
-        if self._closed.is_set():
-            raise ClientNotRunningError("the client is closed")
-        if effect.restarts_timeout:
-            self._timeout.restart()
-
-    async def send(self, effect: exchange.Send) -> httpx.Response:
-        response = aclosing(await self._endpoint.client.send(effect.request, **effect.arguments))
-        return await self._responses.enter_async_context(response)
-
-    async def read(self, effect: exchange.Read) -> None:
-        async for chunk in effect.response.aiter_raw():
-            if not effect.feed(chunk):
-                break
-
-    async def close(self, _: exchange.Close) -> None:
-        await self._responses.aclose()
