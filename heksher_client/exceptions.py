@@ -2,8 +2,10 @@
 
     HeksherError
     ├── ServiceUnavailableError     the service could not be reached, or not in time
+    │   ├── ServiceTimeoutError     it did not respond in time (also a TimeoutError)
     │   ├── UntrustedServiceError   the connection to the service is not secure
     │   └── CredentialError         no access token is available
+    │       └── CredentialTimeoutError  there is none in time (also a TimeoutError)
     ├── UnexpectedResponseError     the service responded outside the protocol
     ├── DeclarationError            the service refused the declaration of a setting
     ├── ConfigError                 a profile is missing or invalid (also a ValueError)
@@ -12,12 +14,14 @@
     ├── ClientNotRunningError       the client was not started, or is closed (also a RuntimeError)
     └── NoMatchError                never raised; kept so that older `except` clauses still import
 
-The first three, and the two subclasses, have their cause in the service or the network; the next four, in the calling
+The first three, and their subclasses, have their cause in the service or the network; the next four, in the calling
 program.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 
 class HeksherError(Exception):
@@ -35,12 +39,20 @@ class ServiceUnavailableError(HeksherError):
     """The service could not be reached, or did not respond in time. `__cause__` is the error of the HTTP library."""
 
 
+class ServiceTimeoutError(ServiceUnavailableError, TimeoutError):
+    """The service did not respond in time. The message names the option or argument that limited the time."""
+
+
 class UntrustedServiceError(ServiceUnavailableError):
     """The connection to the service is not secure: its certificate is not valid, or it does not use TLS."""
 
 
 class CredentialError(ServiceUnavailableError):
     """No access token is available: the user is not logged in, or the token provider refused or is unavailable."""
+
+
+class CredentialTimeoutError(CredentialError, TimeoutError):
+    """The token provider did not respond in time."""
 
 
 class UnexpectedResponseError(HeksherError):
@@ -56,9 +68,17 @@ class UnexpectedResponseError(HeksherError):
         self.status = status
         """The HTTP status of the response; 0 if it is too old, or an HTTP client of the program could not decode it."""
         self.content = content
-        """The first 1,024 bytes of the body."""
+        """The first 64 KiB of the body; secrets are redacted."""
         self.retry_after = retry_after
         """The seconds to wait before the next attempt, if the service sent `Retry-After`."""
+
+    def json(self) -> Any:
+        """Return the body, decoded.
+
+        Raises:
+            ValueError: It is not in JSON, or longer than `content`.
+        """
+        return orjson.loads(self.content)
 
 
 class DeclarationError(HeksherError):
@@ -67,7 +87,7 @@ class DeclarationError(HeksherError):
     status: int = 0
     """The HTTP status of the response; 0 if no response was about this declaration alone."""
     content: bytes = b""
-    """The first 1,024 bytes of the body."""
+    """The first 64 KiB of the body; secrets are redacted."""
     retry_after: float | None = None
     """The seconds to wait before the next attempt, if the service sent `Retry-After`."""
 
@@ -86,6 +106,14 @@ class DeclarationError(HeksherError):
         """The outcome as the service reports it (`"rejected"`, `"mismatch"`), or None if it reports none."""
         self.differences = differences
         """The differences between the declaration and the setting in the service, in the service's JSON format."""
+
+    def json(self) -> Any:
+        """Return the body of the response, decoded.
+
+        Raises:
+            ValueError: It is not in JSON, or longer than `content`.
+        """
+        return orjson.loads(self.content)
 
 
 class ConfigError(HeksherError, ValueError):

@@ -282,7 +282,9 @@ _SUSPEND_TIMEOUT: Final = 10.0
 """Seconds for which a program that is about to be patched waits for the end of a refresh."""
 _CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))
 _ENDED: Final = effects.NoResponse(RuntimeError("the thread that was to send the request has ended"))
-_EXHAUSTED: Final = effects.NoResponse(TimeoutError("too many previous requests still hang"), is_network_error=True)
+_EXHAUSTED: Final = effects.NoResponse(
+    TimeoutError("too many previous requests still hang"), is_network_error=True, is_timeout=True
+)
 
 
 def _raise_if_closed(outcome: Exception | None) -> None:

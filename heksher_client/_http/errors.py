@@ -13,7 +13,7 @@ import httpx
 from heksher_client._core.refresh.effects import NoResponse
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
-_NETWORK_ERRORS: Final = ("NetworkError", "TimeoutException", "RemoteProtocolError")
+_NETWORK_ERRORS: Final = ("NetworkError", "RemoteProtocolError")
 _TIMEOUTS: Final = {"ConnectTimeout": "connect", "ReadTimeout": "read", "WriteTimeout": "write", "PoolTimeout": "pool"}
 """The steps of a request, by the error for one that takes too long."""
 _CONNECTION_ERRORS: Final = ("RemoteProtocolError", "ReadError", "WriteError")
@@ -30,11 +30,12 @@ def no_response(error: Exception, limits: Mapping[str, str]) -> NoResponse:
         # Its message quotes the invalid header, which may be a token with a line break, and tracebacks show causes.
         error = httpx.LocalProtocolError("a header of the request is not valid")
     is_untrusted = _is_httpx_error(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
-    is_network_error = isinstance(error, TimeoutError) or _is_httpx_error(error, *_NETWORK_ERRORS)
+    is_timeout = isinstance(error, TimeoutError) or _is_httpx_error(error, "TimeoutException")
+    is_network_error = is_timeout or _is_httpx_error(error, *_NETWORK_ERRORS)
     limit = next((limits.get(step, "") for name, step in _TIMEOUTS.items() if _is_httpx_error(error, name)), "")
     # Of a response that a transport or an event hook of the program reads.
     is_invalid = _is_httpx_error(error, "DecodingError")
-    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid)
+    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid, is_timeout)
 
 
 def is_connection_error(error: Exception) -> bool:

@@ -16,6 +16,7 @@ import pytest
 from heksher_client import (
     ClientNotRunningError,
     HeksherError,
+    ServiceTimeoutError,
     ServiceUnavailableError,
     Setting,
     State,
@@ -210,6 +211,8 @@ def test_n13_the_error_for_a_late_response_names_the_option(
     proxy.inject(stall)
     subject = Subject(kind, proxy.url, 3600, FEATURES, **options)
     error = start_failing(subject)
+    assert isinstance(error, ServiceTimeoutError)
+    assert isinstance(error, TimeoutError)
     assert re.search(rf"no response \(\w+(: [^,]+)?, {limit}\)$", str(error))
     subject.close()
     if own is not None:

@@ -54,6 +54,8 @@ class NoResponse(msgspec.Struct, frozen=True):
     """For a message: the option that limited the time, if that is the reason."""
     is_invalid: bool = False
     """True if there was a response, which the HTTP client could not decode."""
+    is_timeout: bool = False
+    """True if there was no response in time."""
 
 
 class Oversized(msgspec.Struct, frozen=True):
@@ -148,7 +150,7 @@ def timed_out(limits: Limits) -> NoResponse:
     allowed = limits.seconds if is_single else max(limits.total_seconds, 0.0)
     error = TimeoutError(f"no complete response within {allowed:.3g} seconds")
     reason = "limited by the option request_timeout" if is_single else limits.total_reason
-    return NoResponse(error, is_network_error=True, limit=reason)
+    return NoResponse(error, is_network_error=True, limit=reason, is_timeout=True)
 
 
 def perform_by(perform: Callable[[Effect], Flow[Any]], flow: Flow[T]) -> Flow[T]:

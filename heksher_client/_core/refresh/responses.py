@@ -13,7 +13,9 @@ from heksher_client._core.settings.user_functions import DeferredResultError, In
 from heksher_client._logging import shortened, text_of
 from heksher_client.exceptions import (
     CredentialError,
+    CredentialTimeoutError,
     HeksherError,
+    ServiceTimeoutError,
     ServiceUnavailableError,
     UnexpectedResponseError,
     UntrustedServiceError,
@@ -22,8 +24,10 @@ from heksher_client.exceptions import (
 T = TypeVar("T")
 ErrorT = TypeVar("ErrorT", bound=HeksherError)
 
-_MAX_CONTENT: Final = 1024
+_MAX_CONTENT: Final = 1 << 16
 """Bytes of a body that an error holds."""
+_MAX_TEXT: Final = 1024
+"""Bytes of a body from which the excerpt in a message is made."""
 _MAX_SECRET: Final = 1 << 16
 """Bytes: more than servers accept of a header, in any encoding."""
 _MAX_EXCERPT: Final = 300
@@ -48,7 +52,10 @@ def parse_response(request: Request, reply: Reply) -> Response:
         HeksherError: There is none, its body is too large, or it is too old.
     """
     if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
-        raise with_request(CredentialError(f"{request}: {reply.error}"), request)
+        is_late = isinstance(reply.error, CredentialTimeoutError)
+        raise with_request(
+            (CredentialTimeoutError if is_late else CredentialError)(f"{request}: {reply.error}"), request
+        )
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
         name = type(reply.error).__name__
@@ -59,13 +66,18 @@ def parse_response(request: Request, reply: Reply) -> Response:
         if reply.is_invalid:
             invalid = UnexpectedResponseError(f"{request}: the response cannot be decoded ({text})")
             raise with_request(invalid, request) from reply.error
-        kind = UntrustedServiceError if reply.is_untrusted else ServiceUnavailableError
-        raise with_request(kind(f"{request}: no response ({text})"), request) from reply.error
+        raise with_request(_kind(reply)(f"{request}: no response ({text})"), request) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected_response(request, reply)
     if isinstance(reply, Outdated):
         raise with_request(UnexpectedResponseError(f"{request}: {reply.reason}"), request)
     return reply
+
+
+def _kind(reply: NoResponse) -> type[ServiceUnavailableError]:
+    if reply.is_untrusted:
+        return UntrustedServiceError
+    return ServiceTimeoutError if reply.is_timeout else ServiceUnavailableError
 
 
 def json_object(request: Request, response: Response, statuses: Collection[int] = (200,)) -> dict[str, Any]:
@@ -165,10 +177,10 @@ def as_configured(
     return configured
 
 
-def truncate(response: Response) -> bytes:
+def truncate(response: Response, size: int = _MAX_CONTENT) -> bytes:
     """Return the beginning of a body, redacted."""
     # Truncated after it was redacted, so that no secret is cut in two, and then not found.
-    return response.redact(response.content[: _MAX_CONTENT + _MAX_SECRET])[:_MAX_CONTENT]
+    return response.redact(response.content[: size + _MAX_SECRET])[:size]
 
 
 def body_excerpt(response: Response) -> str:
@@ -178,7 +190,7 @@ def body_excerpt(response: Response) -> str:
     """
     if not response.content:
         return ""
-    text = truncate(response).decode(errors="replace")
+    text = truncate(response, _MAX_TEXT).decode(errors="replace")
     beginning = _COMMENT.sub("", text).lstrip()
     is_html = response.headers.get("content-type", "").lower().startswith(_HTML_TYPES) and beginning.startswith("<")
     if is_html or _HTML.match(beginning):

@@ -1,21 +1,25 @@
 """Errors of responses: their texts and attributes, what is redacted in them, and the classes that a program chose."""
 
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import pytest
 
 from heksher_client import (
     CredentialError,
+    CredentialTimeoutError,
     DeclarationError,
     HeksherError,
+    ServiceTimeoutError,
     ServiceUnavailableError,
     UnexpectedResponseError,
     UntrustedServiceError,
 )
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import NoResponse, Oversized, Reply, Request, Response
-from heksher_client._core.refresh.responses import as_configured, json_field, json_object, parse_response
+from heksher_client._core.refresh.effects import Limits, NoResponse, Oversized, Reply, Request, Response, timed_out
+from heksher_client._core.refresh.responses import as_configured, json_field, json_object, parse_response, with_prefix
 
 REQUEST = Request("GET", "/api/v1/query?settings=s")
 
@@ -41,8 +45,8 @@ def redact(content: bytes) -> bytes:
         (NoResponse(OSError(), is_network_error=True), ServiceUnavailableError, "OSError"),
         (NoResponse(LookupError("a token")), ServiceUnavailableError, "LookupError"),
         (
-            NoResponse(TimeoutError("late"), is_network_error=True, limit="limited to 5 seconds"),
-            ServiceUnavailableError,
+            NoResponse(TimeoutError("late"), is_network_error=True, limit="limited to 5 seconds", is_timeout=True),
+            ServiceTimeoutError,
             "TimeoutError: late, limited to 5 seconds",
         ),
         (
@@ -67,6 +71,25 @@ def test_an_error_of_the_credentials_has_its_text() -> None:
     assert (type(error), str(error)) == (CredentialError, "GET /api/v1/query: log in first")
     assert error.__cause__ is None
     assert (error.method, error.url, error.headers) == ("GET", "/api/v1/query?settings=s", None)
+    late = error_of(NoResponse(CredentialTimeoutError("no token"), is_network_error=True, is_timeout=True))
+    assert (type(late), str(late)) == (CredentialTimeoutError, "GET /api/v1/query: no token")
+
+
+def test_an_error_for_lack_of_time_is_a_timeout_error_as_well() -> None:
+    """Of every limit, with its text and attributes, also from another process and with a prefix."""
+    for limits in (Limits(5), Limits(5, total_seconds=2)):
+        error = error_of(timed_out(limits))
+        assert isinstance(error, ServiceTimeoutError)
+        assert isinstance(error, TimeoutError)
+        assert isinstance(error.__cause__, TimeoutError)
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - it is our own
+    text = (
+        "GET /api/v1/query: no response (TimeoutError: no complete response within 2 seconds, "
+        "limited by the option start_timeout)"
+    )
+    assert (type(copied), str(copied), vars(copied)) == (ServiceTimeoutError, text, vars(error))
+    prefixed = with_prefix(error, "before")
+    assert (type(prefixed), str(prefixed), vars(prefixed)) == (ServiceTimeoutError, f"before: {text}", vars(error))
 
 
 # -- unexpected responses ----------------------------------------------------------------------------------------------
@@ -129,13 +152,42 @@ def test_a_missing_field_is_named() -> None:
 
 
 def test_a_secret_at_the_end_of_an_excerpt_is_redacted() -> None:
-    """It is found although only a part of it is in the first 1,024 bytes, however long the rest of it is."""
+    """It is found although only a part of it is in the first 64 KiB, however long the rest of it is."""
     secret = b"s" * (1 << 16)
-    error = error_of(
-        Response(500, b"x" * 1020 + secret + b"rest", redact=lambda content: content.replace(secret, b"***"))
-    )
+    beginning = b"x" * ((1 << 16) - 4)
+    error = error_of(Response(500, beginning + secret + b"rest", redact=lambda text: text.replace(secret, b"***")))
     assert isinstance(error, UnexpectedResponseError)
-    assert error.content == b"x" * 1020 + b"***r"
+    assert error.content == beginning + b"***r"
+
+
+def test_an_error_holds_64_kib_of_a_body_and_shows_a_line_of_it() -> None:
+    """A secret that begins where the excerpt in the text ends is redacted there as well."""
+    size = 1 << 16
+    secret = b"s" * size
+    body = b"x" * 1020 + secret
+    error = error_of(Response(500, body, redact=lambda text: text.replace(secret, b"***")))
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.content == b"x" * 1020 + b"***"
+    assert str(error) == f"GET /api/v1/query: the service responded with 500: '{'x' * 298}…"
+    long = error_of(Response(500, b"y" * (size + 1)))
+    assert isinstance(long, UnexpectedResponseError)
+    assert long.content == b"y" * size
+
+
+def test_an_error_decodes_the_body() -> None:
+    """Of an unexpected response, and of a refused declaration. A ValueError if it is not in JSON, or not complete."""
+    content = orjson.dumps({"detail": [{"loc": ["body", "value"], "token": "s3cr3t"}]})
+    error = error_of(Response(422, content, redact=redact))
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.json() == {"detail": [{"loc": ["body", "value"], "token": "***"}]}
+    with pytest.raises(DeclarationError) as refused:
+        protocol.parse_declaration(Response(422, content, redact=redact), "cache_size")
+    assert refused.value.json() == error.json()
+    for invalid in (b"", b"<html>", b"[" * 2000, orjson.dumps("x" * (1 << 16))):
+        error = error_of(Response(500, invalid))
+        assert isinstance(error, UnexpectedResponseError)
+        with pytest.raises(ValueError, match="line 1 column"):
+            error.json()
 
 
 def test_the_headers_of_a_response_are_redacted() -> None:
