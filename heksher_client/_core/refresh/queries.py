@@ -5,6 +5,7 @@ the ETags are stored together, and only when everything that the responses broug
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 from zlib import crc32
 
@@ -239,8 +240,8 @@ class Queries:
         """Split names into queries, those that are suspect apart."""
         suspects = [name for name in names if name in self._suspects]
         others = [name for name in names if name not in self._suspects]
-        apart = _split(suspects, context_filter, min(max_names, _tenth(suspects)))
-        return _split(others, context_filter, max_names) + apart
+        apart = _split(tuple(suspects), context_filter, min(max_names, _tenth(suspects)))
+        return [*_split(tuple(others), context_filter, max_names), *apart]
 
     def repeat(self, results: QueryResults, targets: Collection[str]) -> Flow[None]:
         """Send queries again whose responses are older than those to others."""
@@ -270,13 +271,13 @@ def _tenth(names: Sequence[str]) -> int:
     return max(1, -(-len(names) // MAX_CONCURRENT_REQUESTS))
 
 
-def _split(names: Iterable[str], context_filter: str, max_names: int) -> list[_Query]:
+@lru_cache(maxsize=4)  # It takes a while for thousands of names, which are the same in most refreshes.
+def _split(names: tuple[str, ...], context_filter: str, max_names: int) -> tuple[_Query, ...]:
     """Split names into queries.
 
     A name goes into a query by its hash, and not by its position: so a new name changes one query and not all that
     follow, and all processes of a program send the same queries.
     """
-    names = list(names)
     count = next(
         n for n in (1, 2, 4, MAX_CONCURRENT_REQUESTS) if n == MAX_CONCURRENT_REQUESTS or len(names) <= n * _FEW_NAMES
     )
@@ -285,7 +286,7 @@ def _split(names: Iterable[str], context_filter: str, max_names: int) -> list[_Q
         shares[crc32(name.encode()) % count].append(name)
     max_length = _MAX_TARGET - len(protocol.query_target((), context_filter))
     parts = [part for share in shares for part in _split_by_length(share, max_length, max_names)]
-    return [_Query(tuple(part), protocol.query_target(part, context_filter)) for part in parts]
+    return tuple(_Query(tuple(part), protocol.query_target(part, context_filter)) for part in parts)
 
 
 def _split_by_length(names: Iterable[str], max_length: int, max_names: int) -> list[list[str]]:
