@@ -1,15 +1,15 @@
 """Commands that only read a database: they need no right to write, create nothing, and do not wait for writers."""
 
+import ctypes
 import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
+from multiprocessing import Pipe
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import pytest
 from click.testing import CliRunner
@@ -20,18 +20,10 @@ from heksher_client.service import LocalService, create_app, engines
 from heksher_client.service.database import Database, connect_to_read
 from tests.service.test_import_export import document, import_into
 from tests.support.clients import TIMEOUT_SECONDS
-from tests.support.commands import COMMAND, environment
+from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 
-DROP_RIGHTS_OF_ROOT = """
-import ctypes, os, sys
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-    assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-"""A program that runs another one, with the permissions of files."""
 READING = (("export", "-"), ("changes", "-"), ("token", "list"))
 
 
@@ -59,14 +51,59 @@ def run(*arguments: str, database: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def drop_rights_of_root() -> None:
+    """Make this process respect the permissions of files, even if root runs it."""
+    if os.geteuid() != 0:
+        return
+    version_3, of_this_process, overriding, reading = 0x20080522, 0, 1, 2
+    header = (ctypes.c_uint32 * 2)(version_3, of_this_process)
+    sets = (ctypes.c_uint32 * 6)()  # the effective, permitted and inheritable capabilities, the lower halves first
+    libc = ctypes.CDLL(None)
+    assert libc.capget(header, sets) == 0
+    for i in (0, 1):
+        sets[i] &= ~(1 << overriding | 1 << reading)
+    assert libc.capset(header, sets) == 0
+
+
 def run_without_rights(*arguments: str, database: object, command: tuple[str, ...] = ("service",)) -> tuple[int, str]:
-    """Run a command that may not write files without the permission, even if root runs the tests."""
-    launcher = [sys.executable, "-c", DROP_RIGHTS_OF_ROOT] if os.geteuid() == 0 else []
-    completed = subprocess.run(
-        [*launcher, *COMMAND, *command, *arguments, "--database", str(database)], capture_output=True, text=True,
-        timeout=TIMEOUT_SECONDS, check=False, env=environment(),
-    )  # fmt: skip
-    return completed.returncode, completed.stdout + completed.stderr
+    """Run a command that may not write files without the permission, in a forked process."""
+    with TemporaryFile("w+") as file:
+
+        def run_in_child() -> bool:
+            drop_rights_of_root()
+            result = CliRunner().invoke(main, [*command, *arguments, "--database", str(database)])
+            json.dump([result.exit_code, result.output], file)
+            file.flush()
+            return True
+
+        assert exited_successfully(fork_and_check(run_in_child))
+        file.seek(0)
+        code, output = json.load(file)
+        return code, output
+
+
+@contextmanager
+def open_elsewhere(path: Path, statement: str) -> Iterator[None]:
+    """Execute a statement in another process, which has the database open until the end of the block.
+
+    In this process, SQLite would consider it open in the child of a fork as well.
+    """
+    is_open, is_over = Pipe(), Pipe()
+
+    def hold() -> bool:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+            connection.commit()
+            is_open[1].send(True)
+            return is_over[0].poll(TIMEOUT_SECONDS)
+
+    pid = fork_and_check(hold)
+    assert is_open[0].poll(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        is_over[1].send(True)
+        assert exited_successfully(pid)
 
 
 @pytest.mark.parametrize(("mode", "is_served"), [("wal", False), ("wal", True), ("delete", False)])
@@ -74,10 +111,8 @@ def test_l8_a_database_in_a_read_only_folder_can_be_read(folder: Path, mode: str
     """While a service has it open as well: the last changes are then in another file."""
     with closing(sqlite3.connect(folder / "s.db")) as connection:
         connection.execute(f"PRAGMA journal_mode = {mode}")
-    with closing(sqlite3.connect(folder / "s.db")) as other:
-        if is_served:
-            other.execute("UPDATE settings SET default_value = '42.5' WHERE name = 's'")
-            other.commit()
+    change = "UPDATE settings SET default_value = '42.5' WHERE name = 's'"
+    with open_elsewhere(folder / "s.db", change) if is_served else nullcontext():
         for path in folder.iterdir():
             path.chmod(0o444)
         folder.chmod(0o555)
@@ -92,8 +127,7 @@ def test_l8_a_database_in_a_read_only_folder_can_be_read(folder: Path, mode: str
 
 def test_l8_an_open_database_without_recent_changes_can_be_read(folder: Path) -> None:
     """The file for recent changes is empty, but another process may write to it at any time."""
-    with closing(sqlite3.connect(folder / "s.db")) as other:
-        other.execute("SELECT * FROM state").fetchall()
+    with open_elsewhere(folder / "s.db", "SELECT * FROM state"):
         assert content(folder)["s.db-wal"] == b""
         folder.chmod(0o555)
         code, output = run_without_rights("export", "-", database=folder / "s.db")
@@ -279,6 +313,20 @@ def test_l8_a_service_that_may_not_write_leaves_no_files(folder: Path) -> None:
     code, output = run_without_rights(command=("serve", "--port", "0"), database=folder / "s.db")
     assert (code, "this user may not write the database file" in output) == (1, True), output
     assert content(folder) == before
+
+
+def test_l8_what_may_be_written_is_checked_before_a_file_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as above, in this process."""
+    monkeypatch.setattr(engines, "access", lambda *_: False)
+    code, output = run("token", "add", "ci", database=folder / "s.db")
+    assert (code, "this user may not write the database file" in output) == (1, True)
+    assert run("export", "-", database=folder / "s.db")[0] == 0
+    for name, code in (("s.db-wal", 1), ("s.db-journal", 1), ("s.db-shm", 0)):
+        (folder / name).write_bytes(b"x")
+        assert run("export", "-", database=folder / "s.db")[0] == code
+        (folder / name).unlink()
 
 
 def test_l8_a_service_may_read_a_database_whose_folder_cannot_be_written(
