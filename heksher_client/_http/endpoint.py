@@ -262,9 +262,13 @@ def _url_problem(url: httpx.URL) -> str:
     """Return why paths cannot be appended to a URL and requested by HTTP; an empty text if they can."""
     if url.scheme not in ("http", "https"):
         return "must start with http:// or https://"
-    if not url.host:
+    try:
+        host = url.host
+    except ValueError:  # It begins with `xn--`, as encoded names do, and cannot be decoded.
+        return "has an invalid host name"
+    if not host:
         return "has no host name"
-    if ":" not in url.host and not _HOST.fullmatch(url.raw_host.decode()):  # not an IPv6 address
+    if ":" not in host and not _HOST.fullmatch(url.raw_host.decode()):  # not an IPv6 address
         return "has an invalid host name"
     if url.port is not None and not 0 < url.port < 1 << 16:
         return "has an invalid port: use one from 1 to 65535"

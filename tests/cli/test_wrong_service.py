@@ -121,6 +121,7 @@ INVALID = {
     "http://*": "'http://*' has an invalid host name",
     "http://a..b": "'http://a..b' has an invalid host name",
     f"http://{'a' * 64}": f"'http://{'a' * 64}' has an invalid host name",
+    "http://xn--a": "'http://xn--a' has an invalid host name",
     "http://x:a": "'http://x:a' is not a valid URL",
     "http://a\u2100b": "'http://a\u2100b' is not a valid URL",
 }
