@@ -157,6 +157,8 @@ class Config:
     """The profile and its file, or the environment, for error messages."""
     requires_sign_in: bool = True
     """Whether a user has to be signed in if the profile has a sign-in."""
+    lends_options: bool = False
+    """Whether the profile only lends options to a service with another URL."""
 
 
 def config_path() -> Path | None:
@@ -189,6 +191,7 @@ def load(
     *,
     prefer_named: bool = False,
     sends_requests_only: bool = False,
+    may_lend_options: bool = True,
     url_name: str = "url",
 ) -> Config:
     """Load the configuration of a client.
@@ -202,6 +205,7 @@ def load(
         sends_requests_only: The client is that of a command. If the command does not name a profile, the profile that
             is used instead lends only its other options to a service with another URL, and nothing is sent there that
             is meant for the service of the profile.
+        may_lend_options: Whether that profile lends its options, as they are valid.
         url_name: The name of the argument `url`, for error messages.
 
     Raises:
@@ -225,15 +229,15 @@ def load(
     check_url(urls[url_source], url_source)
     lends_options = sends_requests_only and not name and _is_foreign(own_url, overrides, environment)
     if lends_options:
-        table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS}
+        table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS and may_lend_options}
         chosen = client_secret = None
     try:
         profile = msgspec.convert(table, Profile)
     except msgspec.ValidationError as error:
         if not lends_options:
             raise ConfigError(f"{source}: {error}") from None
-        logger.warning("%s; it is not used, as the URL is given", f"{source}: {error}")
-        profile = Profile()
+        warn_unused(f"{source}: {error}")
+        profile, table = Profile(), {}
     check_secret_destination(
         [
             ConfigSource("the client class", class_url, class_options or {}),
@@ -250,7 +254,14 @@ def load(
     if profile.url is None:
         raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
     requires_sign_in = bool(name) or not sends_requests_only or "url" not in overrides
-    return Config(chosen or origin(profile.url), chosen is not None, profile, path, source, requires_sign_in)
+    return Config(
+        chosen or origin(profile.url), chosen is not None, profile, path, source, requires_sign_in, lends_options
+    )
+
+
+def warn_unused(error: object) -> None:
+    """Log an error in a configuration that is not needed."""
+    logger.warning("%s; it is not used, as the URL is given", error)
 
 
 def _load_profile(
@@ -276,7 +287,7 @@ def _load_profile(
     except ConfigError as error:
         if name or not is_optional:
             raise
-        logger.warning("%s; it is not used, as the URL is given", error)
+        warn_unused(error)
         return path, None, {}, "the environment"
     if chosen is None:
         return path, None, {}, f"the environment{file.problem_note}"

@@ -3,6 +3,7 @@
 import re
 import ssl
 from collections.abc import Generator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, Unpack, overload
@@ -167,7 +168,8 @@ def _create_client(
     if overrides.get("service_url") is not None and overrides.get("url") is None:
         overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)
-    config = _config.load(
+    load = partial(
+        _config.load,
         name,
         overrides,
         class_options,
@@ -175,6 +177,30 @@ def _create_client(
         sends_requests_only=not is_main,
         url_name=url_name or "url",
     )
+    config = load()
+    try:
+        return _make_client(client_class, config, class_options, overrides, is_main=is_main)
+    except ConfigError as error:
+        if not config.lends_options:
+            raise
+        client = _make_client(client_class, load(may_lend_options=False), class_options, overrides, is_main=is_main)
+        _config.warn_unused(error)
+        return client
+
+
+def _make_client(
+    client_class: Any,
+    config: Config,
+    class_options: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    *,
+    is_main: bool,
+) -> Any:
+    """Create a client that has a configuration.
+
+    Raises:
+        ConfigError: The configuration is incomplete or invalid.
+    """
     profile = config.profile
     features = profile.context_features
     if features is None:
