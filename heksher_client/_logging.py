@@ -1,13 +1,13 @@
 """The logger of the package: every record is one line, and what is logged holds no secret."""
 
-import html
 import json
 import logging
 import re
 import traceback
 from collections.abc import Iterable
+from functools import cache
+from html.entities import html5
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
 
 _INVISIBLE: Final = re.compile(
     "[\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u2800\\u3164\\ufe00-\\ufe0f\\uffa0\\U000e0100-\\U000e01ef]"
@@ -19,6 +19,11 @@ _SHORTEST_SECRET: Final = 4
 
 _LONG_SECRET: Final = 12
 """Characters. Longer texts are not parts of other words."""
+_UNENCODED: Final = re.compile("[A-Za-z0-9._~-]")
+"""The characters that no library encodes."""
+_CHARACTERS: Final = re.compile(r"\\+|.", re.DOTALL)
+_JSON_LETTERS: Final = {"\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+"""The letters that JSON writes after a backslash for control characters."""
 _WORD: Final = re.compile("[A-Za-z0-9_]")
 _WORD_START: Final = (
     rb"(?:(?<![A-Za-z0-9_])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[a-z])|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
@@ -98,21 +103,15 @@ def redact(content: bytes, secrets: Iterable[str]) -> bytes:
     Short secrets may be parts of words, so they are replaced as whole words only, and schemes of authentication never.
     """
     candidates = {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET and not _is_auth_scheme(secret)}
-    forms = {(form, len(secret) < _LONG_SECRET) for secret in candidates for form in _encoded_forms(secret)}
-    if not forms:
-        return content
-    patterns = [_pattern(form, is_word=is_word) for form, is_word in sorted(forms, key=_length, reverse=True)]
-    return re.sub(b"|".join(patterns), b"***", content)
+    patterns = map(_pattern, sorted(candidates, key=len, reverse=True))
+    return re.sub(b"|".join(patterns), b"***", content) if candidates else content
 
 
-def _length(item: tuple[str, bool]) -> int:
-    return len(item[0])
-
-
-def _pattern(form: str, *, is_word: bool) -> bytes:
-    start = _WORD_START if is_word and _WORD.match(form) else b""
-    end = _WORD_END if is_word and _WORD.match(form[-1]) else b""
-    return start + re.escape(form.encode(errors="replace")) + end
+def _pattern(secret: str) -> bytes:
+    is_word = len(secret) < _LONG_SECRET
+    start = _WORD_START if is_word and _WORD.match(secret) else b""
+    end = _WORD_END if is_word and _WORD.match(secret[-1]) else b""
+    return start + b"".join(map(_encoded_forms, _CHARACTERS.findall(secret))) + end
 
 
 def _is_auth_scheme(word: str) -> bool:
@@ -120,12 +119,28 @@ def _is_auth_scheme(word: str) -> bool:
     return word.lower() in _AUTH_SCHEMES
 
 
-def _encoded_forms(secret: str) -> set[str]:
-    percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-    percent |= {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in percent}
-    in_json = {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)}
-    in_json |= {form.replace("/", r"\/") for form in in_json}
-    return {secret, html.escape(secret), html.escape(secret, quote=False), *percent, *in_json}
+@cache
+def _encoded_forms(text: str) -> bytes:
+    """Return a pattern for all forms of a character, or of several backslashes: each library encodes other ones.
+
+    In JSON and in URLs, it may be encoded several times. No two of the forms match the same text, as a search could
+    take exponential time then.
+    """
+    if _UNENCODED.match(text):
+        return re.escape(text.encode())
+    character, count = text[0], len(text)
+    raw, utf16 = character.encode(errors="replace"), character.encode("utf-16-be", "surrogatepass").hex()
+    names = {name.lower() for name, value in html5.items() if value == character and name.endswith(";")}
+    forms = [
+        "".join(rf"\\+u{unit}" for unit in re.findall("....", utf16)),
+        rf"\\+{_JSON_LETTERS[character]}" if character in _JSON_LETTERS else "",
+        "".join(f"%(?:25)*{byte:02x}" for byte in raw),
+        f"&(?:{'|'.join([f'#0*{ord(character)};', f'#x0*{ord(character):x};', *sorted(names)])})",
+        r"\+" if character == " " else "",  # in a form
+    ]
+    encoded = f"(?:{'|'.join(filter(None, forms))}){{{count}}}".encode()
+    plain = rb"\\{%d,}" % count if character == "\\" else rb"\\*" + re.escape(raw)
+    return b"(?i:" + plain + b"|" + encoded + b")"
 
 
 class _EscapeArguments(logging.Filter):

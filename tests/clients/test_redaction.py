@@ -24,7 +24,22 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "URL": lambda text: quote(text, safe=""),
     "form": quote_plus,
     "HTML": escape,
+    "JSON of Go": lambda text: encoded(json.dumps(text, ensure_ascii=False)[1:-1], "&<>", "\\u{:04x}"),
+    "JSON of .NET": lambda text: encoded(json.dumps(text)[1:-1].replace('\\"', '"'), "&<>+'\"`", "\\u{:04X}"),
+    "JSON of PHP": lambda text: json.dumps(text)[1:-1].replace("/", r"\/"),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text))[1:-1].removeprefix(r"\"").removesuffix(r"\""),
+    "URL in a URL": lambda text: quote(quote(text, safe=""), safe=""),
+    "HTML of Jinja": lambda text: encoded(escape(text, quote=False), "'\"", "&#{};"),
+    "HTML with codes": lambda text: encoded(text, "&<>\"'/+ü", "&#x{:X};"),
+    "HTML with zeros": lambda text: encoded(text, "&<>\"'/+ü", "&#{:04};"),
 }
+
+
+def encoded(text: str, characters: str, form: str) -> str:
+    """Return a text in which some characters are encoded."""
+    return "".join(form.format(ord(character)) if character in characters else character for character in text)
+
+
 SURROUNDINGS = ("{}", "Bearer {} is wrong", '{{"token": "{}"}}', "?a=1&t={}&b", "%20{}%20", r"\n{}\n",
                 r"\u0020{}\u0020", r"\x20{}", "<b>{}</b>", "&quot;{}&quot;", "({})", "é{}é", "{},{}")  # fmt: skip
 
@@ -82,7 +97,9 @@ def test_l20_parameters_are_secrets_as_well() -> None:
 
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10])
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10, "it's"]
+)
 def test_l20_a_secret_is_removed_in_every_encoding(secret: str, encoding: str, surrounding: str) -> None:
     """Also directly after an escape, whose last character may be a letter."""
     shown = surrounding.format(*[ENCODINGS[encoding](secret)] * surrounding.count("{}"))
@@ -95,6 +112,15 @@ def test_l20_a_long_secret_never_remains(secret: str, before: str, after: str, e
     form = ENCODINGS[encoding](secret) if secret.isprintable() else secret
     shown = redact(f"{before}{form}{after}".encode(errors="replace"), [secret])
     assert form.encode(errors="replace") not in shown or form in before + after
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("character", '\\"&%+ /\n')
+def test_l20_a_search_takes_little_time(character: str, encoding: str) -> None:
+    """For a text that is nearly a secret, however often a character occurs."""
+    secret = character * 30 + "x"
+    shown = ENCODINGS[encoding](character) * 500
+    assert redact(shown.encode(), [secret]).decode() == shown
 
 
 @given(st.text(), st.lists(st.text(alphabet="xyz", min_size=4)))
