@@ -1,5 +1,6 @@
 """The commands `heksher-client login|logout|ping|profiles`: authentication, and a check of the connection."""
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,19 +33,30 @@ def login(profile: str | None, *, headless: bool, token: bool) -> None:
         from heksher_client.profiles import _oauth_login as oauth_login
 
         if token:
-            text = (
-                click.prompt("Token", hide_input=True)
-                if sys.stdin.isatty()
-                else sys.stdin.read().lstrip("\ufeff").strip()
-            )
-            if not text:
-                raise click.UsageError("--token reads the token from standard input, which is empty")
+            text = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else _read_token()
             location = oauth_login.login_with_token(text, profile=profile)
         elif headless:
             location = oauth_login.login_headless(_show_code, profile=profile)
         else:
             location = oauth_login.login(_open_browser, profile=profile)
     click.echo(f"Signed in. The tokens are stored in {location}.")
+
+
+def _read_token() -> str:
+    """Read a token from standard input, in any encoding of Unicode: Windows has several.
+
+    Raises:
+        click.UsageError: The input is empty, or another encoding.
+    """
+    with click.open_file("-", "rb") as stdin:
+        content: bytes = stdin.read()
+    try:
+        text = content.decode(json.detect_encoding(content)).strip()
+    except UnicodeDecodeError:
+        raise click.UsageError("--token reads the token from standard input, which is not text in Unicode") from None
+    if not text:
+        raise click.UsageError("--token reads the token from standard input, which is empty")
+    return text
 
 
 def _show_code(code: "DeviceCode") -> None:

@@ -16,7 +16,7 @@ from tests.support.oauth import OAuthServer
 from tests.support.profiles import MemoryKeyring, browse, token_file, write_config
 
 
-def run(*arguments: str, text: str | None = None) -> tuple[int, str]:
+def run(*arguments: str, text: str | bytes | None = None) -> tuple[int, str]:
     result = CliRunner().invoke(main, list(arguments), input=text)
     return result.exit_code, result.output
 
@@ -65,6 +65,19 @@ def test_login_prompts_for_a_token_on_a_terminal(
     code, output = run("login", "--token", text=f"{token}\n")
     assert code == 0
     assert token not in output
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_l9_a_token_may_be_in_any_encoding_of_unicode(
+    oauth: OAuthServer, login_config: Path, service: LoopbackService, encoding: str
+) -> None:
+    """Windows PowerShell adds a byte order mark to what it pipes, and writes files in UTF-16."""
+    token = oauth.issue()
+    assert run("login", "--token", text=f"{token}\r\n".encode(encoding))[0] == 0
+    assert run("ping") == (0, "The service is healthy.\n")
+    assert service.requests[-1].headers["authorization"] == f"Bearer {token}"
+    code, output = run("login", "--token", text="é".encode("latin-1"))
+    assert (code, "is not text in Unicode" in output) == (2, True)
 
 
 def test_errors_of_the_commands_are_a_single_line(login_config: Path) -> None:
