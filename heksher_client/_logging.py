@@ -140,7 +140,7 @@ def _encoded_forms(text: str) -> bytes:
     ]
     encoded = f"(?:{'|'.join(filter(None, forms))}){{{count}}}".encode()
     plain = rb"\\{%d,}" % count if character == "\\" else rb"\\*" + re.escape(raw)
-    return b"(?i:" + plain + b"|" + encoded + b")"
+    return b"(?i:" + encoded + b"|" + plain + b")"
 
 
 class _EscapeArguments(logging.Filter):

@@ -98,7 +98,7 @@ def test_l20_parameters_are_secrets_as_well() -> None:
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
-    "secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10, "it's"]
+    "secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10, "it's", "100%&"]
 )
 def test_l20_a_secret_is_removed_in_every_encoding(secret: str, encoding: str, surrounding: str) -> None:
     """Also directly after an escape, whose last character may be a letter."""
