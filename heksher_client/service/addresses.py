@@ -5,12 +5,16 @@ References are relative, so they are right behind any proxy and for any path pre
 
 import re
 from typing import Final
+from urllib.parse import quote
 
 from starlette._utils import get_route_path  # The router uses it, so access is decided for the path that is routed.
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _PREFIX: Final = re.compile(r"(/(?!\.\.?(/|$))[a-zA-Z0-9_.~-]+)*")
+_COOKIE_PATH: Final = "/!$&'()*+,=:@"
+"""The characters that browsers do not encode in paths, other than letters, digits, `_.~-`, and the end of a cookie's
+path (`;`)."""
 _ANY_PREFIX: Final = "heksher.any_prefix"
 """The key in the scope of a request whose path prefix is not known."""
 _OWN_PATHS: Final = ("api", "console", "docs", "metrics", "openapi.json")
@@ -49,7 +53,7 @@ def reference(scope: Scope, path: str) -> str:
 
 def cookie_path(scope: Scope) -> str:
     """Return the path of cookies for the console: below the path prefix as browsers see it, if that is known."""
-    return "/" if _ANY_PREFIX in scope else f"{_public_prefix(scope)}/console"
+    return "/" if _ANY_PREFIX in scope else quote(f"{_public_prefix(scope)}/console", safe=_COOKIE_PATH)
 
 
 def _public_prefix(scope: Scope) -> str:

@@ -268,6 +268,8 @@ OUTER: dict[str, tuple[str, Callable[[], App], list[str], str, str, str]] = {
     "FastAPI": ("", FastAPI, [PREFIX], "", PREFIX, "/heksher/console"),
     "Starlette in Starlette": ("", Starlette, ["/a", "/b"], "", "/a/b", "/a/b/console"),
     "a parameter": ("", FastAPI, ["/{tenant}"], "", "/acme", "/acme/console"),
+    "characters that URLs encode": ("", FastAPI, ["/é ü;a"], "", "/é ü;a", "/%C3%A9%20%C3%BC%3Ba/console"),
+    "characters that URLs do not encode": ("", FastAPI, ["/{tenant}"], "", "/a,b=c", "/a,b=c/console"),
     "a path of the service": ("", FastAPI, ["/api"], "", "/api", "/api/console"),
     "the root": ("", FastAPI, ["/"], "", "", "/console"),
     "a proxy removes the outer root path": ("", with_root_path, [PREFIX], "", PREFIX, "/outer/heksher/console"),
