@@ -26,11 +26,13 @@ def check_feature_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of context features as a tuple, in the same order.
 
     Raises:
-        TypeError: A single string instead of a collection.
+        TypeError: A single string instead of a collection, or no collection.
         ValueError: A name that the service would refuse, or a duplicate.
     """
     if isinstance(names, str):
         raise TypeError(f"context features must be a collection of names, not one string: use [{names!r}]")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"context features must be a collection of names, not {names!r}")
     checked = tuple(names)
     for name in checked:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -145,10 +147,15 @@ class Tracking(msgspec.Struct, frozen=True):
         """Return a tracking with more values.
 
         Raises:
+            TypeError: Neither a string nor a collection.
             ValueError: A value that the service does not allow in rules.
         """
         options = dict(self.options)
         for feature, more in values.items():
+            if not isinstance(more, Iterable):
+                raise TypeError(
+                    f"the tracked values of {feature!r} must be a str or a collection of them, not {more!r}"
+                )
             added = frozenset([more] if isinstance(more, str) else more)
             for value in added - {TRACK_ALL}:
                 check_condition(feature, value)

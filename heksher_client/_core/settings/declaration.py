@@ -62,9 +62,8 @@ def declare(
         raise ValueError(f"setting {name}: it must have at least one configurable feature")
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
         raise ValueError(f"setting {name}: the version must be like '1.0', not {version!r}")
-    plain_metadata = dict(metadata or {})
     try:
-        _check_metadata(plain_metadata)
+        plain_metadata = _plain_metadata(metadata)
         wire_default = plain_result(checked_type.convert_to_heksher, checked_type.convert_to_heksher(default_value))
         default = convert(checked_type, wire_default).value
         wire_form = {
@@ -84,12 +83,16 @@ def declare(
     return Declaration(name, checked_type, features, default, FrozenDict(plain_metadata), alias, version, body)
 
 
-def _check_metadata(metadata: Mapping[str, Any]) -> None:
-    for key in metadata:
+def _plain_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata must be a dict of values by key, not {metadata!r}")
+    plain = dict(metadata or {})
+    for key in plain:
         if not isinstance(key, str) or not _METADATA_KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a valid metadata key: use letters, digits, _ and -")
-    if metadata:  # The check takes longer than the others, and most settings have none.
-        json.dumps(metadata, allow_nan=False)  # Stricter than orjson, which converts NaN to null, and dates to strings.
+    if plain:  # The check takes longer than the others, and most settings have none.
+        json.dumps(plain, allow_nan=False)  # Stricter than orjson, which converts NaN to null, and dates to strings.
+    return plain
 
 
 def _check_name(name: str, kind: str) -> None:

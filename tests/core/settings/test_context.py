@@ -75,12 +75,15 @@ def check_two_names(given: list[str]) -> None:
     ("check", "invalid", "error"),
     [
         (check_feature_names, "user", "context features must be a collection of names, not one string: use ['user']"),
+        (check_feature_names, 5, "context features must be a collection of names, not 5"),
         (check_feature_names, ["a-b"], "'a-b' is not a valid name of a context feature: use letters, digits and "
                                        "underscores"),
         (check_feature_names, [""], "'' is not a valid name of a context feature: use letters, digits and underscores"),
         (check_feature_names, [5], "5 is not a valid name of a context feature: use letters, digits and underscores"),
         (check_feature_names, ["user", "user"], "a context feature is named twice in ['user', 'user']"),
         (check_two_names, ["user", "a", "b"], "setting s has no context feature a, b; it has: user, theme"),
+        (Tracking().with_values, {"user": 5}, "the tracked values of 'user' must be a str or a collection of them, "
+                                              "not 5"),
         (Tracking().with_values, {"user": "a b"}, "no rule of the service has 'a b' for 'user': the values of context "
                                                   "features in rules are made of letters, digits and underscores"),
     ],

@@ -36,6 +36,7 @@ _KEY = "is not a valid metadata key: use letters, digits, _ and -"
         ({"version": "1"}, "setting s: the version must be like '1.0', not '1'"),
         ({"version": 1.0}, "setting s: the version must be like '1.0', not 1.0"),
         ({"version": "1.0.0"}, "setting s: the version must be like '1.0', not '1.0.0'"),
+        ({"metadata": ["a"]}, "setting s: metadata must be a dict of values by key, not ['a']"),
         ({"metadata": {"bad key": 1}}, f"setting s: 'bad key' {_KEY}"),
         ({"metadata": {1: 1}}, f"setting s: 1 {_KEY}"),
         ({"metadata": {"a": object}}, "setting s: Object of type type is not JSON serializable"),
