@@ -180,8 +180,11 @@ def config_path() -> Path | None:
         from platformdirs import user_config_path
     except ImportError:
         return None
-    directory = user_config_path("heksher-client", appauthor=False)
-    return directory / "config.toml" if directory.is_absolute() else None  # Relative: the user has no home directory.
+    try:
+        directory = user_config_path("heksher-client", appauthor=False)
+    except RuntimeError:  # There is no home directory. Older versions return a relative path.
+        return None
+    return directory / "config.toml" if directory.is_absolute() else None
 
 
 def load(

@@ -145,7 +145,16 @@ def test_an_invalid_environment_variable_is_an_error_that_names_it(
 # -- a home directory that cannot be read ------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["a file as the directory", "a directory as the file", "no permission", "no home directory"])
+REASONS = [
+    "a file as the directory",
+    "a directory as the file",
+    "no permission",
+    "no home directory",
+    "an unknown user",
+]
+
+
+@pytest.fixture(params=REASONS)
 def unreadable_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A configuration directory that belongs to another user, or does not exist. Return the reason in errors."""
     home = tmp_path / "another-home"
@@ -159,6 +168,11 @@ def unreadable_home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch:
         return r"config\.toml cannot be read: Is a directory"
     if request.param == "no home directory":
         monkeypatch.setattr("platformdirs.user_config_path", lambda *_, **__: Path("~/.config"))
+        return "set HEKSHER_CONFIG"
+    if request.param == "an unknown user":  # as in containers that run as any user
+        monkeypatch.delenv("XDG_CONFIG_HOME")
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("os.getuid", lambda: 123_456_789)
         return "set HEKSHER_CONFIG"
 
     def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
