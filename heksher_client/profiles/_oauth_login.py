@@ -175,7 +175,7 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
         )
         given = response.get("interval")
         interval = _POLLING_SECONDS if given is None else max(_parse_seconds(given), _SHORTEST_POLLING_SECONDS)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise CredentialError(f"{url}: the response does not contain a valid device code") from None
     plain_result(get_code, get_code(code))
     deadline = monotonic() + code.expires_in
@@ -198,7 +198,7 @@ def _parse_seconds(value: Any) -> float:
     """Convert a duration in a response.
 
     Raises:
-        TypeError, ValueError: It is not a number, or cannot be waited for.
+        TypeError, ValueError, OverflowError: It is not a number, or cannot be waited for.
     """
     seconds = float(value)
     if not 0 <= seconds < threading.TIMEOUT_MAX:

@@ -287,7 +287,14 @@ def test_a_response_without_a_device_code_is_an_error(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"interval": -1}, {"interval": 1e999}, {"expires_in": float("nan")}, {"interval": "soon"}, {"expires_in": None}],
+    [
+        {"interval": -1},
+        {"interval": 1e999},
+        {"expires_in": float("nan")},
+        {"interval": "soon"},
+        {"expires_in": None},
+        {"interval": 10**400},
+    ],
 )
 def test_a_device_code_with_invalid_durations_is_an_error(
     oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
