@@ -133,7 +133,9 @@ class Bench:
 
     def measure_settings(self) -> None:
         count, repeats = self.sizes.poll_settings, min(3, self.sizes.repeats)
-        ours, theirs = (self.measure(client, "settings", count, repeats=repeats) for client in (NEW, OLD))
+        # The older client has the names of all settings in one URL, which is too long for more.
+        counts = {NEW: count, OLD: min(count, 1_000)}
+        ours, theirs = (self.measure(client, "settings", n, repeats=repeats) for client, n in counts.items())
         stages = ("declared", "loaded", "read once")
         for what in stages:
             label = f"memory of a setting of {count:,}, with one rule, {what}, bytes"

@@ -116,6 +116,8 @@ class _State:
             return 200, json.dumps({"context_features": workload.FEATURES}).encode(), b""
         if path == "/api/v1/settings":
             return 200, json.dumps({"settings": list(self.declared.values())}).encode(), b""
+        if path == "/api/health":
+            return 200, b'{"version":"0.5.2"}', b""
         names = parse_qs(query)["settings"][0].split(",")
         tag = b'"%d"' % hash((self.key, *(self.revisions.get(name, 0) for name in names)))
         if etag == tag:
