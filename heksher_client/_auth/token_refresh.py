@@ -19,12 +19,13 @@ import httpx
 import msgspec
 
 from heksher_client._clock import monotonic
+from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import DeferredResultError
 from heksher_client._resource import Resource
 from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe, running_loop
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
-from heksher_client.exceptions import ConfigError, CredentialError
+from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 
 _REFRESH_MARGIN: Final = 60.0
 """Seconds before its expiry at which a token is refreshed. Short-lived tokens are refreshed in the last fifth of their
@@ -112,22 +113,48 @@ class Credential(Resource, httpx.Auth):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._description()}>"
 
-    def force_refresh(self) -> None:
-        """Get a new token now. Blocks until it has arrived, or until a refresh that is in progress has ended.
+    @property
+    def expires_at(self) -> float | None:
+        """The expiry of the current token, in seconds since 1970.
+
+        None if it is unknown, or if no token has been requested yet. Reading it requests none.
+        """
+        cached = self._cached
+        return None if cached is None else cached.token.expires_at
+
+    def token(self, *, timeout: float | None = None) -> str:
+        """Return a valid access token, for a request that the program sends itself. Blocks if one must be requested.
+
+        Args:
+            timeout: Seconds to wait, 30 by default. A refresh in progress goes on after it.
 
         Raises:
-            CredentialError: The refresh failed.
+            CredentialError: There is no token.
+            CredentialTimeoutError: It did not arrive in time. This is a CredentialError and a TimeoutError.
         """
         self._ensure_blocking_allowed()
-        _run_blocking(self._new_token())
+        return _run_blocking(self._acquire(checked_timeout(timeout))).value
 
-    async def aforce_refresh(self) -> None:
-        """Do the same as `force_refresh` without blocking the event loop.
+    async def atoken(self, *, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the argument of `token`
+        """Do the same as `token` without blocking the event loop."""
+        return (await _run_async(self._acquire(checked_timeout(timeout)))).value
+
+    def force_refresh(self, *, timeout: float | None = None) -> None:
+        """Get a new token now. Blocks until it has arrived, or until a refresh that is in progress has ended.
+
+        Args:
+            timeout: Seconds to wait, 30 by default. The refresh goes on after it.
 
         Raises:
             CredentialError: The refresh failed.
+            CredentialTimeoutError: It did not end in time. This is a CredentialError and a TimeoutError.
         """
-        await _run_async(self._new_token())
+        self._ensure_blocking_allowed()
+        _run_blocking(self._new_token(checked_timeout(timeout)))
+
+    async def aforce_refresh(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as for `atoken`
+        """Do the same as `force_refresh` without blocking the event loop."""
+        await _run_async(self._new_token(checked_timeout(timeout)))
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Implement `httpx.Auth` for synchronous HTTP clients."""
@@ -162,12 +189,12 @@ class Credential(Resource, httpx.Auth):
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._refused_at = monotonic()
 
-    def _acquire(self) -> Generator[AwaitToken, Any, Token]:
+    def _acquire(self, timeout: float | None = None) -> Generator[AwaitToken, Any, Token]:
         """Return a valid token; start and await a refresh if there is none."""
-        return self._valid_token() or (yield from self._result_of(self._start_refresh(_is_valid)))
+        return self._valid_token() or (yield from self._result_of(self._start_refresh(_is_valid), timeout))
 
-    def _new_token(self) -> Generator[AwaitToken, Any, Token]:
-        return (yield from self._result_of(self._start_refresh()))
+    def _new_token(self, timeout: float | None) -> Generator[AwaitToken, Any, Token]:
+        return (yield from self._result_of(self._start_refresh(), timeout))
 
     def _should_retry(self, response: httpx.Response) -> bool:
         """Return True if the token was refused and another one may be accepted.
@@ -268,20 +295,23 @@ class Credential(Resource, httpx.Auth):
             self._pending_refresh = None
 
     @staticmethod
-    def _result_of(refresh: "Future[Token]") -> Generator[AwaitToken, Any, Token]:
+    def _result_of(refresh: "Future[Token]", timeout: float | None = None) -> Generator[AwaitToken, Any, Token]:
         """Await a refresh, and return its token.
 
         Raises:
             CredentialError: The refresh failed, or takes too long.
         """
+        seconds = _REFRESH_TIMEOUT if timeout is None else timeout
         if not refresh.done():
-            yield AwaitToken(refresh, _REFRESH_TIMEOUT)
+            yield AwaitToken(refresh, seconds)
         try:
             return refresh.result(0)
         except CredentialError as error:
-            raise CredentialError(*error.args) from None  # Each caller needs its own, as each adds a traceback.
+            # Each caller needs its own, as each adds a traceback. A time-out of a function stays one.
+            kind = CredentialTimeoutError if isinstance(error, CredentialTimeoutError) else CredentialError
+            raise kind(*error.args) from None
         except TimeoutError:
-            raise CredentialError(f"no access token within {_REFRESH_TIMEOUT:g} seconds") from None
+            raise CredentialTimeoutError(f"no access token within {seconds:g} seconds") from None
 
     def _reset(self) -> None:
         """Forget the refresh that is in progress. The child of a fork does not have its thread."""
@@ -331,14 +361,32 @@ def _signed(request: httpx.Request, token: Token) -> httpx.Request:
     return request
 
 
-def _run_blocking(flow: Generator[AwaitToken, Any, Token]) -> None:
-    for step in flow:
-        wait([step.refresh], step.seconds)
+def checked_timeout(timeout: float | None) -> float | None:
+    """Check the argument `timeout` of a method.
+
+    Raises:
+        TypeError, ValueError: It is not a positive number of seconds.
+    """
+    return None if timeout is None else checked_seconds("timeout", timeout)
 
 
-async def _run_async(flow: Generator[AwaitToken, Any, Token]) -> None:
-    for step in flow:
-        await wait_async(step)
+def _run_blocking(flow: Generator[AwaitToken, Any, Token]) -> Token:
+    try:
+        while True:
+            step = next(flow)
+            wait([step.refresh], step.seconds)
+    except StopIteration as done:
+        token: Token = done.value
+        return token
+
+
+async def _run_async(flow: Generator[AwaitToken, Any, Token]) -> Token:
+    try:
+        while True:
+            await wait_async(next(flow))
+    except StopIteration as done:
+        token: Token = done.value
+        return token
 
 
 _credentials: Final[WeakSet[Credential]] = WeakSet()

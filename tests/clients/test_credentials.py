@@ -19,6 +19,7 @@ import pytest
 
 from heksher_client import (
     CredentialError,
+    CredentialTimeoutError,
     ServiceUnavailableError,
     Setting,
     State,
@@ -437,6 +438,76 @@ def test_a_refresh_can_be_forced(oauth: OAuthServer, make: Make) -> None:
     assert len({token.value for token in seen if token is not None}) == 3
 
 
+@pytest.mark.parametrize("make", [*RENEWABLE, lambda oauth: StaticToken(oauth.issue())])
+def test_a_program_can_send_the_token_elsewhere(oauth: OAuthServer, make: Make) -> None:
+    """It requests one if there is none, and shares it with the clients."""
+    credential = make(oauth)
+    token = credential.token()
+    assert oauth.accepts(f"Bearer {token}")
+    assert token == asyncio.run(credential.atoken(timeout=5)) == credential.token(timeout=5)
+    assert sent(credential) == f"Bearer {token}"
+    assert len(oauth.token_requests) <= 1
+
+
+def test_the_expiry_of_the_token_can_be_read(oauth: OAuthServer) -> None:
+    """It is None before the first token, and if it is unknown. Reading it requests no token."""
+    credential = client_credentials(oauth)
+    assert credential.expires_at is None
+    assert not oauth.token_requests
+    before = time.time()
+    credential.token()
+    assert credential.expires_at is not None
+    assert before + 3600 <= credential.expires_at <= time.time() + 3600
+    assert StaticToken("t").expires_at is None
+
+
+def test_a_program_chooses_how_long_it_waits_for_a_token(gate: Gate) -> None:
+    """The error is a TimeoutError too. The refresh goes on, and serves later calls."""
+
+    def hang() -> str:
+        calls.append(1)
+        gate.hold()
+        return "late"
+
+    calls: list[int] = []
+    credential = TokenFrom(hang)
+    wait: Callable[[], object]
+    for wait in (
+        lambda: credential.force_refresh(timeout=0.01),
+        lambda: credential.token(timeout=0.01),
+        lambda: asyncio.run(credential.aforce_refresh(timeout=0.01)),
+        lambda: asyncio.run(credential.atoken(timeout=0.01)),
+    ):
+        with pytest.raises(TimeoutError, match=r"^no access token within 0\.01 seconds$") as raised:
+            wait()
+        assert type(raised.value) is CredentialTimeoutError
+    gate.open()
+    assert credential.token() == "late"
+    assert calls == [1]
+
+
+def test_a_time_out_in_a_function_stays_one() -> None:
+    """For example that of another credential whose token the function returns."""
+
+    def get_token() -> str:
+        raise CredentialTimeoutError("no access token within 2 seconds")
+
+    with pytest.raises(CredentialTimeoutError, match="within 2 seconds"):
+        TokenFrom(get_token).token()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf, "5"])
+def test_a_time_to_wait_must_be_a_number_of_seconds(timeout: Any) -> None:
+    """It is checked before a token is requested."""
+    credential = TokenFrom(lambda: pytest.fail("requested"))
+    for wait in (credential.token, credential.force_refresh):
+        with pytest.raises((TypeError, ValueError), match="timeout must be"):
+            wait(timeout=timeout)
+    for wait_async in (credential.atoken, credential.aforce_refresh):
+        with pytest.raises((TypeError, ValueError), match="timeout must be"):
+            asyncio.run(wait_async(timeout=timeout))
+
+
 def test_a_static_token_cannot_be_refreshed() -> None:
     """The message says what to do instead."""
     credential = StaticToken("secret-token")
@@ -649,8 +720,10 @@ def test_a_coroutine_function_cannot_be_used_in_threads() -> None:
         await credential.aforce_refresh()
 
     credential = TokenFrom(Getter())
-    with pytest.raises(TypeError, match="coroutine function"):
-        credential.force_refresh()
+    for wait in (credential.force_refresh, credential.token):
+        with pytest.raises(TypeError, match="coroutine function"):
+            wait()
+    assert asyncio.run(credential.atoken()) == "token"
     with pytest.raises(TypeError, match="coroutine function"):
         ThreadHeksherClient("http://host", 60, FEATURES, auth=credential)
     with pytest.raises(TypeError, match="coroutine function"):
