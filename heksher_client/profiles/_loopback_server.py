@@ -14,7 +14,7 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from heksher_client._runtime.worker_threads import start_daemon_thread
-from heksher_client.exceptions import CredentialError
+from heksher_client.exceptions import CredentialTimeoutError
 
 _PATH = "/callback"
 
@@ -48,12 +48,12 @@ class LoopbackServer:
             timeout: Seconds to wait.
 
         Raises:
-            CredentialError: There was no redirect in time.
+            CredentialTimeoutError: There was no redirect in time.
         """
         try:
             return self._redirects.get(timeout=min(timeout, threading.TIMEOUT_MAX))
         except Empty:
-            raise CredentialError(f"the sign-in was not completed within {timeout:g} seconds") from None
+            raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds") from None
 
     def _handler_class(self) -> type[BaseHTTPRequestHandler]:
         server = self

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heksher_client._auth.token_refresh import Token
 from heksher_client._clock import monotonic
+from heksher_client._core.refresh.options import MAX_SECONDS, checked_seconds
 from heksher_client._core.settings.user_functions import check_function, plain_result
 from heksher_client._logging import escaped, logger
-from heksher_client.exceptions import ConfigError, CredentialError
+from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, OAuth
 from heksher_client.profiles._connect import http_client_args
@@ -61,15 +62,21 @@ class _LoginSession(NamedTuple):
     token_endpoint: "TokenEndpoint"
 
     @classmethod
-    def begin(cls, profile: str | None) -> "_LoginSession":
-        """Load the profile, and fetch the metadata of the server if the profile names an issuer."""
+    def begin(
+        cls, profile: str | None, advice: str = "use a token (login_with_token, login --token)"
+    ) -> "_LoginSession":
+        """Load the profile, and fetch the metadata of the server if the profile names an issuer.
+
+        Args:
+            profile: The name of the profile.
+            advice: The alternative to an authorization server, for the error message.
+        """
         config = _load_config(profile)
         oauth = config.profile.oauth
         if oauth is None:
             table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
             raise ConfigError(
-                f"{config.source} has no authorization server: add {table} with client_id and issuer, "
-                "or use a token (login_with_token, login --token)"
+                f"{config.source} has no authorization server: add {table} with client_id and issuer, or {advice}"
             )
         from heksher_client._auth.oauth import TokenEndpoint
 
@@ -112,10 +119,12 @@ def login(
 
     Raises:
         ConfigError: The profile is invalid, or has no `oauth`.
-        CredentialError: The sign-in was refused, or was not completed in time.
+        CredentialError: The sign-in was refused.
+        CredentialTimeoutError: It was not completed in time. This is a CredentialError and a TimeoutError.
         TypeError: `show_browser` is not a plain function.
     """
     check_function(show_browser, "show_browser")
+    checked_seconds("timeout", timeout)
     session = _LoginSession.begin(profile)
     authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
     code_verifier = secrets.token_urlsafe(64)
@@ -143,22 +152,27 @@ def login(
     return session.save(granted)
 
 
-def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | None = None) -> str:
+def login_headless(
+    get_code: Callable[[DeviceCode], object], *, profile: str | None = None, timeout: float | None = None
+) -> str:
     """Sign in with a browser on another device. Blocks until the sign-in is completed or the code has expired.
 
     Args:
         get_code: A function that shows the URL and the code to the user.
         profile: The name of the profile. If None, the profile that `connect` would use.
+        timeout: Seconds to wait for the user. If None, until the code expires.
 
     Returns:
         The location of the saved tokens.
 
     Raises:
         ConfigError: The profile is invalid, or has no `oauth`.
-        CredentialError: The sign-in was refused, or was not completed in time.
+        CredentialError: The sign-in was refused.
+        CredentialTimeoutError: It was not completed in time. This is a CredentialError and a TimeoutError.
         TypeError: `get_code` is not a plain function.
     """
     check_function(get_code, "get_code")
+    longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
     from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
     session = _LoginSession.begin(profile)
@@ -178,7 +192,8 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
     except (KeyError, TypeError, ValueError, OverflowError):
         raise CredentialError(f"{url}: the response does not contain a valid device code") from None
     plain_result(get_code, get_code(code))
-    deadline = monotonic() + code.expires_in
+    seconds = min(code.expires_in, longest)
+    deadline = monotonic() + seconds
     while (remaining := deadline - monotonic()) > 0:
         time.sleep(min(interval, remaining))
         try:
@@ -191,7 +206,7 @@ def login_headless(get_code: Callable[[DeviceCode], object], *, profile: str | N
             interval += _SLOW_DOWN_SECONDS
         else:
             return session.save(granted)
-    raise CredentialError(f"the code was not entered within {code.expires_in:g} seconds: start again")
+    raise CredentialTimeoutError(f"the code was not entered within {seconds:g} seconds: start again")
 
 
 def _parse_seconds(value: Any) -> float:
@@ -206,22 +221,37 @@ def _parse_seconds(value: Any) -> float:
     return seconds
 
 
-def login_with_token(token: str, *, profile: str | None = None) -> str:
+def login_with_token(
+    token: str, *, refresh_token: str | None = None, expires_at: float | None = None, profile: str | None = None
+) -> str:
     """Save an access token that you already have, for use with a profile.
 
     Args:
         token: The access token.
+        refresh_token: A refresh token to renew it with, if there is one. The authorization server is that of the
+            profile's `oauth`.
+        expires_at: The expiry of the access token, in seconds since 1970. If None, it is used until it is refused.
         profile: The name of the profile. If None, the profile that `connect` would use.
 
     Returns:
-        The location of the saved token.
+        The location of the saved tokens.
 
     Raises:
-        ConfigError: The profile is invalid.
-        ValueError: The token contains characters that cannot be sent.
+        ConfigError: The profile is invalid; or there is a refresh token, and the profile has no `oauth`.
+        CredentialError: There is a refresh token, and the metadata of the authorization server could not be fetched.
+        ValueError: The token contains characters that cannot be sent, or the refresh token is empty.
+        TypeError: The expiry is not a number.
     """
+    value = Token(token, expires_at).value
+    if refresh_token is not None:
+        if not refresh_token:
+            raise ValueError("refresh_token must not be empty: leave it out if there is none")
+        from heksher_client._auth.oauth import Granted
+
+        session = _LoginSession.begin(profile, "leave out the refresh token")
+        return session.save(Granted(value, refresh_token, expires_at))
     config = _load_config(profile)
-    tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=Token(token).value)
+    tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)
 
 

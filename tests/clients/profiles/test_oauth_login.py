@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,6 +11,7 @@ import pytest
 from heksher_client import (
     ConfigError,
     CredentialError,
+    CredentialTimeoutError,
     DeviceCode,
     Setting,
     connect,
@@ -84,6 +86,55 @@ def test_login_with_token_stores_a_token_that_cannot_be_refreshed(
         login_with_token("with a space")
 
 
+@pytest.mark.parametrize("has_expired", [True, False])
+def test_login_with_token_stores_a_refresh_token(
+    kind: Kind, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None, has_expired: bool
+) -> None:
+    """It is used once the access token expires, or is refused. The server is that of the profile."""
+    token, refresh_token = oauth.issue(), oauth.issue_refresh_token()
+    login_with_token(token, refresh_token=refresh_token, expires_at=1 if has_expired else None, profile="shop")
+    if has_expired:
+        oauth.expire_all()
+    with Connected(kind) as client:
+        oauth.expire_all()
+        kind.call(client.ping())
+    assert [request["refresh_token"] for request in oauth.token_requests][:1] == [refresh_token]
+    tokens = load_tokens(login_config)
+    assert tokens is not None
+    assert tokens.refresh_token not in (None, refresh_token)
+    assert logout()
+    assert oauth.revoked == [tokens.refresh_token]
+
+
+def test_a_token_is_not_used_after_the_expiry_that_is_stored_with_it(oauth: OAuthServer, login_config: Path) -> None:
+    """Even without a refresh token."""
+    login_with_token(oauth.issue(), expires_at=1)
+    with (
+        connect() as client,
+        pytest.raises(CredentialError, match="no longer accepted; sign in with: heksher-client login shop"),
+    ):
+        client.ping()
+
+
+def test_a_refresh_token_needs_an_authorization_server(oauth: OAuthServer, login_config: Path) -> None:
+    """It is refused without one, as it would never be used. Nothing is stored."""
+    text, refresh_token = login_config.read_text(), oauth.issue_refresh_token()
+    login_config.write_text(text.partition("[profiles.shop.oauth]")[0])
+    with pytest.raises(ConfigError, match=r"add \[profiles.shop.oauth\] .* issuer, or leave out the refresh token"):
+        login_with_token("t", refresh_token=refresh_token)
+    login_config.write_text(text.replace("issuer", "authorization_url"))
+    with pytest.raises(ConfigError, match="oauth has no token_url, and no issuer"):
+        login_with_token("t", refresh_token=refresh_token)
+    login_config.write_text(text)
+    with pytest.raises(ValueError, match="refresh_token must not be empty"):
+        login_with_token("t", refresh_token="")
+    with pytest.raises(ValueError, match="visible ASCII"):
+        login_with_token("with a space", refresh_token=refresh_token)
+    with pytest.raises(TypeError, match="expires_at must be a number"):
+        login_with_token("t", expires_at="soon")  # type: ignore[arg-type]
+    assert load_tokens(login_config) is None
+
+
 def test_login_with_token_works_without_an_authorization_server(
     service: LoopbackService, oauth: OAuthServer, login_config: Path, keyring_or_file: MemoryKeyring | None
 ) -> None:
@@ -151,11 +202,24 @@ def test_a_denied_sign_in_is_an_error(oauth: OAuthServer, login_config: Path) ->
 def test_a_sign_in_that_is_not_completed_times_out(oauth: OAuthServer, login_config: Path, clock: FakeClock) -> None:
     """After `timeout` seconds with a browser, or when the device code expires."""
     oauth.pending_polls = 1000
-    with pytest.raises(CredentialError, match=r"within 0\.01 seconds"):
+    with pytest.raises(CredentialTimeoutError, match=r"within 0\.01 seconds"):
         login(lambda url: None, timeout=0.01)
-    with pytest.raises(CredentialError, match="the code was not entered within 60 seconds: start again"):
+    with pytest.raises(CredentialTimeoutError, match="the code was not entered within 60 seconds: start again"):
         login_headless(lambda code: None)
     assert clock.monotonic() == 60
+
+
+def test_a_program_chooses_how_long_a_user_may_take(oauth: OAuthServer, login_config: Path, clock: FakeClock) -> None:
+    """With a device code, at most until it expires. The error is a TimeoutError too."""
+    oauth.pending_polls = 1000
+    for timeout, seconds in ((10, 10), (61, 60)):
+        clock.sleeps.clear()
+        with pytest.raises(TimeoutError, match=f"the code was not entered within {seconds} seconds"):
+            login_headless(lambda code: None, timeout=timeout)
+        assert clock.monotonic() == seconds
+    for call in (partial(login, timeout=-1), partial(login_headless, timeout=-1)):
+        with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+            call(lambda _: pytest.fail("called"))
 
 
 def test_the_loopback_server_accepts_only_the_redirect_of_its_own_sign_in(
