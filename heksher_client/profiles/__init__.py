@@ -2,21 +2,33 @@
 
 A profile is a table of the configuration file, such as `[profiles.prod]`. `connect` and `connect_async` create a client
 from a profile, environment variables and arguments. `login`, `login_headless` and `login_with_token` store the tokens
-that clients of a profile use, and `logout` removes them. All names can be imported from `heksher_client` as well.
+that clients of a profile use, and `logout` removes them. These names can be imported from `heksher_client` as well.
+`config_path` returns the path of the configuration file.
 """
 
 import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
+    from heksher_client.profiles._config import config_path
     from heksher_client.profiles._connect import connect, connect_async
     from heksher_client.profiles._oauth_login import DeviceCode, login, login_headless, login_with_token, logout
 
-__all__ = ["DeviceCode", "connect", "connect_async", "login", "login_headless", "login_with_token", "logout"]
+__all__ = [
+    "DeviceCode",
+    "config_path",
+    "connect",
+    "connect_async",
+    "login",
+    "login_headless",
+    "login_with_token",
+    "logout",
+]
 
 # Imported on first use: asyncio and httpx take longer to import than the rest of the package.
 _MODULES: _typing.Final = {
     "DeviceCode": "_oauth_login",
+    "config_path": "_config",
     "connect": "_connect",
     "connect_async": "_connect",
     "login": "_oauth_login",

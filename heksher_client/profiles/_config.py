@@ -1,6 +1,7 @@
 """Configuration of a client: a profile of the configuration file, environment variables, and arguments.
 
-The file is TOML. It is in the user's configuration directory, or where `HEKSHER_CONFIG` points:
+The file is TOML. It is `config.toml` in the user's configuration directory, or the file that an argument or
+`HEKSHER_CONFIG` names, or `config.toml` in the folder that this names:
 
     format = 1
     default_profile = "dev"
@@ -29,6 +30,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -41,6 +43,7 @@ from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
 _FORMAT: Final = 1
+_FILE_NAME: Final = "config.toml"
 _MAX_FILE_BYTES: Final = 1 << 20
 
 
@@ -159,23 +162,32 @@ class Config:
     """Whether a user has to be signed in if the profile has a sign-in."""
     lends_options: bool = False
     """Whether the profile only lends options to a service with another URL."""
+    is_path_argument: bool = False
+    """Whether an argument of the program names the file, so that commands need `HEKSHER_CONFIG` to find it."""
 
 
-def config_path() -> Path | None:
+def config_path(path: str | PathLike[str] | None = None) -> Path | None:
     """Return the path of the configuration file, which need not exist.
 
+    Args:
+        path: The file, or its folder: the file is `config.toml` there. If None, `HEKSHER_CONFIG`, which may be a folder
+            as well, or else the configuration directory of the platform.
+
     Returns:
-        None if `HEKSHER_CONFIG` is not set and the extra `profiles` is not installed, or there is no home directory.
+        None if neither is given and the extra `profiles` is not installed, or there is no home directory.
 
     Raises:
-        ConfigError: `HEKSHER_CONFIG` refers to the home directory of an unknown user.
+        ConfigError: The path refers to the home directory of an unknown user.
     """
-    if path := os.environ.get("HEKSHER_CONFIG"):
+    given, source = (path, "path") if path else (os.environ.get("HEKSHER_CONFIG"), "HEKSHER_CONFIG")
+    if given:
         try:
             # Absolute, as the path of the token file is derived from it and the working directory may change.
-            return Path(path).expanduser().absolute()
+            absolute = Path(given).expanduser().absolute()
         except RuntimeError:
-            raise ConfigError(f"HEKSHER_CONFIG: cannot expand {path}: unknown user") from None
+            raise ConfigError(f"{source}: cannot expand {given}: unknown user") from None
+        is_folder = os.fspath(given).endswith(("/", os.sep)) or _is_folder(absolute)
+        return absolute / _FILE_NAME if is_folder else absolute
     try:
         from platformdirs import user_config_path
     except ImportError:
@@ -184,7 +196,14 @@ def config_path() -> Path | None:
         directory = user_config_path("heksher-client", appauthor=False)
     except RuntimeError:  # There is no home directory. Older versions return a relative path.
         return None
-    return directory / "config.toml" if directory.is_absolute() else None
+    return directory / _FILE_NAME if directory.is_absolute() else None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # The error that follows when it is read is better.
+        return False
 
 
 def load(
@@ -196,6 +215,7 @@ def load(
     sends_requests_only: bool = False,
     may_lend_options: bool = True,
     url_name: str = "url",
+    path: str | PathLike[str] | None = None,
 ) -> Config:
     """Load the configuration of a client.
 
@@ -210,6 +230,7 @@ def load(
             is meant for the service of the profile.
         may_lend_options: Whether that profile lends its options, as they are valid.
         url_name: The name of the argument `url`, for error messages.
+        path: The configuration file, or its folder, as in `config_path`.
 
     Raises:
         ConfigError: The configuration is incomplete or invalid.
@@ -220,7 +241,9 @@ def load(
     client_secret = os.environ.get("HEKSHER_CLIENT_SECRET")
     class_url = (class_options or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
-    path, chosen, table, source = _load_profile(name, has_url=has_url, is_optional=sends_requests_only and has_url)
+    file_path, chosen, table, source = _load_profile(
+        name, path, has_url=has_url, is_optional=sends_requests_only and has_url
+    )
     own_url = table.get("url")
     urls = {
         url_name: overrides.get("url"),
@@ -258,7 +281,14 @@ def load(
         raise ConfigError(f"{source} has no url: add one, or set HEKSHER_URL")
     requires_sign_in = bool(name) or not sends_requests_only or "url" not in overrides
     return Config(
-        chosen or origin(profile.url), chosen is not None, profile, path, source, requires_sign_in, lends_options
+        chosen or origin(profile.url),
+        chosen is not None,
+        profile,
+        file_path,
+        source,
+        requires_sign_in,
+        lends_options,
+        is_path_argument=bool(path),
     )
 
 
@@ -268,12 +298,13 @@ def warn_unused(error: object) -> None:
 
 
 def _load_profile(
-    name: str | None, *, has_url: bool, is_optional: bool
+    name: str | None, given: str | PathLike[str] | None, *, has_url: bool, is_optional: bool
 ) -> tuple[Path | None, str | None, dict[str, Any], str]:
     """Return the path of the configuration file, the name of the profile and its table, and their source.
 
     Args:
         name: The name of the profile, as in `load`.
+        given: The argument `path` of `load`.
         has_url: Another source sets the service URL, so that a profile is optional.
         is_optional: A file that is not valid is ignored, unless `name` is given.
 
@@ -282,8 +313,8 @@ def _load_profile(
     """
     path = None
     try:
-        path = config_path()
-        file = _read_file(path)
+        path = config_path(given)
+        file = _read_file(path, _source_of_path(given))
         chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
         if not file.is_private:
             check_no_secrets(file.content.profiles, path)
@@ -357,7 +388,7 @@ def profile_names(path: Path | None) -> list[str]:
     Raises:
         ConfigError: The file cannot be read.
     """
-    file = _read_file(path)
+    file = _read_file(path, _source_of_path(None))
     file.require_readable()
     return list(file.content.profiles)
 
@@ -383,26 +414,34 @@ def _parse_variable(field_name: str, text: str) -> Any:
         raise ConfigError(f"{_variable(field_name)} must be {expected}, not {text!r}") from None
 
 
-def _read_file(path: Path | None) -> _ConfigFile:
+def _source_of_path(given: str | PathLike[str] | None) -> str | None:
+    """Return the name of the source that names the configuration file, or None if it is that of the platform."""
+    return "path" if given else "HEKSHER_CONFIG" if os.environ.get("HEKSHER_CONFIG") else None
+
+
+def _read_file(path: Path | None, source: str | None) -> _ConfigFile:
     """Read a configuration file.
 
+    Args:
+        path: Its path.
+        source: The source that names the file; None if a program did not choose it, so that it need not exist.
+
     Raises:
-        ConfigError: The file is invalid, or `HEKSHER_CONFIG` points to a file that cannot be read.
+        ConfigError: The file is invalid, or it is chosen and cannot be read.
     """
     if path is None:
         return _ConfigFile()
-    is_explicit = bool(os.environ.get("HEKSHER_CONFIG"))
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             content = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        if is_explicit:
-            raise ConfigError(f"HEKSHER_CONFIG: the file {path} does not exist") from None
+        if source is not None:
+            raise ConfigError(f"{source}: the file {path} does not exist") from None
         return _ConfigFile()
     except OSError as error:
         problem = f"the configuration file {path} cannot be read: {error.strerror}"
-        if is_explicit:
+        if source is not None:
             raise ConfigError(problem) from None
         return _ConfigFile(problem=problem)
     if len(content) > _MAX_FILE_BYTES:

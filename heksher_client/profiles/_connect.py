@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import Generator, Mapping
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, Unpack, overload
@@ -57,12 +58,24 @@ class ProfileOptions(ClassOptions, total=False):
 
 
 @overload
-def connect(profile: str | None = None, **overrides: Unpack[ProfileOptions]) -> ThreadHeksherClient: ...
+def connect(
+    profile: str | None = None, *, path: str | PathLike[str] | None = None, **overrides: Unpack[ProfileOptions]
+) -> ThreadHeksherClient: ...
 @overload
 def connect(
-    profile: str | None = None, *, client_class: type[ThreadT], **overrides: Unpack[ProfileOptions]
+    profile: str | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    client_class: type[ThreadT],
+    **overrides: Unpack[ProfileOptions],
 ) -> ThreadT: ...
-def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClient, **overrides: Any) -> Any:
+def connect(
+    profile: str | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    client_class: Any = ThreadHeksherClient,
+    **overrides: Any,
+) -> Any:
     """Create a thread client from a profile and set it as main. Close it, or use it as a context manager.
 
     Ctrl-C during this call closes the client. After its return, only the program can do so.
@@ -73,6 +86,8 @@ def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClie
 
     Args:
         profile: The name of the profile. If None, `HEKSHER_PROFILE`, the default profile of the file, or its only one.
+        path: The configuration file, or the folder in which it is `config.toml`. If None, `HEKSHER_CONFIG`, or else the
+            configuration directory of the platform.
         client_class: The class of the client.
         **overrides: The arguments of a client, and `url`, `token`, `oauth`, `ca_file`, `proxy`, `defaults` and
             `track_contexts`.
@@ -82,7 +97,7 @@ def connect(profile: str | None = None, *, client_class: Any = ThreadHeksherClie
         TypeError: The class is not one of thread clients, or an argument is unknown.
     """
     _check_class(client_class, ThreadHeksherClient)
-    client = _create_client(client_class, profile, overrides)
+    client = _create_client(client_class, profile, overrides, path=path)
     try:
         client.set_as_main()
         return client
@@ -113,19 +128,29 @@ class AsyncConnect(Resource, Generic[AsyncT]):
 
 @overload
 def connect_async(
-    profile: str | None = None, **overrides: Unpack[ProfileOptions]
+    profile: str | None = None, *, path: str | PathLike[str] | None = None, **overrides: Unpack[ProfileOptions]
 ) -> AsyncConnect[AsyncHeksherClient]: ...
 @overload
 def connect_async(
-    profile: str | None = None, *, client_class: type[AsyncT], **overrides: Unpack[ProfileOptions]
+    profile: str | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    client_class: type[AsyncT],
+    **overrides: Unpack[ProfileOptions],
 ) -> AsyncConnect[AsyncT]: ...
-def connect_async(profile: str | None = None, *, client_class: Any = AsyncHeksherClient, **overrides: Any) -> Any:
+def connect_async(
+    profile: str | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    client_class: Any = AsyncHeksherClient,
+    **overrides: Any,
+) -> Any:
     """Create an asyncio client from a profile. Await the result, or use it with `async with`, to set it as main.
 
     Arguments, priorities and errors are those of `connect`. Errors of the first refresh are raised by the `await`.
     """
     _check_class(client_class, AsyncHeksherClient)
-    return AsyncConnect(_create_client(client_class, profile, overrides))
+    return AsyncConnect(_create_client(client_class, profile, overrides, path=path))
 
 
 def create_request_client(
@@ -160,7 +185,12 @@ def _check_class(client_class: Any, base_class: type[Any]) -> None:
 
 
 def _create_client(
-    client_class: Any, name: str | None, overrides: dict[str, Any], *, url_name: str | None = None
+    client_class: Any,
+    name: str | None,
+    overrides: dict[str, Any],
+    *,
+    url_name: str | None = None,
+    path: str | PathLike[str] | None = None,
 ) -> Any:
     """Create a client; for the command line if `url_name` is given."""
     is_main = url_name is None
@@ -176,6 +206,7 @@ def _create_client(
         prefer_named=not is_main,
         sends_requests_only=not is_main,
         url_name=url_name or "url",
+        path=path,
     )
     config = load()
     try:

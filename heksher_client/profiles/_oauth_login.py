@@ -9,6 +9,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heksher_client._auth.token_refresh import Token
@@ -63,15 +64,19 @@ class _LoginSession(NamedTuple):
 
     @classmethod
     def begin(
-        cls, profile: str | None, advice: str = "use a token (login_with_token, login --token)"
+        cls,
+        profile: str | None,
+        path: str | PathLike[str] | None,
+        advice: str = "use a token (login_with_token, login --token)",
     ) -> "_LoginSession":
         """Load the profile, and fetch the metadata of the server if the profile names an issuer.
 
         Args:
             profile: The name of the profile.
+            path: The configuration file, or its folder.
             advice: The alternative to an authorization server, for the error message.
         """
-        config = _load_config(profile)
+        config = _load_config(profile, path)
         oauth = config.profile.oauth
         if oauth is None:
             table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
@@ -105,7 +110,11 @@ class _LoginSession(NamedTuple):
 
 
 def login(
-    show_browser: Callable[[str], object] = webbrowser.open, *, profile: str | None = None, timeout: float = 300.0
+    show_browser: Callable[[str], object] = webbrowser.open,
+    *,
+    profile: str | None = None,
+    timeout: float = 300.0,
+    path: str | PathLike[str] | None = None,
 ) -> str:
     """Sign in with a browser on this machine. Blocks until the sign-in is completed.
 
@@ -113,6 +122,7 @@ def login(
         show_browser: A function that opens a URL in a browser. It returns False if there is no browser.
         profile: The name of the profile. If None, the profile that `connect` would use.
         timeout: Seconds to wait for the user.
+        path: The configuration file, or its folder, as for `connect`.
 
     Returns:
         The location of the saved tokens.
@@ -125,7 +135,7 @@ def login(
     """
     check_function(show_browser, "show_browser")
     checked_seconds("timeout", timeout)
-    session = _LoginSession.begin(profile)
+    session = _LoginSession.begin(profile, path)
     authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
     code_verifier = secrets.token_urlsafe(64)
     with LoopbackServer() as loopback:
@@ -153,7 +163,11 @@ def login(
 
 
 def login_headless(
-    get_code: Callable[[DeviceCode], object], *, profile: str | None = None, timeout: float | None = None
+    get_code: Callable[[DeviceCode], object],
+    *,
+    profile: str | None = None,
+    timeout: float | None = None,
+    path: str | PathLike[str] | None = None,
 ) -> str:
     """Sign in with a browser on another device. Blocks until the sign-in is completed or the code has expired.
 
@@ -161,6 +175,7 @@ def login_headless(
         get_code: A function that shows the URL and the code to the user.
         profile: The name of the profile. If None, the profile that `connect` would use.
         timeout: Seconds to wait for the user. If None, until the code expires.
+        path: The configuration file, or its folder, as for `connect`.
 
     Returns:
         The location of the saved tokens.
@@ -175,7 +190,7 @@ def login_headless(
     longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
     from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
-    session = _LoginSession.begin(profile)
+    session = _LoginSession.begin(profile, path)
     url = required_url("device_authorization_url", session.endpoints.device_authorization_url, session.config)
     parameters = {"scope": session.oauth.scope, "audience": session.oauth.audience}
     response = session.token_endpoint.post(url, {key: value for key, value in parameters.items() if value is not None})
@@ -222,7 +237,12 @@ def _parse_seconds(value: Any) -> float:
 
 
 def login_with_token(
-    token: str, *, refresh_token: str | None = None, expires_at: float | None = None, profile: str | None = None
+    token: str,
+    *,
+    refresh_token: str | None = None,
+    expires_at: float | None = None,
+    profile: str | None = None,
+    path: str | PathLike[str] | None = None,
 ) -> str:
     """Save an access token that you already have, for use with a profile.
 
@@ -232,6 +252,7 @@ def login_with_token(
             profile's `oauth`.
         expires_at: The expiry of the access token, in seconds since 1970. If None, it is used until it is refused.
         profile: The name of the profile. If None, the profile that `connect` would use.
+        path: The configuration file, or its folder, as for `connect`.
 
     Returns:
         The location of the saved tokens.
@@ -248,18 +269,19 @@ def login_with_token(
             raise ValueError("refresh_token must not be empty: leave it out if there is none")
         from heksher_client._auth.oauth import Granted
 
-        session = _LoginSession.begin(profile, "leave out the refresh token")
+        session = _LoginSession.begin(profile, path, "leave out the refresh token")
         return session.save(Granted(value, refresh_token, expires_at))
-    config = _load_config(profile)
+    config = _load_config(profile, path)
     tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)
 
 
-def logout(*, profile: str | None = None) -> bool:
+def logout(*, profile: str | None = None, path: str | PathLike[str] | None = None) -> bool:
     """Remove the tokens of a profile, and revoke them if the authorization server supports it.
 
     Args:
         profile: The name of the profile. If None, the profile that `connect` would use.
+        path: The configuration file, or its folder, as for `connect`.
 
     Returns:
         True if a user was signed in.
@@ -267,7 +289,7 @@ def logout(*, profile: str | None = None) -> bool:
     Raises:
         ConfigError: The profile is invalid, or the tokens cannot be removed.
     """
-    config = _config.load(profile, {}, prefer_named=True)
+    config = _config.load(profile, {}, prefer_named=True, path=path)
     store = token_store(config)
     with store.lock():
         tokens = store.load(config.name)
@@ -287,13 +309,13 @@ def logout(*, profile: str | None = None) -> bool:
     return True
 
 
-def _load_config(profile: str | None) -> Config:
+def _load_config(profile: str | None, path: str | PathLike[str] | None) -> Config:
     """Load the configuration of a profile to sign in for.
 
     Raises:
         ConfigError: The configuration is invalid, or has other credentials, which would be used instead of the sign-in.
     """
-    config = _config.load(profile, {}, prefer_named=True)
+    config = _config.load(profile, {}, prefer_named=True, path=path)
     if config.profile.token is not None:
         raise ConfigError(
             f"{config.source} has a token, or HEKSHER_TOKEN is set, and it would be used instead of the sign-in: "

@@ -125,4 +125,5 @@ class StoredCredential(Credential):
 
     def _sign_in_error(self, reason: str) -> CredentialError:
         command = "heksher-client login" + (f" {self._config.name}" if self._config.is_profile else "")
-        return CredentialError(f"profile {self._config.name}: {reason}; sign in with: {command}")
+        hint = f" (with HEKSHER_CONFIG={self._config.path})" if self._config.is_path_argument else ""
+        return CredentialError(f"profile {self._config.name}: {reason}; sign in with: {command}{hint}")

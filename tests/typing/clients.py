@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import assert_type
 
 import httpx
@@ -86,12 +87,13 @@ def options() -> None:
 
 
 async def profiles() -> None:
-    assert_type(connect("prod", jitter=0), ThreadHeksherClient)
+    assert_type(connect("prod", path="shop.toml", jitter=0), ThreadHeksherClient)
     assert_type(connect(client_class=Shop), Shop)
     connect(interval=5)  # type: ignore[call-overload]
+    connect(path=5)  # type: ignore[call-overload]
     async with connect_async() as client:
         assert_type(client, AsyncHeksherClient)
-    assert_type(await connect_async(client_class=AsyncShop), AsyncShop)
+    assert_type(await connect_async(path=Path("shop"), client_class=AsyncShop), AsyncShop)
 
 
 async def changes(setting: Setting[int], client: AsyncHeksherClient) -> None:

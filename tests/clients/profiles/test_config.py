@@ -2,18 +2,31 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from heksher_client import ConfigError, State, connect, connect_async
+import heksher_client.profiles
+from heksher_client import (
+    ConfigError,
+    CredentialError,
+    State,
+    connect,
+    connect_async,
+    login,
+    login_headless,
+    login_with_token,
+    logout,
+)
 from heksher_client.cli import main
-from heksher_client.profiles._config import config_path
+from heksher_client.profiles import config_path
 from tests.support.clients import Kind
 from tests.support.in_memory import LoopbackService
-from tests.support.profiles import MINIMAL_PROFILE, Connected, token_file, write_config
+from tests.support.oauth import OAuthServer
+from tests.support.profiles import MINIMAL_PROFILE, Connected, browse, token_file, write_config
 
 
 def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_path: Path) -> None:
@@ -22,6 +35,66 @@ def test_the_default_path_is_in_the_configuration_directory_of_the_platform(tmp_
     assert path is not None
     assert path.name == "config.toml"
     assert path.parent.name == "heksher-client"
+
+
+def test_a_program_chooses_the_configuration_file(
+    kind: Kind, service: LoopbackService, config_file: Path, tmp_path: Path
+) -> None:
+    """By an argument, which takes precedence over `HEKSHER_CONFIG`. It may be the folder of `config.toml`."""
+    write_config(config_file, "not toml [\n")
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    path = folder / "config.toml"
+    write_config(path, f'[profiles.shop]\nurl = "{service.url}"\ncontext_features = ["environment", "user", "theme"]\n')
+    for given in (path, str(path), folder, f"{folder}/"):
+        assert config_path(given) == path
+        with Connected(kind, path=given) as client:
+            assert client.status().state is State.FRESH
+    for missing, name in ((folder / "x", "x"), (f"{folder}/x/", "x/config.toml"), (tmp_path, "config.toml")):
+        with pytest.raises(ConfigError, match=f"^path: the file .*/{name} does not exist$"):
+            Connected(kind, path=missing)
+    with pytest.raises(ConfigError, match=r"^path: cannot expand ~nobody-of-that-name/x: unknown user"):
+        connect(path="~nobody-of-that-name/x")
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        connect(path="x" * 5000)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_sign_in_is_stored_next_to_the_file_of_an_argument(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All functions for it have the argument. The error for a program without a sign-in says which file it is."""
+    folder = login_config.parent
+    login_config.rename(folder / "config.toml")
+    monkeypatch.delenv("HEKSHER_CONFIG")
+    for sign_in in (
+        partial(login, browse),
+        partial(login_headless, lambda code: None),
+        partial(login_with_token, oauth.issue()),
+    ):
+        assert sign_in(path=folder) == str(folder / "config.tokens.json")
+        with connect(path=folder) as client:
+            client.ping()
+        assert logout(path=folder)
+    config = re.escape(str(folder / "config.toml"))
+    with (
+        connect(path=folder) as client,
+        pytest.raises(CredentialError, match=rf"heksher-client login shop \(with HEKSHER_CONFIG={config}\)$"),
+    ):
+        client.ping()
+
+
+def test_heksher_config_may_be_a_folder(
+    kind: Kind, service: LoopbackService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file in it is `config.toml`, for programs and for commands."""
+    path = tmp_path / "config.toml"
+    write_config(path, MINIMAL_PROFILE.replace("http://h", service.url))
+    monkeypatch.setenv("HEKSHER_CONFIG", str(tmp_path))
+    assert heksher_client.profiles.config_path() == path
+    assert CliRunner().invoke(main, ["profiles"]).output == f"Profiles in {path}:\n  a\n"
+    with Connected(kind, context_features=["environment", "user", "theme"]) as client:
+        assert client.status().state is State.FRESH
 
 
 def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +163,9 @@ def test_a_missing_file_is_an_error_if_heksher_config_names_it(config_file: Path
     with pytest.raises(ConfigError, match=r"HEKSHER_CONFIG: the file .*heksher\.toml does not exist"):
         connect()
     config_file.mkdir()
+    with pytest.raises(ConfigError, match=r"HEKSHER_CONFIG: the file .*heksher\.toml/config\.toml does not exist"):
+        connect()
+    (config_file / "config.toml").mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         connect()
 
@@ -224,7 +300,7 @@ def test_k2_commands_need_only_a_url_without_a_readable_home(service: LoopbackSe
 
 def test_k2_a_file_that_heksher_config_names_must_be_readable(config_file: Path, service: LoopbackService) -> None:
     """Even if it is not needed."""
-    config_file.mkdir()
+    (config_file / "config.toml").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         connect(url=service.url, context_features=["user"])
 
