@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from heksher_client._auth.token_refresh import Credential, Token
 from heksher_client._core.refresh.options import checked_seconds
@@ -27,7 +27,7 @@ from heksher_client.exceptions import CredentialError
 if TYPE_CHECKING:
     import asyncio
 
-    from heksher_client._auth.oauth import TokenEndpoint
+    from heksher_client._auth.oauth import ClientAuthMethod, TokenEndpoint
 
 __all__ = ["ClientCredentials", "Credential", "RefreshableToken", "StaticToken", "Token", "TokenFrom", "Tokens"]
 
@@ -140,7 +140,7 @@ class _OAuthCredential(Credential):
 class RefreshableToken(_OAuthCredential):
     """An access token that is refreshed with a refresh token."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parameters of the protocol, all but two of them named
         self,
         access_token: str | None,
         refresh_token: str,
@@ -152,6 +152,7 @@ class RefreshableToken(_OAuthCredential):
         expires_at: float | None = None,
         on_new_tokens: Callable[[Tokens], object] | None = None,
         http_client_args: Mapping[str, Any] | None = None,
+        client_auth: Literal["basic", "post"] = "basic",
     ) -> None:
         """Create a credential.
 
@@ -166,14 +167,17 @@ class RefreshableToken(_OAuthCredential):
             on_new_tokens: Called after each refresh, in a thread that it may block, so that a program can store the
                 tokens for its next start.
             http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
+            client_auth: How the client secret is sent: in the header `Authorization`, or with `"post"` in the body
+                (`client_secret_post`).
 
         Raises:
             ImportError: The extra `oauth` is not installed.
+            ValueError: `token_url` is not an HTTP URL, or `client_auth` is unknown.
             TypeError: `on_new_tokens` is not a plain function.
         """
         if on_new_tokens is not None:
             check_function(on_new_tokens, "on_new_tokens")
-        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args)
+        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args, client_auth)
         self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
         self._new_tokens: Tokens | None = None
         """The tokens of the last refresh."""
@@ -205,6 +209,7 @@ class ClientCredentials(_OAuthCredential):
         scope: str | None = None,
         audience: str | None = None,
         http_client_args: Mapping[str, Any] | None = None,
+        client_auth: Literal["basic", "post"] = "basic",
     ) -> None:
         """Create a credential.
 
@@ -215,11 +220,14 @@ class ClientCredentials(_OAuthCredential):
             scope: The scope to request.
             audience: The audience to request, if the server needs it.
             http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
+            client_auth: How the client secret is sent: in the header `Authorization`, or with `"post"` in the body
+                (`client_secret_post`).
 
         Raises:
             ImportError: The extra `oauth` is not installed.
+            ValueError: `token_url` is not an HTTP URL, or `client_auth` is unknown.
         """
-        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args)
+        self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args, client_auth)
         self._parameters = {"scope": scope, "audience": audience}
         super().__init__()
 
@@ -229,9 +237,13 @@ class ClientCredentials(_OAuthCredential):
 
 
 def _token_endpoint(
-    token_url: str, client_id: str, client_secret: str | None, http_client_args: Mapping[str, Any] | None
+    token_url: str,
+    client_id: str,
+    client_secret: str | None,
+    http_client_args: Mapping[str, Any] | None,
+    client_auth: "ClientAuthMethod",
 ) -> "TokenEndpoint":
     # Imported here: most programs do not need it, and it takes longer to import than everything else.
     from heksher_client._auth.oauth import TokenEndpoint
 
-    return TokenEndpoint(token_url, client_id, client_secret, http_client_args)
+    return TokenEndpoint(token_url, client_id, client_secret, http_client_args, client_auth)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
@@ -34,6 +34,10 @@ that of Azure."""
 _reported_urls: Final[set[str]] = set()
 """The token endpoints whose invalid lifetimes were logged."""
 _SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])
+_CLIENT_AUTH_METHODS: Final = {"basic": "client_secret_basic", "post": "client_secret_post"}
+
+ClientAuthMethod: TypeAlias = Literal["basic", "post"]
+"""How a client secret is sent: in the header `Authorization`, or in the body of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,11 @@ class _ServerError(OAuth2Error):  # type: ignore[misc]
     def __init__(self, *, error: object = None, description: object = None, **more: Any) -> None:
         super().__init__(error=error, **more)
         self.description = description
+
+
+def _raise_refusal(content: object) -> None:
+    if isinstance(content, dict) and "error" in content:
+        raise _ServerError(error=content["error"], description=content.get("error_description"))
 
 
 class _ClientAuth(httpx.Auth, ClientAuth):  # type: ignore[misc]
@@ -140,17 +149,25 @@ class TokenEndpoint:
     """The token endpoint of a server. Each call sends one request, and may block for some seconds."""
 
     def __init__(
-        self, url: str, client_id: str, client_secret: str | None, http_client_args: Mapping[str, Any] | None
+        self,
+        url: str,
+        client_id: str,
+        client_secret: str | None,
+        http_client_args: Mapping[str, Any] | None,
+        client_auth: ClientAuthMethod = "basic",
     ) -> None:
         """Prepare requests of one client.
 
         Raises:
-            ValueError: The URL is not an HTTP URL.
+            ValueError: The URL is not an HTTP URL, or `client_auth` is unknown.
             ConfigError: An environment variable for HTTP clients cannot be used.
             TypeError: An event hook is not a plain function.
         """
         check_server_url("token_url", url)
+        if client_auth not in _CLIENT_AUTH_METHODS:
+            raise ValueError(f'client_auth must be "basic" or "post", not {client_auth!r}')
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
+        self._auth_method = _CLIENT_AUTH_METHODS[client_auth] if client_secret else "none"
         self._http_client_args = {"timeout": _TIMEOUT, **checked_arguments(http_client_args or {}, is_async=False)}
         check_environment(url, self._http_client_args)
 
@@ -188,15 +205,23 @@ class TokenEndpoint:
             lambda client: client.fetch_token(self._url, grant_type=grant_type, **given), secrets
         )
 
-    def revoke(self, url: str, token: str) -> None:
+    def revoke(self, url: str, token: str, type_hint: str) -> None:
         """Revoke a token.
+
+        Args:
+            url: The revocation endpoint.
+            token: The token.
+            type_hint: `access_token` or `refresh_token`.
 
         Raises:
             CredentialError: The request failed.
         """
 
         def send(client: Any) -> None:
-            client.revoke_token(url, token=token).raise_for_status()
+            response = client.revoke_token(url, token=token, token_type_hint=type_hint)
+            if response.is_client_error and "json" in response.headers.get("Content-Type", ""):
+                _raise_refusal(response.json())
+            response.raise_for_status()
 
         self._send(send, [token])
 
@@ -211,8 +236,7 @@ class TokenEndpoint:
             auth = client.client_auth(client.token_endpoint_auth_method)
             response = client.session.post(url, data=data, auth=auth)
             content = response.json() if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR else None
-            if isinstance(content, dict) and "error" in content:
-                raise _ServerError(error=content["error"], description=content.get("error_description"))
+            _raise_refusal(content)
             response.raise_for_status()
             return content if isinstance(content, dict) else {}
 
@@ -263,7 +287,8 @@ class TokenEndpoint:
     def _send(self, send: Callable[[Any], Any], secrets: Iterable[str]) -> Any:
         with create_client(httpx.Client, self._url, self._http_client_args).client as http:
             try:
-                return send(_Client(http, self._client_id, self._client_secret))
+                method = self._auth_method
+                return send(_Client(http, self._client_id, self._client_secret, method, method))
             except OAuth2Error as error:
                 failure: CredentialError = RefusedError(f"{self}: refused ({self._redacted_message(error, secrets)})")
                 failure.code = str(error.error or "")  # type: ignore[attr-defined]
@@ -281,5 +306,6 @@ class TokenEndpoint:
     def _redacted_message(self, error: Any, secrets: Iterable[str]) -> str:
         message = f"{error.error}: {error.description}" if error.description else str(error.error)
         secret = self._client_secret
-        own = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
+        header = b64encode(f"{self._client_id}:{secret}".encode()).decode()
+        own = [] if secret is None else [secret, header]
         return escaped(redact(message.encode(errors="replace"), [*secrets, *own]).decode())[:300]

@@ -54,6 +54,8 @@ class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     client_secret: str | None = None
     grant: Literal["login", "client_credentials"] = "login"
     """`login` if users sign in, `client_credentials` if the program has a client secret."""
+    client_auth: Literal["basic", "post"] | None = None
+    """How the client secret is sent. If None, as the metadata of the issuer requires it."""
     issuer: str | None = None
     """The issuer URL. The URLs below are optional if its metadata contains them."""
     authorization_url: str | None = None

@@ -318,6 +318,7 @@ def create_credential(config: Config) -> Credential | None:
                 scope=oauth.scope,
                 audience=oauth.audience,
                 http_client_args=http_client_args(config),
+                client_auth=oauth.client_auth or "basic",
             )
         except ConfigError:
             raise

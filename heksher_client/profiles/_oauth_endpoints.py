@@ -1,7 +1,7 @@
 """Endpoints of an authorization server: the URLs that a profile sets, and those in the metadata of its issuer."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 
@@ -11,12 +11,13 @@ from heksher_client.profiles._config import Config, OAuth
 
 
 class OAuthEndpoints(NamedTuple):
-    """The URLs of an authorization server. Only the token endpoint is required."""
+    """The URLs of an authorization server, and how it authenticates clients. Only the token endpoint is required."""
 
     token_url: str
     authorization_url: str | None
     device_authorization_url: str | None
     revocation_url: str | None
+    client_auth: Literal["basic", "post"]
 
 
 def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[str, Any]) -> OAuthEndpoints:
@@ -43,11 +44,14 @@ def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[st
     def endpoint(name: str) -> str | None:
         return checked(f"{name}_url", getattr(oauth, f"{name}_url") or metadata.get(f"{name}_endpoint"))
 
+    # RFC 8414, section 2: a server that does not list its methods accepts `client_secret_basic`.
+    accepts_post_only = metadata.get("token_endpoint_auth_methods_supported") == ["client_secret_post"]
     return OAuthEndpoints(
         required_url("token_url", endpoint("token"), config),
         endpoint("authorization"),
         endpoint("device_authorization"),
         endpoint("revocation"),
+        oauth.client_auth or ("post" if accepts_post_only else "basic"),
     )
 
 

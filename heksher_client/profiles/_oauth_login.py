@@ -24,7 +24,7 @@ from heksher_client.profiles._connect import http_client_args
 from heksher_client.profiles._loopback_server import LoopbackServer
 from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, required_url, resolve_endpoints
 from heksher_client.profiles._secret_checks import origin
-from heksher_client.profiles._stored_credential import is_issued_for, token_store
+from heksher_client.profiles._stored_credential import client_auth_for, is_issued_for, token_store
 from heksher_client.profiles._token_store import StoredTokens
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class _LoginSession(NamedTuple):
 
         arguments = http_client_args(config)
         endpoints = resolve_endpoints(config, oauth, arguments)
-        token_endpoint = TokenEndpoint(endpoints.token_url, oauth.client_id, oauth.client_secret, arguments)
+        token_endpoint = TokenEndpoint(
+            endpoints.token_url, oauth.client_id, oauth.client_secret, arguments, endpoints.client_auth
+        )
         return cls(config, oauth, endpoints, token_endpoint)
 
     def save(self, granted: "Granted") -> str:
@@ -105,6 +107,7 @@ class _LoginSession(NamedTuple):
             client_id=self.oauth.client_id,
             issuer=self.oauth.issuer,
             revocation_url=self.endpoints.revocation_url,
+            client_auth=self.endpoints.client_auth,
         )
         return token_store(self.config).save(self.config.name, tokens)
 
@@ -297,16 +300,37 @@ def logout(*, profile: str | None = None, path: str | PathLike[str] | None = Non
     if tokens is None:
         return False
     if tokens.revocation_url and tokens.token_url and tokens.client_id:
-        from heksher_client._auth.oauth import TokenEndpoint
-
-        oauth = config.profile.oauth
-        client_secret = oauth.client_secret if oauth is not None and is_issued_for(tokens, oauth) else None
         try:
-            endpoint = TokenEndpoint(tokens.token_url, tokens.client_id, client_secret, http_client_args(config))
-            endpoint.revoke(tokens.revocation_url, tokens.refresh_token or tokens.access_token)
+            _revoke(tokens, config, tokens.revocation_url)
         except CredentialError as error:
             logger.warning("signed out locally, but the server may still accept the tokens: %s", error)
     return True
+
+
+def _revoke(tokens: StoredTokens, config: Config, url: str) -> None:
+    """Revoke the refresh token, with which most servers revoke its access tokens, and then the access token.
+
+    Raises:
+        CredentialError: A token could not be revoked.
+    """
+    from heksher_client._auth.oauth import RefusedError, TokenEndpoint
+
+    oauth = config.profile.oauth
+    client_secret = oauth.client_secret if oauth is not None and is_issued_for(tokens, oauth) else None
+    endpoint = TokenEndpoint(
+        tokens.token_url or "",
+        tokens.client_id or "",
+        client_secret,
+        http_client_args(config),
+        client_auth_for(tokens, oauth),
+    )
+    if tokens.refresh_token is not None:
+        endpoint.revoke(url, tokens.refresh_token, "refresh_token")
+    try:
+        endpoint.revoke(url, tokens.access_token, "access_token")
+    except RefusedError as error:  # RFC 7009, section 2: servers need not be able to revoke access tokens.
+        if error.code != "unsupported_token_type" or tokens.refresh_token is None:
+            raise
 
 
 def _load_config(profile: str | None, path: str | PathLike[str] | None) -> Config:

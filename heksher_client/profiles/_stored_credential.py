@@ -17,7 +17,7 @@ from heksher_client.profiles._secret_checks import origin
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
 
 if TYPE_CHECKING:
-    from heksher_client._auth.oauth import Granted
+    from heksher_client._auth.oauth import ClientAuthMethod, Granted
 
 
 def token_store(config: Config) -> TokenStore:
@@ -44,6 +44,11 @@ def is_issued_for(tokens: StoredTokens, oauth: OAuth | None) -> bool:
     urls = (tokens.issuer, oauth.issuer), (tokens.token_url, oauth.token_url)
     is_same_server = any(stored == configured for stored, configured in urls if configured is not None)
     return is_same_server and tokens.client_id == oauth.client_id
+
+
+def client_auth_for(tokens: StoredTokens, oauth: OAuth | None) -> "ClientAuthMethod":
+    """Return how the client secret is sent to the server that issued these tokens."""
+    return (None if oauth is None else oauth.client_auth) or tokens.client_auth
 
 
 class StoredCredential(Credential):
@@ -99,7 +104,10 @@ class StoredCredential(Credential):
 
         oauth = self._config.profile.oauth
         client_secret = None if oauth is None else oauth.client_secret
-        endpoint = TokenEndpoint(tokens.token_url or "", tokens.client_id or "", client_secret, self._http_client_args)
+        client_auth = client_auth_for(tokens, oauth)
+        endpoint = TokenEndpoint(
+            tokens.token_url or "", tokens.client_id or "", client_secret, self._http_client_args, client_auth
+        )
         try:
             return endpoint.refresh(tokens.refresh_token or "", None)
         except RefusedError as error:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -40,6 +40,8 @@ class StoredTokens(msgspec.Struct, kw_only=True):
     client_id: str | None = None
     issuer: str | None = None
     revocation_url: str | None = None
+    client_auth: Literal["basic", "post"] = "basic"
+    """How the authorization server receives the client secret."""
 
     def __repr__(self) -> str:
         return f"<StoredTokens for {self.origin}>"

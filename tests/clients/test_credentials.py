@@ -235,6 +235,37 @@ def test_a_secret_that_the_token_server_repeats_is_redacted(oauth: OAuthServer) 
         client_credentials(oauth).force_refresh()
 
 
+def test_a_client_secret_can_be_sent_in_the_body(oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers accept it there only. A secret that the server repeats is redacted, also as the body has it."""
+    secret, arguments = "of the client&", {"client_id": CLIENT, "client_auth": "post"}
+    monkeypatch.setattr("tests.support.oauth.SECRET", secret)
+    monkeypatch.setattr(oauth, "client_auth", "post")
+    assert ClientCredentials(oauth.token_url, client_secret=secret, **arguments).token()  # type: ignore[arg-type]
+    renewed = RefreshableToken(
+        None,
+        oauth.issue_refresh_token(),
+        token_url=oauth.token_url,
+        client_secret=secret,
+        **arguments,  # type: ignore[arg-type]
+    )
+    assert renewed.token()
+    assert [request["client_secret"] for request in oauth.token_requests] == [secret, secret]
+    oauth.token_response = 401, json.dumps({"error": "client_secret=of+the+client%26"}).encode()
+    with pytest.raises(CredentialError, match=r"refused \(client_secret=\*\*\*\)"):
+        renewed.force_refresh()
+    with pytest.raises(ValueError, match='client_auth must be "basic" or "post", not \'jwt\''):
+        ClientCredentials(oauth.token_url, CLIENT, SECRET, client_auth="jwt")  # type: ignore[arg-type]
+
+
+def test_a_public_client_has_no_secret_to_send(oauth: OAuthServer) -> None:
+    """Whichever way is chosen."""
+    credential = RefreshableToken(
+        None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, client_auth="post"
+    )
+    assert credential.token()
+    assert "client_secret" not in oauth.token_requests[0]
+
+
 def test_the_token_url_must_not_have_a_password() -> None:
     """It would be in the log of httpx."""
     for url in ("http://jim:x@host/token", "ftp://host", "host", "http://[", "http://"):

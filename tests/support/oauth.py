@@ -40,6 +40,11 @@ class OAuthServer:
         """The token endpoint responds once this event is set."""
         self.gate.set()
         self.metadata_path = "/.well-known/openid-configuration"
+        self.client_auth: str | None = None
+        """`basic` or `post` if the server requires a client secret, sent in this way."""
+        self.metadata_methods: list[str] | None = None
+        """The methods of client authentication in the metadata. If None, that of `client_auth`."""
+        self.revokes_access_tokens = True
         self.token_requests: list[dict[str, str]] = []
         self.revoked: list[str] = []
         self._access_tokens: dict[str, float] = {}
@@ -90,7 +95,7 @@ class OAuthServer:
         """Revoke all refresh tokens that were issued so far."""
         self._refresh_tokens.clear()
 
-    def metadata(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, Any]:
         """Return the metadata document."""
         paths = {
             "authorization": "authorize",
@@ -98,7 +103,12 @@ class OAuthServer:
             "device_authorization": "device",
             "revocation": "revoke",
         }
-        return {"issuer": self.url} | {f"{name}_endpoint": f"{self.url}/{path}" for name, path in paths.items()}
+        endpoints = {f"{name}_endpoint": f"{self.url}/{path}" for name, path in paths.items()}
+        methods = self.metadata_methods
+        if methods is None and self.client_auth is not None:
+            methods = [f"client_secret_{self.client_auth}"]
+        more = {} if methods is None else {"token_endpoint_auth_methods_supported": methods}
+        return {"issuer": self.url, **endpoints, **more}
 
     def authorize(self, parameters: dict[str, str]) -> str:
         """Handle an authorization request. Return the URL to redirect the browser to."""
@@ -114,7 +124,6 @@ class OAuthServer:
 
     def authorize_device(self, parameters: dict[str, str]) -> dict[str, Any]:
         """Handle a device authorization request. Return the body of the response."""
-        assert parameters["client_id"] == CLIENT
         device_code = token_urlsafe(12)
         self._device_codes.add(device_code)
         page = f"{self.url}/enter"
@@ -131,12 +140,11 @@ class OAuthServer:
         self, parameters: dict[str, str], authorization: str | None
     ) -> tuple[int, dict[str, Any]]:
         """Handle a token request. Return the status and the body of the response."""
-        if authorization is not None:
-            assert b64decode(authorization.removeprefix("Basic ")).decode() == f"{CLIENT}:{SECRET}"
-        elif parameters.get("client_id") != CLIENT:
+        client_auth = self.authenticate(parameters, authorization)
+        if client_auth is None:
             return 401, {"error": "invalid_client"}
         match parameters["grant_type"]:
-            case "client_credentials" if authorization is not None:
+            case "client_credentials" if client_auth != "none":
                 return 200, self._grant(with_refresh_token=False)
             case "refresh_token" if parameters["refresh_token"] in self._refresh_tokens:
                 self._refresh_tokens.discard(parameters["refresh_token"])
@@ -157,10 +165,29 @@ class OAuthServer:
         token = parameters.get("refresh_token", "")
         return 400, {"error": "invalid_grant", "error_description": f"unknown, used or expired: {token}"}
 
-    def revoke(self, parameters: dict[str, str]) -> None:
-        """Handle a revocation request."""
+    def authenticate(self, parameters: dict[str, str], authorization: str | None) -> str | None:
+        """Return how a client has authenticated itself (`basic`, `post` or `none`), or None if it must not be so."""
+        if authorization is not None:
+            assert b64decode(authorization.removeprefix("Basic ")).decode() == f"{CLIENT}:{SECRET}"
+            assert "client_secret" not in parameters
+            client_auth = "basic"
+        elif parameters.get("client_id") != CLIENT:
+            return None
+        else:
+            client_auth = "post" if "client_secret" in parameters else "none"
+            assert parameters.get("client_secret", SECRET) == SECRET
+        return client_auth if self.client_auth in (None, client_auth) else None
+
+    def revoke(self, parameters: dict[str, str], authorization: str | None) -> tuple[int, dict[str, Any]]:
+        """Handle a revocation request. Return the status and the body of the response."""
+        if self.authenticate(parameters, authorization) is None:
+            return 401, {"error": "invalid_client"}
+        if parameters["token_type_hint"] == "access_token" and not self.revokes_access_tokens:  # noqa: S105 - no secret
+            return 400, {"error": "unsupported_token_type"}
         self.revoked.append(parameters["token"])
         self._refresh_tokens.discard(parameters["token"])
+        self._access_tokens.pop(parameters["token"], None)
+        return 200, {}
 
     def _grant(self, *, with_refresh_token: bool = True) -> dict[str, Any]:
         body = {"access_token": self.issue(), "token_type": "Bearer", "expires_in": self.lifetime}
@@ -194,10 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     self._send(*self.oauth.token(parameters, self.headers["Authorization"]))
             case "/device":
+                assert self.oauth.authenticate(parameters, self.headers["Authorization"]) is not None
                 self._send(200, self.oauth.authorize_device(parameters))
             case "/revoke":
-                self.oauth.revoke(parameters)
-                self._send(200, {})
+                self._send(*self.oauth.revoke(parameters, self.headers["Authorization"]))
 
     def _send(self, status: int, content: object) -> None:
         self._write(status, json.dumps(content).encode())

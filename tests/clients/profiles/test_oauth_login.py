@@ -24,8 +24,8 @@ from heksher_client.profiles._token_store import StoredTokens, TokenStore
 from tests.support.clients import Kind
 from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
-from tests.support.oauth import CLIENT, OAuthServer
-from tests.support.profiles import Connected, FakeClock, MemoryKeyring, browse, load_tokens, token_file
+from tests.support.oauth import CLIENT, SECRET, OAuthServer
+from tests.support.profiles import Connected, FakeClock, MemoryKeyring, browse, load_tokens, token_file, write_config
 
 
 def test_login_stores_tokens_that_clients_use_and_refresh(
@@ -54,6 +54,27 @@ def test_login_stores_tokens_that_clients_use_and_refresh(
     assert tokens is not None
     assert oauth.accepts(f"Bearer {tokens.access_token}")
     assert "access-" not in repr(tokens)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("configured", [None, "post", "basic"])
+def test_a_client_secret_is_sent_as_the_server_requires_it(
+    oauth: OAuthServer, login_config: Path, configured: str | None
+) -> None:
+    """In the header or in the body, as its metadata says, or else the profile, for all of its endpoints."""
+    oauth.client_auth = configured or "post"
+    key = "" if configured is None else f'client_auth = "{configured}"\n'
+    write_config(login_config, f'{login_config.read_text()}client_secret = "{SECRET}"\n{key}')
+    if configured is not None:
+        oauth.metadata_methods = ["client_secret_basic", "client_secret_post", "none"]
+    for sign_in in (partial(login, browse), partial(login_headless, lambda code: None)):
+        sign_in()
+        with connect() as client:
+            oauth.expire_all()
+            client.ping()
+        assert logout()
+    assert len(oauth.revoked) == 4
+    assert len(oauth.token_requests) == 4
 
 
 def test_login_headless_polls_at_the_interval_of_the_server(
@@ -103,7 +124,7 @@ def test_login_with_token_stores_a_refresh_token(
     assert tokens is not None
     assert tokens.refresh_token not in (None, refresh_token)
     assert logout()
-    assert oauth.revoked == [tokens.refresh_token]
+    assert oauth.revoked == [tokens.refresh_token, tokens.access_token]
 
 
 def test_a_token_is_not_used_after_the_expiry_that_is_stored_with_it(oauth: OAuthServer, login_config: Path) -> None:
@@ -158,7 +179,8 @@ def test_logout_removes_and_revokes_the_tokens(
     tokens = load_tokens(login_config)
     assert tokens is not None
     assert logout()
-    assert oauth.revoked == [tokens.refresh_token]
+    assert oauth.revoked == [tokens.refresh_token, tokens.access_token]
+    assert not oauth.accepts(f"Bearer {tokens.access_token}")
     assert keyring_or_file is None or not keyring_or_file.passwords
     assert "access" not in token_file(login_config).read_text()
     assert not logout()
@@ -167,6 +189,38 @@ def test_logout_removes_and_revokes_the_tokens(
         pytest.raises(CredentialError, match="no user is signed in; sign in with: heksher-client"),
     ):
         client.ping()
+
+
+def test_logout_from_a_server_that_cannot_revoke_access_tokens_revokes_the_refresh_token(
+    oauth: OAuthServer, login_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no warning, unless it is the only token."""
+    oauth.revokes_access_tokens = False
+    login(browse)
+    assert logout()
+    assert [token.partition("-")[0] for token in oauth.revoked] == ["refresh"]
+    assert not caplog.records
+    tokens = StoredTokens(
+        origin="x",
+        access_token=oauth.issue(),
+        token_url=oauth.token_url,
+        client_id=CLIENT,
+        revocation_url=f"{oauth.url}/revoke",
+    )
+    TokenStore(login_config).save("shop", tokens)
+    assert logout()
+    assert "the server may still accept the tokens: shop at 127.0.0.1: refused (unsupported_token_type)" in caplog.text
+
+
+def test_a_token_that_cannot_be_revoked_is_one_warning(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The user is signed out all the same. The warning does not contain the token."""
+    monkeypatch.setattr(oauth, "revoke", lambda parameters, authorization: (429, {"error": parameters["token"]}))
+    login(browse)
+    assert logout()
+    assert [record.getMessage().partition(" (")[2] for record in caplog.records] == ["***)"]
+    assert load_tokens(login_config) is None
 
 
 def test_logout_without_the_authorization_server_removes_the_tokens(
@@ -344,7 +398,7 @@ def test_a_response_without_a_device_code_is_an_error(
 ) -> None:
     """For example if the configured URL is another endpoint."""
     login_config.write_text(login_config.read_text() + f'device_authorization_url = "{oauth.url}/revoke"\n')
-    monkeypatch.setattr(oauth, "revoke", lambda parameters: None)
+    monkeypatch.setattr(oauth, "revoke", lambda parameters, authorization: (200, {}))
     with pytest.raises(CredentialError, match="does not contain a valid device code"):
         login_headless(lambda code: None)
 
