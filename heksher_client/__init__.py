@@ -42,7 +42,9 @@ if _typing.TYPE_CHECKING:
     from heksher_client._drivers.options import ClientOptions
     from heksher_client._drivers.thread_client import ThreadHeksherClient
     from heksher_client.profiles._connect import connect, connect_async
-    from heksher_client.profiles._oauth_login import DeviceCode, login, login_headless, login_with_token, logout
+    from heksher_client.profiles._login_flows import DeviceCode
+    from heksher_client.profiles._oauth_login import login, login_headless, login_with_token, logout
+    from heksher_client.profiles._oauth_login_async import login_async, login_headless_async
 
 __all__ = [
     "TRACK_ALL",
@@ -87,7 +89,9 @@ __all__ = [
     "connect",
     "connect_async",
     "login",
+    "login_async",
     "login_headless",
+    "login_headless_async",
     "login_with_token",
     "logout",
     "pinned",
@@ -100,11 +104,13 @@ _LATER: _typing.Final = {
     "AsyncHeksherClient": "_drivers.async_client",
     "ClientOptions": "_drivers.options",
     "ThreadHeksherClient": "_drivers.thread_client",
-    "DeviceCode": "profiles._oauth_login",
+    "DeviceCode": "profiles._login_flows",
     "connect": "profiles._connect",
     "connect_async": "profiles._connect",
     "login": "profiles._oauth_login",
+    "login_async": "profiles._oauth_login_async",
     "login_headless": "profiles._oauth_login",
+    "login_headless_async": "profiles._oauth_login_async",
     "login_with_token": "profiles._oauth_login",
     "logout": "profiles._oauth_login",
 }

@@ -13,7 +13,7 @@ from heksher_client.cli.errors import report_errors
 from heksher_client.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from heksher_client.profiles._oauth_login import DeviceCode
+    from heksher_client.profiles._login_flows import DeviceCode
 
 _PROFILE = click.argument("profile", required=False, shell_complete=complete_profile)
 

@@ -5,16 +5,15 @@ request is accepted only if it has the `state` of the sign-in in progress.
 """
 
 import secrets
-import threading
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from heksher_client._runtime.worker_threads import start_daemon_thread
-from heksher_client.exceptions import CredentialTimeoutError
 
 _PATH = "/callback"
 
@@ -26,7 +25,9 @@ class LoopbackServer:
     """The expected value of the parameter `state`. Set it before the browser is opened."""
 
     def __init__(self) -> None:
-        self._redirects: SimpleQueue[dict[str, str]] = SimpleQueue()
+        self.redirect: Future[dict[str, str]] = Future()
+        """The query parameters of the redirect: a `code` or an `error`, and `state`."""
+        self.redirect.set_running_or_notify_cancel()  # So that the end of a wait does not cancel it.
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
         self._server.daemon_threads = True
         self.redirect_uri = f"http://127.0.0.1:{self._server.server_address[1]}{_PATH}"
@@ -41,20 +42,6 @@ class LoopbackServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def wait_for_redirect(self, timeout: float) -> dict[str, str]:
-        """Return the query parameters of the redirect: a `code` or an `error`, and `state`.
-
-        Args:
-            timeout: Seconds to wait.
-
-        Raises:
-            CredentialTimeoutError: There was no redirect in time.
-        """
-        try:
-            return self._redirects.get(timeout=min(timeout, threading.TIMEOUT_MAX))
-        except Empty:
-            raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds") from None
-
     def _handler_class(self) -> type[BaseHTTPRequestHandler]:
         server = self
 
@@ -68,7 +55,8 @@ class LoopbackServer:
                     self._respond(404, "This request does not belong to the sign-in in progress.")
                     return
                 self._respond(200, "You can close this window and return to the program.")
-                server._redirects.put(parameters)
+                with suppress(InvalidStateError):  # A page that is loaded again. The first one counts.
+                    server.redirect.set_result(parameters)
 
             def _respond(self, status: int, text: str) -> None:
                 body = f"<!doctype html><meta charset=utf-8><title>heksher</title><p>{text}".encode()

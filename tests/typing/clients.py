@@ -15,6 +15,7 @@ from heksher_client import (
     Change,
     Changed,
     ClientOptions,
+    DeviceCode,
     Refresh,
     Rule,
     Setting,
@@ -23,6 +24,8 @@ from heksher_client import (
     UnexpectedResponseError,
     connect,
     connect_async,
+    login_async,
+    login_headless_async,
     pinned,
 )
 from heksher_client.credentials import StaticToken, TokenFrom
@@ -94,6 +97,15 @@ async def profiles() -> None:
     async with connect_async() as client:
         assert_type(client, AsyncHeksherClient)
     assert_type(await connect_async(path=Path("shop"), client_class=AsyncShop), AsyncShop)
+
+    async def show(code: DeviceCode) -> None: ...
+
+    assert_type(await login_headless_async(show, timeout=60), str)
+    await login_async(show)  # type: ignore[arg-type]
+    credential = StaticToken("t")
+    assert_type(credential.token(timeout=2), str)
+    assert_type(await credential.atoken(), str)
+    assert_type(credential.expires_at, float | None)
 
 
 async def changes(setting: Setting[int], client: AsyncHeksherClient) -> None:

@@ -81,5 +81,5 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     """The clock that `login_headless` uses."""
     fake = FakeClock()
     monkeypatch.setattr("heksher_client.profiles._oauth_login.time", fake)
-    monkeypatch.setattr("heksher_client.profiles._oauth_login.monotonic", fake.monotonic)
+    monkeypatch.setattr("heksher_client.profiles._login_flows.monotonic", fake.monotonic)
     return fake

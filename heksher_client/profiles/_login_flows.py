@@ -1,0 +1,259 @@
+"""Sign-in flows: generators of the steps that complete a sign-in, in a thread or in a task.
+
+Each step is performed by the caller: a call that may block, a call of the program's function, or a wait. So the
+blocking and the asynchronous functions have one implementation.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from heksher_client._auth.token_refresh import Token
+from heksher_client._clock import monotonic
+from heksher_client._core.refresh.options import MAX_SECONDS, checked_seconds
+from heksher_client._logging import escaped
+from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
+from heksher_client.profiles import _config
+from heksher_client.profiles._config import Config, OAuth
+from heksher_client.profiles._connect import http_client_args
+from heksher_client.profiles._loopback_server import LoopbackServer
+from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, required_url, resolve_endpoints
+from heksher_client.profiles._secret_checks import origin
+from heksher_client.profiles._stored_credential import token_store
+from heksher_client.profiles._token_store import StoredTokens
+
+if TYPE_CHECKING:
+    # Imported in the functions that need it, so that this module can be imported without the extra.
+    from heksher_client._auth.oauth import Granted, TokenEndpoint
+
+_DEVICE_CODE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+_SLOW_DOWN_SECONDS: Final = 5.0
+"""Seconds to add to the polling interval if the server asks for it (RFC 8628, section 3.5) or is unavailable."""
+_POLLING_SECONDS: Final = 5.0
+"""The polling interval if the server does not say it (RFC 8628, section 3.2)."""
+_SHORTEST_POLLING_SECONDS: Final = 1.0
+"""Also if the server says less, such as 0: it would have a request after the other."""
+_MAX_ERROR_LENGTH: Final = 300
+
+
+class DeviceCode(NamedTuple):
+    """A code that a user enters in a browser on another device to sign in."""
+
+    url: str
+    """The page to open."""
+    code: str
+    """The code to enter on that page."""
+    complete_url: str | None
+    """The URL of the page with the code filled in, to show as a QR code for example."""
+    expires_in: float
+    """Seconds until the code expires."""
+
+
+class CallBlocking(NamedTuple):
+    """Make a call that may block, such as a request. The result of the step is its result."""
+
+    call: Callable[[], Any]
+
+
+class CallProgram(NamedTuple):
+    """Call the function of the program. The result of the step is its result."""
+
+    function: Callable[[Any], object]
+    argument: object
+
+
+class Wait(NamedTuple):
+    """Wait for some seconds, or until a future is done."""
+
+    seconds: float
+    future: "Future[Any] | None" = None
+
+
+SignInFlow: TypeAlias = Generator[CallBlocking | CallProgram | Wait, Any, str]
+"""A flow whose result is the location of the saved tokens."""
+
+
+class LoginSession(NamedTuple):
+    """A sign-in in progress: the profile that it is for, and the authorization session."""
+
+    config: Config
+    oauth: OAuth
+    endpoints: OAuthEndpoints
+    token_endpoint: "TokenEndpoint"
+
+    @classmethod
+    def begin(
+        cls,
+        profile: str | None,
+        path: str | PathLike[str] | None,
+        advice: str = "use a token (login_with_token, login --token)",
+    ) -> "LoginSession":
+        """Load the profile, and fetch the metadata of the server if the profile names an issuer.
+
+        Args:
+            profile: The name of the profile.
+            path: The configuration file, or its folder.
+            advice: The alternative to an authorization server, for the error message.
+        """
+        config = load_config(profile, path)
+        oauth = config.profile.oauth
+        if oauth is None:
+            table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
+            raise ConfigError(
+                f"{config.source} has no authorization server: add {table} with client_id and issuer, or {advice}"
+            )
+        from heksher_client._auth.oauth import TokenEndpoint
+
+        arguments = http_client_args(config)
+        endpoints = resolve_endpoints(config, oauth, arguments)
+        token_endpoint = TokenEndpoint(
+            endpoints.token_url, oauth.client_id, oauth.client_secret, arguments, endpoints.client_auth
+        )
+        return cls(config, oauth, endpoints, token_endpoint)
+
+    def save(self, granted: "Granted") -> str:
+        """Save the tokens that the server granted, and return their location."""
+        try:
+            token = Token(granted.access_token)
+        except ValueError as error:
+            raise CredentialError(f"{self.endpoints.token_url}: {error}") from None
+        tokens = StoredTokens(
+            origin=origin(str(self.config.profile.url)),
+            access_token=token.value,
+            refresh_token=granted.refresh_token,
+            expires_at=granted.expires_at,
+            token_url=self.endpoints.token_url,
+            client_id=self.oauth.client_id,
+            issuer=self.oauth.issuer,
+            revocation_url=self.endpoints.revocation_url,
+            client_auth=self.endpoints.client_auth,
+        )
+        return token_store(self.config).save(self.config.name, tokens)
+
+
+def browser_flow(
+    show_browser: Callable[[str], object], profile: str | None, timeout: float, path: str | PathLike[str] | None
+) -> SignInFlow:
+    """Return the flow of `login`."""
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, profile, path))
+    authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
+    code_verifier = secrets.token_urlsafe(64)
+    with LoopbackServer() as loopback:
+        url, loopback.state = session.token_endpoint.authorization_url(
+            authorization_url,
+            redirect_uri=loopback.redirect_uri,
+            scope=session.oauth.scope,
+            audience=session.oauth.audience,
+            code_verifier=code_verifier,
+        )
+        if (yield CallProgram(show_browser, url)) is False:  # `webbrowser.open` returns False if there is no browser.
+            raise CredentialError("no browser could be opened: use login_headless, or login --headless")
+        yield Wait(timeout, loopback.redirect)
+        if not loopback.redirect.done():
+            raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds")
+        redirect = loopback.redirect.result()
+    if "code" not in redirect:
+        reason = ": ".join(filter(None, [redirect.get("error"), redirect.get("error_description")]))
+        raise CredentialError(f"the sign-in was refused ({escaped(reason)[:_MAX_ERROR_LENGTH]})")
+    grant = partial(
+        session.token_endpoint.grant,
+        "authorization_code",
+        code=redirect["code"],
+        redirect_uri=loopback.redirect_uri,
+        code_verifier=code_verifier,
+    )
+    granted = yield CallBlocking(grant)
+    location: str = yield CallBlocking(partial(session.save, granted))
+    return location
+
+
+def device_code_flow(
+    get_code: Callable[[DeviceCode], object],
+    profile: str | None,
+    timeout: float | None,
+    path: str | PathLike[str] | None,
+) -> SignInFlow:
+    """Return the flow of `login_headless`."""
+    longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
+    from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
+
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, profile, path))
+    url = required_url("device_authorization_url", session.endpoints.device_authorization_url, session.config)
+    parameters = {"scope": session.oauth.scope, "audience": session.oauth.audience}
+    given = {key: value for key, value in parameters.items() if value is not None}
+    response = yield CallBlocking(partial(session.token_endpoint.post, url, given))
+    code, device_code, interval = _parse_device_code(url, response)
+    yield CallProgram(get_code, code)
+    seconds = min(code.expires_in, longest)
+    deadline = monotonic() + seconds
+    while (remaining := deadline - monotonic()) > 0:
+        yield Wait(min(interval, remaining))
+        try:
+            granted = yield CallBlocking(
+                partial(session.token_endpoint.grant, _DEVICE_CODE_GRANT, device_code=device_code)
+            )
+        except RefusedError as error:
+            if error.code not in ("authorization_pending", "slow_down"):
+                raise
+            interval += _SLOW_DOWN_SECONDS * (error.code == "slow_down")
+        except ServerUnavailableError:  # The code remains valid.
+            interval += _SLOW_DOWN_SECONDS
+        else:
+            location: str = yield CallBlocking(partial(session.save, granted))
+            return location
+    raise CredentialTimeoutError(f"the code was not entered within {seconds:g} seconds: start again")
+
+
+def _parse_device_code(url: str, response: dict[str, Any]) -> tuple[DeviceCode, str, float]:
+    """Return the code for the user, the code for the token endpoint, and the polling interval.
+
+    Raises:
+        CredentialError: The response does not contain them.
+    """
+    try:
+        code = DeviceCode(
+            str(response["verification_uri"]),
+            str(response["user_code"]),
+            response.get("verification_uri_complete"),
+            _parse_seconds(response["expires_in"]),
+        )
+        given = response.get("interval")
+        interval = _POLLING_SECONDS if given is None else max(_parse_seconds(given), _SHORTEST_POLLING_SECONDS)
+        return code, str(response["device_code"]), interval
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise CredentialError(f"{url}: the response does not contain a valid device code") from None
+
+
+def _parse_seconds(value: Any) -> float:
+    """Convert a duration in a response.
+
+    Raises:
+        TypeError, ValueError, OverflowError: It is not a number, or cannot be waited for.
+    """
+    seconds = float(value)
+    if not 0 <= seconds < threading.TIMEOUT_MAX:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
+
+
+def load_config(profile: str | None, path: str | PathLike[str] | None) -> Config:
+    """Load the configuration of a profile to sign in for.
+
+    Raises:
+        ConfigError: The configuration is invalid, or has other credentials, which would be used instead of the sign-in.
+    """
+    config = _config.load(profile, {}, prefer_named=True, path=path)
+    if config.profile.token is not None:
+        raise ConfigError(
+            f"{config.source} has a token, or HEKSHER_TOKEN is set, and it would be used instead of the sign-in: "
+            "remove it first"
+        )
+    if config.profile.oauth is not None and config.profile.oauth.grant == "client_credentials":
+        raise ConfigError(
+            f"{config.source} has its own client secret (grant = client_credentials), so users do not sign in for it"
+        )
+    return config
