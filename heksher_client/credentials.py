@@ -15,19 +15,20 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from heksher_client._auth.token_refresh import Credential, Token
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._logging import logger
-from heksher_client._runtime.wakeup import running_loop
 from heksher_client.exceptions import CredentialError
 
 if TYPE_CHECKING:
     import asyncio
 
     from heksher_client._auth.oauth import ClientAuthMethod, TokenEndpoint
+
+_PLAIN_FUNCTION: Final = "a function that is not a coroutine function"
 
 __all__ = ["ClientCredentials", "Credential", "RefreshableToken", "StaticToken", "Token", "TokenFrom", "Tokens"]
 
@@ -95,11 +96,7 @@ class TokenFrom(Credential):
         if not self._is_async:
             super()._run_refresh(refresh)
             return
-        try:
-            loop = running_loop(f"{self!r}", "a function that is not a coroutine function")
-        except RuntimeError as error:
-            self._fail_refresh(refresh, error)
-            raise
+        loop = self._loop_for(refresh, _PLAIN_FUNCTION)
         try:
             coroutine: Any = self._get_token()
             self._task = loop.create_task(coroutine)  # stored, as the loop only has a weak reference
@@ -165,7 +162,8 @@ class RefreshableToken(_OAuthCredential):
             scope: The scope to request; the original one if it is not given.
             expires_at: The expiry of the access token, in seconds since 1970.
             on_new_tokens: Called after each refresh, in a thread that it may block, so that a program can store the
-                tokens for its next start.
+                tokens for its next start. A coroutine function is for the async client only, and is awaited in its
+                event loop.
             http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
             client_auth: How the client secret is sent: in the header `Authorization`, or with `"post"` in the body
                 (`client_secret_post`).
@@ -173,10 +171,15 @@ class RefreshableToken(_OAuthCredential):
         Raises:
             ImportError: The extra `oauth` is not installed.
             ValueError: `token_url` is not an HTTP URL, or `client_auth` is unknown.
-            TypeError: `on_new_tokens` is not a plain function.
+            TypeError: `on_new_tokens` is not a function.
         """
-        if on_new_tokens is not None:
+        self._is_async = is_coroutine_function(on_new_tokens)
+        if on_new_tokens is not None and not self._is_async:
             check_function(on_new_tokens, "on_new_tokens")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop in which the last refresh was started, if `on_new_tokens` is awaited."""
+        self._storing: Future[None] | None = None
+        """The call of `on_new_tokens`. Stored, as an event loop only has a weak reference to its task."""
         self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args, client_auth)
         self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
         self._new_tokens: Tokens | None = None
@@ -189,12 +192,51 @@ class RefreshableToken(_OAuthCredential):
         self._new_tokens = Tokens(granted.access_token, self._refresh_token, granted.expires_at)
         return Token(granted.access_token, granted.expires_at)
 
+    def _run_refresh(self, refresh: "Future[Token]") -> None:
+        if self._is_async:
+            self._loop = self._loop_for(refresh, _PLAIN_FUNCTION)
+        super()._run_refresh(refresh)
+
+    def _ensure_blocking_allowed(self) -> None:
+        if self._is_async:
+            raise TypeError(f"{self!r}: on_new_tokens is a coroutine function, which only the async client can await")
+
     def _on_refreshed(self) -> None:
-        if self._on_new_tokens is not None and self._new_tokens is not None:
+        tokens = self._new_tokens
+        if self._on_new_tokens is None or tokens is None:
+            return
+        if self._loop is not None:
+            self._store_async(self._loop, tokens)
+            return
+        try:
+            plain_result(self._on_new_tokens, self._on_new_tokens(tokens), may_be_running=True)
+        except Exception as error:
+            _log_unstored(error)
+
+    def _store_async(self, loop: "asyncio.AbstractEventLoop", tokens: Tokens) -> None:
+        import asyncio  # The program has imported it. Programs without tasks do not need it.
+
+        on_new_tokens: Any = self._on_new_tokens
+
+        async def store() -> None:
             try:
-                plain_result(self._on_new_tokens, self._on_new_tokens(self._new_tokens), may_be_running=True)
-            except Exception as error:  # The token is valid all the same. Not the message: it may contain the tokens.
-                logger.error("on_new_tokens raised %s: the new tokens may not be stored", type(error).__name__)
+                await on_new_tokens(tokens)
+            except BaseException as error:
+                _log_unstored(error)
+                if not isinstance(error, Exception):
+                    raise
+
+        coroutine = store()
+        try:
+            self._storing = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError as error:  # The loop is closed.
+            coroutine.close()
+            _log_unstored(error)
+
+
+def _log_unstored(error: BaseException) -> None:
+    # The token is valid all the same. Not the message: it may contain the tokens.
+    logger.error("on_new_tokens raised %s: the new tokens may not be stored", type(error).__name__)
 
 
 class ClientCredentials(_OAuthCredential):

@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import httpx
@@ -26,6 +26,9 @@ from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe, running_loop
 from heksher_client._runtime.worker_threads import run_in_daemon_threads
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
+
+if TYPE_CHECKING:
+    import asyncio
 
 _REFRESH_MARGIN: Final = 60.0
 """Seconds before its expiry at which a token is refreshed. Short-lived tokens are refreshed in the last fifth of their
@@ -261,6 +264,18 @@ class Credential(Resource, httpx.Auth):
     def _run_refresh(self, refresh: "Future[Token]") -> None:
         """Fetch a token in a thread that may block."""
         run_in_daemon_threads("heksher-client-token", partial(self._complete_refresh, refresh, self._fetch))
+
+    def _loop_for(self, refresh: "Future[Token]", otherwise: str) -> "asyncio.AbstractEventLoop":
+        """Return the running event loop for a function that is awaited. Without one, the refresh fails.
+
+        Raises:
+            RuntimeError: There is none. The message names the alternative.
+        """
+        try:
+            return running_loop(f"{self!r}", otherwise)
+        except RuntimeError as error:
+            self._fail_refresh(refresh, error)
+            raise
 
     def _complete_refresh(self, refresh: "Future[Token]", fetch: Callable[[], Token]) -> None:
         try:

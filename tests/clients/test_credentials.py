@@ -586,6 +586,80 @@ def test_an_error_in_on_new_tokens_does_not_affect_requests(
     assert "access-" not in caplog.text
 
 
+@pytest.mark.anyio
+async def test_on_new_tokens_may_be_a_coroutine_function(
+    service: FakeService, oauth: OAuthServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is awaited in the event loop of the client. Its errors are logged without their message."""
+    kept: list[Tokens] = []
+    is_kept = asyncio.Event()
+
+    async def keep(tokens: Tokens) -> None:
+        await asyncio.sleep(0)
+        is_kept.set()
+        loops.append(asyncio.get_running_loop())
+        kept.append(tokens)
+        if len(kept) > 1:
+            raise OSError(tokens.access_token)
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    credential = RefreshableToken(
+        None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=keep
+    )
+    async with AsyncClient(URL, **in_memory(service, auth=credential)):
+        await is_kept.wait()
+        await credential.aforce_refresh()
+        await asyncio.to_thread(wait_until, lambda: "on_new_tokens raised OSError" in caplog.text)
+    assert loops == [asyncio.get_running_loop()] * 2
+    assert oauth.accepts(f"Bearer {kept[0].access_token}")
+    assert "access-" not in caplog.text
+
+
+def test_on_new_tokens_that_is_a_coroutine_function_cannot_be_used_in_threads(oauth: OAuthServer) -> None:
+    """A thread cannot await it."""
+
+    async def keep(tokens: Tokens) -> None: ...
+
+    credential = RefreshableToken(
+        "a", oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=keep
+    )
+    with pytest.raises(TypeError, match="on_new_tokens is a coroutine function, which only the async client can await"):
+        credential.force_refresh()
+    with pytest.raises(TypeError, match="on_new_tokens is a coroutine function"):
+        ThreadHeksherClient("http://host", 60, FEATURES, auth=credential)
+    with pytest.raises(RuntimeError, match="needs asyncio, and no event loop"):
+        credential._start_refresh()
+    assert not oauth.token_requests
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_an_event_loop_that_ends_before_new_tokens_are_stored_is_logged(
+    oauth: OAuthServer, caplog: pytest.LogCaptureFixture, closes: bool
+) -> None:
+    """Whether it is closed when they arrive, or cancels the function that stores them."""
+
+    async def keep(tokens: Tokens) -> None:
+        is_called.set()
+        await asyncio.Event().wait()
+
+    async def begin() -> None:
+        oauth.gate.clear()
+        refresh = credential._start_refresh()
+        if not closes:
+            oauth.gate.set()
+            await asyncio.to_thread(is_called.wait, TIMEOUT_SECONDS)
+            assert refresh.done()
+
+    is_called = threading.Event()
+    credential = RefreshableToken(
+        None, oauth.issue_refresh_token(), token_url=oauth.token_url, client_id=CLIENT, on_new_tokens=keep
+    )
+    asyncio.run(begin())
+    oauth.gate.set()
+    error = "RuntimeError" if closes else "CancelledError"
+    wait_until(lambda: f"on_new_tokens raised {error}: the new tokens may not be stored" in caplog.text)
+
+
 def _raise(error: BaseException) -> str:
     raise error
 

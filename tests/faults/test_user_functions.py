@@ -89,7 +89,6 @@ PARAMETERS: dict[str, tuple[str, Pass]] = {
     "convert_from_heksher": ("convert_from_heksher", partial(define_type, name="convert_from_heksher")),
     "convert_to_heksher": ("convert_to_heksher", partial(define_type, name="convert_to_heksher")),
     "heksher_string": ("heksher_string", partial(define_type, name="heksher_string")),
-    "on_new_tokens": ("on_new_tokens", make_refreshable_token),
     "show_browser": ("show_browser", login),
     "get_code": ("get_code", login_headless),
     "asgi": ("values", lambda function: asgi.ContextMiddleware(coroutine_function, {current_user: function})),
@@ -116,12 +115,15 @@ def test_c20_on_coerce_may_be_none() -> None:
     assert setting.on_coerce is None
 
 
-def test_c20_get_token_may_be_a_coroutine_function() -> None:
-    """The async client awaits it. Other deferred functions are refused."""
+def test_c20_functions_of_credentials_may_be_coroutine_functions() -> None:
+    """The async client awaits them. Other deferred functions are refused."""
     assert repr(TokenFrom(AsyncCallable())) == "<TokenFrom AsyncCallable>"
+    assert repr(make_refreshable_token(AsyncCallable())) == "<RefreshableToken shop at host>"
     for function in (5, async_generator_function, generator_function):
         with pytest.raises(TypeError, match=r"^get_token must be a"):
             TokenFrom(function)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"^on_new_tokens must be a"):
+            make_refreshable_token(function)
 
 
 def test_c20_a_wsgi_application_is_not_asynchronous() -> None:
