@@ -448,11 +448,16 @@ def _read_file(path: Path | None, source: str | None) -> _ConfigFile:
         return _ConfigFile(problem=problem)
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"{path} is not a configuration file: it is larger than {_MAX_FILE_BYTES:,} bytes")
-    file = _parse_file(path, content)
-    return _ConfigFile(file, sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO))
+    file = parse_file(path, content)
+    return _ConfigFile(file, is_private(mode))
 
 
-def _parse_file(path: Path, content: bytes) -> _File:
+def is_private(mode: int) -> bool:
+    """Return whether a file with this mode can be read by its owner only, as far as the platform has modes."""
+    return sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def parse_file(path: Path, content: bytes) -> _File:
     """Parse the content of a configuration file.
 
     Raises:

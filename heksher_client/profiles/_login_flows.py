@@ -6,7 +6,7 @@ blocking and the asynchronous functions have one implementation.
 
 import secrets
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from os import PathLike
@@ -19,6 +19,7 @@ from heksher_client._logging import escaped
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, OAuth
+from heksher_client.profiles._config_writer import ensure_profile
 from heksher_client.profiles._connect import http_client_args
 from heksher_client.profiles._loopback_server import LoopbackServer
 from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, required_url, resolve_endpoints
@@ -77,6 +78,15 @@ SignInFlow: TypeAlias = Generator[CallBlocking | CallProgram | Wait, Any, str]
 """A flow whose result is the location of the saved tokens."""
 
 
+class LoginTarget(NamedTuple):
+    """The profile to sign in for, as the arguments of a function name it."""
+
+    profile: str | None
+    path: str | PathLike[str] | None
+    url: str | None
+    oauth: Mapping[str, Any] | None
+
+
 class LoginSession(NamedTuple):
     """A sign-in in progress: the profile that it is for, and the authorization session."""
 
@@ -87,19 +97,15 @@ class LoginSession(NamedTuple):
 
     @classmethod
     def begin(
-        cls,
-        profile: str | None,
-        path: str | PathLike[str] | None,
-        advice: str = "use a token (login_with_token, login --token)",
+        cls, target: LoginTarget, advice: str = "use a token (login_with_token, login --token)"
     ) -> "LoginSession":
         """Load the profile, and fetch the metadata of the server if the profile names an issuer.
 
         Args:
-            profile: The name of the profile.
-            path: The configuration file, or its folder.
+            target: The profile.
             advice: The alternative to an authorization server, for the error message.
         """
-        config = load_config(profile, path)
+        config = load_config(target)
         oauth = config.profile.oauth
         if oauth is None:
             table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
@@ -135,11 +141,9 @@ class LoginSession(NamedTuple):
         return token_store(self.config).save(self.config.name, tokens)
 
 
-def browser_flow(
-    show_browser: Callable[[str], object], profile: str | None, timeout: float, path: str | PathLike[str] | None
-) -> SignInFlow:
+def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, timeout: float) -> SignInFlow:
     """Return the flow of `login`."""
-    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, profile, path))
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
     authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
     code_verifier = secrets.token_urlsafe(64)
     with LoopbackServer() as loopback:
@@ -172,16 +176,13 @@ def browser_flow(
 
 
 def device_code_flow(
-    get_code: Callable[[DeviceCode], object],
-    profile: str | None,
-    timeout: float | None,
-    path: str | PathLike[str] | None,
+    get_code: Callable[[DeviceCode], object], target: LoginTarget, timeout: float | None
 ) -> SignInFlow:
     """Return the flow of `login_headless`."""
     longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
     from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
-    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, profile, path))
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
     url = required_url("device_authorization_url", session.endpoints.device_authorization_url, session.config)
     parameters = {"scope": session.oauth.scope, "audience": session.oauth.audience}
     given = {key: value for key, value in parameters.items() if value is not None}
@@ -240,12 +241,17 @@ def _parse_seconds(value: Any) -> float:
     return seconds
 
 
-def load_config(profile: str | None, path: str | PathLike[str] | None) -> Config:
-    """Load the configuration of a profile to sign in for.
+def load_config(target: LoginTarget) -> Config:
+    """Load the configuration of a profile to sign in for. With the URL of a service, the profile is added if necessary.
 
     Raises:
         ConfigError: The configuration is invalid, or has other credentials, which would be used instead of the sign-in.
     """
+    profile, path, url, oauth = target
+    if url is not None:
+        profile = ensure_profile(path, profile, url, oauth)
+    elif oauth is not None:
+        raise ConfigError("oauth is for a new profile, so it needs url")
     config = _config.load(profile, {}, prefer_named=True, path=path)
     if config.profile.token is not None:
         raise ConfigError(

@@ -25,6 +25,7 @@ from heksher_client.profiles._login_flows import (
     CallProgram,
     DeviceCode,
     LoginSession,
+    LoginTarget,
     Wait,
     browser_flow,
     device_code_flow,
@@ -41,6 +42,8 @@ def login(
     profile: str | None = None,
     timeout: float = 300.0,
     path: str | PathLike[str] | None = None,
+    url: str | None = None,
+    oauth: Mapping[str, Any] | None = None,
 ) -> str:
     """Sign in with a browser on this machine. Blocks until the sign-in is completed.
 
@@ -49,6 +52,9 @@ def login(
         profile: The name of the profile. If None, the profile that `connect` would use.
         timeout: Seconds to wait for the user.
         path: The configuration file, or its folder, as for `connect`.
+        url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
+            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
 
     Returns:
         The location of the saved tokens.
@@ -60,7 +66,8 @@ def login(
         TypeError: `show_browser` is not a plain function.
     """
     check_function(show_browser, "show_browser", ": use login_async")
-    return run(browser_flow(show_browser, profile, checked_seconds("timeout", timeout), path), _PERFORMERS)
+    target = LoginTarget(profile, path, url, oauth)
+    return run(browser_flow(show_browser, target, checked_seconds("timeout", timeout)), _PERFORMERS)
 
 
 def login_headless(
@@ -69,6 +76,8 @@ def login_headless(
     profile: str | None = None,
     timeout: float | None = None,
     path: str | PathLike[str] | None = None,
+    url: str | None = None,
+    oauth: Mapping[str, Any] | None = None,
 ) -> str:
     """Sign in with a browser on another device. Blocks until the sign-in is completed or the code has expired.
 
@@ -77,6 +86,9 @@ def login_headless(
         profile: The name of the profile. If None, the profile that `connect` would use.
         timeout: Seconds to wait for the user. If None, until the code expires.
         path: The configuration file, or its folder, as for `connect`.
+        url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
+            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
 
     Returns:
         The location of the saved tokens.
@@ -88,7 +100,7 @@ def login_headless(
         TypeError: `get_code` is not a plain function.
     """
     check_function(get_code, "get_code", ": use login_headless_async")
-    return run(device_code_flow(get_code, profile, timeout, path), _PERFORMERS)
+    return run(device_code_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
 
 
 def login_with_token(
@@ -98,6 +110,8 @@ def login_with_token(
     expires_at: float | None = None,
     profile: str | None = None,
     path: str | PathLike[str] | None = None,
+    url: str | None = None,
+    oauth: Mapping[str, Any] | None = None,
 ) -> str:
     """Save an access token that you already have, for use with a profile.
 
@@ -108,6 +122,9 @@ def login_with_token(
         expires_at: The expiry of the access token, in seconds since 1970. If None, it is used until it is refused.
         profile: The name of the profile. If None, the profile that `connect` would use.
         path: The configuration file, or its folder, as for `connect`.
+        url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
+            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
 
     Returns:
         The location of the saved tokens.
@@ -118,15 +135,15 @@ def login_with_token(
         ValueError: The token contains characters that cannot be sent, or the refresh token is empty.
         TypeError: The expiry is not a number.
     """
-    value = Token(token, expires_at).value
+    value, target = Token(token, expires_at).value, LoginTarget(profile, path, url, oauth)
     if refresh_token is not None:
         if not refresh_token:
             raise ValueError("refresh_token must not be empty: leave it out if there is none")
         from heksher_client._auth.oauth import Granted
 
-        session = LoginSession.begin(profile, path, "leave out the refresh token")
+        session = LoginSession.begin(target, "leave out the refresh token")
         return session.save(Granted(value, refresh_token, expires_at))
-    config = load_config(profile, path)
+    config = load_config(target)
     tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)
 

@@ -20,6 +20,7 @@ from heksher_client.profiles._login_flows import (
     CallBlocking,
     CallProgram,
     DeviceCode,
+    LoginTarget,
     Wait,
     browser_flow,
     device_code_flow,
@@ -32,6 +33,8 @@ async def login_async(
     profile: str | None = None,
     timeout: float = 300.0,  # noqa: ASYNC109 - the argument of `login`
     path: str | PathLike[str] | None = None,
+    url: str | None = None,
+    oauth: Mapping[str, Any] | None = None,
 ) -> str:
     """Do the same as `login` without blocking the event loop.
 
@@ -39,7 +42,8 @@ async def login_async(
     which it may block.
     """
     _check_callback(show_browser, "show_browser")
-    return await run_async(browser_flow(show_browser, profile, checked_seconds("timeout", timeout), path), _PERFORMERS)
+    target = LoginTarget(profile, path, url, oauth)
+    return await run_async(browser_flow(show_browser, target, checked_seconds("timeout", timeout)), _PERFORMERS)
 
 
 async def login_headless_async(
@@ -48,6 +52,8 @@ async def login_headless_async(
     profile: str | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - the argument of `login_headless`
     path: str | PathLike[str] | None = None,
+    url: str | None = None,
+    oauth: Mapping[str, Any] | None = None,
 ) -> str:
     """Do the same as `login_headless` without blocking the event loop.
 
@@ -55,7 +61,7 @@ async def login_headless_async(
     it may block.
     """
     _check_callback(get_code, "get_code")
-    return await run_async(device_code_flow(get_code, profile, timeout, path), _PERFORMERS)
+    return await run_async(device_code_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
 
 
 def _check_callback(function: object, name: str) -> None:

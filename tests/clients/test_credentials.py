@@ -481,7 +481,7 @@ def test_a_program_can_send_the_token_elsewhere(oauth: OAuthServer, make: Make) 
 
 
 def test_the_expiry_of_the_token_can_be_read(oauth: OAuthServer) -> None:
-    """Before the first token, and if it is unknown, the value is None. Reading it requests no token."""
+    """The value is None before the first token, and for a token without an expiry. Reading it requests no token."""
     credential = client_credentials(oauth)
     assert credential.expires_at is None
     assert not oauth.token_requests
@@ -636,7 +636,7 @@ def test_on_new_tokens_that_is_a_coroutine_function_cannot_be_used_in_threads(oa
 def test_an_event_loop_that_ends_before_new_tokens_are_stored_is_logged(
     oauth: OAuthServer, caplog: pytest.LogCaptureFixture, closes: bool
 ) -> None:
-    """Whether it is closed when they arrive, or cancels the function that stores them."""
+    """It may be closed when they arrive, or cancel the function that stores them."""
 
     async def keep(tokens: Tokens) -> None:
         is_called.set()

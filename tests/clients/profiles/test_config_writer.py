@@ -1,0 +1,171 @@
+"""Profiles that a sign-in adds to the configuration file."""
+
+import asyncio
+import os
+import stat
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heksher_client import (
+    ConfigError,
+    login,
+    login_async,
+    login_headless,
+    login_headless_async,
+    login_with_token,
+    logout,
+)
+from heksher_client.profiles._config_writer import ensure_profile
+from tests.support.clients import FEATURES, Kind
+from tests.support.in_memory import LoopbackService
+from tests.support.oauth import CLIENT, OAuthServer
+from tests.support.profiles import Connected, browse, write_config
+
+OTHER = """# ours
+default_profile = "dev"
+
+[profiles.dev]  # not to be changed
+url = 'http://dev'
+"""
+
+
+def test_a_sign_in_with_a_url_creates_the_profile(
+    kind: Kind, service: LoopbackService, oauth: OAuthServer, config_file: Path
+) -> None:
+    """Clients use it by its name. A second sign-in finds it."""
+    table = {"issuer": f"{oauth.url}/", "client_id": CLIENT, "scope": None}
+    for _ in range(2):
+        login(browse, profile="shop", url=service.url, oauth=table)
+        with Connected(kind, "shop", context_features=FEATURES) as client:
+            kind.call(client.ping())
+        assert config_file.read_text() == (
+            f'format = 1\n\n[profiles."shop"]\nurl = "{service.url}"\n'
+            f'\n[profiles."shop".oauth]\nissuer = "{oauth.url}/"\nclient_id = "shop"\n'
+        )
+    if sys.platform != "win32":
+        assert stat.S_IMODE(config_file.stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("clock")
+def test_each_function_can_create_the_profile(
+    service: LoopbackService, oauth: OAuthServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is the host of the service, unless it is given."""
+    monkeypatch.setattr("heksher_client.profiles._login_flows._SHORTEST_POLLING_SECONDS", 0.01)
+    table = {"issuer": f"{oauth.url}/", "client_id": CLIENT}
+    functions: list[Callable[..., Any]] = [
+        partial(login, browse),
+        partial(login_headless, lambda code: None),
+        partial(login_with_token, oauth.issue()),
+        partial(login_with_token, oauth.issue(), refresh_token=oauth.issue_refresh_token()),
+        lambda **arguments: asyncio.run(login_async(browse, **arguments)),
+        lambda **arguments: asyncio.run(login_headless_async(lambda code: None, **arguments)),
+    ]
+    for number, function in enumerate(functions):
+        path = tmp_path / f"new-{number}"
+        assert function(path=f"{path}/", url=service.url, oauth=table) == str(path / "config.tokens.json")
+        assert logout(profile="127.0.0.1", path=path)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_the_rest_of_the_file_is_not_changed(config_file: Path, end: str) -> None:
+    """Comments, the default profile and the mode stay as they are."""
+    former = OTHER.rstrip() + end
+    write_config(config_file, former, mode=0o644)
+    assert ensure_profile(None, None, "http://[::1]:8300", None) == "::1"
+    assert ensure_profile(None, 'a "b".c\u00e9', "http://host", {"client_id": "x\\y"}) == 'a "b".c\u00e9'
+    added = config_file.read_text().removeprefix(former)
+    assert added.lstrip("\n") == (
+        '[profiles."::1"]\nurl = "http://[::1]:8300"\n'
+        '\n[profiles."a \\"b\\".c\u00e9"]\nurl = "http://host"\n'
+        '\n[profiles."a \\"b\\".c\u00e9".oauth]\nclient_id = "x\\\\y"\n'
+    )
+    if sys.platform != "win32":
+        assert stat.S_IMODE(config_file.stat().st_mode) == 0o644
+    assert ensure_profile(None, "dev", "http://dev", None) == "dev"
+    assert config_file.read_text() == former + added
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dev", "http://other", None), "profile dev in .* has another url: pass another name as profile$"),
+        (("dev", "http://dev", {"client_id": "x"}), "profile dev in .* has another oauth: pass another name"),
+        (("new", "host", None), "url: 'host' must start with http"),
+        (("new", "http://host", {"issuer": "x"}), "oauth: Object missing required field `client_id`"),
+        (("new", "http://host", {"client_id": "x", "secret": "y"}), "oauth: Object contains unknown field `secret`"),
+        (("new", "http://host", "shop"), "oauth must be a dict, not str"),
+        (("new", "http://host", {"client_id": 5}), "oauth: Expected `str`, got `int`"),
+        (("new\ud800", "http://host", None), "has a form in which no profile can be added to it"),
+    ],
+)
+def test_a_profile_that_cannot_be_added_is_an_error(config_file: Path, arguments: Any, message: str) -> None:
+    """The file is not changed."""
+    write_config(config_file, OTHER)
+    with pytest.raises(ConfigError, match=message):
+        ensure_profile(None, *arguments)
+    assert config_file.read_text() == OTHER
+
+
+@pytest.mark.parametrize("content", [OTHER.encode("utf-16"), b"profiles = { dev = { url = 'http://dev' } }\n"])
+def test_a_file_of_another_form_is_not_changed(config_file: Path, content: bytes) -> None:
+    """Its user has to add the profile. If it is not valid at all, the error says so."""
+    config_file.write_bytes(content)
+    with pytest.raises(ConfigError, match="has a form in which no profile can be added to it: add new with an editor"):
+        ensure_profile(None, "new", "http://host", None)
+    assert config_file.read_bytes() == content
+    config_file.write_bytes(b"[")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        ensure_profile(None, "new", "http://host", None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_a_secret_is_not_written_into_a_file_that_other_users_can_read(config_file: Path) -> None:
+    """It is accepted in a private file."""
+    write_config(config_file, OTHER, mode=0o644)
+    arguments = ("new", "http://host", {"client_id": "x", "client_secret": "s"})
+    with pytest.raises(ConfigError, match=r"other users can read .*, and profile new has a secret"):
+        ensure_profile(None, *arguments)
+    assert config_file.read_text() == OTHER
+    config_file.chmod(0o600)
+    assert ensure_profile(None, *arguments) == "new"
+
+
+def test_a_profile_that_is_written_in_part_is_removed(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make the file invalid."""
+    write_config(config_file, OTHER)
+
+    class FullDisk:
+        def __init__(self, descriptor: int, mode: str) -> None:
+            self.descriptor = descriptor
+
+        def __enter__(self) -> "FullDisk":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            os.close(self.descriptor)
+
+        def write(self, content: bytes) -> None:
+            os.write(self.descriptor, content[:5])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", FullDisk)
+        with pytest.raises(ConfigError, match=r"heksher\.toml cannot be written: No space left on device"):
+            ensure_profile(None, "new", "http://host", None)
+    assert config_file.read_text() == OTHER
+
+
+def test_the_location_of_a_new_profile_must_be_known(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an authorization server is for a new profile only."""
+    with pytest.raises(ConfigError, match="oauth is for a new profile, so it needs url"):
+        login(oauth={"client_id": "x"})
+    monkeypatch.delenv("HEKSHER_CONFIG")
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigError, match="location of the configuration file is unknown: install the extra `login`"):
+        login_with_token("t", url="http://host")
