@@ -36,7 +36,7 @@ def login(profile: str | None, *, headless: bool, token: bool) -> None:
             text = click.prompt("Token", hide_input=True) if sys.stdin.isatty() else _read_token()
             location = oauth_login.login_with_token(text, profile=profile)
         elif headless:
-            location = oauth_login.login_headless(_show_code, profile=profile)
+            location = oauth_login.login_headless(_get_code, profile=profile)
         else:
             location = oauth_login.login(_open_browser, profile=profile)
     click.echo(f"Signed in. The tokens are stored in {location}.")
@@ -59,8 +59,14 @@ def _read_token() -> str:
     return text
 
 
-def _show_code(code: "DeviceCode") -> None:
-    click.echo(f"Open {escaped(code.url)} and enter {escaped(code.code)} within {code.expires_in:.0f} seconds.")
+def _get_code(code: "DeviceCode") -> str | None:
+    if code.code:
+        click.echo(f"Open {escaped(code.url)} and enter {escaped(code.code)} within {code.expires_in:.0f} seconds.")
+        return None
+    click.echo(f"Open {escaped(code.url)} in a browser and sign in within {code.expires_in:.0f} seconds.")
+    click.echo("Enter the code that the browser shows then, or the address of the page, which need not load.")
+    entered: str = click.prompt("Code or address")
+    return entered
 
 
 def _open_browser(url: str) -> None:

@@ -62,6 +62,8 @@ class OAuth(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     token_url: str | None = None
     device_authorization_url: str | None = None
     revocation_url: str | None = None
+    redirect_url: str = "http://127.0.0.1/callback"
+    """The address at which a browser on another device ends, if the server has no device codes."""
     scope: str | None = None
     audience: str | None = None
 

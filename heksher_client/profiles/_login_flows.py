@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from urllib.parse import parse_qs
 
 from heksher_client._auth.token_refresh import Token
 from heksher_client._clock import monotonic
@@ -38,6 +39,8 @@ _POLLING_SECONDS: Final = 5.0
 """The polling interval if the server does not say it (RFC 8628, section 3.2)."""
 _SHORTEST_POLLING_SECONDS: Final = 1.0
 """Also if the server says less, such as 0: it would have a request after the other."""
+_PASTE_SECONDS: Final = 300.0
+"""The longest time in which a user must sign in and paste the code. Authorization codes expire after a few minutes."""
 _MAX_ERROR_LENGTH: Final = 300
 
 
@@ -47,11 +50,12 @@ class DeviceCode(NamedTuple):
     url: str
     """The page to open."""
     code: str
-    """The code to enter on that page."""
+    """The code to enter on that page. If it is empty, the server has no device codes: return the code that the browser
+    shows after the sign-in, or the address of the page at which it ends."""
     complete_url: str | None
     """The URL of the page with the code filled in, to show as a QR code for example."""
     expires_in: float
-    """Seconds until the code expires."""
+    """Seconds until the code expires, or the time to return one."""
 
 
 class CallBlocking(NamedTuple):
@@ -144,45 +148,33 @@ class LoginSession(NamedTuple):
 def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, timeout: float) -> SignInFlow:
     """Return the flow of `login`."""
     session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
-    authorization_url = required_url("authorization_url", session.endpoints.authorization_url, session.config)
-    code_verifier = secrets.token_urlsafe(64)
     with LoopbackServer() as loopback:
-        url, loopback.state = session.token_endpoint.authorization_url(
-            authorization_url,
-            redirect_uri=loopback.redirect_uri,
-            scope=session.oauth.scope,
-            audience=session.oauth.audience,
-            code_verifier=code_verifier,
-        )
-        if (yield CallProgram(show_browser, url)) is False:  # `webbrowser.open` returns False if there is no browser.
+        request = _AuthorizationRequest.create(session, loopback.redirect_uri)
+        loopback.state = request.state
+        # `webbrowser.open` returns False if there is no browser.
+        if (yield CallProgram(show_browser, request.url)) is False:
             raise CredentialError("no browser could be opened: use login_headless, or login --headless")
         yield Wait(timeout, loopback.redirect)
         if not loopback.redirect.done():
             raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds")
         redirect = loopback.redirect.result()
-    if "code" not in redirect:
-        reason = ": ".join(filter(None, [redirect.get("error"), redirect.get("error_description")]))
-        raise CredentialError(f"the sign-in was refused ({escaped(reason)[:_MAX_ERROR_LENGTH]})")
-    grant = partial(
-        session.token_endpoint.grant,
-        "authorization_code",
-        code=redirect["code"],
-        redirect_uri=loopback.redirect_uri,
-        code_verifier=code_verifier,
-    )
-    granted = yield CallBlocking(grant)
-    location: str = yield CallBlocking(partial(session.save, granted))
-    return location
+    return (yield from _redeem(session, request, redirect))
 
 
-def device_code_flow(
-    get_code: Callable[[DeviceCode], object], target: LoginTarget, timeout: float | None
-) -> SignInFlow:
+def headless_flow(get_code: Callable[[DeviceCode], object], target: LoginTarget, timeout: float | None) -> SignInFlow:
     """Return the flow of `login_headless`."""
     longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
+    endpoints = session.endpoints
+    if endpoints.device_authorization_url is None and endpoints.authorization_url is not None:
+        return (yield from _pasted_code_flow(get_code, session, min(longest, _PASTE_SECONDS)))
+    return (yield from _device_code_flow(get_code, session, longest))
+
+
+def _device_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSession, longest: float) -> SignInFlow:
+    """Show the user a code, and poll the server until the user has entered it (RFC 8628)."""
     from heksher_client._auth.oauth import RefusedError, ServerUnavailableError
 
-    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
     url = required_url("device_authorization_url", session.endpoints.device_authorization_url, session.config)
     parameters = {"scope": session.oauth.scope, "audience": session.oauth.audience}
     given = {key: value for key, value in parameters.items() if value is not None}
@@ -207,6 +199,81 @@ def device_code_flow(
             location: str = yield CallBlocking(partial(session.save, granted))
             return location
     raise CredentialTimeoutError(f"the code was not entered within {seconds:g} seconds: start again")
+
+
+def _pasted_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSession, seconds: float) -> SignInFlow:
+    """Show the user a URL, and receive the authorization code from the user instead of a redirect.
+
+    PKCE protects the code: only this sign-in can redeem it.
+    """
+    request = _AuthorizationRequest.create(session, session.oauth.redirect_url)
+    deadline = monotonic() + seconds
+    pasted = yield CallProgram(get_code, DeviceCode(request.url, "", None, seconds))
+    if monotonic() > deadline:
+        raise CredentialTimeoutError(f"the sign-in was not completed within {seconds:g} seconds")
+    return (yield from _redeem(session, request, _parse_pasted(pasted, request.state)))
+
+
+def _parse_pasted(pasted: object, state: str) -> dict[str, str]:
+    """Return the query parameters of a redirect that a user has pasted, or the code that the user has pasted.
+
+    Raises:
+        CredentialError: It is neither, or the redirect of another sign-in.
+    """
+    text = pasted.strip() if isinstance(pasted, str) else ""
+    if not text:
+        raise CredentialError(
+            "no code was entered: the server has no device codes, so get_code must return the authorization code, "
+            "or the address at which the browser ends"
+        )
+    if "://" not in text:
+        return {"code": text}
+    query = text.partition("?")[2].partition("#")[0]
+    parameters = {name: values[0] for name, values in parse_qs(query).items()}
+    if not secrets.compare_digest(parameters.get("state", "").encode(), state.encode()):
+        raise CredentialError("the address that was entered is not that of this sign-in: start again")
+    return parameters
+
+
+class _AuthorizationRequest(NamedTuple):
+    """A request for an authorization code with PKCE (RFC 7636)."""
+
+    url: str
+    """The URL at which the user signs in."""
+    state: str
+    """The state that the redirect from there must have."""
+    redirect_uri: str
+    code_verifier: str
+
+    @classmethod
+    def create(cls, session: LoginSession, redirect_uri: str) -> "_AuthorizationRequest":
+        code_verifier = secrets.token_urlsafe(64)
+        url, state = session.token_endpoint.authorization_url(
+            required_url("authorization_url", session.endpoints.authorization_url, session.config),
+            redirect_uri=redirect_uri,
+            scope=session.oauth.scope,
+            audience=session.oauth.audience,
+            code_verifier=code_verifier,
+        )
+        return cls(url, state, redirect_uri, code_verifier)
+
+
+def _redeem(session: LoginSession, request: _AuthorizationRequest, redirect: Mapping[str, str]) -> SignInFlow:
+    """Exchange the code of a redirect for tokens, and save them."""
+    if "code" not in redirect:
+        reason = ": ".join(filter(None, [redirect.get("error"), redirect.get("error_description")]))
+        raise CredentialError(f"the sign-in was refused ({escaped(reason)[:_MAX_ERROR_LENGTH]})")
+    granted = yield CallBlocking(
+        partial(
+            session.token_endpoint.grant,
+            "authorization_code",
+            code=redirect["code"],
+            redirect_uri=request.redirect_uri,
+            code_verifier=request.code_verifier,
+        )
+    )
+    location: str = yield CallBlocking(partial(session.save, granted))
+    return location
 
 
 def _parse_device_code(url: str, response: dict[str, Any]) -> tuple[DeviceCode, str, float]:

@@ -28,7 +28,7 @@ from heksher_client.profiles._login_flows import (
     LoginTarget,
     Wait,
     browser_flow,
-    device_code_flow,
+    headless_flow,
     load_config,
 )
 from heksher_client.profiles._secret_checks import origin
@@ -82,7 +82,9 @@ def login_headless(
     """Sign in with a browser on another device. Blocks until the sign-in is completed or the code has expired.
 
     Args:
-        get_code: A function that shows the URL and the code to the user.
+        get_code: A function that shows the URL and the code to the user. If the server has no device codes, the code is
+            empty, and the function returns the authorization code that the user pastes, or the address at which the
+            browser ends: a page that need not load.
         profile: The name of the profile. If None, the profile that `connect` would use.
         timeout: Seconds to wait for the user. If None, until the code expires.
         path: The configuration file, or its folder, as for `connect`.
@@ -100,7 +102,7 @@ def login_headless(
         TypeError: `get_code` is not a plain function.
     """
     check_function(get_code, "get_code", ": use login_headless_async")
-    return run(device_code_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
+    return run(headless_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
 
 
 def login_with_token(

@@ -23,7 +23,7 @@ from heksher_client.profiles._login_flows import (
     LoginTarget,
     Wait,
     browser_flow,
-    device_code_flow,
+    headless_flow,
 )
 
 
@@ -61,7 +61,7 @@ async def login_headless_async(
     it may block.
     """
     _check_callback(get_code, "get_code")
-    return await run_async(device_code_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
+    return await run_async(headless_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
 
 
 def _check_callback(function: object, name: str) -> None:

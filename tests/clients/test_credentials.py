@@ -481,7 +481,7 @@ def test_a_program_can_send_the_token_elsewhere(oauth: OAuthServer, make: Make) 
 
 
 def test_the_expiry_of_the_token_can_be_read(oauth: OAuthServer) -> None:
-    """The value is None before the first token, and for a token without an expiry. Reading it requests no token."""
+    """Before the first token, and for a token without an expiry, it is `None`. Reading it requests no token."""
     credential = client_credentials(oauth)
     assert credential.expires_at is None
     assert not oauth.token_requests

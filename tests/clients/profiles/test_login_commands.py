@@ -11,6 +11,7 @@ import heksher_client
 from heksher_client.cli import main
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
+from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
 from tests.support.oauth import OAuthServer
 from tests.support.profiles import MemoryKeyring, browse, token_file, write_config
@@ -53,6 +54,26 @@ def test_commands_sign_in_and_out(
     assert run("login", "--token", "--headless")[0] == 2
     code, output = run("login", "--token", text="\n")
     assert (code, "reads the token from standard input, which is empty" in output) == (2, True)
+
+
+def test_login_headless_prompts_for_a_code_if_the_server_has_no_device_codes(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user may enter the address at which the browser ends."""
+    metadata = oauth.metadata()
+    del metadata["device_authorization_endpoint"]
+    monkeypatch.setattr(oauth, "metadata", lambda: metadata)
+    shown: list[str] = []
+
+    def enter(text: str) -> str:
+        assert text == "Code or address"
+        return http_request("GET", shown[0].split()[1]).headers["Location"]
+
+    monkeypatch.setattr("click.echo", shown.append)
+    monkeypatch.setattr("click.prompt", enter)
+    assert run("login", "--headless")[0] == 0
+    assert shown[0].endswith(" in a browser and sign in within 300 seconds.")
+    assert shown[-1].startswith("Signed in.")
 
 
 def test_login_prompts_for_a_token_on_a_terminal(

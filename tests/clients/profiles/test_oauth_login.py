@@ -349,6 +349,81 @@ def test_login_without_a_browser_fails_immediately(login_config: Path) -> None:
         login(lambda url: False)
 
 
+@pytest.fixture
+def without_device_codes(oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[DeviceCode], str]:
+    """A server without device codes. Return a user, who signs in with a browser on another device."""
+    metadata = oauth.metadata()
+    del metadata["device_authorization_endpoint"]
+    monkeypatch.setattr(oauth, "metadata", lambda: metadata)
+    return lambda code: http_request("GET", code.url).headers["Location"]
+
+
+def test_login_headless_without_device_codes_takes_a_code_that_the_user_pastes(
+    kind: Kind, oauth: OAuthServer, login_config: Path, without_device_codes: Callable[[DeviceCode], str]
+) -> None:
+    """Or the address at which the browser ends, with its `state`. The code is protected by PKCE."""
+    codes: list[DeviceCode] = []
+    addresses: list[str] = []
+
+    def paste_address(code: DeviceCode) -> str:
+        codes.append(code)
+        addresses.append(without_device_codes(code))
+        return f" {addresses[-1]}#fragment\n"
+
+    def paste_code(code: DeviceCode) -> str:
+        return parse_qs(urlsplit(paste_address(code).strip()).query)["code"][0]
+
+    for get_code in (paste_address, paste_code):
+        login_headless(get_code)
+        with Connected(kind) as client:
+            kind.call(client.ping())
+        logout()
+    assert [(code.code, code.complete_url, code.expires_in) for code in codes] == [("", None, 300)] * 2
+    assert all(address.startswith("http://127.0.0.1/callback?") for address in addresses)
+    login_config.write_text(login_config.read_text() + 'redirect_url = "https://login.example.com/code"\n')
+    login_headless(paste_address)
+    assert addresses[-1].startswith("https://login.example.com/code?")
+
+
+def test_a_code_that_is_not_pasted_or_is_that_of_another_sign_in_is_an_error(
+    oauth: OAuthServer,
+    login_config: Path,
+    clock: FakeClock,
+    without_device_codes: Callable[[DeviceCode], str],
+) -> None:
+    """Nothing is stored."""
+    former: list[str] = []
+    for pasted in (None, "", " \n", 5):
+        with pytest.raises(CredentialError, match="no code was entered: the server has no device codes, so get_code"):
+            login_headless(lambda code, pasted=pasted: pasted)  # type: ignore[misc]
+    with pytest.raises(CredentialError, match=r"refused \(invalid_grant"):
+        login_headless(lambda code: "unknown")
+    with pytest.raises(CredentialError, match="the address that was entered is not that of this sign-in"):
+        login_headless(lambda code: without_device_codes(code).partition("&state")[0])
+    with pytest.raises(CredentialError, match=r"refused \(invalid_grant"):
+        login_headless(lambda code: former.append(without_device_codes(code)) or "unknown")  # type: ignore[func-returns-value]
+    with pytest.raises(CredentialError, match="the address that was entered is not that of this sign-in"):
+        login_headless(lambda code: former[0])
+    with pytest.raises(CredentialError, match=r"refused \(invalid_grant"):  # its verifier is that of another sign-in
+        login_headless(lambda code: parse_qs(urlsplit(former[0]).query)["code"][0])
+    oauth.denies = True
+    with pytest.raises(CredentialError, match=r"the sign-in was refused \(access_denied: not today\)"):
+        login_headless(without_device_codes)
+    for timeout, seconds in ((10, 10), (None, 300)):
+        with pytest.raises(CredentialTimeoutError, match=f"the sign-in was not completed within {seconds} seconds"):
+            login_headless(lambda code: clock.sleep(code.expires_in + 1), timeout=timeout)
+    assert load_tokens(login_config) is None
+
+
+def test_without_any_authorization_endpoint_the_error_names_that_for_device_codes(
+    oauth: OAuthServer, login_config: Path
+) -> None:
+    """It is the one for a sign-in without a browser."""
+    login_config.write_text(login_config.read_text().replace("issuer", "token_url"))
+    with pytest.raises(ConfigError, match="oauth has no device_authorization_url, and no issuer"):
+        login_headless(lambda code: None)
+
+
 def test_login_headless_continues_after_a_server_error(
     oauth: OAuthServer, login_config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
