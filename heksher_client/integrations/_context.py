@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from typing import Any, TypeAlias, TypeVar
 
+from heksher_client._core.settings.context import type_error
 from heksher_client._core.settings.snapshot import pinned
 from heksher_client._core.settings.user_functions import check_function, plain_result
 
@@ -47,8 +48,7 @@ def extract_values(extractors: Extractors[RequestT], request: RequestT) -> dict[
         if isinstance(value, str):
             values[variable] = value
         elif plain_result(extract, value) is not None:
-            # The message has the type alone: the value may be an object with personal data.
-            raise TypeError(f"the value for {variable.name} must be a string or None, not {type(value).__name__}")
+            raise type_error(f"the value for {variable.name}", value, "a str or None")
     return values
 
 

@@ -7,6 +7,7 @@ immutable, so that a refresh works with one from its beginning to its end.
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -63,7 +64,7 @@ class Defaults:
         """
         for feature, value in values.items():
             if not isinstance(value, str | ContextVar):
-                raise TypeError(f"the default of {feature!r} must be a str or a ContextVar, not {value!r}")
+                raise type_error(f"the default of context feature {feature}", value, "a str or a ContextVar")
         plain = {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
         self._given.update(plain)
         # Again if another thread, or a signal handler that interrupts this, has added defaults.
@@ -72,9 +73,15 @@ class Defaults:
 
 
 def complete(
-    features: Iterable[str], given: Mapping[str, str], defaults: Mapping[str, str | ContextVar[str]]
+    features: Iterable[str], given: Mapping[str, str], defaults: Mapping[str, str | ContextVar[str]], whose: str
 ) -> dict[str, str]:
     """Return a value for each feature: the given one, or else the default.
+
+    Args:
+        features: The features.
+        given: The values that the caller passes.
+        defaults: The defaults.
+        whose: The setting, for messages.
 
     Raises:
         MissingContextError: A feature has no value, or None.
@@ -92,7 +99,7 @@ def complete(
             context[feature] = None
     for feature, value in context.items():
         if not isinstance(value, str):
-            raise _invalid_value(context, feature)
+            raise _invalid_value(context, feature, given, whose)
     return context
 
 
@@ -107,22 +114,45 @@ def check_known(given: Iterable[str], known: Collection[str], whose: str) -> Non
         raise UnknownContextError(f"{whose} has no context feature {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
-def check_condition(feature: str, value: object) -> None:
+def check_condition(feature: str, value: str) -> None:
     """Check the value of a context feature that a rule may require.
 
     Raises:
         ValueError: The service does not allow it, so that no rule has it.
     """
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not _NAME.fullmatch(value):
         raise ValueError(
             f"no rule of the service has {value!r} for {feature!r}: the values of context features in rules are made "
             "of letters, digits and underscores"
         )
 
 
-def _invalid_value(context: Mapping[str, object], feature: str) -> Exception:
-    if context[feature] is not None:
-        return TypeError(f"the value of the context feature {feature} must be a str, not {context[feature]!r}")
+def type_error(what: str, value: object, expected: str = "a str") -> TypeError:
+    """Return the error for a context value of another type.
+
+    It contains the type alone: the value may be an object with personal data, or have no text.
+
+    Args:
+        what: The name of the value.
+        value: The value.
+        expected: The expected type.
+    """
+    match value:
+        case None:
+            remedy = ""
+        case Enum():  # Rules probably do not contain the text of a member, such as `Region.EU`.
+            remedy = ": use value.value"
+        case bytes():
+            remedy = ": use value.decode()"
+        case _:
+            remedy = ": use str(value)"
+    return TypeError(f"{what} must be {expected}, not {type(value).__qualname__}{remedy}")
+
+
+def _invalid_value(context: Mapping[str, object], feature: str, given: Collection[str], whose: str) -> Exception:
+    if (value := context[feature]) is not None:
+        kind = "value" if feature in given else "default"
+        return type_error(f"{whose}: the {kind} of context feature {feature}", value)
     missing = [name for name, value in context.items() if value is None]
     error = MissingContextError(
         f"no value for the context feature {', '.join(missing)}: pass it to the call, or give the client a default "
@@ -147,19 +177,21 @@ class Tracking(msgspec.Struct, frozen=True):
         """Return a tracking with more values.
 
         Raises:
-            TypeError: Neither a string nor a collection.
+            TypeError: A value is not a string.
             ValueError: A value that the service does not allow in rules.
         """
         options = dict(self.options)
         for feature, more in values.items():
+            what = f"the tracked value of context feature {feature}"
             if not isinstance(more, Iterable):
-                raise TypeError(
-                    f"the tracked values of {feature!r} must be a str or a collection of them, not {more!r}"
-                )
-            added = frozenset([more] if isinstance(more, str) else more)
-            for value in added - {TRACK_ALL}:
-                check_condition(feature, value)
-            options[feature] = options.get(feature, frozenset()) | added
+                raise type_error(what, more, "a str or a collection of them")
+            added = [more] if isinstance(more, str) else list(more)
+            for value in added:
+                if not isinstance(value, str):
+                    raise type_error(what, value)
+                if value != TRACK_ALL:
+                    check_condition(feature, value)
+            options[feature] = options.get(feature, frozenset()).union(added)
         return Tracking(options)
 
     def admits_all(self, features: Iterable[str]) -> bool:

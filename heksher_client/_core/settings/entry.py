@@ -325,10 +325,11 @@ class GetterState(Generic[T]):
             UnknownContextError, MissingContextError, TypeError: As `Setting.get`.
         """
         declaration = self.entry.declaration
-        check_known(given, declaration.configurable_features, f"setting {declaration.name}")
+        whose = f"setting {declaration.name}"
+        check_known(given, declaration.configurable_features, whose)
         if self._defaults is None:
             return given
-        return complete(declaration.configurable_features, given, self._defaults)
+        return complete(declaration.configurable_features, given, self._defaults, whose)
 
     def _resolve(self, given: Mapping[str, str]) -> T:
         """Read as `RuleSet.resolve` specifies, and prepare fast reads if there were several."""

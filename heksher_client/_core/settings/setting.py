@@ -309,8 +309,9 @@ class Setting(Generic[T]):
             UnknownContextError: A name that is not a configurable feature of the setting.
             MissingContextError: A configurable feature has no value, neither here nor by default. (Not before the
                 first client is set as main: until then the value is the declared default in every context.)
-            TypeError: The value of a context feature is not a string. (One that is equal to a string and has its hash,
-                such as `collections.UserString`, may be accepted.)
+            TypeError: The value of a context feature is not a string: pass `str(user_id)`. (One that is equal to a
+                string and has its hash, such as `collections.UserString`, may be accepted. Not before the first client
+                is set as main, either.)
         """
         return self._entry.get(contexts)
 

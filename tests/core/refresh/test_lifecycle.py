@@ -76,7 +76,7 @@ def test_explain_returns_the_winning_rule_and_the_outranked_rules(service: FakeS
 def test_a_context_value_that_is_not_a_string_is_an_error(service: FakeService, value: Any) -> None:
     """It is an error with and without rules, as the value could never match."""
     setting = Setting("s", int, ["user"], 1)
-    with driven(service), pytest.raises(TypeError, match="user must be a str"):
+    with driven(service), pytest.raises(TypeError, match="setting s: the value of context feature user must be a str"):
         setting.get(user=value)
 
 
@@ -177,7 +177,7 @@ def test_contexts_can_be_tracked_before_the_start(service: FakeService) -> None:
     assert [request.query["context_filters"] for request in service.requests_to(QUERY)] == ["user:(jim,john)"]
 
 
-@pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n", 5])
+@pytest.mark.parametrize("value", ["has-dash", "", "has space", "jim\n"])
 def test_tracking_an_invalid_value_is_an_error(service: FakeService, value: Any) -> None:
     """The `ValueError` names the value."""
     with pytest.raises(ValueError, match="no rule of the service has") as raised:

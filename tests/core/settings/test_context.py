@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from enum import Enum
 from itertools import product
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -28,12 +30,15 @@ def test_arguments_take_precedence_over_defaults() -> None:
     defaults = Defaults()
     defaults.update({"environment": "prod", "user": user})
 
-    assert complete(["environment", "user"], {}, defaults.values) == {"environment": "prod", "user": "anonymous"}
-    assert complete(["environment", "user"], {"user": "jim"}, defaults.values) == {"environment": "prod", "user": "jim"}
+    assert complete(["environment", "user"], {}, defaults.values, "s") == {"environment": "prod", "user": "anonymous"}
+    assert complete(["environment", "user"], {"user": "jim"}, defaults.values, "s") == {
+        "environment": "prod",
+        "user": "jim",
+    }
     user.set("john")
-    assert complete(["user"], {}, defaults.values) == {"user": "john"}
+    assert complete(["user"], {}, defaults.values, "s") == {"user": "john"}
     defaults.update({"user": "jack"})
-    assert complete(["user", "environment"], {}, defaults.values) == {"user": "jack", "environment": "prod"}
+    assert complete(["user", "environment"], {}, defaults.values, "s") == {"user": "jack", "environment": "prod"}
 
 
 class Text(str):
@@ -50,7 +55,10 @@ def test_a_default_replaces_only_that_of_its_feature() -> None:
     assert type(defaults.values["user"]) is str
     with pytest.raises(TypeError) as raised:
         defaults.update({"theme": "light", "user": 5})  # type: ignore[dict-item]
-    assert str(raised.value) == "the default of 'user' must be a str or a ContextVar, not 5"
+    assert (
+        str(raised.value)
+        == "the default of context feature user must be a str or a ContextVar, not int: use str(value)"
+    )
     assert defaults.values == {"user": "ann", "theme": "dark"}
 
 
@@ -59,7 +67,7 @@ def test_the_error_names_all_features_without_a_value() -> None:
     defaults = Defaults()
     defaults.update({"unset": ContextVar("unset")})
     with pytest.raises(MissingContextError) as raised:
-        complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None}, defaults.values)  # type: ignore[dict-item]
+        complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None}, defaults.values, "s")  # type: ignore[dict-item]
     assert raised.value.features == ("environment", "unset", "user")
     assert str(raised.value) == (
         "no value for the context feature environment, unset, user: pass it to the call, or give the client a default "
@@ -82,8 +90,8 @@ def check_two_names(given: list[str]) -> None:
         (check_feature_names, [5], "5 is not a valid name of a context feature: use letters, digits and underscores"),
         (check_feature_names, ["user", "user"], "a context feature is named twice in ['user', 'user']"),
         (check_two_names, ["user", "a", "b"], "setting s has no context feature a, b; it has: user, theme"),
-        (Tracking().with_values, {"user": 5}, "the tracked values of 'user' must be a str or a collection of them, "
-                                              "not 5"),
+        (Tracking().with_values, {"user": 5}, "the tracked value of context feature user must be a str or a "
+                                              "collection of them, not int: use str(value)"),
         (Tracking().with_values, {"user": "a b"}, "no rule of the service has 'a b' for 'user': the values of context "
                                                   "features in rules are made of letters, digits and underscores"),
     ],
@@ -97,11 +105,52 @@ def test_an_error_names_the_invalid_value_and_the_remedy(
     assert str(raised.value) == error
 
 
-def test_a_value_that_is_not_a_string_is_not_completed() -> None:
-    """Not even by the default."""
+class Region(Enum):
+    EU = "eu-west-1"
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise AssertionError
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (5, "not int: use str(value)"),
+        (UUID(int=1), "not UUID: use str(value)"),
+        (Region.EU, "not Region: use value.value"),
+        (b"jim", "not bytes: use value.decode()"),
+        (Unprintable(), "not Unprintable: use str(value)"),
+    ],
+)
+def test_the_error_for_a_value_that_is_not_a_string_says_how_to_convert_it(value: Any, error: str) -> None:
+    """Also if it has a default, and for defaults and tracked values. The value itself is not shown."""
+    variable: ContextVar[Any] = ContextVar("user", default=value)
+    for call, expected in (
+        (lambda: complete(["theme", "user"], {"user": value}, {"theme": "dark", "user": "jim"}, "setting s"),
+         "setting s: the value of context feature user must be a str, "),
+        (lambda: complete(["user"], {}, {"user": variable}, "setting s"),
+         "setting s: the default of context feature user must be a str, "),
+        (lambda: Defaults().update({"user": value}),
+         "the default of context feature user must be a str or a ContextVar, "),
+        (lambda: Tracking().with_values({"user": ["jim", value]}),
+         "the tracked value of context feature user must be a str, "),
+    ):  # fmt: skip
+        with pytest.raises(TypeError) as raised:
+            call()
+        assert str(raised.value) == expected + error
+
+
+def test_a_single_tracked_value_that_is_not_a_string_is_an_error() -> None:
+    """It need not be in a collection."""
     with pytest.raises(TypeError) as raised:
-        complete(["theme", "user"], {"user": 5, "theme": "dark"}, {"user": "jim"})  # type: ignore[dict-item]
-    assert str(raised.value) == "the value of the context feature user must be a str, not 5"
+        Tracking().with_values({"user": None})  # type: ignore[dict-item]
+    assert str(raised.value) == (
+        "the tracked value of context feature user must be a str or a collection of them, not NoneType"
+    )
 
 
 @pytest.mark.parametrize("names", [["a\n"], [None], ["user", ""]])

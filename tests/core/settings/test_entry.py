@@ -72,7 +72,7 @@ def specified(
     """Return the outcome that `RuleSet.resolve` specifies."""
     assert published.defaults is not None
     try:
-        return published.rule_set.resolve(complete(features, given_values, published.defaults.values))
+        return published.rule_set.resolve(complete(features, given_values, published.defaults.values, "setting s"))
     except MissingContextError as error:
         return type(error), str(error)
 
@@ -352,7 +352,7 @@ def test_every_path_refuses_invalid_values(rules: list[Rule[Any]]) -> None:
         for bad in (5, b"x", ["x"], {"x"}, object()):
             kind, message = twice(setting, **good | {feature: bad})
             assert kind is TypeError
-            assert f"the value of the context feature {feature} must be a str" in message
+            assert f"the value of context feature {feature} must be a str, not {type(bad).__name__}: use" in message
         assert twice(setting, **good | {"usr": "x"})[0] is UnknownContextError
 
 
