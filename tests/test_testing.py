@@ -235,8 +235,8 @@ def test_a_stub_checks_names_and_values_like_a_client() -> None:
     with SyncStubHeksherClient(context_features=["user"]) as stub:
         with pytest.raises(UnknownContextError):
             stub.set_defaults(planet="mars")
-        with pytest.raises(ValueError, match="has-dash"):
-            stub.track_contexts(user="has-dash")
+        with pytest.raises(ValueError, match="the value of context feature user must have"):
+            stub.track_contexts(user="")
 
 
 @pytest.mark.anyio

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from heksher_client._core.settings.context_values import normalized_value
 from heksher_client._core.settings.names import CONTEXT_NAME
+from heksher_client._logging import escaped
 
 Command = Callable[..., Any]
 
@@ -41,13 +43,16 @@ def _parse_context(
 ) -> Mapping[str, str]:
     values: dict[str, str] = {}
     for pair in pairs:
-        feature, _, value = pair.partition("=")
-        if not (re.fullmatch(CONTEXT_NAME, feature) and re.fullmatch(CONTEXT_NAME, value)):
+        feature, separator, value = pair.partition("=")
+        if not separator or not re.fullmatch(CONTEXT_NAME, feature):
             raise click.BadParameter(
                 f"{pair!r} must have the form FEATURE=VALUE, for example user=jim; "
-                "both consist of letters, digits and underscores"
+                "FEATURE consists of letters, digits and underscores"
             )
         if feature in values:
             raise click.BadParameter(f"context feature {feature} is given twice")
-        values[feature] = value
+        try:
+            values[feature] = normalized_value(feature, value)
+        except ValueError as error:
+            raise click.BadParameter(escaped(str(error))) from None
     return values

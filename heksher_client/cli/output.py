@@ -1,6 +1,7 @@
 """Output of commands: tables for people, JSON for scripts, and progress bars."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,8 +50,8 @@ def print_json(value: Any) -> None:
 
 
 def format_conditions(conditions: Mapping[str, str]) -> str:
-    """Format the conditions of a rule as on the command line: `environment=prod user=jim`."""
-    return escaped(" ".join(f"{feature}={value}" for feature, value in conditions.items()))
+    """Format the conditions of a rule as on the command line: `environment=prod 'user=Ann Lee'`."""
+    return escaped(shlex.join(f"{feature}={value}" for feature, value in conditions.items()))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], if_empty: str) -> None:

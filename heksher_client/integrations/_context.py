@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from typing import Any, TypeAlias, TypeVar
 
-from heksher_client._core.settings.context import type_error
+from heksher_client._core.settings.context_values import type_error
 from heksher_client._core.settings.snapshot import pinned
 from heksher_client._core.settings.user_functions import check_function, plain_result
 

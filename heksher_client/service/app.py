@@ -167,7 +167,7 @@ _DESCRIPTION: Final = """\
 Settings whose values depend on their context: *for user jim in environment prod, `cache_size` is 200*.
 
 Programs **declare** their settings and **query** their rules; operators add **rules**. Names consist of letters, digits
-and underscores; names of settings may also contain dots.
+and underscores; names of settings may also contain dots. Conditions may require any text without control characters.
 
 Unless the service listens on loopback, requests need a **token**: with the role `declare` for programs, with the role
 `admin` for operators. With the role `read`, a token may change nothing.

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from heksher_client._core.settings.context_values import FILTER_VALUE, unescape_value
 from heksher_client._core.settings.names import CONTEXT_NAME
 
 ContextFilters = Mapping[str, frozenset[str] | None]
 """The selected values by context feature; None for all values."""
 
-_FILTER: Final = rf"{CONTEXT_NAME}:(?:\*|\({CONTEXT_NAME}(?:,{CONTEXT_NAME})*\))"
-_FILTERS: Final = re.compile(rf"(?:{_FILTER}(?:,{_FILTER})*)?")
+_FILTER: Final = re.compile(rf"({CONTEXT_NAME}):(?:\*|\(({FILTER_VALUE}(?:,{FILTER_VALUE})*)\))")
+_FILTERS: Final = re.compile(rf"(?:{_FILTER.pattern}(?:,{_FILTER.pattern})*)?")
 
 
 class MalformedFilterError(ValueError):
@@ -24,6 +25,8 @@ class RepeatedFeatureError(ValueError):
 def parse_context_filters(text: str) -> ContextFilters | None:
     """Parse filters like `user:(jim,john),theme:*`. The context features need not exist.
 
+    In a value, `~2C`, `~28`, `~29` and `~7E` are the characters `,`, `(`, `)` and `~`.
+
     Returns:
         The filters; None for `*`, which selects all rules.
 
@@ -33,12 +36,14 @@ def parse_context_filters(text: str) -> ContextFilters | None:
     if text == "*":
         return None
     if not _FILTERS.fullmatch(text):
-        raise MalformedFilterError("context_filters must be *, or like user:(jim,john),theme:*")
+        raise MalformedFilterError(
+            "context_filters must be *, or like user:(jim,john),theme:*, with ~2C, ~28, ~29 and ~7E for , ( ) and ~"
+        )
     filters: dict[str, frozenset[str] | None] = {}
-    for feature, values in re.findall(r"(\w+):(\*|\([^)]*\))", text):
+    for feature, values in _FILTER.findall(text):
         if feature in filters:
             raise RepeatedFeatureError(f"context name repeated in context filter: {feature}")
-        filters[feature] = None if values == "*" else frozenset(values[1:-1].split(","))
+        filters[feature] = frozenset(map(unescape_value, values.split(","))) if values else None
     return filters
 
 

@@ -3,11 +3,13 @@
 `service import` and `diff` read documents with the same checks, so that each accepts what the other one does.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from heksher_client._core.settings.context_values import is_v1_value
 from heksher_client._logging import shortened
 from heksher_client.service import json_values
 from heksher_client.service.routes.declarations import DeclaredSetting
@@ -296,8 +298,11 @@ def conditions_key(conditions: Mapping[str, str]) -> frozenset[tuple[str, str]]:
 
 
 def conditions_text(conditions: Mapping[str, str]) -> str:
-    """Return conditions for a message."""
-    return ", ".join(f"{feature}={value}" for feature, value in conditions.items())
+    """Return conditions for a message. Values that may contain a comma or a space are in quotes."""
+    return ", ".join(
+        f"{feature}={value if is_v1_value(value) else json.dumps(value, ensure_ascii=False)}"
+        for feature, value in conditions.items()
+    )
 
 
 def shorten(value: Any) -> str:

@@ -8,16 +8,18 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.openapi.models import Example
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from sqlalchemy import Connection
 from starlette.types import Scope
 
+from heksher_client._core.settings.context_values import CONTEXT_VALUE, MAX_CONTEXT_VALUE, check_value
 from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
 from heksher_client.service.history import State, read_state, response_state, set_response_state
 from heksher_client.service.setting_types import parse_setting_type
+from heksher_client.service.store import encode_conditions
 
 MAX_BODY_BYTES: Final = 1 << 20
 _MAX_NAME_LENGTH: Final = 255
@@ -26,9 +28,7 @@ _MAX_TYPE_LENGTH: Final = 65_536
 _MAX_FEATURES: Final = 100
 """Configurable features of a setting, and conditions of a rule."""
 _MAX_CONDITIONS_LENGTH: Final = 2_600
-"""Characters of the conditions of a rule as they are stored. They are a key, which PostgreSQL limits to 2,704 bytes."""
-_CONDITION_LENGTH: Final = 10
-"""Characters that are stored for a condition in addition to its name and its value."""
+"""Bytes of the conditions of a rule as they are stored. They are a key, which PostgreSQL limits to 2,704 bytes."""
 
 
 def _check_path(name: str) -> str:
@@ -40,6 +40,11 @@ def _check_path(name: str) -> str:
 ContextName = Annotated[str, StringConstraints(pattern=f"^{CONTEXT_NAME}$", max_length=_MAX_NAME_LENGTH)]
 SettingName = Annotated[str, StringConstraints(pattern=f"^{SETTING_NAME}$", max_length=_MAX_NAME_LENGTH)]
 NewSettingName = Annotated[SettingName, AfterValidator(_check_path)]
+ContextValue = Annotated[
+    str,
+    AfterValidator(check_value),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_CONTEXT_VALUE, "pattern": f"^{CONTEXT_VALUE}$"}),
+]
 MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY}$", max_length=_MAX_NAME_LENGTH)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
 Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MAX_FEATURES)]
@@ -60,18 +65,18 @@ def _check_digits(text: Any) -> Any:
 
 
 def _check_conditions(conditions: Mapping[str, str]) -> Mapping[str, str]:
-    length = sum(len(feature) + len(value) + _CONDITION_LENGTH for feature, value in conditions.items())
+    length = len(encode_conditions(conditions).encode())
     if length > _MAX_CONDITIONS_LENGTH:
         raise ValueError(
-            f"the conditions of a rule may have at most {_MAX_CONDITIONS_LENGTH} characters in total, with "
-            f"{_CONDITION_LENGTH} for each in addition to its name and value; these have {length}"
+            f"the conditions of a rule may have at most {_MAX_CONDITIONS_LENGTH} bytes in total, in UTF-8 and with 10 "
+            f"for each in addition to its name and value; these have {length}"
         )
     return conditions
 
 
 TypeName = Annotated[str, StringConstraints(max_length=_MAX_TYPE_LENGTH), AfterValidator(_check_type)]
 Conditions = Annotated[
-    dict[ContextName, ContextName],
+    dict[ContextName, ContextValue],
     Field(min_length=1, max_length=_MAX_FEATURES),
     AfterValidator(_check_conditions),
 ]

@@ -254,7 +254,7 @@ def rule(connection: Connection, rule_id: int) -> StoredRule | None:
 def find_rule(connection: Connection, setting_id: int, conditions: Mapping[str, str]) -> int | None:
     """Return the id of the rule of a setting with exactly these conditions; None if there is none."""
     query = select(RULES.c.id).where(
-        RULES.c.setting_id == setting_id, RULES.c.conditions == _encode_conditions(conditions)
+        RULES.c.setting_id == setting_id, RULES.c.conditions == encode_conditions(conditions)
     )
     return connection.scalar(query)
 
@@ -283,7 +283,7 @@ def add_rule(
     """
     values = {
         "setting_id": setting.id,
-        "conditions": _encode_conditions(conditions),
+        "conditions": encode_conditions(conditions),
         "value": value,
         "metadata": dict(metadata),
     }
@@ -335,8 +335,10 @@ def rule_as_json(rule: StoredRule) -> dict[str, Any]:
     }
 
 
-def _encode_conditions(conditions: Mapping[str, str]) -> str:
-    return json.dumps(sorted(conditions.items()))
+def encode_conditions(conditions: Mapping[str, str]) -> str:
+    """Return conditions as they are stored: the same text for the same conditions, so that it can be a key."""
+    # Without escapes, which would take twelve bytes for some characters: a key has a maximum length.
+    return json.dumps(sorted(conditions.items()), ensure_ascii=False)
 
 
 def _rule_from_row(row: Any) -> StoredRule:

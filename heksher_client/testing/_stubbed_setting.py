@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from heksher_client._core.settings.changes import diff_rules
-from heksher_client._core.settings.context import Defaults, check_condition, check_known, order_with
+from heksher_client._core.settings.context import Defaults, check_known, order_with
+from heksher_client._core.settings.context_values import normalized_value
 from heksher_client._core.settings.cooperative import run_to_end
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry, deliver
@@ -55,7 +56,7 @@ class StubbedSetting(Resource, Generic[T]):
         Raises:
             TypeError: A value does not have the type of the setting.
             UnknownContextError: A rule has a condition on a feature that the setting does not have.
-            ValueError: Two rules have the same conditions, or a rule has a condition that the service does not allow.
+            ValueError: Two rules have the same conditions, or a rule has a condition that no service allows.
         """
         return self._rules
 
@@ -100,9 +101,14 @@ def _to_rules(setting: Setting[T], value: Any) -> list[Rule[T]]:
         return [Rule({}, _converted(setting, value))]
     for rule in value:
         check_known(rule.match_conditions, setting.configurable_features, f"setting {setting.name}")
-        for feature, required in rule.match_conditions.items():
-            check_condition(feature, required)
-    return [Rule(rule.match_conditions, _converted(setting, rule.value), rule.rule_id) for rule in value]
+    return [
+        Rule(
+            {feature: normalized_value(feature, required) for feature, required in rule.match_conditions.items()},
+            _converted(setting, rule.value),
+            rule.rule_id,
+        )
+        for rule in value
+    ]
 
 
 def _are_rules(setting: Setting[Any], value: Any) -> bool:

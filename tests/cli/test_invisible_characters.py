@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ HIDDEN = (
     "\u3164\u115f\uffa0\u2800\u034f\ufe0f\U000e0041\U000e0100\ue000"  # fillers, variations, tags, private use
 )
 VALUE = f"a{HIDDEN}b"
+CONTEXT_VALUE = unicodedata.normalize("NFC", "".join(filter(lambda c: unicodedata.category(c) != "Cc", VALUE)))
+"""Rules may require it: it has no control characters."""
 
 
 def hidden_in(text: str) -> set[str]:
@@ -69,6 +72,7 @@ def hidden_shop(shop: WatchedService) -> WatchedService:
     shop.declare("e", f"Enum[{json.dumps(VALUE)}]", VALUE, ["user"])
     shop.add_rule("s", f"{VALUE}!", user="jim")
     shop.add_rule("m", {VALUE: VALUE}, user="jim")
+    shop.add_rule("s", "x", user=CONTEXT_VALUE)
     return shop
 
 
@@ -76,7 +80,9 @@ def hidden_shop(shop: WatchedService) -> WatchedService:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("settings",), ("get", "s"), ("get", "s", "user=jim", "--why"), ("get", "m"), ("rules", "s"), ("rules", "m"),
+        ("settings",), ("get", "s"), ("get", "s", "user=jim", "--why"),
+        ("get", "s", f"user={CONTEXT_VALUE}", "--why"), ("get", "s", f"user={VALUE}"),
+        ("rules", "add", "s", "x", f"user={CONTEXT_VALUE}"), ("get", "m"), ("rules", "s"), ("rules", "m"),
         ("status",), ("diff", "empty.json", "shop"), ("diff", "empty.yaml", "shop"),
         ("rules", "add", "e", VALUE, "x=y"),
         ("rules", "add", "m", VALUE, "user=ann"), ("get", VALUE), ("ping", "--url", f"http://{VALUE}"), ("profiles",),
@@ -103,7 +109,7 @@ def run_service(*arguments: str, **options: Any) -> str:
 def test_l17_the_commands_of_a_service_have_escapes(tmp_path: Path) -> None:
     """The plan of an import, exports to standard output, the change log, tokens, and errors."""
     database = ("--database", str(tmp_path / "s.db"))
-    rule = {"feature_values": {"user": "jim"}, "value": VALUE}
+    rule = {"feature_values": {"user": CONTEXT_VALUE}, "value": VALUE}
     setting = {"name": "s", "type": "str", "default_value": VALUE, "configurable_features": ["user"], "rules": [rule]}
     document = {"heksher": 1, "context_features": ["user"], "settings": [setting | {"metadata": {"owner": VALUE}}]}
     (tmp_path / "file.json").write_text(json.dumps(document))
@@ -161,9 +167,12 @@ def test_l17_the_console_has_escapes() -> None:
             http.post("/api/v1/settings/declare", json=setting).raise_for_status()
             rule = {"setting": name, "feature_values": {"user": "jim"}, "value": value, "metadata": {"why": VALUE}}
             http.post("/api/v1/rules", json=rule).raise_for_status()
+            rule["feature_values"] = {"user": CONTEXT_VALUE}
+            http.post("/api/v1/rules", json=rule).raise_for_status()
         inputs = {}
         for path in ("", "/changes", "/settings/s", "/settings/m", "/settings/e", "/nothing",
-                     f"/settings/{quote(VALUE)}", "/settings/s?find=user"):  # fmt: skip
+                     f"/settings/{quote(VALUE)}", "/settings/s?find=user",
+                     f"/settings/s?on.user={quote(CONTEXT_VALUE)}"):  # fmt: skip
             page = http.get(f"/console{path}", params={"q": VALUE} if path == "" else None)
             parser = _Shown()
             parser.feed(page.text)

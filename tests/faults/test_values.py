@@ -237,12 +237,14 @@ def test_t1_a_subclass_of_str_is_a_string() -> None:
         assert setting.get(user="jim") == 2
 
 
-@pytest.mark.parametrize("value", ["", "has-dash", "jim@example.com", "jim\n"])
+@pytest.mark.parametrize("value", ["", "a\tb", "x" * 256, "jim\n"])
 def test_t1_a_stub_refuses_conditions_that_the_service_does_not_allow(value: str) -> None:
     """No rule of the service can have them, so the test would show what production never does."""
     setting = Setting("s", int, ["user"], 1)
     with SyncStubHeksherClient() as stub:
-        with pytest.raises(ValueError, match="no rule of the service has"):
+        with pytest.raises(
+            ValueError, match="the value of context feature user must have 1 to 255 characters, without"
+        ):
             stub[setting].rules = [Rule({"user": value}, 2)]
         with pytest.raises(UnknownContextError):
             stub[setting].rules = [Rule({"planet": "mars"}, 2)]

@@ -7,11 +7,11 @@ immutable, so that a refresh works with one from its beginning to its end.
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from enum import Enum
 from typing import Any, Final
 
 import msgspec
 
+from heksher_client._core.settings.context_values import is_v1_value, normalize, normalized_value, type_error
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
@@ -57,7 +57,7 @@ class Defaults:
         """Replaced as a whole when one changes, so that a read uses the defaults of one moment."""
 
     def update(self, values: Mapping[str, str | ContextVar[str]]) -> None:
-        """Add or replace defaults.
+        """Add or replace defaults. Constants are converted to the normal form of values in rules.
 
         Raises:
             TypeError: A default is neither a string nor a context variable.
@@ -65,7 +65,9 @@ class Defaults:
         for feature, value in values.items():
             if not isinstance(value, str | ContextVar):
                 raise type_error(f"the default of context feature {feature}", value, "a str or a ContextVar")
-        plain = {name: str.__str__(value) if isinstance(value, str) else value for name, value in values.items()}
+        plain = {
+            name: normalize(str.__str__(value)) if isinstance(value, str) else value for name, value in values.items()
+        }
         self._given.update(plain)
         # Again if another thread, or a signal handler that interrupts this, has added defaults.
         while self.values != (given := self._given.copy()):
@@ -114,41 +116,6 @@ def check_known(given: Iterable[str], known: Collection[str], whose: str) -> Non
         raise UnknownContextError(f"{whose} has no context feature {', '.join(unknown)}; it has: {', '.join(known)}")
 
 
-def check_condition(feature: str, value: str) -> None:
-    """Check the value of a context feature that a rule may require.
-
-    Raises:
-        ValueError: The service does not allow it, so that no rule has it.
-    """
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            f"no rule of the service has {value!r} for {feature!r}: the values of context features in rules are made "
-            "of letters, digits and underscores"
-        )
-
-
-def type_error(what: str, value: object, expected: str = "a str") -> TypeError:
-    """Return the error for a context value of another type.
-
-    It contains the type alone: the value may be an object with personal data, or have no text.
-
-    Args:
-        what: The name of the value.
-        value: The value.
-        expected: The expected type.
-    """
-    match value:
-        case None:
-            remedy = ""
-        case Enum():  # Rules probably do not contain the text of a member, such as `Region.EU`.
-            remedy = ": use value.value"
-        case bytes():
-            remedy = ": use value.decode()"
-        case _:
-            remedy = ": use str(value)"
-    return TypeError(f"{what} must be {expected}, not {type(value).__qualname__}{remedy}")
-
-
 def _invalid_value(context: Mapping[str, object], feature: str, given: Collection[str], whose: str) -> Exception:
     if (value := context[feature]) is not None:
         kind = "value" if feature in given else "default"
@@ -178,20 +145,14 @@ class Tracking(msgspec.Struct, frozen=True):
 
         Raises:
             TypeError: A value is not a string.
-            ValueError: A value that the service does not allow in rules.
+            ValueError: A value that no rule may require.
         """
         options = dict(self.options)
         for feature, more in values.items():
-            what = f"the tracked value of context feature {feature}"
-            if not isinstance(more, Iterable):
-                raise type_error(what, more, "a str or a collection of them")
-            added = [more] if isinstance(more, str) else list(more)
-            for value in added:
-                if not isinstance(value, str):
-                    raise type_error(what, value)
-                if value != TRACK_ALL:
-                    check_condition(feature, value)
-            options[feature] = options.get(feature, frozenset()).union(added)
+            if isinstance(more, bytes) or not isinstance(more, Iterable):
+                raise type_error(f"the value of context feature {feature}", more, "a str or a collection of them")
+            added = {normalized_value(feature, value) for value in ([more] if isinstance(more, str) else more)}
+            options[feature] = options.get(feature, frozenset()) | added
         return Tracking(options)
 
     def admits_all(self, features: Iterable[str]) -> bool:
@@ -224,12 +185,15 @@ class Tracking(msgspec.Struct, frozen=True):
         """Return the `context_filters` of a query, or `*` if the service could not parse them.
 
         A filter only saves bytes: `admits` is applied to the response in any case. So if the service's parser would
-        skip a name (with capitals, digits or underscores), or a URL would be too long, the service does not filter.
+        skip a name (with capitals, digits or underscores) or refuse a value, or a URL would be too long, the service
+        does not filter.
 
         Args:
             max_length: In characters.
         """
         if not self.options or not all(map(_FILTERABLE_NAME.fullmatch, self.options)):
+            return "*"
+        if not all(is_v1_value(value) for values in self.options.values() for value in values - {TRACK_ALL}):
             return "*"
         filters = []
         for feature, values in sorted(self.options.items()):

@@ -3,6 +3,6 @@
 from typing import Final
 
 CONTEXT_NAME: Final = "[a-zA-Z_0-9]+"
-"""A context feature, or the value of one in a rule."""
+"""A context feature. In the reference implementation also the value of one in a rule: see `context_values`."""
 SETTING_NAME: Final = "[a-zA-Z_0-9.]+"
 METADATA_KEY: Final = "[a-zA-Z0-9_-]+"

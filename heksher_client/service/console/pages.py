@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from sqlalchemy import Connection
 from starlette.staticfiles import StaticFiles
 
+from heksher_client._core.settings.context_values import normalize
 from heksher_client._version import __version__
 from heksher_client.service import json_values, operations, store
 from heksher_client.service.access import request_token
@@ -128,11 +129,13 @@ def _setting_page(
     """
     order = store.context_features(connection)
     rules = in_priority_order(store.rules(connection, [setting.id]), order)
-    listed = [rule for rule in rules if find.lower() in _conditions_text(rule, order).lower()]
+    listed = [rule for rule in rules if normalize(find).lower() in _conditions_text(rule, order).lower()]
     shown = [rule for position, rule in enumerate(listed) if position < _MAX_RULES or rule.id == edited[0]]
     declaration = setting.declaration
     order = [feature for feature in order if feature in declaration.configurable_features]
-    context = {feature: value for feature in order if (value := request.query_params.get(f"on.{feature}"))}
+    context = {
+        feature: value for feature in order if (value := normalize(request.query_params.get(f"on.{feature}", "")))
+    }
     return _page(
         request,
         "setting.html",
@@ -220,7 +223,6 @@ def _condition_errors(error: ValidationError) -> dict[str, str]:
         _, *location = problem["loc"]
         message = problem["msg"].removeprefix("Value error, ")
         if location:
-            message = "use letters, digits and underscores only" if "pattern" in message else message
             found[f"if.{location[0]}"] = message
         else:
             found[""] = "at least one condition is required" if problem["type"] == "too_short" else message

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
+from heksher_client._core.settings.context_values import FILTER_VALUE, unescape_value
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.service import operations, store
 from heksher_client.service.addresses import reference
@@ -34,7 +35,7 @@ _NEW_RULE: Final = {"setting": "cache_size", "feature_values": {"environment": "
 _NOT_FOUND: Final = {404: "There is no such rule."}
 _FOR_CHANGE: Final = _NOT_FOUND | PRECONDITION_FAILED
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
-_CONDITION: Final = f"{CONTEXT_NAME}:{CONTEXT_NAME}"
+_CONDITION: Final = f"{CONTEXT_NAME}:{FILTER_VALUE}"
 
 
 _UNKNOWN_SETTING_OR_INVALID: Final = {
@@ -100,9 +101,12 @@ def search_rule(
     ],
     database: RequestDatabase,
 ) -> dict[str, int]:
-    """Return the rule of a setting with exactly the given conditions, in any order, like `user:jim,theme:dark`."""
-    pairs = [pair.split(":") for pair in feature_values.split(",")]
-    conditions: dict[str, str] = dict(pairs)
+    """Return the rule of a setting with exactly the given conditions, in any order, like `user:jim,theme:dark`.
+
+    In a value, `~2C`, `~28`, `~29` and `~7E` are the characters `,`, `(`, `)` and `~`.
+    """
+    pairs = [pair.split(":", 1) for pair in feature_values.split(",")]
+    conditions = {feature: unescape_value(value) for feature, value in pairs}
     if len(conditions) < len(pairs):
         error = {"loc": ("query", "feature_values"), "msg": "a context feature is named twice", "type": "value_error"}
         raise RequestValidationError([error])

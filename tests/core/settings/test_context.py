@@ -90,10 +90,10 @@ def check_two_names(given: list[str]) -> None:
         (check_feature_names, [5], "5 is not a valid name of a context feature: use letters, digits and underscores"),
         (check_feature_names, ["user", "user"], "a context feature is named twice in ['user', 'user']"),
         (check_two_names, ["user", "a", "b"], "setting s has no context feature a, b; it has: user, theme"),
-        (Tracking().with_values, {"user": 5}, "the tracked value of context feature user must be a str or a "
-                                              "collection of them, not int: use str(value)"),
-        (Tracking().with_values, {"user": "a b"}, "no rule of the service has 'a b' for 'user': the values of context "
-                                                  "features in rules are made of letters, digits and underscores"),
+        (Tracking().with_values, {"user": 5}, "the value of context feature user must be a str or a collection of "
+                                              "them, not int: use str(value)"),
+        (Tracking().with_values, {"user": "a\tb"}, "the value of context feature user must have 1 to 255 characters, "
+                                                   "without control characters, not 'a\\tb'"),
     ],
 )  # fmt: skip
 def test_an_error_names_the_invalid_value_and_the_remedy(
@@ -137,19 +137,20 @@ def test_the_error_for_a_value_that_is_not_a_string_says_how_to_convert_it(value
         (lambda: Defaults().update({"user": value}),
          "the default of context feature user must be a str or a ContextVar, "),
         (lambda: Tracking().with_values({"user": ["jim", value]}),
-         "the tracked value of context feature user must be a str, "),
+         "the value of context feature user must be a str, "),
     ):  # fmt: skip
         with pytest.raises(TypeError) as raised:
             call()
         assert str(raised.value) == expected + error
 
 
-def test_a_single_tracked_value_that_is_not_a_string_is_an_error() -> None:
-    """It need not be in a collection."""
+@pytest.mark.parametrize(("value", "error"), [(None, "NoneType"), (b"jim", "bytes: use value.decode()")])
+def test_a_single_tracked_value_that_is_not_a_string_is_an_error(value: Any, error: str) -> None:
+    """It need not be in a collection. Bytes are not a collection of values."""
     with pytest.raises(TypeError) as raised:
-        Tracking().with_values({"user": None})  # type: ignore[dict-item]
+        Tracking().with_values({"user": value})
     assert str(raised.value) == (
-        "the tracked value of context feature user must be a str or a collection of them, not NoneType"
+        f"the value of context feature user must be a str or a collection of them, not {error}"
     )
 
 
