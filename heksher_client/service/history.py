@@ -19,6 +19,8 @@ from heksher_client.service.schema import STATE
 REVISION: Final = "Heksher-Revision"
 DATABASE: Final = "Heksher-Database"
 """The header with the identity and the epoch, separated by a dot."""
+CONTEXT_VALUES: Final = {"Heksher-Context-Values": "any"}
+"""The header that announces rules and filters with any value, which not all services of this interface accept."""
 _MAX_EPOCHS: Final = 100
 """Former epochs that are stored."""
 _SCOPE_KEY: Final = "heksher.state"
@@ -105,7 +107,7 @@ def response_state(scope: Scope) -> State | None:
 
 
 class StateHeaders:
-    """A middleware that adds the recorded state to the headers of responses, also of errors."""
+    """A middleware that adds the recorded state to the headers of responses, also of errors, and what they support."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -116,6 +118,7 @@ class StateHeaders:
             if message["type"] == "http.response.start" and state is not None:
                 headers = MutableHeaders(scope=message)
                 headers[REVISION], headers[DATABASE] = str(state.revision), state.label
+                headers.update(CONTEXT_VALUES)
             await send(message)
 
         await self._app(scope, receive, send_with_state)

@@ -18,7 +18,8 @@ from heksher_client.cli import main
 from heksher_client.service.context_filters import MalformedFilterError, parse_context_filters
 from tests.support.clients import Kind, running
 from tests.support.http import http_client
-from tests.support.service import WatchedService
+from tests.support.marks import sqlite_only
+from tests.support.service import QUERY, WatchedService
 
 VALUES = (
     "eu-west-1", "en-US", "1.2.3", "jim@example.com", "550e8400-e29b-41d4-a716-446655440000", "Ann Lee", " ", "*",
@@ -159,6 +160,31 @@ def test_a_program_reads_the_value_for_any_user(kind: Kind, service: WatchedServ
         assert [setting.get(user=value) for value in VALUES] == [*range(len(VALUES))]
         client.client.set_defaults(user="e\u0301")
         assert setting.get() == VALUES.index("é")
+
+
+def test_a_program_tracks_any_user(kind: Kind, service: WatchedService) -> None:
+    """The service sends the rules for these users alone."""
+    setting = Setting("s", int, ["user"], -1)
+    service.declare("s", "int", -1, ["user"])
+    for i, value in enumerate(VALUES[:15]):
+        service.add_rule("s", i, user=value)
+    with running(kind, service.url) as client:
+        client.client.track_contexts(user=["jim@example.com", "a,theme:*"])
+        client.reload()
+        assert [setting.get(user=value) for value in ("jim@example.com", "a,theme:*", "en-US")] == [3, 9, -1]
+    request = service.requests_to(QUERY)[-1]
+    assert request.query["context_filters"] == "user:(a~2Ctheme:*,jim@example.com)"
+
+
+@sqlite_only
+def test_the_service_announces_that_it_accepts_any_value(http: httpx.Client) -> None:
+    """In all responses to programs: also in errors, and if nothing has changed."""
+    etag = http.get("/api/v1/query").headers["etag"]
+    for path, headers, status in (
+        ("context_features", {}, 200), ("query", {"If-None-Match": etag}, 304), ("query?settings=t", {}, 404),
+    ):  # fmt: skip
+        response = http.get(f"/api/v1/{path}", headers=headers)
+        assert (response.status_code, response.headers["heksher-context-values"]) == (status, "any")
 
 
 def test_the_console_adds_and_deletes_a_rule_for_any_value(service: WatchedService) -> None:

@@ -6,6 +6,7 @@ Requests may arrive from several threads, so all methods lock the state.
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -72,6 +73,8 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         self.is_running = True
         self.offers_changes = False
         """True to announce the change stream to clients. The reference service does not have one."""
+        self.accepts_any_value = False
+        """True to announce that filters may contain any value. The reference service refuses them."""
         self.announce: Callable[[bytes], None] = lambda event: None
         """Receives the events of the change stream, if one is open."""
         self.replica: FakeService | None = None
@@ -252,10 +255,13 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
                 )
 
     def _json(self, value: Any, status: int = 200, **headers: str) -> Response:
-        return Response(status, json.dumps(value).encode(), self._position() | headers)
+        return Response(status, json.dumps(value).encode(), self._headers() | headers)
 
     def _text(self, status: int, text: str) -> Response:
-        return Response(status, text.encode(), self._position())
+        return Response(status, text.encode(), self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        return self._position() | ({"heksher-context-values": "any"} if self.accepts_any_value else {})
 
     def _position(self) -> dict[str, str]:
         if not self.offers_changes:
@@ -309,7 +315,10 @@ class FakeService(RequestRecorder[CannedResponse | Reply]):
         found = {name: self._find(name) for name in names}
         if unknown := sorted(name for name, setting in found.items() if setting is None):
             return self._text(404, f"the following are not setting names: {unknown}")
-        filters = parse_context_filters(request.query["context_filters"])
+        context_filters = request.query["context_filters"]
+        if not self.accepts_any_value and not re.fullmatch(r"[\w:(),*]*", context_filters, re.ASCII):
+            return self._json({"detail": "string does not match regex"}, 422)
+        filters = parse_context_filters(context_filters)
         settings = {}
         for setting in filter(None, found.values()):
             rules = [

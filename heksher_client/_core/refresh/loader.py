@@ -27,9 +27,12 @@ from heksher_client._core.refresh.responses import with_prefix
 from heksher_client._core.refresh.setting_state import SettingStates
 from heksher_client._core.refresh.work_budget import WorkBudget
 from heksher_client._core.settings.context import Tracking
-from heksher_client._logging import logger
+from heksher_client._logging import logger, shortened
 from heksher_client.exceptions import DeclarationError, HeksherError, UnexpectedResponseError
 
+_UNPROCESSABLE: Final = 422
+_MAX_SHOWN: Final = 60
+"""Characters of a value in a log record."""
 _MAX_REPEATS: Final = 3
 """Of requests whose responses are older than those to others."""
 
@@ -64,6 +67,9 @@ class Loader:
         self._order, self._states, self._publisher, self._declarations = order, states, publisher, declarations
         self._last_known_good, self._budget, self._clock, self._positions = last_known_good, budget, clock, positions
         self._queries = Queries()
+        self._accepts_any_value = False
+        """Whether the service has announced that it parses filters with any names and values."""
+        self._has_warned = False
 
     def read_order(self, *, is_repeated: bool = False) -> Flow[None]:
         """Request the order of the context features. If the response cannot be used, the known order is kept.
@@ -79,6 +85,7 @@ class Loader:
         (reply,) = yield Exchange((protocol.CONTEXT_FEATURES,))
         try:
             self._order.update(protocol.parse_context_features(reply), position(reply))
+            self._accepts_any_value = protocol.accepts_any_value(reply)
         except HeksherError as error:
             if is_repeated:
                 return  # The order of the first response is used.
@@ -142,13 +149,40 @@ class Loader:
     def _query(
         self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, *, is_retry: bool
     ) -> Flow[QueryResults]:
+        self._check_tracked_values(tracking)
         current = self._states.current_names(by_name, tracking, self._order.features)
-        return self._queries.run(
-            by_name,
-            tracking.wire_filter(MAX_FILTER),
-            current,
-            is_retry=is_retry,
-            is_working=self._order.is_current,
+        is_working = self._order.is_current
+
+        def run(context_filter: str) -> Flow[QueryResults]:
+            return self._queries.run(by_name, context_filter, current, is_retry=is_retry, is_working=is_working)
+
+        v1_filter = tracking.wire_filter(MAX_FILTER)
+        announced_filter = tracking.wire_filter(MAX_FILTER, accepts_any_value=self._accepts_any_value)
+        if announced_filter != v1_filter:
+            # Behind a load balancer, an instance of another version may receive the query, and refuse the filter.
+            try:
+                results = yield from run(announced_filter)
+            except UnexpectedResponseError as error:
+                if error.status != _UNPROCESSABLE:
+                    raise
+            else:
+                if not any(getattr(error, "status", 0) == _UNPROCESSABLE for error in results.failed.values()):
+                    return results
+        return (yield from run(v1_filter))
+
+    def _check_tracked_values(self, tracking: Tracking) -> None:
+        """Log once if the service probably allows no rules for one of the tracked values."""
+        unsupported = tracking.unsupported_values()
+        if not unsupported or self._has_warned or self._accepts_any_value or not self._order.is_current:
+            return
+        self._has_warned = True
+        feature, value = unsupported[0]
+        logger.warning(
+            "no rule may match the tracked value %r of %s: the service does not announce rules for values with other "
+            "characters than letters, digits and underscores",
+            shortened(value, _MAX_SHOWN),
+            feature,
+            extra={"unsupported_values": len(unsupported)},
         )
 
     def _make_consistent(self, results: QueryResults, result: RefreshResult) -> Flow[None]:

@@ -25,6 +25,7 @@ from heksher_client._core.refresh.responses import (
     unexpected_response,
     with_request,
 )
+from heksher_client._core.settings.context_values import FILTER_CHARACTERS
 from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client._logging import shortened
 from heksher_client.exceptions import DeclarationError, UnexpectedResponseError
@@ -48,6 +49,11 @@ def parse_context_features(reply: Reply) -> tuple[str, ...]:
     if not all(isinstance(feature, str) for feature in features):
         raise unexpected_response(CONTEXT_FEATURES, response, "a context feature is not a string")
     return tuple(features)
+
+
+def accepts_any_value(reply: Reply) -> bool:
+    """True if the service announces that rules and filters may contain any value of a context feature."""
+    return isinstance(reply, Response) and reply.headers.get("heksher-context-values") == "any"
 
 
 # -- declarations ------------------------------------------------------------------------------------------------------
@@ -220,10 +226,8 @@ class QueriedSetting(msgspec.Struct, frozen=True):
 
 def query_target(names: Sequence[str], context_filters: str, *, with_metadata: bool = False) -> str:
     """Return the path and query for the rules of settings."""
-    return (
-        f"/api/v1/query?settings={','.join(names)}"
-        f"&context_filters={quote(context_filters, safe=',:()*')}&include_metadata={str(with_metadata).lower()}"
-    )
+    filters, metadata = quote(context_filters, safe=FILTER_CHARACTERS), str(with_metadata).lower()
+    return f"/api/v1/query?settings={','.join(names)}&context_filters={filters}&include_metadata={metadata}"
 
 
 def query(target: str, etag: str | None) -> Request:

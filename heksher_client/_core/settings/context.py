@@ -8,10 +8,18 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
-from heksher_client._core.settings.context_values import is_v1_value, normalize, normalized_value, type_error
+from heksher_client._core.settings.context_values import (
+    FILTER_CHARACTERS,
+    escape_value,
+    is_v1_value,
+    normalize,
+    normalized_value,
+    type_error,
+)
 from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client.exceptions import MissingContextError, UnknownContextError
 
@@ -20,7 +28,7 @@ TRACK_ALL: Final = "*"
 
 _NAME: Final = re.compile(CONTEXT_NAME)
 _FILTERABLE_NAME: Final = re.compile(r"[a-z]+")
-"""The feature names that the service's parser of context filters accepts; it silently skips others."""
+"""The feature names that the reference implementation's parser of filters supports; it silently skips others."""
 
 
 def check_feature_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -181,7 +189,7 @@ class Tracking(msgspec.Struct, frozen=True):
                 return False
         return bool(other.options) or features is not None
 
-    def wire_filter(self, max_length: int) -> str:
+    def wire_filter(self, max_length: int, *, accepts_any_value: bool = False) -> str:
         """Return the `context_filters` of a query, or `*` if the service could not parse them.
 
         A filter only saves bytes: `admits` is applied to the response in any case. So if the service's parser would
@@ -189,17 +197,29 @@ class Tracking(msgspec.Struct, frozen=True):
         does not filter.
 
         Args:
-            max_length: In characters.
+            max_length: In characters of a URL.
+            accepts_any_value: Whether the service's parser supports all names and values.
         """
-        if not self.options or not all(map(_FILTERABLE_NAME.fullmatch, self.options)):
-            return "*"
-        if not all(is_v1_value(value) for values in self.options.values() for value in values - {TRACK_ALL}):
+        if not self.options or not (accepts_any_value or self._is_v1()):
             return "*"
         filters = []
         for feature, values in sorted(self.options.items()):
             if TRACK_ALL in values:
                 filters.append(f"{feature}:*")
             elif values:
-                filters.append(f"{feature}:({','.join(sorted(values))})")
+                filters.append(f"{feature}:({','.join(map(escape_value, sorted(values)))})")
         text = ",".join(filters)
-        return text if len(text) <= max_length else "*"
+        return text if len(quote(text, safe=FILTER_CHARACTERS)) <= max_length else "*"
+
+    def unsupported_values(self) -> list[tuple[str, str]]:
+        """Return the tracked features and values that the reference implementation of the service does not accept."""
+        return [
+            (feature, value)
+            for feature, values in sorted(self.options.items())
+            for value in sorted(values - {TRACK_ALL})
+            if not is_v1_value(value)
+        ]
+
+    def _is_v1(self) -> bool:
+        """True if the reference implementation of the service can parse the filter."""
+        return all(map(_FILTERABLE_NAME.fullmatch, self.options)) and not self.unsupported_values()

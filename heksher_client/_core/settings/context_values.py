@@ -18,6 +18,8 @@ MAX_CONTEXT_VALUE: Final = 255
 """Characters of a value in its normal form."""
 FILTER_VALUE: Final = f"(?:[^{_CONTROLS},()~]|~(?:2[89Cc]|7[Ee]))+"
 """A value in the filter of a query, with escapes."""
+FILTER_CHARACTERS: Final = ",:()*"
+"""Characters of filters that URLs contain as they are."""
 _VALUE: Final = re.compile(rf"[^{_CONTROLS}\ud800-\udfff]{{1,{MAX_CONTEXT_VALUE}}}")
 _V1_VALUE: Final = re.compile(CONTEXT_NAME)
 _MAX_SHOWN: Final = 60

@@ -177,6 +177,63 @@ def test_contexts_can_be_tracked_before_the_start(service: FakeService) -> None:
     assert [request.query["context_filters"] for request in service.requests_to(QUERY)] == ["user:(jim,john)"]
 
 
+def test_a_filter_with_other_values_is_sent_to_a_service_that_announces_them(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Any other service gets no filter, and the client omits the rules. One record says that there may be none."""
+    setting = Setting("s", int, ["user"], 0)
+    with driven(service) as client:
+        for value, user in ((1, "jim@example.com"), (2, "ann")):
+            service.add_rule("s", value, user=user)
+        client.track_contexts(user=["jim@example.com", "Lee, e\u0301"])
+        for accepts_any_value, context_filter in (
+            (False, "*"), (True, "user:(Lee~2C \u00e9,jim@example.com)"), (False, "*"),
+        ):  # fmt: skip
+            service.accepts_any_value = accepts_any_value
+            client.reload()
+            assert service.requests_to(QUERY)[-1].query["context_filters"] == context_filter
+            assert [setting.get(user=user) for user in ("jim@example.com", "ann")] == [1, 0]
+    text = (
+        "no rule may match the tracked value 'Lee, \u00e9' of user: the service does not announce rules for values with"
+        " other characters than letters, digits and underscores"
+    )
+    assert summaries(caplog.records) == [("WARNING", text, {"unsupported_values": 2})]
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_filter_that_is_refused_is_replaced(service: FakeService, *, is_partial: bool) -> None:
+    """Behind a load balancer, another instance than the one that announced the values may be of an older version."""
+    settings = [Setting(f"s{i}", int, ["user"], 0) for i in range(60)]
+    with driven(service) as client:
+        for i in range(60):
+            service.add_rule(f"s{i}", 1, user="a-b")
+        service.accepts_any_value = True
+        replies = iter([None] if is_partial else [])
+
+        def respond(request: RecordedRequest) -> CannedResponse | None:
+            if request.query["context_filters"] == "*":
+                return None
+            return next(replies, CannedResponse.of({"detail": "string does not match regex"}, 422))
+
+        service.respond_with(QUERY, respond)
+        client.track_contexts(user="a-b")
+        client.reload()
+        assert [setting.get(user="a-b") for setting in settings] == [1] * 60
+        assert client.status().state is State.FRESH
+
+
+def test_another_error_of_a_query_is_not_a_refused_filter(service: FakeService) -> None:
+    """The filter is sent again in the next refresh."""
+    Setting("s", int, ["user"], 0)
+    with driven(service) as client:
+        service.accepts_any_value = True
+        client.track_contexts(user="a-b")
+        service.respond_with(QUERY, CannedResponse(503))
+        client.advance(0)
+        client.refresh(1)
+        assert {request.query["context_filters"] for request in service.requests_to(QUERY)[1:]} == {"user:(a-b)"}
+
+
 @pytest.mark.parametrize("value", ["", "jim\n", "\x85", "\ud800", "x" * 256])
 def test_tracking_an_invalid_value_is_an_error(service: FakeService, value: Any) -> None:
     """The `ValueError` names the value, and the values that are possible."""

@@ -1,5 +1,6 @@
 """Context features: default values, and tracked values."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from enum import Enum
@@ -20,6 +21,7 @@ from heksher_client._core.settings.context import (
     complete,
     order_with,
 )
+from heksher_client._core.settings.context_values import normalize
 from heksher_client.service.context_filters import admits as service_admits
 from heksher_client.service.context_filters import parse_context_filters
 
@@ -183,20 +185,35 @@ def test_a_feature_with_all_values_tracked_stays_fully_tracked() -> None:
 
 
 NAMES = st.text("abcXYZ_019", min_size=1, max_size=3)
+VALUES = NAMES | st.text("a*:,()~%é\u0301 2C", min_size=1, max_size=3).filter(lambda value: value != TRACK_ALL)
 LOWER = st.text("abc", min_size=1, max_size=2)
 
 
 @given(
-    st.dictionaries(LOWER, st.one_of(st.just(TRACK_ALL), st.lists(NAMES, max_size=3))),
-    st.dictionaries(LOWER, NAMES, max_size=3),
+    st.dictionaries(NAMES, st.one_of(st.just(TRACK_ALL), st.lists(VALUES, max_size=3))),
+    st.dictionaries(NAMES, VALUES.map(normalize), max_size=3),
 )
 def test_the_client_and_the_service_admit_the_same_rules(
     tracked: dict[str, str | list[str]], conditions: dict[str, str]
 ) -> None:
     """A service that implements the filter correctly omits exactly the rules that the client would drop."""
     tracking = Tracking().with_values(tracked)
-    filters = parse_context_filters(tracking.wire_filter(10_000))
+    filters = parse_context_filters(tracking.wire_filter(10_000, accepts_any_value=True))
     assert service_admits(filters, conditions.items()) == tracking.admits(conditions)
+
+
+@given(
+    st.dictionaries(LOWER, st.one_of(st.just(TRACK_ALL), st.lists(NAMES, max_size=3))),
+    st.dictionaries(LOWER, NAMES, max_size=3),
+)
+def test_the_reference_implementation_admits_the_same_rules(
+    tracked: dict[str, str | list[str]], conditions: dict[str, str]
+) -> None:
+    """It receives filters without escapes, or none."""
+    tracking = Tracking().with_values(tracked)
+    text = tracking.wire_filter(10_000)
+    assert re.fullmatch(r"[\w:(),*]*", text, re.ASCII)
+    assert service_admits(parse_context_filters(text), conditions.items()) == tracking.admits(conditions)
 
 
 def test_the_service_does_not_filter_if_it_could_not_parse_the_filter() -> None:
@@ -204,6 +221,16 @@ def test_the_service_does_not_filter_if_it_could_not_parse_the_filter() -> None:
     assert Tracking().wire_filter(1000) == "*"
     for name in ("User", "user1", "user_id"):
         assert Tracking().with_values({"theme": "dark", name: "a"}).wire_filter(1000) == "*"
+    for value in ("has-dash", "é", "a,b"):
+        assert Tracking().with_values({"theme": ["dark", value]}).wire_filter(1000) == "*"
+
+
+def test_a_service_that_supports_all_values_filters_by_them() -> None:
+    """Separators have escapes. The length is that in a URL, where other characters than ASCII take more of it."""
+    tracking = Tracking().with_values({"User_1": ["b-c", "a,(b)~", "\u00e9"]})
+    text = "User_1:(a~2C~28b~29~7E,b-c,\u00e9)"
+    assert tracking.wire_filter(len(text) + 5, accepts_any_value=True) == text
+    assert tracking.wire_filter(len(text) + 4, accepts_any_value=True) == "*"
 
 
 FEATURES = ["a", "b", "c"]
