@@ -286,6 +286,18 @@ def test_a_stub_has_the_interface_of_its_client(stub_class: type, client_class: 
     assert all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def test_a_stub_records_the_timeout_of_a_call() -> None:
+    """It must be valid, as for a client."""
+    with SyncStubHeksherClient() as stub:
+        stub.calls.clear()
+        stub.reload(timeout=2)
+        stub.ping(timeout=0.5)
+        stub.get_settings(timeout=1)
+        assert stub.calls == [("reload", {"timeout": 2}), ("ping", {"timeout": 0.5}), ("get_settings", {"timeout": 1})]
+        with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+            stub.reload(timeout=-1)
+
+
 def test_a_stub_has_a_status() -> None:
     """It is the status of a client that has just received the rules that the test assigned."""
     setting = Setting("s", int, ["user"], 1)

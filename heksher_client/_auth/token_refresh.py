@@ -138,7 +138,7 @@ class Credential(Resource, httpx.Auth):
         self._ensure_blocking_allowed()
         return _run_blocking(self._acquire(checked_timeout(timeout))).value
 
-    async def atoken(self, *, timeout: float | None = None) -> str:  # noqa: ASYNC109 - the argument of `token`
+    async def atoken(self, *, timeout: float | None = None) -> str:
         """Do the same as `token` without blocking the event loop."""
         return (await _run_async(self._acquire(checked_timeout(timeout)))).value
 
@@ -155,7 +155,7 @@ class Credential(Resource, httpx.Auth):
         self._ensure_blocking_allowed()
         _run_blocking(self._new_token(checked_timeout(timeout)))
 
-    async def aforce_refresh(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as for `atoken`
+    async def aforce_refresh(self, *, timeout: float | None = None) -> None:
         """Do the same as `force_refresh` without blocking the event loop."""
         await _run_async(self._new_token(checked_timeout(timeout)))
 

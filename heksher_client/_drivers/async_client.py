@@ -11,12 +11,20 @@ from warnings import warn
 import httpx
 
 from heksher_client._core.refresh import effects
+from heksher_client._core.refresh.options import checked_timeout
 from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.waiters import reload_timed_out, start_timed_out
 from heksher_client._core.settings.snapshot import detach
 from heksher_client._drivers.async_exchange import AsyncPerformer
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
-from heksher_client._drivers.event_loop import running_loop, running_loop_or_none, wait_for, wait_until_done
+from heksher_client._drivers.event_loop import (
+    result_of,
+    running_loop,
+    running_loop_or_none,
+    wait_for,
+    wait_until_done,
+)
 from heksher_client._drivers.flow_runner import ResultT, run_async
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
@@ -45,20 +53,24 @@ class AsyncHeksherClient(Client):
     _has_own_loop = False
     """Whether this is the child of a fork, where the client runs in an event loop of its own, in a thread."""
 
-    async def set_as_main(self) -> None:
+    async def set_as_main(self, *, timeout: float | None = None) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
 
+        Args:
+            timeout: The seconds to wait for that, in addition to the limits of the options.
+
         Raises:
+            ServiceTimeoutError: The start has not ended in time. The client is closed then.
             HeksherError: A declaration or the first refresh failed. The client is closed then, and the settings wait
                 for the next client.
         """
-        start = object()
+        start, seconds = object(), checked_timeout(timeout)
         try:
             self._loop = running_loop()
             outcome: asyncio.Future[Exception | None] = self._loop.create_future()
             self._session.start(start, partial(resolve_threadsafe, outcome))
             self._task = self._loop.create_task(self._keep_refreshing(), name="heksher-client")
-            if (error := await outcome) is not None:
+            if (error := await result_of(outcome, seconds, start_timed_out(seconds))) is not None:
                 raise error
         except BaseException as error:  # cancellation and Ctrl-C included
             if self._session.is_started_by(start):
@@ -74,40 +86,44 @@ class AsyncHeksherClient(Client):
         warn("AsyncHeksherClient.close is deprecated, use aclose", DeprecationWarning, stacklevel=2)
         await self.aclose()
 
-    async def reload(self) -> None:
+    async def reload(self, *, timeout: float | None = None) -> None:
         """Wait for a refresh that begins after this call. The next one is due a full interval later.
 
+        Args:
+            timeout: The seconds to wait.
+
         Raises:
+            ServiceTimeoutError: The refresh has not ended in time. It goes on.
             HeksherError: The refresh failed.
             ClientNotRunningError: The client was not set as main, or is closed, or runs in another event loop.
         """
-        session, loop = self._session, running_loop()
+        session, loop, seconds = self._session, running_loop(), checked_timeout(timeout)
         if self._loop not in (None, loop) and not self._has_own_loop:
             raise ClientNotRunningError("the client runs in another event loop: call reload in that loop")
         outcome: asyncio.Future[Exception | None] = loop.create_future()
         session.add_waiter(partial(resolve_threadsafe, outcome))
-        if (error := await outcome) is not None:
+        if (error := await result_of(outcome, seconds, reload_timed_out(seconds))) is not None:
             raise error
 
-    async def ping(self) -> None:
-        """Check that the service is healthy.
+    async def ping(self, *, timeout: float | None = None) -> None:
+        """Check that the service is healthy. `timeout` limits the seconds for that, in addition to the options.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It is not. The error is an `httpx.HTTPError` as well.
             ClientNotRunningError: The client is closed.
         """
         running_loop()
-        await self._run(self._ping())
+        await self._run(self._session.within(self._ping(), timeout))
 
-    async def get_settings(self) -> dict[str, SettingData]:
-        """Request all settings of the service, by name, including those of other programs.
+    async def get_settings(self, *, timeout: float | None = None) -> dict[str, SettingData]:
+        """Request all settings of the service, by name, including those of other programs. `timeout` is as for `ping`.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: The request failed.
             ClientNotRunningError: The client is closed.
         """
         running_loop()
-        return await self._run(self._session.requests.get_settings())
+        return await self._run(self._session.within(self._session.requests.get_settings(), timeout))
 
     async def __aenter__(self) -> Self:
         try:

@@ -1,14 +1,17 @@
 """The event loop of the async client: which one is running, and waiting for an event or for the end of a task."""
 
 import asyncio
+import math
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
 from heksher_client._clock import monotonic
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._runtime import wakeup
+
+T = TypeVar("T")
 
 
 def running_loop_or_none() -> asyncio.AbstractEventLoop | None:
@@ -34,6 +37,21 @@ async def wait_for(event: asyncio.Event, seconds: float) -> None:
         return
     with Timeout(seconds):
         await event.wait()
+
+
+async def result_of(future: asyncio.Future[T], seconds: float, late: Exception) -> T:
+    """Return the result of a future.
+
+    Args:
+        future: The future. It is cancelled if the wait ends without a result.
+        seconds: How long to wait.
+        late: The error to raise if there is no result then.
+    """
+    if seconds == math.inf:
+        return await future
+    with Timeout(seconds):
+        return await future
+    raise late
 
 
 async def wait_until_done(task: asyncio.Task[Any], seconds: float) -> None:

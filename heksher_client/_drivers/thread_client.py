@@ -1,21 +1,24 @@
 """The client for threads: it runs the flows in a daemon thread."""
 
+import math
 import threading
 from functools import partial
 from queue import Empty
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import httpx
 
 from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.lifecycle import Phase
+from heksher_client._core.refresh.options import checked_timeout
 from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.waiters import reload_timed_out, start_timed_out
 from heksher_client._core.settings.snapshot import detach, update_lock
 from heksher_client._drivers.client import Client
 from heksher_client._drivers.clock import MAX_SLEEP
 from heksher_client._drivers.flow_runner import ResultT, run
 from heksher_client._drivers.internals import Internals
-from heksher_client._drivers.thread_exchange import StreamPerformer, ThreadPerformer
+from heksher_client._drivers.thread_exchange import CLOSED, ENDED, EXHAUSTED, StreamPerformer, ThreadPerformer
 from heksher_client._http import exchange
 from heksher_client._runtime import fork, gevent_patch, worker_threads
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity, is_patched
@@ -43,15 +46,20 @@ class ThreadHeksherClient(Client):
     _starter: tuple[int, int]
     """The thread or greenlet that calls `set_as_main`."""
 
-    def set_as_main(self) -> None:
+    def set_as_main(self, *, timeout: float | None = None) -> None:
         """Become the main client: declare all settings, load their rules, and keep them up to date from then on.
 
         Returns when the first attempt has ended, successful or not: an error is logged, and the refresh is retried.
 
+        Args:
+            timeout: The seconds to wait for that. Unlike after `start_timeout`, the client is closed then.
+
         Raises:
+            ServiceTimeoutError: The first attempt has not ended in time.
             ClientNotRunningError: The client is closed, or was closed during this call, or no thread could be started.
             RuntimeError: It is the main client already.
         """
+        seconds = checked_timeout(timeout)
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         gevent_patch.watch(self, ThreadHeksherClient._suspend, ThreadHeksherClient._resume)
         try:
@@ -61,7 +69,7 @@ class ThreadHeksherClient(Client):
                 "heksher-client", gevent_patch.recorded(self._keep_refreshing), self._session.close
             )
             if not worker_threads.holds_shared_lock(update_lock()):
-                _raise_if_closed(outcome.get())
+                _await(outcome, seconds, start_timed_out(seconds))
         except BaseException:  # Ctrl-C, and any exception of a signal handler, included
             if self._session.is_started_by(outcome):
                 self.close()
@@ -75,15 +83,20 @@ class ThreadHeksherClient(Client):
             self._close()
             raise
 
-    def reload(self) -> None:
+    def reload(self, *, timeout: float | None = None) -> None:
         """Wait for a refresh that begins after this call. The next one is due a full interval later.
 
         An error of the refresh is logged. In a hook, which the refresh waits for, this only requests another refresh.
         So it does in a signal handler that interrupts `set_as_main`, or code with a lock that the refresh needs.
 
+        Args:
+            timeout: The seconds to wait.
+
         Raises:
+            ServiceTimeoutError: The refresh has not ended in time. It goes on.
             ClientNotRunningError: The client was not set as main, or is closed.
         """
+        seconds = checked_timeout(timeout)
         if self._is_own_thread():
             self._session.refresh_soon()
             return
@@ -91,25 +104,29 @@ class ThreadHeksherClient(Client):
         self._session.add_waiter(outcome.put)
         is_starting = self._session.phase is Phase.STARTING and self._starter == current_identity()
         if not (is_starting or worker_threads.holds_shared_lock(update_lock())):
-            self._await(outcome)
+            late: Exception = reload_timed_out(seconds)
+            if gevent_patch.has_unpatched_threads() and self._options.start_timeout < seconds:
+                # It may never end in a thread of a patched process.
+                seconds, late = self._options.start_timeout, ClientNotRunningError(gevent_patch.PROBLEM)
+            _await(outcome, seconds, late)
 
-    def ping(self) -> None:
-        """Check that the service is healthy.
+    def ping(self, *, timeout: float | None = None) -> None:
+        """Check that the service is healthy. `timeout` limits the seconds for that, in addition to the options.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: It is not. The error is an `httpx.HTTPError` as well.
             ClientNotRunningError: The client is closed.
         """
-        self._run(self._ping())
+        self._run(self._session.within(self._ping(), timeout))
 
-    def get_settings(self) -> dict[str, SettingData]:
-        """Request all settings of the service, by name, including those of other programs.
+    def get_settings(self, *, timeout: float | None = None) -> dict[str, SettingData]:
+        """Request all settings of the service, by name, including those of other programs. `timeout` is as for `ping`.
 
         Raises:
             ServiceUnavailableError, UnexpectedResponseError: The request failed.
             ClientNotRunningError: The client is closed.
         """
-        return self._run(self._session.requests.get_settings())
+        return self._run(self._session.within(self._session.requests.get_settings(), timeout))
 
     def __enter__(self) -> Self:
         try:
@@ -132,8 +149,8 @@ class ThreadHeksherClient(Client):
         self._workers: WorkerThreads[effects.Reply] = WorkerThreads(
             max_threads=effects.MAX_CONCURRENT_REQUESTS,
             max_hanging=5 * effects.MAX_CONCURRENT_REQUESTS,
-            exhausted=_EXHAUSTED,
-            ended=_ENDED,
+            exhausted=EXHAUSTED,
+            ended=ENDED,
         )
         self._disk, self._hooks = DetachedCall(), DetachedCall()
         self._stream = StreamThread(self._endpoint.close, self._closed)
@@ -142,7 +159,7 @@ class ThreadHeksherClient(Client):
         self._session.close()
         self._closed.set()
         self._woken.set()
-        self._workers.close(_CLOSED)
+        self._workers.close(CLOSED)
         self._endpoint.shut_down_connections()
         if self._session.is_run_by(self):  # no thread ran, and none will
             self._endpoint.close()
@@ -200,14 +217,14 @@ class ThreadHeksherClient(Client):
         if self._thread is None or self._is_own_thread() or not self._session.is_open:
             return
         self._session.suspend()
-        worker_threads.join(self._thread, _SUSPEND_TIMEOUT)
+        worker_threads.join(self._thread, gevent_patch.SUSPEND_TIMEOUT)
         if self._thread.is_alive():  # It is kept.
             self._session.is_suspended = False
             return
         self._closed.set()
         self._stream.end()
         self._endpoint.shut_down_connections()
-        worker_threads.join_all(_SUSPEND_TIMEOUT)
+        worker_threads.join_all(gevent_patch.SUSPEND_TIMEOUT)
         self._endpoint.close()
 
     def _resume(self) -> None:
@@ -222,14 +239,6 @@ class ThreadHeksherClient(Client):
         except Exception as error:
             self._session.close(error)
             raise
-
-    def _await(self, outcome: SimpleQueue[Exception | None]) -> None:
-        """Wait for the outcome of a refresh, which may never end in a thread of a patched process."""
-        is_safe = not gevent_patch.has_unpatched_threads()
-        try:
-            _raise_if_closed(outcome.get(timeout=None if is_safe else self._options.start_timeout))
-        except Empty:
-            raise ClientNotRunningError(gevent_patch.PROBLEM) from None
 
     def _internals(self) -> Internals:
         return Internals(self._session, self._stream, self._performers)
@@ -278,16 +287,11 @@ def internals(client: ThreadHeksherClient) -> Internals:
     return client._internals()  # noqa: SLF001 - private, as it is not for users of the public class
 
 
-_SUSPEND_TIMEOUT: Final = 10.0
-"""Seconds for which a program that is about to be patched waits for the end of a refresh."""
-_CLOSED: Final = effects.NoResponse(ClientNotRunningError("the client was closed"))
-_ENDED: Final = effects.NoResponse(RuntimeError("the thread that was to send the request has ended"))
-_EXHAUSTED: Final = effects.NoResponse(
-    TimeoutError("too many previous requests still hang"), is_network_error=True, is_timeout=True
-)
-
-
-def _raise_if_closed(outcome: Exception | None) -> None:
-    """Raise the outcome of a refresh if there was no refresh. Its errors are logged."""
-    if isinstance(outcome, ClientNotRunningError):
-        raise outcome
+def _await(outcome: SimpleQueue[Exception | None], seconds: float, late: Exception) -> None:
+    """Wait for the outcome of a refresh, and raise it if there was no refresh. Errors of a refresh are logged."""
+    try:
+        error = outcome.get(timeout=None if seconds == math.inf else seconds)
+    except Empty:
+        raise late from None
+    if isinstance(error, ClientNotRunningError):
+        raise error

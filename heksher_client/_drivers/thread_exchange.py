@@ -3,16 +3,24 @@
 from concurrent.futures import wait
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from typing import Final
 
 import httpx
 
 from heksher_client._auth.token_refresh import AwaitToken
+from heksher_client._core.refresh.effects import NoResponse
 from heksher_client._core.settings.user_functions import plain_result
 from heksher_client._http import exchange
 from heksher_client._http.connections import shut_down_stream
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._runtime.worker_threads import Job, StreamThread
 from heksher_client.exceptions import ClientNotRunningError
+
+CLOSED: Final = NoResponse(ClientNotRunningError("the client was closed"))
+ENDED: Final = NoResponse(RuntimeError("the thread that was to send the request has ended"))
+EXHAUSTED: Final = NoResponse(
+    TimeoutError("too many previous requests still hang"), is_network_error=True, is_timeout=True
+)
 
 
 class ThreadPerformer(exchange.Performer):

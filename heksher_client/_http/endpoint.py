@@ -178,12 +178,15 @@ class Endpoint:
             ensure_blocking_allowed(auth)
         return auth
 
-    def build_request(self, request: Request, seconds: float) -> httpx.Request:
+    def build_request(
+        self, request: Request, seconds: float, reason: str = "by the option request_timeout"
+    ) -> httpx.Request:
         """Build a request with the defaults of this endpoint.
 
         Args:
             request: The request of the core.
             seconds: The longest time that one step of it may take, if the timeouts of the HTTP client are longer.
+            reason: What limits it to that, for the error.
         """
         # gzip only: `Body` can limit its size while it decompresses.
         headers = httpx.Headers(self._headers)
@@ -196,7 +199,7 @@ class Endpoint:
         )
         timeouts = self._timeouts or built.extensions.get("timeout", {})
         limited = {step: seconds if timeout is None else min(timeout, seconds) for step, timeout in timeouts.items()}
-        limits = {step: self._time_limit(timeouts[step], timeout) for step, timeout in limited.items()}
+        limits = {step: self._time_limit(timeouts[step], timeout, reason) for step, timeout in limited.items()}
         built.extensions = {**built.extensions, "timeout": limited, TIME_LIMITS: limits}
         if params := httpx.QueryParams(str(self.client.params)).merge(self._params):
             # Not by `build_request`, where they would replace the query of the URL.
@@ -212,10 +215,10 @@ class Endpoint:
         built.extensions[TIME_LIMITS].pop("read", None)
         return built
 
-    def _time_limit(self, timeout: float | None, limited: float) -> str:
+    def _time_limit(self, timeout: float | None, limited: float, reason: str) -> str:
         """Return what limits the time of a step, for a message."""
         if timeout is None or timeout > limited:
-            return f"limited to {limited:g} seconds by the option request_timeout"
+            return f"limited to {limited:.3g} seconds {reason}"
         if self._timeouts is None:
             return f"limited to {limited:g} seconds by http_client, or by the option timeout if that is given"
         return f"limited to {limited:g} seconds by the option timeout"

@@ -111,7 +111,7 @@ def send_request(endpoint: Endpoint, rate_limit: RateLimit | None, request: Requ
     return _exchange(
         endpoint,
         rate_limit,
-        build=lambda: endpoint.build_request(request, limits.seconds),
+        build=lambda: endpoint.build_request(request, *limits.shortest),
         make_body=lambda response: Body(response, limits.max_bytes),
         has_timeout=True,
     )

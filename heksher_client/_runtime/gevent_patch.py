@@ -21,6 +21,8 @@ PROBLEM: Final = (
     "gevent has patched this process while a client was running in a thread, so refreshes may stop: call "
     "monkey.patch_all() before the client is started, or start it later (with gunicorn, in the hook post_worker_init)"
 )
+SUSPEND_TIMEOUT: Final = 10.0
+"""Seconds for which a program that is about to be patched waits for the end of a refresh."""
 _clients: Final[WeakKeyDictionary[Any, tuple[Callable[[Any], None], Callable[[Any], None]]]] = WeakKeyDictionary()
 """The functions that are called with a client before and after a patch."""
 _threads: Final[set[tuple[int, int]]] = set()

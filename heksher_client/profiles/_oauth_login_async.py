@@ -31,7 +31,7 @@ async def login_async(
     show_browser: Callable[[str], object] = webbrowser.open,
     *,
     profile: str | None = None,
-    timeout: float = 300.0,  # noqa: ASYNC109 - the argument of `login`
+    timeout: float = 300.0,
     path: str | PathLike[str] | None = None,
     url: str | None = None,
     oauth: Mapping[str, Any] | None = None,
@@ -50,7 +50,7 @@ async def login_headless_async(
     get_code: Callable[[DeviceCode], object],
     *,
     profile: str | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - the argument of `login_headless`
+    timeout: float | None = None,
     path: str | PathLike[str] | None = None,
     url: str | None = None,
     oauth: Mapping[str, Any] | None = None,

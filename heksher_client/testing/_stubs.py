@@ -9,6 +9,7 @@ from warnings import warn
 
 import orjson
 
+from heksher_client._core.refresh.options import checked_timeout
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
 from heksher_client._core.settings.changes import Changes, subscribe
@@ -158,8 +159,13 @@ class _Stub(HookOwner, Resource):
     def on_update_error(self, exc: Exception) -> None:
         """Override as in a client. A stub never calls it."""
 
-    def _get_settings(self) -> dict[str, SettingData]:
-        self.calls.append(Call("get_settings"))
+    def _record(self, method: str, timeout: float | None) -> None:
+        """Record a call, after checking its timeout as a client does."""
+        checked_timeout(timeout)
+        self.calls.append(Call(method, {} if timeout is None else {"timeout": timeout}))
+
+    def _get_settings(self, timeout: float | None) -> dict[str, SettingData]:
+        self._record("get_settings", timeout)
         return {entry.name: _setting_data(entry) for entry in registry.entries()}
 
 
@@ -169,27 +175,27 @@ class SyncStubHeksherClient(_Stub):
     modification_lock: threading.Lock
     _make_lock = threading.Lock
 
-    def set_as_main(self) -> None:
+    def set_as_main(self, *, timeout: float | None = None) -> None:
         """Become the main client."""
         self._session.activate()
-        self.calls.append(Call("set_as_main"))
+        self._record("set_as_main", timeout)
 
     def close(self) -> None:
         """Restore the former rules of all settings, and the former main client."""
         self.calls.append(Call("close"))
         self._session.close()
 
-    def reload(self) -> None:
+    def reload(self, *, timeout: float | None = None) -> None:
         """Record the call."""
-        self.calls.append(Call("reload"))
+        self._record("reload", timeout)
 
-    def ping(self) -> None:
+    def ping(self, *, timeout: float | None = None) -> None:
         """Record the call."""
-        self.calls.append(Call("ping"))
+        self._record("ping", timeout)
 
-    def get_settings(self) -> dict[str, SettingData]:
+    def get_settings(self, *, timeout: float | None = None) -> dict[str, SettingData]:
         """Return the settings of this program as a service has them after their declaration."""
-        return self._get_settings()
+        return self._get_settings(timeout)
 
     def __enter__(self) -> Self:
         self.set_as_main()
@@ -205,10 +211,10 @@ class AsyncStubHeksherClient(_Stub):
     modification_lock: asyncio.Lock
     _make_lock = asyncio.Lock
 
-    async def set_as_main(self) -> None:
+    async def set_as_main(self, *, timeout: float | None = None) -> None:
         """Become the main client."""
         self._session.activate()
-        self.calls.append(Call("set_as_main"))
+        self._record("set_as_main", timeout)
 
     async def aclose(self) -> None:
         """Restore the former rules of all settings, and the former main client."""
@@ -220,17 +226,17 @@ class AsyncStubHeksherClient(_Stub):
         warn("AsyncStubHeksherClient.close is deprecated, use aclose", DeprecationWarning, stacklevel=2)
         await self.aclose()
 
-    async def reload(self) -> None:
+    async def reload(self, *, timeout: float | None = None) -> None:
         """Record the call."""
-        self.calls.append(Call("reload"))
+        self._record("reload", timeout)
 
-    async def ping(self) -> None:
+    async def ping(self, *, timeout: float | None = None) -> None:
         """Record the call."""
-        self.calls.append(Call("ping"))
+        self._record("ping", timeout)
 
-    async def get_settings(self) -> dict[str, SettingData]:
+    async def get_settings(self, *, timeout: float | None = None) -> dict[str, SettingData]:
         """Return the settings of this program as a service has them after their declaration."""
-        return self._get_settings()
+        return self._get_settings(timeout)
 
     async def __aenter__(self) -> Self:
         await self.set_as_main()

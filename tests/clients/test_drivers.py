@@ -411,7 +411,7 @@ def test_an_interrupted_start_closes_the_client(service: WatchedService, monkeyp
     class Interrupted:
         def put(self, _: object) -> None: ...
 
-        def get(self) -> Any:
+        def get(self, *_: Any, **__: Any) -> Any:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("heksher_client._drivers.thread_client.SimpleQueue", Interrupted)

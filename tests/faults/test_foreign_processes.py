@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from heksher_client import Setting, State
-from heksher_client._drivers import thread_client
 from heksher_client._runtime import fork, gevent_patch, simple_queue
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
 from heksher_client.exceptions import ClientNotRunningError
@@ -330,7 +329,7 @@ def test_c18_thread_that_does_not_end_before_the_program_is_patched(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """The log and the status say so, and no call waits for ever. If the thread goes on, so does the client."""
-    monkeypatch.setattr(thread_client, "_SUSPEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(gevent_patch, "SUSPEND_TIMEOUT", 0.05)
     with running(ThreadKind(), service.url, start_timeout=0.2) as client:
         with client.client.modification_lock:
             service.add_rule("s", 8, user="jim")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from heksher_client import Refresh, Setting, State
+from heksher_client import Refresh, ServiceTimeoutError, Setting, State
 from heksher_client._drivers.timeout import Timeout
 from heksher_client.service import LocalService
 from tests.support.clients import Kind, call_without_waiting, eventually, limited, running
+from tests.support.fake_service import FakeService
 from tests.support.faults import FaultServer, stall
 from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
@@ -70,6 +71,17 @@ def test_c19_client_that_lives_in_frozen_time(kind: Kind, freeze: Freeze, settin
         assert eventually(lambda: setting.get(user="ann") == 9)
         assert client.client.status().state is State.FRESH
         assert client.client.status().last_error is None
+
+
+def test_c19_the_timeout_of_a_call_ends_in_frozen_time(kind: Kind, freeze: Freeze, setting: Setting[int]) -> None:
+    """Of one that sends a request, and of one that waits for a refresh."""
+    with FaultServer(FakeService()) as server, running(kind, server.url) as client:
+        server.inject(stall)
+        with freeze():
+            for call in (client.client.ping, client.client.reload):
+                with pytest.raises(ServiceTimeoutError):
+                    call_without_waiting(lambda call=call: kind.call(call(timeout=0.05)))  # type: ignore[misc]
+    assert setting.get(user="jim") == 7
 
 
 def test_c19_time_is_frozen_and_thawed_while_a_client_runs(kind: Kind, freeze: Freeze, setting: Setting[int]) -> None:

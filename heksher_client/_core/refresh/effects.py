@@ -90,8 +90,15 @@ class Limits(msgspec.Struct, frozen=True):
     """For all requests of an exchange together."""
     max_bytes: int = 1 << 62
     """Of the body of a response, decompressed."""
-    total_reason: str = "limited by the option start_timeout"
-    """What `total_seconds` follows from, for the error."""
+    total_reason: str = "by the option start_timeout"
+    """What limits `total_seconds`, for the error."""
+
+    @property
+    def shortest(self) -> tuple[float, str]:
+        """The shorter of the two limits of a request, and what limits it, for the error."""
+        if self.seconds < self.total_seconds:
+            return self.seconds, "by the option request_timeout"
+        return max(self.total_seconds, 0.0), self.total_reason
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -146,11 +153,9 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
-    is_single = limits.seconds < limits.total_seconds
-    allowed = limits.seconds if is_single else max(limits.total_seconds, 0.0)
-    error = TimeoutError(f"no complete response within {allowed:.3g} seconds")
-    reason = "limited by the option request_timeout" if is_single else limits.total_reason
-    return NoResponse(error, is_network_error=True, limit=reason, is_timeout=True)
+    seconds, reason = limits.shortest
+    error = TimeoutError(f"no complete response within {seconds:.3g} seconds")
+    return NoResponse(error, is_network_error=True, limit=f"limited {reason}", is_timeout=True)
 
 
 def perform_by(perform: Callable[[Effect], Flow[Any]], flow: Flow[T]) -> Flow[T]:

@@ -1,5 +1,6 @@
 """The options of a client, checked."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -110,6 +111,15 @@ def checked_seconds(name: str, value: float) -> float:
             f"{name} must be a positive number of seconds, at most {MAX_SECONDS:,.0f}, not {_shown(value)}"
         )
     return float(value)
+
+
+def checked_timeout(timeout: float | None) -> float:
+    """Check the argument `timeout` of a call, and return the seconds; infinity if it is None.
+
+    Raises:
+        TypeError, ValueError: It is not a positive number of seconds.
+    """
+    return math.inf if timeout is None else checked_seconds("timeout", timeout)
 
 
 def _shown(number: Any) -> str:

@@ -17,7 +17,7 @@ from heksher_client._core.refresh.health import Health
 from heksher_client._core.refresh.hooks import Hooks, Notifier
 from heksher_client._core.refresh.last_known_good import LastKnownGoodStore
 from heksher_client._core.refresh.lifecycle import Lifecycle, Phase
-from heksher_client._core.refresh.options import Environment, Options
+from heksher_client._core.refresh.options import Environment, Options, checked_timeout
 from heksher_client._core.refresh.positions import Positions, monotonic
 from heksher_client._core.refresh.publisher import AnyEntry, RefreshResult
 from heksher_client._core.refresh.refresher import Refresher
@@ -200,6 +200,15 @@ class Session:
             settings={entry.name: self._refresher.states.status(entry, next_attempt) for entry in entries},
             problem=problem_of_process,
         )
+
+    def within(self, flow: Flow[T], timeout: float | None) -> Flow[T]:
+        """Return the same flow, with a time limit for all of its requests together: the argument of a call.
+
+        Raises:
+            TypeError, ValueError: It is not a positive number of seconds.
+        """
+        until = self._clock() + checked_timeout(timeout)
+        return limited(flow, replace(self.requests.limits, total_reason="by the argument timeout"), self._clock, until)
 
     def wait(self) -> float:
         """Return the seconds until there is something to do."""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias
 
+from heksher_client.exceptions import ServiceTimeoutError
+
 Waiter: TypeAlias = Callable[[Exception | None], None]
 """Called with the error of the refresh, or None if it succeeded."""
 
@@ -42,3 +44,15 @@ class Waiters:
     def after_fork(self) -> None:  # in the child of a fork
         """Forget all waiters: they are threads of the parent."""
         self._next, self._running = deque(), deque()
+
+
+def start_timed_out(seconds: float) -> ServiceTimeoutError:
+    """Return the error for a start that takes longer than the caller waits for it."""
+    return ServiceTimeoutError(
+        f"the client has not started within {seconds:g} seconds (the argument timeout); it is closed"
+    )
+
+
+def reload_timed_out(seconds: float) -> ServiceTimeoutError:
+    """Return the error for a refresh that takes longer than a caller of `reload` waits for it."""
+    return ServiceTimeoutError(f"no refresh has ended within {seconds:g} seconds (the argument timeout); it goes on")

@@ -277,8 +277,8 @@ def test_connect_closes_a_client_that_does_not_start(service: LoopbackService, c
     class Interrupted(ThreadHeksherClient):
         clients: ClassVar[list[ThreadHeksherClient]] = []
 
-        def set_as_main(self) -> None:
-            super().set_as_main()
+        def set_as_main(self, *, timeout: float | None = None) -> None:
+            super().set_as_main(timeout=timeout)
             self.clients.append(self)
             raise KeyboardInterrupt
 

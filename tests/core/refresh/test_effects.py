@@ -83,6 +83,7 @@ def test_n13_the_error_of_a_timeout_has_the_shorter_limit(limits: Limits, second
     assert str(reply.error) == f"no complete response within {seconds} seconds"
     assert (reply.is_network_error, reply.is_untrusted) == (True, False)
     assert reply.limit == f"limited by the option {option}"
+    assert reply.is_timeout
 
 
 def test_a_request_is_named_by_its_method_and_path() -> None:

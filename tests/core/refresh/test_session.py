@@ -7,8 +7,19 @@ from typing import Any
 
 import pytest
 
-from heksher_client import Change, HeksherError, Reason, Refresh, Setting, State, UnexpectedResponseError
-from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, RunBlocking
+from heksher_client import (
+    Change,
+    HeksherError,
+    Reason,
+    Refresh,
+    ServiceTimeoutError,
+    Setting,
+    State,
+    UnexpectedResponseError,
+)
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Effect, Exchange, Flow, Limits, OpenStream, Response, RunBlocking
+from heksher_client._core.refresh.positions import Position
 from heksher_client._logging import text_of
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
@@ -112,6 +123,27 @@ def test_a_start_without_any_time_left_sends_nothing(service: FakeService) -> No
     client.refresh()
     assert client.outcomes[-1] is None
     client.close()
+
+
+def test_all_requests_of_a_call_together_have_its_timeout(service: FakeService) -> None:
+    """Those that are sent again as well. The shorter limit counts, and the error names it."""
+    client = DrivenClient(service, request_timeout=5, max_response_bytes=1000)
+    requests, now = client.session.requests, client.now
+    for timeout, total in ((2, 2.0), (20.0, 20.0), (None, math.inf)):
+        flow = client.session.within(requests.get_settings(), timeout)
+        effect = next(flow)
+        assert isinstance(effect, Exchange)
+        assert (effect.limits.seconds, effect.limits.total_seconds, effect.limits.max_bytes) == (5.0, total, 1000)
+    flow = client.session.within(requests.send(protocol.SETTINGS, protocol.parse_settings), 2)
+    next(flow)
+    client.now = now + 1.5
+    requests.positions.observe(Position("", 0, 7))
+    again = flow.send((Response(200, b"{}", {"heksher-revision": "5"}),))
+    assert isinstance(again, Exchange)
+    assert again.limits.total_seconds == 0.5
+    client.now = now + 2
+    with pytest.raises(ServiceTimeoutError, match=r"within 0 seconds, limited by the argument timeout\)$"):
+        flow.send((Response(200, b"{}", {"heksher-revision": "5"}),))
 
 
 @pytest.mark.parametrize("is_running", [True, False])

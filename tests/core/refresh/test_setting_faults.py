@@ -343,7 +343,7 @@ def test_d7_a_retry_ends_before_the_next_refresh(service: FakeService) -> None:
             client.now += 1.0
             effect = next(client.session.refresh())
             limits: Limits = getattr(effect, "limits")  # noqa: B009 - an exchange
-            assert (limits.total_seconds, timed_out(limits).limit) == (seconds, "until the next refresh is due")
+            assert (limits.total_seconds, timed_out(limits).limit) == (seconds, "limited until the next refresh is due")
 
 
 def test_d7_a_dropped_setting_is_not_tried_again(service: FakeService) -> None:
