@@ -30,7 +30,15 @@ class HeksherError(Exception):
     method: str | None = None
     """The HTTP method of the request that failed; None if there was no request."""
     url: str | None = None
-    """The URL of the request, without user name, password and the query parameters that the program adds."""
+    """The URL of the request, without user name and password. Values of parameters that may be secrets are redacted."""
+    request_headers: Mapping[str, str] | None = None
+    """The headers of the request: names in lowercase. Values that may be secrets are redacted.
+
+    If the client itself stopped to wait, these are only those that differ from request to request, and `url` is without
+    the parameters that the program adds.
+    """
+    request_content: bytes | None = None
+    """The first 64 KiB of the body of the request, if it had one: the declaration of a setting, in JSON."""
     headers: Mapping[str, str] | None = None
     """The headers of the response, if there was one: names in lowercase; secrets are redacted."""
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 import httpx
 
-from heksher_client._core.refresh.effects import Oversized, Reply, Response
+from heksher_client._core.refresh.effects import Oversized, Reply, Response, SentRequest
 from heksher_client._core.refresh.protocol import content_encodings, encoding_problem, stream_mismatch
 from heksher_client._logging import redact
 
@@ -58,7 +59,7 @@ class Body:
         if self.is_read:
             self._add(self._response.content)
         if self._size > self._max_bytes:
-            return Oversized(self._response.status_code, self._max_bytes)
+            return Oversized(self._response.status_code, self._max_bytes, partial(sent_request, self._response.request))
         if any(decompressor.is_incomplete for decompressor in self._decompressors):
             self._problem = self._problem or "with compressed data that ends too early"
         return self._as_response()
@@ -85,8 +86,9 @@ class Body:
     def _as_response(self) -> Response:
         headers = {name.lower(): value for name, value in self._response.headers.items()}
         content = b"" if self._problem else b"".join(self._parts)
-        redact_request = partial(_redact_request, self._response.request)
-        return Response(self._response.status_code, content, headers, redact_request, self._problem)
+        request = self._response.request
+        redact_request, sent = partial(_redact_request, request), partial(sent_request, request)
+        return Response(self._response.status_code, content, headers, redact_request, self._problem, sent)
 
 
 class StreamBody(Body):
@@ -171,6 +173,25 @@ class _Decompressor:
 def _deflate_window_bits(beginning: bytes) -> int:
     """Return the format of data with the encoding `deflate`: with the header of zlib, or, from some servers, raw."""
     return zlib.MAX_WBITS if beginning[0] & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS
+
+
+def sent_request(request: httpx.Request) -> SentRequest:
+    """Describe a request for an error, without the values that `Response.redact` would redact as a whole."""
+    query = "&".join(
+        f"{name}=***" if _is_secret(unquote_plus(name), unquote_plus(value)) else name + equals + value
+        for name, equals, value in (pair.partition("=") for pair in request.url.query.decode("ascii").split("&"))
+    )
+    url = request.url.copy_with(username=None, password=None, query=query.encode() or None, fragment=None)
+    return SentRequest(
+        str(url),
+        {name.lower(): "***" if _is_secret(name, value) else value for name, value in request.headers.items()},
+    )
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Return True if the value of a header or parameter may be a secret."""
+    is_long = len(value) >= _MIN_PART_LENGTH
+    return name.lower() not in _PUBLIC_NAMES and bool(value) and (is_long or _SECRET_NAME.search(name) is not None)
 
 
 def _redact_request(request: httpx.Request, content: bytes) -> bytes:

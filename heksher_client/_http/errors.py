@@ -5,12 +5,13 @@ httpx's errors are recognized by the names of their classes, as libraries that b
 
 import ssl
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import httpx
 
 from heksher_client._core.refresh.effects import NoResponse
+from heksher_client._http.body import sent_request
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
 
 _NETWORK_ERRORS: Final = ("NetworkError", "RemoteProtocolError")
@@ -19,12 +20,13 @@ _TIMEOUTS: Final = {"ConnectTimeout": "connect", "ReadTimeout": "read", "WriteTi
 _CONNECTION_ERRORS: Final = ("RemoteProtocolError", "ReadError", "WriteError")
 
 
-def no_response(error: Exception, limits: Mapping[str, str]) -> NoResponse:
+def no_response(error: Exception, limits: Mapping[str, str], request: httpx.Request | None) -> NoResponse:
     """Classify an error that occurred instead of a response.
 
     Args:
         error: The error.
         limits: For messages: what limits the time of each step of the request.
+        request: The request, if it was built.
     """
     if _is_httpx_error(error, "LocalProtocolError"):
         # Its message quotes the invalid header, which may be a token with a line break, and tracebacks show causes.
@@ -35,7 +37,8 @@ def no_response(error: Exception, limits: Mapping[str, str]) -> NoResponse:
     limit = next((limits.get(step, "") for name, step in _TIMEOUTS.items() if _is_httpx_error(error, name)), "")
     # Of a response that a transport or an event hook of the program reads.
     is_invalid = _is_httpx_error(error, "DecodingError")
-    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid, is_timeout)
+    sent = None if request is None else partial(sent_request, request)
+    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid, is_timeout, sent)
 
 
 def is_connection_error(error: Exception) -> bool:

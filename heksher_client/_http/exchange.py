@@ -137,6 +137,7 @@ def _exchange(
     has_timeout: bool,
 ) -> HttpFlow[Reply]:
     limits: Mapping[str, str] = {}
+    request: httpx.Request | None = None
     with closing(_Turns(rate_limit, restarts_timeout=has_timeout)) as turns:
         try:
             request = build()
@@ -153,7 +154,7 @@ def _exchange(
                 request, redirects = redirect, redirects + 1
         except Exception as error:
             # Authentication, transports and event hooks are user code, which can raise anything.
-            return no_response(error, limits)
+            return no_response(error, limits, request)
 
 
 def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Request) -> HttpFlow[httpx.Response]:

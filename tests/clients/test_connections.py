@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import pickle
@@ -32,6 +33,7 @@ from heksher_client import (
     UnexpectedResponseError,
 )
 from heksher_client._core.refresh.protocol import HEALTH
+from heksher_client._core.settings.setting import entry_of
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client.credentials import TokenFrom
 from heksher_client.service import create_app
@@ -357,7 +359,9 @@ def test_the_url_of_the_service_can_have_a_path_and_a_user(
 def test_an_error_has_the_request_and_the_response(kind: Kind, fake_service: FakeService) -> None:
     """Method, URL, status, headers and the beginning of the body, without secrets."""
     url = URL.replace("//", "//jim:pass-word@")
-    with running_in_memory(kind, fake_service, url=url, params={"key": "secret-parameter"}) as subject:
+    headers = {"X-Team": "shop", "X-Key": "secret-header"}
+    options: dict[str, Any] = {"params": {"key": "secret-parameter", "v": "1"}, "headers": headers}
+    with running_in_memory(kind, fake_service, url=url, **options) as subject:
         said = CannedResponse(
             418,
             b"jim:secret-parameter " + b"x" * 70000,
@@ -367,11 +371,16 @@ def test_an_error_has_the_request_and_the_response(kind: Kind, fake_service: Fak
         with pytest.raises(UnexpectedResponseError) as raised:
             subject.ping()
     error = raised.value
-    assert (error.method, error.url, error.status) == ("GET", f"{URL}/api/health", 418)
+    assert (error.method, error.url, error.status) == ("GET", f"{URL}/api/health?key=***&v=1", 418)
+    sent = error.request_headers or {}
+    assert (sent["x-team"], sent["x-key"], sent["authorization"], sent["host"]) == ("shop", "***", "***", "service")
+    assert error.request_content is None
     assert error.headers is not None
     assert (error.headers["x-request-id"], error.headers["set-cookie"]) == ("r1 ***", "***")
     assert error.content == b"jim:*** " + b"x" * ((1 << 16) - 8)
-    assert "secret" not in str(error) + repr(error) + str(vars(error))
+    for shown in (error, copy.deepcopy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - it is our own
+        assert vars(shown)["request_headers"] == sent
+        assert "secret" not in str(shown) + repr(shown) + str(vars(shown))
 
 
 SECRETS = {
@@ -449,6 +458,8 @@ def test_the_error_of_a_declaration_has_the_response(kind: Kind, fake_service: F
     assert (error.method, error.url, error.status) == ("POST", f"{URL}/api/v1/settings/declare", 404)
     assert refused.name in str(error)
     assert b"nobody_knows" in error.content
+    assert error.request_content == entry_of(refused).declaration.body
+    assert (error.request_headers or {})["content-type"] == "application/json"
 
 
 def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind, fake_service: FakeService) -> None:

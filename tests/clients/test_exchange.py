@@ -156,7 +156,8 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
     driver = Driver()
     body = gzip.compress(bytes(100_000))
     reply = driver.send(response(200, body, AssertionError("read"), **{"Content-Encoding": "gzip"}), max_bytes=99_999)
-    assert reply == Oversized(200, 99_999)
+    assert isinstance(reply, Oversized)
+    assert (reply.status, reply.limit) == (200, 99_999)
     reply = driver.send(response(200, body, **{"Content-Encoding": "gzip"}), max_bytes=100_000)
     assert isinstance(reply, Response)
     assert reply.content == bytes(100_000)
@@ -220,9 +221,9 @@ def test_p19_encodings_of_a_body(encoding: str, encode: Callable[[bytes], bytes]
         reply = Driver().send(response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=len(body))
         assert isinstance(reply, Response)
         assert (reply.content, reply.problem) == (body, "")
-    assert Driver().send(response(200, encode(body), **{"Content-Encoding": encoding}), max_bytes=1000) == Oversized(
-        200, 1000
-    )
+    reply = Driver().send(response(200, encode(body), **{"Content-Encoding": encoding}), max_bytes=1000)
+    assert isinstance(reply, Oversized)
+    assert (reply.status, reply.limit) == (200, 1000)
     for empty in (b"", encode(b"")):
         reply = Driver().send(response(200, empty, **{"Content-Encoding": encoding}))
         assert isinstance(reply, Response)
@@ -250,7 +251,9 @@ def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.M
     """In a shared HTTP client that builds a request, or in a transport that sends it."""
     error = ArithmeticError("no")
     driver = Driver()
-    assert driver.send(error) == NoResponse(error)
+    reply = driver.send(error)
+    assert isinstance(reply, NoResponse)
+    assert (reply.error, reply.is_network_error, reply.is_timeout) == (error, False, False)
 
     def fail(*_: Any, **__: Any) -> Any:
         raise error
@@ -258,6 +261,26 @@ def test_an_error_of_user_code_is_an_error_of_the_exchange(monkeypatch: pytest.M
     monkeypatch.setattr(driver.endpoint.client, "build_request", fail)
     assert driver.send() == NoResponse(error)
     assert driver.names == []
+
+
+def test_each_reply_describes_the_request_that_was_sent_last() -> None:
+    """With a token that is not shown, and where a redirect led to."""
+    driver = Driver(StaticToken("s3cr3t"))
+    answers: list[list[httpx.Response | Exception]] = [
+        [response(200)], [response(200, bytes(2000))], [httpx.ReadTimeout("late")],
+        [response(307, location="http://jim:s3cr3t@host/path?s=1#s3cr3t"), httpx.ReadError("reset")],
+    ]  # fmt: skip
+    for one in answers:
+        reply = driver.send(*one)
+        assert reply.sent is not None
+        sent = reply.sent()
+        assert sent.headers["authorization"] == "***"
+        assert sent.url == ("http://host/path?s=1" if len(one) > 1 else "http://host/path")
+    credential = Driver(ManualCredential(Token("one", 0.0)))
+    credential.on_await_token = partial(credential.endpoint.auth.end_refresh, CredentialError("no"))
+    reply = credential.send()
+    assert reply.sent is not None
+    assert "authorization" not in reply.sent().headers
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heksher_client._http.body import Body
+from heksher_client._http.body import Body, sent_request
 from heksher_client._logging import redact
 from heksher_client.cli import main
 from heksher_client.service import LocalService
@@ -93,6 +93,44 @@ def test_l20_parameters_are_secrets_as_well() -> None:
     """Short ones only if their names are those of secrets. Those of the client itself are shown."""
     params = {"format": "json", "settings": "cache_size", "sig": "abcd", "tenant": "acme-7"}
     assert redacted("json cache_size abcd acme-7", {}, params) == "json cache_size *** ***"
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ({"Authorization": "Bearer x"}, {"authorization": "***"}),
+        ({"Authorization": "Basic amltOmh1bnRlcjI="}, {"authorization": "***"}),
+        ({"Proxy-Authorization": "Bearer hunter2"}, {"proxy-authorization": "***"}),
+        ({"Cookie": "a=b"}, {"cookie": "***"}),
+        ({"X-Api-Key": "abcd", "X-Sig": ""}, {"x-api-key": "***", "x-sig": ""}),
+        ({"X-Tenant": "acme-7"}, {"x-tenant": "***"}),
+        ({"X-Format": "json", "X-Env": "prod"}, {"x-format": "json", "x-env": "prod"}),
+        ({"User-Agent": "shop/1.0"}, {"user-agent": "shop/1.0"}),
+        ({"X-Request-Id": "5f0c2d7e"}, {"x-request-id": "5f0c2d7e"}),
+        ({"If-None-Match": '"etag-of-it"'}, {"if-none-match": '"etag-of-it"'}),
+    ],
+)
+def test_l20_an_error_shows_the_headers_that_were_sent(headers: dict[str, str], shown: dict[str, str]) -> None:
+    """Without the values that are redacted in a body."""
+    sent = sent_request(httpx.Request("GET", "http://host/", headers=headers)).headers
+    assert {name: sent[name] for name in shown} == shown
+    assert sent["host"] == "host"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host/", "http://host/"),
+        ("https://jim:hunter2@host:8300/a/?#part", "https://host:8300/a/"),
+        ("http://host/?settings=cache_size,b&context_filters=*", None),
+        ("http://host/?settings=a&key=x&tenant=acme-7&x=1", "http://host/?settings=a&key=***&tenant=***&x=1"),
+        ("http://host/?api%5Fkey=a%20b&q=a+b&sig=&flag", "http://host/?api%5Fkey=***&q=a+b&sig=&flag"),
+        ("http://host/?n%C3%A4me=x%2Fy&name=%73ecret", "http://host/?n%C3%A4me=x%2Fy&name=***"),
+    ],
+)
+def test_l20_an_error_shows_the_url_that_was_sent(url: str, shown: str | None) -> None:
+    """Without user name and password; its parameters as they were encoded."""
+    assert sent_request(httpx.Request("GET", url)).url == (url if shown is None else shown)
 
 
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)

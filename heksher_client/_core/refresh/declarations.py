@@ -231,7 +231,7 @@ def _declare(declaration: Declaration[Any]) -> Attempt:
     """
     reply = yield declaration.body
     try:
-        return protocol.parse_declaration(reply, declaration.name)
+        return protocol.parse_declaration(reply, declaration.name, declaration.body)
     except DeclarationError as error:
         refusal = error
     try:
@@ -263,9 +263,10 @@ def _declare_new(declaration: Declaration[Any], refused: Reply) -> Generator[byt
     name, wire = declaration.name, orjson.loads(declaration.body)
     alias = wire.pop("alias", None)
     if alias is not None and protocol.is_unknown_alias(refused, alias):
-        refused = yield orjson.dumps(wire)
+        without_alias = orjson.dumps(wire)
+        refused = yield without_alias
         if not protocol.is_unknown_version(refused):
-            outcome = protocol.parse_declaration(refused, name)
+            outcome = protocol.parse_declaration(refused, name, without_alias)
             logger.info(
                 "setting %s was declared without its alias %s, which the service does not have",
                 name,
@@ -277,10 +278,9 @@ def _declare_new(declaration: Declaration[Any], refused: Reply) -> Generator[byt
     if is_below or not protocol.is_unknown_version(refused):
         return None
     first_name = alias or name
-    first = protocol.parse_declaration(
-        (yield orjson.dumps(wire | {"name": first_name, "version": _FIRST_VERSION})), first_name
-    )
-    outcome = protocol.parse_declaration((yield declaration.body), name)
+    first_body = orjson.dumps(wire | {"name": first_name, "version": _FIRST_VERSION})
+    first = protocol.parse_declaration((yield first_body), first_name, first_body)
+    outcome = protocol.parse_declaration((yield declaration.body), name, declaration.body)
     logger.info(
         "setting %s is new in the service: it was declared as %s with version %s first",
         name,

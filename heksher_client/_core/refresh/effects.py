@@ -29,6 +29,14 @@ class Request(msgspec.Struct, frozen=True):
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
+class SentRequest(msgspec.Struct, frozen=True):
+    """A request as it was sent, without secrets."""
+
+    url: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+
+
 class Response(msgspec.Struct, frozen=True):
     """An HTTP response of any status."""
 
@@ -40,6 +48,8 @@ class Response(msgspec.Struct, frozen=True):
     """Redacts part of the content: a server may repeat the secrets of the request."""
     problem: str = ""
     """Why the body could not be decoded, as a part of a sentence; the content is empty then."""
+    sent: Callable[[], SentRequest] | None = None
+    """Describes the request as it was sent, for an error."""
 
 
 class NoResponse(msgspec.Struct, frozen=True):
@@ -56,6 +66,8 @@ class NoResponse(msgspec.Struct, frozen=True):
     """True if there was a response, which the HTTP client could not decode."""
     is_timeout: bool = False
     """True if there was no response in time."""
+    sent: Callable[[], SentRequest] | None = None
+    """Describes the request, if it was built."""
 
 
 class Oversized(msgspec.Struct, frozen=True):
@@ -64,6 +76,7 @@ class Oversized(msgspec.Struct, frozen=True):
     status: int
     limit: int
     """Bytes."""
+    sent: Callable[[], SentRequest] | None = None
 
 
 class Outdated(msgspec.Struct, frozen=True):
@@ -71,6 +84,7 @@ class Outdated(msgspec.Struct, frozen=True):
 
     status: int
     reason: str
+    sent: Callable[[], SentRequest] | None = None
 
 
 Reply: TypeAlias = Response | NoResponse | Oversized | Outdated

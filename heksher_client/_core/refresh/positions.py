@@ -231,7 +231,8 @@ class Positions:
         received = position(reply)
         assert isinstance(reply, Response) and received is not None  # noqa: S101, PT018 - otherwise it is not too old
         required = self._required(target, reply, received.database)
-        return Outdated(reply.status, f"the response is of {received}, and one of {required} was received before")
+        reason = f"the response is of {received}, and one of {required} was received before"
+        return Outdated(reply.status, reason, reply.sent)
 
     def record_declaration(self, reply: Reply) -> None:
         """Record the response to a declaration: the setting exists from then on."""

@@ -96,27 +96,33 @@ CONFLICT: Final = "conflict"
 _OUTCOMES: Final = {200: {CREATED, UPTODATE, UPGRADED, OUTDATED}, 409: {REJECTED, MISMATCH}}
 
 
-def parse_declaration(reply: Reply, setting: str) -> DeclarationOutcome:
+def parse_declaration(reply: Reply, setting: str, declaration: bytes = b"") -> DeclarationOutcome:
     """Return the outcome of a declaration.
+
+    Args:
+        reply: The reply to it.
+        setting: The name of the setting.
+        declaration: What was sent, for errors.
 
     Raises:
         DeclarationError: The service did not accept it as a declaration (400, 404, 422), or not with these credentials
             (403): they may be sufficient for the other settings, which are declared already.
     """
-    response = parse_response(_DECLARE, reply)
+    request = declare(declaration)
+    response = parse_response(request, reply)
     if response.status in (400, 403, 404, 422):
         refused = DeclarationError(
             f"the service refused the declaration of setting {setting}: {_reason(response)}", setting=setting
         )
         refused.status, refused.content = response.status, truncate(response)
         refused.retry_after = retry_after(response)
-        raise with_request(refused, _DECLARE, response)
+        raise with_request(refused, request, response)
     if response.status == 409 and not _has_outcome(response):
         return DeclarationOutcome(CONFLICT, detail=_reason(response))
-    body = json_object(_DECLARE, response, _OUTCOMES)
+    body = json_object(request, response, _OUTCOMES)
     outcome, version, differences = body.get("outcome"), body.get("latest_version"), body.get("differences")
     if not isinstance(outcome, str) or outcome not in _OUTCOMES[response.status]:
-        raise unexpected_response(_DECLARE, response, "without a known outcome")
+        raise unexpected_response(request, response, "without a known outcome")
     return DeclarationOutcome(
         outcome,
         tuple(d for d in differences if isinstance(d, dict)) if isinstance(differences, list) else (),

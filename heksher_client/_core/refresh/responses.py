@@ -53,9 +53,8 @@ def parse_response(request: Request, reply: Reply) -> Response:
     """
     if isinstance(reply, NoResponse) and isinstance(reply.error, CredentialError):
         is_late = isinstance(reply.error, CredentialTimeoutError)
-        raise with_request(
-            (CredentialTimeoutError if is_late else CredentialError)(f"{request}: {reply.error}"), request
-        )
+        no_token = CredentialTimeoutError if is_late else CredentialError
+        raise with_request(no_token(f"{request}: {reply.error}"), request, reply)
     if isinstance(reply, NoResponse):
         # Errors of the network are harmless; the text of others may contain a header or a token.
         name = type(reply.error).__name__
@@ -65,12 +64,12 @@ def parse_response(request: Request, reply: Reply) -> Response:
         text += f", {reply.limit}" if reply.limit else ""
         if reply.is_invalid:
             invalid = UnexpectedResponseError(f"{request}: the response cannot be decoded ({text})")
-            raise with_request(invalid, request) from reply.error
-        raise with_request(_kind(reply)(f"{request}: no response ({text})"), request) from reply.error
+            raise with_request(invalid, request, reply) from reply.error
+        raise with_request(_kind(reply)(f"{request}: no response ({text})"), request, reply) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected_response(request, reply)
     if isinstance(reply, Outdated):
-        raise with_request(UnexpectedResponseError(f"{request}: {reply.reason}"), request)
+        raise with_request(UnexpectedResponseError(f"{request}: {reply.reason}"), request, reply)
     return reply
 
 
@@ -125,7 +124,7 @@ def unexpected_response(request: Request, response: Response | Oversized, what: 
             "that is accepted (max_response_bytes)",
             status=response.status,
         )
-        return with_request(oversized, request)
+        return with_request(oversized, request, response)
     but = f", but {what}" if (what := what or response.problem) else ""
     hint = " (the credentials are missing, wrong or insufficient)" if response.status in (401, 403) else ""
     excerpt = body_excerpt(response)
@@ -138,11 +137,20 @@ def unexpected_response(request: Request, response: Response | Oversized, what: 
     return with_request(error, request, response)
 
 
-def with_request(error: ErrorT, request: Request, response: Response | None = None) -> ErrorT:
-    """Add the request and the headers of its response to an error. The URL is relative to the service's."""
-    error.method, error.url = request.method, request.target
-    if response is not None:
-        error.headers = {name: _redacted_header(response, name) for name in response.headers}
+def with_request(error: ErrorT, request: Request, reply: Reply) -> ErrorT:
+    """Add the request and the headers of its response to an error.
+
+    The URL is relative to the service's if the reply does not have the request as it was sent.
+    """
+    error.method = request.method
+    if reply.sent is None:
+        error.url, error.request_headers = request.target, {name.lower(): one for name, one in request.headers.items()}
+    else:
+        sent = reply.sent()
+        error.url, error.request_headers = sent.url, sent.headers
+    error.request_content = None if request.content is None else request.content[:_MAX_CONTENT]
+    if isinstance(reply, Response):
+        error.headers = {name: _redacted_header(reply, name) for name in reply.headers}
     return error
 
 

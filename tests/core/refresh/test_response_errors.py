@@ -18,7 +18,17 @@ from heksher_client import (
     UntrustedServiceError,
 )
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Limits, NoResponse, Oversized, Reply, Request, Response, timed_out
+from heksher_client._core.refresh.effects import (
+    Limits,
+    NoResponse,
+    Outdated,
+    Oversized,
+    Reply,
+    Request,
+    Response,
+    SentRequest,
+    timed_out,
+)
 from heksher_client._core.refresh.responses import as_configured, json_field, json_object, parse_response, with_prefix
 
 REQUEST = Request("GET", "/api/v1/query?settings=s")
@@ -234,6 +244,27 @@ def test_the_seconds_to_wait_are_those_of_retry_after(headers: Mapping[str, str]
     assert error.retry_after == seconds
 
 
+def test_an_error_has_the_request_as_it_was_sent() -> None:
+    """Or, if nobody knows how, as the protocol defines it."""
+    sent = SentRequest("http://host/api?x=***", {"x-team": "shop"})
+    request = Request("POST", "/api", {"Content-Type": "application/json"}, b"x" * ((1 << 16) + 1))
+    for reply in (
+        Response(500, sent=lambda: sent),
+        NoResponse(OSError(), sent=lambda: sent),
+        NoResponse(CredentialError("no"), sent=lambda: sent),
+        NoResponse(OSError(), is_invalid=True, sent=lambda: sent),
+        Oversized(200, 10, lambda: sent),
+        Outdated(200, "too old", lambda: sent),
+        timed_out(Limits(1)),
+    ):
+        with pytest.raises(HeksherError) as raised:
+            json_object(request, parse_response(request, reply))
+        expected = ("/api", {"content-type": "application/json"}) if reply.sent is None else (sent.url, sent.headers)
+        assert (raised.value.url, raised.value.request_headers) == expected
+        assert raised.value.request_content == b"x" * (1 << 16)
+    assert error_of(Response(500)).request_content is None
+
+
 # -- refused declarations ----------------------------------------------------------------------------------------------
 
 
@@ -242,12 +273,14 @@ def test_a_refused_declaration_has_the_request_and_the_response(status: int) -> 
     """The body is redacted."""
     response = Response(status, b'{"detail": "no s3cr3t"}', {"server": "s3cr3t"}, redact)
     with pytest.raises(DeclarationError) as raised:
-        protocol.parse_declaration(response, "cache_size")
+        protocol.parse_declaration(response, "cache_size", b'{"name": "cache_size"}')
     error = raised.value
     assert str(error) == "the service refused the declaration of setting cache_size: 'no ***'"
     assert (error.setting, error.status, error.content) == ("cache_size", status, b'{"detail": "no ***"}')
     assert (error.method, error.url) == ("POST", "/api/v1/settings/declare")
     assert error.headers == {"server": "***"}
+    assert error.request_headers == {"content-type": "application/json"}
+    assert error.request_content == b'{"name": "cache_size"}'
 
 
 # -- errors as the program wants them ----------------------------------------------------------------------------------
