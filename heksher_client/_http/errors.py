@@ -57,14 +57,34 @@ def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> boo
 
 
 def as_http_error(error: HeksherError) -> HeksherError:
-    """Return an error of the service or the network as an error that is an `httpx.HTTPError` as well."""
+    """Return an error of the service or the network as an error that is an `httpx.HTTPError` as well.
+
+    It has the attributes of those of httpx: `request`, and `response` if there was one. They are without secrets.
+    """
     if not isinstance(error, ServiceUnavailableError | UnexpectedResponseError):
         return error
     original_class: Any = type(error)
     http_error_class: type[HeksherError] = _http_error_class(original_class)
     http_error = http_error_class.__new__(http_error_class, *error.args)
-    vars(http_error).update(vars(error), _request=None, _original=error)
+    request = None
+    if error.method is not None and error.url is not None:
+        content = error.request_content
+        request = httpx.Request(error.method, error.url, headers=_encoded(error.request_headers), content=content)
+    vars(http_error).update(vars(error), _request=request, _original=error)
+    if isinstance(error, UnexpectedResponseError) and error.status and request is not None:
+        headers = _encoded(error.headers)
+        response = httpx.Response(error.status, headers=headers, content=error.content, request=request)
+        vars(http_error).update(response=response)
     return http_error
+
+
+def _encoded(headers: Mapping[str, str] | None) -> list[tuple[bytes, bytes]]:
+    """Return headers for httpx, except those about a body that was decoded, and may have been truncated."""
+    return [
+        (name.encode(), value.encode(errors="replace"))
+        for name, value in (headers or {}).items()
+        if name not in ("content-encoding", "content-length", "transfer-encoding")
+    ]
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import gzip
 import json
 import logging
 import pickle
@@ -34,8 +35,9 @@ from heksher_client import (
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
+from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
-from heksher_client.credentials import TokenFrom
+from heksher_client.credentials import StaticToken, TokenFrom
 from heksher_client.service import create_app
 from tests.support.clients import (
     FEATURES,
@@ -471,16 +473,57 @@ def test_errors_of_ping_are_httpx_errors_as_well(kind: Kind, fake_service: FakeS
         subject.ping()
     assert isinstance(unhealthy.value, UnexpectedResponseError)
     assert (unhealthy.value.status, unhealthy.value.content) == (500, b"unhealthy")
+    assert str(unhealthy.value.request.url) == f"{URL}/api/health"
+    assert vars(unhealthy.value)["response"].status_code == 500
     fake_service.is_running = False
     with pytest.raises(httpx.HTTPError) as unavailable:
         subject.ping()
     assert isinstance(unavailable.value, ServiceUnavailableError)
     assert isinstance(unavailable.value.__cause__, httpx.HTTPError)
+    assert unavailable.value.request.method == "GET"
+    assert not hasattr(unavailable.value, "response")
     subject.close()
     with pytest.raises(ClientNotRunningError):
         subject.ping()
     with pytest.raises(ClientNotRunningError):
         subject.get_settings()
+
+
+def test_errors_of_ping_have_the_request_and_the_response_of_httpx(kind: Kind, fake_service: FakeService) -> None:
+    """Without secrets, and decoded. Copies have them as well."""
+    headers = {"Content-Encoding": "gzip", "X-Error": "secret-token", "Content-Type": "application/json"}
+    fake_service.respond_with(
+        "GET /api/health", CannedResponse(503, gzip.compress(b'{"detail": "secret-token is wrong"}'), headers)
+    )
+    options: dict[str, Any] = {"auth": StaticToken("secret-token"), "params": {"key": "secret-param"}}
+    subject = Subject(kind, URL, 3600, FEATURES, **in_memory(fake_service, **options))
+    with pytest.raises(httpx.HTTPError) as raised:
+        subject.ping()
+    subject.close()
+    errors: list[Any] = [raised.value, copy.deepcopy(raised.value), pickle.loads(pickle.dumps(raised.value))]  # noqa: S301
+    for error in errors:
+        request, response = error.request, error.response
+        assert (request.method, str(request.url)) == ("GET", f"{URL}/api/health?key=***")
+        assert request.headers["Authorization"] == "***"
+        assert (response.status_code, response.is_server_error, response.request) == (503, True, request)
+        assert response.json() == {"detail": "*** is wrong"}
+        assert response.headers["x-error"] == "***"
+        assert str(error) == "GET /api/health: the service responded with 503: '*** is wrong'"
+
+
+def test_an_httpx_error_has_what_is_known_of_the_request_and_the_response() -> None:
+    """Headers may have any characters. An error without a request has none, as in httpx."""
+    error = UnexpectedResponseError("no", status=500, content=b"x")
+    without: Any = as_http_error(error)
+    with pytest.raises(RuntimeError):
+        _ = without.request
+    assert not hasattr(without, "response")
+    error.method, error.url, error.headers = "GET", "http://host/", {"x-error": "caf\u00e9 \ud800"}
+    complete: Any = as_http_error(error)
+    assert complete.response.headers["x-error"] == "caf\u00e9 ?"
+    error.status = 0
+    too_old: Any = as_http_error(error)
+    assert (too_old.request.method, hasattr(too_old, "response")) == ("GET", False)
 
 
 def test_an_error_in_user_code_of_a_request_is_a_service_unavailable_error(
