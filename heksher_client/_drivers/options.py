@@ -45,9 +45,9 @@ class ClientOptions(TypedDict, total=False):
     thread client sends requests from several threads at once, so these objects must allow that."""
     error_classes: Mapping[int, type[UnexpectedResponseError]] | None
     """Error classes by HTTP status: subclasses of `UnexpectedResponseError`."""
-    rate_limit: int | None
+    rate_limit: float | None
     """The largest number of requests of the client in each `rate_limit_interval`, including those of `ping` and
-    `get_settings`. Further requests wait. No limit by default."""
+    `get_settings`. Further requests wait. 0.5 is one request in two intervals. No limit by default."""
     rate_limit_interval: float | None
     """1 by default."""
     start_timeout: float | None

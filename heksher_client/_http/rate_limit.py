@@ -1,5 +1,6 @@
 """The rate limit of one client: the time at which each of its requests may be sent."""
 
+import math
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable
@@ -8,15 +9,17 @@ from collections.abc import Callable
 class RateLimit:
     """Allows a number of requests in each interval, in the order in which they ask. Safe to call from any thread."""
 
-    def __init__(self, limit: int, interval: float, clock: Callable[[], float]) -> None:
+    def __init__(self, limit: float, interval: float, clock: Callable[[], float]) -> None:
         """Create a rate limit.
 
         Args:
-            limit: The largest number of requests in any interval.
+            limit: The largest number of requests in any interval. 2.5 in one second are 2 in any 0.8 seconds, and 0.5
+                are one in any 2 seconds.
             interval: Seconds.
             clock: Monotonic, in seconds.
         """
-        self._limit, self._interval, self._clock = limit, interval, clock
+        self._limit = max(1, math.floor(limit))
+        self._interval, self._clock = interval * (self._limit / limit), clock
         self._places: list[float] = []
         """The times of the last requests and of those that wait, ascending."""
         self._free: list[float] = []

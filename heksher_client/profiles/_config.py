@@ -92,7 +92,7 @@ class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
     ca_file: str | None = None
     """A PEM file with the CA certificates that server certificates are verified against."""
     proxy: str | None = None
-    rate_limit: int | None = None
+    rate_limit: float | None = None
     rate_limit_interval: float | None = None
     start_timeout: float | None = None
     request_timeout: float | None = None

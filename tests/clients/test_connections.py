@@ -209,7 +209,7 @@ def test_an_unknown_option_is_an_error() -> None:
         ({"user_agent": 5}, "user_agent must be a str, not 5"),
         ({"rate_limit": 0}, "rate_limit must be positive"),
         ({"timeout": -1}, "timeout must be a positive number of seconds"),
-        ({"rate_limit": 1.5}, "rate_limit must be a whole number"),
+        ({"rate_limit": "1"}, "rate_limit must be a number of requests"),
         ({"rate_limit_interval": 0}, "rate_limit_interval must be a positive number"),
         ({"error_classes": {404: ValueError}}, "not a subclass of UnexpectedResponseError"),
         ({"error_classes": {4: BrokenError}}, "4 is not an HTTP status"),
@@ -603,6 +603,23 @@ def test_no_interval_has_more_requests_than_the_rate_limit() -> None:
     assert sent[7:] == [27, 27, 30, 37]
     assert all(sum(1 for at in sent if begin <= at < begin + 10) <= 3 for begin in sent)
     assert len(limit._places) <= 6
+
+
+@pytest.mark.parametrize(
+    ("rate", "taken"),
+    [(0.5, [0, 20, 40, 60]), (2.5, [0, 0, 8, 8, 16]), (1.0, [0, 10, 20]), (3, [0, 0, 0, 10]), (0.001, [0, 10_000])],
+)
+def test_a_rate_limit_may_be_a_fraction(rate: float, taken: list[float]) -> None:
+    """Less than one request in an interval are one in several."""
+    limit = RateLimit(rate, 10.0, lambda: 0.0)
+    assert [limit.take() for _ in taken] == pytest.approx(taken)
+
+
+def test_a_client_may_send_one_request_in_several_intervals(kind: Kind, fake_service: FakeService) -> None:
+    """As the option says."""
+    for options in ({"rate_limit": 0.5}, {"rate_limit": 0.25, "rate_limit_interval": 0.5}):
+        client = kind.make(URL, 60, FEATURES, **in_memory(fake_service, **options))
+        assert (client._rate_limit._limit, client._rate_limit._interval) == (1, 2.0)
 
 
 def test_a_place_that_is_given_back_is_taken_by_another_request() -> None:

@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True):
     stale_after: float
     max_age: float
     follow_changes: bool
-    rate_limit: int | None
+    rate_limit: float | None
     rate_limit_interval: float
     error_classes: Mapping[int, type[UnexpectedResponseError]]
 
@@ -70,7 +70,7 @@ class Options(msgspec.Struct, frozen=True):
             seconds("stale_after", min(3 * interval, MAX_SECONDS)),
             seconds("max_age", 7 * 24 * 3600),
             follow_changes and can_follow,
-            _count("rate_limit", chosen["rate_limit"]) if "rate_limit" in chosen else None,
+            _rate(chosen["rate_limit"], seconds("rate_limit_interval", 1)) if "rate_limit" in chosen else None,
             seconds("rate_limit_interval", 1),
             _error_classes(chosen.get("error_classes", {})),
         )
@@ -96,6 +96,21 @@ def _count(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} must be positive, not {_shown(value)}")
     return value
+
+
+def _rate(limit: Any, interval: float) -> float:
+    """Check a number of requests in an interval.
+
+    Raises:
+        TypeError, ValueError: It is not a positive number, or so small that a request would wait for decades.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise TypeError(f"rate_limit must be a number of requests, not {limit!r}")
+    if not 0 < limit < math.inf:
+        raise ValueError(f"rate_limit must be positive and finite, not {_shown(limit)}")
+    if interval / min(limit, 1) > MAX_SECONDS:
+        raise ValueError(f"rate_limit must allow a request in each {MAX_SECONDS:,.0f} seconds, not {limit!r}")
+    return limit
 
 
 def checked_seconds(name: str, value: float) -> float:

@@ -218,6 +218,19 @@ def test_an_invalid_environment_variable_is_an_error_that_names_it(
         connect(url=service.url)
 
 
+def test_a_rate_limit_may_be_a_fraction_in_a_profile_and_a_variable(
+    service: LoopbackService, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request in two intervals, or four."""
+    interval = "rate_limit_interval = 0.02"
+    write_config(config_file, MINIMAL_PROFILE.replace("http://h", service.url) + f"rate_limit = 0.5\n{interval}\n")
+    with connect() as client:
+        assert client._options.rate_limit == 0.5
+    monkeypatch.setenv("HEKSHER_RATE_LIMIT", "0.25")
+    with connect() as client:
+        assert client._options.rate_limit == 0.25
+
+
 # -- a home directory that cannot be read ------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ SECONDS = [
     "update_interval", "start_timeout", "request_timeout", "max_backoff", "stale_after", "max_age",
     "rate_limit_interval",
 ]  # fmt: skip
-COUNTS = ["max_response_bytes", "rate_limit"]
+COUNTS = ["max_response_bytes"]
 DEFAULTS = Options(
     update_interval=60.0,
     start_timeout=60.0,
@@ -81,7 +81,7 @@ def test_o1_seconds_out_of_range_are_refused(name: str, bad: float) -> None:
     assert refusal(ValueError, **{name: bad}) == text
 
 
-@pytest.mark.parametrize("name", [*SECONDS, *COUNTS, "jitter"])
+@pytest.mark.parametrize("name", [*SECONDS, *COUNTS, "jitter", "rate_limit"])
 def test_o1_huge_numbers_are_not_written(name: str) -> None:
     """Python refuses to write them, with an error about digits."""
     huge = -(10**5000)
@@ -128,6 +128,21 @@ def test_counts_that_are_not_positive_are_refused(name: str, bad: int) -> None:
 def test_counts_that_are_not_whole_numbers_are_refused(name: str, bad: Any) -> None:
     """The error names the option and the value."""
     assert refusal(TypeError, **{name: bad}) == f"{name} must be a whole number, not {bad!r}"
+
+
+def test_a_rate_limit_may_be_any_positive_number() -> None:
+    """A fraction as well; unless a request would wait for more than thirty years."""
+    for rate in (1, 10**5000, 0.5, 2.5, 1e-9):
+        assert checked(rate_limit=rate).rate_limit == rate
+    assert checked(rate_limit=0.5, rate_limit_interval=5e8).rate_limit == 0.5
+    for bad in (0, -1, -0.5, NAN, INFINITY):
+        assert refusal(ValueError, rate_limit=bad) == f"rate_limit must be positive and finite, not {bad!r}"
+    for rate, interval in ((9e-10, 1), (0.4, 5e8), (5e-324, 1)):
+        text = f"rate_limit must allow a request in each 1,000,000,000 seconds, not {rate!r}"
+        assert refusal(ValueError, rate_limit=rate, rate_limit_interval=interval) == text
+    wrong: list[Any] = ["1", None, True, [1]]
+    for bad in wrong:
+        assert refusal(TypeError, rate_limit=bad) == f"rate_limit must be a number of requests, not {bad!r}"
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, NAN])
