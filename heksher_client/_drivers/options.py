@@ -44,7 +44,8 @@ class ClientOptions(TypedDict, total=False):
     """Without `http_client`: arguments of the httpx client that is created, such as verify, proxy or transport. The
     thread client sends requests from several threads at once, so these objects must allow that."""
     error_classes: Mapping[int, type[UnexpectedResponseError]] | None
-    """Error classes by HTTP status: subclasses of `UnexpectedResponseError`."""
+    """Error classes by HTTP status: subclasses of `UnexpectedResponseError`. The error of a refused declaration is of
+    this class and a `DeclarationError`."""
     rate_limit: float | None
     """The largest number of requests of the client in each `rate_limit_interval`, including those of `ping` and
     `get_settings`. Further requests wait. 0.5 is one request in two intervals. No limit by default."""

@@ -588,6 +588,19 @@ def test_a_program_can_have_its_own_error_classes_for_statuses(kind: Kind, fake_
         assert setting.get(user="jim") == 1
 
 
+def test_a_refused_declaration_is_of_the_class_of_the_program_as_well(kind: Kind, fake_service: FakeService) -> None:
+    """So a program catches one class for a status. Refreshes go on as usual."""
+    good = Setting("good", int, ["user"], 1)
+    with running_in_memory(kind, fake_service, error_classes={404: TeapotError}) as subject:
+        _refused = Setting("refused", int, ["nobody_knows"], 1)
+        error: Any = subject.reload_expecting(TeapotError)
+        assert isinstance(error, DeclarationError)
+        assert (error.setting, error.status) == ("refused", 404)
+        fake_service.add_rule("good", 2, user="jim")
+        subject.reload_expecting(TeapotError)
+        assert good.get(user="jim") == 2
+
+
 # -- the rate limit ----------------------------------------------------------------------------------------------------
 
 

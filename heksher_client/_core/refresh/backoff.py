@@ -48,6 +48,6 @@ class Backoff(msgspec.Struct, frozen=True):
 
 
 def _must_be_fixed(failure: Exception) -> bool:
-    if isinstance(failure, UnexpectedResponseError):
-        return failure.status in _FIXED_BY_PEOPLE
-    return isinstance(failure, DeclarationError)
+    if isinstance(failure, DeclarationError):  # It may be of a class of the program, for unexpected responses.
+        return True
+    return isinstance(failure, UnexpectedResponseError) and failure.status in _FIXED_BY_PEOPLE

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from html import unescape
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ from heksher_client._logging import shortened, text_of
 from heksher_client.exceptions import (
     CredentialError,
     CredentialTimeoutError,
+    DeclarationError,
     HeksherError,
     ServiceTimeoutError,
     ServiceUnavailableError,
@@ -167,22 +169,49 @@ def as_configured(
 ) -> Exception:
     """Return an error with the whole URL, and of the class that the program has chosen for its status.
 
-    If that class cannot be used, as its text depends on its `__init__`, say, the error keeps its own and says so.
+    The error of a declaration stays a `DeclarationError` as well. If the program's class cannot be used, as its text
+    depends on its `__init__`, say, the error keeps its own and says so.
     """
     if isinstance(error, HeksherError) and error.url is not None and error.url.startswith("/"):
         error.url = service_url + error.url
-    if not isinstance(error, UnexpectedResponseError):
+    if not isinstance(error, UnexpectedResponseError | DeclarationError):
         return error
-    kind = error_classes.get(error.status)
+    kind: Any = error_classes.get(error.status)
     if kind is None or isinstance(error, kind):
         return error
     try:
-        configured = kind.__new__(kind, *error.args)  # without `__init__`, which may have any parameters
-        vars(configured).update(vars(error))
+        configured = _of_class(_refusal_class(kind) if isinstance(error, DeclarationError) else kind, error)
         str(configured)
     except Exception as problem:
         return with_prefix(error, f"{kind.__name__} of error_classes cannot be used ({text_of(problem)})")
     return configured
+
+
+def _of_class(kind: Any, error: HeksherError) -> HeksherError:
+    """Return the same error of another class, without its `__init__`, which may have any parameters."""
+    other: HeksherError = kind.__new__(kind, *error.args)
+    vars(other).update(vars(error))
+    return other
+
+
+def _as_refusal(kind: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> HeksherError:
+    """Return a refused declaration of a class of the program again, from what pickle has stored."""
+    plain = DeclarationError(*args)
+    vars(plain).update(attributes)
+    return _of_class(_refusal_class(kind), plain)
+
+
+@lru_cache(maxsize=64)
+def _refusal_class(kind: Any) -> Any:
+    """Return the subclass of a class of the program that is a `DeclarationError` as well."""
+    if issubclass(kind, DeclarationError):
+        return kind
+
+    def reduce(self: Any) -> Any:  # pickle finds classes by name, and this one has the name of the program's
+        return _as_refusal, (kind, self.args, vars(self))
+
+    namespace = {"__doc__": kind.__doc__, "__module__": kind.__module__, "__reduce__": reduce}
+    return type(kind.__name__, (kind, DeclarationError), namespace)
 
 
 def truncate(response: Response, size: int = _MAX_CONTENT) -> bytes:
@@ -247,7 +276,8 @@ def identity(failure: Exception) -> str:
     Texts of a server may have ids in any form, so of these only plain words are compared.
     """
     text, status = text_of(failure), getattr(failure, "status", None)
-    if isinstance(failure, UnexpectedResponseError) and (status or 0) >= 400:
+    is_unexpected = isinstance(failure, UnexpectedResponseError) and not isinstance(failure, DeclarationError)
+    if is_unexpected and (status or 0) >= 400:
         text = text.partition(": ")[0]  # The response may contain the id of the request.
     own, *quoted = _QUOTATION.split(text, maxsplit=1)
     words = "".join(_OPAQUE.sub("#", part) for part in quoted)

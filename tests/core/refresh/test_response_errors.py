@@ -1,5 +1,6 @@
 """Errors of responses: their texts and attributes, what is redacted in them, and the classes that a program chose."""
 
+import copy
 import pickle
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from heksher_client import (
     UntrustedServiceError,
 )
 from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.backoff import Backoff
 from heksher_client._core.refresh.effects import (
     Limits,
     NoResponse,
@@ -29,7 +31,14 @@ from heksher_client._core.refresh.effects import (
     SentRequest,
     timed_out,
 )
-from heksher_client._core.refresh.responses import as_configured, json_field, json_object, parse_response, with_prefix
+from heksher_client._core.refresh.responses import (
+    as_configured,
+    identity,
+    json_field,
+    json_object,
+    parse_response,
+    with_prefix,
+)
 
 REQUEST = Request("GET", "/api/v1/query?settings=s")
 
@@ -297,6 +306,12 @@ def unexpected(status: int) -> HeksherError:
     return error_of(Response(status, b"body", {"retry-after": "5"}))
 
 
+def refused(status: int) -> DeclarationError:
+    with pytest.raises(DeclarationError) as raised:
+        protocol.parse_declaration(Response(status, b'{"detail": "no"}', {"retry-after": "5"}), "cache_size")
+    return raised.value
+
+
 def test_an_error_has_the_url_of_the_service() -> None:
     """Not twice, and not if there was no request."""
     error = unexpected(500)
@@ -320,9 +335,39 @@ def test_an_error_is_of_the_class_that_the_program_chose_for_its_status() -> Non
     assert as_configured(configured, "https://host", {418: UnexpectedResponseError}) is configured
 
 
-@pytest.mark.parametrize(
-    "error", [unexpected(500), HeksherError("x"), DeclarationError("x", setting="s"), ZeroDivisionError()]
-)
+@pytest.mark.parametrize("error", [unexpected(500), refused(404), HeksherError("x"), ZeroDivisionError()])
 def test_an_error_of_another_status_or_kind_is_left_as_it_is(error: Any) -> None:
-    """Only unexpected responses have a class for their status."""
+    """Only unexpected responses and refused declarations have a class for their status."""
     assert as_configured(error, "https://host", {418: TeapotError, 0: TeapotError}) is error
+
+
+def test_a_refused_declaration_is_of_the_class_for_its_status_as_well() -> None:
+    """With the same message and attributes, also from another process and with a prefix. It counts as a refusal."""
+    error = refused(400)
+    configured: Any = as_configured(error, "https://host", {400: TeapotError})
+    copies = [configured, pickle.loads(pickle.dumps(configured)), copy.deepcopy(configured)]  # noqa: S301
+    for one in [*copies, with_prefix(configured, "before")]:
+        assert isinstance(one, TeapotError)
+        assert isinstance(one, DeclarationError)
+        assert type(one).__name__ == "TeapotError"
+        assert vars(one) == vars(error)
+        assert (one.setting, one.status, one.retry_after, one.json()) == ("cache_size", 400, 5.0, {"detail": "no"})
+        assert str(one).endswith("the service refused the declaration of setting cache_size: 'no'")
+        assert as_configured(one, "https://host", {400: TeapotError}) is one
+    assert Backoff(0.0, 60.0).wait([configured], 1, 0.5) == Backoff(0.0, 60.0).wait([error], 1, 0.5)
+    assert identity(configured).partition(" ")[2] == identity(error).partition(" ")[2]
+
+
+class InvalidError(UnexpectedResponseError, DeclarationError):
+    """A class of a program for both kinds of errors."""
+
+
+def test_a_class_of_the_program_may_be_that_of_refused_declarations_itself() -> None:
+    """Then no other class is made."""
+    assert type(as_configured(refused(422), "https://host", {422: InvalidError})) is InvalidError
+    broken = type("BrokenError", (InvalidError,), {"__str__": lambda self: 1 // 0})
+    kept = as_configured(refused(422), "https://host", {422: broken})
+    assert type(kept) is DeclarationError
+    assert str(kept).startswith(
+        "BrokenError of error_classes cannot be used (integer division or modulo by zero): the "
+    )
