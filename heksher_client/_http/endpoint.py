@@ -19,6 +19,7 @@ from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._http.connections import Connections
+from heksher_client._http.resolved_hosts import ResolvedHosts
 from heksher_client._version import __version__
 
 TIME_LIMITS: Final = "heksher_time_limits"
@@ -73,6 +74,7 @@ class Endpoint:
         self.client: Any = self._shared_client
         self.connections: Connections | None = None
         """Those of `client`, if no other code uses them, and it is synchronous."""
+        self.hosts = ResolvedHosts()
         self.renew_client()
 
     @property
@@ -112,8 +114,11 @@ class Endpoint:
 
     def _use(self, client: Any) -> None:
         self.client = client
-        is_own = not self.is_async and not {"transport", "mounts"} & self._client_arguments.keys()
-        self.connections = Connections() if is_own else None
+        is_own = not {"transport", "mounts"} & self._client_arguments.keys()
+        self.connections = Connections() if is_own and not self.is_async else None
+        self.hosts.forget()
+        if is_own:
+            self.hosts.use_for(client, is_async=self.is_async)
 
     def drop_connections(self) -> None:
         """Close all connections, even those in use, unless other code may use them. For synchronous clients only."""

@@ -180,6 +180,8 @@ def _send_authenticated(endpoint: Endpoint, turns: "_Turns", request: httpx.Requ
 
 def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any) -> HttpFlow[httpx.Response]:
     """Send a request; once more if the server had closed its connection while it was idle."""
+    if request.headers.get("Connection") == "close":  # It is to reach another replica, which may have another address.
+        endpoint.hosts.forget()
     trace = ConnectionTrace(endpoint.connections)
     request.extensions["trace"] = trace.record_async if endpoint.is_async else trace.record
     arguments: dict[str, Any] = {"stream": True, "follow_redirects": False}

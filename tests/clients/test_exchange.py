@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -431,6 +432,20 @@ def test_other_authentication_is_left_to_the_http_client() -> None:
         assert arguments == {"stream": True, "follow_redirects": False, **expected}
 
 
+def test_each_step_of_a_request_has_the_shortest_limit() -> None:
+    """So a thread does not wait for much longer than its caller. The error names the limit."""
+    driver = Driver()
+    for limits, seconds, reason in (
+        (Limits(30, total_seconds=2, total_reason="by the argument timeout"), 2, "by the argument timeout"),
+        (Limits(3, total_seconds=60), 3, "by the option request_timeout"),
+    ):
+        flow = send_request(driver.endpoint, None, Request("GET", "/path"), limits)
+        reply = driver.drive(flow, httpx.ReadTimeout("late"))
+        assert isinstance(reply, NoResponse)
+        assert (reply.is_timeout, reply.limit) == (True, f"limited to {seconds} seconds {reason}")
+        assert driver.sent[0].extensions["timeout"] == dict.fromkeys(["connect", "read", "write", "pool"], seconds)
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -485,6 +500,16 @@ def test_any_other_failure_is_not_sent_again(events: list[str], error: Exception
     driver = Driver()
     assert isinstance(Dropped(driver, *events).send(error), NoResponse)
     assert driver.names == ["AwaitTurn", "Send"]
+
+
+def test_a_request_that_is_to_reach_another_replica_looks_the_host_up() -> None:
+    """Replicas may have addresses of their own. Other requests use the known one."""
+    driver = Driver()
+    driver.endpoint.hosts._known["host", 80] = "10.0.0.1", math.inf
+    for headers, address in (({}, "10.0.0.1"), ({"Connection": "close"}, "host")):
+        request = Request("GET", "/path", headers)
+        driver.drive(send_request(driver.endpoint, None, request, Limits(30)), response())
+        assert driver.endpoint.hosts.address("host", 80) == address
 
 
 # -- redirects ---------------------------------------------------------------------------------------------------------
