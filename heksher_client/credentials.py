@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
+from heksher_client._auth.secret_string import SecretString, plain_text
 from heksher_client._auth.token_refresh import Credential, Token
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
@@ -50,13 +51,16 @@ class StaticToken(Credential):
 
     _can_refresh = False
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str | SecretString) -> None:
         """Create a credential.
+
+        Args:
+            token: The token, or an object with a method `get_secret_value`, such as a `pydantic.SecretStr`.
 
         Raises:
             ValueError: The token cannot be sent in a header.
         """
-        super().__init__(Token(token))
+        super().__init__(Token(plain_text(token)))
 
 
 TokenSource: TypeAlias = Callable[[], "str | Token"] | Callable[[], "Coroutine[Any, Any, str | Token]"]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
+from heksher_client._auth.secret_string import SecretString, plain_text
 from heksher_client.exceptions import UnexpectedResponseError
 
 if TYPE_CHECKING:  # stubs take these options as well, and need no HTTP library
@@ -22,14 +23,17 @@ class ClientOptions(TypedDict, total=False):
     Options of a call override those of the class. Dicts are merged key by key.
     """
 
-    headers: Mapping[str, str] | None
-    """Headers of each request."""
-    cookies: Mapping[str, str] | None
-    """Cookies of each request."""
-    params: Mapping[str, str] | None
+    headers: Mapping[str, str | SecretString] | None
+    """Headers of each request. A value may be an object with a method `get_secret_value`, such as a
+    `pydantic.SecretStr`."""
+    cookies: Mapping[str, str | SecretString] | None
+    """Cookies of each request, likewise."""
+    params: Mapping[str, str | SecretString] | None
     """Query parameters of each request. Not for secrets: httpx logs URLs, at level INFO."""
     user_agent: str | None
     """The user agent; by default `heksher-client/` and the version."""
+    token: str | SecretString | None
+    """A fixed access token: the same as `auth=StaticToken(token)`."""
     auth: AuthTypes
     """Credentials. `use_credential` replaces them in a client that runs."""
     timeout: "float | httpx.Timeout | None"
@@ -90,6 +94,8 @@ _DICT_OPTIONS: Final = (
     "headers", "cookies", "params", "http_client_args", "error_classes", "defaults", "track_contexts"
 )  # fmt: skip
 """Options that are merged key by key."""
+_TABLES_OF_TEXTS: Final = ("headers", "cookies", "params")
+"""Those of them whose values may be secret strings. Each can be in `http_client_args` as well."""
 _EXCLUSIVE_OPTIONS: Final = {"http_client": "http_client_args", "http_client_args": "http_client"}
 """Options that exclude each other: setting one discards the other one of a weaker source."""
 
@@ -114,7 +120,8 @@ def merge_options(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dic
     """Merge the options of two sources.
 
     Raises:
-        TypeError: An option that must be a dict is not.
+        TypeError: An option that must be a dict is not, or two options of one source exclude each other.
+        ValueError: The token cannot be sent in a header.
     """
     chosen = _normalized(stronger)
     options = {name: value for name, value in weaker.items() if _EXCLUSIVE_OPTIONS.get(name) not in chosen}
@@ -134,12 +141,13 @@ def merge_option(name: str, weaker: Mapping[str, Any], stronger: Mapping[str, An
 def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a source that are set. Those that can be in two places are moved to the top level.
 
-    Otherwise a weaker source could override them there.
+    Otherwise a weaker source could override them there. For the same reason a token becomes a credential.
 
     Raises:
-        TypeError: An option that must be a dict is not.
+        TypeError: An option that must be a dict is not, or two options exclude each other.
+        ValueError: The token cannot be sent in a header.
     """
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: _plain(name, value) for name, value in options.items() if value is not None}
     for name in _DICT_OPTIONS:
         if not isinstance(chosen.get(name, {}), Mapping):
             raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
@@ -151,13 +159,41 @@ def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
             chosen.setdefault(name, found[-1])
         if remaining := {other: value for other, value in values.items() if str(other).lower() != key}:
             chosen[table] = remaining
+    _replace_token(chosen)
     return chosen
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return the value of an option, with the texts of secret strings in it."""
+    if name not in _TABLES_OF_TEXTS or not isinstance(value, Mapping):
+        return value
+    return {key: plain_text(text) for key, text in value.items()}
+
+
+def _replace_token(chosen: dict[str, Any]) -> None:
+    check_one_of(chosen, "auth", "token")
+    if "token" in chosen:
+        from heksher_client.credentials import StaticToken  # imports the HTTP library, which stubs do not need
+
+        chosen["auth"] = StaticToken(chosen.pop("token"))
+
+
+def check_one_of(options: Mapping[str, Any], *names: str) -> None:
+    """Raise if more than one of some options is set.
+
+    Raises:
+        TypeError: Two are.
+    """
+    if len(given := [name for name in names if options.get(name) is not None]) > 1:
+        raise TypeError(f"give {' or '.join(given)}, not both")
 
 
 def _hoist_http_client_args(chosen: dict[str, Any]) -> None:
     """Move arguments of the HTTP client that are options as well to the options."""
     arguments = dict(chosen.get("http_client_args", {}))
-    for name in ("headers", "cookies", "params"):
+    for name in _TABLES_OF_TEXTS:
+        if type(arguments.get(name)) is dict:
+            arguments[name] = _plain(name, arguments[name])
         if _is_dict_of_strings(arguments.get(name)):
             chosen[name] = merge_option(name, arguments.pop(name), chosen.get(name, {}))
     if arguments.get("timeout") is not None:

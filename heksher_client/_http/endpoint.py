@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from heksher_client._auth.http_clients import checked_arguments, create_client
+from heksher_client._auth.secret_string import is_secret_string
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
@@ -170,6 +171,11 @@ class Endpoint:
         self.auth = self._checked_auth(auth)
 
     def _checked_auth(self, auth: Any) -> Any:
+        if isinstance(auth, str | bytes) or is_secret_string(auth):
+            raise TypeError(
+                f'auth must not be a {type(auth).__name__}: use token="...", or auth=StaticToken("...") '
+                "of heksher_client.credentials"
+            )
         is_pair = isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str | bytes) for part in auth)
         if not (auth is None or is_pair or hasattr(auth, "sync_auth_flow") or callable(auth)):
             raise TypeError(

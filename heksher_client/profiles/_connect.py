@@ -14,7 +14,7 @@ import httpx
 from heksher_client._auth.http_clients import check_key_log
 from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.client import class_options_of
-from heksher_client._drivers.options import ClassOptions, check_option_names, merge_options
+from heksher_client._drivers.options import ClassOptions, check_one_of, check_option_names, merge_options
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client._resource import Resource
 from heksher_client.credentials import ClientCredentials, Credential, StaticToken
@@ -43,8 +43,6 @@ class ProfileOptions(ClassOptions, total=False):
 
     url: str | None
     """The same as `service_url`."""
-    token: str | None
-    """A fixed access token."""
     oauth: Mapping[str, Any] | None
     """The keys of a profile's table `oauth`."""
     ca_file: str | None
@@ -94,7 +92,7 @@ def connect(
 
     Raises:
         ConfigError: The configuration is incomplete or invalid. The message names the source and the fix.
-        TypeError: The class is not one of thread clients, or an argument is unknown.
+        TypeError: The class is not one of thread clients, or an argument is unknown or excludes another one.
     """
     _check_class(client_class, ThreadHeksherClient)
     client = _create_client(client_class, profile, overrides, path=path)
@@ -195,6 +193,7 @@ def _create_client(
     """Create a client; for the command line if `url_name` is given."""
     is_main = url_name is None
     check_option_names(overrides, ProfileOptions, "connect")
+    check_one_of(overrides, "auth", "token")
     if overrides.get("service_url") is not None and overrides.get("url") is None:
         overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from heksher_client._auth.secret_string import is_secret_string
 from heksher_client.exceptions import ConfigError
 
 _SECRET_NAMES: Final = re.compile(
@@ -59,7 +60,7 @@ def _authority(url: str) -> str:
 
 def _is_secret(name: object, value: object) -> bool:
     """Guess whether a header or a query parameter is a secret."""
-    return bool(_SECRET_NAMES.search(str(name)) or _SECRET_VALUES.match(str(value)))
+    return bool(is_secret_string(value) or _SECRET_NAMES.search(str(name)) or _SECRET_VALUES.match(str(value)))
 
 
 class ConfigSource(NamedTuple):

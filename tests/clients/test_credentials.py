@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from heksher_client import (
     CredentialError,
@@ -109,6 +110,86 @@ def test_each_credential_is_accepted_by_the_gateway(
         subject.ping()
         assert setting.get(user="jim") == 2
     assert len(oauth.token_requests) <= 1
+
+
+@pytest.mark.parametrize("make", [str, SecretStr])
+def test_a_token_is_an_option(kind: Kind, service: FakeService, make: Callable[[str], Any]) -> None:
+    """Of a call and of a class, as text or as an object that does not show it."""
+    shop: Any = type(
+        "Shop",
+        (AsyncClient if kind.raises_at_start else ThreadClient,),
+        {},
+        **in_memory(service, service_url=URL, token=make("of-the-class")),
+    )
+    other = {"http_client_args": {"transport": transport_to(service), "auth": ("jim", "x")}}
+    clients = [
+        kind.make(URL, 60, FEATURES, **in_memory(service, token=make("of-a-call"))),
+        shop(),
+        shop(token=make("of-a-call")),
+        shop(**other),
+        kind.make("http://jim:pass@service", 60, FEATURES, **in_memory(service, token=make("of-a-call"))),
+    ]
+    for client in clients:
+        kind.call(client.ping())
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+    sent = [request.headers["authorization"] for request in service.requests]
+    basic = f"Basic {b64encode(b'jim:x').decode()}"
+    assert sent == ["Bearer of-a-call", "Bearer of-the-class", "Bearer of-a-call", basic, "Bearer of-a-call"]
+    assert isinstance(clients[0].credential, StaticToken)
+
+
+def test_a_secret_string_can_be_a_header_a_cookie_or_a_parameter(kind: Kind, service: FakeService) -> None:
+    """In the options, and in the arguments of the HTTP client."""
+    tables: dict[str, Any] = {
+        "headers": {"X-Key": SecretStr("hidden-key"), "X-Team": "shop"},
+        "cookies": {"session": SecretStr("hidden-cookie")},
+        "params": {"p": SecretStr("hidden-parameter"), "n": 5},
+    }
+    for options in (tables, {"http_client_args": tables}):
+        client = kind.make(URL, 60, FEATURES, **in_memory(service, **options))
+        kind.call(client.ping())
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+    for request in service.requests:
+        assert (request.headers["x-key"], request.headers["x-team"]) == ("hidden-key", "shop")
+        assert (request.headers["cookie"], request.query) == (
+            "session=hidden-cookie",
+            {"p": "hidden-parameter", "n": "5"},
+        )
+
+
+@pytest.mark.parametrize("auth", ["abc", b"abc", SecretStr("abc")])
+def test_a_text_as_credential_is_an_error_that_says_what_to_use(kind: Kind, auth: Any) -> None:
+    """When a client is created, and when it runs. The message does not have it."""
+    client = kind.make(URL, 60, FEATURES)
+    calls: list[Callable[[], object]] = [
+        lambda: kind.make(URL, 60, FEATURES, auth=auth),
+        lambda: client.use_credential(auth),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r'^auth must not be a \w+: use token="...", or auth=StaticToken') as raised:
+            call()
+        assert "abc" not in str(raised.value)
+
+
+def test_a_token_that_cannot_be_used_is_an_error_when_a_client_is_created(kind: Kind) -> None:
+    """So are a token and a credential in the same call. No message has the token."""
+    invalid: list[Any] = ["", "secr\u00e9t", "a secret", 5, b"secret", SecretStr(""), SecretStr]
+    for token in invalid:
+        with pytest.raises(ValueError, match="an access token must consist of visible ASCII") as raised:
+            kind.make(URL, 60, FEATURES, token=token)
+        assert "secr" not in str(raised.value)
+    both: list[dict[str, Any]] = [{"auth": ("jim", "x")}, {"http_client_args": {"auth": ("jim", "x")}}]
+    for others in both:
+        with pytest.raises(TypeError, match=r"^give auth or token, not both$"):
+            kind.make(URL, 60, FEATURES, token="t", **others)  # noqa: S106
+
+
+def test_a_static_token_accepts_a_secret_string() -> None:
+    """It shows neither."""
+    credential = StaticToken(SecretStr("hidden"))
+    request = next(credential.sync_auth_flow(httpx.Request("GET", URL)))
+    assert request.headers["authorization"] == "Bearer hidden"
+    assert "hidden" not in repr(credential)
 
 
 @pytest.mark.parametrize("make", RENEWABLE)
@@ -344,7 +425,7 @@ def test_a_credential_can_be_replaced_while_the_client_runs(
         subject.client.use_credential(StaticToken(oauth.issue()))
         assert subject.next_outcome() is None
         assert setting.get(user="jim") == 2
-        with pytest.raises(TypeError, match="auth must be a credential"):
+        with pytest.raises(TypeError, match="auth must not be a str"):
             subject.client.use_credential("a token")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import assert_type
 
 import httpx
+from pydantic import SecretStr
 
 from heksher_client import (
     TRACK_ALL,
@@ -83,6 +84,10 @@ def options() -> None:
         "auth": StaticToken("t"),
     }
     client = ThreadHeksherClient("http://host", 60, ["user"], **options)
+    Shop(token=SecretStr("t"), headers={"X-Key": SecretStr("k"), "X-Team": "shop"})
+    AsyncShop(token="t")  # noqa: S106
+    Shop(token=b"t")  # type: ignore[arg-type]
+    StaticToken(SecretStr("t"))
     assert_type(client.closed, bool)
     client.use_credential(TokenFrom(lambda: "t"))
     client.use_credential(("user", "password"))
@@ -90,7 +95,7 @@ def options() -> None:
 
 
 async def profiles() -> None:
-    assert_type(connect("prod", path="shop.toml", jitter=0), ThreadHeksherClient)
+    assert_type(connect("prod", path="shop.toml", jitter=0, token=SecretStr("t")), ThreadHeksherClient)
     assert_type(connect(client_class=Shop), Shop)
     connect(interval=5)  # type: ignore[call-overload]
     connect(path=5)  # type: ignore[call-overload]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import SecretStr
 
 from heksher_client import (
     AsyncHeksherClient,
@@ -174,6 +175,23 @@ def test_auth_in_http_client_args_overrides_the_token_of_a_profile(service: Loop
     write_config(config_file, TWO_PROFILES.format(url=service.url))
     with connect("prod", http_client_args={"auth": StaticToken("mine")}):
         assert service.requests[-1].headers["authorization"] == "Bearer mine"
+
+
+def test_the_token_of_a_class_is_used_if_no_other_source_has_a_credential(
+    kind: Kind, service: LoopbackService, config_file: Path
+) -> None:
+    """A profile and arguments override it, which can be an object that does not show it. Two at once are an error."""
+    base = ThreadHeksherClient if isinstance(kind, ThreadKind) else AsyncHeksherClient
+    shop: Any = type("Shop", (base,), {}, service_url=service.url, token=SecretStr("of-the-class"))
+    write_config(config_file, TWO_PROFILES.format(url=service.url))
+    sent = []
+    for profile, options in (("dev", {}), ("prod", {}), ("prod", {"token": SecretStr("mine")})):
+        with Connected(kind, profile, client_class=shop, **options):
+            sent.append(service.requests[-1].headers["authorization"])
+    assert sent == ["Bearer of-the-class", "Bearer prod-token", "Bearer mine"]
+    function: Any = connect if isinstance(kind, ThreadKind) else connect_async
+    with pytest.raises(TypeError, match=r"^give auth or token, not both$"):
+        function("dev", token="mine", auth=StaticToken("mine"))  # noqa: S106
 
 
 def test_a_token_argument_takes_precedence_over_an_oauth_argument(service: LoopbackService) -> None:
