@@ -232,6 +232,8 @@ def test_calls_records_the_calls_of_methods(setting: Setting[int]) -> None:
 
 def test_a_stub_checks_names_and_values_like_a_client() -> None:
     """Names are checked against the context features if the stub was created with some."""
+    with SyncStubHeksherClient(context_features=None) as unlisted:
+        unlisted.set_defaults(planet="mars")
     with SyncStubHeksherClient(context_features=["user"]) as stub:
         with pytest.raises(UnknownContextError):
             stub.set_defaults(planet="mars")

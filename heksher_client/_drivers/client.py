@@ -69,18 +69,20 @@ class Client(HookOwner, Resource, ABC):
         Args:
             service_url: The URL of the service. It may have a path, to which the paths of all requests are appended.
             update_interval: The time from the end of one refresh to the next.
-            context_features: All context features of the service, in its order.
+            context_features: All context features of the service, in its order; one that the service lacks is an error.
+                None to use those of the service. Then names in `set_defaults` and `track_contexts` are checked when the
+                service has said them.
             **options: See `ClientOptions`.
 
         Raises:
-            TypeError, ValueError: An option is invalid, or one of the first three is missing.
+            TypeError, ValueError: An option is invalid, or one of the first two is missing.
         """
         self._check_hooks()
         check_option_names(options, ClientOptions, type(self).__name__)
         names = ("service_url", "update_interval", "context_features")
         given = zip(names, (service_url, update_interval, context_features), strict=True)
         chosen = merge_options(self._class_options, {**dict(given), **options})
-        if missing := " and ".join(name for name in names if name not in chosen):
+        if missing := " and ".join(name for name in names[:2] if name not in chosen):
             raise TypeError(f"{type(self).__name__} needs {missing}: as arguments, or as class keywords")
         self._endpoint = endpoint = Endpoint(chosen, self._http_client_class)
         self._options = checked = Options.checked(chosen, can_follow=endpoint.can_stream)
@@ -89,7 +91,7 @@ class Client(HookOwner, Resource, ABC):
             file = LastKnownGoodFile(chosen["last_known_good"], str(endpoint.url))
             store = FileStore(file, checked.max_age, wall_clock)
         self._own_session = Session(
-            chosen["context_features"],
+            chosen.get("context_features"),
             checked,
             service_url=str(endpoint.url),
             hooks=self,

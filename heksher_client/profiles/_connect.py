@@ -235,13 +235,13 @@ def _make_client(
     features = profile.context_features
     if features is None:
         features = class_options.get("context_features")
-    if features is None and is_main:
-        raise ConfigError(f"{config.source} has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES")
+    if features is None and not is_main:
+        features = []  # The client of a command reads no settings.
     interval = profile.update_interval
     if interval is None:
         interval = class_options.get("update_interval", _DEFAULT_UPDATE_INTERVAL)
     try:
-        client = client_class(profile.url, interval, features or (), **_options(config, class_options, overrides))
+        client = client_class(profile.url, interval, features, **_options(config, class_options, overrides))
         client.set_defaults(**(profile.defaults or {}))
         client.track_contexts(**(profile.track_contexts or {}))
     except ConfigError:

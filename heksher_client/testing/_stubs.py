@@ -52,7 +52,7 @@ class _Stub(HookOwner, Resource):
         self,
         service_url: str = "http://stub",
         update_interval: float = 60,
-        context_features: Sequence[str] = (),
+        context_features: Sequence[str] | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         """Create a stub. It accepts the arguments of a client; all of them are optional.
@@ -61,7 +61,7 @@ class _Stub(HookOwner, Resource):
             service_url: Not used.
             update_interval: Not used.
             context_features: The context features in the order of the service, which determines the priority of rules.
-                If empty, each setting's own order is used, and defaults can be set for any name.
+                If None or empty, each setting's own order is used, and defaults can be set for any name.
             **options: Not used.
 
         Raises:
@@ -73,7 +73,7 @@ class _Stub(HookOwner, Resource):
         self.modification_lock = self._make_lock()
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in order."""
-        self._session = StubSession(self, context_features)
+        self._session = StubSession(self, context_features or ())
 
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Return the stubbed setting, to read and assign its rules."""

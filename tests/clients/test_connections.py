@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -32,6 +33,7 @@ from heksher_client import (
     Setting,
     ThreadHeksherClient,
     UnexpectedResponseError,
+    UnknownContextError,
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
@@ -180,8 +182,37 @@ def test_options_of_a_class_hold_for_all_its_clients_and_calls_override_them(
     assert shop(jitter=0.5)._session._options.jitter == 0.5
     both: Any = types.new_class("Both", (shop, types.new_class("Other", (base,), {"jitter": 1})))
     assert both(update_interval=1)._session._options.jitter == 0
-    with pytest.raises(TypeError, match="Team needs context_features"):
-        team()
+    nothing: Any = types.new_class("Nothing", (base,), {"service_url": URL})
+    with pytest.raises(TypeError, match="Nothing needs update_interval"):
+        nothing()
+
+
+def test_context_features_are_those_of_the_service_unless_they_are_listed(
+    kind: Kind, fake_service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A listed one that the service lacks is raised or logged at the start, and so is a default of an unknown one."""
+    setting = Setting("s", int, ["user"], 1)
+    fake_service.declare("s", "int", 1, ["user"])
+    fake_service.add_rule("s", 2, user="jim")
+    words = r"the service has no context feature planet; it has: environment, user, theme"
+    listed = kind.make(URL, 60, ["user", "planet"], **in_memory(fake_service))
+    unlisted = kind.make(URL, 60, **in_memory(fake_service))
+    unlisted.set_defaults(user="jim", planet="mars")
+    for client in (listed, unlisted):
+        client.outcomes = SimpleQueue()
+        if kind.raises_at_start:
+            with pytest.raises(UnknownContextError, match=words):
+                kind.call(client.set_as_main())
+        else:
+            client.set_as_main()
+            assert words in caplog.text
+            assert setting.get(user="jim") == 2
+            assert str(client.outcomes.get(timeout=TIMEOUT_SECONDS)) == words
+            client.close()
+        caplog.clear()
+    with running_in_memory(kind, fake_service, context_features=None) as subject:
+        subject.client.set_defaults(user="jim")
+        assert setting.get() == 2
 
 
 def test_an_unknown_option_is_an_error() -> None:
@@ -193,7 +224,7 @@ def test_an_unknown_option_is_an_error() -> None:
 
     with pytest.raises(TypeError, match="ThreadHeksherClient got an unexpected keyword argument 'service'"):
         ThreadHeksherClient("http://host", 60, FEATURES, service="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="needs service_url and update_interval and context_features"):
+    with pytest.raises(TypeError, match="needs service_url and update_interval: as"):
         ThreadHeksherClient()
 
 

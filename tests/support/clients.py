@@ -176,7 +176,7 @@ class Subject:
 def running(kind: Kind, url: str, interval: float = 3600, **kwargs: Any) -> Iterator[Subject]:
     """Run a client as the main one, with a default for each feature."""
     subject = Subject(kind, url, interval, kwargs.pop("context_features", FEATURES), **kwargs)
-    subject.client.set_defaults(**dict.fromkeys(subject.client._session.context_features, "none"))
+    subject.client.set_defaults(**dict.fromkeys(subject.client._session.context_features or (), "none"))
     try:
         subject.start()
         yield subject

@@ -273,7 +273,7 @@ class DrivenClient:
 def driven(service: FakeService, **options: Any) -> Iterator[DrivenClient]:
     """Run a client as the main one, with a default for each context feature. An error of the start is not raised."""
     client = DrivenClient(service, **options)
-    client.set_defaults(**dict.fromkeys(client.session.context_features, "none"))
+    client.set_defaults(**dict.fromkeys(client.session.context_features or (), "none"))
     try:
         with suppress(HeksherError):
             client.start()

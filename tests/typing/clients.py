@@ -50,7 +50,7 @@ def threaded() -> None:
         client.set_defaults(user=number)  # type: ignore[arg-type]
         client.track_contexts(user=["a", "b"], theme=TRACK_ALL)
         client.track_contexts(user=5)  # type: ignore[arg-type]
-    with Counting("http://host", 0.5, ["user"]) as counting:
+    with Counting("http://host", 0.5) as counting:
         assert_type(counting, Counting)
 
 

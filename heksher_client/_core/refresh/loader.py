@@ -94,6 +94,8 @@ class Loader:
             self._order.keep(error)
             if self._last_known_good is not None and not self._order.is_from_service:
                 self._order.features = (yield from self._last_known_good.order()) or self._order.features
+            if self._order.problem is not None and not self._order.is_known:
+                raise self._order.problem from error  # Rules in an arbitrary order would have other values.
 
     def load(
         self, entries: Sequence[AnyEntry], tracking: Tracking, result: RefreshResult, *, is_retry: bool = False

@@ -3,7 +3,7 @@
 If nothing has changed since the last one, that is all there is to find out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -44,7 +44,7 @@ class Refresher:
 
     def __init__(
         self,
-        context_features: tuple[str, ...],
+        context_features: Iterable[str] | None,
         client: MainClient,
         registry: Registry,
         *,
@@ -58,7 +58,7 @@ class Refresher:
         """Create a refresher.
 
         Args:
-            context_features: The order to assume until the service says its own.
+            context_features: The order to assume until the service says its own, if the program knows one.
             client: The client in whose name rules are published.
             registry: The settings, and the main client.
             listeners: The receivers of all changes that are published.
@@ -74,7 +74,7 @@ class Refresher:
         self.tracking = Tracking()
         self.budget = WorkBudget()
         self.states = SettingStates(backoff, clock, random)
-        self._order = FeatureOrder(context_features)
+        self.order = FeatureOrder(context_features)
         self._publisher = Publisher(registry, client, self.defaults, listeners)
         self._declarations = Declarations(self.states, self._publisher, positions)
         self._inputs: _Inputs | None = None
@@ -84,7 +84,7 @@ class Refresher:
         """The settings that waited then."""
         self.last_known_good = None if store is None else LastKnownGood(store, self._publisher, self.states, positions)
         self._loader = Loader(
-            self._order,
+            self.order,
             self.states,
             self._publisher,
             self._declarations,
@@ -106,7 +106,7 @@ class Refresher:
             The responses to save, if any.
         """
         responses = None
-        self._order.begin_refresh()
+        self.order.begin_refresh()
         try:
             yield from self._loader.read_order()
             if self._is_up_to_date(announced) and not (is_awaited and self._waiting):
@@ -117,7 +117,7 @@ class Refresher:
             result.failures, result.is_failed = [error], True
         yield from self._declarations.publish_defaults(result)
         entries = self._entries()
-        result.order_problem = self._order.problem
+        result.order_problem = self.order.problem
         result.problems = self._problems(entries)
         if result.is_failed:
             self.states.end_waits(entries)
@@ -143,11 +143,11 @@ class Refresher:
 
     def _present_inputs(self) -> _Inputs | None:
         """Return the inputs of a refresh that has read the order; None if the service does not say its position."""
-        position = self._order.position if self._order.is_current else None
+        position = self.order.position if self.order.is_current else None
         # The revisions of a database without an identity may begin again.
         if position is None or not position.database:
             return None
-        return _Inputs(position, self.tracking, self._order.features, self._registry.generation, publications())
+        return _Inputs(position, self.tracking, self.order.features, self._registry.generation, publications())
 
     def _is_up_to_date(self, announced: Position) -> bool:
         """Return True if nothing has changed since the last refresh, after the order was read."""
@@ -157,13 +157,13 @@ class Refresher:
 
     def _confirm(self, result: RefreshResult) -> AppliedResponses | None:
         """Record that all settings are up to date. Return what to confirm in the last known good."""
-        result.is_applied, result.position, result.received_at = True, self._order.position, self._clock()
+        result.is_applied, result.position, result.received_at = True, self.order.position, self._clock()
         result.problems = self._problems(sorted(self._waiting, key=_name))
         self._loader.confirm()
         if self.last_known_good is None:
             return None
         entries = [entry for entry in self._entries() if entry not in self._waiting]
-        return AppliedResponses((), entries, self._order.features, result.position)
+        return AppliedResponses((), entries, self.order.features, result.position)
 
     def retry(self, result: RefreshResult) -> Flow[None]:
         """Declare and query again only the settings that failed, and whose own time has come. Errors are not raised.
@@ -215,7 +215,7 @@ class Refresher:
         try:
             return (
                 yield from self.last_known_good.restore(
-                    self._order, self.tracking, self.budget, result, is_age_known=is_age_known
+                    self.order, self.tracking, self.budget, result, is_age_known=is_age_known
                 )
             )
         except Exception as error:  # As above.
@@ -224,7 +224,7 @@ class Refresher:
 
     def _problems(self, entries: Sequence[AnyEntry]) -> list[Exception]:
         """Return what is wrong although the refresh did everything that was due."""
-        return [*self.states.problems(entries), *([self._order.problem] if self._order.problem else [])]
+        return [*self.states.problems(entries), *filter(None, (self.order.problem, self.order.lacking))]
 
 
 def _log_unforeseen(error: Exception) -> None:

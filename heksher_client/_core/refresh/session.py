@@ -26,7 +26,7 @@ from heksher_client._core.refresh.service_requests import ServiceRequests
 from heksher_client._core.refresh.status import Refresh, Status
 from heksher_client._core.refresh.waiters import Waiter, Waiters
 from heksher_client._core.settings.changes import Changes, subscribe
-from heksher_client._core.settings.context import Tracking, check_feature_names, check_known
+from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.entry import PublishedRules
 from heksher_client._core.settings.listeners import CallbackRegistry
 from heksher_client._core.settings.registry import Registry
@@ -45,7 +45,7 @@ class Session:
 
     def __init__(
         self,
-        context_features: Iterable[str],
+        context_features: Iterable[str] | None,
         options: Options,
         *,
         service_url: str,
@@ -59,7 +59,7 @@ class Session:
         """Create a session that has yet to start.
 
         Args:
-            context_features: The service's context features, in its order.
+            context_features: The service's context features, in its order; None to use what the service says.
             options: The options of the client.
             service_url: The URL of the service for errors, without user name and password.
             hooks: Called at the end of each refresh.
@@ -70,7 +70,6 @@ class Session:
             raises_at_start: Whether the driver raises the error of the first refresh, which is not logged then.
         """
         clock, random = environment.clock, environment.random
-        self.context_features = check_feature_names(context_features)
         self._options, self._registry, self._environment, self._clock = options, registry, environment, clock
         self._wake, self._raises_at_start = wake, raises_at_start
         self._lifecycle = Lifecycle()
@@ -80,7 +79,7 @@ class Session:
         self.listeners = CallbackRegistry()
         """The receivers of all changes that this client applies."""
         self._refresher = Refresher(
-            self.context_features,
+            context_features,
             self,
             registry,
             listeners=self.listeners,
@@ -128,17 +127,22 @@ class Session:
         return self._registry.main is self
 
     @property
+    def context_features(self) -> tuple[str, ...] | None:
+        """The context features that the program may use; None as long as neither it nor the service has said any."""
+        return self._refresher.order.known
+
+    @property
     def defaults(self) -> Mapping[str, str | ContextVar[str]]:
         """The defaults of the context features."""
         return self._refresher.defaults.values
 
     def set_defaults(self, values: Mapping[str, str | ContextVar[str]]) -> None:
-        check_known(values, self.context_features, "this client")
+        self._refresher.order.check(values)
         self._refresher.defaults.update(values)
         self._registry.defaults_changed(self._refresher.defaults)
 
     def track_contexts(self, values: Mapping[str, str | Collection[str]]) -> None:
-        check_known(values, self.context_features, "this client")
+        self._refresher.order.check(values)
         for feature, added in Tracking().with_values(values).options.items():
             self._tracked.setdefault(feature, set()).update(added)
         # Again if another thread, or a signal handler that interrupts this, tracks other values.
@@ -413,6 +417,9 @@ class Session:
                 self.refresh_soon()
         if responses is not None:
             yield from self._refresher.save(responses, result)
+        # A caller that waits gets it each time, as that of a refused declaration. The settings are up to date.
+        if is_awaited and not result.is_failed and (error := self._refresher.order.lacking) is not None:
+            result.failures.append(error)
 
     def _restore(self, result: RefreshResult) -> Flow[bool]:
         """Restore the last known good. Return True if there was any."""

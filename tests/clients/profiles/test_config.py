@@ -129,7 +129,6 @@ def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monk
         ("[profiles.a]\nurl = 5\n", {}, r"profile a in .*: Expected `str \| null`, got `int` - at `\$.url`"),
         ("[profiles.a]\nurll = 'x'\n", {}, "unknown field `urll`"),
         ("[profiles.a]\nupdate_interval = 5\n", {}, "profile a in .* has no url: add one, or set HEKSHER_URL"),
-        ("[profiles.a]\nurl = 'http://h'\n", {}, "has no context_features: add them, or set HEKSHER_CONTEXT_FEATURES"),
         ("[profiles.a]\nurl = 'h'\ncontext_features = ['user']\n", {}, "profile a in .*: url: 'h' must start with"),
         (f"{MINIMAL_PROFILE}jitter = 2.0", {}, "jitter must be from 0 to 1"),
         (f"{MINIMAL_PROFILE}defaults = {{x = 'y'}}", {}, "no context feature x"),
@@ -279,10 +278,9 @@ def test_k2_the_environment_is_enough_without_a_readable_home(
     kind: Kind, service: LoopbackService, unreadable_home: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is not needed. A file that a profile would come from, or a URL, is named by the error."""
-    monkeypatch.setenv("HEKSHER_URL", service.url)
-    with pytest.raises(ConfigError, match=f"(?s)the environment.* has no context_features|{unreadable_home}"):
+    with pytest.raises(ConfigError, match=f"(?s)the environment.* has no url|{unreadable_home}"):
         Connected(kind)
-    monkeypatch.setenv("HEKSHER_CONTEXT_FEATURES", "environment,user,theme")
+    monkeypatch.setenv("HEKSHER_URL", service.url)
     with Connected(kind) as client:
         assert client.status().state is State.FRESH
         assert client.credential is None

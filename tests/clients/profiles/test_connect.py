@@ -170,6 +170,15 @@ def test_options_of_the_client_class_have_the_lowest_priority(service: LoopbackS
         assert (sent["x-team"], sent["x-class"], sent["x-key"]) == ("profile", "1", "argument")
 
 
+def test_a_profile_needs_no_context_features(kind: Kind, service: LoopbackService, config_file: Path) -> None:
+    """Those of the service are used. An empty list still means that there are none."""
+    write_config(config_file, f'[profiles.a]\nurl = "{service.url}"\ndefaults = {{ user = "jim" }}\n')
+    with Connected(kind) as client:
+        assert client._session.context_features == ("environment", "user", "theme")
+    with pytest.raises(ConfigError, match="this client has no context feature user"):
+        Connected(kind, context_features=[])
+
+
 def test_auth_in_http_client_args_overrides_the_token_of_a_profile(service: LoopbackService, config_file: Path) -> None:
     """It has the priority of an argument."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))

@@ -29,6 +29,12 @@ SECRETS = [
 """Lines of a profile, each with a secret."""
 
 
+def assert_accepted() -> None:
+    """Check that the secrets of the configuration are accepted. The client is not created, for another reason."""
+    with pytest.raises(ConfigError, match="jitter must be"):
+        connect(jitter=5)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no POSIX file modes")
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 @pytest.mark.parametrize("secret", SECRETS)
@@ -38,8 +44,7 @@ def test_a_file_with_a_secret_must_be_readable_by_its_owner_only(config_file: Pa
     with pytest.raises(ConfigError, match=r"other users can read .*, and profile a has a secret .*\(chmod 600\)"):
         connect()
     write_config(config_file, '[profiles.a]\nurl = "http://h"\nheaders = { X-Team = "t" }\n', mode)
-    with pytest.raises(ConfigError, match="no context_features"):
-        connect()
+    assert_accepted()
 
 
 @pytest.mark.parametrize("secret", [secret for secret in SECRETS if "jim:" not in secret])
@@ -52,8 +57,7 @@ def test_secrets_of_a_profile_are_not_sent_to_another_server(
     with pytest.raises(ConfigError, match="cannot be sent to https://other:443, as it belongs to https://h:443"):
         connect()
     monkeypatch.setenv("HEKSHER_URL", "https://h/other-path")
-    with pytest.raises(ConfigError, match="no context_features"):
-        connect()
+    assert_accepted()
 
 
 def test_the_password_of_a_proxy_is_not_bound_to_the_service(
@@ -62,8 +66,7 @@ def test_the_password_of_a_proxy_is_not_bound_to_the_service(
     """It is sent to the proxy only, so another service can be used through the same proxy."""
     write_config(config_file, '[profiles.a]\nurl = "https://h"\nproxy = "http://jim:t@host"\n')
     monkeypatch.setenv("HEKSHER_URL", "https://other")
-    with pytest.raises(ConfigError, match="no context_features"):
-        connect()
+    assert_accepted()
 
 
 def test_a_token_for_the_new_server_replaces_credentials_but_no_other_secrets(

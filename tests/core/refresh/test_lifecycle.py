@@ -29,7 +29,7 @@ from heksher_client.testing import SyncStubHeksherClient
 from tests.core.settings.test_types import Letters
 from tests.support.driven import DrivenClient, driven
 from tests.support.fake_service import FakeService
-from tests.support.last_known_good import MemoryFile
+from tests.support.last_known_good import MemoryFile, reset_settings
 from tests.support.log_records import summaries
 from tests.support.service import CONTEXT_FEATURES, DECLARE, QUERY, CannedResponse, RecordedRequest
 
@@ -143,6 +143,123 @@ def test_a_new_order_of_context_features_changes_priorities(service: FakeService
         service.respond_with(CONTEXT_FEATURES, moved)
         client.reload()
         assert setting.get(user="jim", theme="dark") == 1
+
+
+def test_a_context_feature_that_the_service_lacks_is_an_error(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The start fails with it, and each call that waits; the rules are applied. It ends when the service has it."""
+    setting = Setting("s", int, ["user"], 0)
+    service.declare("s", "int", 0, ["user"])
+    service.add_rule("s", 1, user="jim")
+    client = DrivenClient(service, update_interval=60, context_features=("user", "planet", "galaxy"))
+    with pytest.raises(UnknownContextError) as raised:
+        client.start()
+    assert str(raised.value) == "the service has no context feature planet, galaxy; it has: environment, user, theme"
+    assert setting.get(user="jim") == 1
+    assert (client.status().state, client.status().last_error) == (State.FAILING, str(raised.value))
+    client.refresh()
+    service.add_rule("s", 2, user="john")
+    client.reload_expecting(UnknownContextError)
+    assert setting.get(user="john") == 2
+    assert client.outcomes == [raised.value, client.outcomes[-1]], "not reported by the refresh in between"
+    service.features = ["environment", "user", "planet", "theme", "galaxy"]
+    client.refresh()
+    assert (client.status().state, client.outcomes[-1]) == (State.FRESH, None)
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        f"refresh failed: {raised.value}"
+    ]
+    client.close()
+
+
+def test_the_context_features_can_be_those_of_the_service(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their order is that of the service, and the names that the program uses are checked when they are known."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    service.declare("s", "int", 0, ["user", "theme"])
+    service.add_rule("s", 1, user="jim")
+    service.add_rule("s", 2, theme="dark")
+    with driven(service, context_features=None) as client:
+        assert client.session.context_features == ("environment", "user", "theme")
+        assert setting.get(user="jim", theme="dark") == 2
+        client.set_defaults(user="jim", theme="light")
+        assert setting.get() == 1
+        for use in (client.set_defaults, client.track_contexts):
+            with pytest.raises(UnknownContextError, match=r"^the service has no context feature planet; it has: env"):
+                use(planet="mars")
+        assert not caplog.records, "the first order is not a change"
+        service.features = ["environment", "theme", "user", "planet"]
+        client.reload()
+        assert setting.get(theme="dark") == 1
+        client.set_defaults(planet="mars")
+        assert summaries(caplog.records)[0][2] == {
+            "features_in_service": ["environment", "theme", "user", "planet"],
+            "features_in_client": ["environment", "user", "theme"],
+        }
+        service.features = ["environment", "theme", "user"]
+        error = client.reload_expecting(UnknownContextError)
+        assert str(error) == "the service has no context feature planet; it has: environment, theme, user"
+
+
+def test_unknown_names_that_were_used_before_the_start_are_an_error_of_the_start(service: FakeService) -> None:
+    """Without a list of context features. All other defaults apply."""
+    setting = Setting("s", int, ["user"], 0)
+    service.declare("s", "int", 0, ["user"])
+    service.add_rule("s", 1, user="jim")
+    client = DrivenClient(service, context_features=None)
+    assert client.session.context_features is None
+    client.set_defaults(user="jim", planet="mars")
+    client.track_contexts(user="jim", galaxy=TRACK_ALL)
+    with pytest.raises(ValueError, match="'has-dash' is not a valid name"):
+        client.set_defaults(**{"has-dash": "x"})
+    with pytest.raises(UnknownContextError, match=r"^the service has no context feature planet, galaxy; it has: "):
+        client.start()
+    assert setting.get() == 1
+    client.close()
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_start_without_the_service_and_without_context_features(service: FakeService, *, is_stored: bool) -> None:
+    """Settings have their declared defaults, or the last known good, with the order of the service in it."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    service.declare("s", "int", 0, ["user", "theme"])
+    path = MemoryFile()
+    service.add_rule("s", 1, user="jim")
+    service.add_rule("s", 2, theme="dark")
+    if is_stored:
+        with driven(service, last_known_good=path, context_features=None):
+            pass
+        reset_settings()
+    service.is_running = False
+    with driven(service, last_known_good=path, context_features=None) as client:
+        assert client.session.context_features == (("environment", "user", "theme") if is_stored else None)
+        assert setting.get(user="jim", theme="dark") == (2 if is_stored else 0)
+        service.is_running = True
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_without_any_order_of_context_features_no_rules_are_applied(service: FakeService, *, is_stored: bool) -> None:
+    """Another order would give other values. The stored order is used, if there is one."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    service.declare("s", "int", 0, ["user", "theme"])
+    path = MemoryFile()
+    service.add_rule("s", 1, user="jim")
+    service.add_rule("s", 2, theme="dark")
+    if is_stored:
+        with driven(service, last_known_good=path, context_features=None):
+            pass
+        reset_settings()
+    service.respond_with(CONTEXT_FEATURES, CannedResponse.of({"context_features": [1]}), times=1)
+    with driven(service, last_known_good=path, context_features=None) as client:
+        assert setting.get(user="jim", theme="dark") == (2 if is_stored else 0)
+        error = client.status().last_error
+        assert error is not None
+        assert error.startswith("the order of the context features is not known: GET /api/v1/context_features")
+        client.reload()
+        assert setting.get(user="jim", theme="dark") == 2
 
 
 def test_a_change_of_tracking_takes_effect_at_once(service: FakeService) -> None:
