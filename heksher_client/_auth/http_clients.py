@@ -12,6 +12,7 @@ import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.request import getproxies
 
@@ -117,6 +118,30 @@ def check_key_log() -> None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = path
         except OSError as error:
             raise ConfigError(f"{_KEY_LOG}: the file {path} cannot be written: {error.strerror}") from None
+
+
+def tls_verification(verify: Any) -> bool | ssl.SSLContext:
+    """Return the argument `verify` of an HTTP client.
+
+    Args:
+        verify: Likewise, or the path of a PEM file with CA certificates, which then are the only ones that are trusted.
+
+    Raises:
+        ConfigError: The certificates cannot be read.
+        TypeError: It is neither.
+    """
+    if isinstance(verify, bool | ssl.SSLContext):
+        return verify
+    if not isinstance(verify, Path):
+        raise TypeError(
+            f"verify must be True, False or an ssl.SSLContext, not {type(verify).__name__}: "
+            "the option for a file of CA certificates is ca_file"
+        )
+    check_key_log()
+    try:
+        return ssl.create_default_context(cafile=verify.expanduser())
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~user` in a path is an unknown user.
+        raise ConfigError(f"ca_file: the certificates in {verify} cannot be read: {error}") from None
 
 
 def _check_folder(url: str, arguments: Mapping[str, Any]) -> None:

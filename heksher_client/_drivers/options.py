@@ -1,6 +1,7 @@
 """The options of a client, and how those of a profile, a class and a call are merged."""
 
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
@@ -8,6 +9,8 @@ from heksher_client._auth.secret_string import SecretString, plain_text
 from heksher_client.exceptions import UnexpectedResponseError
 
 if TYPE_CHECKING:  # stubs take these options as well, and need no HTTP library
+    import ssl
+
     import httpx
 
     from heksher_client.credentials import Credential
@@ -45,8 +48,13 @@ class ClientOptions(TypedDict, total=False):
     that behaves like one. It is shared: the program closes it. Its own headers, cookies, parameters and timeouts are
     kept."""
     http_client_args: Mapping[str, Any] | None
-    """Without `http_client`: arguments of the httpx client that is created, such as verify, proxy or transport. The
+    """Without `http_client`: arguments of the httpx client that is created, such as proxy, cert or transport. The
     thread client sends requests from several threads at once, so these objects must allow that."""
+    verify: "bool | ssl.SSLContext | None"
+    """Without `http_client`: how the certificate of the service is verified, as for httpx."""
+    ca_file: str | os.PathLike[str] | None
+    """Without `http_client` and `verify`: a PEM file with the CA certificates that the certificate of the service is
+    verified against, and no others. In profiles also for the authorization server."""
     error_classes: Mapping[int, type[UnexpectedResponseError]] | None
     """Error classes by HTTP status: subclasses of `UnexpectedResponseError`. The error of a refused declaration is of
     this class and a `DeclarationError`."""
@@ -96,8 +104,12 @@ _DICT_OPTIONS: Final = (
 """Options that are merged key by key."""
 _TABLES_OF_TEXTS: Final = ("headers", "cookies", "params")
 """Those of them whose values may be secret strings. Each can be in `http_client_args` as well."""
-_EXCLUSIVE_OPTIONS: Final = {"http_client": "http_client_args", "http_client_args": "http_client"}
-"""Options that exclude each other: setting one discards the other one of a weaker source."""
+_EXCLUSIVE_OPTIONS: Final = {
+    "http_client": frozenset(["http_client_args", "verify"]),
+    "http_client_args": frozenset(["http_client"]),
+    "verify": frozenset(["http_client"]),
+}
+"""Options that exclude others: one of a weaker source is discarded if a stronger one sets one of these."""
 
 
 def check_option_names(options: Mapping[str, Any], kind: type[Any], whose: str) -> None:
@@ -124,7 +136,9 @@ def merge_options(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dic
         ValueError: The token cannot be sent in a header.
     """
     chosen = _normalized(stronger)
-    options = {name: value for name, value in weaker.items() if _EXCLUSIVE_OPTIONS.get(name) not in chosen}
+    options = {
+        name: value for name, value in weaker.items() if chosen.keys().isdisjoint(_EXCLUSIVE_OPTIONS.get(name, ()))
+    }
     for name, value in chosen.items():
         options[name] = merge_option(name, options.get(name, {}), value) if name in _DICT_OPTIONS else value
     return options
@@ -141,7 +155,8 @@ def merge_option(name: str, weaker: Mapping[str, Any], stronger: Mapping[str, An
 def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a source that are set. Those that can be in two places are moved to the top level.
 
-    Otherwise a weaker source could override them there. For the same reason a token becomes a credential.
+    Otherwise a weaker source could override them there. For the same reason a token becomes a credential, and `ca_file`
+    the path in `verify`.
 
     Raises:
         TypeError: An option that must be a dict is not, or two options exclude each other.
@@ -151,6 +166,7 @@ def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _DICT_OPTIONS:
         if not isinstance(chosen.get(name, {}), Mapping):
             raise TypeError(f"{name} must be a dict, not {type(chosen[name]).__name__}")
+    _replace_ca_file(chosen)
     _hoist_http_client_args(chosen)
     for name, table, key in (("auth", "http_client_args", "auth"), ("user_agent", "headers", "user-agent")):
         values = chosen.pop(table, {})
@@ -178,6 +194,16 @@ def _replace_token(chosen: dict[str, Any]) -> None:
         chosen["auth"] = StaticToken(chosen.pop("token"))
 
 
+def _replace_ca_file(chosen: dict[str, Any]) -> None:
+    for names in (("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
+        check_one_of(chosen, *names)
+    if "ca_file" in chosen:
+        ca_file = chosen.pop("ca_file")
+        if not isinstance(ca_file, str | os.PathLike):
+            raise TypeError(f"ca_file must be the path of a file, not {ca_file!r}")
+        chosen["verify"] = pathlib.Path(ca_file)
+
+
 def check_one_of(options: Mapping[str, Any], *names: str) -> None:
     """Raise if more than one of some options is set.
 
@@ -196,9 +222,10 @@ def _hoist_http_client_args(chosen: dict[str, Any]) -> None:
             arguments[name] = _plain(name, arguments[name])
         if _is_dict_of_strings(arguments.get(name)):
             chosen[name] = merge_option(name, arguments.pop(name), chosen.get(name, {}))
-    if arguments.get("timeout") is not None:
-        timeout = arguments.pop("timeout")
-        chosen.setdefault("timeout", timeout)
+    for name in ("timeout", "verify"):
+        if arguments.get(name) is not None:
+            value = arguments.pop(name)
+            chosen.setdefault(name, value)
     if "http_client_args" in chosen:
         chosen["http_client_args"] = arguments
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from heksher_client._auth.http_clients import checked_arguments, create_client
+from heksher_client._auth.http_clients import checked_arguments, create_client, tls_verification
 from heksher_client._auth.secret_string import is_secret_string
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
@@ -55,7 +55,7 @@ class Endpoint:
         self._shared_client = options.get("http_client")
         if self._shared_client is not None:
             _check_client(self._shared_client, make_client)
-            if arguments:
+            if arguments or "verify" in options:
                 raise TypeError("http_client and http_client_args exclude each other: give one of them")
         self.auth = self._checked_auth(options.get("auth", userinfo))
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
@@ -69,6 +69,8 @@ class Endpoint:
             self._timeouts = _checked_timeouts(options["timeout"])
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._given_arguments = self._client_arguments = arguments
+        self._verify = options.get("verify", True)
+        """As `tls_verification` expects it."""
         self._make_client = make_client
         self._is_closing = False
         self._former_client: Any = None
@@ -110,7 +112,8 @@ class Endpoint:
         So it has a new TLS context: one from before gevent patched the program would block all greenlets.
         """
         if self._shared_client is None:
-            client, self._client_arguments = create_client(self._make_client, str(self.url), self._given_arguments)
+            arguments = {**self._given_arguments, "verify": tls_verification(self._verify)}
+            client, self._client_arguments = create_client(self._make_client, str(self.url), arguments)
             self._use(client)
 
     def _use(self, client: Any) -> None:

@@ -1,7 +1,6 @@
 """Clients created from profiles, and the credentials that a profile configures."""
 
 import re
-import ssl
 from collections.abc import Generator, Mapping
 from functools import partial
 from os import PathLike
@@ -11,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar, Unpack, overload
 
 import httpx
 
-from heksher_client._auth.http_clients import check_key_log
+from heksher_client._auth.http_clients import tls_verification
 from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.client import class_options_of
 from heksher_client._drivers.options import ClassOptions, check_one_of, check_option_names, merge_options
@@ -34,7 +33,7 @@ _OTHER_FIELDS: Final = (
 )  # fmt: skip
 _OPTION_FIELDS: Final = tuple(field for field in Profile.__struct_fields__ if field not in _OTHER_FIELDS)
 """The fields of a profile that are client options of the same name."""
-_ARGUMENT_ONLY_OPTIONS: Final = ("auth", "http_client", "http_client_args", "error_classes")
+_ARGUMENT_ONLY_OPTIONS: Final = ("auth", "http_client", "http_client_args", "error_classes", "verify")
 """The client options that a configuration file cannot express."""
 
 
@@ -45,8 +44,6 @@ class ProfileOptions(ClassOptions, total=False):
     """The same as `service_url`."""
     oauth: Mapping[str, Any] | None
     """The keys of a profile's table `oauth`."""
-    ca_file: str | None
-    """A PEM file with the CA certificates that server certificates are verified against."""
     proxy: str | None
     """A proxy for requests to the service and to the authorization server."""
     defaults: Mapping[str, Any] | None
@@ -194,6 +191,7 @@ def _create_client(
     is_main = url_name is None
     check_option_names(overrides, ProfileOptions, "connect")
     check_one_of(overrides, "auth", "token")
+    check_one_of(overrides, "verify", "ca_file")
     if overrides.get("service_url") is not None and overrides.get("url") is None:
         overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)
@@ -286,11 +284,7 @@ def http_client_args(config: Config) -> dict[str, Any]:
             raise ConfigError(f"{_value_source(config)}: the proxy must be an http://, https:// or socks5:// URL")
         arguments["proxy"] = profile.proxy
     if profile.ca_file is not None:
-        check_key_log()
-        try:
-            arguments["verify"] = ssl.create_default_context(cafile=Path(profile.ca_file).expanduser())
-        except (OSError, RuntimeError) as error:
-            raise ConfigError(f"ca_file: the certificates in {profile.ca_file} cannot be read: {error}") from None
+        arguments["verify"] = tls_verification(Path(profile.ca_file))
     return arguments
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import pickle
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ from heksher_client import (
     ThreadHeksherClient,
     UnexpectedResponseError,
     UnknownContextError,
+    UntrustedServiceError,
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
@@ -55,6 +57,8 @@ from tests.support.fake_service import FakeService
 from tests.support.faults import Connection, FaultServer
 from tests.support.in_memory import URL, in_memory, running_in_memory
 from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
+
+TLS = Path(__file__).parents[1] / "data" / "tls"
 
 
 class BrokenError(UnexpectedResponseError):
@@ -248,6 +252,16 @@ def test_an_unknown_option_is_an_error() -> None:
         ({"http_client": object()}, "does not have build_request, send, headers, params"),
         ({"http_client": httpx.AsyncClient()}, "must behave like an httpx.Client, not like AsyncClient"),
         ({"http_client": httpx.Client(), "http_client_args": {"verify": False}}, "exclude each other"),
+        ({"http_client": httpx.Client(), "http_client_args": {"http2": False}}, "exclude each other"),
+        ({"http_client": httpx.Client(), "verify": False}, "give http_client or verify, not both"),
+        ({"http_client": httpx.Client(), "ca_file": "ca.pem"}, "give http_client or ca_file, not both"),
+        ({"verify": True, "ca_file": "ca.pem"}, "give verify or ca_file, not both"),
+        ({"verify": "ca.pem"}, "verify must be True, False or an ssl.SSLContext, not str: .* is ca_file"),
+        ({"http_client_args": {"verify": "ca.pem"}}, "verify must be True, False or an ssl.SSLContext, not str"),
+        ({"ca_file": "/nowhere/ca.pem"}, "^ca_file: the certificates in /nowhere/ca.pem cannot be read: .* No such"),
+        ({"ca_file": "~nobody-there/ca.pem"}, "^ca_file: the certificates in ~nobody-there/ca.pem cannot be read"),
+        ({"ca_file": __file__}, "^ca_file: the certificates in .*test_connections.py cannot be read"),
+        ({"ca_file": 5}, "^ca_file must be the path of a file, not 5"),
     ],
 )
 def test_an_invalid_option_is_an_error_when_a_client_is_created(options: dict[str, Any], words: str) -> None:
@@ -305,6 +319,59 @@ def test_the_timeout_of_steps_is_an_option(kind: Kind) -> None:
         client = kind.make("http://host", 60, FEATURES, timeout=timeout)
         request = client._endpoint.build_request(next(client._session.requests.ping()).requests[0], 30)
         assert request.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 3)
+
+
+@pytest.fixture
+def tls_url(fake_service: FakeService) -> Iterator[str]:
+    """The URL of a service with a certificate of an unknown authority."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
+    with FaultServer(fake_service, tls=tls) as server:
+        yield server.url.replace("http://", "https://")
+
+
+def test_certificates_are_verified_as_options_say(
+    kind: Kind, tls_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Against a file of CA certificates, by a TLS context of the program, or not at all."""
+    certificate = TLS / "certificate.pem"
+    (tmp_path / "ca.pem").write_bytes(certificate.read_bytes())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient
+    of_class: Any = type("WithFile", (base,), {}, ca_file=certificate)
+    accepted: list[tuple[Any, dict[str, Any]]] = [
+        (kind.make, {"ca_file": str(certificate)}),
+        (kind.make, {"ca_file": "~/ca.pem"}),
+        (kind.make, {"verify": False}),
+        (kind.make, {"verify": ssl.create_default_context(cafile=certificate)}),
+        (kind.make, {"verify": False, "http_client_args": {"verify": True}}),
+        (of_class, {}),
+    ]
+    refused: list[tuple[Any, dict[str, Any]]] = [
+        (kind.make, {}),
+        (kind.make, {"verify": True}),
+        (of_class, {"verify": True}),
+        (of_class, {"http_client_args": {"verify": True}}),
+    ]
+    for make, options in [*accepted, *refused]:
+        client = make(tls_url, 60, FEATURES, **options)
+        if (make, options) in accepted:
+            kind.call(client.ping())
+        else:
+            with pytest.raises(UntrustedServiceError):
+                kind.call(client.ping())
+        kind.call(client.aclose() if kind.raises_at_start else client.close())
+
+
+def test_an_http_client_replaces_the_certificates_of_a_class(kind: Kind) -> None:
+    """As it does the `http_client_args` of a class, and the other way around."""
+    shared: Any = httpx.AsyncClient() if kind.raises_at_start else httpx.Client()
+    base = RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient
+    for options in ({"verify": False}, {"ca_file": TLS / "certificate.pem"}):
+        with_option: Any = type("WithOption", (base,), {}, **options)
+        assert with_option(URL, 60, http_client=shared)._endpoint.client is shared
+        with_client: Any = type("WithClient", (base,), {}, http_client=shared)
+        assert with_client(URL, 60, **options)._endpoint.client is not shared
 
 
 def test_a_closed_client_sends_no_requests(kind: Kind, fake_service: FakeService) -> None:

@@ -1,6 +1,7 @@
 """The types of the clients and the stubs. Checked by mypy and pyright, never run."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -88,6 +89,10 @@ def options() -> None:
     AsyncShop(token="t")  # noqa: S106
     Shop(token=b"t")  # type: ignore[arg-type]
     StaticToken(SecretStr("t"))
+    Shop(ca_file=Path("ca.pem"))
+    AsyncShop(verify=ssl.create_default_context())
+    Shop(verify="ca.pem")  # type: ignore[arg-type]
+    connect(ca_file=Path("ca.pem"), verify=False)
     assert_type(client.closed, bool)
     client.use_credential(TokenFrom(lambda: "t"))
     client.use_credential(("user", "password"))

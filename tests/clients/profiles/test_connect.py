@@ -298,6 +298,16 @@ def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path
     asyncio.run(connecting._client.aclose())
 
 
+def test_verify_is_an_argument_of_connect(config_file: Path, service: LoopbackService) -> None:
+    """For requests to the service it overrides the `ca_file` of a profile. Both as arguments are an error."""
+    write_config(config_file, f'[profiles.a]\nurl = "{service.url}"\nca_file = "{TLS / "certificate.pem"}"')
+    connecting = connect_async(verify=False)
+    assert connecting._client._endpoint._client_arguments["verify"] is False
+    asyncio.run(connecting._client.aclose())
+    with pytest.raises(TypeError, match=r"^give verify or ca_file, not both$"):
+        connect(verify=False, ca_file="ca.pem")
+
+
 def test_connect_closes_a_client_that_does_not_start(service: LoopbackService, config_file: Path) -> None:
     """Ctrl-C, for example: the program has not received the client, so it cannot close it."""
 
