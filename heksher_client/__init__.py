@@ -39,6 +39,7 @@ from heksher_client.exceptions import (
 
 if _typing.TYPE_CHECKING:
     from heksher_client._drivers.async_client import AsyncHeksherClient
+    from heksher_client._drivers.effective_options import EffectiveOptions
     from heksher_client._drivers.options import ClientOptions
     from heksher_client._drivers.thread_client import ThreadHeksherClient
     from heksher_client.profiles._connect import connect, connect_async
@@ -60,6 +61,7 @@ __all__ = [
     "CredentialTimeoutError",
     "DeclarationError",
     "DeviceCode",
+    "EffectiveOptions",
     "HeksherEnum",
     "HeksherError",
     "HeksherFlags",
@@ -103,6 +105,7 @@ __all__ = [
 _LATER: _typing.Final = {
     "AsyncHeksherClient": "_drivers.async_client",
     "ClientOptions": "_drivers.options",
+    "EffectiveOptions": "_drivers.effective_options",
     "ThreadHeksherClient": "_drivers.thread_client",
     "DeviceCode": "profiles._login_flows",
     "connect": "profiles._connect",

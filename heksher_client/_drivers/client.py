@@ -21,6 +21,7 @@ from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import Change, ChangeCallbackT
 from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client._drivers.clock import monotonic_clock, wall_clock
+from heksher_client._drivers.effective_options import EffectiveOptions
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
 from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
@@ -86,10 +87,11 @@ class Client(HookOwner, Resource, ABC):
             raise TypeError(f"{type(self).__name__} needs {missing}: as arguments, or as class keywords")
         self._endpoint = endpoint = Endpoint(chosen, self._http_client_class)
         self._options = checked = Options.checked(chosen, can_follow=endpoint.can_stream)
-        store = None
+        store = self._last_known_good = None
         if "last_known_good" in chosen:
             file = LastKnownGoodFile(chosen["last_known_good"], str(endpoint.url))
             store = FileStore(file, checked.max_age, wall_clock)
+            self._last_known_good = str(file.path)
         self._own_session = Session(
             chosen.get("context_features"),
             checked,
@@ -104,11 +106,29 @@ class Client(HookOwner, Resource, ABC):
         self._set_up()
         _clients.add(self)
 
+    def __repr__(self) -> str:
+        session = vars(self).get("_own_session")  # A subclass can call this before `__init__` has ended.
+        if session is None:
+            return f"<{type(self).__name__}>"
+        return f"<{type(self).__name__} {session.service_url}: {session.state}{', main' if session.is_main else ''}>"
+
     @property
     def _session(self) -> Session:
         """The session, which continues here first if this process was forked without Python's hooks."""
         fork.continue_if_forked()
         return self._own_session
+
+    @property
+    def options(self) -> EffectiveOptions:
+        """The options that the client uses, from all sources, without secrets."""
+        checked = {name: getattr(self._options, name) for name in Options.__struct_fields__}
+        checked["error_classes"] = tuple(self._options.error_classes.items())
+        return EffectiveOptions(
+            **self._endpoint.describe(),
+            **checked,
+            context_features=self._session.context_features,
+            last_known_good=self._last_known_good,
+        )
 
     @property
     def closed(self) -> bool:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from heksher_client._auth.secret_string import is_secret_string
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
 from heksher_client._core.refresh.options import checked_seconds
+from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._http.connections import Connections
 from heksher_client._http.resolved_hosts import ResolvedHosts
@@ -67,6 +69,7 @@ class Endpoint:
         self._timeouts = None if self._shared_client is not None else _DEFAULT_TIMEOUTS
         if "timeout" in options:
             self._timeouts = _checked_timeouts(options["timeout"])
+        self._argument_names = tuple(sorted(arguments))
         arguments.setdefault("limits", _CONNECTION_LIMITS)
         self._given_arguments = self._client_arguments = arguments
         self._verify = options.get("verify", True)
@@ -94,6 +97,21 @@ class Endpoint:
         # Hooks may read a response, and transports to an application wait for its end.
         reads_all = hooks.get("response") or type(transport).__name__ in ("ASGITransport", "WSGITransport")
         return not reads_all and (max_connections is None or max_connections > 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the options that concern HTTP, without secrets: those of `EffectiveOptions`."""
+        shared = self._shared_client
+        hidden = {name: dict.fromkeys(map(str, getattr(self, f"_{name}") or ()), "***") for name in _SECRET_TABLES}
+        return {
+            **{name: FrozenDict(table) for name, table in hidden.items()},
+            "service_url": str(self.url),
+            "user_agent": self._user_agent,
+            "auth": _shown_auth(self.auth),
+            "timeout": None if self._timeouts is None else FrozenDict(self._timeouts),
+            "verify": _shown_verification(self._verify),
+            "http_client": None if shared is None else type(shared).__name__,
+            "http_client_args": self._argument_names,
+        }
 
     def replace_client(self) -> Any:
         """Create another HTTP client, which has no connections yet. A shared one is kept.
@@ -413,6 +431,22 @@ def _check_auth_flows(auth: Any) -> None:
         if is_coroutine_function(flow) or (name != "async_auth_flow" and inspect.isasyncgenfunction(flow)):
             kind = "an asynchronous" if name == "async_auth_flow" else "a plain"
             raise TypeError(f"auth: {name} must be {kind} generator function")
+
+
+def _shown_auth(auth: Any) -> str | None:
+    """Return a text for a credential. Only the `repr` of our own classes is known to be without secrets."""
+    if auth is None or isinstance(auth, tuple):
+        return None if auth is None else "basic"
+    return repr(auth) if isinstance(auth, Credential) else type(auth).__name__
+
+
+def _shown_verification(verify: Any) -> bool | str:
+    if isinstance(verify, bool | Path):
+        return verify if isinstance(verify, bool) else str(verify)
+    return type(verify).__name__
+
+
+_SECRET_TABLES: Final = ("headers", "cookies", "params")
 
 
 def _is_async(make_client: Callable[..., Any]) -> bool:

@@ -19,6 +19,7 @@ from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
 from heksher_client._core.settings.user_functions import HookOwner
+from heksher_client._drivers.effective_options import EffectiveOptions
 from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
 from heksher_client._resource import Resource
 from heksher_client.testing._session import StubSession
@@ -58,8 +59,8 @@ class _Stub(HookOwner, Resource):
         """Create a stub. It accepts the arguments of a client; all of them are optional.
 
         Args:
-            service_url: Not used.
-            update_interval: Not used.
+            service_url: Not used, except in `options`.
+            update_interval: Likewise.
             context_features: The context features in the order of the service, which determines the priority of rules.
                 If None or empty, each setting's own order is used, and defaults can be set for any name.
             **options: Not used.
@@ -67,10 +68,10 @@ class _Stub(HookOwner, Resource):
         Raises:
             TypeError: A client has no such option, or a hook is a coroutine function.
         """
-        del service_url, update_interval
         self._check_hooks()
         check_option_names(options, ClientOptions, type(self).__name__)
         self.modification_lock = self._make_lock()
+        self._options = EffectiveOptions(service_url, update_interval, tuple(context_features or ()))
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in order."""
         self._session = StubSession(self, context_features or ())
@@ -138,6 +139,11 @@ class _Stub(HookOwner, Resource):
                 for entry in registry.entries()
             },
         )
+
+    @property
+    def options(self) -> EffectiveOptions:
+        """The first three arguments, and otherwise the defaults of a client."""
+        return self._options
 
     @property
     def closed(self) -> bool:

@@ -18,6 +18,7 @@ from heksher_client import (
     Changed,
     ClientOptions,
     DeviceCode,
+    EffectiveOptions,
     Refresh,
     Rule,
     Setting,
@@ -94,6 +95,8 @@ def options() -> None:
     Shop(verify="ca.pem")  # type: ignore[arg-type]
     connect(ca_file=Path("ca.pem"), verify=False)
     assert_type(client.closed, bool)
+    assert_type(client.options, EffectiveOptions)
+    client.options.jitter = 0.5  # type: ignore[misc]
     client.use_credential(TokenFrom(lambda: "t"))
     client.use_credential(("user", "password"))
     client.use_credential("token")  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from heksher_client._core.refresh.publisher import AnyEntry, RefreshResult
 from heksher_client._core.refresh.refresher import Refresher
 from heksher_client._core.refresh.schedule import Schedule
 from heksher_client._core.refresh.service_requests import ServiceRequests
-from heksher_client._core.refresh.status import Refresh, Status
+from heksher_client._core.refresh.status import Refresh, State, Status
 from heksher_client._core.refresh.waiters import Waiter, Waiters
 from heksher_client._core.settings.changes import Changes, subscribe
 from heksher_client._core.settings.context import Tracking
@@ -127,6 +127,10 @@ class Session:
         return self._registry.main is self
 
     @property
+    def state(self) -> State:
+        return self._health.state(is_closed=self.is_closed)
+
+    @property
     def context_features(self) -> tuple[str, ...] | None:
         """The context features that the program may use; None as long as neither it nor the service has said any."""
         return self._refresher.order.known
@@ -187,7 +191,7 @@ class Session:
         if self.is_open:
             next_attempt = 0.0 if self._is_refreshing else self._schedule.wait_for_refresh()
         return Status(
-            state=self._health.state(is_closed=self.is_closed),
+            state=self.state,
             age=self._health.age,
             last_success=self._health.last_success,
             last_error=error[0] if error else None,
