@@ -285,7 +285,24 @@ def test_a_stub_has_the_interface_of_its_client(stub_class: type, client_class: 
         assert inspect.iscoroutinefunction(stub_method) == inspect.iscoroutinefunction(method), name
     parameters = inspect.signature(stub_class).parameters
     assert list(parameters) == list(inspect.signature(client_class).parameters)
-    assert all(p.default is not p.empty or p.kind is p.VAR_KEYWORD for p in parameters.values())
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    assert all(p.default is not p.empty or p.kind in variadic for p in parameters.values())
+
+
+def test_a_stub_of_a_class_with_arguments_of_its_own() -> None:
+    """They are passed to `__post_init__`, as by a client. Without it they are errors."""
+
+    class ShopStub(SyncStubHeksherClient):
+        def __post_init__(self, team: str, *, region: str) -> None:
+            self.own = (team, region, self.closed)
+
+    stub: Any = ShopStub
+    assert stub("http://host", 60, ["user"], "shop", region="eu", jitter=0).own == ("shop", "eu", False)
+    plain: Any = SyncStubHeksherClient
+    with pytest.raises(TypeError, match="SyncStubHeksherClient got an unexpected keyword argument 'region'"):
+        plain(region="eu")
+    with pytest.raises(TypeError, match="SyncStubHeksherClient takes 3 positional arguments, but 4 were given"):
+        plain("http://host", 60, ["user"], "shop")
 
 
 def test_a_stub_records_the_timeout_of_a_call() -> None:

@@ -24,7 +24,14 @@ from heksher_client._drivers.clock import monotonic_clock, wall_clock
 from heksher_client._drivers.effective_options import EffectiveOptions
 from heksher_client._drivers.last_known_good_file import LastKnownGoodFile
 from heksher_client._drivers.last_known_good_store import FileStore
-from heksher_client._drivers.options import AuthTypes, ClassOptions, ClientOptions, check_option_names, merge_options
+from heksher_client._drivers.options import (
+    AuthTypes,
+    ClassOptions,
+    ClientOptions,
+    check_option_names,
+    checked_own_arguments,
+    merge_options,
+)
 from heksher_client._http.endpoint import Endpoint
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
@@ -61,6 +68,7 @@ class Client(HookOwner, Resource, ABC):
         service_url: str | None = None,
         update_interval: float | None = None,
         context_features: Sequence[str] | None = None,
+        *args: Any,
         **options: Unpack[ClientOptions],
     ) -> None:
         """Create a client, which does nothing yet. All times are in seconds.
@@ -73,16 +81,18 @@ class Client(HookOwner, Resource, ABC):
             context_features: All context features of the service, in its order; one that the service lacks is an error.
                 None to use those of the service. Then names in `set_defaults` and `track_contexts` are checked when the
                 service has said them.
-            **options: See `ClientOptions`.
+            *args: Further arguments, for the `__post_init__` of a subclass.
+            **options: See `ClientOptions`. If a subclass has `__post_init__`, other keyword arguments are passed to it.
 
         Raises:
             TypeError, ValueError: An option is invalid, or one of the first two is missing.
         """
         self._check_hooks()
-        check_option_names(options, ClientOptions, type(self).__name__)
+        given_options = dict[str, Any](options)
+        own_arguments = checked_own_arguments(type(self), args, given_options)
         names = ("service_url", "update_interval", "context_features")
         given = zip(names, (service_url, update_interval, context_features), strict=True)
-        chosen = merge_options(self._class_options, {**dict(given), **options})
+        chosen = merge_options(self._class_options, {**dict(given), **given_options})
         if missing := " and ".join(name for name in names[:2] if name not in chosen):
             raise TypeError(f"{type(self).__name__} needs {missing}: as arguments, or as class keywords")
         self._endpoint = endpoint = Endpoint(chosen, self._http_client_class)
@@ -105,6 +115,8 @@ class Client(HookOwner, Resource, ABC):
         )
         self._set_up()
         _clients.add(self)
+        post_init: Callable[..., None] = self.__post_init__
+        post_init(*args, **own_arguments)
 
     def __repr__(self) -> str:
         session = vars(self).get("_own_session")  # A subclass can call this before `__init__` has ended.

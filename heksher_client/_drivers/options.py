@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
 from heksher_client._auth.secret_string import SecretString, plain_text
+from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client.exceptions import UnexpectedResponseError
 
 if TYPE_CHECKING:  # stubs take these options as well, and need no HTTP library
@@ -126,6 +127,32 @@ def check_option_names(options: Mapping[str, Any], kind: type[Any], whose: str) 
     for name in options:
         if name not in kind.__optional_keys__:
             raise TypeError(f"{whose} got an unexpected keyword argument {name!r}")
+
+
+def pop_own_arguments(owner: type[HookOwner], options: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Remove the arguments that a class has in addition to the options, if it has `__post_init__`, and return them.
+
+    Args:
+        owner: The class of a client, or of a stub.
+        options: The keyword arguments of a call.
+        kind: A typed dict of the options that exist.
+    """
+    if owner.__post_init__ is HookOwner.__post_init__:
+        return {}
+    return {name: options.pop(name) for name in [*options] if name not in kind.__optional_keys__}
+
+
+def checked_own_arguments(owner: type[HookOwner], args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """Remove the keyword arguments for `__post_init__` from those of a client or a stub, and return them.
+
+    Raises:
+        TypeError: There are arguments that neither a client nor the class has.
+    """
+    own = pop_own_arguments(owner, options, ClientOptions)
+    check_option_names(options, ClientOptions, owner.__name__)
+    if args and owner.__post_init__ is HookOwner.__post_init__:
+        raise TypeError(f"{owner.__name__} takes 3 positional arguments, but {3 + len(args)} were given")
+    return own
 
 
 def merge_options(weaker: Mapping[str, Any], stronger: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,13 @@ import httpx
 from heksher_client._auth.http_clients import tls_verification
 from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.client import class_options_of
-from heksher_client._drivers.options import ClassOptions, check_one_of, check_option_names, merge_options
+from heksher_client._drivers.options import (
+    ClassOptions,
+    check_one_of,
+    check_option_names,
+    merge_options,
+    pop_own_arguments,
+)
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client._resource import Resource
 from heksher_client.credentials import ClientCredentials, Credential, StaticToken
@@ -189,6 +195,7 @@ def _create_client(
 ) -> Any:
     """Create a client; for the command line if `url_name` is given."""
     is_main = url_name is None
+    own_arguments = pop_own_arguments(client_class, overrides, ProfileOptions)
     check_option_names(overrides, ProfileOptions, "connect")
     check_one_of(overrides, "auth", "token")
     check_one_of(overrides, "verify", "ca_file")
@@ -206,12 +213,13 @@ def _create_client(
         path=path,
     )
     config = load()
+    make = partial(_make_client, client_class, class_options=class_options, overrides=overrides, own=own_arguments)
     try:
-        return _make_client(client_class, config, class_options, overrides, is_main=is_main)
+        return make(config)
     except ConfigError as error:
         if not config.lends_options:
             raise
-        client = _make_client(client_class, load(may_lend_options=False), class_options, overrides, is_main=is_main)
+        client = make(load(may_lend_options=False))
         _config.warn_unused(error)
         return client
 
@@ -219,12 +227,19 @@ def _create_client(
 def _make_client(
     client_class: Any,
     config: Config,
+    *,
     class_options: Mapping[str, Any],
     overrides: Mapping[str, Any],
-    *,
-    is_main: bool,
+    own: Mapping[str, Any],
 ) -> Any:
     """Create a client that has a configuration.
+
+    Args:
+        client_class: Its class.
+        config: The configuration.
+        class_options: The options of the class.
+        overrides: The arguments of the call.
+        own: The arguments for the `__post_init__` of the class.
 
     Raises:
         ConfigError: The configuration is incomplete or invalid.
@@ -233,13 +248,12 @@ def _make_client(
     features = profile.context_features
     if features is None:
         features = class_options.get("context_features")
-    if features is None and not is_main:
-        features = []  # The client of a command reads no settings.
     interval = profile.update_interval
     if interval is None:
         interval = class_options.get("update_interval", _DEFAULT_UPDATE_INTERVAL)
     try:
-        client = client_class(profile.url, interval, features, **_options(config, class_options, overrides))
+        options = _options(config, class_options, overrides)
+        client = client_class(profile.url, interval, features, **options, **own)
         client.set_defaults(**(profile.defaults or {}))
         client.track_contexts(**(profile.track_contexts or {}))
     except ConfigError:

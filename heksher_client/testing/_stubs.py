@@ -20,7 +20,7 @@ from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
 from heksher_client._core.settings.user_functions import HookOwner
 from heksher_client._drivers.effective_options import EffectiveOptions
-from heksher_client._drivers.options import AuthTypes, ClientOptions, check_option_names
+from heksher_client._drivers.options import AuthTypes, ClientOptions, checked_own_arguments
 from heksher_client._resource import Resource
 from heksher_client.testing._session import StubSession
 from heksher_client.testing._stubbed_setting import StubbedSetting
@@ -54,6 +54,7 @@ class _Stub(HookOwner, Resource):
         service_url: str = "http://stub",
         update_interval: float = 60,
         context_features: Sequence[str] | None = None,
+        *args: Any,
         **options: Unpack[ClientOptions],
     ) -> None:
         """Create a stub. It accepts the arguments of a client; all of them are optional.
@@ -63,18 +64,22 @@ class _Stub(HookOwner, Resource):
             update_interval: Likewise.
             context_features: The context features in the order of the service, which determines the priority of rules.
                 If None or empty, each setting's own order is used, and defaults can be set for any name.
-            **options: Not used.
+            *args: Further arguments, for the `__post_init__` of a subclass.
+            **options: Not used, except by `__post_init__`.
 
         Raises:
             TypeError: A client has no such option, or a hook is a coroutine function.
         """
         self._check_hooks()
-        check_option_names(options, ClientOptions, type(self).__name__)
+        given_options = dict[str, Any](options)
+        own_arguments = checked_own_arguments(type(self), args, given_options)
         self.modification_lock = self._make_lock()
         self._options = EffectiveOptions(service_url, update_interval, tuple(context_features or ()))
         self.calls: list[Call] = []
         """All calls of methods other than hooks, in order."""
         self._session = StubSession(self, context_features or ())
+        post_init: Callable[..., None] = self.__post_init__
+        post_init(*args, **own_arguments)
 
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Return the stubbed setting, to read and assign its rules."""

@@ -191,6 +191,41 @@ def test_options_of_a_class_hold_for_all_its_clients_and_calls_override_them(
         nothing()
 
 
+def test_a_class_can_have_arguments_of_its_own(kind: Kind, fake_service: FakeService) -> None:
+    """They are passed to `__post_init__` at the end of `__init__`; options of clients are not."""
+    base: Any = RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient
+
+    class Shop(base, jitter=0):  # type: ignore[call-arg, misc]
+        def __post_init__(self, *args: str, region: str = "eu", **others: Any) -> None:
+            self.own = (args, region, others, self.options.jitter)
+            self.set_defaults(user="none")
+
+    shop: Any = Shop
+    assert shop(URL, 60, FEATURES).own == ((), "eu", {}, 0.0)
+    client = shop(URL, 60, FEATURES, "shop", region="us", jitter=0.5, team=5)
+    assert client.own == (("shop",), "us", {"team": 5}, 0.5)
+    with pytest.raises(TypeError, match="jitter must be a number"):
+        shop(URL, 60, jitter="0.5")
+    with pytest.raises(TypeError, match="RecordingThreadClient takes 3 positional arguments, but 5 were given"):
+        RecordingThreadClient(URL, 60, FEATURES, "shop", 5)
+
+    class Strict(base):  # type: ignore[misc]
+        def __post_init__(self, *, team: str) -> None: ...
+
+    strict: Any = Strict
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'team'"):
+        strict(URL, 60)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'jiter'"):
+        strict(URL, 60, team="shop", jiter=0.5)
+
+    class Awaited(base):  # type: ignore[misc]
+        async def __post_init__(self) -> None: ...
+
+    awaited: Any = Awaited
+    with pytest.raises(TypeError, match="__post_init__ must be a plain function"):
+        awaited(URL, 60)
+
+
 def test_context_features_are_those_of_the_service_unless_they_are_listed(
     kind: Kind, fake_service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -445,7 +445,7 @@ def test_m1_the_hook_for_errors_has_the_parameter_of_the_documentation(kind: Kin
 
 
 PARAMETER_NAMES: dict[str, list[str]] = {
-    "__init__": ["service_url", "update_interval", "context_features", "options"],
+    "__init__": ["service_url", "update_interval", "context_features", "args", "options"],
     "on_update_error": ["exc"],
     "on_update_ok": [],
     "set_as_main": ["timeout"],

@@ -76,7 +76,13 @@ class AsyncShop(AsyncHeksherClient, rate_limit=5): ...
 class Wrong(ThreadHeksherClient, haeders={}): ...  # type: ignore[call-arg]
 
 
+class Own(ThreadHeksherClient):
+    def __post_init__(self, team: str, *, region: str = "eu") -> None: ...
+
+
 def options() -> None:
+    Own("http://host", 60, ["user"], "shop")
+    Own("http://host", 60, region="us")  # type: ignore[call-arg]
     assert_type(Shop(context_features=["user"]), Shop)
     Shop(jitter="0.5")  # type: ignore[arg-type]
     Shop(jiter=0.5)  # type: ignore[call-arg]

@@ -114,6 +114,12 @@ class HookOwner:
         for name in _HOOKS:
             check_function(getattr(self, name), name)
 
+    def __post_init__(self) -> None:
+        """Override to give a class arguments of its own: those that a client does not have, at the end of `__init__`.
+
+        A class whose arguments type checkers should know overrides `__init__` instead.
+        """
+
     if not TYPE_CHECKING:  # Type checkers would accept the assignment of any attribute.
 
         def __setattr__(self, name: str, value: Any) -> None:
@@ -122,7 +128,7 @@ class HookOwner:
             super().__setattr__(name, value)
 
 
-_HOOKS: Final = frozenset(["on_update_error", "on_update_ok"])
+_HOOKS: Final = frozenset(["on_update_error", "on_update_ok", "__post_init__"])
 
 
 def _described(function: object, role: str) -> str:

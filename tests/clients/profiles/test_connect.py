@@ -19,6 +19,7 @@ from heksher_client import (
 )
 from heksher_client._core.settings.registry import registry
 from heksher_client.credentials import ClientCredentials, StaticToken
+from heksher_client.profiles._connect import create_request_client
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.clients import Kind, ThreadKind
 from tests.support.http import http_client
@@ -175,6 +176,9 @@ def test_a_profile_needs_no_context_features(kind: Kind, service: LoopbackServic
     write_config(config_file, f'[profiles.a]\nurl = "{service.url}"\ndefaults = {{ user = "jim" }}\n')
     with Connected(kind) as client:
         assert client._session.context_features == ("environment", "user", "theme")
+    command = create_request_client(None)
+    command.ping()
+    command.close()
     with pytest.raises(ConfigError, match="this client has no context feature user"):
         Connected(kind, context_features=[])
 
@@ -296,6 +300,19 @@ def test_ca_file_and_proxy_become_arguments_of_the_http_client(config_file: Path
     assert arguments["http2"] is False
     assert isinstance(arguments["verify"], ssl.SSLContext)
     asyncio.run(connecting._client.aclose())
+
+
+def test_a_class_can_have_arguments_of_its_own(kind: Kind, service: LoopbackService, config_file: Path) -> None:
+    """Those that neither a client nor a profile has are passed to its `__post_init__`."""
+    base: Any = ThreadHeksherClient if isinstance(kind, ThreadKind) else AsyncHeksherClient
+
+    class Shop(base):  # type: ignore[misc]
+        def __post_init__(self, *, team: str) -> None:
+            self.team = team
+
+    write_config(config_file, TWO_PROFILES.format(url=service.url))
+    with Connected(kind, client_class=Shop, team="shop", jitter=0.5) as client:
+        assert (client.team, client.options.jitter) == ("shop", 0.5)
 
 
 def test_verify_is_an_argument_of_connect(config_file: Path, service: LoopbackService) -> None:
