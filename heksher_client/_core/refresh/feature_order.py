@@ -93,6 +93,12 @@ class FeatureOrder:
                 extra={"features_in_service": list(features), "features_in_client": list(former)},
             )
 
+    def restore(self, features: tuple[str, ...]) -> bool:
+        """Use a stored order, unless the service has said its own. Return True if any is known."""
+        if not self.is_from_service:
+            self.features = features or self.features
+        return self.is_known
+
     def keep(self, error: UnexpectedResponseError) -> None:
         """Keep the known order, as the service did not say it."""
         self.problem = UnexpectedResponseError(f"the order of the context features is not known: {error}")

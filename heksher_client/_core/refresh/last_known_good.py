@@ -150,10 +150,8 @@ class LastKnownGood:
         entries = self._publisher.entries()
         lacking = [entry for entry in entries if self._states.needs_lookup(entry, tracking)]
         stored = (yield from self._load()) if lacking or not is_age_known else None
-        if stored is None:
+        if stored is None or not order.restore(stored.order):
             return False
-        if not order.is_from_service:
-            order.features = stored.order or order.features
         decoder = ResponseDecoder(tracking, order.features, budget)
         prepared: list[PreparedUpdate] = []
         positions: list[Position | None] = []

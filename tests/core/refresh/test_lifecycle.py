@@ -240,6 +240,23 @@ def test_a_start_without_the_service_and_without_context_features(service: FakeS
         assert setting.get(user="jim", theme="dark") == 2
 
 
+def test_rules_that_were_stored_without_an_order_need_one_of_the_program(service: FakeService) -> None:
+    """The file was written by a program with a list, which the service had not confirmed."""
+    setting = Setting("s", int, ["user", "theme"], 0)
+    service.declare("s", "int", 0, ["user", "theme"])
+    service.add_rule("s", 1, user="jim")
+    file = MemoryFile()
+    with driven(service, last_known_good=file):
+        pass
+    assert file.content is not None
+    file.content.order = ()
+    service.is_running = False
+    for features, expected in ((None, 0), (("environment", "user", "theme"), 1)):
+        reset_settings()
+        with driven(service, last_known_good=file, context_features=features):
+            assert setting.get(user="jim", theme="dark") == expected
+
+
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_without_any_order_of_context_features_no_rules_are_applied(service: FakeService, *, is_stored: bool) -> None:
     """Another order would give other values. The stored order is used, if there is one."""
