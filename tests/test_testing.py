@@ -342,7 +342,7 @@ def test_a_stub_notifies_callbacks_and_iterators(setting: Setting[int], caplog: 
     """A test that sets rules of a stub triggers the notifications that a client sends."""
     seen: list[Change[Any]] = []
     with SyncStubHeksherClient() as stub:
-        changes = stub.changes()
+        changes = stub.changes(name="billing")
         stub.on_change(seen.append)
         stub.on_change(_raise)
         setting.on_change(seen.append)

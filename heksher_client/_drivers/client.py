@@ -230,13 +230,19 @@ class Client(HookOwner, Resource, ABC):
         """Stop calling a callback."""
         self._session.refresh_listeners.remove(callback)
 
-    def changes(self) -> Changes:
+    def changes(self, *, name: str | None = None) -> Changes:
         """Return all changes that this client applies from now on: iterate with `for`, which blocks, or `async for`.
 
         A slow loop receives the changes of each setting merged into one, with a count. The iterator ends when the
         client is closed. A loop that is left early needs no cleanup.
+
+        Args:
+            name: A name for `status().iterators`, and for a log record when changes are merged.
+
+        Raises:
+            TypeError: The name is not a string.
         """
-        return self._session.changes()
+        return self._session.changes(name)
 
     def status(self) -> Status:
         """Return the health of the client. Can be called at any time, from any thread."""

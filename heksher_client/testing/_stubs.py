@@ -118,9 +118,9 @@ class _Stub(HookOwner, Resource):
     def off_refresh(self, callback: Callable[[Refresh], object]) -> None:
         """Do nothing: a stub has no refreshes."""
 
-    def changes(self) -> Changes:
+    def changes(self, *, name: str | None = None) -> Changes:
         """Return an iterator over the changes that the test makes from now on."""
-        return subscribe(self._session.listeners)
+        return subscribe(self._session.listeners, name)
 
     def status(self) -> Status:
         """Return the status of a client that has just received the rules that the test assigned."""

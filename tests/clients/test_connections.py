@@ -398,6 +398,15 @@ def test_certificates_are_verified_as_options_say(
         kind.call(client.aclose() if kind.raises_at_start else client.close())
 
 
+def test_a_renewed_http_client_reads_the_certificates_again() -> None:
+    """A TLS context from before gevent has patched the program would block all greenlets."""
+    client = ThreadHeksherClient("https://host", 60, FEATURES, ca_file=TLS / "certificate.pem")
+    former = client._endpoint._client_arguments["verify"]
+    client._endpoint.renew_client()
+    assert client._endpoint._client_arguments["verify"] is not former
+    client.close()
+
+
 def test_an_http_client_replaces_the_certificates_of_a_class(kind: Kind) -> None:
     """As it does the `http_client_args` of a class, and the other way around."""
     shared: Any = httpx.AsyncClient() if kind.raises_at_start else httpx.Client()

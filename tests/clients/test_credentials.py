@@ -159,7 +159,7 @@ def test_a_secret_string_can_be_a_header_a_cookie_or_a_parameter(kind: Kind, ser
 
 @pytest.mark.parametrize("auth", ["abc", b"abc", SecretStr("abc")])
 def test_a_text_as_credential_is_an_error_that_says_what_to_use(kind: Kind, auth: Any) -> None:
-    """When a client is created, and when it runs. The message does not have it."""
+    """It is one for a new client, and for one that runs. The message does not have the text."""
     client = kind.make(URL, 60, FEATURES)
     calls: list[Callable[[], object]] = [
         lambda: kind.make(URL, 60, FEATURES, auth=auth),

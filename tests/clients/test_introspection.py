@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client import ClientOptions, EffectiveOptions, ThreadHeksherClient, UnexpectedResponseError
+from heksher_client import ClientOptions, EffectiveOptions, Setting, ThreadHeksherClient, UnexpectedResponseError
 from heksher_client.credentials import StaticToken
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.clients import FEATURES, Kind
@@ -29,7 +29,7 @@ class Maintenance(UnexpectedResponseError):  # noqa: N818
 
 
 def test_a_client_shows_the_options_that_it_uses(kind: Kind) -> None:
-    """Those of the call, and otherwise the defaults, which are those of `EffectiveOptions`."""
+    """An option that the call does not have is the default, which is that of `EffectiveOptions`."""
     options = kind.make("http://jim:hidden-password@host/path/", 60).options
     timeout = {"connect": 5.0, "read": None, "write": None, "pool": None}
     expected = EffectiveOptions("http://host/path/", 60.0, None, auth="basic", timeout=timeout)
@@ -147,3 +147,17 @@ def test_the_repr_of_a_client_has_its_url_and_state(kind: Kind, fake_service: Fa
 def test_a_stub_has_options() -> None:
     """For programs that log them."""
     assert SyncStubHeksherClient("http://host", 5, ["user"]).options == EffectiveOptions("http://host", 5, ("user",))
+
+
+def test_the_status_of_a_client_has_its_iterators(kind: Kind, fake_service: FakeService) -> None:
+    """Iterators without a name are left out."""
+    setting = Setting("s", int, ["user"], 1)
+    with running_in_memory(kind, fake_service) as subject:
+        changes = subject.client.changes(name="billing")
+        watch = setting.watch(name="prices", user="jim")
+        fake_service.add_rule("s", 2, user="jim")
+        subject.reload()
+        assert subject.client.status().iterators == {"billing": 1, "prices": 1}
+        assert (next(changes).setting, next(watch)) == (setting, 2)
+        assert subject.client.status().iterators == {"billing": 0, "prices": 0}
+    assert subject.client.status().iterators == {}

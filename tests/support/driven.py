@@ -184,8 +184,8 @@ class DrivenClient:
     def off_change(self, callback: Callable[[Change[Any]], object]) -> None:
         self.session.listeners.remove(callback)
 
-    def changes(self) -> Changes:
-        return self.session.changes()
+    def changes(self, name: str | None = None) -> Changes:
+        return self.session.changes(name)
 
     def on_refresh(self, callback: Callable[[Refresh], object]) -> None:
         self.session.refresh_listeners.add(callback)

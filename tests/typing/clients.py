@@ -147,11 +147,11 @@ async def changes(setting: Setting[int], client: AsyncHeksherClient) -> None:
 
     client.on_change(note_refresh)  # type: ignore[type-var]
     client.on_change(note)
-    async for change in client.changes():
+    async for change in client.changes(name="billing"):
         assert_type(change.missed, int)
     async for value in setting.watch(user="jim"):
         assert_type(value, int)
-    for value in setting.watch():
+    for value in setting.watch(name="billing", user="jim"):
         assert_type(value, int)
     with pinned():
         assert_type(setting.get(), int)

@@ -6,6 +6,7 @@ A session decides and never waits. A driver asks it how long to wait, runs its f
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import chain
 from typing import Final, TypeVar
 
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ from heksher_client._core.refresh.waiters import Waiter, Waiters
 from heksher_client._core.settings.changes import Changes, subscribe
 from heksher_client._core.settings.context import Tracking
 from heksher_client._core.settings.entry import PublishedRules
-from heksher_client._core.settings.listeners import CallbackRegistry
+from heksher_client._core.settings.listeners import CallbackRegistry, pending_by_name
 from heksher_client._core.settings.registry import Registry
 from heksher_client._core.settings.snapshot import update_lock
 from heksher_client._logging import logger, text_of
@@ -181,9 +182,9 @@ class Session:
         if not self.is_open:
             self.close()  # Another thread closed it in between, and may not have seen this waiter.
 
-    def changes(self) -> Changes:
+    def changes(self, name: str | None = None) -> Changes:
         """Return an iterator over all changes from now on."""
-        return subscribe(self.listeners)
+        return subscribe(self.listeners, name)
 
     def status(self, problem_of_process: str | None = None) -> Status:
         entries, error = self._registry.entries(), self._health.last_error
@@ -207,6 +208,7 @@ class Session:
             is_last_known_good=any(map(self._refresher.states.is_restored, entries)),
             settings={entry.name: self._refresher.states.status(entry, next_attempt) for entry in entries},
             problem=problem_of_process,
+            iterators=pending_by_name(chain(self.listeners.queues, *(entry.watched_values or () for entry in entries))),
         )
 
     def within(self, flow: Flow[T], timeout: float | None) -> Flow[T]:

@@ -1,7 +1,7 @@
 """The values that `client.status()` and the callbacks of `on_refresh` receive."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -101,6 +101,9 @@ class Status:
     """By declared name."""
     problem: str | None = None
     """Why refreshes cannot go on as they should in this process; None if they can."""
+    iterators: Mapping[str, int] = field(default_factory=dict)
+    """By the name that the program gave to an iterator: the number of changes that it has not taken yet, at most one
+    for each setting. A watch has 1 if there may be another value."""
 
     @property
     def is_healthy(self) -> bool:

@@ -12,6 +12,7 @@ from heksher_client._core.settings.rule_set import RuleSet
 from heksher_client._core.settings.rules import ABSENT, Rule
 from heksher_client._core.settings.setting import Change, Changed, Setting
 from heksher_client._core.settings.streams import Source, Stream
+from heksher_client._logging import logger
 
 T = TypeVar("T")
 
@@ -106,12 +107,18 @@ class _MergedChange:
 class PendingChanges(Source[Change[Any]]):
     """Changes that were not taken yet: at most one for each setting, as several of one setting are merged."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
         self._merged: OrderedDict[Setting[Any], _MergedChange] = OrderedDict()
+        self._is_behind = False
+        """True from the first change that is merged until all changes are taken."""
 
     def __bool__(self) -> bool:
         return bool(self._merged)
+
+    @property
+    def pending(self) -> int:
+        return len(self._merged)
 
     def push(self, change: Change[Any]) -> None:
         """Add a change. Called by one thread at a time."""
@@ -120,6 +127,7 @@ class PendingChanges(Source[Change[Any]]):
             merged = _MergedChange(change)
         else:
             merged.add(change)
+            self._report_behind()
         self._merged[change.setting] = merged
         self.wakeup.set()
 
@@ -131,7 +139,14 @@ class PendingChanges(Source[Change[Any]]):
             return nothing
         if self._merged:
             self.wakeup.set()  # for another iteration over the same stream
+        else:
+            self._is_behind = False
         return merged.merge()
+
+    def _report_behind(self) -> None:
+        if self.name is not None and not self._is_behind:
+            logger.info("the iterator %s is behind: changes are merged", self.name, extra={"iterator": self.name})
+        self._is_behind = True
 
 
 class Changes(Stream[Change[Any]]):
@@ -139,8 +154,8 @@ class Changes(Stream[Change[Any]]):
     merged into one."""
 
 
-def subscribe(receivers: CallbackRegistry) -> Changes:
+def subscribe(receivers: CallbackRegistry, name: str | None = None) -> Changes:
     """Return an iterator over the changes from now on. It is held weakly."""
-    pending = PendingChanges()
+    pending = PendingChanges(name)
     receivers.add_queue(pending)
     return Changes(pending)

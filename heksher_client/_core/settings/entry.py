@@ -148,7 +148,7 @@ class Entry(Generic[T]):
         if self.state is former:  # Otherwise a signal handler or a finalizer has renewed it.
             self.state = state  # From here on, reads see what is new: getters of the former state find it here.
         for value in self.watched_values or ():
-            value.wakeup.set()
+            value.notify()
 
     def install(self, getter: Callable[..., T] | None) -> None:
         """Set the attribute that shadows `Setting.get`, or remove it, unless the program has put something else there:

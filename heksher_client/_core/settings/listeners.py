@@ -49,7 +49,17 @@ class WeakCallback:
         return None if self.is_removed else self._reference()
 
 
-class Queue(Protocol):
+class Iterated(Protocol):
+    """What an iterator of the program takes items from."""
+
+    name: str | None
+    is_closed: bool
+
+    @property
+    def pending(self) -> int: ...  # pragma: no cover - a protocol
+
+
+class Queue(Iterated, Protocol):
     """A receiver of changes that are taken later."""
 
     def push(self, change: Any, /) -> None: ...  # pragma: no cover - a protocol
@@ -109,6 +119,15 @@ class CallbackRegistry:
 
     def _alive(self) -> Iterator[WeakCallback]:
         return (callback for callback in self.callbacks if callback.function is not None)
+
+
+def pending_by_name(sources: Iterable[Iterated]) -> dict[str, int]:
+    """Return the numbers of items that iterators with a name have not taken yet."""
+    pending: dict[str, int] = {}
+    for source in sources:
+        if source.name is not None and not source.is_closed:
+            pending[source.name] = pending.get(source.name, 0) + source.pending
+    return pending
 
 
 def deliver(change: Any, registries: Iterable[CallbackRegistry | None]) -> list[WeakCallback]:

@@ -344,7 +344,7 @@ class Setting(Generic[T]):
         if self._entry.listeners is not None:
             self._entry.listeners.remove(callback)
 
-    def watch(self, /, **contexts: str) -> Watch[T]:
+    def watch(self, /, *, name: str | None = None, **contexts: str) -> Watch[T]:
         """Follow the value in one context: iterate with `for`, which blocks, or with `async for`.
 
         Yields the current value, and then each new one, as rules, defaults or the main client change. Values that were
@@ -352,12 +352,19 @@ class Setting(Generic[T]):
         is taken. Ends when the main client closes, or when `close` of the result is called. If no client is the main
         one, the next one is followed.
 
+        Args:
+            name: A name for `status().iterators`. If the setting has a context feature `name`, this is its value.
+            **contexts: By context feature: its value.
+
         Raises:
             UnknownContextError: A name that is not a configurable feature of the setting. The iteration raises other
                 errors of `get`.
+            TypeError: The name of the iterator is not a string.
         """
+        if name is not None and "name" in self.configurable_features:
+            contexts["name"], name = name, None
         check_known(contexts, self.configurable_features, f"setting {self.name}")
-        value = WatchedValue(lambda: self.get(**contexts))
+        value = WatchedValue(lambda: self.get(**contexts), name)
         self._entry.watch(value)
         return Watch(value)
 

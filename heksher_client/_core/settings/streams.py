@@ -18,7 +18,18 @@ T = TypeVar("T")
 class Source(ABC, Generic[T]):
     """The source of a stream's items."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str | None = None) -> None:
+        """Create a source.
+
+        Args:
+            name: A name for the status and for log records.
+
+        Raises:
+            TypeError: The name is not a string.
+        """
+        if not (name is None or isinstance(name, str)):
+            raise TypeError(f"the name of an iterator must be a str, not {name!r}")
+        self.name = name
         self.wakeup = Wakeup()
         """Set when there may be a new item, and when the source is closed."""
         self.is_closed = False
@@ -27,6 +38,11 @@ class Source(ABC, Generic[T]):
         """End the iteration, after the items that are left. May be called from any thread."""
         self.is_closed = True
         self.wakeup.set()
+
+    @property
+    @abstractmethod
+    def pending(self) -> int:
+        """The number of items that can be taken."""
 
     @abstractmethod
     def take(self) -> T:
@@ -75,12 +91,23 @@ class Stream(Resource, Generic[T]):
 class WatchedValue(Source[T]):
     """The value of a setting in one context, each time that it is another one."""
 
-    def __init__(self, read: Callable[[], T]) -> None:
-        super().__init__()
+    def __init__(self, read: Callable[[], T], name: str | None = None) -> None:
+        super().__init__(name)
         self._read = read
         self._last: Any = ABSENT
+        self._has_news = True
+
+    @property
+    def pending(self) -> int:
+        return int(self._has_news)
+
+    def notify(self) -> None:
+        """Let the iteration read the value, as it may be another one."""
+        self._has_news = True
+        self.wakeup.set()
 
     def take(self) -> T:
+        self._has_news = False  # before the value is read, so that a later one counts
         value = self._read()
         # Identity first: NaN does not equal itself, and the same NaN is not a change.
         if value is self._last or (self._last is not ABSENT and value == self._last):

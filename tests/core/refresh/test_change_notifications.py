@@ -7,7 +7,8 @@ from weakref import ref
 
 import pytest
 
-from heksher_client import Change, Changed, ClientNotRunningError, Setting, pinned
+from heksher_client import Change, Changed, ClientNotRunningError, Rule, Setting, pinned
+from heksher_client.testing import SyncStubHeksherClient
 from tests.support.driven import driven
 from tests.support.fake_service import FakeService
 from tests.support.log_records import summaries
@@ -312,6 +313,58 @@ def test_an_abandoned_iterator_is_freed(service: FakeService) -> None:
         gc.collect()
         assert reference() is None
         assert not client.session.listeners
+
+
+def test_the_status_has_the_iterators_with_names(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """With the number of settings whose changes were not taken. It is logged once if one of them falls behind."""
+    caplog.set_level("INFO", "heksher_client")
+    setting, other = make(), make("other")
+
+    def behind() -> list[Any]:
+        return [summary for summary in summaries(caplog.records) if "behind" in summary[1]]
+
+    with driven(service) as client:
+        named, _same_name, _unnamed = client.changes("billing"), client.changes("billing"), client.changes()
+        watch = setting.watch(name="prices", user="jim", theme="none")
+        assert client.status().iterators == {"billing": 0, "prices": 1}
+        assert next(watch) == 1
+        assert client.status().iterators == {"billing": 0, "prices": 0}
+        caplog.clear()
+        for value in (2, 3, 4):
+            service.add_rule("s", value, user=f"jim{value}")
+            client.reload()
+        service.add_rule("other", 5, user="jim")
+        client.reload()
+        assert client.status().iterators == {"billing": 4, "prices": 1}
+        is_behind = ("INFO", "the iterator billing is behind: changes are merged", {"iterator": "billing"})
+        assert behind() == [is_behind] * 2, "once for each of the two"
+        assert [next(named).setting for _ in range(2)] == [setting, other]
+        assert client.status().iterators["billing"] == 2
+        caplog.clear()
+        for value in (6, 7):
+            service.add_rule("s", value, user=f"jim{value}")
+            client.reload()
+        assert behind() == [is_behind], "of the one that had taken all"
+        named.close()
+        watch.close()
+        assert client.status().iterators == {"billing": 2}
+
+
+def test_a_watch_of_a_setting_with_a_feature_called_name() -> None:
+    """The argument is its value."""
+    setting = Setting("s", int, ["name"], 1)
+    with SyncStubHeksherClient() as stub:
+        stub[setting].rules = [Rule({"name": "jim"}, 2)]
+        assert next(setting.watch(name="jim")) == 2
+
+
+def test_the_name_of_an_iterator_is_a_string(service: FakeService) -> None:
+    """Others are errors at once."""
+    name: Any = 5
+    with driven(service) as client, pytest.raises(TypeError, match="the name of an iterator must be a str, not 5"):
+        client.changes(name)
+    with pytest.raises(TypeError, match="the name of an iterator must be a str, not 5"):
+        make().watch(name=name, user="jim")
 
 
 def test_an_iterator_of_a_closed_client_is_at_its_end(service: FakeService) -> None:
