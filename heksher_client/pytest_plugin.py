@@ -36,7 +36,7 @@ import pytest
 
 if TYPE_CHECKING:
     from heksher_client import Setting
-    from heksher_client._drivers.admin import AdminClient
+    from heksher_client.admin import AdminClient
     from heksher_client.testing import AsyncStubHeksherClient, SyncStubHeksherClient
 
     Stub = SyncStubHeksherClient | AsyncStubHeksherClient
@@ -178,10 +178,9 @@ class HeksherService:
             UnexpectedResponseError: The service refuses the rule. Either no client has declared the setting, or the
                 service does not have the setting's context features (`heksher_context_features`).
         """
-        if isinstance(setting, str):
-            return self._admin.add_rule(setting, value, conditions)
-        rule_id = self._admin.add_rule(setting.name, setting.type.convert_to_heksher(value), conditions)
-        self._settings[rule_id] = setting
+        rule_id = self._admin.add_rule(setting, value, conditions)
+        if not isinstance(setting, str):
+            self._settings[rule_id] = setting
         return rule_id
 
     def set_rule(self, rule_id: int, value: Any, /) -> None:
@@ -201,16 +200,11 @@ def heksher_service(request: pytest.FixtureRequest) -> Iterator[HeksherService]:
         from heksher_client.service import LocalService
     except ImportError as error:
         pytest.fail(f"the fixture heksher_service requires a local service: {error}", pytrace=False)
-    from heksher_client import ThreadHeksherClient
-    from heksher_client._drivers.admin import AdminClient
+    from heksher_client.admin import AdminClient
 
     features = _context_features(request.config) or _features_of_settings()
-    with LocalService(features) as service:
-        admin = AdminClient(ThreadHeksherClient(service.url, 60, features))
-        try:
-            yield HeksherService(service.url, features, admin)
-        finally:
-            admin.close()
+    with LocalService(features) as service, AdminClient(service.url) as admin:
+        yield HeksherService(service.url, features, admin)
 
 
 def _context_features(config: pytest.Config) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 # Modules that a run of pytest imports are forgotten at its end. Those of the package must not exist twice.
-import heksher_client._drivers.admin
+import heksher_client.admin
 import heksher_client.service
 import heksher_client.testing  # noqa: F401
 

@@ -26,6 +26,7 @@ from heksher_client._drivers.event_loop import (
     wait_until_done,
 )
 from heksher_client._drivers.flow_runner import ResultT, run_async
+from heksher_client._drivers.internals import AsyncInternals
 from heksher_client._drivers.timeout import Timeout
 from heksher_client._http import exchange
 from heksher_client._runtime import fork, gevent_patch
@@ -227,6 +228,9 @@ class AsyncHeksherClient(Client):
             await wait_for(self._woken, min(seconds, MAX_SLEEP))
             self._woken.clear()
 
+    def _internals(self) -> AsyncInternals:
+        return AsyncInternals(self._session, self._performers)
+
     # -- effects -------------------------------------------------------------------------------------------------------
 
     async def _run(self, flow: effects.Flow[ResultT]) -> ResultT:
@@ -272,3 +276,8 @@ class AsyncHeksherClient(Client):
 
     async def _pause(self, effect: effects.Pause) -> None:
         await wait_for(self._closed, effect.seconds)
+
+
+def internals(client: AsyncHeksherClient) -> AsyncInternals:
+    """Return the internal interface of a client."""
+    return client._internals()  # noqa: SLF001 - private, as it is not for users of the public class

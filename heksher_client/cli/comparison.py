@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._drivers.admin import RuleRecord, ServiceState, SettingRecord
 from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
+from heksher_client.admin import RuleRecord, ServiceState, SettingRecord
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import format_conditions
 

@@ -10,7 +10,8 @@ from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.errors import CommandError, is_temporary, report_errors
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import AdminClient
+    from heksher_client.admin import AdminClient
+    from heksher_client.cli.command_client import CommandClient
     from heksher_client.exceptions import UnexpectedResponseError
 
 Command = Callable[..., Any]
@@ -29,7 +30,7 @@ def service_options(command: Command) -> Command:
 
 
 @contextmanager
-def connect(profile: str | None, url: str | None, *, url_name: str = "--url") -> Iterator["AdminClient"]:
+def connect(profile: str | None, url: str | None, *, url_name: str = "--url") -> Iterator["CommandClient"]:
     """Connect to the service of a profile or at a URL. Errors in the block are reported, and the client is closed.
 
     Args:
@@ -38,11 +39,11 @@ def connect(profile: str | None, url: str | None, *, url_name: str = "--url") ->
         url_name: The option or argument with the URL, for error messages.
     """
     with report_errors():
-        from heksher_client._drivers.admin import AdminClient
+        from heksher_client.cli.command_client import CommandClient
         from heksher_client.exceptions import UnexpectedResponseError
         from heksher_client.profiles._connect import create_request_client
 
-        client = AdminClient(create_request_client(profile, url=url, url_name=url_name))
+        client = CommandClient(create_request_client(profile, url=url, url_name=url_name))
         try:
             yield client
         except UnexpectedResponseError as error:

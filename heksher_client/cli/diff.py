@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from heksher_client._drivers.admin import ServiceState
+from heksher_client.admin import ServiceState
 from heksher_client.cli.arguments import require_text
 from heksher_client.cli.comparison import compare
 from heksher_client.cli.completion import complete_profile

@@ -22,7 +22,7 @@ from heksher_client.cli.text_places import TextError
 from heksher_client.cli.yaml_text import YAMLText, format_yaml
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import ServiceState, SettingRecord
+    from heksher_client.admin import ServiceState, SettingRecord
     from heksher_client.service.document import Document, DocumentSetting
 
 STDIO: Final = "-"
@@ -168,7 +168,7 @@ def read_state(file: str) -> "ServiceState":
     Raises:
         ImportError, CommandError: As by `ExportFile`.
     """
-    from heksher_client._drivers.admin import ServiceState
+    from heksher_client.admin import ServiceState
 
     document = ExportFile(file).document()
     return ServiceState(
@@ -178,10 +178,10 @@ def read_state(file: str) -> "ServiceState":
 
 def _to_record(setting: "DocumentSetting") -> "SettingRecord":
     from heksher_client._core.refresh.protocol import SettingData
-    from heksher_client._drivers.admin import RuleRecord, SettingRecord
+    from heksher_client.admin import RuleRecord, SettingRecord
 
     s = setting.declaration()
     features, metadata = list(s.configurable_features), dict(s.metadata)
     data = SettingData(s.name, features, str(s.type), s.default_value, metadata, setting.aliases, s.version)
-    rules = (RuleRecord(r.rule_id, r.feature_values, r.value, r.metadata) for r in setting.rules)
+    rules = (RuleRecord(r.rule_id or 0, r.feature_values, r.value, r.metadata) for r in setting.rules)
     return SettingRecord(data, tuple(rules))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
@@ -18,10 +17,10 @@ from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_values import NumberError, format_value, parse_json
 from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
-from heksher_client.cli.settings import require_setting
+from heksher_client.cli.settings import require_setting, rule_set_of
 
 if TYPE_CHECKING:
-    from heksher_client._drivers.admin import AdminClient, SettingRecord
+    from heksher_client.admin import AdminClient, RuleRecord, SettingRecord
 
 _ANY = "*"
 _MAX_LENGTH = 100
@@ -87,10 +86,10 @@ def list_rules(name: str, profile: str | None, url: str | None, *, as_json: bool
     """List the rules of the setting NAME, strongest first."""
     with connect(profile, url) as client:
         record, all_features = require_setting(client, name), client.context_features()
-        by_id = {rule.rule_id: rule for rule in record.rules}
-        ranked = [by_id[rule.rule_id] for rule in record.rule_set(all_features).rules()]
+        by_id: dict[int | None, RuleRecord] = {rule.rule_id: rule for rule in record.rules}
+        ranked = [by_id[rule.rule_id] for rule in rule_set_of(record, all_features).rules()]
     if as_json:
-        print_json([asdict(rule) for rule in ranked])
+        print_json([_rule_fields(rule) for rule in ranked])
         return
     features = [feature for feature in all_features if feature in record.data.configurable_features]
     rows = [[rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value)]
@@ -200,16 +199,18 @@ def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, e
     """Check that a rule has the expected value, and return the ETag with which it may be changed, if there is one.
 
     Raises:
-        CommandError: It has another value.
+        CommandError: It has another value, or no longer exists.
     """
     if expected is None:
         return None
-    value, etag = client.rule_value(rule_id)
-    if not is_equal(value, _parse_value(record, expected)):
+    rule = client.rule(rule_id)
+    if rule is None:
+        raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
+    if not is_equal(rule.value, _parse_value(record, expected)):
         raise CommandError(
-            f"rule {rule_id} has the value {format_value(value)}, and not {expected}: somebody else has changed it"
+            f"rule {rule_id} has the value {format_value(rule.value)}, and not {expected}: somebody else has changed it"
         )
-    return etag
+    return rule.etag
 
 
 def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> tuple[int, Any]:
@@ -219,7 +220,7 @@ def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> tup
         CommandError: The rule does not exist.
     """
     rule = record.find_rule(conditions)
-    if rule is None or rule.rule_id is None:
+    if rule is None:
         name = record.data.name
         raise CommandError(
             f"setting {name} has no rule with exactly these conditions: {format_conditions(conditions) or '(none)'}; "
@@ -263,3 +264,12 @@ def _report(action: str, rule_id: int, conditions: Mapping[str, str], change: st
         print_json({"rule_id": rule_id})
     else:
         click.echo(f"{action} rule {rule_id} ({format_conditions(conditions)}){change}.")
+
+
+def _rule_fields(rule: "RuleRecord") -> dict[str, Any]:
+    return {
+        "rule_id": rule.rule_id,
+        "conditions": dict(rule.conditions),
+        "value": rule.value,
+        "metadata": dict(rule.metadata),
+    }

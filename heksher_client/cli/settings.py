@@ -1,7 +1,7 @@
 """The commands `heksher-client status|settings|get`: the contents of a service, and the value of a setting."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from heksher_client.cli.output import format_conditions, json_option, print_json
 
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
-    from heksher_client._drivers.admin import AdminClient, SettingRecord
+    from heksher_client._core.settings.rule_set import RuleSet
+    from heksher_client.admin import AdminClient, SettingRecord
 
 
 @click.command()
@@ -105,7 +106,8 @@ def get(
         values = {**client.defaults, **context}
         values = {feature: values[feature] for feature in features if feature in values}
         # Rules cannot have an empty value, so features without a value match no condition.
-        resolution = record.rule_set(all_features).explain({feature: values.get(feature, "") for feature in features})
+        context_values = {feature: values.get(feature, "") for feature in features}
+        resolution = rule_set_of(record, all_features).explain(context_values)
     if missing := [feature for feature in features if feature not in values]:
         verb, pronoun = ("was", "it") if len(missing) == 1 else ("were", "them")
         names = escaped(" and ".join(missing))
@@ -133,13 +135,25 @@ def require_setting(client: "AdminClient", name: str) -> "SettingRecord":
     """
     if not re.fullmatch(SETTING_NAME, name):
         raise CommandError(f"{name!r} is not a valid setting name: use letters, digits, underscores and dots")
-    record = client.setting(name)
-    if record is None:
-        client.context_features()  # Another server may have responded that it does not have this path.
+    from heksher_client.admin import SettingRecord
+
+    data = client.setting(name)
+    if data is None:
         raise CommandError(
             f"setting {name} does not exist in {client.service_url}; list the settings with `heksher-client settings`"
         )
-    return record
+    return SettingRecord(data, client.rules(data.name))
+
+
+def rule_set_of(record: "SettingRecord", context_features: Sequence[str]) -> "RuleSet[Any]":
+    """Return the rules of a setting as a `RuleSet`, which resolves them as a client does."""
+    from heksher_client import Reason, Rule
+    from heksher_client._core.settings.rule_index import group_by_features
+    from heksher_client._core.settings.rule_set import RuleSet
+
+    groups = group_by_features([Rule(rule.conditions, rule.value, rule.rule_id) for rule in record.rules])
+    rule_set, _ = RuleSet.build(groups, context_features, record.data.default_value, Reason.SERVER_DEFAULT)
+    return rule_set
 
 
 def _rule_label(rule: "Rule[Any]") -> str:

@@ -14,8 +14,8 @@ import click
 from heksher_client._clock import monotonic
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
 from heksher_client._core.refresh.effects import Flow, OpenStream, Pause
-from heksher_client._drivers.admin import AdminClient
 from heksher_client.cli.arguments import Seconds
+from heksher_client.cli.command_client import CommandClient
 from heksher_client.cli.comparison import Difference, compare
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
@@ -86,7 +86,7 @@ _ALL_NAMES = _AllNames()
 class _Watcher:
     """Iterates over the changes of a service. Fetches its state after each pushed change, and at intervals."""
 
-    def __init__(self, client: AdminClient, interval: float) -> None:
+    def __init__(self, client: CommandClient, interval: float) -> None:
         self._client, self._interval = client, interval
         self._wakeup = threading.Event()
         self._is_unavailable = self._is_interrupted = False
@@ -132,14 +132,14 @@ class _Watcher:
 
     @property
     def _wants_to_follow(self) -> bool:
-        return self._stream.is_offered and not self._client.is_closed
+        return self._stream.is_offered and not self._client.closed
 
     def _follow(self) -> Flow[None]:
         """Follow the stream of changes, as long as there is one."""
         while self._wants_to_follow:
             reply = yield OpenStream(self._stream.open(), self._receive, STREAM_TIMEOUT)
-            seconds = self._stream.close(reply, is_expected=self._client.is_closed)
-            if not self._client.is_closed:
+            seconds = self._stream.close(reply, is_expected=self._client.closed)
+            if not self._client.closed:
                 yield Pause(seconds)
 
     def _receive(self, chunk: bytes) -> bool:

@@ -154,10 +154,32 @@ def connect_async(
     return AsyncConnect(_create_client(client_class, profile, overrides, path=path))
 
 
+@overload
 def create_request_client(
-    profile: str | None, *, url_name: str = "--url", **overrides: Unpack[ProfileOptions]
-) -> ThreadHeksherClient:
-    """Create a client that only sends requests and is never set as main, for the command line.
+    profile: str | None,
+    *,
+    url_name: str = "--url",
+    path: str | PathLike[str] | None = None,
+    **overrides: Unpack[ProfileOptions],
+) -> ThreadHeksherClient: ...
+@overload
+def create_request_client(
+    profile: str | None,
+    *,
+    client_class: type[AsyncHeksherClient],
+    url_name: str = "--url",
+    path: str | PathLike[str] | None = None,
+    **overrides: Unpack[ProfileOptions],
+) -> AsyncHeksherClient: ...
+def create_request_client(
+    profile: str | None,
+    *,
+    client_class: Any = ThreadHeksherClient,
+    url_name: str = "--url",
+    path: str | PathLike[str] | None = None,
+    **overrides: Any,
+) -> Any:
+    """Create a client that only sends requests and is never set as main, for administration and the command line.
 
     It needs no context features. A profile that is given by name takes precedence over `HEKSHER_URL` and
     `HEKSHER_TOKEN`. Without a name, a URL is enough: the sign-in and the secrets of the profile that would be used are
@@ -165,11 +187,12 @@ def create_request_client(
 
     Args:
         profile: The name of the profile.
-        url_name: The option or argument of the command with the URL, for error messages.
+        client_class: The class of the client.
+        url_name: The option or argument with the URL, for error messages.
+        path: As for `connect`.
         **overrides: As for `connect`.
     """
-    client: ThreadHeksherClient = _create_client(ThreadHeksherClient, profile, dict(overrides), url_name=url_name)
-    return client
+    return _create_client(client_class, profile, dict(overrides), url_name=url_name, path=path)
 
 
 def _check_class(client_class: Any, base_class: type[Any]) -> None:

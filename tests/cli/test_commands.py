@@ -177,6 +177,13 @@ def test_l15_a_rule_that_changes_meanwhile_is_neither_changed_nor_removed(
     assert shop.call("GET", "/api/v1/rules/2").json()["value"] == 101
 
 
+def test_l15_a_rule_that_is_removed_before_the_check(run: Run, shop: WatchedService) -> None:
+    """Nothing is changed."""
+    shop.respond_with("GET /api/v1/rules/2", CannedResponse(404))
+    failed = run("rules", "set", "cache_size", "7", "user=jim", "--expected=100")
+    assert (failed.status, failed.err.endswith("rule 2 no longer exists: somebody else has removed it\n")) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heksher_client._core.refresh.administration import Administration
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._drivers.admin import AdminClient, RuleRecord, ServiceState, SettingRecord
+from heksher_client.admin import AdminClient, RuleRecord, ServiceState, SettingRecord
+from heksher_client.cli.command_client import CommandClient
 from heksher_client.cli.comparison import compare
 from heksher_client.cli.watch import _Watcher
 from heksher_client.exceptions import ServiceUnavailableError
@@ -106,7 +108,7 @@ def test_l18_watch_waits_for_a_state_that_it_can_read(
     shop: WatchedService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While a setting is renamed all the time, nothing is shown; afterwards, one rename to its last name."""
-    client = AdminClient(ThreadClient(shop.url, 60, FEATURES))
+    client = CommandClient(ThreadClient(shop.url, 60, FEATURES))
     read, attempts = AdminClient.service_state, [0]
 
     def service_state(self: AdminClient, *arguments: Any) -> ServiceState:
@@ -131,6 +133,6 @@ def test_l18_diff_of_a_service_whose_settings_are_renamed_all_the_time(
     run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error, which asks to try again, and not settings that seem to be missing."""
-    monkeypatch.setattr(AdminClient, "_read_state", lambda *_: None)
+    monkeypatch.setattr(Administration, "_read_state", lambda *_: (yield from ()))
     outcome = run("diff", "shop", shop.url)
     assert (outcome.status, outcome.err.endswith("5 times in a row; try again later\n")) == (3, True), outcome.err

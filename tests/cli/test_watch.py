@@ -17,9 +17,10 @@ import pyte
 import pytest
 from rich.console import Console
 
-from heksher_client._core.refresh.effects import NoResponse, OpenStream, Pause
+from heksher_client._core.refresh.administration import Administration
+from heksher_client._core.refresh.effects import Flow, NoResponse, OpenStream, Pause
 from heksher_client._core.refresh.positions import Position
-from heksher_client._drivers.admin import AdminClient
+from heksher_client.cli.command_client import CommandClient
 from heksher_client.cli.watch import _Watcher
 from heksher_client.exceptions import ServiceUnavailableError
 from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
@@ -127,28 +128,28 @@ def test_l18_a_setting_that_is_renamed_while_the_state_is_read(
 ) -> None:
     """The settings are listed again, up to five times. A setting never seems to be removed."""
     names = ["shop.color", *(f"color{i}" for i in range(renames))]
-    query = AdminClient._query
+    query = Administration._query
 
-    def rename_and_query(client: AdminClient, requested: Sequence[str]) -> Any:
+    def rename_and_query(administration: Administration, requested: Sequence[str]) -> Flow[Any]:
         if len(names) > 1:
             version = f"1.{renames + 2 - len(names)}"
             shop.call("PUT", f"/api/v1/settings/{names.pop(0)}/name", {"name": names[0], "version": version})
-        return query(client, requested)
+        return query(administration, requested)
 
-    monkeypatch.setattr(AdminClient, "_query", rename_and_query)
+    monkeypatch.setattr(Administration, "_query", rename_and_query)
     with ThreadClient(shop.url, 60, FEATURES) as client:
         if renames < listings:
-            assert set(AdminClient(client).service_state().settings) == {"cache_size", f"color{renames - 1}"}
+            assert set(CommandClient(client).service_state().settings) == {"cache_size", f"color{renames - 1}"}
         else:
             with pytest.raises(ServiceUnavailableError, match="5 times in a row; try again later"):
-                AdminClient(client).service_state()
+                CommandClient(client).service_state()
     assert len(shop.requests_to("GET /api/v1/settings")) == listings
 
 
 def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedService) -> None:
     """The interpreter discards exceptions that are raised inside finalizers, for example."""
     client = ThreadClient(shop.url, 60, FEATURES)
-    watcher = _Watcher(AdminClient(client), 3600)
+    watcher = _Watcher(CommandClient(client), 3600)
     changes = iter(watcher)
     former = signal.getsignal(signal.SIGINT)
     try:
@@ -162,7 +163,7 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
 
 def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
     client = ThreadClient(shop.url, 60, FEATURES)
-    watcher = _Watcher(AdminClient(client), 3600)
+    watcher = _Watcher(CommandClient(client), 3600)
     watcher._stream.record_position(Position("", 0, 1), ())
     flow = watcher._follow()
     assert isinstance(next(flow), OpenStream)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 import heksher_client
-from heksher_client._drivers.admin import AdminClient
 from heksher_client._http.endpoint import parse_service_url
+from heksher_client.admin import AdminClient
 from heksher_client.cli import main
 from heksher_client.exceptions import ConfigError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client.service import LocalService

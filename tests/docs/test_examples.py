@@ -50,6 +50,8 @@ PRINTED = {
     "fork.py": "200\n",
     "in_process.py": "Hi Hello\n",
     "local_service.py": "True\n",
+    "manage_rules.py": ("cache_size: changed 200 to 400\ncache_size: added rule 3 with 100\n"),
+    "manage_rules_async.py": "cache_size: removed rule 1 with 200\n",
     "openfeature_flags.py": "200 TARGETING_MATCH 1\n",
     "outage.py": "200 200\n",
     "own_http_client.py": "200\n",
@@ -68,8 +70,8 @@ SEPARATE_TESTS = {
 }  # fmt: skip
 """The examples that other tests run, in this module or with the feature that they show."""
 PUBLIC_MODULES = (
-    "credentials", "exceptions", "integrations.asgi", "integrations.django", "integrations.wsgi", "openfeature",
-    "profiles", "pytest_plugin", "service", "telemetry", "testing",
+    "admin", "credentials", "exceptions", "integrations.asgi", "integrations.django", "integrations.wsgi",
+    "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
     pytest.param("integrations.celery", marks=pytest.mark.frameworks("celery")),
 )  # fmt: skip
 """The public modules of the package."""

@@ -24,7 +24,7 @@ from heksher_client import (
     UnknownContextError,
     pinned,
 )
-from heksher_client._drivers.admin import AdminClient
+from heksher_client.admin import AdminClient, AsyncAdminClient
 from heksher_client.credentials import ClientCredentials, RefreshableToken, StaticToken, TokenFrom
 from heksher_client.openfeature import HeksherProvider
 from heksher_client.profiles._connect import AsyncConnect
@@ -184,7 +184,8 @@ def resources() -> list[Any]:
     return [
         client,
         type("OwnClient", (ThreadHeksherClient,), {})("http://host", 60, ["user"]),
-        AdminClient(client),
+        AdminClient("http://host"),
+        AsyncAdminClient("http://host"),
         AsyncHeksherClient("http://host", 60, ["user"]),
         AsyncConnect(AsyncHeksherClient("http://host", 60, ["user"])),
         stub,

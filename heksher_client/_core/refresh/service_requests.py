@@ -46,7 +46,7 @@ class ServiceRequests:
 
     def ping(self) -> Flow[None]:
         """Check that the service is healthy."""
-        yield from self._send(protocol.HEALTH, protocol.parse_health, self._exchange)  # a replica that lags is healthy
+        yield from self.send_once(protocol.HEALTH, protocol.parse_health)  # a replica that lags is healthy
 
     def get_settings(self) -> Flow[dict[str, SettingData]]:
         """Request all settings of the service."""
@@ -61,6 +61,10 @@ class ServiceRequests:
             return result
 
         return self._send(request, parse_and_observe, lambda one: monotonic(self._exchange(one), self.positions))
+
+    def send_once(self, request: Request, parse: Callable[[Reply], T]) -> Flow[T]:
+        """Send one request, and do not repeat it if its response is older than a former one: it may be a change."""
+        return self._send(request, parse, self._exchange)
 
     def _send(
         self, request: Request, parse: Callable[[Reply], T], exchange: Callable[[Request], Flow[Reply]]

@@ -1,0 +1,372 @@
+"""Administration: the flows that read everything that a service stores, and change it.
+
+Nothing is cached: each call sends requests. Where it can, it uses the requests and parsers of `protocol`.
+"""
+
+import json
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Flow, Reply, Request, Response
+from heksher_client._core.refresh.positions import Position, oldest_position, position
+from heksher_client._core.refresh.protocol import RawRule, SettingData
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
+from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
+from heksher_client._core.refresh.service_requests import ServiceRequests
+from heksher_client._core.settings.context import check_feature_names
+from heksher_client._core.settings.context_values import is_v1_value, normalized_value
+from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
+from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.types import SettingType
+from heksher_client.exceptions import ServiceUnavailableError
+
+T = TypeVar("T")
+SettingOrName: TypeAlias = Setting[Any] | str
+"""A setting that the program declares, or the name of any setting of the service, which may be an alias."""
+
+_NAMES_PER_QUERY: Final = 50
+_MAX_LISTINGS: Final = 5
+"""Attempts to list all settings and query their rules, without a change in between."""
+_CHANGES_PER_REQUEST: Final = 1000
+"""The most that the service allows."""
+
+
+class Administration:
+    """The operations of an admin client, as flows. They raise the errors of its requests."""
+
+    def __init__(self, requests: ServiceRequests) -> None:
+        """Create it for the requests of a client."""
+        self._requests = requests
+
+    # -- context features ----------------------------------------------------------------------------------------------
+
+    def context_features(self) -> Flow[tuple[str, ...]]:
+        return self._requests.send(protocol.CONTEXT_FEATURES, protocol.parse_context_features)
+
+    def add_context_feature(self, name: str) -> Flow[None]:
+        return self._change("POST", "context_features", {"context_feature": _feature(name)})
+
+    def move_context_feature(self, name: str, before: str | None, after: str | None) -> Flow[None]:
+        if (before is None) == (after is None):
+            raise TypeError("either before or after must be given")
+        place = {"to_after": _feature(after)} if before is None else {"to_before": _feature(before)}
+        return self._change("PATCH", f"context_features/{_feature(name)}/index", place)
+
+    def delete_context_feature(self, name: str) -> Flow[None]:
+        return self._change("DELETE", f"context_features/{_feature(name)}")
+
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    def settings(self) -> Flow[dict[str, SettingData]]:
+        return self._requests.get_settings()
+
+    def setting(self, setting: SettingOrName) -> Flow[SettingData | None]:
+        request = protocol.setting(_name(setting))
+        found = yield from self._requests.send(request, partial(protocol.parse_setting, request))
+        if found is None:
+            yield from self._check_service()
+        return found
+
+    def rename_setting(self, setting: SettingOrName, new_name: str, version: str) -> Flow[None]:
+        return self._change_setting(setting, "name", {"name": _name(new_name)}, version)
+
+    def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, version: str) -> Flow[None]:
+        text = new_type if isinstance(new_type, str) else new_type.heksher_string()
+        return self._change_setting(setting, "type", {"type": text}, version)
+
+    def set_configurable_features(self, setting: SettingOrName, features: Iterable[str], version: str) -> Flow[None]:
+        new = {"configurable_features": check_feature_names(features)}
+        return self._change_setting(setting, "configurable_features", new, version)
+
+    def delete_setting(self, setting: SettingOrName) -> Flow[None]:
+        return self._change("DELETE", _setting_path(setting))
+
+    def add_setting_metadata(self, setting: SettingOrName, metadata: Mapping[str, Any], version: str) -> Flow[None]:
+        return self._change_setting(setting, "metadata", _metadata(metadata), version, method="POST")
+
+    def replace_setting_metadata(self, setting: SettingOrName, metadata: Mapping[str, Any], version: str) -> Flow[None]:
+        return self._change_setting(setting, "metadata", _metadata(metadata), version)
+
+    def delete_setting_metadata(self, setting: SettingOrName, key: str, version: str) -> Flow[None]:
+        return self._change_setting(setting, f"metadata/{_key(key)}", {}, version, method="DELETE")
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def rules(self, setting: SettingOrName, conditions: Mapping[str, str]) -> Flow[tuple[RuleRecord, ...]]:
+        name = _name(setting)
+        required = _conditions(conditions)
+        request = protocol.query(protocol.query_target([name], "*", with_metadata=True), None)
+        found, _ = yield from self._requests.send(request, partial(_parse_query, request))
+        # The response has them under the present name of the setting, if this is an alias.
+        all_rules = (rule for rules in found.values() for rule in rules)
+        return tuple(rule for rule in all_rules if required.items() <= rule.conditions.items())
+
+    def rule(self, rule_id: int) -> Flow[RuleRecord | None]:
+        request = Request("GET", _API + _rule_path(rule_id))
+        found = yield from self._requests.send(request, partial(_parse_rule, request, rule_id))
+        if found is None:
+            yield from self._check_service()
+        return found
+
+    def find_rule(self, setting: SettingOrName, conditions: Mapping[str, str]) -> Flow[RuleRecord | None]:
+        for rule in (yield from self.rules(setting, conditions)):
+            if rule.conditions.keys() == conditions.keys():
+                return (yield from self.rule(rule.rule_id))
+        return None
+
+    def add_rule(
+        self, setting: SettingOrName, value: Any, conditions: Mapping[str, str], metadata: Mapping[str, Any]
+    ) -> Flow[int]:
+        if isinstance(setting, Setting):
+            value = setting.type.convert_to_heksher(value)
+        required = _conditions(conditions)
+        body = {"setting": _name(setting), "feature_values": required, "value": value} | (
+            _metadata(metadata) if metadata else {}
+        )
+        request = _json_request("POST", "rules", body)
+        return self._requests.send_once(request, partial(_parse_created, request, required))
+
+    def set_rule(self, rule_id: int, value: Any, etag: str | None) -> Flow[None]:
+        return self._change("PUT", f"{_rule_path(rule_id)}/value", {"value": value}, etag)
+
+    def remove_rule(self, rule_id: int, etag: str | None) -> Flow[None]:
+        return self._change("DELETE", _rule_path(rule_id), etag=etag)
+
+    def add_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], etag: str | None) -> Flow[None]:
+        return self._change("POST", f"{_rule_path(rule_id)}/metadata", _metadata(metadata), etag)
+
+    def replace_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], etag: str | None) -> Flow[None]:
+        return self._change("PUT", f"{_rule_path(rule_id)}/metadata", _metadata(metadata), etag)
+
+    def delete_rule_metadata(self, rule_id: int, key: str, etag: str | None) -> Flow[None]:
+        return self._change("DELETE", f"{_rule_path(rule_id)}/metadata/{_key(key)}", etag=etag)
+
+    # -- everything ----------------------------------------------------------------------------------------------------
+
+    def changes(self, after: int, setting: SettingOrName | None, limit: int) -> Flow[tuple[ChangeRecord, ...]]:
+        changes: list[ChangeRecord] = []
+        while (missing := limit - len(changes)) > 0:
+            page_size = min(missing, _CHANGES_PER_REQUEST)
+            target = f"{_API}change_log?after={operator.index(after)}&limit={page_size}"
+            target += "" if setting is None else f"&setting={_name(setting)}"
+            request = Request("GET", target)
+            page = yield from self._requests.send(request, partial(_parse_changes, request))
+            changes += page
+            if len(page) < page_size:
+                break
+            after = page[-1].revision
+        return tuple(changes)
+
+    def service_state(self, on_progress: Callable[[int, int], object] | None) -> Flow[ServiceState]:
+        state = None
+        for _ in range(_MAX_LISTINGS):
+            if (found := (yield from self._read_state(on_progress))) is not None:
+                state, is_of_one_moment = found
+                if is_of_one_moment:
+                    return state
+        if state is None:
+            raise ServiceUnavailableError(
+                f"settings were renamed while they were read, {_MAX_LISTINGS} times in a row; try again later"
+            )
+        return state
+
+    def _read_state(self, on_progress: Callable[[int, int], object] | None) -> Flow[tuple[ServiceState, bool] | None]:
+        """Return the state, and whether all is of one moment; None if a setting was renamed in between.
+
+        Deleted settings are omitted.
+        """
+        features, received = yield from self._requests.send(
+            protocol.CONTEXT_FEATURES, lambda reply: (protocol.parse_context_features(reply), position(reply))
+        )
+        settings = yield from self.settings()
+        records: dict[str, SettingRecord] = {}
+        positions = [received]
+        remaining = iter(settings)
+        while names := list(islice(remaining, _NAMES_PER_QUERY)):
+            existing, rules, received = yield from self._query(names)
+            if not rules.keys() >= set(existing):
+                return None  # The response has the rules of a renamed setting under its new name.
+            positions.append(received)
+            records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
+            if on_progress is not None:
+                on_progress(len(records), len(settings))
+        is_of_one_moment = len(records) == len(settings) and len(set(positions)) == 1
+        return ServiceState(features, records, oldest_position(positions)), is_of_one_moment
+
+    def _query(
+        self, names: Sequence[str]
+    ) -> Flow[tuple[Sequence[str], dict[str, tuple[RuleRecord, ...]], Position | None]]:
+        """Return which of the names exist, the rules of those settings, and the position that they are of."""
+        while names:
+            request = protocol.query(protocol.query_target(names, "*", with_metadata=True), None)
+            result = yield from self._requests.send(request, partial(_parse_query_or_missing, request, names))
+            if isinstance(result, tuple):
+                return names, *result
+            names = [name for name in names if name not in result]
+        return (), {}, None
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _check_service(self) -> Flow[None]:
+        """Raise an error if the server is not a Heksher service: that would respond with 404 to any path."""
+        yield from self.context_features()
+
+    def _change_setting(
+        self, setting: SettingOrName, path: str, change: Mapping[str, Any], version: str, *, method: str = "PUT"
+    ) -> Flow[None]:
+        return self._change(method, f"{_setting_path(setting)}/{path}", {**change, "version": version})
+
+    def _change(self, method: str, path: str, body: Any = None, etag: str | None = None) -> Flow[None]:
+        headers = {} if etag is None else {"If-Match": etag}
+        request = Request(method, _API + path, headers) if body is None else _json_request(method, path, body, headers)
+
+        def parse(reply: Reply) -> None:
+            response = parse_response(request, reply)
+            if not 200 <= response.status < 300:
+                raise unexpected_response(request, response)
+
+        return self._requests.send_once(request, parse)
+
+
+_API: Final = "/api/v1/"
+
+
+def _json_request(method: str, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Request:
+    content = json.dumps(body, allow_nan=False).encode()
+    return Request(method, _API + path, {"Content-Type": "application/json", **(headers or {})}, content)
+
+
+def _checked(text: str, pattern: str, what: str) -> str:
+    """Return a name that goes into the path or the query of a request.
+
+    Raises:
+        ValueError: It is not valid, so it might become another request.
+    """
+    if not re.fullmatch(pattern, text):
+        raise ValueError(f"{text!r} is not a valid {what}")
+    return text
+
+
+def _name(setting: SettingOrName) -> str:
+    name = setting.name if isinstance(setting, Setting) else setting
+    return _checked(name, SETTING_NAME, "setting name: use letters, digits, underscores and dots")
+
+
+def _feature(name: str | None) -> str:
+    (checked,) = check_feature_names([name or ""])
+    return checked
+
+
+def _key(key: str) -> str:
+    return _checked(key, METADATA_KEY, "metadata key: use letters, digits, underscores and hyphens")
+
+
+def _setting_path(setting: SettingOrName) -> str:
+    return protocol.setting(_name(setting)).target.removeprefix(_API)
+
+
+def _conditions(conditions: Mapping[str, str]) -> dict[str, str]:
+    return {feature: normalized_value(feature, value) for feature, value in conditions.items()}
+
+
+def _rule_path(rule_id: int) -> str:
+    return f"rules/{operator.index(rule_id)}"
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {"metadata": dict(metadata)}
+
+
+# -- responses ---------------------------------------------------------------------------------------------------------
+
+
+class _RuleWithMetadata(RawRule):
+    """A rule with metadata. Decoding this field in every refresh would take 2 % longer, so `RawRule` lacks it."""
+
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _SettingWithMetadata(msgspec.Struct):
+    rules: list[_RuleWithMetadata]
+
+
+class _SingleRule(msgspec.Struct):
+    value: Any
+    feature_values: tuple[tuple[str, str], ...]
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Changes(msgspec.Struct):
+    changes: list[ChangeRecord]
+
+
+_SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
+_RULE: Final = msgspec.json.Decoder(_SingleRule)
+_CHANGES: Final = msgspec.json.Decoder(_Changes)
+
+
+def _decode(
+    decoder: msgspec.json.Decoder[T], request: Request, response: Response, what: str, part: msgspec.Raw | None = None
+) -> T:
+    """Decode a response, or a part of it."""
+    try:
+        return decoder.decode(response.content if part is None else part)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unexpected_response(request, response, f"with invalid {what} ({error})") from None
+
+
+def _parse_query_or_missing(
+    request: Request, names: Sequence[str], reply: Reply
+) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None] | frozenset[str]:
+    """Parse the response to a query: the rules by setting and the position, or the names of unknown settings."""
+    return protocol.missing_names(reply, names) or _parse_query(request, reply)
+
+
+def _parse_query(request: Request, reply: Reply) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
+    query, response = protocol.parse_query(request, reply), parse_response(request, reply)
+    assert query is not None  # noqa: S101 - "not modified" is a response to requests with an ETag only
+    rules: dict[str, tuple[RuleRecord, ...]] = {}
+    for name, raw in query.settings.items():
+        setting = _decode(_SETTING, request, response, f"rules of setting {name}", raw)
+        rules[name] = tuple(
+            RuleRecord(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata) for rule in setting.rules
+        )
+    return rules, position(reply)
+
+
+def _parse_rule(request: Request, rule_id: int, reply: Reply) -> RuleRecord | None:
+    response = parse_response(request, reply)
+    if response.status == 404:
+        return None
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    rule = _decode(_RULE, request, response, "contents of the rule")
+    etag = response.headers.get("etag")
+    return RuleRecord(rule_id, dict(rule.feature_values), rule.value, rule.metadata, etag)
+
+
+def _parse_created(request: Request, conditions: Mapping[str, str], reply: Reply) -> int:
+    response = parse_response(request, reply)
+    unsupported = [feature for feature, value in conditions.items() if not is_v1_value(value)]
+    if response.status == 422 and unsupported and not protocol.accepts_any_value(reply):
+        value = f"{unsupported[0]}, not {conditions[unsupported[0]]!r}"
+        hint = f"this service accepts only letters, digits and underscores in the value of {value}"
+        raise with_prefix(unexpected_response(request, response), hint)
+    rule_id = json_object(request, response, (200, 201)).get("rule_id")
+    if not isinstance(rule_id, int):
+        raise unexpected_response(request, response, "without rule_id")
+    return rule_id
+
+
+def _parse_changes(request: Request, reply: Reply) -> list[ChangeRecord]:
+    response = parse_response(request, reply)
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    return _decode(_CHANGES, request, response, "changes").changes

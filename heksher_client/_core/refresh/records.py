@@ -1,0 +1,100 @@
+"""Records of a service: the rules, settings and changes that it stores, as administration returns them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from heksher_client._core.refresh.positions import Position
+from heksher_client._core.refresh.protocol import SettingData
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRecord:
+    """A rule as the service stores it."""
+
+    rule_id: int
+    """The ID of the rule; 0 in an exported file that does not have it."""
+    conditions: Mapping[str, str]
+    """The values of context features that the rule requires, in the order of the context features."""
+    value: Any
+    """A JSON value."""
+    metadata: Mapping[str, Any]
+    """In JSON values."""
+    etag: str | None = None
+    """The version of the rule: with it, a change is refused if somebody else has changed the rule since. None in lists,
+    and if the service does not have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRecord:
+    """A setting as the service stores it, with its rules."""
+
+    data: SettingData
+    rules: tuple[RuleRecord, ...]
+
+    def find_rule(self, conditions: Mapping[str, str]) -> RuleRecord | None:
+        """Return the rule with exactly these conditions, or None."""
+        return next((rule for rule in self.rules if dict(rule.conditions) == dict(conditions)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """Everything that a service stores. It is fetched by several requests, so it may mix two moments."""
+
+    context_features: tuple[str, ...]
+    """In the order of the service."""
+    settings: Mapping[str, SettingRecord]
+    """By name."""
+    position: Position | None = None
+    """The oldest position among the responses, to follow the changes after it; None if a response does not say it."""
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it as a document of JSON values, as `heksher-client service export` writes it."""
+        return {
+            "heksher": 1,
+            "context_features": list(self.context_features),
+            "settings": [_setting_document(self.settings[name]) for name in sorted(self.settings)],
+        }
+
+
+def _setting_document(record: SettingRecord) -> dict[str, Any]:
+    data = record.data
+    rules = [
+        {
+            "rule_id": rule.rule_id,
+            "feature_values": dict(rule.conditions),
+            "value": rule.value,
+            "metadata": dict(rule.metadata),
+        }
+        for rule in record.rules
+    ]
+    return {
+        "name": data.name,
+        "type": data.type,
+        "default_value": data.default_value,
+        "configurable_features": list(data.configurable_features),
+        "metadata": dict(data.metadata),
+        "version": data.version,
+        "aliases": list(data.aliases),
+        "rules": rules,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """One entry of the service's log of changes."""
+
+    revision: int
+    """The number of the change."""
+    at: str
+    """The time of the change, in ISO 8601 and UTC."""
+    actor: str | None
+    """The name of the token that made the change; None without access control."""
+    action: str
+    """A description, for example `rule changed`."""
+    settings: tuple[str, ...]
+    """The affected settings, with the names that they had before and after the change."""
+    former: Any
+    """The state before the change, in JSON values."""
+    new: Any
+    """The state after the change, in JSON values."""

@@ -1,0 +1,495 @@
+"""Administration of a service from Python: its context features, settings and rules, and its log of changes.
+
+    with AdminClient("http://heksher:8080", token=os.environ["HEKSHER_TOKEN"]) as admin:
+        admin.add_rule("cache_size", 200, {"environment": "prod", "user": "jim"})
+
+Each call sends requests, and nothing is cached. The clients are never the main client, so a program may have them in
+addition to its client. `AsyncAdminClient` has the same methods, to be awaited.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from typing import Any, Final, Self, TypeVar, Unpack, overload
+
+from heksher_client._core.refresh.administration import Administration, SettingOrName
+from heksher_client._core.refresh.effects import Flow
+from heksher_client._core.refresh.protocol import SettingData
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
+from heksher_client._core.settings.setting import Setting
+from heksher_client._core.settings.types import SettingType
+from heksher_client._drivers import async_client, thread_client
+from heksher_client._drivers.async_client import AsyncHeksherClient
+from heksher_client._drivers.options import ClientOptions
+from heksher_client._drivers.thread_client import ThreadHeksherClient
+from heksher_client._resource import Resource
+from heksher_client._runtime import wakeup
+from heksher_client.profiles._connect import ProfileOptions, create_request_client
+
+__all__ = [
+    "AdminClient",
+    "AsyncAdminClient",
+    "ChangeRecord",
+    "RuleRecord",
+    "ServiceState",
+    "SettingRecord",
+]
+
+T = TypeVar("T")
+_INTERVAL: Final = 60.0
+"""An interval that is never used: the clients are not set as main."""
+
+
+class AdminClient(Resource):
+    """Reads and changes the contents of a service. All methods may be called from any thread.
+
+    Methods that take a setting accept a `Setting`, or the name or an alias of any setting of the service. All raise:
+
+    - `ServiceUnavailableError`: There was no response.
+    - `UnexpectedResponseError`: The service refused the request. Its `status` is 404 if the object does not exist, 409
+      for a conflict with another object, 412 if the object does not have the `etag` any more, 400 or 422 for an invalid
+      value, and 401 or 403 for missing permissions.
+    - `ClientNotRunningError`: The client is closed.
+    - `ValueError`, `TypeError`: An argument is not valid. No request was sent.
+
+    A `version` is the version of the setting after the change. It must be higher than before: declarations of older
+    versions are outdated from then on.
+    """
+
+    def __init__(self, service_url: str, **options: Unpack[ClientOptions]) -> None:
+        """Create a client. Close it, or use it as a context manager.
+
+        Args:
+            service_url: The URL of the service.
+            **options: See `ClientOptions`. If the service requires tokens, `token` needs the role `admin`.
+
+        Raises:
+            TypeError, ValueError: An option is invalid.
+        """
+        self._client = ThreadHeksherClient(service_url, _INTERVAL, (), **options)
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: str | None = None,
+        *,
+        path: str | PathLike[str] | None = None,
+        **overrides: Unpack[ProfileOptions],
+    ) -> Self:
+        """Create a client from a profile of the configuration file, environment variables and arguments.
+
+        Args:
+            profile: The name of the profile, which then takes precedence over `HEKSHER_URL` and `HEKSHER_TOKEN`. If
+                None, the profile that `connect` uses. With a URL, no profile is necessary.
+            path: The configuration file, or the folder in which it is `config.toml`, as for `connect`.
+            **overrides: As for `connect`.
+
+        Raises:
+            ConfigError: The configuration is incomplete or invalid.
+        """
+        self = cls.__new__(cls)
+        self._client = create_request_client(profile, url_name="url", path=path, **overrides)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.service_url}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    @property
+    def closed(self) -> bool:
+        """True if the client is closed."""
+        return self._client.closed
+
+    @property
+    def service_url(self) -> str:
+        """The URL of the service, without user name and password."""
+        return thread_client.internals(self._client).session.service_url
+
+    def ping(self) -> None:
+        """Check that the service is healthy. The error is an `httpx.HTTPError` as well."""
+        self._client.ping()
+
+    # -- context features ----------------------------------------------------------------------------------------------
+
+    def context_features(self) -> tuple[str, ...]:
+        """Return the context features, in the order of the service."""
+        return self._run(self._flows.context_features())
+
+    def add_context_feature(self, name: str) -> None:
+        """Add a context feature after all others: rules with a condition on it are stronger than those without."""
+        self._run(self._flows.add_context_feature(name))
+
+    def move_context_feature(self, name: str, *, before: str | None = None, after: str | None = None) -> None:
+        """Move a context feature before or after another one. This changes which rules win."""
+        self._run(self._flows.move_context_feature(name, before, after))
+
+    def delete_context_feature(self, name: str) -> None:
+        """Delete a context feature that no setting is configurable by."""
+        self._run(self._flows.delete_context_feature(name))
+
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, SettingData]:
+        """Return all settings by name, without their rules."""
+        return self._run(self._flows.settings())
+
+    def setting(self, setting: SettingOrName) -> SettingData | None:
+        """Return a setting, without its rules; None if it does not exist."""
+        return self._run(self._flows.setting(setting))
+
+    def rename_setting(self, setting: SettingOrName, new_name: str, *, version: str) -> None:
+        """Rename a setting. Its former name becomes an alias, by which older programs go on reading it."""
+        self._run(self._flows.rename_setting(setting, new_name, version))
+
+    def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, *, version: str) -> None:
+        """Change the type of a setting, if its default value and the values of its rules are of the new type.
+
+        Args:
+            setting: The setting.
+            new_type: The type, for example `setting_type(float)`, or the text of the service: `"Sequence<int>"`.
+            version: The new version. A type that does not contain all values of the former one requires a new major
+                version.
+
+        Raises:
+            UnexpectedResponseError: The status is 409 if there are conflicts, which `error.json()` lists, or if the
+                version is not high enough.
+        """
+        self._run(self._flows.set_setting_type(setting, new_type, version))
+
+    def set_configurable_features(self, setting: SettingOrName, features: Iterable[str], *, version: str) -> None:
+        """Change the configurable features of a setting, if no rule has a condition on a removed one.
+
+        Further features require a new major version.
+        """
+        self._run(self._flows.set_configurable_features(setting, features, version))
+
+    def delete_setting(self, setting: SettingOrName) -> None:
+        """Delete a setting with its rules and aliases."""
+        self._run(self._flows.delete_setting(setting))
+
+    def add_setting_metadata(self, setting: SettingOrName, metadata: Mapping[str, Any], *, version: str) -> None:
+        """Add metadata to a setting, and replace those with the same keys."""
+        self._run(self._flows.add_setting_metadata(setting, metadata, version))
+
+    def replace_setting_metadata(self, setting: SettingOrName, metadata: Mapping[str, Any], *, version: str) -> None:
+        """Replace all metadata of a setting."""
+        self._run(self._flows.replace_setting_metadata(setting, metadata, version))
+
+    def delete_setting_metadata(self, setting: SettingOrName, key: str, *, version: str) -> None:
+        """Delete a key of a setting's metadata."""
+        self._run(self._flows.delete_setting_metadata(setting, key, version))
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def rules(self, setting: SettingOrName, conditions: Mapping[str, str] | None = None) -> tuple[RuleRecord, ...]:
+        """Return the rules of a setting, without their ETags.
+
+        Args:
+            setting: The setting.
+            conditions: Return only the rules with these conditions, which may have others as well.
+        """
+        return self._run(self._flows.rules(setting, conditions or {}))
+
+    def rule(self, rule_id: int) -> RuleRecord | None:
+        """Return a rule by its ID; None if it does not exist."""
+        return self._run(self._flows.rule(rule_id))
+
+    def find_rule(self, setting: SettingOrName, conditions: Mapping[str, str]) -> RuleRecord | None:
+        """Return the rule of a setting with exactly these conditions; None if it does not exist."""
+        return self._run(self._flows.find_rule(setting, conditions))
+
+    @overload
+    def add_rule(
+        self, setting: Setting[T], value: T, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+    ) -> int: ...
+    @overload
+    def add_rule(
+        self, setting: str, value: Any, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+    ) -> int: ...
+    def add_rule(
+        self,
+        setting: SettingOrName,
+        value: Any,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add a rule to a setting, and return its ID.
+
+        Args:
+            setting: The setting.
+            value: A value of its type, if it is a `Setting`; a JSON value, if it is a name.
+            conditions: The values of context features that the rule requires.
+            metadata: Metadata of the rule, in JSON values: a ticket, say.
+
+        Raises:
+            UnexpectedResponseError: The status is 409 if the setting has a rule with these conditions, 400 if the value
+                is not of its type or the setting does not have a feature, and 422 if the setting does not exist.
+        """
+        return self._run(self._flows.add_rule(setting, value, conditions, metadata or {}))
+
+    def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
+        """Change the value of a rule.
+
+        Args:
+            rule_id: The ID of the rule.
+            value: The new value, a JSON value.
+            etag: Change it only if the rule still has this ETag, which `rule` and `find_rule` return. Otherwise the
+                error has the status 412. Services that do not have ETags ignore it.
+        """
+        self._run(self._flows.set_rule(rule_id, value, etag))
+
+    def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
+        """Remove a rule; with an ETag, only if the rule still has it."""
+        self._run(self._flows.remove_rule(rule_id, etag))
+
+    def add_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None) -> None:
+        """Add metadata to a rule, and replace those with the same keys."""
+        self._run(self._flows.add_rule_metadata(rule_id, metadata, etag))
+
+    def replace_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None) -> None:
+        """Replace all metadata of a rule."""
+        self._run(self._flows.replace_rule_metadata(rule_id, metadata, etag))
+
+    def delete_rule_metadata(self, rule_id: int, key: str, *, etag: str | None = None) -> None:
+        """Delete a key of a rule's metadata."""
+        self._run(self._flows.delete_rule_metadata(rule_id, key, etag))
+
+    # -- everything ----------------------------------------------------------------------------------------------------
+
+    def service_state(self, on_progress: Callable[[int, int], object] | None = None) -> ServiceState:
+        """Return the context features, and all settings with their rules.
+
+        Args:
+            on_progress: Called with the number of settings whose rules have been fetched, and the number of all.
+
+        Raises:
+            ServiceUnavailableError: Settings are renamed all the time. A state without them would look as if they were
+                removed.
+        """
+        return self._run(self._flows.service_state(on_progress))
+
+    def export(self) -> dict[str, Any]:
+        """Return everything as a document of JSON values, which `heksher-client service import` and `diff` read."""
+        return self.service_state().document()
+
+    def changes(
+        self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100
+    ) -> tuple[ChangeRecord, ...]:
+        """Return the changes after a revision, the oldest first.
+
+        Only services of this package have a log of changes.
+
+        Args:
+            after: The revision. For the next changes, it is that of the last one.
+            setting: Return only changes that affect this setting, by a present or former name.
+            limit: The maximum number of changes.
+        """
+        return self._run(self._flows.changes(after, setting, limit))
+
+    @property
+    def _flows(self) -> Administration:
+        return Administration(thread_client.internals(self._client).session.requests)
+
+    def _run(self, flow: Flow[T]) -> T:
+        return thread_client.internals(self._client).run(flow)
+
+
+class AsyncAdminClient(Resource):
+    """Reads and changes the contents of a service, for asyncio.
+
+    The methods, their arguments and their errors are those of `AdminClient`.
+    """
+
+    def __init__(self, service_url: str, **options: Unpack[ClientOptions]) -> None:
+        """Create a client. Close it, or use it as a context manager."""
+        self._client = AsyncHeksherClient(service_url, _INTERVAL, (), **options)
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: str | None = None,
+        *,
+        path: str | PathLike[str] | None = None,
+        **overrides: Unpack[ProfileOptions],
+    ) -> Self:
+        """Create a client from a profile of the configuration file, environment variables and arguments."""
+        self = cls.__new__(cls)
+        self._client = create_request_client(
+            profile, client_class=AsyncHeksherClient, url_name="url", path=path, **overrides
+        )
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.service_url}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    @property
+    def closed(self) -> bool:
+        """True if the client is closed."""
+        return self._client.closed
+
+    @property
+    def service_url(self) -> str:
+        """The URL of the service, without user name and password."""
+        return async_client.internals(self._client).session.service_url
+
+    async def ping(self) -> None:
+        """Check that the service is healthy. The error is an `httpx.HTTPError` as well."""
+        await self._client.ping()
+
+    # -- context features ----------------------------------------------------------------------------------------------
+
+    async def context_features(self) -> tuple[str, ...]:
+        """Return the context features, in the order of the service."""
+        return await self._run(self._flows.context_features())
+
+    async def add_context_feature(self, name: str) -> None:
+        """Add a context feature after all others: rules with a condition on it are stronger than those without."""
+        await self._run(self._flows.add_context_feature(name))
+
+    async def move_context_feature(self, name: str, *, before: str | None = None, after: str | None = None) -> None:
+        """Move a context feature before or after another one. This changes which rules win."""
+        await self._run(self._flows.move_context_feature(name, before, after))
+
+    async def delete_context_feature(self, name: str) -> None:
+        """Delete a context feature that no setting is configurable by."""
+        await self._run(self._flows.delete_context_feature(name))
+
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    async def settings(self) -> dict[str, SettingData]:
+        """Return all settings by name, without their rules."""
+        return await self._run(self._flows.settings())
+
+    async def setting(self, setting: SettingOrName) -> SettingData | None:
+        """Return a setting, without its rules; None if it does not exist."""
+        return await self._run(self._flows.setting(setting))
+
+    async def rename_setting(self, setting: SettingOrName, new_name: str, *, version: str) -> None:
+        """Rename a setting. Its former name becomes an alias, by which older programs go on reading it."""
+        await self._run(self._flows.rename_setting(setting, new_name, version))
+
+    async def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, *, version: str) -> None:
+        """Change the type of a setting, if its default value and the values of its rules are of the new type."""
+        await self._run(self._flows.set_setting_type(setting, new_type, version))
+
+    async def set_configurable_features(self, setting: SettingOrName, features: Iterable[str], *, version: str) -> None:
+        """Change the configurable features of a setting, if no rule has a condition on a removed one."""
+        await self._run(self._flows.set_configurable_features(setting, features, version))
+
+    async def delete_setting(self, setting: SettingOrName) -> None:
+        """Delete a setting with its rules and aliases."""
+        await self._run(self._flows.delete_setting(setting))
+
+    async def add_setting_metadata(self, setting: SettingOrName, metadata: Mapping[str, Any], *, version: str) -> None:
+        """Add metadata to a setting, and replace those with the same keys."""
+        await self._run(self._flows.add_setting_metadata(setting, metadata, version))
+
+    async def replace_setting_metadata(
+        self, setting: SettingOrName, metadata: Mapping[str, Any], *, version: str
+    ) -> None:
+        """Replace all metadata of a setting."""
+        await self._run(self._flows.replace_setting_metadata(setting, metadata, version))
+
+    async def delete_setting_metadata(self, setting: SettingOrName, key: str, *, version: str) -> None:
+        """Delete a key of a setting's metadata."""
+        await self._run(self._flows.delete_setting_metadata(setting, key, version))
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    async def rules(
+        self, setting: SettingOrName, conditions: Mapping[str, str] | None = None
+    ) -> tuple[RuleRecord, ...]:
+        """Return the rules of a setting, without their ETags."""
+        return await self._run(self._flows.rules(setting, conditions or {}))
+
+    async def rule(self, rule_id: int) -> RuleRecord | None:
+        """Return a rule by its ID; None if it does not exist."""
+        return await self._run(self._flows.rule(rule_id))
+
+    async def find_rule(self, setting: SettingOrName, conditions: Mapping[str, str]) -> RuleRecord | None:
+        """Return the rule of a setting with exactly these conditions; None if it does not exist."""
+        return await self._run(self._flows.find_rule(setting, conditions))
+
+    @overload
+    async def add_rule(
+        self, setting: Setting[T], value: T, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+    ) -> int: ...
+    @overload
+    async def add_rule(
+        self, setting: str, value: Any, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+    ) -> int: ...
+    async def add_rule(
+        self,
+        setting: SettingOrName,
+        value: Any,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Add a rule to a setting, and return its ID."""
+        return await self._run(self._flows.add_rule(setting, value, conditions, metadata or {}))
+
+    async def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
+        """Change the value of a rule."""
+        await self._run(self._flows.set_rule(rule_id, value, etag))
+
+    async def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
+        """Remove a rule; with an ETag, only if the rule still has it."""
+        await self._run(self._flows.remove_rule(rule_id, etag))
+
+    async def add_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None) -> None:
+        """Add metadata to a rule, and replace those with the same keys."""
+        await self._run(self._flows.add_rule_metadata(rule_id, metadata, etag))
+
+    async def replace_rule_metadata(
+        self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None
+    ) -> None:
+        """Replace all metadata of a rule."""
+        await self._run(self._flows.replace_rule_metadata(rule_id, metadata, etag))
+
+    async def delete_rule_metadata(self, rule_id: int, key: str, *, etag: str | None = None) -> None:
+        """Delete a key of a rule's metadata."""
+        await self._run(self._flows.delete_rule_metadata(rule_id, key, etag))
+
+    # -- everything ----------------------------------------------------------------------------------------------------
+
+    async def service_state(self, on_progress: Callable[[int, int], object] | None = None) -> ServiceState:
+        """Return the context features, and all settings with their rules."""
+        return await self._run(self._flows.service_state(on_progress))
+
+    async def export(self) -> dict[str, Any]:
+        """Return everything as a document of JSON values, which `heksher-client service import` and `diff` read."""
+        return (await self.service_state()).document()
+
+    async def changes(
+        self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100
+    ) -> tuple[ChangeRecord, ...]:
+        """Return the changes after a revision, the oldest first."""
+        return await self._run(self._flows.changes(after, setting, limit))
+
+    @property
+    def _flows(self) -> Administration:
+        return Administration(async_client.internals(self._client).session.requests)
+
+    async def _run(self, flow: Flow[T]) -> T:
+        wakeup.running_loop("AsyncAdminClient", "an AdminClient")
+        return await async_client.internals(self._client).run(flow)

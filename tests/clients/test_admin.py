@@ -1,0 +1,248 @@
+"""The admin clients, with a local service."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import heksher_client.admin
+from heksher_client import (
+    ClientNotRunningError,
+    ConfigError,
+    ServiceUnavailableError,
+    Setting,
+    UnexpectedResponseError,
+    setting_type,
+)
+from heksher_client.admin import AdminClient, AsyncAdminClient, RuleRecord
+from heksher_client.service.import_export import export
+from heksher_client.service.tokens import Role, add_token
+from tests.support.clients import Kind
+from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.profiles import write_config
+from tests.support.service import WatchedService
+
+
+class Admin:
+    """An admin client of either kind, whose methods return when they have ended."""
+
+    def __init__(self, kind: Kind, make: Callable[[Any], Any]) -> None:
+        self._kind = kind
+        self.client = make(AsyncAdminClient if kind.raises_at_start else AdminClient)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.client, name)
+        return lambda *args, **kwargs: self._kind.call(method(*args, **kwargs))
+
+    def close(self) -> None:
+        self._kind.call(self.client.aclose() if self._kind.raises_at_start else self.client.close())
+
+
+@pytest.fixture
+def make_admin(kind: Kind) -> Iterator[Callable[[Callable[[Any], Any]], Admin]]:
+    """Create admin clients of one kind, which are closed at the end of the test."""
+    created: list[Admin] = []
+
+    def make(function: Callable[[Any], Any]) -> Admin:
+        created.append(Admin(kind, function))
+        return created[-1]
+
+    yield make
+    for each in created:
+        each.close()
+
+
+@pytest.fixture
+def admin(make_admin: Callable[..., Admin], service: WatchedService) -> Admin:
+    service.declare("cache_size", "int", 10, ["environment", "user"])
+    return make_admin(lambda admin_class: admin_class(service.url))
+
+
+def test_rules_are_added_changed_and_removed(admin: Admin) -> None:
+    """By the conditions or by the ID; with an ETag, only if nobody else has changed them."""
+    cache_size = Setting("cache_size", int, ["environment", "user"], 10)
+    rule_id = admin.add_rule(cache_size, 200, {"user": "jim"}, metadata={"ticket": "OPS-17"})
+    other_id = admin.add_rule("cache_size", 50, {"user": "jim", "environment": "prod"})
+    found = admin.find_rule(cache_size, {"user": "jim"})
+    assert (found.rule_id, found.value, dict(found.metadata)) == (rule_id, 200, {"ticket": "OPS-17"})
+    assert found == admin.rule(rule_id)
+
+    admin.set_rule(rule_id, 300, etag=found.etag)
+    with pytest.raises(UnexpectedResponseError) as raised:
+        admin.set_rule(rule_id, 400, etag=found.etag)
+    assert raised.value.status == 412
+    assert [rule.value for rule in admin.rules("cache_size", {"user": "jim"})] == [300, 50]
+    assert [rule.value for rule in admin.rules("cache_size", {"environment": "prod"})] == [50]
+
+    with pytest.raises(UnexpectedResponseError, match="409: 'rule already exists'"):
+        admin.add_rule("cache_size", 1, {"user": "jim"})
+    admin.remove_rule(rule_id)
+    assert (admin.rule(rule_id), admin.find_rule("cache_size", {"user": "jim"})) == (None, None)
+    assert admin.rules("cache_size") == (RuleRecord(other_id, {"environment": "prod", "user": "jim"}, 50, {}),)
+    with pytest.raises(UnexpectedResponseError, match="the following are not setting names") as raised:
+        admin.rules("nosuch")
+    assert raised.value.status == 404
+
+
+def test_metadata_of_rules_and_settings(admin: Admin) -> None:
+    """Keys are added, replaced, and deleted; all of them are replaced at once."""
+    rule_id = admin.add_rule("cache_size", 200, {"user": "jim"})
+    admin.add_rule_metadata(rule_id, {"a": 1, "b": 2})
+    admin.add_rule_metadata(rule_id, {"b": 3})
+    assert admin.rule(rule_id).metadata == {"a": 1, "b": 3}
+    admin.delete_rule_metadata(rule_id, "a")
+    assert admin.rules("cache_size")[0].metadata == {"b": 3}
+    admin.replace_rule_metadata(rule_id, {})
+    assert admin.rule(rule_id).metadata == {}
+
+    admin.add_setting_metadata("cache_size", {"a": 1, "b": 2}, version="1.1")
+    admin.delete_setting_metadata("cache_size", "a", version="1.2")
+    assert admin.setting("cache_size").metadata == {"b": 2}
+    admin.replace_setting_metadata("cache_size", {"owner": "shop"}, version="1.3")
+    assert admin.settings()["cache_size"].metadata == {"owner": "shop"}
+
+
+def test_settings_are_renamed_retyped_and_deleted(admin: Admin) -> None:
+    """Each change requires a higher version."""
+    admin.rename_setting("cache_size", "shop.cache_size", version="1.1")
+    admin.set_setting_type("cache_size", setting_type(float), version="2.0")
+    admin.set_configurable_features("shop.cache_size", ["environment", "user", "theme"], version="3.0")
+    data = admin.setting("cache_size")
+    assert (data.name, data.aliases, data.type, data.version) == ("shop.cache_size", ["cache_size"], "float", "3.0")
+    assert data.configurable_features == ["environment", "user", "theme"]
+    admin.add_rule("shop.cache_size", 0.5, {"user": "jim"})
+    with pytest.raises(UnexpectedResponseError, match="conflicts") as raised:
+        admin.set_setting_type("shop.cache_size", "str", version="4.0")
+    assert (raised.value.status, len(raised.value.json()["conflicts"])) == (409, 2)
+    admin.delete_setting("shop.cache_size")
+    assert (admin.setting("shop.cache_size"), admin.settings()) == (None, {})
+
+
+def test_context_features_are_added_moved_and_deleted(admin: Admin) -> None:
+    """A feature that a setting is configurable by cannot be deleted."""
+    admin.add_context_feature("region")
+    admin.move_context_feature("region", before="user")
+    admin.move_context_feature("theme", after="environment")
+    assert admin.context_features() == ("environment", "theme", "region", "user")
+    admin.delete_context_feature("region")
+    with pytest.raises(UnexpectedResponseError) as raised:
+        admin.delete_context_feature("user")
+    assert (raised.value.status, admin.context_features()) == (409, ("environment", "theme", "user"))
+
+
+def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -> None:
+    """An export is that of the service. The log has each change, with the state before and after it."""
+    rule_id = admin.add_rule("cache_size", 200, {"user": "jim", "environment": "prod"}, metadata={"a": 1})
+    admin.set_rule(rule_id, 300)
+    assert service.database is not None
+    document = admin.export()
+    with service.database.begin() as connection:
+        assert document == export(connection)
+
+    progress: list[tuple[int, int]] = []
+    state = admin.service_state(lambda *numbers: progress.append(numbers))
+    assert (progress, list(state.settings)) == ([(1, 1)], ["cache_size"])
+    changes = admin.changes()
+    assert [change.action for change in changes[-2:]] == ["rule added", "rule changed"]
+    last = admin.changes(after=changes[-2].revision, setting="cache_size")
+    assert [(one.former["value"], one.new["value"], one.actor) for one in last] == [(200, 300, None)]
+    assert asdict(last[0]) == asdict(changes[-1])
+    assert admin.changes(limit=1) == changes[:1]
+
+
+def test_a_token_is_sent(make_admin: Callable[..., Admin], service: WatchedService) -> None:
+    """Changes require one with the role `admin`."""
+    service.reset(access_control=True)
+    assert service.database is not None
+    with service.database.begin() as connection:
+        token, weak = (add_token(connection, role.value, role) for role in (Role.ADMIN, Role.READ))
+    make_admin(lambda admin_class: admin_class(service.url, token=token)).add_context_feature("region")
+    with pytest.raises(UnexpectedResponseError, match="needs the role admin") as raised:
+        make_admin(lambda admin_class: admin_class(service.url, token=weak)).delete_context_feature("region")
+    assert raised.value.status == 403
+    with pytest.raises(TypeError, match="give auth or token, not both"):
+        make_admin(lambda admin_class: admin_class(service.url, token=token, auth=("a", "b")))
+
+
+def test_a_client_of_a_profile(
+    make_admin: Callable[..., Admin], service: WatchedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its options are those of the profile. It needs no context features."""
+    config = tmp_path / "config.toml"
+    write_config(config, f'[profiles.shop]\nurl = "{service.url}"\nheaders = {{ x-team = "ops" }}\n')
+    monkeypatch.setenv("HEKSHER_CONFIG", str(config))
+    assert make_admin(lambda admin_class: admin_class.from_profile("shop")).context_features()
+    assert service.requests[-1].headers["x-team"] == "ops"
+    monkeypatch.delenv("HEKSHER_CONFIG")
+    assert make_admin(lambda admin_class: admin_class.from_profile("shop", path=tmp_path)).settings() == {}
+    with pytest.raises(ConfigError, match=r"^url: 'localhost' must start with http"):
+        make_admin(lambda admin_class: admin_class.from_profile(url="localhost"))
+
+
+def test_errors_are_those_of_other_clients(make_admin: Callable[..., Admin], service: WatchedService) -> None:
+    """Of the same classes, and also if the client is closed."""
+    admin = make_admin(lambda admin_class: admin_class(f"{service.url}/"))
+    admin.ping()
+    assert (admin.client.closed, admin.client.service_url) == (False, service.url)
+    assert repr(admin.client) == f"<{type(admin.client).__name__} {service.url}>"
+    admin.close()
+    assert admin.client.closed
+    with pytest.raises(ClientNotRunningError, match="the client is closed"):
+        admin.settings()
+    unreachable = make_admin(lambda admin_class: admin_class("http://127.0.0.1:9"))
+    with pytest.raises(ServiceUnavailableError, match=r"GET /api/v1/settings: no response \(ConnectError"):
+        unreachable.settings()
+    with pytest.raises(httpx.HTTPError):
+        unreachable.ping()
+
+
+def test_the_child_of_a_fork_uses_connections_of_its_own(service: WatchedService) -> None:
+    """Those of the parent stay open."""
+    with AdminClient(service.url) as admin:
+        assert admin.context_features()
+        assert exited_successfully(fork_and_check(lambda: admin.context_features() == ("environment", "user", "theme")))
+        assert admin.settings() == {}
+
+
+@pytest.mark.anyio
+async def test_both_are_context_managers(service: WatchedService) -> None:
+    """They are closed at the end of the block, and never the main client."""
+    async with AsyncAdminClient(service.url) as asynchronous:
+        assert await asynchronous.settings() == {}
+        with AdminClient(service.url) as threaded:
+            assert await asyncio.to_thread(threaded.settings) == {}
+    assert (asynchronous.closed, threaded.closed) == (True, True)
+
+
+def test_the_async_client_works_in_an_event_loop_of_asyncio_only() -> None:
+    """As the client that keeps settings up to date."""
+    with pytest.raises(RuntimeError, match=r"AsyncAdminClient needs asyncio, .* or an AdminClient"):
+        AsyncAdminClient("http://host").settings().send(None)
+
+
+def public(admin_class: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(admin_class).items() if not name.startswith("_") or name == "__init__"}
+
+
+def test_both_have_the_same_methods() -> None:
+    """With the same signatures, and the same first sentence."""
+    asynchronous, threaded = public(AsyncAdminClient), public(AdminClient)
+    asynchronous["close"] = asynchronous.pop("aclose")
+    assert asynchronous.keys() == threaded.keys()
+    for name, value in threaded.items():
+        other = asynchronous[name]
+        assert (inspect.getdoc(other) or "") == " ".join((inspect.getdoc(value) or "").split("\n\n")[0].split()), name
+        if inspect.isfunction(value):
+            assert inspect.signature(other) == inspect.signature(value), name
+            assert inspect.iscoroutinefunction(other) == (name != "__init__"), name
+
+
+def test_all_public_names_are_listed() -> None:
+    """The results of the methods included."""
+    assert heksher_client.admin.__all__ == sorted(heksher_client.admin.__all__)
+    assert all(hasattr(heksher_client.admin, name) for name in heksher_client.admin.__all__)

@@ -1,0 +1,381 @@
+"""The flows of administration, driven by hand with exchanges that were recorded with the reference implementation."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from heksher_client import HeksherError, ServiceUnavailableError, Setting, UnexpectedResponseError, setting_type
+from heksher_client._core.refresh.administration import Administration
+from heksher_client._core.refresh.effects import Exchange, Flow, Reply, Request, Response
+from heksher_client._core.refresh.options import Options
+from heksher_client._core.refresh.positions import Positions
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord
+from heksher_client._core.refresh.service_requests import ServiceRequests
+
+WIRE = Path(__file__).parents[2] / "data" / "wire"
+FEATURES = Response(200, b'{"context_features": ["environment", "user", "theme"]}')
+Operation = Callable[[Administration], Flow[Any]]
+
+
+def administration() -> Administration:
+    options = Options.checked({"update_interval": 60}, can_follow=True)
+    return Administration(ServiceRequests("http://service", options, Positions("http://service", lambda: 0.0)))
+
+
+def run(operation: Operation, *replies: Reply) -> tuple[Any, list[Request]]:
+    """Run a flow with these replies. Return its result, or its error, and the requests that it has sent."""
+    requests: list[Request] = []
+    remaining = list(replies)
+    try:
+        flow = operation(administration())
+        effect = next(flow)
+        while True:
+            assert isinstance(effect, Exchange)
+            requests += effect.requests
+            effect = flow.send((remaining.pop(0),))
+    except StopIteration as end:
+        assert remaining == []
+        return end.value, requests
+    except (HeksherError, ValueError, TypeError) as error:
+        return error, requests
+
+
+def of_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, json.dumps(body).encode(), headers or {})
+
+
+def add_rule(setting: str, value: Any, metadata: Any = None, **conditions: Any) -> Operation:
+    return lambda admin: admin.add_rule(setting, value, conditions, metadata or {})
+
+
+RULE_1 = RuleRecord(1, {"user": "john"}, 100, {})
+RECORDED: dict[str, dict[int, tuple[Operation, Any]]] = {
+    "context_features": {
+        0: (lambda admin: admin.add_context_feature("user"), None),
+        2: (lambda admin: admin.context_features(), ("environment", "user", "theme")),
+        5: (lambda admin: admin.add_context_feature("user"), "409: 'context feature already exists'"),
+        6: (lambda admin: admin.move_context_feature("theme", "user", None), None),
+        8: (lambda admin: admin.move_context_feature("theme", None, "user"), None),
+        10: (lambda admin: admin.move_context_feature("nosuch", None, "user"), "404"),
+        13: (lambda admin: admin.delete_context_feature("user"), "409: \"context feature can't be deleted"),
+        14: (lambda admin: admin.delete_context_feature("theme"), None),
+        15: (lambda admin: admin.delete_context_feature("theme"), "404"),
+    },
+    "settings": {
+        16: (lambda admin: admin.set_setting_type("cache_size", "float", "1.1"), '409: \'{"conflicts":'),
+        17: (lambda admin: admin.set_setting_type("cache_size", setting_type(float), "2.0"), None),
+        19: (lambda admin: admin.set_setting_type("cache_size", "float", "1.0"), "409: 'the setting cache_size is at"),
+        20: (lambda admin: admin.set_configurable_features("cache_size", ["user"], "3.0"), "409: "),
+        22: (
+            lambda admin: admin.set_configurable_features("background_color", ("environment", "user", "theme"), "2.0"),
+            None,
+        ),
+        23: (lambda admin: admin.add_setting_metadata("cache_size", {"a": 1}, "2.1"), None),
+        24: (lambda admin: admin.replace_setting_metadata("cache_size", {"b": 2}, "2.2"), None),
+        27: (lambda admin: admin.delete_setting_metadata("cache_size", "c", "2.4"), None),
+        31: (lambda admin: admin.delete_setting("cache_size"), None),
+        32: (lambda admin: admin.delete_setting("cache_size"), "404: 'setting name not found'"),
+    },
+    "aliases": {
+        17: (lambda admin: admin.rename_setting("foo", "fresh", "1.2"), None),
+        19: (lambda admin: admin.rename_setting("fresh", "third", "1.3"), "409: 'name already exists'"),
+        20: (lambda admin: admin.rename_setting("nosuch", "x", "1.3"), "404: 'setting does not exist'"),
+    },
+    "rules": {
+        4: (add_rule("cache_size", 100, user="john"), 1),
+        11: (add_rule("cache_size", 1, user="john"), "409: 'rule already exists'"),
+        12: (add_rule("cache_size", "x", user="joe"), "400: 'rule value is incompatible with setting type int'"),
+        13: (add_rule("nosuch", 1, user="joe"), "422: 'setting not found with name nosuch'"),
+        14: (add_rule("background_color", "red", user="joe"), '400: "setting is not configurable'),
+        15: (add_rule("cache_size", 1), "422: "),
+        16: (add_rule("cache_size", 1, user="has-dash"), "422: "),
+        18: (add_rule("cache_size", 1, {"by": "ops", "n": 1}, user="meta"), 8),
+        19: (lambda admin: admin.rule(1), RULE_1),
+        27: (lambda admin: admin.set_rule(1, 101, None), None),
+        29: (lambda admin: admin.set_rule(1, "x", None), "400: 'rule value is incompatible with setting type int'"),
+        32: (lambda admin: admin.add_rule_metadata(1, {"a": 1}, None), None),
+        35: (lambda admin: admin.replace_rule_metadata(1, {"c": 3}, None), None),
+        38: (lambda admin: admin.delete_rule_metadata(1, "c", None), None),
+        42: (lambda admin: admin.remove_rule(1, None), None),
+        43: (lambda admin: admin.remove_rule(1, None), "404"),
+    },
+}
+"""By file and index of the recorded exchange: the operation that sends its request, and its result or error."""
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_operations_send_the_recorded_requests_and_return_what_the_responses_say(name: str) -> None:
+    """A refusal is an `UnexpectedResponseError` with the status and the text of the reference implementation."""
+    exchanges = json.loads((WIRE / f"{name}.json").read_text())
+    for i, (operation, expected) in RECORDED[name].items():
+        request, recorded = exchanges[i]["request"], exchanges[i]["response"]
+        content = json.dumps(recorded["json"]) if "json" in recorded else recorded.get("text", "")
+        result, (sent,) = run(operation, Response(recorded["status"], content.encode(), recorded.get("headers", {})))
+        assert (sent.method, sent.target.replace("%2E", ".")) == (request["method"], request["path"]), i
+        assert (sent.content and json.loads(sent.content)) == request.get("json"), i
+        assert ("Content-Type" in sent.headers) == ("json" in request), i
+        if isinstance(expected, str):
+            assert isinstance(result, UnexpectedResponseError), i
+            assert f"the service responded with {expected}" in str(result), (i, result)
+            assert result.status == recorded["status"]
+        else:
+            assert result == expected, i
+
+
+def test_lists_are_parsed_as_recorded() -> None:
+    """All settings, one of them, one by an alias, and the rules of one."""
+    recorded = {
+        (name, i): exchange["response"]
+        for name in ("settings", "aliases", "rules")
+        for i, exchange in enumerate(json.loads((WIRE / f"{name}.json").read_text()))
+    }
+
+    settings, _ = run(lambda admin: admin.settings(), of_json(recorded["settings", 12]["json"]))
+    assert {name: data.type for name, data in settings.items()} == {"background_color": "str", "cache_size": "int"}
+    cache_size, _ = run(lambda admin: admin.setting("cache_size"), of_json(recorded["settings", 14]["json"]))
+    assert (cache_size.configurable_features, cache_size.version) == (["environment", "user", "theme"], "1.0")
+    renamed, (sent,) = run(lambda admin: admin.setting("foo"), of_json(recorded["aliases", 5]["json"]))
+    assert (renamed.name, renamed.aliases, sent.target) == ("bar", ["foo"], "/api/v1/settings/foo")
+
+    reply = of_json(recorded["rules", 44]["json"])
+    rules, (sent,) = run(lambda admin: admin.rules("cache_size", {}), reply)
+    target = "/api/v1/query?settings=cache_size&context_filters=*&include_metadata=true"
+    assert (sent.target, rules[0]) == (target, RuleRecord(2, {"user": "jim"}, 50, {}))
+    found, _ = run(lambda admin: admin.rules("cache_size", {"environment": "prod"}), reply)
+    assert [rule.value for rule in found] == [20, 30]
+    by_alias, _ = run(lambda admin: admin.rules("foo", {}), of_json(recorded["aliases", 8]["json"]))
+    assert [rule.value for rule in by_alias] == [5]
+
+
+def test_a_rule_is_found_by_its_conditions() -> None:
+    """With exactly these, in any order. It is requested again by its id, for its ETag."""
+    rules = [
+        {"rule_id": 1, "context_features": [["user", "jim"], ["theme", "dark"]], "value": 1},
+        {"rule_id": 2, "context_features": [["user", "jim"]], "value": 2, "metadata": {"a": 1}},
+    ]
+    query = of_json({"settings": {"s": {"default_value": 0, "rules": rules}}})
+    single = {"setting": "s", "value": 2**70, "feature_values": [["user", "jim"]], "metadata": {"a": 1}}
+    rule, sent = run(
+        lambda admin: admin.find_rule("s", {"user": "jim"}), query, of_json(single, headers={"etag": '"x"'})
+    )
+    assert rule == RuleRecord(2, {"user": "jim"}, 2**70, {"a": 1}, '"x"')
+    assert [request.target for request in sent[1:]] == ["/api/v1/rules/2"]
+    conditions = {"theme": "dark", "user": "jim"}
+    _, sent = run(lambda admin: admin.find_rule("s", conditions), query, of_json(single))
+    assert sent[1].target == "/api/v1/rules/1"
+    assert run(lambda admin: admin.find_rule("s", {"user": "ann"}), query)[0] is None
+    assert run(lambda admin: admin.find_rule("s", {"theme": "dark"}), query)[0] is None
+
+
+@pytest.mark.parametrize("operation", [lambda admin: admin.rule(9), lambda admin: admin.setting("nosuch")])
+def test_what_does_not_exist_is_none(operation: Operation) -> None:
+    """Unless the server is another one: that has no context features either."""
+    result, sent = run(operation, Response(404), FEATURES)
+    assert (result, [request.target for request in sent[1:]]) == (None, ["/api/v1/context_features"])
+    result, _ = run(operation, Response(404), Response(404, b"<html>"))
+    assert isinstance(result, UnexpectedResponseError)
+    assert "GET /api/v1/context_features" in str(result)
+
+
+def test_changes_send_the_etag_that_they_are_given() -> None:
+    """So that a change by somebody else is not lost."""
+    operations: list[Operation] = [
+        lambda admin: admin.set_rule(1, 2, '"x"'),
+        lambda admin: admin.remove_rule(1, '"x"'),
+        lambda admin: admin.add_rule_metadata(1, {}, '"x"'),
+        lambda admin: admin.replace_rule_metadata(1, {}, '"x"'),
+        lambda admin: admin.delete_rule_metadata(1, "a", '"x"'),
+    ]
+    for operation in operations:
+        result, (sent,) = run(operation, Response(412, b"changed"))
+        assert (sent.headers["If-Match"], result.status) == ('"x"', 412)
+
+
+def test_a_setting_of_the_program_stands_for_its_name_and_type() -> None:
+    """Its value is converted to that of the service."""
+    setting = Setting("shop.sizes", Mapping[str, float], ["user"], {})
+    _, (sent,) = run(lambda admin: admin.add_rule(setting, {"a": 2}, {"user": "jim"}, {}), of_json({"rule_id": 1}, 201))
+    assert json.loads(sent.content or b"") == {
+        "setting": "shop.sizes",
+        "feature_values": {"user": "jim"},
+        "value": {"a": 2.0},
+    }
+    _, (sent,) = run(lambda admin: admin.delete_setting(setting), Response(204))
+    assert sent.target == "/api/v1/settings/shop%2Esizes"
+
+
+def test_values_outside_the_protocol_are_named_if_a_service_refuses_them() -> None:
+    """A service that announces that it accepts them refuses the rule for another reason."""
+    operation = add_rule("s", 1, user="jim", region="eu-west-1")
+    refused, _ = run(operation, Response(422, b"no"))
+    assert str(refused) == (
+        "this service accepts only letters, digits and underscores in the value of region, not "
+        "'eu-west-1': POST /api/v1/rules: the service responded with 422: 'no'"
+    )
+    assert (refused.status, refused.content) == (422, b"no")
+    for other in (operation, add_rule("s", 1, user="jim")):
+        refused, _ = run(other, Response(422, b"no", {"heksher-context-values": "any"}))
+        assert str(refused) == "POST /api/v1/rules: the service responded with 422: 'no'"
+
+
+def test_values_of_conditions_are_normalized() -> None:
+    """As the service stores them."""
+    stored = {"rule_id": 1, "context_features": [["user", "\xe9"]], "value": 1}
+    query = of_json({"settings": {"s": {"default_value": 0, "rules": [stored]}}})
+    assert len(run(lambda admin: admin.rules("s", {"user": "e\u0301"}), query)[0]) == 1
+    single = {"setting": "s", "value": 1, "feature_values": [["user", "\xe9"]]}
+    assert run(lambda admin: admin.find_rule("s", {"user": "e\u0301"}), query, of_json(single))[0].rule_id == 1
+    _, (sent,) = run(add_rule("s", 1, user="e\u0301"), of_json({"rule_id": 1}, 201))
+    assert json.loads(sent.content or b"")["feature_values"] == {"user": "\xe9"}
+
+
+def test_a_change_is_sent_once_even_if_a_replica_responds() -> None:
+    """Reads are repeated until the response is not older than a former one."""
+    admin = administration()
+    old, new = ({"heksher-revision": str(revision), "heksher-database": "a1.1"} for revision in (3, 5))
+    run(lambda _: admin.context_features(), replace(FEATURES, headers=new))
+    changed = of_json({"rule_id": 1}, 201, old)
+    assert run(lambda _: admin.remove_rule(1, None), changed)[0] is None
+    assert run(lambda _: admin.add_rule("s", 1, {"user": "jim"}, {}), changed)[0] == 1
+    settings, sent = run(lambda _: admin.settings(), of_json({}, headers=old), of_json({"settings": []}, headers=new))
+    assert (settings, len(sent)) == ({}, 2)
+
+
+def change(revision: int) -> dict[str, Any]:
+    return {
+        "revision": revision,
+        "at": "2026-01-31T09:30:00+00:00",
+        "actor": "ops",
+        "action": "rule changed",
+        "settings": ["s"],
+        "former": {"value": 1},
+        "new": {"value": 2},
+    }
+
+
+def test_the_log_of_changes_is_read_in_pages() -> None:
+    """Up to the limit, or to the end."""
+    first = of_json({"changes": [change(i) for i in range(6, 1006)]})
+    changes, sent = run(lambda admin: admin.changes(5, "s", 1002), first, of_json({"changes": [change(2000)]}))
+    assert [request.target for request in sent] == [
+        "/api/v1/change_log?after=5&limit=1000&setting=s",
+        "/api/v1/change_log?after=1005&limit=2&setting=s",
+    ]
+    assert (len(changes), changes[-1]) == (
+        1001,
+        ChangeRecord(
+            2000, "2026-01-31T09:30:00+00:00", "ops", "rule changed", ("s",), {"value": 1}, {"value": 2}
+        ),
+    )  # fmt: skip
+    changes, (only,) = run(lambda admin: admin.changes(0, None, 1), of_json({"changes": [change(1)]}))
+    assert (len(changes), only.target) == (1, "/api/v1/change_log?after=0&limit=1")
+    assert run(lambda admin: admin.changes(0, None, 0)) == ((), [])
+
+
+@pytest.mark.parametrize(
+    ("operation", "reply", "error"),
+    [
+        (
+            lambda admin: admin.rules("s", {}),
+            of_json({"settings": {"s": {"rules": 1}}}),
+            "200, but with invalid rules of setting s (",
+        ),
+        (lambda admin: admin.rule(1), of_json({"value": 1}), "200, but with invalid contents of the rule ("),
+        (lambda admin: admin.rule(1), Response(500), "500"),
+        (lambda admin: admin.rule(1), Response(200, b"<html>"), "200, but with invalid contents of the rule ("),
+        (lambda admin: admin.changes(0, None, 5), of_json({"changes": [{}]}), "200, but with invalid changes ("),
+        (lambda admin: admin.changes(0, None, 5), Response(404), "404"),
+        (add_rule("s", 1, user="jim"), of_json({}, 201), "201, but without rule_id"),
+        (add_rule("s", 1, user="jim"), of_json({"rule_id": "1"}, 201), "201, but without rule_id"),
+    ],
+)
+def test_responses_outside_the_protocol_are_errors(operation: Operation, reply: Response, error: str) -> None:
+    """Each is an `UnexpectedResponseError` that names the request."""
+    result, _ = run(operation, reply)
+    assert isinstance(result, UnexpectedResponseError)
+    assert error in str(result)
+    assert result.url is not None
+    assert result.url.startswith("http://service/api/v1/")
+
+
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        (lambda admin: admin.setting("a/b"), "'a/b' is not a valid setting name: use letters, digits, underscores"),
+        (lambda admin: admin.rules("", {}), "'' is not a valid setting name"),
+        (lambda admin: admin.rules("a,b", {}), "'a,b' is not a valid setting name"),
+        (lambda admin: admin.rename_setting("a", "b c", "1.1"), "'b c' is not a valid setting name"),
+        (lambda admin: admin.changes(0, "a&b", 1), "'a&b' is not a valid setting name"),
+        (lambda admin: admin.changes("0", None, 1), "'str' object cannot be interpreted as an integer"),
+        (lambda admin: admin.delete_context_feature("a?b"), "'a?b' is not a valid name of a context feature"),
+        (lambda admin: admin.add_context_feature("has-dash"), "'has-dash' is not a valid name of a context feature"),
+        (lambda admin: admin.move_context_feature("a", None, None), "either before or after must be given"),
+        (lambda admin: admin.move_context_feature("a", "b", "c"), "either before or after must be given"),
+        (lambda admin: admin.delete_rule_metadata(1, "a/b", None), "'a/b' is not a valid metadata key"),
+        (lambda admin: admin.remove_rule("1/value", None), "'str' object cannot be interpreted as an integer"),
+        (
+            lambda admin: admin.set_configurable_features("s", "user", "2.0"),
+            "must be a collection of names, not one string",
+        ),
+        (add_rule("s", 1, user=5), "the value of context feature user must be a str, not int: use str(value)"),
+        (lambda admin: admin.rules("s", {"user": 5}), "the value of context feature user must be a str, not int"),
+        (lambda admin: admin.set_rule(1, float("nan"), None), "not JSON compliant"),
+    ],
+)
+def test_an_invalid_argument_is_refused_before_anything_is_sent(operation: Operation, error: str) -> None:
+    """It might be a part of another request otherwise."""
+    result, sent = run(operation)
+    assert (isinstance(result, ValueError | TypeError), sent) == (True, [])
+    assert error in str(result)
+
+
+SETTING = {
+    "name": "s",
+    "configurable_features": ["user"],
+    "type": "int",
+    "default_value": 1,
+    "metadata": {},
+    "aliases": [],
+    "version": "1.0",
+}
+
+
+def test_the_state_is_a_document_of_an_export() -> None:
+    """Settings are sorted by name. A setting that is deleted while they are read is left out."""
+    rule = {"rule_id": 1, "context_features": [["user", "jim"]], "value": 2, "metadata": {"a": 1}}
+    listed = of_json({"settings": [SETTING | {"name": name} for name in ("t", "gone", "s")]})
+    rules = {name: {"default_value": 1, "rules": [rule] if name == "s" else []} for name in ("s", "t")}
+    replies = [FEATURES, listed, Response(404, b"not setting names: ['gone']"), of_json({"settings": rules})]
+    progress: list[tuple[int, int]] = []
+    state, _ = run(lambda admin: admin.service_state(lambda *n: progress.append(n)), *replies * 5)
+    assert progress == [(2, 3)] * 5
+    assert state.settings["s"].find_rule({"user": "jim"}) == RuleRecord(1, {"user": "jim"}, 2, {"a": 1})
+    assert state.settings["s"].find_rule({}) is None
+    document = state.document()
+    assert (document["heksher"], document["context_features"]) == (1, ["environment", "user", "theme"])
+    assert document["settings"] == [
+        SETTING
+        | {"rules": [{"rule_id": 1, "feature_values": {"user": "jim"}, "value": 2, "metadata": {"a": 1}}]},
+        SETTING | {"name": "t", "rules": []},
+    ]  # fmt: skip
+
+
+def test_a_service_whose_settings_are_all_deleted_while_they_are_read() -> None:
+    """They are left out. The next attempt finds a state of one moment."""
+    listed = of_json({"settings": [SETTING]})
+    replies = [FEATURES, listed, Response(404, b"not setting names: ['s']"), FEATURES, of_json({"settings": []})]
+    state, _ = run(lambda admin: admin.service_state(None), *replies)
+    assert state.settings == {}
+
+
+def test_settings_that_are_renamed_all_the_time_are_an_error() -> None:
+    """The response to the query has another name."""
+    renamed = of_json({"settings": {"t": {"default_value": 1, "rules": []}}})
+    replies = [FEATURES, of_json({"settings": [SETTING]}), renamed] * 5
+    result, _ = run(lambda admin: admin.service_state(None), *replies)
+    assert isinstance(result, ServiceUnavailableError)
+    assert str(result) == "settings were renamed while they were read, 5 times in a row; try again later"
