@@ -74,6 +74,11 @@ def add_and_lag(service: FakeService, client: DrivenClient) -> FakeService:
 # -- positions ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("epoch", "text"), [(0, "revision 5 of"), (3, "revision 5 of epoch 3 of")])
+def test_a_position_in_a_message_has_the_epoch_if_there_is_one(epoch: int, text: str) -> None:
+    assert str(Position("id", epoch, 5)) == f"{text} the service's database"
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -382,7 +387,8 @@ def test_d9_reads_of_all_settings_do_not_go_back(any_service: FakeService, setti
         for _ in range(3):
             assert "new" in client.get_settings()
         any_service.replica, any_service.intercept = None, all_from(replica)
-        with pytest.raises(UnexpectedResponseError, match="was received before"):
+        text = f"of revision {replica.revision} .*, and one of revision {any_service.revision} .* was received before$"
+        with pytest.raises(UnexpectedResponseError, match=text):
             client.get_settings()
         client.ping()
 

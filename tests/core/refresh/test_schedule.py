@@ -34,9 +34,9 @@ def test_the_interval_begins_at_the_end_of_a_refresh() -> None:
     schedule.succeeded()
     assert schedule.wait() == 60
     schedule.now = 130.0
-    assert schedule.wait() == 30
+    assert schedule.wait() == schedule.wait_for_refresh() == 30
     schedule.now = 500.0
-    assert schedule.wait() == 0
+    assert schedule.wait() == schedule.wait_for_refresh() == 0
 
 
 def test_failures_are_retried_with_growing_waits() -> None:
