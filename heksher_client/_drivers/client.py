@@ -80,7 +80,7 @@ class Client(HookOwner, Resource, ABC):
             update_interval: The time from the end of one refresh to the next.
             context_features: All context features of the service, in its order; one that the service lacks is an error.
                 None to use those of the service. Then names in `set_defaults` and `track_contexts` are checked when the
-                service has said them.
+                service has sent them.
             *args: Further arguments, for the `__post_init__` of a subclass.
             **options: See `ClientOptions`. If a subclass has `__post_init__`, other keyword arguments are passed to it.
 

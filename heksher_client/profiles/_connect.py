@@ -220,8 +220,8 @@ def _create_client(
     is_main = url_name is None
     own_arguments = pop_own_arguments(client_class, overrides, ProfileOptions)
     check_option_names(overrides, ProfileOptions, "connect")
-    check_one_of(overrides, "auth", "token")
-    check_one_of(overrides, "verify", "ca_file")
+    for names in (("auth", "token"), ("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
+        check_one_of(overrides, *names)
     if overrides.get("service_url") is not None and overrides.get("url") is None:
         overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)

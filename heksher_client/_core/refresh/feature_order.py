@@ -63,7 +63,7 @@ class FeatureOrder:
     def check(self, names: Iterable[str]) -> None:
         """Check names of context features that the program uses.
 
-        Without a list of its own and before the service has said its features, they are checked when it does.
+        Without a list of its own and before the service has sent its features, they are checked when it does.
 
         Raises:
             UnknownContextError: A name is not one of its context features.
@@ -94,7 +94,7 @@ class FeatureOrder:
             )
 
     def restore(self, features: tuple[str, ...]) -> bool:
-        """Use a stored order, unless the service has said its own. Return True if any is known."""
+        """Use a stored order, unless the service has sent its own. Return True if any is known."""
         if not self.is_from_service:
             self.features = features or self.features
         return self.is_known

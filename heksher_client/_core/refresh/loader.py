@@ -180,8 +180,8 @@ class Loader:
         self._has_warned = True
         feature, value = unsupported[0]
         logger.warning(
-            "no rule may match the tracked value %r of %s: the service does not announce rules for values with other "
-            "characters than letters, digits and underscores",
+            "rules for the tracked value %r of %s may be impossible: the service does not announce that it accepts "
+            "other characters than letters, digits and underscores",
             shortened(value, _MAX_SHOWN),
             feature,
             extra={"unsupported_values": len(unsupported)},

@@ -133,7 +133,7 @@ class Session:
 
     @property
     def context_features(self) -> tuple[str, ...] | None:
-        """The context features that the program may use; None as long as neither it nor the service has said any."""
+        """The context features that the program may use; None without a list, until the service has sent its own."""
         return self._refresher.order.known
 
     @property

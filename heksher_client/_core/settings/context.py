@@ -129,8 +129,9 @@ def _invalid_value(context: Mapping[str, object], feature: str, given: Collectio
         kind = "value" if feature in given else "default"
         return type_error(f"{whose}: the {kind} of context feature {feature}", value)
     missing = [name for name, value in context.items() if value is None]
+    names = [f"{name} (it is None)" if name in given else name for name in missing]
     error = MissingContextError(
-        f"no value for the context feature {', '.join(missing)}: pass it to the call, or give the client a default "
+        f"no value for the context feature {', '.join(names)}: pass it to the call, or give the client a default "
         "with set_defaults (a context variable counts only where it is set)"
     )
     error.features = tuple(missing)

@@ -323,6 +323,10 @@ def test_verify_is_an_argument_of_connect(config_file: Path, service: LoopbackSe
     asyncio.run(connecting._client.aclose())
     with pytest.raises(TypeError, match=r"^give verify or ca_file, not both$"):
         connect(verify=False, ca_file="ca.pem")
+    other: dict[str, Any]
+    for other in ({"ca_file": "ca.pem"}, {"verify": False}):
+        with http_client() as http, pytest.raises(TypeError, match=r"^give http_client or (ca_file|verify), not both$"):
+            connect(http_client=http, **other)
 
 
 def test_connect_closes_a_client_that_does_not_start(service: LoopbackService, config_file: Path) -> None:

@@ -328,8 +328,8 @@ def test_a_filter_with_other_values_is_sent_to_a_service_that_announces_them(
             assert service.requests_to(QUERY)[-1].query["context_filters"] == context_filter
             assert [setting.get(user=user) for user in ("jim@example.com", "ann")] == [1, 0]
     text = (
-        "no rule may match the tracked value 'Lee, \u00e9' of user: the service does not announce rules for values with"
-        " other characters than letters, digits and underscores"
+        "rules for the tracked value 'Lee, \u00e9' of user may be impossible: the service does not announce that it "
+        "accepts other characters than letters, digits and underscores"
     )
     assert summaries(caplog.records) == [("WARNING", text, {"unsupported_values": 2})]
 
