@@ -107,18 +107,18 @@ def response_state(scope: Scope) -> State | None:
 
 
 class StateHeaders:
-    """A middleware that adds the recorded state to the headers of responses, also of errors, and what they support."""
+    """A middleware that adds to all responses what the service supports, and the recorded state, if any."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_state(message: Message) -> None:
-            state = response_state(scope)
-            if message["type"] == "http.response.start" and state is not None:
+            if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers[REVISION], headers[DATABASE] = str(state.revision), state.label
                 headers.update(CONTEXT_VALUES)
+                if (state := response_state(scope)) is not None:
+                    headers[REVISION], headers[DATABASE] = str(state.revision), state.label
             await send(message)
 
         await self._app(scope, receive, send_with_state)

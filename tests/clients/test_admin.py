@@ -89,6 +89,14 @@ def test_rules_are_added_changed_and_removed(admin: Admin) -> None:
     assert raised.value.status == 404
 
 
+def test_the_reason_of_a_refusal_is_that_of_the_service(admin: Admin) -> None:
+    """Values with other characters are not blamed: this service accepts them."""
+    with pytest.raises(UnexpectedResponseError, match=r"^POST \S+: the service responded with 422: 'setting not found"):
+        admin.add_rule("nosuch", 1, {"user": "jim@example.com"})
+    with pytest.raises(UnexpectedResponseError, match=r"^POST \S+: the service responded with 422"):
+        admin.add_rule("cache_size", 1, {"user": "jim@example.com"}, metadata={"a/b": 1})
+
+
 def test_metadata_of_rules_and_settings(admin: Admin) -> None:
     """Keys are added, replaced, and deleted; all of them are replaced at once."""
     rule_id = admin.add_rule("cache_size", 200, {"user": "jim"})

@@ -178,13 +178,20 @@ def test_a_program_tracks_any_user(kind: Kind, service: WatchedService) -> None:
 
 @sqlite_only
 def test_the_service_announces_that_it_accepts_any_value(http: httpx.Client) -> None:
-    """In all responses to programs: also in errors, and if nothing has changed."""
+    """In all responses: also in errors, to changes, and if nothing has changed."""
     etag = http.get("/api/v1/query").headers["etag"]
     for path, headers, status in (
         ("context_features", {}, 200), ("query", {"If-None-Match": etag}, 304), ("query?settings=t", {}, 404),
     ):  # fmt: skip
         response = http.get(f"/api/v1/{path}", headers=headers)
         assert (response.status_code, response.headers["heksher-context-values"]) == (status, "any")
+    responses = [
+        add_rule(http, 1, user="jim@example.com"), add_rule(http, 1, user="jim@example.com"),
+        add_rule(http, 1, user="\N{GRINNING FACE}" * MAX_CONTEXT_VALUE, theme="a" * 256),
+        http.get("/api/v1/rules/9"), http.get("/api/v1/nosuch"), http.delete("/api/v1/rules/1"),
+    ]  # fmt: skip
+    assert [response.status_code for response in responses] == [201, 409, 422, 404, 404, 204]
+    assert {response.headers.get("heksher-context-values") for response in responses} == {"any"}
 
 
 def test_the_console_adds_and_deletes_a_rule_for_any_value(service: WatchedService) -> None:
