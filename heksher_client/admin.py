@@ -16,7 +16,6 @@ from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
 from heksher_client._core.settings.setting import Setting
-from heksher_client._core.settings.types import SettingType
 from heksher_client._drivers import async_client, thread_client
 from heksher_client._drivers.async_client import AsyncHeksherClient
 from heksher_client._drivers.options import ClientOptions
@@ -149,12 +148,12 @@ class AdminClient(Resource):
         """Rename a setting. Its former name becomes an alias, by which older programs go on reading it."""
         self._run(self._flows.rename_setting(setting, new_name, version))
 
-    def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, *, version: str) -> None:
+    def set_setting_type(self, setting: SettingOrName, new_type: Any, *, version: str) -> None:
         """Change the type of a setting, if its default value and the values of its rules are of the new type.
 
         Args:
             setting: The setting.
-            new_type: The type, for example `setting_type(float)`, or the text of the service: `"Sequence<int>"`.
+            new_type: The type, as for `Setting`: `float`, say; or the text of the service: `"Sequence<int>"`.
             version: The new version. A type that does not contain all values of the former one requires a new major
                 version.
 
@@ -196,7 +195,7 @@ class AdminClient(Resource):
             setting: The setting.
             conditions: Return only the rules with these conditions, which may have others as well.
         """
-        return self._run(self._flows.rules(setting, conditions or {}))
+        return self._run(self._flows.rules(setting, {} if conditions is None else conditions))
 
     def rule(self, rule_id: int) -> RuleRecord | None:
         """Return a rule by its ID; None if it does not exist."""
@@ -234,7 +233,7 @@ class AdminClient(Resource):
             UnexpectedResponseError: The status is 409 if the setting has a rule with these conditions, 400 if the value
                 is not of its type or the setting does not have a feature, and 422 if the setting does not exist.
         """
-        return self._run(self._flows.add_rule(setting, value, conditions, metadata or {}))
+        return self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
 
     def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
         """Change the value of a rule.
@@ -387,7 +386,7 @@ class AsyncAdminClient(Resource):
         """Rename a setting. Its former name becomes an alias, by which older programs go on reading it."""
         await self._run(self._flows.rename_setting(setting, new_name, version))
 
-    async def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, *, version: str) -> None:
+    async def set_setting_type(self, setting: SettingOrName, new_type: Any, *, version: str) -> None:
         """Change the type of a setting, if its default value and the values of its rules are of the new type."""
         await self._run(self._flows.set_setting_type(setting, new_type, version))
 
@@ -419,7 +418,7 @@ class AsyncAdminClient(Resource):
         self, setting: SettingOrName, conditions: Mapping[str, str] | None = None
     ) -> tuple[RuleRecord, ...]:
         """Return the rules of a setting, without their ETags."""
-        return await self._run(self._flows.rules(setting, conditions or {}))
+        return await self._run(self._flows.rules(setting, {} if conditions is None else conditions))
 
     async def rule(self, rule_id: int) -> RuleRecord | None:
         """Return a rule by its ID; None if it does not exist."""
@@ -446,7 +445,7 @@ class AsyncAdminClient(Resource):
         metadata: Mapping[str, Any] | None = None,
     ) -> int:
         """Add a rule to a setting, and return its ID."""
-        return await self._run(self._flows.add_rule(setting, value, conditions, metadata or {}))
+        return await self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
 
     async def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
         """Change the value of a rule."""

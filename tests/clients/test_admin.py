@@ -17,7 +17,6 @@ from heksher_client import (
     ServiceUnavailableError,
     Setting,
     UnexpectedResponseError,
-    setting_type,
 )
 from heksher_client.admin import AdminClient, AsyncAdminClient, RuleRecord
 from heksher_client.service.import_export import export
@@ -97,6 +96,18 @@ def test_the_reason_of_a_refusal_is_that_of_the_service(admin: Admin) -> None:
         admin.add_rule("cache_size", 1, {"user": "jim@example.com"}, metadata={"a/b": 1})
 
 
+def test_an_invalid_argument_is_refused_before_anything_is_sent(admin: Admin, service: WatchedService) -> None:
+    """Its error names the argument."""
+    sent = len(service.requests)
+    with pytest.raises(TypeError, match="metadata must be of type Mapping, not list"):
+        admin.add_rule("cache_size", 1, {"user": "jim"}, metadata=[])
+    with pytest.raises(TypeError, match="conditions must be of type Mapping, not str"):
+        admin.rules("cache_size", "")
+    with pytest.raises(ValueError, match="is not a valid etag"):
+        admin.remove_rule(1, etag="x\ny")
+    assert len(service.requests) == sent
+
+
 def test_metadata_of_rules_and_settings(admin: Admin) -> None:
     """Keys are added, replaced, and deleted; all of them are replaced at once."""
     rule_id = admin.add_rule("cache_size", 200, {"user": "jim"})
@@ -118,7 +129,7 @@ def test_metadata_of_rules_and_settings(admin: Admin) -> None:
 def test_settings_are_renamed_retyped_and_deleted(admin: Admin) -> None:
     """Each change requires a higher version."""
     admin.rename_setting("cache_size", "shop.cache_size", version="1.1")
-    admin.set_setting_type("cache_size", setting_type(float), version="2.0")
+    admin.set_setting_type("cache_size", float, version="2.0")
     admin.set_configurable_features("shop.cache_size", ["environment", "user", "theme"], version="3.0")
     data = admin.setting("cache_size")
     assert (data.name, data.aliases, data.type, data.version) == ("shop.cache_size", ["cache_size"], "float", "3.0")

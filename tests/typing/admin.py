@@ -29,6 +29,7 @@ def threaded() -> None:
             admin.set_rule(rule.rule_id, 300, etag=rule.etag)
             admin.remove_rule(rule)  # type: ignore[arg-type]
         admin.set_setting_type("cache_size", setting_type(float), version="2.0")
+        admin.set_setting_type("cache_size", Sequence[int], version="3.0")
         admin.rename_setting("cache_size", "size")  # type: ignore[call-arg]
         AdminClient("http://host", update_interval=60)  # type: ignore[call-arg]
 

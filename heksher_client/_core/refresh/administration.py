@@ -4,7 +4,6 @@ Nothing is cached: each call sends requests. Where it can, it uses the requests 
 """
 
 import json
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from heksher_client._core.settings.context import check_feature_names
 from heksher_client._core.settings.context_values import is_v1_value, normalized_value
 from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
 from heksher_client._core.settings.setting import Setting
-from heksher_client._core.settings.types import SettingType
+from heksher_client._core.settings.types import setting_type
 from heksher_client.exceptions import ServiceUnavailableError
 
 T = TypeVar("T")
@@ -77,8 +76,8 @@ class Administration:
     def rename_setting(self, setting: SettingOrName, new_name: str, version: str) -> Flow[None]:
         return self._change_setting(setting, "name", {"name": _name(new_name)}, version)
 
-    def set_setting_type(self, setting: SettingOrName, new_type: SettingType[Any] | str, version: str) -> Flow[None]:
-        text = new_type if isinstance(new_type, str) else new_type.heksher_string()
+    def set_setting_type(self, setting: SettingOrName, new_type: Any, version: str) -> Flow[None]:
+        text = new_type if isinstance(new_type, str) else setting_type(new_type).heksher_string()
         return self._change_setting(setting, "type", {"type": text}, version)
 
     def set_configurable_features(self, setting: SettingOrName, features: Iterable[str], version: str) -> Flow[None]:
@@ -127,9 +126,9 @@ class Administration:
         if isinstance(setting, Setting):
             value = setting.type.convert_to_heksher(value)
         required = _conditions(conditions)
-        body = {"setting": _name(setting), "feature_values": required, "value": value} | (
-            _metadata(metadata) if metadata else {}
-        )
+        body = {"setting": _name(setting), "feature_values": required, "value": value}
+        if (with_metadata := _metadata(metadata))["metadata"]:
+            body |= with_metadata
         request = _json_request("POST", "rules", body)
         return self._requests.send_once(request, partial(_parse_created, request, required))
 
@@ -152,9 +151,10 @@ class Administration:
 
     def changes(self, after: int, setting: SettingOrName | None, limit: int) -> Flow[tuple[ChangeRecord, ...]]:
         changes: list[ChangeRecord] = []
+        after, limit = _instance(after, int, "after"), _instance(limit, int, "limit")
         while (missing := limit - len(changes)) > 0:
             page_size = min(missing, _CHANGES_PER_REQUEST)
-            target = f"{_API}change_log?after={operator.index(after)}&limit={page_size}"
+            target = f"{_API}change_log?after={after:d}&limit={page_size}"
             target += "" if setting is None else f"&setting={_name(setting)}"
             request = Request("GET", target)
             page = yield from self._requests.send(request, partial(_parse_changes, request))
@@ -221,10 +221,11 @@ class Administration:
     def _change_setting(
         self, setting: SettingOrName, path: str, change: Mapping[str, Any], version: str, *, method: str = "PUT"
     ) -> Flow[None]:
-        return self._change(method, f"{_setting_path(setting)}/{path}", {**change, "version": version})
+        body = {**change, "version": _instance(version, str, "version")}
+        return self._change(method, f"{_setting_path(setting)}/{path}", body)
 
     def _change(self, method: str, path: str, body: Any = None, etag: str | None = None) -> Flow[None]:
-        headers = {} if etag is None else {"If-Match": etag}
+        headers = {} if etag is None else {"If-Match": _checked(etag, _ETAG, "etag")}
         request = Request(method, _API + path, headers) if body is None else _json_request(method, path, body, headers)
 
         def parse(reply: Reply) -> None:
@@ -236,6 +237,7 @@ class Administration:
 
 
 _API: Final = "/api/v1/"
+_ETAG: Final = "[!-~]+"
 
 
 def _json_request(method: str, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Request:
@@ -243,20 +245,32 @@ def _json_request(method: str, path: str, body: Any, headers: Mapping[str, str] 
     return Request(method, _API + path, {"Content-Type": "application/json", **(headers or {})}, content)
 
 
-def _checked(text: str, pattern: str, what: str) -> str:
-    """Return a name that goes into the path or the query of a request.
+def _instance(value: T, kind: type[Any], what: str) -> T:
+    """Return an argument.
 
     Raises:
+        TypeError: It is of another type.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _checked(text: str, pattern: str, what: str, hint: str = "") -> str:
+    """Return a text that goes into the path, the query or a header of a request.
+
+    Raises:
+        TypeError: It is not a string.
         ValueError: It is not valid, so it might become another request.
     """
-    if not re.fullmatch(pattern, text):
-        raise ValueError(f"{text!r} is not a valid {what}")
+    if not re.fullmatch(pattern, _instance(text, str, what)):
+        raise ValueError(f"{text!r} is not a valid {what}{hint}")
     return text
 
 
 def _name(setting: SettingOrName) -> str:
     name = setting.name if isinstance(setting, Setting) else setting
-    return _checked(name, SETTING_NAME, "setting name: use letters, digits, underscores and dots")
+    return _checked(name, SETTING_NAME, "setting name", ": use letters, digits, underscores and dots")
 
 
 def _feature(name: str | None) -> str:
@@ -265,7 +279,7 @@ def _feature(name: str | None) -> str:
 
 
 def _key(key: str) -> str:
-    return _checked(key, METADATA_KEY, "metadata key: use letters, digits, underscores and hyphens")
+    return _checked(key, METADATA_KEY, "metadata key", ": use letters, digits, underscores and hyphens")
 
 
 def _setting_path(setting: SettingOrName) -> str:
@@ -273,15 +287,16 @@ def _setting_path(setting: SettingOrName) -> str:
 
 
 def _conditions(conditions: Mapping[str, str]) -> dict[str, str]:
-    return {feature: normalized_value(feature, value) for feature, value in conditions.items()}
+    items = _instance(conditions, Mapping, "conditions").items()
+    return {feature: normalized_value(feature, value) for feature, value in items}
 
 
 def _rule_path(rule_id: int) -> str:
-    return f"rules/{operator.index(rule_id)}"
+    return f"rules/{_instance(rule_id, int, 'rule_id'):d}"
 
 
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {"metadata": dict(metadata)}
+    return {"metadata": dict(_instance(metadata, Mapping, "metadata"))}
 
 
 # -- responses ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from heksher_client import HeksherError, ServiceUnavailableError, Setting, UnexpectedResponseError, setting_type
+from heksher_client import HeksherError, ServiceUnavailableError, Setting, UnexpectedResponseError
 from heksher_client._core.refresh.administration import Administration
 from heksher_client._core.refresh.effects import Exchange, Flow, Reply, Request, Response
 from heksher_client._core.refresh.options import Options
@@ -67,7 +67,7 @@ RECORDED: dict[str, dict[int, tuple[Operation, Any]]] = {
     },
     "settings": {
         16: (lambda admin: admin.set_setting_type("cache_size", "float", "1.1"), '409: \'{"conflicts":'),
-        17: (lambda admin: admin.set_setting_type("cache_size", setting_type(float), "2.0"), None),
+        17: (lambda admin: admin.set_setting_type("cache_size", float, "2.0"), None),
         19: (lambda admin: admin.set_setting_type("cache_size", "float", "1.0"), "409: 'the setting cache_size is at"),
         20: (lambda admin: admin.set_configurable_features("cache_size", ["user"], "3.0"), "409: "),
         22: (
@@ -310,13 +310,30 @@ def test_responses_outside_the_protocol_are_errors(operation: Operation, reply: 
         (lambda admin: admin.rules("a,b", {}), "'a,b' is not a valid setting name"),
         (lambda admin: admin.rename_setting("a", "b c", "1.1"), "'b c' is not a valid setting name"),
         (lambda admin: admin.changes(0, "a&b", 1), "'a&b' is not a valid setting name"),
-        (lambda admin: admin.changes("0", None, 1), "'str' object cannot be interpreted as an integer"),
+        (lambda admin: admin.changes("0", None, 1), "after must be of type int, not str"),
+        (lambda admin: admin.changes(0, None, "x"), "limit must be of type int, not str"),
+        (lambda admin: admin.delete_setting(5), "setting name must be of type str, not int"),
+        (lambda admin: admin.delete_rule_metadata(1, 5, None), "metadata key must be of type str, not int"),
+        (lambda admin: admin.rename_setting("a", "b", 2), "version must be of type str, not int"),
+        (lambda admin: admin.set_setting_type("s", list, "2.0"), "<class 'list'> is not a setting type: use int, "),
+        (lambda admin: admin.set_rule(1, 2, 5), "etag must be of type str, not int"),
+        *[
+            (lambda admin, etag=etag: admin.remove_rule(1, etag), f"{etag!r} is not a valid etag")
+            for etag in ("", "x\ny", "\xe9", '"a" b')
+        ],
+        (lambda admin: admin.add_rule("s", 1, None, {}), "conditions must be of type Mapping, not NoneType"),
+        (lambda admin: admin.rules("s", "user=jim"), "conditions must be of type Mapping, not str"),
+        (lambda admin: admin.find_rule("s", None), "conditions must be of type Mapping, not NoneType"),
+        (add_rule("s", 1, [1], user="jim"), "metadata must be of type Mapping, not list"),
+        (lambda admin: admin.add_rule_metadata(1, [1], None), "metadata must be of type Mapping, not list"),
+        (lambda admin: admin.replace_setting_metadata("s", None, "2.0"), "metadata must be of type Mapping, not None"),
+        (lambda admin: admin.rule("x"), "rule_id must be of type int, not str"),
         (lambda admin: admin.delete_context_feature("a?b"), "'a?b' is not a valid name of a context feature"),
         (lambda admin: admin.add_context_feature("has-dash"), "'has-dash' is not a valid name of a context feature"),
         (lambda admin: admin.move_context_feature("a", None, None), "either before or after must be given"),
         (lambda admin: admin.move_context_feature("a", "b", "c"), "either before or after must be given"),
         (lambda admin: admin.delete_rule_metadata(1, "a/b", None), "'a/b' is not a valid metadata key"),
-        (lambda admin: admin.remove_rule("1/value", None), "'str' object cannot be interpreted as an integer"),
+        (lambda admin: admin.remove_rule("1/value", None), "rule_id must be of type int, not str"),
         (
             lambda admin: admin.set_configurable_features("s", "user", "2.0"),
             "must be a collection of names, not one string",
