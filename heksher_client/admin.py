@@ -235,16 +235,23 @@ class AdminClient(Resource):
         """
         return self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
 
-    def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
+    @overload
+    def set_rule(self, rule_id: int, value: T, *, setting: Setting[T], etag: str | None = None) -> None: ...
+    @overload
+    def set_rule(self, rule_id: int, value: Any, *, setting: str | None = None, etag: str | None = None) -> None: ...
+    def set_rule(
+        self, rule_id: int, value: Any, *, setting: SettingOrName | None = None, etag: str | None = None
+    ) -> None:
         """Change the value of a rule.
 
         Args:
             rule_id: The ID of the rule.
-            value: The new value, a JSON value.
+            value: The new value: of the type of `setting`, if that is a `Setting`; otherwise a JSON value.
+            setting: The setting of the rule, which only converts the value.
             etag: Change it only if the rule still has this ETag, which `rule` and `find_rule` return. Otherwise the
                 error has the status 412. Services that do not have ETags ignore it.
         """
-        self._run(self._flows.set_rule(rule_id, value, etag))
+        self._run(self._flows.set_rule(rule_id, value, etag, setting))
 
     def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
         """Remove a rule; with an ETag, only if the rule still has it."""
@@ -447,9 +454,17 @@ class AsyncAdminClient(Resource):
         """Add a rule to a setting, and return its ID."""
         return await self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
 
-    async def set_rule(self, rule_id: int, value: Any, *, etag: str | None = None) -> None:
+    @overload
+    async def set_rule(self, rule_id: int, value: T, *, setting: Setting[T], etag: str | None = None) -> None: ...
+    @overload
+    async def set_rule(
+        self, rule_id: int, value: Any, *, setting: str | None = None, etag: str | None = None
+    ) -> None: ...
+    async def set_rule(
+        self, rule_id: int, value: Any, *, setting: SettingOrName | None = None, etag: str | None = None
+    ) -> None:
         """Change the value of a rule."""
-        await self._run(self._flows.set_rule(rule_id, value, etag))
+        await self._run(self._flows.set_rule(rule_id, value, etag, setting))
 
     async def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
         """Remove a rule; with an ETag, only if the rule still has it."""

@@ -185,8 +185,7 @@ class HeksherService:
 
     def set_rule(self, rule_id: int, value: Any, /) -> None:
         """Change the value of a rule: to a value of the setting's type, or to a JSON value if it was added by name."""
-        setting = self._settings.get(rule_id)
-        self._admin.set_rule(rule_id, value if setting is None else setting.type.convert_to_heksher(value))
+        self._admin.set_rule(rule_id, value, setting=self._settings.get(rule_id))
 
     def remove_rule(self, rule_id: int, /) -> None:
         """Remove a rule."""

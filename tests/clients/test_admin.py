@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from tests.support.clients import Kind
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.profiles import write_config
 from tests.support.service import WatchedService
+
+
+class Color(Enum):
+    RED = "r"
+    BLUE = "b"
 
 
 class Admin:
@@ -86,6 +92,18 @@ def test_rules_are_added_changed_and_removed(admin: Admin) -> None:
     with pytest.raises(UnexpectedResponseError, match="the following are not setting names") as raised:
         admin.rules("nosuch")
     assert raised.value.status == 404
+
+
+def test_rules_have_values_of_the_type_of_a_setting(admin: Admin, service: WatchedService) -> None:
+    """A script adds, compares and changes them without the type of the service."""
+    color = Setting("color", Color, ["user"], Color.RED)
+    service.declare("color", 'Enum["r","b"]', "r", ["user"])
+    rule_id = admin.add_rule(color, Color.BLUE, {"user": "jim"})
+    assert admin.rule(rule_id).value == color.type.convert_to_heksher(Color.BLUE) == "b"
+    admin.set_rule(rule_id, Color.RED, setting=color)
+    assert admin.rule(rule_id).value == "r"
+    with pytest.raises(TypeError, match=r"Object of type Color is not JSON serializable.*: pass the Setting"):
+        admin.set_rule(rule_id, Color.BLUE)
 
 
 def test_the_reason_of_a_refusal_is_that_of_the_service(admin: Admin) -> None:

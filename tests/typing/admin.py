@@ -27,6 +27,8 @@ def threaded() -> None:
         admin.add_rule("cache_size", 200)  # type: ignore[call-overload]
         if (rule := admin.find_rule(cache_size, {"user": "jim"})) is not None:
             admin.set_rule(rule.rule_id, 300, etag=rule.etag)
+            admin.set_rule(rule.rule_id, 300, setting=cache_size)
+            admin.set_rule(rule.rule_id, "300", setting=cache_size)  # type: ignore[misc]
             admin.remove_rule(rule)  # type: ignore[arg-type]
         admin.set_setting_type("cache_size", setting_type(float), version="2.0")
         admin.set_setting_type("cache_size", Sequence[int], version="3.0")

@@ -123,17 +123,15 @@ class Administration:
     def add_rule(
         self, setting: SettingOrName, value: Any, conditions: Mapping[str, str], metadata: Mapping[str, Any]
     ) -> Flow[int]:
-        if isinstance(setting, Setting):
-            value = setting.type.convert_to_heksher(value)
         required = _conditions(conditions)
-        body = {"setting": _name(setting), "feature_values": required, "value": value}
+        body = {"setting": _name(setting), "feature_values": required, "value": _json_value(setting, value)}
         if (with_metadata := _metadata(metadata))["metadata"]:
             body |= with_metadata
         request = _json_request("POST", "rules", body)
         return self._requests.send_once(request, partial(_parse_created, request, required))
 
-    def set_rule(self, rule_id: int, value: Any, etag: str | None) -> Flow[None]:
-        return self._change("PUT", f"{_rule_path(rule_id)}/value", {"value": value}, etag)
+    def set_rule(self, rule_id: int, value: Any, etag: str | None, setting: SettingOrName | None = None) -> Flow[None]:
+        return self._change("PUT", f"{_rule_path(rule_id)}/value", {"value": _json_value(setting, value)}, etag)
 
     def remove_rule(self, rule_id: int, etag: str | None) -> Flow[None]:
         return self._change("DELETE", _rule_path(rule_id), etag=etag)
@@ -241,7 +239,11 @@ _ETAG: Final = "[!-~]+"
 
 
 def _json_request(method: str, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Request:
-    content = json.dumps(body, allow_nan=False).encode()
+    try:
+        content = json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        remedy = "pass the Setting for a value of its type"
+        raise TypeError(f"values and metadata must be JSON values ({error}): {remedy}") from None
     return Request(method, _API + path, {"Content-Type": "application/json", **(headers or {})}, content)
 
 
@@ -271,6 +273,13 @@ def _checked(text: str, pattern: str, what: str, hint: str = "") -> str:
 def _name(setting: SettingOrName) -> str:
     name = setting.name if isinstance(setting, Setting) else setting
     return _checked(name, SETTING_NAME, "setting name", ": use letters, digits, underscores and dots")
+
+
+def _json_value(setting: SettingOrName | None, value: Any) -> Any:
+    """Return the value of a rule as a JSON value: that of a `Setting` is of its type, any other is one already."""
+    if setting is not None:
+        _name(setting)
+    return setting.type.convert_to_heksher(value) if isinstance(setting, Setting) else value
 
 
 def _feature(name: str | None) -> str:

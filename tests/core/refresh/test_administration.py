@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,11 @@ def test_a_setting_of_the_program_stands_for_its_name_and_type() -> None:
     }
     _, (sent,) = run(lambda admin: admin.delete_setting(setting), Response(204))
     assert sent.target == "/api/v1/settings/shop%2Esizes"
+    for value, setting_or_name in (({"a": 2}, setting), ({"a": 2.0}, "shop.sizes"), ({"a": 2.0}, None)):
+        _, (sent,) = run(
+            partial(Administration.set_rule, rule_id=1, value=value, etag=None, setting=setting_or_name), Response(204)
+        )
+        assert sent.content == b'{"value": {"a": 2.0}}'
 
 
 def test_values_outside_the_protocol_are_named_if_a_service_refuses_them() -> None:
@@ -341,6 +347,13 @@ def test_responses_outside_the_protocol_are_errors(operation: Operation, reply: 
         (add_rule("s", 1, user=5), "the value of context feature user must be a str, not int: use str(value)"),
         (lambda admin: admin.rules("s", {"user": 5}), "the value of context feature user must be a str, not int"),
         (lambda admin: admin.set_rule(1, float("nan"), None), "not JSON compliant"),
+        (
+            lambda admin: admin.set_rule(1, int, None),
+            "values and metadata must be JSON values (Object of type type is not JSON serializable): pass the Setting",
+        ),
+        (add_rule("s", 1, {"a": {1}}, user="jim"), "must be JSON values (Object of type set is not JSON serializable)"),
+        (lambda admin: admin.set_rule(1, "x", None, Setting("s", int, ["user"], 1)), "'x' is not an int"),
+        (lambda admin: admin.set_rule(1, 2, None, 5), "setting name must be of type str, not int"),
     ],
 )
 def test_an_invalid_argument_is_refused_before_anything_is_sent(operation: Operation, error: str) -> None:
