@@ -191,6 +191,8 @@ class AdminClient(Resource):
     def rules(self, setting: SettingOrName, conditions: Mapping[str, str] | None = None) -> tuple[RuleRecord, ...]:
         """Return the rules of a setting, without their ETags.
 
+        To change one of them only if nobody else has changed it since, read it with `rule` first.
+
         Args:
             setting: The setting.
             conditions: Return only the rules with these conditions, which may have others as well.
@@ -249,7 +251,8 @@ class AdminClient(Resource):
             value: The new value: of the type of `setting`, if that is a `Setting`; otherwise a JSON value.
             setting: The setting of the rule, which only converts the value.
             etag: Change it only if the rule still has this ETag, which `rule` and `find_rule` return. Otherwise the
-                error has the status 412. Services that do not have ETags ignore it.
+                error has the status 412. With None, as in the results of `rules`, a change by somebody else in between
+                is lost. Services that do not have ETags ignore it.
         """
         self._run(self._flows.set_rule(rule_id, value, etag, setting))
 

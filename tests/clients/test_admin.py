@@ -81,7 +81,7 @@ def test_rules_are_added_changed_and_removed(admin: Admin) -> None:
     with pytest.raises(UnexpectedResponseError) as raised:
         admin.set_rule(rule_id, 400, etag=found.etag)
     assert raised.value.status == 412
-    assert [rule.value for rule in admin.rules("cache_size", {"user": "jim"})] == [300, 50]
+    assert [(rule.value, rule.etag) for rule in admin.rules("cache_size", {"user": "jim"})] == [(300, None), (50, None)]
     assert [rule.value for rule in admin.rules("cache_size", {"environment": "prod"})] == [50]
 
     with pytest.raises(UnexpectedResponseError, match="409: 'rule already exists'"):
