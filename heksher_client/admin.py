@@ -18,7 +18,7 @@ from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, Servi
 from heksher_client._core.settings.setting import Setting
 from heksher_client._drivers import async_client, thread_client
 from heksher_client._drivers.async_client import AsyncHeksherClient
-from heksher_client._drivers.options import ClientOptions
+from heksher_client._drivers.options import ClientOptions, check_option_names
 from heksher_client._drivers.thread_client import ThreadHeksherClient
 from heksher_client._resource import Resource
 from heksher_client._runtime import wakeup
@@ -36,6 +36,17 @@ __all__ = [
 T = TypeVar("T")
 _INTERVAL: Final = 60.0
 """An interval that is never used: the clients are not set as main."""
+
+
+def _check_arguments(admin_class: type[Any], service_url: object, options: Mapping[str, Any]) -> None:
+    """Check what an error of the inner client would say of its own class.
+
+    Raises:
+        TypeError: There is no URL, or an option that does not exist.
+    """
+    check_option_names(options, ClientOptions, admin_class.__name__)
+    if service_url is None:
+        raise TypeError(f"{admin_class.__name__} needs service_url")
 
 
 class AdminClient(Resource):
@@ -64,6 +75,7 @@ class AdminClient(Resource):
         Raises:
             TypeError, ValueError: An option is invalid.
         """
+        _check_arguments(type(self), service_url, options)
         self._client = ThreadHeksherClient(service_url, _INTERVAL, (), **options)
 
     @classmethod
@@ -320,6 +332,7 @@ class AsyncAdminClient(Resource):
 
     def __init__(self, service_url: str, **options: Unpack[ClientOptions]) -> None:
         """Create a client. Close it, or use it as a context manager."""
+        _check_arguments(type(self), service_url, options)
         self._client = AsyncHeksherClient(service_url, _INTERVAL, (), **options)
 
     @classmethod

@@ -206,6 +206,15 @@ def test_a_token_is_sent(make_admin: Callable[..., Admin], service: WatchedServi
         make_admin(lambda admin_class: admin_class(service.url, token=token, auth=("a", "b")))
 
 
+def test_errors_of_arguments_name_the_class(make_admin: Callable[..., Admin]) -> None:
+    """Not that of the client that sends the requests, which has further arguments."""
+    for name in ("bogus", "context_features", "update_interval"):
+        with pytest.raises(TypeError, match=rf"^(Async)?AdminClient got an unexpected keyword argument '{name}'$"):
+            make_admin(lambda admin_class, name=name: admin_class("http://host", **{name: 1}))
+    with pytest.raises(TypeError, match=r"^(Async)?AdminClient needs service_url$"):
+        make_admin(lambda admin_class: admin_class(None))
+
+
 def test_a_client_of_a_profile(
     make_admin: Callable[..., Admin], service: WatchedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
