@@ -39,10 +39,10 @@ _INTERVAL: Final = 60.0
 
 
 def _check_arguments(admin_class: type[Any], service_url: object, options: Mapping[str, Any]) -> None:
-    """Check what an error of the inner client would say of its own class.
+    """Check the arguments whose errors would name the inner client instead.
 
     Raises:
-        TypeError: There is no URL, or an option that does not exist.
+        TypeError: The URL is missing, or an option does not exist.
     """
     check_option_names(options, ClientOptions, admin_class.__name__)
     if service_url is None:
