@@ -63,7 +63,9 @@ class StaticToken(Credential):
         super().__init__(Token(plain_text(token)))
 
 
-TokenSource: TypeAlias = Callable[[], "str | Token"] | Callable[[], "Coroutine[Any, Any, str | Token]"]
+TokenSource: TypeAlias = (
+    Callable[[], "str | SecretString | Token"] | Callable[[], "Coroutine[Any, Any, str | SecretString | Token]"]
+)
 
 
 class TokenFrom(Credential):
@@ -86,7 +88,7 @@ class TokenFrom(Credential):
             check_function(get_token, "get_token")
         self._get_token = get_token
         self._lifetime = None if lifetime is None else checked_seconds("lifetime", lifetime)
-        self._task: asyncio.Task[str | Token] | None = None
+        self._task: asyncio.Task[str | SecretString | Token] | None = None
         """The refresh of a coroutine function."""
         super().__init__()
 
@@ -109,7 +111,7 @@ class TokenFrom(Credential):
             return
         self._task.add_done_callback(partial(self._complete_async, refresh))
 
-    def _complete_async(self, refresh: "Future[Token]", task: "asyncio.Task[str | Token]") -> None:
+    def _complete_async(self, refresh: "Future[Token]", task: "asyncio.Task[str | SecretString | Token]") -> None:
         self._complete_refresh(refresh, lambda: self._as_token(task.result()))
 
     def _ensure_blocking_allowed(self) -> None:
@@ -126,7 +128,7 @@ class TokenFrom(Credential):
             raise CredentialError(f"{self!r}: {error}, as get_token is not a coroutine function itself") from None
         if isinstance(result, Token):
             return result
-        return Token(result, None if self._lifetime is None else time.time() + self._lifetime)
+        return Token(plain_text(result), None if self._lifetime is None else time.time() + self._lifetime)
 
 
 class _OAuthCredential(Credential):
@@ -143,12 +145,12 @@ class RefreshableToken(_OAuthCredential):
 
     def __init__(  # noqa: PLR0913 - the parameters of the protocol, all but two of them named
         self,
-        access_token: str | None,
-        refresh_token: str,
+        access_token: str | SecretString | None,
+        refresh_token: str | SecretString,
         *,
         token_url: str,
         client_id: str,
-        client_secret: str | None = None,
+        client_secret: str | SecretString | None = None,
         scope: str | None = None,
         expires_at: float | None = None,
         on_new_tokens: Callable[[Tokens], object] | None = None,
@@ -185,10 +187,11 @@ class RefreshableToken(_OAuthCredential):
         self._storing: Future[None] | None = None
         """The call of `on_new_tokens`. Stored, as an event loop only has a weak reference to its task."""
         self._endpoint = _token_endpoint(token_url, client_id, client_secret, http_client_args, client_auth)
-        self._refresh_token, self._scope, self._on_new_tokens = refresh_token, scope, on_new_tokens
+        self._refresh_token: str = plain_text(refresh_token)
+        self._scope, self._on_new_tokens = scope, on_new_tokens
         self._new_tokens: Tokens | None = None
         """The tokens of the last refresh."""
-        super().__init__(None if access_token is None else Token(access_token, expires_at))
+        super().__init__(None if access_token is None else Token(plain_text(access_token), expires_at))
 
     def _fetch(self) -> Token:
         granted = self._endpoint.refresh(self._refresh_token, self._scope)
@@ -250,7 +253,7 @@ class ClientCredentials(_OAuthCredential):
         self,
         token_url: str,
         client_id: str,
-        client_secret: str,
+        client_secret: str | SecretString,
         *,
         scope: str | None = None,
         audience: str | None = None,
@@ -285,11 +288,11 @@ class ClientCredentials(_OAuthCredential):
 def _token_endpoint(
     token_url: str,
     client_id: str,
-    client_secret: str | None,
+    client_secret: str | SecretString | None,
     http_client_args: Mapping[str, Any] | None,
     client_auth: "ClientAuthMethod",
 ) -> "TokenEndpoint":
     # Imported here: most programs do not need it, and it takes longer to import than everything else.
     from heksher_client._auth.oauth import TokenEndpoint
 
-    return TokenEndpoint(token_url, client_id, client_secret, http_client_args, client_auth)
+    return TokenEndpoint(token_url, client_id, plain_text(client_secret), http_client_args, client_auth)

@@ -36,6 +36,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from heksher_client._auth.secret_string import plain_text
 from heksher_client._drivers.options import merge_option
 from heksher_client._http.endpoint import parse_service_url
 from heksher_client._logging import logger
@@ -380,8 +381,11 @@ def _apply(profile: Profile, environment: Mapping[str, str], overrides: Mapping[
 def _apply_oauth(profile: Profile, overrides: Mapping[str, Any]) -> None:
     if "token" not in overrides:
         profile.token = None  # A token of the profile or the environment would be used instead of `oauth`.
+    table = overrides["oauth"]
+    if isinstance(table, Mapping):
+        table = {key: plain_text(value) for key, value in table.items()}
     try:
-        profile.oauth = msgspec.convert(overrides["oauth"], OAuth)
+        profile.oauth = msgspec.convert(table, OAuth)
     except msgspec.ValidationError as error:
         raise ConfigError(f"oauth: {error}") from None
 

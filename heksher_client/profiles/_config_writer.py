@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from heksher_client._auth.secret_string import plain_text
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._config import OAuth, check_url, config_path, is_private, parse_file
 from heksher_client.profiles._secret_checks import check_no_secrets
@@ -44,7 +45,7 @@ def ensure_profile(
     if oauth is not None:
         if not isinstance(oauth, Mapping):
             raise ConfigError(f"oauth must be a dict, not {type(oauth).__name__}")
-        table["oauth"] = {key: value for key, value in oauth.items() if value is not None}
+        table["oauth"] = {key: plain_text(value) for key, value in oauth.items() if value is not None}
         try:
             msgspec.convert(table["oauth"], OAuth)
         except msgspec.ValidationError as error:

@@ -11,6 +11,7 @@ from concurrent.futures import wait
 from os import PathLike
 from typing import Any, Final
 
+from heksher_client._auth.secret_string import SecretString, plain_text
 from heksher_client._auth.token_refresh import Token
 from heksher_client._core.refresh.options import checked_seconds
 from heksher_client._core.settings.user_functions import check_function, plain_result
@@ -106,9 +107,9 @@ def login_headless(
 
 
 def login_with_token(
-    token: str,
+    token: str | SecretString,
     *,
-    refresh_token: str | None = None,
+    refresh_token: str | SecretString | None = None,
     expires_at: float | None = None,
     profile: str | None = None,
     path: str | PathLike[str] | None = None,
@@ -137,14 +138,15 @@ def login_with_token(
         ValueError: The token contains characters that cannot be sent, or the refresh token is empty.
         TypeError: The expiry is not a number.
     """
-    value, target = Token(token, expires_at).value, LoginTarget(profile, path, url, oauth)
+    value, target = Token(plain_text(token), expires_at).value, LoginTarget(profile, path, url, oauth)
     if refresh_token is not None:
-        if not refresh_token:
+        renewal: str = plain_text(refresh_token)
+        if not renewal:
             raise ValueError("refresh_token must not be empty: leave it out if there is none")
         from heksher_client._auth.oauth import Granted
 
         session = LoginSession.begin(target, "leave out the refresh token")
-        return session.save(Granted(value, refresh_token, expires_at))
+        return session.save(Granted(value, renewal, expires_at))
     config = load_config(target)
     tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)

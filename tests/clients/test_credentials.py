@@ -192,6 +192,22 @@ def test_a_static_token_accepts_a_secret_string() -> None:
     assert "hidden" not in repr(credential)
 
 
+def test_each_secret_of_a_credential_may_be_a_secret_string(oauth: OAuthServer) -> None:
+    """The client secret, tokens, and what a function returns. The text is sent, rather than its mask."""
+    hidden = SecretStr(SECRET)
+    refresh_token = SecretStr(oauth.issue_refresh_token())
+    arguments: dict[str, Any] = {"token_url": oauth.token_url, "client_id": CLIENT}
+    credentials: list[Credential] = [
+        ClientCredentials(oauth.token_url, CLIENT, hidden),
+        ClientCredentials(oauth.token_url, CLIENT, hidden, client_auth="post"),
+        RefreshableToken(None, refresh_token, **arguments, client_secret=hidden),
+        RefreshableToken(SecretStr(oauth.issue()), "r", **arguments),
+        TokenFrom(lambda: SecretStr(oauth.issue())),
+    ]
+    for credential in credentials:
+        assert oauth.accepts(f"Bearer {credential.token()}")
+
+
 @pytest.mark.parametrize("make", RENEWABLE)
 def test_a_refused_token_is_refreshed_and_the_request_sent_again(
     kind: Kind, service: FakeService, oauth: OAuthServer, make: Make

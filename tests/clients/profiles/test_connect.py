@@ -279,6 +279,19 @@ def test_a_profile_with_client_credentials_fetches_and_refreshes_tokens(
             assert SECRET not in repr(client._endpoint.auth)
 
 
+def test_the_client_secret_of_an_argument_may_be_a_secret_string(kind: Kind, service: LoopbackService) -> None:
+    """As for the credentials that a program creates."""
+    with OAuthServer() as oauth:
+        put_behind_gateway(service, oauth)
+        table = {"grant": "client_credentials", "client_id": CLIENT, "token_url": oauth.token_url}
+        with Connected(kind, url=service.url, oauth={**table, "client_secret": SecretStr(SECRET)}) as client:
+            kind.call(client.ping())
+    cases: list[tuple[Any, str]] = [("shop", "Expected `object`, got `str`"), ({"client_id": b"x"}, "Expected `str`")]
+    for invalid, words in cases:
+        with pytest.raises(ConfigError, match=f"^oauth: {words}"):
+            connect(url=service.url, oauth=invalid)
+
+
 def test_the_arguments_auth_and_http_client_override_a_profile(service: LoopbackService, config_file: Path) -> None:
     """`ca_file` and `proxy` are not applied to an HTTP client of the program."""
     write_config(config_file, TWO_PROFILES.format(url=service.url))

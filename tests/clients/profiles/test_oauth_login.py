@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from heksher_client import (
     ConfigError,
@@ -125,6 +126,24 @@ def test_login_with_token_stores_a_refresh_token(
     assert tokens.refresh_token not in (None, refresh_token)
     assert logout()
     assert oauth.revoked == [tokens.refresh_token, tokens.access_token]
+
+
+def test_login_with_token_accepts_secret_strings(oauth: OAuthServer, login_config: Path) -> None:
+    """Also for the client secret of a new profile."""
+    path = login_config.with_name("new.toml")
+    token, refresh_token = oauth.issue(), oauth.issue_refresh_token()
+    table = {"issuer": f"{oauth.url}/", "client_id": CLIENT, "client_secret": SecretStr(SECRET)}
+    login_with_token(
+        SecretStr(token),
+        refresh_token=SecretStr(refresh_token),
+        url="http://host",
+        oauth=table,
+        path=path,
+    )
+    tokens = TokenStore(path).load("host")
+    assert tokens is not None
+    assert (tokens.access_token, tokens.refresh_token) == (token, refresh_token)
+    assert f'client_secret = "{SECRET}"' in path.read_text()
 
 
 def test_a_token_is_not_used_after_the_expiry_that_is_stored_with_it(oauth: OAuthServer, login_config: Path) -> None:
