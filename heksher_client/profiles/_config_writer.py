@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 
 from heksher_client._auth.secret_string import plain_text
@@ -26,6 +27,8 @@ def ensure_profile(
     given_path: str | PathLike[str] | None, name: str | None, url: str, oauth: Mapping[str, Any] | None
 ) -> str:
     """Add a profile to the configuration file, unless the file has the same profile already.
+
+    If it has the profile without a table `oauth`, that table is added.
 
     Args:
         given_path: The file, or its folder, as in `config_path`.
@@ -61,20 +64,40 @@ def ensure_profile(
     return name
 
 
+def table_name(profile: str) -> str:
+    """Return the name of the table of a profile in TOML, where the names of hosts need quotes."""
+    return f"profiles.{json.dumps(profile, ensure_ascii=False)}"
+
+
 def _add(path: Path, name: str, table: Mapping[str, Any]) -> None:
     former, mode = _read(path)
-    if former is not None and (existing := parse_file(path, former).profiles.get(name)) is not None:
-        for key, value in table.items():
-            if existing.get(key) != value:
-                raise ConfigError(f"profile {name} in {path} has another {key}: pass another name as profile")
+    existing = {} if former is None else parse_file(path, former).profiles.get(name, {})
+    new = {key: value for key, value in table.items() if not existing or (key == "oauth" and key not in existing)}
+    for key in table:
+        if key not in new and not _is_same(existing.get(key), table[key]):
+            raise ConfigError(
+                f"profile {name} in {path} has another {key}: pass another name as profile, or change it with an editor"
+            )
+    if not new:
         return
     if not is_private(mode):
-        check_no_secrets({name: table}, path)
+        check_no_secrets({name: new}, path)
     start = "format = 1\n" if former is None else "" if former.endswith(b"\n") else "\n"
-    added = (start + _as_toml(name, table)).encode(errors="replace")
-    if not _is_added(path, (former or b"") + added, name, table):
-        raise ConfigError(f"{path} has a form in which no profile can be added to it: add {name} with an editor")
+    added = (start + _as_toml(name, new)).encode(errors="replace")
+    if not _is_added(path, (former or b"") + added, name, {**existing, **new}):
+        what = f"{name}.oauth" if existing else name
+        raise ConfigError(f"{path} has a form in which no profile can be added to it: add {what} with an editor")
     _append(path, len(former or b""), added)
+
+
+def _is_same(existing: object, given: object) -> bool:
+    """Compare two tables, or two URLs as requests to them are sent."""
+    if isinstance(existing, str) and isinstance(given, str):
+        try:
+            return str(httpx.URL(existing)).rstrip("/") == str(httpx.URL(given)).rstrip("/")
+        except httpx.InvalidURL:
+            return False
+    return existing == given
 
 
 def _read(path: Path) -> tuple[bytes | None, int]:
@@ -87,10 +110,12 @@ def _read(path: Path) -> tuple[bytes | None, int]:
 
 
 def _as_toml(name: str, table: Mapping[str, Any]) -> str:
-    """Return a profile in TOML, in which strings and quoted keys are written as in JSON."""
-    key = json.dumps(name, ensure_ascii=False)
-    oauth = table.get("oauth", {})
-    tables = {f"profiles.{key}": {"url": table["url"]}, **({f"profiles.{key}.oauth": oauth} if oauth else {})}
+    """Return a profile in TOML, or only its table `oauth`. Strings and quoted keys are written as in JSON."""
+    header, tables = table_name(name), {}
+    if "url" in table:
+        tables[header] = {"url": table["url"]}
+    if "oauth" in table:
+        tables[f"{header}.oauth"] = table["oauth"]
     return "".join(
         f"\n[{header}]\n"
         + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in pairs.items())

@@ -20,7 +20,7 @@ from heksher_client._logging import escaped
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, OAuth
-from heksher_client.profiles._config_writer import ensure_profile
+from heksher_client.profiles._config_writer import ensure_profile, table_name
 from heksher_client.profiles._connect import http_client_args
 from heksher_client.profiles._loopback_server import LoopbackServer
 from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, required_url, resolve_endpoints
@@ -112,7 +112,7 @@ class LoginSession(NamedTuple):
         config = load_config(target)
         oauth = config.profile.oauth
         if oauth is None:
-            table = f"[profiles.{config.name}.oauth]" if config.is_profile else "a profile with the table oauth"
+            table = f"[{table_name(config.name)}.oauth]" if config.is_profile else "a profile with the table oauth"
             raise ConfigError(
                 f"{config.source} has no authorization server: add {table} with client_id and issuer, or {advice}"
             )

@@ -55,7 +55,8 @@ def login(
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
             `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
+            profile that has none.
 
     Returns:
         The location of the saved tokens.
@@ -91,7 +92,8 @@ def login_headless(
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
             `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
+            profile that has none.
 
     Returns:
         The location of the saved tokens.
@@ -127,7 +129,8 @@ def login_with_token(
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
             `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
+            profile that has none.
 
     Returns:
         The location of the saved tokens.

@@ -31,6 +31,16 @@ default_profile = "dev"
 
 [profiles.dev]  # not to be changed
 url = 'http://dev'
+[profiles.none]
+timeout = 5
+[profiles.bad]
+url = "http://a:b"
+[profiles.shop]
+url = "http://shop"
+oauth = { client_id = "shop" }
+[profiles.open]
+url = "http://open/settings"
+headers = { x-team = "shop" }
 """
 
 
@@ -94,8 +104,17 @@ def test_the_rest_of_the_file_is_not_changed(config_file: Path, end: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("dev", "http://other", None), "profile dev in .* has another url: pass another name as profile$"),
-        (("dev", "http://dev", {"client_id": "x"}), "profile dev in .* has another oauth: pass another name"),
+        (
+            ("dev", "http://other", None),
+            "profile dev in .* has another url: pass another name as profile, or change it",
+        ),
+        (("dev", "http://dev:81/", None), "profile dev in .* has another url"),
+        (("none", "http://dev", {"client_id": "x"}), "profile none in .* has another url"),
+        (("bad", "http://dev", None), "profile bad in .* has another url"),
+        (
+            ("shop", "http://shop", {"client_id": "x"}),
+            "profile shop in .* has another oauth: pass another name as profile",
+        ),
         (("new", "host", None), "url: 'host' must start with http"),
         (("new", "http://host", {"issuer": "x"}), "oauth: Object missing required field `client_id`"),
         (("new", "http://host", {"client_id": "x", "secret": "y"}), "oauth: Object contains unknown field `secret`"),
@@ -110,6 +129,23 @@ def test_a_profile_that_cannot_be_added_is_an_error(config_file: Path, arguments
     with pytest.raises(ConfigError, match=message):
         ensure_profile(None, *arguments)
     assert config_file.read_text() == OTHER
+
+
+def test_the_authorization_server_is_added_to_a_profile_without_one(config_file: Path) -> None:
+    """A sign-in that failed for lack of it can be repeated. The same URL may be written in another way."""
+    write_config(config_file, OTHER)
+    with pytest.raises(ConfigError, match=r'has no authorization server: add \[profiles\."7\.example"\.oauth\] with'):
+        login(browse, url="http://7.example")
+    former = config_file.read_text()
+    for url in ("http://7.EXAMPLE:80/", "http://7.example"):
+        assert ensure_profile(None, None, url, {"client_id": "x"}) == "7.example"
+        added = '\n[profiles."7.example".oauth]\nclient_id = "x"\n'
+        assert config_file.read_text() == former + added
+    assert ensure_profile(None, "open", "http://open/settings/", {"client_id": "y"}) == "open"
+    assert config_file.read_text() == former + added + '\n[profiles."open".oauth]\nclient_id = "y"\n'
+    write_config(config_file, "profiles = { dev = { url = 'http://dev' } }\n")
+    with pytest.raises(ConfigError, match=r"no profile can be added to it: add dev\.oauth with an editor"):
+        ensure_profile(None, "dev", "http://dev", {"client_id": "x"})
 
 
 @pytest.mark.parametrize("content", [OTHER.encode("utf-16"), b"profiles = { dev = { url = 'http://dev' } }\n"])

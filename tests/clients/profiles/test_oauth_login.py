@@ -160,7 +160,7 @@ def test_a_refresh_token_needs_an_authorization_server(oauth: OAuthServer, login
     """It is refused without one, as it would never be used. Nothing is stored."""
     text, refresh_token = login_config.read_text(), oauth.issue_refresh_token()
     login_config.write_text(text.partition("[profiles.shop.oauth]")[0])
-    with pytest.raises(ConfigError, match=r"add \[profiles.shop.oauth\] .* issuer, or leave out the refresh token"):
+    with pytest.raises(ConfigError, match=r'add \[profiles."shop".oauth\] .* issuer, or leave out the refresh token'):
         login_with_token("t", refresh_token=refresh_token)
     login_config.write_text(text.replace("issuer", "authorization_url"))
     with pytest.raises(ConfigError, match="oauth has no token_url, and no issuer"):
@@ -180,7 +180,7 @@ def test_login_with_token_works_without_an_authorization_server(
 ) -> None:
     """Without a sign-in, clients of the profile have no credential."""
     login_config.write_text(login_config.read_text().partition("[profiles.shop.oauth]")[0])
-    with pytest.raises(ConfigError, match=r"add \[profiles.shop.oauth\] with client_id and issuer"):
+    with pytest.raises(ConfigError, match=r'add \[profiles."shop".oauth\] with client_id and issuer'):
         login(browse)
     login_with_token(oauth.issue())
     with connect() as client:
