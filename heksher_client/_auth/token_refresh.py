@@ -53,11 +53,23 @@ class Token:
     """Seconds since 1970, or None if the expiry is unknown."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, str) or not _VISIBLE_ASCII.fullmatch(self.value):
-            raise UnsendableTokenError("an access token must consist of visible ASCII characters, without spaces")
+        if problem := _problem(self.value):
+            raise UnsendableTokenError(f"an access token must {problem}")
         expires_at: Any = self.expires_at
         if expires_at is not None and not (isinstance(expires_at, int | float) and expires_at == expires_at):
             raise TypeError("expires_at must be a number of seconds since 1970, or None")
+
+
+def _problem(value: object) -> str | None:
+    """Return what a token that cannot be sent must be, without its text."""
+    if not isinstance(value, str):
+        hint = ": pass a credential as auth" if isinstance(value, httpx.Auth) else ""
+        return f"be a string, not {type(value).__name__}{hint}"
+    if not value:
+        return "not be empty"
+    if value.lower().startswith("bearer "):
+        return "not begin with `Bearer`, which requests add to it"
+    return None if _VISIBLE_ASCII.fullmatch(value) else "consist of visible ASCII characters, without spaces"
 
 
 class AwaitToken(msgspec.Struct, frozen=True):

@@ -173,9 +173,21 @@ def test_a_text_as_credential_is_an_error_that_says_what_to_use(kind: Kind, auth
 
 def test_a_token_that_cannot_be_used_is_an_error_when_a_client_is_created(kind: Kind) -> None:
     """So are a token and a credential in the same call. No message has the token."""
-    invalid: list[Any] = ["", "secr\u00e9t", "a secret", 5, b"secret", SecretStr(""), SecretStr]
-    for token in invalid:
-        with pytest.raises(ValueError, match="an access token must consist of visible ASCII") as raised:
+    ascii_only = "consist of visible ASCII characters, without spaces"
+    invalid: list[tuple[Any, str]] = [
+        ("secr\u00e9t", ascii_only),
+        ("a secret", ascii_only),
+        ("", "not be empty"),
+        (SecretStr(""), "not be empty"),
+        ("Bearer secret", "not begin with `Bearer`, which requests add to it"),
+        ("bearer secret", "not begin with `Bearer`, which requests add to it"),
+        (5, "be a string, not int"),
+        (b"secret", "be a string, not bytes"),
+        (SecretStr, f"be a string, not {type(SecretStr).__name__}"),
+        (StaticToken("secret"), "be a string, not StaticToken: pass a credential as auth"),
+    ]
+    for token, words in invalid:
+        with pytest.raises(ValueError, match=f"an access token must {words}$") as raised:
             kind.make(URL, 60, FEATURES, token=token)
         assert "secr" not in str(raised.value)
     both: list[dict[str, Any]] = [{"auth": ("jim", "x")}, {"http_client_args": {"auth": ("jim", "x")}}]
@@ -801,8 +813,8 @@ def test_a_failed_token_request_is_an_error_of_the_refresh(
 
 def test_a_function_that_returns_an_invalid_token_is_an_error() -> None:
     """The line end of a file, for example, cannot be sent in a header."""
-    for given in ("token\n", None):
-        with pytest.raises(CredentialError, match="visible ASCII"):
+    for given, words in (("token\n", "consist of visible ASCII"), (None, "be a string, not NoneType")):
+        with pytest.raises(CredentialError, match=f"an access token must {words}"):
             TokenFrom(lambda given=given: given).force_refresh()
 
 
