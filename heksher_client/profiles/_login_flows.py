@@ -65,10 +65,12 @@ class CallBlocking(NamedTuple):
 
 
 class CallProgram(NamedTuple):
-    """Call the function of the program. The result of the step is its result."""
+    """Call the function of the program. The result of the step is its result, or None if the time of a task is over."""
 
     function: Callable[[Any], object]
     argument: object
+    seconds: float
+    """The longest time that a task waits for it. A thread cannot interrupt a function."""
 
 
 class Wait(NamedTuple):
@@ -151,10 +153,11 @@ def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, tim
     with LoopbackServer() as loopback:
         request = _AuthorizationRequest.create(session, loopback.redirect_uri)
         loopback.state = request.state
+        deadline = monotonic() + timeout
         # `webbrowser.open` returns False if there is no browser.
-        if (yield CallProgram(show_browser, request.url)) is False:
+        if (yield CallProgram(show_browser, request.url, timeout)) is False:
             raise CredentialError("no browser could be opened: use login_headless, or login --headless")
-        yield Wait(timeout, loopback.redirect)
+        yield Wait(max(deadline - monotonic(), 0.0), loopback.redirect)
         if not loopback.redirect.done():
             raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds")
         redirect = loopback.redirect.result()
@@ -180,9 +183,9 @@ def _device_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSe
     given = {key: value for key, value in parameters.items() if value is not None}
     response = yield CallBlocking(partial(session.token_endpoint.post, url, given))
     code, device_code, interval = _parse_device_code(url, response)
-    yield CallProgram(get_code, code)
     seconds = min(code.expires_in, longest)
     deadline = monotonic() + seconds
+    yield CallProgram(get_code, code, seconds)
     while (remaining := deadline - monotonic()) > 0:
         yield Wait(min(interval, remaining))
         try:
@@ -208,8 +211,8 @@ def _pasted_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSe
     """
     request = _AuthorizationRequest.create(session, session.oauth.redirect_url)
     deadline = monotonic() + seconds
-    pasted = yield CallProgram(get_code, DeviceCode(request.url, "", None, seconds))
-    if monotonic() > deadline:
+    pasted = yield CallProgram(get_code, DeviceCode(request.url, "", None, seconds), seconds)
+    if monotonic() >= deadline:
         raise CredentialTimeoutError(f"the sign-in was not completed within {seconds:g} seconds")
     return (yield from _redeem(session, request, _parse_pasted(pasted, request.state)))
 

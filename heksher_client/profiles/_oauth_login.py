@@ -51,7 +51,8 @@ def login(
     Args:
         show_browser: A function that opens a URL in a browser. It returns False if there is no browser.
         profile: The name of the profile. If None, the profile that `connect` would use.
-        timeout: Seconds to wait for the user.
+        timeout: Seconds to wait for the user, from the call of `show_browser` on, which is not interrupted. Requests to
+            the authorization server are not included: each step of one has a limit of 10 seconds.
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
             `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
@@ -88,7 +89,9 @@ def login_headless(
             empty, and the function returns the authorization code that the user pastes, or the address at which the
             browser ends: a page that need not load.
         profile: The name of the profile. If None, the profile that `connect` would use.
-        timeout: Seconds to wait for the user. If None, until the code expires.
+        timeout: Seconds to wait for the user, from the call of `get_code` on, which is not interrupted. If None, until
+            the code expires. Requests to the authorization server are not included: each step of one has a limit of 10
+            seconds.
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
             `profile`, or else the host of the URL. The profile stays there if the sign-in fails.

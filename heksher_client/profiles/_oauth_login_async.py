@@ -38,8 +38,8 @@ async def login_async(
 ) -> str:
     """Do the same as `login` without blocking the event loop.
 
-    `show_browser` is awaited in the event loop if it is a coroutine function. Another function is called in a thread,
-    which it may block.
+    `show_browser` is awaited in the event loop if it is a coroutine function, and canceled after `timeout` seconds.
+    Another function is called in a thread, which it may block, and is not awaited any longer then.
     """
     _check_callback(show_browser, "show_browser")
     target = LoginTarget(profile, path, url, oauth)
@@ -57,8 +57,8 @@ async def login_headless_async(
 ) -> str:
     """Do the same as `login_headless` without blocking the event loop.
 
-    `get_code` is awaited in the event loop if it is a coroutine function. Another function is called in a thread, which
-    it may block.
+    `get_code` is awaited in the event loop if it is a coroutine function, and canceled after `timeout` seconds.
+    Another function is called in a thread, which it may block, and is not awaited any longer then.
     """
     _check_callback(get_code, "get_code")
     return await run_async(headless_flow(get_code, LoginTarget(profile, path, url, oauth), timeout), _PERFORMERS)
@@ -89,9 +89,11 @@ async def _call_blocking(step: CallBlocking) -> Any:
 
 async def _call_program(step: CallProgram) -> object:
     function: Any = step.function
-    if is_coroutine_function(function):
-        return await function(step.argument)
-    return await _call_blocking(CallBlocking(lambda: plain_result(function, function(step.argument))))
+    with Timeout(step.seconds):
+        if is_coroutine_function(function):
+            return await function(step.argument)
+        return await _call_blocking(CallBlocking(lambda: plain_result(function, function(step.argument))))
+    return None
 
 
 async def _wait(step: Wait) -> None:

@@ -21,8 +21,9 @@ from heksher_client import (
     login_with_token,
     logout,
 )
+from heksher_client.profiles._loopback_server import LoopbackServer
 from heksher_client.profiles._token_store import StoredTokens, TokenStore
-from tests.support.clients import Kind
+from tests.support.clients import TIMEOUT_SECONDS, Kind
 from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, SECRET, OAuthServer
@@ -293,6 +294,27 @@ def test_a_program_chooses_how_long_a_user_may_take(oauth: OAuthServer, login_co
     for call in (partial(login, timeout=-1), partial(login_headless, timeout=-1)):
         with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
             call(lambda _: pytest.fail("called"))
+
+
+def test_the_time_of_a_callback_is_included_in_that_of_the_user(
+    oauth: OAuthServer, login_config: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser in a terminal blocks, and the redirect may have arrived in that time."""
+    with pytest.raises(CredentialTimeoutError, match="the code was not entered within 10 seconds"):
+        login_headless(lambda code: clock.sleep(10), timeout=10)
+    with pytest.raises(CredentialTimeoutError, match="the sign-in was not completed within 300 seconds"):
+        login(lambda url: clock.sleep(300))
+    assert not oauth.token_requests
+
+    def show_browser(url: str) -> None:
+        browse(url)
+        loopback.redirect.result(TIMEOUT_SECONDS)
+        clock.sleep(301)
+
+    loopback = LoopbackServer()
+    monkeypatch.setattr("heksher_client.profiles._login_flows.LoopbackServer", lambda: loopback)
+    login(show_browser)
+    assert load_tokens(login_config) is not None
 
 
 def test_the_loopback_server_accepts_only_the_redirect_of_its_own_sign_in(

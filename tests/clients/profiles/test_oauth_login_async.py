@@ -86,6 +86,38 @@ async def test_a_sign_in_from_a_task_times_out(oauth: OAuthServer, login_config:
     assert load_tokens(login_config) is None
 
 
+async def test_a_callback_that_does_not_end_is_not_awaited_any_longer(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coroutine is canceled. Also without device codes, where it waits for a code that the user pastes."""
+    metadata, released, canceled = oauth.metadata(), threading.Event(), []
+
+    async def never(_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            canceled.append(True)
+
+    functions: list[Any] = [never, lambda _: released.wait()]
+    try:
+        for function in functions:
+            monkeypatch.setattr(oauth, "metadata", lambda: metadata)
+            for call in (login_async, login_headless_async):
+                with pytest.raises(CredentialTimeoutError, match=r"was not (completed|entered) within 0\.01 seconds"):
+                    await call(function, timeout=0.01)
+            monkeypatch.setattr(
+                oauth,
+                "metadata",
+                lambda: {key: value for key, value in metadata.items() if not key.startswith("device")},
+            )
+            with pytest.raises(CredentialTimeoutError, match=r"was not completed within 0\.01 seconds"):
+                await login_headless_async(function, timeout=0.01)
+    finally:
+        released.set()
+    assert canceled == [True] * 3
+    assert not oauth.token_requests
+
+
 async def test_a_cancelled_task_ends_its_sign_in(oauth: OAuthServer, login_config: Path) -> None:
     """While it waits for the user, and while it waits for a server. Nothing is stored."""
     shown = asyncio.Event()
