@@ -233,7 +233,9 @@ def _parse_pasted(pasted: object, state: str) -> dict[str, str]:
         return {"code": text}
     query = text.partition("?")[2].partition("#")[0]
     parameters = {name: values[0] for name, values in parse_qs(query).items()}
-    if not secrets.compare_digest(parameters.get("state", "").encode(), state.encode()):
+    # Some servers leave out the state of a refusal, which the user should see.
+    is_refusal = "error" in parameters and not {"code", "state"} & parameters.keys()
+    if not is_refusal and not secrets.compare_digest(parameters.get("state", "").encode(), state.encode()):
         raise CredentialError("the address that was entered is not that of this sign-in: start again")
     return parameters
 

@@ -450,6 +450,11 @@ def test_a_code_that_is_not_pasted_or_is_that_of_another_sign_in_is_an_error(
     oauth.denies = True
     with pytest.raises(CredentialError, match=r"the sign-in was refused \(access_denied: not today\)"):
         login_headless(without_device_codes)
+    with pytest.raises(CredentialError, match=r"the sign-in was refused \(access_denied\)"):
+        login_headless(lambda code: "http://127.0.0.1/callback?error=access_denied")
+    for query in ("error=access_denied&state=another", "error=access_denied&code=x", ""):
+        with pytest.raises(CredentialError, match="the address that was entered is not that of this sign-in"):
+            login_headless(lambda code, query=query: f"http://127.0.0.1/callback?{query}")  # type: ignore[misc]
     for timeout, seconds in ((10, 10), (None, 300)):
         with pytest.raises(CredentialTimeoutError, match=f"the sign-in was not completed within {seconds} seconds"):
             login_headless(lambda code: clock.sleep(code.expires_in + 1), timeout=timeout)
