@@ -1,7 +1,6 @@
 """Checks in a forked child process."""
 
 import ctypes
-import faulthandler
 import os
 import signal
 import sys
@@ -37,7 +36,6 @@ def fork_and_check(condition: Callable[[], bool], fork: Callable[[], int] = os.f
         pid = fork()
     if pid == 0:  # pragma: no cover - another process
         code = 1
-        faulthandler.dump_traceback_later(TIMEOUT_SECONDS / 4, file=2)  # It is killed later if it hangs.
         try:
             code = 0 if condition() else 2
         except BaseException:
