@@ -358,7 +358,7 @@ def test_a_filter_that_is_refused_is_replaced(service: FakeService, *, is_partia
 
 def test_another_error_of_a_query_is_not_a_refused_filter(service: FakeService) -> None:
     """The filter is sent again in the next refresh."""
-    Setting("s", int, ["user"], 0)
+    _setting = Setting("s", int, ["user"], 0)
     with driven(service) as client:
         service.accepts_any_value = True
         client.track_contexts(user="a-b")
