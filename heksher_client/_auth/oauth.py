@@ -306,6 +306,5 @@ class TokenEndpoint:
     def _redacted_message(self, error: Any, secrets: Iterable[str]) -> str:
         message = f"{error.error}: {error.description}" if error.description else str(error.error)
         secret = self._client_secret
-        header = b64encode(f"{self._client_id}:{secret}".encode()).decode()
-        own = [] if secret is None else [secret, header]
+        own = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
         return escaped(redact(message.encode(errors="replace"), [*secrets, *own]).decode())[:300]

@@ -50,7 +50,7 @@ class WeakCallback:
 
 
 class Iterated(Protocol):
-    """What an iterator of the program takes items from."""
+    """The source of the items of an iterator of the program."""
 
     name: str | None
     is_closed: bool

@@ -102,7 +102,7 @@ class WatchedValue(Source[T]):
         return int(self._has_news)
 
     def notify(self) -> None:
-        """Let the iteration read the value, as it may be another one."""
+        """Report that the value may be another one, so that the iteration reads it."""
         self._has_news = True
         self.wakeup.set()
 
