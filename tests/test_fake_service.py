@@ -108,6 +108,7 @@ class Both:
             self.fake.move_feature(feature, to_after=before)
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_both_services_respond_alike(service: WatchedService) -> None:
     """With the same status, and the same JSON if it is not an error."""

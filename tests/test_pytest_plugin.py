@@ -379,6 +379,7 @@ def test_invalid_marks_are_errors_with_a_hint(run: Run) -> None:
     result.stdout.fnmatch_lines(["*TypeError: setting cache_size:*"])
 
 
+@pytest.mark.slow
 def test_it_works_with_pytest_xdist(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes share nothing."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # Other plugins take long to import.

@@ -28,6 +28,7 @@ def _shop_settings() -> None:
         registry.add(entry_of(setting))
 
 
+@pytest.mark.slow
 def test_the_demo_prints_values_reasons_and_changes_as_plain_text_and_deletes_its_settings() -> None:
     """Outside a terminal, it exits with status 0 and prints no escape codes. Proxies in the environment do not matter.
 
@@ -112,6 +113,7 @@ def test_a_worker_that_ends_early_is_an_error(service: WatchedService, monkeypat
     assert "the thread worker ended early" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_shop_settings")
 def test_a_service_that_fails_while_the_workers_run_is_an_error(service: WatchedService) -> None:
     """The message contains the error of the client."""

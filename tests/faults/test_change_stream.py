@@ -193,6 +193,7 @@ def test_p20_refusal_whose_body_never_arrives(kind: Kind, proxy: FaultServer, se
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_p21_events_about_unknown_settings(
     kind: Kind, proxy: FaultServer, service: FakeService, setting: Setting[int]

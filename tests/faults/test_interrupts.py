@@ -98,6 +98,7 @@ class Interrupted:
 # -- closing in a signal handler ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("by_opcode", [False, True])
 def test_c13_closing_in_a_signal_handler_during_the_start(
@@ -116,6 +117,7 @@ def test_c13_closing_in_a_signal_handler_during_the_start(
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "call", ["close", "reload", "ping", "get_settings", "status", "set_defaults", "track_contexts"]
@@ -205,6 +207,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("call", CALLS)
 def test_c14_calls_in_a_signal_handler_that_interrupts_a_call(
@@ -242,6 +245,7 @@ def test_c14_calls_in_a_signal_handler_that_interrupts_a_call(
         assert setting.get(user="jim") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_c14_reload_in_a_signal_handler_during_the_start(service: FakeService, setting: Setting[int]) -> None:
     """Before the thread runs, it only requests a refresh, which the start is waiting for."""
@@ -263,6 +267,7 @@ def test_c14_reload_in_a_signal_handler_during_the_start(service: FakeService, s
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_c14_another_client_is_started_and_closed_in_a_signal_handler(
     service: FakeService, setting: Setting[int]
@@ -335,6 +340,7 @@ def test_c14_request_of_a_handler_is_not_lost_in_a_delayed_one(kind: Kind, setti
 # -- Ctrl-C during the start -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("way", ["start", "enter"])
 def test_c15_ctrl_c_at_any_point_of_the_start_of_a_thread_client(
@@ -409,6 +415,7 @@ def test_c15_ctrl_c_at_any_point_of_connect(kind: Kind, loopback: LoopbackServic
     assert setting.get(user="jim") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for coroutines that were just created
 def test_c15_ctrl_c_at_any_point_of_the_start_of_an_async_client(service: FakeService, setting: Setting[int]) -> None:
@@ -493,6 +500,7 @@ async def out_of_time(client: AsyncClient, steps: int) -> None:
     await client.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("close", [cancelled, twice, cancelled_and_again, out_of_time])
 @pytest.mark.parametrize("is_started", [False, True])

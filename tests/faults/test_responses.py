@@ -245,6 +245,7 @@ def test_d8_settings_that_a_new_service_has_never_seen(
     assert caplog.records == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alias", [None, "old"])
 def test_d8_processes_of_several_releases_at_once(kind: Kind, service: WatchedService, alias: str | None) -> None:
     """On a service that has never seen the setting. It ends with the newest declaration."""
@@ -439,6 +440,7 @@ def test_p19_compressed_response(kind: Kind, service: WatchedService, setting: S
             assert get(setting) == value
 
 
+@pytest.mark.slow
 def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting: Setting[int]) -> None:
     """All of them are used. Benchmarks measure how long other tasks of the event loop are delayed."""
     rules = [rule(i, i, [["user", f"u{i}"]]) for i in range(100_000)]
@@ -448,6 +450,7 @@ def test_p15_hundred_thousand_rules(kind: Kind, service: WatchedService, setting
         assert client.client.status().rules == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_p16_many_settings_and_many_tracked_values(kind: Kind, service: WatchedService) -> None:
     """There are several queries of limited length, and their responses are applied together."""

@@ -70,6 +70,7 @@ def check_workers(http: httpx.Client, shop: WatchedService, workers: int = 2) ->
     assert set(by_worker(http, "/status").values()) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -107,6 +108,7 @@ def test_c18_uwsgi(shop: WatchedService, service_environment: dict[str, str], tm
         check_workers(http, shop)
 
 
+@pytest.mark.slow
 def test_c18_uvicorn(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path) -> None:
     """Its workers are spawned."""
     command = "uvicorn --port {port} --workers 2 --no-access-log --log-level warning shop:asgi"
@@ -133,6 +135,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_c18_multiprocessing(
     shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, method: str

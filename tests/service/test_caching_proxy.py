@@ -66,6 +66,7 @@ def test_repeated_queries_are_answered_from_the_cache(tmp_path: Path) -> None:
         assert site.queries() == before == 1
 
 
+@pytest.mark.slow
 def test_clients_receive_a_change_at_once(site: Site, kind: Kind) -> None:
     """The proxy does not delay the event stream, and clients repeat a query whose result is older than the change."""
     setting = Setting("s", int, FEATURES, 7)

@@ -182,6 +182,7 @@ LOSSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", LOSSES)
 def test_l13_without_its_file_a_service_is_unhealthy(
     http: httpx.Client, file: Path, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]

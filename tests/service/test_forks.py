@@ -155,6 +155,7 @@ def test_l1_each_process_creates_an_object_once() -> None:
     assert exited_successfully(fork_and_check(lambda: objects.get() is not inherited))
 
 
+@pytest.mark.slow
 def test_l1_a_server_that_preloads_the_application_answers_all_requests(postgresql: PostgreSQL, tmp_path: Path) -> None:
     """With several workers, which read and write at the same time."""
     pytest.importorskip("gunicorn.workers.gasgi", reason="this version of gunicorn has no worker for ASGI")

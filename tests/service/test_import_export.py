@@ -265,6 +265,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 _METADATA = st.dictionaries(_NAMES, st.none() | st.booleans() | st.text("é\n ", max_size=3), max_size=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(documents(), documents(), st.sampled_from(["json", "json", "json", "yaml"]))
 def test_an_exact_import_copies_any_database(tmp_path: Path, first: Any, then: Any, kind: str) -> None:

@@ -117,6 +117,7 @@ def test_each_change_has_its_own_revision(instances: list[httpx.Client]) -> None
     assert len({http.get("/query").headers["etag"] for http in instances}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_one_of_three_instances_behind_nginx_stops_under_load(
     kind: Kind, postgresql: PostgreSQL, tmp_path: Path

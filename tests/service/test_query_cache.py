@@ -32,6 +32,7 @@ def query(http: httpx.Client, settings: str | None, etag: str = "") -> httpx.Res
     return http.get("/query", params=params, headers={"if-none-match": etag})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ["s", None])
 def test_each_change_changes_the_etag_and_the_result_of_all_instances(
     instances: list[httpx.Client], settings: str | None
@@ -94,6 +95,7 @@ def test_the_least_recently_used_entries_are_removed(monkeypatch: pytest.MonkeyP
     assert cache.etag(queries[2], State(2, "tag", "d", 1)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [0, 49_000])
 def test_l12_the_memory_of_the_cache_includes_its_keys(monkeypatch: pytest.MonkeyPatch, padding: int) -> None:
     """A token with the role `read` can send any number of queries, with long parameters or with short results."""

@@ -137,6 +137,7 @@ def test_a_stopping_service_drains_requests(tmp_path: Path) -> None:
         assert service.end(signal.SIGINT)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_service_beyond_loopback_requires_tokens_and_says_so(tmp_path: Path) -> None:
     """Commands create and revoke them while it runs. The access log names the token of each request."""
     database = ["--database", str(tmp_path / "heksher.db")]
@@ -165,6 +166,7 @@ def test_a_service_beyond_loopback_requires_tokens_and_says_so(tmp_path: Path) -
         assert text.strip() not in log
 
 
+@pytest.mark.slow
 def test_access_control_can_be_disabled_and_enabled(tmp_path: Path) -> None:
     """To disable it beyond loopback results in a warning."""
     database = ["--database", str(tmp_path / "heksher.db")]

@@ -580,6 +580,7 @@ def test_ids_beyond_the_range_of_the_database_do_not_exist(http: httpx.Client, n
     assert http.get(f"/api/v1/change_log?after={number}").status_code == 422
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_more_simultaneous_requests_than_threads_are_all_answered(http: httpx.Client, service: WatchedService) -> None:
     """Requests that wait for a transaction do not block the end of another one."""

@@ -1,6 +1,7 @@
 """Checks in a forked child process."""
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -55,10 +56,16 @@ def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
     """Fork as a server that is written in C does, and return True if a condition is true in the child.
 
     Without the hooks, a child hangs if another thread was just taking the interpreter's lock, which nothing in it can
-    prevent. Such a child is replaced, up to twice.
+    prevent. Such a child shows where it hangs, and is replaced, up to twice.
     """
+    limit = TIMEOUT_SECONDS / 3
+
+    def observed() -> bool:  # pragma: no cover - another process
+        faulthandler.dump_traceback_later(limit * 0.8, file=sys.__stderr__)
+        return condition()
+
     for _ in range(3):
-        code = exit_code(fork_and_check(condition, _fork_without_hooks), seconds=TIMEOUT_SECONDS / 3)
+        code = exit_code(fork_and_check(observed, _fork_without_hooks), limit)
         sys.stderr.write(f"the child ended with {code}\n")
         if code is not None:
             return code == 0

@@ -127,6 +127,7 @@ def check_refresh_with(endpoint: str, response: CannedResponse) -> None:
         assert [one.get(user="jim") for one in new] == list(range(len(new)))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(VALID)), STATUSES, BODIES, HEADERS)
 def test_a_client_recovers_from_any_body_and_headers(
@@ -136,6 +137,7 @@ def test_a_client_recovers_from_any_body_and_headers(
     check_refresh_with(endpoint, CannedResponse(status, body, headers))
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.sampled_from([(endpoint, path) for endpoint, value in VALID.items() for path in paths(value)]), JSON, HEADERS)
 def test_a_client_recovers_from_any_part_of_a_valid_response(

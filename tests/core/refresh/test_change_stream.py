@@ -474,6 +474,7 @@ def test_p21_the_latest_changes_of_unknown_settings_are_remembered() -> None:
         assert run.record(5) is is_remembered
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_p21_many_events_about_unknown_settings_take_limited_memory() -> None:
     """However many names they have, and however long these are."""

@@ -601,6 +601,7 @@ class History(RuleBasedStateMachine):
         registry._entries.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("offers_changes", [False, True])
 @pytest.mark.parametrize("has_file", [False, True])

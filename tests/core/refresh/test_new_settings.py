@@ -353,6 +353,7 @@ class Process:
             self.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECLARATIONS)
 def test_d8_any_interleaving_of_processes_and_releases_ends_as_by_history(name: str) -> None:
     """Some of them end between two steps. The newest release is started last, or again."""

@@ -832,6 +832,7 @@ def test_d10_changes_of_other_settings_cost_one_small_request_at_most(
         assert [str(request) for request in service.requests[before:]] == [CONTEXT_FEATURES, QUERY, QUERY]
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("count", [1, 30, MANY, 120])
 def test_d10_replicas_that_never_catch_up(any_service: FakeService, count: int) -> None:

@@ -111,6 +111,7 @@ def test_p21_a_line_without_an_end_is_an_error(prefix: bytes) -> None:
         SSEParser().feed(prefix + 2 * half + b"x\n\n")
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("line", [b"data:\n", b"data\r", b"data: 1234567890\r\n", b"data: x\nid: 7\nevent: x\n: x\n"])
 def test_p21_an_event_without_an_end_is_an_error(line: bytes) -> None:
@@ -125,6 +126,7 @@ def test_p21_an_event_without_an_end_is_an_error(line: bytes) -> None:
         feed()
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "lines", [b": comment\n", b"id: 7\n", b"event: x\n", b"unknown: x\n", b"\n", b"id: 7\n\n", b"data: x\n\n"]

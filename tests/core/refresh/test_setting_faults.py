@@ -249,6 +249,7 @@ def test_d7_changes_are_still_followed(service: FakeService) -> None:
         assert [str(request) for request in service.requests] == [CONTEXT_FEATURES, QUERY] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("random", [0.0, 0.5, 1.0])
 def test_d7_many_refused_settings_are_tried_again_together(service: FakeService, random: float) -> None:
