@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from heksher_client._clock import monotonic
-from heksher_client._core.refresh.options import checked_seconds
+from heksher_client._core.refresh.options import checked_timeout
 from heksher_client._core.settings.user_functions import DeferredResultError
 from heksher_client._resource import Resource
 from heksher_client._runtime import fork
@@ -148,11 +148,11 @@ class Credential(Resource, httpx.Auth):
             CredentialTimeoutError: It did not arrive in time. This is a CredentialError and a TimeoutError.
         """
         self._ensure_blocking_allowed()
-        return _run_blocking(self._acquire(checked_timeout(timeout))).value
+        return _run_blocking(self._acquire(checked_timeout(timeout, _REFRESH_TIMEOUT))).value
 
     async def atoken(self, *, timeout: float | None = None) -> str:
         """Do the same as `token` without blocking the event loop."""
-        return (await _run_async(self._acquire(checked_timeout(timeout)))).value
+        return (await _run_async(self._acquire(checked_timeout(timeout, _REFRESH_TIMEOUT)))).value
 
     def force_refresh(self, *, timeout: float | None = None) -> None:
         """Get a new token now. Blocks until it has arrived, or until a refresh that is in progress has ended.
@@ -165,11 +165,11 @@ class Credential(Resource, httpx.Auth):
             CredentialTimeoutError: It did not end in time. This is a CredentialError and a TimeoutError.
         """
         self._ensure_blocking_allowed()
-        _run_blocking(self._new_token(checked_timeout(timeout)))
+        _run_blocking(self._new_token(checked_timeout(timeout, _REFRESH_TIMEOUT)))
 
     async def aforce_refresh(self, *, timeout: float | None = None) -> None:
         """Do the same as `force_refresh` without blocking the event loop."""
-        await _run_async(self._new_token(checked_timeout(timeout)))
+        await _run_async(self._new_token(checked_timeout(timeout, _REFRESH_TIMEOUT)))
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Implement `httpx.Auth` for synchronous HTTP clients."""
@@ -204,11 +204,11 @@ class Credential(Resource, httpx.Auth):
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 self._refused_at = monotonic()
 
-    def _acquire(self, timeout: float | None = None) -> Generator[AwaitToken, Any, Token]:
+    def _acquire(self, timeout: float = _REFRESH_TIMEOUT) -> Generator[AwaitToken, Any, Token]:
         """Return a valid token; start and await a refresh if there is none."""
         return self._valid_token() or (yield from self._result_of(self._start_refresh(_is_valid), timeout))
 
-    def _new_token(self, timeout: float | None) -> Generator[AwaitToken, Any, Token]:
+    def _new_token(self, timeout: float) -> Generator[AwaitToken, Any, Token]:
         return (yield from self._result_of(self._start_refresh(), timeout))
 
     def _should_retry(self, response: httpx.Response) -> bool:
@@ -322,13 +322,12 @@ class Credential(Resource, httpx.Auth):
             self._pending_refresh = None
 
     @staticmethod
-    def _result_of(refresh: "Future[Token]", timeout: float | None = None) -> Generator[AwaitToken, Any, Token]:
+    def _result_of(refresh: "Future[Token]", seconds: float = _REFRESH_TIMEOUT) -> Generator[AwaitToken, Any, Token]:
         """Await a refresh, and return its token.
 
         Raises:
             CredentialError: The refresh failed, or takes too long.
         """
-        seconds = _REFRESH_TIMEOUT if timeout is None else timeout
         if not refresh.done():
             yield AwaitToken(refresh, seconds)
         try:
@@ -386,15 +385,6 @@ async def wait_async(step: AwaitToken) -> None:
 def _signed(request: httpx.Request, token: Token) -> httpx.Request:
     request.headers["Authorization"] = f"Bearer {token.value}"
     return request
-
-
-def checked_timeout(timeout: float | None) -> float | None:
-    """Check the argument `timeout` of a method.
-
-    Raises:
-        TypeError, ValueError: It is not a positive number of seconds.
-    """
-    return None if timeout is None else checked_seconds("timeout", timeout)
 
 
 def _run_blocking(flow: Generator[AwaitToken, Any, Token]) -> Token:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from heksher_client._auth.token_refresh import Token
 from heksher_client._clock import monotonic
-from heksher_client._core.refresh.options import MAX_SECONDS, checked_seconds
+from heksher_client._core.refresh.options import MAX_SECONDS, checked_timeout
 from heksher_client._logging import escaped
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
@@ -166,7 +166,7 @@ def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, tim
 
 def headless_flow(get_code: Callable[[DeviceCode], object], target: LoginTarget, timeout: float | None) -> SignInFlow:
     """Return the flow of `login_headless`."""
-    longest = MAX_SECONDS if timeout is None else checked_seconds("timeout", timeout)
+    longest = checked_timeout(timeout, MAX_SECONDS)
     session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
     endpoints = session.endpoints
     if endpoints.device_authorization_url is None and endpoints.authorization_url is not None:

@@ -174,7 +174,7 @@ class Loader:
 
     def _check_tracked_values(self, tracking: Tracking) -> None:
         """Log once if the service probably allows no rules for one of the tracked values."""
-        unsupported = tracking.unsupported_values()
+        unsupported = tracking.unsupported_values
         if not unsupported or self._has_warned or self._accepts_any_value or not self._order.is_current:
             return
         self._has_warned = True

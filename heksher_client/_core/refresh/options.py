@@ -128,13 +128,17 @@ def checked_seconds(name: str, value: float) -> float:
     return float(value)
 
 
-def checked_timeout(timeout: float | None) -> float:
-    """Check the argument `timeout` of a call, and return the seconds; infinity if it is None.
+def checked_timeout(timeout: float | None, default: float = math.inf) -> float:
+    """Check the argument `timeout` of a call, and return the seconds.
+
+    Args:
+        timeout: The argument.
+        default: The seconds if it is None.
 
     Raises:
         TypeError, ValueError: It is not a positive number of seconds.
     """
-    return math.inf if timeout is None else checked_seconds("timeout", timeout)
+    return default if timeout is None else checked_seconds("timeout", timeout)
 
 
 def _shown(number: Any) -> str:

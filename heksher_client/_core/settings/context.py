@@ -7,6 +7,7 @@ immutable, so that a refresh works with one from its beginning to its end.
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -143,7 +144,7 @@ def order_with(order: Sequence[str], features: Iterable[str]) -> tuple[str, ...]
     return (*order, *(feature for feature in features if feature not in order))
 
 
-class Tracking(msgspec.Struct, frozen=True):
+class Tracking(msgspec.Struct, frozen=True, dict=True):
     """The context values of interest. Until a value is tracked, all are."""
 
     options: Mapping[str, frozenset[str]] = {}
@@ -201,8 +202,14 @@ class Tracking(msgspec.Struct, frozen=True):
             max_length: In characters of a URL.
             accepts_any_value: Whether the service's parser supports all names and values.
         """
-        if not self.options or not (accepts_any_value or self._is_v1()):
+        if not self.options or not (accepts_any_value or self._is_v1):
             return "*"
+        text, length = self._wire_filter
+        return text if length <= max_length else "*"
+
+    @cached_property
+    def _wire_filter(self) -> tuple[str, int]:
+        """The filter, and its length in a URL."""
         filters = []
         for feature, values in sorted(self.options.items()):
             if TRACK_ALL in values:
@@ -210,10 +217,11 @@ class Tracking(msgspec.Struct, frozen=True):
             elif values:
                 filters.append(f"{feature}:({','.join(map(escape_value, sorted(values)))})")
         text = ",".join(filters)
-        return text if len(quote(text, safe=FILTER_CHARACTERS)) <= max_length else "*"
+        return text, len(quote(text, safe=FILTER_CHARACTERS))
 
+    @cached_property
     def unsupported_values(self) -> list[tuple[str, str]]:
-        """Return the tracked features and values that the reference implementation of the service does not accept."""
+        """The tracked features and values that the reference implementation of the service does not accept."""
         return [
             (feature, value)
             for feature, values in sorted(self.options.items())
@@ -221,6 +229,7 @@ class Tracking(msgspec.Struct, frozen=True):
             if not is_v1_value(value)
         ]
 
+    @cached_property
     def _is_v1(self) -> bool:
         """True if the reference implementation of the service can parse the filter."""
-        return all(map(_FILTERABLE_NAME.fullmatch, self.options)) and not self.unsupported_values()
+        return all(map(_FILTERABLE_NAME.fullmatch, self.options)) and not self.unsupported_values
