@@ -10,7 +10,7 @@ from heksher_client.exceptions import UnexpectedResponseError
 _NOTHING: Final = FrozenDict[str, str]({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # With slots, the error for a new attribute is one of Python itself.
 class EffectiveOptions:
     """The options of a client: those of the call, of its class and of its profile, and otherwise the defaults.
 

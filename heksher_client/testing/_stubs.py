@@ -81,6 +81,10 @@ class _Stub(HookOwner, Resource):
         post_init: Callable[..., None] = self.__post_init__
         post_init(*args, **own_arguments)
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "main" if self._session.is_main else "starting"
+        return f"<{type(self).__name__} {self._options.service_url}: {state}>"
+
     def __getitem__(self, setting: Setting[T]) -> StubbedSetting[T]:
         """Return the stubbed setting, to read and assign its rules."""
         return self._session.stubbed(setting)

@@ -99,8 +99,9 @@ def test_the_options_are_a_constant_value(kind: Kind) -> None:
     options = client.options
     assert pickle.loads(pickle.dumps(options)) == copy.deepcopy(options) == options == client.options  # noqa: S301
     assert hash(options) == hash(client.options)
-    with pytest.raises(AttributeError):
-        options.jitter = 1
+    for name in ("jitter", "other"):
+        with pytest.raises(AttributeError, match=f"cannot assign to field '{name}'"):
+            setattr(options, name, 1)
     with pytest.raises(TypeError):
         options.headers["X-Key"] = "x"
 
@@ -147,6 +148,15 @@ def test_the_repr_of_a_client_has_its_url_and_state(kind: Kind, fake_service: Fa
 def test_a_stub_has_options() -> None:
     """For programs that log them."""
     assert SyncStubHeksherClient("http://host", 5, ["user"]).options == EffectiveOptions("http://host", 5, ("user",))
+
+
+def test_the_repr_of_a_stub_has_its_state() -> None:
+    stub = SyncStubHeksherClient("http://host")
+    states = [repr(stub)]
+    with stub:
+        states.append(repr(stub))
+    states.append(repr(stub))
+    assert states == [f"<SyncStubHeksherClient http://host: {state}>" for state in ("starting", "main", "closed")]
 
 
 def test_the_status_of_a_client_has_its_iterators(kind: Kind, fake_service: FakeService) -> None:

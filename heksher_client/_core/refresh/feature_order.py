@@ -89,7 +89,9 @@ class FeatureOrder:
         self.features = features
         if is_other:
             logger.warning(
-                "the service's context features differ from the known ones, or are in another order; its order is used",
+                "the service has the context features %s; the client had %s: the order of the service is used",
+                ", ".join(features),
+                ", ".join(former) or "none",
                 extra={"features_in_service": list(features), "features_in_client": list(former)},
             )
 

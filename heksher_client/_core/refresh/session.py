@@ -218,7 +218,9 @@ class Session:
             TypeError, ValueError: It is not a positive number of seconds.
         """
         until = self._clock() + checked_timeout(timeout)
-        return limited(flow, replace(self.requests.limits, total_reason="by the argument timeout"), self._clock, until)
+        waits = "" if self._options.rate_limit is None else ", which includes waits for rate_limit"
+        limits = replace(self.requests.limits, total_reason=f"by the argument timeout{waits}")
+        return limited(flow, limits, self._clock, until)
 
     def wait(self) -> float:
         """Return the seconds until there is something to do."""

@@ -132,8 +132,8 @@ def _invalid_value(context: Mapping[str, object], feature: str, given: Collectio
     missing = [name for name, value in context.items() if value is None]
     names = [f"{name} (it is None)" if name in given else name for name in missing]
     error = MissingContextError(
-        f"no value for the context feature {', '.join(names)}: pass it to the call, or give the client a default "
-        "with set_defaults (a context variable counts only where it is set)"
+        f"{whose}: no value for the context feature {', '.join(names)}: pass it to the call, or give the client a "
+        "default with set_defaults (a context variable counts only where it is set)"
     )
     error.features = tuple(missing)
     return error

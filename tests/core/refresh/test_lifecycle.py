@@ -107,7 +107,8 @@ def test_the_order_of_context_features_is_that_of_the_service(
     assert summaries(caplog.records) == [
         (
             "WARNING",
-            "the service's context features differ from the known ones, or are in another order; its order is used",
+            "the service has the context features environment, user, theme; the client had theme, user, environment: "
+            "the order of the service is used",
             {
                 "features_in_service": ["environment", "user", "theme"],
                 "features_in_client": ["theme", "user", "environment"],

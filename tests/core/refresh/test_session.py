@@ -146,6 +146,14 @@ def test_all_requests_of_a_call_together_have_its_timeout(service: FakeService) 
         flow.send((Response(200, b"{}", {"heksher-revision": "5"}),))
 
 
+def test_the_error_of_a_call_that_may_have_waited_for_its_turn_says_so(service: FakeService) -> None:
+    """With the option `rate_limit`."""
+    client = DrivenClient(service, rate_limit=1)
+    effect = next(client.session.within(client.session.requests.get_settings(), 2))
+    assert isinstance(effect, Exchange)
+    assert effect.limits.shortest == (2.0, "by the argument timeout, which includes waits for rate_limit")
+
+
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_disk_has_the_time_of_a_request(service: FakeService, is_running: bool) -> None:
     """To load the last known good as well as to store it."""

@@ -72,7 +72,7 @@ def test_the_error_names_all_features_without_a_value() -> None:
         complete(["environment", "unset", "theme", "user"], {"theme": "dark", "user": None}, defaults.values, "s")  # type: ignore[dict-item]
     assert raised.value.features == ("environment", "unset", "user")
     assert str(raised.value) == (
-        "no value for the context feature environment, unset, user (it is None): pass it to the call, or give "
+        "s: no value for the context feature environment, unset, user (it is None): pass it to the call, or give "
         "the client a default with set_defaults (a context variable counts only where it is set)"
     )
 
