@@ -219,7 +219,7 @@ def _create_client(
     """Create a client; for the command line if `url_name` is given."""
     is_main = url_name is None
     own_arguments = pop_own_arguments(client_class, overrides, ProfileOptions)
-    check_option_names(overrides, ProfileOptions, "connect")
+    check_option_names(overrides, ProfileOptions, "connect" if is_main else "from_profile")
     for names in (("auth", "token"), ("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
         check_one_of(overrides, *names)
     if overrides.get("service_url") is not None and overrides.get("url") is None:

@@ -228,6 +228,8 @@ def test_a_client_of_a_profile(
     assert make_admin(lambda admin_class: admin_class.from_profile("shop", path=tmp_path)).settings() == {}
     with pytest.raises(ConfigError, match=r"^url: 'localhost' must start with http"):
         make_admin(lambda admin_class: admin_class.from_profile(url="localhost"))
+    with pytest.raises(TypeError, match="^from_profile got an unexpected keyword argument 'bogus'$"):
+        make_admin(lambda admin_class: admin_class.from_profile(bogus=1))
 
 
 def test_errors_are_those_of_other_clients(make_admin: Callable[..., Admin], service: WatchedService) -> None:
