@@ -228,7 +228,7 @@ def test_a_client_of_a_profile(
     assert make_admin(lambda admin_class: admin_class.from_profile("shop", path=tmp_path)).settings() == {}
     with pytest.raises(ConfigError, match=r"^url: 'localhost' must start with http"):
         make_admin(lambda admin_class: admin_class.from_profile(url="localhost"))
-    with pytest.raises(TypeError, match="^from_profile got an unexpected keyword argument 'bogus'$"):
+    with pytest.raises(TypeError, match=r"^from_profile got an unexpected keyword argument 'bogus'$"):
         make_admin(lambda admin_class: admin_class.from_profile(bogus=1))
 
 

@@ -26,15 +26,18 @@ class Backoff(msgspec.Struct, frozen=True):
     longest: float
     """The longest wait in seconds, for failures that may end by themselves."""
 
-    def wait(self, failures: Sequence[Exception], attempts: int, random: float) -> float:
+    def wait(
+        self, failures: Sequence[Exception], attempts: int, random: float, *, may_be_of_another: bool = False
+    ) -> float:
         """Return the seconds until the next attempt.
 
         Args:
             failures: The failures of the last attempt. The first one decides whether somebody has to fix it.
             attempts: The number of failed attempts in a row.
             random: From 0 to 1.
+            may_be_of_another: Whether the failure may be due to something else that was requested together with this.
         """
-        is_slow = _must_be_fixed(failures[0])
+        is_slow = not may_be_of_another and _must_be_fixed(failures[0])
         first, longest = (_FIRST_SLOW_RETRY, _SLOWEST_RETRY) if is_slow else (_FIRST_RETRY, self.longest)
         # The exponent is bounded: a process may fail for weeks, and floats have a maximum.
         wait = min(longest, first * 2.0 ** min(attempts - 1, 30))

@@ -228,7 +228,7 @@ class Loader:
             first, *others = (name for name, one in results.failed.items() if one is error)
             which = f"setting {first} and {len(others)} more" if others else f"setting {first}"
             entries = _named([first, *others], by_name)
-            self._fail(entries, with_prefix(error, f"{which} cannot be queried"), result)
+            self._fail(entries, with_prefix(error, f"{which} cannot be queried"), result, is_shared=bool(others))
 
     def _record_denied(self, entries: Iterable[AnyEntry], result: RefreshResult) -> None:
         """Record that the service does not have settings that were declared."""
@@ -237,11 +237,13 @@ class Loader:
             text = f"the service denies setting {entry.name}" + (f": {conflict}" if conflict else "")
             self._declarations.record_refusal([entry], DeclarationError(text, setting=entry.name), result)
 
-    def _fail(self, entries: Iterable[AnyEntry], error: Exception, result: RefreshResult) -> None:
+    def _fail(
+        self, entries: Iterable[AnyEntry], error: Exception, result: RefreshResult, *, is_shared: bool = False
+    ) -> None:
         """Record that settings keep their rules, and are to be queried in full next time."""
         result.failures.append(error)
         for entry in entries:
-            self._states.mark_failed(entry, error)
+            self._states.mark_failed(entry, error, may_be_of_another=is_shared)
 
     def _follow_renames(
         self, results: QueryResults, by_name: dict[str, list[AnyEntry]], result: RefreshResult

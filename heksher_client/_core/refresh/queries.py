@@ -166,9 +166,9 @@ class Queries:
         A query that fails in any other way, for example without a response in time, is not split at once, as that could
         take as long again. If there are responses to others, its settings have up to ten queries of their own from then
         on, until each of them has had a response. If there are none, but the service has responded to another request,
-        the queries of the next refresh are split into ten. This finds a single setting that prevents the response for
-        all. It is of no use if the service fails, so it is done after the first, second, fourth, eighth such refresh
-        only.
+        the queries of the next refresh are split into ten, or at once if all were refused (400 to 499), which takes no
+        time. This finds a single setting that prevents the response for all. It is of no use if the service fails, so
+        it is done after the first, second, fourth, eighth such refresh only.
 
         Args:
             names: The settings to query.
@@ -181,10 +181,27 @@ class Queries:
         Raises:
             HeksherError: All queries failed, and it is not a retry.
         """
-        results = QueryResults()
         names = sorted(names)
-        max_names = self._max_names
         limit = _tenth(names) if self._is_split else _UNLIMITED
+        results, max_names = yield from self._run(names, context_filter, current, limit, is_retry=is_retry)
+        if not is_retry and is_working and self._should_split_at_once(results):
+            results, max_names = yield from self._run(names, context_filter, current, _tenth(names))
+        if not is_retry:
+            self._record(results, max_names, is_working=is_working)
+        return results
+
+    def _run(
+        self,
+        names: Sequence[str],
+        context_filter: str,
+        current: frozenset[str],
+        limit: int,
+        *,
+        is_retry: bool = False,
+    ) -> Flow[tuple[QueryResults, int]]:
+        """Query settings, with at most so many in one query, and return the results and the number that worked."""
+        results = QueryResults()
+        max_names = self._max_names
         is_probing = False
         while names:
             queries = self._split(names, context_filter, min(max_names, limit))[: 1 if is_probing else None]
@@ -200,9 +217,7 @@ class Queries:
             self._suspects = self._suspects.difference(results.answered, results.missing).union(results.failed)
         if given_up:
             results.failed.update(dict.fromkeys(given_up, next(iter(results.failed.values()))))
-        if not is_retry:
-            self._record(results, max_names, is_working=is_working)
-        return results
+        return results, max_names
 
     def _send(self, queries: Sequence[_Query], current: frozenset[str], results: QueryResults) -> Flow[list[int]]:
         """Send queries, and add the replies to the results. Return the sizes of those that were too large."""
@@ -231,10 +246,14 @@ class Queries:
             return
         error = next(iter(results.failed.values()))
         self._failures += 1
-        is_power_of_two = self._failures & (self._failures - 1) == 0
         has_limit = isinstance(error, UnexpectedResponseError) and error.status == _TOO_MANY_REQUESTS
-        self._is_split = is_power_of_two and is_working and not has_limit
+        self._is_split = is_working and not has_limit and not _is_refusal(error) and _is_power_of_two(self._failures)
         raise error
+
+    def _should_split_at_once(self, results: QueryResults) -> bool:
+        """Return True if all queries were refused, and parts of them may not be."""
+        is_refused = not results.has_responses and all(map(_is_refusal, results.failed.values()))
+        return is_refused and len(results.failed) > 1 and _is_power_of_two(self._failures + 1)
 
     def _split(self, names: Sequence[str], context_filter: str, max_names: int) -> list[_Query]:
         """Split names into queries, those that are suspect apart."""
@@ -264,6 +283,16 @@ class Queries:
             self._successes = 0
             max_names = min(_UNLIMITED, max_names * 2)
         self._max_names = max_names
+
+
+def _is_refusal(error: HeksherError) -> bool:
+    """Return True if a request was refused for what it is, and not because there are too many."""
+    status = error.status if isinstance(error, UnexpectedResponseError) else None
+    return status is not None and 400 <= status < 500 and status != _TOO_MANY_REQUESTS
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number & (number - 1) == 0
 
 
 def _tenth(names: Sequence[str]) -> int:

@@ -120,15 +120,21 @@ class SettingStates:
         """Draw the random part of waits. Settings that fail in one refresh are tried again in one."""
         self._drawn = self._random()
 
-    def mark_failed(self, entry: AnyEntry, error: Exception) -> None:
+    def mark_failed(self, entry: AnyEntry, error: Exception, *, may_be_of_another: bool = False) -> None:
         """Record why a declaration or a response could not be used for a setting.
 
         It is declared or queried again at a time of its own: other refreshes do not include it.
+
+        Args:
+            entry: The setting.
+            error: The reason.
+            may_be_of_another: Whether the request was for several settings, so that any of them may be the reason.
         """
         state = self.of(entry)
         state.attempts += 1
         state.applied, state.problem = None, error.with_traceback(None)  # Its frames would be kept alive.
-        state.retry_at = self._clock() + self._backoff.wait([error], state.attempts, self._drawn)
+        wait = self._backoff.wait([error], state.attempts, self._drawn, may_be_of_another=may_be_of_another)
+        state.retry_at = self._clock() + wait
 
     def is_waiting(self, entry: AnyEntry) -> bool:
         """True if a setting has failed, and is not included in refreshes: they would last as long as its requests."""

@@ -545,6 +545,24 @@ def test_d7_a_setting_without_a_response_in_time_is_found(service: FakeService, 
         assert [name for name, one in client.status().settings.items() if one.problem] == [bad.name]
 
 
+def test_d7_a_setting_whose_queries_are_refused_is_found_at_once(service: FakeService) -> None:
+    """By a firewall for web applications, say. A refusal takes no time, so the same refresh sends ten queries."""
+    many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(45)]
+    with driven(service, update_interval=60) as client:
+        for setting in many:
+            service.add_rule(setting.name, 5, user="jim")
+        service.intercept = lambda r: CannedResponse(403) if "s20" in r.query.get("settings", "") else None
+        service.requests.clear()
+        client.reload_expecting(UnexpectedResponseError)
+        assert query_sizes(service) == [45] + [5] * 9
+        assert [setting.get(user="jim") for setting in many].count(5) == 40
+        client.advance(1)
+        assert query_sizes(service)[10:] == [1] * 5
+        assert [setting.get(user="jim") for setting in many].count(5) == 44
+        assert [name for name, one in client.status().settings.items() if one.problem] == ["s20"]
+        assert longest(refreshes_of(client, service, 1000)) <= 60
+
+
 def test_d7_a_setting_that_was_found_delays_no_refresh(service: FakeService) -> None:
     """Refreshes do not include it until a query for it alone has a response."""
     many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(10)]
@@ -579,20 +597,21 @@ def test_d7_a_reload_includes_a_setting_without_a_response(service: FakeService)
 
 
 @pytest.mark.parametrize(
-    ("reply", "splits"),
-    [(HANGING, 6), (CannedResponse(503), 6), (CannedResponse(429), 0)],
-    ids=["timeout", "503", "429"],
+    ("reply", "whole", "splits"),
+    [(HANGING, 44, 6), (CannedResponse(503), 44, 6), (CannedResponse(403), 50, 6), (CannedResponse(429), 50, 0)],
+    ids=["timeout", "503", "403", "429"],
 )
 def test_d7_a_service_without_any_response_to_queries_gets_few_more(
-    service: FakeService, reply: CannedResponse | Reply, splits: int
+    service: FakeService, reply: CannedResponse | Reply, whole: int, splits: int
 ) -> None:
-    """It is asked for parts after the first, second, fourth... failure only, and not if it limits requests."""
+    """It is asked for parts after the first, second, fourth... failure only, and not if it limits requests. After a
+    refusal, that is in the same refresh."""
     _many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(20)]
     with driven(service, update_interval=60) as client:
         service.respond_with(QUERY, reply)
         service.requests.clear()
         client.refresh(50)
-        assert query_sizes(service).count(20) == 50 - splits
+        assert query_sizes(service).count(20) == whole
         assert query_sizes(service).count(2) == 10 * splits
         assert len(service.requests) == 50 + len(query_sizes(service))
         service.intercept = lambda request: None
