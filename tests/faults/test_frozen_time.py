@@ -45,6 +45,7 @@ FREEZES: dict[str, Freeze] = {
     "before-the-real-clock": lambda: freezegun.freeze_time("1970-01-01"),
     "ticking": lambda: freezegun.freeze_time(DATE, tick=True),
     "frozen-except-asyncio": lambda: freezegun.freeze_time(DATE, real_asyncio=True),
+    "auto-ticking-except-asyncio": lambda: freezegun.freeze_time(DATE, auto_tick_seconds=15, real_asyncio=True),
     "time-machine": _travel,
     "replaced-functions": _replaced_functions,
 }
