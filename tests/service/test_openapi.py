@@ -72,7 +72,7 @@ def test_generated_requests_are_answered_as_documented(described: WatchedService
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{described.url}/openapi.json"]
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = [
-        "--max-examples=10",
+        "--max-examples=5",
         f"--checks={checks}",
         "--no-color",
         "--generation-database=none",

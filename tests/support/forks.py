@@ -61,7 +61,7 @@ def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
     limit = TIMEOUT_SECONDS / 3
 
     def observed() -> bool:  # pragma: no cover - another process
-        faulthandler.dump_traceback_later(limit * 0.8, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(limit * 0.8, file=2)
         return condition()
 
     for _ in range(3):
