@@ -1,11 +1,11 @@
 """Checks in a forked child process."""
 
 import ctypes
-import faulthandler
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +23,16 @@ def fork_warning_ignored() -> Iterator[None]:
 
 
 def _fork_without_hooks() -> int:
-    pid: int = ctypes.PyDLL(None).fork()
+    """Fork while no other thread waits for the interpreter's lock: without the hooks, the child would hang.
+
+    The child would have the parent's request to hand over the lock, and wait for a thread that it does not have.
+    """
+    fork = ctypes.PyDLL(None).fork
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(TIMEOUT_SECONDS)  # before which a thread does not request the lock
+    time.sleep(0.01)  # Those that have requested it get it now.
+    pid: int = fork()
+    sys.setswitchinterval(interval)
     if pid == 0:  # pragma: no cover - another process
         # A lock of coverage may be held by a thread of the parent, as its hook was not called either.
         sys.settrace(None)
@@ -55,17 +64,10 @@ def exited_successfully(pid: int) -> bool:
 def succeeds_without_hooks(condition: Callable[[], bool]) -> bool:
     """Fork as a server that is written in C does, and return True if a condition is true in the child.
 
-    Without the hooks, a child hangs if another thread was just taking the interpreter's lock, which nothing in it can
-    prevent. Such a child shows where it hangs, and is replaced, up to twice.
+    A child that hangs nevertheless, as another thread was just taking the interpreter's lock, is replaced, up to twice.
     """
-    limit = TIMEOUT_SECONDS / 3
-
-    def observed() -> bool:  # pragma: no cover - another process
-        faulthandler.dump_traceback_later(limit * 0.8, file=2)
-        return condition()
-
     for _ in range(3):
-        code = exit_code(fork_and_check(observed, _fork_without_hooks), limit)
+        code = exit_code(fork_and_check(condition, _fork_without_hooks), seconds=TIMEOUT_SECONDS / 3)
         sys.stderr.write(f"the child ended with {code}\n")
         if code is not None:
             return code == 0
