@@ -31,11 +31,12 @@ class EffectiveOptions:
     user_agent: str | None = None
     """None for the default."""
     auth: str | None = None
-    """The credential as a text without secrets: `<StaticToken>`, or `basic` for a user name and a password."""
+    """The credential as a text without secrets: `<StaticToken>`, or `basic` for a user name and a password. None if the
+    client has none of its own: that of `http_client` is not shown."""
     timeout: Mapping[str, float | None] | None = None
     """The timeout of each step of a request; None for that of `http_client`."""
-    verify: bool | str = True
-    """A text is the path in `ca_file`, or the class of a TLS context."""
+    verify: bool | str | None = True
+    """A text is the path in `ca_file`, or the class of a TLS context. None if `http_client` or a transport decides."""
     http_client: str | None = None
     """The class of the HTTP client of the program, if there is one."""
     http_client_args: tuple[str, ...] = ()

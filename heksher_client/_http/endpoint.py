@@ -29,6 +29,8 @@ TIME_LIMITS: Final = "heksher_time_limits"
 """The extension of a request with what limits the time of each of its steps, for messages."""
 _DEFAULT_TIMEOUTS: Final[Mapping[str, float | None]] = {"connect": 5.0, "read": None, "write": None, "pool": None}
 """A service that is busy may take long for the first byte of a response, but not for a connection."""
+_TRANSPORTS: Final = frozenset(["transport", "mounts"])
+"""The arguments of an HTTP client with which a program makes connections itself."""
 _KEEPALIVE_EXPIRY: Final = 270.0
 """Seconds for which an idle connection is kept: longer than an update interval of four minutes with jitter, and shorter
 than the idle timeout of firewalls and load balancers, which drop connections silently."""
@@ -101,6 +103,7 @@ class Endpoint:
     def describe(self) -> dict[str, Any]:
         """Return the options that concern HTTP, without secrets: those of `EffectiveOptions`."""
         shared = self._shared_client
+        is_own = shared is None and not _TRANSPORTS & set(self._argument_names)
         hidden = {name: dict.fromkeys(map(str, getattr(self, f"_{name}") or ()), "***") for name in _SECRET_TABLES}
         return {
             **{name: FrozenDict(table) for name, table in hidden.items()},
@@ -108,7 +111,7 @@ class Endpoint:
             "user_agent": self._user_agent,
             "auth": _shown_auth(self.auth),
             "timeout": None if self._timeouts is None else FrozenDict(self._timeouts),
-            "verify": _shown_verification(self._verify),
+            "verify": _shown_verification(self._verify) if is_own else None,
             "http_client": None if shared is None else type(shared).__name__,
             "http_client_args": self._argument_names,
         }
@@ -136,7 +139,7 @@ class Endpoint:
 
     def _use(self, client: Any) -> None:
         self.client = client
-        is_own = not {"transport", "mounts"} & self._client_arguments.keys()
+        is_own = not _TRANSPORTS & self._client_arguments.keys()
         self.connections = Connections() if is_own and not self.is_async else None
         self.hosts.forget()
         if is_own:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import Connection, Select, Text, cast, func, insert, select, update
+from sqlalchemy import Connection, Select, Text, cast, func, insert, or_, select, union, update
 
 from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service.database import CHANNEL
-from heksher_client.service.schema import CHANGES, SETTINGS, STATE
+from heksher_client.service.schema import ALIASES, CHANGES, SETTINGS, STATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def changes(connection: Connection, *, after: int, setting: str | None = None, l
     Args:
         connection: The connection of the transaction.
         after: The revision.
-        setting: Return only changes that affect the setting with this name.
+        setting: Return only changes that affect the setting with this name, under whichever of its names.
         limit: The maximum number of changes.
     """
     query = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision)
@@ -101,10 +101,24 @@ def _select(connection: Connection, query: Select[Any], setting: str | None, lim
             return []  # PostgreSQL would raise an error for NUL.
         # The column contains a JSON list of names, which cannot contain quotation marks. LIKE would ignore case in
         # SQLite, which also limits its patterns.
-        names = cast(CHANGES.c.settings, Text)
-        query = query.where(func.replace(names, f'"{setting}"', "") != names)
+        affected = cast(CHANGES.c.settings, Text)
+        names = _all_names(connection, setting)
+        query = query.where(or_(*(func.replace(affected, f'"{name}"', "") != affected for name in names)))
     rows = connection.execute(query.limit(limit))
     return [Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new) for row in rows]
+
+
+def _all_names(connection: Connection, name: str) -> set[str]:
+    """Return the present name of a setting, its aliases, and the given name, which is one of them if it exists."""
+    named = union(
+        select(SETTINGS.c.id).where(SETTINGS.c.name == name),
+        select(ALIASES.c.setting_id).where(ALIASES.c.alias == name),
+    ).scalar_subquery()
+    names = union(
+        select(SETTINGS.c.name).where(SETTINGS.c.id.in_(named)),
+        select(ALIASES.c.alias).where(ALIASES.c.setting_id.in_(named)),
+    )
+    return {name, *connection.scalars(names)}
 
 
 def new_tag() -> str:

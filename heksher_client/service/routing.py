@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from starlette.types import Scope
 
 from heksher_client._core.settings.context_values import CONTEXT_VALUE, MAX_CONTEXT_VALUE, check_value
-from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME
+from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, VERSION
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
@@ -46,7 +46,7 @@ ContextValue = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_CONTEXT_VALUE, "pattern": f"^{CONTEXT_VALUE}$"}),
 ]
 MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY}$", max_length=_MAX_NAME_LENGTH)]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$", max_length=100)]
+Version = Annotated[str, StringConstraints(pattern=f"^{VERSION}$", max_length=100)]
 Features = Annotated[list[ContextName], Field(min_length=1, max_length=_MAX_FEATURES)]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, Unpack
 from warnings import warn
 
@@ -14,7 +15,7 @@ from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.status import Refresh, RefreshCallbackT, SettingStatus, State, Status
 from heksher_client._core.settings.changes import Changes, subscribe
 from heksher_client._core.settings.entry import Entry
-from heksher_client._core.settings.listeners import CallbackRegistry
+from heksher_client._core.settings.listeners import CallbackRegistry, pending_by_name
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.rules import Rule
 from heksher_client._core.settings.setting import Change, ChangeCallbackT, Setting
@@ -129,6 +130,7 @@ class _Stub(HookOwner, Resource):
     def status(self) -> Status:
         """Return the status of a client that has just received the rules that the test assigned."""
         self.calls.append(Call("status"))
+        watched = (entry.watched_values or () for entry in registry.entries())
         is_active = self._session.is_active
         return Status(
             state=State.FRESH if is_active else State.STARTING,
@@ -147,6 +149,7 @@ class _Stub(HookOwner, Resource):
                 entry.name: SettingStatus(None, None, entry.name, len(entry.published.rule_set), 0, ())
                 for entry in registry.entries()
             },
+            iterators=pending_by_name(chain(self._session.listeners.queues, *watched)),
         )
 
     @property

@@ -121,7 +121,8 @@ def test_the_options_show_what_has_changed_since(kind: Kind, fake_service: FakeS
         ({"auth": httpx.DigestAuth("jim", "hidden")}, {"auth": "DigestAuth"}),
         ({"ca_file": Path("tests/data/tls/certificate.pem")}, {"verify": "tests/data/tls/certificate.pem"}),
         ({"verify": ssl.create_default_context()}, {"verify": "SSLContext"}),
-        ({"http_client": httpx.Client()}, {"http_client": "Client", "timeout": None}),
+        ({"http_client": httpx.Client()}, {"http_client": "Client", "timeout": None, "verify": None}),
+        ({"http_client_args": {"transport": httpx.MockTransport(repr)}}, {"verify": None}),
     ],
 )
 def test_objects_are_shown_as_text(options: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -148,6 +149,15 @@ def test_the_repr_of_a_client_has_its_url_and_state(kind: Kind, fake_service: Fa
 def test_a_stub_has_options() -> None:
     """For programs that log them."""
     assert SyncStubHeksherClient("http://host", 5, ["user"]).options == EffectiveOptions("http://host", 5, ("user",))
+
+
+def test_the_status_of_a_stub_has_its_iterators() -> None:
+    setting = Setting("s", int, ["user"], 1)
+    with SyncStubHeksherClient() as stub:
+        changes, watch = stub.changes(name="billing"), setting.watch(name="prices", user="jim")
+        stub[setting].rules = 2
+        assert stub.status().iterators == {"billing": 1, "prices": 1}
+        assert (next(changes).setting, next(watch)) == (setting, 2)
 
 
 def test_the_repr_of_a_stub_has_its_state() -> None:

@@ -267,10 +267,22 @@ def test_each_change_is_logged_with_the_states_before_and_after_it(http: httpx.C
     assert (deleted["former"]["rules"], deleted["new"]) == ([rule | {"value": 9}], None)
     assert datetime.fromisoformat(deleted["at"]).tzinfo is not None
 
+    # The setting is deleted, so it is not known that it was `s` before.
     of_t = http.get("/api/v1/change_log", params={"setting": "t"}).json()["changes"]
     assert [change["revision"] for change in of_t] == [former + 2, former + 4]
     assert len(http.get("/api/v1/change_log", params={"limit": 2}).json()["changes"]) == 2
     assert http.get("/api/v1/change_log", params={"limit": 0}).status_code == 422
+
+
+def test_the_changes_of_a_setting_are_found_by_each_of_its_names(http: httpx.Client) -> None:
+    """Those before a rename, and those after it. The names may be parts of others."""
+    http.put("/api/v1/settings/s/name", json={"name": "t", "version": "1.1"})
+    http.put("/api/v1/rules/1/value", json={"value": 9})
+    other = {"name": "s.t", "type": "int", "default_value": 7, "configurable_features": ["user"]}
+    http.post("/api/v1/settings/declare", json=other)
+    logs = [http.get("/api/v1/change_log", params={"setting": name}).json()["changes"] for name in ("s", "t")]
+    assert logs[0] == logs[1]
+    assert [change["settings"] for change in logs[0]] == [["s"], ["s"], ["s", "t"], ["t"]]
 
 
 def test_requests_without_effect_are_not_logged(http: httpx.Client) -> None:

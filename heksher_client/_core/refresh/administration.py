@@ -19,9 +19,9 @@ from heksher_client._core.refresh.protocol import RawRule, SettingData
 from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
 from heksher_client._core.refresh.service_requests import ServiceRequests
-from heksher_client._core.settings.context import check_feature_names
+from heksher_client._core.settings.context import check_feature_names, check_known
 from heksher_client._core.settings.context_values import is_v1_value, normalized_value
-from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
+from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME, VERSION
 from heksher_client._core.settings.setting import Setting
 from heksher_client._core.settings.types import setting_type
 from heksher_client.exceptions import ServiceUnavailableError
@@ -105,7 +105,12 @@ class Administration:
         found, _ = yield from self._requests.send(request, partial(_parse_query, request))
         # The response has them under the present name of the setting, if this is an alias.
         all_rules = (rule for rules in found.values() for rule in rules)
-        return tuple(rule for rule in all_rules if required.items() <= rule.conditions.items())
+        matching = tuple(rule for rule in all_rules if required.items() <= rule.conditions.items())
+        if required and not matching:  # because of a misspelled feature?
+            data = yield from self.setting(name)
+            if data is not None:
+                check_known(required, data.configurable_features, f"setting {name}")
+        return matching
 
     def rule(self, rule_id: int) -> Flow[RuleRecord | None]:
         request = Request("GET", _API + _rule_path(rule_id))
@@ -124,6 +129,8 @@ class Administration:
         self, setting: SettingOrName, value: Any, conditions: Mapping[str, str], metadata: Mapping[str, Any]
     ) -> Flow[int]:
         required = _conditions(conditions)
+        if not required:
+            raise ValueError("conditions must not be empty: a rule requires a value of at least one context feature")
         body = {"setting": _name(setting), "feature_values": required, "value": _json_value(setting, value)}
         if (with_metadata := _metadata(metadata))["metadata"]:
             body |= with_metadata
@@ -219,7 +226,7 @@ class Administration:
     def _change_setting(
         self, setting: SettingOrName, path: str, change: Mapping[str, Any], version: str, *, method: str = "PUT"
     ) -> Flow[None]:
-        body = {**change, "version": _instance(version, str, "version")}
+        body = {**change, "version": _checked(version, VERSION, "version", ": it must be like '1.0'")}
         return self._change(method, f"{_setting_path(setting)}/{path}", body)
 
     def _change(self, method: str, path: str, body: Any = None, etag: str | None = None) -> Flow[None]:

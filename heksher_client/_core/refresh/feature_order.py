@@ -83,6 +83,8 @@ class FeatureOrder:
         """Use the order of the service."""
         since = self.validity.since if features == self.features else None
         is_other = self.is_known and features != self.features
+        if is_other and not self.is_from_service:  # The program may list some of the features.
+            is_other = [feature for feature in features if feature in self.features] != list(self.features)
         former = self.features if self._declared is None else self._declared
         self.problem, self.is_from_service, self.position = None, True, position
         self.validity = Validity(since or position, position)

@@ -10,7 +10,7 @@ import orjson
 
 from heksher_client._core.settings.context import check_feature_names
 from heksher_client._core.settings.frozen_dict import FrozenDict
-from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME
+from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME, VERSION
 from heksher_client._core.settings.types import SettingType, convert, setting_type
 from heksher_client._core.settings.user_functions import plain_result
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _SETTING_NAME: Final = re.compile(SETTING_NAME)
 _METADATA_KEY: Final = re.compile(METADATA_KEY)
-_VERSION: Final = re.compile(r"([0-9]+)\.([0-9]+)")
+_VERSION: Final = re.compile(VERSION)
 
 
 class Declaration(msgspec.Struct, Generic[T], frozen=True):

@@ -1,4 +1,4 @@
-"""The patterns of names, which are the same in the client, the service and the command line."""
+"""The patterns of names and versions, which are the same in the client, the service and the command line."""
 
 from typing import Final
 
@@ -6,3 +6,4 @@ CONTEXT_NAME: Final = "[a-zA-Z_0-9]+"
 """A context feature. In the reference implementation also the value of one in a rule: see `context_values`."""
 SETTING_NAME: Final = "[a-zA-Z_0-9.]+"
 METADATA_KEY: Final = "[a-zA-Z0-9_-]+"
+VERSION: Final = r"[0-9]+\.[0-9]+"

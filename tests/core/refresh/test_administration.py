@@ -27,6 +27,13 @@ def administration() -> Administration:
     return Administration(ServiceRequests("http://service", options, Positions("http://service", lambda: 0.0)))
 
 
+STORED = Response(
+    200,
+    b'{"name": "s", "type": "int", "default_value": 0, "configurable_features": ["user", "theme"], "metadata": {}, '
+    b'"aliases": [], "version": "1.0"}',
+)
+
+
 def run(operation: Operation, *replies: Reply) -> tuple[Any, list[Request]]:
     """Run a flow with these replies. Return its result, or its error, and the requests that it has sent."""
     requests: list[Request] = []
@@ -92,7 +99,6 @@ RECORDED: dict[str, dict[int, tuple[Operation, Any]]] = {
         12: (add_rule("cache_size", "x", user="joe"), "400: 'rule value is incompatible with setting type int'"),
         13: (add_rule("nosuch", 1, user="joe"), "422: 'setting not found with name nosuch'"),
         14: (add_rule("background_color", "red", user="joe"), '400: "setting is not configurable'),
-        15: (add_rule("cache_size", 1), "422: "),
         16: (add_rule("cache_size", 1, user="has-dash"), "422: "),
         18: (add_rule("cache_size", 1, {"by": "ops", "n": 1}, user="meta"), 8),
         19: (lambda admin: admin.rule(1), RULE_1),
@@ -152,6 +158,26 @@ def test_lists_are_parsed_as_recorded() -> None:
     assert [rule.value for rule in by_alias] == [5]
 
 
+def test_conditions_on_an_unknown_context_feature_are_an_error() -> None:
+    """A script that removes all rules of a user must notice a misspelled feature. A request more tells."""
+    none = of_json({"settings": {"s": {"default_value": 0, "rules": []}}})
+    for operation in (lambda admin: admin.rules("s", {"usr": "jim"}), lambda admin: admin.find_rule("s", {"usr": "x"})):
+        error, sent = run(operation, none, STORED)
+        assert str(error) == "setting s has no context feature usr; it has: user, theme"
+        assert sent[1].target == "/api/v1/settings/s"
+    assert run(lambda admin: admin.rules("s", {"user": "jim"}), none, STORED)[0] == ()
+    assert run(lambda admin: admin.rules("s", {"usr": "jim"}), none, Response(404), FEATURES)[0] == ()
+
+
+def test_arguments_that_no_service_accepts_are_not_sent() -> None:
+    for operation, error in (
+        (lambda admin: admin.rename_setting("s", "t", "v2"), "'v2' is not a valid version: it must be like '1.0'"),
+        (add_rule("s", 1), "conditions must not be empty: a rule requires a value of at least one context feature"),
+    ):
+        raised, sent = run(operation)
+        assert (str(raised), sent) == (error, [])
+
+
 def test_a_rule_is_found_by_its_conditions() -> None:
     """With exactly these, in any order. It is requested again by its id, for its ETag."""
     rules = [
@@ -168,7 +194,7 @@ def test_a_rule_is_found_by_its_conditions() -> None:
     conditions = {"theme": "dark", "user": "jim"}
     _, sent = run(lambda admin: admin.find_rule("s", conditions), query, of_json(single))
     assert sent[1].target == "/api/v1/rules/1"
-    assert run(lambda admin: admin.find_rule("s", {"user": "ann"}), query)[0] is None
+    assert run(lambda admin: admin.find_rule("s", {"user": "ann"}), query, STORED)[0] is None
     assert run(lambda admin: admin.find_rule("s", {"theme": "dark"}), query)[0] is None
 
 

@@ -117,6 +117,19 @@ def test_the_order_of_context_features_is_that_of_the_service(
     ]
 
 
+@pytest.mark.parametrize("listed", [("environment", "user"), ("user",), ("environment", "user", "theme")])
+def test_a_client_may_list_some_of_the_context_features(
+    service: FakeService, caplog: pytest.LogCaptureFixture, listed: tuple[str, ...]
+) -> None:
+    """In the order of the service. Later changes of it are logged."""
+    _setting = Setting("s", int, ["user"], 0)
+    with driven(service, context_features=listed) as client:
+        assert not caplog.records
+        service.features = ["environment", "user", "theme", "planet"]
+        client.reload()
+    assert len(caplog.records) == 1
+
+
 def test_without_the_services_context_features_the_clients_order_is_used(
     service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
