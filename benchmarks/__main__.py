@@ -32,6 +32,8 @@ READS = {
     "function kept before an update": "updated: baseline",
 }
 """Kinds of reads, each with the baseline that is measured in alternation with it."""
+OLD_SETTINGS = 1_000
+"""The most settings of the older client: it sends all names in one URL, and does not send a longer one."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,20 @@ class Bench:
                 }
                 for what, baseline in READS.items():
                     target = "6" if "kept" in what else "1.6" if rules <= 1000 else "1.8"
-                    ours, theirs = (figures[client][what] / figures[client][baseline] for client in (NEW, OLD))
-                    self.reads.setdefault(f"{kind}, {what}", {})[rules] = ours
-                    self.reads.setdefault(f"heksher 0.2.2: {kind}, {what}", {})[rules] = theirs
-                    label = f"read, {rules:,} rules ({kind}), {what}, in baselines"
-                    self.add(label, f"{ours:.2f}", f"{theirs:.0f}", target)
-                self.add(f"the baseline itself, {rules:,} rules ({kind})", f"{figures[NEW]['baseline']:.0f} ns")
+                    label = f"read, {rules:,} rules ({kind}), {what} (in baselines)"
+                    times = [(figures[client][what], figures[client][baseline]) for client in (NEW, OLD)]
+                    new, old = (_ratio(*pair) for pair in times)
+                    self.add(label, new, old, target)
+                    for prefix, (seconds, base) in zip(("", "heksher 0.2.2: "), times, strict=True):
+                        self.reads.setdefault(f"{prefix}{kind}, {what}", {})[rules] = seconds / base
+                self.add(f"the baseline itself, {rules:,} rules ({kind})", _time(figures[NEW]["baseline"]))
 
     def measure_features(self) -> None:
         for size in (1, 2, 4, 6):
             for given in sorted({0, (size + 1) // 2, size}):
                 figures = self.measure(NEW, "features", size, given, 1000, self.sizes.read_rounds)
-                label = f"read, 1,000 rules (many shapes), {size} features, {given} given, in baselines"
-                self.add(label, f"{figures['read'] / figures['baseline']:.2f}", target="1.6")
+                label = f"read, 1,000 rules (many shapes), {size} features, {given} given (in baselines)"
+                self.add(label, _ratio(figures["read"], figures["baseline"]), target="1.6")
 
     def measure_instructions(self) -> None:
         if shutil.which("valgrind") is None:
@@ -119,7 +122,7 @@ class Bench:
         counts = {what: self._instructions(what) for what in ("baseline", "known", "unknown")}
         for what in ("known", "unknown"):
             ratio = counts[what] / counts["baseline"]
-            self.add(f"instructions of a read, {what} user, in baselines", f"{ratio:.2f} ({counts[what]:.0f})")
+            self.add(f"instructions of a read, {what} user (in baselines)", f"{counts[what]:.0f} ({ratio:.2f})")
 
     def _instructions(self, what: str) -> float:
         number = self.sizes.instructions
@@ -133,22 +136,21 @@ class Bench:
 
     def measure_settings(self) -> None:
         count, repeats = self.sizes.poll_settings, min(3, self.sizes.repeats)
-        # The older client has the names of all settings in one URL, which is too long for more.
-        counts = {NEW: count, OLD: min(count, 1_000)}
+        counts = {NEW: count, OLD: min(count, OLD_SETTINGS)}
         ours, theirs = (self.measure(client, "settings", n, repeats=repeats) for client, n in counts.items())
         stages = ("declared", "loaded", "read once")
         for what in stages:
             label = f"memory of a setting of {count:,}, with one rule, {what}, bytes"
             self.add(label, f"{ours[what]:.0f}", f"{theirs[what]:.0f}")
-        whole, former = (sum(one[what] for what in stages) for one in (ours, theirs))
-        self.add("the same, in all", f"{whole:.0f}", f"{former:.0f}", "3000")
-        label = "first read of a setting after an update"
-        self.add(label, f"{ours['first read']:.0f} ns", f"{theirs['first read']:.0f} ns", "8000 ns")
-        for what, label, target in (
-            ("construct", "constructing a setting", "12 us"),
-            ("in turn", f"one read each of {count:,} settings in turn", "2"),
+        whole = [(sum(one[what] for what in stages), one["memory: baseline"]) for one in (ours, theirs)]
+        new, old = (f"{size:.0f} ({size / baseline:.1f})" for size, baseline in whole)
+        self.add("the same, in all (in plain objects)", new, old, "3000 bytes")
+        for what, baseline, label, target in (
+            ("first read", "in turn: baseline", "first read of a setting after an update", "8 us"),
+            ("construct", "construct: baseline", "constructing a setting", "12 us"),
+            ("in turn", "in turn: baseline", f"one read each of {count:,} settings in turn", "500 ns, 2"),
         ):
-            new, old = (f"{one[what]:.0f} ns ({one[what] / one[f'{what}: baseline']:.1f})" for one in (ours, theirs))
+            new, old = (_ratio(one[what], one[baseline]) for one in (ours, theirs))
             self.add(f"{label} (in plain objects)", new, old, target)
 
     def measure_refreshes(self) -> None:
@@ -164,13 +166,13 @@ class Bench:
                 theirs.append(self.measure(OLD, "refresh", *arguments))
             baseline = statistics.median(loads)
             self.refreshes.setdefault("orjson.loads of the response", {})[rules] = baseline
-            for what, target in (("all changed", "1.0"), ("one changed", "0.25"), ("none changed", "")):
+            targets = ("8 ms", "", "") if rules == 1000 else ("", "", "") if rules < 100_000 else ("1.0", "0.25", "")
+            for what, target in zip(("all changed", "one changed", "none changed"), targets, strict=True):
                 new, old = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
                 self.refreshes.setdefault(what, {})[rules] = new
                 self.refreshes.setdefault(f"heksher 0.2.2: {what}", {})[rules] = old
-                if rules >= 100_000 or self.sizes is SHORT:
-                    label = f"refresh, {rules:,} rules in {settings} settings, {what}, in `orjson.loads`"
-                    self.add(label, f"{new / baseline:.2f} ({new * 1000:.0f} ms)", f"{old / baseline:.2f}", target)
+                label = f"refresh, {rules:,} rules in {settings} settings, {what} (in `orjson.loads`)"
+                self.add(label, _ratio(new, baseline), _ratio(old, baseline), target)
 
     def _repeats(self, rules: int) -> int:
         """Measure a million rules once: it takes minutes, and the figures are far from the targets."""
@@ -184,11 +186,15 @@ class Bench:
             for what, target in (("kept", "160"), ("peak", "400"), ("resident peak", "400")):
                 label = f"memory, {rules:,} rules in {settings} settings, {what}, bytes a rule"
                 self.add(label, f"{ours[what]:.0f}", f"{theirs[what]:.0f}", target)
-        for count, rules, target in ((settings, large[0], "20"), (settings, large[1], "100"), (1, large[0], "20")):
+        for count, rules, target in (
+            (settings, large[0], "20 ms"),
+            (settings, large[1], "100 ms"),
+            (1, large[0], "20 ms"),
+        ):
             repeats = self._repeats(rules)
             ours, theirs = (self.measure(client, "stall", count, rules, repeats=repeats) for client in (NEW, OLD))
-            label = f"longest stall of the event loop, {rules:,} rules in {count} settings, ms"
-            self.add(label, f"{ours['stall'] * 1000:.0f}", f"{theirs['stall'] * 1000:.0f}", target)
+            label = f"longest stall of the event loop, {rules:,} rules in {count} settings"
+            self.add(label, _time(ours["stall"]), _time(theirs["stall"]), target)
 
     def measure_starts(self) -> None:
         for kind in ("thread", "async"):
@@ -216,39 +222,54 @@ class Bench:
     def measure_polls(self) -> None:
         repeats = min(3, self.sizes.repeats)
         for count in (3, self.sizes.poll_settings):
-            theirs = self.measure(OLD, "poll", count, repeats=repeats)
+            fewer = min(count, OLD_SETTINGS)
+            theirs = _poll_figures(self.measure(OLD, "poll", fewer, repeats=repeats))
+            theirs += f" with {fewer:,} settings" * (fewer < count)
             for says_revision in (True, False):
                 ours = self.measure(NEW, "poll", count, repeats=repeats, says_revision=says_revision)
                 label = f"refresh that changes nothing, {count:,} settings, " + (
                     "the service says its revision" if says_revision else "it does not"
                 )
                 target = "2 ms" if count == 3 else "1 request, 5 ms" if says_revision else "30 ms"
-                self.add(label, _poll_figures(ours), _poll_figures(theirs), target)
+                self.add(label, _poll_figures(ours), theirs, target)
 
     def measure_imports(self) -> None:
-        statements = {
-            "httpx": "import httpx",
-            "`import heksher_client`": "import heksher_client",
-            "`from heksher_client import ThreadHeksherClient`": "from heksher_client import ThreadHeksherClient",
-            "`from heksher_client import AsyncHeksherClient`": "from heksher_client import AsyncHeksherClient",
+        # In environments without other packages: httpx imports rich and click if they are installed.
+        pythons = {NEW: self.pythons["clean"], OLD: self.pythons[OLD]}
+        targets = {
+            "import {}": "1.25",
+            "from {} import ThreadHeksherClient": "1.3",
+            "from {} import AsyncHeksherClient": "",
         }
-        # In an environment without other packages: httpx imports rich and click if they are installed.
-        seconds: dict[str, list[float]] = {name: [] for name in statements}
+        seconds: dict[tuple[str, str], list[float]]
+        seconds = {(client, statement): [] for statement in ("import httpx", *targets) for client in pythons}
         for _ in range(self.sizes.imports):
-            for name, statement in statements.items():
-                code = f"import time; t = time.perf_counter()\n{statement}\nprint(time.perf_counter() - t)"
-                output = subprocess.check_output([self.pythons["clean"], "-c", code], text=True, cwd=CACHE)
-                seconds[name].append(float(output))
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        for name, median in list(medians.items())[1:]:
-            label = f"{name}, in `import httpx`"
-            target = "1.25" if name == "`import heksher_client`" else ""
-            self.add(label, f"{median / medians['httpx']:.2f} ({median * 1000:.0f} ms)", target=target)
+            for (client, statement), times in seconds.items():
+                code = "import time; t = time.perf_counter()\n{}\nprint(time.perf_counter() - t)"
+                command = [pythons[client], "-c", code.format(statement.format(client))]
+                times.append(float(subprocess.check_output(command, text=True, cwd=CACHE, env=_environment())))
+        medians = {key: statistics.median(times) for key, times in seconds.items()}
+        for statement, target in targets.items():
+            new, old = (_ratio(medians[client, statement], medians[client, "import httpx"]) for client in pythons)
+            self.add(f"`{statement.format(NEW)}` (in `import httpx`)", new, old, target)
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= 0.9995 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def _ratio(seconds: float, baseline: float) -> str:
+    """Return the time, and its ratio to that of the baseline."""
+    ratio = seconds / baseline
+    return f"{_time(seconds)} ({ratio:.{2 if ratio < 10 else 0}f})"
 
 
 def _poll_figures(figures: Figures) -> str:
     requests, seconds, processor = (figures[what] for what in ("requests", "seconds", "processor seconds"))
-    return f"{requests:.0f} requests, {seconds * 1000:.1f} ms ({processor * 1000:.1f} ms of the processor)"
+    return f"{_time(seconds)} ({_time(processor)} of the processor), requests: {requests:.0f}"
 
 
 def main() -> None:

@@ -118,6 +118,8 @@ class _State:
             return 200, json.dumps({"settings": list(self.declared.values())}).encode(), b""
         if path == "/api/health":
             return 200, b'{"version":"0.5.2"}', b""
+        if path != "/api/v1/query":  # such as the stream of changes, for which a client asks if there is a revision
+            return 404, b'{"detail":"Not Found"}', b""
         names = parse_qs(query)["settings"][0].split(",")
         tag = b'"%d"' % hash((self.key, *(self.revisions.get(name, 0) for name in names)))
         if etag == tag:

@@ -1,7 +1,8 @@
 """One measurement in one process: `python -m benchmarks.measure CLIENT TASK URL ...` prints its figures as JSON.
 
 It runs with either client, `heksher_client` or the older `heksher`, in the environment of that client. The tasks are
-the functions in `TASKS`. The URL is that of a `canned_service`; the arguments of the task follow it.
+the functions in `TASKS`. The URL is that of a `canned_service`; the arguments of the task follow it. All times are in
+seconds.
 """
 
 import asyncio
@@ -70,7 +71,7 @@ class Baseline:
 
 
 def reads(library: Library, service: Service, kind: str, count: int, rounds: int) -> Figures:
-    """Measure the nanoseconds of a read and of the baseline, in alternation in one process.
+    """Measure a read and the baseline, in alternation in one process.
 
     One of the three features has a constant default, one a context variable, and `user` is an argument. In the second
     phase, some callers pass all three; in the third, `setting.get` was kept before an update. Each phase measures the
@@ -125,18 +126,18 @@ def reads(library: Library, service: Service, kind: str, count: int, rounds: int
 
 
 def _alternately(timers: Mapping[str, Sequence[timeit.Timer]], rounds: int) -> Figures:
-    """Return the median nanoseconds of one execution of each. Every round runs each of them for some milliseconds."""
+    """Return the median seconds of one execution of each. Every round runs each of them for some milliseconds."""
     samples: dict[str, list[float]] = {name: [] for name in timers}
     all_timers = [timer for variants in timers.values() for timer in variants]
     numbers = {timer: max(1, int(0.005 / (timer.timeit(20) / 20))) for timer in all_timers}
     for _ in range(rounds):
         for name, variants in timers.items():
-            samples[name] += [timer.timeit(numbers[timer]) / numbers[timer] * 1e9 for timer in variants]
+            samples[name] += [timer.timeit(numbers[timer]) / numbers[timer] for timer in variants]
     return {name: statistics.median(values) for name, values in samples.items()}
 
 
 def features(library: Library, service: Service, size: int, given: int, count: int, rounds: int) -> Figures:
-    """Measure the nanoseconds of a read and of the baseline, for a setting with `size` features and many shapes.
+    """Measure a read and the baseline, for a setting with `size` features and many shapes.
 
     The first `given` features are arguments; half of the others have constant defaults, half have context variables.
     """
@@ -185,25 +186,24 @@ class PlainSetting:
         return self.values.get(user, self.default_value)
 
 
+def _construct(cls: Any, count: int) -> tuple[list[Any], float]:
+    """Construct settings, and return them and the seconds for each."""
+    gc.collect()
+    started = time.perf_counter()
+    made = [cls(workload.setting_name(i), int, workload.FEATURES, 10) for i in range(count)]
+    return made, (time.perf_counter() - started) / count
+
+
 def settings(library: Library, service: Service, count: int) -> Figures:
     """Measure one of many settings with a rule each.
 
-    In bytes: what it takes when it is declared, loaded and read once. In nanoseconds: constructing it, reading it first
-    after an update, and reading it when all others were read in between.
+    In bytes: what it takes when it is declared, loaded and read once. In seconds: constructing it, reading it first
+    after an update, and reading it when all others were read in between. Each is compared with a plain object.
     """
     service.fill(count, count, "users")
     users = [next(workload.rules(1, "users", i))["context_features"][0][1] for i in range(count)]
     figures: Figures = {}
 
-    def construct(cls: Any) -> tuple[list[Any], float]:
-        gc.collect()
-        started = time.perf_counter()
-        made = [cls(workload.setting_name(i), int, workload.FEATURES, 10) for i in range(count)]
-        return made, (time.perf_counter() - started) / count * 1e9
-
-    plain, figures["construct: baseline"] = construct(PlainSetting)
-    for one, user in zip(plain, users, strict=True):
-        one.values[user] = 5
     client = library.thread_client(service)  # What a client of the process imports and caches is allocated before.
     client.ping()
     with suppress(AttributeError):  # The older client cannot be closed before it was started.
@@ -215,6 +215,10 @@ def settings(library: Library, service: Service, count: int) -> Figures:
 
     tracemalloc.start()
     before = kept()
+    plain = _construct(PlainSetting, count)[0]
+    for one, user in zip(plain, users, strict=True):
+        one.values[user] = 5
+    figures["memory: baseline"], before = kept() - before, kept()
     declared = library.settings(count)
     figures["declared"], before = kept() - before, kept()
     client = library.thread_client(service)
@@ -230,7 +234,7 @@ def settings(library: Library, service: Service, count: int) -> Figures:
         started = time.perf_counter()
         for reader, user in zip(readers, users, strict=True):
             reader.get(user=user)
-        return (time.perf_counter() - started) / count * 1e9
+        return (time.perf_counter() - started) / count
 
     order = random.Random(1).sample(range(count), count)  # not that of their memory
     declared, plain, users = ([every[i] for i in order] for every in (declared, plain, users))
@@ -242,7 +246,8 @@ def settings(library: Library, service: Service, count: int) -> Figures:
     rounds = [(read_all(plain), read_all(declared)) for _ in range(21)]
     figures["in turn: baseline"], figures["in turn"] = (statistics.median(times) for times in zip(*rounds, strict=True))
     client.close()
-    figures["construct"] = statistics.median(construct(library.setting)[1] for _ in range(3))
+    for what, cls in (("construct", library.setting), ("construct: baseline", PlainSetting)):
+        figures[what] = statistics.median(_construct(cls, count)[1] for _ in range(3))
     return figures
 
 
@@ -250,7 +255,7 @@ def settings(library: Library, service: Service, count: int) -> Figures:
 
 
 def loads(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Measure the seconds that orjson takes to parse the whole payload, in a fresh process."""
+    """Measure how long orjson takes to parse the whole payload, in a fresh process."""
     import orjson
 
     del library
@@ -279,7 +284,7 @@ async def _up_to_date(
 
 
 def refresh(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Measure the seconds of a refresh in which all settings, one, or none changed, including HTTP."""
+    """Measure a refresh in which all settings, one, or none changed, including HTTP."""
     return asyncio.run(_refresh(library, service, settings, rules))
 
 
@@ -296,7 +301,7 @@ async def _refresh(library: Library, service: Service, settings: int, rules: int
 
 
 def stall(library: Library, service: Service, settings: int, rules: int) -> Figures:
-    """Measure the longest time, in seconds, for which a refresh blocks other tasks of the event loop."""
+    """Measure the longest time for which a refresh blocks other tasks of the event loop."""
     return asyncio.run(_stall(library, service, settings, rules))
 
 
@@ -357,7 +362,7 @@ def _resident(field: str) -> int:
 
 
 def start(library: Library, service: Service, kind: str, settings: int) -> Figures:
-    """Measure the seconds and requests until a client is up to date."""
+    """Measure the time and the requests until a client is up to date."""
     declared = library.settings(settings)
     service.take_counts()
     if kind == "thread":
