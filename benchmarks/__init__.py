@@ -1,4 +1,4 @@
-"""The cost of reads, refreshes, starts, polls and imports, as ratios to baselines.
+"""The cost of settings, reads, refreshes, pauses, starts, polls and imports, as times and ratios to baselines.
 
 `python -m benchmarks` measures everything, prints a table, and draws the plots of `docs/explanation/performance.md`.
 Every figure is the median over fresh processes or over alternating rounds in one process. Each is compared with a

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import canned_service
+from benchmarks.pauses import PERCENTILES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
@@ -47,11 +48,13 @@ class Sizes:
     start_settings: int = 300
     poll_settings: int = 10_000
     repeats: int = 3
+    pause_repeats: Sequence[int] = (20, 3)
+    """For each of the two largest numbers of rules."""
     imports: int = 21
     instructions: int = 50_000
 
 
-SHORT = Sizes((10, 1000), 1, (1000, 2000), 10, 30, 50, 1, 2, 100)
+SHORT = Sizes((10, 1000), 1, (1000, 2000), 10, 30, 50, 1, (2, 1), 2, 100)
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Bench:
     """Time of a read in baselines, by the number of rules, by the kind of read."""
     refreshes: dict[str, dict[int, float]] = field(default_factory=dict)
     """Seconds of a refresh, by the number of rules, by the number of changed settings."""
+    pauses: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Seconds from one read to the next, by the percentile, by what another thread does."""
 
     def measure(self, client: str, *arguments: object, repeats: int = 1, **options: Any) -> Figures:
         """Run a task in several processes, and return the medians of its figures."""
@@ -196,6 +201,25 @@ class Bench:
             label = f"longest stall of the event loop, {rules:,} rules in {count} settings"
             self.add(label, _time(ours["stall"]), _time(theirs["stall"]), target)
 
+    def measure_pauses(self) -> None:
+        settings = self.sizes.refresh_settings
+        sizes = zip(self.sizes.refresh_rules[-2:], self.sizes.pause_repeats, ("1.5", "4"), strict=True)
+        for rules, repeats, goal in sizes:
+            ours = self.measure(NEW, "pauses", settings, rules, repeats=repeats)
+            theirs = self.measure(OLD, "pauses", settings, rules, repeats=self._repeats(rules))
+            for what in ("at rest", "next to plain Python", "first load", "replacement"):
+                target = goal if what in ("first load", "replacement") else ""
+                where = f"{rules:,} rules in {settings} settings, {what}"
+                curves = [{name: one[f"{what}, {name}"] for name in PERCENTILES} for one in (ours, theirs)]
+                for prefix, curve in zip(("", "heksher 0.2.2: "), curves, strict=True):
+                    self.pauses[prefix + (f"{rules:,} rules, {what}" if target else what)] = curve
+                *names, longest = PERCENTILES
+                new, old = (", ".join(_time(curve[name]) for name in names) for curve in curves)
+                self.add(f"time between two reads of a thread, {where}, {', '.join(names)}", new, old)
+                bases = [one[f"next to plain Python, {longest}"] for one in (ours, theirs)]
+                new, old = (_ratio(curve[longest], base) for curve, base in zip(curves, bases, strict=True))
+                self.add(f"longest pause of a reading thread, {where} (in that next to plain Python)", new, old, target)
+
     def measure_starts(self) -> None:
         for kind in ("thread", "async"):
             figures: dict[str, list[Figures]] = {}
@@ -282,8 +306,8 @@ def main() -> None:
     bench = Bench(SHORT if arguments.short else Sizes(), _pythons())
     measurements: list[Callable[[], None]] = [
         bench.measure_reads, bench.measure_features, bench.measure_instructions, bench.measure_settings,
-        bench.measure_refreshes, bench.measure_memory_and_stalls, bench.measure_starts, bench.measure_polls,
-        bench.measure_imports,
+        bench.measure_refreshes, bench.measure_memory_and_stalls, bench.measure_pauses, bench.measure_starts,
+        bench.measure_polls, bench.measure_imports,
     ]  # fmt: skip
     for measurement in measurements:
         if (arguments.only or "") in measurement.__name__:
@@ -294,7 +318,7 @@ def main() -> None:
         from benchmarks import plots
 
         folder = CACHE if arguments.short else PAGE.parent
-        plots.draw(bench.reads, bench.refreshes, folder)
+        plots.draw(bench.reads, bench.refreshes, bench.pauses, folder)
         if not arguments.short:
             text = PAGE.read_text()
             begin, end = "<!-- figures -->\n", "<!-- end of figures -->"

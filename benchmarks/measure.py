@@ -19,11 +19,13 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import workload
 from benchmarks.canned_service import Service
+from benchmarks.pauses import pauses_during, run_plain_python
 
 Figures = dict[str, float]
 
@@ -324,6 +326,30 @@ async def _stall(library: Library, service: Service, settings: int, rules: int) 
     return {"stall": max(waits)}
 
 
+def pauses(library: Library, service: Service, settings: int, rules: int) -> Figures:
+    """Measure pauses of a thread that reads: during two refreshes, and for as long next to plain Python and at rest."""
+    service.fill(settings, 0)
+    declared = library.settings(settings)
+    client = library.thread_client(service)
+    client.set_as_main()
+    client.set_defaults(environment="prod", theme="theme_1")
+    figures: Figures = {}
+
+    def measure(what: str, work: Callable[[], object]) -> None:
+        figures.update({f"{what}, {name}": pause for name, pause in pauses_during(work, declared[0]).items()})
+
+    for revision, what in enumerate(("first load", "replacement"), 1):
+        service.fill(settings, rules, revision=revision)
+        started = time.perf_counter()
+        measure(what, client.reload)
+        seconds = time.perf_counter() - started
+        assert declared[0].get(environment="nowhere", user="nobody", theme="none") == revision
+    measure("next to plain Python", partial(run_plain_python, seconds))
+    measure("at rest", partial(time.sleep, seconds))
+    client.close()
+    return figures
+
+
 def memory(library: Library, service: Service, settings: int, rules: int) -> Figures:
     """Measure the memory of a refresh in bytes per rule: the peak, except the payload, and the rest that is kept."""
     return asyncio.run(_memory(library, service, settings, rules))
@@ -432,7 +458,8 @@ def spin(library: Library, service: Service, what: str, count: int, number: int)
 
 
 TASKS: dict[str, Callable[..., Figures]] = {
-    task.__name__: task for task in (reads, features, settings, loads, refresh, stall, memory, start, poll, spin)
+    task.__name__: task
+    for task in (reads, features, settings, loads, refresh, stall, pauses, memory, start, poll, spin)
 }
 
 
