@@ -208,6 +208,9 @@ class AdminClient(Resource):
         Args:
             setting: The setting.
             conditions: Return only the rules with these conditions, which may have others as well.
+
+        Raises:
+            UnknownContextError: No rule has the conditions, and the setting is not configurable at one of the features.
         """
         return self._run(self._flows.rules(setting, {} if conditions is None else conditions))
 
@@ -216,7 +219,11 @@ class AdminClient(Resource):
         return self._run(self._flows.rule(rule_id))
 
     def find_rule(self, setting: SettingOrName, conditions: Mapping[str, str]) -> RuleRecord | None:
-        """Return the rule of a setting with exactly these conditions; None if it does not exist."""
+        """Return the rule of a setting with exactly these conditions; None if it does not exist.
+
+        Raises:
+            UnknownContextError: As for `rules`.
+        """
         return self._run(self._flows.find_rule(setting, conditions))
 
     @overload
