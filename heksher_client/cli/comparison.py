@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
@@ -48,12 +49,14 @@ def compare(before: ServiceState, after: ServiceState, *, is_same_service: bool 
     Args:
         before: The first state.
         after: The second state.
-        is_same_service: The states are of one service, in which a rule keeps its id and its setting.
+        is_same_service: The states are of one service, in which a rule keeps its id and its setting, unless another
+            database or a restored one takes its place.
     """
+    has_same_ids = is_same_service and not _is_other_database(before.position, after.position)
     if before.context_features != after.context_features:
         features = list(before.context_features), list(after.context_features)
         yield Difference(None, "context_features", None, *features, "changed")
-    former_names = _former_names(before, after, is_same_service=is_same_service)
+    former_names = _former_names(before, after, has_same_ids=has_same_ids)
     unchanged = before.settings.keys() - former_names.values()
     for name in sorted({*before.settings, *after.settings}):
         former = former_names.get(name, name)
@@ -76,16 +79,23 @@ def _compare_settings(name: str, old: SettingRecord | None, new: SettingRecord |
     yield from _compare_rules(name, old, new)
 
 
-def _former_names(before: ServiceState, after: ServiceState, *, is_same_service: bool) -> dict[str, str]:
+def _is_other_database(first: Position | None, second: Position | None) -> bool:
+    """True if the positions say that they are of other databases, or that one was restored in between."""
+    if first is None or second is None:
+        return False
+    return (first.database, first.epoch) != (second.database, second.epoch)
+
+
+def _former_names(before: ServiceState, after: ServiceState, *, has_same_ids: bool) -> dict[str, str]:
     """Return the former names of renamed settings, by their present names.
 
-    A rename makes the former name an alias. In one service, rules are a better sign, as aliases can be deleted, and
-    names be used again.
+    A rename makes the former name an alias. If a rule keeps its ID, rules are a better sign, as aliases can be deleted,
+    and names be used again.
     """
     owners = {rule.rule_id: name for name, record in before.settings.items() for rule in record.rules}
     former_names: dict[str, str] = {}
     for name, record in after.settings.items():
-        if is_same_service and (known := [owners[r.rule_id] for r in record.rules if r.rule_id in owners]):
+        if has_same_ids and (known := [owners[r.rule_id] for r in record.rules if r.rule_id in owners]):
             former_names[name] = known[0]
     taken = set(former_names.values())
     for name, record in after.settings.items():

@@ -116,10 +116,15 @@ class _Watcher:
             yield from compare(before, after, is_same_service=True)
             before = after
 
+    @property
+    def _seconds_to_wait(self) -> float:
+        """The longest time until the next poll."""
+        is_pushed = self._stream.is_connected and not self._is_unavailable
+        return max(self._interval, _STREAM_POLL_INTERVAL) if is_pushed else self._interval
+
     def _wait(self) -> None:
         """Wait for a pushed change, the end of the interval, or an interrupt."""
-        is_pushed = self._stream.is_connected
-        deadline = monotonic() + (max(self._interval, _STREAM_POLL_INTERVAL) if is_pushed else self._interval)
+        deadline = monotonic() + self._seconds_to_wait
         while not self._is_interrupted and (remaining := deadline - monotonic()) > 0:
             if self._wakeup.wait(min(remaining, _INTERRUPT_CHECK_INTERVAL)):
                 break

@@ -1,6 +1,7 @@
 """Differences between two states of a service: renamed settings are recognized as such."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heksher_client._core.refresh.administration import Administration
+from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client.admin import AdminClient, RuleRecord, ServiceState, SettingRecord
 from heksher_client.cli.command_client import CommandClient
@@ -32,6 +34,25 @@ def state(*records: SettingRecord) -> ServiceState:
 
 def shown(before: ServiceState, after: ServiceState, *, is_same_service: bool = True) -> list[str]:
     return [str(difference) for difference in compare(before, after, is_same_service=is_same_service)]
+
+
+REPLACED = ["- a int", "- a rule user=u1: 1", "+ b int", "+ b rule user=u1: 1"]
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (Position("a", 1, 9), ["~ b name a -> b"]),
+        (None, ["~ b name a -> b"]),
+        (Position("b", 1, 9), REPLACED),
+        (Position("a", 2, 9), REPLACED),
+    ],
+)
+def test_l18_another_database_has_other_rules_with_the_same_ids(later: Position | None, expected: list[str]) -> None:
+    """A database that takes the place of the former one, or is restored."""
+    before = replace(state(setting("a", 1)), position=Position("a", 1, 5))
+    after = replace(state(setting("b", 1)), position=later)
+    assert shown(before, after) == expected
 
 
 @pytest.mark.parametrize(

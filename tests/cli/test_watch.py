@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from heksher_client._core.refresh.administration import Administration
+from heksher_client._core.refresh.change_stream import ChangeStream
 from heksher_client._core.refresh.effects import Flow, NoResponse, OpenStream, Pause
 from heksher_client._core.refresh.positions import Position
 from heksher_client.cli.command_client import CommandClient
@@ -159,6 +160,18 @@ def test_watch_ends_if_the_exception_of_an_interrupt_is_lost(shop: WatchedServic
     finally:
         signal.signal(signal.SIGINT, former)
         client.close()
+
+
+def test_a_poll_that_failed_is_repeated_after_the_interval(
+    shop: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the change stream is open, which otherwise saves polls."""
+    with ThreadClient(shop.url, 60, FEATURES) as client:
+        watcher = _Watcher(CommandClient(client), 2)
+        monkeypatch.setattr(ChangeStream, "is_connected", True)
+        assert watcher._seconds_to_wait == 60
+        watcher._is_unavailable = True
+        assert watcher._seconds_to_wait == 2
 
 
 def test_the_change_stream_is_not_opened_again_after_the_client_was_closed(shop: WatchedService) -> None:
