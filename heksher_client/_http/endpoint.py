@@ -276,15 +276,18 @@ def parse_service_url(text: Any, name: str = "service_url") -> tuple[httpx.URL, 
         name: The name of the option, argument or variable, for error messages.
 
     Raises:
+        TypeError: It is neither a string nor an `httpx.URL`.
         ValueError: It is not an HTTP URL to which paths can be appended. The message does not contain secrets.
     """
+    if not isinstance(text, str | httpx.URL):
+        raise TypeError(f"{name} must be a str, not {type(text).__name__}")  # Its `repr` may contain a password.
     shown = "the URL" if "@" in str(text) else repr(re.split("[?#]", str(text))[0])
     if invalid := next((character for character in str(text) if _is_invalid_in_url(character)), None):
         raise ValueError(f"{name}: {shown} must not contain {_CHARACTER_NAMES.get(invalid, ascii(invalid))}")
     try:
         url = httpx.URL(text)
         urlsplit(str(text))  # ValueError for some URLs that httpx accepts, such as with a fullwidth slash in the host
-    except (httpx.InvalidURL, TypeError, ValueError):
+    except (httpx.InvalidURL, ValueError):
         raise ValueError(
             f"{name}: {shown} is not a valid URL (a user name or password in it must be percent-encoded)"
         ) from None

@@ -350,6 +350,8 @@ def check_url(url: Any, source: str) -> None:
     Raises:
         ConfigError: It is not valid. The message has the source and the fix.
     """
+    if not isinstance(url, str | None):
+        raise ConfigError(f"{source} must be a str, not {type(url).__name__}")
     try:
         if url is not None:
             parse_service_url(url, source)

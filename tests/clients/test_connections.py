@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from heksher_client import (
     AsyncHeksherClient,
     ClientNotRunningError,
+    ConfigError,
     DeclarationError,
     ServiceUnavailableError,
     Setting,
@@ -36,11 +37,13 @@ from heksher_client import (
     UnexpectedResponseError,
     UnknownContextError,
     UntrustedServiceError,
+    connect,
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
+from heksher_client.admin import AdminClient, AsyncAdminClient
 from heksher_client.credentials import StaticToken, TokenFrom
 from heksher_client.service import create_app
 from tests.support.clients import (
@@ -346,6 +349,37 @@ def test_an_invalid_url_of_the_service_is_an_error_when_a_client_is_created(kind
     with pytest.raises(ValueError, match=words) as raised:
         kind.make(url, 60, FEATURES)
     assert "ss@host" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", [5, 0, b"http://jim:secret@host", ["http://host"]])
+def test_l21_a_url_of_another_type_is_an_error(kind: Kind, url: Any) -> None:
+    """As an argument of a client or an admin client, and as a class keyword. The message does not contain the URL."""
+    expected = f"service_url must be a str, not {type(url).__name__}"
+    admin_class: Any = AsyncAdminClient if kind.raises_at_start else AdminClient
+    own_class: Any = type("Own", (type(kind.make("http://host", 60, FEATURES)),), {}, service_url=url)
+    for create in (
+        lambda: kind.make(url, 60, FEATURES),
+        lambda: admin_class(url),
+        lambda: own_class(update_interval=60),
+    ):
+        with pytest.raises(TypeError) as raised:
+            create()
+        assert str(raised.value) == expected
+
+
+@pytest.mark.parametrize("url", [5, 0, b"http://jim:secret@host", httpx.URL("http://jim:secret@host")])
+def test_l21_a_url_of_another_type_is_a_config_error_of_connect(url: Any) -> None:
+    """It names the argument, or the class. The message does not contain the URL."""
+    kind = type(url).__name__
+    own_class: Any = type("Own", (ThreadHeksherClient,), {}, service_url=url)
+    for arguments, name in (
+        ({"url": url}, "url"),
+        ({"service_url": url}, "service_url"),
+        ({"client_class": own_class}, "service_url of the client class"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            connect(**arguments, context_features=FEATURES)
+        assert str(raised.value) == f"{name} must be a str, not {kind}"
 
 
 def test_the_timeout_of_steps_is_an_option(kind: Kind) -> None:
