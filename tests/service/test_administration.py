@@ -160,10 +160,20 @@ def test_l4_a_context_feature_with_an_invalid_name_does_not_exist(http: httpx.Cl
         http.get(f"/api/v1/context_features/{name}"),
         http.delete(f"/api/v1/context_features/{name}"),
         http.patch(f"/api/v1/context_features/{name}/index", json=place),
-        http.patch("/api/v1/context_features/user/index", json={"to_after": "nosuch"}),
-        http.patch("/api/v1/context_features/user/index", json={"to_before": "nosuch"}),
     ):
         assert (response.status_code, response.text) == (404, "")
+
+
+@pytest.mark.parametrize("other", ["", "nosuch", "not-valid", "with space", "\0", "x" * 300, "\u00e9"])
+@pytest.mark.parametrize("place", ["to_before", "to_after"])
+@pytest.mark.parametrize("name", ["user", "nosuch", "not-valid"])
+def test_l4_a_context_feature_cannot_be_moved_next_to_one_that_does_not_exist(
+    http: httpx.Client, name: str, place: str, other: str
+) -> None:
+    """Names in the body are not validated either, and the order is unchanged."""
+    response = http.patch(f"/api/v1/context_features/{name}/index", json={place: other})
+    assert (response.status_code, response.text) == (404, "")
+    assert features(http) == ["environment", "user", "theme"]
 
 
 @pytest.mark.parametrize("name", INVALID)

@@ -19,7 +19,7 @@ from heksher_client.service.routing import (
 router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
 _NOT_FOUND: Final = {404: "There is no such context feature."}
 
-# Names are not checked here: one that is not valid does not exist, as in the reference implementation.
+# Names of existing features are not checked: one that is not valid does not exist, as in the reference implementation.
 ThemePath = Annotated[str, Path(openapi_examples=example("theme"))]
 
 
@@ -30,8 +30,8 @@ class NewContextFeature(BaseModel):
 class NewPlace(BaseModel):
     """The new position of a context feature. Exactly one of the two is required."""
 
-    to_before: ContextName | None = None
-    to_after: ContextName | None = None
+    to_before: str | None = None
+    to_after: str | None = None
 
     @model_validator(mode="after")
     def _has_one_position(self) -> "NewPlace":
@@ -93,7 +93,7 @@ def move_context_feature(
     """Move a context feature before or after another one. This changes the priority of rules."""
     with database.write() as connection:
         features = store.context_features(connection)
-        other = body.to_before or body.to_after
+        other = body.to_after if body.to_before is None else body.to_before
         if name not in features or other not in features:
             raise RequestError(404)
         if other != name:
