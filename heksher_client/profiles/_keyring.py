@@ -32,21 +32,26 @@ def call_keyring(method: str, entry: str, *arguments: str) -> Any:
         *arguments: The other arguments of the method.
 
     Raises:
-        KeyringTimeoutError: The call, or one before it, has not returned in time.
+        KeyringTimeoutError: The call, or one before it, has not returned in time. The call may succeed later.
         ConfigError: No keyring is available, or the call failed.
     """
     lock, detached = _thread_of_process(os.getpid())
     with lock:  # Another thread may be in a call that returns.
         outcome = detached.call(lambda: _call(method, entry, *arguments), TIMEOUT_SECONDS)
     if outcome is None:
-        raise KeyringTimeoutError(
-            f"the system keyring does not respond within {TIMEOUT_SECONDS:g} seconds: it may wait until a user unlocks "
-            "it; unlock it, or sign in again"
-        )
+        raise timeout_error("or sign in again")
     result, error = outcome
     if error is not None:
         raise ConfigError(error)
     return result
+
+
+def timeout_error(alternative: str) -> KeyringTimeoutError:
+    """Return the error of a keyring that does not respond, with what to do in addition to unlocking it, or instead."""
+    return KeyringTimeoutError(
+        f"the system keyring does not respond within {TIMEOUT_SECONDS:g} seconds: it may wait until a user unlocks it; "
+        f"unlock it, {alternative}"
+    )
 
 
 @cache
@@ -63,13 +68,15 @@ def _call(method: str, entry: str, *arguments: str) -> tuple[Any, str | None]:
     """
     unavailable = "the tokens are in the system keyring, which is not available in this session"
     try:
-        import keyring
-        from keyring.backends import fail, null
-    except ImportError:
-        return None, f"{unavailable}: {_REMEDY} (the extra `login` is not installed)"
-    try:
+        try:
+            import keyring
+            from keyring.backends import fail, null
+        except ImportError:
+            return None, f"{unavailable}: {_REMEDY} (the extra `login` is not installed)"
         if isinstance(keyring.get_keyring(), fail.Keyring | null.Keyring):
             return None, f"{unavailable}: {_REMEDY}"
         return getattr(keyring, method)(_SERVICE, entry, *arguments), None
     except Exception as error:  # Each backend has its own error classes.
         return None, f"the system keyring refused access ({type(error).__name__}): unlock it"
+    except BaseException as error:  # A `SystemExit` would end this thread only.
+        return None, f"the system keyring failed ({type(error).__name__}): choose another backend, or sign in again"

@@ -21,6 +21,7 @@ from heksher_client.exceptions import CredentialError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config
 from heksher_client.profiles._connect import http_client_args
+from heksher_client.profiles._keyring import KeyringTimeoutError, timeout_error
 from heksher_client.profiles._login_flows import (
     CallBlocking,
     CallProgram,
@@ -173,9 +174,12 @@ def logout(*, profile: str | None = None, path: str | PathLike[str] | None = Non
     """
     config = _config.load(profile, {}, prefer_named=True, path=path)
     store = token_store(config)
-    with store.lock():
-        tokens = store.load(config.name)
-        store.remove(config.name)
+    try:
+        with store.lock():
+            tokens = store.load(config.name)
+            store.remove(config.name)
+    except KeyringTimeoutError:
+        raise timeout_error("and sign out again") from None
     if tokens is None:
         return False
     if tokens.revocation_url and tokens.token_url and tokens.client_id:

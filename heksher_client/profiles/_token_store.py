@@ -59,6 +59,8 @@ class _File(msgspec.Struct):
     format: int = _FORMAT
     profiles: dict[str, StoredTokens | None] = {}
     """Tokens by the name of the profile; None if they are in the keyring."""
+    outdated_in_keyring: set[str] = set()
+    """Profiles of which the keyring may have other tokens, as it could not be accessed when they were replaced."""
 
 
 class TokenStore:
@@ -118,17 +120,20 @@ class TokenStore:
         text = msgspec.json.encode(tokens).decode()
         with self.lock():
             file = self._read()
+            if file.profiles.get(profile, tokens) is None:
+                file.outdated_in_keyring.add(profile)
             try:
                 self._call_keyring("set_password", profile, text)
                 is_in_keyring = True
+                file.outdated_in_keyring.discard(profile)
             except KeyringTimeoutError:
                 logger.warning("the system keyring does not respond, so the tokens are saved in %s", self.path)
                 is_in_keyring = False
+                file.outdated_in_keyring.add(profile)  # The call may succeed later.
             except ConfigError:  # There is no keyring, it is locked, or the tokens are too long for it.
                 is_in_keyring = False
-            if not is_in_keyring and profile in file.profiles and file.profiles[profile] is None:
-                with suppress(ConfigError):
-                    self._call_keyring("delete_password", profile)
+            with suppress(ConfigError):
+                self._remove_outdated(file, profile)
             file.profiles[profile] = None if is_in_keyring else tokens
             self._write(file)
         return "the system keyring" if is_in_keyring else str(self.path)
@@ -141,11 +146,28 @@ class TokenStore:
         """
         with self.lock():
             file = self._read()
-            if profile in file.profiles:
-                is_in_keyring = file.profiles.pop(profile) is None
-                if is_in_keyring and self._call_keyring("get_password", profile) is not None:
-                    self._call_keyring("delete_password", profile)
-                self._write(file)
+            if profile not in file.profiles and profile not in file.outdated_in_keyring:
+                return
+            if profile in file.profiles and file.profiles.pop(profile) is None:
+                self._remove_from_keyring(profile)
+            try:
+                self._remove_outdated(file, profile)
+            except ConfigError:
+                logger.warning(
+                    "signed out, but the system keyring, which cannot be accessed, may have older tokens of profile "
+                    "%s: unlock it, and sign out again",
+                    profile,
+                )
+            self._write(file)
+
+    def _remove_outdated(self, file: _File, profile: str) -> None:
+        if profile in file.outdated_in_keyring:
+            self._remove_from_keyring(profile)
+            file.outdated_in_keyring.remove(profile)
+
+    def _remove_from_keyring(self, profile: str) -> None:
+        if self._call_keyring("get_password", profile) is not None:
+            self._call_keyring("delete_password", profile)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

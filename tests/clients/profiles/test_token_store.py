@@ -237,6 +237,118 @@ def test_k1_tokens_are_saved_in_the_file_if_the_keyring_does_not_respond(
     assert waiting_keyring.calls == ["set_password"]
 
 
+def unlock(waiting_keyring: WaitingKeyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a waiting keyring respond, and wait for the call that it has not responded to."""
+    monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+    waiting_keyring.gate.open()
+    _, detached = _keyring._thread_of_process(os.getpid())
+    assert eventually(lambda: detached.call(lambda: True, TIMEOUT_SECONDS))
+
+
+OUTDATED = (
+    "signed out, but the system keyring, which cannot be accessed, may have older tokens of profile shop: unlock it, "
+    "and sign out again"
+)
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_k1_sign_out_removes_older_tokens_from_the_keyring(
+    oauth: OAuthServer,
+    login_config: Path,
+    waiting_keyring: WaitingKeyring,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_listed: bool,
+) -> None:
+    """Those of the sign-in before the keyring began to wait, and those that a call saved which was given up."""
+    if is_listed:
+        with monkeypatch.context() as patch:
+            patch.setattr(waiting_keyring, "wait", lambda call: None)
+            patch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
+            assert login_with_token(oauth.issue()) == "the system keyring"
+    assert login_with_token(oauth.issue()) == str(token_file(login_config))
+    unlock(waiting_keyring, monkeypatch)
+    assert waiting_keyring.passwords
+    caplog.clear()
+    assert logout()
+    assert (waiting_keyring.passwords, caplog.messages) == ({}, [])
+
+
+def test_k1_sign_out_can_be_repeated_when_the_keyring_responds(
+    oauth: OAuthServer,
+    login_config: Path,
+    waiting_keyring: WaitingKeyring,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The tokens in the file are removed in any case. Those in the keyring are not used."""
+    login_with_token(oauth.issue())
+    caplog.clear()
+    assert logout()
+    assert not logout()
+    assert caplog.messages == [OUTDATED] * 2
+    unlock(waiting_keyring, monkeypatch)
+    assert waiting_keyring.passwords
+    assert not TokenStore(login_config).has("shop")
+    caplog.clear()
+    assert not logout()
+    assert (waiting_keyring.passwords, caplog.messages) == ({}, [])
+    calls = len(waiting_keyring.calls)
+    assert not logout()
+    assert len(waiting_keyring.calls) == calls
+
+
+def test_sign_out_removes_older_tokens_from_a_keyring_that_was_not_available(
+    oauth: OAuthServer, login_config: Path
+) -> None:
+    """It may be unavailable in the session of the second sign-in. A third one replaces the tokens in it."""
+    backend = MemoryKeyring()
+    for signs_in_again in (False, True):
+        keyring.set_keyring(backend)
+        assert login_with_token(oauth.issue()) == "the system keyring"
+        keyring.set_keyring(NoKeyring())  # type: ignore[no-untyped-call]
+        assert login_with_token(oauth.issue()) == str(token_file(login_config))
+        keyring.set_keyring(backend)
+        if signs_in_again:
+            assert login_with_token(oauth.issue()) == "the system keyring"
+        assert len(backend.passwords) == 1
+        assert logout()
+        assert backend.passwords == {}
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_k1_a_keyring_that_ends_its_thread_has_failed(
+    oauth: OAuthServer, login_config: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """It has responded. A sign-in saves the tokens in the file."""
+    backend = MemoryKeyring()
+    keyring.set_keyring(backend)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    for name in ("get_password", "set_password"):
+        monkeypatch.setattr(backend, name, fail)
+    list_in_keyring(login_config)
+    expected = rf"^the system keyring failed \({type(error).__name__}\): choose another backend, or sign in again$"
+    for access in (lambda: load_tokens(login_config), logout):
+        with pytest.raises(ConfigError, match=expected):
+            access()
+    assert login_with_token(oauth.issue()) == str(token_file(login_config))
+
+
+def test_k1_a_keyring_that_cannot_be_imported_has_failed(login_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a backend runs the code of other packages."""
+    list_in_keyring(login_config)
+
+    def fail() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(keyring, "get_keyring", fail)
+    with pytest.raises(ConfigError, match=r"the system keyring failed \(SystemExit\)"):
+        load_tokens(login_config)
+
+
 def list_in_keyring(config: Path) -> None:
     """Write a token file that says that the tokens of the profile `shop` are in the keyring."""
     token_file(config).write_text('{"format": 1, "profiles": {"shop": null}}')
@@ -271,10 +383,7 @@ def test_k1_a_keyring_that_responds_later_is_used(
     monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", 0.01)
     with connect() as client:
         assert NO_RESPONSE in str(client.status().last_error)
-        monkeypatch.setattr(_keyring, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)
-        waiting_keyring.gate.open()
-        _, detached = _keyring._thread_of_process(os.getpid())
-        assert eventually(lambda: detached.call(lambda: True, TIMEOUT_SECONDS))
+        unlock(waiting_keyring, monkeypatch)
         client.ping()
 
 
@@ -283,7 +392,7 @@ def test_k1_a_user_is_not_signed_out_while_the_keyring_does_not_respond(
 ) -> None:
     """The tokens would remain in it."""
     list_in_keyring(login_config)
-    with pytest.raises(ConfigError, match=NO_RESPONSE):
+    with pytest.raises(ConfigError, match=f"^{NO_RESPONSE}, and sign out again$"):
         logout()
     assert TokenStore(login_config).has("shop")
     assert waiting_keyring.calls == ["get_password"]
