@@ -33,7 +33,8 @@ def locate(path: Path) -> Iterator[Location]:
 
     Raises:
         NotStoredError: A part of the path belongs to another user.
-        OSError: The folder does not exist, or cannot be used; or an error of the block. It has the path of the file.
+        OSError: The folder does not exist, or cannot be used; or an error of the block. It has the path of the file,
+            and says what to do.
     """
     try:
         if not _HAS_FOLDER_DESCRIPTORS:
@@ -48,7 +49,22 @@ def locate(path: Path) -> Iterator[Location]:
         if error.errno is None:
             raise
         # Not the name in its folder, which may be that of a draft, and so another one each time.
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise OSError(error.errno, _describe(error.errno, path), str(path)) from None
+
+
+def _describe(code: int, path: Path) -> str:
+    """Return the text of an error, with what to do about it if that is known."""
+    remedy = _REMEDIES.get(code, "")
+    if code in (errno.EACCES, errno.EPERM) and _belongs_to_another_user(path):
+        remedy = "; the file belongs to another user: change its owner, or use another path"
+    return os.strerror(code) + remedy
+
+
+def _belongs_to_another_user(path: Path) -> bool:
+    try:
+        return hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid()
+    except OSError:  # There is no such file, or it cannot be found out.
+        return False
 
 
 class _Walk:
@@ -119,6 +135,13 @@ WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _ROOT: Final = 0
 _MAX_LINKS: Final = 40
 """As in Linux."""
+_NO_PERMISSION: Final = "; this user must be able to write to the file and to its folder"
+_REMEDIES: Final = {
+    errno.EROFS: "; mount the file, or its folder, so that it can be written",
+    errno.EISDIR: "; it must be a file: create one before it is mounted, as Docker creates a directory otherwise",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+}
 _HAS_FOLDER_DESCRIPTORS: Final = {os.open, os.stat, os.readlink, os.rename, os.unlink} <= os.supports_dir_fd
 _FOLDER_FLAGS: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_PATH", os.O_RDONLY)
 """With O_PATH, a folder that may not be listed can be walked through."""

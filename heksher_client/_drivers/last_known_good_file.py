@@ -172,7 +172,7 @@ class LastKnownGoodFile:
                     raise
                 try:
                     file = _open(location.name, os.O_WRONLY, location.folder, "wb")
-                except OSError:
+                except FileNotFoundError:
                     raise error from None
             with file:
                 self._check_owned(os.fstat(file.fileno()))
@@ -227,7 +227,11 @@ def _reserve(file: BinaryIO, size: int) -> None:
 def _open(name: str, flags: int, folder: int | None, mode: str) -> BinaryIO:
     """Open a file that is not a symbolic link. A new one can be accessed by its owner only."""
     descriptor = os.open(name, flags | _OPEN_FLAGS, stat.S_IRUSR | stat.S_IWUSR, dir_fd=folder)
-    return cast("BinaryIO", os.fdopen(descriptor, mode))
+    try:
+        return cast("BinaryIO", os.fdopen(descriptor, mode))
+    except OSError:  # It is a directory.
+        os.close(descriptor)
+        raise
 
 
 def _encode(content: Content) -> Iterator[bytes]:

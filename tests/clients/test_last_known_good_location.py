@@ -356,23 +356,103 @@ MOUNTED = """
     from heksher_client._drivers.last_known_good_file import Content, LastKnownGoodFile
 
     folder = Path(sys.argv[1])
-    subprocess.run(["mount", "--bind", folder / "host.json", folder / "inside.json"], check=True)
+    mounts = [["--bind", folder / "host.json", folder / "inside.json"]]
+    if "read-only" in sys.argv:
+        mounts.append(["-o", "remount,bind,ro", folder / "inside.json"])
+    for mount in mounts:
+        subprocess.run(["mount", *mount], check=True)
     for order in (("environment", "user"), ("user",)):
-        LastKnownGoodFile(folder / "inside.json", "http://service").write(Content(order))
+        try:
+            LastKnownGoodFile(folder / "inside.json", "http://service").write(Content(order))
+        except OSError as error:
+            print(error)
 """
+
+
+def write_mounted(folder: Path, *options: str) -> list[str]:
+    """Write `inside.json` twice, where `host.json` is mounted, and return the errors."""
+    for name in ("host.json", "inside.json"):
+        (folder / name).touch(0o600)
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not permitted")
+    command = ["unshare", "-m", sys.executable, "-c", textwrap.dedent(MOUNTED), str(folder), *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
 
 
 def test_f3_mount_point(tmp_path: Path) -> None:
     """As `docker run -v file:file` makes. The second content is shorter."""
     host, inside = tmp_path / "host.json", tmp_path / "inside.json"
-    for path in (host, inside):
-        path.touch(0o600)
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mounting is not permitted")
-    command = ["unshare", "-m", sys.executable, "-c", textwrap.dedent(MOUNTED), str(tmp_path)]
-    subprocess.run(command, check=True)
+    assert write_mounted(tmp_path) == []
     assert LastKnownGoodFile(host, URL).read()[0].order == ("user",)
     assert set(tmp_path.iterdir()) == {host, inside}
+
+
+def test_f3_read_only_mount_point(tmp_path: Path) -> None:
+    """As `docker run -v file:file:ro` makes. The error says what to do."""
+    host, inside = tmp_path / "host.json", tmp_path / "inside.json"
+    expected = f"Read-only file system; mount the file, or its folder, so that it can be written: '{inside}'"
+    assert write_mounted(tmp_path, "read-only") == [f"[Errno {errno.EROFS}] {expected}"] * 2
+    assert set(tmp_path.iterdir()) == {host, inside}
+
+
+def test_f3_directory_in_place_of_the_file(
+    kind: Kind, service: WatchedService, setting: Setting[int], tmp_path: Path
+) -> None:
+    """As Docker makes if the file to mount does not exist. The status says so, and it is left as it is."""
+    path = tmp_path / "settings.json"
+    path.mkdir()
+    expected = (
+        "Is a directory; it must be a file: create one before it is mounted, as Docker creates a directory otherwise"
+    )
+    with running(kind, service.url, last_known_good=path) as client:
+        client.reload()
+        assert client.client.status().last_known_good_problem == f"[Errno {errno.EISDIR}] {expected}: '{path}'"
+    assert list(tmp_path.rglob("*")) == [path]
+
+
+def test_f3_a_directory_is_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading is tried again at each refresh."""
+    descriptors: list[int] = []
+    begin = os.open
+
+    def open_file(name: Any, *arguments: Any, **folder: Any) -> int:
+        descriptors.append(begin(name, *arguments, **folder))
+        return descriptors[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_file)
+        path = tmp_path / "settings.json"
+        path.mkdir()
+        with pytest.raises(IsADirectoryError):
+            LastKnownGoodFile(path, URL).read()
+    assert descriptors
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+            os.fstat(descriptor)
+
+
+@as_root
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM], ids=errno.errorcode.get)
+def test_f3_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """If it can be neither read, replaced nor written, the error says whose it is."""
+    file = LastKnownGoodFile(tmp_path / "settings.json", URL)
+    file.path.touch(0o600)
+    begin = os.open
+
+    def open_file(name: Any, flags: int, *arguments: Any, **folder: Any) -> int:
+        if str(name).startswith("settings.json"):
+            raise OSError(code, os.strerror(code), name)
+        return begin(name, flags, *arguments, **folder)
+
+    monkeypatch.setattr(os, "open", open_file)
+    no_permission = "this user must be able to write to the file and to its folder"
+    other_user = "the file belongs to another user: change its owner, or use another path"
+    for expected in (no_permission, other_user):
+        for access in (file.read, lambda: file.write(content())):
+            with pytest.raises(PermissionError) as raised:
+                access()
+            assert str(raised.value) == f"[Errno {code}] {os.strerror(code)}; {expected}: '{file.path}'"
+        give(file.path)
 
 
 @pytest.fixture
@@ -439,10 +519,11 @@ def test_f3_a_file_that_is_not_private_is_not_written_in_place(
 def test_f3_a_file_that_can_be_neither_replaced_nor_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """The first error is the reason. It is the same each time."""
+    """There is no file to write in place, so the first error is the reason. It is the same each time."""
     file = LastKnownGoodFile(tmp_path / "settings.json", URL)
     prevent_replacing(monkeypatch, code)
     for _ in range(2):
-        with pytest.raises(OSError, match=f"{os.strerror(code)}: '{file.path}'"):
+        with pytest.raises(OSError, match=rf"{os.strerror(code)}(; .* writ.*)?: '{file.path}'") as raised:
             file.write(content())
+        assert raised.value.errno == code
     assert list(tmp_path.iterdir()) == []
