@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -331,7 +331,8 @@ def test_k1_a_keyring_that_ends_its_thread_has_failed(
         monkeypatch.setattr(backend, name, fail)
     list_in_keyring(login_config)
     expected = rf"^the system keyring failed \({type(error).__name__}\): choose another backend, or sign in again$"
-    for access in (lambda: load_tokens(login_config), logout):
+    accesses: list[Callable[[], object]] = [lambda: load_tokens(login_config), logout]
+    for access in accesses:
         with pytest.raises(ConfigError, match=expected):
             access()
     assert login_with_token(oauth.issue()) == str(token_file(login_config))
