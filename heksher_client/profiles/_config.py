@@ -30,9 +30,10 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -43,8 +44,12 @@ from heksher_client._logging import logger
 from heksher_client.exceptions import ConfigError
 from heksher_client.profiles._secret_checks import ConfigSource, check_no_secrets, check_secret_destination, origin
 
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
 _FORMAT: Final = 1
 _FILE_NAME: Final = "config.toml"
+_SUFFIX: Final = ".toml"
+"""A path that does not exist is that of a folder, unless it has this suffix."""
 _MAX_FILE_BYTES: Final = 1 << 20
 
 
@@ -109,17 +114,19 @@ class Profile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
         return f"<Profile {self.url and origin(self.url)}>"
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class FileContent(msgspec.Struct, forbid_unknown_fields=True):
+    """The content of a configuration file. Its profiles are checked only when they are used."""
+
     format: int = _FORMAT
     default_profile: Any = None
     """The name of a profile. It is checked only if it is needed."""
     profiles: dict[str, dict[str, Any]] = {}
 
 
-class _ConfigFile(NamedTuple):
+class ConfigFile(NamedTuple):
     """The configuration file, which may not exist."""
 
-    content: _File = _File()
+    content: FileContent = FileContent()
     is_private: bool = True
     """Whether only its owner can read it."""
     problem: str | None = None
@@ -175,16 +182,22 @@ def config_path(path: str | PathLike[str] | None = None) -> Path | None:
     """Return the path of the configuration file, which need not exist.
 
     Args:
-        path: The file, or its folder: the file is `config.toml` there. If None, `HEKSHER_CONFIG`, which may be a folder
-            as well, or else the configuration directory of the platform.
+        path: The file, or its folder: the file is `config.toml` there. A path that does not exist is that of a folder,
+            unless it ends with `.toml`. If None, `HEKSHER_CONFIG`, which may be a folder as well, or else the
+            configuration directory of the platform.
 
     Returns:
         None if neither is given and the extra `profiles` is not installed, or there is no home directory.
 
     Raises:
-        ConfigError: The path refers to the home directory of an unknown user.
+        ConfigError: The path is empty, or refers to the home directory of an unknown user.
+        TypeError: The path is not a string or a path.
     """
-    given, source = (path, "path") if path else (os.environ.get("HEKSHER_CONFIG"), "HEKSHER_CONFIG")
+    if path is not None and not isinstance(path, str | PathLike):
+        raise TypeError(f"path must be a str or an os.PathLike, not {type(path).__name__}")
+    if path == "":
+        raise ConfigError("path must not be empty: leave it out, or pass the path of the file or its folder")
+    given, source = (path, "path") if path is not None else (os.environ.get("HEKSHER_CONFIG"), "HEKSHER_CONFIG")
     if given:
         try:
             # Absolute, as the path of the token file is derived from it and the working directory may change.
@@ -206,7 +219,7 @@ def config_path(path: str | PathLike[str] | None = None) -> Path | None:
 
 def _is_folder(path: Path) -> bool:
     try:
-        return path.is_dir()
+        return path.is_dir() or not (path.suffix == _SUFFIX or path.exists())
     except OSError:  # The error that follows when it is read is better.
         return False
 
@@ -221,6 +234,7 @@ def load(
     may_lend_options: bool = True,
     url_name: str = "url",
     path: str | PathLike[str] | None = None,
+    file: ConfigFile | None = None,
 ) -> Config:
     """Load the configuration of a client.
 
@@ -236,6 +250,7 @@ def load(
         may_lend_options: Whether that profile lends its options, as they are valid.
         url_name: The name of the argument `url`, for error messages.
         path: The configuration file, or its folder, as in `config_path`.
+        file: The content that the file will have. If None, the file is read.
 
     Raises:
         ConfigError: The configuration is incomplete or invalid.
@@ -247,7 +262,7 @@ def load(
     class_url = (class_options or {}).get("service_url")
     has_url = "url" in environment or "url" in overrides or class_url is not None
     file_path, chosen, table, source = _load_profile(
-        name, path, has_url=has_url, is_optional=sends_requests_only and has_url
+        name, path, file, has_url=has_url, is_optional=sends_requests_only and has_url
     )
     own_url = table.get("url")
     urls = {
@@ -263,11 +278,11 @@ def load(
         table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS and may_lend_options}
         chosen = client_secret = None
     try:
-        profile = msgspec.convert(table, Profile)
-    except msgspec.ValidationError as error:
+        profile = convert(table, Profile, source)
+    except ConfigError as error:
         if not lends_options:
-            raise ConfigError(f"{source}: {error}") from None
-        warn_unused(f"{source}: {error}")
+            raise
+        warn_unused(error)
         profile, table = Profile(), {}
     check_secret_destination(
         [
@@ -293,7 +308,7 @@ def load(
         source,
         requires_sign_in,
         lends_options,
-        is_path_argument=bool(path),
+        is_path_argument=path is not None,
     )
 
 
@@ -303,13 +318,19 @@ def warn_unused(error: object) -> None:
 
 
 def _load_profile(
-    name: str | None, given: str | PathLike[str] | None, *, has_url: bool, is_optional: bool
+    name: str | None,
+    given: str | PathLike[str] | None,
+    file: ConfigFile | None,
+    *,
+    has_url: bool,
+    is_optional: bool,
 ) -> tuple[Path | None, str | None, dict[str, Any], str]:
     """Return the path of the configuration file, the name of the profile and its table, and their source.
 
     Args:
         name: The name of the profile, as in `load`.
         given: The argument `path` of `load`.
+        file: The content that the file will have. If None, the file is read.
         has_url: Another source sets the service URL, so that a profile is optional.
         is_optional: A file that is not valid is ignored, unless `name` is given.
 
@@ -319,7 +340,7 @@ def _load_profile(
     path = None
     try:
         path = config_path(given)
-        file = _read_file(path, _source_of_path(given))
+        file = _read_file(path, _source_of_path(given)) if file is None else file
         chosen = _choose_profile(file, name or os.environ.get("HEKSHER_PROFILE") or None, path, has_url=has_url)
         if not file.is_private:
             check_no_secrets(file.content.profiles, path)
@@ -386,10 +407,40 @@ def _apply_oauth(profile: Profile, overrides: Mapping[str, Any]) -> None:
     table = overrides["oauth"]
     if isinstance(table, Mapping):
         table = {key: plain_text(value) for key, value in table.items()}
+    profile.oauth = convert(table, OAuth, "oauth")
+
+
+def convert(table: Any, kind: type[StructT], source: str) -> StructT:
+    """Convert a table of a configuration.
+
+    Raises:
+        ConfigError: It is invalid. The message has the source, and the keys or values that are valid.
+    """
+    _check_keys(table, kind, source, "")
     try:
-        profile.oauth = msgspec.convert(table, OAuth)
+        return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"oauth: {error}") from None
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _check_keys(table: Any, kind: type[msgspec.Struct], source: str, prefix: str) -> None:
+    """Check the keys of a table, and the values of those that have a list of valid ones.
+
+    The errors of msgspec do not contain what is valid.
+    """
+    types = {info.name: info.type for info in msgspec.structs.fields(kind)}
+    for name, value in table.items() if isinstance(table, Mapping) else ():
+        if name not in types:
+            close = get_close_matches(str(name), types)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the keys are {', '.join(types)}"
+            raise ConfigError(f"{source}: there is no key {prefix}{name}: {hint}")
+        for option in (types[name], *get_args(types[name])):
+            choices = get_args(option) if get_origin(option) is Literal else ()
+            if choices and value is not None and value not in choices:
+                expected = " or ".join(f'"{choice}"' for choice in choices)
+                raise ConfigError(f"{source}: {prefix}{name} must be {expected}, not {value!r}")
+            if isinstance(option, type) and issubclass(option, msgspec.Struct):
+                _check_keys(value, option, source, f"{prefix}{name}.")
 
 
 def profile_names(path: Path | None) -> list[str]:
@@ -426,10 +477,10 @@ def _parse_variable(field_name: str, text: str) -> Any:
 
 def _source_of_path(given: str | PathLike[str] | None) -> str | None:
     """Return the name of the source that names the configuration file, or None if it is that of the platform."""
-    return "path" if given else "HEKSHER_CONFIG" if os.environ.get("HEKSHER_CONFIG") else None
+    return "path" if given is not None else "HEKSHER_CONFIG" if os.environ.get("HEKSHER_CONFIG") else None
 
 
-def _read_file(path: Path | None, source: str | None) -> _ConfigFile:
+def _read_file(path: Path | None, source: str | None) -> ConfigFile:
     """Read a configuration file.
 
     Args:
@@ -440,7 +491,7 @@ def _read_file(path: Path | None, source: str | None) -> _ConfigFile:
         ConfigError: The file is invalid, or it is chosen and cannot be read.
     """
     if path is None:
-        return _ConfigFile()
+        return ConfigFile()
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
@@ -448,16 +499,16 @@ def _read_file(path: Path | None, source: str | None) -> _ConfigFile:
     except FileNotFoundError:
         if source is not None:
             raise ConfigError(f"{source}: the file {path} does not exist") from None
-        return _ConfigFile()
+        return ConfigFile()
     except OSError as error:
         problem = f"the configuration file {path} cannot be read: {error.strerror}"
         if source is not None:
             raise ConfigError(problem) from None
-        return _ConfigFile(problem=problem)
+        return ConfigFile(problem=problem)
     if len(content) > _MAX_FILE_BYTES:
         raise ConfigError(f"{path} is not a configuration file: it is larger than {_MAX_FILE_BYTES:,} bytes")
     file = parse_file(path, content)
-    return _ConfigFile(file, is_private(mode))
+    return ConfigFile(file, is_private(mode))
 
 
 def is_private(mode: int) -> bool:
@@ -465,7 +516,7 @@ def is_private(mode: int) -> bool:
     return sys.platform == "win32" or not mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-def parse_file(path: Path, content: bytes) -> _File:
+def parse_file(path: Path, content: bytes) -> FileContent:
     """Parse the content of a configuration file.
 
     Raises:
@@ -484,13 +535,10 @@ def parse_file(path: Path, content: bytes) -> _File:
         raise ConfigError(
             f"{path} has format {file_format}, and this version of heksher_client reads format {_FORMAT}: upgrade it"
         )
-    try:
-        return msgspec.convert(table, _File)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return convert(table, FileContent, str(path))
 
 
-def _choose_profile(file: _ConfigFile, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
+def _choose_profile(file: ConfigFile, name: str | None, path: Path | None, *, has_url: bool) -> str | None:
     """Return the name of the profile to use, or None if none is needed.
 
     Args:

@@ -87,8 +87,9 @@ def connect(
 
     Args:
         profile: The name of the profile. If None, `HEKSHER_PROFILE`, the default profile of the file, or its only one.
-        path: The configuration file, or the folder in which it is `config.toml`. If None, `HEKSHER_CONFIG`, or else the
-            configuration directory of the platform.
+        path: The configuration file, or the folder in which it is `config.toml`. A path that does not exist is that of
+            a folder, unless it ends with `.toml`. If None, `HEKSHER_CONFIG`, or else the configuration directory of the
+            platform.
         client_class: The class of the client.
         **overrides: The arguments of a client, and `url`, `token`, `oauth`, `ca_file`, `proxy`, `defaults` and
             `track_contexts`.

@@ -6,8 +6,9 @@ blocking and the asynchronous functions have one implementation.
 
 import secrets
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -20,10 +21,10 @@ from heksher_client._logging import escaped
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, OAuth
-from heksher_client.profiles._config_writer import ensure_profile, table_name
+from heksher_client.profiles._config_writer import added_profile, table_name
 from heksher_client.profiles._connect import http_client_args
 from heksher_client.profiles._loopback_server import LoopbackServer
-from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, required_url, resolve_endpoints
+from heksher_client.profiles._oauth_endpoints import OAuthEndpoints, check_oauth_urls, required_url, resolve_endpoints
 from heksher_client.profiles._secret_checks import origin
 from heksher_client.profiles._stored_credential import token_store
 from heksher_client.profiles._token_store import StoredTokens
@@ -103,29 +104,29 @@ class LoginSession(NamedTuple):
 
     @classmethod
     def begin(
-        cls, target: LoginTarget, advice: str = "use a token (login_with_token, login --token)"
+        cls,
+        target: LoginTarget,
+        endpoints: Sequence[str] = (),
+        advice: str = "use a token (login_with_token, login --token)",
     ) -> "LoginSession":
         """Load the profile, and fetch the metadata of the server if the profile names an issuer.
 
         Args:
             target: The profile.
+            endpoints: The keys of endpoints of which the sign-in needs one.
             advice: The alternative to an authorization server, for the error message.
         """
-        config = load_config(target)
-        oauth = config.profile.oauth
-        if oauth is None:
-            table = f"[{table_name(config.name)}.oauth]" if config.is_profile else "a profile with the table oauth"
-            raise ConfigError(
-                f"{config.source} has no authorization server: add {table} with client_id and issuer, or {advice}"
-            )
+        with load_config(target) as config:
+            oauth = _require_oauth(config, target, advice)
+            check_oauth_urls(config, oauth, endpoints)
         from heksher_client._auth.oauth import TokenEndpoint
 
         arguments = http_client_args(config)
-        endpoints = resolve_endpoints(config, oauth, arguments)
+        resolved = resolve_endpoints(config, oauth, arguments)
         token_endpoint = TokenEndpoint(
-            endpoints.token_url, oauth.client_id, oauth.client_secret, arguments, endpoints.client_auth
+            resolved.token_url, oauth.client_id, oauth.client_secret, arguments, resolved.client_auth
         )
-        return cls(config, oauth, endpoints, token_endpoint)
+        return cls(config, oauth, resolved, token_endpoint)
 
     def save(self, granted: "Granted") -> str:
         """Save the tokens that the server granted, and return their location."""
@@ -149,7 +150,7 @@ class LoginSession(NamedTuple):
 
 def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, timeout: float) -> SignInFlow:
     """Return the flow of `login`."""
-    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target, ["authorization_url"]))
     with LoopbackServer() as loopback:
         request = _AuthorizationRequest.create(session, loopback.redirect_uri)
         loopback.state = request.state
@@ -167,7 +168,8 @@ def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, tim
 def headless_flow(get_code: Callable[[DeviceCode], object], target: LoginTarget, timeout: float | None) -> SignInFlow:
     """Return the flow of `login_headless`."""
     longest = checked_timeout(timeout, MAX_SECONDS)
-    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target))
+    needed = ["device_authorization_url", "authorization_url"]
+    session: LoginSession = yield CallBlocking(partial(LoginSession.begin, target, needed))
     endpoints = session.endpoints
     if endpoints.device_authorization_url is None and endpoints.authorization_url is not None:
         return (yield from _pasted_code_flow(get_code, session, min(longest, _PASTE_SECONDS)))
@@ -313,18 +315,32 @@ def _parse_seconds(value: Any) -> float:
     return seconds
 
 
-def load_config(target: LoginTarget) -> Config:
+@contextmanager
+def load_config(target: LoginTarget) -> Iterator[Config]:
     """Load the configuration of a profile to sign in for. With the URL of a service, the profile is added if necessary.
+
+    It is added at the end of the `with` block, which may check the configuration before that.
 
     Raises:
         ConfigError: The configuration is invalid, or has other credentials, which would be used instead of the sign-in.
     """
     profile, path, url, oauth = target
     if url is not None:
-        profile = ensure_profile(path, profile, url, oauth)
-    elif oauth is not None:
+        with added_profile(path, profile, url, oauth) as (name, file):
+            config = _config.load(name, {}, prefer_named=True, path=path, file=file)
+            _check_credentials(config)
+            if oauth is not None and config.profile.oauth is not None:
+                check_oauth_urls(config, config.profile.oauth)
+            yield config
+        return
+    if oauth is not None:
         raise ConfigError("oauth is for a new profile, so it needs url")
     config = _config.load(profile, {}, prefer_named=True, path=path)
+    _check_credentials(config)
+    yield config
+
+
+def _check_credentials(config: Config) -> None:
     if config.profile.token is not None:
         raise ConfigError(
             f"{config.source} has a token, or HEKSHER_TOKEN is set, and it would be used instead of the sign-in: "
@@ -334,4 +350,19 @@ def load_config(target: LoginTarget) -> Config:
         raise ConfigError(
             f"{config.source} has its own client secret (grant = client_credentials), so users do not sign in for it"
         )
-    return config
+
+
+def _require_oauth(config: Config, target: LoginTarget, advice: str) -> OAuth:
+    """Return the authorization server of a profile.
+
+    Raises:
+        ConfigError: There is none. The message says how to add one.
+    """
+    oauth = config.profile.oauth
+    if oauth is None:
+        table = f"[{table_name(config.name)}.oauth]" if config.is_profile else "a profile with the table oauth"
+        remedy = f"add {table} with client_id and issuer"
+        if target.url is not None:
+            remedy = 'pass oauth={"issuer": ..., "client_id": ...}'
+        raise ConfigError(f"{config.source} has no authorization server: {remedy}, or {advice}")
+    return oauth

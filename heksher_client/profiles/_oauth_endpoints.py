@@ -1,13 +1,15 @@
 """Endpoints of an authorization server: the URLs that a profile sets, and those in the metadata of its issuer."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import httpx
 
 from heksher_client._auth.http_clients import create_client
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles._config import Config, OAuth
+
+_ENDPOINTS: Final = ("token_url", "authorization_url", "device_authorization_url", "revocation_url")
 
 
 class OAuthEndpoints(NamedTuple):
@@ -27,22 +29,12 @@ def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[st
         ConfigError: A URL is invalid, or there is no token endpoint.
         CredentialError: The metadata could not be fetched.
     """
-    from heksher_client._auth.oauth import check_server_url
-
-    def checked(name: str, url: object) -> str | None:
-        if url is None:
-            return None
-        try:
-            check_server_url(name, url)
-        except ValueError as error:
-            raise ConfigError(f"{config.source}: {error}") from None
-        return str(url)
-
-    issuer = checked("issuer", oauth.issuer)
+    issuer = _checked_url("issuer", oauth.issuer, config)
     metadata = {} if issuer is None else _fetch_metadata(issuer, http_client_args)
 
     def endpoint(name: str) -> str | None:
-        return checked(f"{name}_url", getattr(oauth, f"{name}_url") or metadata.get(f"{name}_endpoint"))
+        url = getattr(oauth, f"{name}_url") or metadata.get(f"{name}_endpoint")
+        return _checked_url(f"{name}_url", url, config)
 
     # RFC 8414, section 2: a server that does not list its methods accepts `client_secret_basic`.
     accepts_post_only = metadata.get("token_endpoint_auth_methods_supported") == ["client_secret_post"]
@@ -53,6 +45,37 @@ def resolve_endpoints(config: Config, oauth: OAuth, http_client_args: Mapping[st
         endpoint("revocation"),
         oauth.client_auth or ("post" if accepts_post_only else "basic"),
     )
+
+
+def check_oauth_urls(config: Config, oauth: OAuth, endpoints: Sequence[str] = ()) -> None:
+    """Check the URLs of an authorization server as far as this is possible without a request.
+
+    Args:
+        config: The profile.
+        oauth: Its table `oauth`.
+        endpoints: The keys of endpoints of which the profile needs one, in addition to the token endpoint.
+
+    Raises:
+        ConfigError: A URL is invalid or missing.
+    """
+    for name in ("issuer", *_ENDPOINTS):
+        _checked_url(name, getattr(oauth, name), config)
+    if oauth.issuer is None:
+        required_url("token_url", oauth.token_url, config)
+        if endpoints and not any(getattr(oauth, name) for name in endpoints):
+            required_url(endpoints[0], None, config)
+
+
+def _checked_url(name: str, url: object, config: Config) -> str | None:
+    from heksher_client._auth.oauth import check_server_url
+
+    if url is None:
+        return None
+    try:
+        check_server_url(name, url)
+    except ValueError as error:
+        raise ConfigError(f"{config.source}: {error}") from None
+    return str(url)
 
 
 def required_url(name: str, url: str | None, config: Config) -> str:

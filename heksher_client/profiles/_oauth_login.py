@@ -56,9 +56,10 @@ def login(
             the authorization server are not included: each step of one has a limit of 10 seconds.
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
-            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
-            profile that has none.
+            `profile`, or else that of an existing profile with this URL, the default one first, or else the host of the
+            URL. The profile stays there if the sign-in fails, but is not added if an argument is invalid.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to an
+            existing profile that has none.
 
     Returns:
         The location of the saved tokens.
@@ -95,9 +96,10 @@ def login_headless(
             seconds.
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
-            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
-            profile that has none.
+            `profile`, or else that of an existing profile with this URL, the default one first, or else the host of the
+            URL. The profile stays there if the sign-in fails, but is not added if an argument is invalid.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to an
+            existing profile that has none.
 
     Returns:
         The location of the saved tokens.
@@ -132,9 +134,10 @@ def login_with_token(
         profile: The name of the profile. If None, the profile that `connect` would use.
         path: The configuration file, or its folder, as for `connect`.
         url: The URL of the service, to add the profile to the configuration file if it is not there. The name is
-            `profile`, or else the host of the URL. The profile stays there if the sign-in fails.
-        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to a
-            profile that has none.
+            `profile`, or else that of an existing profile with this URL, the default one first, or else the host of the
+            URL. The profile stays there if the sign-in fails, but is not added if an argument is invalid.
+        oauth: The table `oauth` of the new profile, such as `{"issuer": ..., "client_id": ...}`. It is added to an
+            existing profile that has none.
 
     Returns:
         The location of the saved tokens.
@@ -152,9 +155,10 @@ def login_with_token(
             raise ValueError("refresh_token must not be empty: leave it out if there is none")
         from heksher_client._auth.oauth import Granted
 
-        session = LoginSession.begin(target, "leave out the refresh token")
+        session = LoginSession.begin(target, advice="leave out the refresh token")
         return session.save(Granted(value, renewal, expires_at))
-    config = load_config(target)
+    with load_config(target) as config:
+        pass  # There is nothing else to check.
     tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)
 

@@ -50,13 +50,22 @@ def test_a_program_chooses_the_configuration_file(
         assert config_path(given) == path
         with Connected(kind, path=given) as client:
             assert client.status().state is State.FRESH
-    for missing, name in ((folder / "x", "x"), (f"{folder}/x/", "x/config.toml"), (tmp_path, "config.toml")):
+    for missing, name in (
+        (folder / "x", "x/config.toml"),
+        (folder / "x.toml", "x.toml"),
+        (f"{folder}/x/", "x/config.toml"),
+        (tmp_path, "config.toml"),
+    ):
         with pytest.raises(ConfigError, match=f"^path: the file .*/{name} does not exist$"):
             Connected(kind, path=missing)
     with pytest.raises(ConfigError, match=r"^path: cannot expand ~nobody-of-that-name/x: unknown user"):
         connect(path="~nobody-of-that-name/x")
     with pytest.raises(ConfigError, match="cannot be read: File name too long"):
         connect(path="x" * 5000)
+    with pytest.raises(ConfigError, match=r"^path must not be empty"):
+        connect(path="")
+    with pytest.raises(TypeError, match=r"^path must be a str or an os\.PathLike, not int"):
+        connect(path=5)  # type: ignore[call-overload]
 
 
 @pytest.mark.usefixtures("clock")
@@ -113,7 +122,7 @@ def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monk
     [
         ("[profiles.a\n", {}, r"is not valid TOML: .*line 1"),
         ("format = 2\nnew = 1\n", {}, r"has format 2, and this version of heksher_client reads format 1: upgrade it"),
-        ("formats = 1\n", {}, "unknown field `formats`"),
+        ("formats = 1\n", {}, r"heksher\.toml: there is no key formats: did you mean format\?"),
         ("format = 'x'\n", {}, "format must be 1, not 'x'"),
         ("format = 0\n", {}, "format must be 1, not 0"),
         (f"{MINIMAL_PROFILE}proxy = 'nonsense://h'", {}, "profile a in"),
@@ -127,7 +136,7 @@ def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monk
             "token_url must be an absolute http",
         ),
         ("[profiles.a]\nurl = 5\n", {}, r"profile a in .*: Expected `str \| null`, got `int` - at `\$.url`"),
-        ("[profiles.a]\nurll = 'x'\n", {}, "unknown field `urll`"),
+        ("[profiles.a]\nurll = 'x'\n", {}, r"profile a in .*: there is no key urll: did you mean url\?"),
         ("[profiles.a]\nupdate_interval = 5\n", {}, "profile a in .* has no url: add one, or set HEKSHER_URL"),
         ("[profiles.a]\nurl = 'h'\ncontext_features = ['user']\n", {}, "profile a in .*: url: 'h' must start with"),
         (f"{MINIMAL_PROFILE}jitter = 2.0", {}, "jitter must be from 0 to 1"),
@@ -138,7 +147,14 @@ def test_an_empty_environment_variable_is_ignored(service: LoopbackService, monk
         ("[profiles.a]\n", {"profile": "c"}, "there is no profile c in .*; available profiles: a"),
         ("default_profile = 'c'\n[profiles.a]\n", {}, "the default profile c is not in"),
         ("", {}, "no service URL is configured: set HEKSHER_URL"),
-        ("[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'password'\n", {}, "Invalid enum value 'password'"),
+        (
+            "[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'password'\n",
+            {},
+            """profile a in .*: oauth.grant must be "login" or "client_credentials", not 'password'""",
+        ),
+        ("[profiles.a.oauth]\nwhat = 'y'\n", {}, "no key oauth.what: the keys are client_id, client_secret"),
+        ("[profile.a]\n", {}, r"there is no key profile: did you mean .*profiles"),
+        (MINIMAL_PROFILE, {"oauth": {"client_id": "x", "isuer": "y"}}, r"oauth: there is no key isuer: did you mean"),
         (
             f"{MINIMAL_PROFILE}[profiles.a.oauth]\nclient_id = 'x'\ngrant = 'client_credentials'\n",
             {},

@@ -13,6 +13,7 @@ import pytest
 
 from heksher_client import (
     ConfigError,
+    connect,
     login,
     login_async,
     login_headless,
@@ -20,12 +21,13 @@ from heksher_client import (
     login_with_token,
     logout,
 )
-from heksher_client.profiles._config_writer import ensure_profile
+from heksher_client.profiles._config_writer import added_profile
 from tests.support.clients import FEATURES, Kind
 from tests.support.in_memory import LoopbackService
 from tests.support.oauth import CLIENT, OAuthServer
 from tests.support.profiles import Connected, browse, write_config
 
+URL = "http://service.example"
 OTHER = """# ours
 default_profile = "dev"
 
@@ -42,6 +44,12 @@ oauth = { client_id = "shop" }
 url = "http://open/settings"
 headers = { x-team = "shop" }
 """
+
+
+def ensure_profile(*arguments: Any) -> str:
+    """Add a profile without further checks, and return its name."""
+    with added_profile(*arguments) as added:
+        return added.name
 
 
 def test_a_sign_in_with_a_url_creates_the_profile(
@@ -117,7 +125,14 @@ def test_the_rest_of_the_file_is_not_changed(config_file: Path, end: str) -> Non
         ),
         (("new", "host", None), "url: 'host' must start with http"),
         (("new", "http://host", {"issuer": "x"}), "oauth: Object missing required field `client_id`"),
-        (("new", "http://host", {"client_id": "x", "secret": "y"}), "oauth: Object contains unknown field `secret`"),
+        (
+            ("new", "http://host", {"client_id": "x", "isuer": "y"}),
+            r"oauth: there is no key isuer: did you mean issuer\?",
+        ),
+        (
+            ("new", "http://host", {"client_id": "x", "client_auth": "client_secret_post"}),
+            """oauth: client_auth must be "basic" or "post", not 'client_secret_post'""",
+        ),
         (("new", "http://host", "shop"), "oauth must be a dict, not str"),
         (("new", "http://host", {"client_id": 5}), "oauth: Expected `str`, got `int`"),
         (("new\ud800", "http://host", None), "has a form in which no profile can be added to it"),
@@ -132,20 +147,147 @@ def test_a_profile_that_cannot_be_added_is_an_error(config_file: Path, arguments
 
 
 def test_the_authorization_server_is_added_to_a_profile_without_one(config_file: Path) -> None:
-    """A sign-in that failed for lack of it can be repeated. The same URL may be written in another way."""
+    """The same URL may be written in another way."""
     write_config(config_file, OTHER)
-    with pytest.raises(ConfigError, match=r'has no authorization server: add \[profiles\."7\.example"\.oauth\] with'):
-        login(browse, url="http://7.example")
+    login_with_token("t", url="http://7.example")
     former = config_file.read_text()
+    with pytest.raises(ConfigError, match=r"profile 7\.example in .* has no authorization server: pass oauth="):
+        login(browse, url="http://7.example")
     for url in ("http://7.EXAMPLE:80/", "http://7.example"):
         assert ensure_profile(None, None, url, {"client_id": "x"}) == "7.example"
         added = '\n[profiles."7.example".oauth]\nclient_id = "x"\n'
         assert config_file.read_text() == former + added
     assert ensure_profile(None, "open", "http://open/settings/", {"client_id": "y"}) == "open"
     assert config_file.read_text() == former + added + '\n[profiles."open".oauth]\nclient_id = "y"\n'
+    write_config(config_file, "[profiles.dev]\n")
+    with pytest.raises(ConfigError, match=r"no profile can be added to it: add dev with an editor"):
+        ensure_profile(None, "dev", "http://dev", {"client_id": "x"})
     write_config(config_file, "profiles = { dev = { url = 'http://dev' } }\n")
     with pytest.raises(ConfigError, match=r"no profile can be added to it: add dev\.oauth with an editor"):
         ensure_profile(None, "dev", "http://dev", {"client_id": "x"})
+
+
+ONLY = '# ours\n[profiles.dev]\nurl = "http://dev"\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_the_only_profile_remains_the_one_that_is_used_by_default(
+    config_file: Path, service: LoopbackService, encoding: str
+) -> None:
+    """Programs that do not name a profile continue to use it after a program has added another one."""
+    former = f'# our caf\u00e9\n[profiles.dev]\nurl = "{service.url}"\n'
+    config_file.write_text(former, encoding=encoding)
+    ensure_profile(None, "prod", "http://prod", None)
+    added = '\n[profiles."prod"]\nurl = "http://prod"\n'
+    assert config_file.read_bytes() == f'default_profile = "dev"\n{former}{added}'.encode(encoding)
+    with connect(context_features=FEATURES) as client:
+        client.ping()
+    ensure_profile(None, "test", "http://test", None)
+    assert config_file.read_bytes().startswith(f'default_profile = "dev"\n{former}{added}'.encode(encoding))
+
+
+def test_added_lines_end_like_those_of_the_file(config_file: Path) -> None:
+    """Editors on Windows write other line ends."""
+    config_file.write_bytes(ONLY.replace("\n", "\r\n").encode())
+    ensure_profile(None, "prod", "http://prod", {"client_id": "x"})
+    content = config_file.read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") > ONLY.count("\n")
+
+
+@pytest.mark.parametrize("default", ['default_profile = "dev"\n', ""])
+def test_without_a_name_the_profile_of_the_url_is_used(
+    service: LoopbackService, oauth: OAuthServer, config_file: Path, default: str
+) -> None:
+    """A client that is created without a name has the tokens of the sign-in."""
+    config_file.write_text(f'{default}[profiles.dev]\nurl = "{service.url}"\n')
+    login(browse, url=service.url, oauth={"issuer": f"{oauth.url}/", "client_id": CLIENT})
+    with connect(context_features=FEATURES) as client:
+        client.ping()
+    assert logout(profile="dev")
+
+
+@pytest.mark.parametrize(
+    ("default", "variable", "expected"),
+    [('default_profile = "b"\n', None, "b"), ('default_profile = "b"\n', "a", "a"), ("", "b", "b")],
+)
+def test_of_several_profiles_of_the_url_the_default_one_is_used(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, default: str, variable: str | None, expected: str
+) -> None:
+    """The variable takes precedence over the file, as in `connect`. A default profile of another URL is not used."""
+    profiles = "".join(
+        f'[profiles.{name}]\nurl = "{url}"\n' for name, url in (("a", URL), ("b", URL), ("c", f"{URL}/c"))
+    )
+    if variable is not None:
+        monkeypatch.setenv("HEKSHER_PROFILE", variable)
+    config_file.write_text(default + profiles)
+    assert ensure_profile(None, None, URL, None) == expected
+    monkeypatch.delenv("HEKSHER_PROFILE", raising=False)
+    for other in ("", 'default_profile = "c"\n'):
+        config_file.write_text(other + profiles)
+        with pytest.raises(
+            ConfigError, match=r"several profiles in .* have this url: pass one of their names .*: a, b$"
+        ):
+            ensure_profile(None, None, URL, None)
+        assert config_file.read_text() == other + profiles
+
+
+SIGN_INS: list[Callable[..., str]] = [
+    partial(login, browse),
+    partial(login_headless, print),
+    partial(login_with_token, "t"),
+    partial(login_with_token, "t", refresh_token="r"),  # noqa: S106 - a token of this test
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "oauth", "message"),
+    [
+        (SIGN_INS[0], None, "profile new in .* has no authorization server: pass oauth="),
+        (SIGN_INS[1], None, "profile new in .* has no authorization server: pass oauth="),
+        (SIGN_INS[0], {"grant": "client_credentials", "token_url": URL}, "has its own client secret"),
+        (SIGN_INS[0], {"issuer": "login.example"}, "issuer must be an absolute http"),
+        (SIGN_INS[0], {"scope": "settings"}, "oauth has no token_url, and no issuer"),
+        (SIGN_INS[0], {"token_url": URL}, "oauth has no authorization_url, and no issuer"),
+        (SIGN_INS[1], {"token_url": URL}, "oauth has no device_authorization_url, and no issuer"),
+        (SIGN_INS[2], {"token_url": "login.example"}, "token_url must be an absolute http"),
+        (SIGN_INS[3], None, "pass oauth=.*, or leave out the refresh token"),
+        (SIGN_INS[3], {}, "oauth has no token_url, and no issuer"),
+    ],
+)
+def test_a_sign_in_with_invalid_arguments_does_not_add_a_profile(
+    config_file: Path, function: Callable[..., Any], oauth: dict[str, str] | None, message: str
+) -> None:
+    """Nor a table to an existing one: it could only be removed with an editor."""
+    table = None if oauth is None else {"client_id": "x", **oauth}
+    for former in (None, f"[profiles.new]\nurl = '{URL}'\n"):
+        if former is not None:
+            config_file.write_text(former)
+        with pytest.raises(ConfigError, match=message):
+            function(profile="new", url=URL, oauth=table)
+        assert config_file.exists() == (former is not None)
+        assert former is None or config_file.read_text() == former
+
+
+def test_a_sign_in_for_a_profile_with_a_token_does_not_change_it(config_file: Path) -> None:
+    """The token would be used instead."""
+    write_config(config_file, f"[profiles.new]\nurl = '{URL}'\ntoken = 't'\n")
+    former = config_file.read_text()
+    with pytest.raises(ConfigError, match=r"profile new in .* has a token, .* remove it first"):
+        login(browse, url=URL, oauth={"client_id": "x", "issuer": URL})
+    assert config_file.read_text() == former
+
+
+def test_the_path_of_a_new_file_may_be_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that does not exist is that of a folder, unless it ends with `.toml`."""
+    for name, file in ((".shop", ".shop/config.toml"), ("shop-1.2", "shop-1.2/config.toml"), ("x.toml", "x.toml")):
+        login_with_token("t", path=tmp_path / name, url=URL)
+        assert (tmp_path / file).is_file()
+        monkeypatch.setenv("HEKSHER_CONFIG", str(tmp_path / "variable" / name))
+        login_with_token("t", url=URL)
+        assert (tmp_path / "variable" / file).is_file()
+    (tmp_path / "conf").write_text("")
+    login_with_token("t", path=tmp_path / "conf", url=URL)
+    assert (tmp_path / "conf").read_text()
 
 
 @pytest.mark.parametrize("content", [OTHER.encode("utf-16"), b"profiles = { dev = { url = 'http://dev' } }\n"])
