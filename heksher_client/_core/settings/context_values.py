@@ -98,7 +98,9 @@ def type_error(what: str, value: object, expected: str = "a str") -> TypeError:
         case None:
             remedy = ""
         case Enum():  # Rules probably do not contain the text of a member, such as `Region.EU`.
-            remedy = ": use value.value"
+            remedy = ": use value.value" if isinstance(value.value, str) else ": use str(value.value)"
+        case list() | tuple() | set() | frozenset() | dict():
+            remedy = ": pass a single str"
         case bytes():
             remedy = ": use value.decode()"
         case _:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from enum import Enum
+from enum import Enum, IntEnum
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -111,6 +111,14 @@ class Region(Enum):
     EU = "eu-west-1"
 
 
+class Number(Enum):
+    ONE = 1
+
+
+class Priority(IntEnum):
+    HIGH = 1
+
+
 class Unprintable:
     def __str__(self) -> str:
         raise AssertionError
@@ -124,6 +132,10 @@ class Unprintable:
         (5, "not int: use str(value)"),
         (UUID(int=1), "not UUID: use str(value)"),
         (Region.EU, "not Region: use value.value"),
+        (Number.ONE, "not Number: use str(value.value)"),
+        (Priority.HIGH, "not Priority: use str(value.value)"),
+        (["jim"], "not list: pass a single str"),
+        (("jim",), "not tuple: pass a single str"),
         (b"jim", "not bytes: use value.decode()"),
         (Unprintable(), "not Unprintable: use str(value)"),
     ],
