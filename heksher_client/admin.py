@@ -124,9 +124,13 @@ class AdminClient(Resource):
         """The URL of the service, without user name and password."""
         return thread_client.internals(self._client).session.service_url
 
-    def ping(self) -> None:
-        """Check that the service is healthy. The error is an `httpx.HTTPError` as well."""
-        self._client.ping()
+    def ping(self, *, timeout: float | None = None) -> None:
+        """Check that the service is healthy. The error is an `httpx.HTTPError` as well.
+
+        Args:
+            timeout: The longest time for that in seconds, in addition to the limits in the options.
+        """
+        self._client.ping(timeout=timeout)
 
     # -- context features ----------------------------------------------------------------------------------------------
 
@@ -380,9 +384,9 @@ class AsyncAdminClient(Resource):
         """The URL of the service, without user name and password."""
         return async_client.internals(self._client).session.service_url
 
-    async def ping(self) -> None:
+    async def ping(self, *, timeout: float | None = None) -> None:
         """Check that the service is healthy. The error is an `httpx.HTTPError` as well."""
-        await self._client.ping()
+        await self._client.ping(timeout=timeout)
 
     # -- context features ----------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from heksher_client import (
 from heksher_client.admin import AdminClient, AsyncAdminClient, RuleRecord
 from heksher_client.service.import_export import export
 from heksher_client.service.tokens import Role, add_token
-from tests.support.clients import Kind
+from tests.support.clients import TIMEOUT_SECONDS, Kind
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.profiles import write_config
 from tests.support.service import WatchedService
@@ -235,7 +235,9 @@ def test_a_client_of_a_profile(
 def test_errors_are_those_of_other_clients(make_admin: Callable[..., Admin], service: WatchedService) -> None:
     """Of the same classes, and also if the client is closed."""
     admin = make_admin(lambda admin_class: admin_class(f"{service.url}/"))
-    admin.ping()
+    admin.ping(timeout=TIMEOUT_SECONDS)
+    with pytest.raises(ValueError, match=r"^timeout must be a"):
+        admin.ping(timeout=0)
     assert (admin.client.closed, admin.client.service_url) == (False, service.url)
     assert repr(admin.client) == f"<{type(admin.client).__name__} {service.url}>"
     admin.close()

@@ -175,6 +175,8 @@ def test_the_status_of_a_client_has_its_iterators(kind: Kind, fake_service: Fake
     with running_in_memory(kind, fake_service) as subject:
         changes = subject.client.changes(name="billing")
         watch = setting.watch(name="prices", user="jim")
+        assert (repr(changes), repr(watch)) == ("<Changes 'billing'>", "<Watch 'prices'>")
+        assert repr(setting.watch(user="jim")) == "<Watch>"
         fake_service.add_rule("s", 2, user="jim")
         subject.reload()
         assert subject.client.status().iterators == {"billing": 1, "prices": 1}

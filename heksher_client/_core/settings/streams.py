@@ -55,6 +55,10 @@ class Stream(Resource, Generic[T]):
     def __init__(self, source: Source[T]) -> None:
         self._source = source
 
+    def __repr__(self) -> str:
+        name = self._source.name
+        return f"<{type(self).__name__}>" if name is None else f"<{type(self).__name__} {name!r}>"
+
     def close(self) -> None:
         """End the iteration. May be called from any thread."""
         self._source.close()
