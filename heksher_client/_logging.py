@@ -92,6 +92,12 @@ def escape_arguments(logger: logging.Logger) -> logging.Logger:
     return logger
 
 
+def shown_seconds(seconds: float, digits: int = 6) -> str:
+    """Return a number of seconds for a message, such as `1 second` or `0.5 seconds`."""
+    number = f"{seconds:.{digits}g}"
+    return f"{number} second" if number == "1" else f"{number} seconds"
+
+
 def shortened(text: str, max_length: int) -> str:
     """Return a text of limited length, with an ellipsis where it was cut."""
     return text if len(text) <= max_length else f"{text[: max_length - 1]}…"

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.request import getproxies
 
 import httpx
@@ -25,6 +25,8 @@ from heksher_client._core.settings.user_functions import (
     plain_result,
 )
 from heksher_client.exceptions import ConfigError
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class CreatedClient(NamedTuple):
@@ -120,6 +122,19 @@ def check_key_log() -> None:
             raise ConfigError(f"{_KEY_LOG}: the file {path} cannot be written: {error.strerror}") from None
 
 
+def check_verify(verify: Any) -> None:
+    """Check the type of the argument of `tls_verification`.
+
+    Raises:
+        TypeError: It is of another type.
+    """
+    if not isinstance(verify, bool | ssl.SSLContext | Path):
+        raise TypeError(
+            f"verify must be True, False or an ssl.SSLContext, not {type(verify).__name__}: "
+            "the option for a file of CA certificates is ca_file"
+        )
+
+
 def tls_verification(verify: Any) -> bool | ssl.SSLContext:
     """Return the argument `verify` of an HTTP client.
 
@@ -130,18 +145,28 @@ def tls_verification(verify: Any) -> bool | ssl.SSLContext:
         ConfigError: The certificates cannot be read.
         TypeError: It is neither.
     """
-    if isinstance(verify, bool | ssl.SSLContext):
-        return verify
+    check_verify(verify)
     if not isinstance(verify, Path):
-        raise TypeError(
-            f"verify must be True, False or an ssl.SSLContext, not {type(verify).__name__}: "
-            "the option for a file of CA certificates is ca_file"
-        )
+        checked: bool | ssl.SSLContext = verify
+        return checked
     check_key_log()
     try:
         return ssl.create_default_context(cafile=verify.expanduser())
     except (OSError, RuntimeError) as error:  # RuntimeError: `~user` in a path is an unknown user.
         raise ConfigError(f"ca_file: the certificates in {verify} cannot be read: {error}") from None
+
+
+def find_cause(error: BaseException | None, kind: type[ErrorT]) -> ErrorT | None:
+    """Return the first error of a class among an error and its causes, or None if there is none."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def is_unknown_authority(error: BaseException) -> bool:
+    """Return True if a certificate was refused because its authority is not a known one, or because it has none."""
+    refusal = find_cause(error, ssl.SSLCertVerificationError)
+    return refusal is not None and getattr(refusal, "verify_code", None) in _UNKNOWN_AUTHORITY
 
 
 def _check_folder(url: str, arguments: Mapping[str, Any]) -> None:
@@ -249,5 +274,7 @@ _KEY_LOG: Final = "SSLKEYLOGFILE"
 _VARIABLES: Final = frozenset(["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", _FILE, _FOLDER, _KEY_LOG])
 _ROUTES: Final = frozenset({"mounts", "proxies", "proxy", "transport", "trust_env"})
 """The arguments of an HTTP client by which a program decides on the route of requests."""
+_UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
+"""OpenSSL's codes for self-signed certificates, and for authorities that are not known."""
 _PORTS: Final = {"http": 80, "https": 443}
 _CREATION_ERRORS: Final = (ImportError, OSError, ValueError, httpx.InvalidURL)

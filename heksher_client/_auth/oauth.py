@@ -22,7 +22,7 @@ try:
 except ImportError as error:  # pragma: no cover - a test runs it in another process
     raise ImportError("an OAuth 2 server needs an extra: heksher_client[oauth], or [login] to sign in") from error
 
-from heksher_client._auth.http_clients import check_environment, checked_arguments, create_client
+from heksher_client._auth.http_clients import check_environment, checked_arguments, create_client, is_unknown_authority
 from heksher_client._logging import escaped, logger, redact
 from heksher_client.exceptions import CredentialError
 
@@ -35,6 +35,10 @@ _reported_urls: Final[set[str]] = set()
 """The token endpoints whose invalid lifetimes were logged."""
 _SECRET_PARAMETERS: Final = frozenset(["code", "code_verifier", "device_code"])
 _CLIENT_AUTH_METHODS: Final = {"basic": "client_secret_basic", "post": "client_secret_post"}
+
+_UNKNOWN_AUTHORITY: Final = (
+    ": its certificate is of an unknown authority (ca_file of a profile, verify in http_client_args)"
+)
 
 ClientAuthMethod: TypeAlias = Literal["basic", "post"]
 """How a client secret is sent: in the header `Authorization`, or in the body of the request."""
@@ -167,6 +171,7 @@ class TokenEndpoint:
         if client_auth not in _CLIENT_AUTH_METHODS:
             raise ValueError(f'client_auth must be "basic" or "post", not {client_auth!r}')
         self._url, self._client_id, self._client_secret = url, client_id, client_secret
+        self._client_auth = client_auth
         self._auth_method = _CLIENT_AUTH_METHODS[client_auth] if client_secret else "none"
         self._http_client_args = {"timeout": _TIMEOUT, **checked_arguments(http_client_args or {}, is_async=False)}
         check_environment(url, self._http_client_args)
@@ -290,18 +295,27 @@ class TokenEndpoint:
                 method = self._auth_method
                 return send(_Client(http, self._client_id, self._client_secret, method, method))
             except OAuth2Error as error:
-                failure: CredentialError = RefusedError(f"{self}: refused ({self._redacted_message(error, secrets)})")
+                reason = self._redacted_message(error, secrets)
+                failure: CredentialError = RefusedError(f"{self}: refused ({reason}){self._remedy(error.error)}")
                 failure.code = str(error.error or "")  # type: ignore[attr-defined]
             except httpx.HTTPStatusError as error:
                 failure = ServerUnavailableError(
                     f"{self}: the server responded with status {error.response.status_code}"
                 )
             except httpx.HTTPError as error:
-                failure = ServerUnavailableError(f"{self}: the request failed ({type(error).__name__})")
+                remedy = _UNKNOWN_AUTHORITY if is_unknown_authority(error) else ""
+                failure = ServerUnavailableError(f"{self}: the request failed ({type(error).__name__}){remedy}")
             except (httpx.InvalidURL, ValueError, OverflowError) as error:
                 # Not the message: it may contain the request.
                 failure = CredentialError(f"{self}: the request failed ({type(error).__name__})")
         raise failure  # Not above, where its context would be an error that has the request, with its secrets.
+
+    def _remedy(self, code: object) -> str:
+        if code != "invalid_client":
+            return ""
+        if not self._client_secret:
+            return ": check client_id; the server may require a client_secret"
+        return f': check client_id, client_secret, and client_auth, which is "{self._client_auth}"'
 
     def _redacted_message(self, error: Any, secrets: Iterable[str]) -> str:
         message = f"{error.error}: {error.description}" if error.description else str(error.error)

@@ -21,6 +21,7 @@ import msgspec
 from heksher_client._clock import monotonic
 from heksher_client._core.refresh.options import checked_timeout
 from heksher_client._core.settings.user_functions import DeferredResultError
+from heksher_client._logging import shown_seconds
 from heksher_client._resource import Resource
 from heksher_client._runtime import fork
 from heksher_client._runtime.wakeup import resolve_threadsafe, running_loop
@@ -337,7 +338,7 @@ class Credential(Resource, httpx.Auth):
             kind = CredentialTimeoutError if isinstance(error, CredentialTimeoutError) else CredentialError
             raise kind(*error.args) from None
         except TimeoutError:
-            raise CredentialTimeoutError(f"no access token within {seconds:g} seconds") from None
+            raise CredentialTimeoutError(f"no access token within {shown_seconds(seconds)}") from None
 
     def _reset(self) -> None:
         """Forget the refresh that is in progress. The child of a fork does not have its thread."""

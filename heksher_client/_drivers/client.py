@@ -32,7 +32,7 @@ from heksher_client._drivers.options import (
     checked_own_arguments,
     merge_options,
 )
-from heksher_client._http.endpoint import Endpoint
+from heksher_client._http.endpoint import Endpoint, check_http_options
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client._logging import logger
@@ -62,6 +62,9 @@ class Client(HookOwner, Resource, ABC):
         cls._class_options = {}
         for base in reversed(cls.__mro__):
             cls._class_options = merge_options(cls._class_options, vars(base).get("_own_options", {}))
+        if cls._own_options and hasattr(cls, "_http_client_class"):
+            check_http_options(cls._class_options, cls._http_client_class)
+            Options.checked({"update_interval": 1, **cls._class_options}, can_follow=True)
 
     def __init__(
         self,

@@ -222,13 +222,25 @@ def _replace_token(chosen: dict[str, Any]) -> None:
 
 
 def _replace_ca_file(chosen: dict[str, Any]) -> None:
-    for names in (("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
-        check_one_of(chosen, *names)
+    check_verification(chosen)
     if "ca_file" in chosen:
         ca_file = chosen.pop("ca_file")
         if not isinstance(ca_file, str | os.PathLike):
             raise TypeError(f"ca_file must be the path of a file, not {ca_file!r}")
         chosen["verify"] = pathlib.Path(ca_file)
+
+
+def check_verification(options: Mapping[str, Any]) -> None:
+    """Raise if options of one source say more than once how certificates are verified.
+
+    Raises:
+        TypeError: They do.
+    """
+    for names in (("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
+        check_one_of(options, *names)
+    arguments = options.get("http_client_args")
+    if options.get("ca_file") is not None and isinstance(arguments, Mapping) and arguments.get("verify") is not None:
+        raise TypeError("give ca_file or verify in http_client_args, not both")
 
 
 def check_one_of(options: Mapping[str, Any], *names: str) -> None:

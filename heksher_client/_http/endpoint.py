@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from heksher_client._auth.http_clients import checked_arguments, create_client, tls_verification
+from heksher_client._auth.http_clients import check_verify, checked_arguments, create_client, tls_verification
 from heksher_client._auth.secret_string import is_secret_string
 from heksher_client._auth.token_refresh import Credential, ensure_blocking_allowed
 from heksher_client._core.refresh.effects import OpenStream, Request
@@ -23,6 +23,7 @@ from heksher_client._core.settings.frozen_dict import FrozenDict
 from heksher_client._core.settings.user_functions import check_function, is_coroutine_function, plain_result
 from heksher_client._http.connections import Connections
 from heksher_client._http.resolved_hosts import ResolvedHosts
+from heksher_client._logging import shown_seconds
 from heksher_client._version import __version__
 
 TIME_LIMITS: Final = "heksher_time_limits"
@@ -55,19 +56,12 @@ class Endpoint:
         """
         self.url, userinfo = parse_service_url(options["service_url"])
         self.is_async = _is_async(make_client)
+        check_http_options(options, make_client)
         arguments = checked_arguments(options.get("http_client_args", {}), is_async=self.is_async)
         self._shared_client = options.get("http_client")
-        if self._shared_client is not None:
-            _check_client(self._shared_client, make_client)
-            if arguments or "verify" in options:
-                raise TypeError("http_client and http_client_args exclude each other: give one of them")
-        self.auth = self._checked_auth(options.get("auth", userinfo))
+        self.auth = _checked_auth(options.get("auth", userinfo), is_async=self.is_async)
         self._headers, self._user_agent = options.get("headers", {}), options.get("user_agent")
-        _check_headers(self._headers)
-        if self._user_agent is not None:
-            _check_user_agent(self._user_agent)
         self._cookies, self._params = options.get("cookies"), _checked_params(options.get("params", {}))
-        _check_cookies(self._cookies or {})
         self._timeouts = None if self._shared_client is not None else _DEFAULT_TIMEOUTS
         if "timeout" in options:
             self._timeouts = _checked_timeouts(options["timeout"])
@@ -192,26 +186,7 @@ class Endpoint:
         Raises:
             TypeError: It is not a credential.
         """
-        self.auth = self._checked_auth(auth)
-
-    def _checked_auth(self, auth: Any) -> Any:
-        if isinstance(auth, str | bytes) or is_secret_string(auth):
-            raise TypeError(
-                f'auth must not be a {type(auth).__name__}: use token="...", or auth=StaticToken("...") '
-                "of heksher_client.credentials"
-            )
-        is_pair = isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str | bytes) for part in auth)
-        if not (auth is None or is_pair or hasattr(auth, "sync_auth_flow") or callable(auth)):
-            raise TypeError(
-                f"auth must be a credential, or an auth argument of the HTTP client, not {type(auth).__name__}"
-            )
-        if callable(auth) and not hasattr(auth, "sync_auth_flow"):
-            check_function(auth, "auth")
-            return lambda request: plain_result(auth, auth(request), role="auth")
-        _check_auth_flows(auth)
-        if isinstance(auth, Credential) and not self.is_async:
-            ensure_blocking_allowed(auth)
-        return auth
+        self.auth = _checked_auth(auth, 'StaticToken("...")', is_async=self.is_async)
 
     def build_request(
         self, request: Request, seconds: float, reason: str = "by the option request_timeout"
@@ -253,10 +228,10 @@ class Endpoint:
     def _time_limit(self, timeout: float | None, limited: float, reason: str) -> str:
         """Return what limits the time of a step, for a message."""
         if timeout is None or timeout > limited:
-            return f"limited to {limited:.3g} seconds {reason}"
+            return f"limited to {shown_seconds(limited, 3)} {reason}"
         if self._timeouts is None:
-            return f"limited to {limited:g} seconds by http_client, or by the option timeout if that is given"
-        return f"limited to {limited:g} seconds by the option timeout"
+            return f"limited to {shown_seconds(limited)} by http_client, or by the option timeout if that is given"
+        return f"limited to {shown_seconds(limited)} by the option timeout"
 
     def _user_agent_for(self, client_user_agent: str) -> str | None:
         """Return the user agent to send, or None to send that of the HTTP client, which the program has chosen."""
@@ -266,6 +241,35 @@ class Endpoint:
 _HTTPX_USER_AGENT: Final = "python-httpx"
 """The beginning of the default user agent of HTTP clients."""
 _USER_AGENT: Final = f"heksher-client/{__version__}"
+
+
+def check_http_options(options: Mapping[str, Any], make_client: Callable[..., Any]) -> None:
+    """Check the options that concern HTTP as far as this is possible without a file or an environment variable.
+
+    The URL is not checked, as the error for it names its source.
+
+    Args:
+        options: Options of a client, or of a class of clients, which need not be complete.
+        make_client: `httpx.Client` or `httpx.AsyncClient`.
+
+    Raises:
+        TypeError, ValueError: An option is invalid.
+    """
+    is_async = _is_async(make_client)
+    arguments = checked_arguments(options.get("http_client_args", {}), is_async=is_async)
+    if "http_client" in options:
+        _check_client(options["http_client"], make_client)
+        if arguments or "verify" in options:
+            raise TypeError("http_client and http_client_args exclude each other: give one of them")
+    _checked_auth(options.get("auth"), is_async=is_async)
+    _check_headers(options.get("headers", {}))
+    if "user_agent" in options:
+        _check_user_agent(options["user_agent"])
+    _checked_params(options.get("params", {}))
+    _check_cookies(options.get("cookies", {}))
+    if "timeout" in options:
+        _checked_timeouts(options["timeout"])
+    check_verify(options.get("verify", True))
 
 
 def parse_service_url(text: Any, name: str = "service_url") -> tuple[httpx.URL, tuple[str, str] | None]:
@@ -424,6 +428,31 @@ def _check_client(client: Any, make_client: Callable[..., Any]) -> None:
         raise TypeError(f"{expected}, not like {type(client).__name__}")
     if isinstance(hooks := getattr(client, "event_hooks", None), Mapping):
         checked_arguments({"event_hooks": hooks}, is_async=is_async)
+
+
+def _checked_auth(auth: Any, instead: str = 'token="...", or auth=StaticToken("...")', *, is_async: bool) -> Any:
+    """Return a credential that an HTTP client accepts.
+
+    Args:
+        auth: The credential of the program.
+        instead: What to use for a token, for the error message.
+        is_async: Whether the HTTP client is asynchronous.
+
+    Raises:
+        TypeError: It is not a credential, or has to be awaited and the HTTP client is not asynchronous.
+    """
+    if isinstance(auth, str | bytes) or is_secret_string(auth):
+        raise TypeError(f"auth must not be a {type(auth).__name__}: use {instead} of heksher_client.credentials")
+    is_pair = isinstance(auth, tuple) and len(auth) == 2 and all(isinstance(part, str | bytes) for part in auth)
+    if not (auth is None or is_pair or hasattr(auth, "sync_auth_flow") or callable(auth)):
+        raise TypeError(f"auth must be a credential, or an auth argument of the HTTP client, not {type(auth).__name__}")
+    if callable(auth) and not hasattr(auth, "sync_auth_flow"):
+        check_function(auth, "auth")
+        return lambda request: plain_result(auth, auth(request), role="auth")
+    _check_auth_flows(auth)
+    if isinstance(auth, Credential) and not is_async:
+        ensure_blocking_allowed(auth)
+    return auth
 
 
 def _check_auth_flows(auth: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import httpx
 
+from heksher_client._auth.http_clients import find_cause, is_unknown_authority
 from heksher_client._core.refresh.effects import NoResponse
 from heksher_client._http.body import sent_request
 from heksher_client.exceptions import HeksherError, ServiceUnavailableError, UnexpectedResponseError
@@ -31,14 +32,15 @@ def no_response(error: Exception, limits: Mapping[str, str], request: httpx.Requ
     if _is_httpx_error(error, "LocalProtocolError"):
         # Its message quotes the invalid header, which may be a token with a line break, and tracebacks show causes.
         error = httpx.LocalProtocolError("a header of the request is not valid")
-    is_untrusted = _is_httpx_error(error, "ConnectError") and _is_caused_by(error, ssl.SSLError)
+    is_untrusted = _is_httpx_error(error, "ConnectError") and find_cause(error, ssl.SSLError) is not None
+    remedy = "set ca_file to trust the authority of this certificate" if is_unknown_authority(error) else ""
     is_timeout = isinstance(error, TimeoutError) or _is_httpx_error(error, "TimeoutException")
     is_network_error = is_timeout or _is_httpx_error(error, *_NETWORK_ERRORS)
     limit = next((limits.get(step, "") for name, step in _TIMEOUTS.items() if _is_httpx_error(error, name)), "")
     # Of a response that a transport or an event hook of the program reads.
     is_invalid = _is_httpx_error(error, "DecodingError")
     sent = None if request is None else partial(sent_request, request)
-    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid, is_timeout, sent)
+    return NoResponse(error, is_network_error, is_untrusted, limit, is_invalid, is_timeout, sent, remedy)
 
 
 def is_connection_error(error: Exception) -> bool:
@@ -48,12 +50,6 @@ def is_connection_error(error: Exception) -> bool:
 
 def _is_httpx_error(error: Exception, *names: str) -> bool:
     return any(kind.__name__ in names and kind.__module__.startswith("httpx") for kind in type(error).__mro__)
-
-
-def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None and not isinstance(error, kind):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def as_http_error(error: HeksherError) -> HeksherError:

@@ -14,6 +14,7 @@ import click
 from heksher_client._clock import monotonic
 from heksher_client._core.refresh.change_stream import STREAM_TIMEOUT, ChangeStream
 from heksher_client._core.refresh.effects import Flow, OpenStream, Pause
+from heksher_client._logging import shown_seconds
 from heksher_client.cli.arguments import Seconds
 from heksher_client.cli.command_client import CommandClient
 from heksher_client.cli.comparison import Difference, compare
@@ -107,7 +108,7 @@ class _Watcher:
                 if isinstance(error, CredentialError) or getattr(error, "status", 0) in (401, 403):
                     raise  # Another attempt would fail as well.
                 if not self._is_unavailable:
-                    click.echo(f"Warning: {error}; retrying every {self._interval:g} seconds.", err=True)
+                    click.echo(f"Warning: {error}; retrying every {shown_seconds(self._interval)}.", err=True)
                 self._is_unavailable = True
                 continue
             if self._is_unavailable:

@@ -17,6 +17,7 @@ from heksher_client._drivers.options import (
     ClassOptions,
     check_one_of,
     check_option_names,
+    check_verification,
     merge_options,
     pop_own_arguments,
 )
@@ -221,8 +222,8 @@ def _create_client(
     is_main = url_name is None
     own_arguments = pop_own_arguments(client_class, overrides, ProfileOptions)
     check_option_names(overrides, ProfileOptions, "connect" if is_main else "from_profile")
-    for names in (("auth", "token"), ("verify", "ca_file"), ("http_client", "verify"), ("http_client", "ca_file")):
-        check_one_of(overrides, *names)
+    check_one_of(overrides, "auth", "token")
+    check_verification(overrides)
     if overrides.get("service_url") is not None and overrides.get("url") is None:
         overrides["url"], url_name = overrides["service_url"], "service_url"
     class_options = class_options_of(client_class)

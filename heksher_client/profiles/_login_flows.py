@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from heksher_client._auth.token_refresh import Token
 from heksher_client._clock import monotonic
 from heksher_client._core.refresh.options import MAX_SECONDS, checked_timeout
-from heksher_client._logging import escaped
+from heksher_client._logging import escaped, shown_seconds
 from heksher_client.exceptions import ConfigError, CredentialError, CredentialTimeoutError
 from heksher_client.profiles import _config
 from heksher_client.profiles._config import Config, OAuth
@@ -160,7 +160,7 @@ def browser_flow(show_browser: Callable[[str], object], target: LoginTarget, tim
             raise CredentialError("no browser could be opened: use login_headless, or login --headless")
         yield Wait(max(deadline - monotonic(), 0.0), loopback.redirect)
         if not loopback.redirect.done():
-            raise CredentialTimeoutError(f"the sign-in was not completed within {timeout:g} seconds")
+            raise CredentialTimeoutError(f"the sign-in was not completed within {shown_seconds(timeout)}")
         redirect = loopback.redirect.result()
     return (yield from _redeem(session, request, redirect))
 
@@ -203,7 +203,7 @@ def _device_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSe
         else:
             location: str = yield CallBlocking(partial(session.save, granted))
             return location
-    raise CredentialTimeoutError(f"the code was not entered within {seconds:g} seconds: start again")
+    raise CredentialTimeoutError(f"the code was not entered within {shown_seconds(seconds)}: start again")
 
 
 def _pasted_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSession, seconds: float) -> SignInFlow:
@@ -215,7 +215,7 @@ def _pasted_code_flow(get_code: Callable[[DeviceCode], object], session: LoginSe
     deadline = monotonic() + seconds
     pasted = yield CallProgram(get_code, DeviceCode(request.url, "", None, seconds), seconds)
     if monotonic() >= deadline:
-        raise CredentialTimeoutError(f"the sign-in was not completed within {seconds:g} seconds")
+        raise CredentialTimeoutError(f"the sign-in was not completed within {shown_seconds(seconds)}")
     return (yield from _redeem(session, request, _parse_pasted(pasted, request.state)))
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import httpx
 
-from heksher_client._auth.http_clients import create_client
+from heksher_client._auth.http_clients import create_client, is_unknown_authority
 from heksher_client.exceptions import ConfigError, CredentialError
 from heksher_client.profiles._config import Config, OAuth
 
@@ -111,6 +111,8 @@ def _fetch_metadata(issuer: str, http_client_args: Mapping[str, Any]) -> dict[st
             metadata = response.json() if response.is_success else None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             reason, metadata = type(error).__name__, None
+            if is_unknown_authority(error):
+                reason += ", its certificate is of an unknown authority: set ca_file in the profile"
         if isinstance(metadata, dict):
             if str(metadata.get("issuer")).rstrip("/") != issuer.rstrip("/"):
                 raise CredentialError(f"{url} is not the metadata of {issuer}: it names another issuer")

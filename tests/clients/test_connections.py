@@ -30,6 +30,7 @@ from heksher_client import (
     AsyncHeksherClient,
     ClientNotRunningError,
     ConfigError,
+    CredentialError,
     DeclarationError,
     ServiceUnavailableError,
     Setting,
@@ -38,13 +39,14 @@ from heksher_client import (
     UnknownContextError,
     UntrustedServiceError,
     connect,
+    login,
 )
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._http.errors import as_http_error
 from heksher_client._http.rate_limit import RateLimit
 from heksher_client.admin import AdminClient, AsyncAdminClient
-from heksher_client.credentials import StaticToken, TokenFrom
+from heksher_client.credentials import ClientCredentials, StaticToken, TokenFrom
 from heksher_client.service import create_app
 from tests.support.clients import (
     FEATURES,
@@ -294,6 +296,10 @@ def test_an_unknown_option_is_an_error() -> None:
         ({"http_client": httpx.Client(), "verify": False}, "give http_client or verify, not both"),
         ({"http_client": httpx.Client(), "ca_file": "ca.pem"}, "give http_client or ca_file, not both"),
         ({"verify": True, "ca_file": "ca.pem"}, "give verify or ca_file, not both"),
+        (
+            {"ca_file": "ca.pem", "http_client_args": {"verify": False}},
+            "give ca_file or verify in http_client_args, not both",
+        ),
         ({"verify": "ca.pem"}, "verify must be True, False or an ssl.SSLContext, not str: .* is ca_file"),
         ({"http_client_args": {"verify": "ca.pem"}}, "verify must be True, False or an ssl.SSLContext, not str"),
         ({"ca_file": "/nowhere/ca.pem"}, "^ca_file: the certificates in /nowhere/ca.pem cannot be read: .* No such"),
@@ -306,6 +312,31 @@ def test_an_invalid_option_is_an_error_when_a_client_is_created(options: dict[st
     """The message says what is expected."""
     with pytest.raises((TypeError, ValueError), match=words):
         ThreadHeksherClient("http://host", 60, FEATURES, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"auth": "abc"}, "auth must not be a str: use token="),
+        ({"auth": 5}, "auth must be a credential"),
+        ({"verify": "ca.pem"}, "verify must be True, False or an ssl.SSLContext, not str"),
+        ({"rate_limit": -5}, "rate_limit must be positive"),
+        ({"update_interval": 0}, "update_interval must be a positive number"),
+        ({"headers": {"a b": "c"}}, "'a b' is not a valid name of a header"),
+        ({"user_agent": 5}, "user_agent must be a str"),
+        ({"cookies": {"a": 5}}, "cookies must map strings to strings"),
+        ({"params": {"a": object()}}, "params must map strings"),
+        ({"timeout": -1}, "timeout must be a positive number"),
+        ({"http_client": object()}, "does not have build_request"),
+        ({"http_client_args": {"event_hooks": 5}}, "event_hooks must be a dict"),
+    ],
+)
+def test_an_invalid_option_of_a_class_is_an_error_of_the_class(kind: Kind, options: dict[str, Any], words: str) -> None:
+    """Its clients may be created much later. Files are read when a client is created."""
+    base = RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient
+    with pytest.raises((TypeError, ValueError), match=words):
+        type("Invalid", (base,), {}, **options)
+    type("Valid", (base,), {}, ca_file="/nowhere/ca.pem", token="t")  # noqa: S106 - not a secret
 
 
 @pytest.mark.parametrize(
@@ -427,9 +458,22 @@ def test_certificates_are_verified_as_options_say(
         if (make, options) in accepted:
             kind.call(client.ping())
         else:
-            with pytest.raises(UntrustedServiceError):
+            with pytest.raises(
+                UntrustedServiceError, match=r"; set ca_file to trust the authority of this certificate\)$"
+            ):
                 kind.call(client.ping())
         kind.call(client.aclose() if kind.raises_at_start else client.close())
+
+
+def test_the_error_of_a_sign_in_says_how_to_trust_a_certificate(tls_url: str, tmp_path: Path) -> None:
+    """And that of a credential, which has no `ca_file`."""
+    credential = ClientCredentials(f"{tls_url}/token", "shop", "s")
+    with pytest.raises(
+        CredentialError, match=r"\(ConnectError\): its certificate is of an unknown authority \(ca_file of"
+    ):
+        credential.force_refresh()
+    with pytest.raises(CredentialError, match="its certificate is of an unknown authority: set ca_file in the profile"):
+        login(print, path=tmp_path, url=tls_url, oauth={"issuer": tls_url, "client_id": "shop"})
 
 
 def test_a_renewed_http_client_reads_the_certificates_again() -> None:

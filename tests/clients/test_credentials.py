@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 import threading
 import time
 from base64 import b64encode
@@ -161,12 +162,13 @@ def test_a_secret_string_can_be_a_header_a_cookie_or_a_parameter(kind: Kind, ser
 def test_a_text_as_credential_is_an_error_that_says_what_to_use(kind: Kind, auth: Any) -> None:
     """It is one for a new client, and for one that runs. The message does not have the text."""
     client = kind.make(URL, 60, FEATURES)
-    calls: list[Callable[[], object]] = [
-        lambda: kind.make(URL, 60, FEATURES, auth=auth),
-        lambda: client.use_credential(auth),
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: kind.make(URL, 60, FEATURES, auth=auth), 'token="...", or auth=StaticToken("...")'),
+        (lambda: client.use_credential(auth), 'StaticToken("...")'),
     ]
-    for call in calls:
-        with pytest.raises(TypeError, match=r'^auth must not be a \w+: use token="...", or auth=StaticToken') as raised:
+    for call, instead in calls:
+        expected = re.escape(f": use {instead} of heksher_client.credentials")
+        with pytest.raises(TypeError, match=rf"^auth must not be a \w+{expected}$") as raised:
             call()
         assert "abc" not in str(raised.value)
 
@@ -342,6 +344,13 @@ def test_a_secret_that_the_token_server_repeats_is_redacted(oauth: OAuthServer) 
     oauth.token_response = 401, json.dumps(said).encode()
     with pytest.raises(CredentialError, match=r"invalid_client: Basic \*\*\*, \*\*\*, scope read"):
         client_credentials(oauth).force_refresh()
+
+
+def test_the_error_for_a_client_without_a_secret_says_that_one_may_be_required(oauth: OAuthServer) -> None:
+    """The server only says that it refuses the client."""
+    oauth.token_response = 401, b'{"error": "invalid_client"}'
+    with pytest.raises(CredentialError, match=r"check client_id; the server may require a client_secret$"):
+        refreshable(oauth).force_refresh()
 
 
 def test_a_client_secret_can_be_sent_in_the_body(oauth: OAuthServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -777,7 +786,10 @@ def _raise(error: BaseException) -> str:
     ("answer", "words"),
     [
         ((400, b'{"error": "invalid_grant", "error_description": "the-clients-secret"}'), "invalid_grant: \\*\\*\\*"),
-        ((400, b'{"error": "invalid_client"}'), "refused \\(invalid_client\\)"),
+        (
+            (400, b'{"error": "invalid_client"}'),
+            'refused \\(invalid_client\\): check client_id, client_secret, and client_auth, which is "basic"$',
+        ),
         ((503, b"away"), "responded with status 503"),
         ((200, b"<html>"), "ValueError"),
         ((200, b"[]"), "ValueError"),

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from heksher_client._logging import shown_seconds
+
 T = TypeVar("T")
 
 
@@ -68,6 +70,8 @@ class NoResponse(msgspec.Struct, frozen=True):
     """True if there was no response in time."""
     sent: Callable[[], SentRequest] | None = None
     """Describes the request, if it was built."""
+    remedy: str = ""
+    """For a message: what to do about the reason, if that is known."""
 
 
 class Oversized(msgspec.Struct, frozen=True):
@@ -168,7 +172,7 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     seconds, reason = limits.shortest
-    error = TimeoutError(f"no complete response within {seconds:.3g} seconds")
+    error = TimeoutError(f"no complete response within {shown_seconds(seconds, 3)}")
     return NoResponse(error, is_network_error=True, limit=f"limited {reason}", is_timeout=True)
 
 

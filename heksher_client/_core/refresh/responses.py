@@ -67,6 +67,7 @@ def parse_response(request: Request, reply: Reply) -> Response:
         if reply.is_invalid:
             invalid = UnexpectedResponseError(f"{request}: the response cannot be decoded ({text})")
             raise with_request(invalid, request, reply) from reply.error
+        text += f"; {reply.remedy}" if reply.remedy else ""
         raise with_request(_kind(reply)(f"{request}: no response ({text})"), request, reply) from reply.error
     if isinstance(reply, Oversized):
         raise unexpected_response(request, reply)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeAlias
 
+from heksher_client._logging import shown_seconds
 from heksher_client.exceptions import ServiceTimeoutError
 
 Waiter: TypeAlias = Callable[[Exception | None], None]
@@ -49,10 +50,12 @@ class Waiters:
 def start_timed_out(seconds: float) -> ServiceTimeoutError:
     """Return the error for a start that takes longer than the caller waits for it."""
     return ServiceTimeoutError(
-        f"the client has not started within {seconds:g} seconds (the argument timeout); it is closed"
+        f"the client has not started within {shown_seconds(seconds)} (the argument timeout); it is closed"
     )
 
 
 def reload_timed_out(seconds: float) -> ServiceTimeoutError:
     """Return the error for a refresh that takes longer than a caller of `reload` waits for it."""
-    return ServiceTimeoutError(f"no refresh has ended within {seconds:g} seconds (the argument timeout); it goes on")
+    return ServiceTimeoutError(
+        f"no refresh has ended within {shown_seconds(seconds)} (the argument timeout); it goes on"
+    )

@@ -336,6 +336,8 @@ def test_verify_is_an_argument_of_connect(config_file: Path, service: LoopbackSe
     asyncio.run(connecting._client.aclose())
     with pytest.raises(TypeError, match=r"^give verify or ca_file, not both$"):
         connect(verify=False, ca_file="ca.pem")
+    with pytest.raises(TypeError, match=r"^give ca_file or verify in http_client_args, not both$"):
+        connect(ca_file="ca.pem", http_client_args={"verify": False})
     other: dict[str, Any]
     for other in ({"ca_file": "ca.pem"}, {"verify": False}):
         with http_client() as http, pytest.raises(TypeError, match=r"^give http_client or (ca_file|verify), not both$"):

@@ -128,3 +128,12 @@ def test_long_work_is_interrupted_by_pauses() -> None:
     budget = WorkBudget()
     for pauses in (1, 1, 2):
         assert list(budget.cooperatively(work())) == [Pause()] * pauses
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.0, "1 second"), (1.0001, "1 second"), (0.5, "0.5 seconds"), (30.0, "30 seconds"), (0.0, "0 seconds")],
+)
+def test_seconds_in_a_message_are_singular_or_plural(seconds: float, text: str) -> None:
+    """As the number is shown, which is rounded."""
+    assert str(timed_out(Limits(seconds)).error) == f"no complete response within {text}"
