@@ -48,6 +48,11 @@ def is_connection_error(error: Exception) -> bool:
     return _is_httpx_error(error, *_CONNECTION_ERRORS)
 
 
+def is_read_timeout(error: Exception) -> bool:
+    """Return True if no byte of a response arrived in time."""
+    return _is_httpx_error(error, "ReadTimeout")
+
+
 def _is_httpx_error(error: Exception, *names: str) -> bool:
     return any(kind.__name__ in names and kind.__module__.startswith("httpx") for kind in type(error).__mro__)
 

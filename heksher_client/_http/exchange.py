@@ -21,13 +21,15 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import httpx
 import msgspec
+from msgspec.structs import replace
 
 from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
-from heksher_client._core.refresh.effects import Limits, OpenStream, Reply, Request
+from heksher_client._core.refresh.effects import Limits, NoResponse, OpenStream, Reply, Request
+from heksher_client._core.refresh.server_sent_events import silence
 from heksher_client._http.body import Body, StreamBody
 from heksher_client._http.connections import ConnectionTrace
 from heksher_client._http.endpoint import TIME_LIMITS, Endpoint
-from heksher_client._http.errors import is_connection_error, no_response
+from heksher_client._http.errors import is_connection_error, is_read_timeout, no_response
 from heksher_client._http.rate_limit import RateLimit
 
 T = TypeVar("T")
@@ -119,13 +121,16 @@ def send_request(endpoint: Endpoint, rate_limit: RateLimit | None, request: Requ
 
 def open_stream(endpoint: Endpoint, rate_limit: RateLimit | None, stream: OpenStream) -> HttpFlow[Reply]:
     """Open a stream, pass its body on as it arrives, and return the response without it, or the error."""
-    return _exchange(
+    reply = yield from _exchange(
         endpoint,
         rate_limit,
         build=lambda: endpoint.build_stream_request(stream),
         make_body=lambda response: StreamBody(response, stream.take),
         has_timeout=False,
     )
+    if isinstance(reply, NoResponse) and is_read_timeout(reply.error):
+        reply = replace(reply, error=silence(stream.seconds))
+    return reply
 
 
 def _exchange(

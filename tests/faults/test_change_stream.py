@@ -11,7 +11,7 @@ import pytest
 from heksher_client import Setting, State
 from tests.support.clients import Kind, eventually, running
 from tests.support.fake_service import FakeService
-from tests.support.faults import Connection, Fault, FaultServer, canned_response, redirect_to, stall
+from tests.support.faults import Connection, Fault, FaultServer, canned_response, disconnect, redirect_to, stall
 
 EVENTS = "Content-Type: text/event-stream\r\n"
 Encode = Callable[[bytes], bytes]
@@ -177,6 +177,46 @@ def test_p20_stream_that_is_refused(
     refused, following = records()
     assert (refused.levelname, following.levelname) == ("WARNING", "INFO")
     assert problem in refused.getMessage()
+    assert setting.get(user="jim") == 7
+
+
+def held_back(connection: Connection) -> None:
+    """Send the head of a stream and no byte of its body, as a proxy that buffers it."""
+    connection.write(f"HTTP/1.1 200 OK\r\n{EVENTS}\r\n".encode())
+    stall(connection)
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [(held_back, "no event or comment for 0.05 seconds"), (stall, "no event or comment"), (disconnect, "no response")],
+)
+def test_p20_stream_that_a_proxy_holds_back_or_drops(
+    kind: Kind,
+    proxy: FaultServer,
+    setting: Setting[int],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+    problem: str,
+) -> None:
+    """A warning says so once it has failed again after a refresh that succeeded."""
+    monkeypatch.setattr("heksher_client._core.refresh.session.STREAM_TIMEOUT", 0.05)
+    caplog.set_level("INFO", "heksher_client")
+    proxy.inject(fault, "/changes")
+
+    def levels() -> list[str]:
+        return [record.levelname for record in caplog.records if "cannot be followed" in record.getMessage()]
+
+    with running(kind, proxy.url, max_backoff=0.05) as client:
+        assert eventually(levels)
+        assert levels() == ["INFO"]
+        assert problem in client.client.status().change_stream_problem
+        client.reload()
+        assert eventually(lambda: len(levels()) > 1)
+        requests = proxy.requests.count("GET /api/v1/changes")
+        client.reload()
+        assert eventually(lambda: proxy.requests.count("GET /api/v1/changes") > requests + 2)
+    assert levels() == ["INFO", "WARNING"]
     assert setting.get(user="jim") == 7
 
 

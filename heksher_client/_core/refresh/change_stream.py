@@ -19,7 +19,7 @@ from heksher_client._core.refresh.effects import NoResponse, Reply, Request, Res
 from heksher_client._core.refresh.health import REMIND_AFTER
 from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.responses import parse_response, unexpected_response
-from heksher_client._core.refresh.server_sent_events import Event, SSEParser, StreamError
+from heksher_client._core.refresh.server_sent_events import Event, SSEParser, StreamError, silence
 from heksher_client._logging import escaped, logger
 from heksher_client.exceptions import HeksherError
 
@@ -33,6 +33,8 @@ _BURST: Final = 3.0
 """Changes that request a refresh at once; of more in a row, one each second."""
 _STABLE: Final = 30.0
 """Seconds after which a stream counts as a success."""
+_SHORT_STREAMS: Final = 3
+"""Streams in a row that end before that. One that ends after them is a problem, and not a restart of the service."""
 _MAX_UNKNOWN: Final = 10_000
 """Names of unknown settings whose changes are remembered; after that, the latest half of them is."""
 _MAX_NAME: Final = 1000
@@ -80,9 +82,11 @@ class ChangeStream:
         """When the last event or comment arrived, or the first byte."""
         self._losses = 0
         """In a row."""
+        self._has_refreshed = False
+        """True if a refresh has succeeded since the last loss."""
         self._problem: str | None = None
-        self._logged_at: dict[str, float] = {}
-        """When each kind of problem was last logged."""
+        self._logged_at: dict[tuple[int, str], float] = {}
+        """When each kind of problem was last logged, by level."""
         self._burst, self._burst_at = _BURST, clock()
         """How many changes may still request a refresh at once, and when that was computed."""
         self._delayed_until = -math.inf
@@ -118,6 +122,7 @@ class ChangeStream:
         Returns:
             True if another refresh is needed: a setting may have another name now than when a change was announced.
         """
+        self._has_refreshed = True
         if position is None or not self.is_connected:
             self._position = position
         unknown, self._unknown = self._unknown, {}  # Another thread may process an event at the same time.
@@ -163,7 +168,7 @@ class ChangeStream:
         elif self._heard_at is None:
             self._heard_at = now
         elif now - self._heard_at > STREAM_TIMEOUT:
-            raise StreamError(f"no event or comment for {STREAM_TIMEOUT:.0f} seconds")
+            raise silence(STREAM_TIMEOUT)
         delays = [self._process(event, names) for event in events]
         self._record_id(self._parser.last_id)
         return min((delay for delay in delays if delay is not None), default=None)
@@ -244,30 +249,40 @@ class ChangeStream:
             The seconds to wait before it is opened again.
         """
         connected_at, self._connected_at = self._connected_at, None
+        if connected_at is not None and self._clock() - connected_at > _STABLE:
+            self._losses = 0
         if not is_expected:
             self._record_problem(reply, has_ended=connected_at is not None)
-        if connected_at is not None:
-            self._losses = 0 if self._clock() - connected_at > _STABLE else self._losses
-        elif not isinstance(reply, NoResponse) and 300 <= reply.status < 500:
+        self._has_refreshed = False
+        if connected_at is None and not isinstance(reply, NoResponse) and 300 <= reply.status < 500:
             return _REFUSED_RETRY * (1 + self._random()) / 2
         self._losses += 1
         return min(self._max_backoff, _FIRST_RETRY * 2.0 ** min(self._losses - 1, 30)) * self._random()
 
     def _record_problem(self, reply: Reply, *, has_ended: bool) -> None:
         self._problem = problem = escaped(self._describe(reply, has_ended=has_ended))
+        # In an outage, refreshes fail as well, or will soon. If one has succeeded since the last loss, only the stream
+        # fails: a proxy holds it back, or drops it.
+        is_outage = not (self._has_refreshed and self._losses >= (_SHORT_STREAMS if has_ended else 1))
         if has_ended:
-            logger.info("the stream of changes has ended (%s); changes arrive at intervals", problem)
+            is_new = not is_outage and self._is_new(logging.WARNING, "ended")
+            level = logging.WARNING if is_new else logging.INFO
+            logger.log(level, "the stream of changes has ended (%s); changes arrive at intervals", problem)
             return
         if isinstance(reply, NoResponse):
-            kind, is_outage, is_absent = type(reply.error).__name__, reply.is_network_error, False
+            kind, is_outage = type(reply.error).__name__, is_outage and reply.is_network_error
         else:  # Without its body, which may differ each time.
-            kind, is_outage, is_absent = str(reply.status), False, reply.status == _NOT_FOUND
-        if is_absent or kind in self._logged_at:
-            return
-        self._logged_at[kind] = self._clock()
-        # In an outage, refreshes fail as well, or will soon.
+            kind, is_outage = str(reply.status), False
         level = logging.INFO if is_outage else logging.WARNING
-        logger.log(level, "the stream of changes cannot be followed (%s); changes arrive at intervals", problem)
+        if kind != str(_NOT_FOUND) and self._is_new(level, kind):
+            logger.log(level, "the stream of changes cannot be followed (%s); changes arrive at intervals", problem)
+
+    def _is_new(self, level: int, kind: str) -> bool:
+        """Return True if a kind of problem was not logged at this level yet, and record that it is now."""
+        is_new = (level, kind) not in self._logged_at
+        if is_new:
+            self._logged_at[level, kind] = self._clock()
+        return is_new
 
     def _describe(self, reply: Reply, *, has_ended: bool) -> str:
         """Return why a stream was refused, or has ended."""

@@ -18,6 +18,11 @@ class StreamError(Exception):
     """A stream that cannot be used; the message gives the reason."""
 
 
+def silence(seconds: float) -> StreamError:
+    """Return the error of a stream without an event or a comment for some seconds."""
+    return StreamError(f"no event or comment for {seconds:g} seconds")
+
+
 class Event(msgspec.Struct, frozen=True):
     """One event."""
 

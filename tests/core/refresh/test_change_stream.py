@@ -331,6 +331,47 @@ def test_p20_a_refused_stream_is_logged_once(
         run.now += 0 if is_logged else 300
 
 
+NETWORK_ERROR = NoResponse(ConnectionError("reset"), is_network_error=True)
+
+
+def test_p20_a_stream_that_fails_while_refreshes_succeed_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A proxy holds it back, or drops it. In an outage refreshes fail as well, and after it the stream works again."""
+    caplog.set_level("INFO")
+    run = Run()
+    for _ in range(3):
+        run.lose(NETWORK_ERROR)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    run.record(5)
+    run.open(5)
+    run.feed(": ping\n\n")
+    run.now += 31
+    run.lose(NETWORK_ERROR)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+    caplog.clear()
+    for _ in range(3):
+        run.record(5)
+        run.lose(NETWORK_ERROR)
+    problem = "GET /api/v1/changes: no response (ConnectionError: reset)"
+    message = f"the stream of changes cannot be followed ({problem}); changes arrive at intervals"
+    assert summaries(caplog.records) == [("WARNING", message, {})]
+
+
+def test_p20_a_stream_that_ends_again_and_again_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, if refreshes succeed. A few times may be replicas of the service that restart."""
+    caplog.set_level("INFO")
+    for refreshes, expected in ((False, ["INFO"] * 6), (True, ["INFO"] * 3 + ["WARNING"] + ["INFO"] * 2)):
+        run = Run()
+        caplog.clear()
+        for _ in range(6):
+            if refreshes:
+                run.record(5)
+            run.open(5)
+            run.feed(": ping\n\n")
+            run.now += 10
+            run.lose(NETWORK_ERROR)
+        assert [record.levelname for record in caplog.records if "ended" in record.getMessage()] == expected
+
+
 def test_p20_each_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """A load balancer may alternate between them, and the body of a page may differ each time."""
     run = Run()
