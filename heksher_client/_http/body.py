@@ -48,7 +48,7 @@ class Body:
         try:
             for part in self._decoded(chunk):
                 self._add(part)
-                if self._size > self._max_bytes:
+                if self._is_oversized:
                     return False
         except _DecodingError as error:
             self._problem = str(error)
@@ -58,15 +58,21 @@ class Body:
         """Return the response as a value of the core."""
         if self.is_read:
             self._add(self._response.content)
-        if self._size > self._max_bytes:
+        if self._is_oversized:
             return Oversized(self._response.status_code, self._max_bytes, partial(sent_request, self._response.request))
         if any(decompressor.is_incomplete for decompressor in self._decompressors):
             self._problem = self._problem or "with compressed data that ends too early"
         return self._as_response()
 
+    @property
+    def _is_oversized(self) -> bool:
+        ignored = sum(decompressor.ignored for decompressor in self._decompressors)
+        return self._size + ignored > self._max_bytes
+
     def _add(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._size += len(part)
+        if part:
+            self._parts.append(part)
+            self._size += len(part)
 
     def _decoded(self, chunk: bytes) -> Iterable[bytes]:
         """Decode some bytes.
@@ -141,6 +147,12 @@ class _Decompressor:
     def __init__(self, encoding: str) -> None:
         self._window_bits: int | None = None if encoding == "deflate" else _GZIP_WINDOW_BITS
         self._zlib: Any = None
+        self._is_ended = False
+        """True if something else than another member follows the end of the data."""
+        self._held = b""
+        """The first byte after the end of a member, if it may be that of another one."""
+        self.ignored = 0
+        """The number of bytes that followed the end of the data."""
 
     @property
     def is_incomplete(self) -> bool:
@@ -157,9 +169,14 @@ class _Decompressor:
             yield from self._decompress(chunk)
 
     def _decompress(self, chunk: bytes) -> Iterator[bytes]:
-        is_pending = bool(chunk)
+        is_pending = True
         while is_pending:
-            if self._zlib is None or self._zlib.eof:  # The data may have several members, each with its own end.
+            if self._zlib is not None and self._zlib.eof:
+                chunk = self._next_member(chunk)
+            if not chunk and (self._zlib is None or self._zlib.eof):
+                yield b""  # The reader of a stream checks with each part how long there was no event.
+                return
+            if self._zlib is None or self._zlib.eof:
                 self._zlib = zlib.decompressobj(self._window_bits or _deflate_window_bits(chunk))
             try:
                 part = self._zlib.decompress(chunk, _PART_BYTES)
@@ -168,6 +185,28 @@ class _Decompressor:
             yield part
             chunk = self._zlib.unconsumed_tail or self._zlib.unused_data
             is_pending = bool(chunk) or (len(part) == _PART_BYTES and not self._zlib.eof)
+
+    def _next_member(self, chunk: bytes) -> bytes:
+        """Return the beginning of another member of the data. Other bytes that follow the end of one are ignored.
+
+        Some servers send padding after the data. HTTP clients and the program gzip accept that.
+        """
+        after = (self._held + chunk).lstrip(b"\0")
+        self._held = b""
+        if after and not self._is_ended:
+            self._is_ended = not self._may_be_member(after[:2])
+            if not self._is_ended and len(after) > 1:
+                return after
+            self._held = b"" if self._is_ended else after
+        self.ignored += len(chunk)
+        return b""
+
+    def _may_be_member(self, beginning: bytes) -> bool:
+        """Return True if data that begins with these bytes, one or two, may be a member. It has the header of one."""
+        if self._window_bits is not None:
+            return _GZIP_MAGIC.startswith(beginning)
+        is_zlib = beginning[0] & 0x8F == zlib.DEFLATED
+        return is_zlib and (len(beginning) == 1 or int.from_bytes(beginning, "big") % 31 == 0)
 
 
 def _deflate_window_bits(beginning: bytes) -> int:
@@ -246,3 +285,5 @@ _SCHEME: Final = re.compile(r"^[A-Za-z][A-Za-z0-9-]*\s+")
 """The beginning of the header Authorization: the scheme, which is not a secret."""
 _GZIP_WINDOW_BITS: Final = 31
 """zlib's largest window, with a gzip header."""
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+"""The beginning of each member of gzip data."""

@@ -169,8 +169,8 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
     [
         ("gzip", gzip.compress(b"{}" * 50)[:-12], "with compressed data that ends too early"),
         ("gzip", gzip.compress(b"{}")[:5], "with compressed data that ends too early"),
-        ("gzip", gzip.compress(b"{}") + b"x", "with compressed data that ends too early"),
-        ("gzip", gzip.compress(b"{}") + b"xxx", "with compressed data that is not valid"),
+        ("gzip", gzip.compress(b"{}") + b"\x1f\x8b", "with compressed data that ends too early"),
+        ("gzip", gzip.compress(b"{}") + b"\x1f\x8bxxx", "with compressed data that is not valid"),
         ("gzip", b"not compressed", "with compressed data that is not valid"),
         ("deflate", b"not compressed", "with compressed data that is not valid"),
         ("gzip, deflate", zlib.compress(b"not compressed"), "with compressed data that is not valid"),
@@ -179,7 +179,7 @@ def test_an_oversized_body_is_not_read_to_its_end() -> None:
         ("br", b"{}", "with the unsupported encoding 'br'"),
         ("gzip, Br,identity, zstd", b"{}", "with the unsupported encoding 'br, zstd'"),
         ("gzip,gzip,gzip,gzip", b"{}", "with the unsupported encoding 'gzip,gzip,gzip,gzip'"),
-        ("x" * 200, b"{}", f"with the unsupported encoding '{'x' * 99}…'"),
+        ("gzip," * 50, b"{}", f"with the unsupported encoding '{'gzip,' * 19}gzip…'"),
     ],
     ids=range(13),  # The bodies have the time of their compression, and all workers must find the same tests.
 )
@@ -213,6 +213,11 @@ def test_p19_a_body_that_cannot_be_decoded_is_an_invalid_response(
         ("DEFLATE,", zlib.compress),
         ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body))),
         ("gzip, identity, x-gzip, deflate", lambda body: zlib.compress(gzip.compress(gzip.compress(body)))),
+        ("none", bytes),
+        ("utf-8", bytes),
+        ("binary", bytes),
+        ("aws-chunked", bytes),
+        ("gzip, aws-chunked", gzip.compress),
     ],
 )
 def test_p19_encodings_of_a_body(encoding: str, encode: Callable[[bytes], bytes]) -> None:
@@ -229,6 +234,48 @@ def test_p19_encodings_of_a_body(encoding: str, encode: Callable[[bytes], bytes]
         reply = Driver().send(response(200, empty, **{"Content-Encoding": encoding}))
         assert isinstance(reply, Response)
         assert (reply.content, reply.problem) == (b"", "")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    ("encoding", "compress", "after"),
+    [
+        ("gzip", gzip.compress, bytes(1000)),
+        ("gzip", gzip.compress, b"\r\n"),
+        ("gzip", gzip.compress, b"\x1f"),
+        ("gzip", gzip.compress, b"\x1fx"),
+        ("gzip", gzip.compress, b"x" + gzip.compress(b"no")),
+        ("deflate", zlib.compress, bytes(1000)),
+        ("deflate", zlib.compress, b"\x78"),
+        ("deflate", zlib.compress, b"\x78\x02" + zlib.compress(b"no")),
+        ("deflate, gzip", lambda body: gzip.compress(zlib.compress(body) + b"x"), b"x"),
+    ],
+    ids=range(9),  # as above
+)
+def test_p19_bytes_that_follow_compressed_data_are_ignored(
+    encoding: str, compress: Callable[[bytes], bytes], after: bytes, size: int
+) -> None:
+    """As HTTP clients and the program gzip do it. They are no way around the limit of a body."""
+    body = bytes(range(256)) * 20
+    encoded = compress(body) + after
+    chunks = [encoded[i : i + size] for i in range(0, len(encoded), size)]
+    reply = Driver().send(
+        response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=len(body) + len(after) + 1
+    )
+    assert isinstance(reply, Response)
+    assert (reply.content, reply.problem) == (body, "")
+    reply = Driver().send(response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=len(body))
+    assert isinstance(reply, Oversized)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+def test_p19_members_of_compressed_data_may_have_zeros_in_between(size: int) -> None:
+    """Each member may arrive in parts."""
+    encoded = bytes(7).join(gzip.compress(part) for part in (b"one", b"", b"two"))
+    chunks = [encoded[i : i + size] for i in range(0, len(encoded), size)]
+    reply = Driver().send(response(200, *chunks, **{"Content-Encoding": "gzip"}))
+    assert isinstance(reply, Response)
+    assert (reply.content, reply.problem) == (b"onetwo", "")
 
 
 def test_a_body_that_cannot_be_read_is_an_error_of_the_network() -> None:
@@ -650,3 +697,36 @@ def test_p19_compressed_data_of_several_members(size: int, encoding: str, compre
     reply = Driver().send(response(200, *chunks, **{"Content-Encoding": encoding}), max_bytes=1 << 20)
     assert isinstance(reply, Response)
     assert reply.content == b"".join(parts)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lambda body: gzip.compress(gzip.compress(body) + b"x")])
+def test_p19_bytes_after_the_end_of_a_compressed_stream_do_not_hide_its_silence(
+    compress: Callable[[bytes], bytes],
+) -> None:
+    """They are ignored, but it is told with each of them that time has passed."""
+    taken: list[bytes] = []
+
+    def take(chunk: bytes) -> bool:
+        taken.append(chunk)
+        return len(taken) < 4
+
+    driver = Driver()
+    encoding = "gzip" if compress is gzip.compress else "gzip, gzip"
+    headers = {"Content-Type": "text/event-stream", "Content-Encoding": encoding}
+    stream = response(200, compress(b": x\n"), *[b"\0"] * 5, AssertionError("read"), **headers)
+    flow = open_stream(driver.endpoint, driver.rate_limit, OpenStream(Request("GET", "/stream"), take, 45))
+    reply = driver.drive(flow, stream)
+    assert isinstance(reply, Response)
+    assert b"".join(taken) == b": x\n"
+    assert len(taken) == 4
+
+
+def test_a_stream_without_a_byte_says_so() -> None:
+    """The error of the HTTP client names neither the reason nor the time."""
+    driver = Driver()
+    stream = OpenStream(Request("GET", "/stream"), lambda chunk: True, 45)
+    events = response(200, httpx.ReadTimeout("timed out"), **{"Content-Type": "text/event-stream"})
+    reply = driver.drive(open_stream(driver.endpoint, driver.rate_limit, stream), events)
+    assert isinstance(reply, NoResponse)
+    assert str(reply.error) == "no event or comment for 45 seconds"
+    assert (reply.is_network_error, reply.is_timeout) == (True, True)

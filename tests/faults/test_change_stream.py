@@ -82,6 +82,7 @@ GZIP, ZLIB, RAW, MEMBERS = 31, 15, -15, 0
         (f"{EVENTS}Content-Encoding: deflate\r\n", RAW),
         (f"{EVENTS}Content-Encoding: gzip\r\n", MEMBERS),
         ("Content-Type: Text/Event-Stream; charset=utf-8\r\nContent-Encoding: identity\r\n", None),
+        (f"{EVENTS}Content-Encoding: none\r\n", None),
     ],
 )
 def test_p19_compressed_stream(

@@ -187,9 +187,13 @@ def stream_mismatch(status: int, headers: Mapping[str, str]) -> str | None:
 
 
 def content_encodings(header: str) -> tuple[str, ...]:
-    """Return the encodings of a body in the order in which they were applied (RFC 9110, section 8.4)."""
+    """Return the encodings of a body in the order in which they were applied (RFC 9110, section 8.4).
+
+    A name that is not registered is left out: servers send `none`, `utf-8` or `aws-chunked` with a body that is not
+    encoded, and HTTP clients accept that.
+    """
     names = (name.strip().lower() for name in header.split(","))
-    return tuple("gzip" if name == "x-gzip" else name for name in names if name not in ("", "identity"))
+    return tuple("gzip" if name == "x-gzip" else name for name in names if name in _ENCODINGS)
 
 
 def encoding_problem(header: str) -> str:
@@ -203,6 +207,10 @@ def encoding_problem(header: str) -> str:
 
 _DECODED_ENCODINGS: Final = frozenset(["gzip", "deflate"])
 """The encodings that are decoded, also if they were not requested. Others cannot be limited in size."""
+_ENCODINGS: Final = _DECODED_ENCODINGS | {
+    "x-gzip", "aes128gcm", "br", "compress", "dcb", "dcz", "exi", "pack200-gzip", "x-compress", "zstd"
+}  # fmt: skip
+"""The encodings that are registered (https://www.iana.org/assignments/http-parameters), except `identity`."""
 _MAX_ENCODINGS: Final = 3
 
 

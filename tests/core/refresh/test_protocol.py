@@ -489,6 +489,10 @@ def test_a_query_response_without_settings_is_unexpected(body: bytes, reason: st
         (" GZip ,, X-Gzip", ("gzip", "gzip")),
         ("identity", ()),
         ("Identity, deflate", ("deflate",)),
+        ("none", ()),
+        ("UTF-8", ()),
+        ("binary, gzip", ("gzip",)),
+        ("gzip,aws-chunked", ("gzip",)),
     ],
 )
 def test_encodings_are_parsed_as_http_defines_them(header: str, encodings: tuple[str, ...]) -> None:
@@ -504,6 +508,10 @@ def test_encodings_are_parsed_as_http_defines_them(header: str, encodings: tuple
         ("gzip,gzip,gzip,gzip", "with the unsupported encoding 'gzip,gzip,gzip,gzip'"),
         ("br", "with the unsupported encoding 'br'"),
         ("br, gzip, zstd", "with the unsupported encoding 'br, zstd'"),
+        *[
+            (name, f"with the unsupported encoding '{name}'")
+            for name in ("compress", "x-compress", "exi", "dcb", "dcz", "pack200-gzip", "aes128gcm")
+        ],
     ],
 )
 def test_an_encoding_that_is_not_decoded_is_a_problem(header: str, problem: str) -> None:
