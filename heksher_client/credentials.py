@@ -170,7 +170,8 @@ class RefreshableToken(_OAuthCredential):
             on_new_tokens: Called after each refresh, in a thread that it may block, so that a program can store the
                 tokens for its next start. A coroutine function is for the async client only, and is awaited in its
                 event loop.
-            http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
+            http_client_args: Arguments of the httpx client that requests tokens, such as verify, proxy or timeout (10
+                seconds by default).
             client_auth: How the client secret is sent: in the header `Authorization`, or with `"post"` in the body
                 (`client_secret_post`).
 
@@ -268,7 +269,8 @@ class ClientCredentials(_OAuthCredential):
             client_secret: Its client secret.
             scope: The scope to request.
             audience: The audience to request, if the server needs it.
-            http_client_args: Arguments of the httpx client that requests tokens, such as verify or proxy.
+            http_client_args: Arguments of the httpx client that requests tokens, such as verify, proxy or timeout (10
+                seconds by default).
             client_auth: How the client secret is sent: in the header `Authorization`, or with `"post"` in the body
                 (`client_secret_post`).
 

@@ -24,7 +24,7 @@ except ImportError as error:  # pragma: no cover - a test runs it in another pro
 
 from heksher_client._auth.http_clients import check_environment, checked_arguments, create_client, is_unknown_authority
 from heksher_client._logging import escaped, logger, redact
-from heksher_client.exceptions import CredentialError
+from heksher_client.exceptions import CredentialError, CredentialTimeoutError
 
 _TIMEOUT: Final = 10.0
 """Seconds for each step of a request."""
@@ -63,6 +63,10 @@ class RefusedError(CredentialError):
 
 class ServerUnavailableError(CredentialError):
     """The server cannot be reached, or is unavailable."""
+
+
+class ServerTimeoutError(ServerUnavailableError, CredentialTimeoutError):
+    """The server did not respond in time."""
 
 
 class _ServerError(OAuth2Error):  # type: ignore[misc]
@@ -302,6 +306,8 @@ class TokenEndpoint:
                 failure = ServerUnavailableError(
                     f"{self}: the server responded with status {error.response.status_code}"
                 )
+            except httpx.TimeoutException as error:
+                failure = ServerTimeoutError(f"{self}: the request failed ({_describe_timeout(error)})")
             except httpx.HTTPError as error:
                 remedy = _UNKNOWN_AUTHORITY if is_unknown_authority(error) else ""
                 failure = ServerUnavailableError(f"{self}: the request failed ({type(error).__name__}){remedy}")
@@ -322,3 +328,10 @@ class TokenEndpoint:
         secret = self._client_secret
         own = [] if secret is None else [secret, b64encode(f"{self._client_id}:{secret}".encode()).decode()]
         return escaped(redact(message.encode(errors="replace"), [*secrets, *own]).decode())[:300]
+
+
+def _describe_timeout(error: httpx.TimeoutException) -> str:
+    """Return the kind of a timeout, with the seconds of the step that took too long, and the option for them."""
+    kind = type(error).__name__
+    seconds = error.request.extensions.get("timeout", {}).get(kind.removesuffix("Timeout").lower())
+    return kind if seconds is None else f'{kind}, limited to {seconds:g} seconds by http_client_args={{"timeout": ...}}'

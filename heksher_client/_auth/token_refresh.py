@@ -111,6 +111,8 @@ class Credential(Resource, httpx.Auth):
     _lock: threading.Lock
     _pending_refresh: "Future[Token] | None"
     """The refresh that is in progress."""
+    _is_awaited: bool
+    """True if a caller has waited for that refresh, and does not just go on with the current token."""
     _refresh_started_at: float
     """By the monotonic clock."""
     _failed_at: float
@@ -270,7 +272,7 @@ class Credential(Resource, httpx.Auth):
             if self._pending_refresh is not None and not self._is_abandoned():
                 return self._pending_refresh
             refresh: Future[Token] = Future()
-            self._pending_refresh, self._refresh_started_at = refresh, monotonic()
+            self._pending_refresh, self._is_awaited, self._refresh_started_at = refresh, False, monotonic()
         self._run_refresh(refresh)
         return refresh
 
@@ -322,14 +324,16 @@ class Credential(Resource, httpx.Auth):
         if self._pending_refresh is refresh:
             self._pending_refresh = None
 
-    @staticmethod
-    def _result_of(refresh: "Future[Token]", seconds: float = _REFRESH_TIMEOUT) -> Generator[AwaitToken, Any, Token]:
+    def _result_of(
+        self, refresh: "Future[Token]", seconds: float = _REFRESH_TIMEOUT
+    ) -> Generator[AwaitToken, Any, Token]:
         """Await a refresh, and return its token.
 
         Raises:
             CredentialError: The refresh failed, or takes too long.
         """
         if not refresh.done():
+            self._is_awaited = True
             yield AwaitToken(refresh, seconds)
         try:
             return refresh.result(0)
@@ -343,7 +347,7 @@ class Credential(Resource, httpx.Auth):
     def _reset(self) -> None:
         """Forget the refresh that is in progress. The child of a fork does not have its thread."""
         self._lock = threading.Lock()
-        self._pending_refresh = None
+        self._pending_refresh, self._is_awaited = None, False
         self._refresh_started_at = self._failed_at = self._refused_at = float("-inf")
 
 
@@ -359,6 +363,11 @@ def acquire_token(credential: Credential) -> Generator[AwaitToken, Any, Token]:
         CredentialError: The refresh failed, or takes too long.
     """
     return credential._acquire()  # noqa: SLF001 - as in `authenticate`
+
+
+def is_token_awaited(credential: Credential) -> bool:
+    """Return True if a token is being requested that callers wait for."""
+    return credential._pending_refresh is not None and credential._is_awaited  # noqa: SLF001 - as in `authenticate`
 
 
 def ensure_blocking_allowed(credential: Credential) -> None:

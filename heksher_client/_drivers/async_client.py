@@ -252,7 +252,7 @@ class AsyncHeksherClient(Client):
 
         with Timeout(effect.limits.total_seconds):
             await asyncio.gather(*(send_waiting() for _ in effect.requests[: effects.MAX_CONCURRENT_REQUESTS]))
-        substitute = effects.timed_out(effect.limits)
+        substitute = exchange.timed_out(self._endpoint, effect.limits)
         return tuple(replies.get(index, substitute) for index in range(len(effect.requests)))
 
     async def _open_stream(self, effect: effects.OpenStream) -> effects.Reply:

@@ -257,7 +257,7 @@ class ThreadHeksherClient(Client):
             jobs,
             seconds=limits.seconds,
             total_seconds=limits.total_seconds,
-            timed_out=partial(effects.timed_out, limits),
+            timed_out=partial(exchange.timed_out, self._endpoint, limits),
         )
 
     def _send_one(self, request: effects.Request, limits: effects.Limits, job: Job) -> effects.Reply:

@@ -23,7 +23,8 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate
+from heksher_client._auth.token_refresh import AwaitToken, Credential, acquire_token, authenticate, is_token_awaited
+from heksher_client._core.refresh import effects
 from heksher_client._core.refresh.effects import Limits, NoResponse, OpenStream, Reply, Request
 from heksher_client._core.refresh.server_sent_events import silence
 from heksher_client._http.body import Body, StreamBody
@@ -31,6 +32,7 @@ from heksher_client._http.connections import ConnectionTrace
 from heksher_client._http.endpoint import TIME_LIMITS, Endpoint
 from heksher_client._http.errors import is_connection_error, is_read_timeout, no_response
 from heksher_client._http.rate_limit import RateLimit
+from heksher_client.exceptions import CredentialTimeoutError
 
 T = TypeVar("T")
 
@@ -117,6 +119,17 @@ def send_request(endpoint: Endpoint, rate_limit: RateLimit | None, request: Requ
         make_body=lambda response: Body(response, limits.max_bytes),
         has_timeout=True,
     )
+
+
+def timed_out(endpoint: Endpoint, limits: Limits) -> NoResponse:
+    """Return the reply to a request that took too long. The service is not the reason if no access token arrived."""
+    late = effects.timed_out(limits)
+    if isinstance(endpoint.auth, Credential) and is_token_awaited(endpoint.auth):
+        seconds, _ = limits.shortest
+        late = replace(
+            late, error=CredentialTimeoutError(f"no access token within {seconds:.3g} seconds, {late.limit}")
+        )
+    return late
 
 
 def open_stream(endpoint: Endpoint, rate_limit: RateLimit | None, stream: OpenStream) -> HttpFlow[Reply]:

@@ -6,6 +6,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from heksher_client import (
     ClientNotRunningError,
+    CredentialTimeoutError,
     HeksherError,
     ServiceTimeoutError,
     ServiceUnavailableError,
@@ -24,6 +26,7 @@ from heksher_client import (
     UntrustedServiceError,
 )
 from heksher_client._core.settings.registry import registry
+from heksher_client.credentials import RefreshableToken
 from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
@@ -50,6 +53,7 @@ from tests.support.faults import (
     trickle_head,
     truncate,
 )
+from tests.support.oauth import CLIENT, OAuthServer
 from tests.support.ports import reserved_port
 from tests.support.service import QUERY, CannedResponse
 from tests.support.threads import threads_of_clients
@@ -217,6 +221,90 @@ def test_n13_the_error_for_a_late_response_names_the_option(
     subject.close()
     if own is not None:
         close_http_client(kind, own)
+
+
+@pytest.fixture
+def token_server() -> Iterator[OAuthServer]:
+    """A token server that accepts requests, and does not respond."""
+    with OAuthServer() as server:
+        server.gate.clear()
+        yield server
+
+
+TOO_LATE = "no access token within"
+LATE_TOKEN_SERVER = (
+    f"{CLIENT} at 127.0.0.1: the request failed "
+    '(ReadTimeout, limited to 0.05 seconds by http_client_args={"timeout": ...})'
+)
+
+
+@pytest.mark.parametrize(
+    ("is_refused", "options", "timeout", "reason"),
+    [
+        (False, {}, 0.05, re.escape(LATE_TOKEN_SERVER)),
+        (True, {}, 0.05, re.escape(LATE_TOKEN_SERVER)),
+        (
+            False,
+            {"request_timeout": 0.1},
+            60,
+            f"{TOO_LATE} 0.1 seconds, limited by the option request_timeout",
+        ),
+        (True, {"request_timeout": 1.0}, 60, f"{TOO_LATE} 1 seconds, limited by the option request_timeout"),
+        (
+            False,
+            {"start_timeout": 0.1},
+            60,
+            rf"{TOO_LATE} 0\.\d+ seconds, limited by the option start_timeout",
+        ),
+    ],
+    ids=["timeout", "refused-timeout", "request_timeout", "refused-request_timeout", "start_timeout"],
+)
+def test_n13_the_error_for_a_late_access_token_names_the_option(
+    kind: Kind,
+    proxy: FaultServer,
+    token_server: OAuthServer,
+    is_refused: bool,
+    options: dict[str, Any],
+    timeout: float,
+    reason: str,
+) -> None:
+    """The service is not blamed, also if it has refused a former token."""
+    proxy.inject(canned_response(b"", 401))
+    auth = RefreshableToken(
+        "former" if is_refused else None,
+        token_server.issue_refresh_token(),
+        token_url=token_server.token_url,
+        client_id=CLIENT,
+        http_client_args={"timeout": timeout},
+    )
+    subject = Subject(kind, proxy.url, 3600, FEATURES, auth=auth, **options)
+    error = start_failing(subject)
+    assert isinstance(error, CredentialTimeoutError)
+    assert isinstance(error, TimeoutError)
+    assert re.fullmatch(rf"GET /api/v1/\w+: {reason}", str(error))
+    assert bool(proxy.requests) is is_refused
+    subject.close()
+
+
+def test_n13_a_service_is_late_also_while_a_token_is_refreshed_in_the_background(
+    kind: Kind, proxy: FaultServer, token_server: OAuthServer
+) -> None:
+    """Requests do not wait for that."""
+    proxy.inject(stall)
+    auth = RefreshableToken(
+        "valid",
+        token_server.issue_refresh_token(),
+        expires_at=time.time() + 3600,
+        token_url=token_server.token_url,
+        client_id=CLIENT,
+    )
+    auth._cached = auth._cached._replace(refresh_at=0)  # type: ignore[union-attr]
+    subject = Subject(kind, proxy.url, 3600, FEATURES, auth=auth, request_timeout=0.1)
+    error = start_failing(subject)
+    assert isinstance(error, ServiceTimeoutError)
+    assert "no response" in str(error)
+    assert auth._pending_refresh is not None
+    subject.close()
 
 
 def test_n4_connections_of_hanging_threads_are_closed(proxy: FaultServer) -> None:
