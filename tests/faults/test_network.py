@@ -198,7 +198,7 @@ def test_n13_a_busy_service_has_the_time_of_a_request(kind: Kind) -> None:
         ({"timeout": 0.1}, "limited to 0.1 seconds by the option timeout"),
         ({"request_timeout": 0.1, "timeout": 60}, "limited (to 0.1 seconds )?by the option request_timeout"),
         ({"request_timeout": 0.1}, "limited (to 0.1 seconds )?by the option request_timeout"),
-        ({"start_timeout": 0.1}, "limited by the option start_timeout"),
+        ({"start_timeout": 0.1}, r"limited (to [\d.]+ seconds )?by the option start_timeout"),
         ({"http_client": 0.1}, "limited to 0.1 seconds by http_client, or by the option timeout if that is given"),
         ({"http_client": 60, "timeout": 0.1}, "limited to 0.1 seconds by the option timeout"),
         ({"http_client": 60, "request_timeout": 0.1}, "limited (to 0.1 seconds )?by the option request_timeout"),
