@@ -78,7 +78,7 @@ def test_a_rename_during_declarations_of_the_setting(instances: list[httpx.Clien
     )
     assert seen[204, ""] == 2 * REPEATS  # The others find the setting renamed already.
     log = instances[0].get("/change_log", params={"setting": "t"}).json()["changes"]
-    assert [change["action"] for change in log] == ["setting changed"]
+    assert [change["action"] for change in log] == ["setting declared", "rule added", "setting changed"]
     assert seen[200, "uptodate"] + seen[200, "outdated"] == 2 * REPEATS
     settings = instances[1].get("/settings", params={"include_additional_data": True}).json()["settings"]
     assert [(setting["name"], setting["aliases"]) for setting in settings] == [("t", ["s"])]
