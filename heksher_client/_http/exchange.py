@@ -141,8 +141,13 @@ def open_stream(endpoint: Endpoint, rate_limit: RateLimit | None, stream: OpenSt
         make_body=lambda response: StreamBody(response, stream.take),
         has_timeout=False,
     )
+    return _as_silence(reply, stream.seconds)
+
+
+def _as_silence(reply: Reply, seconds: float) -> Reply:
+    """Return the reply to a stream. If no byte arrived in time, its error says so."""
     if isinstance(reply, NoResponse) and is_read_timeout(reply.error):
-        reply = replace(reply, error=silence(stream.seconds))
+        return replace(reply, error=silence(seconds))
     return reply
 
 
