@@ -388,11 +388,12 @@ def test_l21_a_url_of_another_type_is_an_error(kind: Kind, url: Any) -> None:
     expected = f"service_url must be a str, not {type(url).__name__}"
     admin_class: Any = AsyncAdminClient if kind.raises_at_start else AdminClient
     own_class: Any = type("Own", (type(kind.make("http://host", 60, FEATURES)),), {}, service_url=url)
-    for create in (
+    creations: list[Callable[[], Any]] = [
         lambda: kind.make(url, 60, FEATURES),
         lambda: admin_class(url),
         lambda: own_class(update_interval=60),
-    ):
+    ]
+    for create in creations:
         with pytest.raises(TypeError) as raised:
             create()
         assert str(raised.value) == expected

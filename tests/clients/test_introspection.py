@@ -122,7 +122,10 @@ def test_the_options_show_what_has_changed_since(kind: Kind, fake_service: FakeS
         ({"ca_file": Path("tests/data/tls/certificate.pem")}, {"verify": "tests/data/tls/certificate.pem"}),
         ({"verify": ssl.create_default_context()}, {"verify": "SSLContext"}),
         ({"http_client": httpx.Client()}, {"http_client": "Client", "timeout": None, "verify": None}),
-        ({"http_client_args": {"transport": httpx.MockTransport(repr)}}, {"verify": None}),
+        (
+            {"http_client_args": {"transport": httpx.MockTransport(lambda request: httpx.Response(200))}},
+            {"verify": None},
+        ),
     ],
 )
 def test_objects_are_shown_as_text(options: dict[str, Any], expected: dict[str, Any]) -> None:
