@@ -123,7 +123,7 @@ def test_the_options_show_what_has_changed_since(kind: Kind, fake_service: FakeS
         ({"verify": ssl.create_default_context()}, {"verify": "SSLContext"}),
         ({"http_client": httpx.Client()}, {"http_client": "Client", "timeout": None, "verify": None}),
         (
-            {"http_client_args": {"transport": httpx.MockTransport(lambda request: httpx.Response(200))}},
+            {"http_client_args": {"transport": httpx.HTTPTransport()}},
             {"verify": None},
         ),
     ],
