@@ -11,6 +11,7 @@ import pytest
 from heksher_client._json_values import is_equal
 from tests.service.test_console import Browser, absolute
 from tests.support.http import http_client
+from tests.support.marks import sqlite_only
 from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
 
@@ -53,6 +54,7 @@ def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str)
     assert http.get("/api/v1/change_log").json() == before
 
 
+@sqlite_only
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, operation: str, path: str) -> None:
@@ -69,6 +71,7 @@ def test_l15_a_change_of_what_must_not_exist_is_refused(http: httpx.Client, oper
 WITH_METADATA = {"rules/{rule_id}": RULE, "settings/{name}": SETTING}
 
 
+@sqlite_only
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(("operation", "path"), CHANGES)
 def test_l15_a_change_with_the_etag_of_a_former_state_is_refused(http: httpx.Client, operation: str, path: str) -> None:

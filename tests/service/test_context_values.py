@@ -97,6 +97,7 @@ def test_a_malformed_filter_is_refused(http: httpx.Client, text: str) -> None:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=5)
 
 
+@pytest.mark.unmeasured
 @given(st.dictionaries(st.sampled_from(["a", "b"]), st.none() | st.lists(TEXTS, min_size=1, max_size=3), min_size=1))
 def test_a_filter_selects_the_values_that_it_was_made_of(values: dict[str, list[str] | None]) -> None:
     """They may have all characters that separate values."""
