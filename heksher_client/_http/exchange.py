@@ -32,6 +32,7 @@ from heksher_client._http.connections import ConnectionTrace
 from heksher_client._http.endpoint import TIME_LIMITS, Endpoint
 from heksher_client._http.errors import is_connection_error, is_read_timeout, no_response
 from heksher_client._http.rate_limit import RateLimit
+from heksher_client._logging import shown_seconds
 from heksher_client.exceptions import CredentialTimeoutError
 
 T = TypeVar("T")
@@ -125,10 +126,8 @@ def timed_out(endpoint: Endpoint, limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long. The service is not the reason if no access token arrived."""
     late = effects.timed_out(limits)
     if isinstance(endpoint.auth, Credential) and is_token_awaited(endpoint.auth):
-        seconds, _ = limits.shortest
-        late = replace(
-            late, error=CredentialTimeoutError(f"no access token within {seconds:.3g} seconds, {late.limit}")
-        )
+        seconds = shown_seconds(limits.shortest[0], 3)
+        late = replace(late, error=CredentialTimeoutError(f"no access token within {seconds}, {late.limit}"))
     return late
 
 

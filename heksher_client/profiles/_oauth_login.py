@@ -158,7 +158,7 @@ def login_with_token(
         session = LoginSession.begin(target, advice="leave out the refresh token")
         return session.save(Granted(value, renewal, expires_at))
     with load_config(target) as config:
-        pass  # There is nothing else to check.
+        pass  # The checks are complete.
     tokens = StoredTokens(origin=origin(str(config.profile.url)), access_token=value, expires_at=expires_at)
     return token_store(config).save(config.name, tokens)
 

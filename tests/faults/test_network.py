@@ -249,7 +249,7 @@ LATE_TOKEN_SERVER = (
             60,
             f"{TOO_LATE} 0.1 seconds, limited by the option request_timeout",
         ),
-        (True, {"request_timeout": 1.0}, 60, f"{TOO_LATE} 1 seconds, limited by the option request_timeout"),
+        (True, {"request_timeout": 1.0}, 60, f"{TOO_LATE} 1 second, limited by the option request_timeout"),
         (
             False,
             {"start_timeout": 0.1},

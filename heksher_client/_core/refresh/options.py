@@ -133,7 +133,7 @@ def checked_timeout(timeout: float | None, default: float = math.inf) -> float:
 
     Args:
         timeout: The argument.
-        default: The seconds if it is None.
+        default: The seconds to return for None.
 
     Raises:
         TypeError, ValueError: It is not a positive number of seconds.

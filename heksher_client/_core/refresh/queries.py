@@ -85,6 +85,11 @@ class QueryResults(msgspec.Struct):
         """True if a query was successful."""
         return bool(self.answered)
 
+    @property
+    def is_refused(self) -> bool:
+        """True if all queries were refused, which takes no time, and not because there are too many."""
+        return not self.has_responses and all(map(_is_refusal, self.failed.values()))
+
     def is_open(self, name: str) -> bool:
         """True if there is no result for a name yet."""
         return not (name in self.answered or name in self.missing or name in self.failed)
@@ -184,7 +189,8 @@ class Queries:
         names = sorted(names)
         limit = _tenth(names) if self._is_split else _UNLIMITED
         results, max_names = yield from self._run(names, context_filter, current, limit, is_retry=is_retry)
-        if not is_retry and is_working and self._should_split_at_once(results):
+        is_due = is_working and not is_retry and _is_power_of_two(self._failures + 1)
+        if is_due and results.is_refused and len(results.failed) > 1:
             results, max_names = yield from self._run(names, context_filter, current, _tenth(names))
         if not is_retry:
             self._record(results, max_names, is_working=is_working)
@@ -247,13 +253,8 @@ class Queries:
         error = next(iter(results.failed.values()))
         self._failures += 1
         has_limit = isinstance(error, UnexpectedResponseError) and error.status == _TOO_MANY_REQUESTS
-        self._is_split = is_working and not has_limit and not _is_refusal(error) and _is_power_of_two(self._failures)
+        self._is_split = is_working and not has_limit and not results.is_refused and _is_power_of_two(self._failures)
         raise error
-
-    def _should_split_at_once(self, results: QueryResults) -> bool:
-        """Return True if all queries were refused, and parts of them may not be."""
-        is_refused = not results.has_responses and all(map(_is_refusal, results.failed.values()))
-        return is_refused and len(results.failed) > 1 and _is_power_of_two(self._failures + 1)
 
     def _split(self, names: Sequence[str], context_filter: str, max_names: int) -> list[_Query]:
         """Split names into queries, those that are suspect apart."""

@@ -1,6 +1,6 @@
 """Lasting faults of one setting: all others are refreshed as usual, and it is tried again at times of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 from weakref import ref
@@ -561,6 +561,20 @@ def test_d7_a_setting_whose_queries_are_refused_is_found_at_once(service: FakeSe
         assert [setting.get(user="jim") for setting in many].count(5) == 44
         assert [name for name, one in client.status().settings.items() if one.problem] == ["s20"]
         assert longest(refreshes_of(client, service, 1000)) <= 60
+
+
+def test_d7_queries_that_fail_for_different_reasons_are_split_by_the_next_refresh(service: FakeService) -> None:
+    """One is refused, and the other one has no response in time."""
+    _many = [Setting(f"s{i:02}", int, ["user"], 0) for i in range(60)]
+    with driven(service, update_interval=60) as client:
+        replies: Iterator[CannedResponse | Reply] = iter([CannedResponse(403), HANGING])
+        service.intercept = lambda request: next(replies, None) if str(request) == QUERY else None
+        service.requests.clear()
+        client.reload_expecting(HeksherError)
+        assert len(query_sizes(service)) == 2
+        client.refresh()
+        assert max(query_sizes(service)[2:]) <= 6
+        assert client.status().state is State.FRESH
 
 
 def test_d7_a_setting_that_was_found_delays_no_refresh(service: FakeService) -> None:
