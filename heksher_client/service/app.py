@@ -24,8 +24,7 @@ from heksher_client._version import __version__
 from heksher_client.service import routing, store
 from heksher_client.service.access import AccessControl, is_page, required_role
 from heksher_client.service.addresses import RootPath, check_root_path, reference, route_path
-from heksher_client.service.console.pages import ASSETS
-from heksher_client.service.console.pages import router as console
+from heksher_client.service.console import pages
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database, is_read_only
 from heksher_client.service.event_stream import EventStream
@@ -226,8 +225,8 @@ def create_app(
     database.begin_epoch()
     _add_missing_features(database, features)
     # Not with `include_router`, which would create all routes again, while the first requests are answered.
-    routes: list[BaseRoute] = [route for router in (*ROUTERS, console) for route in router.routes]
-    routes += [Mount("/console/assets", ASSETS), Route("/", _redirect_to_console), Route("/docs", _show_api)]
+    routes: list[BaseRoute] = [route for router in (*ROUTERS, *pages.ROUTERS) for route in router.routes]
+    routes += [Mount("/console/assets", pages.ASSETS), Route("/", _redirect_to_console), Route("/docs", _show_api)]
     metrics = Metrics()
     event_stream = EventStream(database, metrics)
     app = _Application(

@@ -231,7 +231,7 @@ def test_l15_a_conflict_is_shown_even_if_the_rule_is_not_among_the_first(
     """The number of rules on a page is limited."""
     first, second = operators
     service.add_rule("cache_size", 1, user="ann", environment="prod")
-    monkeypatch.setattr("heksher_client.service.console.pages._MAX_RULES", 1)
+    monkeypatch.setattr("heksher_client.service.console.pages.settings._MAX_RULES", 1)
     first.submit_shown(SAVE, value="200")
     assert 'id="rule-1"' not in unescape(absolute(first.go("/console/settings/cache_size")))
     second.submit_shown(SAVE, value="300")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from heksher_client.service import LocalService, access
-from heksher_client.service.console import pages
+from heksher_client.service.console import forms
 from heksher_client.service.tokens import Role, add_token
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.http import http_client
@@ -276,14 +276,14 @@ class Parsers:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fields = 0
-        original: Any = vars(pages)["parse_qs"]
+        original: Any = vars(forms)["parse_qs"]
 
         def parse_qs(*arguments: Any, **options: Any) -> Any:
             found = original(*arguments, **options)
             self.fields += sum(map(len, found.values()))
             return found
 
-        monkeypatch.setattr(pages, "parse_qs", parse_qs)
+        monkeypatch.setattr(forms, "parse_qs", parse_qs)
 
 
 @pytest.mark.parametrize(

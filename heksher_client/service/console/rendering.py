@@ -7,11 +7,16 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from sqlalchemy import Connection
 
 from heksher_client._logging import escaped, visible_json
-from heksher_client.service import json_values
+from heksher_client._version import __version__
+from heksher_client.service import json_values, store
+from heksher_client.service.access import request_token
 from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
+from heksher_client.service.console.undo import UNDOABLE
+from heksher_client.service.tokens import Role
 
 _MAX_VALUE_LENGTH: Final = 120
 """Characters of a value in a table."""
@@ -59,3 +64,19 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     response = HTMLResponse(text, status, security.HEADERS)
     security.ensure_session(request, response)
     return response
+
+
+def page(request: Request, template: str, connection: Connection, *, status: int = 200, **values: Any) -> Response:
+    """Return a page with what all pages of logged-in users show."""
+    token = request_token(request.scope)
+    return render(
+        request,
+        template,
+        status,
+        features=store.context_features(connection),
+        token=token,
+        may_change=token is None or token.role is Role.ADMIN,
+        undoable=UNDOABLE,
+        version=__version__,
+        **values,
+    )
