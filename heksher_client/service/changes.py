@@ -59,7 +59,7 @@ def record_change(
     row = {
         "revision": revision,
         "at": datetime.now(UTC),
-        "actor": connection.get_execution_options().get("actor"),
+        "actor": actor(connection),
         "action": action,
         "settings": list(settings),
         "former": former,
@@ -70,6 +70,12 @@ def record_change(
         connection.execute(update(SETTINGS).where(SETTINGS.c.id == setting_id).values(tag=new_tag()))
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_notify(CHANNEL, str(revision))))
+
+
+def actor(connection: Connection) -> str | None:
+    """Return the author of the changes in a transaction: the name of a token; None without access control."""
+    name: str | None = connection.get_execution_options().get("actor")
+    return name
 
 
 def changes(connection: Connection, *, after: int, setting: str | None = None, limit: int = 100) -> list[Change]:

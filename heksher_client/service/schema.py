@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0005"
+VERSION: Final = "0006"
 """The schema version that this version of the service needs: its last migration."""
 FIRST_VERSION: Final = "0001"
 """The schema version of a database without the table `alembic_version`."""
@@ -71,6 +72,8 @@ STATE: Final = Table(
     Column("epoch", BigInteger, nullable=False),
     # The last epochs, each with the revision at which it began.
     Column("epochs", ExactJSON, nullable=False),
+    # No period of a rule begins or ends before this time; null if none will.
+    Column("next_transition", UTCDateTime),
 )
 
 CHANGES: Final = Table(
@@ -130,6 +133,14 @@ RULES: Final = Table(
     Column("conditions", String, nullable=False),
     Column("value", ExactJSON, nullable=False),
     Column("metadata", ExactJSON, nullable=False),
+    # The period in which the rule applies; without limits where they are null.
+    Column("starts_at", UTCDateTime),
+    Column("ends_at", UTCDateTime),
+    # Whether query results contain the rule. It changes when the period begins or ends, with a revision of its own.
+    Column("in_effect", Boolean, nullable=False),
+    # The last change of the rule. Both are null if the change log does not contain it.
+    Column("changed_at", UTCDateTime),
+    Column("changed_by", String),
     UniqueConstraint("setting_id", "conditions"),
     sqlite_autoincrement=True,  # ids of deleted rules are not reused
 )

@@ -7,14 +7,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from heksher_client._core.settings.names import SETTING_NAME
-from heksher_client.service.changes import new_tag, record_change
+from heksher_client.service.changes import actor, new_tag, record_change
 from heksher_client.service.declarations import Declaration
-from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, MAX_ID, RULES, SETTINGS
+from heksher_client.service.rule_period import ALWAYS, Period
+from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURES, MAX_ID, RULES, SETTINGS, STATE
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
@@ -38,6 +40,13 @@ class StoredRule:
     conditions: Conditions
     value: Any
     metadata: Mapping[str, Any]
+    period: Period = ALWAYS
+    in_effect: bool = True
+    """Whether query results contain the rule."""
+    changed_at: datetime | None = None
+    """The time of the last change; None if it is not known."""
+    changed_by: str | None = None
+    """The author of the last change; None without access control."""
 
     def conditions_in(self, order: Sequence[str]) -> list[list[str]]:
         """Return the conditions in the order of the context features."""
@@ -224,12 +233,16 @@ def _set_features(connection: Connection, setting_id: int, features: Iterable[st
 # -- rules -------------------------------------------------------------------------------------------------------------
 
 
-def rules(connection: Connection, setting_ids: Iterable[int] | None = None) -> list[StoredRule]:
+def rules(
+    connection: Connection, setting_ids: Iterable[int] | None = None, *, only_in_effect: bool = False
+) -> list[StoredRule]:
     """Return all rules, or those of the given settings, sorted by id."""
     query = select(RULES).order_by(RULES.c.id)
+    if only_in_effect:
+        query = query.where(RULES.c.in_effect)
     if setting_ids is not None:
         query = query.where(RULES.c.setting_id.in_(list(setting_ids)))
-    return [_rule_from_row(row) for row in connection.execute(query)]
+    return [rule_from_row(row) for row in connection.execute(query)]
 
 
 def count_rules(connection: Connection) -> int:
@@ -248,7 +261,7 @@ def rule(connection: Connection, rule_id: int) -> StoredRule | None:
     if not 0 < rule_id <= MAX_ID:
         return None  # PostgreSQL would raise an error.
     row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
-    return None if row is None else _rule_from_row(row)
+    return None if row is None else rule_from_row(row)
 
 
 def find_rule(connection: Connection, setting_id: int, conditions: Mapping[str, str]) -> int | None:
@@ -266,6 +279,7 @@ def add_rule(
     value: Any,
     metadata: Mapping[str, Any],
     *,
+    period: Period = ALWAYS,
     rule_id: int | None = None,
 ) -> int:
     """Add a rule.
@@ -276,6 +290,7 @@ def add_rule(
         conditions: The required value of each feature.
         value: The value of the rule.
         metadata: The metadata of the rule.
+        period: The period in which the rule applies.
         rule_id: The id of the rule; the next free one if not given.
 
     Returns:
@@ -286,6 +301,8 @@ def add_rule(
         "conditions": encode_conditions(conditions),
         "value": value,
         "metadata": dict(metadata),
+        **_period_columns(connection, period),
+        **_author_columns(connection),
     }
     if rule_id is None:
         rule_id = int(connection.execute(insert(RULES).values(**values).returning(RULES.c.id)).scalar_one())
@@ -295,14 +312,19 @@ def add_rule(
             sequence = func.pg_get_serial_sequence(RULES.name, RULES.c.id.name)
             largest = select(func.max(RULES.c.id)).scalar_subquery()
             connection.execute(select(func.setval(sequence, func.greatest(largest, func.nextval(sequence)))))
-    added = StoredRule(rule_id, setting.id, sorted(conditions.items()), value, metadata)
+    added = StoredRule(rule_id, setting.id, sorted(conditions.items()), value, metadata, period)
     _record_rule(connection, "rule added", setting, None, added)
     return rule_id
 
 
 def change_rule(connection: Connection, setting: StoredSetting, rule: StoredRule, **attributes: Any) -> None:
-    """Change the value or the metadata of a rule."""
-    connection.execute(update(RULES).where(RULES.c.id == rule.id).values(**attributes))
+    """Change attributes of a rule: `conditions`, `value`, `metadata` or `period`, as in `StoredRule`."""
+    columns = dict(attributes)
+    if "conditions" in columns:
+        columns["conditions"] = encode_conditions(dict(columns["conditions"]))
+    if "period" in columns:
+        columns |= _period_columns(connection, columns.pop("period"))
+    connection.execute(update(RULES).where(RULES.c.id == rule.id).values(**columns, **_author_columns(connection)))
     _record_rule(connection, "rule changed", setting, rule, replace(rule, **attributes))
 
 
@@ -310,6 +332,19 @@ def delete_rule(connection: Connection, setting: StoredSetting, rule: StoredRule
     """Delete a rule."""
     connection.execute(delete(RULES).where(RULES.c.id == rule.id))
     _record_rule(connection, "rule deleted", setting, rule, None)
+
+
+def _author_columns(connection: Connection) -> dict[str, Any]:
+    return {"changed_at": datetime.now(UTC), "changed_by": actor(connection)}
+
+
+def _period_columns(connection: Connection, period: Period) -> dict[str, Any]:
+    """Return the columns of a period, and see to it that its beginning and its end will be noticed."""
+    now = datetime.now(UTC)
+    if (transition := period.next_transition(now)) is not None:
+        is_earlier = or_(STATE.c.next_transition.is_(None), STATE.c.next_transition > transition)
+        connection.execute(update(STATE).where(is_earlier).values(next_transition=transition))
+    return {"starts_at": period.starts_at, "ends_at": period.ends_at, "in_effect": period.contains(now)}
 
 
 def _record_rule(
@@ -332,6 +367,7 @@ def rule_as_json(rule: StoredRule) -> dict[str, Any]:
         "feature_values": dict(rule.conditions),
         "value": rule.value,
         "metadata": dict(rule.metadata),
+        **rule.period.as_json(),
     }
 
 
@@ -341,7 +377,18 @@ def encode_conditions(conditions: Mapping[str, str]) -> str:
     return json.dumps(sorted(conditions.items()), ensure_ascii=False)
 
 
-def _rule_from_row(row: Any) -> StoredRule:
+def rule_from_row(row: Any) -> StoredRule:
+    """Return the rule in a row of the table."""
     conditions = tuple((feature, value) for feature, value in json.loads(row.conditions))
     metadata = row._mapping["metadata"]  # noqa: SLF001 - as above
-    return StoredRule(row.id, row.setting_id, conditions, row.value, metadata)
+    return StoredRule(
+        row.id,
+        row.setting_id,
+        conditions,
+        row.value,
+        metadata,
+        Period(row.starts_at, row.ends_at),
+        row.in_effect,
+        row.changed_at,
+        row.changed_by,
+    )

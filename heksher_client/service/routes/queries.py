@@ -100,7 +100,7 @@ def _read_fragments(
     order = store.context_features(connection)
     settings = store.settings(connection, store.setting_ids(connection, names).values())
     rules: dict[int, list[dict[str, Any]]] = {setting.id: [] for setting in settings}
-    for rule in store.rules(connection, rules):
+    for rule in store.rules(connection, rules, only_in_effect=True):
         if admits(filters, rule.conditions):
             found = {"value": rule.value, "context_features": rule.conditions_in(order), "rule_id": rule.id}
             metadata = {"metadata": dict(rule.metadata)} if include_metadata else {}
