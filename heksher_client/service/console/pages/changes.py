@@ -32,11 +32,11 @@ def undo_change(
     request: Request,
     revision: Revision,
     database: RequestDatabase,
-    form: Form,  # noqa: ARG001 - for its checks
+    form: Form,
 ) -> Response:
     """Undo a change of a rule."""
     with database.write() as connection:
         found = changes(connection, after=revision - 1, limit=1)
         if not found or found[0].revision != revision:
             raise RequestError(404, f"there is no change with the revision {revision}")
-        return redirect_to_setting(request, undo(connection, found[0]), connection)
+        return redirect_to_setting(request, undo(connection, found[0]), connection, form)

@@ -46,8 +46,8 @@ def add_rule(request: Request, name: str, database: RequestDatabase, form: Form)
                 errors[""] = error.message
         if errors:
             draft = Draft(required, form.get("value", []), errors)
-            return setting_page(request, connection, setting, status=422, draft=draft)
-        return redirect_to_setting(request, setting, connection)
+            return setting_page(request, connection, setting, form=form, status=422, draft=draft)
+        return redirect_to_setting(request, setting, connection, form)
 
 
 @router.post("/rules/{rule_id}/value")
@@ -60,14 +60,14 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
         rule, setting = require_rule(connection, rule_id)
         if conflict := _conflict(form, rule):
             edited = (rule_id, f"{conflict} Save again to replace it.", content)
-            return setting_page(request, connection, setting, status=409, edited=edited)
+            return setting_page(request, connection, setting, form=form, status=409, edited=edited)
         try:
             value = parse_input(setting.declaration.type, content)
             operations.set_rule_value(connection, setting, rule, value)
         except (InputError, RequestError) as error:
             edited = (rule_id, str(error.args[-1]), content)
-            return setting_page(request, connection, setting, status=422, edited=edited)
-        return redirect_to_setting(request, setting, connection)
+            return setting_page(request, connection, setting, form=form, status=422, edited=edited)
+        return redirect_to_setting(request, setting, connection, form)
 
 
 def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, form: Fields) -> Response:
@@ -85,7 +85,12 @@ def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, f
         f"{_listed(content)}. Add a rule with this value if you still want it."
     )
     return setting_page(
-        request, connection, setting, status=409, draft=Draft(conditions(form, setting), content, {"": message})
+        request,
+        connection,
+        setting,
+        form=form,
+        status=409,
+        draft=Draft(conditions(form, setting), content, {"": message}),
     )
 
 
@@ -106,9 +111,9 @@ def delete_rule(
         if conflict := _conflict(form, rule):
             content = format_input(setting.declaration.type, rule.value)
             edited = (rule_id, f"{conflict} Delete it again if you still want to.", content)
-            return setting_page(request, connection, setting, status=409, edited=edited)
+            return setting_page(request, connection, setting, form=form, status=409, edited=edited)
         store.delete_rule(connection, setting, rule)
-        return redirect_to_setting(request, setting, connection)
+        return redirect_to_setting(request, setting, connection, form)
 
 
 def _conflict(form: Fields, rule: StoredRule) -> str:

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from typing import Annotated, Final
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import Field
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import normalize
 from heksher_client.service import store
-from heksher_client.service.addresses import reference
 from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console.forms import Draft
-from heksher_client.service.console.inputs import format_input, input_for
+from heksher_client.service.console.inputs import Fields, format_input, input_for
+from heksher_client.service.console.listing import listing, redirect_back
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.why import explain, in_priority_order
 from heksher_client.service.history import read_state
@@ -46,12 +44,10 @@ def _searchable_text(setting: StoredSetting) -> str:
 
 
 @router.get("/settings/{name}")
-def show_setting(
-    request: Request, name: str, database: RequestDatabase, find: str = "", done: Revision = 0
-) -> Response:
+def show_setting(request: Request, name: str, database: RequestDatabase, done: Revision = 0) -> Response:
     """Show a setting: its declaration, its rules, the explanation of its value, and its last changes."""
     with database.read() as connection:
-        return setting_page(request, connection, require_setting(connection, name), find=find, done=done)
+        return setting_page(request, connection, require_setting(connection, name), done=done)
 
 
 def setting_page(
@@ -59,8 +55,8 @@ def setting_page(
     connection: Connection,
     setting: StoredSetting,
     *,
+    form: Fields | None = None,
     status: int = 200,
-    find: str = "",
     done: int = 0,
     draft: Draft | None = None,
     edited: tuple[int, str, Sequence[str]] = (0, "", ()),
@@ -71,21 +67,23 @@ def setting_page(
         request: The request.
         connection: The connection of the transaction.
         setting: The setting.
+        form: The form that was submitted from the page, if any. The page has the same filters as before.
         status: The status of the response.
-        find: List only rules whose conditions contain this text.
         done: The revision of the change that was just made, for an undo button.
         draft: The rule that could not be added.
         edited: The id of the rule that could not be changed, the error, and the content of its input.
     """
     order = store.context_features(connection)
     rules = in_priority_order(store.rules(connection, [setting.id]), order)
+    declaration = setting.declaration
+    path = f"console/settings/{declaration.name}"
+    names = ["find", *(f"on.{feature}" for feature in declaration.configurable_features)]
+    state = listing(request, path, names, form=form)
+    find = state["find"]
     listed = [rule for rule in rules if normalize(find).lower() in _conditions_text(rule, order).lower()]
     shown = [rule for position, rule in enumerate(listed) if position < _MAX_RULES or rule.id == edited[0]]
-    declaration = setting.declaration
     order = [feature for feature in order if feature in declaration.configurable_features]
-    context = {
-        feature: value for feature in order if (value := normalize(request.query_params.get(f"on.{feature}", "")))
-    }
+    context = {feature: normalize(value) for feature, value in state.values("on.", order).items()}
     return page(
         request,
         "setting.html",
@@ -100,6 +98,7 @@ def setting_page(
         found=len(listed),
         total=len(rules),
         find=find,
+        back=f"/{state.link()}",
         suggestions=_condition_values(rules),
         context=context,
         explanation=explain(rules, order, declaration.default_value, context, limit=_MAX_RULES),
@@ -130,8 +129,7 @@ def _last_change(connection: Connection, revision: int, setting: str) -> Change 
     return found[0] if len(found) == 1 and found[0].revision == revision else None
 
 
-def redirect_to_setting(request: Request, setting: StoredSetting, connection: Connection) -> Response:
-    """Redirect to the page of a setting that was just changed."""
-    revision = read_state(connection).revision
-    page = f"console/settings/{quote(setting.declaration.name)}?done={revision}#done"
-    return RedirectResponse(reference(request.scope, page), 303)
+def redirect_to_setting(request: Request, setting: StoredSetting, connection: Connection, form: Fields) -> Response:
+    """Redirect to the page of a setting that was just changed, or to the page that the form was submitted from."""
+    default = f"console/settings/{setting.declaration.name}"
+    return redirect_back(request, form, default, read_state(connection).revision)

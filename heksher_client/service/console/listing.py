@@ -1,0 +1,125 @@
+"""The state of a page with lists: its filters, its sort and its page number, which are the query of its address."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import RedirectResponse
+
+from heksher_client.service.addresses import reference
+from heksher_client.service.console.inputs import Fields
+
+PAGE_SIZE: Final = 100
+"""Rows of a page."""
+_MAX_PAGE_DIGITS: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The pages of a list, and the number of the one that is shown."""
+
+    number: int
+    count: int
+
+    @property
+    def offset(self) -> int:
+        """The number of rows before the page."""
+        return (self.number - 1) * PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The state of a page with a list."""
+
+    path: str
+    """The path of the page, such as `console/changes`."""
+    parameters: Mapping[str, str]
+    """The query parameters that are not empty."""
+    sorts: Sequence[str] = ()
+    """What the list can be sorted by, the default first."""
+
+    def __getitem__(self, name: str) -> str:
+        """Return a parameter; empty if the address does not have it."""
+        return self.parameters.get(name, "")
+
+    def values(self, prefix: str, names: Iterable[str]) -> dict[str, str]:
+        """Return the parameters with a prefix, by their names without it."""
+        return {name: value for name in names if (value := self[f"{prefix}{name}"])}
+
+    @property
+    def sort(self) -> str:
+        """The name of what the list is sorted by."""
+        name = self["sort"].removeprefix("-")
+        return name if name in self.sorts else self.sorts[0]
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether the sort is reversed."""
+        return self["sort"] == f"-{self.sort}"
+
+    def order(self, name: str) -> str:
+        """Return the value of `aria-sort` for a column."""
+        if name != self.sort:
+            return "none"
+        return "descending" if self.is_descending else "ascending"
+
+    def link(self, **changes: object) -> str:
+        """Return the address of the same page with other parameters, without a slash at its beginning."""
+        changed = {**self.parameters, **{name: str(value) for name, value in changes.items()}}
+        query = urlencode({name: value for name, value in changed.items() if value})
+        return f"{self.path}?{query}" if query else self.path
+
+    def sort_link(self, name: str) -> str:
+        """Return the address of the list sorted by a column; in the other direction if it is sorted by it already."""
+        is_reversed = name == self.sort and not self.is_descending
+        return self.link(sort=f"-{name}" if is_reversed else name, page="")
+
+    def pages(self, total: int) -> Pages:
+        """Return the pages of a list with a number of rows. A page after the last one is the last one."""
+        count = max(1, -(-total // PAGE_SIZE))
+        text = self["page"]
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_PAGE_DIGITS
+        return Pages(min(max(1, int(text) if is_number else 1), count), count)
+
+
+def listing(
+    request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = (), form: Fields | None = None
+) -> Listing:
+    """Return the state of a page.
+
+    Args:
+        request: The request for the page, or of a form on it.
+        path: The path of the page, such as `console/changes`.
+        names: The names of its parameters, in addition to `sort` and `page`.
+        sorts: What the list can be sorted by, the default first.
+        form: The submitted form, whose field `back` is the address that the page had.
+    """
+    given = dict(request.query_params) if form is None else _query(_back(form))
+    return Listing(path, {name: given[name] for name in (*names, "sort", "page") if given.get(name)}, sorts)
+
+
+def redirect_back(request: Request, form: Fields, default: str, revision: int) -> Response:
+    """Redirect to the page that a form was submitted from, which will show a change.
+
+    Args:
+        request: The request.
+        form: The submitted form.
+        default: The path of the page if the form does not have an address of the console in its field `back`.
+        revision: The revision of the change.
+    """
+    back = _back(form)
+    parameters = {**_query(back), "done": str(revision)}
+    path = quote(urlsplit(back).path.lstrip("/")) or default
+    return RedirectResponse(reference(request.scope, f"{path}?{urlencode(parameters)}#done"), 303)
+
+
+def _back(form: Fields) -> str:
+    """Return the address in the field `back` of a form; empty if it is not an address of the console."""
+    (back, *_) = form.get("back", [""])
+    return back if back.partition("?")[0] == "/console" or back.startswith("/console/") else ""
+
+
+def _query(address: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
