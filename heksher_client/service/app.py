@@ -40,7 +40,8 @@ from heksher_client.service.tokens import Role
 def _error_response(request: Request, status: int, message: str) -> Response:
     """Return an error as a page of the console or in plain text."""
     if is_page(request.scope):
-        return render(request, "error.html", status, message=message)
+        is_missing = status == HTTPStatus.NOT_FOUND and request.method == "GET"
+        return render(request, "error.html", status, message=message, is_missing=is_missing)
     return PlainTextResponse(message, status) if message else Response(status_code=status)
 
 
@@ -80,6 +81,8 @@ async def _handle_http_error(request: Request, error: Any) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND and path.endswith("/") and path.strip("/"):
         page = path.rstrip("/")
         return RedirectResponse("../" * (len(path) - len(page)) + quote(page.rpartition("/")[2]) + query)
+    if is_page(request.scope):
+        return _error_response(request, error.status_code, "")
     return await http_exception_handler(request, error)
 
 

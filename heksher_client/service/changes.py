@@ -5,13 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, Text, cast, func, insert, or_, select, union, update
 
 from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service.database import CHANNEL
 from heksher_client.service.schema import ALIASES, CHANGES, SETTINGS, STATE
+
+SCHEDULE: Final = "schedule"
+"""The name for the author of changes that the service makes when the period of a rule begins or ends."""
+SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
+ACTIONS: Final = (
+    "rule added", "rule changed", "rule deleted", *SCHEDULED_ACTIONS, "setting declared", "setting changed",
+    "setting deleted", "aliases changed", "context feature added", "context feature moved", "context feature deleted",
+    "token added", "token revoked",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,22 @@ class Change:
     """The state before the change, in JSON values."""
     new: Any
     """The state after the change, in JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """A selection of changes. All of its criteria must be met; those that are empty select all changes."""
+
+    setting: str | None = None
+    """A name of a setting, present or former."""
+    actor: str = ""
+    """The name of a token, or `SCHEDULE`."""
+    action: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+ALL_CHANGES: Final = ChangeFilter()
 
 
 def record_change(
@@ -92,13 +117,31 @@ def changes(connection: Connection, *, after: int, setting: str | None = None, l
 
 
 def latest_changes(
-    connection: Connection, *, before: int | None = None, setting: str | None = None, limit: int = 100
+    connection: Connection, selected: ChangeFilter = ALL_CHANGES, *, before: int | None = None, limit: int = 100
 ) -> list[Change]:
-    """Return the last changes, or those before a revision, the latest first."""
+    """Return the last changes that a filter selects, or those before a revision, the latest first."""
     query = select(CHANGES).order_by(CHANGES.c.revision.desc())
     if before is not None:
         query = query.where(CHANGES.c.revision < before)
-    return _select(connection, query, setting, limit)
+    if "\0" in selected.actor + selected.action:
+        return []  # PostgreSQL would raise an error.
+    if selected.actor == SCHEDULE:
+        query = query.where(CHANGES.c.actor.is_(None), CHANGES.c.action.in_(SCHEDULED_ACTIONS))
+    elif selected.actor:
+        query = query.where(CHANGES.c.actor == selected.actor)
+    if selected.action:
+        query = query.where(CHANGES.c.action == selected.action)
+    if selected.since is not None:
+        query = query.where(CHANGES.c.at >= selected.since)
+    if selected.until is not None:
+        query = query.where(CHANGES.c.at <= selected.until)
+    return _select(connection, query, selected.setting, limit)
+
+
+def recent_actors(connection: Connection, limit: int) -> list[str]:
+    """Return the names of the tokens that have made the last changes, as many as the limit."""
+    recent = select(CHANGES.c.actor).order_by(CHANGES.c.revision.desc()).limit(limit).subquery()
+    return sorted(actor for actor in connection.scalars(select(recent.c.actor).distinct()) if actor is not None)
 
 
 def _select(connection: Connection, query: Select[Any], setting: str | None, limit: int) -> list[Change]:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Numeric, Select, and_, cast, false, func, not_, or_, select
 
 from heksher_client.service import store
 from heksher_client.service.schema import RULES
@@ -13,6 +14,8 @@ from heksher_client.service.store import StoredRule
 
 SORTS: Final = ("priority", "rule", "value", "changed")
 """What rules can be sorted by: `priority` begins with the strongest rule, `changed` with the last change."""
+_UNKNOWN_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
+"""The time of changes that are not known. Databases differ in where they sort nulls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,18 @@ class RuleFilter:
     """The author of the last change."""
 
 
+ALL_RULES: Final = RuleFilter()
+
+
 def count_rules(connection: Connection, setting_id: int, selected: RuleFilter) -> int:
     """Return the number of rules of a setting that a filter selects."""
-    query = select(func.count()).select_from(RULES).where(*_criteria(setting_id, selected))
+    query = select(func.count()).select_from(RULES).where(RULES.c.setting_id == setting_id, *_criteria(selected))
     return connection.execute(query).scalar_one()
+
+
+def settings_with_rules(connection: Connection, selected: RuleFilter) -> set[int]:
+    """Return the ids of the settings with a rule that a filter selects."""
+    return set(connection.scalars(select(RULES.c.setting_id).where(*_criteria(selected)).distinct()))
 
 
 def search_rules(
@@ -43,6 +54,7 @@ def search_rules(
     *,
     sort: str = "priority",
     descending: bool = False,
+    has_numbers: bool = False,
     limit: int,
     offset: int = 0,
 ) -> list[StoredRule]:
@@ -55,11 +67,14 @@ def search_rules(
         order: The context features in the order of the service.
         sort: One of `SORTS`.
         descending: Whether to reverse the order.
+        has_numbers: Whether all values are numbers, and sorted as such.
         limit: The maximum number of rules.
         offset: The number of rules before the page.
     """
-    keys = [key.desc() if descending else key.asc() for key in _sort_keys(sort, order)]
-    query = select(RULES).where(*_criteria(setting_id, selected)).order_by(*keys, RULES.c.id)
+    keys = _sort_keys("number" if sort == "value" and has_numbers else sort, order)
+    if descending != (sort == "changed"):
+        keys = [key.desc() for key in keys]
+    query = select(RULES).where(RULES.c.setting_id == setting_id, *_criteria(selected)).order_by(*keys, RULES.c.id)
     return _read(connection, query.limit(limit).offset(offset))
 
 
@@ -84,19 +99,35 @@ def matching_rules(
     return _read(connection, query)
 
 
+def condition_values(connection: Connection, setting_id: int, limit: int) -> dict[str, list[str]]:
+    """Return values that the newest rules of a setting require, by context feature.
+
+    Args:
+        connection: The connection of the transaction.
+        setting_id: The id of the setting.
+        limit: The number of rules to read.
+    """
+    query = select(RULES.c.conditions).where(RULES.c.setting_id == setting_id).order_by(RULES.c.id.desc()).limit(limit)
+    found: dict[str, set[str]] = {}
+    for conditions in connection.scalars(query):
+        for feature, value in json.loads(conditions):
+            found.setdefault(feature, set()).add(value)
+    return {feature: sorted(values) for feature, values in found.items()}
+
+
 def _read(connection: Connection, query: Select[Any]) -> list[StoredRule]:
     return [store.rule_from_row(row) for row in connection.execute(query)]
 
 
-def _criteria(setting_id: int, selected: RuleFilter) -> list[ColumnElement[bool]]:
-    criteria = [RULES.c.setting_id == setting_id]
-    criteria += [_has_condition(feature, value) for feature, value in selected.conditions.items()]
+def _criteria(selected: RuleFilter) -> list[ColumnElement[bool]]:
+    criteria = [_has_condition(feature, value) for feature, value in selected.conditions.items()]
     if selected.text:
         criteria.append(_contains(func.lower(RULES.c.conditions), _condition_part(selected.text)))
     if selected.value:
-        criteria.append(_contains(func.lower(RULES.c.value), selected.value.lower()))
+        criteria.append(_contains(func.lower(RULES.c.value), _value_part(selected.value)))
     if selected.author:
-        criteria.append(RULES.c.changed_by == selected.author)
+        # PostgreSQL would raise an error for NUL, which no name contains.
+        criteria.append(false() if "\0" in selected.author else RULES.c.changed_by == selected.author)
     return criteria
 
 
@@ -108,8 +139,10 @@ def _sort_keys(sort: str, order: Sequence[str]) -> list[ColumnElement[Any]]:
             return [*features, RULES.c.conditions]
         case "value":
             return [RULES.c.value]
+        case "number":
+            return [cast(RULES.c.value, Numeric)]
         case "changed":
-            return [RULES.c.changed_at.desc()]
+            return [func.coalesce(RULES.c.changed_at, _UNKNOWN_TIME)]
     return [RULES.c.id]
 
 
@@ -130,6 +163,11 @@ def _condition_part(text: str) -> str:
     feature, separator, value = text.lower().partition("=")
     escaped = json.dumps(value if separator else text.lower(), ensure_ascii=False)[1:-1]
     return f'"{feature.strip()}", "{escaped.strip()}' if separator else escaped
+
+
+def _value_part(text: str) -> str:
+    """Return a part of a value as it occurs in stored values, whose JSON is ASCII, in lower case."""
+    return "".join(character if " " <= character <= "~" else json.dumps(character)[1:-1] for character in text.lower())
 
 
 def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

@@ -7,6 +7,8 @@ import httpx
 import pytest
 
 from heksher_client.service import LocalService
+from heksher_client.service.tokens import Role, add_token
+from tests.support.console import Browser
 from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
@@ -53,3 +55,36 @@ def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[h
         yield clients
         for client in clients:
             client.close()
+
+
+@pytest.fixture
+def browser(service: WatchedService) -> Iterator[Browser]:
+    """A browser, and the setting `s` with three rules."""
+    service.declare("s", "int", 7, ["environment", "user"], metadata={"owner": "shop"})
+    service.add_rule("s", 1, environment="prod")
+    service.add_rule("s", 2, user="jim")
+    service.add_rule("s", 3, environment="prod", user="jim")
+    client = Browser(service.url)
+    yield client
+    client.http.close()
+
+
+@pytest.fixture
+def protected(service: WatchedService, new_database: Callable[[], str]) -> Iterator[tuple[Browser, dict[str, str]]]:
+    """A service that requires tokens, with the setting `s` and a rule, and one token of each role."""
+    service.reset(new_database(), access_control=True)
+    assert service.database is not None
+    with service.database.begin() as connection:
+        texts = {role.value: add_token(connection, role.value, role) for role in Role}
+    client = Browser(service.url)
+    http = {"Authorization": f"Bearer {texts['admin']}"}
+    for path, body in (
+        (
+            "/api/v1/settings/declare",
+            {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]},
+        ),
+        ("/api/v1/rules", {"setting": "s", "feature_values": {"user": "jim"}, "value": 8}),
+    ):
+        client.http.post(path, json=body, headers=http).raise_for_status()
+    yield client, texts
+    client.http.close()

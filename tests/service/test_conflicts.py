@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from heksher_client._json_values import is_equal
-from tests.service.test_console import Browser, absolute
+from tests.support.console import Browser, absolute
 from tests.support.http import http_client
 from tests.support.marks import sqlite_only
 from tests.support.openapi import OPERATIONS
@@ -168,7 +168,7 @@ def test_l15_the_second_operator_sees_both_values_and_decides(operators: tuple[O
     assert second.submit_shown(SAVE, value="300").status_code == 409
     assert "Its value is now 201" in second.text
     assert second.submit_shown(SAVE, value="300").status_code == 200
-    assert "Rule changed: 300 for user jim , previously 201" in second.text
+    assert "Rule changed: 201 → changed to 300 for user jim" in second.text
 
 
 def test_l15_a_rule_that_has_changed_is_not_deleted(
@@ -231,7 +231,7 @@ def test_l15_a_conflict_is_shown_even_if_the_rule_is_not_among_the_first(
     """The number of rules on a page is limited."""
     first, second = operators
     service.add_rule("cache_size", 1, user="ann", environment="prod")
-    monkeypatch.setattr("heksher_client.service.console.pages.settings._MAX_RULES", 1)
+    monkeypatch.setattr("heksher_client.service.console.pages.settings.PAGE_SIZE", 1)
     first.submit_shown(SAVE, value="200")
     assert 'id="rule-1"' not in unescape(absolute(first.go("/console/settings/cache_size")))
     second.submit_shown(SAVE, value="300")

@@ -1,5 +1,6 @@
 """The templates of the console, and the responses that they are rendered to."""
 
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from heksher_client.service import json_values, store
 from heksher_client.service.access import request_token
 from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
+from heksher_client.service.console.change_entries import change_entry
 from heksher_client.service.console.undo import UNDOABLE
 from heksher_client.service.tokens import Role
 
@@ -39,6 +41,11 @@ def _time(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def _is_address(value: Any) -> bool:
+    """Return True if a link may lead to a value: scripts have addresses as well."""
+    return isinstance(value, str) and re.fullmatch(r"https?://[^\s]+", value) is not None
+
+
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("heksher_client.service.console"),
     autoescape=True,
@@ -47,7 +54,8 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(json=_json, short=_short, time=_time)
+_TEMPLATES.filters.update(json=_json, short=_short, time=_time, entry=change_entry)
+_TEMPLATES.tests.update(address=_is_address)
 
 
 def render_api(request: Request) -> Response:

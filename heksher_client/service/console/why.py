@@ -20,6 +20,7 @@ NO_VALUE = ""
 class Cell:
     """The condition of a rule on a context feature, and its result."""
 
+    feature: str
     required: str | None
     """None if the rule has no condition on the feature."""
     is_met: bool
@@ -47,27 +48,29 @@ class Explanation:
     winner: int | None
     """The id of the winning rule; None if the value is the default value."""
     lines: Sequence[Line]
-    """In the order of priority: first all rules that match, then some of those that do not."""
+    """In the order of priority: first all rules that match, then those that do not, as far as they were asked for."""
     omitted: int
     """The number of rules that do not match and are not listed."""
 
 
-def in_priority_order(rules: Sequence[StoredRule], order: Sequence[str]) -> list[StoredRule]:
-    """Return rules sorted by priority, the highest first."""
-    return _sorted_rules(_rule_set(rules, order, None), {rule.id: rule for rule in rules})
-
-
 def explain(
-    rules: Sequence[StoredRule], order: Sequence[str], default: Any, context: Mapping[str, str], *, limit: int
+    rules: Sequence[StoredRule],
+    order: Sequence[str],
+    default: Any,
+    context: Mapping[str, str],
+    *,
+    others: Sequence[StoredRule] = (),
+    omitted: int = 0,
 ) -> Explanation:
     """Explain the value of a setting in a context.
 
     Args:
-        rules: All rules of the setting.
+        rules: The rules in effect whose conditions are all met, and perhaps others in effect.
         order: The context features in the order of the service.
         default: The default value of the setting.
         context: The values of context features. Features without a value match no condition.
-        limit: The maximum number of rules to list that do not match.
+        others: Rules that do not match, to be listed as well.
+        omitted: The number of further rules that do not match.
     """
     complete = {feature: context.get(feature) or NO_VALUE for feature in order}
     by_id = {rule.id: rule for rule in rules}
@@ -75,10 +78,7 @@ def explain(
     matching = [by_id[rule.rule_id or 0] for rule in rule_set.matching(complete)]
     winner = matching[0] if matching else None
     lines = [_matching_line(rule, winner, order) for rule in matching if winner is not None]
-    matching_ids = {rule.id for rule in matching}
-    others = [rule for rule in _sorted_rules(rule_set, by_id) if rule.id not in matching_ids]
-    lines += [_other_line(rule, complete) for rule in others[:limit]]
-    omitted = max(0, len(others) - limit)
+    lines += [_other_line(rule, complete) for rule in others]
     return Explanation(rule_set.resolve(complete), None if winner is None else winner.id, lines, omitted)
 
 
@@ -87,15 +87,11 @@ def _rule_set(rules: Sequence[StoredRule], order: Sequence[str], default: Any) -
     return RuleSet.build(group_by_features(converted), order, default, Reason.SERVER_DEFAULT)[0]
 
 
-def _sorted_rules(rule_set: RuleSet[Any], by_id: Mapping[int, StoredRule]) -> list[StoredRule]:
-    return [by_id[rule.rule_id or 0] for rule in rule_set.rules()]
-
-
 def _matching_line(rule: StoredRule, winner: StoredRule, order: Sequence[str]) -> Line:
     conditions = dict(rule.conditions)
     differing = [feature for feature in order if (feature in dict(winner.conditions)) != (feature in conditions)]
     decisive = differing[-1] if differing else None  # The last feature has the highest priority.
-    cells = [Cell(conditions.get(feature), is_met=True, is_decisive=feature == decisive) for feature in order]
+    cells = [Cell(feature, conditions.get(feature), is_met=True, is_decisive=feature == decisive) for feature in order]
     if decisive is None:
         return Line(rule, cells, "wins", "it has the highest priority of the rules whose conditions are all met")
     return Line(rule, cells, "loses", f"rule {winner.id} has a condition on {decisive}, and this rule does not")
@@ -105,7 +101,10 @@ def _other_line(rule: StoredRule, context: Mapping[str, str]) -> Line:
     conditions = dict(rule.conditions)
     unmet = [feature for feature in context if feature in conditions and conditions[feature] != context[feature]]
     cells = [
-        Cell(conditions.get(feature), is_met=feature not in unmet, is_decisive=feature in unmet) for feature in context
+        Cell(feature, conditions.get(feature), is_met=feature not in unmet, is_decisive=feature in unmet)
+        for feature in context
     ]
     reasons = [f"{feature} is {context[feature] or 'not given'}" for feature in unmet]
+    if not rule.in_effect:
+        reasons.append("it is not in effect now")
     return Line(rule, cells, "does not match", " and ".join(reasons))

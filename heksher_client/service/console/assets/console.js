@@ -7,3 +7,8 @@ document.addEventListener("htmx:afterOnLoad", () => {
 })
 // The icon's address is relative, and htmx changes the address of the page.
 for (const icon of document.querySelectorAll("link[rel=icon]")) icon.href = icon.href
+// Addresses have the filters in use only.
+document.addEventListener("htmx:configRequest", ({ detail }) => {
+  if (detail.verb !== "get") return
+  for (const [name, value] of [...detail.formData]) if (!value) detail.formData.delete(name)
+})

@@ -5,7 +5,7 @@ from typing import Final
 
 from starlette.staticfiles import StaticFiles
 
-from heksher_client.service.console.pages import changes, login, rules, settings
+from heksher_client.service.console.pages import changes, login, rules, setting_list, settings
 
-ROUTERS: Final = tuple(module.router for module in (settings, rules, changes, login))
+ROUTERS: Final = tuple(module.router for module in (setting_list, settings, rules, changes, login))
 ASSETS: Final = StaticFiles(directory=Path(__file__).parents[1] / "assets")

@@ -1,30 +1,61 @@
 """The change log, and undo."""
 
-from typing import Final
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BeforeValidator
 
-from heksher_client.service.changes import changes, latest_changes
+from heksher_client.service.changes import ACTIONS, SCHEDULE, ChangeFilter, changes, latest_changes, recent_actors
 from heksher_client.service.console.forms import Form
+from heksher_client.service.console.listing import PAGE_SIZE, listing
 from heksher_client.service.console.pages.settings import Revision, redirect_to_setting
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.undo import undo
 from heksher_client.service.routing import RequestDatabase, RequestError
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_MAX_CHANGES: Final = 50
+_PARAMETERS: Final = ("setting", "actor", "action", "from", "to", "before")
+_MAX_CHANGES_FOR_ACTORS: Final = 1_000
+"""The last changes, whose actors are suggested."""
+_Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
+"""A day; None for an empty field of a form."""
 
 
 @router.get("/changes")
 def list_changes(
-    request: Request, database: RequestDatabase, setting: str = "", before: Revision | None = None
+    request: Request,
+    database: RequestDatabase,
+    before: Revision | None = None,
+    done: Revision = 0,
+    since: Annotated[_Day, Query(alias="from")] = None,
+    until: Annotated[_Day, Query(alias="to")] = None,
 ) -> Response:
-    """Show the change log, the latest change first."""
+    """Show the changes that the filters select, the latest first. Days begin and end in UTC."""
+    state = listing(request, "console/changes", _PARAMETERS)
+    selected = ChangeFilter(
+        state["setting"] or None,
+        state["actor"],
+        state["action"],
+        None if since is None else datetime.combine(since, time.min, UTC),
+        None if until is None else datetime.combine(until, time.max, UTC),
+    )
     with database.read() as connection:
-        found = latest_changes(connection, before=before, setting=setting or None, limit=_MAX_CHANGES + 1)
-        shown, is_last = found[:_MAX_CHANGES], len(found) <= _MAX_CHANGES
-        more = None if is_last else shown[-1].revision
-        return page(request, "changes.html", connection, changes=shown, setting_name=setting, more=more)
+        found = latest_changes(connection, selected, before=before, limit=PAGE_SIZE + 1)
+        shown, is_last = found[:PAGE_SIZE], len(found) <= PAGE_SIZE
+        made = changes(connection, after=done - 1, limit=1) if done else []
+        return page(
+            request,
+            "changes.html",
+            connection,
+            listing=state,
+            back=f"/{state.link()}",
+            changes=shown,
+            more=None if is_last else shown[-1].revision,
+            actors=[*recent_actors(connection, _MAX_CHANGES_FOR_ACTORS), SCHEDULE],
+            actions=ACTIONS,
+            done=made[0] if made and made[0].revision == done else None,
+        )
 
 
 @router.post("/undo/{revision}")

@@ -1,46 +1,43 @@
-"""The pages of settings: the list of all settings, and the page of each."""
+"""The page of a setting: its declaration, its rules, the explanation of its value, and its last changes."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import normalize
-from heksher_client.service import store
-from heksher_client.service.changes import Change, changes, latest_changes
+from heksher_client.service.changes import Change, ChangeFilter, changes, latest_changes
 from heksher_client.service.console.forms import Draft
 from heksher_client.service.console.inputs import Fields, format_input, input_for
-from heksher_client.service.console.listing import listing, redirect_back
+from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
 from heksher_client.service.console.rendering import page
-from heksher_client.service.console.why import explain, in_priority_order
+from heksher_client.service.console.why import explain
 from heksher_client.service.history import read_state
-from heksher_client.service.operations import require_setting, rule_etag
+from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routing import RequestDatabase
+from heksher_client.service.rule_search import (
+    ALL_RULES,
+    SORTS,
+    RuleFilter,
+    condition_values,
+    count_rules,
+    matching_rules,
+    search_rules,
+)
 from heksher_client.service.schema import MAX_ID
+from heksher_client.service.setting_types import Primitive
 from heksher_client.service.store import StoredRule, StoredSetting
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_MAX_SETTINGS: Final = 200
-_MAX_RULES: Final = 200
+_PARAMETERS: Final = ("find", "value", "by", "others")
+_NUMBERS: Final = (Primitive("int"), Primitive("float"))
+_MAX_RULES_FOR_SUGGESTIONS: Final = 1_000
 _MAX_RECENT_CHANGES: Final = 5
 """Changes on the page of a setting."""
 Revision = Annotated[int, Field(ge=0, le=MAX_ID)]
-
-
-@router.get("")
-def list_settings(request: Request, database: RequestDatabase, q: str = "") -> Response:
-    """Show all settings, or those that contain a text in their names, aliases or metadata."""
-    with database.read() as connection:
-        rule_counts = store.count_rules_by_setting(connection)
-        found = [setting for setting in store.settings(connection) if q.lower() in _searchable_text(setting)]
-        shown = [(setting, rule_counts.get(setting.id, 0)) for setting in found[:_MAX_SETTINGS]]
-        return page(request, "settings.html", connection, q=q, found=len(found), settings=shown)
-
-
-def _searchable_text(setting: StoredSetting) -> str:
-    return " ".join([setting.declaration.name, *setting.aliases, str(setting.declaration.metadata)]).lower()
 
 
 @router.get("/settings/{name}")
@@ -73,17 +70,28 @@ def setting_page(
         draft: The rule that could not be added.
         edited: The id of the rule that could not be changed, the error, and the content of its input.
     """
-    order = store.context_features(connection)
-    rules = in_priority_order(store.rules(connection, [setting.id]), order)
     declaration = setting.declaration
+    order = declaration.configurable_features
     path = f"console/settings/{declaration.name}"
-    names = ["find", *(f"on.{feature}" for feature in declaration.configurable_features)]
-    state = listing(request, path, names, form=form)
-    find = state["find"]
-    listed = [rule for rule in rules if normalize(find).lower() in _conditions_text(rule, order).lower()]
-    shown = [rule for position, rule in enumerate(listed) if position < _MAX_RULES or rule.id == edited[0]]
-    order = [feature for feature in order if feature in declaration.configurable_features]
-    context = {feature: normalize(value) for feature, value in state.values("on.", order).items()}
+    conditional = [f"{prefix}{feature}" for prefix in ("on.", "if.") for feature in order]
+    state = listing(request, path, [*_PARAMETERS, *conditional], SORTS, form)
+    selected = _rule_filter(state, order)
+    total = count_rules(connection, setting.id, ALL_RULES)
+    found = total if selected == ALL_RULES else count_rules(connection, setting.id, selected)
+    pages = state.pages(found)
+    rules = search_rules(
+        connection,
+        setting.id,
+        selected,
+        order,
+        sort=state.sort,
+        descending=state.is_descending,
+        has_numbers=declaration.type in _NUMBERS,
+        limit=PAGE_SIZE,
+        offset=pages.offset,
+    )
+    if edited[0] not in [0, *(rule.id for rule in rules)]:
+        rules = [require_rule(connection, edited[0])[0], *rules]
     return page(
         request,
         "setting.html",
@@ -91,36 +99,56 @@ def setting_page(
         status=status,
         setting=declaration,
         aliases=setting.aliases,
-        input=input_for(declaration.type),
-        inputs={rule.id: format_input(declaration.type, rule.value) for rule in shown},
-        etags={rule.id: rule_etag(rule) for rule in shown},
-        rules=[(rule, rule.conditions_in(order)) for rule in shown],
-        found=len(listed),
-        total=len(rules),
-        find=find,
+        listing=state,
         back=f"/{state.link()}",
-        suggestions=_condition_values(rules),
-        context=context,
-        explanation=explain(rules, order, declaration.default_value, context, limit=_MAX_RULES),
+        input=input_for(declaration.type),
+        inputs={rule.id: format_input(declaration.type, rule.value) for rule in rules},
+        etags={rule.id: rule_etag(rule) for rule in rules},
+        rules=[(rule, rule.conditions_in(order)) for rule in rules],
+        pages=pages,
+        found=found,
+        total=total,
+        is_filtered=selected != ALL_RULES,
+        suggestions=condition_values(connection, setting.id, _MAX_RULES_FOR_SUGGESTIONS),
         order=order,
-        changes=latest_changes(connection, setting=declaration.name, limit=_MAX_RECENT_CHANGES),
+        changes=latest_changes(connection, ChangeFilter(setting=declaration.name), limit=_MAX_RECENT_CHANGES),
         done=_last_change(connection, done, declaration.name),
         draft=draft or Draft({}, format_input(declaration.type, declaration.default_value), {}),
         edited=edited,
+        now=datetime.now(UTC),
+        **_explanation(connection, setting, state, total),
     )
 
 
-def _conditions_text(rule: StoredRule, order: Sequence[str]) -> str:
-    return " ".join(f"{feature}={value}" for feature, value in rule.conditions_in(order))
+def _rule_filter(state: Listing, order: Sequence[str]) -> RuleFilter:
+    conditions = {feature: normalize(value) for feature, value in state.values("if.", order).items()}
+    return RuleFilter(conditions, normalize(state["find"]), state["value"], state["by"])
 
 
-def _condition_values(rules: Sequence[StoredRule]) -> dict[str, list[str]]:
-    """Return the values in the conditions of rules, by context feature."""
-    found: dict[str, set[str]] = {}
-    for rule in rules:
-        for feature, value in rule.conditions:
-            found.setdefault(feature, set()).add(value)
-    return {feature: sorted(values)[:_MAX_RULES] for feature, values in found.items()}
+def _explanation(connection: Connection, setting: StoredSetting, state: Listing, total: int) -> dict[str, Any]:
+    """Return the context of the address, and the explanation of the value in it.
+
+    Args:
+        connection: The connection of the transaction.
+        setting: The setting.
+        state: The state of the page.
+        total: The number of rules of the setting.
+    """
+    declaration = setting.declaration
+    order = declaration.configurable_features
+    context = {feature: normalize(value) for feature, value in state.values("on.", order).items()}
+    matching = matching_rules(connection, setting.id, context, order)
+    others: list[StoredRule] = []
+    if state["others"]:
+        listed = search_rules(connection, setting.id, ALL_RULES, order, limit=PAGE_SIZE + len(matching))
+        ids = {rule.id for rule in matching}
+        others = [rule for rule in listed if rule.id not in ids][:PAGE_SIZE]
+    omitted = total - len(matching) - len(others)
+    default = declaration.default_value
+    return {
+        "context": context,
+        "explanation": explain(matching, order, default, context, others=others, omitted=omitted),
+    }
 
 
 def _last_change(connection: Connection, revision: int, setting: str) -> Change | None:

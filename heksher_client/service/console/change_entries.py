@@ -1,0 +1,117 @@
+"""Entries of the change log for people: who has made a change, and what it has changed, attribute by attribute."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from heksher_client.service.changes import SCHEDULE, SCHEDULED_ACTIONS, Change
+from heksher_client.service.json_values import is_identical
+
+_NOTES: Final = ("comment", "link")
+"""Metadata that describe the change, and not the rule."""
+_LABELS: Final = {
+    "configurable_features": "depends on",
+    "default_value": "default value",
+    "created_at": "created",
+    "ends_at": "end",
+    "expires_at": "expires",
+    "feature_values": "conditions",
+    "starts_at": "start",
+}
+_TEXTS: Final = ("type", "version", "name", "role")
+_TIMES: Final = ("starts_at", "ends_at", "created_at", "expires_at")
+
+
+class Shown(NamedTuple):
+    """A value, and how a page shows it."""
+
+    kind: str
+    """`json`, `text`, `time` or `conditions`."""
+    value: Any
+
+
+class Difference(NamedTuple):
+    """An attribute before and after a change."""
+
+    label: str
+    """Empty for the value of a rule."""
+    former: Shown | None
+    """None if there was none."""
+    new: Shown | None
+    """None if there is none any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEntry:
+    """A change as the change log shows it."""
+
+    change: Change
+    actor: str
+    """The name of a token, or `schedule`; empty without access control."""
+    conditions: Mapping[str, str]
+    """The conditions of the rule that has changed, if it is one."""
+    differences: Sequence[Difference]
+    comment: Any
+    link: Any
+
+
+def change_entry(change: Change) -> ChangeEntry:
+    """Return a change as the change log shows it."""
+    former, new = change.former, change.new
+    actor = change.actor or (SCHEDULE if change.action in SCHEDULED_ACTIONS else "")
+    if not isinstance(former or new, dict):
+        sides = [None if state is None else _shown("", state) for state in (former, new)]
+        return ChangeEntry(change, actor, {}, [Difference("", *sides)], "", "")
+    state = new or former
+    notes = _notes(former, new)
+    differences = list(_differences(former or {}, new or {}))
+    if not differences and "value" in state:
+        differences = [Difference("", None, _shown("value", state["value"]))]
+    return ChangeEntry(
+        change, actor, state.get("feature_values", {}), differences, notes.get("comment", ""), notes.get("link", "")
+    )
+
+
+def _notes(former: Any, new: Any) -> dict[str, Any]:
+    """Return the comment and the link of a change of a rule, as far as it has some of its own."""
+    if new is None:
+        return {name: former[name] for name in _NOTES if name in former}
+    before = {} if former is None else former.get("metadata", {})
+    after = new.get("metadata", {}) if "rule_id" in new else {}
+    return {name: after[name] for name in _NOTES if after.get(name) != before.get(name) and name in after}
+
+
+def _differences(former: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    state = new or former
+    is_rule = "rule_id" in state
+    ignored = {"metadata", *_NOTES} if is_rule else {"metadata"}
+    if not (former and new):  # The entry shows the rule or the setting that was added or deleted.
+        ignored |= {"rule_id", "feature_values"}
+        ignored |= {"name"} if "default_value" in state else set()
+    yield from _attributes(former, new, ignored)
+    before, after = former.get("metadata", {}), new.get("metadata", {})
+    for difference in _attributes(before, after, set(_NOTES) if is_rule else set()):
+        yield difference._replace(label=f"metadata {difference.label}")
+
+
+def _attributes(former: Mapping[str, Any], new: Mapping[str, Any], ignored: set[str]) -> Iterator[Difference]:
+    for name in dict.fromkeys([*former, *new]):
+        states = [[state[name]] if name in state else [] for state in (former, new)]
+        if name not in ignored and not is_identical(*states):
+            sides = [_shown(name, *state) if state else None for state in states]
+            yield Difference("" if name == "value" else _LABELS.get(name, name), *sides)
+
+
+def _shown(name: str, value: Any) -> Shown:
+    if name == "rules":  # of a deleted setting: perhaps thousands
+        return Shown("text", f"{len(value):,}")
+    if name in _TIMES:
+        return Shown("time", datetime.fromisoformat(value))
+    if name == "feature_values":
+        return Shown("conditions", value)
+    if name in _TEXTS and isinstance(value, str):
+        return Shown("text", value)
+    if isinstance(value, list) and name in ("", "aliases", "configurable_features"):
+        return Shown("text", ", ".join(map(str, value)) or "none")
+    return Shown("json", value)

@@ -1,0 +1,166 @@
+"""The protection of the console against other sites, and its login."""
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from heksher_client.service.tokens import revoke_token
+from tests.support.clients import eventually
+from tests.support.console import Browser, absolute, rule_values
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
+
+
+@sqlite_only
+def test_pages_load_and_send_nothing_beyond_their_service(browser: Browser) -> None:
+    """There are no inline scripts, nothing from other hosts, and no frames around pages."""
+    for path in ("/console", "/console/settings/s", "/console/changes", "/console/login", "/console/settings/nosuch"):
+        response = browser.go(path)
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        for address in re.findall(r'(?:src|href|action)="([^"]*)"', response.text):
+            assert not urlsplit(address).netloc, address
+        assert " style=" not in response.text
+        assert not re.search(r"\son\w+=", response.text)
+        for asset in re.findall(r'"(/console/assets/[^"]*)"', absolute(response)):
+            assert browser.http.get(asset).status_code == 200
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}],
+)
+def test_a_form_of_another_site_is_refused(browser: Browser, service: WatchedService, headers: dict[str, str]) -> None:
+    """Even with a valid CSRF token."""
+    browser.go("/console/settings/s")
+    response = browser.http.post("/console/rules/1/delete", data={"csrf": browser.csrf}, headers=headers)
+    assert response.status_code == 403
+    assert rule_values(service) == {1, 2, 3}
+
+
+@sqlite_only
+@pytest.mark.parametrize("csrf", ["", "nonsense", "é"])
+def test_a_form_without_the_csrf_token_of_the_session_is_refused(
+    browser: Browser, service: WatchedService, csrf: str
+) -> None:
+    browser.go("/console/settings/s")
+    assert browser.submit("/console/rules/1/delete", csrf=csrf).status_code == 403
+    other = browser.csrf
+    browser.http.cookies.clear()
+    assert browser.http.post("/console/rules/1/delete", data={"csrf": other}).status_code == 403
+    assert rule_values(service) == {1, 2, 3}
+
+
+@sqlite_only
+def test_a_request_for_another_host_or_through_a_proxy_is_refused_without_tokens(browser: Browser) -> None:
+    """A page of another site could otherwise use the service through the browser of its visitor (DNS rebinding)."""
+    for name in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP", "X-Forwarded-Port", "X-Forwarded-Proto"):
+        assert browser.http.get("/console", headers={name: "8.8.8.8"}).status_code == 403
+    for host, status in [
+        ("[", 403),
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("localhost:1", 200),
+        ("[::1]:1", 200),
+    ]:
+        assert browser.http.get("/console", headers={"Host": host}).status_code == status
+        assert browser.http.get("/api/v1/settings", headers={"Host": host}).status_code == status
+
+
+def test_a_request_without_a_session_leads_to_the_login_form(protected: tuple[Browser, dict[str, str]]) -> None:
+    """The login leads back to the requested page."""
+    browser, tokens = protected
+    browser.go("/console/settings/s")
+    assert "Log in" in browser.text
+    nonsense = tokens["admin"][:-1]
+    assert browser.submit("/console/login", token=nonsense, next="/console/settings/s").status_code == 422
+    assert "this token is unknown" in browser.text
+    response = browser.submit("/console/login", token=tokens["admin"], next="/console/settings/s")
+    assert str(response.url).endswith("/console/settings/s")
+    cookie = response.history[0].headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert tokens["admin"] not in cookie
+    browser.submit("/console/rules/1/value", value="9")
+    browser.go("/console/changes")
+    assert re.search(r"UTC revision [0-9]+ by admin Rule changed: s user jim 8 → changed to 9", browser.text)
+    browser.submit("/console/logout")
+    assert "Log in" in browser.go("/console").text
+
+
+@sqlite_only
+def test_htmx_loads_the_page_again_once_the_session_has_ended(protected: tuple[Browser, dict[str, str]]) -> None:
+    """The page leads to the login form, and from there back to it, with its query."""
+    browser, _ = protected
+    response = browser.http.get("/console?q=s", headers={"HX-Request": "true", "HX-Target": "settings"})
+    assert (response.status_code, response.headers["hx-refresh"]) == (401, "true")
+    assert str(browser.http.get("/console/settings/s?on.user=jim").url).endswith(
+        "next=%2Fconsole%2Fsettings%2Fs%3Fon.user%3Djim"
+    )
+
+
+@sqlite_only
+def test_other_cookies_of_the_host_are_ignored(protected: tuple[Browser, dict[str, str]]) -> None:
+    """Including malformed ones."""
+    browser, tokens = protected
+    browser.go("/console")
+    browser.submit("/console/login", token=tokens["admin"], next="/console")
+    session = browser.http.cookies["heksher_session"]
+    browser.http.cookies.clear()
+    for others in ('prefs={"a":1}; ', "a{b}=x y; ", "=; "):
+        response = browser.http.get("/console", headers={"Cookie": f"{others}heksher_session={session}"})
+        assert "Log out" in response.text
+
+
+@sqlite_only
+def test_the_login_redirects_to_other_pages_of_the_console_only(protected: tuple[Browser, dict[str, str]]) -> None:
+    browser, tokens = protected
+    browser.go("/console")
+    for page in ("https://evil.example/console", "/console/login", "/console/login/", "/console/login?next=/console"):
+        browser.go("/console/login")
+        response = browser.submit("/console/login", token=tokens["read"], next=page)
+        assert str(response.url) == str(browser.http.base_url.join("/console"))
+
+
+@sqlite_only
+def test_the_address_of_the_login_form_may_end_with_a_slash(protected: tuple[Browser, dict[str, str]]) -> None:
+    """It keeps the page to which the login leads."""
+    browser, _ = protected
+    response = browser.go("/console/login/?next=/console/changes")
+    assert str(response.url) == str(browser.http.base_url.join("/console/login?next=/console/changes"))
+
+
+@pytest.mark.parametrize("role", ["read", "declare"])
+def test_l14_the_other_roles_have_no_forms(protected: tuple[Browser, dict[str, str]], role: str) -> None:
+    """And cannot submit any. They can log out."""
+    browser, tokens = protected
+    browser.go("/console")
+    browser.submit("/console/login", token=tokens[role], next="/console/settings/s")
+    assert f"{role} ({role})" in browser.page
+    assert "Add rule" not in browser.page
+    assert "/delete" not in browser.page
+    response = browser.http.post("/console/rules/1/delete", data={"csrf": browser.csrf})
+    assert response.status_code == 403
+    browser.submit("/console/logout")
+    assert "Log in" in browser.go("/console").text
+
+
+def test_a_session_ends_with_its_token(protected: tuple[Browser, dict[str, str]], service: WatchedService) -> None:
+    browser, tokens = protected
+    browser.go("/console")
+    browser.submit("/console/login", token=tokens["admin"], next="/console")
+    assert service.database is not None
+    with service.database.begin() as connection:
+        revoke_token(connection, "admin")
+    assert eventually(lambda: "Log in" in browser.go("/console").text)
+
+
+def test_the_session_cookie_is_not_accepted_by_the_api(protected: tuple[Browser, dict[str, str]]) -> None:
+    browser, tokens = protected
+    browser.go("/console")
+    browser.submit("/console/login", token=tokens["admin"], next="/console")
+    assert browser.http.get("/api/v1/settings").status_code == 401
