@@ -3,16 +3,18 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from secrets import token_hex
 from typing import Any, Final
 
 from sqlalchemy import Connection, Select, Text, cast, func, insert, or_, select, union, update
 
 from heksher_client._core.settings.names import SETTING_NAME
-from heksher_client.service.database import CHANNEL
+from heksher_client.service import clock
 from heksher_client.service.schema import ALIASES, CHANGES, SETTINGS, STATE
 
+CHANNEL: Final = "heksher"
+"""The channel of PostgreSQL's notifications, by which the instances learn of changes."""
 SCHEDULE: Final = "schedule"
 """The name for the author of changes that the service makes when the period of a rule begins or ends."""
 SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
@@ -83,7 +85,7 @@ def record_change(
     revision = connection.scalar(state)
     row = {
         "revision": revision,
-        "at": datetime.now(UTC),
+        "at": clock.now(),
         "actor": actor(connection),
         "action": action,
         "settings": list(settings),

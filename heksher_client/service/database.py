@@ -18,6 +18,9 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, StaticPool, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from heksher_client._clock import monotonic
+from heksher_client.service import clock
+from heksher_client.service.changes import CHANNEL
 from heksher_client.service.database_file import DatabaseFile, DatabaseFileError, check_content, release
 from heksher_client.service.engines import (
     URI,
@@ -38,16 +41,19 @@ from heksher_client.service.schema_version import (
     prepare_schema,
     require_version,
 )
+from heksher_client.service.transitions import apply_transitions
 
 logger: Final = logging.getLogger(__name__)
-CHANNEL: Final = "heksher"
-"""The channel of PostgreSQL's notifications, by which the instances learn of changes."""
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds that `close` waits for open transactions."""
 _POLL_INTERVAL_POSTGRESQL: Final = 5.0
 """Seconds. A fallback: PostgreSQL sends notifications, except while the listening connection is lost."""
 _POLL_INTERVAL_FILE: Final = 0.2
 """Seconds."""
+_MAX_WAIT: Final = 2.0
+"""Seconds that a read waits for other transactions, to apply transitions."""
+_TRANSITION_RETRY: Final = 5.0
+"""Seconds before the next attempt to apply transitions, if the database is read-only or locked."""
 _LISTEN_INTERVAL: Final = 1.0
 """Seconds between two checks whether to stop listening, and before a lost connection is opened again."""
 
@@ -106,6 +112,8 @@ class Database:
         """Called after each transaction that may have written, in its thread."""
         self._newest: State | None = None
         """The last state that was observed."""
+        self._transitions_from = 0.0
+        """The monotonic time before which no read applies transitions, after one that could not."""
         self._file = DatabaseFile(file_of(url))
         try:
             with self._connect(writes=True) as connection, connection.begin():
@@ -116,12 +124,16 @@ class Database:
             raise
 
     @contextmanager
-    def begin(self, *, writes: bool = True, actor: str | None = None) -> Iterator[Connection]:
+    def begin(
+        self, *, writes: bool = True, actor: str | None = None, max_wait: float | None = None
+    ) -> Iterator[Connection]:
         """Open a transaction. It is committed at the end of the block, or rolled back if the block raises.
 
         Args:
             writes: Whether the transaction may write.
             actor: The author of the changes, for the change log.
+            max_wait: The longest time in seconds to wait for other transactions that write; None for no limit. SQLite
+                has a limit of its own.
 
         Raises:
             DatabaseClosedError: The database is closed.
@@ -133,16 +145,18 @@ class Database:
             self._file.watch_errors(),
             self._connections.get().lock if self._needs_lock(writes=writes) else nullcontext(),
             self._count_transaction(),
-            self._connect(writes=writes, actor=actor) as connection,
+            self._connect(writes=writes) as connection,
             connection.begin(),
         ):
             if writes and not self._is_sqlite:
+                if max_wait is not None:
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {max_wait * 1000:.0f}")
                 # The row lock serializes the writers of all instances.
                 connection.execute(select(STATE.c.id).with_for_update())
             self._file.set_log()
-            if writes and self._is_older(state := read_state(connection)):
-                self._log_restored(state)
-                begin_epoch(connection)
+            if writes:
+                self._bring_up_to_date(connection)
+                connection.execution_options(actor=actor)
             yield connection
             if writes:
                 self._file.check()
@@ -150,6 +164,53 @@ class Database:
         if writes:
             self._newest = state
             self.on_commit()
+
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        """Begin an epoch if the database was restored, and apply the transitions that are due."""
+        state = read_state(connection)
+        if self._is_older(state):
+            self._log_restored(state)
+            begin_epoch(connection)
+        if state.is_overdue:
+            apply_transitions(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[tuple[Connection, State]]:
+        """Open a transaction that only reads, with the transitions that are due, and observe the state that it sees.
+
+        A transition that cannot be applied is no error: a read-only replica has the state of its primary.
+
+        Raises:
+            DatabaseClosedError, DatabaseFileError: As by `begin`.
+        """
+        with self.begin(writes=False) as connection:
+            state = read_state(connection)
+            is_late = state.is_overdue and monotonic() >= self._transitions_from
+            if not is_late:
+                yield connection, state
+        if is_late:  # In memory there is one connection, so the transaction had to end first.
+            self._apply_transitions()
+            with self.begin(writes=False) as connection:
+                state = read_state(connection)
+                yield connection, state
+        self.observe(state)
+
+    def _apply_transitions(self) -> None:
+        """Apply the transitions that are due, if possible."""
+        try:
+            with self.begin(max_wait=_MAX_WAIT):
+                return  # The transaction has applied them.
+        except SQLAlchemyError as error:
+            self._transitions_from = monotonic() + _TRANSITION_RETRY
+            if not is_read_only(error):
+                logger.warning("rules begin or end late: %s", str(error).splitlines()[0])
+
+    def seconds_to_transition(self, state: State) -> float | None:
+        """Return the seconds until `read` can apply the next transition; None if there is none."""
+        if state.next_transition is None:
+            return None
+        seconds = (state.next_transition - clock.now()).total_seconds()
+        return max(seconds, self._transitions_from - monotonic(), 0.0)
 
     def begin_epoch(self) -> None:
         """Begin a new epoch, as the database may have been restored from a backup. Not in a read-only database."""

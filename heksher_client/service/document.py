@@ -13,7 +13,8 @@ from heksher_client._core.settings.context_values import is_v1_value
 from heksher_client._logging import shortened
 from heksher_client.service import json_values
 from heksher_client.service.routes.declarations import DeclaredSetting
-from heksher_client.service.routing import Conditions, ContextName, JSONValue, MetadataKey, SettingName
+from heksher_client.service.routing import Conditions, ContextName, EndTime, JSONValue, MetadataKey, SettingName, Time
+from heksher_client.service.rule_period import Period
 from heksher_client.service.schema import MAX_ID
 from heksher_client.service.setting_types import Collection, Options, Primitive, SettingType, parse_setting_type
 
@@ -55,6 +56,13 @@ class DocumentRule(BaseModel):
     feature_values: Conditions
     value: JSONValue
     metadata: dict[MetadataKey, JSONValue] = {}
+    starts_at: Time | None = None
+    ends_at: EndTime = None
+
+    @property
+    def period(self) -> Period:
+        """The period in which the rule applies."""
+        return Period(self.starts_at, self.ends_at)
 
 
 class DocumentSetting(DeclaredSetting):

@@ -19,13 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from heksher_client._logging import escape_arguments
 from heksher_client.service.changes import Change, changes
 from heksher_client.service.database import Database
-from heksher_client.service.history import Epochs, State, is_continued, read_epochs, read_state
+from heksher_client.service.history import Epochs, State, is_continued, read_epochs
 from heksher_client.service.metrics import Metrics
 from heksher_client.service.tokens import Token, token_exists
 
 logger: Final = escape_arguments(logging.getLogger(__name__))
 _HEARTBEAT: Final = 15.0
 """Seconds without events after which a comment is sent, so that proxies keep the connection open."""
+_MAX_WAIT: Final = 60.0
+"""Seconds until the clock is read again, if a rule begins or ends later: the clock may be set."""
 _RETRY_DELAY: Final = 1.0
 """Seconds before the next attempt if the database is not available."""
 _MAX_RECENT: Final = 1_000
@@ -213,24 +215,28 @@ class EventStream:
             else:
                 is_available = True
             with suppress(TimeoutError):
-                interval = self._database.poll_interval if is_available else _RETRY_DELAY
                 # Not `wait_for`, which ignores a cancellation at the time of a change in Python 3.11.
-                async with asyncio.timeout(interval):
+                async with asyncio.timeout(self._seconds_to_next_read() if is_available else _RETRY_DELAY):
                     await self._wakeup.wait()
         self._notify_subscribers()
+
+    def _seconds_to_next_read(self) -> float | None:
+        """Return the longest time to wait for a change; None if there is no limit."""
+        interval = self._database.poll_interval
+        seconds = None if self._state is None else self._database.seconds_to_transition(self._state)
+        return interval if seconds is None else min(seconds, interval or _MAX_WAIT)
 
     def _read_new(self) -> tuple[int, list[_Event], State, Epochs]:
         """Return the revision up to which events were read, the events since the last read up to the limit, the state,
         and the epochs."""
-        with self._database.begin(writes=False) as connection:
-            state, epochs = read_state(connection), self._epochs
+        with self._database.read() as (connection, state):
+            epochs = self._epochs
             if self._state is None or state.label != self._state.label:
                 epochs = read_epochs(connection)
             revision, found = state.revision, list[Change]()
             if self._last is not None and revision > self._last:
                 found = changes(connection, after=self._last, limit=_MAX_RECENT)
                 revision = found[-1].revision
-        self._database.observe(state)
         return revision, [_Event.from_change(change) for change in found], state, epochs
 
     def _read_exists(self, token: Token) -> bool:

@@ -6,6 +6,7 @@ although its revision is lower, and the state of a replica that lags is not.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from secrets import token_hex
 from time import time
 from typing import Any, Final, NamedTuple
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, select, update
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heksher_client.service import clock
 from heksher_client.service.schema import STATE
 
 REVISION: Final = "Heksher-Revision"
@@ -37,6 +39,13 @@ class State(NamedTuple):
     database: str
     """The identity of the database, which its copies have as well."""
     epoch: int
+    next_transition: datetime | None = None
+    """No period of a rule begins or ends before this time; None if none will."""
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if a period may have begun or ended since, which the state does not contain."""
+        return self.next_transition is not None and self.next_transition <= clock.now()
 
     @property
     def label(self) -> str:
@@ -48,7 +57,13 @@ class State(NamedTuple):
         return self.database == other.database and (self.epoch, self.revision) >= (other.epoch, other.revision)
 
 
-_COLUMNS: Final = (STATE.c.revision, STATE.c.context_features_tag, STATE.c.database, STATE.c.epoch)
+_COLUMNS: Final = (
+    STATE.c.revision,
+    STATE.c.context_features_tag,
+    STATE.c.database,
+    STATE.c.epoch,
+    STATE.c.next_transition,
+)
 
 
 def read_state(connection: Connection) -> State:

@@ -233,12 +233,15 @@ def _delete_alias(connection: Connection, name: str, alias: str) -> None:
 
 def _add_rule(connection: Connection, name: str, rule: DocumentRule, rule_id: int | None) -> None:
     setting = require_setting(connection, name)
-    store.add_rule(connection, setting, rule.feature_values, rule.value, rule.metadata, rule_id=rule_id)
+    store.add_rule(
+        connection, setting, rule.feature_values, rule.value, rule.metadata, period=rule.period, rule_id=rule_id
+    )
 
 
 def _change_rule(connection: Connection, rule: StoredRule, wanted: DocumentRule) -> None:
     setting = store.setting_of(connection, rule)
-    store.change_rule(connection, setting, rule, value=wanted.value, metadata=wanted.metadata)
+    attributes = {"value": wanted.value, "metadata": wanted.metadata, "period": wanted.period}
+    store.change_rule(connection, setting, rule, **attributes)
 
 
 def _delete_rule(connection: Connection, rule: StoredRule) -> None:
@@ -259,10 +262,13 @@ def _describe_differences(stored: Declaration, wanted: Declaration) -> list[str]
 
 
 def _describe_rule_differences(stored: StoredRule, wanted: DocumentRule) -> list[str]:
-    """Return a text for the value, and one for the metadata, if they differ."""
-    former, new = dict(stored.metadata), wanted.metadata
-    values = [] if is_identical(stored.value, wanted.value) else [_change_text(stored.value, wanted.value)]
-    return values if is_identical(former, new) else [*values, f"metadata {_change_text(former, new)}"]
+    """Return a text for the value, the metadata and the period, as far as they differ."""
+    pairs = {
+        "": (stored.value, wanted.value),
+        "metadata ": (dict(stored.metadata), wanted.metadata),
+        "period ": (stored.period.as_json(), wanted.period.as_json()),
+    }
+    return [f"{name}{_change_text(a, b)}" for name, (a, b) in pairs.items() if not is_identical(a, b)]
 
 
 def _change_text(former: Any, new: Any) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import json_values, store
 from heksher_client.service.routing import RequestError
+from heksher_client.service.rule_period import ALWAYS, Period
 from heksher_client.service.store import StoredRule, StoredSetting
 
 
@@ -53,7 +54,12 @@ def require_rule(connection: Connection, rule_id: int, *, message: str = "") -> 
 
 
 def add_rule(
-    connection: Connection, name: str, conditions: Mapping[str, str], value: Any, metadata: Mapping[str, Any]
+    connection: Connection,
+    name: str,
+    conditions: Mapping[str, str],
+    value: Any,
+    metadata: Mapping[str, Any],
+    period: Period = ALWAYS,
 ) -> int:
     """Add a rule to a setting and return its id.
 
@@ -61,12 +67,27 @@ def add_rule(
         RequestError: There is no such setting, it has a rule with these conditions, or the rule does not fit it.
     """
     setting = require_setting(connection, name, message=f"setting not found with name {name}", status=422)
-    if unknown := conditions.keys() - set(setting.declaration.configurable_features):
-        raise RequestError(400, f"setting is not configurable at context features {unknown}")
+    _check_features(setting, conditions)
     if store.find_rule(connection, setting.id, conditions) is not None:
         raise RequestError(409, "rule already exists")
     _check_value(setting, value)
-    return store.add_rule(connection, setting, conditions, value, metadata)
+    return store.add_rule(connection, setting, conditions, value, metadata, period=period)
+
+
+def set_rule_conditions(
+    connection: Connection, setting: StoredSetting, rule: StoredRule, conditions: Mapping[str, str]
+) -> None:
+    """Change the conditions of a rule. The same conditions are no change.
+
+    Raises:
+        RequestError: The setting has another rule with these conditions, or is not configurable by one of the features.
+    """
+    _check_features(setting, conditions)
+    existing = store.find_rule(connection, setting.id, conditions)
+    if existing not in (None, rule.id):
+        raise RequestError(409, f"rule {existing} has these conditions already")
+    if existing is None:
+        store.change_rule(connection, setting, rule, conditions=sorted(conditions.items()))
 
 
 def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredRule, value: Any) -> None:
@@ -77,6 +98,11 @@ def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredR
     """
     _check_value(setting, value)
     store.change_rule(connection, setting, rule, value=value)
+
+
+def _check_features(setting: StoredSetting, conditions: Mapping[str, str]) -> None:
+    if unknown := conditions.keys() - set(setting.declaration.configurable_features):
+        raise RequestError(400, f"setting is not configurable at context features {unknown}")
 
 
 def _check_value(setting: StoredSetting, value: Any) -> None:

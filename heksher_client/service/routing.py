@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.openapi.models import Example
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo, WithJsonSchema
 from sqlalchemy import Connection
 from starlette.types import Scope
 
@@ -17,7 +18,7 @@ from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETT
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
-from heksher_client.service.history import State, read_state, response_state, set_response_state
+from heksher_client.service.history import State, read_state, set_response_state
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import encode_conditions
 
@@ -81,6 +82,28 @@ Conditions = Annotated[
     AfterValidator(_check_conditions),
 ]
 RuleId = Annotated[int, BeforeValidator(_check_digits), Path()]
+
+
+def _parse_time(value: Any) -> datetime:
+    try:
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError("a time must be a text in ISO 8601 with an offset, like 2027-01-31T09:30:00Z")
+
+
+def _check_end(ends_at: datetime | None, info: ValidationInfo) -> datetime | None:
+    starts_at = info.data.get("starts_at")
+    if ends_at is not None and starts_at is not None and ends_at <= starts_at:
+        raise ValueError("ends_at must be later than starts_at")
+    return ends_at
+
+
+Time = Annotated[datetime, BeforeValidator(_parse_time), WithJsonSchema({"type": "string", "format": "date-time"})]
+EndTime = Annotated[Time | None, AfterValidator(_check_end)]
+"""The end of a period. The field `starts_at` of the same model must come before this one."""
 JSONValue = Annotated[Any, AfterValidator(json_values.check)]
 
 
@@ -92,7 +115,7 @@ class RequestError(Exception):
         self.status, self.message = status, message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _RequestDatabase:
     """The transactions of a request. Each endpoint opens its own, in its first line."""
 
@@ -103,14 +126,17 @@ class _RequestDatabase:
     _database: Database
     _actor: str | None
     _scope: Scope
+    _state: State | None = None
+    """The state that a transaction sees that only reads."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a transaction that only reads."""
-        with self._database.begin(writes=False) as connection:
-            yield connection
-        if (state := response_state(self._scope)) is not None:
-            self._database.observe(state)
+        with self._database.read() as (connection, self._state):
+            try:
+                yield connection
+            finally:
+                self._state = None
 
     def write(self) -> AbstractContextManager[Connection]:
         """Return a transaction whose changes are recorded with the name of the request's token."""
@@ -118,7 +144,7 @@ class _RequestDatabase:
 
     def state(self, connection: Connection) -> State:
         """Return the state that a transaction sees, which the headers of the response will say."""
-        state = read_state(connection)
+        state = self._state or read_state(connection)
         set_response_state(self._scope, state)
         return state
 

@@ -78,6 +78,15 @@ def search_rules(
     return _read(connection, query.limit(limit).offset(offset))
 
 
+def list_rules(
+    connection: Connection, *, only_temporary: bool = False, limit: int, offset: int = 0
+) -> tuple[list[StoredRule], int]:
+    """Return a page of the rules of all settings, sorted by id, and the number of rules on all pages."""
+    criteria = [or_(RULES.c.starts_at.is_not(None), RULES.c.ends_at.is_not(None))] if only_temporary else []
+    total = connection.execute(select(func.count()).select_from(RULES).where(*criteria)).scalar_one()
+    return _read(connection, select(RULES).where(*criteria).order_by(RULES.c.id).limit(limit).offset(offset)), total
+
+
 def matching_rules(
     connection: Connection, setting_id: int, context: Mapping[str, str], features: Sequence[str]
 ) -> list[StoredRule]:

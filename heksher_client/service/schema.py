@@ -54,7 +54,8 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:  # noqa: ARG002
-        return value and (value if value.tzinfo else value.replace(tzinfo=UTC))
+        # PostgreSQL returns it in the time zone of the connection.
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
 
 
 METADATA: Final = MetaData()

@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from heksher_client._core.settings.names import SETTING_NAME
+from heksher_client.service import clock
 from heksher_client.service.changes import actor, new_tag, record_change
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.rule_period import ALWAYS, Period
@@ -335,12 +336,12 @@ def delete_rule(connection: Connection, setting: StoredSetting, rule: StoredRule
 
 
 def _author_columns(connection: Connection) -> dict[str, Any]:
-    return {"changed_at": datetime.now(UTC), "changed_by": actor(connection)}
+    return {"changed_at": clock.now(), "changed_by": actor(connection)}
 
 
 def _period_columns(connection: Connection, period: Period) -> dict[str, Any]:
     """Return the columns of a period, and see to it that its beginning and its end will be noticed."""
-    now = datetime.now(UTC)
+    now = clock.now()
     if (transition := period.next_transition(now)) is not None:
         is_earlier = or_(STATE.c.next_transition.is_(None), STATE.c.next_transition > transition)
         connection.execute(update(STATE).where(is_earlier).values(next_transition=transition))

@@ -1,17 +1,42 @@
 """The service with each supported database."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from heksher_client.service import LocalService
+from heksher_client.service import clock as service_clock
 from heksher_client.service.tokens import Role, add_token
 from tests.support.console import Browser
 from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
+
+
+class Clock:
+    """The clock of the service, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+    def at(self, minutes: float) -> str:
+        """Return the time that is some minutes after the beginning of the test."""
+        return (datetime(2030, 1, 1, 12, tzinfo=UTC) + timedelta(minutes=minutes)).isoformat()
+
+    def move_to(self, minutes: float) -> None:
+        """Set the clock to some minutes after the beginning of the test."""
+        self.now = datetime.fromisoformat(self.at(minutes))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all services of the test, which stands at noon until the test moves it."""
+    moved = Clock()
+    monkeypatch.setattr(service_clock, "now", lambda: moved.now)
+    return moved
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,33 @@ def test_adding_changing_and_deleting_a_rule_can_be_undone(browser: Browser, ser
     assert browser.text.count("Rule deleted") == 2
 
 
+def test_an_undo_restores_conditions_and_periods(browser: Browser, service: WatchedService) -> None:
+    """Also those of a deleted rule, and not if another rule has the conditions by then."""
+    browser.go("/console/settings/s")
+    browser.submit("/console/settings/s/rules", **{"if.user": "ann", "value": "40"})
+    period = {"starts_at": "2030-01-01T12:00:00+00:00", "ends_at": "2031-01-01T12:00:00+00:00"}
+    service.call("PUT", "/api/v1/rules/4/period", period)
+    service.call("PUT", "/api/v1/rules/4/conditions", {"feature_values": {"user": "eve"}})
+    service.call("PUT", "/api/v1/rules/4/period", {"starts_at": None, "ends_at": None})
+    revision = service.call("GET", "/api/v1/change_log?after=0&limit=1000").json()["changes"][-1]["revision"]
+
+    def undo_revision(number: int) -> int:
+        return browser.http.post(f"/console/undo/{number}", data={"csrf": browser.csrf}).status_code
+
+    assert [undo_revision(number) for number in (revision, revision - 1)] == [200, 200]
+    rule = service.call("GET", "/api/v1/rules/4").json()
+    assert (rule["feature_values"], rule["starts_at"], rule["in_effect"]) == (
+        [["user", "ann"]], period["starts_at"], False
+    )  # fmt: skip
+    service.call("DELETE", "/api/v1/rules/4")
+    assert undo_revision(revision + 3) == 200
+    rule = service.call("GET", "/api/v1/rules/5").json()
+    assert {name: rule[name] for name in period} == period
+    service.call("PUT", "/api/v1/rules/5/conditions", {"feature_values": {"user": "eve"}})
+    service.add_rule("s", 1, user="ann")
+    assert undo_revision(revision + 5) == 409
+
+
 def undo(browser: Browser) -> str:
     """Return the action of the undo button for the last change."""
     found = re.search(r'id="done".*?action="(/console/undo/\d+)"', browser.page, re.DOTALL)

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from heksher_client.cli import main
 from heksher_client.service import LocalService, create_app, store, tokens
 from heksher_client.service.database import Database, connect
+from heksher_client.service.declarations import Declaration
+from heksher_client.service.history import read_state
 from heksher_client.service.migrations import run, upgrade
-from heksher_client.service.schema import METADATA, VERSION
+from heksher_client.service.schema import CHANGES, METADATA, VERSION
 from heksher_client.service.schema_version import SchemaError
+from heksher_client.service.setting_types import parse_setting_type
 from tests.support.postgresql import PostgreSQL
 
 FIRST = Path(__file__).parents[1] / "data" / "service_0001.sql"
@@ -102,6 +106,50 @@ def test_l14_tokens_that_could_declare_settings_still_can(empty_database: Callab
             script.module.upgrade()
         found = [tokens.find_token(connection, text) for text in texts]
     assert [each and each.role for each in found] == ["declare", "admin"]
+    database.close()
+
+
+def test_the_migration_finds_authors_and_dates_of_rules_in_the_change_log(
+    empty_database: Callable[[], str], tmp_path: Path
+) -> None:
+    """All rules stay in effect. Those whose changes are not in the log have no author."""
+    url = empty_database()
+    database = Database(f"sqlite:///{tmp_path}/service.db" if url == "sqlite://" else url)
+    with database.begin(actor="ann") as connection:
+        store.add_context_feature(connection, "user")
+        store.add_setting(connection, Declaration("s", ("user",), parse_setting_type("int"), 7, {}, "1.0"))
+        setting = store.setting(connection, "s")
+        assert setting is not None
+        changed, added, unknown = (store.add_rule(connection, setting, {"user": user}, 1, {}) for user in "abc")
+        connection.execute(delete(CHANGES).where(CHANGES.c.revision == read_state(connection).revision))
+    with database.begin(actor="ops") as connection:
+        rule = store.rule(connection, changed)
+        assert rule is not None
+        store.change_rule(connection, setting, rule, value=2)
+        removed = store.rule(connection, store.add_rule(connection, setting, {"user": "d"}, 1, {}))
+        assert removed is not None
+        store.delete_rule(connection, setting, removed)
+        before = {rule.id: rule for rule in store.rules(connection)}
+        for table, columns in (
+            ("rules", ("starts_at", "ends_at", "in_effect", "changed_at", "changed_by")),
+            ("state", ("next_transition",)),
+        ):
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        (script,) = [each for each in ScriptDirectory("heksher_client/service/migrations").walk_revisions()
+                     if each.revision == "0006"]  # fmt: skip
+        with Operations.context(MigrationContext.configure(connection)):
+            script.module.upgrade()
+        after = {rule.id: rule for rule in store.rules(connection)}
+    assert {rule_id: rule.changed_by for rule_id, rule in after.items()} == {
+        changed: "ops",
+        added: "ann",
+        unknown: None,
+    }
+    assert after[unknown].changed_at is None
+    for rule_id in (changed, added):
+        assert after[rule_id].changed_at is not None
+        assert replace(after[rule_id], changed_at=before[rule_id].changed_at) == before[rule_id]
     database.close()
 
 

@@ -22,6 +22,7 @@ from heksher_client.service.document import DocumentError
 from heksher_client.service.import_export import export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
 from heksher_client.service.schema import MAX_ID
+from tests.service.conftest import Clock
 from tests.support.marks import sqlite_only
 
 
@@ -126,6 +127,38 @@ def test_an_import_names_all_that_it_changes_of_a_rule(database: Database) -> No
     ]
     second["value"] = 4
     assert import_into(database, content) == ["change rule 3 of setting s: user=ann from 3 to 4"]
+
+
+def test_an_import_keeps_the_periods_of_rules(database: Database, clock: Clock) -> None:
+    """In UTC. A document without them makes rules permanent."""
+    content = document()
+    first, second = content["settings"][0]["rules"]
+    first |= {"starts_at": "2030-01-01T14:30:00+02:00", "ends_at": clock.at(60)}
+    second["ends_at"] = clock.at(-10)
+    import_into(database, content)
+    first["starts_at"] = clock.at(30)
+    assert as_text(export_from(database)) == as_text(content)
+    assert import_into(database, export_from(database), exact=True) == []
+    with database.begin(writes=False) as connection:
+        assert [rule.in_effect for rule in store.rules(connection)] == [False, False]
+    second["ends_at"] = clock.at(10)
+    assert import_into(database, content) == [
+        f'change rule 3 of setting s: user=ann period from {{"ends_at":"{clock.at(-10)}"}} '
+        f'to {{"ends_at":"{clock.at(10)}"}}'
+    ]
+    import_into(database, document())
+    with database.begin(writes=False) as connection:
+        assert [rule.in_effect for rule in store.rules(connection)] == [True, True]
+
+
+def test_an_invalid_period_in_a_document_has_a_place(database: Database) -> None:
+    content = document()
+    content["settings"][0]["rules"][1] |= {"starts_at": "2030-01-02T00:00:00Z", "ends_at": "2030-01-01T00:00:00Z"}
+    with pytest.raises(DocumentError, match=r"^setting s: rules\.1\.ends_at: ends_at must be later than starts_at$"):
+        import_into(database, content)
+    content["settings"][0]["rules"][1] = {"feature_values": {"user": "a"}, "value": 1, "starts_at": "2030-01-02"}
+    with pytest.raises(DocumentError, match=r"^setting s: rules\.1\.starts_at: a time must be a text in ISO 8601"):
+        import_into(database, content)
 
 
 def test_an_import_deletes_only_if_it_is_exact(database: Database) -> None:

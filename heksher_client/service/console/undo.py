@@ -9,6 +9,7 @@ from heksher_client.service.changes import Change
 from heksher_client.service.json_values import is_identical
 from heksher_client.service.operations import require_setting
 from heksher_client.service.routing import RequestError
+from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredSetting
 
 UNDOABLE = frozenset(["rule added", "rule changed", "rule deleted"])
@@ -28,26 +29,30 @@ def undo(connection: Connection, change: Change) -> StoredSetting:
     if not is_identical(None if rule is None else store.rule_as_json(rule), change.new):
         raise RequestError(409, "cannot undo: the rule has been changed since")
     former = change.former
-    if rule is None:
-        _add_again(connection, setting, former)
-    elif former is None:
+    if former is None and rule is not None:
         store.delete_rule(connection, setting, rule)
+        return setting
+    _check_former(connection, setting, former)
+    conditions, value, metadata = former["feature_values"], former["value"], former["metadata"]
+    period = Period.from_json(former)
+    if rule is None:
+        store.add_rule(connection, setting, conditions, value, metadata, period=period)
     else:
-        _check_type(setting, former)
-        store.change_rule(connection, setting, rule, value=former["value"], metadata=former["metadata"])
+        attributes = {"conditions": sorted(conditions.items()), "value": value, "metadata": metadata, "period": period}
+        store.change_rule(connection, setting, rule, **attributes)
     return setting
 
 
-def _add_again(connection: Connection, setting: StoredSetting, former: Any) -> None:
-    conditions = former["feature_values"]
-    _check_type(setting, former)
-    if not set(conditions) <= set(setting.declaration.configurable_features):
-        raise RequestError(409, "cannot undo: the setting now has other configurable features")
-    if store.find_rule(connection, setting.id, conditions) is not None:
-        raise RequestError(409, "cannot undo: another rule now has the same conditions")
-    store.add_rule(connection, setting, conditions, former["value"], former["metadata"])
+def _check_former(connection: Connection, setting: StoredSetting, former: Any) -> None:
+    """Check that a setting can have a former rule again.
 
-
-def _check_type(setting: StoredSetting, former: Any) -> None:
+    Raises:
+        RequestError: The setting has changed, or has another rule with the same conditions.
+    """
     if not setting.declaration.type.accepts(former["value"]):
         raise RequestError(409, "cannot undo: the setting now has another type")
+    conditions = former["feature_values"]
+    if not set(conditions) <= set(setting.declaration.configurable_features):
+        raise RequestError(409, "cannot undo: the setting now has other configurable features")
+    if store.find_rule(connection, setting.id, conditions) not in (None, former["rule_id"]):
+        raise RequestError(409, "cannot undo: another rule now has the same conditions")

@@ -6,7 +6,16 @@ The examples in the OpenAPI document assume the context features `environment`, 
 
 from typing import Final
 
-from heksher_client.service.routes import change_log, context_features, declarations, health, queries, rules, settings
+from heksher_client.service.routes import (
+    change_log,
+    context_features,
+    declarations,
+    health,
+    queries,
+    rule_lists,
+    rules,
+    settings,
+)
 
-_MODULES: Final = (health, context_features, declarations, settings, rules, queries, change_log)
+_MODULES: Final = (health, context_features, declarations, settings, rules, rule_lists, queries, change_log)
 ROUTERS: Final = tuple(module.router for module in _MODULES)

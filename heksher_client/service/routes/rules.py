@@ -17,6 +17,7 @@ from heksher_client.service.routing import (
     PRECONDITION_FAILED,
     WITHOUT_ETAG,
     Conditions,
+    EndTime,
     JSONValue,
     MetadataKey,
     Precondition,
@@ -24,18 +25,24 @@ from heksher_client.service.routing import (
     RequestError,
     RuleId,
     SettingName,
+    Time,
     documented,
     example,
     without_key,
 )
+from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredRule, StoredSetting
 
 router: Final = APIRouter(strict_content_type=False)  # as in the reference implementation
-_NEW_RULE: Final = {"setting": "cache_size", "feature_values": {"environment": "prod", "user": "ann"}, "value": 500}
+_CONDITIONS: Final = {"environment": "prod", "user": "ann"}
+_PERIOD: Final = {"starts_at": "2027-01-31T09:30:00Z", "ends_at": "2027-02-28T09:30:00Z"}
+_NEW_RULE: Final = {"setting": "cache_size", "feature_values": _CONDITIONS, "value": 500}
 _NOT_FOUND: Final = {404: "There is no such rule."}
 _FOR_CHANGE: Final = _NOT_FOUND | PRECONDITION_FAILED
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
 _CONDITION: Final = f"{CONTEXT_NAME}:{FILTER_VALUE}"
+CONDITIONS_PATTERN: Final = f"^{_CONDITION}(,{_CONDITION})*$"
+"""Conditions in a query string, like `user:jim,theme:dark`."""
 
 
 _UNKNOWN_SETTING_OR_INVALID: Final = {
@@ -55,6 +62,17 @@ class NewRule(BaseModel):
     feature_values: Conditions
     value: JSONValue
     metadata: dict[MetadataKey, JSONValue] = {}
+    starts_at: Time | None = None
+    ends_at: EndTime = None
+
+
+class RulePeriod(BaseModel):
+    starts_at: Time | None
+    ends_at: EndTime
+
+
+class RuleConditions(BaseModel):
+    feature_values: Conditions
 
 
 class RuleValue(BaseModel):
@@ -86,30 +104,43 @@ def add_rule(
     request: Request,
     response: Response,
 ) -> dict[str, int]:
-    """Add a rule to a setting."""
+    """Add a rule to a setting.
+
+    A temporary rule has a time `starts_at`, before which it does not apply, or a time `ends_at`, from which on it does
+    not apply.
+    """
+    period = Period(body.starts_at, body.ends_at)
     with database.write() as connection:
-        rule_id = operations.add_rule(connection, body.setting, body.feature_values, body.value, body.metadata)
+        rule_id = operations.add_rule(connection, body.setting, body.feature_values, body.value, body.metadata, period)
         response.headers["Location"] = reference(request.scope, f"api/v1/rules/{rule_id}")
         return {"rule_id": rule_id}
+
+
+def parse_conditions(text: str, name: str) -> dict[str, str]:
+    """Return the conditions in the parameter of a query string with this name.
+
+    Raises:
+        RequestValidationError: A context feature is named twice.
+    """
+    pairs = [pair.split(":", 1) for pair in text.split(",")]
+    conditions = {feature: unescape_value(value) for feature, value in pairs}
+    if len(conditions) < len(pairs):
+        error = {"loc": ("query", name), "msg": "a context feature is named twice", "type": "value_error"}
+        raise RequestValidationError([error])
+    return conditions
 
 
 @router.get("/api/v1/rules/search", responses=documented(_NOT_FOUND, body={"rule_id": 1}))
 def search_rule(
     setting: Annotated[SettingName, Query(openapi_examples=example("cache_size"))],
-    feature_values: Annotated[
-        str, Query(openapi_examples=example("user:jim"), pattern=rf"^{_CONDITION}(,{_CONDITION})*$")
-    ],
+    feature_values: Annotated[str, Query(openapi_examples=example("user:jim"), pattern=CONDITIONS_PATTERN)],
     database: RequestDatabase,
 ) -> dict[str, int]:
     """Return the rule of a setting with exactly the given conditions, in any order, like `user:jim,theme:dark`.
 
     In a value, `~2C`, `~28`, `~29` and `~7E` are the characters `,`, `(`, `)` and `~`.
     """
-    pairs = [pair.split(":", 1) for pair in feature_values.split(",")]
-    conditions = {feature: unescape_value(value) for feature, value in pairs}
-    if len(conditions) < len(pairs):
-        error = {"loc": ("query", "feature_values"), "msg": "a context feature is named twice", "type": "value_error"}
-        raise RequestValidationError([error])
+    conditions = parse_conditions(feature_values, "feature_values")
     with database.read() as connection:
         rule_id = store.find_rule(connection, require_setting(connection, setting, message="").id, conditions)
         if rule_id is None:
@@ -130,7 +161,10 @@ def search_rule(
     ),
 )
 def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -> dict[str, Any]:
-    """Return a rule. With its ETag in `If-Match`, a change of the rule is refused if somebody else has changed it."""
+    """Return a rule. With its ETag in `If-Match`, a change of the rule is refused if somebody else has changed it.
+
+    A temporary rule also has the times `starts_at` or `ends_at`, and `in_effect`: whether query results contain it.
+    """
     with database.read() as connection:
         rule, setting = require_rule(connection, rule_id)
         response.headers["ETag"] = rule_etag(rule)
@@ -139,6 +173,7 @@ def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -
             "value": rule.value,
             "feature_values": rule.conditions_in(store.context_features(connection)),
             "metadata": dict(rule.metadata),
+            **({"in_effect": rule.in_effect, **rule.period.as_json()} if any(rule.period) else {}),
         }
 
 
@@ -164,6 +199,42 @@ def set_rule_value(
     with database.write() as connection:
         rule, setting = _require_unchanged(connection, rule_id, precondition)
         operations.set_rule_value(connection, setting, rule, body.value)
+
+
+@router.put(
+    "/api/v1/rules/{rule_id}/conditions",
+    status_code=204,
+    responses=documented(
+        _FOR_CHANGE
+        | {
+            400: "The setting is not configurable by one of the features.",
+            409: "The setting has another rule with the same conditions.",
+        }
+    ),
+)
+def set_rule_conditions(
+    rule_id: RulePath,
+    body: Annotated[RuleConditions, Body(openapi_examples=example({"feature_values": _CONDITIONS}))],
+    database: RequestDatabase,
+    precondition: Precondition,
+) -> None:
+    """Replace the conditions of a rule."""
+    with database.write() as connection:
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        operations.set_rule_conditions(connection, setting, rule, body.feature_values)
+
+
+@router.put("/api/v1/rules/{rule_id}/period", status_code=204, responses=documented(_FOR_CHANGE))
+def set_rule_period(
+    rule_id: RulePath,
+    body: Annotated[RulePeriod, Body(openapi_examples=example(_PERIOD))],
+    database: RequestDatabase,
+    precondition: Precondition,
+) -> None:
+    """Replace the period in which a rule applies. A limit that is null is removed."""
+    with database.write() as connection:
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        store.change_rule(connection, setting, rule, period=Period(body.starts_at, body.ends_at))
 
 
 @router.get(
