@@ -8,6 +8,7 @@ addition to its client. `AsyncAdminClient` has the same methods, to be awaited.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from os import PathLike
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
@@ -47,6 +48,33 @@ def _check_arguments(admin_class: type[Any], service_url: object, options: Mappi
     check_option_names(options, ClientOptions, admin_class.__name__)
     if service_url is None:
         raise TypeError(f"{admin_class.__name__} needs service_url")
+
+
+def _period(starts_at: datetime | None, ends_at: datetime | None) -> dict[str, str | None]:
+    """Return a period as the service accepts it.
+
+    Raises:
+        TypeError: A limit is not a datetime.
+        ValueError: A limit has no time zone.
+    """
+    return {"starts_at": _time_text("starts_at", starts_at), "ends_at": _time_text("ends_at", ends_at)}
+
+
+def _time_text(name: str, time: datetime | None) -> str | None:
+    if time is None:
+        return None
+    if not isinstance(time, datetime):
+        raise TypeError(f"{name} must be a datetime, not {type(time).__name__}")
+    if time.utcoffset() is None:
+        raise ValueError(f"{name} must have a time zone: use datetime.now(UTC), or {name}.astimezone()")
+    return time.isoformat()
+
+
+def _with_reason(metadata: Mapping[str, Any] | None, comment: str | None, link: str | None) -> Mapping[str, Any]:
+    """Return the metadata of a new rule, with its comment and its link."""
+    reason = {key: text for key, text in (("comment", comment), ("link", link)) if text is not None}
+    given = {} if metadata is None else metadata
+    return {**given, **reason} if reason else given
 
 
 class AdminClient(Resource):
@@ -207,6 +235,8 @@ class AdminClient(Resource):
     def rules(self, setting: SettingOrName, conditions: Mapping[str, str] | None = None) -> tuple[RuleRecord, ...]:
         """Return the rules of a setting, without their ETags.
 
+        Services of this package also return the rules that are not in effect at present.
+
         To change one of them only if nobody else has changed it since, read it with `rule` first.
 
         Args:
@@ -232,11 +262,29 @@ class AdminClient(Resource):
 
     @overload
     def add_rule(
-        self, setting: Setting[T], value: T, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+        self,
+        setting: Setting[T],
+        value: T,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int: ...
     @overload
     def add_rule(
-        self, setting: str, value: Any, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+        self,
+        setting: str,
+        value: Any,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int: ...
     def add_rule(
         self,
@@ -245,6 +293,10 @@ class AdminClient(Resource):
         conditions: Mapping[str, str],
         *,
         metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int:
         """Add a rule to a setting, and return its ID.
 
@@ -253,12 +305,19 @@ class AdminClient(Resource):
             value: A value of its type, if it is a `Setting`; a JSON value, if it is a name.
             conditions: The values of context features that the rule requires.
             metadata: Metadata of the rule, in JSON values: a ticket, say.
+            starts_at: The time at which the rule begins to apply, with a time zone. Only services of this package have
+                temporary rules; others are not asked to add one.
+            ends_at: The time from which on the rule does not apply any more, with a time zone.
+            comment: The reason for the rule. It becomes the metadata key `comment`.
+            link: The address of a ticket or a page about it. It becomes the metadata key `link`.
 
         Raises:
             UnexpectedResponseError: The status is 409 if the setting has a rule with these conditions, 400 if the value
                 is not of its type or the setting does not have a feature, and 422 if the setting does not exist.
         """
-        return self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
+        all_metadata = _with_reason(metadata, comment, link)
+        period = _period(starts_at, ends_at)
+        return self._run(self._flows.add_rule(setting, value, conditions, all_metadata, period))
 
     @overload
     def set_rule(self, rule_id: int, value: T, *, setting: Setting[T], etag: str | None = None) -> None: ...
@@ -278,6 +337,33 @@ class AdminClient(Resource):
                 is lost. Services that do not have ETags ignore it.
         """
         self._run(self._flows.set_rule(rule_id, value, etag, setting))
+
+    def set_rule_conditions(self, rule_id: int, conditions: Mapping[str, str], *, etag: str | None = None) -> None:
+        """Change the conditions of a rule.
+
+        Args:
+            rule_id: The ID of the rule.
+            conditions: The values of context features that the rule requires.
+            etag: Change it only if the rule still has this ETag, as for `set_rule`.
+
+        Raises:
+            UnexpectedResponseError: The status is 409 if the setting has another rule with these conditions, and 400
+                if the setting does not have a feature.
+        """
+        self._run(self._flows.set_rule_conditions(rule_id, conditions, etag))
+
+    def set_rule_period(
+        self, rule_id: int, *, starts_at: datetime | None, ends_at: datetime | None, etag: str | None = None
+    ) -> None:
+        """Change the period in which a rule applies.
+
+        Args:
+            rule_id: The ID of the rule.
+            starts_at: The time at which the rule begins to apply, with a time zone; None if there is none.
+            ends_at: The time from which on the rule does not apply any more, with a time zone; None if there is none.
+            etag: Change it only if the rule still has this ETag, as for `set_rule`.
+        """
+        self._run(self._flows.set_rule_period(rule_id, _period(starts_at, ends_at), etag))
 
     def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
         """Remove a rule; with an ETag, only if the rule still has it."""
@@ -464,11 +550,29 @@ class AsyncAdminClient(Resource):
 
     @overload
     async def add_rule(
-        self, setting: Setting[T], value: T, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+        self,
+        setting: Setting[T],
+        value: T,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int: ...
     @overload
     async def add_rule(
-        self, setting: str, value: Any, conditions: Mapping[str, str], *, metadata: Mapping[str, Any] | None = None
+        self,
+        setting: str,
+        value: Any,
+        conditions: Mapping[str, str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int: ...
     async def add_rule(
         self,
@@ -477,9 +581,15 @@ class AsyncAdminClient(Resource):
         conditions: Mapping[str, str],
         *,
         metadata: Mapping[str, Any] | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        comment: str | None = None,
+        link: str | None = None,
     ) -> int:
         """Add a rule to a setting, and return its ID."""
-        return await self._run(self._flows.add_rule(setting, value, conditions, {} if metadata is None else metadata))
+        all_metadata = _with_reason(metadata, comment, link)
+        period = _period(starts_at, ends_at)
+        return await self._run(self._flows.add_rule(setting, value, conditions, all_metadata, period))
 
     @overload
     async def set_rule(self, rule_id: int, value: T, *, setting: Setting[T], etag: str | None = None) -> None: ...
@@ -492,6 +602,18 @@ class AsyncAdminClient(Resource):
     ) -> None:
         """Change the value of a rule."""
         await self._run(self._flows.set_rule(rule_id, value, etag, setting))
+
+    async def set_rule_conditions(
+        self, rule_id: int, conditions: Mapping[str, str], *, etag: str | None = None
+    ) -> None:
+        """Change the conditions of a rule."""
+        await self._run(self._flows.set_rule_conditions(rule_id, conditions, etag))
+
+    async def set_rule_period(
+        self, rule_id: int, *, starts_at: datetime | None, ends_at: datetime | None, etag: str | None = None
+    ) -> None:
+        """Change the period in which a rule applies."""
+        await self._run(self._flows.set_rule_period(rule_id, _period(starts_at, ends_at), etag))
 
     async def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
         """Remove a rule; with an ETag, only if the rule still has it."""

@@ -18,7 +18,8 @@ class Difference(NamedTuple):
     setting: str | None
     """The name of the setting; None if the difference does not belong to a setting."""
     what: str
-    """`setting`, `rule`, `rule_metadata`, `context_features`, or the attribute that differs; `name` after a rename."""
+    """`setting`, `rule`, `rule_metadata`, `rule_period`, `rule_in_effect`, `context_features`, or the attribute that
+    differs; `name` after a rename."""
     conditions: Mapping[str, str] | None
     """The conditions of the rule."""
     before: Any
@@ -139,12 +140,21 @@ def _compare_rules(name: str, old: SettingRecord | None, new: SettingRecord | No
         former = old_rules.get(conditions)
         if former is None:
             yield Difference(name, "rule", rule.conditions, None, rule.value, "added")
-            continue
-        if not is_equal(former.value, rule.value):
-            yield Difference(name, "rule", rule.conditions, former.value, rule.value, "changed")
-        metadata = dict(former.metadata), dict(rule.metadata)
-        if not is_equal(*metadata):
-            yield Difference(name, "rule_metadata", rule.conditions, *metadata, "changed")
+        else:
+            yield from _compare_rule(name, former, rule)
+
+
+def _compare_rule(name: str, old: RuleRecord, new: RuleRecord) -> Iterator[Difference]:
+    pairs = {
+        "rule": (old.value, new.value),
+        "rule_metadata": (dict(old.metadata), dict(new.metadata)),
+        "rule_period": (old.period, new.period),
+    }
+    if old.period == new.period:
+        pairs["rule_in_effect"] = old.in_effect, new.in_effect
+    for what, (before, after) in pairs.items():
+        if not is_equal(before, after):
+            yield Difference(name, what, new.conditions, before, after, "changed")
 
 
 def _by_conditions(record: SettingRecord | None) -> dict[frozenset[tuple[str, str]], RuleRecord]:

@@ -179,9 +179,21 @@ def read_state(file: str) -> "ServiceState":
 def _to_record(setting: "DocumentSetting") -> "SettingRecord":
     from heksher_client._core.refresh.protocol import SettingData
     from heksher_client.admin import RuleRecord, SettingRecord
+    from heksher_client.service import clock
 
     s = setting.declaration()
     features, metadata = list(s.configurable_features), dict(s.metadata)
     data = SettingData(s.name, features, str(s.type), s.default_value, metadata, setting.aliases, s.version)
-    rules = (RuleRecord(r.rule_id or 0, r.feature_values, r.value, r.metadata) for r in setting.rules)
+    now = clock.now()
+    rules = (
+        RuleRecord(
+            r.rule_id or 0,
+            r.feature_values,
+            r.value,
+            r.metadata,
+            in_effect=r.period.contains(now),
+            **r.period.as_json(),
+        )
+        for r in setting.rules
+    )
     return SettingRecord(data, tuple(rules))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,8 @@ def get(
         values = {feature: values[feature] for feature in features if feature in values}
         # Rules cannot have an empty value, so features without a value match no condition.
         context_values = {feature: values.get(feature, "") for feature in features}
-        resolution = rule_set_of(record, all_features).explain(context_values)
+        in_effect = replace(record, rules=tuple(rule for rule in record.rules if rule.in_effect))
+        resolution = rule_set_of(in_effect, all_features).explain(context_values)
     if missing := [feature for feature in features if feature not in values]:
         verb, pronoun = ("was", "it") if len(missing) == 1 else ("were", "them")
         names = escaped(" and ".join(missing))

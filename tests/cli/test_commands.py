@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from heksher_client.admin import AdminClient
 from heksher_client.cli.comparison import Difference
 from heksher_client.cli.errors import CommandError, report_errors
 from heksher_client.cli.export_file import ExportFile, write_document
@@ -15,7 +16,9 @@ from heksher_client.service import store
 from heksher_client.service.operations import require_rule
 from tests.support.clients import TIMEOUT_SECONDS
 from tests.support.commands import COMMAND, FEATURES, Outcome, Run
-from tests.support.service import QUERY, CannedResponse, RecordedRequest, WatchedService
+from tests.support.service import CannedResponse, RecordedRequest, WatchedService
+
+RULES = "GET /api/v1/settings/cache_size/rules"
 
 
 def test_status_shows_the_health_and_the_contents_of_a_service(run: Run, shop: WatchedService) -> None:
@@ -252,8 +255,8 @@ def test_an_unavailable_service_is_status_3_and_missing_permission_is_status_4(r
 @pytest.mark.parametrize(
     ("request_", "response", "arguments"),
     [
-        (QUERY, CannedResponse(200, b'{"settings": {"cache_size": []}}'), ("rules", "cache_size")),
-        (QUERY, CannedResponse(400, b"not today"), ("rules", "cache_size")),
+        (RULES, CannedResponse(200, b'{"rules": {"cache_size": []}}'), ("rules", "cache_size")),
+        (RULES, CannedResponse(400, b"not today"), ("rules", "cache_size")),
         ("POST /api/v1/rules", CannedResponse.of({}, 201), ("rules", "add", "cache_size", "1", "user=ann")),
         ("DELETE /api/v1/rules/2", CannedResponse(409, b"not today"), ("rules", "remove", "cache_size", "user=jim")),
     ],
@@ -348,6 +351,22 @@ def test_ping_and_profiles_print_json(run: Run, shop: WatchedService, tmp_path: 
     """As all other commands that read a service."""
     assert run("ping", "--json").json == {"service": shop.url, "is_well": True}
     assert run("profiles", "--json").json == {"file": str(tmp_path / "heksher.toml"), "profiles": ["shop"]}
+
+
+def test_a_temporary_rule_is_known_to_get_and_diff(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """A rule that is not in effect does not apply. The period is in exports, and is compared."""
+    period = {"starts_at": "2999-01-01T00:00:00+00:00", "ends_at": None}
+    shop.call("PUT", "/api/v1/rules/1/period", period)
+    assert run("get", "cache_size", "user=jim", "--why").out.splitlines()[0] == "100"
+    with AdminClient(shop.url) as admin:
+        document = admin.export()
+    (tmp_path / "now.json").write_text(json.dumps(document))
+    assert run("diff", "now.json", "shop").status == 0
+    shop.call("PUT", "/api/v1/rules/1/period", {"starts_at": None, "ends_at": period["starts_at"]})
+    assert run("diff", "now.json", "shop").out == (
+        "~ cache_size rule period environment=prod user=jim: "
+        '{"starts_at": "2999-01-01T00:00:00+00:00"} -> {"ends_at": "2999-01-01T00:00:00+00:00"}\n'
+    )
 
 
 def test_diff_compares_services_profiles_and_files(run: Run, shop: WatchedService, tmp_path: Path) -> None:

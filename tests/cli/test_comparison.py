@@ -104,6 +104,19 @@ def test_l18_a_renamed_setting_is_not_removed_and_added(
     assert shown(state(*before), state(*after)) == expected
 
 
+def test_periods_of_rules_are_compared() -> None:
+    """Also whether a rule with the same period is in effect, which `watch` shows when it begins and ends."""
+    plain = setting("a", 1)
+    (rule,) = plain.rules
+    periodic = replace(rule, starts_at="2030-01-01T00:00:00+00:00", in_effect=False)
+    future, started = replace(plain, rules=(periodic,)), replace(plain, rules=(replace(periodic, in_effect=True),))
+    assert shown(state(plain), state(future)) == [
+        '~ a rule period user=u1: {} -> {"starts_at": "2030-01-01T00:00:00+00:00"}'
+    ]
+    assert shown(state(future), state(started)) == ["~ a rule in effect user=u1: false -> true"]
+    assert shown(state(future), state(future)) == []
+
+
 def test_l18_ids_of_rules_of_different_services_mean_nothing() -> None:
     """`diff` compares settings by their names and aliases."""
     before, after = state(setting("a", 1), setting("b", 2)), state(setting("a", 2), setting("b", 1))

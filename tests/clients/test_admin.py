@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from tests.support.clients import TIMEOUT_SECONDS, Kind
 from tests.support.forks import exited_successfully, fork_and_check
 from tests.support.profiles import write_config
 from tests.support.service import WatchedService
+
+CET = timezone(timedelta(hours=1))
 
 
 class Color(Enum):
@@ -88,10 +91,61 @@ def test_rules_are_added_changed_and_removed(admin: Admin) -> None:
         admin.add_rule("cache_size", 1, {"user": "jim"})
     admin.remove_rule(rule_id)
     assert (admin.rule(rule_id), admin.find_rule("cache_size", {"user": "jim"})) == (None, None)
-    assert admin.rules("cache_size") == (RuleRecord(other_id, {"environment": "prod", "user": "jim"}, 50, {}),)
+    (other,) = admin.rules("cache_size")
+    assert replace(other, changed_at=None) == RuleRecord(other_id, {"environment": "prod", "user": "jim"}, 50, {})
+    assert datetime.fromisoformat(other.changed_at).tzinfo is not None
     with pytest.raises(UnexpectedResponseError, match="the following are not setting names") as raised:
         admin.rules("nosuch")
     assert raised.value.status == 404
+
+
+def test_temporary_rules(admin: Admin, service: WatchedService) -> None:
+    """They have times with a time zone, and are listed and exported if they are not in effect."""
+    now = datetime.now(UTC)
+    start, end = now + timedelta(days=1), now + timedelta(days=2)
+    future = admin.add_rule("cache_size", 200, {"user": "jim"}, starts_at=start, ends_at=end.astimezone(CET))
+    rule = admin.rule(future)
+    assert (rule.in_effect, rule.starts_at, rule.ends_at) == (False, start.isoformat(), end.isoformat())
+    assert admin.rules("cache_size", {"user": "jim"})[0].period == rule.period
+    assert service.call("GET", "/api/v1/query").json()["settings"]["cache_size"]["rules"] == []
+    document = admin.export()
+    assert document["settings"][0]["rules"][0]["starts_at"] == start.isoformat()
+    assert service.database is not None
+    with service.database.begin() as connection:
+        assert document == export(connection)
+
+    admin.set_rule_period(future, starts_at=None, ends_at=end, etag=rule.etag)
+    assert (admin.rule(future).in_effect, admin.rule(future).period) == (True, {"ends_at": end.isoformat()})
+    admin.set_rule_period(future, starts_at=None, ends_at=None)
+    assert admin.rule(future).period == {}
+    with pytest.raises(UnexpectedResponseError, match="ends_at must be later than starts_at") as raised:
+        admin.add_rule("cache_size", 1, {"user": "ann"}, starts_at=end, ends_at=start)
+    assert raised.value.status == 422
+    sent = len(service.requests)
+    with pytest.raises(ValueError, match=r"^starts_at must have a time zone: use datetime.now\(UTC\)"):
+        admin.add_rule("cache_size", 1, {"user": "ann"}, starts_at=datetime(2030, 1, 1))
+    with pytest.raises(TypeError, match=r"^ends_at must be a datetime, not str"):
+        admin.set_rule_period(future, starts_at=None, ends_at="2030-01-01")
+    assert len(service.requests) == sent
+
+
+def test_the_reason_for_a_rule_is_in_its_metadata(admin: Admin) -> None:
+    """And so in the log of changes."""
+    link = "https://example.com/OPS-17"
+    rule_id = admin.add_rule("cache_size", 200, {"user": "jim"}, metadata={"a": 1}, comment="slow", link=link)
+    assert admin.rule(rule_id).metadata == {"a": 1, "comment": "slow", "link": link}
+    assert admin.changes()[-1].new["metadata"]["comment"] == "slow"
+    assert admin.rule(admin.add_rule("cache_size", 1, {"user": "a"}, comment="x")).metadata == {"comment": "x"}
+
+
+def test_the_conditions_of_a_rule_are_replaced(admin: Admin) -> None:
+    """Unless another rule has them."""
+    first = admin.add_rule("cache_size", 1, {"user": "jim"})
+    second = admin.add_rule("cache_size", 2, {"user": "ann"})
+    admin.set_rule_conditions(first, {"user": "jim", "environment": "prod"})
+    assert admin.rule(first).conditions == {"environment": "prod", "user": "jim"}
+    with pytest.raises(UnexpectedResponseError, match=f"409: 'rule {first} has these conditions already'"):
+        admin.set_rule_conditions(second, {"environment": "prod", "user": "jim"})
 
 
 def test_rules_have_values_of_the_type_of_a_setting(admin: Admin, service: WatchedService) -> None:

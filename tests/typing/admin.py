@@ -1,6 +1,7 @@
 """The types of the admin clients. Checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, assert_type
 
 from heksher_client import Setting, SettingData, setting_type
@@ -22,6 +23,9 @@ def threaded() -> None:
         assert_type(admin.changes(after=5, setting=cache_size), tuple[ChangeRecord, ...])
         assert_type(admin.add_rule(cache_size, 200, {"user": "jim"}), int)
         admin.add_rule("cache_size", "any JSON value", {"user": "jim"}, metadata={"by": 1})
+        admin.add_rule(cache_size, 1, {"user": "jim"}, starts_at=datetime.now(UTC), comment="a test", link="https://x")
+        admin.add_rule(cache_size, 1, {"user": "jim"}, ends_at="2030-01-01")  # type: ignore[call-overload]
+        admin.set_rule_period(1, starts_at=None)  # type: ignore[call-arg]
         admin.add_rule(limits, {"a": [1.5]}, {"user": "jim"})
         admin.add_rule(cache_size, "200", {"user": "jim"})  # type: ignore[misc]
         admin.add_rule("cache_size", 200)  # type: ignore[call-overload]

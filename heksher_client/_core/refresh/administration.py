@@ -9,19 +9,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeAlias, TypeVar
-
-import msgspec
+from urllib.parse import quote
 
 from heksher_client._core.refresh import protocol
-from heksher_client._core.refresh.effects import Flow, Reply, Request, Response
+from heksher_client._core.refresh.admin_responses import (
+    check_has_periods,
+    parse_changes,
+    parse_created,
+    parse_query,
+    parse_query_or_missing,
+    parse_rule,
+    parse_rules,
+)
+from heksher_client._core.refresh.effects import Flow, Reply, Request
 from heksher_client._core.refresh.positions import Position, oldest_position, position
-from heksher_client._core.refresh.protocol import RawRule, SettingData
+from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
-from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
+from heksher_client._core.refresh.responses import parse_response, unexpected_response
 from heksher_client._core.refresh.service_requests import ServiceRequests
 from heksher_client._core.settings.context import check_feature_names, check_known
-from heksher_client._core.settings.context_values import is_v1_value, normalized_value
-from heksher_client._core.settings.names import METADATA_KEY, SETTING_NAME, VERSION
+from heksher_client._core.settings.context_values import FILTER_CHARACTERS, escape_value, normalized_value
+from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, VERSION
 from heksher_client._core.settings.setting import Setting
 from heksher_client._core.settings.types import setting_type
 from heksher_client.exceptions import ServiceUnavailableError
@@ -34,6 +42,8 @@ _NAMES_PER_QUERY: Final = 50
 _MAX_LISTINGS: Final = 5
 """Attempts to list all settings and query their rules, without a change in between."""
 _CHANGES_PER_REQUEST: Final = 1000
+"""The most that the service allows."""
+_RULES_PER_REQUEST: Final = 1000
 """The most that the service allows."""
 
 
@@ -101,10 +111,12 @@ class Administration:
     def rules(self, setting: SettingOrName, conditions: Mapping[str, str]) -> Flow[tuple[RuleRecord, ...]]:
         name = _name(setting)
         required = _conditions(conditions)
-        request = protocol.query(protocol.query_target([name], "*", with_metadata=True), None)
-        found, _ = yield from self._requests.send(request, partial(_parse_query, request))
-        # The response has them under the present name of the setting, if this is an alias.
-        all_rules = (rule for rules in found.values() for rule in rules)
+        all_rules = yield from self._list_rules(f"{_setting_path(name)}/rules?sort=rule{_conditions_query(required)}")
+        if all_rules is None:
+            request = protocol.query(protocol.query_target([name], "*", with_metadata=True), None)
+            found, _ = yield from self._requests.send(request, partial(parse_query, request))
+            # The response has them under the present name of the setting, if this is an alias.
+            all_rules = [rule for rules in found.values() for rule in rules]
         matching = tuple(rule for rule in all_rules if required.items() <= rule.conditions.items())
         if required and not matching:  # because of a misspelled feature?
             data = yield from self.setting(name)
@@ -114,7 +126,7 @@ class Administration:
 
     def rule(self, rule_id: int) -> Flow[RuleRecord | None]:
         request = Request("GET", _API + _rule_path(rule_id))
-        found = yield from self._requests.send(request, partial(_parse_rule, request, rule_id))
+        found = yield from self._requests.send(request, partial(parse_rule, request, rule_id))
         if found is None:
             yield from self._check_service()
         return found
@@ -125,8 +137,36 @@ class Administration:
                 return (yield from self.rule(rule.rule_id))
         return None
 
+    def _list_rules(self, target: str) -> Flow[list[RuleRecord] | None]:
+        """Return all rules of a list, of one moment if possible; None if the service does not have the list."""
+        found = yield from self._read_list(target)
+        return None if found is None else [rule for _, rule in found[0]]
+
+    def _read_list(self, target: str) -> Flow[tuple[list[tuple[str, RuleRecord]], Position | None] | None]:
+        """Return all rules of a list with their settings, and their oldest position; None if there is no list."""
+        rules: dict[int, tuple[str, RuleRecord]] = {}
+        positions: list[Position | None] = []
+        for _ in range(_MAX_LISTINGS):
+            rules, positions, offset, total = {}, [], 0, 1
+            while offset < total:
+                request = Request("GET", f"{_API}{target}&limit={_RULES_PER_REQUEST}&offset={offset}")
+                page = yield from self._requests.send(request, partial(parse_rules, request))
+                if page is None:
+                    return None
+                rules |= {rule.rule_id: (setting, rule) for setting, rule in page.rules}
+                positions.append(page.position)
+                offset, total = offset + len(page.rules), page.total if page.rules else 0
+            if len(set(positions)) == 1:  # A rule may be on no page if another one was removed in between.
+                break
+        return list(rules.values()), oldest_position(positions)
+
     def add_rule(
-        self, setting: SettingOrName, value: Any, conditions: Mapping[str, str], metadata: Mapping[str, Any]
+        self,
+        setting: SettingOrName,
+        value: Any,
+        conditions: Mapping[str, str],
+        metadata: Mapping[str, Any],
+        period: Mapping[str, str | None] | None = None,
     ) -> Flow[int]:
         required = _conditions(conditions)
         if not required:
@@ -134,11 +174,22 @@ class Administration:
         body = {"setting": _name(setting), "feature_values": required, "value": _json_value(setting, value)}
         if (with_metadata := _metadata(metadata))["metadata"]:
             body |= with_metadata
+        if limits := {name: limit for name, limit in (period or {}).items() if limit is not None}:
+            body |= limits
+            # Others ignore the period, and would apply the rule at once.
+            yield from self._requests.send(_TEMPORARY_RULES, partial(check_has_periods, _TEMPORARY_RULES))
         request = _json_request("POST", "rules", body)
-        return self._requests.send_once(request, partial(_parse_created, request, required))
+        return (yield from self._requests.send_once(request, partial(parse_created, request, required)))
 
     def set_rule(self, rule_id: int, value: Any, etag: str | None, setting: SettingOrName | None = None) -> Flow[None]:
         return self._change("PUT", f"{_rule_path(rule_id)}/value", {"value": _json_value(setting, value)}, etag)
+
+    def set_rule_conditions(self, rule_id: int, conditions: Mapping[str, str], etag: str | None) -> Flow[None]:
+        body = {"feature_values": _conditions(conditions)}
+        return self._change("PUT", f"{_rule_path(rule_id)}/conditions", body, etag)
+
+    def set_rule_period(self, rule_id: int, period: Mapping[str, str | None], etag: str | None) -> Flow[None]:
+        return self._change("PUT", f"{_rule_path(rule_id)}/period", dict(period), etag)
 
     def remove_rule(self, rule_id: int, etag: str | None) -> Flow[None]:
         return self._change("DELETE", _rule_path(rule_id), etag=etag)
@@ -162,7 +213,7 @@ class Administration:
             target = f"{_API}change_log?after={after:d}&limit={page_size}"
             target += "" if setting is None else f"&setting={_name(setting)}"
             request = Request("GET", target)
-            page = yield from self._requests.send(request, partial(_parse_changes, request))
+            page = yield from self._requests.send(request, partial(parse_changes, request))
             changes += page
             if len(page) < page_size:
                 break
@@ -202,6 +253,15 @@ class Administration:
             records |= {name: SettingRecord(settings[name], rules[name]) for name in names if name in rules}
             if on_progress is not None:
                 on_progress(len(records), len(settings))
+        # The responses to queries do not contain the periods of rules, and no rules that are not in effect.
+        if (temporary := (yield from self._read_list("rules?only_temporary=true"))) is not None:
+            rules_by_setting: dict[str, list[RuleRecord]] = {}
+            for name, rule in temporary[0]:
+                rules_by_setting.setdefault(name, []).append(rule)
+            records |= {
+                name: records[name].with_rules(rules) for name, rules in rules_by_setting.items() if name in records
+            }
+            positions.append(temporary[1])
         is_of_one_moment = len(records) == len(settings) and len(set(positions)) == 1
         return ServiceState(features, records, oldest_position(positions)), is_of_one_moment
 
@@ -211,7 +271,7 @@ class Administration:
         """Return which of the names exist, the rules of those settings, and the position that they are of."""
         while names:
             request = protocol.query(protocol.query_target(names, "*", with_metadata=True), None)
-            result = yield from self._requests.send(request, partial(_parse_query_or_missing, request, names))
+            result = yield from self._requests.send(request, partial(parse_query_or_missing, request, names))
             if isinstance(result, tuple):
                 return names, *result
             names = [name for name in names if name not in result]
@@ -242,6 +302,7 @@ class Administration:
 
 
 _API: Final = "/api/v1/"
+_TEMPORARY_RULES: Final = Request("GET", f"{_API}rules?only_temporary=true&limit=1")
 _ETAG: Final = "[!-~]+"
 
 
@@ -307,97 +368,17 @@ def _conditions(conditions: Mapping[str, str]) -> dict[str, str]:
     return {feature: normalized_value(feature, value) for feature, value in items}
 
 
+def _conditions_query(conditions: Mapping[str, str]) -> str:
+    """Return the parameter for rules with these conditions; empty if there are none, or no rule can have them."""
+    if not conditions or not all(re.fullmatch(CONTEXT_NAME, feature) for feature in conditions):
+        return ""
+    text = ",".join(f"{feature}:{escape_value(value)}" for feature, value in conditions.items())
+    return f"&conditions={quote(text, safe=FILTER_CHARACTERS)}"
+
+
 def _rule_path(rule_id: int) -> str:
     return f"rules/{_instance(rule_id, int, 'rule_id'):d}"
 
 
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"metadata": dict(_instance(metadata, Mapping, "metadata"))}
-
-
-# -- responses ---------------------------------------------------------------------------------------------------------
-
-
-class _RuleWithMetadata(RawRule):
-    """A rule with metadata. Decoding this field in every refresh would take 2 % longer, so `RawRule` lacks it."""
-
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class _SettingWithMetadata(msgspec.Struct):
-    rules: list[_RuleWithMetadata]
-
-
-class _SingleRule(msgspec.Struct):
-    value: Any
-    feature_values: tuple[tuple[str, str], ...]
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class _Changes(msgspec.Struct):
-    changes: list[ChangeRecord]
-
-
-_SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
-_RULE: Final = msgspec.json.Decoder(_SingleRule)
-_CHANGES: Final = msgspec.json.Decoder(_Changes)
-
-
-def _decode(
-    decoder: msgspec.json.Decoder[T], request: Request, response: Response, what: str, part: msgspec.Raw | None = None
-) -> T:
-    """Decode a response, or a part of it."""
-    try:
-        return decoder.decode(response.content if part is None else part)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise unexpected_response(request, response, f"with invalid {what} ({error})") from None
-
-
-def _parse_query_or_missing(
-    request: Request, names: Sequence[str], reply: Reply
-) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None] | frozenset[str]:
-    """Parse the response to a query: the rules by setting and the position, or the names of unknown settings."""
-    return protocol.missing_names(reply, names) or _parse_query(request, reply)
-
-
-def _parse_query(request: Request, reply: Reply) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
-    query, response = protocol.parse_query(request, reply), parse_response(request, reply)
-    assert query is not None  # noqa: S101 - "not modified" is a response to requests with an ETag only
-    rules: dict[str, tuple[RuleRecord, ...]] = {}
-    for name, raw in query.settings.items():
-        setting = _decode(_SETTING, request, response, f"rules of setting {name}", raw)
-        rules[name] = tuple(
-            RuleRecord(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata) for rule in setting.rules
-        )
-    return rules, position(reply)
-
-
-def _parse_rule(request: Request, rule_id: int, reply: Reply) -> RuleRecord | None:
-    response = parse_response(request, reply)
-    if response.status == 404:
-        return None
-    if response.status != 200:
-        raise unexpected_response(request, response)
-    rule = _decode(_RULE, request, response, "contents of the rule")
-    etag = response.headers.get("etag")
-    return RuleRecord(rule_id, dict(rule.feature_values), rule.value, rule.metadata, etag)
-
-
-def _parse_created(request: Request, conditions: Mapping[str, str], reply: Reply) -> int:
-    response = parse_response(request, reply)
-    unsupported = [feature for feature, value in conditions.items() if not is_v1_value(value)]
-    if response.status == 422 and unsupported and not protocol.accepts_any_value(reply):
-        value = f"{unsupported[0]}, not {conditions[unsupported[0]]!r}"
-        hint = f"this service accepts only letters, digits and underscores in the value of {value}"
-        raise with_prefix(unexpected_response(request, response), hint)
-    rule_id = json_object(request, response, (200, 201)).get("rule_id")
-    if not isinstance(rule_id, int):
-        raise unexpected_response(request, response, "without rule_id")
-    return rule_id
-
-
-def _parse_changes(request: Request, reply: Reply) -> list[ChangeRecord]:
-    response = parse_response(request, reply)
-    if response.status != 200:
-        raise unexpected_response(request, response)
-    return _decode(_CHANGES, request, response, "changes").changes

@@ -1,6 +1,6 @@
 """Records of a service: the rules, settings and changes that it stores, as administration returns them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,22 @@ class RuleRecord:
     etag: str | None = None
     """The version of the rule: with it, a change is refused if somebody else has changed the rule since. None in lists,
     and if the service does not have it."""
+    starts_at: str | None = None
+    """The time at which the rule begins to apply, in ISO 8601 and UTC; None if it has always applied."""
+    ends_at: str | None = None
+    """The time from which on the rule does not apply any more, in ISO 8601 and UTC; None if there is none."""
+    in_effect: bool = True
+    """True if the rule applies at present, so that programs have it."""
+    changed_at: str | None = None
+    """The time of the last change of the rule, in ISO 8601 and UTC. Only in the results of `rules`."""
+    changed_by: str | None = None
+    """The name of the token that made it; None without access control. Only in the results of `rules`."""
+
+    @property
+    def period(self) -> dict[str, str]:
+        """The limits of the time in which the rule applies: `starts_at` and `ends_at`, if it has them."""
+        limits = {"starts_at": self.starts_at, "ends_at": self.ends_at}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +47,11 @@ class SettingRecord:
 
     data: SettingData
     rules: tuple[RuleRecord, ...]
+
+    def with_rules(self, rules: Iterable[RuleRecord]) -> "SettingRecord":
+        """Return the same setting with further rules, or with other records of those that it has, sorted by ID."""
+        by_id = {rule.rule_id: rule for rule in (*self.rules, *rules)}
+        return SettingRecord(self.data, tuple(by_id[rule_id] for rule_id in sorted(by_id)))
 
     def find_rule(self, conditions: Mapping[str, str]) -> RuleRecord | None:
         """Return the rule with exactly these conditions, or None."""
@@ -65,6 +86,7 @@ def _setting_document(record: SettingRecord) -> dict[str, Any]:
             "feature_values": dict(rule.conditions),
             "value": rule.value,
             "metadata": dict(rule.metadata),
+            **rule.period,
         }
         for rule in record.rules
     ]

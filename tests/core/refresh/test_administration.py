@@ -19,6 +19,8 @@ from heksher_client._core.refresh.service_requests import ServiceRequests
 
 WIRE = Path(__file__).parents[2] / "data" / "wire"
 FEATURES = Response(200, b'{"context_features": ["environment", "user", "theme"]}')
+LACKING = Response(404)
+"""The response of the reference implementation to requests for lists of rules."""
 Operation = Callable[[Administration], Flow[Any]]
 
 
@@ -149,12 +151,12 @@ def test_lists_are_parsed_as_recorded() -> None:
     assert (renamed.name, renamed.aliases, sent.target) == ("bar", ["foo"], "/api/v1/settings/foo")
 
     reply = of_json(recorded["rules", 44]["json"])
-    rules, (sent,) = run(lambda admin: admin.rules("cache_size", {}), reply)
+    rules, (_, sent) = run(lambda admin: admin.rules("cache_size", {}), LACKING, reply)
     target = "/api/v1/query?settings=cache_size&context_filters=*&include_metadata=true"
     assert (sent.target, rules[0]) == (target, RuleRecord(2, {"user": "jim"}, 50, {}))
-    found, _ = run(lambda admin: admin.rules("cache_size", {"environment": "prod"}), reply)
+    found, _ = run(lambda admin: admin.rules("cache_size", {"environment": "prod"}), Response(405), reply)
     assert [rule.value for rule in found] == [20, 30]
-    by_alias, _ = run(lambda admin: admin.rules("foo", {}), of_json(recorded["aliases", 8]["json"]))
+    by_alias, _ = run(lambda admin: admin.rules("foo", {}), LACKING, of_json(recorded["aliases", 8]["json"]))
     assert [rule.value for rule in by_alias] == [5]
 
 
@@ -162,11 +164,14 @@ def test_conditions_on_an_unknown_context_feature_are_an_error() -> None:
     """A script that removes all rules of a user must notice a misspelled feature. A request more tells."""
     none = of_json({"settings": {"s": {"default_value": 0, "rules": []}}})
     for operation in (lambda admin: admin.rules("s", {"usr": "jim"}), lambda admin: admin.find_rule("s", {"usr": "x"})):
-        error, sent = run(operation, none, STORED)
+        error, sent = run(operation, LACKING, none, STORED)
         assert str(error) == "setting s has no context feature usr; it has: user, theme"
-        assert sent[1].target == "/api/v1/settings/s"
-    assert run(lambda admin: admin.rules("s", {"user": "jim"}), none, STORED)[0] == ()
-    assert run(lambda admin: admin.rules("s", {"usr": "jim"}), none, Response(404), FEATURES)[0] == ()
+        assert sent[2].target == "/api/v1/settings/s"
+    assert run(lambda admin: admin.rules("s", {"user": "jim"}), LACKING, none, STORED)[0] == ()
+    assert run(lambda admin: admin.rules("s", {"usr": "jim"}), LACKING, none, Response(404), FEATURES)[0] == ()
+    listed = of_json({"rules": [], "total": 0})
+    error, sent = run(lambda admin: admin.rules("s", {"a b": "x"}), listed, STORED)
+    assert (str(error).split(";")[0], "conditions" in sent[0].target) == ("setting s has no context feature a b", False)
 
 
 def test_arguments_that_no_service_accepts_are_not_sent() -> None:
@@ -187,15 +192,85 @@ def test_a_rule_is_found_by_its_conditions() -> None:
     query = of_json({"settings": {"s": {"default_value": 0, "rules": rules}}})
     single = {"setting": "s", "value": 2**70, "feature_values": [["user", "jim"]], "metadata": {"a": 1}}
     rule, sent = run(
-        lambda admin: admin.find_rule("s", {"user": "jim"}), query, of_json(single, headers={"etag": '"x"'})
+        lambda admin: admin.find_rule("s", {"user": "jim"}), LACKING, query, of_json(single, headers={"etag": '"x"'})
     )
     assert rule == RuleRecord(2, {"user": "jim"}, 2**70, {"a": 1}, '"x"')
-    assert [request.target for request in sent[1:]] == ["/api/v1/rules/2"]
+    assert [request.target for request in sent[2:]] == ["/api/v1/rules/2"]
     conditions = {"theme": "dark", "user": "jim"}
-    _, sent = run(lambda admin: admin.find_rule("s", conditions), query, of_json(single))
-    assert sent[1].target == "/api/v1/rules/1"
-    assert run(lambda admin: admin.find_rule("s", {"user": "ann"}), query, STORED)[0] is None
-    assert run(lambda admin: admin.find_rule("s", {"theme": "dark"}), query)[0] is None
+    _, sent = run(lambda admin: admin.find_rule("s", conditions), LACKING, query, of_json(single))
+    assert sent[2].target == "/api/v1/rules/1"
+    assert run(lambda admin: admin.find_rule("s", {"user": "ann"}), LACKING, query, STORED)[0] is None
+    assert run(lambda admin: admin.find_rule("s", {"theme": "dark"}), LACKING, query)[0] is None
+
+
+def listed_rule(rule_id: int, **more: Any) -> dict[str, Any]:
+    return {"rule_id": rule_id, "feature_values": [["user", f"u{rule_id}"]], "value": rule_id, "metadata": {}} | more
+
+
+def test_rules_are_listed_in_pages() -> None:
+    """Those with the conditions, with what only lists contain."""
+    author: dict[str, Any] = {"in_effect": False, "starts_at": "2030-01-01T00:00:00+00:00", "changed_at": "x", "changed_by": "ops"}
+    pages = [[listed_rule(i) for i in range(1, 1001)], [listed_rule(1001, **author)]]
+    replies = [of_json({"rules": page, "total": 1001}) for page in pages]
+    rules, sent = run(lambda admin: admin.rules("shop.s", {}), *replies)
+    assert [request.target for request in sent] == [
+        f"/api/v1/settings/shop%2Es/rules?sort=rule&limit=1000&offset={offset}" for offset in (0, 1000)
+    ]
+    assert [rule.rule_id for rule in rules] == list(range(1, 1002))
+    assert rules[-1] == RuleRecord(1001, {"user": "u1001"}, 1001, {}, **author)
+    assert rules[-1].period == {"starts_at": author["starts_at"]}
+    page = of_json({"rules": [listed_rule(1)], "total": 1})
+    found, (only,) = run(lambda admin: admin.rules("s", {"user": "u1"}), page)
+    assert (len(found), only.target) == (1, "/api/v1/settings/s/rules?sort=rule&conditions=user:u1&limit=1000&offset=0")
+    _, sent = run(lambda admin: admin.rules("s", {"user": "a,\xe9"}), page, STORED)
+    assert "&conditions=user:a~2C%C3%A9&" in sent[0].target
+
+
+def test_rules_are_listed_again_if_something_changes_between_pages() -> None:
+    """A rule may be on no page otherwise. If it changes all the time, the last attempt counts."""
+
+    def pages(revision: int, last: int) -> list[Response]:
+        positions = ({"heksher-revision": str(number), "heksher-database": "a1.1"} for number in (revision, last))
+        bodies = ([listed_rule(i) for i in range(1, 1001)], [listed_rule(1001)])
+        return [
+            of_json({"rules": body, "total": 1001}, headers=one) for body, one in zip(bodies, positions, strict=True)
+        ]
+
+    rules, sent = run(lambda admin: admin.rules("s", {}), *pages(1, 2), *pages(2, 2))
+    assert (len(rules), len(sent)) == (1001, 4)
+    replies = [reply for attempt in range(5) for reply in pages(2 * attempt + 10, 2 * attempt + 11)]
+    rules, sent = run(lambda admin: admin.rules("s", {}), *replies)
+    assert (len(rules), len(sent)) == (1001, 10)
+    shrunk = of_json({"rules": [], "total": 5})
+    assert run(lambda admin: admin.rules("s", {}), shrunk) == ((), [Request("GET", sent[0].target)])
+
+
+TEMPORARY = {"starts_at": "2030-01-01T00:00:00+00:00", "ends_at": None}
+
+
+def test_a_temporary_rule_is_added_only_if_the_service_has_periods() -> None:
+    """Others ignore the period, and would apply the rule at once."""
+    operation = partial(
+        Administration.add_rule, setting="s", value=1, conditions={"user": "jim"}, metadata={}, period=TEMPORARY
+    )
+    rule_id, sent = run(operation, of_json({"rules": [], "total": 0}), of_json({"rule_id": 5}, 201))
+    assert (rule_id, sent[0].target) == (5, "/api/v1/rules?only_temporary=true&limit=1")
+    assert json.loads(sent[1].content or b"")["starts_at"] == TEMPORARY["starts_at"]
+    assert "ends_at" not in json.loads(sent[1].content or b"")
+    for status in (404, 405):
+        refused, (_,) = run(operation, Response(status))
+        assert str(refused).startswith("this service does not have temporary rules: GET /api/v1/rules")
+    assert run(operation, Response(500))[0].status == 500
+
+
+def test_the_period_and_the_conditions_of_a_rule_are_replaced() -> None:
+    _, (sent,) = run(partial(Administration.set_rule_period, rule_id=1, period=TEMPORARY, etag=None), Response(204))
+    assert (sent.method, sent.target) == ("PUT", "/api/v1/rules/1/period")
+    assert json.loads(sent.content or b"") == TEMPORARY
+    conditions = {"user": "e\u0301"}
+    _, (sent,) = run(lambda admin: admin.set_rule_conditions(1, conditions, None), Response(204))
+    assert (sent.method, sent.target) == ("PUT", "/api/v1/rules/1/conditions")
+    assert json.loads(sent.content or b"") == {"feature_values": {"user": "\xe9"}}
 
 
 @pytest.mark.parametrize("operation", [lambda admin: admin.rule(9), lambda admin: admin.setting("nosuch")])
@@ -216,6 +291,8 @@ def test_changes_send_the_etag_that_they_are_given() -> None:
         lambda admin: admin.add_rule_metadata(1, {}, '"x"'),
         lambda admin: admin.replace_rule_metadata(1, {}, '"x"'),
         lambda admin: admin.delete_rule_metadata(1, "a", '"x"'),
+        lambda admin: admin.set_rule_conditions(1, {"user": "jim"}, '"x"'),
+        lambda admin: admin.set_rule_period(1, TEMPORARY, '"x"'),
     ]
     for operation in operations:
         result, (sent,) = run(operation, Response(412, b"changed"))
@@ -258,9 +335,10 @@ def test_values_of_conditions_are_normalized() -> None:
     """As the service stores them."""
     stored = {"rule_id": 1, "context_features": [["user", "\xe9"]], "value": 1}
     query = of_json({"settings": {"s": {"default_value": 0, "rules": [stored]}}})
-    assert len(run(lambda admin: admin.rules("s", {"user": "e\u0301"}), query)[0]) == 1
+    assert len(run(lambda admin: admin.rules("s", {"user": "e\u0301"}), LACKING, query)[0]) == 1
     single = {"setting": "s", "value": 1, "feature_values": [["user", "\xe9"]]}
-    assert run(lambda admin: admin.find_rule("s", {"user": "e\u0301"}), query, of_json(single))[0].rule_id == 1
+    found, _ = run(lambda admin: admin.find_rule("s", {"user": "e\u0301"}), LACKING, query, of_json(single))
+    assert found.rule_id == 1
     _, (sent,) = run(add_rule("s", 1, user="e\u0301"), of_json({"rule_id": 1}, 201))
     assert json.loads(sent.content or b"")["feature_values"] == {"user": "\xe9"}
 
@@ -313,9 +391,11 @@ def test_the_log_of_changes_is_read_in_pages() -> None:
     [
         (
             lambda admin: admin.rules("s", {}),
-            of_json({"settings": {"s": {"rules": 1}}}),
+            [LACKING, of_json({"settings": {"s": {"rules": 1}}})],
             "200, but with invalid rules of setting s (",
         ),
+        (lambda admin: admin.rules("s", {}), of_json({"rules": 1}), "200, but with invalid rules ("),
+        (lambda admin: admin.rules("s", {}), Response(500), "500"),
         (lambda admin: admin.rule(1), of_json({"value": 1}), "200, but with invalid contents of the rule ("),
         (lambda admin: admin.rule(1), Response(500), "500"),
         (lambda admin: admin.rule(1), Response(200, b"<html>"), "200, but with invalid contents of the rule ("),
@@ -325,9 +405,11 @@ def test_the_log_of_changes_is_read_in_pages() -> None:
         (add_rule("s", 1, user="jim"), of_json({"rule_id": "1"}, 201), "201, but without rule_id"),
     ],
 )
-def test_responses_outside_the_protocol_are_errors(operation: Operation, reply: Response, error: str) -> None:
+def test_responses_outside_the_protocol_are_errors(
+    operation: Operation, reply: Response | list[Response], error: str
+) -> None:
     """Each is an `UnexpectedResponseError` that names the request."""
-    result, _ = run(operation, reply)
+    result, _ = run(operation, *(reply if isinstance(reply, list) else [reply]))
     assert isinstance(result, UnexpectedResponseError)
     assert error in str(result)
     assert result.url is not None
@@ -405,7 +487,7 @@ def test_the_state_is_a_document_of_an_export() -> None:
     rule = {"rule_id": 1, "context_features": [["user", "jim"]], "value": 2, "metadata": {"a": 1}}
     listed = of_json({"settings": [SETTING | {"name": name} for name in ("t", "gone", "s")]})
     rules = {name: {"default_value": 1, "rules": [rule] if name == "s" else []} for name in ("s", "t")}
-    replies = [FEATURES, listed, Response(404, b"not setting names: ['gone']"), of_json({"settings": rules})]
+    replies = [FEATURES, listed, Response(404, b"not setting names: ['gone']"), of_json({"settings": rules}), LACKING]
     progress: list[tuple[int, int]] = []
     state, _ = run(lambda admin: admin.service_state(lambda *n: progress.append(n)), *replies * 5)
     assert progress == [(2, 3)] * 5
@@ -423,9 +505,29 @@ def test_the_state_is_a_document_of_an_export() -> None:
 def test_a_service_whose_settings_are_all_deleted_while_they_are_read() -> None:
     """They are left out. The next attempt finds a state of one moment."""
     listed = of_json({"settings": [SETTING]})
-    replies = [FEATURES, listed, Response(404, b"not setting names: ['s']"), FEATURES, of_json({"settings": []})]
+    replies = [FEATURES, listed, Response(404, b"not setting names: ['s']"), LACKING]
+    replies += [FEATURES, of_json({"settings": []}), LACKING]
     state, _ = run(lambda admin: admin.service_state(None), *replies)
     assert state.settings == {}
+
+
+def test_the_state_contains_temporary_rules() -> None:
+    """Also those that queries do not contain, and not those of settings that were removed in between."""
+    rule = {"rule_id": 2, "context_features": [["user", "u2"]], "value": 2}
+    queried = of_json({"settings": {"s": {"default_value": 1, "rules": [rule]}}})
+    period = {"starts_at": "2030-01-01T00:00:00+00:00", "ends_at": "2031-01-01T00:00:00+00:00"}
+    rules = [
+        listed_rule(1, setting="s", in_effect=False, **period),
+        listed_rule(2, setting="s", ends_at=period["ends_at"]),
+        listed_rule(3, setting="gone"),
+    ]
+    replies = [FEATURES, of_json({"settings": [SETTING]}), queried, of_json({"rules": rules, "total": 3})]
+    state, sent = run(lambda admin: admin.service_state(None), *replies)
+    assert sent[-1].target == "/api/v1/rules?only_temporary=true&limit=1000&offset=0"
+    found = [(one.rule_id, one.in_effect, one.period) for one in state.settings["s"].rules]
+    assert found == [(1, False, period), (2, True, {"ends_at": period["ends_at"]})]
+    (document,) = state.document()["settings"]
+    assert [rule.get("starts_at") for rule in document["rules"]] == [period["starts_at"], None]
 
 
 def test_settings_that_are_renamed_all_the_time_are_an_error() -> None:

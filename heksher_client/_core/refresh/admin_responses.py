@@ -1,0 +1,168 @@
+"""Responses to administration: the rules and changes in them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from heksher_client._core.refresh import protocol
+from heksher_client._core.refresh.effects import Reply, Request, Response
+from heksher_client._core.refresh.positions import Position, position
+from heksher_client._core.refresh.protocol import RawRule
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord
+from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
+from heksher_client._core.settings.context_values import is_v1_value
+
+T = TypeVar("T")
+_MISSING_ENDPOINT: Final = (404, 405)
+"""The statuses with which services respond that do not have an endpoint."""
+
+
+class _RuleWithMetadata(RawRule):
+    """A rule with metadata. Decoding this field in every refresh would take 2 % longer, so `RawRule` lacks it."""
+
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _SettingWithMetadata(msgspec.Struct):
+    rules: list[_RuleWithMetadata]
+
+
+class _SingleRule(msgspec.Struct):
+    value: Any
+    feature_values: tuple[tuple[str, str], ...]
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    starts_at: str | None = None
+    ends_at: str | None = None
+    in_effect: bool = True
+
+
+class _ListedRule(_SingleRule, kw_only=True):
+    rule_id: int
+    setting: str = ""
+    """In the list of the rules of all settings."""
+    changed_at: str | None = None
+    changed_by: str | None = None
+
+    def record(self) -> RuleRecord:
+        return RuleRecord(
+            self.rule_id,
+            dict(self.feature_values),
+            self.value,
+            self.metadata,
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+            in_effect=self.in_effect,
+            changed_at=self.changed_at,
+            changed_by=self.changed_by,
+        )
+
+
+class _Rules(msgspec.Struct):
+    rules: list[_ListedRule]
+    total: int
+
+
+class RulePage(NamedTuple):
+    """A page of a list of rules."""
+
+    rules: Sequence[tuple[str, RuleRecord]]
+    """Each with its setting, in the list of the rules of all settings."""
+    total: int
+    """The number of rules on all pages."""
+    position: Position | None
+
+
+class _Changes(msgspec.Struct):
+    changes: list[ChangeRecord]
+
+
+_SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
+_RULE: Final = msgspec.json.Decoder(_SingleRule)
+_RULES: Final = msgspec.json.Decoder(_Rules)
+_CHANGES: Final = msgspec.json.Decoder(_Changes)
+
+
+def _decode(
+    decoder: msgspec.json.Decoder[T], request: Request, response: Response, what: str, part: msgspec.Raw | None = None
+) -> T:
+    """Decode a response, or a part of it."""
+    try:
+        return decoder.decode(response.content if part is None else part)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise unexpected_response(request, response, f"with invalid {what} ({error})") from None
+
+
+def parse_query_or_missing(
+    request: Request, names: Sequence[str], reply: Reply
+) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None] | frozenset[str]:
+    """Parse the response to a query: the rules by setting and the position, or the names of unknown settings."""
+    return protocol.missing_names(reply, names) or parse_query(request, reply)
+
+
+def parse_query(request: Request, reply: Reply) -> tuple[dict[str, tuple[RuleRecord, ...]], Position | None]:
+    query, response = protocol.parse_query(request, reply), parse_response(request, reply)
+    assert query is not None  # noqa: S101 - "not modified" is a response to requests with an ETag only
+    rules: dict[str, tuple[RuleRecord, ...]] = {}
+    for name, raw in query.settings.items():
+        setting = _decode(_SETTING, request, response, f"rules of setting {name}", raw)
+        rules[name] = tuple(
+            RuleRecord(rule.rule_id, dict(rule.context_features), rule.value, rule.metadata) for rule in setting.rules
+        )
+    return rules, position(reply)
+
+
+def parse_rule(request: Request, rule_id: int, reply: Reply) -> RuleRecord | None:
+    response = parse_response(request, reply)
+    if response.status == 404:
+        return None
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    rule = _decode(_RULE, request, response, "contents of the rule")
+    etag = response.headers.get("etag")
+    period = rule.starts_at, rule.ends_at, rule.in_effect
+    return RuleRecord(rule_id, dict(rule.feature_values), rule.value, rule.metadata, etag, *period)
+
+
+def parse_rules(request: Request, reply: Reply) -> RulePage | None:
+    """Parse a page of a list of rules; None if the service does not have the list, or the setting does not exist."""
+    response = parse_response(request, reply)
+    if response.status in _MISSING_ENDPOINT:
+        return None
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    page = _decode(_RULES, request, response, "rules")
+    return RulePage([(rule.setting, rule.record()) for rule in page.rules], page.total, position(reply))
+
+
+def check_has_periods(request: Request, reply: Reply) -> None:
+    """Check that a service has temporary rules.
+
+    Raises:
+        UnexpectedResponseError: It does not have the list of them.
+    """
+    response = parse_response(request, reply)
+    if response.status in _MISSING_ENDPOINT:
+        raise with_prefix(unexpected_response(request, response), "this service does not have temporary rules")
+    if response.status != 200:
+        raise unexpected_response(request, response)
+
+
+def parse_created(request: Request, conditions: Mapping[str, str], reply: Reply) -> int:
+    response = parse_response(request, reply)
+    unsupported = [feature for feature, value in conditions.items() if not is_v1_value(value)]
+    if response.status == 422 and unsupported and not protocol.accepts_any_value(reply):
+        value = f"{unsupported[0]}, not {conditions[unsupported[0]]!r}"
+        hint = f"this service accepts only letters, digits and underscores in the value of {value}"
+        raise with_prefix(unexpected_response(request, response), hint)
+    rule_id = json_object(request, response, (200, 201)).get("rule_id")
+    if not isinstance(rule_id, int):
+        raise unexpected_response(request, response, "without rule_id")
+    return rule_id
+
+
+def parse_changes(request: Request, reply: Reply) -> list[ChangeRecord]:
+    response = parse_response(request, reply)
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    return _decode(_CHANGES, request, response, "changes").changes
