@@ -4,16 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Numeric, Select, and_, cast, false, func, not_, or_, select
 
 from heksher_client.service import store
 from heksher_client.service.schema import RULES
-from heksher_client.service.store import StoredRule
+from heksher_client.service.store import StoredRule, encode_conditions
 
 SORTS: Final = ("priority", "rule", "value", "changed")
 """What rules can be sorted by: `priority` begins with the strongest rule, `changed` with the last change."""
+_MAX_LOOKED_UP: Final = 8
+"""Values in a context of which all combinations are looked up, with an index. With more, all rules are read."""
 _UNKNOWN_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 """The time of changes that are not known. Databases differ in where they sort nulls."""
 
@@ -98,13 +101,18 @@ def matching_rules(
         context: The values of context features. Those without a value meet no condition.
         features: The configurable features of the setting.
     """
-    met = [
-        or_(not_(_has_feature(feature)), _has_condition(feature, context[feature]))
-        if feature in context
-        else not_(_has_feature(feature))
-        for feature in features
-    ]
-    query = select(RULES).where(RULES.c.setting_id == setting_id, RULES.c.in_effect, *met)
+    given = [(feature, context[feature]) for feature in features if feature in context]
+    if len(given) <= _MAX_LOOKED_UP:
+        conditions = [dict(met) for size in range(1, len(given) + 1) for met in combinations(given, size)]
+        is_met: list[ColumnElement[bool]] = [RULES.c.conditions.in_(map(encode_conditions, conditions))]
+    else:
+        is_met = [
+            or_(not_(_has_feature(feature)), _has_condition(feature, context[feature]))
+            if feature in context
+            else not_(_has_feature(feature))
+            for feature in features
+        ]
+    query = select(RULES).where(RULES.c.setting_id == setting_id, RULES.c.in_effect, *is_met)
     return _read(connection, query)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from heksher_client.service import store
 from heksher_client.service.changes import record_change
 from heksher_client.service.rule_period import Period
+from heksher_client.service.rule_search import matching_rules
 from heksher_client.service.schema import CHANGES
 from heksher_client.service.tokens import Role, add_token
 from tests.support.console import Browser
@@ -364,7 +365,7 @@ def test_a_change_shows_what_is_different(browser: Browser, service: WatchedServ
     assert shown.pop(4).startswith("Token added name ann role admin created 20")
     assert shown[:-6] == [
         "Setting deleted: t type float default value 7 version 2.0 depends on environment, user rules 4 "
-        'metadata owner "shop"',
+        "metadata owner shop",
         "Setting changed: t type int → changed to float version 1.1 → changed to 2.0",
         "Setting changed: s , t name s → changed to t version 1.0 → changed to 1.1",
         "Context feature added environment, user, theme → changed to environment, user, theme, region",
@@ -397,3 +398,25 @@ def test_names_with_special_characters_are_kept_in_links(browser: Browser) -> No
     for path in ("/console?q=", "/console/settings/s?find=", "/console/changes?actor="):
         page = browser.go(f"{path}{quote(text)}").text
         assert "<b>&" not in page
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 9])
+def test_the_rules_of_a_context_are_those_whose_conditions_it_meets(service: WatchedService, count: int) -> None:
+    """With many or few values, and without those that are not in effect."""
+    assert service.database is not None
+    features = [f"f{number}" for number in range(10)]
+    for feature in features:
+        service.call("POST", "/api/v1/context_features", {"context_feature": feature})
+    service.declare("many", "int", 0, features)
+    context = {feature: f'"{feature}' for feature in features[:count]}
+    subsets = [features[:1], features[:3], features[:9], features[1:2], features[2:3], features[9:]]
+    with service.database.begin() as connection:
+        setting = store.setting(connection, "many")
+        assert setting is not None
+        for subset in subsets:
+            store.add_rule(connection, setting, {feature: f'"{feature}' for feature in subset}, len(subset), {})
+        store.add_rule(connection, setting, {"f0": "x"}, 0, {})
+        store.add_rule(connection, setting, {"f0": '"f0', "f1": '"f1'}, 0, {}, period=Period(None, PAST))
+        found = matching_rules(connection, setting.id, context, features)
+    expected = [{feature: f'"{feature}' for feature in subset} for subset in subsets if set(subset) <= set(context)]
+    assert sorted(str(dict(rule.conditions)) for rule in found) == sorted(map(str, expected))

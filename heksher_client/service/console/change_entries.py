@@ -20,6 +20,7 @@ _LABELS: Final = {
     "starts_at": "start",
 }
 _TEXTS: Final = ("type", "version", "name", "role")
+"""Attributes that are texts and not JSON, in addition to metadata."""
 _TIMES: Final = ("starts_at", "ends_at", "created_at", "expires_at")
 
 
@@ -91,8 +92,10 @@ def _differences(former: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[
         ignored |= {"name"} if "default_value" in state else set()
     yield from _attributes(former, new, ignored)
     before, after = former.get("metadata", {}), new.get("metadata", {})
-    for difference in _attributes(before, after, set(_NOTES) if is_rule else set()):
-        yield difference._replace(label=f"metadata {difference.label}")
+    for key in dict.fromkeys([*before, *after]):
+        states = [[metadata[key]] if key in metadata else [] for metadata in (before, after)]
+        if not is_identical(*states) and not (is_rule and key in _NOTES):
+            yield Difference(f"metadata {key}", *(Shown("text", *state) if state else None for state in states))
 
 
 def _attributes(former: Mapping[str, Any], new: Mapping[str, Any], ignored: set[str]) -> Iterator[Difference]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import normalize
-from heksher_client._logging import visible_json
+from heksher_client._logging import shortened, visible_json
 from heksher_client.service import store
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
 from heksher_client.service.console.rendering import page
@@ -20,6 +20,7 @@ from heksher_client.service.store import StoredSetting
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
 _FILTERS: Final = ("q", "feature", "value", "type", "owner")
+_MAX_DESCRIPTION_LENGTH: Final = 120
 _MAX_OWNERS: Final = 200
 """Owners that are suggested."""
 
@@ -95,7 +96,7 @@ def _row(setting: StoredSetting, rules: int) -> _Row:
         visible_json(declaration.default_value),
         rules,
         _text(metadata.get("owner", "")),
-        _text(metadata.get("description", "")),
+        shortened(" ".join(_text(metadata.get("description", "")).split()), _MAX_DESCRIPTION_LENGTH),
     )
 
 
