@@ -1,7 +1,6 @@
 """The page of a setting: its declaration, its rules, the explanation of its value, and its last changes."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -9,6 +8,7 @@ from pydantic import Field
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import normalize
+from heksher_client.service import clock
 from heksher_client.service.changes import Change, ChangeFilter, changes, latest_changes
 from heksher_client.service.console.forms import Draft
 from heksher_client.service.console.inputs import Fields, format_input, input_for
@@ -115,7 +115,7 @@ def setting_page(
         done=_last_change(connection, done, declaration.name),
         draft=draft or Draft({}, format_input(declaration.type, declaration.default_value), {}),
         edited=edited,
-        now=datetime.now(UTC),
+        now=clock.now(),
         **_explanation(connection, setting, state, total),
     )
 
