@@ -172,7 +172,7 @@ class Database:
             self._log_restored(state)
             begin_epoch(connection)
         if state.is_overdue:
-            apply_transitions(connection)
+            apply_transitions(connection, state)
 
     @contextmanager
     def read(self) -> Iterator[tuple[Connection, State]]:

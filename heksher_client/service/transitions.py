@@ -10,21 +10,21 @@ from sqlalchemy import Connection, func, or_, select, update
 
 from heksher_client.service import clock, store
 from heksher_client.service.changes import SCHEDULED_ACTIONS, record_change
+from heksher_client.service.history import State
 from heksher_client.service.schema import RULES, STATE
 from heksher_client.service.store import StoredRule
 
 _STARTED, _ENDED = SCHEDULED_ACTIONS
 
 
-def apply_transitions(connection: Connection) -> None:
-    """Apply the transitions that are due, in the caller's transaction, which writes.
+def apply_transitions(connection: Connection, state: State) -> None:
+    """Apply the transitions that are due. A rule whose whole period has passed since the last one changes nothing.
 
-    A rule whose whole period has passed since the last transition changes nothing.
+    Args:
+        connection: The connection of the transaction, which writes.
+        state: The state of the database, which is overdue.
     """
-    since = connection.scalar(select(STATE.c.next_transition))
-    now = clock.now()
-    if since is None or since > now:
-        return
+    since, now = state.next_transition, clock.now()
     # Only transitions since then: the clock of the instance that applied former ones may have been ahead of this one.
     passed = or_(RULES.c.starts_at.between(since, now), RULES.c.ends_at.between(since, now))
     changed = [

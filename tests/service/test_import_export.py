@@ -141,6 +141,9 @@ def test_an_import_keeps_the_periods_of_rules(database: Database, clock: Clock) 
     assert import_into(database, export_from(database), exact=True) == []
     with database.begin(writes=False) as connection:
         assert [rule.in_effect for rule in store.rules(connection)] == [False, False]
+    clock.move_to(30)
+    with database.read() as (connection, _):
+        assert [rule.in_effect for rule in store.rules(connection)] == [False, True]
     second["ends_at"] = clock.at(10)
     assert import_into(database, content) == [
         f'change rule 3 of setting s: user=ann period from {{"ends_at":"{clock.at(-10)}"}} '

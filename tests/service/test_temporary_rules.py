@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client.service import LocalService, database, store
@@ -19,7 +19,7 @@ from heksher_client.service.history import read_state
 from heksher_client.service.rule_period import Period
 from heksher_client.service.schema import CHANGES, RULES, STATE
 from tests.service.conftest import Clock
-from tests.service.test_event_stream import stream
+from tests.service.test_event_stream import stream, unnoticed_transaction
 from tests.support.http import http_client, http_request
 from tests.support.marks import sqlite_only
 from tests.support.postgresql import PostgreSQL
@@ -245,6 +245,27 @@ def test_a_restart_applies_what_became_due_during_a_downtime(
                 add(http, 7, "a")
                 add(http, 8, "b", starts_at=clock.at(5))
             assert values(http) == expected
+
+
+def test_a_database_that_is_restored_makes_its_transitions_again(
+    service: WatchedService, http: httpx.Client, clock: Clock
+) -> None:
+    """In the epoch that begins then."""
+    add(http, 8, starts_at=clock.at(10))
+    before = http.get(QUERY).headers
+    clock.move_to(10)
+    assert values(http) == [8]
+    add(http, 9, "ann")
+    with unnoticed_transaction(service) as connection:
+        connection.execute(delete(RULES).where(RULES.c.id == 2))
+        connection.execute(update(RULES).values(in_effect=False))
+        connection.execute(delete(CHANGES).where(CHANGES.c.revision > int(before["heksher-revision"])))
+        former = {"revision": int(before["heksher-revision"]), "next_transition": datetime.fromisoformat(clock.at(10))}
+        connection.execute(update(STATE).values(**former))
+    after = http.get(QUERY)
+    assert [rule["value"] for rule in after.json()["settings"]["s"]["rules"]] == [8]
+    assert int(after.headers["heksher-revision"]) == int(before["heksher-revision"]) + 1
+    assert after.headers["heksher-database"] > before["heksher-database"]
 
 
 # -- the event stream --------------------------------------------------------------------------------------------------

@@ -209,7 +209,12 @@ def listed_rule(rule_id: int, **more: Any) -> dict[str, Any]:
 
 def test_rules_are_listed_in_pages() -> None:
     """Those with the conditions, with what only lists contain."""
-    author: dict[str, Any] = {"in_effect": False, "starts_at": "2030-01-01T00:00:00+00:00", "changed_at": "x", "changed_by": "ops"}
+    author: dict[str, Any] = {
+        "in_effect": False,
+        "starts_at": "2030-01-01T00:00:00+00:00",
+        "changed_at": "x",
+        "changed_by": "ops",
+    }
     pages = [[listed_rule(i) for i in range(1, 1001)], [listed_rule(1001, **author)]]
     replies = [of_json({"rules": page, "total": 1001}) for page in pages]
     rules, sent = run(lambda admin: admin.rules("shop.s", {}), *replies)
