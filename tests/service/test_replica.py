@@ -10,6 +10,7 @@ import pytest
 from heksher_client import Setting, State
 from heksher_client.service import LocalService, database
 from heksher_client.service.import_export import export
+from tests.service.conftest import Clock
 from tests.service.test_event_stream import stream
 from tests.support.clients import FEATURES, Kind, eventually, running
 from tests.support.http import http_client, http_request
@@ -65,6 +66,21 @@ def test_a_replica_refuses_changes_with_a_message(pair: tuple[httpx.Client, http
     response = pair[1].post("/api/v1/rules", json=RULE)
     assert (response.status_code, "a read-only replica" in response.text) == (503, True), response.text
     assert pair[0].get("/api/v1/query").json()["settings"]["s"]["rules"] == []
+
+
+def test_a_replica_gets_transitions_of_temporary_rules_from_its_primary(
+    pair: tuple[httpx.Client, httpx.Client], clock: Clock
+) -> None:
+    """Until then it answers with what it has, without an error."""
+    primary, replica = pair
+    primary.post("/api/v1/rules", json={**RULE, "starts_at": clock.at(10)}).raise_for_status()
+    revision = primary.get("/api/v1/query").headers["heksher-revision"]
+    assert eventually(lambda: replica.get("/api/v1/query").headers["heksher-revision"] == revision)
+    clock.move_to(10)
+    assert [replica.get("/api/v1/query").json()["settings"]["s"]["rules"] for _ in range(2)] == [[], []]
+    rules = primary.get("/api/v1/query").json()["settings"]["s"]["rules"]
+    assert len(rules) == 1
+    assert eventually(lambda: replica.get("/api/v1/query").json()["settings"]["s"]["rules"] == rules)
 
 
 def test_a_replica_has_event_streams(pair: tuple[httpx.Client, httpx.Client], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
+from heksher_client import Setting
 from heksher_client.service import LocalService, database, store
 from heksher_client.service.database import Database
 from heksher_client.service.history import read_state
@@ -20,6 +21,7 @@ from heksher_client.service.rule_period import Period
 from heksher_client.service.schema import CHANGES, RULES, STATE
 from tests.service.conftest import Clock
 from tests.service.test_event_stream import stream, unnoticed_transaction
+from tests.support.clients import Kind, eventually, running
 from tests.support.http import http_client, http_request
 from tests.support.marks import sqlite_only
 from tests.support.postgresql import PostgreSQL
@@ -184,6 +186,21 @@ def test_a_clock_that_is_behind_reverses_no_transition(http: httpx.Client, clock
     clock.move_to(21)
     assert values(http) == [2, 3]
     assert transitions(http) == [("rule ended", ended), ("rule started", started), ("rule started", other)]
+
+
+def test_programs_read_a_rule_while_it_is_in_effect(
+    kind: Kind, service: WatchedService, http: httpx.Client, clock: Clock
+) -> None:
+    """Their clients poll, and know nothing about periods."""
+    setting = Setting("s", int, ["user"], 7)
+    add(http, 8, starts_at=clock.at(10), ends_at=clock.at(20))
+    with running(kind, service.url, 0.02, max_backoff=0.1, follow_changes=False):
+        seen = []
+        for minute, expected in ((0, 7), (10, 8), (20, 7)):
+            clock.move_to(minute)
+            assert eventually(lambda value=expected: setting.get(user="jim") == value)  # type: ignore[misc]
+            seen.append(setting.get(user="jim"))
+    assert seen == [7, 8, 7]
 
 
 def test_the_next_transition_costs_no_other_read(service: WatchedService, http: httpx.Client, clock: Clock) -> None:
