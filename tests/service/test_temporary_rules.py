@@ -1,4 +1,4 @@
-"""Temporary rules: they begin and end at their times, once, whoever notices it."""
+"""Temporary rules: they begin and end at their times, exactly once, with any number of instances."""
 
 import sqlite3
 import threading
@@ -291,7 +291,7 @@ def test_a_database_that_is_restored_makes_its_transitions_again(
 def test_a_stream_announces_a_transition_without_requests(
     service: WatchedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though nothing else wakes its reader."""
+    """The reader wakes at that time by itself."""
     monkeypatch.undo()  # With the real clock.
     with http_client(service.url) as http, stream(service.url) as changes:
         changes.next()
@@ -450,7 +450,7 @@ def test_an_invalid_period_is_refused(http: httpx.Client, period: dict[str, Any]
 
 
 def test_the_conditions_of_a_rule_are_replaced(http: httpx.Client) -> None:
-    """Unless another rule has them. The same ones are no change."""
+    """A conflict with another rule is refused, and the present conditions do not result in a change."""
     rule_id, other = add(http, 1, "jim"), add(http, 2, "ann")
     path = f"/api/v1/rules/{rule_id}/conditions"
     etag = http.get(f"/api/v1/rules/{rule_id}").headers["etag"]
@@ -471,7 +471,7 @@ def test_the_conditions_of_a_rule_are_replaced(http: httpx.Client) -> None:
 
 
 def test_rules_are_listed_with_their_periods_and_authors(http: httpx.Client, clock: Clock) -> None:
-    """Those that are not in effect as well."""
+    """Rules that are not in effect are included."""
     add(http, 1, "jim")
     clock.move_to(1)
     body = {
