@@ -1,4 +1,4 @@
-"""Administration of a service from Python: its context features, settings and rules, and its log of changes.
+"""Administration of a service from Python: its context features, settings, rules and tokens, and its log of changes.
 
     with AdminClient("http://heksher:8080", token=os.environ["HEKSHER_TOKEN"]) as admin:
         admin.add_rule("cache_size", 200, {"environment": "prod", "user": "jim"})
@@ -8,14 +8,14 @@ addition to its client. `AsyncAdminClient` has the same methods, to be awaited.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from heksher_client._core.refresh.administration import Administration, SettingOrName
 from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord, TokenRecord
 from heksher_client._core.settings.setting import Setting
 from heksher_client._drivers import async_client, thread_client
 from heksher_client._drivers.async_client import AsyncHeksherClient
@@ -32,6 +32,7 @@ __all__ = [
     "RuleRecord",
     "ServiceState",
     "SettingRecord",
+    "TokenRecord",
 ]
 
 T = TypeVar("T")
@@ -230,6 +231,47 @@ class AdminClient(Resource):
         """Delete a key of a setting's metadata."""
         self._run(self._flows.delete_setting_metadata(setting, key, version))
 
+    def create_setting(
+        self,
+        name: str,
+        type: Any,
+        default_value: Any,
+        configurable_features: Iterable[str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Create a setting, so that it can have rules before a program declares it.
+
+        Args:
+            name: The name of the setting.
+            type: The type, as for `Setting`: `int`, say; or the text of the service: `"Sequence<int>"`.
+            default_value: A value of the type; if that is a text of the service, a JSON value.
+            configurable_features: The context features that its rules may have conditions on.
+            metadata: Metadata of the setting, in JSON values.
+
+        Returns:
+            True if the setting was created; False if it exists with these attributes, or in a newer version.
+
+        Raises:
+            UnexpectedResponseError: The status is 409 if the setting exists with other attributes, which
+                `error.json()` lists, 404 if a context feature does not exist, and 422 if the value is not of the type.
+        """
+        flow = self._flows.create_setting(
+            name, type, default_value, configurable_features, {} if metadata is None else metadata
+        )
+        return self._run(flow)
+
+    def add_alias(self, setting: SettingOrName, alias: str) -> None:
+        """Add an alias to a setting, by which programs can read it as well.
+
+        Only services of this package have requests for aliases.
+        """
+        self._run(self._flows.add_alias(setting, alias))
+
+    def delete_alias(self, setting: SettingOrName, alias: str) -> None:
+        """Delete an alias of a setting. Programs can no longer read the setting by it."""
+        self._run(self._flows.delete_alias(setting, alias))
+
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     def rules(self, setting: SettingOrName, conditions: Mapping[str, str] | None = None) -> tuple[RuleRecord, ...]:
@@ -380,6 +422,33 @@ class AdminClient(Resource):
     def delete_rule_metadata(self, rule_id: int, key: str, *, etag: str | None = None) -> None:
         """Delete a key of a rule's metadata."""
         self._run(self._flows.delete_rule_metadata(rule_id, key, etag))
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
+
+    def tokens(self) -> tuple[TokenRecord, ...]:
+        """Return all access tokens, sorted by name, without their texts.
+
+        Only services of this package have tokens.
+        """
+        return self._run(self._flows.tokens())
+
+    def create_token(self, name: str, role: str = "declare", *, lifetime: timedelta | None = None) -> str:
+        """Create an access token, and return its text, which the service does not store.
+
+        Args:
+            name: The name of the owner, which the log of changes shows: letters, digits and `_.@-`.
+            role: The permissions: `read`, `declare` (for programs) or `admin`.
+            lifetime: The time until the token expires; None for no limit.
+
+        Raises:
+            UnexpectedResponseError: The status is 409 if a token with this name exists.
+        """
+        seconds = None if lifetime is None else lifetime.total_seconds()
+        return self._run(self._flows.create_token(name, role, seconds))
+
+    def revoke_token(self, name: str) -> None:
+        """Revoke an access token. The service refuses it within a second."""
+        self._run(self._flows.revoke_token(name))
 
     # -- everything ----------------------------------------------------------------------------------------------------
 
@@ -532,6 +601,29 @@ class AsyncAdminClient(Resource):
         """Delete a key of a setting's metadata."""
         await self._run(self._flows.delete_setting_metadata(setting, key, version))
 
+    async def create_setting(
+        self,
+        name: str,
+        type: Any,
+        default_value: Any,
+        configurable_features: Iterable[str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Create a setting, so that it can have rules before a program declares it."""
+        flow = self._flows.create_setting(
+            name, type, default_value, configurable_features, {} if metadata is None else metadata
+        )
+        return await self._run(flow)
+
+    async def add_alias(self, setting: SettingOrName, alias: str) -> None:
+        """Add an alias to a setting, by which programs can read it as well."""
+        await self._run(self._flows.add_alias(setting, alias))
+
+    async def delete_alias(self, setting: SettingOrName, alias: str) -> None:
+        """Delete an alias of a setting. Programs can no longer read the setting by it."""
+        await self._run(self._flows.delete_alias(setting, alias))
+
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     async def rules(
@@ -632,6 +724,21 @@ class AsyncAdminClient(Resource):
     async def delete_rule_metadata(self, rule_id: int, key: str, *, etag: str | None = None) -> None:
         """Delete a key of a rule's metadata."""
         await self._run(self._flows.delete_rule_metadata(rule_id, key, etag))
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
+
+    async def tokens(self) -> tuple[TokenRecord, ...]:
+        """Return all access tokens, sorted by name, without their texts."""
+        return await self._run(self._flows.tokens())
+
+    async def create_token(self, name: str, role: str = "declare", *, lifetime: timedelta | None = None) -> str:
+        """Create an access token, and return its text, which the service does not store."""
+        seconds = None if lifetime is None else lifetime.total_seconds()
+        return await self._run(self._flows.create_token(name, role, seconds))
+
+    async def revoke_token(self, name: str) -> None:
+        """Revoke an access token. The service refuses it within a second."""
+        await self._run(self._flows.revoke_token(name))
 
     # -- everything ----------------------------------------------------------------------------------------------------
 

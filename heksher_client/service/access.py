@@ -21,6 +21,8 @@ from heksher_client.service.tokens import Role, Token, find_session, find_token
 
 SESSION_COOKIE: Final = "heksher_session"
 _PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login/?|assets/.*)")
+_ADMIN_PATHS: Final = re.compile(r"/(api/v1|console)/tokens(/.*)?", re.DOTALL)
+"""The role `admin` is required for all requests: also the names of tokens are for administrators only."""
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _READER_POSTS: Final = frozenset(["/api/v1/settings/declare", "/console/logout"])
 """Allowed with the role `read`, although they are POST requests. A declaration that changes nothing is a read."""
@@ -39,6 +41,8 @@ def required_role(method: str, path: str) -> Role | None:
     """Return the role that a request needs; None if it needs no token."""
     if _PUBLIC_PATHS.fullmatch(path):
         return None
+    if _ADMIN_PATHS.fullmatch(path):
+        return Role.ADMIN
     return Role.READ if method in _SAFE_METHODS or path in _READER_POSTS else Role.ADMIN
 
 

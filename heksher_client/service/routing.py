@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from starlette.types import Scope
 
 from heksher_client._core.settings.context_values import CONTEXT_VALUE, MAX_CONTEXT_VALUE, check_value
-from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, VERSION
+from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, TOKEN_NAME, VERSION
 from heksher_client.service import json_values
 from heksher_client.service.access import request_token
 from heksher_client.service.database import Database
@@ -45,6 +45,9 @@ ContextValue = Annotated[
     str,
     AfterValidator(check_value),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_CONTEXT_VALUE, "pattern": f"^{CONTEXT_VALUE}$"}),
+]
+NewTokenName = Annotated[
+    str, StringConstraints(pattern=f"^{TOKEN_NAME}$", max_length=_MAX_NAME_LENGTH), AfterValidator(_check_path)
 ]
 MetadataKey = Annotated[str, StringConstraints(pattern=f"^{METADATA_KEY}$", max_length=_MAX_NAME_LENGTH)]
 Version = Annotated[str, StringConstraints(pattern=f"^{VERSION}$", max_length=100)]

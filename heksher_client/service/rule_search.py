@@ -107,9 +107,9 @@ def matching_rules(
         is_met: list[ColumnElement[bool]] = [RULES.c.conditions.in_(map(encode_conditions, conditions))]
     else:
         is_met = [
-            or_(not_(_has_feature(feature)), _has_condition(feature, context[feature]))
+            or_(not_(has_feature(feature)), _has_condition(feature, context[feature]))
             if feature in context
-            else not_(_has_feature(feature))
+            else not_(has_feature(feature))
             for feature in features
         ]
     query = select(RULES).where(RULES.c.setting_id == setting_id, RULES.c.in_effect, *is_met)
@@ -152,7 +152,7 @@ def _sort_keys(sort: str, order: Sequence[str]) -> list[ColumnElement[Any]]:
     match sort:
         case "priority":
             # Of two rules, the one with a condition on the last feature at which they differ is stronger.
-            features = [not_(_has_feature(feature)) for feature in reversed(order)]
+            features = [not_(has_feature(feature)) for feature in reversed(order)]
             return [*features, RULES.c.conditions]
         case "value":
             return [RULES.c.value]
@@ -167,7 +167,8 @@ def _sort_keys(sort: str, order: Sequence[str]) -> list[ColumnElement[Any]]:
 # are searched here, as quotation marks within a value are escaped.
 
 
-def _has_feature(feature: str) -> ColumnElement[bool]:
+def has_feature(feature: str) -> ColumnElement[bool]:
+    """Return the criterion that a rule has a condition on a context feature."""
     return _contains(RULES.c.conditions, f'["{feature}", ')
 
 

@@ -14,12 +14,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, select
 
+from heksher_client._core.settings.names import TOKEN_NAME
 from heksher_client.service.changes import record_change
 from heksher_client.service.schema import SESSIONS, TOKENS
 
 _PREFIX: Final = "heksher_"
 """Lets people and secret scanners recognize a leaked token."""
-_NAME: Final = re.compile(r"[a-zA-Z0-9_.@-]{1,255}")
+_MAX_NAME_LENGTH: Final = 255
+_RESERVED_NAMES: Final = (".", "..")
+"""They have a meaning in paths."""
 _SESSION_LIFETIME: Final = timedelta(hours=12)
 
 
@@ -73,8 +76,8 @@ def add_token(connection: Connection, name: str, role: Role, *, lifetime: timede
     Raises:
         TokenError: The name is invalid, or a token with this name exists.
     """
-    if not _NAME.fullmatch(name):
-        raise TokenError(f"{name!r} is not a valid token name: use at most 255 letters, digits and _.@-")
+    if not re.fullmatch(TOKEN_NAME, name) or len(name) > _MAX_NAME_LENGTH or name in _RESERVED_NAMES:
+        raise TokenError(f"{name!r} is not a valid token name: use at most 255 letters, digits and _.@-, not . or ..")
     if connection.scalar(select(TOKENS.c.name).where(TOKENS.c.name == name)) is not None:
         raise TokenError(f"the token {name} already exists; revoke it first, or choose another name")
     text, now = _PREFIX + token_urlsafe(32), datetime.now(UTC)
@@ -90,17 +93,25 @@ def list_tokens(connection: Connection) -> list[Token]:
     return sorted(map(_from_row, connection.execute(select(TOKENS))), key=lambda token: token.name)
 
 
+def stored_token(connection: Connection, name: str) -> Token | None:
+    """Return the token with a name, even if it has expired; None if there is none."""
+    if not re.fullmatch(TOKEN_NAME, name):
+        return None  # PostgreSQL would raise an error for NUL.
+    row = connection.execute(select(TOKENS).where(TOKENS.c.name == name)).one_or_none()
+    return None if row is None else _from_row(row)
+
+
 def revoke_token(connection: Connection, name: str) -> None:
     """Delete a token, and with it the login sessions that were created with it.
 
     Raises:
         TokenError: There is no token with this name.
     """
-    row = connection.execute(select(TOKENS).where(TOKENS.c.name == name)).one_or_none()
-    if row is None:
+    token = stored_token(connection, name)
+    if token is None:
         raise TokenError(f"there is no token {name}")
     connection.execute(delete(TOKENS).where(TOKENS.c.name == name))
-    record_change(connection, "token revoked", former=_from_row(row).as_json())
+    record_change(connection, "token revoked", former=token.as_json())
 
 
 def find_token(connection: Connection, text: str) -> Token | None:

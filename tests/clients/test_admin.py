@@ -226,6 +226,38 @@ def test_context_features_are_added_moved_and_deleted(admin: Admin) -> None:
     assert (raised.value.status, admin.context_features()) == (409, ("environment", "theme", "user"))
 
 
+def test_settings_and_aliases_are_created(admin: Admin) -> None:
+    """Before a program declares the setting."""
+    assert admin.create_setting("colors", Color, Color.RED, ["user"], metadata={"owner": "shop"}) is True
+    assert admin.create_setting("colors", Color, Color.RED, ["user"], metadata={"owner": "shop"}) is False
+    with pytest.raises(UnexpectedResponseError) as raised:
+        admin.create_setting("colors", Color, Color.BLUE, ["user"])
+    assert (raised.value.status, raised.value.json()["outcome"]) == (409, "mismatch")
+    admin.add_alias("colors", "old.colors")
+    data = admin.setting("old.colors")
+    assert (data.name, data.default_value, data.aliases) == ("colors", "r", ["old.colors"])
+    admin.delete_alias("colors", "old.colors")
+    assert admin.setting("old.colors") is None
+
+
+def test_tokens_are_created_listed_and_revoked(admin: Admin, make_admin: Callable[..., Admin]) -> None:
+    """The text of a new one is returned once."""
+    text = admin.create_token("shop", lifetime=timedelta(days=1))
+    assert text.startswith("heksher_")
+    admin.create_token("ops", "admin")
+    ops, shop = admin.tokens()
+    assert (ops.name, ops.role, ops.expires_at, ops.expired) == ("ops", "admin", None, False)
+    lifetime = datetime.fromisoformat(shop.expires_at) - datetime.fromisoformat(shop.created_at)
+    assert (shop.role, lifetime) == ("declare", timedelta(days=1))
+    with pytest.raises(UnexpectedResponseError, match="the token shop already exists") as raised:
+        admin.create_token("shop")
+    assert raised.value.status == 409
+    admin.revoke_token("shop")
+    assert admin.tokens() == (ops,)
+    with pytest.raises(UnexpectedResponseError, match="there is no token shop"):
+        admin.revoke_token("shop")
+
+
 def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -> None:
     """An export is that of the service. The log has each change, with the state before and after it."""
     rule_id = admin.add_rule("cache_size", 200, {"user": "jim", "environment": "prod"}, metadata={"a": 1})

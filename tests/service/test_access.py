@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
 from typing import Any, Self
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -70,7 +71,7 @@ def _protect(service: WatchedService, database_url: str) -> Iterator[ProtectedSe
 
 def required_role(operation: str) -> Role:
     if operation.startswith("GET"):
-        return Role.READ
+        return Role.ADMIN if "/tokens" in operation else Role.READ
     return Role.DECLARE if operation.endswith("/declare") else Role.ADMIN
 
 
@@ -78,7 +79,7 @@ def required_role(operation: str) -> Role:
 def test_l14_each_operation_requires_a_token_with_its_role(
     protected_in_memory: ProtectedService, operation: str
 ) -> None:
-    """A read, a declaration, or another change. The OpenAPI document agrees."""
+    """A read, a declaration, or another change; tokens are read by administrators. The OpenAPI document agrees."""
     protected, required = protected_in_memory, required_role(operation)
     assert (protected.status(operation, None) == 401) is (operation not in OPEN)
     assert (protected.status(operation, "heksher_nonsense") == 401) is (operation not in OPEN)
@@ -101,6 +102,15 @@ def test_l14_each_role_has_access_to_its_operations_with_each_database(
         status = protected.status(operation, token)
         assert (status in (401, 403)) is refused, operation
         assert status < 500, operation
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+@pytest.mark.parametrize("prefix", ["/api/v1/tokens", "/console/tokens"])
+@pytest.mark.parametrize("rest", ["", "/", "/shop", "/a%0Ab", "/shop/revoke"])
+def test_all_paths_below_tokens_require_the_role_admin(method: str, prefix: str, rest: str) -> None:
+    """Also those that do not exist, and names with line breaks."""
+    assert access.required_role(method, unquote(prefix + rest)) is Role.ADMIN
+    assert access.required_role("GET", f"{prefix}x{rest}") is Role.READ
 
 
 def test_a_refusal_names_the_scheme_and_the_required_role(protected: ProtectedService) -> None:
@@ -221,7 +231,7 @@ def test_the_database_contains_only_hashes_of_tokens(protected: ProtectedService
     )
 
 
-@pytest.mark.parametrize("name", ["", "with space", "line\nbreak", "n" * 256, "a/b"])
+@pytest.mark.parametrize("name", ["", "with space", "line\nbreak", "n" * 256, "a/b", ".", ".."])
 def test_an_invalid_name_of_a_token_is_refused(protected_in_memory: ProtectedService, name: str) -> None:
     """Names appear in logs and on pages."""
     with pytest.raises(TokenError, match="not a valid token name"):

@@ -18,8 +18,9 @@ from tests.support.service import WatchedService
 
 @pytest.fixture
 def http(service: WatchedService) -> Iterator[httpx.Client]:
-    """A client of a service with the setting `cache_size`, its rule 1, and metadata of both."""
+    """A client of a service with the setting `cache_size`, its rule 1, an alias, and metadata of both."""
     service.declare("cache_size", "int", 10, ["environment", "user"], metadata={"owner": "shop"})
+    service.call("PUT", "/api/v1/settings/cache_size/aliases/cache_limit")
     service.add_rule("cache_size", 100, user="jim")
     service.call("PUT", "/api/v1/rules/1/metadata", {"metadata": {"ticket": "OPS-17"}})
     with http_client(service.url) as client:
@@ -47,7 +48,7 @@ def test_l15_no_change_ignores_a_precondition(http: httpx.Client, if_match: str)
     """Without an ETag, `If-Match` is refused before anything else is checked."""
     before = http.get("/api/v1/change_log").json()
     without_etag = [name for name in changes_of("") if name not in dict(CHANGES)]
-    assert len(without_etag) == 5
+    assert len(without_etag) == 7
     for operation in without_etag:
         response = send(http, operation, if_match)
         assert (response.status_code, "`If-Match`" in response.text) == (412, True), operation

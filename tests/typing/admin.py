@@ -1,11 +1,11 @@
 """The types of the admin clients. Checked by mypy and pyright, never run."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from heksher_client import Setting, SettingData, setting_type
-from heksher_client.admin import AdminClient, AsyncAdminClient, ChangeRecord, RuleRecord, ServiceState
+from heksher_client.admin import AdminClient, AsyncAdminClient, ChangeRecord, RuleRecord, ServiceState, TokenRecord
 
 cache_size = Setting("cache_size", int, ["user"], 10)
 limits = Setting("limits", Mapping[str, Sequence[float]], ["user"], {})
@@ -36,6 +36,10 @@ def threaded() -> None:
             admin.remove_rule(rule)  # type: ignore[arg-type]
         admin.set_setting_type("cache_size", setting_type(float), version="2.0")
         admin.set_setting_type("cache_size", Sequence[int], version="3.0")
+        assert_type(admin.create_setting("size", int, 10, ["user"], metadata={"a": 1}), bool)
+        assert_type(admin.tokens(), tuple[TokenRecord, ...])
+        assert_type(admin.create_token("shop", "read", lifetime=timedelta(days=1)), str)
+        admin.create_token("shop", lifetime=86_400)  # type: ignore[arg-type]
         admin.rename_setting("cache_size", "size")  # type: ignore[call-arg]
         AdminClient("http://host", update_interval=60)  # type: ignore[call-arg]
 

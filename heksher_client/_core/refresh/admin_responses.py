@@ -1,15 +1,17 @@
-"""Responses to administration: the rules and changes in them."""
+"""Responses to administration: the rules, changes and tokens in them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Reply, Request, Response
 from heksher_client._core.refresh.positions import Position, position
 from heksher_client._core.refresh.protocol import RawRule
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, TokenRecord
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
 from heksher_client._core.settings.context_values import is_v1_value
 
@@ -77,10 +79,20 @@ class _Changes(msgspec.Struct):
     changes: list[ChangeRecord]
 
 
+class _Tokens(msgspec.Struct):
+    tokens: tuple[TokenRecord, ...]
+
+
+class _NewToken(msgspec.Struct):
+    token: str
+
+
 _SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
 _RULE: Final = msgspec.json.Decoder(_SingleRule)
 _RULES: Final = msgspec.json.Decoder(_Rules)
 _CHANGES: Final = msgspec.json.Decoder(_Changes)
+_TOKENS: Final = msgspec.json.Decoder(_Tokens)
+_NEW_TOKEN: Final = msgspec.json.Decoder(_NewToken)
 
 
 def _decode(
@@ -166,3 +178,26 @@ def parse_changes(request: Request, reply: Reply) -> list[ChangeRecord]:
     if response.status != 200:
         raise unexpected_response(request, response)
     return _decode(_CHANGES, request, response, "changes").changes
+
+
+def parse_is_created(request: Request, reply: Reply) -> bool:
+    """Return True if a declaration has created the setting."""
+    return json_object(request, parse_response(request, reply)).get("outcome") == protocol.CREATED
+
+
+def parse_tokens(request: Request, reply: Reply) -> tuple[TokenRecord, ...]:
+    response = parse_response(request, reply)
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    return _decode(_TOKENS, request, response, "tokens").tokens
+
+
+def parse_created_token(request: Request, reply: Reply) -> str:
+    """Return the text of a new token. No error contains it."""
+    response = parse_response(request, reply)
+    if not 200 <= response.status < 300:
+        raise unexpected_response(request, response)
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NEW_TOKEN.decode(response.content).token
+    # Without the body: whatever is wrong with it, it may contain the text of the token.
+    raise unexpected_response(request, replace(response, content=b""), "without a token")

@@ -16,20 +16,23 @@ from heksher_client._core.refresh.admin_responses import (
     check_has_periods,
     parse_changes,
     parse_created,
+    parse_created_token,
+    parse_is_created,
     parse_query,
     parse_query_or_missing,
     parse_rule,
     parse_rules,
+    parse_tokens,
 )
 from heksher_client._core.refresh.effects import Flow, Reply, Request
 from heksher_client._core.refresh.positions import Position, oldest_position, position
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord, TokenRecord
 from heksher_client._core.refresh.responses import parse_response, unexpected_response
 from heksher_client._core.refresh.service_requests import ServiceRequests
 from heksher_client._core.settings.context import check_feature_names, check_known
 from heksher_client._core.settings.context_values import FILTER_CHARACTERS, escape_value, normalized_value
-from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, VERSION
+from heksher_client._core.settings.names import CONTEXT_NAME, METADATA_KEY, SETTING_NAME, TOKEN_NAME, VERSION
 from heksher_client._core.settings.setting import Setting
 from heksher_client._core.settings.types import setting_type
 from heksher_client.exceptions import ServiceUnavailableError
@@ -105,6 +108,27 @@ class Administration:
 
     def delete_setting_metadata(self, setting: SettingOrName, key: str, version: str) -> Flow[None]:
         return self._change_setting(setting, f"metadata/{_key(key)}", {}, version, method="DELETE")
+
+    def create_setting(
+        self, name: str, type: Any, default_value: Any, features: Iterable[str], metadata: Mapping[str, Any]
+    ) -> Flow[bool]:
+        is_text = isinstance(type, str)
+        body = {
+            "name": _name(name),
+            "type": type if is_text else setting_type(type).heksher_string(),
+            "default_value": default_value if is_text else setting_type(type).convert_to_heksher(default_value),
+            "configurable_features": check_feature_names(features),
+            "version": "1.0",
+            **_metadata(metadata),
+        }
+        request = _json_request("POST", "settings/declare", body)
+        return self._requests.send_once(request, partial(parse_is_created, request))
+
+    def add_alias(self, setting: SettingOrName, alias: str) -> Flow[None]:
+        return self._change("PUT", _alias_path(setting, alias))
+
+    def delete_alias(self, setting: SettingOrName, alias: str) -> Flow[None]:
+        return self._change("DELETE", _alias_path(setting, alias))
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
@@ -202,6 +226,24 @@ class Administration:
 
     def delete_rule_metadata(self, rule_id: int, key: str, etag: str | None) -> Flow[None]:
         return self._change("DELETE", f"{_rule_path(rule_id)}/metadata/{_key(key)}", etag=etag)
+
+    # -- tokens --------------------------------------------------------------------------------------------------------
+
+    def tokens(self) -> Flow[tuple[TokenRecord, ...]]:
+        request = Request("GET", f"{_API}tokens")
+        return self._requests.send(request, partial(parse_tokens, request))
+
+    def create_token(self, name: str, role: str, lifetime: float | None) -> Flow[str]:
+        body: dict[str, Any] = {"name": _token_name(name), "role": _instance(role, str, "role")}
+        if lifetime is not None:
+            if lifetime < 1:
+                raise ValueError("lifetime must be at least a second")
+            body["lifetime"] = int(lifetime)
+        request = _json_request("POST", "tokens", body)
+        return self._requests.send_once(request, partial(parse_created_token, request))
+
+    def revoke_token(self, name: str) -> Flow[None]:
+        return self._change("DELETE", f"tokens/{_token_name(name).replace('.', '%2E')}")
 
     # -- everything ----------------------------------------------------------------------------------------------------
 
@@ -361,6 +403,14 @@ def _key(key: str) -> str:
 
 def _setting_path(setting: SettingOrName) -> str:
     return protocol.setting(_name(setting)).target.removeprefix(_API)
+
+
+def _alias_path(setting: SettingOrName, alias: str) -> str:
+    return f"{_setting_path(setting)}/aliases/{_name(alias).replace('.', '%2E')}"
+
+
+def _token_name(name: str) -> str:
+    return _checked(name, TOKEN_NAME, "token name", ": use letters, digits and _.@-")
 
 
 def _conditions(conditions: Mapping[str, str]) -> dict[str, str]:

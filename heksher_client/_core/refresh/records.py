@@ -120,3 +120,18 @@ class ChangeRecord:
     """The state before the change, in JSON values."""
     new: Any
     """The state after the change, in JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """An access token of the service, without its text, which only its owner has."""
+
+    name: str
+    role: str
+    """`read`, `declare` or `admin`."""
+    created_at: str
+    """In ISO 8601 and UTC."""
+    expires_at: str | None
+    """In ISO 8601 and UTC; None if the token does not expire."""
+    expired: bool
+    """Whether the token had expired when it was listed."""

@@ -7,3 +7,4 @@ CONTEXT_NAME: Final = "[a-zA-Z_0-9]+"
 SETTING_NAME: Final = "[a-zA-Z_0-9.]+"
 METADATA_KEY: Final = "[a-zA-Z0-9_-]+"
 VERSION: Final = r"[0-9]+\.[0-9]+"
+TOKEN_NAME: Final = "[a-zA-Z0-9_.@-]+"  # noqa: S105 - not a secret

@@ -1,7 +1,8 @@
 """The endpoints of the API.
 
 The examples in the OpenAPI document assume the context features `environment`, `user` and `theme`; the setting
-`cache_size`, as `declarations` declares it; and its rule 1, which was changed from 100 to 200, as `change_log` has it.
+`cache_size`, as `declarations` declares it; its rule 1, which was changed from 100 to 200, as `change_log` has it; then
+its alias `cache_limit`; and the token `shop`.
 """
 
 from typing import Final
@@ -15,7 +16,8 @@ from heksher_client.service.routes import (
     rule_lists,
     rules,
     settings,
+    tokens,
 )
 
-_MODULES: Final = (health, context_features, declarations, settings, rules, rule_lists, queries, change_log)
+_MODULES: Final = (health, context_features, declarations, settings, rules, rule_lists, queries, change_log, tokens)
 ROUTERS: Final = tuple(module.router for module in _MODULES)

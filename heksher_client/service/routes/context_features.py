@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Body, Path
 from pydantic import BaseModel, model_validator
 
-from heksher_client.service import store
+from heksher_client.service import feature_operations, store
 from heksher_client.service.routing import (
     NO_ETAG,
     WITHOUT_ETAG,
@@ -74,9 +74,7 @@ def add_context_feature(
 ) -> None:
     """Add a context feature after all others."""
     with database.write() as connection:
-        if body.context_feature in store.context_features(connection):
-            raise RequestError(409, "context feature already exists")
-        store.add_context_feature(connection, body.context_feature)
+        feature_operations.add(connection, body.context_feature)
 
 
 @router.patch(
@@ -92,14 +90,8 @@ def move_context_feature(
 ) -> None:
     """Move a context feature before or after another one. This changes the priority of rules."""
     with database.write() as connection:
-        features = store.context_features(connection)
         other = body.to_after if body.to_before is None else body.to_before
-        if name not in features or other not in features:
-            raise RequestError(404)
-        if other != name:
-            features.remove(name)
-            features.insert(features.index(other) + (body.to_after is not None), name)
-            store.order_context_features(connection, features)
+        feature_operations.move(connection, name, str(other), is_after=body.to_after is not None)
 
 
 @router.delete(
@@ -111,8 +103,4 @@ def move_context_feature(
 def delete_context_feature(name: ThemePath, database: RequestDatabase) -> None:
     """Delete a context feature that no setting is configurable by."""
     with database.write() as connection:
-        if name not in store.context_features(connection):
-            raise RequestError(404)
-        if store.is_configured_by(connection, name):
-            raise RequestError(409, "context feature can't be deleted, there is at least one setting configured by it")
-        store.delete_context_feature(connection, name)
+        feature_operations.delete(connection, name)

@@ -21,7 +21,7 @@ def health(database: RequestDatabase) -> dict[str, str]:
         return {"version": __version__}
 
 
-@router.get("/api/ready", responses=documented({503: "The service is stopping."}, body={"revision": 6}))
+@router.get("/api/ready", responses=documented({503: "The service is stopping."}, body={"revision": 8}))
 def ready(request: Request, database: RequestDatabase) -> dict[str, int]:
     """Check that the instance accepts requests: its database is available, and it is not stopping."""
     with database.read() as connection:

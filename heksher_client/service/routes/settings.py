@@ -1,7 +1,5 @@
 """The endpoints by which operators read and change settings."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Path, Query, Response
@@ -9,8 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from heksher_client.service import store
-from heksher_client.service.declarations import parse_version, type_conflicts
+from heksher_client.service import setting_operations, store
 from heksher_client.service.operations import require_setting, setting_etag
 from heksher_client.service.routing import (
     PRECONDITION_FAILED,
@@ -20,7 +17,6 @@ from heksher_client.service.routing import (
     NewSettingName,
     Precondition,
     RequestDatabase,
-    RequestError,
     TypeName,
     Version,
     documented,
@@ -38,7 +34,7 @@ _EXAMPLE: Final = {
     "version": "1.0",
     "configurable_features": ["environment", "user"],
     "metadata": {"owner": "shop"},
-    "aliases": [],
+    "aliases": ["cache_limit"],
 }
 _NOT_FOUND: Final = {404: "There is no such setting."}
 _VERSION_TOO_LOW: Final = {409: "The version is not higher than the setting's."}
@@ -130,12 +126,7 @@ def rename_setting(
     """Rename a setting, also to one of its aliases. The former name becomes an alias."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition, message="setting does not exist")
-        is_own = body.name in (setting.declaration.name, *setting.aliases)
-        if _is_repeated(setting, body, is_same=is_own):
-            return
-        if not is_own and store.setting(connection, body.name) is not None:
-            raise RequestError(409, "name already exists")
-        _update(connection, setting, body, name=body.name)
+        setting_operations.rename(connection, setting, body.name, body.version)
 
 
 @router.put(
@@ -160,17 +151,8 @@ def set_type(
     """Change the type of a setting, if its default value and the values of its rules are of the new type."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition)
-        new = parse_setting_type(body.type)
-        if _is_repeated(setting, body, is_same=new == setting.declaration.type):
-            return None
-        is_major = parse_version(body.version)[0] > setting.declaration.version_number[0]
-        order = store.context_features(connection)
-        rules = store.rules(connection, [setting.id])
-        values = {f"rule {rule.id} ({list(map(tuple, rule.conditions_in(order)))})": rule.value for rule in rules}
-        if conflicts := type_conflicts(setting.declaration, new, values, is_major=is_major):
-            return JSONResponse({"conflicts": conflicts}, 409)
-        _update(connection, setting, body, type=new)
-        return None
+        conflicts = setting_operations.set_type(connection, setting, parse_setting_type(body.type), body.version)
+        return JSONResponse({"conflicts": conflicts}, 409) if conflicts else None
 
 
 @router.put(
@@ -196,19 +178,7 @@ def set_configurable_features(
     """Change the configurable features of a setting, if no rule has a condition on a removed feature."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition)
-        features, former = dict.fromkeys(body.configurable_features), setting.declaration.configurable_features
-        if _is_repeated(setting, body, is_same=features.keys() == set(former)):
-            return
-        if unknown := features.keys() - set(store.context_features(connection)):
-            raise RequestError(404, f"{unknown} are not acceptable context features")
-        removed = [feature for feature in former if feature not in features]
-        rules = store.rules(connection, [setting.id])
-        in_use = [rule.id for feature in removed for rule in rules if feature in dict(rule.conditions)]
-        if in_use:
-            raise RequestError(409, f"Configurable features {_as_set(removed)} are in use by rules {in_use}")
-        if features.keys() - set(former) and parse_version(body.version)[0] == setting.declaration.version_number[0]:
-            raise RequestError(409, "Cannot add new configurable features on a minor version bump")
-        _update(connection, setting, body, configurable_features=tuple(features))
+        setting_operations.set_features(connection, setting, body.configurable_features, body.version)
 
 
 @router.get(
@@ -231,7 +201,8 @@ def add_metadata(
     """Add metadata to a setting, and replace those with the same keys."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition)
-        _set_metadata(connection, setting, body, {**setting.declaration.metadata, **body.metadata})
+        merged = {**setting.declaration.metadata, **body.metadata}
+        setting_operations.set_metadata(connection, setting, merged, body.version)
 
 
 @router.put("/api/v1/settings/{name}/metadata", status_code=204, responses=documented(_FOR_METADATA))
@@ -243,7 +214,8 @@ def replace_metadata(
 ) -> None:
     """Replace the metadata of a setting."""
     with database.write() as connection:
-        _set_metadata(connection, _require_unchanged(connection, name, precondition), body, body.metadata)
+        setting = _require_unchanged(connection, name, precondition)
+        setting_operations.set_metadata(connection, setting, body.metadata, body.version)
 
 
 @router.delete(
@@ -259,7 +231,8 @@ def delete_metadata(
 ) -> None:
     """Delete the metadata of a setting."""
     with database.write() as connection:
-        _set_metadata(connection, _require_unchanged(connection, name, precondition), body, {})
+        setting = _require_unchanged(connection, name, precondition)
+        setting_operations.set_metadata(connection, setting, {}, body.version)
 
 
 @router.put("/api/v1/settings/{name}/metadata/{key}", status_code=204, responses=documented(_FOR_METADATA))
@@ -273,7 +246,8 @@ def set_metadata_key(
     """Set a metadata key of a setting."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition)
-        _set_metadata(connection, setting, body, {**setting.declaration.metadata, key: body.value})
+        merged = {**setting.declaration.metadata, key: body.value}
+        setting_operations.set_metadata(connection, setting, merged, body.version)
 
 
 @router.delete(
@@ -291,7 +265,40 @@ def delete_metadata_key(
     """Delete a metadata key of a setting."""
     with database.write() as connection:
         setting = _require_unchanged(connection, name, precondition)
-        _set_metadata(connection, setting, body, without_key(setting.declaration.metadata, key))
+        rest = without_key(setting.declaration.metadata, key)
+        setting_operations.set_metadata(connection, setting, rest, body.version)
+
+
+@router.put(
+    "/api/v1/settings/{name}/aliases/{alias}",
+    status_code=204,
+    responses=documented(_NOT_FOUND | PRECONDITION_FAILED | {409: "It is the name of a setting, or its alias."}),
+)
+def add_alias(
+    name: SettingPath,
+    alias: Annotated[NewSettingName, Path(openapi_examples=example("cache_entries"))],
+    database: RequestDatabase,
+    precondition: Precondition,
+) -> None:
+    """Add an alias to a setting, by which programs can read it as well. The version stays the same."""
+    with database.write() as connection:
+        setting_operations.add_alias(connection, _require_unchanged(connection, name, precondition), alias)
+
+
+@router.delete(
+    "/api/v1/settings/{name}/aliases/{alias}",
+    status_code=204,
+    responses=documented({404: "There is no such setting, or it does not have the alias."} | PRECONDITION_FAILED),
+)
+def delete_alias(
+    name: SettingPath,
+    alias: Annotated[str, Path(openapi_examples=example("cache_limit"))],
+    database: RequestDatabase,
+    precondition: Precondition,
+) -> None:
+    """Delete an alias of a setting. Programs can no longer read the setting by it. The version stays the same."""
+    with database.write() as connection:
+        setting_operations.delete_alias(connection, _require_unchanged(connection, name, precondition), alias)
 
 
 def _require_unchanged(
@@ -305,46 +312,6 @@ def _require_unchanged(
     setting = require_setting(connection, name, message=message)
     precondition.check(setting_etag(setting))
     return setting
-
-
-def _is_repeated(setting: StoredSetting, change: NewVersion, *, is_same: bool = False) -> bool:
-    """Return True if a change has the version and the content of the setting, so there is nothing to do.
-
-    Args:
-        setting: The setting.
-        change: The change.
-        is_same: Whether the setting already has the content.
-
-    Raises:
-        RequestError: The version is lower, or it is the same and the content is not.
-    """
-    version, name = setting.declaration.version_number, setting.declaration.name
-    if parse_version(change.version) < version:
-        raise RequestError(409, f"the setting {name} is at a higher version than the request ({version})")
-    if parse_version(change.version) > version:
-        return False
-    if not is_same:
-        raise RequestError(409, f"the setting {name} is at version {change.version} already")
-    return True
-
-
-def _set_metadata(
-    connection: Connection,
-    setting: StoredSetting,
-    change: NewVersion,
-    metadata: Mapping[str, Any],
-) -> None:
-    _is_repeated(setting, change)
-    _update(connection, setting, change, metadata=metadata)
-
-
-def _update(connection: Connection, setting: StoredSetting, change: NewVersion, **attributes: Any) -> None:
-    store.update_setting(connection, setting, replace(setting.declaration, version=change.version, **attributes))
-
-
-def _as_set(names: Iterable[str]) -> str:
-    """Return names as the reference implementation writes them, but sorted."""
-    return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
 
 
 def _setting_body(setting: StoredSetting, *, is_complete: bool) -> dict[str, Any]:

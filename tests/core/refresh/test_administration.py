@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from heksher_client._core.refresh.administration import Administration
 from heksher_client._core.refresh.effects import Exchange, Flow, Reply, Request, Response
 from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.positions import Positions
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord
+from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, TokenRecord
 from heksher_client._core.refresh.service_requests import ServiceRequests
+
+
+class Color(Enum):
+    RED = "r"
+    BLUE = "b"
+
 
 WIRE = Path(__file__).parents[2] / "data" / "wire"
 FEATURES = Response(200, b'{"context_features": ["environment", "user", "theme"]}')
@@ -542,3 +549,100 @@ def test_settings_that_are_renamed_all_the_time_are_an_error() -> None:
     result, _ = run(lambda admin: admin.service_state(None), *replies)
     assert isinstance(result, ServiceUnavailableError)
     assert str(result) == "settings were renamed while they were read, 5 times in a row; try again later"
+
+
+# -- settings, aliases and tokens, of services of this package ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "default", "sent_type", "sent_default"),
+    [("Sequence<int>", [1], "Sequence<int>", [1]), (float, 1, "float", 1.0), (Color, Color.RED, 'Enum["b","r"]', "r")],
+)
+def test_a_setting_is_created_by_its_first_declaration(
+    type_: Any, default: Any, sent_type: str, sent_default: Any
+) -> None:
+    """With a type of Python, the default value is of that type."""
+    create: Operation = lambda admin: admin.create_setting("s", type_, default, ["user"], {"a": 1})  # noqa: E731
+    for outcome, expected in (("created", True), ("uptodate", False), ("outdated", False)):
+        result, (sent,) = run(create, of_json({"outcome": outcome}))
+        assert (result, sent.method, sent.target) == (expected, "POST", "/api/v1/settings/declare")
+        assert json.loads(sent.content or b"") == {
+            "name": "s",
+            "type": sent_type,
+            "default_value": sent_default,
+            "configurable_features": ["user"],
+            "version": "1.0",
+            "metadata": {"a": 1},
+        }
+    error, _ = run(create, of_json({"outcome": "mismatch", "differences": []}, 409))
+    assert (error.status, error.json()["outcome"]) == (409, "mismatch")
+
+
+def test_aliases_are_parts_of_paths() -> None:
+    """Dots are encoded, as in names."""
+    for operation, method in (
+        (lambda admin: admin.add_alias("a.b", "old.name"), "PUT"),
+        (lambda admin: admin.delete_alias("a.b", "old.name"), "DELETE"),
+    ):
+        result, (sent,) = run(operation, Response(204))
+        assert (result, sent.method, sent.target) == (None, method, "/api/v1/settings/a%2Eb/aliases/old%2Ename")
+
+
+TOKEN: dict[str, Any] = {
+    "name": "shop",
+    "role": "read",
+    "created_at": "2026-01-31T09:30:00+00:00",
+    "expires_at": None,
+    "expired": False,
+}
+
+
+def test_tokens_are_listed_created_and_revoked() -> None:
+    """The text of a new one is in the response."""
+    listed, (sent,) = run(lambda admin: admin.tokens(), of_json({"tokens": [TOKEN]}))
+    assert (listed, sent.target) == ((TokenRecord(**TOKEN),), "/api/v1/tokens")
+    created, (sent,) = run(lambda admin: admin.create_token("shop", "read", 90.5), of_json({"token": "text"}, 201))
+    assert (created, sent.target) == ("text", "/api/v1/tokens")
+    assert json.loads(sent.content or b"") == {"name": "shop", "role": "read", "lifetime": 90}
+    _, (sent,) = run(lambda admin: admin.create_token("shop", "read", None), of_json({"token": "text"}, 201))
+    assert json.loads(sent.content or b"") == {"name": "shop", "role": "read"}
+    result, (sent,) = run(lambda admin: admin.revoke_token("j.d@example.com"), Response(204))
+    assert (result, sent.method, sent.target) == (None, "DELETE", "/api/v1/tokens/j%2Ed@example%2Ecom")
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (lambda admin: admin.create_token("a/b", "read", None), "not a valid token name"),
+        (lambda admin: admin.create_token("a", None, None), "role must be of type str"),
+        (lambda admin: admin.create_token("a", "read", 0.5), "lifetime must be at least a second"),
+        (lambda admin: admin.revoke_token("../settings"), "not a valid token name"),
+        (lambda admin: admin.add_alias("s", "../t"), "not a valid setting name"),
+    ],
+)
+def test_arguments_that_would_become_other_requests_are_not_sent(operation: Operation, message: str) -> None:
+    """Names become parts of paths."""
+    error, sent = run(operation)
+    assert (message in str(error), sent) == (True, [])
+
+
+@pytest.mark.parametrize("content", [b'{"token": "heksher_x"', b'["heksher_x"]', b'{"text": "heksher_x"}'])
+@pytest.mark.parametrize("status", [200, 201])
+def test_an_error_never_contains_the_text_of_a_token(content: bytes, status: int) -> None:
+    """Even if the response is malformed."""
+    error, _ = run(lambda admin: admin.create_token("shop", "read", None), Response(status, content))
+    assert isinstance(error, UnexpectedResponseError)
+    assert error.status == status
+    assert "heksher_x" not in f"{error} {error.content!r} {error.__cause__!r} {error.__context__!r}"
+
+
+def test_a_refused_request_for_tokens_is_an_error() -> None:
+    """With the text of the service."""
+    for operation, status in (
+        (lambda admin: admin.tokens(), 403),
+        (lambda admin: admin.create_token("shop", "read", None), 409),
+    ):
+        error, _ = run(operation, Response(status, b"because"))
+        assert (error.status, "because" in str(error)) == (status, True)
+    error, _ = run(lambda admin: admin.tokens(), of_json({"tokens": [{}]}))
+    assert "with invalid tokens" in str(error)
