@@ -74,7 +74,32 @@ def parse_input(type_: SettingType, content: Sequence[str]) -> Any:
     Raises:
         InputError: The content is not a value of the type.
     """
-    value = _parse(type_, content)
+    return _checked(type_, _parse(type_, content))
+
+
+def parse_text(type_: SettingType, text: str) -> Any:
+    """Return the value of a type that was entered as a text, as the form was shown before the type was known.
+
+    Raises:
+        InputError: The text is not a value of the type.
+    """
+    if isinstance(type_, Primitive):
+        return parse_input(type_, [text])
+    try:
+        return _checked(type_, _from_json(text.strip()))
+    except InputError:
+        value = text.strip()
+        if type_.accepts(value):  # an option without quotation marks
+            return value
+        raise
+
+
+def _checked(type_: SettingType, value: Any) -> Any:
+    """Return a value after a check of its type.
+
+    Raises:
+        InputError: It is not of the type, or not a value that other JSON libraries can read.
+    """
     try:
         _JSON.validate_python(value)
     except ValidationError as error:

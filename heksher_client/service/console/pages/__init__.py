@@ -5,7 +5,18 @@ from typing import Final
 
 from starlette.staticfiles import StaticFiles
 
-from heksher_client.service.console.pages import changes, login, rules, setting_list, settings
+from heksher_client.service.console.pages import (
+    changes,
+    features,
+    login,
+    new_setting,
+    rules,
+    setting_edit,
+    setting_list,
+    settings,
+    tokens,
+)
 
-ROUTERS: Final = tuple(module.router for module in (setting_list, settings, rules, changes, login))
+_MODULES: Final = (setting_list, settings, setting_edit, new_setting, rules, changes, features, tokens, login)
+ROUTERS: Final = tuple(module.router for module in _MODULES)
 ASSETS: Final = StaticFiles(directory=Path(__file__).parents[1] / "assets")
