@@ -12,6 +12,8 @@ from heksher_client._core.settings.context_values import normalize
 from heksher_client._logging import shortened, visible_json
 from heksher_client.service import store
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
+from heksher_client.service.console.outcomes import done_change
+from heksher_client.service.console.pages.settings import Revision
 from heksher_client.service.console.rendering import page
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.routing import RequestDatabase
@@ -53,8 +55,8 @@ _SORTS: Final[Mapping[str, Callable[[_Row], Any]]] = {
 
 
 @router.get("")
-def list_settings(request: Request, database: RequestDatabase) -> Response:
-    """Show a page of the settings that the filters select."""
+def list_settings(request: Request, database: RequestDatabase, done: Revision = 0) -> Response:
+    """Show a page of the settings that the filters select, and the change that was just made, if any."""
     state = listing(request, "console", _FILTERS, list(_SORTS))
     with database.read() as connection:
         rule_counts = store.count_rules_by_setting(connection)
@@ -80,7 +82,7 @@ def list_settings(request: Request, database: RequestDatabase) -> Response:
             rules_query=_rules_query(state),
             types=sorted({row.kind for row in rows.values()}),
             owners=sorted({row.owner for row in rows.values() if row.owner})[:_MAX_OWNERS],
-            done=None,
+            done=done_change(connection, done),
         )
 
 
