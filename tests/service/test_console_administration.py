@@ -7,14 +7,15 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client.service import store
+from heksher_client.service import setting_operations, store
 from heksher_client.service.console.inputs import InputError, parse_text
 from heksher_client.service.console.metadata_inputs import format_metadata, parse_metadata
 from heksher_client.service.console.outcomes import FormError
+from heksher_client.service.routing import RequestError
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.tokens import Role, add_token
-from tests.service.test_console import Browser
 from tests.support.clients import eventually
+from tests.support.console import Browser
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 
@@ -53,7 +54,11 @@ def test_a_setting_is_created(operator: Operator, service: WatchedService) -> No
     """As if a program had declared it."""
     operator.go("/console/new")
     fields = {"name": "limits", "type": "Mapping<int>", "value": '{"a": 1}', "feature": ["user"]}
-    metadata = {"description": "Limits.\r\nPer user.", "key": ["owner", "tier", ""], "content": ["shop", "2", ""]}
+    metadata = {
+        "description": "Limits.\r\nPer user.",
+        "key": ["owner", "tier", "", "empty"],
+        "content": ["shop", "2", "", " "],
+    }
     response = operator.fill("/console/new", **fields, **metadata)
     assert response.url.path == "/console/settings/limits"
     assert stored(service, "limits") == {
@@ -224,6 +229,30 @@ def test_an_error_in_a_change_is_shown_at_its_input(
     assert stored(service) == before
 
 
+@sqlite_only
+def test_a_default_value_is_checked_whoever_changes_it(operator: Operator, service: WatchedService) -> None:
+    """Not only by the input of the form."""
+    assert service.database is not None
+    with service.database.begin() as connection:
+        setting = store.setting(connection, "s")
+        assert setting is not None
+        with pytest.raises(RequestError, match="default value is incompatible with setting type int"):
+            setting_operations.set_default_value(connection, setting, "x", "1.1")
+    assert stored(service)["version"] == "1.0"
+
+
+@sqlite_only
+def test_a_form_with_an_error_stays_where_it_is(operator: Operator) -> None:
+    """With scripts, the page does not scroll away from it, and keeps its address. Without, a link leads to it."""
+    operator.go(EDIT)
+    response = operator.fill(f"{EDIT}/name", name="a b")
+    headers = response.headers
+    assert (headers["hx-reswap"], headers["hx-push-url"]) == ("innerHTML show:none", "false")
+    assert 'href="#name-title"' in operator.page
+    assert 'id="name-title"' in operator.page
+    assert "hx-reswap" not in operator.go(EDIT).headers
+
+
 def test_rules_in_the_way_of_a_change_are_listed_with_links(operator: Operator, service: WatchedService) -> None:
     """Those whose values are not of the new type, and those with a condition on a removed feature."""
     operator.go(EDIT)
@@ -340,7 +369,9 @@ def order(service: WatchedService) -> list[str]:
 def test_context_features_are_listed_with_their_use(operator: Operator) -> None:
     """The number of settings and of rules, in the order of the service."""
     operator.go(FEATURES)
-    rows = re.findall(r'<tr id="feature-(\w+)">.*?"number">(\d+)<.*?"number">(\d+)<', operator.page, re.DOTALL)
+    rows = re.findall(
+        r'<tr id="feature-(\w+)">.*?"number secondary">(\d+)<.*?"number">(\d+)<', operator.page, re.DOTALL
+    )
     assert rows == [("environment", "1", "1"), ("user", "1", "2"), ("theme", "0", "0")]
     assert 'console/settings/s/edit#features-title"' in operator.page
 

@@ -164,7 +164,7 @@ def delete_alias(request: Request, name: str, database: RequestDatabase, form: F
     def change(connection: Connection, setting: StoredSetting) -> None:
         setting_operations.delete_alias(connection, setting, text(form, "alias"))
 
-    return _save(request, name, database, form, "alias", change)
+    return _save(request, name, database, form, "aliases", change)
 
 
 @router.post("/delete")
@@ -232,7 +232,7 @@ def _page(
     declaration = setting.declaration
     order = store.context_features(connection)
     counts = feature_operations.count_rules_by_feature(connection, order, setting)
-    return page(
+    response = page(
         request,
         "setting_edit.html",
         connection,
@@ -253,6 +253,9 @@ def _page(
         done=done_change(connection, done),
         back=f"/console/settings/{declaration.name}/edit",
     )
+    if entered.form:  # The form stays where it is on the screen, and a reload shows the page without it.
+        response.headers.update({"HX-Reswap": "innerHTML show:none", "HX-Push-Url": "false"})
+    return response
 
 
 def _require_setting(connection: Connection, name: str) -> StoredSetting:
