@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 from heksher_client.service.changes import ACTIONS, SCHEDULE, ChangeFilter, changes, latest_changes, recent_actors
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
+from heksher_client.service.console.outcomes import done_change
 from heksher_client.service.console.pages.settings import Revision, redirect_to_setting
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.undo import undo
@@ -43,7 +44,6 @@ def list_changes(
     with database.read() as connection:
         found = latest_changes(connection, selected, before=before, limit=PAGE_SIZE + 1)
         shown, is_last = found[:PAGE_SIZE], len(found) <= PAGE_SIZE
-        made = changes(connection, after=done - 1, limit=1) if done else []
         return page(
             request,
             "changes.html",
@@ -54,7 +54,7 @@ def list_changes(
             more=None if is_last else shown[-1].revision,
             actors=[*recent_actors(connection, _MAX_CHANGES_FOR_ACTORS), SCHEDULE],
             actions=ACTIONS,
-            done=made[0] if made and made[0].revision == done else None,
+            done=done_change(connection, done),
         )
 
 
