@@ -1,5 +1,6 @@
 """The change log. Each change gets the next revision, and replaces the tags of the settings that it affects."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,6 +145,15 @@ def recent_actors(connection: Connection, limit: int) -> list[str]:
     """Return the names of the tokens that have made the last changes, as many as the limit."""
     recent = select(CHANGES.c.actor).order_by(CHANGES.c.revision.desc()).limit(limit).subquery()
     return sorted(actor for actor in connection.scalars(select(recent.c.actor).distinct()) if actor is not None)
+
+
+def rule_changes(connection: Connection, rule_id: int, *, limit: int = 100) -> list[Change]:
+    """Return the last changes of a rule, the latest first."""
+    # The states of a rule are stored as JSON that begins with its id.
+    beginning = json.dumps({"rule_id": rule_id}).removesuffix("}") + ","
+    states = [cast(CHANGES.c.former, Text), cast(CHANGES.c.new, Text)]
+    is_its = or_(*(func.substr(state, 1, len(beginning)) == beginning for state in states))
+    return _select(connection, select(CHANGES).where(is_its).order_by(CHANGES.c.revision.desc()), None, limit)
 
 
 def _select(connection: Connection, query: Select[Any], setting: str | None, limit: int) -> list[Change]:

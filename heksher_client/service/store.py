@@ -329,10 +329,20 @@ def change_rule(connection: Connection, setting: StoredSetting, rule: StoredRule
     _record_rule(connection, "rule changed", setting, rule, replace(rule, **attributes))
 
 
-def delete_rule(connection: Connection, setting: StoredSetting, rule: StoredRule) -> None:
-    """Delete a rule."""
+def delete_rule(
+    connection: Connection, setting: StoredSetting, rule: StoredRule, *, note: Mapping[str, str] | None = None
+) -> None:
+    """Delete a rule.
+
+    Args:
+        connection: The connection of the transaction.
+        setting: The setting of the rule.
+        rule: The rule.
+        note: The `comment` and `link` of the deletion. They are not metadata of the rule, so an undo does not restore
+            them, and no rule is left to have them: the entry of the change log has them next to its former state.
+    """
     connection.execute(delete(RULES).where(RULES.c.id == rule.id))
-    _record_rule(connection, "rule deleted", setting, rule, None)
+    _record_rule(connection, "rule deleted", setting, rule, None, note)
 
 
 def _author_columns(connection: Connection) -> dict[str, Any]:
@@ -349,12 +359,17 @@ def _period_columns(connection: Connection, period: Period) -> dict[str, Any]:
 
 
 def _record_rule(
-    connection: Connection, action: str, setting: StoredSetting, former: StoredRule | None, new: StoredRule | None
+    connection: Connection,
+    action: str,
+    setting: StoredSetting,
+    former: StoredRule | None,
+    new: StoredRule | None,
+    note: Mapping[str, str] | None = None,
 ) -> None:
     record_change(
         connection,
         action,
-        former=former and rule_as_json(former),
+        former=former and rule_as_json(former) | dict(note or {}),
         new=new and rule_as_json(new),
         setting_id=setting.id,
         settings=[setting.declaration.name],
