@@ -159,7 +159,7 @@ def test_the_page_reports_that_the_service_is_not_responding(page: Any, service:
 
 
 def test_an_error_is_shown_next_to_its_input(page: Any) -> None:
-    """The form keeps its content. The error of a new value is shown at its rule."""
+    """The form keeps its content. The error of a new value is shown on the page of the rule."""
     page.goto("/console/settings/cache_size")
     add = page.locator("#add")
     add.get_by_label("user").fill("a\tb")
@@ -172,10 +172,12 @@ def test_an_error_is_shown_next_to_its_input(page: Any) -> None:
     assert add.get_by_label("Value").get_attribute("aria-invalid") == "true"
     assert page.evaluate("document.activeElement.id") == "if-user"
     screenshot(page, "bad-input")
+    page.goto("/console/settings/cache_size")
     page.get_by_label("Change the value of rule 1").click()
     page.get_by_label("New value of rule 1").fill("x")
     page.locator("#rule-1").get_by_role("button", name="Save").click()
-    page.locator("#value-1-error").wait_for()
+    page.get_by_role("heading", name="Rule 1").wait_for()
+    assert page.locator("#value-error").inner_text() == "not a whole number"
 
 
 @pytest.mark.parametrize(
@@ -378,14 +380,16 @@ class PrefixedService(LocalService):
 
 
 def test_l15_the_second_operator_sees_the_conflict(page: Any, service: LocalService) -> None:
-    """With both values. The rule is changed once it is saved again."""
-    page.goto("/console/settings/cache_size")
+    """With both values. The rule is changed if the operator says so, and the page is the same as before."""
+    page.goto("/console/settings/cache_size?find=jim")
     http_request("PUT", f"{service.url}/api/v1/rules/1/value", json={"value": 201}).raise_for_status()
     page.get_by_label("Change the value of rule 1").click()
     page.get_by_label("New value of rule 1").fill("300")
     page.locator("#rule-1").get_by_role("button", name="Save").click()
-    page.get_by_text("Its value is now 201").wait_for()
-    assert page.get_by_label("New value of rule 1").input_value() == "300"
-    page.locator("#rule-1").get_by_role("button", name="Save").click()
+    page.get_by_role("heading", name="Somebody else has made changes").wait_for()
+    assert page.locator("tbody td").all_inner_texts()[0].startswith("201 for user jim")
+    assert page.locator("tbody td").all_inner_texts()[1].startswith("300 for user jim")
+    page.get_by_role("button", name="Replace with yours").click()
     page.locator("#done", has_text="Rule changed").wait_for()
+    assert "find=jim" in page.url
     assert http_request("GET", f"{service.url}/api/v1/rules/1").json()["value"] == 300

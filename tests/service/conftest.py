@@ -11,6 +11,7 @@ from heksher_client.service import LocalService
 from heksher_client.service import clock as service_clock
 from heksher_client.service.tokens import Role, add_token
 from tests.support.console import Browser
+from tests.support.console_editor import Editor
 from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
@@ -112,4 +113,20 @@ def protected(service: WatchedService, new_database: Callable[[], str]) -> Itera
     ):
         client.http.post(path, json=body, headers=http).raise_for_status()
     yield client, texts
+    client.http.close()
+
+
+@pytest.fixture
+def editor(browser: Browser) -> Iterator[Editor]:
+    """An operator, and the setting `s` with three rules."""
+    client = Editor(str(browser.http.base_url))
+    yield client
+    client.http.close()
+
+
+@pytest.fixture
+def other(editor: Editor) -> Iterator[Editor]:
+    """Another operator."""
+    client = Editor(str(editor.http.base_url))
+    yield client
     client.http.close()

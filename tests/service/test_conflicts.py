@@ -1,15 +1,12 @@
 """Two operators change the same rule or setting: the second one sees the conflict."""
 
-import json
 import re
 from collections.abc import Iterator
-from html import unescape
 
 import httpx
 import pytest
 
-from heksher_client._json_values import is_equal
-from tests.support.console import Browser, absolute
+from tests.support.console import Browser
 from tests.support.http import http_client
 from tests.support.marks import sqlite_only
 from tests.support.openapi import OPERATIONS
@@ -135,11 +132,8 @@ class Operator(Browser):
         """Submit a form with all its inputs as they are."""
         form = self.page.partition(f'action="{action}"')[2].partition("</form>")[0]
         inputs = [dict(re.findall(r'([a-z]+)="([^>]*?)"(?=[ >])', each)) for each in re.findall("<input [^>]*>", form)]
-        shown = {each["name"]: each["value"] for each in inputs}
+        shown = {each["name"]: each.get("value", "") for each in inputs}
         return self.submit(action, **{**shown, **fields})
-
-    def row(self, rule_id: int) -> str:
-        return self.page.partition(f'<tr id="rule-{rule_id}">')[2].partition("</tr>")[0]
 
 
 @pytest.fixture
@@ -157,29 +151,28 @@ SAVE, DELETE = "/console/rules/1/value", "/console/rules/1/delete"
 
 
 def test_l15_the_second_operator_sees_both_values_and_decides(operators: tuple[Operator, Operator]) -> None:
-    """Nothing is overwritten silently. Saving again replaces the value that was shown then."""
+    """Nothing is overwritten silently. Replacing the value replaces the one that was shown then."""
     first, second = operators
     assert first.submit_shown(SAVE, value="200").status_code == 200
     response = second.submit_shown(SAVE, value="300")
     assert (response.status_code, "previously" in second.text) == (409, False)
-    assert "This rule has been changed since the page was loaded. Its value is now 200. Save again" in second.text
-    assert 'value="300"' in second.row(1)
-    assert "<details open>" in second.row(1)
+    assert "This rule has been changed since the page was loaded" in second.text
+    assert re.search("200 for user jim .* 300 for user jim", second.text)
     assert first.submit_shown(SAVE, value="201").status_code == 200
-    assert second.submit_shown(SAVE, value="300").status_code == 409
-    assert "Its value is now 201" in second.text
-    assert second.submit_shown(SAVE, value="300").status_code == 200
+    assert second.submit_shown(SAVE).status_code == 409
+    assert re.search("201 for user jim .* 300 for user jim", second.text)
+    assert second.submit_shown(SAVE).status_code == 200
     assert "Rule changed: 201 → changed to 300 for user jim" in second.text
 
 
 def test_l15_a_rule_that_has_changed_is_not_deleted(
     operators: tuple[Operator, Operator], service: WatchedService
 ) -> None:
-    """Unless it is deleted again."""
+    """Unless the operator decides so."""
     first, second = operators
     first.submit_shown(SAVE, value="200")
     assert second.submit_shown(DELETE).status_code == 409
-    assert "Its value is now 200. Delete it again if you still want to." in second.text
+    assert "200 for user jim" in second.text
     assert service.call("GET", "/api/v1/query").json()["settings"]["cache_size"]["rules"] != []
     assert second.submit_shown(DELETE).status_code == 200
     assert first.submit_shown(DELETE).status_code == 404
@@ -193,7 +186,7 @@ def test_l15_a_value_for_a_deleted_rule_is_not_lost(
     first, second = operators
     second.submit_shown(DELETE)
     assert first.submit_shown(SAVE, value="512").status_code == 409
-    assert "Rule 1 was deleted while you edited it, so its value was not changed. You entered 512." in first.text
+    assert "while you edited it, so it was not changed. You entered 512." in first.text
     assert first.submit_shown("/console/settings/cache_size/rules").status_code == 200
     (rule,) = service.call("GET", "/api/v1/query").json()["settings"]["cache_size"]["rules"]
     assert (rule["value"], rule["context_features"]) == (512, [["user", "jim"]])
@@ -214,27 +207,13 @@ def test_l15_a_value_for_a_deleted_setting_is_not_lost(
 def test_l15_a_change_of_the_metadata_is_a_conflict_as_well(
     operators: tuple[Operator, Operator], service: WatchedService
 ) -> None:
-    """They are shown next to the value."""
+    """They are shown with the value."""
     service.call("PUT", "/api/v1/rules/1/metadata", {"metadata": {"until": "2027-01-01"}})
     assert operators[0].submit_shown(SAVE, value="200").status_code == 409
-    assert "until: " in operators[0].row(1)
+    assert "until: 2027-01-01" in operators[0].text
 
 
 def test_l15_changes_of_other_rules_are_no_conflict(operators: tuple[Operator, Operator]) -> None:
     first, second = operators
     first.submit("/console/settings/cache_size/rules", **{"if.user": "ann", "value": "1"})
     assert second.submit_shown(SAVE, value="200").status_code == 200
-
-
-def test_l15_a_conflict_is_shown_even_if_the_rule_is_not_among_the_first(
-    operators: tuple[Operator, Operator], service: WatchedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The number of rules on a page is limited."""
-    first, second = operators
-    service.add_rule("cache_size", 1, user="ann", environment="prod")
-    monkeypatch.setattr("heksher_client.service.console.pages.settings.PAGE_SIZE", 1)
-    first.submit_shown(SAVE, value="200")
-    assert 'id="rule-1"' not in unescape(absolute(first.go("/console/settings/cache_size")))
-    second.submit_shown(SAVE, value="300")
-    assert "Its value is now 200" in second.row(1)
-    assert is_equal(json.loads(service.call("GET", RULE).text)["value"], 200)

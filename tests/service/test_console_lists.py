@@ -195,6 +195,7 @@ def test_filters_survive_a_change(browser: Browser, service: WatchedService) -> 
     fields = {"if.user": "ann", "value": "x", "back": page}
     assert browser.submit("/console/settings/s/rules", **fields).status_code == 422
     assert set(re.findall(r'name="back"[^>]* value="([^"]*)"', browser.page)) == {page}
+    browser.go(page)
     response = browser.submit("/console/rules/2/value", value="22", back=page)
     assert response.url.raw_path.decode() == f"{page}&done=8"
     assert "Rule changed: 2 → changed to 22 for user jim" in browser.text

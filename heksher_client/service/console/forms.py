@@ -1,7 +1,6 @@
-"""Forms that pages submit: their fields, the checks of where they come from, and the rules that they describe."""
+"""Forms that pages submit: their fields, and the checks of where they come from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Annotated, Final
 from urllib.parse import parse_qs
 
@@ -11,7 +10,6 @@ from pydantic import ValidationError
 from heksher_client.service.console import security
 from heksher_client.service.console.inputs import Fields
 from heksher_client.service.routing import RequestError
-from heksher_client.service.store import StoredSetting
 
 MAX_FIELDS: Final = 25_000
 """Fields of a form. A type has room for fewer flags."""
@@ -37,25 +35,27 @@ LoginForm = Annotated[Fields, Depends(_read_form)]
 Form = Annotated[Fields, Depends(_read_checked_form)]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The content of the form for a new rule, with the errors in it."""
-
-    conditions: Mapping[str, str]
-    value: Sequence[str]
-    errors: Mapping[str, str]
-    """The messages by the name of the input. The name is empty for errors of the whole form."""
-
-
 def text(form: Fields, name: str) -> str:
     """Return the first value of a field without surrounding spaces; empty if the form does not have the field."""
     return form.get(name, [""])[0].strip()
 
 
-def conditions(form: Fields, setting: StoredSetting) -> dict[str, str]:
-    """Return the conditions that a form contains, by context feature."""
-    features = setting.declaration.configurable_features
-    return {feature: value for feature in features if (value := text(form, f"if.{feature}"))}
+def query_fields(request: Request) -> dict[str, list[str]]:
+    """Return the fields of a query string, like those of a form."""
+    fields: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+def resubmitted(form: Fields, **replaced: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Return the fields with which a form can be submitted again, once its author has decided what to do.
+
+    Args:
+        form: The fields of the form.
+        **replaced: Fields that are submitted with other values.
+    """
+    return {name: values for name, values in form.items() if name not in ("csrf", "confirmed")} | replaced
 
 
 def condition_errors(error: ValidationError) -> dict[str, str]:

@@ -14,6 +14,8 @@ from heksher_client.service.console.inputs import Fields
 PAGE_SIZE: Final = 100
 """Rows of a page."""
 _MAX_PAGE_DIGITS: Final = 9
+_MAX_BACK: Final = 2_000
+"""Characters of an address that links contain, so that a page with many links does not become very long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,12 @@ class Listing:
         query = urlencode({name: value for name, value in changed.items() if value})
         return f"{self.path}?{query}" if query else self.path
 
+    @property
+    def back_query(self) -> str:
+        """The query of links to pages that lead back to this one; empty if the address is too long for that."""
+        query = urlencode({"back": f"/{self.link()}"})
+        return query if len(query) <= _MAX_BACK else ""
+
     def sort_link(self, name: str) -> str:
         """Return the address of the list sorted by a column; in the other direction if it is sorted by it already."""
         is_reversed = name == self.sort and not self.is_descending
@@ -84,42 +92,46 @@ class Listing:
         return Pages(min(max(1, int(text) if is_number else 1), count), count)
 
 
-def listing(
-    request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = (), form: Fields | None = None
-) -> Listing:
+def listing(request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = ()) -> Listing:
     """Return the state of a page.
 
     Args:
-        request: The request for the page, or of a form on it.
+        request: The request for the page.
         path: The path of the page, such as `console/changes`.
         names: The names of its parameters, in addition to `sort` and `page`.
         sorts: What the list can be sorted by, the default first.
-        form: The submitted form, whose field `back` is the address that the page had.
     """
-    given = dict(request.query_params) if form is None else _query(_back(form))
+    given = request.query_params
     return Listing(path, {name: given[name] for name in (*names, "sort", "page") if given.get(name)}, sorts)
 
 
-def redirect_back(request: Request, form: Fields, default: str, revision: int) -> Response:
+def address_back(form: Fields, default: str) -> str:
+    """Return the address of the page that a form leads back to, such as `console/settings/cache_size?page=2`.
+
+    Args:
+        form: The fields of the form. The field `back` is the address with a slash at its beginning.
+        default: The address if the field is missing, or is not an address of the console.
+    """
+    (back, *_) = form.get("back", [""])
+    is_page = back.partition("?")[0] == "/console" or back.startswith("/console/")
+    return back.removeprefix("/") if is_page else default
+
+
+def redirect_back(request: Request, form: Fields, default: str, revision: int, count: int = 1) -> Response:
     """Redirect to the page that a form was submitted from, which will show a change.
 
     Args:
         request: The request.
         form: The submitted form.
         default: The path of the page if the form does not have an address of the console in its field `back`.
-        revision: The revision of the change.
+        revision: The revision of the change, or of the last one; 0 if nothing was changed.
+        count: The number of changes.
     """
-    back = _back(form)
-    parameters = {**_query(back), "done": str(revision)}
-    path = quote(urlsplit(back).path.lstrip("/")) or default
-    return RedirectResponse(reference(request.scope, f"{path}?{urlencode(parameters)}#done"), 303)
-
-
-def _back(form: Fields) -> str:
-    """Return the address in the field `back` of a form; empty if it is not an address of the console."""
-    (back, *_) = form.get("back", [""])
-    return back if back.partition("?")[0] == "/console" or back.startswith("/console/") else ""
-
-
-def _query(address: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
+    back = urlsplit(address_back(form, default))
+    parameters = {name: values[0] for name, values in parse_qs(back.query).items() if name not in ("done", "count")}
+    if revision:
+        parameters["done"] = str(revision)
+    if count > 1:
+        parameters["count"] = str(count)
+    query = f"?{urlencode(parameters)}" if parameters else ""
+    return RedirectResponse(reference(request.scope, f"{quote(back.path)}{query}#done"), 303)

@@ -3,7 +3,7 @@
 The winning rule is resolved by the code of the client, so that the console and the clients always agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,14 @@ def explain(
     lines = [_matching_line(rule, winner, order) for rule in matching if winner is not None]
     lines += [_other_line(rule, complete) for rule in others]
     return Explanation(rule_set.resolve(complete), None if winner is None else winner.id, lines, omitted)
+
+
+def values_in(
+    rules: Sequence[StoredRule], order: Sequence[str], default: Any, contexts: Iterable[Mapping[str, str]]
+) -> list[Any]:
+    """Return the value of a setting in each of several contexts. Features without a value match no condition."""
+    rule_set = _rule_set(rules, order, default)
+    return [rule_set.resolve({feature: context.get(feature, NO_VALUE) for feature in order}) for context in contexts]
 
 
 def _rule_set(rules: Sequence[StoredRule], order: Sequence[str], default: Any) -> RuleSet[Any]:

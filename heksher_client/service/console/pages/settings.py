@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 from heksher_client._core.settings.context_values import normalize
 from heksher_client.service import clock
 from heksher_client.service.changes import Change, ChangeFilter, changes, latest_changes
-from heksher_client.service.console.forms import Draft
 from heksher_client.service.console.inputs import Fields, format_input, input_for
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
 from heksher_client.service.console.rendering import page
+from heksher_client.service.console.rule_form import Draft
 from heksher_client.service.console.why import explain
 from heksher_client.service.history import read_state
-from heksher_client.service.operations import require_rule, require_setting, rule_etag
+from heksher_client.service.operations import require_setting, rule_etag
 from heksher_client.service.routing import RequestDatabase
 from heksher_client.service.rule_search import (
     ALL_RULES,
@@ -32,50 +32,40 @@ from heksher_client.service.setting_types import Primitive
 from heksher_client.service.store import StoredRule, StoredSetting
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_PARAMETERS: Final = ("find", "value", "by", "others")
+RULE_FILTERS: Final = ("find", "value", "by")
+"""The parameters that filter rules, in addition to conditions."""
 _NUMBERS: Final = (Primitive("int"), Primitive("float"))
-_MAX_RULES_FOR_SUGGESTIONS: Final = 1_000
+MAX_RULES_FOR_SUGGESTIONS: Final = 1_000
+"""Rules whose conditions inputs suggest."""
 _MAX_RECENT_CHANGES: Final = 5
 """Changes on the page of a setting."""
 Revision = Annotated[int, Field(ge=0, le=MAX_ID)]
 
 
 @router.get("/settings/{name}")
-def show_setting(request: Request, name: str, database: RequestDatabase, done: Revision = 0) -> Response:
-    """Show a setting: its declaration, its rules, the explanation of its value, and its last changes."""
-    with database.read() as connection:
-        return setting_page(request, connection, require_setting(connection, name), done=done)
-
-
-def setting_page(
-    request: Request,
-    connection: Connection,
-    setting: StoredSetting,
-    *,
-    form: Fields | None = None,
-    status: int = 200,
-    done: int = 0,
-    draft: Draft | None = None,
-    edited: tuple[int, str, Sequence[str]] = (0, "", ()),
+def show_setting(
+    request: Request, name: str, database: RequestDatabase, done: Revision = 0, count: Revision = 1
 ) -> Response:
-    """Return the page of a setting.
+    """Show a setting: its declaration, its rules, the explanation of its value, and its last changes.
 
     Args:
         request: The request.
-        connection: The connection of the transaction.
-        setting: The setting.
-        form: The form that was submitted from the page, if any. The page has the same filters as before.
-        status: The status of the response.
+        name: The name of the setting, or an alias.
+        database: The database.
         done: The revision of the change that was just made, for an undo button.
-        draft: The rule that could not be added.
-        edited: The id of the rule that could not be changed, the error, and the content of its input.
+        count: The number of changes that were made with it.
     """
+    with database.read() as connection:
+        return _setting_page(request, connection, require_setting(connection, name), done, count)
+
+
+def _setting_page(request: Request, connection: Connection, setting: StoredSetting, done: int, count: int) -> Response:
     declaration = setting.declaration
     order = declaration.configurable_features
     path = f"console/settings/{declaration.name}"
     conditional = [f"{prefix}{feature}" for prefix in ("on.", "if.") for feature in order]
-    state = listing(request, path, [*_PARAMETERS, *conditional], SORTS, form)
-    selected = _rule_filter(state, order)
+    state = listing(request, path, [*RULE_FILTERS, "others", *conditional], SORTS)
+    selected = rule_filter(state, order)
     total = count_rules(connection, setting.id, ALL_RULES)
     found = total if selected == ALL_RULES else count_rules(connection, setting.id, selected)
     pages = state.pages(found)
@@ -90,13 +80,10 @@ def setting_page(
         limit=PAGE_SIZE,
         offset=pages.offset,
     )
-    if edited[0] not in [0, *(rule.id for rule in rules)]:
-        rules = [require_rule(connection, edited[0])[0], *rules]
     return page(
         request,
         "setting.html",
         connection,
-        status=status,
         setting=declaration,
         aliases=setting.aliases,
         listing=state,
@@ -109,18 +96,19 @@ def setting_page(
         found=found,
         total=total,
         is_filtered=selected != ALL_RULES,
-        suggestions=condition_values(connection, setting.id, _MAX_RULES_FOR_SUGGESTIONS),
+        suggestions=condition_values(connection, setting.id, MAX_RULES_FOR_SUGGESTIONS),
         order=order,
         changes=latest_changes(connection, ChangeFilter(setting=declaration.name), limit=_MAX_RECENT_CHANGES),
         done=_last_change(connection, done, declaration.name),
-        draft=draft or Draft({}, format_input(declaration.type, declaration.default_value), {}),
-        edited=edited,
+        count=count,
+        draft=Draft({}, format_input(declaration.type, declaration.default_value)),
         now=clock.now(),
         **_explanation(connection, setting, state, total),
     )
 
 
-def _rule_filter(state: Listing, order: Sequence[str]) -> RuleFilter:
+def rule_filter(state: Listing, order: Sequence[str]) -> RuleFilter:
+    """Return the filter of the rules of a setting's page. Its parameters are `RULE_FILTERS`, and `if.FEATURE`."""
     conditions = {feature: normalize(value) for feature, value in state.values("if.", order).items()}
     return RuleFilter(conditions, normalize(state["find"]), state["value"], state["by"])
 
