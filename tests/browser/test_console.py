@@ -393,3 +393,23 @@ def test_l15_the_second_operator_sees_the_conflict(page: Any, service: LocalServ
     page.locator("#done", has_text="Rule changed").wait_for()
     assert "find=jim" in page.url
     assert http_request("GET", f"{service.url}/api/v1/rules/1").json()["value"] == 300
+
+
+def test_many_rules_are_selected_previewed_and_deleted(page: Any, service: LocalService) -> None:
+    """Without loading a page again."""
+    for number in range(9):
+        rule = {"setting": "cache_size", "feature_values": {"user": f"u{number}"}, "value": number}
+        http_request("POST", f"{service.url}/api/v1/rules", json=rule).raise_for_status()
+    page.goto("/console/settings/cache_size")
+    page.evaluate("window.isTheSamePage = true")
+    for rule_id in range(1, 12):
+        page.get_by_label(f"Select rule {rule_id}", exact=True).check()
+    page.get_by_role("button", name="Change selected rules").click()
+    page.get_by_role("heading", name="11 selected rules").wait_for()
+    page.get_by_role("button", name="Delete rules").click()
+    page.get_by_role("heading", name="Preview").wait_for()
+    screenshot(page, "preview")
+    page.get_by_role("button", name="Confirm").click()
+    page.locator("#done", has_text="11 rules").wait_for()
+    assert page.get_by_text("2 of 2 rules").count() == 1
+    assert page.evaluate("window.isTheSamePage")

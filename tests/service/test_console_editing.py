@@ -14,7 +14,7 @@ from heksher_client.service.declarations import Declaration
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule, StoredSetting
 from heksher_client.service.tokens import Role, add_token
-from tests.support.console_editor import SETTING, Editor, log, rules, set_metadata, stored_rule
+from tests.support.console_editor import SETTING, Editor, log, rules, selection, set_metadata, stored_rule
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 
@@ -375,11 +375,15 @@ def test_l15_a_change_of_a_deleted_rule_becomes_a_new_one(
 def test_l15_a_deletion_without_a_log_entry_is_a_conflict_as_well(editor: Editor, service: WatchedService) -> None:
     """As after a restore of the database: the log does not say who deleted the rule."""
     editor.go("/console/rules/2")
+    chosen = selection(service, 1, 2)
     assert service.database is not None
     with service.database.begin() as connection:
         connection.exec_driver_sql("DELETE FROM rules WHERE id = 2")
     assert editor.press("Save", value="22").status_code == 409
     assert "Rule 2 was deleted while you edited it" in editor.text
+    editor.go(chosen)
+    editor.press("Delete rules")
+    assert re.search(r"2 deleted \S Keep", editor.text)
 
 
 # -- access ------------------------------------------------------------------------------------------------------------
@@ -400,9 +404,9 @@ def test_readers_see_rules_without_forms(service: WatchedService, new_database: 
     reader.go("/console")
     reader.submit("/console/login", token=text, next="/console/rules/1")
     assert "5 for user jim" in reader.text
-    for path in ("/console/rules/1", f"{SETTING}/rules"):
+    for path in ("/console/rules/1", f"{SETTING}/rules", f"{SETTING}/rules/list", selection(service, 1)):
         assert reader.go(path).status_code == 200
         assert 'method="post"' not in reader.page.partition("<main")[2]
-    for action in ("rules/1", "rules/1/delete", "settings/s/rules"):
+    for action in ("rules/1", "rules/1/delete", "settings/s/rules/selected/delete", "settings/s/rules/list"):
         assert reader.http.post(f"/console/{action}", data={"csrf": reader.csrf}).status_code == 403
     reader.http.close()

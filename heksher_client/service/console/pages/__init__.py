@@ -10,6 +10,8 @@ from heksher_client.service.console.pages import (
     features,
     login,
     new_setting,
+    pasted_rules,
+    rule_selections,
     rules,
     setting_edit,
     setting_list,
@@ -17,6 +19,18 @@ from heksher_client.service.console.pages import (
     tokens,
 )
 
-_MODULES: Final = (setting_list, settings, setting_edit, new_setting, rules, changes, features, tokens, login)
+_MODULES: Final = (
+    setting_list,
+    settings,
+    setting_edit,
+    new_setting,
+    rules,
+    rule_selections,
+    pasted_rules,
+    changes,
+    features,
+    tokens,
+    login,
+)
 ROUTERS: Final = tuple(module.router for module in _MODULES)
 ASSETS: Final = StaticFiles(directory=Path(__file__).parents[1] / "assets")

@@ -1,0 +1,242 @@
+"""Changes of many rules at once in the console, in a browser without scripts."""
+
+import pytest
+
+from heksher_client.service.console.pages import confirmation, rule_selections
+from tests.support.console_editor import SETTING, Editor, log, rules, selection, set_metadata, stored_rule
+from tests.support.marks import sqlite_only
+from tests.support.service import WatchedService
+
+# -- many rules --------------------------------------------------------------------------------------------------------
+
+
+def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: WatchedService) -> None:
+    """In one transaction, each with its own entry in the log. A rule that has the value already has none."""
+    before = len(log(service))
+    editor.go(selection(service, 1, 2))
+    assert "2 selected rules" in editor.text
+    response = editor.press("Set value", value="2", comment="equal for all")
+    assert "find=jim" in str(response.url)
+    assert "2 rules. Each can be undone in the change log . The last one: Rule changed: 2" in editor.text
+    assert rules(service) == {"environment=prod": 2, "user=jim": 2, "environment=prod,user=jim": 3}
+    entries = log(service)[: len(log(service)) - before]
+    assert [entry["new"]["metadata"] for entry in entries] == [{"comment": "equal for all"}] * 2
+    editor.go(selection(service, 1, 3))
+    editor.press("Set value", value="2")
+    assert len(log(service)) == before + 3
+    editor.go(selection(service, 1, 3))
+    editor.press("Delete rules", comment="not needed")
+    assert rules(service) == {"user=jim": 2}
+    deleted = log(service)[:2]
+    assert [entry["former"]["comment"] for entry in deleted] == ["not needed"] * 2
+    for entry in deleted:
+        assert editor.http.post(f"/console/undo/{entry['revision']}", data={"csrf": editor.csrf}).status_code == 200
+    assert len(rules(service)) == 3
+
+
+@sqlite_only
+def test_the_address_of_a_form_of_many_rules_leads_to_their_setting(editor: Editor) -> None:
+    """As a browser loads it again."""
+    for action in ("value", "delete"):
+        assert editor.go(f"{SETTING}/rules/selected/{action}").url.path == SETTING
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("button", "entered", "message"),
+    [
+        ("Set value", {"value": "x", "comment": "why"}, "not a whole number"),
+        ("Set value", {"value": "1", "comment": "why", "link": "x"}, "a link must begin with"),
+        ("Delete rules", {"comment": "why", "link": "x"}, "a link must begin with"),
+    ],
+)
+def test_an_error_in_the_change_of_many_rules_is_shown_at_its_field(
+    editor: Editor, service: WatchedService, button: str, entered: dict[str, str], message: str
+) -> None:
+    """The form keeps the selection."""
+    editor.go(selection(service, 1, 2))
+    assert editor.press(button, **entered).status_code == 422
+    assert message in editor.text
+    assert editor.field("comment") == ["why"]
+    assert len(editor.field("rule")) == 2
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    "query", ["", "back=/console", "rule=x", "rule=1:W/x", "all=1&find=nothing", "all=1&by=nobody"]
+)
+def test_a_selection_without_rules_is_an_error(editor: Editor, query: str) -> None:
+    assert editor.go(f"{SETTING}/rules/selected?{query}").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("query", "count", "remaining"),
+    [
+        ("all=1", 23, 0),
+        ("all=1&if.user=u2", 1, 23),
+        ("all=1&find=user%3Du1", 11, 12),
+        ("all=1&value=10&page=2", 11, 12),
+    ],
+)
+def test_all_rules_that_match_a_filter_are_changed(
+    editor: Editor, service: WatchedService, query: str, count: int, remaining: int
+) -> None:
+    """After a preview, however few they are: the page that was filtered shows a part of them."""
+    for number in range(20):
+        service.add_rule("s", 100 + number, user=f"u{number}")
+    editor.go(f"{SETTING}/rules/selected?{query}")
+    assert f"{count} selected rule" in editor.text
+    editor.press("Delete rules")
+    assert f"will delete {count} rule" in editor.text
+    assert len(rules(service)) == 23
+    service.add_rule("s", 10, user="u1000")
+    editor.press("Confirm")
+    assert "shown again" in editor.text
+    editor.press("Confirm")
+    assert len(rules(service)) == remaining
+
+
+def test_more_than_ten_rules_are_changed_after_a_preview_alone(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists some of the contexts, those that change first."""
+    for number in range(8):
+        service.add_rule("s", 100, user=f"u{number}")
+    editor.go(selection(service, *range(1, 11)))
+    editor.press("Set value", value="8")
+    assert set(rules(service).values()) == {8, 100}
+    monkeypatch.setattr(confirmation, "MAX_LISTED", 4)
+    editor.go(selection(service, *range(1, 12)))
+    editor.press("Delete rules")
+    assert "will delete 11 rules" in editor.text
+    assert "11 of 11 affected contexts change their value; the first 4 are listed" in editor.text
+    assert editor.page.count("<tr") == 5
+    editor.press("Confirm")
+    assert rules(service) == {}
+
+
+def test_the_number_of_rules_that_are_changed_at_once_is_limited(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rule_selections, "MAX_RULES", 2)
+    for address in (selection(service, 1, 2, 3), f"{SETTING}/rules/selected?all=1"):
+        assert editor.go(address).status_code == 422
+        assert "3 rules are selected; at most 2 can be changed at once" in editor.text
+
+
+# -- a list of values --------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_is_added_for_each_value_of_a_list(editor: Editor, service: WatchedService) -> None:
+    """Spaces around values, empty ones and duplicates are dropped, also those with the same normal form."""
+    editor.go(f"{SETTING}/rules/list")
+    assert editor.field("feature") == ["user"]
+    editor.press(
+        "Add rules", list=" ann, bob\n\nann,\r\nJose\u0301\nJos\u00e9 ", if__environment="dev", if__user="ignored",
+        value="9", comment="beta", ends_at="2999-01-01T00:00",
+    )  # fmt: skip
+    added = {conditions: value for conditions, value in rules(service).items() if "dev" in conditions}
+    assert added == {f"environment=dev,user={name}": 9 for name in ("ann", "bob", "Jos\u00e9")}
+    rule = stored_rule(service, 4)
+    assert (rule.metadata, list(rule.period.as_json())) == ({"comment": "beta"}, ["ends_at"])
+
+
+@pytest.mark.parametrize("choice", ["skip", "change"])
+def test_existing_rules_of_a_list_are_changed_or_skipped(editor: Editor, service: WatchedService, choice: str) -> None:
+    """They are listed first, unless they have the value already. Other metadata stay."""
+    set_metadata(service, "rules/2", ticket="OPS-1", comment="former")
+    service.add_rule("s", 9, user="same")
+    editor.go(f"{SETTING}/rules/list")
+    assert editor.press("Add rules", list="jim\nann\nsame", value="9").status_code == 409
+    assert "1 rule exists already with another value or period" in editor.text
+    assert "user jim 2 former ticket: OPS-1" in editor.text
+    assert "ann" not in rules(service)
+    editor.press("Add rules", existing=choice, comment="later")
+    found = rules(service)
+    assert (found["user=ann"], found["user=same"]) == (9, 9)
+    assert found["user=jim"] == (9 if choice == "change" else 2)
+    expected = {"ticket": "OPS-1", "comment": "later" if choice == "change" else "former"}
+    assert stored_rule(service, 2).metadata == expected
+
+
+def test_an_existing_rule_is_not_changed_as_it_was_not_listed(editor: Editor, service: WatchedService) -> None:
+    """Its present value is listed, and the question asked again."""
+    editor.go(f"{SETTING}/rules/list")
+    editor.press("Add rules", list="jim,ann", value="9")
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 22})
+    assert editor.press("Add rules", existing="change").status_code == 409
+    assert "Rules have been changed since the page was loaded" in editor.text
+    assert "user jim 22" in editor.text
+    editor.press("Add rules", existing="change")
+    assert rules(service)["user=jim"] == 9
+
+
+def test_a_long_list_is_added_after_a_preview(editor: Editor, service: WatchedService) -> None:
+    editor.go(f"{SETTING}/rules/list")
+    names = [f"u{number}" for number in range(11)]
+    editor.press("Add rules", list="\n".join(names), value="9")
+    assert "will add 11 rules" in editor.text
+    editor.press("Confirm")
+    assert len(rules(service)) == 14
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("entered", "field", "message"),
+    [
+        ({"list": ""}, "list", "enter 1 to 10,000 values, not 0"),
+        ({"list": "\n".join(map(str, range(10_001)))}, "list", "not 10,001"),
+        ({"list": "a\tb"}, "list", "without control characters"),
+        ({"list": "a\nb\tc"}, "list", "without control characters"),
+        ({"list": "a", "feature": "theme"}, "feature", "not configurable by theme"),
+        ({"list": "a", "feature": ""}, "feature", "not configurable by nothing"),
+        ({"list": "a", "value": "x"}, "value", "not a whole number"),
+        ({"list": "a", "if__environment": "\x01"}, "if-environment", "without control characters"),
+    ],
+)
+def test_an_error_in_a_list_is_shown_at_its_field(
+    editor: Editor, service: WatchedService, entered: dict[str, str], field: str, message: str
+) -> None:
+    editor.go(f"{SETTING}/rules/list")
+    assert editor.press("Add rules", **entered).status_code == 422
+    assert message in editor.text
+    assert f'id="{field}-error"' in editor.page
+    assert len(rules(service)) == 3
+
+
+def test_l15_conflicts_of_many_rules_are_replaced_or_left_out(
+    editor: Editor, other: Editor, service: WatchedService
+) -> None:
+    """Rules that others have deleted are left out in any case."""
+    service.add_rule("s", 4, user="ann")
+    for client in (editor, other):
+        client.go(selection(service, 1, 2, 3, 4))
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 22})
+    service.call("DELETE", "/api/v1/rules/4")
+    assert editor.press("Set value", value="9").status_code == 409
+    assert "2 rules have been changed since the page was loaded" in editor.text
+    assert "2 22 for user jim" in editor.text
+    assert "4 deleted" in editor.text
+    editor.press("Keep theirs, and change the other 2")
+    assert rules(service) == {"environment=prod": 9, "user=jim": 22, "environment=prod,user=jim": 9}
+    assert other.press("Delete rules").status_code == 409
+    other.press("Replace with yours")
+    assert rules(service) == {}
+
+
+def test_l15_a_conflict_may_leave_nothing_to_change(editor: Editor, service: WatchedService) -> None:
+    editor.go(selection(service, 1))
+    service.call("DELETE", "/api/v1/rules/1")
+    assert editor.press("Delete rules").status_code == 409
+    assert "Replace with yours" not in editor.text
+    assert "Keep theirs" in editor.text
+
+
+def test_rules_of_other_settings_are_left_alone(editor: Editor, service: WatchedService) -> None:
+    """Also if the form of a setting names one."""
+    service.declare("t", "int", 1, ["user"])
+    service.add_rule("t", 5, user="jim")
+    editor.go(selection(service, 1, 4))
+    editor.press("Delete rules")
+    assert rules(service, "t") == {"user=jim": 5}
+    assert "environment=prod" not in rules(service)
