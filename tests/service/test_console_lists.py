@@ -265,7 +265,7 @@ def test_the_date_of_a_change_may_not_be_known(browser: Browser, service: Watche
     with service.database.begin() as connection:
         connection.exec_driver_sql("UPDATE rules SET changed_at = NULL")
     browser.go("/console/settings/s")
-    assert "2 any jim 2 not known" in browser.text
+    assert "2 any jim user jim 2 not known" in browser.text
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------
