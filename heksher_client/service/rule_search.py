@@ -1,7 +1,7 @@
 """Rules that the database filters and sorts, so that a page of a setting with many rules reads only what it shows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -130,6 +130,26 @@ def condition_values(connection: Connection, setting_id: int, limit: int) -> dic
         for feature, value in json.loads(conditions):
             found.setdefault(feature, set()).add(value)
     return {feature: sorted(values) for feature, values in found.items()}
+
+
+def rules_with_values(
+    connection: Connection, values: Mapping[str, Collection[str]], setting_ids: Iterable[int] | None = None
+) -> list[StoredRule]:
+    """Return the rules that require no other value of some context features than the given ones, sorted by id.
+
+    Args:
+        connection: The connection of the transaction.
+        values: The values of the context features. Rules may have any conditions on other features.
+        setting_ids: The ids of the settings; None for all settings.
+    """
+    query = select(RULES).order_by(RULES.c.id)
+    if setting_ids is not None:
+        query = query.where(RULES.c.setting_id.in_(list(setting_ids)))
+    for feature, admitted in values.items():
+        query = query.where(
+            or_(not_(has_feature(feature)), *(_has_condition(feature, value) for value in sorted(admitted)))
+        )
+    return _read(connection, query)
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[StoredRule]:

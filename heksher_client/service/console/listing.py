@@ -92,16 +92,19 @@ class Listing:
         return Pages(min(max(1, int(text) if is_number else 1), count), count)
 
 
-def listing(request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = ()) -> Listing:
+def listing(
+    request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = (), form: Fields | None = None
+) -> Listing:
     """Return the state of a page.
 
     Args:
-        request: The request for the page.
+        request: The request for the page, or of a form on it.
         path: The path of the page, such as `console/changes`.
         names: The names of its parameters, in addition to `sort` and `page`.
         sorts: What the list can be sorted by, the default first.
+        form: The submitted form, whose field `back` is the address that the page had.
     """
-    given = request.query_params
+    given = dict(request.query_params) if form is None else _query(address_back(form, path))
     return Listing(path, {name: given[name] for name in (*names, "sort", "page") if given.get(name)}, sorts)
 
 
@@ -127,11 +130,15 @@ def redirect_back(request: Request, form: Fields, default: str, revision: int, c
         revision: The revision of the change, or of the last one; 0 if nothing was changed.
         count: The number of changes.
     """
-    back = urlsplit(address_back(form, default))
-    parameters = {name: values[0] for name, values in parse_qs(back.query).items() if name not in ("done", "count")}
+    back = address_back(form, default)
+    parameters = {name: value for name, value in _query(back).items() if name not in ("done", "count")}
     if revision:
         parameters["done"] = str(revision)
     if count > 1:
         parameters["count"] = str(count)
     query = f"?{urlencode(parameters)}" if parameters else ""
-    return RedirectResponse(reference(request.scope, f"{quote(back.path)}{query}#done"), 303)
+    return RedirectResponse(reference(request.scope, f"{quote(urlsplit(back).path)}{query}#done"), 303)
+
+
+def _query(address: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}

@@ -7,6 +7,7 @@ from starlette.staticfiles import StaticFiles
 
 from heksher_client.service.console.pages import (
     changes,
+    compare,
     features,
     login,
     new_setting,
@@ -28,6 +29,7 @@ _MODULES: Final = (
     rule_selections,
     pasted_rules,
     changes,
+    compare,
     features,
     tokens,
     login,
