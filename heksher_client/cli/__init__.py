@@ -20,7 +20,9 @@ except ImportError:  # pragma: no cover - an installation without the extra
 from heksher_client._version import __version__
 
 _COMMAND_MODULES: Final = {
+    "compare": "contexts",
     "completion": "completion",
+    "copy": "contexts",
     "demo": "demo",
     "diff": "diff",
     "get": "settings",
@@ -72,7 +74,7 @@ def main() -> None:
       2  invalid usage or configuration
       3  the service is unavailable; try again later
       4  not signed in, or permission denied
-      5  `diff` found differences
+      5  `diff` or `compare` found differences
     """  # noqa: D301 - click keeps the line breaks of a paragraph that begins with this character
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # pragma: no branch - tests replace the streams

@@ -1,7 +1,7 @@
 """Arguments that several commands take: contexts, durations and texts that are not empty."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -41,6 +41,15 @@ def _parse_context(
     parameter: click.Parameter,  # noqa: ARG001
     pairs: tuple[str, ...],
 ) -> Mapping[str, str]:
+    return parse_pairs(pairs)
+
+
+def parse_pairs(pairs: Iterable[str]) -> Mapping[str, str]:
+    """Return the values of context features by name, from texts like `user=jim`.
+
+    Raises:
+        click.BadParameter: A text does not have this form, a value is invalid, or a feature is given twice.
+    """
     values: dict[str, str] = {}
     for pair in pairs:
         feature, separator, value = pair.partition("=")

@@ -1,7 +1,7 @@
-"""Differences between two states of a service, by setting and rule. `diff` and `watch` print them."""
+"""Differences between two states of a service, by setting and rule. `diff`, `copy` and `watch` print them."""
 
-from collections.abc import Iterator, Mapping, Set
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Final, NamedTuple
 
 from heksher_client._core.refresh.positions import Position
 from heksher_client._core.refresh.protocol import SettingData
@@ -9,7 +9,9 @@ from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
 from heksher_client.admin import RuleRecord, ServiceState, SettingRecord
 from heksher_client.cli.json_values import format_value
-from heksher_client.cli.output import format_conditions
+from heksher_client.cli.output import console, format_conditions
+
+_STYLES: Final = {"added": "green", "removed": "red", "changed": "yellow"}
 
 
 class Difference(NamedTuple):
@@ -39,6 +41,13 @@ class Difference(NamedTuple):
         else:
             value = format_value(self.after if self.kind == "added" else self.before)
         return f"{sign} {name}{what}{conditions}{value}"
+
+
+def print_differences(differences: Iterable[Difference]) -> None:
+    """Print a line for each difference, in color on a terminal."""
+    out = console()
+    for difference in differences:
+        out.print(str(difference), style=_STYLES[difference.kind], markup=False, soft_wrap=True)
 
 
 _ATTRIBUTES = ("type", "default_value", "configurable_features", "version", "metadata", "aliases")

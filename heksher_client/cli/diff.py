@@ -8,14 +8,12 @@ from click.shell_completion import CompletionItem
 
 from heksher_client.admin import ServiceState
 from heksher_client.cli.arguments import require_text
-from heksher_client.cli.comparison import compare
+from heksher_client.cli.comparison import compare, print_differences
 from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.connection import connect
 from heksher_client.cli.errors import ExitStatus, report_errors
 from heksher_client.cli.export_file import is_export_file, read_state
-from heksher_client.cli.output import console, json_option, print_json, progress
-
-_STYLES = {"added": "green", "removed": "red", "changed": "yellow"}
+from heksher_client.cli.output import json_option, print_json, progress
 
 
 def _complete_source(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,7 +28,8 @@ def _complete_source(context: click.Context, parameter: click.Parameter, incompl
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Show the differences between BEFORE and AFTER.
 
-    Each is a profile, a URL, or a file written by `service export`. Exits with status 5 if they differ.
+    Each is a profile, a URL, or a file written by `service export`. Exits with status 5 if they differ. To compare two
+    contexts of one service, such as environment=staging and environment=prod, use `compare`.
     """
     with progress("Fetching rules") as on_progress:
         first, second = _load_state(before, "BEFORE", on_progress), _load_state(after, "AFTER", on_progress)
@@ -38,9 +37,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
     if as_json:
         print_json([difference._asdict() for difference in differences])
     else:
-        out = console()
-        for difference in differences:
-            out.print(str(difference), style=_STYLES[difference.kind], markup=False, soft_wrap=True)
+        print_differences(differences)
     if differences:
         click.get_current_context().exit(ExitStatus.DIFFERENT)
 

@@ -21,7 +21,7 @@ class ExitStatus(IntEnum):
     UNAUTHORIZED = 4
     """Not signed in, or permission denied."""
     DIFFERENT = 5
-    """`diff` found differences."""
+    """`diff` or `compare` found differences."""
 
 
 class CommandError(click.ClickException):
