@@ -15,7 +15,15 @@ from typing import Any, Final, Self, TypeVar, Unpack, overload
 from heksher_client._core.refresh.administration import Administration, SettingOrName
 from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord, TokenRecord
+from heksher_client._core.refresh.records import (
+    ChangeRecord,
+    ImportedChange,
+    ImportResult,
+    RuleRecord,
+    ServiceState,
+    SettingRecord,
+    TokenRecord,
+)
 from heksher_client._core.settings.setting import Setting
 from heksher_client._drivers import async_client, thread_client
 from heksher_client._drivers.async_client import AsyncHeksherClient
@@ -29,6 +37,8 @@ __all__ = [
     "AdminClient",
     "AsyncAdminClient",
     "ChangeRecord",
+    "ImportResult",
+    "ImportedChange",
     "RuleRecord",
     "ServiceState",
     "SettingRecord",
@@ -465,8 +475,33 @@ class AdminClient(Resource):
         return self._run(self._flows.service_state(on_progress))
 
     def export(self) -> dict[str, Any]:
-        """Return everything as a document of JSON values, which `heksher-client service import` and `diff` read."""
-        return self.service_state().document()
+        """Return everything as a document of JSON values, which `import_document` and `heksher-client diff` read.
+
+        It is of one moment. That of a service without an endpoint for it is put together from several responses.
+        """
+        return self._run(self._flows.export())
+
+    def import_document(
+        self, document: Mapping[str, Any], *, exact: bool = False, dry_run: bool = False, revision: int | None = None
+    ) -> ImportResult:
+        """Make all changes that a document requires, in one transaction.
+
+        Only services of this package have this. For thousands of changes, raise the options `timeout` and
+        `request_timeout`.
+
+        Args:
+            document: The document, as `export` returns it. `rule_id`, `metadata`, `aliases` and `version` are optional.
+            exact: Delete what is not in the document.
+            dry_run: Return the changes without making them.
+            revision: Make no change unless the service has this revision, as a dry run returns it. Otherwise, the error
+                has the status 412.
+
+        Raises:
+            UnexpectedResponseError: The status is 422 if the document is invalid, 409 if it conflicts with the settings
+                of the service, and 404 if the service does not support imports. With 409 and 422, `error.json()` has
+                the place in the document (`path`).
+        """
+        return self._run(self._flows.import_document(document, exact=exact, dry_run=dry_run, revision=revision))
 
     def changes(
         self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100
@@ -747,8 +782,14 @@ class AsyncAdminClient(Resource):
         return await self._run(self._flows.service_state(on_progress))
 
     async def export(self) -> dict[str, Any]:
-        """Return everything as a document of JSON values, which `heksher-client service import` and `diff` read."""
-        return (await self.service_state()).document()
+        """Return everything as a document of JSON values, which `import_document` and `heksher-client diff` read."""
+        return await self._run(self._flows.export())
+
+    async def import_document(
+        self, document: Mapping[str, Any], *, exact: bool = False, dry_run: bool = False, revision: int | None = None
+    ) -> ImportResult:
+        """Make all changes that a document requires, in one transaction."""
+        return await self._run(self._flows.import_document(document, exact=exact, dry_run=dry_run, revision=revision))
 
     async def changes(
         self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100

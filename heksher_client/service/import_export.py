@@ -54,6 +54,10 @@ def export(connection: Connection) -> dict[str, Any]:
 class Step:
     """One change of an import."""
 
+    action: str
+    """The kind of change, as in the change log."""
+    setting: str | None
+    """The name of the affected setting in the document, or of one that is deleted; None if it affects none."""
     text: str
     """A description of the change for people."""
     apply: Callable[[Connection], None]
@@ -85,6 +89,8 @@ class _Planner:
         self._used_ids = {rule.id for rules in self._rules.values() for rule in rules}
         self._rules_with_new_ids: list[Step] = []
         """Added after all other rules, so that they do not take the id of one."""
+        self._settings_with_rules: dict[str, StoredSetting] = {}
+        """The settings whose rules were added or changed, by name."""
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps in an order in which each of them is possible."""
@@ -95,7 +101,8 @@ class _Planner:
             yield from self._delete_aliases(pairs)
         for setting, stored in pairs:
             rules = [] if stored is None else self._rules.get(stored.id, [])
-            yield from self._delete_rules(setting, rules)
+            if stored is not None:
+                yield from self._delete_rules(setting, stored, rules)
             yield from self._add_or_change_setting(setting, stored, rules)
             yield from self._add_or_change_rules(setting, rules)
         yield from self._rules_with_new_ids
@@ -104,21 +111,23 @@ class _Planner:
     def _add_features(self) -> Iterator[Step]:
         for name in self._document.context_features:
             if name not in self._features:
-                yield Step(f"add context feature {name}", partial(store.add_context_feature, name=name))
+                add = partial(store.add_context_feature, name=name)
+                yield Step("context feature added", None, f"add context feature {name}", add)
 
     def _delete_and_order_features(self) -> Iterator[Step]:
         wanted = self._document.context_features
         others = [name for name in self._features if name not in wanted]
         if self._exact:
             for name in others:
-                yield Step(f"delete context feature {name}", partial(store.delete_context_feature, name=name))
+                delete = partial(store.delete_context_feature, name=name)
+                yield Step("context feature deleted", None, f"delete context feature {name}", delete)
             others = []
         current = [name for name in self._features if name in wanted or name in others]
         current += [name for name in wanted if name not in self._features]
         order = [*wanted, *others]
         if current != order:
             text = f"change the order of context features to {', '.join(order)}"
-            yield Step(text, partial(store.order_context_features, names=order))
+            yield Step("context feature moved", None, text, partial(store.order_context_features, names=order))
 
     def _find_stored(self, setting: DocumentSetting, index: int) -> StoredSetting | None:
         """Return the stored setting with the name of a setting in the document, or else with one of its aliases.
@@ -149,7 +158,7 @@ class _Planner:
         for name, stored in self._stored.items():
             if stored.id not in kept:
                 text = f"delete setting {name} and its {len(self._rules.get(stored.id, []))} rules"
-                yield Step(text, partial(store.delete_setting, setting=stored))
+                yield Step("setting deleted", name, text, partial(store.delete_setting, setting=stored))
 
     def _delete_aliases(self, pairs: Iterable[tuple[DocumentSetting, StoredSetting | None]]) -> Iterator[Step]:
         """Yield these steps before another setting can get one of the aliases."""
@@ -158,7 +167,8 @@ class _Planner:
                 continue
             for alias in sorted(set(stored.aliases) - set(setting.aliases)):
                 name = stored.declaration.name
-                yield Step(f"delete alias {alias} of setting {name}", partial(_delete_alias, name=name, alias=alias))
+                text = f"delete alias {alias} of setting {name}"
+                yield Step("aliases changed", name, text, partial(_delete_alias, name=name, alias=alias))
 
     def _add_or_change_setting(
         self, setting: DocumentSetting, stored: StoredSetting | None, rules: Sequence[StoredRule]
@@ -166,15 +176,17 @@ class _Planner:
         features = [name for name in self._document.context_features if name in setting.configurable_features]
         declaration = replace(setting.declaration(), configurable_features=tuple(features))
         if stored is None:
-            yield Step(f"add setting {setting.name}", partial(store.add_setting, declaration=declaration))
+            add = partial(store.add_setting, declaration=declaration)
+            yield Step("setting declared", setting.name, f"add setting {setting.name}", add)
         elif differences := _describe_differences(stored.declaration, declaration):
             self._check_other_rules(setting, declaration, rules)
             text = f"change setting {stored.declaration.name}: {', '.join(differences)}"
-            yield Step(text, partial(store.update_setting, setting=stored, declaration=declaration))
+            update = partial(store.update_setting, setting=stored, declaration=declaration)
+            yield Step("setting changed", setting.name, text, update)
         existing = set() if stored is None else {stored.declaration.name, *stored.aliases}
         for alias in sorted(set(setting.aliases) - existing):
             text = f"add alias {alias} of setting {setting.name}"
-            yield Step(text, partial(_add_alias, name=setting.name, alias=alias))
+            yield Step("aliases changed", setting.name, text, partial(_add_alias, name=setting.name, alias=alias))
 
     def _check_other_rules(
         self, setting: DocumentSetting, declaration: Declaration, rules: Iterable[StoredRule]
@@ -196,12 +208,14 @@ class _Planner:
                     ("settings", self._document.settings.index(setting)),
                 )
 
-    def _delete_rules(self, setting: DocumentSetting, rules: Iterable[StoredRule]) -> Iterator[Step]:
+    def _delete_rules(
+        self, setting: DocumentSetting, stored: StoredSetting, rules: Iterable[StoredRule]
+    ) -> Iterator[Step]:
         wanted = {conditions_key(rule.feature_values) for rule in setting.rules}
         for rule in rules:
             if self._exact and conditions_key(dict(rule.conditions)) not in wanted:
                 text = f"delete rule {rule.id} of setting {setting.name}: {conditions_text(dict(rule.conditions))}"
-                yield Step(text, partial(_delete_rule, rule=rule))
+                yield Step("rule deleted", setting.name, text, partial(store.delete_rule, setting=stored, rule=rule))
 
     def _add_or_change_rules(self, setting: DocumentSetting, rules: Iterable[StoredRule]) -> Iterator[Step]:
         stored = {conditions_key(dict(rule.conditions)): rule for rule in rules}
@@ -211,13 +225,35 @@ class _Planner:
             if rule is None:
                 text = f"add rule to setting {setting.name}: {conditions} is {shorten(wanted.value)}"
                 if wanted.rule_id is None or wanted.rule_id > _MAX_KEPT_ID or wanted.rule_id in self._used_ids:
-                    add = partial(_add_rule, name=setting.name, rule=wanted, rule_id=None)
-                    self._rules_with_new_ids.append(Step(text, add))
+                    add = partial(self._add_rule, name=setting.name, rule=wanted, rule_id=None)
+                    self._rules_with_new_ids.append(Step("rule added", setting.name, text, add))
                 else:
-                    yield Step(text, partial(_add_rule, name=setting.name, rule=wanted, rule_id=wanted.rule_id))
+                    add = partial(self._add_rule, name=setting.name, rule=wanted, rule_id=wanted.rule_id)
+                    yield Step("rule added", setting.name, text, add)
             elif differences := _describe_rule_differences(rule, wanted):
                 text = f"change rule {rule.id} of setting {setting.name}: {conditions} {', '.join(differences)}"
-                yield Step(text, partial(_change_rule, rule=rule, wanted=wanted))
+                change = partial(self._change_rule, name=setting.name, rule=rule, wanted=wanted)
+                yield Step("rule changed", setting.name, text, change)
+
+    def _add_rule(self, connection: Connection, name: str, rule: DocumentRule, rule_id: int | None) -> None:
+        setting = self._setting(connection, name)
+        store.add_rule(
+            connection, setting, rule.feature_values, rule.value, rule.metadata, period=rule.period, rule_id=rule_id
+        )
+
+    def _change_rule(self, connection: Connection, name: str, rule: StoredRule, wanted: DocumentRule) -> None:
+        setting = self._setting(connection, name)
+        attributes = {"value": wanted.value, "metadata": wanted.metadata, "period": wanted.period}
+        store.change_rule(connection, setting, rule, **attributes)
+
+    def _setting(self, connection: Connection, name: str) -> StoredSetting:
+        """Return a setting after all steps that change its name or its aliases.
+
+        To read it again for each of its rules would take most of the time of an import.
+        """
+        if name not in self._settings_with_rules:
+            self._settings_with_rules[name] = require_setting(connection, name)
+        return self._settings_with_rules[name]
 
 
 # These find their setting by name when they are applied: steps before may have added or changed it.
@@ -229,23 +265,6 @@ def _add_alias(connection: Connection, name: str, alias: str) -> None:
 
 def _delete_alias(connection: Connection, name: str, alias: str) -> None:
     store.delete_alias(connection, require_setting(connection, name), alias)
-
-
-def _add_rule(connection: Connection, name: str, rule: DocumentRule, rule_id: int | None) -> None:
-    setting = require_setting(connection, name)
-    store.add_rule(
-        connection, setting, rule.feature_values, rule.value, rule.metadata, period=rule.period, rule_id=rule_id
-    )
-
-
-def _change_rule(connection: Connection, rule: StoredRule, wanted: DocumentRule) -> None:
-    setting = store.setting_of(connection, rule)
-    attributes = {"value": wanted.value, "metadata": wanted.metadata, "period": wanted.period}
-    store.change_rule(connection, setting, rule, **attributes)
-
-
-def _delete_rule(connection: Connection, rule: StoredRule) -> None:
-    store.delete_rule(connection, store.setting_of(connection, rule), rule)
 
 
 def _describe_differences(stored: Declaration, wanted: Declaration) -> list[str]:

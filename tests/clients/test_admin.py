@@ -278,6 +278,28 @@ def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -
     assert admin.changes(limit=1) == changes[:1]
 
 
+def test_a_document_is_imported(admin: Admin, service: WatchedService) -> None:
+    """In one transaction; after a dry run, only if nothing has changed since."""
+    document = admin.export()
+    document["settings"][0]["rules"] = [{"feature_values": {"user": "ann"}, "value": 7}]
+    planned = admin.import_document(document, dry_run=True)
+    assert [(change.action, change.setting) for change in planned.changes] == [("rule added", "cache_size")]
+    assert admin.rules("cache_size") == ()
+    made = admin.import_document(document, revision=planned.revision)
+    assert (made.changes, made.revision) == (planned.changes, planned.revision + 1)
+    assert [rule.value for rule in admin.rules("cache_size")] == [7]
+    with pytest.raises(UnexpectedResponseError, match="changed since") as raised:
+        admin.import_document(document, revision=planned.revision)
+    assert raised.value.status == 412
+    empty = document | {"settings": []}
+    assert [change.action for change in admin.import_document(empty, exact=True).changes] == ["setting deleted"]
+    with pytest.raises(UnexpectedResponseError, match="unsupported document format 2") as raised:
+        admin.import_document(empty | {"heksher": 2})
+    assert (raised.value.status, raised.value.json()["path"]) == (422, ["heksher"])
+    with pytest.raises(TypeError, match="document must be of type Mapping"):
+        admin.import_document([])
+
+
 def test_a_token_is_sent(make_admin: Callable[..., Admin], service: WatchedService) -> None:
     """Changes require one with the role `admin`."""
     service.reset(access_control=True)

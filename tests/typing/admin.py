@@ -5,7 +5,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from heksher_client import Setting, SettingData, setting_type
-from heksher_client.admin import AdminClient, AsyncAdminClient, ChangeRecord, RuleRecord, ServiceState, TokenRecord
+from heksher_client.admin import (
+    AdminClient,
+    AsyncAdminClient,
+    ChangeRecord,
+    ImportResult,
+    RuleRecord,
+    ServiceState,
+    TokenRecord,
+)
 
 cache_size = Setting("cache_size", int, ["user"], 10)
 limits = Setting("limits", Mapping[str, Sequence[float]], ["user"], {})
@@ -20,6 +28,7 @@ def threaded() -> None:
         assert_type(admin.rules("cache_size", {"user": "jim"}), tuple[RuleRecord, ...])
         assert_type(admin.service_state(), ServiceState)
         assert_type(admin.export(), dict[str, Any])
+        assert_type(admin.import_document(admin.export(), exact=True, dry_run=True, revision=5), ImportResult)
         assert_type(admin.changes(after=5, setting=cache_size), tuple[ChangeRecord, ...])
         assert_type(admin.add_rule(cache_size, 200, {"user": "jim"}), int)
         admin.add_rule("cache_size", "any JSON value", {"user": "jim"}, metadata={"by": 1})

@@ -1,4 +1,4 @@
-"""Responses to administration: the rules, changes and tokens in them."""
+"""Responses to administration: the rules, changes, documents and tokens in them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +11,12 @@ from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.effects import Reply, Request, Response
 from heksher_client._core.refresh.positions import Position, position
 from heksher_client._core.refresh.protocol import RawRule
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, TokenRecord
+from heksher_client._core.refresh.records import (
+    ChangeRecord,
+    ImportResult,
+    RuleRecord,
+    TokenRecord,
+)
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
 from heksher_client._core.settings.context_values import is_v1_value
 
@@ -87,6 +92,7 @@ class _NewToken(msgspec.Struct):
     token: str
 
 
+_IMPORT: Final = msgspec.json.Decoder(ImportResult)
 _SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
 _RULE: Final = msgspec.json.Decoder(_SingleRule)
 _RULES: Final = msgspec.json.Decoder(_Rules)
@@ -171,6 +177,24 @@ def parse_created(request: Request, conditions: Mapping[str, str], reply: Reply)
     if not isinstance(rule_id, int):
         raise unexpected_response(request, response, "without rule_id")
     return rule_id
+
+
+def parse_export(request: Request, reply: Reply) -> dict[str, Any] | None:
+    """Return the document; None if the service does not have the endpoint."""
+    response = parse_response(request, reply)
+    if response.status in _MISSING_ENDPOINT:
+        return None
+    document = json_object(request, response)
+    if "heksher" not in document:
+        raise unexpected_response(request, response, "without a document")
+    return document
+
+
+def parse_import(request: Request, reply: Reply) -> ImportResult:
+    response = parse_response(request, reply)
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    return _decode(_IMPORT, request, response, "changes")
 
 
 def parse_changes(request: Request, reply: Reply) -> list[ChangeRecord]:

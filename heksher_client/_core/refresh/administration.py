@@ -17,6 +17,8 @@ from heksher_client._core.refresh.admin_responses import (
     parse_changes,
     parse_created,
     parse_created_token,
+    parse_export,
+    parse_import,
     parse_is_created,
     parse_query,
     parse_query_or_missing,
@@ -27,7 +29,14 @@ from heksher_client._core.refresh.admin_responses import (
 from heksher_client._core.refresh.effects import Flow, Reply, Request
 from heksher_client._core.refresh.positions import Position, oldest_position, position
 from heksher_client._core.refresh.protocol import SettingData
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, ServiceState, SettingRecord, TokenRecord
+from heksher_client._core.refresh.records import (
+    ChangeRecord,
+    ImportResult,
+    RuleRecord,
+    ServiceState,
+    SettingRecord,
+    TokenRecord,
+)
 from heksher_client._core.refresh.responses import parse_response, unexpected_response
 from heksher_client._core.refresh.service_requests import ServiceRequests
 from heksher_client._core.settings.context import check_feature_names, check_known
@@ -262,6 +271,20 @@ class Administration:
             after = page[-1].revision
         return tuple(changes)
 
+    def export(self) -> Flow[dict[str, Any]]:
+        document = yield from self._requests.send(_EXPORT, partial(parse_export, _EXPORT))
+        # Services without this endpoint respond with 404, as other servers do, whose error is that of the next request.
+        return (yield from self.service_state(None)).document() if document is None else document
+
+    def import_document(
+        self, document: Mapping[str, Any], *, exact: bool, dry_run: bool, revision: int | None
+    ) -> Flow[ImportResult]:
+        options = [name for name, is_set in (("exact=true", exact), ("dry_run=true", dry_run)) if is_set]
+        options += [] if revision is None else [f"revision={_instance(revision, int, 'revision'):d}"]
+        path = f"import?{'&'.join(options)}" if options else "import"
+        request = _json_request("POST", path, _instance(document, Mapping, "document"))
+        return self._requests.send_once(request, partial(parse_import, request))
+
     def service_state(self, on_progress: Callable[[int, int], object] | None) -> Flow[ServiceState]:
         state = None
         for _ in range(_MAX_LISTINGS):
@@ -346,6 +369,7 @@ class Administration:
 _API: Final = "/api/v1/"
 _TEMPORARY_RULES: Final = Request("GET", f"{_API}rules?only_temporary=true&limit=1")
 _ETAG: Final = "[!-~]+"
+_EXPORT: Final = Request("GET", f"{_API}export")
 
 
 def _json_request(method: str, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Request:

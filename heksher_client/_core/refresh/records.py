@@ -103,6 +103,27 @@ def _setting_document(record: SettingRecord) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedChange:
+    """One change of an import."""
+
+    action: str
+    """The kind of change, as in the log of changes: `rule added`."""
+    setting: str | None
+    """The name of the affected setting; None if the change affects none, or all of them."""
+    text: str
+    """A description for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """The changes that an import has made, or would make."""
+
+    changes: tuple[ImportedChange, ...]
+    revision: int
+    """The revision of the service after the changes; after a dry run, the revision that it is for."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeRecord:
     """One entry of the service's log of changes."""
 

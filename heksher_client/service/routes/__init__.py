@@ -11,6 +11,7 @@ from heksher_client.service.routes import (
     change_log,
     context_features,
     declarations,
+    documents,
     health,
     queries,
     rule_lists,
@@ -19,5 +20,16 @@ from heksher_client.service.routes import (
     tokens,
 )
 
-_MODULES: Final = (health, context_features, declarations, settings, rules, rule_lists, queries, change_log, tokens)
+_MODULES: Final = (
+    health,
+    context_features,
+    declarations,
+    settings,
+    rules,
+    rule_lists,
+    queries,
+    change_log,
+    tokens,
+    documents,
+)
 ROUTERS: Final = tuple(module.router for module in _MODULES)

@@ -15,7 +15,13 @@ from heksher_client._core.refresh.administration import Administration
 from heksher_client._core.refresh.effects import Exchange, Flow, Reply, Request, Response
 from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.positions import Positions
-from heksher_client._core.refresh.records import ChangeRecord, RuleRecord, TokenRecord
+from heksher_client._core.refresh.records import (
+    ChangeRecord,
+    ImportedChange,
+    ImportResult,
+    RuleRecord,
+    TokenRecord,
+)
 from heksher_client._core.refresh.service_requests import ServiceRequests
 
 
@@ -512,6 +518,36 @@ def test_the_state_is_a_document_of_an_export() -> None:
         | {"rules": [{"rule_id": 1, "feature_values": {"user": "jim"}, "value": 2, "metadata": {"a": 1}}]},
         SETTING | {"name": "t", "rules": []},
     ]  # fmt: skip
+
+
+def test_an_export_without_an_endpoint_is_put_together() -> None:
+    """It is the document of the state of the service. A response that is not a document is an error."""
+    document = {"heksher": 1, "context_features": ["environment", "user", "theme"], "settings": []}
+    assert run(lambda admin: admin.export(), of_json(document))[0] == document
+    replies = [FEATURES, of_json({"settings": []})]
+    for status in (404, 405):
+        assert run(lambda admin: admin.export(), Response(status), *replies)[0] == document
+    error, _ = run(lambda admin: admin.export(), of_json({"settings": []}))
+    assert (
+        str(error) == "GET /api/v1/export: the service responded with 200, but without a document: '{\"settings\": []}'"
+    )
+    error, _ = run(lambda admin: admin.export(), Response(503))
+    assert error.status == 503
+
+
+def test_an_import_returns_its_changes() -> None:
+    """The options are in the query. A response that lacks the changes is an error."""
+    change = {"action": "rule added", "setting": "s", "text": "add rule"}
+    reply = of_json({"revision": 7, "changes": [change]})
+    result, (request,) = run(lambda admin: admin.import_document({"a": 1}, exact=True, dry_run=True, revision=6), reply)
+    assert result == ImportResult((ImportedChange(**change),), 7)
+    assert (request.method, request.content) == ("POST", b'{"a": 1}')
+    assert request.target == "/api/v1/import?exact=true&dry_run=true&revision=6"
+    operation: Operation = lambda admin: admin.import_document({}, exact=False, dry_run=False, revision=None)  # noqa: E731
+    _, (request,) = run(operation, reply)
+    assert request.target == "/api/v1/import"
+    assert "with invalid changes" in str(run(operation, of_json({"revision": 7}))[0])
+    assert run(operation, Response(409, b'{"detail": "no"}'))[0].status == 409
 
 
 def test_a_service_whose_settings_are_all_deleted_while_they_are_read() -> None:
