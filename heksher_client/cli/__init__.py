@@ -8,6 +8,7 @@ import errno
 import importlib
 import io
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 try:
@@ -18,14 +19,21 @@ except ImportError:  # pragma: no cover - an installation without the extra
     sys.exit("heksher-client requires extra packages: pip install 'heksher_client[cli,service]'")
 
 from heksher_client._version import __version__
+from heksher_client.cli import completion as _completion  # noqa: F401 - registers the completion of bash
+from heksher_client.cli.command_groups import SuggestingGroup
+from heksher_client.cli.connection import group_options
 
 _COMMAND_MODULES: Final = {
+    "changes": "changes",
     "compare": "contexts",
     "completion": "completion",
     "copy": "contexts",
     "demo": "demo",
     "diff": "diff",
+    "export": "transfer",
+    "features": "features",
     "get": "settings",
+    "import": "transfer",
     "login": "login",
     "logout": "login",
     "ping": "login",
@@ -33,14 +41,18 @@ _COMMAND_MODULES: Final = {
     "rules": "rules",
     "serve": "serve",
     "service": "service",
-    "settings": "settings",
+    "settings": "setting_commands",
     "status": "settings",
     "watch": "watch",
 }
 """The module of each command."""
 
 
-class _LazyGroup(click.Group):
+_FUNCTION_NAMES: Final = {"export": "export_document", "import": "import_document"}
+"""The names of commands in their modules, where they differ."""
+
+
+class _LazyGroup(SuggestingGroup):
     """A group that imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -50,7 +62,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMAND_MODULES:
             return None
         module = importlib.import_module(f"heksher_client.cli.{_COMMAND_MODULES[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, _FUNCTION_NAMES.get(cmd_name, cmd_name))
         return command
 
     def invoke(self, ctx: click.Context) -> object:
@@ -62,10 +74,31 @@ class _LazyGroup(click.Group):
             raise click.ClickException(str(error)) from None
 
 
+def _show_all_help(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001
+    """Print the help of the program and of all its commands, and exit. A callback."""
+    if value and not context.resilient_parsing:
+        click.echo("\n\n".join(_all_help(context)))
+        context.exit()
+
+
+def _all_help(context: click.Context) -> Iterator[str]:
+    yield context.get_help()
+    group = context.command
+    if isinstance(group, click.Group):
+        for name in group.list_commands(context):
+            if (command := group.get_command(context, name)) is not None:  # pragma: no branch - it lists those it has
+                yield from _all_help(click.Context(command, parent=context, info_name=name))
+
+
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@group_options
+@click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_show_all_help,
+              help="Show the help of all commands and exit.")  # fmt: skip
 @click.version_option(__version__, prog_name="heksher-client")
 def main() -> None:
     """Manage context-dependent settings.
+
+    The options --profile, --url and --verbose may come before or after a command.
 
     \b
     Exit status:

@@ -1,8 +1,9 @@
-"""Arguments that several commands take: contexts, durations and texts that are not empty."""
+"""Arguments that several commands take: contexts, times, durations, and options that groups share with commands."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,6 +12,65 @@ from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client._logging import escaped
 
 Command = Callable[..., Any]
+
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+if TYPE_CHECKING:
+    _TimeType = click.ParamType[datetime]
+else:
+    _TimeType = click.ParamType  # not generic before click 8.5
+
+
+def now() -> datetime:
+    """Return the current time in UTC."""
+    return datetime.now(UTC)
+
+
+class Time(_TimeType):
+    """A time in ISO 8601, in the local time zone if it has no offset; or a duration from now, such as 2h or 3d."""
+
+    name = "time"
+
+    def __init__(self, *, is_past: bool = False) -> None:
+        """Create it.
+
+        Args:
+            is_past: Whether a duration is the time before now instead of after it.
+        """
+        self._is_past = is_past
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time in UTC, or fail if the text is not a time."""
+        if duration := _DURATION.fullmatch(value):
+            difference = timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+            return now() - difference if self._is_past else now() + difference
+        try:
+            return datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is not a time: use one such as 2026-01-31T09:30 or 2026-01-31T09:30:00+01:00, "
+                "or a duration such as 30m, 2h, 3d or 1w",
+                param,
+                ctx,
+            )
+
+
+_SHARED: Final = "heksher_client.shared."
+"""The prefix of the keys of shared options in the context's `meta`, which groups share with their commands."""
+
+
+def share_option(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Return the value of an option that may be given before or after a command; the last one counts. A callback."""
+    if value is not None and value is not False:
+        context.meta[_SHARED + str(parameter.name)] = value
+    return context.meta.get(_SHARED + str(parameter.name), value)
+
+
+def shared_option(context: click.Context, name: str) -> Any:
+    """Return the value of an option whose callback is `share_option`; None if it was not given."""
+    return context.meta.get(_SHARED + name)
 
 
 class Seconds(click.FloatRange):

@@ -3,19 +3,67 @@
 A shell cannot display errors, so completions that fail are empty.
 """
 
+import os
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
+
+from heksher_client.cli.arguments import shared_option
 
 _TIMEOUT: Final = 1.0
 """The timeout of each step of a request."""
 _REQUEST_TIMEOUT: Final = 2.0
 """The timeout of the whole request: the user waits for the completion."""
 
+_BASH_SCRIPT: Final = """\
+%(complete_func)s() {
+    local type value current="${COMP_WORDS[COMP_CWORD]}" IFS=$'\\n'
+    COMPREPLY=()
+    while IFS=, read -r type value; do
+        case $type in
+            plain) COMPREPLY+=("$value") ;;
+            file) compopt -o filenames; COMPREPLY+=($(compgen -f -- "$current")) ;;
+            dir) compopt -o filenames; COMPREPLY+=($(compgen -d -- "$current")) ;;
+        esac
+    done < <(env COMP_WORDS="${COMP_LINE:0:COMP_POINT}" COMP_WORDBREAKS="$COMP_WORDBREAKS" \
+        %(complete_var)s=bash_complete "$1")
+}
 
-@click.command()
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+@add_completion_class
+class _BashComplete(BashComplete):
+    """Completion for bash, which splits words at colons and equals signs: `--url http://...` would be five words."""
+
+    source_template = _BASH_SCRIPT
+    _incomplete = ""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the complete words after the name of the program, and the incomplete one."""
+        # With a character at its end, the last word is always the incomplete one, also within quotes.
+        *words, last = split_arg_string(os.environ["COMP_WORDS"] + "x")
+        self._incomplete = last[:-1]
+        return words[1:], self._incomplete
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        """Return an item without what bash does not replace: all up to the last character that separates words."""
+        breaks = os.environ.get("COMP_WORDBREAKS", "")
+        kept = max((self._incomplete.rfind(character) + 1 for character in ":=" if character in breaks), default=0)
+        value = str(item.value)
+        return f"{item.type},{value[kept:] if value.startswith(self._incomplete[:kept]) else value}"
+
+
+@click.command(short_help="Print the script for shell completion.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script for SHELL.
@@ -49,8 +97,8 @@ def complete_setting(
 
     try:
         client = create_request_client(
-            context.params.get("profile"),
-            url=context.params.get("url"),
+            shared_option(context, "profile"),
+            url=shared_option(context, "url"),
             request_timeout=_REQUEST_TIMEOUT,
             timeout=_TIMEOUT,
         )

@@ -3,12 +3,15 @@
 import click
 
 from heksher_client._http.endpoint import parse_service_url
+from heksher_client.cli.arguments import share_option
 from heksher_client.cli.errors import CommandError, ExitStatus
 from heksher_client.cli.output import console
 
 
-@click.command()
-@click.option("--url", metavar="URL", help="Use the Heksher service at this URL instead of starting one.")
+@click.command(short_help="Demonstrate settings that change.")
+@click.option(
+    "--url", metavar="URL", callback=share_option, help="Use the Heksher service at this URL instead of starting one."
+)
 def demo(url: str | None) -> None:
     """Demonstrate settings that change while programs run.
 

@@ -10,7 +10,7 @@ from heksher_client.admin import ServiceState
 from heksher_client.cli.arguments import require_text
 from heksher_client.cli.comparison import compare, print_differences
 from heksher_client.cli.completion import complete_profile
-from heksher_client.cli.connection import connect
+from heksher_client.cli.connection import connect, verbose_option
 from heksher_client.cli.errors import ExitStatus, report_errors
 from heksher_client.cli.export_file import is_export_file, read_state
 from heksher_client.cli.output import json_option, print_json, progress
@@ -21,15 +21,17 @@ def _complete_source(context: click.Context, parameter: click.Parameter, incompl
     return [*names, CompletionItem(incomplete, type="file")]
 
 
-@click.command()
+@click.command(short_help="Compare two services or files.")
 @click.argument("before", callback=require_text, shell_complete=_complete_source)
 @click.argument("after", callback=require_text, shell_complete=_complete_source)
+@verbose_option
 @json_option
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Show the differences between BEFORE and AFTER.
 
-    Each is a profile, a URL, or a file written by `service export`. Exits with status 5 if they differ. To compare two
-    contexts of one service, such as environment=staging and environment=prod, use `compare`.
+    Each is a profile, a URL, or a file that `import` accepts: written by `export`, or by hand. Exits with status 5 if
+    they differ. To compare two contexts of one service, such as environment=staging and environment=prod, use
+    `compare`.
     """
     with progress("Fetching rules") as on_progress:
         first, second = _load_state(before, "BEFORE", on_progress), _load_state(after, "AFTER", on_progress)

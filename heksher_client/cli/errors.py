@@ -1,12 +1,18 @@
 """Errors of the command line: one line of text, and an exit status that scripts can rely on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from enum import IntEnum
+from typing import Final
 
 import click
 
 from heksher_client._logging import escaped
+
+_MAX_SUGGESTIONS: Final = 3
+_SIMILARITY: Final = 0.65
+"""How similar a name is to a mistyped one, from 0 to 1, to be suggested."""
 
 
 class ExitStatus(IntEnum):
@@ -31,6 +37,16 @@ class CommandError(click.ClickException):
         super().__init__(escaped(" ".join(message.split())))
         # click annotates it as a class variable, but reads it from the instance.
         vars(self)["exit_code"] = int(status)
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """Return a question with the names that are similar to a mistyped one, to append to a message; empty if none is."""
+    known = list(names)
+    similar = get_close_matches(word, known, _MAX_SUGGESTIONS, _SIMILARITY)
+    last_parts = get_close_matches(word, [name.rpartition(".")[2] for name in known], _MAX_SUGGESTIONS, _SIMILARITY)
+    others = [name for name in known if (word and word in name) or name.rpartition(".")[2] in last_parts]
+    similar += [name for name in others if name not in similar]
+    return f"; did you mean {' or '.join(similar[:_MAX_SUGGESTIONS])}?" if similar else ""
 
 
 def is_temporary(status: int) -> bool:

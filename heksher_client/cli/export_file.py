@@ -1,4 +1,4 @@
-"""Files with exported settings, which `service export` writes, and `service import` and `diff` read.
+"""Files with exported settings, which `export` writes, and `import` and `diff` read.
 
 A file contains JSON, or YAML if its suffix says so.
 """
@@ -18,6 +18,7 @@ from heksher_client._logging import visible_json
 from heksher_client.cli.arguments import require_text
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_text import JSONText
+from heksher_client.cli.output import count
 from heksher_client.cli.text_places import TextError
 from heksher_client.cli.yaml_text import YAMLText, format_yaml
 
@@ -97,6 +98,18 @@ def _replace(path: Path, text: str) -> None:
         raise
 
 
+def report_export(file: str, document: Any) -> None:
+    """Print what a file contains now, unless it is standard output."""
+    if file != STDIO:
+        rules = sum(len(setting["rules"]) for setting in document["settings"])
+        contents = (
+            count(len(document["context_features"]), "context feature"),
+            count(len(document["settings"]), "setting"),
+            count(rules, "rule"),
+        )
+        click.echo(f"Exported {contents[0]}, {contents[1]} and {contents[2]} to {file}.")
+
+
 class ExportFile:
     """A file with exported settings: its document, and the places in it."""
 
@@ -135,6 +148,29 @@ class ExportFile:
         except DocumentError as error:
             raise self._error(text.line(error.path), error) from None
 
+    def content(self) -> Any:
+        """Return the document in the file in JSON values, which the service checks.
+
+        Raises:
+            CommandError: It is not valid JSON or YAML, or its values contain themselves.
+        """
+        try:
+            content = self._parser().content()
+            json.dumps(content)
+        except TextError as error:
+            raise self._error(error.line, error) from None
+        except (ValueError, RecursionError):
+            raise CommandError(f"{self._name}: an alias is used within its own value, or nested too deeply") from None
+        if not isinstance(content, dict):
+            raise self._error(1, "this is not an exported document: it does not have the key heksher")
+        return content
+
+    def error_at(self, path: tuple[str | int, ...], problem: object) -> CommandError:
+        """Return an error with the line of a place in the document."""
+        text = self._parser()
+        text.content()
+        return self._error(text.line(path), problem)
+
     @contextmanager
     def report_errors(self) -> Iterator[None]:
         """Convert errors of the document to `CommandError`, with the line, if it conflicts with a database."""
@@ -143,9 +179,7 @@ class ExportFile:
         try:
             yield
         except DocumentError as error:
-            text = self._parser()
-            text.content()
-            raise self._error(text.line(error.path), error) from None
+            raise self.error_at(error.path, error) from None
 
     def _error(self, line: int, problem: object) -> CommandError:
         return CommandError(f"{self._name}, line {line}: {problem}")

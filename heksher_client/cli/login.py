@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from heksher_client._logging import escaped
+from heksher_client.cli.arguments import share_option
 from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.errors import report_errors
@@ -15,10 +16,10 @@ from heksher_client.cli.output import json_option, print_json
 if TYPE_CHECKING:
     from heksher_client.profiles._login_flows import DeviceCode
 
-_PROFILE = click.argument("profile", required=False, shell_complete=complete_profile)
+_PROFILE = click.argument("profile", required=False, shell_complete=complete_profile, callback=share_option)
 
 
-@click.command()
+@click.command(short_help="Sign in, and store the tokens.")
 @_PROFILE
 @click.option("--headless", is_flag=True, help="Show a code to enter in a browser on another device.")
 @click.option("--token", is_flag=True, help="Read an access token from standard input instead of using a browser.")
@@ -77,7 +78,7 @@ def _open_browser(url: str) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Revoke and delete the stored tokens.")
 @_PROFILE
 def logout(profile: str | None) -> None:
     """Revoke and delete the tokens of a profile."""
@@ -88,20 +89,33 @@ def logout(profile: str | None) -> None:
     click.echo("Signed out." if was_signed_in else "Not signed in.")
 
 
-@click.command()
+@click.command(short_help="Check a service and the token.")
 @service_options
 @json_option
 def ping(profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """Check that a service is healthy."""
+    """Check that a service is healthy and accepts the token.
+
+    The first request asks for its health, which needs no token. The second one reads the context features, which needs
+    one if the service has access control. The role of the token is not checked.
+    """
     with connect(profile, url) as client:
         client.ping()
+        client.context_features()
+        has_credentials = client.has_credentials
     if as_json:
-        print_json({"service": client.service_url, "is_well": True})
-    else:
-        click.echo("The service is healthy.")
+        fields = {
+            "service": client.service_url,
+            "is_well": True,
+            "is_authorized": True,
+            "has_credentials": has_credentials,
+        }
+        print_json(fields)
+        return
+    access = "accepts the token or password (its role was not checked)" if has_credentials else "requires no token"
+    click.echo(f"{client.service_url} is healthy, and {access}.")
 
 
-@click.command()
+@click.command(short_help="List the profiles.")
 @json_option
 def profiles(*, as_json: bool) -> None:
     """List the profiles of the configuration file."""

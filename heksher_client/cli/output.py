@@ -84,3 +84,8 @@ def progress(text: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=out, transient=True) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with a noun, such as `1 rule` or `2,000 rules`."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -3,53 +3,38 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 import click
-from click.shell_completion import CompletionItem
 
 from heksher_client._json_values import is_equal
-from heksher_client._logging import shortened
 from heksher_client.cli.arguments import Command, context_argument
+from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
-from heksher_client.cli.connection import connect, service_options
+from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError
-from heksher_client.cli.json_values import NumberError, format_value, parse_json
-from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
-from heksher_client.cli.settings import require_setting, rule_set_of
+from heksher_client.cli.json_values import format_value
+from heksher_client.cli.output import count, format_conditions, json_option, print_json, print_table
+from heksher_client.cli.setting_values import parse_value
+from heksher_client.cli.settings import check_features, require_setting, rule_set_of
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, RuleRecord, SettingRecord
 
-_ANY = "*"
-_MAX_LENGTH = 100
-"""Characters of a value in an error message."""
+_ANY: Final = "*"
+_ROWS: Final = 500
+"""Rules in the table without `--limit`. More of them take seconds to lay out."""
 
 
-class _RulesGroup(click.Group):
-    """A group that accepts the name of a setting as a command: `rules NAME` means `rules list NAME`."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            args = ["list", *args]
-        return super().resolve_command(ctx, args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        return [*super().shell_complete(ctx, incomplete), *complete_setting(ctx, click.Argument(["name"]), incomplete)]
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # The group has no options of its own, so those before the name of a setting belong to `list`.
-        if args and args[0].startswith("-") and args[0] not in ("-h", "--help"):
-            if command := next((word for word in args if word in self.commands), None):
-                raise click.UsageError(f"options must follow the command: rules {command} ...", ctx)
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_RulesGroup, subcommand_metavar="NAME | COMMAND [ARGS]...")
+@click.group(
+    cls=DefaultCommandGroup,
+    needs_argument=True,
+    short_help="List and change the rules of a setting.",
+    subcommand_metavar="NAME | COMMAND [ARGS]...",
+)
+@group_options
 def rules() -> None:
     """List or change the rules of the setting NAME.
 
@@ -78,34 +63,78 @@ class _ValueCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@rules.command("list")
+@rules.command("list", short_help="List rules, strongest first.")
 @_NAME
+@_CONDITIONS
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"The most rules to show. Default: {_ROWS} for the table, and all with --json.",
+)
 @service_options
 @json_option
-def list_rules(name: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """List the rules of the setting NAME, strongest first."""
+def list_rules(
+    name: str,
+    conditions: Mapping[str, str],
+    limit: int | None,
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """List the rules of the setting NAME, strongest first.
+
+    With FEATURE=VALUE, only those with these conditions, which may have others as well.
+    """
     with connect(profile, url) as client:
         record, all_features = require_setting(client, name), client.context_features()
-        by_id: dict[int | None, RuleRecord] = {rule.rule_id: rule for rule in record.rules}
-        ranked = [by_id[rule.rule_id] for rule in rule_set_of(record, all_features).rules()]
+    check_features(record, conditions)
+    by_id = {rule.rule_id: rule for rule in record.rules if conditions.items() <= rule.conditions.items()}
+    matching = replace(record, rules=tuple(by_id.values()))
+    ranked = [by_id[rule.rule_id or 0] for rule in rule_set_of(matching, all_features).rules()]
     if as_json:
-        print_json([_rule_fields(rule) for rule in ranked])
+        print_json([_rule_fields(rule) for rule in ranked[:limit]])
         return
+    shown = ranked[: limit or _ROWS]
     features = [feature for feature in all_features if feature in record.data.configurable_features]
     rows = [[rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value)]
-            for rule in ranked]  # fmt: skip
-    rows.append(["default", *(_ANY for _ in features), format_value(record.data.default_value)])
-    print_table(("rule", *features, "value"), rows, "")
+            for rule in shown]  # fmt: skip
+    if not conditions:
+        rows.append(["default", *(_ANY for _ in features), format_value(record.data.default_value)])
+    print_table(("rule", *features, "value"), rows, "No rule has these conditions.")
+    if len(shown) < len(ranked):
+        click.echo(
+            f"Note: {count(len(ranked) - len(shown), 'weaker rule is', 'weaker rules are')} not shown; use --limit "
+            f"{len(ranked)}, or conditions such as user=jim.",
+            err=True,
+        )
 
 
-@rules.command(cls=_ValueCommand, context_settings=_DASH_IN_VALUE)
+_COMMENT = click.option("--comment", metavar="TEXT", help="Why, for the change log and for whoever reads the rule.")
+_LINK = click.option("--link", metavar="URL", help="Link to a ticket, for example.")
+
+
+def _comment_metadata(comment: str | None, link: str | None) -> dict[str, str]:
+    return {key: text for key, text in (("comment", comment), ("link", link)) if text is not None}
+
+
+@rules.command(cls=_ValueCommand, context_settings=_DASH_IN_VALUE, short_help="Add a rule.")
 @_NAME
 @click.argument("value")
 @_CONDITIONS
+@_COMMENT
+@_LINK
 @service_options
 @json_option
 def add(
-    name: str, value: str, conditions: Mapping[str, str], profile: str | None, url: str | None, *, as_json: bool
+    name: str,
+    value: str,
+    conditions: Mapping[str, str],
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+    **comment: str | None,
 ) -> None:
     """Add a rule to the setting NAME.
 
@@ -120,11 +149,13 @@ def add(
         )
     with connect(profile, url) as client:
         record = require_setting(client, name)
+        check_features(record, conditions)
         if (existing := record.find_rule(conditions)) is not None:
             raise CommandError(
                 f"rule {existing.rule_id} already has these conditions; change it with `heksher-client rules set`"
             )
-        rule_id = client.add_rule(record.data.name, _parse_value(record, value), conditions)
+        parsed, metadata = parse_value(record.data, value), _comment_metadata(comment["comment"], comment["link"])
+        rule_id = client.add_rule(record.data.name, parsed, conditions, metadata=metadata)
     _report("Added", rule_id, conditions, as_json=as_json)
 
 
@@ -168,22 +199,27 @@ def _open_rule(options: _RuleOptions) -> Iterator[_OpenRule]:
         yield _OpenRule(client, record, rule_id, value, _check_value(client, record, rule_id, options["expected"]))
 
 
-@rules.command("set", cls=_ValueCommand, context_settings=_DASH_IN_VALUE)
+@rules.command("set", cls=_ValueCommand, context_settings=_DASH_IN_VALUE, short_help="Change the value of a rule.")
 @_rule_options(has_value=True)
-def set_value(value: str, **options: Unpack[_RuleOptions]) -> None:
+@_COMMENT
+@_LINK
+def set_value(value: str, comment: str | None, link: str | None, **options: Unpack[_RuleOptions]) -> None:
     """Change the value of a rule of the setting NAME, and show its former value.
 
     The rule is the one with exactly these conditions.
     """
     _reject_option(value)
+    metadata = _comment_metadata(comment, link)
     with _open_rule(options) as rule:
-        new = _parse_value(rule.record, value)
+        new = parse_value(rule.record.data, value)
         rule.client.set_rule(rule.rule_id, new, etag=rule.etag)
+        if metadata:
+            rule.client.add_rule_metadata(rule.rule_id, metadata)
     change = f" from {format_value(rule.value)} to {format_value(new)}"
     _report("Changed", rule.rule_id, options["conditions"], change, as_json=options["as_json"])
 
 
-@rules.command()
+@rules.command(short_help="Remove a rule.")
 @_rule_options(has_value=False)
 def remove(**options: Unpack[_RuleOptions]) -> None:
     """Remove a rule of the setting NAME.
@@ -206,7 +242,7 @@ def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, e
     rule = client.rule(rule_id)
     if rule is None:
         raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
-    if not is_equal(rule.value, _parse_value(record, expected)):
+    if not is_equal(rule.value, parse_value(record.data, expected)):
         raise CommandError(
             f"rule {rule_id} has the value {format_value(rule.value)}, and not {expected}: somebody else has changed it"
         )
@@ -238,25 +274,6 @@ def _reject_option(value: str) -> None:
     is_intended = click.get_current_context().meta[_HAS_SEPARATOR] or re.match(r"-\.?\d", value)
     if value.startswith("-") and not is_intended:
         raise click.UsageError(f"no such option: {value} (for a value that begins with a dash, put -- before it)")
-
-
-def _parse_value(record: "SettingRecord", text: str) -> Any:
-    """Parse a value as JSON. For a setting of type str, or an Enum, anything else is plain text.
-
-    Raises:
-        CommandError: The value is not valid JSON, and the setting is not of such a type.
-    """
-    is_str = record.data.type == "str"
-    try:
-        value = parse_json(text)
-    except RecursionError:
-        raise CommandError("the value is nested too deeply") from None
-    except ValueError as error:
-        if is_str or record.data.type.startswith("Enum["):
-            return text
-        problem = error if isinstance(error, NumberError) else f"{shortened(repr(text), _MAX_LENGTH)} is not valid JSON"
-        raise CommandError(f"{problem}, and setting {record.data.name} has type {record.data.type}") from None
-    return text if is_str and not isinstance(value, str) else value
 
 
 def _report(action: str, rule_id: int, conditions: Mapping[str, str], change: str = "", *, as_json: bool) -> None:

@@ -1,6 +1,9 @@
 """The command `heksher-client serve`: run the service."""
 
+import errno
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import click
 
@@ -8,8 +11,10 @@ from heksher_client._version import __version__
 from heksher_client.cli.arguments import Seconds, require_text
 from heksher_client.cli.database import database_option, report_database_errors
 
+T = TypeVar("T")
 
-@click.command()
+
+@click.command(short_help="Run the service.")
 @database_option
 @click.option("--host", default="127.0.0.1", show_default=True, callback=require_text, help="Address to listen on.")
 @click.option(
@@ -68,7 +73,7 @@ def serve(
         server = Server(app, drain=drain, stop_within=10, **options)
         try:
             server.config.load()  # reads the certificate
-            listener = listen(host, port)
+            listener = _listen(listen, host, port)
         except BaseException:
             app.state.database.close()
             raise
@@ -86,6 +91,24 @@ def serve(
     elif not is_loopback(host):
         _warn("requests do not require a token: anyone who can reach this address can change all settings")
     server.serve_on(listener)
+
+
+def _listen(listen: Callable[[str, int], T], host: str, port: int) -> T:
+    """Return a listening socket.
+
+    Raises:
+        click.ClickException: Another program uses the port.
+        OSError: As by `listen`.
+    """
+    try:
+        return listen(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise click.ClickException(
+            f"port {port} of {host} is in use: stop the other program, or choose another port with --port "
+            "(0 selects a free one)"
+        ) from None
 
 
 def _warn(text: str) -> None:

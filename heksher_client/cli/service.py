@@ -6,6 +6,7 @@ import click
 
 from heksher_client._logging import escaped, visible_json
 from heksher_client.cli.arguments import require_text
+from heksher_client.cli.command_groups import SuggestingGroup
 from heksher_client.cli.database import (
     database_option,
     open_database,
@@ -13,15 +14,17 @@ from heksher_client.cli.database import (
     report_database_errors,
     require_database,
 )
-from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, write_document
+from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, report_export, write_document
+from heksher_client.cli.import_plan import confirm_changes, print_changes
+from heksher_client.cli.output import count, progress
 
 
-@click.group()
+@click.group(cls=SuggestingGroup, short_help="Manage the database of a service.")
 def service() -> None:
     """Manage the database of a service."""
 
 
-@service.command()
+@service.command(short_help="Upgrade the database to this version.")
 @database_option
 def upgrade(database: str) -> None:
     """Upgrade the database to this version of the service.
@@ -39,7 +42,7 @@ def upgrade(database: str) -> None:
         click.echo(f"Upgraded the schema of the database from version {former or '(none)'} to {VERSION}.")
 
 
-@service.command("export")
+@service.command("export", short_help="Export the database to a file.")
 @click.argument("file", type=click.Path(dir_okay=False), callback=parse_destination)
 @database_option
 def export_all(database: str, file: str) -> None:
@@ -54,13 +57,10 @@ def export_all(database: str, file: str) -> None:
         with read_database(database) as connection:
             document = import_export.export(connection)
         write_document(file, document)
-    if file != STDIO:
-        features, settings = len(document["context_features"]), len(document["settings"])
-        rules = sum(len(setting["rules"]) for setting in document["settings"])
-        click.echo(f"Exported {features} context features, {settings} settings and {rules} rules to {file}.")
+    report_export(file, document)
 
 
-@service.command("import")
+@service.command("import", short_help="Import a file into the database.")
 @click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
 @click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
@@ -79,27 +79,28 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
         document = source.document()
         with source.report_errors(), read_database(database, is_optional=True) as connection:
             revision = read_state(connection).revision
-            planned = [step.text for step in import_export.plan(connection, document, exact=exact)]
-        for text in planned:
-            click.echo(escaped(text))
+            planned = import_export.plan(connection, document, exact=exact)
+        print_changes(planned, is_complete=dry_run)
         if not planned:
             click.echo("Nothing to do: the database matches the file.")
         if dry_run or not planned:
             return
         if not yes:
-            click.confirm(f"Make these {len(planned)} changes?", abort=True)
+            confirm_changes(len(planned))
         with source.report_errors(), open_database(database) as connection:
             steps = import_export.plan(connection, document, exact=exact)
             # Texts are shortened, and do not show all that a step replaces. Without a confirmation, they suffice.
             has_changed = not yes and read_state(connection).revision != revision
-            if has_changed or [step.text for step in steps] != planned:
+            if has_changed or [step.text for step in steps] != [step.text for step in planned]:
                 raise click.ClickException("the database has changed since the confirmation; nothing was imported")
-            for step in steps:
-                step.apply(connection)
-    click.echo(f"Made {len(planned)} changes.")
+            with progress("Importing") as on_progress:
+                for done, step in enumerate(steps, 1):
+                    step.apply(connection)
+                    on_progress(done, len(steps))
+    click.echo(f"Made {count(len(planned), 'change')}.")
 
 
-@service.command()
+@service.command(short_help="Write the change log to a file.")
 @click.argument("file", type=click.Path(dir_okay=False), callback=parse_destination)
 @click.option(
     "--after", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Only changes after this revision."
@@ -128,12 +129,12 @@ def changes(database: str, file: str, after: int) -> None:
         click.echo(f"Wrote {count} changes to {file}.")
 
 
-@service.group()
+@service.group(cls=SuggestingGroup, short_help="Manage access tokens.")
 def token() -> None:
     """Manage access tokens."""
 
 
-@token.command()
+@token.command(short_help="Create a token, and print it.")
 @click.argument("name")
 @click.option(
     "--role",
@@ -158,7 +159,7 @@ def add(database: str, name: str, role: str, days: int | None) -> None:
     click.echo(text)
 
 
-@token.command("list")
+@token.command("list", short_help="List the tokens.")
 @database_option
 def list_tokens(database: str) -> None:
     """List the names and roles of all tokens, and when they were created and expire."""
@@ -173,7 +174,7 @@ def list_tokens(database: str) -> None:
         click.echo(f"{escaped(each.name):<30} {each.role:<7} {each.created_at:%Y-%m-%d %H:%M}{expiry}{expired}")
 
 
-@token.command()
+@token.command(short_help="Revoke a token.")
 @click.argument("name")
 @database_option
 def revoke(database: str, name: str) -> None:

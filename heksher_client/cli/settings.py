@@ -1,9 +1,8 @@
-"""The commands `heksher-client status|settings|get`: the contents of a service, and the value of a setting."""
+"""The commands `heksher-client status|get`: the contents of a service, and the value of a setting."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +13,9 @@ from heksher_client._logging import escaped
 from heksher_client.cli.arguments import context_argument
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
-from heksher_client.cli.errors import CommandError
+from heksher_client.cli.errors import CommandError, suggestion
 from heksher_client.cli.json_values import format_value
-from heksher_client.cli.output import format_conditions, json_option, print_json, print_table, progress
+from heksher_client.cli.output import format_conditions, json_option, print_json, progress
 
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, SettingRecord
 
 
-@click.command()
+@click.command(short_help="Show the health and contents of a service.")
 @service_options
 @json_option
 def status(profile: str | None, url: str | None, *, as_json: bool) -> None:
@@ -58,30 +57,7 @@ def status(profile: str | None, url: str | None, *, as_json: bool) -> None:
         click.echo(f"{name:<25} {value}")
 
 
-@click.command()
-@click.argument("pattern", default="*", shell_complete=complete_setting)
-@service_options
-@json_option
-def settings(pattern: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
-    """List the settings of a service.
-
-    With PATTERN, only those whose names match it, for example 'shop.*'.
-    """
-    with connect(profile, url) as client:
-        matching = [data for name, data in sorted(client.settings().items()) if fnmatchcase(name, pattern)]
-    if as_json:
-        print_json([asdict(data) for data in matching])
-        return
-    columns = ("name", "type", "default", "context features", "version", "aliases")
-    rows = [
-        (s.name, s.type, format_value(s.default_value), ", ".join(s.configurable_features), s.version,
-         ", ".join(s.aliases))
-        for s in matching
-    ]  # fmt: skip
-    print_table(columns, rows, "No settings.")
-
-
-@click.command()
+@click.command(short_help="Show the value of a setting in a context.")
 @click.argument("name", shell_complete=complete_setting)
 @context_argument("context")
 @click.option("--why", is_flag=True, help="Show the matching rule, and the rules that it outranks.")
@@ -98,11 +74,7 @@ def get(
     with connect(profile, url) as client:
         record, all_features = require_setting(client, name), client.context_features()
         features = record.data.configurable_features
-        if unknown := ", ".join(feature for feature in context if feature not in features):
-            raise click.UsageError(
-                f"setting {record.data.name} does not depend on {unknown}; its context features are: "
-                f"{escaped(', '.join(features))}"
-            )
+        check_features(record, context)
         values = {**client.defaults, **context}
         values = {feature: values[feature] for feature in features if feature in values}
         # Rules cannot have an empty value, so features without a value match no condition.
@@ -140,10 +112,34 @@ def require_setting(client: "AdminClient", name: str) -> "SettingRecord":
 
     data = client.setting(name)
     if data is None:
-        raise CommandError(
-            f"setting {name} does not exist in {client.service_url}; list the settings with `heksher-client settings`"
-        )
+        raise CommandError(f"setting {name} does not exist in {client.service_url}{_similar_settings(client, name)}")
     return SettingRecord(data, client.rules(data.name))
+
+
+def _similar_settings(client: "AdminClient", name: str) -> str:
+    """Return a hint for the name of a setting that does not exist."""
+    from heksher_client.exceptions import HeksherError
+
+    try:
+        similar = suggestion(name, client.settings())
+    except HeksherError:
+        similar = ""
+    return similar or "; list the settings with `heksher-client settings`"
+
+
+def check_features(record: "SettingRecord", names: Iterable[str]) -> None:
+    """Check that a setting is configurable by context features.
+
+    Raises:
+        click.UsageError: It is not configurable by one of them.
+    """
+    features = record.data.configurable_features
+    unknown = [name for name in names if name not in features]
+    if unknown:
+        raise click.UsageError(
+            f"setting {record.data.name} does not depend on {', '.join(unknown)}; its context features are: "
+            f"{escaped(', '.join(features))}{suggestion(unknown[0], features)}"
+        )
 
 
 def rule_set_of(record: "SettingRecord", context_features: Sequence[str]) -> "RuleSet[Any]":

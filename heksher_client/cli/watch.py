@@ -29,7 +29,7 @@ _INTERRUPT_CHECK_INTERVAL = 0.5
 """Seconds between checks for an interrupt while waiting."""
 
 
-@click.command()
+@click.command(short_help="Show changes as they happen.")
 @click.argument("pattern", default="*", shell_complete=complete_setting)
 @click.option(
     "--interval",

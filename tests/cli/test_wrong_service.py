@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 import heksher_client
 from heksher_client._http.endpoint import parse_service_url
-from heksher_client.admin import AdminClient
 from heksher_client.cli import main
+from heksher_client.cli.command_client import CommandClient
 from heksher_client.exceptions import ConfigError, ServiceUnavailableError, UnexpectedResponseError
 from heksher_client.service import LocalService
 from tests.support.clients import Kind, ThreadKind
@@ -32,7 +32,8 @@ OTHER_SERVERS = {
 COMMANDS = (
     ("ping",), ("status",), ("settings",), ("get", "s"), ("get", "s", "user=jim", "--why"), ("rules", "s"),
     ("rules", "add", "s", "1", "user=jim"), ("rules", "set", "s", "1", "user=jim"),
-    ("rules", "remove", "s", "user=jim"), ("watch", "--count", "1"), ("demo",),
+    ("rules", "remove", "s", "user=jim"), ("watch", "--count", "1"), ("demo",), ("changes",), ("export",),
+    ("features",), ("features", "add", "x"), ("settings", "show", "s"),
 )  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def test_l21_a_server_that_stops_is_not_called_another_one(
     def fail(_: object) -> None:
         raise ServiceUnavailableError("gone")
 
-    monkeypatch.setattr(AdminClient, "ping", fail)
+    monkeypatch.setattr(CommandClient, "ping", fail)
     shop.intercept = lambda _: CannedResponse.of({"hello": "world"})
     assert "200, but without settings" in run("settings").err
 

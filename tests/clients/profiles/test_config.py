@@ -318,7 +318,7 @@ def test_k2_the_environment_is_enough_without_a_readable_home(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other paths, and other errors")
 def test_k2_commands_need_only_a_url_without_a_readable_home(service: LoopbackService, unreadable_home: str) -> None:
     """`profiles` lists the file, and `login` writes next to it."""
-    assert CliRunner().invoke(main, ["ping", "--url", service.url]).output == "The service is healthy.\n"
+    assert "is healthy, and " in CliRunner().invoke(main, ["ping", "--url", service.url]).output
     for command in (["ping"], ["login", "--token"], ["logout"]):
         result = CliRunner().invoke(main, command, input="token\n")
         assert result.exit_code == 2

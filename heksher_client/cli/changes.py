@@ -1,0 +1,139 @@
+"""The command `heksher-client changes`: the change log of a service."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from heksher_client._logging import shortened
+from heksher_client.cli.arguments import Time
+from heksher_client.cli.completion import complete_setting
+from heksher_client.cli.connection import connect, service_options
+from heksher_client.cli.json_values import format_value
+from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from heksher_client.admin import AdminClient, ChangeRecord
+
+_PAGE: Final = 1_000
+_MAX_LENGTH: Final = 60
+"""Characters of a value in the table."""
+_MAX_REVISION: Final = 2**63 - 1
+
+
+@click.command(short_help="Show the change log.")
+@click.argument("name", required=False, shell_complete=complete_setting)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most changes to show.")
+@click.option(
+    "--after",
+    type=click.IntRange(0, _MAX_REVISION),
+    help="Show the first changes after this revision, instead of the latest changes.",
+)
+@click.option("--actor", metavar="NAME", help="Only changes made with the token of this name.")
+@click.option("--action", metavar="TEXT", help="Only actions that contain this text, such as 'rule added' or rule.")
+@click.option(
+    "--since",
+    type=Time(is_past=True),
+    metavar="TIME",
+    help="Only changes since this time: 2026-01-31T09:30, or a duration before now, such as 2h or 3d.",
+)
+@service_options
+@json_option
+def changes(
+    name: str | None,
+    limit: int,
+    after: int | None,
+    actor: str | None,
+    action: str | None,
+    since: datetime | None,
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show the change log of a service, the latest change last.
+
+    With NAME, only changes of this setting, also under its former names. With --json, each change is one line of JSON.
+    """
+    is_wanted = _Filter(actor, action, since)
+    with connect(profile, url) as client:
+        matching = filter(is_wanted.accepts, _read(client, after or 0, name))
+        if after is None:
+            found = list(deque(matching, limit))
+        else:
+            found = [change for change, _ in zip(matching, range(limit), strict=False)]
+    if as_json:
+        for change in found:
+            print_json(asdict(change))
+        return
+    rows = [
+        (change.revision, _local_time(change.at), change.actor or "-", change.action, ", ".join(change.settings),
+         _describe(change.former, change.new))
+        for change in found
+    ]  # fmt: skip
+    print_table(("revision", "time", "actor", "action", "setting", "change"), rows, "No changes.")
+
+
+class _Filter:
+    """The changes that are shown."""
+
+    def __init__(self, actor: str | None, action: str | None, since: datetime | None) -> None:
+        self._actor, self._action, self._since = actor, action, since
+
+    def accepts(self, change: "ChangeRecord") -> bool:
+        if self._actor is not None and change.actor != self._actor:
+            return False
+        if self._action is not None and self._action not in change.action:
+            return False
+        return self._since is None or datetime.fromisoformat(change.at) >= self._since
+
+
+def _read(client: "AdminClient", after: int, name: str | None) -> Iterator["ChangeRecord"]:
+    """Yield all changes after a revision, page by page."""
+    while page := client.changes(after=after, setting=name, limit=_PAGE):
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].revision
+
+
+def _local_time(text: str) -> str:
+    at = datetime.fromisoformat(text)
+    return f"{(at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _describe(former: Any, new: Any) -> str:
+    """Return what a change has changed, for people."""
+    if not isinstance(former or new, dict):
+        return _change_text(former, new)
+    before, after = former or {}, new or {}
+    conditions = after.get("feature_values") or before.get("feature_values")
+    if conditions is None:
+        return _describe_attributes(before, after)
+    if not (former and new):
+        text = _shown((former or new)["value"])
+    elif before["value"] == after["value"]:
+        text = _describe_attributes(before, after)
+    else:
+        text = _change_text(before["value"], after["value"])
+    comment = (new or former).get("metadata", {}).get("comment")
+    return f"{format_conditions(conditions)}: {text}" + ("" if comment is None else f" ({_shown(comment)})")
+
+
+def _describe_attributes(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Return the attributes that differ, unless the object is new or was deleted."""
+    if not (before and after):
+        return ""
+    names = [name for name in after | before if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {_change_text(before.get(name), after.get(name))}" for name in names)
+
+
+def _change_text(former: Any, new: Any) -> str:
+    return f"{_shown(former)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return shortened(format_value(value), _MAX_LENGTH)

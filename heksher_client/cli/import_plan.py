@@ -1,0 +1,50 @@
+"""The changes of an import, as `import` and `service import` show them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import click
+
+from heksher_client._logging import escaped
+
+_MAX_LINES: Final = 20
+"""Changes that are listed unless all of them are wanted."""
+
+
+class Change(Protocol):
+    """One change of an import."""
+
+    @property
+    def action(self) -> str:
+        """The kind of change."""
+
+    @property
+    def text(self) -> str:
+        """A description of the change."""
+
+
+def print_changes(changes: Sequence[Change], *, is_complete: bool) -> None:
+    """Print the changes of an import, one per line, and the number of each kind.
+
+    Args:
+        changes: The changes.
+        is_complete: Whether to print all of them, and not only the first.
+    """
+    shown = changes if is_complete else changes[:_MAX_LINES]
+    for change in shown:
+        click.echo(escaped(change.text))
+    if len(shown) < len(changes):
+        click.echo(f"... and {len(changes) - len(shown):,} more, which --dry-run shows")
+    if changes:
+        counts = Counter(change.action for change in changes).most_common()
+        click.echo(f"Summary: {', '.join(f'{action} ({number:,})' for action, number in counts)}.")
+
+
+def confirm_changes(number: int) -> None:
+    """Ask whether to make a number of changes.
+
+    Raises:
+        click.Abort: They are not wanted.
+    """
+    click.confirm(f"Make {'this change' if number == 1 else f'these {number:,} changes'}?", abort=True)

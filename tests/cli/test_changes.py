@@ -1,0 +1,87 @@
+"""The command `changes`, which shows the change log."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from heksher_client.cli import arguments, changes
+from tests.support.commands import Run
+from tests.support.service import CannedResponse, WatchedService
+
+LOG = "GET /api/v1/change_log"
+
+
+def json_lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_latest_changes_are_shown(run: Run, shop: WatchedService) -> None:
+    """The latest one last: of all settings, or of one."""
+    run("rules", "set", "cache_size", "101", "user=jim", "--comment", "faster")
+    run("rules", "remove", "cache_size", "environment=prod")
+    lines = run("changes", "--limit", "3").out.splitlines()
+    assert lines[0].split() == ["revision", "time", "actor", "action", "setting", "change"]
+    assert [re.split(" {2,}", line.split(None, 4)[4].rstrip()) for line in lines[1:]] == [
+        ["rule changed", "cache_size", "user=jim: 100 -> 101"],
+        ["rule changed", "cache_size", 'user=jim: metadata {} -> {"comment": "faster"} (faster)'],
+        ["rule deleted", "cache_size", "environment=prod: 50"],
+    ]
+    assert [change["action"] for change in json_lines(run("changes", "shop.color", "--json").out)] == [
+        "setting declared"
+    ]
+
+
+def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By action, token and time; after a revision, the first ones."""
+    added = json_lines(run("changes", "--action", "rule added", "--json").out)
+    assert [change["revision"] for change in added] == [5, 6, 7]
+    first = json_lines(run("changes", "--after", "4", "--limit", "2", "--json").out)
+    assert [change["revision"] for change in first] == [5, 6]
+    assert run("changes", "--actor", "nobody").out == "No changes.\n"
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    assert run("changes", "--since", tomorrow.isoformat()).out == "No changes.\n"
+    assert run("changes", "--since", "1h", "--limit", "1").out.count("\n") == 2
+    monkeypatch.setattr(arguments, "now", lambda: tomorrow)
+    assert run("changes", "--since", "2h").out == "No changes.\n"
+    outcome = run("changes", "--since", "yesterday")
+    assert (outcome.status, "'yesterday' is not a time: use one such as 2026-01-31T09:30" in outcome.err) == (2, True)
+
+
+def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_PAGE", 2)
+    assert len(json_lines(run("changes", "--json", "--limit", "100").out)) == 7
+
+
+@pytest.mark.parametrize(
+    ("former", "new", "text"),
+    [
+        (["user"], ["user", "theme"], '["user"] -> ["user", "theme"]'),
+        (None, {"name": "s", "type": "int"}, ""),
+        ({"name": "s", "type": "int"}, {"name": "s", "type": "float"}, "type int -> float"),
+        ({"aliases": []}, {"aliases": ["t"]}, 'aliases [] -> ["t"]'),
+        (None, {"feature_values": {"user": "x"}, "value": "y" * 70, "metadata": {}}, f"user=x: {'y' * 59}…"),
+        (
+            {"feature_values": {"user": "x"}, "value": 1},
+            {"feature_values": {"user": "z"}, "value": 1},
+            'user=z: feature_values {"user": "x"} -> {"user": "z"}',
+        ),
+    ],
+)
+def test_each_kind_of_change_has_a_description(
+    run: Run, shop: WatchedService, former: object, new: object, text: str
+) -> None:
+    """Only what differs, and no more than fits."""
+    change = {"revision": 1, "at": "2026-01-31T09:30:00", "actor": "ops", "action": "x", "settings": []}
+    change |= {"former": former, "new": new}
+    shop.respond_with(LOG, CannedResponse.of({"changes": [change]}))
+    line = run("changes").out.splitlines()[1]
+    assert line.rstrip().endswith(text)
+    assert " ops " in line
+
+
+def test_a_service_without_a_log_is_reported(run: Run, shop: WatchedService) -> None:
+    shop.respond_with(LOG, CannedResponse(404))
+    outcome = run("changes")
+    assert (outcome.status, "responded with 404" in outcome.err) == (1, True)

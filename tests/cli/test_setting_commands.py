@@ -1,0 +1,119 @@
+"""The commands that list, show and change settings and context features."""
+
+import pytest
+
+from tests.support.commands import Run
+from tests.support.service import WatchedService
+
+
+def test_a_part_of_the_name_finds_settings(run: Run) -> None:
+    """Patterns with wildcards are for the whole name. If nothing is found, the status is 1."""
+    assert [row["name"] for row in run("settings", "color", "--json").json] == ["shop.color"]
+    assert [row["name"] for row in run("settings", "list", "shop.*", "--json").json] == ["shop.color"]
+    outcome = run("settings", "colour", "--json")
+    assert (outcome.status, outcome.json) == (1, [])
+    assert outcome.err == "Error: no setting matches 'colour'; did you mean shop.color?\n"
+    outcome = run("settings", "xyzzy*")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "no setting matches 'xyzzy*'; list all 2 settings with `heksher-client settings`" in outcome.err
+
+
+def test_a_service_without_settings_has_an_empty_list(run: Run, shop: WatchedService) -> None:
+    shop.reset()
+    assert (run("settings").out, run("settings").status) == ("No settings.\n", 0)
+
+
+def test_show_has_all_attributes(run: Run, shop: WatchedService) -> None:
+    """As text, and as JSON. The description comes first."""
+    run("settings", "describe", "shop.color", "Color of the shop")
+    lines = [line.split(None, 1) for line in run("settings", "show", "shop.color").out.splitlines()]
+    assert lines[:2] == [["name", "shop.color"], ["description", "Color of the shop"]]
+    assert ["default", "red"] in lines
+    assert ["metadata", "owner            jane"] in lines
+    assert lines[-1] == ["rules", "0"]
+    shown = run("settings", "show", "cache_size", "--json").json
+    assert (shown["name"], shown["rules"], shown["version"]) == ("cache_size", 3, "1.0")
+    assert run("settings", "show", "nothing").status == 1
+
+
+def test_a_setting_is_renamed_retyped_described_and_deleted(run: Run, shop: WatchedService) -> None:
+    """Each change has the next minor version, unless another one is given."""
+    out = run("settings", "rename", "cache_size", "size").out
+    assert out == "Renamed setting cache_size to size; its version is 1.1 now.\n"
+    assert run("get", "cache_size", "user=jim").out == "200\n"
+    refused = run("settings", "retype", "size", "float")
+    assert (refused.status, "cannot change type to non-subtype float in a minor version" in refused.err) == (1, True)
+    out = run("settings", "retype", "size", "float", "--version", "2.0").out
+    assert out == "Changed the type of setting size from int to float; its version is 2.0 now.\n"
+    assert run("settings", "describe", "size", "Entries", "--json").json == {"name": "size", "version": "2.1"}
+    assert run("settings", "show", "size", "--json").json["metadata"] == {"description": "Entries"}
+    assert run("settings", "describe", "size", "").out == (
+        "Removed the description of setting size; its version is 2.2 now.\n"
+    )
+    assert "setting size has no description" in run("settings", "describe", "size", "").err
+    refused = run("settings", "delete", "size")
+    assert (refused.status, "Delete setting size with 3 rules and its aliases cache_size? [y/N]" in refused.err) == (
+        1,
+        True,
+    )
+    assert run("settings", "delete", "size", "--yes").out == (
+        "Deleted setting size with 3 rules and its aliases cache_size.\n"
+    )
+    assert run("settings", "delete", "shop.color", "--yes", "--json").json == {"name": "shop.color"}
+    assert run("settings", "--json").json == []
+
+
+def test_context_features_are_listed_added_moved_and_deleted(run: Run, shop: WatchedService) -> None:
+    """In their order, with the number of settings that depend on each."""
+    assert [line.split() for line in run("features").out.splitlines()[1:]] == [["environment", "1"], ["user", "2"]]
+    assert run("features", "add", "theme").out == (
+        "Added context feature theme. The order is: environment, user, theme\n"
+    )
+    assert run("features", "list", "--json").json[2] == {"name": "theme", "settings": 0}
+    assert run("features", "move", "theme", "--before", "user", "--yes").out.endswith(": environment, theme, user\n")
+    refused = run("features", "move", "environment", "--after", "user")
+    assert (refused.status, "may change which rules win in 1 settings" in refused.err) == (1, True)
+    moved = run("features", "move", "environment", "--after", "user", "--yes", "--json").json
+    assert moved == {"context_features": ["theme", "user", "environment"]}
+    assert run("features", "delete", "theme").out.endswith("The order is: user, environment\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("add", "user"), 1, "context feature user already exists"),
+        (("delete", "user"), 1, "cannot be deleted: setting cache_size and 1 more depends on it"),
+        (("delete", "environment"), 1, "cannot be deleted: setting cache_size depends on it"),
+        (("delete", "usr"), 1, "context feature usr does not exist; did you mean user?"),
+        (("move", "user", "--before", "xyzzy"), 1, "xyzzy does not exist; the context features are: environment, user"),
+        (("move", "user"), 2, "use either --before or --after"),
+        (("move", "user", "--before", "environment", "--after", "environment"), 2, "use either --before or --after"),
+        (("add", ""), 2, "it is empty"),
+    ],
+)
+def test_an_impossible_change_of_context_features_is_refused(
+    run: Run, arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    outcome = run("features", *arguments)
+    assert (outcome.status, message in outcome.err) == (status, True), outcome.err
+
+
+def test_rules_are_listed_by_their_conditions(run: Run, shop: WatchedService) -> None:
+    """The table is limited, and a note says how many rules are left out."""
+    assert [rule["rule_id"] for rule in run("rules", "cache_size", "environment=prod", "--json").json] == [1, 3]
+    assert [rule["rule_id"] for rule in run("rules", "cache_size", "--json", "--limit", "2").json] == [1, 2]
+    outcome = run("rules", "list", "cache_size", "user=jim", "--limit", "1")
+    assert [line.split()[0] for line in outcome.out.splitlines()] == ["rule", "1"]
+    assert outcome.err == ("Note: 1 weaker rule is not shown; use --limit 2, or conditions such as user=jim.\n")
+    assert run("rules", "cache_size", "user=ann").out == "No rule has these conditions.\n"
+
+
+def test_a_rule_has_a_comment_and_a_link(run: Run, shop: WatchedService) -> None:
+    """They are metadata of the rule. A change of its value may replace them."""
+    comment = ("--comment", "slow queries", "--link", "https://example.com/1")
+    assert run("rules", "add", "cache_size", "5", "user=ann", *comment).status == 0
+    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
+    assert rule["metadata"] == {"comment": "slow queries", "link": "https://example.com/1"}
+    assert run("rules", "set", "cache_size", "6", "user=ann", "--comment", "as before").status == 0
+    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
+    assert (rule["value"], rule["metadata"]["comment"]) == (6, "as before")
