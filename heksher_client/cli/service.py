@@ -94,9 +94,7 @@ def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: boo
             if has_changed or [step.text for step in steps] != [step.text for step in planned]:
                 raise click.ClickException("the database has changed since the confirmation; nothing was imported")
             with progress("Importing") as on_progress:
-                for done, step in enumerate(steps, 1):
-                    step.apply(connection)
-                    on_progress(done, len(steps))
+                import_export.apply(connection, steps, on_progress)
     click.echo(f"Made {count(len(planned), 'change')}.")
 
 

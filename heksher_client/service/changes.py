@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_hex
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Select, Text, cast, func, insert, or_, select, union, update
 
@@ -80,12 +81,7 @@ def record_change(
         settings: The names of the affected settings.
         affects_features: Whether the context features or their order change, which affects all query results.
     """
-    state = update(STATE).values(revision=STATE.c.revision + 1).returning(STATE.c.revision)
-    if affects_features:
-        state = state.values(context_features_tag=new_tag())
-    revision = connection.scalar(state)
     row = {
-        "revision": revision,
         "at": clock.now(),
         "actor": actor(connection),
         "action": action,
@@ -93,11 +89,56 @@ def record_change(
         "former": former,
         "new": new,
     }
-    connection.execute(insert(CHANGES).values(**row))
-    if setting_id is not None:
+    record = _Record(row, setting_id, affects_features)
+    batch: list[_Record] | None = connection.info.get(_BATCH)
+    if batch is None:
+        _write(connection, [record])
+    else:
+        batch.append(record)
+
+
+class _Record(NamedTuple):
+    """A change that is to be added to the change log."""
+
+    row: dict[str, Any]
+    """The columns other than the revision."""
+    setting_id: int | None
+    affects_features: bool
+
+
+_BATCH: Final = "heksher.changes"
+"""The key of the changes of a batch in the `info` of a connection."""
+
+
+@contextmanager
+def record_together(connection: Connection) -> Iterator[None]:
+    """Add all changes of a block to the change log at its end, which takes a fraction of the time for thousands.
+
+    Until then, the block sees the former revision and the former tags.
+    """
+    batch: list[_Record] = []
+    connection.info[_BATCH] = batch
+    try:
+        yield
+    finally:
+        del connection.info[_BATCH]
+    _write(connection, batch)
+
+
+def _write(connection: Connection, records: Sequence[_Record]) -> None:
+    if not records:
+        return
+    state = update(STATE).values(revision=STATE.c.revision + len(records)).returning(STATE.c.revision)
+    if any(record.affects_features for record in records):
+        state = state.values(context_features_tag=new_tag())
+    last: int = connection.execute(state).scalar_one()
+    first = last - len(records) + 1
+    rows = [{"revision": revision, **record.row} for revision, record in enumerate(records, first)]
+    connection.execute(insert(CHANGES), rows)
+    for setting_id in {record.setting_id for record in records} - {None}:
         connection.execute(update(SETTINGS).where(SETTINGS.c.id == setting_id).values(tag=new_tag()))
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_notify(CHANNEL, str(revision))))
+        connection.execute(select(func.pg_notify(CHANNEL, str(last))))
 
 
 def actor(connection: Connection) -> str | None:

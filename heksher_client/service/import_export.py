@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from heksher_client.service import store
+from heksher_client.service.changes import record_together
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.document import (
     FORMAT,
@@ -76,6 +77,23 @@ def plan(connection: Connection, document: Any, *, exact: bool) -> list[Step]:
     """
     valid = document if isinstance(document, Document) else parse(document)
     return list(_Planner(connection, valid, exact=exact).steps())
+
+
+def apply(
+    connection: Connection, steps: Sequence[Step], on_progress: Callable[[int, int], object] | None = None
+) -> None:
+    """Make changes, and add them to the change log.
+
+    Args:
+        connection: The connection of a transaction.
+        steps: The changes, as `plan` returns them in the same transaction.
+        on_progress: Called with the numbers of changes that are made, and of all.
+    """
+    with record_together(connection):
+        for done, step in enumerate(steps, 1):
+            step.apply(connection)
+            if on_progress is not None:
+                on_progress(done, len(steps))
 
 
 class _Planner:

@@ -5,8 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from heksher_client.service import LocalService
+from heksher_client.service import LocalService, store
 from heksher_client.service.routes import documents
+from heksher_client.service.routing import RequestError
 from tests.support.http import http_request
 from tests.support.service import WatchedService
 
@@ -154,3 +155,34 @@ def test_a_body_that_is_not_json_is_refused(service: WatchedService) -> None:
     url = f"{service.url}/api/v1/import"
     assert http_request("POST", url, content=b"{", headers={"Content-Type": "application/json"}).status_code == 422
     assert http_request("POST", url, content=b"{}", headers={"Content-Type": "text/plain"}).status_code == 422
+
+
+def test_an_import_that_fails_changes_nothing(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a setting nor the change log. Later changes are recorded as usual."""
+    first = revision(service)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RequestError(409, "no more rules")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "add_rule", fail)
+        assert post(service, DOCUMENT).status_code == 409
+    assert revision(service) == first
+    service.declare("s", "int", 1, ["user"])
+    assert revision(service) == first + 1
+    log = http_request("GET", f"{service.url}/api/v1/change_log", params={"after": first}).json()["changes"]
+    assert [(change["revision"], change["action"]) for change in log] == [(first + 1, "setting declared")]
+
+
+def test_the_changes_of_an_import_are_in_the_log_in_order(service: WatchedService) -> None:
+    """Each with its own revision, as if they were made one after the other."""
+    first = revision(service)
+    post(service, DOCUMENT)
+    log = http_request("GET", f"{service.url}/api/v1/change_log", params={"after": first}).json()["changes"]
+    assert [(change["revision"] - first, change["action"]) for change in log] == [
+        (1, "setting declared"),
+        (2, "aliases changed"),
+        (3, "rule added"),
+        (4, "rule added"),
+    ]
+    assert log[3]["new"]["feature_values"] == {"user": "ann"}

@@ -19,7 +19,7 @@ from heksher_client.cli import export_file, main
 from heksher_client.service import create_app, store
 from heksher_client.service.database import Database
 from heksher_client.service.document import DocumentError
-from heksher_client.service.import_export import export, plan
+from heksher_client.service.import_export import apply, export, plan
 from heksher_client.service.routes.declarations import DeclaredSetting
 from heksher_client.service.schema import MAX_ID
 from tests.service.conftest import Clock
@@ -59,8 +59,7 @@ def database(new_database: Callable[[], str]) -> Any:
 def import_into(database: Database, content: Any, *, exact: bool = False) -> list[str]:
     with database.begin() as connection:
         steps = plan(connection, content, exact=exact)
-        for step in steps:
-            step.apply(connection)
+        apply(connection, steps)
     return [step.text for step in steps]
 
 

@@ -112,8 +112,8 @@ def import_document(
             if revision not in (None, read_state(connection).revision):
                 raise RequestError(412, "the service has been changed since; nothing was imported")
             steps = import_export.plan(connection, wanted, exact=exact)
-            for step in () if dry_run else steps:
-                step.apply(connection)
+            if not dry_run:
+                import_export.apply(connection, steps)
             reached = read_state(connection).revision
     except document.DocumentError as error:
         return _refuse(409, error)
