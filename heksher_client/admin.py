@@ -517,6 +517,31 @@ class AdminClient(Resource):
         """
         return self._run(self._flows.changes(after, setting, limit))
 
+    def latest_changes(
+        self,
+        *,
+        setting: SettingOrName | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> tuple[ChangeRecord, ...]:
+        """Return the last changes, the latest first.
+
+        Only services of this package have a log of changes.
+
+        Args:
+            setting: Return only changes that affect this setting, by a present or former name.
+            actor: Return only changes made with the token of this name.
+            action: Return only this kind of changes, such as `rule added`.
+            since: Return only changes since this time, which must have a time zone.
+            before: Return only changes before this revision. For the next changes, it is that of the last one.
+            limit: The maximum number of changes.
+        """
+        filters = {"actor": actor, "action": action, "since": _time_text("since", since)}
+        return self._run(self._flows.latest_changes(setting, before, limit, filters))
+
     @property
     def _flows(self) -> Administration:
         return Administration(thread_client.internals(self._client).session.requests)
@@ -796,6 +821,20 @@ class AsyncAdminClient(Resource):
     ) -> tuple[ChangeRecord, ...]:
         """Return the changes after a revision, the oldest first."""
         return await self._run(self._flows.changes(after, setting, limit))
+
+    async def latest_changes(
+        self,
+        *,
+        setting: SettingOrName | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> tuple[ChangeRecord, ...]:
+        """Return the last changes, the latest first."""
+        filters = {"actor": actor, "action": action, "since": _time_text("since", since)}
+        return await self._run(self._flows.latest_changes(setting, before, limit, filters))
 
     @property
     def _flows(self) -> Administration:

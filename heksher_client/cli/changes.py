@@ -1,9 +1,9 @@
 """The command `heksher-client changes`: the change log of a service."""
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,12 +13,13 @@ from heksher_client.cli.arguments import Time
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.json_values import format_value
-from heksher_client.cli.output import format_conditions, json_option, print_json, print_table
+from heksher_client.cli.output import format_conditions, json_option, local_time, print_json, print_table
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, ChangeRecord
 
-_PAGE: Final = 1_000
+_PAGE: Final = 100
+"""Changes that are read at once."""
 _MAX_LENGTH: Final = 60
 """Characters of a value in the table."""
 _MAX_REVISION: Final = 2**63 - 1
@@ -60,18 +61,18 @@ def changes(
     """
     is_wanted = _Filter(actor, action, since)
     with connect(profile, url) as client:
-        matching = filter(is_wanted.accepts, _read(client, after or 0, name))
         if after is None:
-            found = list(deque(matching, limit))
+            latest = islice(filter(is_wanted.accepts, _read_latest(client, name, actor, since)), limit)
+            found = list(latest)[::-1]
         else:
-            found = [change for change, _ in zip(matching, range(limit), strict=False)]
+            found = list(islice(filter(is_wanted.accepts, _read(client, name, after)), limit))
     if as_json:
         for change in found:
             print_json(asdict(change))
         return
     rows = [
-        (change.revision, _local_time(change.at), change.actor or "-", change.action, ", ".join(change.settings),
-         _describe(change.former, change.new))
+        (change.revision, local_time(change.at, "%Y-%m-%d %H:%M:%S"), change.actor or "-", change.action,
+         ", ".join(change.settings), _describe(change.former, change.new))
         for change in found
     ]  # fmt: skip
     print_table(("revision", "time", "actor", "action", "setting", "change"), rows, "No changes.")
@@ -91,18 +92,21 @@ class _Filter:
         return self._since is None or datetime.fromisoformat(change.at) >= self._since
 
 
-def _read(client: "AdminClient", after: int, name: str | None) -> Iterator["ChangeRecord"]:
-    """Yield all changes after a revision, page by page."""
+def _read(client: "AdminClient", name: str | None, after: int) -> Iterator["ChangeRecord"]:
+    """Yield all changes after a revision, page by page, the oldest first."""
     while page := client.changes(after=after, setting=name, limit=_PAGE):
         yield from page
-        if len(page) < _PAGE:
-            return
         after = page[-1].revision
 
 
-def _local_time(text: str) -> str:
-    at = datetime.fromisoformat(text)
-    return f"{(at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone():%Y-%m-%d %H:%M:%S}"
+def _read_latest(
+    client: "AdminClient", name: str | None, actor: str | None, since: datetime | None
+) -> Iterator["ChangeRecord"]:
+    """Yield the changes that the service selects, page by page, the latest first."""
+    before = None
+    while page := client.latest_changes(setting=name, actor=actor, since=since, before=before, limit=_PAGE):
+        yield from page
+        before = page[-1].revision
 
 
 def _describe(former: Any, new: Any) -> str:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -89,3 +90,9 @@ def progress(text: str) -> Iterator[Callable[[int, int], None]]:
 def count(number: int, noun: str, plural: str = "") -> str:
     """Return a number with a noun, such as `1 rule` or `2,000 rules`."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def local_time(text: str, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Return a time of the service in the local time zone. One without an offset is in UTC."""
+    at = datetime.fromisoformat(text)
+    return f"{(at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone():{form}}"

@@ -3,22 +3,21 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 import click
 
 from heksher_client._json_values import is_equal
-from heksher_client.cli.arguments import Command, context_argument
+from heksher_client.cli.arguments import Command, Time, context_argument
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_values import format_value
-from heksher_client.cli.output import count, format_conditions, json_option, print_json, print_table
+from heksher_client.cli.output import count, format_conditions, json_option, local_time, print_json, print_table
 from heksher_client.cli.setting_values import parse_value
-from heksher_client.cli.settings import check_features, require_setting, rule_set_of
+from heksher_client.cli.settings import check_features, require_declaration, require_setting, rule_set_of
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, RuleRecord, SettingRecord
@@ -87,27 +86,47 @@ def list_rules(
     With FEATURE=VALUE, only those with these conditions, which may have others as well.
     """
     with connect(profile, url) as client:
-        record, all_features = require_setting(client, name), client.context_features()
-    check_features(record, conditions)
-    by_id = {rule.rule_id: rule for rule in record.rules if conditions.items() <= rule.conditions.items()}
-    matching = replace(record, rules=tuple(by_id.values()))
-    ranked = [by_id[rule.rule_id or 0] for rule in rule_set_of(matching, all_features).rules()]
+        from heksher_client.admin import SettingRecord
+
+        data, all_features = require_declaration(client, name), client.context_features()
+        check_features(data, conditions)
+        by_id = {rule.rule_id: rule for rule in client.rules(data.name, conditions)}
+    rule_set = rule_set_of(SettingRecord(data, tuple(by_id.values())), all_features)
+    ranked = [by_id[rule.rule_id or 0] for rule in rule_set.rules()]
     if as_json:
         print_json([_rule_fields(rule) for rule in ranked[:limit]])
         return
     shown = ranked[: limit or _ROWS]
-    features = [feature for feature in all_features if feature in record.data.configurable_features]
-    rows = [[rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value)]
-            for rule in shown]  # fmt: skip
+    features = [feature for feature in all_features if feature in data.configurable_features]
+    rows: list[list[object]] = [
+        [rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value), *_notes(rule)]
+        for rule in shown
+    ]
     if not conditions:
-        rows.append(["default", *(_ANY for _ in features), format_value(record.data.default_value)])
-    print_table(("rule", *features, "value"), rows, "No rule has these conditions.")
+        rows.append(["default", *(_ANY for _ in features), format_value(data.default_value), *("" for _ in _NOTES)])
+    columns = ["rule", *features, "value", *_NOTES]
+    used = [i for i, column in enumerate(columns) if column not in _NOTES or any(row[i] for row in rows)]
+    print_table([columns[i] for i in used], [[row[i] for i in used] for row in rows], "No rule has these conditions.")
     if len(shown) < len(ranked):
         click.echo(
             f"Note: {count(len(ranked) - len(shown), 'weaker rule is', 'weaker rules are')} not shown; use --limit "
             f"{len(ranked)}, or conditions such as user=jim.",
             err=True,
         )
+
+
+_NOTES: Final = ("period", "comment")
+"""The columns of the table that are shown if a rule has them."""
+
+
+def _notes(rule: "RuleRecord") -> tuple[str, str]:
+    """Return the period and the comment of a rule, as in the table."""
+    limits = [
+        f"{word} {local_time(time)}" for word, time in (("from", rule.starts_at), ("until", rule.ends_at)) if time
+    ]
+    period = " ".join(limits) + ("" if rule.in_effect else " (not in effect)")
+    comment = rule.metadata.get("comment")
+    return period, "" if comment is None else format_value(comment)
 
 
 _COMMENT = click.option("--comment", metavar="TEXT", help="Why, for the change log and for whoever reads the rule.")
@@ -124,6 +143,14 @@ def _comment_metadata(comment: str | None, link: str | None) -> dict[str, str]:
 @_CONDITIONS
 @_COMMENT
 @_LINK
+@click.option(
+    "--from",
+    "starts_at",
+    type=Time(),
+    metavar="TIME",
+    help="When the rule begins to apply: 2026-01-31T09:30, or a duration from now, such as 2h or 3d.",
+)
+@click.option("--until", "ends_at", type=Time(), metavar="TIME", help="When the rule ends, in the same form.")
 @service_options
 @json_option
 def add(
@@ -134,11 +161,12 @@ def add(
     url: str | None,
     *,
     as_json: bool,
-    **comment: str | None,
+    **details: Any,
 ) -> None:
     """Add a rule to the setting NAME.
 
-    The rule applies in contexts that match all conditions, unless a stronger rule matches too.
+    The rule applies in contexts that match all conditions, unless a stronger rule matches too. With --from or --until,
+    it applies in this period only.
 
     VALUE is JSON, for example 5, true or '["a", "b"]'. For a setting of type str, it may be plain text.
     """
@@ -149,13 +177,12 @@ def add(
         )
     with connect(profile, url) as client:
         record = require_setting(client, name)
-        check_features(record, conditions)
+        check_features(record.data, conditions)
         if (existing := record.find_rule(conditions)) is not None:
             raise CommandError(
                 f"rule {existing.rule_id} already has these conditions; change it with `heksher-client rules set`"
             )
-        parsed, metadata = parse_value(record.data, value), _comment_metadata(comment["comment"], comment["link"])
-        rule_id = client.add_rule(record.data.name, parsed, conditions, metadata=metadata)
+        rule_id = client.add_rule(record.data.name, parse_value(record.data, value), conditions, **details)
     _report("Added", rule_id, conditions, as_json=as_json)
 
 
@@ -289,4 +316,9 @@ def _rule_fields(rule: "RuleRecord") -> dict[str, Any]:
         "conditions": dict(rule.conditions),
         "value": rule.value,
         "metadata": dict(rule.metadata),
+        "starts_at": rule.starts_at,
+        "ends_at": rule.ends_at,
+        "in_effect": rule.in_effect,
+        "changed_at": rule.changed_at,
+        "changed_by": rule.changed_by,
     }

@@ -19,6 +19,7 @@ from heksher_client.cli.output import format_conditions, json_option, print_json
 
 if TYPE_CHECKING:
     from heksher_client import Resolution, Rule
+    from heksher_client._core.refresh.protocol import SettingData
     from heksher_client._core.settings.rule_set import RuleSet
     from heksher_client.admin import AdminClient, SettingRecord
 
@@ -74,7 +75,7 @@ def get(
     with connect(profile, url) as client:
         record, all_features = require_setting(client, name), client.context_features()
         features = record.data.configurable_features
-        check_features(record, context)
+        check_features(record.data, context)
         values = {**client.defaults, **context}
         values = {feature: values[feature] for feature in features if feature in values}
         # Rules cannot have an empty value, so features without a value match no condition.
@@ -101,19 +102,29 @@ def get(
 
 
 def require_setting(client: "AdminClient", name: str) -> "SettingRecord":
-    """Return a setting of the service, by its name or an alias.
+    """Return a setting of the service with its rules, by its name or an alias.
+
+    Raises:
+        CommandError: The setting does not exist.
+    """
+    from heksher_client.admin import SettingRecord
+
+    data = require_declaration(client, name)
+    return SettingRecord(data, client.rules(data.name))
+
+
+def require_declaration(client: "AdminClient", name: str) -> "SettingData":
+    """Return a setting of the service without its rules, by its name or an alias.
 
     Raises:
         CommandError: The setting does not exist.
     """
     if not re.fullmatch(SETTING_NAME, name):
         raise CommandError(f"{name!r} is not a valid setting name: use letters, digits, underscores and dots")
-    from heksher_client.admin import SettingRecord
-
     data = client.setting(name)
     if data is None:
         raise CommandError(f"setting {name} does not exist in {client.service_url}{_similar_settings(client, name)}")
-    return SettingRecord(data, client.rules(data.name))
+    return data
 
 
 def _similar_settings(client: "AdminClient", name: str) -> str:
@@ -127,17 +138,17 @@ def _similar_settings(client: "AdminClient", name: str) -> str:
     return similar or "; list the settings with `heksher-client settings`"
 
 
-def check_features(record: "SettingRecord", names: Iterable[str]) -> None:
+def check_features(setting: "SettingData", names: Iterable[str]) -> None:
     """Check that a setting is configurable by context features.
 
     Raises:
         click.UsageError: It is not configurable by one of them.
     """
-    features = record.data.configurable_features
+    features = setting.configurable_features
     unknown = [name for name in names if name not in features]
     if unknown:
         raise click.UsageError(
-            f"setting {record.data.name} does not depend on {', '.join(unknown)}; its context features are: "
+            f"setting {setting.name} does not depend on {', '.join(unknown)}; its context features are: "
             f"{escaped(', '.join(features))}{suggestion(unknown[0], features)}"
         )
 

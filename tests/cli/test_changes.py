@@ -70,12 +70,18 @@ def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch
     ],
 )
 def test_each_kind_of_change_has_a_description(
-    run: Run, shop: WatchedService, former: object, new: object, text: str
+    run: Run,
+    shop: WatchedService,
+    former: object,
+    new: object,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only what differs, and no more than fits."""
     change = {"revision": 1, "at": "2026-01-31T09:30:00", "actor": "ops", "action": "x", "settings": []}
     change |= {"former": former, "new": new}
-    shop.respond_with(LOG, CannedResponse.of({"changes": [change]}))
+    shop.respond_with(LOG, CannedResponse.of({"changes": [change]}), times=1)
+    monkeypatch.setattr(changes, "_PAGE", 1)
     line = run("changes").out.splitlines()[1]
     assert line.rstrip().endswith(text)
     assert " ops " in line

@@ -110,11 +110,16 @@ def test_rules_lists_the_rules_strongest_first(run: Run) -> None:
     ]
     assert run("rules", "list", "cache_size").out == run("rules", "-p", "shop", "cache_size").out
     (first, *_) = run("rules", "cache_size", "--json").json
+    assert first.pop("changed_at") is not None
     assert first == {
         "rule_id": 1,
         "conditions": {"environment": "prod", "user": "jim"},
         "value": 200,
         "metadata": {},
+        "starts_at": None,
+        "ends_at": None,
+        "in_effect": True,
+        "changed_by": None,
     }
 
 

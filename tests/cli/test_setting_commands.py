@@ -2,6 +2,7 @@
 
 import pytest
 
+from heksher_client.cli.output import local_time
 from tests.support.commands import Run
 from tests.support.service import WatchedService
 
@@ -106,6 +107,32 @@ def test_rules_are_listed_by_their_conditions(run: Run, shop: WatchedService) ->
     assert [line.split()[0] for line in outcome.out.splitlines()] == ["rule", "1"]
     assert outcome.err == ("Note: 1 weaker rule is not shown; use --limit 2, or conditions such as user=jim.\n")
     assert run("rules", "cache_size", "user=ann").out == "No rule has these conditions.\n"
+
+
+def test_a_temporary_rule_has_a_start_and_an_end(run: Run, shop: WatchedService) -> None:
+    """As a time, in the local time zone if it has no offset, or as a duration from now."""
+    variables = {"TZ": "UTC"}
+    period = ("--from", "2020-01-01T09:30+01:00", "--until", "2020-02-01T00:00Z")
+    assert run("rules", "add", "cache_size", "5", "user=ann", *period, "--comment", "a sale").status == 0
+    assert run("rules", "add", "cache_size", "6", "user=tom", "--until", "2d").status == 0
+    ann, tom = (run("rules", "cache_size", f"user={user}", "--json").json[0] for user in ("ann", "tom"))
+    assert (ann["starts_at"][:16], ann["ends_at"][:16], ann["in_effect"]) == (
+        "2020-01-01T08:30",
+        "2020-02-01T00:00",
+        False,
+    )
+    assert (tom["starts_at"], tom["in_effect"]) == (None, True)
+    lines = run("rules", "cache_size", **variables).out.splitlines()
+    assert lines[0].split() == ["rule", "environment", "user", "value", "period", "comment"]
+    (line,) = [line for line in lines if " ann " in line]
+    assert line.split("5", 1)[1].strip() == f"{_period(ann)} (not in effect)  a sale"
+    assert run("get", "cache_size", "user=ann", "environment=dev").out == "10\n"
+    refused = run("rules", "add", "cache_size", "5", "user=x", "--from", "tomorrow")
+    assert (refused.status, "'tomorrow' is not a time" in refused.err) == (2, True)
+
+
+def _period(rule: dict[str, str]) -> str:
+    return f"from {local_time(rule['starts_at'])} until {local_time(rule['ends_at'])}"
 
 
 def test_a_rule_has_a_comment_and_a_link(run: Run, shop: WatchedService) -> None:

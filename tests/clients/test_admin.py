@@ -276,6 +276,14 @@ def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -
     assert [(one.former["value"], one.new["value"], one.actor) for one in last] == [(200, 300, None)]
     assert asdict(last[0]) == asdict(changes[-1])
     assert admin.changes(limit=1) == changes[:1]
+    assert admin.latest_changes(limit=2) == changes[:-3:-1]
+    assert (
+        admin.latest_changes(setting="cache_size", action="rule added", before=changes[-1].revision) == changes[-2:-1]
+    )
+    assert admin.latest_changes(actor="nobody") == ()
+    assert admin.latest_changes(since=datetime.now(UTC) + timedelta(days=1)) == ()
+    with pytest.raises(ValueError, match="since must have a time zone"):
+        admin.latest_changes(since=datetime(2026, 1, 31))
 
 
 def test_a_document_is_imported(admin: Admin, service: WatchedService) -> None:

@@ -271,6 +271,28 @@ class Administration:
             after = page[-1].revision
         return tuple(changes)
 
+    def latest_changes(
+        self, setting: SettingOrName | None, before: int | None, limit: int, filters: Mapping[str, str | None]
+    ) -> Flow[tuple[ChangeRecord, ...]]:
+        changes: list[ChangeRecord] = []
+        options = {"setting": None if setting is None else _name(setting), **filters}
+        query = "".join(
+            f"&{name}={quote(_instance(text, str, name), safe='')}"
+            for name, text in options.items()
+            if text is not None
+        )
+        before = None if before is None else _instance(before, int, "before")
+        while (missing := _instance(limit, int, "limit") - len(changes)) > 0:
+            page_size = min(missing, _CHANGES_PER_REQUEST)
+            target = f"{_API}change_log?latest=true&limit={page_size}{query}"
+            request = Request("GET", target if before is None else f"{target}&before={before:d}")
+            page = yield from self._requests.send(request, partial(parse_changes, request))
+            changes += page
+            if len(page) < page_size:
+                break
+            before = page[-1].revision
+        return tuple(changes)
+
     def export(self) -> Flow[dict[str, Any]]:
         document = yield from self._requests.send(_EXPORT, partial(parse_export, _EXPORT))
         # Services without this endpoint respond with 404, as other servers do, whose error is that of the next request.

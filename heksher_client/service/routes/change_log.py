@@ -5,9 +5,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
 
 from heksher_client.service.access import request_token
-from heksher_client.service.changes import changes
+from heksher_client.service.changes import ChangeFilter, changes, latest_changes
 from heksher_client.service.event_stream import EventStream
 from heksher_client.service.routing import RequestDatabase, SettingName, documented, example
 from heksher_client.service.schema import MAX_ID
@@ -33,10 +34,24 @@ def read_change_log(
     after: Annotated[int, Query(ge=0, le=MAX_ID, openapi_examples=example(5))] = 0,
     setting: Annotated[SettingName | None, Query(openapi_examples=example("cache_size"))] = None,
     limit: Annotated[int, Query(ge=1, le=1000, openapi_examples=example(1))] = 100,
+    *,
+    latest: Annotated[bool, Query()] = False,
+    before: Annotated[int | None, Query(ge=0, le=MAX_ID)] = None,
+    actor: Annotated[str, Query(max_length=255)] = "",
+    action: Annotated[str, Query(max_length=255)] = "",
+    since: Annotated[AwareDatetime | None, Query()] = None,
 ) -> dict[str, Any]:
-    """Return the changes after a revision, the oldest first: all, or those of a setting by a current or former name."""
+    """Return the changes after a revision, the oldest first: all, or those of a setting by a current or former name.
+
+    With `latest`, return the last changes instead, the latest first: of those before a revision (`before`), by a token
+    (`actor`, its name), of one kind (`action`), or since a time, as far as these are given.
+    """
     with database.read() as connection:
-        found = changes(connection, after=after, setting=setting, limit=limit)
+        if latest:
+            selected = ChangeFilter(setting, actor, action, since)
+            found = latest_changes(connection, selected, before=before, limit=limit)
+        else:
+            found = changes(connection, after=after, setting=setting, limit=limit)
         return {"changes": [asdict(change) for change in found]}
 
 

@@ -404,6 +404,23 @@ def test_the_log_of_changes_is_read_in_pages() -> None:
     assert run(lambda admin: admin.changes(0, None, 0)) == ((), [])
 
 
+def test_the_latest_changes_are_read_in_pages() -> None:
+    """Each page ends before the last one begins. Filters are encoded."""
+    first = of_json({"changes": [change(i) for i in range(2005, 1005, -1)]})
+    filters = {"actor": "a&b", "action": None, "since": "2026-01-31T09:30:00+00:00"}
+    changes, sent = run(
+        lambda admin: admin.latest_changes("s", 2006, 1002, filters), first, of_json({"changes": [change(1)]})
+    )
+    query = "setting=s&actor=a%26b&since=2026-01-31T09%3A30%3A00%2B00%3A00"
+    assert [request.target for request in sent] == [
+        f"/api/v1/change_log?latest=true&limit=1000&{query}&before=2006",
+        f"/api/v1/change_log?latest=true&limit=2&{query}&before=1006",
+    ]
+    assert (len(changes), changes[-1].revision) == (1001, 1)
+    changes, (only,) = run(lambda admin: admin.latest_changes(None, None, 1, {}), of_json({"changes": [change(1)]}))
+    assert (len(changes), only.target) == (1, "/api/v1/change_log?latest=true&limit=1")
+
+
 @pytest.mark.parametrize(
     ("operation", "reply", "error"),
     [
@@ -524,7 +541,7 @@ def test_an_export_without_an_endpoint_is_put_together() -> None:
     """It is the document of the state of the service. A response that is not a document is an error."""
     document = {"heksher": 1, "context_features": ["environment", "user", "theme"], "settings": []}
     assert run(lambda admin: admin.export(), of_json(document))[0] == document
-    replies = [FEATURES, of_json({"settings": []})]
+    replies = [FEATURES, of_json({"settings": []}), Response(404)]
     for status in (404, 405):
         assert run(lambda admin: admin.export(), Response(status), *replies)[0] == document
     error, _ = run(lambda admin: admin.export(), of_json({"settings": []}))
