@@ -20,6 +20,7 @@ except ImportError:  # pragma: no cover - an installation without the extra
 
 from heksher_client._version import __version__
 from heksher_client.cli import completion as _completion  # noqa: F401 - registers the completion of bash
+from heksher_client.cli.arguments import shared_option
 from heksher_client.cli.command_groups import SuggestingGroup
 from heksher_client.cli.connection import group_options
 
@@ -64,6 +65,16 @@ class _LazyGroup(SuggestingGroup):
         module = importlib.import_module(f"heksher_client.cli.{_COMMAND_MODULES[cmd_name]}")
         command: click.Command = getattr(module, _FUNCTION_NAMES.get(cmd_name, cmd_name))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        known = [parameter.name for parameter in command.params] if command is not None else []
+        for option in ("profile", "url"):
+            if command is not None and shared_option(ctx, option) is not None and option not in known:
+                raise click.UsageError(f"`{name}` does not have the option --{option}", ctx)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -33,7 +33,9 @@ _MAX_REVISION: Final = 2**63 - 1
     type=click.IntRange(0, _MAX_REVISION),
     help="Show the first changes after this revision, instead of the latest changes.",
 )
-@click.option("--actor", metavar="NAME", help="Only changes made with the token of this name.")
+@click.option(
+    "--actor", metavar="NAME", help="Only changes made with the token of this name; schedule for the periods of rules."
+)
 @click.option("--action", metavar="TEXT", help="Only actions that contain this text, such as 'rule added' or rule.")
 @click.option(
     "--since",
@@ -59,12 +61,12 @@ def changes(
 
     With NAME, only changes of this setting, also under its former names. With --json, each change is one line of JSON.
     """
-    is_wanted = _Filter(actor, action, since)
     with connect(profile, url) as client:
         if after is None:
-            latest = islice(filter(is_wanted.accepts, _read_latest(client, name, actor, since)), limit)
-            found = list(latest)[::-1]
+            latest = _read_latest(client, name, actor, since)
+            found = list(islice((change for change in latest if (action or "") in change.action), limit))[::-1]
         else:
+            is_wanted = _Filter(actor, action, since)
             found = list(islice(filter(is_wanted.accepts, _read(client, name, after)), limit))
     if as_json:
         for change in found:
@@ -79,7 +81,7 @@ def changes(
 
 
 class _Filter:
-    """The changes that are shown."""
+    """The changes after a revision that are shown. Of the latest changes, the service selects these itself."""
 
     def __init__(self, actor: str | None, action: str | None, since: datetime | None) -> None:
         self._actor, self._action, self._since = actor, action, since

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from heksher_client.exceptions import UnexpectedResponseError
 
 Command = Callable[..., Any]
+_CONNECT_SECONDS: Final = 10.0
+"""The longest time to connect, also if the response may take minutes."""
 
 
 def _add_options(command: Command, *, is_group: bool) -> Command:
@@ -75,11 +77,15 @@ def connect(
         timeout: The seconds that the response to a request may take, for requests with much to do.
     """
     with report_errors():
+        import httpx
+
         from heksher_client.cli.command_client import CommandClient
         from heksher_client.exceptions import UnexpectedResponseError
         from heksher_client.profiles._connect import create_request_client
 
-        limits: dict[str, Any] = {} if timeout is None else {"timeout": timeout, "request_timeout": timeout}
+        limits: dict[str, Any] = {}
+        if timeout is not None:
+            limits = {"timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS), "request_timeout": timeout}
         inner = create_request_client(profile, url=url, url_name=url_name, **limits)
         context = click.get_current_context(silent=True)
         is_verbose = context is not None and shared_option(context, "verbose")

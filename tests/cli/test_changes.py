@@ -40,6 +40,9 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
     first = json_lines(run("changes", "--after", "4", "--limit", "2", "--json").out)
     assert [change["revision"] for change in first] == [5, 6]
     assert run("changes", "--actor", "nobody").out == "No changes.\n"
+    assert run("changes", "--after", "1", "--actor", "nobody").out == "No changes.\n"
+    assert run("changes", "--after", "1", "--since", "2099-01-01").out == "No changes.\n"
+    assert run("changes", "--after", "1", "--action", "feature", "--json").out.count("\n") == 1
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert run("changes", "--since", tomorrow.isoformat()).out == "No changes.\n"
     assert run("changes", "--since", "1h", "--limit", "1").out.count("\n") == 2
@@ -51,7 +54,9 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
 
 def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(changes, "_PAGE", 2)
-    assert len(json_lines(run("changes", "--json", "--limit", "100").out)) == 7
+    every = json_lines(run("changes", "--json", "--limit", "100").out)
+    assert [change["revision"] for change in every] == list(range(1, 8))
+    assert json_lines(run("changes", "--json", "--limit", "100", "--after", "0").out) == every
 
 
 @pytest.mark.parametrize(

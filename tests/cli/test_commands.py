@@ -449,6 +449,9 @@ def test_diff_shows_a_renamed_setting_as_renamed(run: Run, shop: WatchedService,
     ]
 
 
+SETTINGS = ("cache_size", "shop.color")
+
+
 @pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o nosort"), ("zsh", "#compdef"), ("fish", "function")])
 def test_completion_prints_the_script_of_a_shell(run: Run, shell: str, text: str) -> None:
     """The script calls the command to complete words."""
@@ -463,6 +466,10 @@ def test_completion_prints_the_script_of_a_shell(run: Run, shell: str, text: str
         ("heksher-client rules add shop", {"shop.color"}),
         ("heksher-client rules s", {"set", "shop.color"}),
         ("heksher-client diff s", {"shop", "s"}),
+        ("heksher-client rules cache_size --lim", {"--limit"}),
+        ("heksher-client rules --verb", {"--verbose"}),
+        ("heksher-client settings ", {"list", "show", "rename", "retype", "describe", "delete", *SETTINGS}),
+        ("heksher-client --profile shop get cache_", {"cache_size"}),
         ("heksher-client login s", {"shop"}),
         ("heksher-client ping --profile s", {"shop"}),
         ("heksher-client get --url http://127.0.0.1:9 c", set()),

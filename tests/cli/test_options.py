@@ -1,12 +1,16 @@
 """Options of all commands, help, and suggestions for mistyped names."""
 
 import re
+from contextlib import closing
 from typing import Any
 
 import click
 import pytest
 
+from heksher_client import ThreadHeksherClient
+from heksher_client._core.refresh.effects import Flow, Pause
 from heksher_client.cli import main
+from heksher_client.cli.command_client import CommandClient
 from tests.support.commands import Run
 from tests.support.service import CannedResponse, WatchedService
 
@@ -104,6 +108,8 @@ def test_changes_and_failures_are_logged(run: Run, shop: WatchedService) -> None
         (("rules", "ad", "cache_size", "5", "user=ann"), "No such command 'ad'; did you mean add?"),
         (("settings", "renam", "a", "b"), "No such command 'renam'; did you mean rename?"),
         (("features", "xyzzy"), "unexpected extra argument (xyzzy)"),
+        (("-p", "shop", "profiles"), "`profiles` does not have the option --profile"),
+        (("--url", "http://x", "diff", "a", "b"), "`diff` does not have the option --url"),
         (("get", "cache_size", "usr=jim"), "are: environment, user; did you mean user?"),
         (("rules", "add", "cache_size", "5", "usr=jim"), "are: environment, user; did you mean user?"),
         (("rules", "list", "cache_size", "usr=jim"), "are: environment, user; did you mean user?"),
@@ -163,6 +169,26 @@ def test_a_member_of_an_enum_needs_no_quotes(run: Run, shop: WatchedService) -> 
                "metadata": {}, "aliases": [], "version": "1.0"}  # fmt: skip
     shop.respond_with("GET /api/v1/settings/s", CannedResponse.of(setting))
     assert "has type Enum[a,b]\n" in run("rules", "add", "s", "b", "user=ann").err
+
+
+def test_effects_other_than_requests_are_not_logged(shop: WatchedService) -> None:
+    """For example the pauses of `watch`."""
+    log: list[str] = []
+    with closing(CommandClient(ThreadHeksherClient(shop.url, 60, ()), log.append)) as client:
+
+        def pause() -> Flow[str]:
+            yield Pause(0.0)
+            return "done"
+
+        assert client._run(pause()) == "done"
+    assert log == []
+
+
+def test_a_missing_permission_is_status_4(run: Run, shop: WatchedService) -> None:
+    """The message of the service has the required role."""
+    shop.intercept = lambda _: CannedResponse(403, b"this request needs the role admin")
+    outcome = run("features", "add", "x")
+    assert (outcome.status, "needs the role admin" in outcome.err) == (4, True)
 
 
 def test_ping_checks_the_health_and_the_token(run: Run, shop: WatchedService) -> None:
