@@ -44,6 +44,7 @@ _COMMAND_MODULES: Final = {
     "service": "service",
     "settings": "setting_commands",
     "status": "settings",
+    "tokens": "tokens",
     "watch": "watch",
 }
 """The module of each command."""
