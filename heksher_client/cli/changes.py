@@ -125,7 +125,8 @@ def _describe(former: Any, new: Any) -> str:
         text = _describe_attributes(before, after)
     else:
         text = _change_text(before["value"], after["value"])
-    comment = (new or former).get("metadata", {}).get("comment")
+    # The comment of a deletion is not metadata of the rule.
+    comment = before.get("comment") if new is None else after.get("metadata", {}).get("comment")
     return f"{format_conditions(conditions)}: {text}" + ("" if comment is None else f" ({_shown(comment)})")
 
 

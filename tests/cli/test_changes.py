@@ -68,6 +68,11 @@ def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch
         ({"aliases": []}, {"aliases": ["t"]}, 'aliases [] -> ["t"]'),
         (None, {"feature_values": {"user": "x"}, "value": "y" * 70, "metadata": {}}, f"user=x: {'y' * 59}…"),
         (
+            {"feature_values": {"user": "x"}, "value": 1, "metadata": {"comment": "as asked"}, "comment": "too slow"},
+            None,
+            "user=x: 1 (too slow)",
+        ),
+        (
             {"feature_values": {"user": "x"}, "value": 1},
             {"feature_values": {"user": "z"}, "value": 1},
             'user=z: feature_values {"user": "x"} -> {"user": "z"}',
