@@ -71,7 +71,10 @@ def test_an_exact_import_deletes_the_rest(service: WatchedService) -> None:
     post(service, DOCUMENT)
     smaller = DOCUMENT | {
         "context_features": ["user", "environment"],
-        "settings": [SETTING | {"aliases": [], "default_value": 2, "rules": SETTING["rules"][1:]}],
+        "settings": [
+            SETTING | {"aliases": [], "default_value": 2, "rules": SETTING["rules"][1:]},
+            SETTING | {"name": "z", "aliases": [], "rules": []},
+        ],
     }
     actions = [change["action"] for change in post(service, smaller, exact=True).json()["changes"]]
     assert sorted(actions) == [
@@ -80,6 +83,7 @@ def test_an_exact_import_deletes_the_rest(service: WatchedService) -> None:
         "context feature moved",
         "rule deleted",
         "setting changed",
+        "setting declared",
         "setting deleted",
     ]
     exported = http_request("GET", f"{service.url}/api/v1/export").json()
