@@ -1,8 +1,5 @@
 """The console in Chromium, with its scripts."""
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +10,10 @@ from heksher_client import Setting
 from heksher_client.cli import main
 from heksher_client.service import LocalService, create_app
 from tests.support.clients import ThreadClient, eventually
+from tests.support.chromium import FEATURES, declare, needs_chromium, screenshot
 from tests.support.http import http_request
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")]
-FEATURES = ["environment", "user", "theme"]
-SCREENSHOTS = os.environ.get("SCREENSHOTS")
-"""A folder for screenshots of the tested pages."""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            # Other names than localhost are not trustworthy to browsers over http, so they send no Sec-Fetch-Site. This
-            # browser would ask the user whether a page may send requests to this machine; others do not.
-            args=[
-                *quiet,
-                "--disable-sync",
-                "--no-first-run",
-                "--host-resolver-rules=MAP *.test 127.0.0.1",
-                "--disable-features=LocalNetworkAccessChecks",
-            ],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def service() -> Iterator[LocalService]:
-    with LocalService(FEATURES) as held:
-        for name, type_, default in (
-            ("cache_size", "int", 10), ("plan", 'Enum["free","pro"]', "free"), ("steps", 'Flags["a","b"]', ["a"]),
-            ("hosts", "Mapping<str>", {}), ("enabled", "bool", True), ("greeting", "str", "Hello"),
-        ):  # fmt: skip
-            declare(held.url, name, type_, default)
-        for conditions, value in (
-            ({"user": "jim"}, 200),
-            ({"environment": "prod"}, 500),
-            ({"environment": "prod", "user": "ann"}, 700),
-            ({"theme": "dark"}, 5),
-        ):
-            rule = {"setting": "cache_size", "feature_values": conditions, "value": value}
-            http_request("POST", f"{held.url}/api/v1/rules", json=rule).raise_for_status()
-        yield held
-
-
-def declare(url: str, name: str, type_: str, default: Any) -> None:
-    body = {"name": name, "type": type_, "default_value": default, "configurable_features": FEATURES}
-    http_request("POST", f"{url}/api/v1/settings/declare", json=body).raise_for_status()
+pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 @pytest.fixture(params=["light", "dark", "phone"])
@@ -75,34 +23,6 @@ def look(request: pytest.FixtureRequest) -> dict[str, Any]:
         "viewport": sizes.get(request.param, {"width": 1280, "height": 900}),
         "color_scheme": "dark" if request.param == "dark" else "light",
     }
-
-
-@pytest.fixture
-def page(chromium: Any, service: LocalService) -> Iterator[Any]:
-    """A page whose scripts raise no errors, and which does not violate its content security policy."""
-    context = chromium.new_context(base_url=service.url)
-    opened = context.new_page()
-    problems: list[str] = []
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on(
-        "console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None
-    )
-    yield opened
-    context.close()
-    # The browser also logs refused and failed requests. Playwright adds inline styles for screenshots.
-    expected = [
-        "status of 409",
-        "status of 422",
-        "ERR_CONNECTION_REFUSED",
-        "htmx:",
-        *(["inline style"] if SCREENSHOTS else []),
-    ]
-    assert [problem for problem in problems if not any(text in problem for text in expected)] == []
-
-
-def screenshot(page: Any, name: str) -> None:
-    if SCREENSHOTS:
-        page.screenshot(path=Path(SCREENSHOTS) / f"{name}.png", full_page=True)
 
 
 def test_a_rule_is_added_explained_read_by_a_client_and_deleted(page: Any, service: LocalService) -> None:

@@ -16,6 +16,7 @@ from heksher_client.service.routes import (
     queries,
     rule_lists,
     rules,
+    search,
     settings,
     tokens,
 )
@@ -27,6 +28,7 @@ _MODULES: Final = (
     settings,
     rules,
     rule_lists,
+    search,
     queries,
     change_log,
     tokens,

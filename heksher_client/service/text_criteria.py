@@ -1,0 +1,83 @@
+"""Criteria that find a text, in any case, in names, conditions and JSON, as the database stores them."""
+
+import json
+from collections.abc import Iterable
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, func, or_
+
+from heksher_client._core.settings.context_values import normalize
+from heksher_client.service.schema import RULES
+
+MAX_TEXT: Final = 1_000
+"""Characters of a text to find."""
+_JSON_SYNTAX: Final = frozenset('[]{}":, ')
+_ASCII_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the criterion that a column contains a text, in the same case."""
+    # Not with LIKE, which ignores case in SQLite, and whose patterns SQLite limits.
+    return func.replace(column, text, "") != column
+
+
+def is_searchable(text: str) -> bool:
+    """Return True if a text has a character that is not part of the syntax of JSON, which all rules contain."""
+    return not _JSON_SYNTAX.issuperset(text)
+
+
+def name_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the criterion that a name or an alias contains a text."""
+    return _contains_any(func.lower(column), [_in_json(text)])  # PostgreSQL would raise an error for NUL.
+
+
+def conditions_contain(text: str, *, whole: bool = False) -> ColumnElement[bool]:
+    """Return the criterion that the conditions of a rule contain a text.
+
+    Args:
+        text: A part of a value or of the name of a context feature; or `user=ji`, which finds the rules for users whose
+            value begins with `ji`.
+        whole: Whether a text with an equals sign is only a condition, and not a part of a value as well.
+    """
+    found = []
+    for spelling in _spellings(normalize(text)):
+        feature, separator, value = spelling.partition("=")
+        if separator:
+            found.append(f'"{feature.strip()}", "{_in_conditions(value.strip())}')
+        if not (separator and whole):
+            found.append(_in_conditions(spelling))
+    return _contains_any(func.lower(RULES.c.conditions), found)
+
+
+def json_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the criterion that JSON contains a text: within a string, or as JSON text such as `"eu":["a"`.
+
+    It also finds letters in escapes, such as the `n` of a line break.
+    """
+    stored = func.lower(column)
+    if not {",", ":"}.isdisjoint(text):
+        stored = func.replace(func.replace(stored, ", ", ","), ": ", ":")
+        text = text.replace(", ", ",").replace(": ", ":")
+    in_strings = [_in_json(spelling) for spelling in _spellings(text)]
+    as_json = [escaped.replace('\\"', '"').replace("\\\\", "\\") for escaped in in_strings]
+    return _contains_any(stored, in_strings + as_json)
+
+
+def _contains_any(lowered: ColumnElement[Any], texts: Iterable[str]) -> ColumnElement[bool]:
+    distinct = dict.fromkeys(text.translate(_ASCII_LOWER) for text in texts)
+    return or_(*(contains(lowered, text) for text in distinct))
+
+
+def _spellings(text: str) -> list[str]:
+    """Return the usual spellings of a text in upper and lower case."""
+    # The function `lower` changes only ASCII in SQLite, and depends on the locale in PostgreSQL.
+    return [text] if text.isascii() else [text.lower(), text, text.upper(), text.title(), text.capitalize()]
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _in_conditions(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
