@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Numeric, Select, and_, cast, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Numeric, Select, cast, false, func, not_, or_, select
 
 from heksher_client.service import store
 from heksher_client.service.schema import RULES
 from heksher_client.service.store import StoredRule, encode_conditions
+from heksher_client.service.text_criteria import conditions_contain, contains, json_contains
 
 SORTS: Final = ("priority", "rule", "value", "changed")
 """What rules can be sorted by: `priority` begins with the strongest rule, `changed` with the last change."""
@@ -159,9 +160,9 @@ def _read(connection: Connection, query: Select[Any]) -> list[StoredRule]:
 def _criteria(selected: RuleFilter) -> list[ColumnElement[bool]]:
     criteria = [_has_condition(feature, value) for feature, value in selected.conditions.items()]
     if selected.text:
-        criteria.append(_contains(func.lower(RULES.c.conditions), _condition_part(selected.text)))
+        criteria.append(conditions_contain(selected.text))
     if selected.value:
-        criteria.append(_contains(func.lower(RULES.c.value), _value_part(selected.value)))
+        criteria.append(json_contains(RULES.c.value, selected.value))
     if selected.author:
         # PostgreSQL would raise an error for NUL, which no name contains.
         criteria.append(false() if "\0" in selected.author else RULES.c.changed_by == selected.author)
@@ -189,25 +190,8 @@ def _sort_keys(sort: str, order: Sequence[str]) -> list[ColumnElement[Any]]:
 
 def has_feature(feature: str) -> ColumnElement[bool]:
     """Return the criterion that a rule has a condition on a context feature."""
-    return _contains(RULES.c.conditions, f'["{feature}", ')
+    return contains(RULES.c.conditions, f'["{feature}", ')
 
 
 def _has_condition(feature: str, value: str) -> ColumnElement[bool]:
-    return _contains(RULES.c.conditions, json.dumps([feature, value], ensure_ascii=False))
-
-
-def _condition_part(text: str) -> str:
-    """Return a text like `jim` or `user=jim` as it occurs in stored conditions, in lower case."""
-    feature, separator, value = text.lower().partition("=")
-    escaped = json.dumps(value if separator else text.lower(), ensure_ascii=False)[1:-1]
-    return f'"{feature.strip()}", "{escaped.strip()}' if separator else escaped
-
-
-def _value_part(text: str) -> str:
-    """Return a part of a value as it occurs in stored values, whose JSON is ASCII, in lower case."""
-    return "".join(character if " " <= character <= "~" else json.dumps(character)[1:-1] for character in text.lower())
-
-
-def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    # Not with LIKE, which ignores case in SQLite, and whose patterns SQLite limits.
-    return and_(func.replace(column, text, "") != column)
+    return contains(RULES.c.conditions, json.dumps([feature, value], ensure_ascii=False))

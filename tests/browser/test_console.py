@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from heksher_client import Setting
 from heksher_client.cli import main
 from heksher_client.service import LocalService, create_app
-from tests.support.clients import ThreadClient, eventually
 from tests.support.chromium import FEATURES, declare, needs_chromium, screenshot
+from tests.support.clients import ThreadClient, eventually
 from tests.support.http import http_request
 
 pytestmark = [pytest.mark.browser, needs_chromium]

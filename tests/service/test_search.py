@@ -63,7 +63,7 @@ def shop(service: WatchedService) -> WatchedService:
         ("ops-17", {"shop.cache_size": ([], {3: ["metadata"]})}),
         ("nothing of that", {}),
         ('", "', {}),
-        (" ", {}),
+        (" ", {}), ("\0", {}),
     ],
 )  # fmt: skip
 def test_a_text_is_found_wherever_settings_and_rules_contain_it(
@@ -242,3 +242,13 @@ def test_all_occurrences_are_marked() -> None:
     assert Matcher("user=a", ["user"]).split_condition("user", "anna") == ["", "a", "nna"]
     assert Matcher("user=a", ["user"]).split_condition("theme", "anna") == ["anna"]
     assert Matcher("user=a", ["user"]).split_condition("user", "banana") == ["banana"]
+
+
+def test_the_rules_of_a_setting_are_found_by_the_same_text(browser: Browser, service: WatchedService) -> None:
+    """The results of a search link to them."""
+    service.declare("s", "str", "x", ["user"])
+    service.add_rule("s", "Über\n", user="Ägir=1")
+    service.add_rule("s", "other", user="jim")
+    for query in ("find=ägir", "find=ÄGIR%3D1", "find=user%3Dägir%3D", "value=über", 'value="über\\n"'):
+        browser.go(f"/console/settings/s?{query}")
+        assert "1 of 2 rules" in browser.text, query
