@@ -1,6 +1,6 @@
 """Search for a text in all settings: in their names, aliases, metadata and default values, and in their rules."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,46 +38,52 @@ class FoundSetting:
     """The number of all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """A page of the settings that were found. Those whose names contain the text come first."""
+class Search:
+    """A search, and the settings that it has found: first those whose names contain the text, then the others."""
 
-    matcher: Matcher
-    settings: Sequence[FoundSetting]
-    total: int
-    """The number of settings on all pages."""
+    def __init__(self, connection: Connection, text: str) -> None:
+        """Search in all settings.
 
+        Args:
+            connection: The connection of the transaction.
+            text: The text, as in `Matcher`.
+        """
+        self._connection = connection
+        self.matcher = Matcher(text, store.context_features(connection))
+        self._rule_counts: Mapping[int, int] = {}
+        self._ids: Sequence[int] = []
+        if is_searchable(self.matcher.text):
+            self._in_rules = _rule_criterion(self.matcher)
+            query = select(RULES.c.setting_id, func.count()).where(self._in_rules).group_by(RULES.c.setting_id)
+            self._rule_counts = dict(map(tuple, connection.execute(query)))
+            ids = self._rule_counts.keys() | _matching_settings(connection, self.matcher)
+            self._ids = _sort(connection, ids, self.matcher.text.lower())
 
-def search(connection: Connection, text: str, *, limit: int, offset: int = 0) -> SearchResult:
-    """Search in all settings.
+    @property
+    def total(self) -> int:
+        """The number of settings that were found."""
+        return len(self._ids)
 
-    Args:
-        connection: The connection of the transaction.
-        text: The text, as in `Matcher`.
-        limit: The maximum number of settings.
-        offset: The number of settings before the page.
-    """
-    matcher = Matcher(text, store.context_features(connection))
-    if not is_searchable(matcher.text):
-        return SearchResult(matcher, [], 0)
-    in_rules = _rule_criterion(matcher)
-    query = select(RULES.c.setting_id, func.count()).where(in_rules).group_by(RULES.c.setting_id)
-    rule_counts: dict[int, int] = dict(map(tuple, connection.execute(query)))
-    ids = rule_counts.keys() | _matching_settings(connection, matcher)
-    sorted_ids = _sort(connection, ids, matcher.text.lower())
-    page = sorted_ids[offset : offset + limit]
-    settings = {setting.id: setting for setting in store.settings(connection, page)}
-    found = [
-        FoundSetting(
-            settings[setting_id],
-            _setting_matches(settings[setting_id], matcher),
-            _rules(connection, setting_id, in_rules, matcher) if setting_id in rule_counts else [],
-            rule_counts.get(setting_id, 0),
-        )
-        for setting_id in page
-    ]
-    # The database also finds letters in the escapes of JSON.
-    return SearchResult(matcher, [each for each in found if each.matches or each.rules], len(sorted_ids))
+    def page(self, limit: int, offset: int) -> list[FoundSetting]:
+        """Return some of the settings, with the first rules of each."""
+        ids = self._ids[offset : offset + limit]
+        settings = {setting.id: setting for setting in store.settings(self._connection, ids)}
+        found = [
+            FoundSetting(
+                settings[setting_id],
+                _setting_matches(settings[setting_id], self.matcher),
+                self._rules(setting_id) if setting_id in self._rule_counts else [],
+                self._rule_counts.get(setting_id, 0),
+            )
+            for setting_id in ids
+        ]
+        # The database also finds letters in the escapes of JSON.
+        return [each for each in found if each.matches or each.rules]
+
+    def _rules(self, setting_id: int) -> list[FoundRule]:
+        query = select(RULES).where(RULES.c.setting_id == setting_id, self._in_rules).order_by(RULES.c.id)
+        rules = map(store.rule_from_row, self._connection.execute(query.limit(MAX_RULES)))
+        return [FoundRule(rule, matches) for rule in rules if (matches := _rule_matches(rule, self.matcher))]
 
 
 def _rule_criterion(matcher: Matcher) -> ColumnElement[bool]:
@@ -107,14 +113,6 @@ def _sort(connection: Connection, ids: set[int], text: str) -> list[int]:
     """Return the ids of settings, sorted by name: first the setting of this name, then those whose names contain it."""
     names: dict[int, str] = dict(map(tuple, connection.execute(select(SETTINGS.c.id, SETTINGS.c.name))))
     return sorted(ids, key=lambda each: (names[each].lower() != text, text not in names[each].lower(), names[each]))
-
-
-def _rules(
-    connection: Connection, setting_id: int, criterion: ColumnElement[bool], matcher: Matcher
-) -> list[FoundRule]:
-    query = select(RULES).where(RULES.c.setting_id == setting_id, criterion).order_by(RULES.c.id).limit(MAX_RULES)
-    rules = [store.rule_from_row(row) for row in connection.execute(query)]
-    return [FoundRule(rule, matches) for rule in rules if (matches := _rule_matches(rule, matcher))]
 
 
 def _rule_matches(rule: StoredRule, matcher: Matcher) -> list[str]:

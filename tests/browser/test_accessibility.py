@@ -61,15 +61,23 @@ def test_pages_can_be_used_on_each_screen(shown: Any, name: str) -> None:
             shown.emulate_media(color_scheme=scheme)
             shown.set_viewport_size({"width": width, "height": 900})
             screenshot(shown, f"{name}-{scheme}-{width}")
-            violations = shown.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-            problems += [(scheme, width, each["id"], [node["html"] for node in each["nodes"]]) for each in violations]
-            problems += [(scheme, width, "outside", [html]) for html in shown.evaluate(_OUTSIDE)]
+            violations = shown.evaluate(_VIOLATIONS, scheme == "light")
+            problems += [f"{scheme}, {width} px: {each}" for each in violations + shown.evaluate(_OUTSIDE)]
     assert problems == []
 
 
+# The other rules do not depend on colors.
+_VIOLATIONS = """async areAll => {
+    const colors = {type: "rule", values: ["color-contrast", "link-in-text-block"]}
+    const found = await axe.run({resultTypes: ["violations"], ...(areAll ? {} : {runOnly: colors})})
+    return found.violations.flatMap(({id, nodes}) => nodes.map(node => `${id}: ${node.html}`))
+}"""
+# Wide tables can be scrolled, within a region of their own.
 _OUTSIDE = """() => {
-    const isOutside = e => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth
-    const found = [...document.querySelectorAll("button, summary, input, select, textarea")].filter(isOutside)
+    const isOutside = e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth
+    const controls = [...document.querySelectorAll("button, summary, input, select, textarea")]
+    const isFixed = e => !e.closest(".scroll") || e.textContent.startsWith("Undo")
+    const found = controls.filter(e => isFixed(e) && isOutside(e))
     if (document.documentElement.scrollWidth > innerWidth) found.push(document.documentElement)
-    return found.map(e => e.outerHTML.slice(0, 200))
+    return found.map(e => `outside of the screen: ${e.outerHTML.slice(0, 200)}`)
 }"""

@@ -24,11 +24,13 @@ class Pages:
 
     number: int
     count: int
+    size: int = PAGE_SIZE
+    """Rows of a page."""
 
     @property
     def offset(self) -> int:
         """The number of rows before the page."""
-        return (self.number - 1) * PAGE_SIZE
+        return (self.number - 1) * self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,12 @@ class Listing:
         is_reversed = name == self.sort and not self.is_descending
         return self.link(sort=f"-{name}" if is_reversed else name, page="")
 
-    def pages(self, total: int) -> Pages:
+    def pages(self, total: int, size: int = PAGE_SIZE) -> Pages:
         """Return the pages of a list with a number of rows. A page after the last one is the last one."""
-        count = max(1, -(-total // PAGE_SIZE))
+        count = max(1, -(-total // size))
         text = self["page"]
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_PAGE_DIGITS
-        return Pages(min(max(1, int(text) if is_number else 1), count), count)
+        return Pages(min(max(1, int(text) if is_number else 1), count), count, size)
 
 
 def listing(

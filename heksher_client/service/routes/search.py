@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from heksher_client.service import store
 from heksher_client.service.routing import RequestDatabase, documented, example
 from heksher_client.service.schema import MAX_ID
-from heksher_client.service.search import search
+from heksher_client.service.search import Search
 from heksher_client.service.text_criteria import MAX_TEXT
 
 router: Final = APIRouter()
@@ -48,7 +48,7 @@ def search_all(
     """
     with database.read() as connection:
         order = store.context_features(connection)
-        found = search(connection, q, limit=limit, offset=offset)
+        found = Search(connection, q)
         settings = [
             {
                 "name": each.setting.declaration.name,
@@ -65,6 +65,6 @@ def search_all(
                 ],
                 "rule_count": each.rule_count,
             }
-            for each in found.settings
+            for each in found.page(limit, offset)
         ]
         return {"settings": settings, "total": found.total}
