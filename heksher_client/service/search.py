@@ -1,10 +1,10 @@
 """Search for a text in all settings: in their names, aliases, metadata and default values, and in their rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, union
+from sqlalchemy import ColumnElement, Connection, or_, select, union
 
 from heksher_client.service import store
 from heksher_client.service.matcher import Matcher
@@ -50,13 +50,13 @@ class Search:
         """
         self._connection = connection
         self.matcher = Matcher(text, store.context_features(connection))
-        self._rule_counts: Mapping[int, int] = {}
+        self._rule_ids: dict[int, list[int]] = {}
         self._ids: Sequence[int] = []
         if is_searchable(self.matcher.text):
-            self._in_rules = _rule_criterion(self.matcher)
-            query = select(RULES.c.setting_id, func.count()).where(self._in_rules).group_by(RULES.c.setting_id)
-            self._rule_counts = dict(map(tuple, connection.execute(query)))
-            ids = self._rule_counts.keys() | _matching_settings(connection, self.matcher)
+            query = select(RULES.c.setting_id, RULES.c.id).where(_rule_criterion(self.matcher)).order_by(RULES.c.id)
+            for setting_id, rule_id in connection.execute(query):
+                self._rule_ids.setdefault(setting_id, []).append(rule_id)
+            ids = self._rule_ids.keys() | _matching_settings(connection, self.matcher)
             self._ids = _sort(connection, ids, self.matcher.text.lower())
 
     @property
@@ -68,22 +68,15 @@ class Search:
         """Return some of the settings, with the first rules of each."""
         ids = self._ids[offset : offset + limit]
         settings = {setting.id: setting for setting in store.settings(self._connection, ids)}
-        found = [
-            FoundSetting(
-                settings[setting_id],
-                _setting_matches(settings[setting_id], self.matcher),
-                self._rules(setting_id) if setting_id in self._rule_counts else [],
-                self._rule_counts.get(setting_id, 0),
-            )
-            for setting_id in ids
-        ]
+        found = [self._found(settings[setting_id], self._rule_ids.get(setting_id, ())) for setting_id in ids]
         # The database also finds letters in the escapes of JSON.
         return [each for each in found if each.matches or each.rules]
 
-    def _rules(self, setting_id: int) -> list[FoundRule]:
-        query = select(RULES).where(RULES.c.setting_id == setting_id, self._in_rules).order_by(RULES.c.id)
-        rules = map(store.rule_from_row, self._connection.execute(query.limit(MAX_RULES)))
-        return [FoundRule(rule, matches) for rule in rules if (matches := _rule_matches(rule, self.matcher))]
+    def _found(self, setting: StoredSetting, rule_ids: Sequence[int]) -> FoundSetting:
+        query = select(RULES).where(RULES.c.id.in_(rule_ids[:MAX_RULES])).order_by(RULES.c.id)
+        rules = map(store.rule_from_row, self._connection.execute(query) if rule_ids else ())
+        found = [FoundRule(rule, matches) for rule in rules if (matches := _rule_matches(rule, self.matcher))]
+        return FoundSetting(setting, _setting_matches(setting, self.matcher), found, len(rule_ids))
 
 
 def _rule_criterion(matcher: Matcher) -> ColumnElement[bool]:

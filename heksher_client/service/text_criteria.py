@@ -5,7 +5,10 @@ from collections.abc import Iterable
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import Boolean, ColumnElement, func, or_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from heksher_client._core.settings.context_values import normalize
 from heksher_client.service.schema import RULES
@@ -29,7 +32,7 @@ def is_searchable(text: str) -> bool:
 
 def name_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Return the criterion that a name or an alias contains a text."""
-    return _contains_any(func.lower(column), [_in_json(text)])  # PostgreSQL would raise an error for NUL.
+    return _contains_any(column, [_in_json(text)])  # PostgreSQL would raise an error for NUL.
 
 
 def conditions_contain(text: str, *, whole: bool = False) -> ColumnElement[bool]:
@@ -47,7 +50,7 @@ def conditions_contain(text: str, *, whole: bool = False) -> ColumnElement[bool]
             found.append(f'"{feature.strip()}", "{_in_conditions(value.strip())}')
         if not (separator and whole):
             found.append(_in_conditions(spelling))
-    return _contains_any(func.lower(RULES.c.conditions), found)
+    return _contains_any(RULES.c.conditions, found)
 
 
 def json_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
@@ -55,23 +58,42 @@ def json_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
     It also finds letters in escapes, such as the `n` of a line break.
     """
-    stored = func.lower(column)
     if not {",", ":"}.isdisjoint(text):
-        stored = func.replace(func.replace(stored, ", ", ","), ": ", ":")
+        column = func.replace(func.replace(column, ", ", ","), ": ", ":")
         text = text.replace(", ", ",").replace(": ", ":")
     in_strings = [_in_json(spelling) for spelling in _spellings(text)]
     as_json = [escaped.replace('\\"', '"').replace("\\\\", "\\") for escaped in in_strings]
-    return _contains_any(stored, in_strings + as_json)
+    return _contains_any(column, in_strings + as_json)
 
 
-def _contains_any(lowered: ColumnElement[Any], texts: Iterable[str]) -> ColumnElement[bool]:
+class _LowerContains(FunctionElement[bool]):
+    """The criterion that a column contains a text, once the letters A to Z in the column are in lower case."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_LowerContains)
+def _compile(element: _LowerContains, compiler: SQLCompiler, **options: Any) -> str:
+    column, text = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"instr(lower({column}), {text}) > 0"
+
+
+@compiles(_LowerContains, "postgresql")
+def _compile_postgresql(element: _LowerContains, compiler: SQLCompiler, **options: Any) -> str:
+    column, text = (compiler.process(clause, **options) for clause in element.clauses)
+    # With another collation, `lower` depends on the locale, and takes longer.
+    return f'strpos(lower({column} COLLATE "C"), {text}) > 0'
+
+
+def _contains_any(column: ColumnElement[Any], texts: Iterable[str]) -> ColumnElement[bool]:
     distinct = dict.fromkeys(text.translate(_ASCII_LOWER) for text in texts)
-    return or_(*(contains(lowered, text) for text in distinct))
+    return or_(*(_LowerContains(column, text) for text in distinct))
 
 
 def _spellings(text: str) -> list[str]:
     """Return the usual spellings of a text in upper and lower case."""
-    # The function `lower` changes only ASCII in SQLite, and depends on the locale in PostgreSQL.
+    # Databases change the case of A to Z only.
     return [text] if text.isascii() else [text.lower(), text, text.upper(), text.title(), text.capitalize()]
 
 
