@@ -21,6 +21,10 @@ PAGES = {
     "changes": "/console/changes",
     "search": "/console/search?q=jim",
     "nothing-found": "/console/search?q=zzz",
+    "setting-edit": "/console/settings/cache_size/edit",
+    "new-setting": "/console/new",
+    "features": "/console/features",
+    "tokens": "/console/tokens",
     "login": "/console/login",
     "unknown": "/console/settings/unknown",
 }

@@ -16,15 +16,6 @@ from tests.support.http import http_request
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
-def look(request: pytest.FixtureRequest) -> dict[str, Any]:
-    sizes = {"phone": {"width": 390, "height": 844}}
-    return {
-        "viewport": sizes.get(request.param, {"width": 1280, "height": 900}),
-        "color_scheme": "dark" if request.param == "dark" else "light",
-    }
-
-
 def test_a_rule_is_added_explained_read_by_a_client_and_deleted(page: Any, service: LocalService) -> None:
     """Without loading a page again."""
     setting = Setting("cache_size", int, FEATURES, 10)
@@ -157,47 +148,6 @@ def test_pages_are_accessible_to_screen_readers(page: Any) -> None:
     assert page.get_by_role("navigation", name="Main").count() == 1
     assert page.locator("h1").count() == 1
     assert page.locator("html").get_attribute("lang") == "en"
-
-
-@pytest.mark.parametrize(
-    "path", ["/console", "/console/settings/cache_size?on.user=jim&on.theme=dark", "/console/changes"]
-)
-def test_pages_fit_the_screen_and_have_sufficient_contrast(
-    chromium: Any, service: LocalService, look: dict[str, Any], path: str
-) -> None:
-    """Nothing exceeds the width of a phone, and the contrast of texts is at least 4.5 to 1."""
-    context = chromium.new_context(base_url=service.url, **look)
-    page = context.new_page()
-    page.goto(path)
-    screenshot(
-        page, f"{path.split('?')[0].strip('/').replace('/', '-')}-{look['color_scheme']}-{look['viewport']['width']}"
-    )
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert page.evaluate(_CONTRASTS) == []
-    context.close()
-
-
-_CONTRASTS = """() => {
-    const channels = color => color.match(/[\\d.]+/g).map(Number)
-    const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(
-        c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4
-    ).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0)
-    const behind = element => {
-        for (let e = element; e; e = e.parentElement) {
-            const color = channels(getComputedStyle(e).backgroundColor)
-            if (color.length < 4 || color[3] > 0) return color
-        }
-        return [255, 255, 255]
-    }
-    const faint = []
-    for (const e of document.querySelectorAll("main *, header *, footer *")) {
-        const isText = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())
-        if (!isText || !e.getClientRects().length) continue
-        const [a, b] = [light(channels(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x)
-        if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(e.outerHTML)
-    }
-    return faint
-}"""
 
 
 def test_login_and_logout(chromium: Any, tmp_path: Path) -> None:
