@@ -64,6 +64,11 @@ class Search:
         """The number of settings that were found."""
         return len(self._ids)
 
+    @property
+    def rule_total(self) -> int:
+        """The number of rules that contain the text."""
+        return sum(map(len, self._rule_ids.values()))
+
     def page(self, limit: int, offset: int) -> list[FoundSetting]:
         """Return some of the settings, with the first rules of each."""
         ids = self._ids[offset : offset + limit]

@@ -160,13 +160,14 @@ def marked(page: str) -> list[str]:
 @sqlite_only
 def test_results_are_grouped_by_setting_and_the_text_is_marked(browser: Browser, shop: WatchedService) -> None:
     browser.go("/console/search?q=jim")
-    assert "1 setting" in browser.text
+    assert "1 setting, 3 rules" in browser.text
     assert marked(browser.page) == ["jim", "Jim", "jim"]
     assert "link: https://e.x/?user= jim" in browser.text
-    assert 'href="/console/settings/shop.cache_size?find=jim"' in browser.page
+    for link in ("?find=jim", "?find=jim#rule-1", "?find=jim#rule-2", "#rule-3"):
+        assert f'settings/shop.cache_size{link}"' in browser.page
     assert "?value=" not in browser.page
     browser.go("/console/search?q=user%3Djimm")
-    assert "1 setting with a condition on user" in browser.text
+    assert "1 setting, 1 rule with a condition on user" in browser.text
     assert marked(browser.page) == ["Jimm"]
 
 
@@ -197,7 +198,7 @@ def test_many_results_have_pages(browser: Browser, service: WatchedService) -> N
     for number in range(6):
         service.add_rule("s00", 1, user=f"s{number}")
     browser.go("/console/search?q=s")
-    assert "21 settings" in browser.text
+    assert "21 settings, 6 rules" in browser.text
     assert "Page 1 of 2" in browser.text
     assert "5 of 6 rules" in browser.text
     assert ">Previous<" not in browser.page
@@ -212,7 +213,7 @@ def test_an_empty_search_shows_the_form_and_an_unknown_text_nothing(browser: Bro
     assert browser.go("/console/search").status_code == 200
     assert "Nothing found" not in browser.text
     browser.go("/console/search?q=zzz")
-    assert "0 settings" in browser.text
+    assert "0 settings, 0 rules" in browser.text
     assert "Nothing found." in browser.text
 
 

@@ -31,6 +31,7 @@ def show_results(request: Request, database: RequestDatabase, q: str = "") -> Re
             connection,
             listing=state,
             total=search.total,
+            rule_total=search.rule_total,
             match=search.matcher,
             settings=search.page(_PAGE_SIZE, pages.offset),
             pages=pages,
