@@ -16,10 +16,10 @@ def focused(page: Any, attribute: str = "id") -> str:
     return str(page.evaluate(f"document.activeElement.getAttribute('{attribute}')"))
 
 
-def tab_to(page: Any, selector: str) -> None:
+def tab_to(page: Any, selector: str, *, backwards: bool = False) -> None:
     """Press Tab until an element has the focus, which must then be visible."""
-    for _ in range(60):
-        page.keyboard.press("Tab")
+    for _ in range(40):
+        page.keyboard.press("Shift+Tab" if backwards else "Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
             return
@@ -45,11 +45,11 @@ def test_an_operator_finds_a_setting_adds_a_rule_explains_a_value_and_undoes_the
     page.keyboard.type("77")
     page.keyboard.press("Enter")
     page.locator("#done", has_text="Rule added").wait_for()
+    assert focused(page) == "done"
     tab_to(page, "[id='on-user']")
     page.keyboard.type("zoe")
     page.get_by_text("rule 5 wins").wait_for()
-    page.keyboard.press("Shift+Tab")
-    page.locator("#done button").focus()
+    tab_to(page, "#done button", backwards=True)
     page.keyboard.press("Enter")
     page.locator("#done", has_text="Rule deleted").wait_for()
     assert http_request("GET", f"{service.url}/api/v1/rules/5").status_code == 404

@@ -115,6 +115,7 @@ document.addEventListener("keydown", (event) => {
 // The pages and parts of pages that htmx loads are enhanced as the first one is.
 function enhance(part) {
   showLocalTimes(part)
+  part.querySelector("#done")?.focus({ preventScroll: true }) // Its undo button is next.
   const footer = document.querySelector("footer")
   if (footer && !footer.querySelector("button")) {
     const button = footer.appendChild(document.createElement("button"))
