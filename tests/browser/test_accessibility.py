@@ -29,6 +29,8 @@ PAGES = {
     "new-setting": "/console/new",
     "features": "/console/features",
     "tokens": "/console/tokens",
+    "compare": "/console/compare?a.environment=staging&b.environment=prod",
+    "compare-all": "/console/compare?a.environment=prod&b.environment=staging&all=1",
     "login": "/console/login",
     "unknown": "/console/settings/unknown",
 }
