@@ -1,7 +1,7 @@
-"""Hearing of changes in a task of its own."""
+"""React to changes in a task."""
 
 import asyncio
-import sys
+import os
 
 from heksher_client import AsyncHeksherClient, Change, Changes, Setting
 
@@ -27,10 +27,7 @@ async def follow(changes: Changes) -> None:
 
 # [end]
 async def main() -> None:
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-    client = AsyncHeksherClient(
-        url, update_interval=60, context_features=["environment", "user"]
-    )
+    client = AsyncHeksherClient(os.environ["HEKSHER_URL"], update_interval=60)
     task = asyncio.create_task(follow(client.changes()))
     async with client:
         await client.reload()

@@ -1,6 +1,6 @@
-"""Hearing of changes in a thread of its own."""
+"""React to changes in a thread."""
 
-import sys
+import os
 from threading import Thread
 
 from heksher_client import Change, Changes, Setting, ThreadHeksherClient
@@ -26,10 +26,7 @@ def follow(changes: Changes) -> None:
 
 
 # [end]
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"]
-)
+client = ThreadHeksherClient(os.environ["HEKSHER_URL"], update_interval=60)
 seen: list[str] = []
 thread = Thread(target=follow, args=[client.changes()])
 thread.start()

@@ -1,6 +1,6 @@
-"""Options that all clients of a program share: keywords of a class."""
+"""Options shared by all clients of a program: keywords of a class."""
 
-import sys
+import os
 
 from heksher_client import Setting, ThreadHeksherClient, UnexpectedResponseError
 
@@ -12,15 +12,12 @@ cache_size = Setting(
 )
 
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-
-
 class Maintenance(UnexpectedResponseError): ...  # noqa: N818
 
 
 class ShopClient(
     ThreadHeksherClient,
-    service_url=url,
+    service_url=os.environ["HEKSHER_URL"],
     headers={"X-Team": "shop"},
     error_classes={503: Maintenance},
 ): ...
@@ -28,7 +25,6 @@ class ShopClient(
 
 client = ShopClient(
     update_interval=60,
-    context_features=["environment", "user"],
     params={"region": "eu"},
     rate_limit=20,
 )

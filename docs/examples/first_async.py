@@ -1,12 +1,9 @@
-"""A program on asyncio, and a setting that depends on environment and user."""
+"""Read a setting that depends on the environment and the user."""
 
 import asyncio
-import sys
-from contextvars import ContextVar
 
-from heksher_client import AsyncHeksherClient, Setting
+from heksher_client import Setting, connect_async
 
-current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 cache_size = Setting(
     "cache_size",
     type=int,
@@ -16,13 +13,9 @@ cache_size = Setting(
 
 
 async def main() -> None:
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://heksher:8080"
-    async with AsyncHeksherClient(
-        url, update_interval=60, context_features=["environment", "user"]
-    ) as client:
-        client.set_defaults(environment="prod", user=current_user)
-        print(cache_size.get())  # for the user of the context
-        print(cache_size.get(user="jim"))  # for a user that is given
+    async with connect_async() as client:
+        client.set_defaults(environment="prod")
+        print(cache_size.get(user="jim"))
 
 
 asyncio.run(main())

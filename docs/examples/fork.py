@@ -1,9 +1,8 @@
-"""A client that was started before a fork goes on in the child."""
+"""A client that is started before a fork continues in the child."""
 
 import os
-import sys
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 
 cache_size = Setting(
     "cache_size",
@@ -12,13 +11,10 @@ cache_size = Setting(
     default_value=10,
 )
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-with ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"]
-) as client:
+with connect() as client:
     child = os.fork()
     if child == 0:
-        client.reload()  # over connections of its own
+        client.reload()  # with its own connections
         print(cache_size.get(environment="prod", user="jim"), flush=True)
         os._exit(0)
     os.waitpid(child, 0)

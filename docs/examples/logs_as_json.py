@@ -1,11 +1,11 @@
-"""Logs in JSON, one record a line, by python-json-logger."""
+"""Logs in JSON, one record per line, with python-json-logger."""
 
 import logging
 import sys
 
 from pythonjsonlogger.json import JsonFormatter
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 
 handler = logging.StreamHandler(sys.stdout)
 handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s"))
@@ -16,6 +16,5 @@ cache_size = Setting(
 )
 
 if __name__ == "__main__":
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-    with ThreadHeksherClient(url, update_interval=60, context_features=["user"]):
+    with connect():
         cache_size.get(user="jim")

@@ -1,11 +1,11 @@
-"""Logs of the standard library, and so of this package, written by structlog."""
+"""Records of `logging`, including those of this package, formatted by structlog."""
 
 import logging
 import sys
 
 import structlog
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 
 formatter = structlog.stdlib.ProcessorFormatter(
     foreign_pre_chain=[
@@ -26,6 +26,5 @@ cache_size = Setting(
 )
 
 if __name__ == "__main__":
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-    with ThreadHeksherClient(url, update_interval=60, context_features=["user"]):
+    with connect():
         cache_size.get(user="jim")

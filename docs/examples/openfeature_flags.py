@@ -1,11 +1,9 @@
-"""Flags by way of OpenFeature."""
-
-import sys
+"""Evaluate settings as OpenFeature flags."""
 
 from openfeature import api
 from openfeature.evaluation_context import EvaluationContext
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 from heksher_client.openfeature import HeksherProvider
 
 cache_size = Setting(
@@ -15,10 +13,7 @@ cache_size = Setting(
     default_value=10,
 )
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"]
-)
+client = connect()
 api.set_provider_and_wait(HeksherProvider(client, targeting_key="user"))
 
 flags = api.get_client()

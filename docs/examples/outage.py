@@ -1,8 +1,6 @@
-"""A client that starts without its service, from what was last received."""
+"""A client that can start without the service, from its last known good file."""
 
-import sys
-
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, ThreadHeksherClient, connect
 
 cache_size = Setting(
     "cache_size",
@@ -10,9 +8,6 @@ cache_size = Setting(
     configurable_features=["environment", "user"],
     default_value=10,
 )
-
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-file = sys.argv[2] if len(sys.argv) > 2 else "settings.json"
 
 
 # [health]
@@ -23,13 +18,11 @@ def health(client: ThreadHeksherClient) -> tuple[dict[str, object], int]:
 
 
 # [client]
-client = ThreadHeksherClient(
-    url,
+client = connect(
     update_interval=60,
-    context_features=["environment", "user"],
     start_timeout=10,
     stale_after=600,
-    last_known_good=file,
+    last_known_good="settings.json",
     max_age=24 * 3600,
 )
 # [end]

@@ -1,10 +1,8 @@
-"""An HTTP client that the program shares with the client."""
-
-import sys
+"""An HTTP client that the program and its settings share."""
 
 import httpx
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 
 cache_size = Setting(
     "cache_size",
@@ -13,9 +11,5 @@ cache_size = Setting(
     default_value=10,
 )
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-with (
-    httpx.Client(timeout=10) as http,
-    ThreadHeksherClient(url, 60, ["environment", "user"], http_client=http),
-):
+with httpx.Client(timeout=10) as http, connect(http_client=http):
     print(cache_size.get(environment="prod", user="jim"))

@@ -1,13 +1,11 @@
-"""Metrics of a client, for Prometheus by way of OpenTelemetry."""
-
-import sys
+"""Metrics of a client for Prometheus, with OpenTelemetry."""
 
 from opentelemetry import metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
 from heksher_client.telemetry import instrumented
 
 cache_size = Setting(
@@ -18,12 +16,8 @@ cache_size = Setting(
 )
 
 metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()]))
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"]
-)
-# In production rather a share of reads, like 0.01, or none at all.
-with client, instrumented(client, reads=1.0):
+# In production, sample a small share of the reads, such as 0.01, or none.
+with connect() as client, instrumented(client, reads=1.0):
     cache_size.get(environment="prod", user="jim")
     samples = [one for metric in REGISTRY.collect() for one in metric.samples]
     for sample in samples:

@@ -1,10 +1,12 @@
-"""Prints a setting's value for one user, and each value that it has afterwards."""
+"""Print the value of a setting for one user, and each new value."""
 
 import asyncio
-import sys
-from contextlib import suppress
+import logging
 
-from heksher_client import AsyncHeksherClient, Setting
+from heksher_client import Setting, connect_async
+
+logging.basicConfig(format="%(levelname)s %(message)s")
+logging.getLogger("heksher_client").setLevel(logging.INFO)
 
 cache_size = Setting(
     "cache_size",
@@ -15,14 +17,10 @@ cache_size = Setting(
 
 
 async def main() -> None:
-    url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-    async with AsyncHeksherClient(
-        url, update_interval=5, context_features=["environment", "user"]
-    ) as client:
+    async with connect_async(update_interval=5) as client:
         client.set_defaults(environment="prod")
-        async for size in cache_size.watch(user="jim"):
-            print(size, flush=True)
+        async for size in cache_size.watch(user="jim"):  # until Ctrl-C
+            print(size)
 
 
-with suppress(KeyboardInterrupt):  # until Ctrl-C
-    asyncio.run(main())
+asyncio.run(main())

@@ -1,9 +1,11 @@
-"""Prints a setting's value for one user, and each value that it has afterwards."""
+"""Print the value of a setting for one user, and each new value."""
 
-import sys
-from contextlib import suppress
+import logging
 
-from heksher_client import Setting, ThreadHeksherClient
+from heksher_client import Setting, connect
+
+logging.basicConfig(format="%(levelname)s %(message)s")
+logging.getLogger("heksher_client").setLevel(logging.INFO)
 
 cache_size = Setting(
     "cache_size",
@@ -12,11 +14,7 @@ cache_size = Setting(
     default_value=10,
 )
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-client = ThreadHeksherClient(
-    url, update_interval=5, context_features=["environment", "user"]
-)
-with suppress(KeyboardInterrupt), client:  # until Ctrl-C
+with connect(update_interval=5) as client:
     client.set_defaults(environment="prod")
-    for size in cache_size.watch(user="jim"):
-        print(size, flush=True)
+    for size in cache_size.watch(user="jim"):  # until Ctrl-C
+        print(size)

@@ -1,6 +1,5 @@
-"""Values that are checked before they are used, and a type of the program's own."""
+"""Validators of values, and a custom type."""
 
-import sys
 from datetime import timedelta
 
 from heksher_client import (
@@ -8,7 +7,7 @@ from heksher_client import (
     Rule,
     Setting,
     SettingType,
-    ThreadHeksherClient,
+    connect,
 )
 
 retries = Setting(
@@ -31,7 +30,7 @@ class Seconds(SettingType[timedelta]):
 
     def convert_from_heksher(self, x: object) -> Conversion[timedelta]:
         if isinstance(x, bool) or not isinstance(x, int | float):
-            raise TypeError(f"{x!r} is no number of seconds")
+            raise TypeError(f"{x!r} is not a number of seconds")
         return Conversion(timedelta(seconds=x))
 
     def convert_to_heksher(self, x: timedelta) -> object:
@@ -45,8 +44,5 @@ patience = Setting(
     default_value=timedelta(minutes=1),
 )
 
-url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:9999"
-with ThreadHeksherClient(
-    url, update_interval=60, context_features=["environment", "user"]
-):
+with connect():
     print(retries.get(user="jim"), patience.get(user="jim"))

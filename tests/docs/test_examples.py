@@ -45,8 +45,8 @@ PRINTED = {
         "Rule(match_conditions={'environment': 'prod', 'user': 'jim'}, value=200, rule_id=1)\n"
         "[2, 3]\n{'environment': 'prod', 'user': 'jim'}\n"
     ),
-    "first_async.py": "50\n200\n",
-    "first_thread.py": "50\n200\n",
+    "first_async.py": "200\n",
+    "first_thread.py": "200\n",
     "fork.py": "200\n",
     "in_process.py": "Hi Hello\n",
     "local_service.py": "True\n",
@@ -91,10 +91,9 @@ def shop() -> Iterator[WatchedService]:
 @pytest.fixture
 def service_environment(shop: WatchedService, tmp_path: Path) -> dict[str, str]:
     """Environment variables with the URL of the service."""
-    variables = {"HEKSHER_URL": shop.url, "HEKSHER_CONTEXT_FEATURES": "environment,user"}
     # Python 3.12 warns about each fork of a process with threads. The guide mentions it.
     filters = "ignore:This process:DeprecationWarning"
-    return environment(**variables, HOME=str(tmp_path), PYTHONUNBUFFERED="1", PYTHONWARNINGS=filters)
+    return environment(HEKSHER_URL=shop.url, HOME=str(tmp_path), PYTHONUNBUFFERED="1", PYTHONWARNINGS=filters)
 
 
 def test_every_example_is_run_by_a_test() -> None:
@@ -120,11 +119,10 @@ def test_an_example_prints_the_expected_output(
     """It writes nothing to standard error."""
 
     def run() -> tuple[str, str, int]:
-        arguments = [shop.url, str(tmp_path / "settings.json")]
         if name not in PROCESSES:
-            outcome = run_script_in_process(EXAMPLES / name, arguments, service_environment, tmp_path)
+            outcome = run_script_in_process(EXAMPLES / name, service_environment, tmp_path)
             return outcome.out, outcome.err, outcome.status
-        command = [sys.executable, str(EXAMPLES / name), *arguments]
+        command = [sys.executable, str(EXAMPLES / name)]
         result = subprocess.run(
             command, env=service_environment, capture_output=True, text=True, check=False, cwd=tmp_path
         )
@@ -167,12 +165,10 @@ def test_the_tutorial_works_as_written(name: str, service_environment: dict[str,
             program.wait()
 
 
-def test_an_example_without_arguments_uses_the_service_on_this_machine() -> None:
-    """Only the tests pass a URL as an argument."""
-    for path in EXAMPLES.glob("*.py"):
-        text = path.read_text()
-        for number in re.findall(r"sys\.argv\[(\d)\]", text):
-            assert f"sys.argv[{number}] if len(sys.argv) > {number} else" in text, path.name
+def test_examples_have_no_code_for_the_tests() -> None:
+    """They have no arguments: readers and tests set the URL of the service in the environment."""
+    uses = {path.name for path in EXAMPLES.glob("*.py") if "argv" in path.read_text()}
+    assert uses == {"django_project.py"}  # as in each `manage.py`
 
 
 @pytest.mark.parametrize(("value", "printed", "logged"), [(7, "7", ""), (0, "1", ""), (500, "3", "too many")])
@@ -188,7 +184,7 @@ def test_the_validators_of_the_example_reject_and_change_values(
     for name, kind, default, of_jim in (("retries", "int", 3, value), ("patience", "float", 60.0, 90)):
         shop.declare(name, kind, default, ["user"])
         shop.add_rule(name, of_jim, user="jim")
-    outcome = run_script_in_process(EXAMPLES / "validators.py", [shop.url], service_environment, tmp_path)
+    outcome = run_script_in_process(EXAMPLES / "validators.py", service_environment, tmp_path)
     assert outcome.out == f"{printed} 0:01:30\n"
     assert logged in outcome.err
     assert bool(outcome.err) == bool(logged)
@@ -200,7 +196,7 @@ def test_a_setting_is_renamed_as_the_guide_says(
     """Both versions of the program read the same values, before and after a rule is changed."""
 
     def read(name: str) -> str:
-        outcome = run_script_in_process(EXAMPLES / name, [], service_environment, tmp_path)
+        outcome = run_script_in_process(EXAMPLES / name, service_environment, tmp_path)
         assert (outcome.status, outcome.err) == (0, "")
         return outcome.out
 

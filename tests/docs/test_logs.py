@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.commands import environment
 from tests.support.service import CannedResponse, WatchedService
 
 ROOT = Path(__file__).parents[2]
@@ -175,8 +176,8 @@ def test_json_formatters_accept_the_records(example: str, service: WatchedServic
     service.declare("cache_size", "int", 11, ["user"], version="2.0")
     service.respond_with("GET /api/v1/query", CannedResponse(503))
     result = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "examples" / f"{example}.py"), service.url],
-        capture_output=True, text=True, check=True,
+        [sys.executable, str(ROOT / "docs" / "examples" / f"{example}.py")],
+        env=environment(HEKSHER_URL=service.url), capture_output=True, text=True, check=True,
     )  # fmt: skip
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     records = {str(line.get("message") or line.get("event")): line for line in lines}

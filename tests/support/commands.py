@@ -57,14 +57,12 @@ def run_in_process(arguments: Sequence[str], variables: Mapping[str, str], direc
     return _isolated(lambda: main(list(arguments), prog_name="heksher-client"), variables, directory)
 
 
-def run_script_in_process(
-    path: Path, arguments: Sequence[str], variables: Mapping[str, str], directory: Path
-) -> Outcome:
+def run_script_in_process(path: Path, variables: Mapping[str, str], directory: Path) -> Outcome:
     """Run a Python script in this process, as `run_in_process` runs a command."""
 
     def run() -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", [str(path), *arguments])
+            patch.setattr(sys, "argv", [str(path)])
             runpy.run_path(str(path), run_name="__main__")
 
     return _isolated(run, variables, directory)
