@@ -8,12 +8,12 @@ from heksher_client import Setting, connect
 from heksher_client.integrations.celery import propagate, run_client
 
 current_user: ContextVar[str] = ContextVar("current_user")
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
 app = Celery("celery_app")
 app.config_from_envvar("CELERY_CONFIG_MODULE", silent=True)  # the broker, and where results go
 
-run_client(lambda: connect(defaults={"user": current_user}))
+run_client(lambda: connect(defaults={"environment": "prod", "user": current_user}))
 propagate(user=current_user)
 
 

@@ -10,7 +10,7 @@ from django.urls import path
 
 from heksher_client import Setting
 
-cache_size = Setting("cache_size", type=int, configurable_features=["user"], default_value=10)
+cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
 
 def user_of(request: HttpRequest) -> str | None:
@@ -27,7 +27,7 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["heksher_client.integrations.django"],
     MIDDLEWARE=["heksher_client.integrations.django.middleware.HeksherMiddleware"],
-    HEKSHER={"CONTEXT": {"user": user_of}, "DEFAULTS": {"user": "nobody"}},
+    HEKSHER={"CONTEXT": {"user": user_of}, "DEFAULTS": {"environment": "prod", "user": "nobody"}},
 )
 urlpatterns = [path("", index)]
 

@@ -14,13 +14,17 @@ from heksher_client.integrations.asgi import ContextMiddleware, header
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 cache_size = Setting(
-    "cache_size", type=int, configurable_features=["user"], default_value=10
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
 )
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with connect_async(defaults={"user": current_user}) as client:
+    defaults = {"environment": "prod", "user": current_user}
+    async with connect_async(defaults=defaults) as client:
         app.state.heksher = client
         yield
 

@@ -9,10 +9,13 @@ from heksher_client.integrations.wsgi import ContextMiddleware, header
 
 current_user: ContextVar[str] = ContextVar("current_user", default="nobody")
 cache_size = Setting(
-    "cache_size", type=int, configurable_features=["user"], default_value=10
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
 )
 
-client = connect(defaults={"user": current_user})
+client = connect(defaults={"environment": "prod", "user": current_user})
 app = Flask(__name__)
 app.wsgi_app = ContextMiddleware(  # type: ignore[method-assign]
     app.wsgi_app, {current_user: header("x-user")}

@@ -1,7 +1,7 @@
 """gunicorn: `gunicorn --config gunicorn.conf.py flask_app:app`.
 
-The client starts once, in the process that loads the program, and goes on by itself
-in each worker that is forked from it, which has all rules from the first request.
+The client starts once, in the process that loads the program. It continues
+in each forked worker, which has all rules from its first request.
 """
 
 preload_app = True

@@ -12,9 +12,12 @@ handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s"))
 logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 cache_size = Setting(
-    "cache_size", type=int, configurable_features=["user"], default_value=10
+    "cache_size",
+    type=int,
+    configurable_features=["environment", "user"],
+    default_value=10,
 )
 
 if __name__ == "__main__":
     with connect():
-        cache_size.get(user="jim")
+        cache_size.get(environment="prod", user="jim")

@@ -7,14 +7,14 @@ from tests.support.servers import EXAMPLES, check_server, serving
 from tests.support.service import WatchedService
 
 
-def test_fastapi(shop: WatchedService, service_environment: dict[str, str]) -> None:
+def test_fastapi(example_shop: WatchedService, example_environment: dict[str, str]) -> None:
     """It runs on uvicorn, with the async client in the lifespan."""
-    with serving("uvicorn", "fastapi_app:app", "--port", "{port}", env=service_environment) as http:
-        check_server(http, shop)
+    with serving("uvicorn", "fastapi_app:app", "--port", "{port}", env=example_environment) as http:
+        check_server(http, example_shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 
 
-def test_an_asgi_application_is_tested_with_a_stub(service_environment: dict[str, str]) -> None:
+def test_an_asgi_application_is_tested_with_a_stub(example_environment: dict[str, str]) -> None:
     """The test client does not run the lifespan, so the application starts no client."""
     code = """
 from fastapi.testclient import TestClient
@@ -22,11 +22,11 @@ from fastapi_app import app, cache_size, current_user
 from heksher_client.testing import Rule, SyncStubHeksherClient
 
 with SyncStubHeksherClient() as stub:
-    stub.set_defaults(user=current_user)
+    stub.set_defaults(environment="prod", user=current_user)
     stub[cache_size].rules = [Rule({"user": "jim"}, 55)]
     print([TestClient(app).get("/", headers={"x-user": user}).json()["cache_size"] for user in ("jim", "ann")])
 """
-    env = {name: value for name, value in service_environment.items() if name != "HEKSHER_URL"}
+    env = {name: value for name, value in example_environment.items() if name != "HEKSHER_URL"}
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=env, cwd=EXAMPLES, capture_output=True, text=True, check=False
     )

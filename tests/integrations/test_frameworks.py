@@ -23,27 +23,29 @@ signals: Any = pytest.importorskip("celery.signals", reason="pip install --group
 pytestmark = pytest.mark.frameworks("django", "flask", "nbclient")
 
 
-def test_flask_on_gunicorn_that_forks_workers(shop: WatchedService, service_environment: dict[str, str]) -> None:
+def test_flask_on_gunicorn_that_forks_workers(
+    example_shop: WatchedService, example_environment: dict[str, str]
+) -> None:
     """The client starts before the workers are forked, and continues in each worker."""
     command = ("gunicorn", "--config", "gunicorn.conf.py", "--bind", "127.0.0.1:{port}", "flask_app:app")
-    with serving(*command, env=service_environment) as http:
-        check_server(http, shop)
+    with serving(*command, env=example_environment) as http:
+        check_server(http, example_shop)
         assert http.get("/health").json() == {"settings": "fresh"}
 
 
-def test_django(shop: WatchedService, service_environment: dict[str, str]) -> None:
+def test_django(example_shop: WatchedService, example_environment: dict[str, str]) -> None:
     """The app, the middleware and the command work together. A command that reads no settings sends no request."""
     command = ("gunicorn", "--bind", "127.0.0.1:{port}", "django_project:application")
-    with serving(*command, env=service_environment) as http:
-        check_server(http, shop)
+    with serving(*command, env=example_environment) as http:
+        check_server(http, example_shop)
     manage = [sys.executable, str(EXAMPLES / "django_project.py")]
-    shop.requests.clear()
-    subprocess.run([*manage, "check"], env=service_environment, capture_output=True, check=True)
-    assert shop.requests == []
-    printed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=True)
+    example_shop.requests.clear()
+    subprocess.run([*manage, "check"], env=example_environment, capture_output=True, check=True)
+    assert example_shop.requests == []
+    printed = subprocess.run([*manage, "heksher"], env=example_environment, capture_output=True, text=True, check=True)
     assert printed.stdout.splitlines() == ["fresh: 1 settings, 2 rules", "  cache_size: 2 rules, uptodate"]
-    shop.stop()
-    failed = subprocess.run([*manage, "heksher"], env=service_environment, capture_output=True, text=True, check=False)
+    example_shop.stop()
+    failed = subprocess.run([*manage, "heksher"], env=example_environment, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "CommandError: GET /api/v1/context_features: no response" in failed.stderr
 
@@ -85,7 +87,7 @@ execute_from_command_line(["manage.py", "heksher"])
         pytest.param("gevent", marks=pytest.mark.frameworks("gevent")),
     ],
 )
-def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_path: Path, pool: str) -> None:
+def test_celery(example_shop: WatchedService, example_environment: dict[str, str], tmp_path: Path, pool: str) -> None:
     """A worker in another process runs a task with the context values of its sender, and receives changed rules."""
     directories = {name: str(tmp_path / name) for name in ("messages", "control", "results")}
     for directory in directories.values():
@@ -97,7 +99,7 @@ def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_p
         f"result_backend = 'file://{directories['results']}'\n"
     )
     env = {
-        **service_environment,
+        **example_environment,
         "CELERY_CONFIG_MODULE": "broker",
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
     }
@@ -127,7 +129,7 @@ def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_p
         ) as sender:  # fmt: skip
             assert sender.stdout is not None
             assert sender.stdout.readline() == "[200, 10, 200, 10]\n"
-            shop.add_rule("cache_size", 5, user="ann")
+            example_shop.add_rule("cache_size", 5, user="ann")
             assert sender.communicate("\n", TIMEOUT_SECONDS) == ("", "")
             assert sender.returncode == 0
     finally:
@@ -135,7 +137,7 @@ def test_celery(shop: WatchedService, service_environment: dict[str, str], tmp_p
         worker.wait()
 
 
-def test_jupyter(service_environment: dict[str, str]) -> None:
+def test_jupyter(example_environment: dict[str, str]) -> None:
     """Each cell of the notebook runs in a kernel."""
     script = (
         "import sys, nbformat, nbclient\n"
@@ -145,7 +147,7 @@ def test_jupyter(service_environment: dict[str, str]) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(EXAMPLES / "notebook.ipynb"), str(int(TIMEOUT_SECONDS))],
-        env=service_environment, capture_output=True, text=True, check=True,
+        env=example_environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     outputs = [
         output["data"]["text/plain"]
