@@ -22,6 +22,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"heksher_client {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["diagrams.css"]
 exclude_patterns = ["examples"]
 
 myst_enable_extensions = ["colon_fence", "fieldlist"]

@@ -20,7 +20,6 @@ import heksher_client
 import heksher_client.profiles
 from heksher_client import AsyncHeksherClient, HeksherError, Setting, ThreadHeksherClient, setting_type
 from heksher_client._core.settings.setting import entry_of
-from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[1]
 
@@ -140,21 +139,6 @@ def test_impossible_arguments_are_refused(client_class: Any, url: str, features:
     """At the construction of a client, with what is wrong; a URL is never repeated, as it may hold a password."""
     with pytest.raises((ValueError, TypeError), match=error):
         client_class(url, 60, features)
-
-
-def test_the_examples_in_the_readme_run_as_they_stand(service: WatchedService) -> None:
-    """Against a service with the rule that the first sentence tells of."""
-    service.declare("cache_size", "int", 10, ["environment", "user"])
-    service.add_rule("cache_size", 200, environment="prod", user="jim")
-    blocks = [block.partition("```")[0] for block in (ROOT / "README.md").read_text().split("```python\n")[1:]]
-    assert len(blocks) == 2
-    names: dict[str, Any] = {"expected": {"environment": "prod", "user": "jim"}}
-    for block in blocks:
-        exec(block.replace("http://heksher:8080", service.url), names)  # noqa: S102 - it is our own
-        if "client" in names:
-            resolution = names.pop("cache_size").explain(environment="prod", user="jim")
-            assert (resolution.value, dict(resolution.rule.match_conditions)) == (200, names.pop("expected"))
-            del names["client"]
 
 
 @pytest.mark.anyio

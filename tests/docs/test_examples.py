@@ -3,7 +3,6 @@
 import importlib
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ import heksher_client
 from heksher_client import Setting
 from heksher_client._core.settings.getter import Form, source
 from heksher_client.profiles import _config
-from tests.support.clients import TIMEOUT_SECONDS, eventually
-from tests.support.commands import environment, interruptible, run_in_process, run_script_in_process
+from tests.support.commands import environment, run_in_process, run_script_in_process
 from tests.support.service import WatchedService
 
 pytestmark = pytest.mark.unmeasured
@@ -134,37 +132,6 @@ def test_an_example_prints_the_expected_output(
         assert run()[0] == "200 200\n"
 
 
-@pytest.mark.parametrize("name", ["tutorial_async.py", "tutorial_thread.py"])
-def test_the_tutorial_works_as_written(name: str, service_environment: dict[str, str], tmp_path: Path) -> None:
-    """Its commands change the output of its program while that runs. Ctrl-C ends the program without an error."""
-    text = (DOCS / "tutorial.md").read_text()
-    commands = re.findall(r"^heksher-client (.+)$", text, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == [
-        "serve", "ping", "settings", "rules", "rules", "get", "get", "rules", "rules",
-    ]  # fmt: skip
-    with WatchedService(("environment", "user")) as service:
-        service.offers_changes = True
-        env = {**service_environment, "HEKSHER_URL": service.url}
-        stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
-        with stdout.open("w") as out, stderr.open("w") as err:
-            arguments = [sys.executable, str(EXAMPLES / name), service.url]
-            program = subprocess.Popen(interruptible(arguments), stdout=out, stderr=err, env=env)
-        try:
-            assert eventually(lambda: stdout.read_text() == "10\n")
-            expected = iter([["10", "200"], ["10", "200"], ["10", "200", "50"]])
-            for command in commands[1:]:
-                outcome = run_in_process(command.split(), env, tmp_path)
-                assert (outcome.status, outcome.err) == (0, ""), command
-                if command.startswith(("rules add", "rules remove")):
-                    lines = next(expected)
-                    assert eventually(lambda lines=lines: stdout.read_text().split() == lines)  # type: ignore[misc]
-            program.send_signal(signal.SIGINT)
-            assert (program.wait(TIMEOUT_SECONDS), stderr.read_text()) == (0, "")
-        finally:
-            program.kill()
-            program.wait()
-
-
 def test_examples_have_no_code_for_the_tests() -> None:
     """They have no arguments: readers and tests set the URL of the service in the environment."""
     uses = {path.name for path in EXAMPLES.glob("*.py") if "argv" in path.read_text()}
@@ -238,19 +205,26 @@ def test_the_example_tests_pass(service_environment: dict[str, str], tmp_path: P
     assert "4 passed" in result.stdout, result.stdout
 
 
-def test_the_python_in_the_readme_runs(shop: WatchedService, tmp_path: Path) -> None:
-    """The program runs with a real service in place of the URL in it, and the test in pytest."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    program, test = blocks
-    code = program.replace("http://heksher:8080", shop.url)
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.stderr, result.returncode) == ("", 0)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "test_readme.py").write_text(test)
-    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "1 passed" in result.stdout, result.stdout
+def test_the_example_in_the_readme_works(tmp_path: Path) -> None:
+    """The program prints the default, and after the command for operators, the value of the rule and the rule."""
+    readme = (ROOT / "README.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^\.venv/bin/heksher-client (rules add .+)$", readme, re.MULTILINE)
+    with WatchedService(("environment", "user")) as service:
+
+        def on_service(text: str) -> str:
+            assert "http://127.0.0.1:9999" in text
+            return text.replace("http://127.0.0.1:9999", service.url)
+
+        (tmp_path / "shop.py").write_text(on_service(program))
+        env = environment(HOME=str(tmp_path))
+        before = run_script_in_process(tmp_path / "shop.py", env, tmp_path)
+        added = run_in_process(on_service(command).split(), env, tmp_path)
+        after = run_script_in_process(tmp_path / "shop.py", env, tmp_path)
+    assert (before.out, before.err) == ("10\nNone\n", "")
+    assert (added.status, added.err) == (0, "")
+    rule = "Rule(match_conditions={'environment': 'prod', 'user': 'jim'}, value=200, rule_id=1)"
+    assert (after.out, after.err) == (f"200\n{rule}\n", "")
 
 
 def test_every_public_name_is_in_the_reference() -> None:
