@@ -11,7 +11,7 @@ current_user: ContextVar[str] = ContextVar("current_user")
 cache_size = Setting("cache_size", type=int, configurable_features=["environment", "user"], default_value=10)
 
 app = Celery("celery_app")
-app.config_from_envvar("CELERY_CONFIG_MODULE", silent=True)  # the broker, and where results go
+app.config_from_envvar("CELERY_CONFIG_MODULE", silent=True)  # broker and result backend
 
 run_client(lambda: connect(defaults={"environment": "prod", "user": current_user}))
 propagate(user=current_user)

@@ -33,5 +33,5 @@ urlpatterns = [path("", index)]
 
 if __name__ == "__main__":
     execute_from_command_line(sys.argv)
-else:  # for a server alone: this loads the middleware, which starts the client
+else:  # in a server: this loads the middleware, which starts the client
     application = get_wsgi_application()

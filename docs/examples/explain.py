@@ -1,4 +1,4 @@
-"""Why a setting has its value."""
+"""Explain the value of a setting."""
 
 from heksher_client import Setting
 from heksher_client.testing import Rule, SyncStubHeksherClient
@@ -20,8 +20,8 @@ with SyncStubHeksherClient(context_features=["environment", "user"]) as stub:
     resolution = cache_size.explain(user="jim")
 
 print(resolution.value)
-print(resolution.reason)  # rule, server default or declared default: Reason.RULE...
+print(resolution.reason)  # Reason.RULE, SERVER_DEFAULT or DECLARED_DEFAULT
 print(resolution.rule)
-# Those that matched too and lost, the strongest first:
+# The other rules that match, by descending priority:
 print([rule.rule_id for rule in resolution.outranked])
-print(dict(resolution.context))  # the whole context, with the defaults filled in
+print(dict(resolution.context))  # with the defaults of the client

@@ -1,6 +1,6 @@
-"""The async client asks an application in its own process: no socket is opened.
+"""The async client calls an application in its own process, without a socket.
 
-The application is the local service here; in a test, it is a fake one.
+The application is the included service. In a test, it can be a fake one.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The rules of a deployment. It can run again: only what differs is changed."""
+"""Set the rules of a deployment. Running it again changes only rules that differ."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""All rules for one user are removed, by an asynchronous program."""
+"""Remove all rules for one user, in an asynchronous program."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A client out of a profile."""
+"""A client from a profile."""
 
 import asyncio
 
@@ -13,14 +13,12 @@ cache_size = Setting(
 
 
 async def main() -> None:
-    async with (
-        connect_async() as client
-    ):  # the default profile, or what the environment says
+    # The default profile, or the URL in the environment:
+    async with connect_async() as client:
         print(cache_size.get(environment="prod", user="jim"))
 
-    client = await connect_async(
-        update_interval=10
-    )  # arguments are stronger than the profile
+    # Arguments override the profile. Without a block, close the client:
+    client = await connect_async(update_interval=10)
     print(client.status().state)
     await client.aclose()
 

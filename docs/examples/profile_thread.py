@@ -1,4 +1,4 @@
-"""A client out of a profile."""
+"""A client from a profile."""
 
 from heksher_client import Setting, connect
 
@@ -9,10 +9,10 @@ cache_size = Setting(
     default_value=10,
 )
 
-with connect() as client:  # the default profile, or what the environment says
+# The default profile, or the URL in the environment:
+with connect() as client:
     print(cache_size.get(environment="prod", user="jim"))
 
-with connect(
-    update_interval=10
-) as client:  # arguments are stronger than the profile
+# Arguments override the profile:
+with connect(update_interval=10) as client:
     print(client.status().state)

@@ -1,6 +1,6 @@
-"""The setting under its new name: its rules come along.
+"""The setting with its new name: it keeps its rules.
 
-Older programs go on reading it by the former name.
+Older programs continue to read it by its former name.
 """
 
 from heksher_client import Setting, connect

@@ -1,4 +1,4 @@
-"""The setting as it was declared at first."""
+"""The setting before it is renamed."""
 
 from heksher_client import Setting, connect
 

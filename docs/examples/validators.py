@@ -18,7 +18,7 @@ retries = Setting(
 @retries.add_validator
 def at_least_one(value: int, rule: Rule[int] | None, setting: Setting[int]) -> int:
     if value > 100:
-        raise ValueError("too many")  # the rule is left out, and logged
+        raise ValueError("too many")  # the rule is not used, and is logged
     return max(value, 1)
 
 

@@ -1,4 +1,4 @@
-"""Values of settings as JSON, and copies of them."""
+"""Convert values of settings to JSON, and copy them."""
 
 import copy
 import json
