@@ -1,4 +1,4 @@
-"""Set the rules of a deployment. Running it again changes only rules that differ."""
+"""Set the rules of a deployment. A second run changes only rules that differ."""
 
 import os
 

@@ -287,6 +287,29 @@ def test_the_configuration_file_in_the_guide_is_valid(monkeypatch: pytest.Monkey
         assert _config.load(name, {}).profile.context_features == ["environment", "user"]
 
 
+def test_the_glossary_has_all_concepts_in_alphabetical_order() -> None:
+    """It has each term that the page on concepts introduces."""
+    text = (DOCS / "reference" / "glossary.md").read_text()
+    terms = re.findall(r"^(?!#|`)(\S.*)$", text, re.MULTILINE)
+    assert terms == sorted(terms)
+    concepts = (DOCS / "explanation" / "concepts.md").read_text()
+    introduced = set(re.findall(r"\*\*(.+?)\*\*", concepts)) - {"matches"}
+    assert {term if term in terms else term.removesuffix("s") for term in introduced} <= set(terms)
+
+
+def test_diagrams_have_a_text_alternative() -> None:
+    """Pages include them as HTML, so their IDs must differ, and need no other host."""
+    labels: list[str] = []
+    for page in PAGES:
+        for name in re.findall(r"^:file: (?:\.\./)?(images/\w+\.svg)$", page.read_text(), re.MULTILINE):
+            diagram = (DOCS / name).read_text()
+            (title, text) = re.findall(r'<(?:title|desc) id="([\w-]+)">.+</', diagram)
+            assert f'role="img" aria-labelledby="{title} {text}"' in diagram
+            assert "href" not in diagram
+            labels += [f"{page} {title}", f"{page} {text}"]
+    assert len(labels) == len(set(labels)) > 0
+
+
 def test_links_within_the_repository_are_valid() -> None:
     """The documents in the root directory are checked as well as the pages."""
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *PAGES]:
