@@ -17,7 +17,7 @@ cache_size = Setting(
 
 
 async def main() -> None:
-    async with connect_async(update_interval=5) as client:
+    async with connect_async(update_interval=5, max_backoff=5) as client:
         client.set_defaults(environment="prod")
         async for size in cache_size.watch(user="jim"):  # until Ctrl-C
             print(size)

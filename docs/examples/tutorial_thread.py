@@ -14,7 +14,7 @@ cache_size = Setting(
     default_value=10,
 )
 
-with connect(update_interval=5) as client:
+with connect(update_interval=5, max_backoff=5) as client:
     client.set_defaults(environment="prod")
     for size in cache_size.watch(user="jim"):  # until Ctrl-C
         print(size)
