@@ -168,11 +168,12 @@ def test_l20_a_text_without_the_secret_is_unchanged(text: str, secrets: list[str
         assert redact(content, secrets) == content
 
 
-def test_l20_the_command_line_shows_the_hint_of_the_service() -> None:
+def test_l20_the_command_line_says_how_to_sign_in() -> None:
     """For a wrong token, however short."""
     with LocalService(["user"], access_control=True) as service:
         for token in ("a", "wrong", "Bearer", "TOKEN", "a-wrong-token-of-some-length"):
             variables = {"HEKSHER_URL": service.url, "HEKSHER_TOKEN": token, "HEKSHER_CONFIG": ""}
             result = CliRunner().invoke(main, ["settings"], env=variables)
             assert result.exit_code == 4
-            assert "sent as `Authorization: Bearer TOKEN`" in result.output, result.output
+            hint = "refused the token or password (401); sign in with `heksher-client login`, or set HEKSHER_TOKEN"
+            assert result.output == f"Error: {service.url} {hint}\n"

@@ -32,6 +32,14 @@ class Clock:
         self.now = datetime.fromisoformat(self.at(minutes))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of the console with PostgreSQL as slow: its statements are those of SQLite, with few exceptions."""
+    for item in items:
+        if item.path.name.startswith("test_console") and "postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all services of the test, which stands at noon until the test moves it."""

@@ -19,7 +19,7 @@ from heksher_client.service.schema import MAX_ID
 
 # `document` uses the declarations of this package, so neither module can import names of the other one.
 
-router: Final = APIRouter()
+router: Final = APIRouter(strict_content_type=False)  # as all endpoints
 MAX_DOCUMENT_BYTES: Final = 64 << 20
 """Bytes of the body of an import. A document with 100,000 rules has about 20 MB."""
 _DOCUMENT: Final = {
