@@ -297,6 +297,22 @@ def test_d8_a_new_setting_does_not_get_restored_rules(service: FakeService) -> N
         assert newer.get(user="jim") == 7
 
 
+@pytest.mark.parametrize(("is_first", "outcome"), [(True, "created"), (False, "upgraded")])
+def test_d8_only_the_process_that_declares_the_first_version_creates_a_setting(
+    service: FakeService, is_first: bool, outcome: str
+) -> None:
+    """Another process may declare it after the service has refused the later version, and before the first one."""
+    setting = Setting("s", int, ["user"], 5, version="2.0")
+    attempt = _declare(entry_of(setting).declaration)
+    body = attempt.send(service.respond(protocol.declare(next(attempt))))
+    if not is_first:
+        service.respond(protocol.declare(body))
+    body = attempt.send(service.respond(protocol.declare(body)))
+    with pytest.raises(StopIteration) as end:
+        attempt.send(service.respond(protocol.declare(body)))
+    assert end.value.value.outcome == outcome
+
+
 def test_d8_a_service_that_is_emptied_while_the_program_runs_gets_the_settings_again(service: FakeService) -> None:
     """With their versions and aliases."""
     new, s = Setting("new", int, ["user"], 5, alias="old", version="1.1"), Setting("s", int, ["user"], 5, version="2.0")

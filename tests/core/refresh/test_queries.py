@@ -9,6 +9,7 @@ import pytest
 
 from heksher_client import UnexpectedResponseError
 from heksher_client._core.refresh.effects import Exchange, Oversized, Pause, Reply, Request, Response
+from heksher_client._core.refresh.positions import Position, Validity
 from heksher_client._core.refresh.protocol import query_target
 from heksher_client._core.refresh.queries import Queries, QueryResults
 
@@ -37,12 +38,17 @@ class DrivenQueries(Queries):
         self.pauses: list[Pause] = []
 
     def query(
-        self, names: Iterable[str], *, context_filter: str = "*", current: Collection[str] = frozenset()
+        self,
+        names: Iterable[str],
+        *,
+        context_filter: str = "*",
+        current: Collection[str] = frozenset(),
+        is_retry: bool = False,
     ) -> QueryResults:
         """Query settings, and return the results."""
         self.rounds.clear()
         self.requests.clear()
-        flow = self.run(names, context_filter, frozenset(current))
+        flow = self.run(names, context_filter, frozenset(current), is_retry=is_retry)
         try:
             effect = next(flow)
             while True:
@@ -275,6 +281,46 @@ def test_without_a_setting_that_the_service_has_there_is_nothing_to_query_again(
     results = queries.query(make_names(60))
     assert (results.missing, results.has_responses) == (set(make_names(60)), False)
     assert [len(requests) for requests in queries.rounds] == [2]
+
+
+def repeat(queries: Queries, results: QueryResults, reply: Reply) -> Request:
+    """Send the only query again, and return its request."""
+    flow = queries.repeat(results, results.parts)
+    effect = next(flow)
+    assert isinstance(effect, Exchange)
+    with suppress(StopIteration):
+        flow.send((reply,))
+    (request,) = effect.requests
+    return request
+
+
+def test_an_unmodified_response_to_a_repeated_query_is_valid_for_a_later_position() -> None:
+    """It has the ETag of the first response, whose settings are kept."""
+    queries = DrivenQueries(lambda names: success(names, etag='"1"', **{"heksher-revision": "3"}))
+    results = queries.query(["a"])
+    request = repeat(queries, results, Response(304, b"", {"heksher-revision": "5"}))
+    assert request.headers == {"If-None-Match": '"1"'}
+    (part,) = results.parts.values()
+    assert part.validity == Validity(Position("", 0, 3), Position("", 0, 5))
+    assert (list(results.settings), results.modified, results.etags) == (["a"], ["a"], {request.target: '"1"'})
+
+
+def test_a_response_to_a_repeated_query_replaces_the_settings_of_the_first_one() -> None:
+    """A setting may have been renamed since."""
+    queries = DrivenQueries(lambda names: success(names, **{"heksher-revision": "3"}))
+    results = queries.query(["a"])
+    repeat(queries, results, success(["b"], **{"heksher-revision": "5"}))
+    (part,) = results.parts.values()
+    assert part.validity == Validity(Position("", 0, 5), Position("", 0, 5))
+    assert (list(results.settings), results.modified) == (["b"], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("status", "is_refused"), [(400, True), (404, True), (499, True), (429, False), (500, False), (503, False)]
+)
+def test_a_response_from_400_to_499_but_429_refuses_a_query(status: int, is_refused: bool) -> None:
+    queries = DrivenQueries(lambda _: Response(status, b"", {}))
+    assert queries.query(["a"], is_retry=True).is_refused is is_refused
 
 
 @pytest.mark.parametrize(("size", "pauses"), [(1 << 20, 0), ((1 << 20) + 1, 1)])
