@@ -172,7 +172,8 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     seconds, reason = limits.shortest
-    error = TimeoutError(f"no complete response within {shown_seconds(seconds, 3)}")
+    text = f"no complete response within {shown_seconds(seconds, 3)}" if seconds > 0 else "no time was left for a response"
+    error = TimeoutError(text)
     return NoResponse(error, is_network_error=True, limit=f"limited {reason}", is_timeout=True)
 
 

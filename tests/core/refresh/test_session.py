@@ -118,7 +118,7 @@ def test_a_start_without_any_time_left_sends_nothing(service: FakeService) -> No
     client.session.start()
     client.now += 20.0
     client.refresh()
-    assert str(client.outcomes[-1]).endswith("within 0 seconds, limited by the option start_timeout)")
+    assert str(client.outcomes[-1]).endswith("no time was left for a response, limited by the option start_timeout)")
     assert service.requests == []
     client.refresh()
     assert client.outcomes[-1] is None
@@ -142,7 +142,9 @@ def test_all_requests_of_a_call_together_have_its_timeout(service: FakeService) 
     assert isinstance(again, Exchange)
     assert again.limits.total_seconds == 0.5
     client.now = now + 2
-    with pytest.raises(ServiceTimeoutError, match=r"within 0 seconds, limited by the argument timeout\)$"):
+    with pytest.raises(
+        ServiceTimeoutError, match=r"no time was left for a response, limited by the argument timeout\)$"
+    ):
         flow.send((Response(200, b"{}", {"heksher-revision": "5"}),))
 
 
