@@ -24,6 +24,8 @@ PAGE = ROOT / "docs" / "explanation" / "performance.md"
 CACHE = ROOT / ".cache" / "benchmarks"
 Figures = dict[str, float]
 NEW, OLD = "heksher_client", "heksher"
+OTHER = "heksher_client with another Python"
+_PRINT_VERSION = "import platform; print(platform.python_version())"
 READS = {
     "known user": "baseline",
     "unknown user": "baseline",
@@ -82,7 +84,8 @@ class Bench:
 
     def once(self, client: str, service: canned_service.Service, *arguments: object) -> Figures:
         task, *more = arguments
-        command = [self.pythons[client], "-m", "benchmarks.measure", client, task, service.url, *more]
+        library = NEW if client == OTHER else client
+        command = [self.pythons[client], "-m", "benchmarks.measure", library, task, service.url, *more]
         result = subprocess.run(
             [str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=_environment()
         )
@@ -273,6 +276,31 @@ class Bench:
             new, old = (_ratio(medians[client, statement], medians[client, "import httpx"]) for client in pythons)
             self.add(f"`{statement.format(NEW)}` (in `import httpx`)", new, old, target)
 
+    def measure_other_python(self) -> None:
+        """Measure reads and refreshes with another version of Python, with which the older client may not work."""
+        if OTHER not in self.pythons:
+            return
+        version = subprocess.check_output([self.pythons[OTHER], "-c", _PRINT_VERSION], text=True, cwd=ROOT).strip()
+        for kind in ("users", "many shapes"):
+            for rules in self.sizes.read_rules[1:-1]:
+                figures = self.measure(OTHER, "reads", kind, rules, self.sizes.read_rounds)
+                for what in ("known user", "unknown user", "all arguments"):
+                    label = f"CPython {version}: read, {rules:,} rules ({kind}), {what} (in baselines)"
+                    self.add(label, _ratio(figures[what], figures[READS[what]]))
+        settings = self.sizes.refresh_settings
+        for rules in self.sizes.refresh_rules[:-1]:
+            runs = [
+                (self.measure(OTHER, "loads", settings, rules), self.measure(OTHER, "refresh", settings, rules))
+                for _ in range(self.sizes.repeats)
+            ]
+            baseline = statistics.median(loads["loads"] for loads, _ in runs)
+            for what in ("all changed", "one changed", "none changed"):
+                seconds = statistics.median(figures[what] for _, figures in runs)
+                label = (
+                    f"CPython {version}: refresh, {rules:,} rules in {settings} settings, {what} (in `orjson.loads`)"
+                )
+                self.add(label, _ratio(seconds, baseline))
+
 
 def _time(seconds: float) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
@@ -298,12 +326,18 @@ def main() -> None:
     parser.add_argument(
         "--only", help="run the measurements whose names contain this, and do not change the documentation"
     )
+    parser.add_argument(
+        "--other-python",
+        metavar="PYTHON",
+        help="measure reads and refreshes with this interpreter too; it has the package",
+    )
     arguments = parser.parse_args()
-    bench = Bench(SHORT if arguments.short else Sizes(), _pythons())
+    pythons = _pythons() | ({OTHER: arguments.other_python} if arguments.other_python else {})
+    bench = Bench(SHORT if arguments.short else Sizes(), pythons)
     measurements: list[Callable[[], None]] = [
         bench.measure_reads, bench.measure_features, bench.measure_instructions, bench.measure_settings,
         bench.measure_refreshes, bench.measure_memory_and_stalls, bench.measure_pauses, bench.measure_starts,
-        bench.measure_polls, bench.measure_imports,
+        bench.measure_polls, bench.measure_imports, bench.measure_other_python,
     ]  # fmt: skip
     for measurement in measurements:
         if (arguments.only or "") in measurement.__name__:

@@ -38,7 +38,9 @@ class Library:
         self.setting = self._root.Setting
 
     def async_client(self, service: Service) -> Any:
-        return self._tracking(self._root.AsyncHeksherClient(service.url, 3600, workload.FEATURES))
+        # The declaration of thousands of settings takes longer than most programs would wait at their start.
+        options = {"start_timeout": 600} if self._root.__name__ == "heksher_client" else {}
+        return self._tracking(self._root.AsyncHeksherClient(service.url, 3600, workload.FEATURES, **options))
 
     def thread_client(self, service: Service) -> Any:
         return self._tracking(self._root.ThreadHeksherClient(service.url, 3600, workload.FEATURES))
