@@ -172,7 +172,9 @@ Flow: TypeAlias = Generator[Effect, Any, T]
 def timed_out(limits: Limits) -> NoResponse:
     """Return the reply to a request that took too long, or was not sent for lack of time."""
     seconds, reason = limits.shortest
-    text = f"no complete response within {shown_seconds(seconds, 3)}" if seconds > 0 else "no time was left for a response"
+    text = "no time was left for a response"
+    if seconds > 0:
+        text = f"no complete response within {shown_seconds(seconds, 3)}"
     error = TimeoutError(text)
     return NoResponse(error, is_network_error=True, limit=f"limited {reason}", is_timeout=True)
 
