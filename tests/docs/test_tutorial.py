@@ -16,7 +16,7 @@ from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import COMMAND, environment, interruptible, run_in_process, run_script_in_process
 from tests.support.ports import reserved_port
 
-pytestmark = pytest.mark.unmeasured
+pytestmark = [pytest.mark.unmeasured, pytest.mark.slow]
 
 DOCS = Path(__file__).parents[2] / "docs"
 DEFAULT_PORT = "9999"
@@ -89,7 +89,7 @@ class Terminals:
             assert program == "heksher-client", command
             outcome = run_in_process(arguments, self._env, self._folder)
         assert (outcome.status, outcome.err) == (0, ""), command
-        return outcome.out.splitlines()
+        return outcome.out.replace(self._port, DEFAULT_PORT).splitlines()
 
     def check_program(self, shown: list[str]) -> None:
         """Wait until the program has printed the shown lines. The page leaves out some of the records of an outage."""

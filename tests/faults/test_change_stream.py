@@ -210,14 +210,15 @@ def test_p20_stream_that_a_proxy_holds_back_or_drops(
 
     with running(kind, proxy.url, max_backoff=0.05) as client:
         assert eventually(levels)
-        assert levels() == ["INFO"]
-        assert problem in client.client.status().change_stream_problem
+        assert set(levels()) == {"INFO"}
+        assert eventually(lambda: problem in (client.client.status().change_stream_problem or ""))
         client.reload()
-        assert eventually(lambda: len(levels()) > 1)
+        assert eventually(lambda: "WARNING" in levels())
         requests = proxy.requests.count("GET /api/v1/changes")
         client.reload()
         assert eventually(lambda: proxy.requests.count("GET /api/v1/changes") > requests + 2)
-    assert levels() == ["INFO", "WARNING"]
+    # On a busy machine, the HTTP client's own timeout may be another problem, which is logged as well.
+    assert (levels()[0], levels()[-1], levels().count("WARNING")) == ("INFO", "WARNING", 1)
     assert setting.get(user="jim") == 7
 
 

@@ -16,6 +16,10 @@ from tests.support.http import http_client
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
 
+_ALWAYS_WITH_POSTGRESQL = {
+    "test_database", "test_event_stream", "test_history", "test_import_export", "test_instances", "test_recorded",
+}  # fmt: skip
+
 
 class Clock:
     """The clock of the service, which a test moves."""
@@ -34,9 +38,9 @@ class Clock:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of the console with PostgreSQL as slow: its statements are those of SQLite, with few exceptions."""
+    """Mark tests with PostgreSQL as slow, except those of what databases do differently."""
     for item in items:
-        if item.path.name.startswith("test_console") and "postgresql" in item.name:
+        if "postgresql" in item.name and item.path.stem not in _ALWAYS_WITH_POSTGRESQL:
             item.add_marker(pytest.mark.slow)
 
 
