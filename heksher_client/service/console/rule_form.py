@@ -72,6 +72,20 @@ def draft_of_form(form: Fields, setting: StoredSetting) -> Draft:
     )
 
 
+def removed_features(form: Fields, setting: StoredSetting) -> str:
+    """Return the message about conditions on features that the setting is not configurable by; empty if there are none.
+
+    Somebody may have removed a feature since the form was loaded. A rule without its condition would apply to more
+    contexts than the operator has asked for.
+    """
+    features = setting.declaration.configurable_features
+    removed = [name[3:] for name in form if name.startswith("if.") and name[3:] not in features and text(form, name)]
+    if not removed:
+        return ""
+    conditions = ", ".join(f"{feature}={text(form, f'if.{feature}')}" for feature in removed)
+    return f"the setting is no longer configurable by {', '.join(removed)}, so no rule can require {conditions}"
+
+
 def read_rule(
     connection: Connection, form: Fields, setting: StoredSetting, former: StoredRule | None = None
 ) -> StoredRule:
@@ -115,6 +129,8 @@ def parse_rule(
         conditions = new.feature_values
     except ValidationError as error:
         errors |= condition_errors(error)
+    if removed := removed_features(form, setting):
+        errors[""] = removed
     metadata = {} if former is None else dict(former.metadata)
     for key in NOTE:  # The form shows no other values than texts.
         if isinstance(metadata.get(key), str):

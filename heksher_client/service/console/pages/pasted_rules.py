@@ -25,7 +25,7 @@ from heksher_client.service.console.pages.rule_selections import MAX_RULES
 from heksher_client.service.console.pages.rules import rule_inputs
 from heksher_client.service.console.planned_changes import RuleChange
 from heksher_client.service.console.rendering import page
-from heksher_client.service.console.rule_form import Draft, draft_of_form, parse_rule
+from heksher_client.service.console.rule_form import Draft, draft_of_form, parse_rule, removed_features
 from heksher_client.service.operations import require_setting, rule_etag
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.routing import RequestDatabase
@@ -103,10 +103,13 @@ def _read_list(form: Fields, setting: StoredSetting) -> tuple[list[StoredRule], 
     """Return the rules that a form describes, and the errors in it."""
     feature, features = text(form, "feature"), setting.declaration.configurable_features
     values = list(dict.fromkeys(value for part in _SEPARATORS.split(text(form, "list")) if (value := part.strip())))
+    # The input of the list's feature is ignored.
+    removed = removed_features({**form, f"if.{feature}": [""]}, setting)
+    errors = {"": removed} if removed else {}
     if feature not in features:
-        return [], {"feature": f"the setting is not configurable by {feature or 'nothing'}"}
+        return [], errors | {"feature": f"the setting is not configurable by {feature or 'nothing'}"}
     if not 0 < len(values) <= MAX_RULES:
-        return [], {"list": f"enter 1 to {MAX_RULES:,} values, not {len(values):,}"}
+        return [], errors | {"list": f"enter 1 to {MAX_RULES:,} values, not {len(values):,}"}
     # The rule of the first value has all that the others have as well.
     first, errors = parse_rule({**form, f"if.{feature}": values[:1]}, setting)
     if f"if.{feature}" in errors:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -24,7 +24,7 @@ from heksher_client.service.console.pages.confirmation import (
 from heksher_client.service.console.pages.settings import RULE_FILTERS, rule_filter
 from heksher_client.service.console.planned_changes import RuleChange
 from heksher_client.service.console.rendering import page
-from heksher_client.service.console.rule_form import Draft, read_note, read_value
+from heksher_client.service.console.rule_form import Draft, read_note, read_value, removed_features
 from heksher_client.service.operations import require_setting
 from heksher_client.service.routing import RequestDatabase, RequestError
 from heksher_client.service.rule_search import count_rules, search_rules
@@ -54,7 +54,7 @@ def show_selection(request: Request, name: str, database: RequestDatabase) -> Re
         setting = require_setting(connection, name)
         fields = query_fields(request)
         if "all" in fields:
-            names = [*RULE_FILTERS, *(f"if.{feature}" for feature in setting.declaration.configurable_features)]
+            names = [*RULE_FILTERS, *(name for name in fields if name.startswith("if."))]
             form: Fields = {"filter": [urlencode(listing(request, "", names).parameters)]}
         else:
             form = {"rule": fields.get("rule", [])}
@@ -137,9 +137,11 @@ def _select(connection: Connection, setting: StoredSetting, form: Fields) -> _Se
     """Return the rules that a form selects.
 
     Raises:
-        RequestError: It selects no rules, or too many.
+        RequestError: It selects no rules, or too many, or its filter has a condition that no rule can have.
     """
     if "filter" in form:
+        if removed := removed_features(parse_qs(text(form, "filter")), setting):
+            raise RequestError(422, removed)
         order = setting.declaration.configurable_features
         selected = rule_filter(Listing("", dict(parse_qsl(text(form, "filter")))), order)
         total = count_rules(connection, setting.id, selected)

@@ -28,6 +28,7 @@ from heksher_client.service.console.rule_form import (
     read_note,
     read_rule,
     read_value,
+    removed_features,
 )
 from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routing import RequestDatabase, RequestError, RuleId
@@ -229,6 +230,8 @@ def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, f
         f"Rule {rule_id} was deleted{author} while you edited it, so it was not changed. You entered "
         f"{_listed(content)}. Add a rule with this content if you still want it"
     )
+    if removed := removed_features(form, setting):
+        message = f"{message}. But {removed}"
     draft = replace(draft_of_form(form, setting), errors={"": message})
     return new_rule_page(request, connection, setting, form, draft, status=409)
 
