@@ -97,6 +97,22 @@ def test_an_error_is_shown_at_its_field(
     assert log(service) == before
 
 
+@pytest.mark.parametrize(("name", "content"), [("link", "ftp://x"), ("ends_at", "tomorrow")])
+def test_an_error_in_the_period_or_the_reason_of_a_new_rule_is_visible(editor: Editor, name: str, content: str) -> None:
+    """Its input has the focus. On the page of a setting, these inputs can be hidden."""
+    editor.go("/console/settings/s")
+    assert "<summary>Period and reason</summary>" in editor.page
+    assert editor.press("Add rule", if__user="ann", **{name: content}).status_code == 422
+    assert "<details>" not in editor.page
+    assert re.findall('id="([^"]+)"[^>]* autofocus', editor.page) == [name]
+
+
+def test_a_duplicate_shows_the_period_and_the_reason(editor: Editor, service: WatchedService) -> None:
+    set_metadata(service, "rules/3", comment="why")
+    editor.go("/console/settings/s/rules?copy=3")
+    assert (editor.field("comment"), "<details>" in editor.page) == (["why"], False)
+
+
 def test_another_rule_with_the_same_conditions_is_linked(editor: Editor) -> None:
     editor.go("/console/rules/2")
     assert editor.press("Save", if__environment="prod", if__user="").status_code == 422
