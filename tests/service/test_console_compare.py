@@ -225,6 +225,27 @@ def test_a_copy_is_shown_again_if_a_rule_has_been_changed(
     assert rules(service)[("environment", "prod"),].value == (9 if rule_id == 1 else 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("comment", "x" * 2001, "a comment may have at most 2,000 characters"),
+        ("link", "javascript:alert(1)", "a link must begin with http:// or https://"),
+    ],
+)
+def test_an_invalid_comment_or_link_of_a_copy_is_shown_at_its_field(
+    browser: Browser, service: WatchedService, name: str, content: str, message: str
+) -> None:
+    """Nothing is copied."""
+    browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
+    assert submit_copy(browser, **{name: content}).status_code == 422
+    assert f'id="{name}-error">{message}' in browser.page
+    assert f'name="{name}" value="{content}"' in browser.page
+    assert "rules have been changed" not in browser.text
+    assert rules(service)[("environment", "prod"),].value == 4
+    submit_copy(browser)
+    assert rules(service)[("environment", "prod"),].value == 1
+
+
 def test_a_copy_is_shown_again_if_there_are_other_rules_to_copy(browser: Browser, service: WatchedService) -> None:
     """If all rules were selected, a new one counts; if some were selected, it does not."""
     browser.go(f"{COPY}?{STAGING_TO_PROD}&rule=1")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ from heksher_client.service.console.inputs import Fields
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
 from heksher_client.service.console.pages.settings import Revision
 from heksher_client.service.console.rendering import page
+from heksher_client.service.console.rule_form import NOTE, read_note
 from heksher_client.service.history import read_state
 from heksher_client.service.operations import rule_etag
 from heksher_client.service.routing import Conditions, RequestDatabase, RequestError
@@ -209,7 +211,13 @@ def preview_copy(request: Request, database: RequestDatabase) -> Response:
 
 
 def _preview_page(
-    request: Request, connection: Connection, preview: _Preview, *, status: int = 200, form: Fields | None = None
+    request: Request,
+    connection: Connection,
+    preview: _Preview,
+    *,
+    status: int = 200,
+    form: Fields | None = None,
+    errors: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     """Return the page with the changes.
 
@@ -218,7 +226,8 @@ def _preview_page(
         connection: The connection of the transaction.
         preview: The changes.
         status: The status of the response.
-        form: The submitted form, if the changes are no longer those that were confirmed.
+        form: The submitted form, if the changes are no longer those that were confirmed, or if it has errors.
+        errors: The errors in its comment and link.
     """
     comparison, copies = preview.comparison, preview.copies
     return page(
@@ -233,13 +242,9 @@ def _preview_page(
         found=len(copies),
         added=sum(step.kind is CopyKind.ADDED for step in copies),
         hidden=[*preview.selection, ("shown", preview.digest())],
-        notes=_notes(form or {}),
-        has_changed=form is not None,
+        notes={name: text(form or {}, name) for name in NOTE} | {"errors": errors},
+        has_changed=form is not None and not errors,
     )
-
-
-def _notes(fields: Fields) -> dict[str, str]:
-    return {name: text(fields, name) for name in ("comment", "link")}
 
 
 @router.post("/compare/copy")
@@ -249,7 +254,11 @@ def copy_rules(request: Request, database: RequestDatabase, form: Form) -> Respo
         preview = _Preview.read(connection, request, form)
         if not preview.copies or text(form, "shown") != preview.digest():
             return _preview_page(request, connection, preview, status=409, form=form)
-        _copy(connection, preview.comparison, preview.copies, _notes(form))
+        errors: dict[str, str] = {}
+        notes = read_note(form, errors)
+        if errors:
+            return _preview_page(request, connection, preview, status=422, form=form, errors=errors)
+        _copy(connection, preview.comparison, preview.copies, notes)
         return redirect_back(request, form, _PATH, read_state(connection).revision)
 
 
