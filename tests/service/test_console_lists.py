@@ -74,6 +74,7 @@ def settings(browser: Browser, service: WatchedService) -> Browser:
         ("value=ä", ["hosts"]),
         ("value=23", ["limit"]),
         ("value=%00", []),
+        ("q=+pl+&owner=+billing+&value=pro+", ["plan"]),
         ("owner=billing&type=int&value=3&q=limit&feature=theme", ["limit"]),
         ("sort=name&page=1&unknown=1", ["hosts", "limit", "plan", "s"]),
         ("sort=-name", ["s", "plan", "limit", "hosts"]),
@@ -100,6 +101,23 @@ def test_the_headers_of_a_list_sort_it(settings: Browser) -> None:
     assert re.findall('aria-sort="([a-z]+)"', settings.page) == ["none", "none", "descending", "none", "none"]
     assert 'href="/console?type=int&sort=rules"' in settings.page
     assert 'type="hidden" name="sort" value="-rules"' in settings.page
+
+
+@sqlite_only
+@pytest.mark.parametrize("query", ["find=jim+", "find=+user%3Djim+", "if.user=+jim+", "if.user=jim&value=+2"])
+def test_rules_are_found_in_spite_of_spaces_around_a_text(browser: Browser, query: str) -> None:
+    assert "2" in listed(browser, f"/console/settings/s?{query}")
+    assert "3 of 3 rules" not in browser.text
+
+
+@sqlite_only
+def test_spaces_around_a_text_change_neither_an_explanation_nor_a_search(browser: Browser) -> None:
+    browser.go("/console/settings/s?on.user=+jim+&on.environment=prod+")
+    assert "rule 3 wins" in browser.text
+    browser.go("/console/search?q=jim")
+    found = browser.text
+    browser.go("/console/search?q=+jim+")
+    assert browser.text == found
 
 
 @sqlite_only

@@ -97,7 +97,7 @@ class Listing:
 def listing(
     request: Request, path: str, names: Iterable[str], sorts: Sequence[str] = (), form: Fields | None = None
 ) -> Listing:
-    """Return the state of a page.
+    """Return the state of a page. Its parameters have no surrounding spaces.
 
     Args:
         request: The request for the page, or of a form on it.
@@ -107,7 +107,8 @@ def listing(
         form: The submitted form, whose field `back` is the address that the page had.
     """
     given = dict(request.query_params) if form is None else _query(address_back(form, path))
-    return Listing(path, {name: given[name] for name in (*names, "sort", "page") if given.get(name)}, sorts)
+    stripped = {name: given.get(name, "").strip() for name in (*names, "sort", "page")}
+    return Listing(path, {name: value for name, value in stripped.items() if value}, sorts)
 
 
 def address_back(form: Fields, default: str) -> str:

@@ -69,10 +69,10 @@ class _Comparison:
         names = [f"{side}.{feature}" for side in ("a", "b") for feature in order]
         state = listing(request, _PATH, [*names, "q", "all"], form=form)
         first, second = (
-            {feature: normalize(value.strip()) for feature, value in state.values(f"{side}.", order).items()}
+            {feature: normalize(value) for feature, value in state.values(f"{side}.", order).items()}
             for side in ("a", "b")
         )
-        q = state["q"].strip().lower()
+        q = state["q"].lower()
         all_settings = store.settings(connection) if first or second else []
         settings = {setting.declaration.name: setting for setting in all_settings
                     if q in setting.declaration.name.lower()}  # fmt: skip

@@ -23,7 +23,7 @@ def show_results(request: Request, database: RequestDatabase, q: str = "") -> Re
         raise RequestError(422, f"the text of a search may have at most {MAX_TEXT:,} characters")
     state = listing(request, "console/search", ["q"])
     with database.read() as connection:
-        search = Search(connection, q)
+        search = Search(connection, state["q"])
         pages = state.pages(search.total, _PAGE_SIZE)
         return page(
             request,
