@@ -182,6 +182,31 @@ def test_a_duplicate_begins_with_the_content_of_the_rule(editor: Editor, service
     assert rules(service)["environment=prod,user=ann"] == 3
 
 
+@pytest.mark.parametrize("text", ["one\r\ntwo", "one\rtwo\n", "one\ntwo"])
+def test_a_text_keeps_its_line_breaks(editor: Editor, service: WatchedService, text: str) -> None:
+    """Browsers send all of them as CRLF. A change of something else leaves the text as it is, and so does a copy."""
+    service.declare("t", "str", text, ["user"])
+    service.add_rule("t", text, user="jim")
+    sent = re.sub("\r\n?|\n", "\r\n", text)
+    editor.go("/console/rules/4")
+    editor.press("Save", value=sent, comment="edited")
+    assert (stored_rule(service, 4).value, stored_rule(service, 4).metadata) == (text, {"comment": "edited"})
+    editor.http.post("/console/rules/4/value", data={"csrf": editor.csrf, "value": sent, "comment": "changed"})
+    assert (stored_rule(service, 4).value, stored_rule(service, 4).metadata) == (text, {"comment": "changed"})
+    editor.go(selection(service, 4).replace("/s/", "/t/"))
+    editor.press("Set value", value=sent, comment="selected")
+    assert (stored_rule(service, 4).value, stored_rule(service, 4).metadata) == (text, {"comment": "selected"})
+    editor.go("/console/settings/t/rules?copy=4")
+    editor.press("Add rule", if__user="ann", value=sent)
+    assert stored_rule(service, 5).value == text
+    editor.go("/console/settings/t/edit")
+    assert editor.press("Save default value", value=sent).status_code == 422
+    assert "the setting has this already" in editor.text
+    editor.go("/console/rules/4")
+    editor.press("Save", value="three\r\nfour")
+    assert stored_rule(service, 4).value == "three\nfour"
+
+
 @sqlite_only
 @pytest.mark.parametrize("copy", ["99", "x", "9" * 50])
 def test_a_rule_that_does_not_exist_cannot_be_duplicated(editor: Editor, service: WatchedService, copy: str) -> None:

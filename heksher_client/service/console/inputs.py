@@ -17,6 +17,7 @@ from heksher_client.service.setting_types import Options, Primitive, SettingType
 Fields = Mapping[str, Sequence[str]]
 """The fields of a submitted form, by the name of the input."""
 _INT: Final = re.compile(r"-?[0-9]+(\.0*)?")
+_LINE_BREAK: Final = re.compile("\r\n?")
 _FLOAT: Final = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
 
@@ -92,6 +93,12 @@ def parse_text(type_: SettingType, text: str) -> Any:
         if type_.accepts(value):  # an option without quotation marks
             return value
         raise
+
+
+def keep_line_breaks(value: Any, former: Any) -> Any:
+    """Return a value that was entered, or the former one if they only differ in line breaks: browsers change these."""
+    is_text = isinstance(value, str) and isinstance(former, str)
+    return former if is_text and _LINE_BREAK.sub("\n", former) == value else value
 
 
 def _checked(type_: SettingType, value: Any) -> Any:

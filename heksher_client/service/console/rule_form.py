@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.console.forms import condition_errors, text
-from heksher_client.service.console.inputs import Fields, InputError, format_input, parse_input
+from heksher_client.service.console.inputs import Fields, InputError, format_input, keep_line_breaks, parse_input
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredRule, StoredSetting
@@ -136,6 +136,7 @@ def parse_rule(
         if isinstance(metadata.get(key), str):
             del metadata[key]
     rule = StoredRule(0, setting.id, (), None, {}) if former is None else former
+    value = keep_line_breaks(value, rule.value)
     period = Period(starts_at, ends_at)
     required = tuple(sorted(conditions.items()))
     return replace(rule, conditions=required, value=value, metadata=metadata | note, period=period), errors

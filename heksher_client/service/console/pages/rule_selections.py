@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from heksher_client.service import store
 from heksher_client.service.addresses import reference
 from heksher_client.service.console.forms import Form, query_fields, text
-from heksher_client.service.console.inputs import Fields, format_input, input_for
+from heksher_client.service.console.inputs import Fields, format_input, input_for, keep_line_breaks
 from heksher_client.service.console.listing import Listing, address_back, listing
 from heksher_client.service.console.pages.confirmation import (
     MAX_LISTED,
@@ -104,8 +104,10 @@ def set_values(request: Request, name: str, database: RequestDatabase, form: For
         if errors:
             return _invalid(request, connection, setting, form, errors)
         selection = _select(connection, setting, form)
+        values = [keep_line_breaks(value, rule.value) for rule in selection.rules]
         changes = [
-            RuleChange(rule, replace(rule, value=value, metadata={**rule.metadata, **note})) for rule in selection.rules
+            RuleChange(rule, replace(rule, value=kept, metadata={**rule.metadata, **note}))
+            for rule, kept in zip(selection.rules, values, strict=True)
         ]
         plan = Plan(setting, form, changes, selection.etags, is_previewed="filter" in form)
         return carry_out(request, connection, plan)

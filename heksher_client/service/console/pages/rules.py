@@ -13,7 +13,7 @@ from heksher_client.service import store
 from heksher_client.service.addresses import reference
 from heksher_client.service.changes import rule_changes
 from heksher_client.service.console.forms import Form, query_fields, text
-from heksher_client.service.console.inputs import Fields, format_input, input_for
+from heksher_client.service.console.inputs import Fields, format_input, input_for, keep_line_breaks
 from heksher_client.service.console.listing import address_back
 from heksher_client.service.console.pages.confirmation import Plan, carry_out, deletion_of, page_of
 from heksher_client.service.console.pages.settings import MAX_RULES_FOR_SUGGESTIONS
@@ -66,8 +66,9 @@ def add_rule(request: Request, name: str, database: RequestDatabase, form: Form)
             rule = read_rule(connection, form, setting)
         except DraftError as error:
             return new_rule_page(request, connection, setting, form, error.draft, status=422)
-        metadata = {**_other_metadata(_source(connection, setting, form)), **rule.metadata}
-        rule = replace(rule, metadata=metadata)
+        if (source := _source(connection, setting, form)) is not None:
+            metadata = {**_other_metadata(source), **rule.metadata}
+            rule = replace(rule, value=keep_line_breaks(rule.value, source.value), metadata=metadata)
         return carry_out(request, connection, Plan(setting, form, [RuleChange(None, rule)]))
 
 
@@ -209,6 +210,7 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
             comment, link = note.get("comment", present.comment), note.get("link", present.link)
             draft = replace(present, value=form.get("value", []), comment=comment, link=link, errors=errors)
             return rule_page(request, connection, setting, rule, form, draft, status=422)
+        value = keep_line_breaks(value, rule.value)
         changed = replace(rule, value=value, metadata={**rule.metadata, **note})
         plan = Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
         return carry_out(request, connection, plan)

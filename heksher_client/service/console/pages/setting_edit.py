@@ -14,7 +14,14 @@ from sqlalchemy import Connection
 from heksher_client.service import feature_operations, json_values, setting_operations, store
 from heksher_client.service.changes import ChangeFilter, latest_changes
 from heksher_client.service.console.forms import Form, text
-from heksher_client.service.console.inputs import Fields, InputError, format_input, input_for, parse_input
+from heksher_client.service.console.inputs import (
+    Fields,
+    InputError,
+    format_input,
+    input_for,
+    keep_line_breaks,
+    parse_input,
+)
 from heksher_client.service.console.metadata_inputs import (
     description_of,
     entered_metadata,
@@ -125,6 +132,7 @@ def set_default_value(request: Request, name: str, database: RequestDatabase, fo
             value = parse_input(setting.declaration.type, form.get("value", []))
         except InputError as error:
             raise FormError(str(error), at="value") from None
+        value = keep_line_breaks(value, setting.declaration.default_value)
         _refuse_same(json_values.is_identical(value, setting.declaration.default_value), at="value")
         new = NewVersion(version=_version(form, setting))
         setting_operations.set_default_value(connection, setting, value, new.version)
