@@ -31,6 +31,29 @@ def test_filters_of_settings_are_in_the_address(page: Any) -> None:
     assert page.get_by_label("Feature or condition").input_value() == "user=jim"
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "text"),
+    [
+        ("/console", "q", "cache"),
+        ("/console/settings/cache_size", "on.environment", "prod"),
+        ("/console/changes", "setting", "cache_size"),
+        ("/console/search", "q", "jim"),
+    ],
+)
+def test_typing_adds_no_entries_to_the_history(page: Any, path: str, name: str, text: str) -> None:
+    """The browser goes back to the page before, and the address has what was typed."""
+    page.goto("/console/features")
+    page.goto(path)
+    before = page.evaluate("history.length")
+    for part in (text[:2], text[2:]):
+        with page.expect_response(lambda response: path in response.url):
+            page.locator(f'main input[name="{name}"]').press_sequentially(part)
+    page.wait_for_url(f"**{path}?{name}={text}")
+    assert page.evaluate("history.length") == before
+    page.go_back()
+    page.wait_for_url("**/console/features")
+
+
 def test_the_explanation_and_the_filters_of_rules_share_the_address(page: Any, service: LocalService) -> None:
     """A rule that is added keeps both."""
     for number in range(10):

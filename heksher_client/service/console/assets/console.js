@@ -12,6 +12,12 @@ document.addEventListener("htmx:configRequest", ({ detail }) => {
   if (detail.verb !== "get") return
   for (const [name, value] of [...detail.formData]) if (!value) detail.formData.delete(name)
 })
+// What is typed into a filter does not fill the history of the browser: all of it is one entry.
+document.addEventListener("htmx:beforeHistoryUpdate", ({ detail }) => {
+  const cause = detail.requestConfig.triggeringEvent
+  const isTyped = cause?.type === "input" && cause.target.matches("input:not([type=checkbox])")
+  if (isTyped) detail.history.type = "replace"
+})
 
 // Times are shown in the reader's time zone; their tooltips have them in UTC.
 function showLocalTimes(part) {
