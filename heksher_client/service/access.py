@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ _MAX_TOKEN_LENGTH: Final = 200
 _MAX_FIELDS: Final = 1_000
 """Fields of a query string. Their parsing takes time, also before a token is needed."""
 
+ErrorResponse = Callable[[Request, int, str], Response]
+"""Returns the response with a status and a message."""
 TokenLookup = Callable[[Connection, str], Token | None]
 
 
@@ -68,15 +71,16 @@ def missing_role(token: Token, role: Role) -> str:
 class AccessControl:
     """A middleware that refuses requests without a token that has the required role, or from pages of other sites."""
 
-    def __init__(self, app: ASGIApp, database: Database, required: bool | None) -> None:
+    def __init__(self, app: ASGIApp, database: Database, required: bool | None, show_error: ErrorResponse) -> None:
         """Control the access to an application.
 
         Args:
             app: The application.
             database: The database with the tokens.
             required: Whether requests need tokens; None if they do unless they arrive at a loopback address.
+            show_error: Returns the response to a refused request of the console.
         """
-        self._app, self._database, self._required = app, database, required
+        self._app, self._database, self._required, self._show_error = app, database, required, show_error
         self._cache: OrderedDict[tuple[TokenLookup, str], tuple[float, Token | None]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +92,8 @@ class AccessControl:
             elif self._required is None and not _is_local(scope):
                 refusal = _NOT_LOCAL
             refusal = refusal or _check_form(scope)
+            if isinstance(refusal, PlainTextResponse) and is_page(scope):
+                refusal = self._show_error(Request(scope), refusal.status_code, bytes(refusal.body).decode())
         await (refusal or self._app)(scope, receive, send)
 
     def _is_required(self, scope: Scope) -> bool:

@@ -245,7 +245,7 @@ def create_app(
         middleware=[
             Middleware(RootPath, root_path=prefix),
             Middleware(RequestMetrics, metrics=metrics),
-            Middleware(AccessControl, database=database, required=access_control),
+            Middleware(AccessControl, database=database, required=access_control, show_error=_error_response),
             Middleware(_HeadRequests),
             Middleware(StateHeaders),
         ],

@@ -1,11 +1,12 @@
 """The protection of the console against other sites, and its login."""
 
 import re
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 
-from heksher_client.service.tokens import revoke_token
+from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.console import Browser, absolute, rule_values
 from tests.support.marks import sqlite_only
@@ -69,6 +70,28 @@ def test_a_request_for_another_host_or_through_a_proxy_is_refused_without_tokens
     ]:
         assert browser.http.get("/console", headers={"Host": host}).status_code == status
         assert browser.http.get("/api/v1/settings", headers={"Host": host}).status_code == status
+
+
+def test_a_refused_request_for_a_page_results_in_an_error_page(
+    browser: Browser, service: WatchedService, new_database: Callable[[], str]
+) -> None:
+    """With the headers of all pages. The API responds with a text."""
+    refused = [("/console", {"Host": "evil.example"}, 403), (f"/console?{'&' * 1_000}", {}, 400)]
+    for path, headers, status in refused:
+        response = browser.http.get(path, headers=headers)
+        assert (response.status_code, "<h1>The request failed</h1>" in response.text) == (status, True)
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert browser.http.get(f"/api/v1/settings?{'&' * 1_000}").text.startswith("the query string has more than")
+    service.reset(new_database(), access_control=True)
+    assert service.database is not None
+    with service.database.begin() as connection:
+        token = add_token(connection, "reader", Role.READ)
+    browser.go("/console/login")
+    browser.submit("/console/login", token=token, next="/console")
+    for response in (browser.go("/console/tokens"), browser.http.post("/console/rules/1/delete")):
+        assert (response.status_code, "<h1>The request failed</h1>" in response.text) == (403, True)
+        assert "The token reader has the role read; this request needs the role admin".lower() in response.text.lower()
+        assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 def test_a_request_without_a_session_leads_to_the_login_form(protected: tuple[Browser, dict[str, str]]) -> None:
