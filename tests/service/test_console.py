@@ -321,6 +321,15 @@ def test_the_api_page_loads_nothing_from_other_hosts(browser: Browser) -> None:
 
 
 @sqlite_only
+def test_emoji_are_shown_as_they_are(browser: Browser, service: WatchedService) -> None:
+    """In descriptions and values. Characters that change the direction of text stay escapes."""
+    family = "\U0001f469\u200d\U0001f4bb"
+    service.declare("t", "str", f"{family} \u26a0\ufe0f", ["user"], metadata={"description": f"{family}\u202e"})
+    browser.go("/console/settings/t")
+    assert f'"{family} \u26a0\ufe0f"' in browser.text
+    assert f"{family}\\u202e" in browser.text
+
+
 def test_texts_are_escaped(browser: Browser, service: WatchedService) -> None:
     """In declarations, rules, and addresses."""
     evil = "<script>alert(1)</script>"

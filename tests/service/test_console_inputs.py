@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from heksher_client._logging import escaped, visible_json
+from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.console.inputs import InputError, format_input, input_for, parse_input
+from heksher_client.service.console.metadata_inputs import format_metadata, parse_metadata
 from heksher_client.service.console.why import explain
 from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule
@@ -101,3 +104,42 @@ def test_the_explanation_names_the_last_feature_in_which_two_rules_differ() -> N
     assert (explanation.value, explanation.winner, explanation.omitted) == (2, 2, 1)
     assert [(line.rule.id, line.outcome) for line in explanation.lines] == [(2, "wins"), (1, "loses")]
     assert [cell.is_decisive for cell in explanation.lines[1].cells] == [False, False, True]
+
+
+EMOJI = (
+    "\u26a0\ufe0f",  # a warning sign
+    "\U0001f469\u200d\U0001f4bb",  # a technologist
+    "\U0001f468\U0001f3fd\u200d\U0001f469\u200d\U0001f467",  # a family
+    "\U0001f3f3\ufe0f\u200d\U0001f308",  # a rainbow flag
+    "1\ufe0f\u20e3",  # a keycap
+)
+
+
+@pytest.mark.parametrize("emoji", EMOJI)
+def test_emoji_of_several_characters_are_shown(emoji: str) -> None:
+    """As texts, and in JSON. Inputs for JSON and metadata contain them, and are read as the same value."""
+    text = f"Beware {emoji}!"
+    assert with_emoji(escaped(text)) == text
+    assert with_emoji(visible_json([text])) == f'["{text}"]'
+    type_ = parse_setting_type("Sequence<str>")
+    assert emoji in format_input(type_, [text])[0]
+    assert parse_input(type_, format_input(type_, [text])) == [text]
+    assert format_metadata(text) == text
+    assert emoji in format_metadata([text])
+    assert parse_metadata(format_metadata([text])) == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\ufe0fb", "a\u200db", "\u26a0\u200d", "\u200d\u26a0", "1\ufe0f", "\u26a0\u202e", "\u26a0\u2066", "\ufe0f",
+    ],
+)  # fmt: skip
+def test_invisible_characters_that_belong_to_no_emoji_are_escaped(text: str) -> None:
+    """Among them those that change the direction of text."""
+    assert with_emoji(escaped(text)) == escaped(text) != text
+    assert with_emoji(visible_json(text)) == visible_json(text)
+
+
+def test_a_backslash_in_json_stays_what_it_is() -> None:
+    assert with_emoji(visible_json("\u26a0\\ufe0f")) == '"\u26a0\\\\ufe0f"'

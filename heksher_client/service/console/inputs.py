@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from heksher_client._logging import visible_json
 from heksher_client.service import json_values
+from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.routing import JSONValue
 from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
 
@@ -63,7 +64,7 @@ def format_input(type_: SettingType, value: Any) -> list[str]:
         case "choice":
             return [option_text(value)]
         case "json":
-            return [visible_json(value, indent=2)]
+            return [with_emoji(visible_json(value, indent=2))]
     if type_ == Primitive("int"):
         value = int(value)  # It may be stored as 1e+22.
     return [json_values.encode(value).decode()]

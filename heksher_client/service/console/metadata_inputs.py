@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from heksher_client._logging import escaped, visible_json
+from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.console.inputs import Fields
 from heksher_client.service.console.outcomes import FormError
 from heksher_client.service.routing import JSONValue, MetadataKey
@@ -38,7 +39,7 @@ def format_metadata(value: Any) -> str:
     """Return the content of the input for a value. `parse_metadata` returns the value again."""
     if isinstance(value, str) and _is_plain(value):
         return value
-    return visible_json(value)
+    return with_emoji(visible_json(value))
 
 
 def parse_metadata(content: str) -> Any:
@@ -103,7 +104,7 @@ def _is_plain(text: str) -> bool:
     """Return True if a text is parsed as itself, and can be seen as it is."""
     visible = text.replace("\n", "")
     try:
-        return text != "" and parse_metadata(text) == text and escaped(visible) == visible
+        return text != "" and parse_metadata(text) == text and with_emoji(escaped(visible)) == visible
     except FormError:
         return False
 

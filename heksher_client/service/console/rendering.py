@@ -17,6 +17,7 @@ from heksher_client.service.access import request_token
 from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
 from heksher_client.service.console.change_entries import change_entry
+from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.console.undo import UNDOABLE
 from heksher_client.service.tokens import Role
 
@@ -34,7 +35,7 @@ def _short(value: Any) -> str:
 
 def _visible(output: Any) -> Any:
     """Escape invisible characters in all that a page shows. The content of inputs is `Markup`: it must not change."""
-    return output if isinstance(output, Markup) else escaped(str(output))
+    return output if isinstance(output, Markup) else with_emoji(escaped(str(output)))
 
 
 def _time(at: datetime) -> str:
