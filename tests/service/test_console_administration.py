@@ -78,7 +78,10 @@ def test_a_setting_is_created(operator: Operator, service: WatchedService) -> No
         ({"name": "s"}, 409, "name already exists", 'role="alert"'),
         ({"name": "a-b"}, 422, "use letters, digits, underscores and dots", 'id="name-error"'),
         ({"name": ".."}, 422, "has a meaning in paths", 'id="name-error"'),
-        ({"type": "integer"}, 422, "cannot resolve setting type integer", 'id="type-error"'),
+        (
+            {"type": "integer"}, 422, 'setting type integer. The types are int, float, str, bool, Enum["a","b"], Flags',
+            'id="type-error"',
+        ),
         ({"value": "x"}, 422, "not a whole number", 'id="value-error"'),
         ({"feature": []}, 422, "at least one context feature", 'id="features-error"'),
         ({"feature": ["nosuch"]}, 404, "not acceptable context features", 'role="alert"'),
@@ -124,10 +127,20 @@ def test_a_default_value_is_entered_before_its_type_is_known(
 
 
 @pytest.mark.parametrize(
-    ("type_", "text"), [('Enum["a"]', "b"), ('Flags["a"]', "a"), ("Sequence<int>", '["x"]'), ("bool", "yes")]
+    ("type_", "text", "message"),
+    [
+        ('Enum["b","a",1]', "c", '^enter one of "a", "b", 1$'),
+        ('Enum["a"]', "", '^enter one of "a"$'),
+        (f'Enum["{"x" * 400}"]', "c", "x…$"),
+        ('Flags["b","a"]', "a", '^enter a JSON list of some of "a", "b"$'),
+        ("Sequence<int>", '["x"]', "^not a value of the type Sequence<int>$"),
+        ("Mapping<int>", "x", "^invalid JSON"),
+        ("bool", "yes", "^enter true or false$"),
+    ],
 )
-def test_a_text_that_is_not_of_the_type_is_refused(type_: str, text: str) -> None:
-    with pytest.raises(InputError):
+def test_a_text_that_is_not_of_the_type_is_refused(type_: str, text: str, message: str) -> None:
+    """The message has the allowed values if there are few."""
+    with pytest.raises(InputError, match=message):
         parse_text(parse_setting_type(type_), text)
 
 
@@ -200,7 +213,7 @@ def test_aliases_are_added_and_deleted(operator: Operator, service: WatchedServi
         ("name", {"name": "s"}, 422, "nothing was changed", 'id="name-error"'),
         ("name", {"name": "t", "version": "x"}, 422, "two numbers, like 1.0", 'id="name-version-error"'),
         ("name", {"name": "t", "version": "0.9"}, 409, "at a higher version", 'role="alert"'),
-        ("type", {"type": "nosuch"}, 422, "cannot resolve setting type", 'id="type-error"'),
+        ("type", {"type": "nosuch"}, 422, "cannot resolve setting type nosuch. The types are int", 'id="type-error"'),
         ("type", {"type": "int"}, 422, "nothing was changed", 'id="type-error"'),
         ("type", {"type": "float", "version": "1.1"}, 409, "non-subtype float in a minor version", 'id="type-error"'),
         ("type", {"type": "bool"}, 409, "2 rules with a value that is not of the new type", 'id="type-error"'),

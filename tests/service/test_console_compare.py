@@ -226,6 +226,28 @@ def test_a_copy_is_shown_again_if_a_rule_has_been_changed(
 
 
 @pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("a.environment=dev&b.environment=prod", "A has no rules."),
+        ("a.environment=staging&b.environment=prod&q=other", "A has no rules of these settings."),
+        ("a.environment=prod&b.environment=prod", "A and B are the same context."),
+        ("a.user=ann&b.user=jim&q=other", "A has no rules of these settings."),
+        (
+            "a.environment=staging&a.user=ann&b.environment=prod&b.user=ann",
+            "B has all rules of A, with the same values.",
+        ),
+        ("a.environment=staging&b.user=ann", "B has all rules of A that can be copied, with the same values."),
+    ],
+)
+def test_the_comparison_says_why_there_is_nothing_to_copy(
+    browser: Browser, service: WatchedService, query: str, message: str
+) -> None:
+    service.add_rule("s", 1, user="ann")
+    browser.go(f"/console/compare?{query}")
+    assert f"Copy rules to B {message}" in browser.text
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("comment", "x" * 2001, "a comment may have at most 2,000 characters"),

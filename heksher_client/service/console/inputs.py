@@ -9,16 +9,20 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from heksher_client._logging import visible_json
+from heksher_client._logging import shortened, visible_json
 from heksher_client.service import json_values
 from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.routing import JSONValue
-from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text
+from heksher_client.service.setting_types import Options, Primitive, SettingType, option_text, parse_setting_type
 
 Fields = Mapping[str, Sequence[str]]
 """The fields of a submitted form, by the name of the input."""
 _INT: Final = re.compile(r"-?[0-9]+(\.0*)?")
 _LINE_BREAK: Final = re.compile("\r\n?")
+TYPES: Final = ("int", "float", "str", "bool", 'Enum["a","b"]', 'Flags["a","b"]', "Sequence<str>", "Mapping<int>")
+"""An example of each type."""
+_MAX_ALLOWED_LENGTH: Final = 300
+"""Characters of the allowed values in a message."""
 _FLOAT: Final = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _JSON: Final[TypeAdapter[Any]] = TypeAdapter(JSONValue)
 
@@ -85,7 +89,7 @@ def parse_text(type_: SettingType, text: str) -> Any:
     Raises:
         InputError: The text is not a value of the type.
     """
-    if isinstance(type_, Primitive):
+    if input_for(type_).kind in ("number", "text"):
         return parse_input(type_, [text])
     try:
         return _checked(type_, _from_json(text.strip()))
@@ -93,7 +97,32 @@ def parse_text(type_: SettingType, text: str) -> Any:
         value = text.strip()
         if type_.accepts(value):  # an option without quotation marks
             return value
+        if allowed := _allowed_values(type_):
+            raise InputError(allowed) from None
         raise
+
+
+def _allowed_values(type_: SettingType) -> str:
+    """Return a message about the values of a type; empty if they cannot be listed."""
+    match type_:
+        case Primitive("bool"):
+            return "enter true or false"
+        case Options(kind, options):
+            allowed = shortened(", ".join(sorted(options)), _MAX_ALLOWED_LENGTH)
+            return f"enter one of {allowed}" if kind == "Enum" else f"enter a JSON list of some of {allowed}"
+    return ""
+
+
+def parse_type(text: str) -> SettingType:
+    """Return the type that was entered.
+
+    Raises:
+        InputError: It is not a type. The message has an example of each.
+    """
+    try:
+        return parse_setting_type(text)
+    except ValueError as error:
+        raise InputError(f"{error}. The types are {', '.join(TYPES[:-1])} and {TYPES[-1]}") from None
 
 
 def keep_line_breaks(value: Any, former: Any) -> Any:

@@ -147,6 +147,7 @@ def compare(request: Request, database: RequestDatabase, done: Revision = 0) -> 
             pages=pages,
             copies=changes[:PAGE_SIZE],
             copies_found=len(changes),
+            planned=len(plan),
             skipped=[step for step in plan if step.kind is CopyKind.SKIPPED],
             done=done,
         )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service import setting_operations
 from heksher_client.service.console.forms import Form, text
-from heksher_client.service.console.inputs import Fields, InputError, parse_text
+from heksher_client.service.console.inputs import TYPES, Fields, InputError, parse_text, parse_type
 from heksher_client.service.console.metadata_inputs import entered_metadata, entered_rows
 from heksher_client.service.console.outcomes import (
     Entered,
@@ -20,12 +20,9 @@ from heksher_client.service.console.outcomes import (
 from heksher_client.service.console.rendering import page
 from heksher_client.service.routes.declarations import DeclaredSetting
 from heksher_client.service.routing import RequestDatabase, RequestError
-from heksher_client.service.setting_types import parse_setting_type
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
 _FORM: Final = "new"
-_TYPES: Final = ("int", "float", "str", "bool", 'Enum["a","b"]', 'Flags["a","b"]', "Sequence<str>", "Mapping<int>")
-"""Suggestions."""
 
 
 @router.get("/new")
@@ -55,7 +52,7 @@ def create_setting(request: Request, database: RequestDatabase, form: Form) -> R
 def _page(request: Request, connection: Connection, status: int = 200, entered: Entered | None = None) -> Response:
     rows = [] if entered is None else entered_rows(entered.fields)
     return page(
-        request, "new_setting.html", connection, status=status, entered=entered or Entered(), types=_TYPES, rows=rows
+        request, "new_setting.html", connection, status=status, entered=entered or Entered(), types=TYPES, rows=rows
     )
 
 
@@ -66,8 +63,8 @@ def _declared(form: Fields) -> DeclaredSetting:
         FormError, ValidationError: It is invalid.
     """
     try:
-        type_ = parse_setting_type(text(form, "type"))
-    except ValueError as error:
+        type_ = parse_type(text(form, "type"))
+    except InputError as error:
         raise FormError(str(error), at="type") from None
     try:
         value: Any = parse_text(type_, form.get("value", [""])[0])

@@ -21,6 +21,7 @@ from heksher_client.service.console.inputs import (
     input_for,
     keep_line_breaks,
     parse_input,
+    parse_type,
 )
 from heksher_client.service.console.metadata_inputs import (
     description_of,
@@ -42,7 +43,6 @@ from heksher_client.service.operations import require_setting, setting_etag
 from heksher_client.service.routes.settings import NewFeatures, NewMetadata, NewName, NewType, NewVersion
 from heksher_client.service.routing import NewSettingName, RequestDatabase, RequestError
 from heksher_client.service.rule_search import ALL_RULES, count_rules
-from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredSetting
 
 router: Final = APIRouter(prefix="/console/settings/{name}/edit", include_in_schema=False)
@@ -85,8 +85,8 @@ def set_type(request: Request, name: str, database: RequestDatabase, form: Form)
 
     def change(connection: Connection, setting: StoredSetting) -> None:
         try:
-            new = parse_setting_type(text(form, "type"))
-        except ValueError as error:
+            new = parse_type(text(form, "type"))
+        except InputError as error:
             raise FormError(str(error), at="type") from None
         former = setting.declaration.type
         _refuse_same(new == former, at="type")
