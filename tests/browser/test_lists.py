@@ -103,3 +103,22 @@ def test_a_phone_shows_the_value_and_the_number_of_rules(chromium: Any, service:
         box = cell.bounding_box()
         assert box["x"] + box["width"] <= 390
     context.close()
+
+
+@pytest.mark.parametrize("setting", ["cache_size", "greeting"])
+def test_a_phone_shows_the_whole_form_that_changes_a_value(chromium: Any, service: LocalService, setting: str) -> None:
+    """Without scrolling sideways, also beside a rule with several conditions."""
+    conditions = {"environment": "production", "user": "jim", "theme": "dark"}
+    body = {"setting": "greeting", "feature_values": conditions, "value": "a long greeting for jim and others"}
+    http_request("POST", f"{service.url}/api/v1/rules", json=body).raise_for_status()
+    context = chromium.new_context(base_url=service.url, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"/console/settings/{setting}")
+    row = page.locator("table.rules tbody tr").first
+    row.locator(".actions summary").click()
+    for box in [each.bounding_box() for each in row.locator("form :is(input, textarea, button):visible").all()]:
+        assert (box["x"] >= 0, box["x"] + box["width"] <= 390) == (True, True)
+    assert page.evaluate(
+        "(table => table.scrollWidth <= table.clientWidth)(document.querySelector('.scroll:has(.rules)'))"
+    )
+    context.close()
