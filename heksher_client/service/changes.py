@@ -9,7 +9,7 @@ from datetime import datetime
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, Text, cast, func, insert, or_, select, union, update
+from sqlalchemy import Connection, Select, Text, bindparam, cast, func, insert, or_, select, union, update
 
 from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service import clock
@@ -135,8 +135,12 @@ def _write(connection: Connection, records: Sequence[_Record]) -> None:
     first = last - len(records) + 1
     rows = [{"revision": revision, **record.row} for revision, record in enumerate(records, first)]
     connection.execute(insert(CHANGES), rows)
-    for setting_id in {record.setting_id for record in records} - {None}:
-        connection.execute(update(SETTINGS).where(SETTINGS.c.id == setting_id).values(tag=new_tag()))
+    tags = [
+        {"changed": setting_id, "new_tag": new_tag()} for setting_id in {each.setting_id for each in records} - {None}
+    ]
+    if tags:
+        has_id = SETTINGS.c.id == bindparam("changed")
+        connection.execute(update(SETTINGS).where(has_id).values(tag=bindparam("new_tag")), tags)
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_notify(CHANNEL, str(last))))
 

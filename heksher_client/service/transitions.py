@@ -4,17 +4,21 @@ Each transition is a change with its own revision, and is made once, by the firs
 it. The time of the next one is in the state of the database, so requests notice it without an additional read.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, func, or_, select, update
 
 from heksher_client.service import clock, store
-from heksher_client.service.changes import SCHEDULED_ACTIONS, record_change
+from heksher_client.service.changes import SCHEDULED_ACTIONS, record_change, record_together
 from heksher_client.service.history import State
-from heksher_client.service.schema import RULES, STATE
+from heksher_client.service.schema import RULES, SETTINGS, STATE
 from heksher_client.service.store import StoredRule
 
 _STARTED, _ENDED = SCHEDULED_ACTIONS
+_BATCH_SIZE: Final = 1_000
+"""Rules that one statement changes. SQLite limits the variables of a statement."""
 
 
 def apply_transitions(connection: Connection, state: State) -> None:
@@ -27,14 +31,20 @@ def apply_transitions(connection: Connection, state: State) -> None:
     since, now = state.next_transition, clock.now()
     # Only transitions since then: the clock of the instance that applied former ones may have been ahead of this one.
     passed = or_(RULES.c.starts_at.between(since, now), RULES.c.ends_at.between(since, now))
-    changed = [
-        rule
-        for rule in map(store.rule_from_row, connection.execute(select(RULES).where(passed)))
-        if rule.in_effect != rule.period.contains(now)
-    ]
-    settings = {setting.id: setting for setting in store.settings(connection, {rule.setting_id for rule in changed})}
-    for rule in sorted(changed, key=lambda rule: (_last_transition(rule, now), rule.id)):
-        _apply(connection, rule, settings[rule.setting_id].declaration.name)
+    names: dict[int, str] = {}
+    changed: list[StoredRule] = []
+    for row in connection.execute(select(RULES, SETTINGS.c.name).join_from(RULES, SETTINGS).where(passed)):
+        rule = store.rule_from_row(row)
+        if rule.in_effect != rule.period.contains(now):
+            changed.append(rule)
+            names[rule.setting_id] = row.name
+    changed.sort(key=lambda rule: (_last_transition(rule, now), rule.id))
+    # All together: thousands of rules may begin or end at the same time, and all requests wait for them.
+    for in_effect in (True, False):
+        _set_in_effect(connection, [rule.id for rule in changed if rule.in_effect != in_effect], in_effect=in_effect)
+    with record_together(connection):
+        for rule in changed:
+            _record(connection, rule, names[rule.setting_id])
     limits = [
         connection.scalar(select(func.min(column)).where(column > now))
         for column in (RULES.c.starts_at, RULES.c.ends_at)
@@ -48,8 +58,12 @@ def _last_transition(rule: StoredRule, until: datetime) -> datetime:
     return max(at for at in rule.period if at is not None and at <= until)
 
 
-def _apply(connection: Connection, rule: StoredRule, setting: str) -> None:
-    in_effect = not rule.in_effect
-    connection.execute(update(RULES).where(RULES.c.id == rule.id).values(in_effect=in_effect))
-    content, action = store.rule_as_json(rule), _STARTED if in_effect else _ENDED
+def _set_in_effect(connection: Connection, rule_ids: Sequence[int], *, in_effect: bool) -> None:
+    for start in range(0, len(rule_ids), _BATCH_SIZE):
+        batch = rule_ids[start : start + _BATCH_SIZE]
+        connection.execute(update(RULES).where(RULES.c.id.in_(batch)).values(in_effect=in_effect))
+
+
+def _record(connection: Connection, rule: StoredRule, setting: str) -> None:
+    content, action = store.rule_as_json(rule), _ENDED if rule.in_effect else _STARTED
     record_change(connection, action, former=content, new=content, setting_id=rule.setting_id, settings=[setting])

@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client import Setting
 from heksher_client.service import LocalService, database, store
+from heksher_client.service.changes import changes, record_together
 from heksher_client.service.database import Database
 from heksher_client.service.history import read_state
 from heksher_client.service.rule_period import Period
@@ -64,6 +65,23 @@ def transitions(http: httpx.Client) -> list[tuple[str, int]]:
     """Return the transitions in the change log, each with the id of its rule."""
     found = [change for change in log(http) if change["action"] in ("rule started", "rule ended")]
     return [(change["action"], change["new"]["rule_id"]) for change in found]
+
+
+@contextmanager
+def statements_of(database: Database) -> Iterator[list[str]]:
+    """Collect the statements that a database executes."""
+    statements: list[str] = []
+    with database.begin(writes=False) as connection:
+        engine = connection.engine
+
+    def collect(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(engine, "before_cursor_execute", collect)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", collect)
 
 
 # -- transitions -------------------------------------------------------------------------------------------------------
@@ -233,6 +251,33 @@ def test_instances_that_notice_a_transition_at_once_apply_it_once(instances: lis
     assert found == [2] * 8
     changes = instances[0].get("/change_log").json()["changes"]
     assert [change["action"] for change in changes][-2:] == ["rule added", "rule started"]
+
+
+def test_thousands_of_rules_that_begin_or_end_together_take_few_statements(
+    service: WatchedService, http: httpx.Client, clock: Clock
+) -> None:
+    """All requests wait for them. Each rule has a revision of its own: in the order of times, then of ids."""
+    database, count = service.database, 1_200
+    assert database is not None
+    start, end = (datetime.fromisoformat(clock.at(minute)) for minute in (10, 11))
+    with database.begin() as connection, record_together(connection):
+        setting = store.settings(connection)[0]
+        for number in range(count):
+            period = Period(None, end) if number % 2 else Period(start, None)
+            store.add_rule(connection, setting, {"user": f"u{number}"}, number, {}, period=period)
+        revision = read_state(connection).revision + count
+    clock.move_to(12)
+    with statements_of(database) as statements:
+        assert len(values(http)) == count / 2
+    assert len(statements) < 40
+    with database.begin(writes=False) as connection:
+        found = [(each.revision, each.action, each.new["value"]) for each in changes(connection, after=revision)]
+        assert len(found) == 100
+        assert found == [(revision + 1 + at, "rule started", 2 * at) for at in range(100)]
+        found = [
+            (each.action, each.new["value"]) for each in changes(connection, after=revision + count // 2, limit=count)
+        ]
+        assert found == [("rule ended", 2 * at + 1) for at in range(count // 2)]
 
 
 def test_another_instance_knows_the_period_of_a_rule(instances: list[httpx.Client], clock: Clock) -> None:
