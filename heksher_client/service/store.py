@@ -5,10 +5,10 @@ Each function that writes also adds to the change log.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
@@ -21,6 +21,8 @@ from heksher_client.service.schema import ALIASES, CONFIGURABLE, CONTEXT_FEATURE
 from heksher_client.service.setting_types import parse_setting_type
 
 Conditions = Sequence[tuple[str, str]]
+_BATCH_SIZE: Final = 1_000
+"""Rules that one statement names. SQLite limits the variables of a statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,24 @@ def rule(connection: Connection, rule_id: int) -> StoredRule | None:
         return None  # PostgreSQL would raise an error.
     row = connection.execute(select(RULES).where(RULES.c.id == rule_id)).one_or_none()
     return None if row is None else rule_from_row(row)
+
+
+def rules_with_ids(connection: Connection, ids: Sequence[int]) -> dict[int, StoredRule]:
+    """Return the rules with several ids, by their ids. Unknown ids are left out."""
+    possible = [rule_id for rule_id in ids if 0 < rule_id <= MAX_ID]  # As above.
+    queries = (select(RULES).where(RULES.c.id.in_(batch)) for batch in _batches(possible))
+    return {row.id: rule_from_row(row) for query in queries for row in connection.execute(query)}
+
+
+def set_in_effect(connection: Connection, ids: Sequence[int], *, in_effect: bool) -> None:
+    """Store whether query results contain several rules. The caller adds the transitions to the change log."""
+    for batch in _batches(ids):
+        connection.execute(update(RULES).where(RULES.c.id.in_(batch)).values(in_effect=in_effect))
+
+
+def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), _BATCH_SIZE):
+        yield ids[start : start + _BATCH_SIZE]
 
 
 def find_rule(connection: Connection, setting_id: int, conditions: Mapping[str, str]) -> int | None:

@@ -4,9 +4,7 @@ Each transition is a change with its own revision, and is made once, by the firs
 it. The time of the next one is in the state of the database, so requests notice it without an additional read.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import Connection, func, or_, select, update
 
@@ -17,8 +15,6 @@ from heksher_client.service.schema import RULES, SETTINGS, STATE
 from heksher_client.service.store import StoredRule
 
 _STARTED, _ENDED = SCHEDULED_ACTIONS
-_BATCH_SIZE: Final = 1_000
-"""Rules that one statement changes. SQLite limits the variables of a statement."""
 
 
 def apply_transitions(connection: Connection, state: State) -> None:
@@ -41,7 +37,9 @@ def apply_transitions(connection: Connection, state: State) -> None:
     changed.sort(key=lambda rule: (_last_transition(rule, now), rule.id))
     # All together: thousands of rules may begin or end at the same time, and all requests wait for them.
     for in_effect in (True, False):
-        _set_in_effect(connection, [rule.id for rule in changed if rule.in_effect != in_effect], in_effect=in_effect)
+        store.set_in_effect(
+            connection, [rule.id for rule in changed if rule.in_effect != in_effect], in_effect=in_effect
+        )
     with record_together(connection):
         for rule in changed:
             _record(connection, rule, names[rule.setting_id])
@@ -56,12 +54,6 @@ def apply_transitions(connection: Connection, state: State) -> None:
 def _last_transition(rule: StoredRule, until: datetime) -> datetime:
     """Return the last time at which the period of a rule began or ended, if it did."""
     return max(at for at in rule.period if at is not None and at <= until)
-
-
-def _set_in_effect(connection: Connection, rule_ids: Sequence[int], *, in_effect: bool) -> None:
-    for start in range(0, len(rule_ids), _BATCH_SIZE):
-        batch = rule_ids[start : start + _BATCH_SIZE]
-        connection.execute(update(RULES).where(RULES.c.id.in_(batch)).values(in_effect=in_effect))
 
 
 def _record(connection: Connection, rule: StoredRule, setting: str) -> None:

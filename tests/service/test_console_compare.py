@@ -9,6 +9,7 @@ import pytest
 
 from heksher_client.service import rule_search, store
 from heksher_client.service.declarations import Declaration
+from heksher_client.service.history import State
 from heksher_client.service.operations import require_rule, require_setting
 from heksher_client.service.rule_period import Period
 from heksher_client.service.setting_types import parse_setting_type
@@ -16,6 +17,7 @@ from heksher_client.service.store import StoredRule
 from heksher_client.service.tokens import Role, add_token
 from tests.support.console import Browser
 from tests.support.service import WatchedService
+from tests.support.statements import statements_of
 
 STAGING_TO_PROD = "a.environment=staging&b.environment=prod"
 COPY = "/console/compare/copy"
@@ -186,6 +188,28 @@ def test_rules_are_copied_after_a_preview(browser: Browser, service: WatchedServ
         (("environment", "prod"),): 4,
         (("environment", "prod"), ("user", "ann")): 3,
     }
+
+
+def test_a_copy_is_shown_again_if_a_rule_changes_just_before_it(
+    browser: Browser, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copies are checked again in the transaction that writes, which records them together."""
+    database = service.database
+    assert database is not None
+    browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
+    observe = database.observe
+
+    def observe_and_change(state: State) -> None:
+        observe(state)
+        monkeypatch.undo()
+        service.call("PUT", "/api/v1/rules/1/value", {"value": 8})
+
+    monkeypatch.setattr(database, "observe", observe_and_change)
+    assert submit_copy(browser).status_code == 409
+    with statements_of(database) as statements:
+        assert submit_copy(browser).url.path == "/console/compare"
+    assert sum(statement.startswith("INSERT INTO changes") for statement in statements) == 1
+    assert rules(service)[("environment", "prod"),].value == 8
 
 
 def test_only_the_selected_rules_are_copied(browser: Browser, service: WatchedService) -> None:

@@ -3,9 +3,11 @@
 import pytest
 
 from heksher_client.service.console.pages import confirmation, rule_selections
+from heksher_client.service.history import State
 from tests.support.console_editor import SETTING, Editor, log, rules, selection, set_metadata, stored_rule
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
+from tests.support.statements import statements_of
 
 # -- many rules --------------------------------------------------------------------------------------------------------
 
@@ -32,6 +34,53 @@ def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: Watc
     for entry in deleted:
         assert editor.http.post(f"/console/undo/{entry['revision']}", data={"csrf": editor.csrf}).status_code == 200
     assert len(rules(service)) == 3
+
+
+def test_changes_of_many_rules_are_recorded_together(editor: Editor, service: WatchedService) -> None:
+    """One statement adds all of them to the change log, which takes a fraction of the time for thousands."""
+    assert service.database is not None
+    for button in ("Set value", "Delete rules"):
+        editor.go(selection(service, 1, 2, 3))
+        with statements_of(service.database) as statements:
+            editor.press(button, value="9")
+        assert sum(statement.startswith("INSERT INTO changes") for statement in statements) == 1
+    assert rules(service) == {}
+
+
+def test_a_preview_does_not_keep_others_from_writing(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take a second for thousands of rules. So do pages with errors, and those about conflicts."""
+    monkeypatch.setattr(confirmation, "MAX_WITHOUT_PREVIEW", 1)
+    writes: list[None] = []
+    assert service.database is not None
+    service.database.on_commit = lambda: writes.append(None)
+    editor.go(selection(service, 1, 2))
+    assert editor.press("Set value", value="x").status_code == 422
+    editor.press("Set value", value="9")
+    assert "Preview" in editor.text
+    assert writes == []
+    editor.press("Confirm")
+    assert (rules(service)["user=jim"], len(writes)) == (9, 1)
+
+
+def test_a_change_by_others_just_before_the_transaction_is_a_conflict(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form is checked again in the transaction that writes."""
+    database = service.database
+    assert database is not None
+    editor.go(selection(service, 1, 2))
+    observe = database.observe
+
+    def observe_and_change(state: State) -> None:
+        observe(state)
+        monkeypatch.undo()
+        service.call("PUT", "/api/v1/rules/2/value", {"value": 8})
+
+    monkeypatch.setattr(database, "observe", observe_and_change)
+    assert editor.press("Set value", value="9").status_code == 409
+    assert rules(service)["user=jim"] == 8
 
 
 @sqlite_only

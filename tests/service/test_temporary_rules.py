@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
 from heksher_client import Setting
@@ -27,6 +27,7 @@ from tests.support.http import http_client, http_request
 from tests.support.marks import sqlite_only
 from tests.support.postgresql import PostgreSQL
 from tests.support.service import WatchedService
+from tests.support.statements import statements_of
 
 QUERY = "/api/v1/query?settings=s"
 
@@ -65,23 +66,6 @@ def transitions(http: httpx.Client) -> list[tuple[str, int]]:
     """Return the transitions in the change log, each with the id of its rule."""
     found = [change for change in log(http) if change["action"] in ("rule started", "rule ended")]
     return [(change["action"], change["new"]["rule_id"]) for change in found]
-
-
-@contextmanager
-def statements_of(database: Database) -> Iterator[list[str]]:
-    """Collect the statements that a database executes."""
-    statements: list[str] = []
-    with database.begin(writes=False) as connection:
-        engine = connection.engine
-
-    def collect(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    event.listen(engine, "before_cursor_execute", collect)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", collect)
 
 
 # -- transitions -------------------------------------------------------------------------------------------------------
@@ -271,13 +255,11 @@ def test_thousands_of_rules_that_begin_or_end_together_take_few_statements(
         assert len(values(http)) == count / 2
     assert len(statements) < 40
     with database.begin(writes=False) as connection:
-        found = [(each.revision, each.action, each.new["value"]) for each in changes(connection, after=revision)]
-        assert len(found) == 100
-        assert found == [(revision + 1 + at, "rule started", 2 * at) for at in range(100)]
-        found = [
-            (each.action, each.new["value"]) for each in changes(connection, after=revision + count // 2, limit=count)
-        ]
-        assert found == [("rule ended", 2 * at + 1) for at in range(count // 2)]
+        found = changes(connection, after=revision, limit=count)
+    assert [each.revision for each in found] == list(range(revision + 1, revision + count + 1))
+    started = [("rule started", 2 * at) for at in range(count // 2)]
+    ended = [("rule ended", 2 * at + 1) for at in range(count // 2)]
+    assert [(each.action, each.new["value"]) for each in found] == started + ended
 
 
 def test_another_instance_knows_the_period_of_a_rule(instances: list[httpx.Client], clock: Clock) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 
 from heksher_client.service import clock, store
+from heksher_client.service.changes import record_together
 from heksher_client.service.console.why import values_in
 from heksher_client.service.history import read_state
 from heksher_client.service.json_values import is_identical
@@ -101,14 +102,19 @@ def make_changes(
         changes: The changes.
         note: The comment and the link of deletions. Other changes have them in the metadata of the rule.
     """
-    for former, new in changes:
-        if former is None and new is not None:
-            conditions = dict(new.conditions)
-            store.add_rule(connection, setting, conditions, new.value, new.metadata, period=new.period)
-        elif former is not None and new is None:
-            store.delete_rule(connection, setting, former, note=note)
-        elif former is not None and new is not None:  # pragma: no branch - a change has one state at least
-            store.change_rule(connection, setting, former, **_changed_attributes(former, new))
+    with record_together(connection):
+        for change in changes:
+            _make_change(connection, setting, change, note)
+
+
+def _make_change(connection: Connection, setting: StoredSetting, change: RuleChange, note: Mapping[str, str]) -> None:
+    former, new = change
+    if former is None and new is not None:
+        store.add_rule(connection, setting, dict(new.conditions), new.value, new.metadata, period=new.period)
+    elif former is not None and new is None:
+        store.delete_rule(connection, setting, former, note=note)
+    elif former is not None and new is not None:  # pragma: no branch - a change has one state at least
+        store.change_rule(connection, setting, former, **_changed_attributes(former, new))
 
 
 def _changed_attributes(former: StoredRule, new: StoredRule) -> dict[str, Any]:

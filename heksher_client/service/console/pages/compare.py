@@ -23,6 +23,7 @@ from heksher_client._core.settings.context_comparison import (
 )
 from heksher_client._core.settings.context_values import normalize
 from heksher_client.service import json_values, rule_search, store
+from heksher_client.service.changes import record_together
 from heksher_client.service.console.forms import Form, condition_errors, text
 from heksher_client.service.console.inputs import Fields
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
@@ -251,16 +252,29 @@ def _preview_page(
 @router.post("/compare/copy")
 def copy_rules(request: Request, database: RequestDatabase, form: Form) -> Response:
     """Copy rules, if the changes are those that the page has shown."""
+    with database.read() as connection:  # So that nobody waits for a page.
+        found = _confirmed(request, connection, form)
+    if isinstance(found, Response):
+        return found
     with database.write() as connection:
-        preview = _Preview.read(connection, request, form)
-        if not preview.copies or text(form, "shown") != preview.digest():
-            return _preview_page(request, connection, preview, status=409, form=form)
-        errors: dict[str, str] = {}
-        notes = read_note(form, errors)
-        if errors:
-            return _preview_page(request, connection, preview, status=422, form=form, errors=errors)
-        _copy(connection, preview.comparison, preview.copies, notes)
+        preview = _confirmed(request, connection, form)
+        if isinstance(preview, Response):
+            return preview
+        with record_together(connection):
+            _copy(connection, preview.comparison, preview.copies, read_note(form, {}))
         return redirect_back(request, form, _PATH, read_state(connection).revision)
+
+
+def _confirmed(request: Request, connection: Connection, form: Fields) -> _Preview | Response:
+    """Return the copies that a form confirms, or the page that shows them if they are others or the form has errors."""
+    preview = _Preview.read(connection, request, form)
+    if not preview.copies or text(form, "shown") != preview.digest():
+        return _preview_page(request, connection, preview, status=409, form=form)
+    errors: dict[str, str] = {}
+    read_note(form, errors)
+    if errors:
+        return _preview_page(request, connection, preview, status=422, form=form, errors=errors)
+    return preview
 
 
 def _copy(

@@ -6,8 +6,8 @@ the preview was made.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fastapi import Request, Response
@@ -23,7 +23,7 @@ from heksher_client.service.console.protection import is_protected
 from heksher_client.service.console.rendering import page
 from heksher_client.service.history import read_state
 from heksher_client.service.operations import rule_etag
-from heksher_client.service.routing import RequestError
+from heksher_client.service.routing import RequestDatabase, RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
 
 MAX_WITHOUT_PREVIEW: Final = 10
@@ -82,8 +82,36 @@ def selected_rules(form: Fields) -> dict[int, str]:
     return {int(each[1]): each[2] or "" for each in found if each is not None}
 
 
-def carry_out(request: Request, connection: Connection, plan: Plan) -> Response:
-    """Make changes and lead back, or return the page that asks what to do about conflicts, or for a confirmation."""
+def carry_out(
+    request: Request, database: RequestDatabase, read_plan: Callable[[Connection], Plan | Response]
+) -> Response:
+    """Make the changes of a plan and lead back, or return the page that is shown instead.
+
+    That is the page of a form with errors, or the one that asks what to do about conflicts, or for a confirmation.
+
+    Args:
+        request: The request.
+        database: The database.
+        read_plan: A function that returns the plan of the submitted form, or the page with the errors in it.
+    """
+    # First without the lock of transactions that write: a page about thousands of rules takes a second.
+    with database.read() as connection:
+        found = _check(request, connection, read_plan(connection))
+    if isinstance(found, Response):
+        return found
+    with database.write() as connection:
+        plan = _check(request, connection, read_plan(connection))
+        if isinstance(plan, Response):
+            return plan
+        make_changes(connection, plan.setting, plan.changes, plan.note)
+        revision = read_state(connection).revision if plan.changes else 0
+        return redirect_back(request, plan.form, page_of(plan.setting), revision, len(plan.changes))
+
+
+def _check(request: Request, connection: Connection, plan: Plan | Response) -> Plan | Response:
+    """Return a plan without the changes that change nothing, or the page that is shown instead."""
+    if isinstance(plan, Response):
+        return plan
     conflicts = _conflicts(connection, plan)
     if conflicts:
         return _show_conflicts(request, connection, plan, conflicts)
@@ -91,9 +119,7 @@ def carry_out(request: Request, connection: Connection, plan: Plan) -> Response:
     state = state_of(connection, plan.setting)
     if changes and _needs_preview(plan, changes) and text(plan.form, "confirmed") != state:
         return _show_preview(request, connection, plan, changes, state)
-    make_changes(connection, plan.setting, changes, plan.note)
-    revision = read_state(connection).revision if changes else 0
-    return redirect_back(request, plan.form, page_of(plan.setting), revision, len(changes))
+    return replace(plan, changes=changes)
 
 
 def _needs_preview(plan: Plan, changes: Sequence[RuleChange]) -> bool:

@@ -84,7 +84,8 @@ def _list_page(
 @router.post("/settings/{name}/rules/list")
 def add_list(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Add a rule for each value of a list, and change those that exist if the form says so."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         setting = require_setting(connection, name)
         rules, errors = _read_list(form, setting)
         if errors:
@@ -96,7 +97,9 @@ def add_list(request: Request, name: str, database: RequestDatabase, form: Form)
             return _list_page(request, connection, setting, form, draft, existing=pasted.changed, status=409)
         changes = [RuleChange(None, rule) for rule in pasted.new]
         changes += pasted.changed if text(form, "existing") == "change" else []
-        return carry_out(request, connection, Plan(setting, form, changes))
+        return Plan(setting, form, changes)
+
+    return carry_out(request, database, plan)
 
 
 def _read_list(form: Fields, setting: StoredSetting) -> tuple[list[StoredRule], dict[str, str]]:

@@ -98,7 +98,8 @@ def show_setting_of_form(request: Request, name: str) -> Response:
 @router.post("/settings/{name}/rules/selected/value")
 def set_values(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Set the value of the selected rules, and their comment and link unless they are empty."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         setting = require_setting(connection, name)
         value, note, errors = read_value(form, setting)
         if errors:
@@ -109,14 +110,16 @@ def set_values(request: Request, name: str, database: RequestDatabase, form: For
             RuleChange(rule, replace(rule, value=kept, metadata={**rule.metadata, **note}))
             for rule, kept in zip(selection.rules, values, strict=True)
         ]
-        plan = Plan(setting, form, changes, selection.etags, is_previewed="filter" in form)
-        return carry_out(request, connection, plan)
+        return Plan(setting, form, changes, selection.etags, is_previewed="filter" in form)
+
+    return carry_out(request, database, plan)
 
 
 @router.post("/settings/{name}/rules/selected/delete")
 def delete_rules(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Delete the selected rules. The comment and the link are those of the deletions."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         setting = require_setting(connection, name)
         errors: dict[str, str] = {}
         note = read_note(form, errors)
@@ -124,8 +127,9 @@ def delete_rules(request: Request, name: str, database: RequestDatabase, form: F
             return _invalid(request, connection, setting, form, errors)
         selection = _select(connection, setting, form)
         changes = [RuleChange(rule, None) for rule in selection.rules]
-        plan = Plan(setting, form, changes, selection.etags, note, is_previewed="filter" in form)
-        return carry_out(request, connection, plan)
+        return Plan(setting, form, changes, selection.etags, note, is_previewed="filter" in form)
+
+    return carry_out(request, database, plan)
 
 
 def _invalid(
@@ -152,8 +156,8 @@ def _select(connection: Connection, setting: StoredSetting, form: Fields) -> _Se
     else:
         etags = selected_rules(form)
         total = len(etags)
-        found = [store.rule(connection, rule_id) for rule_id in etags] if total <= MAX_RULES else []
-        rules = [rule for rule in found if rule is not None and rule.setting_id == setting.id]
+        found = store.rules_with_ids(connection, list(etags)) if total <= MAX_RULES else {}
+        rules = [found[rule_id] for rule_id in etags if rule_id in found and found[rule_id].setting_id == setting.id]
     if not total:
         raise RequestError(422, "no rules are selected: go back, and select those to change")
     if total > MAX_RULES:

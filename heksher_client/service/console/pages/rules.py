@@ -59,7 +59,8 @@ def show_new_rule(request: Request, name: str, database: RequestDatabase) -> Res
 @router.post("/settings/{name}/rules")
 def add_rule(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Add a rule."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         message = f"the setting {name} does not exist any more. You entered {_listed(form.get('value', []))}."
         setting = require_setting(connection, name, message=message)
         try:
@@ -69,7 +70,9 @@ def add_rule(request: Request, name: str, database: RequestDatabase, form: Form)
         if (source := _source(connection, setting, form)) is not None:
             metadata = {**_other_metadata(source), **rule.metadata}
             rule = replace(rule, value=keep_line_breaks(rule.value, source.value), metadata=metadata)
-        return carry_out(request, connection, Plan(setting, form, [RuleChange(None, rule)]))
+        return Plan(setting, form, [RuleChange(None, rule)])
+
+    return carry_out(request, database, plan)
 
 
 def _source(connection: Connection, setting: StoredSetting, form: Fields) -> StoredRule | None:
@@ -176,7 +179,8 @@ def rule_page(
 @router.post("/rules/{rule_id}")
 def change_rule(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
     """Change the conditions, the value, the period, the comment and the link of a rule."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         rule = store.rule(connection, rule_id)
         if rule is None:
             return _show_deleted_rule(request, connection, rule_id, form)
@@ -185,8 +189,9 @@ def change_rule(request: Request, rule_id: RuleId, database: RequestDatabase, fo
             changed = read_rule(connection, form, setting, rule)
         except DraftError as error:
             return rule_page(request, connection, setting, rule, form, error.draft, status=422)
-        plan = Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
-        return carry_out(request, connection, plan)
+        return Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
+
+    return carry_out(request, database, plan)
 
 
 @router.get("/rules/{rule_id}/value")
@@ -199,7 +204,8 @@ def show_rule_of_form(request: Request, rule_id: RuleId) -> Response:
 @router.post("/rules/{rule_id}/value")
 def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
     """Change the value of a rule, and its comment and link unless they are empty."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         rule = store.rule(connection, rule_id)
         if rule is None:
             return _show_deleted_rule(request, connection, rule_id, form)
@@ -212,8 +218,9 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
             return rule_page(request, connection, setting, rule, form, draft, status=422)
         value = keep_line_breaks(value, rule.value)
         changed = replace(rule, value=value, metadata={**rule.metadata, **note})
-        plan = Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
-        return carry_out(request, connection, plan)
+        return Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
+
+    return carry_out(request, database, plan)
 
 
 def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, form: Fields) -> Response:
@@ -245,11 +252,13 @@ def _listed(content: Sequence[str]) -> str:
 @router.post("/rules/{rule_id}/delete")
 def delete_rule(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
     """Delete a rule. The comment and the link are those of the deletion."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         rule, setting = require_rule(connection, rule_id, message=_RULE_DELETED)
         errors: dict[str, str] = {}
         note = read_note(form, errors)
         if errors:
             raise RequestError(422, f"the rule was not deleted: {'; '.join(errors.values())}")
-        plan = Plan(setting, form, [RuleChange(rule, None)], {rule_id: text(form, "etag")}, note)
-        return carry_out(request, connection, plan)
+        return Plan(setting, form, [RuleChange(rule, None)], {rule_id: text(form, "etag")}, note)
+
+    return carry_out(request, database, plan)
