@@ -77,11 +77,27 @@ def test_an_undo_restores_conditions_and_periods(browser: Browser, service: Watc
     )  # fmt: skip
     service.call("DELETE", "/api/v1/rules/4")
     assert undo_revision(revision + 3) == 200
-    rule = service.call("GET", "/api/v1/rules/5").json()
+    rule = service.call("GET", "/api/v1/rules/4").json()
     assert {name: rule[name] for name in period} == period
-    service.call("PUT", "/api/v1/rules/5/conditions", {"feature_values": {"user": "eve"}})
+    service.call("PUT", "/api/v1/rules/4/conditions", {"feature_values": {"user": "eve"}})
     service.add_rule("s", 1, user="ann")
     assert undo_revision(revision + 5) == 409
+
+
+def test_a_restored_rule_has_its_former_id_and_history(browser: Browser, service: WatchedService) -> None:
+    """So the changes before its deletion can be undone as well. The next new rule has another id."""
+    browser.go("/console/settings/s")
+    browser.submit("/console/rules/3/value", value="30")
+    changed = undo(browser)
+    browser.submit("/console/rules/3/delete")
+    browser.submit(undo(browser))
+    assert service.call("GET", "/api/v1/rules/3").json()["value"] == 30
+    browser.go("/console/rules/3")
+    for action in ("Rule added", "Rule changed", "Rule deleted"):
+        assert action in browser.text
+    assert browser.submit(changed).status_code == 200
+    assert service.call("GET", "/api/v1/rules/3").json()["value"] == 3
+    assert service.add_rule("s", 1, user="ann") > 3
 
 
 def undo(browser: Browser) -> str:

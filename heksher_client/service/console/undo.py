@@ -36,7 +36,8 @@ def undo(connection: Connection, change: Change) -> StoredSetting:
     conditions, value, metadata = former["feature_values"], former["value"], former["metadata"]
     period = Period.from_json(former)
     if rule is None:
-        store.add_rule(connection, setting, conditions, value, metadata, period=period)
+        # With its former id, which is free, so that its former changes are still its own, and can be undone as well.
+        store.add_rule(connection, setting, conditions, value, metadata, period=period, rule_id=former["rule_id"])
     else:
         attributes = {"conditions": sorted(conditions.items()), "value": value, "metadata": metadata, "period": period}
         store.change_rule(connection, setting, rule, **attributes)
