@@ -113,6 +113,8 @@ def _read_latest(
 
 def _describe(former: Any, new: Any) -> str:
     """Return what a change has changed, for people."""
+    if former is None and new is None:
+        return ""  # A token was added or revoked: that is shown to administrators only.
     if not isinstance(former or new, dict):
         return _change_text(former, new)
     before, after = former or {}, new or {}

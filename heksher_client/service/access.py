@@ -2,7 +2,8 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heksher_client._clock import monotonic
 from heksher_client.service.addresses import reference, route_path
+from heksher_client.service.changes import TOKEN_ACTIONS, Change
 from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 
@@ -61,6 +63,21 @@ def request_token(scope: Scope) -> Token | None:
     """Return the token that a request was accepted with; None if it needed none."""
     token: Token | None = scope.get("heksher.token")
     return token
+
+
+def is_admin(scope: Scope) -> bool:
+    """Return True if a request may do everything: its token has the role `admin`, or it needs none."""
+    token = request_token(scope)
+    return token is None or token.role is Role.ADMIN
+
+
+def visible_changes(scope: Scope, found: Sequence[Change]) -> list[Change]:
+    """Return changes as a request may see them: the content of those of tokens is for administrators only."""
+    is_complete = is_admin(scope)
+    return [
+        replace(change, former=None, new=None) if change.action in TOKEN_ACTIONS and not is_complete else change
+        for change in found
+    ]
 
 
 def missing_role(token: Token, role: Role) -> str:

@@ -20,10 +20,11 @@ CHANNEL: Final = "heksher"
 SCHEDULE: Final = "schedule"
 """The name for the author of changes that the service makes when the period of a rule begins or ends."""
 SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
+TOKEN_ACTIONS: Final = ("token added", "token revoked")
 ACTIONS: Final = (
     "rule added", "rule changed", "rule deleted", *SCHEDULED_ACTIONS, "setting declared", "setting changed",
     "setting deleted", "aliases changed", "context feature added", "context feature moved", "context feature deleted",
-    "token added", "token revoked",
+    *TOKEN_ACTIONS,
 )  # fmt: skip
 
 

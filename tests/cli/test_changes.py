@@ -64,6 +64,7 @@ def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch
     [
         (["user"], ["user", "theme"], '["user"] -> ["user", "theme"]'),
         (None, {"name": "s", "type": "int"}, ""),
+        (None, None, "x"),
         ({"name": "s", "type": "int"}, {"name": "s", "type": "float"}, "type int -> float"),
         ({"aliases": []}, {"aliases": ["t"]}, 'aliases [] -> ["t"]'),
         (None, {"feature_values": {"user": "x"}, "value": "y" * 70, "metadata": {}}, f"user=x: {'y' * 59}…"),

@@ -222,6 +222,23 @@ def test_the_change_log_names_the_actor(protected: ProtectedService) -> None:
     assert protected.tokens["declare"] not in response.text
 
 
+@pytest.mark.parametrize("role", list(Role))
+def test_the_change_log_shows_tokens_to_administrators_only(protected: ProtectedService, role: Role) -> None:
+    """As `/api/v1/tokens` does. The entries are there for all, so that revisions are complete."""
+    protected.add("secret.project", Role.READ)
+    protected.revoke("secret.project")
+    for query in ("latest=true&limit=2", "action=token+added&latest=true", "after=0"):
+        headers = {"Authorization": f"Bearer {protected.tokens[role]}"}
+        response = protected.http.get(f"/api/v1/change_log?{query}", headers=headers)
+        found = [each for each in response.json()["changes"] if each["action"].startswith("token")]
+        assert len(found) >= 2
+        assert ("secret.project" in response.text) == (role is Role.ADMIN)
+        is_known = [bool(each["former"] or each["new"]) for each in found]
+        assert is_known == [role is Role.ADMIN] * len(found)
+    revisions = [each["revision"] for each in response.json()["changes"]]
+    assert revisions == list(range(1, len(revisions) + 1))
+
+
 def test_the_database_contains_only_hashes_of_tokens(protected: ProtectedService) -> None:
     with protected.database.begin(writes=False) as connection:
         rows = connection.exec_driver_sql("SELECT * FROM tokens").all()

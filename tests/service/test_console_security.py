@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from heksher_client.service.history import read_state
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.console import Browser, absolute, rule_values
@@ -113,6 +114,26 @@ def test_a_request_without_a_session_leads_to_the_login_form(protected: tuple[Br
     assert re.search(r"UTC revision [0-9]+ by admin Rule changed: s user jim 8 → changed to 9", browser.text)
     browser.submit("/console/logout")
     assert "Log in" in browser.go("/console").text
+
+
+@sqlite_only
+@pytest.mark.parametrize("role", list(Role))
+def test_the_console_shows_tokens_to_administrators_only(
+    protected: tuple[Browser, dict[str, str]], service: WatchedService, role: Role
+) -> None:
+    """Neither in the list of changes nor as the change that was just made, whose revision is in the address."""
+    browser, tokens = protected
+    assert service.database is not None
+    with service.database.begin() as connection:
+        add_token(connection, "secret.project", Role.READ)
+        revision = read_state(connection).revision
+    browser.go("/console")
+    browser.submit("/console/login", token=tokens[role], next="/console")
+    for page in ("changes?action=token+added", f"changes?done={revision}", f"features?done={revision}"):
+        assert browser.go(f"/console/{page}").status_code == 200
+        assert "Token added" in browser.text
+        assert ("secret.project" in browser.text) == (role is Role.ADMIN)
+        assert ("only administrators see the token" in browser.text) == (role is not Role.ADMIN)
 
 
 @sqlite_only

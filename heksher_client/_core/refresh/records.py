@@ -138,7 +138,10 @@ class ChangeRecord:
     settings: tuple[str, ...]
     """The affected settings, with the names that they had before and after the change."""
     former: Any
-    """The state before the change, in JSON values."""
+    """The state before the change, in JSON values.
+
+    None if there was none. Of changes of tokens, this and `new` are None without the role `admin`.
+    """
     new: Any
     """The state after the change, in JSON values."""
 

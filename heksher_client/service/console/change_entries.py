@@ -43,6 +43,9 @@ class Difference(NamedTuple):
     """None if there is none any more."""
 
 
+_HIDDEN: Final = Shown("text", "only administrators see the token")
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeEntry:
     """A change as the change log shows it."""
@@ -61,6 +64,8 @@ def change_entry(change: Change) -> ChangeEntry:
     """Return a change as the change log shows it."""
     former, new = change.former, change.new
     actor = change.actor or (SCHEDULE if change.action in SCHEDULED_ACTIONS else "")
+    if former is None and new is None:
+        return ChangeEntry(change, actor, {}, [Difference("", None, _HIDDEN)], "", "")
     if not isinstance(former or new, dict):
         sides = [None if state is None else _shown("", state) for state in (former, new)]
         return ChangeEntry(change, actor, {}, [Difference("", *sides)], "", "")

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from heksher_client.service.access import missing_role, request_token
+from heksher_client.service.access import missing_role, request_token, visible_changes
 from heksher_client.service.addresses import reference
 from heksher_client.service.changes import Change, changes
 from heksher_client.service.console.inputs import Fields
@@ -105,7 +105,8 @@ def redirect_to_done(request: Request, connection: Connection, page: str) -> Res
     return RedirectResponse(reference(request.scope, f"{page}?done={revision}#done"), 303)
 
 
-def done_change(connection: Connection, revision: int) -> Change | None:
+def done_change(request: Request, connection: Connection, revision: int) -> Change | None:
     """Return the change of a revision; None if there is none."""
     found = changes(connection, after=revision - 1, limit=1) if revision > 0 else []
+    found = visible_changes(request.scope, found)
     return found[0] if found and found[0].revision == revision else None

@@ -13,13 +13,12 @@ from sqlalchemy import Connection
 from heksher_client._logging import escaped, visible_json
 from heksher_client._version import __version__
 from heksher_client.service import json_values, store
-from heksher_client.service.access import request_token
+from heksher_client.service.access import is_admin, request_token
 from heksher_client.service.addresses import reference, route_path
 from heksher_client.service.console import security
 from heksher_client.service.console.change_entries import change_entry
 from heksher_client.service.console.emoji import with_emoji
 from heksher_client.service.console.undo import UNDOABLE
-from heksher_client.service.tokens import Role
 
 _MAX_VALUE_LENGTH: Final = 120
 """Characters of a value in a table."""
@@ -84,7 +83,7 @@ def page(request: Request, template: str, connection: Connection, *, status: int
         status,
         features=store.context_features(connection),
         token=token,
-        may_change=token is None or token.role is Role.ADMIN,
+        may_change=is_admin(request.scope),
         undoable=UNDOABLE,
         version=__version__,
         **values,

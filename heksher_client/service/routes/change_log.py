@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from heksher_client.service.access import request_token
+from heksher_client.service.access import request_token, visible_changes
 from heksher_client.service.changes import ChangeFilter, changes, latest_changes
 from heksher_client.service.event_stream import EventStream
 from heksher_client.service.routing import RequestDatabase, SettingName, documented, example
@@ -29,7 +29,8 @@ _EVENT: Final = f"event: change\ndata: {_DATA}\nid: 6\n\n"
 
 
 @router.get("/api/v1/change_log", responses=documented(body={"changes": [_CHANGE]}))
-def read_change_log(
+def read_change_log(  # noqa: PLR0913 - the parameters of the request
+    request: Request,
     database: RequestDatabase,
     after: Annotated[int, Query(ge=0, le=MAX_ID, openapi_examples=example(5))] = 0,
     setting: Annotated[SettingName | None, Query(openapi_examples=example("cache_size"))] = None,
@@ -45,6 +46,8 @@ def read_change_log(
 
     With `latest`, return the last changes instead, the latest first: of those before a revision (`before`), by a token
     (`actor`, its name), of one kind (`action`), or since a time, as far as these are given.
+
+    Without the role `admin`, `former` and `new` are null for `token added` and `token revoked`.
     """
     with database.read() as connection:
         if latest:
@@ -52,7 +55,7 @@ def read_change_log(
             found = latest_changes(connection, selected, before=before, limit=limit)
         else:
             found = changes(connection, after=after, setting=setting, limit=limit)
-        return {"changes": [asdict(change) for change in found]}
+        return {"changes": [asdict(change) for change in visible_changes(request.scope, found)]}
 
 
 class EventStreamResponse(StreamingResponse):

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator
 
+from heksher_client.service.access import visible_changes
 from heksher_client.service.changes import ACTIONS, SCHEDULE, ChangeFilter, changes, latest_changes, recent_actors
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
@@ -43,7 +44,7 @@ def list_changes(
     )
     with database.read() as connection:
         found = latest_changes(connection, selected, before=before, limit=PAGE_SIZE + 1)
-        shown, is_last = found[:PAGE_SIZE], len(found) <= PAGE_SIZE
+        shown, is_last = visible_changes(request.scope, found[:PAGE_SIZE]), len(found) <= PAGE_SIZE
         return page(
             request,
             "changes.html",
@@ -54,7 +55,7 @@ def list_changes(
             more=None if is_last else shown[-1].revision,
             actors=[*recent_actors(connection, _MAX_CHANGES_FOR_ACTORS), SCHEDULE],
             actions=ACTIONS,
-            done=done_change(connection, done),
+            done=done_change(request, connection, done),
         )
 
 

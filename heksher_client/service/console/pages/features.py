@@ -22,7 +22,7 @@ router: Final = APIRouter(prefix="/console/features", include_in_schema=False)
 def list_features(request: Request, database: RequestDatabase, done: Revision = 0) -> Response:
     """Show all context features, in their order."""
     with database.read() as connection:
-        return _page(request, connection, done=done_change(connection, done))
+        return _page(request, connection, done=done_change(request, connection, done))
 
 
 @router.post("")

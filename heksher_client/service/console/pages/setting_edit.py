@@ -258,7 +258,7 @@ def _page(
         rules=count_rules(connection, setting.id, ALL_RULES),
         in_the_way=[(rule, rule.conditions_in(order)) for rule in entered.rules[:_MAX_RULES_IN_THE_WAY]],
         entered=entered,
-        done=done_change(connection, done),
+        done=done_change(request, connection, done),
         back=f"/console/settings/{declaration.name}/edit",
     )
     if entered.form:  # The form stays where it is on the screen, and a reload shows the page without it.

@@ -82,7 +82,7 @@ def list_settings(request: Request, database: RequestDatabase, done: Revision = 
             rules_query=_rules_query(state),
             types=sorted({row.kind for row in rows.values()}),
             owners=sorted({row.owner for row in rows.values() if row.owner})[:_MAX_OWNERS],
-            done=done_change(connection, done),
+            done=done_change(request, connection, done),
         )
 
 

@@ -28,7 +28,7 @@ _ROLES: Final = {
 def list_tokens(request: Request, database: RequestDatabase, done: Revision = 0) -> Response:
     """Show all tokens."""
     with database.read() as connection:
-        return _page(request, connection, done=done_change(connection, done))
+        return _page(request, connection, done=done_change(request, connection, done))
 
 
 @router.post("")
