@@ -113,9 +113,16 @@ JSONValue = Annotated[Any, AfterValidator(json_values.check)]
 class RequestError(Exception):
     """A request that is answered with an error status and a message in plain text."""
 
-    def __init__(self, status: int, message: str = "") -> None:
+    def __init__(self, status: int, message: str = "", *, shown: str = "") -> None:
+        """Create an error.
+
+        Args:
+            status: The status of the response.
+            message: The message.
+            shown: The message in pages, if it is not the same: the API has those of the reference implementation.
+        """
         super().__init__(status, message)
-        self.status, self.message = status, message
+        self.status, self.message, self.shown = status, message, shown or message
 
 
 @dataclass(slots=True)

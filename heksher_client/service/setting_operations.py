@@ -168,7 +168,9 @@ def _is_repeated(setting: StoredSetting, version: str, *, is_same: bool = False)
     """
     stored, name = setting.declaration.version_number, setting.declaration.name
     if parse_version(version) < stored:
-        raise RequestError(409, f"the setting {name} is at a higher version than the request ({stored})")
+        message = f"the setting {name} is at a higher version than the request"
+        # The reference implementation writes a tuple.
+        raise RequestError(409, f"{message} ({stored})", shown=f"{message} ({setting.declaration.version})")
     if parse_version(version) > stored:
         return False
     if not is_same:

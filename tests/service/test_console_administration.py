@@ -212,7 +212,7 @@ def test_aliases_are_added_and_deleted(operator: Operator, service: WatchedServi
         ("name", {"name": "other"}, 409, "name already exists", 'role="alert"'),
         ("name", {"name": "s"}, 422, "nothing was changed", 'id="name-error"'),
         ("name", {"name": "t", "version": "x"}, 422, "two numbers, like 1.0", 'id="name-version-error"'),
-        ("name", {"name": "t", "version": "0.9"}, 409, "at a higher version", 'role="alert"'),
+        ("name", {"name": "t", "version": "0.9"}, 409, "higher version than the request (1.0)", 'role="alert"'),
         ("type", {"type": "nosuch"}, 422, "cannot resolve setting type nosuch. The types are int", 'id="type-error"'),
         ("type", {"type": "int"}, 422, "nothing was changed", 'id="type-error"'),
         ("type", {"type": "float", "version": "1.1"}, 409, "non-subtype float in a minor version", 'id="type-error"'),

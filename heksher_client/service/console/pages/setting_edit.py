@@ -210,7 +210,7 @@ def _save(request: Request, name: str, database: RequestDatabase, form: Fields, 
         except ValidationError as error:
             status, entered = 422, Entered(what, form, validation_errors(error))
         except RequestError as error:
-            status, entered = error.status, Entered(what, form, {"": error.message})
+            status, entered = error.status, Entered(what, form, {"": error.shown})
         else:
             (changed,) = store.settings(connection, [setting.id])
             return redirect_to_done(request, connection, f"console/settings/{changed.declaration.name}/edit")
