@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
@@ -152,24 +152,47 @@ def actor(connection: Connection) -> str | None:
     return name
 
 
-def changes(connection: Connection, *, after: int, setting: str | None = None, limit: int = 100) -> list[Change]:
+def changes(
+    connection: Connection,
+    *,
+    after: int,
+    before: int | None = None,
+    setting: str | None = None,
+    selected: ChangeFilter = ALL_CHANGES,
+    limit: int = 100,
+) -> list[Change]:
     """Return the changes after a revision, the oldest first.
 
     Args:
         connection: The connection of the transaction.
         after: The revision.
+        before: Return only changes before this revision.
         setting: Return only changes that affect the setting with this name, under whichever of its names.
+        selected: Return only these changes. Its setting is that of `setting`, if it is given.
         limit: The maximum number of changes.
     """
-    query = select(CHANGES).where(CHANGES.c.revision > after).order_by(CHANGES.c.revision)
-    return _select(connection, query, setting, limit)
+    selected = selected if setting is None else replace(selected, setting=setting)
+    query = select(CHANGES).order_by(CHANGES.c.revision)
+    return _filtered(connection, query, selected, after=after, before=before, limit=limit)
 
 
 def latest_changes(
-    connection: Connection, selected: ChangeFilter = ALL_CHANGES, *, before: int | None = None, limit: int = 100
+    connection: Connection,
+    selected: ChangeFilter = ALL_CHANGES,
+    *,
+    after: int = 0,
+    before: int | None = None,
+    limit: int = 100,
 ) -> list[Change]:
-    """Return the last changes that a filter selects, or those before a revision, the latest first."""
+    """Return the last changes that a filter selects, of those after and before revisions, the latest first."""
     query = select(CHANGES).order_by(CHANGES.c.revision.desc())
+    return _filtered(connection, query, selected, after=after, before=before, limit=limit)
+
+
+def _filtered(
+    connection: Connection, query: Select[Any], selected: ChangeFilter, *, after: int, before: int | None, limit: int
+) -> list[Change]:
+    query = query.where(CHANGES.c.revision > after)
     if before is not None:
         query = query.where(CHANGES.c.revision < before)
     if "\0" in selected.actor + selected.action:

@@ -32,29 +32,38 @@ _EVENT: Final = f"event: change\ndata: {_DATA}\nid: 6\n\n"
 def read_change_log(  # noqa: PLR0913 - the parameters of the request
     request: Request,
     database: RequestDatabase,
-    after: Annotated[int, Query(ge=0, le=MAX_ID, openapi_examples=example(5))] = 0,
-    setting: Annotated[SettingName | None, Query(openapi_examples=example("cache_size"))] = None,
+    after: Annotated[
+        int, Query(ge=0, le=MAX_ID, openapi_examples=example(5), description="Only changes after this revision.")
+    ] = 0,
+    setting: Annotated[
+        SettingName | None,
+        Query(
+            openapi_examples=example("cache_size"),
+            description="Only changes of the setting with this name, which may be a former one.",
+        ),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, openapi_examples=example(1))] = 100,
     *,
-    latest: Annotated[bool, Query()] = False,
-    before: Annotated[int | None, Query(ge=0, le=MAX_ID)] = None,
-    actor: Annotated[str, Query(max_length=255)] = "",
-    action: Annotated[str, Query(max_length=255)] = "",
-    since: Annotated[AwareDatetime | None, Query()] = None,
+    latest: Annotated[
+        bool, Query(description="The latest changes instead of the oldest, and the latest first.")
+    ] = False,
+    before: Annotated[int | None, Query(ge=0, le=MAX_ID, description="Only changes before this revision.")] = None,
+    actor: Annotated[
+        str, Query(max_length=255, description="Only changes made with the token of this name, or by the `schedule`.")
+    ] = "",
+    action: Annotated[str, Query(max_length=255, description="Only changes of this kind, such as `rule added`.")] = "",
+    since: Annotated[AwareDatetime | None, Query(description="Only changes since this time, with an offset.")] = None,
 ) -> dict[str, Any]:
-    """Return the changes after a revision, the oldest first: all, or those of a setting by a current or former name.
+    """Return the changes that meet all given criteria: the first ones and the oldest first, or the last ones.
 
-    With `latest`, return the last changes instead, the latest first: of those before a revision (`before`), by a token
-    (`actor`, its name), of one kind (`action`), or since a time, as far as these are given.
+    With `latest`, the last ones, and the latest first.
 
     Without the role `admin`, `former` and `new` are null for `token added` and `token revoked`.
     """
     with database.read() as connection:
-        if latest:
-            selected = ChangeFilter(setting, actor, action, since)
-            found = latest_changes(connection, selected, before=before, limit=limit)
-        else:
-            found = changes(connection, after=after, setting=setting, limit=limit)
+        selected = ChangeFilter(setting, actor, action, since)
+        read = latest_changes if latest else changes
+        found = read(connection, selected=selected, after=after, before=before, limit=limit)
         return {"changes": [asdict(change) for change in visible_changes(request.scope, found)]}
 
 
