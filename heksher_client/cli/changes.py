@@ -14,6 +14,7 @@ from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import format_conditions, json_option, local_time, print_json, print_table
+from heksher_client.cli.settings import require_declaration
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, ChangeRecord
@@ -22,6 +23,9 @@ _PAGE: Final = 100
 """Changes that are read at once."""
 _MAX_LENGTH: Final = 60
 """Characters of a value in the table."""
+_SCHEDULE: Final = "schedule"
+"""The author of changes that the service makes when the period of a rule begins or ends, for `--actor`."""
+_SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
 _MAX_REVISION: Final = 2**63 - 1
 
 
@@ -68,6 +72,8 @@ def changes(
         else:
             is_wanted = _Filter(actor, action, since)
             found = list(islice(filter(is_wanted.accepts, _read(client, name, after)), limit))
+        if name is not None and not (found or client.latest_changes(setting=name, limit=1)):
+            require_declaration(client, name)  # It is mistyped.
     if as_json:
         for change in found:
             print_json(asdict(change))
@@ -87,7 +93,10 @@ class _Filter:
         self._actor, self._action, self._since = actor, action, since
 
     def accepts(self, change: "ChangeRecord") -> bool:
-        if self._actor is not None and change.actor != self._actor:
+        if self._actor == _SCHEDULE:
+            if change.actor is not None or change.action not in _SCHEDULED_ACTIONS:
+                return False
+        elif self._actor is not None and change.actor != self._actor:
             return False
         if self._action is not None and self._action not in change.action:
             return False
@@ -113,23 +122,31 @@ def _read_latest(
 
 def _describe(former: Any, new: Any) -> str:
     """Return what a change has changed, for people."""
-    if former is None and new is None:
-        return ""  # A token was added or revoked: that is shown to administrators only.
+    if former is None and new is None:  # Only admins see the tokens that were added or revoked.
+        return ""
     if not isinstance(former or new, dict):
         return _change_text(former, new)
     before, after = former or {}, new or {}
     conditions = after.get("feature_values") or before.get("feature_values")
+    if not (former and new) and "role" in (former or new):
+        return f"{_shown((former or new)['name'])}: {_shown((former or new)['role'])}"
     if conditions is None:
         return _describe_attributes(before, after)
     if not (former and new):
         text = _shown((former or new)["value"])
     elif before["value"] == after["value"]:
-        text = _describe_attributes(before, after)
+        text = _describe_attributes(before, after) or _shown(after["value"])
     else:
         text = _change_text(before["value"], after["value"])
     # The comment of a deletion is not metadata of the rule.
-    comment = before.get("comment") if new is None else after.get("metadata", {}).get("comment")
+    comment = before.get("comment") if new is None else _comment(after)
+    if former and new and comment == _comment(before):
+        comment = None
     return f"{format_conditions(conditions)}: {text}" + ("" if comment is None else f" ({_shown(comment)})")
+
+
+def _comment(rule: dict[str, Any]) -> Any:
+    return rule.get("metadata", {}).get("comment")
 
 
 def _describe_attributes(before: dict[str, Any], after: dict[str, Any]) -> str:

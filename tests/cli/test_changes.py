@@ -41,6 +41,7 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
     assert [change["revision"] for change in first] == [5, 6]
     assert run("changes", "--actor", "nobody").out == "No changes.\n"
     assert run("changes", "--after", "1", "--actor", "nobody").out == "No changes.\n"
+    assert run("changes", "--after", "1", "--actor", "schedule").out == "No changes.\n"
     assert run("changes", "--after", "1", "--since", "2099-01-01").out == "No changes.\n"
     assert run("changes", "--after", "1", "--action", "feature", "--json").out.count("\n") == 1
     tomorrow = datetime.now(UTC) + timedelta(days=1)
@@ -48,6 +49,8 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
     assert run("changes", "--since", "1h", "--limit", "1").out.count("\n") == 2
     monkeypatch.setattr(arguments, "now", lambda: tomorrow)
     assert run("changes", "--since", "2h").out == "No changes.\n"
+    outcome = run("changes", "--since", "999999w")
+    assert (outcome.status, "'999999w' is not a time" in outcome.err) == (2, True)
     outcome = run("changes", "--since", "yesterday")
     assert (outcome.status, "'yesterday' is not a time: use one such as 2026-01-31T09:30" in outcome.err) == (2, True)
 
@@ -78,6 +81,14 @@ def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch
             {"feature_values": {"user": "z"}, "value": 1},
             'user=z: feature_values {"user": "x"} -> {"user": "z"}',
         ),
+        (
+            {"feature_values": {"user": "x"}, "value": 1, "metadata": {"comment": "old"}},
+            {"feature_values": {"user": "x"}, "value": 2, "metadata": {"comment": "old"}},
+            "user=x: 1 -> 2",
+        ),
+        ({"feature_values": {"user": "x"}, "value": 1}, {"feature_values": {"user": "x"}, "value": 1}, "user=x: 1"),
+        (None, {"name": "ci", "role": "read", "created_at": "2026-01-31T09:30:00+00:00"}, "ci: read"),
+        (None, None, " x"),
     ],
 )
 def test_each_kind_of_change_has_a_description(
@@ -96,6 +107,24 @@ def test_each_kind_of_change_has_a_description(
     line = run("changes").out.splitlines()[1]
     assert line.rstrip().endswith(text)
     assert " ops " in line
+
+
+def test_the_schedule_is_an_author(run: Run, shop: WatchedService) -> None:
+    """After a revision as well, where the command selects the changes."""
+    change = {"revision": 9, "at": "2026-01-31T09:30:00", "actor": None, "action": "rule ended", "settings": []}
+    change |= {"former": None, "new": None}
+    log = {"changes": [change, change | {"action": "rule added"}, change | {"actor": "ops"}]}
+    shop.respond_with(LOG, CannedResponse.of(log), times=1)
+    assert len(json_lines(run("changes", "--after", "1", "--actor", "schedule", "--json").out)) == 1
+
+
+def test_a_deleted_setting_has_changes(run: Run, shop: WatchedService) -> None:
+    """Only a name that never existed is an error, not filters that leave nothing."""
+    assert run("changes", "shop.color", "--actor", "nobody").out == "No changes.\n"
+    run("settings", "delete", "shop.color", "--yes")
+    assert "setting deleted" in run("changes", "shop.color").out
+    assert run("changes", "shop.color", "--actor", "nobody").status == 0
+    assert run("changes", "shop.colour").status == 1
 
 
 def test_a_service_without_a_log_is_reported(run: Run, shop: WatchedService) -> None:
