@@ -43,10 +43,10 @@ class Time(_TimeType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Return the time in UTC, or fail if the text is not a time."""
-        if duration := _DURATION.fullmatch(value):
-            difference = timedelta(**{_UNITS[duration[2]]: int(duration[1])})
-            return now() - difference if self._is_past else now() + difference
         try:
+            if duration := _DURATION.fullmatch(value):
+                difference = timedelta(**{_UNITS[duration[2]]: int(duration[1])})
+                return now() - difference if self._is_past else now() + difference
             return datetime.fromisoformat(value).astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(
@@ -91,6 +91,13 @@ def require_text(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
+def require_link(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001
+    """Return the value of an option that is a link, which the console shows as one. A callback."""
+    if value and not re.match("https?://[^/]", value, re.IGNORECASE):
+        raise click.BadParameter(f"{value!r} must begin with http:// or https://")
+    return value
+
+
 def context_argument(name: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the argument `[FEATURE=VALUE]...`, which the command receives as a mapping."""
     return click.argument(name, nargs=-1, metavar="[FEATURE=VALUE]...", callback=_parse_context)
@@ -108,11 +115,13 @@ def parse_pairs(pairs: Iterable[str]) -> Mapping[str, str]:
     """Return the values of context features by name, from texts like `user=jim`.
 
     Raises:
-        click.BadParameter: A text does not have this form, a value is invalid, or a feature is given twice.
+        click.UsageError: A text does not have this form, a value is invalid, or a feature is given twice.
     """
     values: dict[str, str] = {}
     for pair in pairs:
         feature, separator, value = pair.partition("=")
+        if feature.startswith("-"):  # Commands whose value may begin with a dash get unknown options as arguments.
+            raise click.UsageError(f"no such option: {feature}")
         if not separator or not re.fullmatch(CONTEXT_NAME, feature):
             raise click.BadParameter(
                 f"{pair!r} must have the form FEATURE=VALUE, for example user=jim; "

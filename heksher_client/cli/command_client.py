@@ -41,8 +41,12 @@ class CommandClient(AdminClient):
     @property
     def has_credentials(self) -> bool:
         """True if requests are sent with a token or a password."""
-        options = self._client.options
-        return options.auth is not None or "authorization" in map(str.lower, options.headers)
+        return self._client.options.auth is not None or self.has_authorization_header
+
+    @property
+    def has_authorization_header(self) -> bool:
+        """True if the headers of all requests contain a token or a password."""
+        return "authorization" in map(str.lower, self._client.options.headers)
 
     def ping(self, *, timeout: float | None = None) -> None:
         """Check that the service is healthy, as `AdminClient.ping` does."""

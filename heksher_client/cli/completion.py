@@ -77,14 +77,19 @@ def completion(shell: str) -> None:
     click.echo(script_class(program, {}, "heksher-client", "_HEKSHER_CLIENT_COMPLETE").source())
 
 
-def complete_profile(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    """Complete the name of a profile."""
+def profile_names() -> list[str]:
+    """Return the names of the profiles; an empty list if there is no configuration file, or if it is invalid."""
     from heksher_client.profiles import _config as config
 
     try:
-        return [name for name in config.profile_names(config.config_path()) if name.startswith(incomplete)]
+        return list(config.profile_names(config.config_path()))
     except ValueError:
         return []
+
+
+def complete_profile(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Complete the name of a profile."""
+    return [name for name in profile_names() if name.startswith(incomplete)]
 
 
 def complete_setting(

@@ -66,7 +66,12 @@ group_options = partial(_add_options, is_group=True)
 
 @contextmanager
 def connect(
-    profile: str | None, url: str | None, *, url_name: str = "--url", timeout: float | None = None
+    profile: str | None,
+    url: str | None,
+    *,
+    url_name: str = "--url",
+    timeout: float | None = None,
+    is_anonymous: bool = False,
 ) -> Iterator["CommandClient"]:
     """Connect to the service of a profile or at a URL. Errors in the block are reported, and the client is closed.
 
@@ -75,6 +80,7 @@ def connect(
         url: The URL.
         url_name: The option or argument with the URL, for error messages.
         timeout: The seconds that the response to a request may take, for requests with much to do.
+        is_anonymous: Whether to send no credentials, except those in headers.
     """
     with report_errors():
         import httpx
@@ -83,10 +89,12 @@ def connect(
         from heksher_client.exceptions import UnexpectedResponseError
         from heksher_client.profiles._connect import create_request_client
 
-        limits: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         if timeout is not None:
-            limits = {"timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS), "request_timeout": timeout}
-        inner = create_request_client(profile, url=url, url_name=url_name, **limits)
+            overrides = {"timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS), "request_timeout": timeout}
+        if is_anonymous:
+            overrides["auth"] = lambda request: request
+        inner = create_request_client(profile, url=url, url_name=url_name, **overrides)
         context = click.get_current_context(silent=True)
         is_verbose = context is not None and shared_option(context, "verbose")
         client = CommandClient(inner, _log if is_verbose else None)

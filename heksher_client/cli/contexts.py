@@ -23,13 +23,20 @@ from heksher_client._core.settings.context_comparison import (
 )
 from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import Command, parse_pairs
+from heksher_client.cli.arguments import Command, parse_pairs, require_link
 from heksher_client.cli.comparison import Difference, print_differences
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.errors import CommandError, ExitStatus
 from heksher_client.cli.json_values import format_value
-from heksher_client.cli.output import format_conditions, json_option, print_json, print_table, progress
+from heksher_client.cli.output import (
+    check_unattended,
+    format_conditions,
+    json_option,
+    print_json,
+    print_table,
+    progress,
+)
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, RuleRecord, ServiceState
@@ -181,7 +188,12 @@ def _side_fields(side: ContextValue) -> dict[str, Any]:
 @click.command(short_help="Copy rules to another context.")
 @_contexts_and_pattern
 @click.option("--comment", default="", help="Comment of the copied rules, in their metadata. Default: as it is.")
-@click.option("--link", default="", help="Link of the copied rules, to a ticket for example. Default: as it is.")
+@click.option(
+    "--link",
+    default="",
+    callback=require_link,
+    help="Link of the copied rules, to a ticket for example. Default: as it is.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @service_options
@@ -210,8 +222,7 @@ def copy(
     """
     if first == second:
         raise click.UsageError("A and B are the same context")
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json requires --yes or --dry-run")
+    check_unattended(as_json=as_json, is_decided=yes or dry_run)
     with connect(source["profile"], source["url"]) as client:
         state, settings = _read_settings(client, source["pattern"], {**first, **second})
         plan = list(plan_copy(settings, state.context_features, first, second))
@@ -220,7 +231,7 @@ def copy(
             _print_plan(plan)
         if changes and not dry_run:
             if not yes:
-                click.confirm(f"Make these {len(changes)} changes?", abort=True)
+                click.confirm(f"Make these {len(changes)} changes?", abort=True, err=True)
             rules = {rule.rule_id: rule for record in state.settings.values() for rule in record.rules}
             with progress("Copying rules") as on_progress:
                 _copy_rules(client, changes, rules, {"comment": comment, "link": link}, on_progress)

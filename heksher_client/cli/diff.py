@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 from heksher_client.admin import ServiceState
 from heksher_client.cli.arguments import require_text
 from heksher_client.cli.comparison import compare, print_differences
-from heksher_client.cli.completion import complete_profile
+from heksher_client.cli.completion import complete_profile, profile_names
 from heksher_client.cli.connection import connect, verbose_option
 from heksher_client.cli.errors import ExitStatus, report_errors
 from heksher_client.cli.export_file import is_export_file, read_state
@@ -49,5 +49,10 @@ def _load_state(source: str, argument: str, on_progress: Callable[[int, int], ob
     if not is_url and is_export_file(source):
         with report_errors():
             return read_state(source)
+    if not is_url and "=" in source and source not in profile_names():
+        raise click.UsageError(
+            f"{source!r} is neither a profile nor a file; to compare two contexts of one service, use "
+            "`heksher-client compare`"
+        )
     with connect(None, source, url_name=argument) if is_url else connect(source, None) as client:
         return client.service_state(on_progress)

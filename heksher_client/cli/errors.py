@@ -1,15 +1,20 @@
 """Errors of the command line: one line of text, and an exit status that scripts can rely on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from heksher_client._logging import escaped
 
+if TYPE_CHECKING:
+    from heksher_client.exceptions import UnexpectedResponseError
+
+_NO_CREDENTIALS: Final = " (the credentials are missing, wrong or insufficient)"
+"""A hint of the client for 401 and 403. The second one means that the token lacks a role."""
 _MAX_SUGGESTIONS: Final = 3
 _SIMILARITY: Final = 0.65
 """How similar a name is to a mistyped one, from 0 to 1, to be suggested."""
@@ -54,6 +59,24 @@ def is_temporary(status: int) -> bool:
     return status in (408, 429) or status >= 500
 
 
+def _refusal(error: "UnexpectedResponseError") -> str:
+    """Return why the service has refused a request, in words; an empty text if the response does not list reasons."""
+    try:
+        body = error.json()
+        problems = body["conflicts"] if "conflicts" in body else list(map(_problem_text, body["detail"]))
+        text = "; ".join(problems)
+    except (ValueError, LookupError, TypeError):  # It is of another form.
+        return ""
+    hint = "; use the next major version, such as --version 2.0" if "in a minor version" in text else ""
+    return f"the service has refused the request ({error.status}): {text}{hint}"
+
+
+def _problem_text(problem: Mapping[str, Any]) -> str:
+    """Return one of the problems that the service has found in a request, and its place in the body or the query."""
+    place = ".".join(map(str, problem["loc"][1:]))
+    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Convert the client's errors to `CommandError`, with the exit status that each kind has."""
@@ -72,11 +95,14 @@ def report_errors() -> Iterator[None]:
     except CredentialError as error:
         raise CommandError(str(error), ExitStatus.UNAUTHORIZED) from None
     except UnexpectedResponseError as error:
-        if error.status in (401, 403):
+        if error.status == 403:
+            message = f"{str(error).removesuffix(_NO_CREDENTIALS)}; use a token with the role admin"
+            raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
+        if error.status == 401:
             message = f"{error}; sign in with `heksher-client login`, or set HEKSHER_TOKEN"
             raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
         status = ExitStatus.UNAVAILABLE if is_temporary(error.status) else ExitStatus.FAILURE
-        raise CommandError(str(error), status) from None
+        raise CommandError(_refusal(error) or str(error), status) from None
     except ServiceUnavailableError as error:
         url = (error.url or "").partition("/api/")[0]
         hint = f"; check that the service runs at {url}" if url else ""

@@ -24,18 +24,19 @@ class Change(Protocol):
         """A description of the change."""
 
 
-def print_changes(changes: Sequence[Change], *, is_complete: bool) -> None:
+def print_changes(changes: Sequence[Change], *, is_complete: bool, rest: str = "--dry-run") -> None:
     """Print the changes of an import, one per line, and the number of each kind.
 
     Args:
         changes: The changes.
         is_complete: Whether to print all of them, and not only the first.
+        rest: The option or command that shows the others.
     """
     shown = changes if is_complete else changes[:_MAX_LINES]
     for change in shown:
         click.echo(escaped(change.text))
     if len(shown) < len(changes):
-        click.echo(f"... and {len(changes) - len(shown):,} more, which --dry-run shows")
+        click.echo(f"... and {len(changes) - len(shown):,} more, which {rest} shows")
     if changes:
         counts = Counter(change.action for change in changes).most_common()
         click.echo(f"Summary: {', '.join(f'{action} ({number:,})' for action, number in counts)}.")
@@ -47,4 +48,4 @@ def confirm_changes(number: int) -> None:
     Raises:
         click.Abort: They are not wanted.
     """
-    click.confirm(f"Make {'this change' if number == 1 else f'these {number:,} changes'}?", abort=True)
+    click.confirm(f"Make {'this change' if number == 1 else f'these {number:,} changes'}?", abort=True, err=True)

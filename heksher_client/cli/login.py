@@ -96,23 +96,45 @@ def ping(profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Check that a service is healthy and accepts the token.
 
     The first request asks for its health, which needs no token. The second one reads the context features, which needs
-    one if the service has access control. The role of the token is not checked.
+    one if the service has access control. It is repeated without the token: a service without access control ignores
+    any token. The role of the token is not checked.
     """
     with connect(profile, url) as client:
         client.ping()
         client.context_features()
         has_credentials = client.has_credentials
+    requires_token = has_credentials and _requires_credentials(profile, url)
     if as_json:
         fields = {
             "service": client.service_url,
             "is_well": True,
             "is_authorized": True,
             "has_credentials": has_credentials,
+            "requires_token": requires_token,
         }
         print_json(fields)
         return
-    access = "accepts the token or password (its role was not checked)" if has_credentials else "requires no token"
+    access = "requires no token"
+    if has_credentials:
+        unchecked = "requires no token; yours was not checked"
+        access = "accepts the token or password (its role was not checked)" if requires_token else unchecked
     click.echo(f"{client.service_url} is healthy, and {access}.")
+
+
+def _requires_credentials(profile: str | None, url: str | None) -> bool:
+    """True if a service refuses a request without credentials, or if they cannot be left out."""
+    from heksher_client.exceptions import UnexpectedResponseError
+
+    with connect(profile, url, is_anonymous=True) as client:
+        if client.has_authorization_header:
+            return True
+        try:
+            client.context_features()
+        except UnexpectedResponseError as error:
+            if error.status not in (401, 403):
+                raise
+            return True
+    return False
 
 
 @click.command(short_help="List the profiles.")

@@ -92,6 +92,16 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def check_unattended(*, as_json: bool, is_decided: bool) -> None:
+    """Check that a command that prints JSON, for a program, asks nothing.
+
+    Raises:
+        click.UsageError: It would ask for confirmation.
+    """
+    if as_json and not is_decided:
+        raise click.UsageError("--json requires --yes or --dry-run")
+
+
 def local_time(text: str, form: str = "%Y-%m-%d %H:%M") -> str:
     """Return a time of the service in the local time zone. One without an offset is in UTC."""
     at = datetime.fromisoformat(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 import click
 
 from heksher_client._json_values import is_equal
-from heksher_client.cli.arguments import Command, Time, context_argument
+from heksher_client.cli.arguments import Command, Time, context_argument, now, require_link
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
@@ -130,7 +130,7 @@ def _notes(rule: "RuleRecord") -> tuple[str, str]:
 
 
 _COMMENT = click.option("--comment", metavar="TEXT", help="Why, for the change log and for whoever reads the rule.")
-_LINK = click.option("--link", metavar="URL", help="Link to a ticket, for example.")
+_LINK = click.option("--link", metavar="URL", callback=require_link, help="Link to a ticket, for example.")
 
 
 def _comment_metadata(comment: str | None, link: str | None) -> dict[str, str]:
@@ -175,6 +175,8 @@ def add(
         raise click.UsageError(
             "a rule requires a condition, for example user=jim; contexts without a matching rule get the default value"
         )
+    if (ends_at := details["ends_at"]) is not None and ends_at <= now():
+        raise click.BadParameter(f"{local_time(ends_at.isoformat())} has passed", param_hint="'--until'")
     with connect(profile, url) as client:
         record = require_setting(client, name)
         check_features(record.data, conditions)
@@ -269,7 +271,7 @@ def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, e
     rule = client.rule(rule_id)
     if rule is None:
         raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
-    if not is_equal(rule.value, parse_value(record.data, expected)):
+    if not is_equal(rule.value, parse_value(record.data, expected, is_expected=True)):
         raise CommandError(
             f"rule {rule_id} has the value {format_value(rule.value)}, and not {expected}: somebody else has changed it"
         )

@@ -24,8 +24,13 @@ _HINTS: Final = {
 }
 
 
-def parse_value(setting: "SettingData", text: str) -> Any:
+def parse_value(setting: "SettingData", text: str, *, is_expected: bool = False) -> Any:
     """Parse a value as JSON. For a setting of type str, or an Enum, anything else is plain text.
+
+    Args:
+        setting: The setting.
+        text: The value.
+        is_expected: Whether the value is only compared, so that it may be one that the type does not have.
 
     Raises:
         CommandError: The value is not valid JSON, and the setting is not of such a type; or it is not one of the few
@@ -43,17 +48,22 @@ def parse_value(setting: "SettingData", text: str) -> Any:
         raise CommandError(f"{problem}, and setting {setting.name} has type {_describe(setting.type)}") from None
     if (is_str and not isinstance(value, str)) or text in options:
         return text
-    if not _is_option(setting.type, options, value):
+    if not is_expected and not _is_option(setting.type, options, value):
         shown = shortened(format_value(value), _MAX_LENGTH)
         raise CommandError(f"setting {setting.name} cannot have the value {shown}: {_hint(setting.type)}")
     return value
 
 
 def _is_option(type_: str, options: list[Any], value: Any) -> bool:
-    """True unless a value is not one of those that a type has: other types than Enum and bool have many."""
+    """True unless a value is not one of those that a type has: other types than Enum and the
+    primitive ones are left to the service.
+    """
     if options:
         return any(is_equal(option, value) for option in options)
-    return type_ != "bool" or isinstance(value, bool)
+    kind = type(value)
+    if type_ == "int":  # JSON does not distinguish 1.0 from 1.
+        return kind is int or (kind is float and value.is_integer())
+    return kind is bool if type_ == "bool" else type_ != "float" or kind in (int, float)
 
 
 def _describe(type_: str) -> str:

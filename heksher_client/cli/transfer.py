@@ -9,7 +9,7 @@ from heksher_client.cli.connection import connect, is_from_heksher, service_opti
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, report_export, write_document
 from heksher_client.cli.import_plan import confirm_changes, print_changes
-from heksher_client.cli.output import count, json_option, print_json, progress
+from heksher_client.cli.output import check_unattended, count, json_option, print_json, progress
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient, ImportResult
@@ -50,6 +50,7 @@ def import_document(
     service has changed since the question for confirmation, nothing is imported. With - for FILE, JSON is read from
     standard input.
     """
+    check_unattended(as_json=as_json, is_decided=yes or dry_run)
     source = ExportFile(file)
     document = source.content()
     with connect(profile, url, timeout=_IMPORT_SECONDS) as client:
@@ -59,7 +60,7 @@ def import_document(
                 result = _import(client, source, document, exact=exact, dry_run=True)
             revision = result.revision
             if not as_json:
-                _print_result(result, is_complete=dry_run)
+                _print_result(result, is_complete=dry_run, rest="--dry-run")
             if result.changes and not dry_run:
                 confirm_changes(len(result.changes))
         if not dry_run and (yes or result.changes):
@@ -69,13 +70,13 @@ def import_document(
         print_json(_result_fields(result))
         return
     if not is_preview:
-        _print_result(result, is_complete=False)
+        _print_result(result, is_complete=False, rest="`heksher-client changes`")
     if result.changes and not dry_run:
         click.echo(f"Made {count(len(result.changes), 'change')}.")
 
 
-def _print_result(result: "ImportResult", *, is_complete: bool) -> None:
-    print_changes(result.changes, is_complete=is_complete)
+def _print_result(result: "ImportResult", *, is_complete: bool, rest: str) -> None:
+    print_changes(result.changes, is_complete=is_complete, rest=rest)
     if not result.changes:
         click.echo("Nothing to do: the service matches the file.")
 

@@ -204,7 +204,10 @@ def test_l15_a_rule_that_is_removed_before_the_check(run: Run, shop: WatchedServ
             ("rules", "add", "cache_size", "many", "user=ann"),
             "'many' is not valid JSON, and setting cache_size has type",
         ),
-        (("rules", "add", "cache_size", '"x"', "user=ann"), "rule value is incompatible with setting type int"),
+        (("rules", "add", "cache_size", '"x"', "user=ann"), "cannot have the value x: use a whole number"),
+        (("rules", "add", "cache_size", "1.5", "user=ann"), "cannot have the value 1.5: use a whole number"),
+        (("settings", "show", "cache_siz"), "did you mean cache_size?"),
+        (("changes", "cache_siz"), "did you mean cache_size?"),
         (("diff", "nothing.json", "shop"), "cannot read nothing.json: No such file"),
         (("diff", "heksher.json", "shop"), "heksher.json, line 1: context_features: Field required"),
         (("rules", "add", "cache_size", "NaN", "user=ann"), "NaN is not valid JSON"),
@@ -358,6 +361,7 @@ def test_ping_and_profiles_print_json(run: Run, shop: WatchedService, tmp_path: 
         "is_well": True,
         "is_authorized": True,
         "has_credentials": False,
+        "requires_token": False,
     }
     assert run("profiles", "--json").json == {"file": str(tmp_path / "heksher.toml"), "profiles": ["shop"]}
 

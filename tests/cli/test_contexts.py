@@ -178,11 +178,17 @@ def test_a_dry_run_changes_nothing(run: Run, staging: WatchedService) -> None:
 def test_copy_asks_for_confirmation(run: Run, staging: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an answer, as in a script, nothing is changed."""
     outcome = run("copy", STAGING, PROD)
-    assert (outcome.status, outcome.out.splitlines()[-1]) == (1, "Make these 2 changes? [y/N]: ")
+    assert (outcome.status, outcome.err) == (1, "Make these 2 changes? [y/N]: Aborted!\n")
     assert len(rules(staging)) == 6
     monkeypatch.setattr("click.confirm", lambda *_, **__: True)
     assert run("copy", STAGING, PROD).status == 0
     assert len(rules(staging)) == 7
+
+
+def test_diff_of_contexts_names_compare(run: Run, staging: WatchedService) -> None:
+    """A pair of a feature and a value is not a profile."""
+    outcome = run("diff", "environment=staging", "environment=prod")
+    assert (outcome.status, "use `heksher-client compare`" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +196,7 @@ def test_copy_asks_for_confirmation(run: Run, staging: WatchedService, monkeypat
     [
         ((STAGING, STAGING, "--yes"), "A and B are the same context"),
         ((STAGING, PROD, "--json"), "--json requires --yes or --dry-run"),
+        ((STAGING, PROD, "--yes", "--link", "javascript:x"), "'javascript:x' must begin with http:// or https://"),
     ],
 )
 def test_invalid_usage_of_copy_exits_with_status_2(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from heksher_client._core.refresh.effects import Flow, Pause
 from heksher_client.cli import main
 from heksher_client.cli.command_client import CommandClient
 from tests.support.commands import Run
-from tests.support.service import CannedResponse, WatchedService
+from tests.support.service import CannedResponse, RecordedRequest, WatchedService
 
 
 def all_commands(command: click.Command, context: click.Context) -> list[tuple[str, click.Command]]:
@@ -185,18 +186,45 @@ def test_effects_other_than_requests_are_not_logged(shop: WatchedService) -> Non
 
 
 def test_a_missing_permission_is_status_4(run: Run, shop: WatchedService) -> None:
-    """The message of the service has the required role."""
+    """Another sign-in does not help: the message has the required role."""
     shop.intercept = lambda _: CannedResponse(403, b"this request needs the role admin")
     outcome = run("features", "add", "x")
-    assert (outcome.status, "needs the role admin" in outcome.err) == (4, True)
+    assert (outcome.status, "'this request needs the role admin'; use a token with" in outcome.err) == (4, True)
+    assert "credentials are missing" not in outcome.err
+
+
+def _require_token(request: RecordedRequest) -> CannedResponse | None:
+    return None if "authorization" in request.headers else CannedResponse(401, b"no")
+
+
+def test_a_token_that_cannot_be_left_out_counts_as_checked(run: Run, shop: WatchedService, tmp_path: Path) -> None:
+    """One in the headers of a profile."""
+    profile = f'[profiles.shop]\nurl = "{shop.url}"\nheaders = {{ Authorization = "Bearer s3cr3t" }}\n'
+    (tmp_path / "heksher.toml").write_text(profile)
+    (tmp_path / "heksher.toml").chmod(0o600)
+    assert "accepts the token or password" in run("ping").out
+
+
+def test_an_error_of_the_request_without_credentials_is_reported(run: Run, shop: WatchedService) -> None:
+    def fail_without(request: RecordedRequest) -> CannedResponse | None:
+        return None if "authorization" in request.headers else CannedResponse(503, b"busy")
+
+    shop.respond_with("GET /api/v1/context_features", fail_without)
+    token = {"HEKSHER_TOKEN": "s3cr3t", "HEKSHER_URL": shop.url}
+    assert run("ping", **token).status == 3
 
 
 def test_ping_checks_the_health_and_the_token(run: Run, shop: WatchedService) -> None:
-    """It says which of both, and whether there was a token."""
+    """It says which of both, and whether there was a token, and whether the service needs one."""
     assert run("ping").out == f"{shop.url} is healthy, and requires no token.\n"
     accepted = f"{shop.url} is healthy, and accepts the token or password (its role was not checked).\n"
     token = {"HEKSHER_TOKEN": "s3cr3t", "HEKSHER_URL": shop.url}
+    unchecked = f"{shop.url} is healthy, and requires no token; yours was not checked.\n"
+    assert run("ping", **token).out == unchecked
+    assert run("ping", "--json", **token).json["requires_token"] is False
+    shop.respond_with("GET /api/v1/context_features", _require_token)
     assert run("ping", **token).out == accepted
+    assert run("ping", "--json", **token).json["requires_token"] is True
     shop.respond_with("GET /api/v1/context_features", CannedResponse(401, b"no"))
     hint = "(401); sign in with `heksher-client login`, or set HEKSHER_TOKEN\n"
     outcome = run("ping")

@@ -4,7 +4,7 @@ import pytest
 
 from heksher_client.cli.output import local_time
 from tests.support.commands import Run
-from tests.support.service import WatchedService
+from tests.support.service import CannedResponse, WatchedService
 
 
 def test_a_part_of_the_name_finds_settings(run: Run) -> None:
@@ -43,7 +43,11 @@ def test_a_setting_is_renamed_retyped_described_and_deleted(run: Run, shop: Watc
     assert out == "Renamed setting cache_size to size; its version is 1.1 now.\n"
     assert run("get", "cache_size", "user=jim").out == "200\n"
     refused = run("settings", "retype", "size", "float")
-    assert (refused.status, "cannot change type to non-subtype float in a minor version" in refused.err) == (1, True)
+    assert refused.status == 1
+    assert refused.err == (
+        "Error: the service has refused the request (409): cannot change type to non-subtype float in a minor version "
+        "bump; use the next major version, such as --version 2.0\n"
+    )
     out = run("settings", "retype", "size", "float", "--version", "2.0").out
     assert out == "Changed the type of setting size from int to float; its version is 2.0 now.\n"
     assert run("settings", "describe", "size", "Entries", "--json").json == {"name": "size", "version": "2.1"}
@@ -112,13 +116,13 @@ def test_rules_are_listed_by_their_conditions(run: Run, shop: WatchedService) ->
 def test_a_temporary_rule_has_a_start_and_an_end(run: Run, shop: WatchedService) -> None:
     """As a time, in the local time zone if it has no offset, or as a duration from now."""
     variables = {"TZ": "UTC"}
-    period = ("--from", "2020-01-01T09:30+01:00", "--until", "2020-02-01T00:00Z")
+    period = ("--from", "2120-01-01T09:30+01:00", "--until", "2120-02-01T00:00Z")
     assert run("rules", "add", "cache_size", "5", "user=ann", *period, "--comment", "a sale").status == 0
     assert run("rules", "add", "cache_size", "6", "user=tom", "--until", "2d").status == 0
     ann, tom = (run("rules", "cache_size", f"user={user}", "--json").json[0] for user in ("ann", "tom"))
     assert (ann["starts_at"][:16], ann["ends_at"][:16], ann["in_effect"]) == (
-        "2020-01-01T08:30",
-        "2020-02-01T00:00",
+        "2120-01-01T08:30",
+        "2120-02-01T00:00",
         False,
     )
     assert (tom["starts_at"], tom["in_effect"]) == (None, True)
@@ -129,6 +133,10 @@ def test_a_temporary_rule_has_a_start_and_an_end(run: Run, shop: WatchedService)
     assert run("get", "cache_size", "user=ann", "environment=dev").out == "10\n"
     refused = run("rules", "add", "cache_size", "5", "user=x", "--from", "tomorrow")
     assert (refused.status, "'tomorrow' is not a time" in refused.err) == (2, True)
+    refused = run("rules", "add", "cache_size", "5", "user=x", "--until", "999999w")
+    assert (refused.status, "'999999w' is not a time" in refused.err) == (2, True)
+    refused = run("rules", "add", "cache_size", "5", "user=x", "--until", "2020-02-01T00:00Z", **variables)
+    assert (refused.status, "2020-02-01 00:00 has passed" in refused.err) == (2, True)
 
 
 def _period(rule: dict[str, str]) -> str:
@@ -144,3 +152,25 @@ def test_a_rule_has_a_comment_and_a_link(run: Run, shop: WatchedService) -> None
     assert run("rules", "set", "cache_size", "6", "user=ann", "--comment", "as before").status == 0
     (rule,) = run("rules", "cache_size", "user=ann", "--json").json
     assert (rule["value"], rule["metadata"]["comment"]) == (6, "as before")
+    for command in ("add", "set"):
+        refused = run("rules", command, "cache_size", "7", "user=ann", "--link", "ftp://example.com")
+        assert (refused.status, "'ftp://example.com' must begin with http:// or https://" in refused.err) == (2, True)
+
+
+def test_an_unknown_option_is_not_taken_for_a_condition(run: Run, shop: WatchedService) -> None:
+    outcome = run("rules", "set", "cache_size", "8", "user=jim", "--until", "3d")
+    assert (outcome.status, "no such option: --until" in outcome.err) == (2, True)
+
+
+def test_a_refusal_is_shown_in_sentences(run: Run, shop: WatchedService) -> None:
+    """With the place in the request, if there is one; a text of the service as it is."""
+    refusals = {
+        '{"detail": [{"loc": ["body", "value"], "msg": "Input is too long"}]}': "refused the request (422): value: Inp",
+        '{"detail": [{"loc": ["body"], "msg": "Input is invalid"}]}': "refused the request (422): Input is invalid",
+        '{"detail": "no"}': "responded with 422",
+        "no": "responded with 422",
+    }
+    for body, message in refusals.items():
+        shop.respond_with("POST /api/v1/context_features", CannedResponse(422, body.encode()))
+        outcome = run("features", "add", "x")
+        assert (outcome.status, message in outcome.err) == (1, True), outcome.err

@@ -62,7 +62,9 @@ def test_an_import_shows_the_changes_and_asks(
     added = "add rule to setting cache_size: user=ann is 7\nSummary: rule added (1).\n"
     assert run("import", file, "--dry-run").out == added
     outcome = run("import", file)
-    assert (outcome.status, outcome.out) == (1, f"{added}Make this change? [y/N]: ")
+    assert (outcome.status, outcome.out, outcome.err.startswith("Make this change? [y/N]: ")) == (1, added, True)
+    unattended = run("import", file, "--json")
+    assert (unattended.status, unattended.out, "--json requires --yes" in unattended.err) == (2, "", True)
     assert run("get", "cache_size", "user=ann", "environment=dev").out == "10\n"
     assert run("import", file, "--yes").out == f"{added}Made 1 change.\n"
     assert run("get", "cache_size", "user=ann", "environment=dev").out == "7\n"
@@ -100,10 +102,11 @@ def test_a_long_import_is_summarized(run: Run, document: dict[str, Any], tmp_pat
     document["settings"][1]["rules"] = [{"feature_values": {"user": f"u{i}"}, "value": "blue"} for i in range(1_000)]
     file = write(tmp_path / "new.json", document)
     assert run("import", file, "--dry-run").out.count("\n") == 1_001
+    assert "... and 980 more, which --dry-run shows\n" in run("import", file).out
     lines = run("import", file, "--yes").out.splitlines()
     assert len(lines) == 23
     assert lines[-3:] == [
-        "... and 980 more, which --dry-run shows",
+        "... and 980 more, which `heksher-client changes` shows",
         "Summary: rule added (1,000).",
         "Made 1,000 changes.",
     ]
