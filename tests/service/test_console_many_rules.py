@@ -83,6 +83,17 @@ def test_a_change_by_others_just_before_the_transaction_is_a_conflict(
     assert rules(service)["user=jim"] == 8
 
 
+@pytest.mark.parametrize("rule_id", [0, 4, 2**31, 10**18 - 1])
+def test_a_selected_rule_that_does_not_exist_is_a_conflict(
+    editor: Editor, service: WatchedService, rule_id: int
+) -> None:
+    """Also with an id that no rule can have."""
+    editor.go(selection(service, 1))
+    form = {"csrf": editor.csrf, "rule": [f"{rule_id}:", "1:"]}
+    assert editor.http.post(f"{SETTING}/rules/selected/delete", data=form).status_code == 409
+    assert len(rules(service)) == 3
+
+
 @sqlite_only
 def test_the_address_of_a_form_of_many_rules_leads_to_their_setting(editor: Editor) -> None:
     """As a browser loads it again."""
