@@ -96,14 +96,14 @@ def ping(profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Check that a service is healthy and accepts the token.
 
     The first request asks for its health, which needs no token. The second one reads the context features, which needs
-    one if the service has access control. It is repeated without the token: a service without access control ignores
-    any token. The role of the token is not checked.
+    one if the service has access control. If there is a token, that is tried without it as well: a service without
+    access control ignores any token. The role of the token is not checked.
     """
     with connect(profile, url) as client:
         client.ping()
-        client.context_features()
         has_credentials = client.has_credentials
-    requires_token = has_credentials and _requires_credentials(profile, url)
+        requires_token = has_credentials and _requires_credentials(profile, url)
+        client.context_features()
     if as_json:
         fields = {
             "service": client.service_url,
