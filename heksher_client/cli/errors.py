@@ -95,11 +95,8 @@ def report_errors() -> Iterator[None]:
     except CredentialError as error:
         raise CommandError(str(error), ExitStatus.UNAUTHORIZED) from None
     except UnexpectedResponseError as error:
-        if error.status == 403:
+        if error.status == 403:  # `connect` reports 401.
             message = f"{str(error).removesuffix(_NO_CREDENTIALS)}; use a token with the role admin"
-            raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
-        if error.status == 401:
-            message = f"{error}; sign in with `heksher-client login`, or set HEKSHER_TOKEN"
             raise CommandError(message, ExitStatus.UNAUTHORIZED) from None
         status = ExitStatus.UNAVAILABLE if is_temporary(error.status) else ExitStatus.FAILURE
         raise CommandError(_refusal(error) or str(error), status) from None

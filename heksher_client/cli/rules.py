@@ -17,10 +17,11 @@ from heksher_client.cli.errors import CommandError
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import count, format_conditions, json_option, local_time, print_json, print_table
 from heksher_client.cli.setting_values import parse_value
-from heksher_client.cli.settings import check_features, require_declaration, require_setting, rule_set_of
+from heksher_client.cli.settings import check_features, require_declaration, rule_set_of
 
 if TYPE_CHECKING:
-    from heksher_client.admin import AdminClient, RuleRecord, SettingRecord
+    from heksher_client._core.refresh.protocol import SettingData
+    from heksher_client.admin import AdminClient, RuleRecord
 
 _ANY: Final = "*"
 _ROWS: Final = 500
@@ -178,13 +179,13 @@ def add(
     if (ends_at := details["ends_at"]) is not None and ends_at <= now():
         raise click.BadParameter(f"{local_time(ends_at.isoformat())} has passed", param_hint="'--until'")
     with connect(profile, url) as client:
-        record = require_setting(client, name)
-        check_features(record.data, conditions)
-        if (existing := record.find_rule(conditions)) is not None:
+        data = require_declaration(client, name)
+        check_features(data, conditions)
+        if (existing := _find_rule(client, data, conditions)) is not None:
             raise CommandError(
                 f"rule {existing.rule_id} already has these conditions; change it with `heksher-client rules set`"
             )
-        rule_id = client.add_rule(record.data.name, parse_value(record.data, value), conditions, **details)
+        rule_id = client.add_rule(data.name, parse_value(data, value), conditions, **details)
     _report("Added", rule_id, conditions, as_json=as_json)
 
 
@@ -213,7 +214,7 @@ class _OpenRule(NamedTuple):
     """A rule to change, and the client that is connected to its service."""
 
     client: "AdminClient"
-    record: "SettingRecord"
+    setting: "SettingData"
     rule_id: int
     value: Any
     etag: str | None
@@ -223,9 +224,10 @@ class _OpenRule(NamedTuple):
 def _open_rule(options: _RuleOptions) -> Iterator[_OpenRule]:
     """Connect, and yield the rule if it has the expected value."""
     with connect(options["profile"], options["url"]) as client:
-        record = require_setting(client, options["name"])
-        rule_id, value = _require_rule(record, options["conditions"])
-        yield _OpenRule(client, record, rule_id, value, _check_value(client, record, rule_id, options["expected"]))
+        data = require_declaration(client, options["name"])
+        check_features(data, options["conditions"])
+        rule_id, value = _require_rule(client, data, options["conditions"])
+        yield _OpenRule(client, data, rule_id, value, _check_value(client, data, rule_id, options["expected"]))
 
 
 @rules.command("set", cls=_ValueCommand, context_settings=_DASH_IN_VALUE, short_help="Change the value of a rule.")
@@ -240,7 +242,7 @@ def set_value(value: str, comment: str | None, link: str | None, **options: Unpa
     _reject_option(value)
     metadata = _comment_metadata(comment, link)
     with _open_rule(options) as rule:
-        new = parse_value(rule.record.data, value)
+        new = parse_value(rule.setting, value)
         rule.client.set_rule(rule.rule_id, new, etag=rule.etag)
         if metadata:
             rule.client.add_rule_metadata(rule.rule_id, metadata)
@@ -260,7 +262,7 @@ def remove(**options: Unpack[_RuleOptions]) -> None:
     _report("Removed", rule.rule_id, options["conditions"], as_json=options["as_json"])
 
 
-def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, expected: str | None) -> str | None:
+def _check_value(client: "AdminClient", setting: "SettingData", rule_id: int, expected: str | None) -> str | None:
     """Check that a rule has the expected value, and return the ETag with which it may be changed, if there is one.
 
     Raises:
@@ -271,22 +273,28 @@ def _check_value(client: "AdminClient", record: "SettingRecord", rule_id: int, e
     rule = client.rule(rule_id)
     if rule is None:
         raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
-    if not is_equal(rule.value, parse_value(record.data, expected, is_expected=True)):
+    if not is_equal(rule.value, parse_value(setting, expected, is_expected=True)):
         raise CommandError(
             f"rule {rule_id} has the value {format_value(rule.value)}, and not {expected}: somebody else has changed it"
         )
     return rule.etag
 
 
-def _require_rule(record: "SettingRecord", conditions: Mapping[str, str]) -> tuple[int, Any]:
+def _find_rule(client: "AdminClient", setting: "SettingData", conditions: Mapping[str, str]) -> "RuleRecord | None":
+    """Return the rule of a setting with exactly these conditions. The service selects the rules that may be it."""
+    candidates = client.rules(setting.name, conditions) if conditions else ()
+    return next((rule for rule in candidates if rule.conditions.keys() == conditions.keys()), None)
+
+
+def _require_rule(client: "AdminClient", setting: "SettingData", conditions: Mapping[str, str]) -> tuple[int, Any]:
     """Return the id and the value of the rule with exactly these conditions.
 
     Raises:
         CommandError: The rule does not exist.
     """
-    rule = record.find_rule(conditions)
+    rule = _find_rule(client, setting, conditions)
     if rule is None:
-        name = record.data.name
+        name = setting.name
         raise CommandError(
             f"setting {name} has no rule with exactly these conditions: {format_conditions(conditions) or '(none)'}; "
             f"list its rules with `heksher-client rules {name}`"

@@ -174,3 +174,15 @@ def test_a_refusal_is_shown_in_sentences(run: Run, shop: WatchedService) -> None
         shop.respond_with("POST /api/v1/context_features", CannedResponse(422, body.encode()))
         outcome = run("features", "add", "x")
         assert (outcome.status, message in outcome.err) == (1, True), outcome.err
+
+
+@pytest.mark.parametrize("command", [("add", "cache_size", "5"), ("set", "cache_size", "6"), ("remove", "cache_size")])
+def test_a_command_for_one_rule_does_not_read_all_rules(
+    run: Run, shop: WatchedService, command: tuple[str, ...]
+) -> None:
+    """The service selects those with its conditions: there may be 100,000 others."""
+    user = "ann" if command[0] == "add" else "jim"
+    shop.requests.clear()
+    assert run("rules", *command, f"user={user}").status == 0
+    (listed,) = [request for request in shop.requests if str(request) == "GET /api/v1/settings/cache_size/rules"]
+    assert listed.query["conditions"] == f"user:{user}"
