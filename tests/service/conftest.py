@@ -40,7 +40,8 @@ class Clock:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests with PostgreSQL as slow, except those of what databases do differently."""
     for item in items:
-        if "postgresql" in item.name and item.path.stem not in _ALWAYS_WITH_POSTGRESQL:
+        is_here = item.path.parent == Path(__file__).parent and item.get_closest_marker("generated") is None
+        if is_here and "postgresql" in item.name and item.path.stem not in _ALWAYS_WITH_POSTGRESQL:
             item.add_marker(pytest.mark.slow)
 
 
