@@ -34,9 +34,8 @@ class Connections:
         """
         self._is_shut_down = True
         if self._process == os.getpid():
-            for reference in self._sockets.copy():
-                if (opened := reference()) is not None:
-                    _shut_down_socket(opened)
+            for opened in filter(None, [reference() for reference in self._sockets.copy()]):
+                _shut_down_socket(opened)
 
 
 class ConnectionTrace:
