@@ -55,7 +55,7 @@ class _BashComplete(BashComplete):
         self._incomplete = last[:-1]
         return words[1:], self._incomplete
 
-    def format_completion(self, item: CompletionItem[Any]) -> str:
+    def format_completion(self, item: "CompletionItem[Any]") -> str:  # not a generic class before click 8.2
         """Return an item without what bash does not replace: all up to the last character that separates words."""
         breaks = os.environ.get("COMP_WORDBREAKS", "")
         kept = max((self._incomplete.rfind(character) + 1 for character in ":=" if character in breaks), default=0)
