@@ -46,9 +46,9 @@ def create_settings(url: str, rules: int) -> None:
             declaration = Declaration(name, tuple(FEATURES), parse_setting_type("int"), 1, {}, "1.0")
             store.add_setting(connection, declaration)
         keys = [setting.id for setting in store.settings(connection)]
+        same = {"metadata": {}, "in_effect": True}
         rows = [
-            {"setting_id": keys[i % 100], "conditions": f'[["user", "u{i}"]]', "value": i, "metadata": {}}
-            for i in range(rules)
+            {"setting_id": keys[i % 100], "conditions": f'[["user", "u{i}"]]', "value": i, **same} for i in range(rules)
         ]
         connection.execute(insert(RULES), rows)
     database.close()
