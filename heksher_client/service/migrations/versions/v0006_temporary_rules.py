@@ -16,11 +16,10 @@ def upgrade() -> None:
     op.add_column("rules", sa.Column("changed_at", sa.DateTime(timezone=True)))
     op.add_column("rules", sa.Column("changed_by", sa.String))
     op.add_column("state", sa.Column("next_transition", sa.DateTime(timezone=True)))
-    rules = sa.table("rules", sa.column("id"), sa.column("changed_at"), sa.column("changed_by"))
-    changes = sa.table(
-        "changes", *(sa.column(name) for name in ("revision", "action", "new", "actor")),
-        sa.column("at", sa.DateTime(timezone=True)),
-    )  # fmt: skip
+    time = sa.DateTime(timezone=True)
+    rules = sa.table("rules", sa.column("id"), sa.column("changed_at", time), sa.column("changed_by"))
+    names = ("revision", "action", "new", "actor")
+    changes = sa.table("changes", *(sa.column(name) for name in names), sa.column("at", time))
     log = sa.select(changes).where(changes.c.action.in_(["rule added", "rule changed"])).order_by(changes.c.revision)
     connection = op.get_bind()
     last = {json.loads(change.new)["rule_id"]: change for change in connection.execute(log)}
