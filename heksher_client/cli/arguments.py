@@ -134,3 +134,16 @@ def parse_pairs(pairs: Iterable[str]) -> Mapping[str, str]:
         except ValueError as error:
             raise click.BadParameter(escaped(str(error))) from None
     return values
+
+
+def new_token_options(command: Command) -> Command:
+    """Add the options `--role` and `--days` to a command that creates a token."""
+    days = click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")
+    role = click.option(
+        "--role",
+        type=click.Choice(["read", "declare", "admin"]),
+        default="declare",
+        show_default=True,
+        help="read: read everything. declare: also declare settings, for programs. admin: change everything.",
+    )
+    return role(days(command))

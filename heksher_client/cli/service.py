@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from heksher_client._logging import escaped, visible_json
-from heksher_client.cli.arguments import require_text
+from heksher_client.cli.arguments import new_token_options, require_text
 from heksher_client.cli.command_groups import SuggestingGroup
 from heksher_client.cli.database import (
     database_option,
@@ -134,14 +134,7 @@ def token() -> None:
 
 @token.command(short_help="Create a token, and print it.")
 @click.argument("name")
-@click.option(
-    "--role",
-    type=click.Choice(["read", "declare", "admin"]),
-    default="declare",
-    show_default=True,
-    help="read: read everything. declare: also declare settings, for programs. admin: change everything.",
-)
-@click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")
+@new_token_options
 @database_option
 def add(database: str, name: str, role: str, days: int | None) -> None:
     """Create a token with the given NAME, and print it.

@@ -6,7 +6,7 @@ from datetime import timedelta
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import require_text
+from heksher_client.cli.arguments import new_token_options, require_text
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.output import json_option, local_time, print_json, print_table
@@ -50,14 +50,7 @@ _NAME = click.argument("name", callback=require_text)
 
 @tokens.command(short_help="Create a token, and print it.")
 @_NAME
-@click.option(
-    "--role",
-    type=click.Choice(["read", "declare", "admin"]),
-    default="declare",
-    show_default=True,
-    help="read: read everything. declare: also declare settings, for programs. admin: change everything.",
-)
-@click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")
+@new_token_options
 @service_options
 @json_option
 def add(name: str, role: str, days: int | None, profile: str | None, url: str | None, *, as_json: bool) -> None:

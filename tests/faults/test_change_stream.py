@@ -206,19 +206,20 @@ def test_p20_stream_that_a_proxy_holds_back_or_drops(
     proxy.inject(fault, "/changes")
 
     def levels() -> list[str]:
-        return [record.levelname for record in caplog.records if "cannot be followed" in record.getMessage()]
+        # On a busy machine, the HTTP client's own timeout may be another problem, which is logged as well.
+        messages = [(record.levelname, record.getMessage()) for record in caplog.records]
+        return [level for level, text in messages if "cannot be followed" in text and "ConnectTimeout" not in text]
 
     with running(kind, proxy.url, max_backoff=0.05) as client:
         assert eventually(levels)
-        assert set(levels()) == {"INFO"}
+        assert levels() == ["INFO"]
         assert eventually(lambda: problem in (client.client.status().change_stream_problem or ""))
         client.reload()
         assert eventually(lambda: "WARNING" in levels())
         requests = proxy.requests.count("GET /api/v1/changes")
         client.reload()
         assert eventually(lambda: proxy.requests.count("GET /api/v1/changes") > requests + 2)
-    # On a busy machine, the HTTP client's own timeout may be another problem, which is logged as well.
-    assert (levels()[0], levels()[-1], levels().count("WARNING")) == ("INFO", "WARNING", 1)
+    assert levels() == ["INFO", "WARNING"]
     assert setting.get(user="jim") == 7
 
 

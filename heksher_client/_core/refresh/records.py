@@ -140,7 +140,7 @@ class ChangeRecord:
     former: Any
     """The state before the change, in JSON values.
 
-    None if there was none. Of changes of tokens, this and `new` are None without the role `admin`.
+    None for a new object. For changes of tokens, `former` and `new` are None without the role `admin`.
     """
     new: Any
     """The state after the change, in JSON values."""

@@ -37,7 +37,8 @@ def _visible(output: Any) -> Any:
     return output if isinstance(output, Markup) else with_emoji(escaped(str(output)))
 
 
-def _time(at: datetime) -> str:
+def utc_time(at: datetime) -> str:
+    """Return a time as pages show it."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -54,7 +55,7 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(json=_json, short=_short, time=_time, entry=change_entry)
+_TEMPLATES.filters.update(json=_json, short=_short, time=utc_time, entry=change_entry)
 _TEMPLATES.tests.update(address=_is_address)
 
 

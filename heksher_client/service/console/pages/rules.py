@@ -18,7 +18,7 @@ from heksher_client.service.console.listing import address_back
 from heksher_client.service.console.pages.confirmation import Plan, carry_out, deletion_of, page_of
 from heksher_client.service.console.pages.settings import MAX_RULES_FOR_SUGGESTIONS
 from heksher_client.service.console.planned_changes import RuleChange
-from heksher_client.service.console.rendering import page
+from heksher_client.service.console.rendering import page, utc_time
 from heksher_client.service.console.rule_form import (
     NOTE,
     Draft,
@@ -234,7 +234,7 @@ def _show_deleted_rule(request: Request, connection: Connection, rule_id: int, f
     if setting is None:
         raise RequestError(404, f"{_RULE_DELETED}. You entered {_listed(content)}.")
     deletion = deletion_of(connection, rule_id)
-    author = "" if deletion is None else f" by {deletion.actor or 'somebody'} at {deletion.at:%Y-%m-%d %H:%M:%S} UTC"
+    author = "" if deletion is None else f" by {deletion.actor or 'somebody'} at {utc_time(deletion.at)}"
     message = (
         f"Rule {rule_id} was deleted{author} while you edited it, so it was not changed. You entered "
         f"{_listed(content)}. Add a rule with this content if you still want it"

@@ -38,7 +38,7 @@ from heksher_client.service.console.outcomes import (
     validation_errors,
 )
 from heksher_client.service.console.pages.settings import Revision
-from heksher_client.service.console.rendering import page
+from heksher_client.service.console.rendering import page, utc_time
 from heksher_client.service.operations import require_setting, setting_etag
 from heksher_client.service.routes.settings import NewFeatures, NewMetadata, NewName, NewType, NewVersion
 from heksher_client.service.routing import NewSettingName, RequestDatabase, RequestError
@@ -281,7 +281,7 @@ def _check_unchanged(connection: Connection, form: Fields, setting: StoredSettin
     recent = latest_changes(connection, ChangeFilter(setting=setting.declaration.name), limit=_LAST_CHANGES)
     change = next((one for one in recent if not one.action.startswith("rule ")), None)
     author = "Somebody" if change is None or change.actor is None else change.actor
-    at = "" if change is None else f" ({change.at:%Y-%m-%d %H:%M:%S} UTC)"
+    at = "" if change is None else f" ({utc_time(change.at)})"
     raise FormError(
         f"{author} has changed the setting since the page was loaded{at}. {_present(setting, what)} You entered what "
         "is below: save it again to replace that.",
