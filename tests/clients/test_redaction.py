@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from html import escape
+from itertools import product
 from urllib.parse import quote, quote_plus
 
 import httpx
@@ -133,16 +134,15 @@ def test_l20_an_error_shows_the_url_that_was_sent(url: str, shown: str | None) -
     assert sent_request(httpx.Request("GET", url)).url == (url if shown is None else shown)
 
 
-@pytest.mark.parametrize("surrounding", SURROUNDINGS)
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
     "secret", ["hunter2", "pa/ss", "a b+c%d", 'q"u\\o', "<tag>", "ünïcode", "x" * 40, "p/" * 10, "it's", "100%&"]
 )
-def test_l20_a_secret_is_removed_in_every_encoding(secret: str, encoding: str, surrounding: str) -> None:
+def test_l20_a_secret_is_removed_in_every_encoding(secret: str) -> None:
     """Also directly after an escape, whose last character may be a letter."""
-    shown = surrounding.format(*[ENCODINGS[encoding](secret)] * surrounding.count("{}"))
-    expected = surrounding.format(*["***"] * surrounding.count("{}"))
-    assert redact(shown.encode(), [secret]).decode() == expected
+    for (name, encode), surrounding in product(ENCODINGS.items(), SURROUNDINGS):
+        shown = surrounding.format(*[encode(secret)] * surrounding.count("{}"))
+        expected = surrounding.format(*["***"] * surrounding.count("{}"))
+        assert redact(shown.encode(), [secret]).decode() == expected, name
 
 
 @given(st.text(min_size=12, max_size=20), st.text(), st.text(), st.sampled_from(sorted(ENCODINGS)))
@@ -152,13 +152,13 @@ def test_l20_a_long_secret_never_remains(secret: str, before: str, after: str, e
     assert form.encode(errors="replace") not in shown or form in before + after
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("character", '\\"&%+ /\n')
-def test_l20_a_search_takes_little_time(character: str, encoding: str) -> None:
+def test_l20_a_search_takes_little_time(character: str) -> None:
     """For a text that is nearly a secret, however often a character occurs."""
     secret = character * 30 + "x"
-    shown = ENCODINGS[encoding](character) * 500
-    assert redact(shown.encode(), [secret]).decode() == shown
+    for encode in ENCODINGS.values():
+        shown = encode(character) * 500
+        assert redact(shown.encode(), [secret]).decode() == shown
 
 
 @given(st.text(), st.lists(st.text(alphabet="xyz", min_size=4)))
