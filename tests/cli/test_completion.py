@@ -11,6 +11,7 @@ import pexpect
 import pytest
 
 from tests.support.clients import TIMEOUT_SECONDS
+from tests.support.forks import fork_warning_ignored
 from tests.support.service import WatchedService
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,11 @@ class Shell:
     """An interactive shell with the completion of `heksher-client`."""
 
     def __init__(self, name: str, variables: dict[str, str], directory: Path) -> None:
-        self._process = pexpect.spawn(
-            name, _SHELLS[name], env=variables, cwd=str(directory), encoding="utf-8", timeout=TIMEOUT_SECONDS,
-            dimensions=(50, 200),
-        )  # fmt: skip
+        with fork_warning_ignored():
+            self._process = pexpect.spawn(
+                name, _SHELLS[name], env=variables, cwd=str(directory), encoding="utf-8", timeout=TIMEOUT_SECONDS,
+                dimensions=(50, 200),
+            )  # fmt: skip
         self._process.delaybeforesend = None
         self.name = name
         self._process.sendline(_SETUP[name])
