@@ -28,7 +28,6 @@ def _shop_settings() -> None:
         registry.add(entry_of(setting))
 
 
-@pytest.mark.slow
 def test_the_demo_prints_values_reasons_and_changes_as_plain_text_and_deletes_its_settings() -> None:
     """Outside a terminal, it exits with status 0 and prints no escape codes. Proxies in the environment do not matter.
 

@@ -26,6 +26,7 @@ from heksher_client.service.schema import CHANGES, METADATA, VERSION
 from heksher_client.service.schema_version import SchemaError
 from heksher_client.service.setting_types import parse_setting_type
 from tests.support.postgresql import PostgreSQL
+from tests.support.service import WatchedService
 
 FIRST = Path(__file__).parents[1] / "data" / "service_0001.sql"
 """A database of the first version, with a setting, an alias and a rule."""
@@ -207,6 +208,13 @@ def test_instances_that_start_at_the_same_time_create_one_schema(
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+def test_a_search_ignores_the_case_of_letters(service: WatchedService) -> None:
+    """Each database has functions of its own for that."""
+    service.declare("s", "str", "Hello", ["user"])
+    found = service.call("GET", "/api/v1/search?q=hELLO").json()["settings"]
+    assert [(setting["name"], setting["matches"]) for setting in found] == [("s", ["default_value"])]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,6 @@ LOSSES = [
     replace_by_an_older_version,
     replace_by_an_empty_file,
     replace_by_a_database_without_tables,
-    replace_by_a_damaged_copy,
     replace_by_a_folder,
     truncate,
     truncate_to_two_pages,
@@ -182,8 +181,9 @@ LOSSES = [
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize(
+    "lose", [replace_by_a_damaged_copy, *(pytest.param(lose, marks=pytest.mark.slow) for lose in LOSSES)]
+)
 def test_l13_without_its_file_a_service_is_unhealthy(
     http: httpx.Client, file: Path, caplog: pytest.LogCaptureFixture, lose: Callable[[Path], None]
 ) -> None:

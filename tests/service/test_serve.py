@@ -25,6 +25,7 @@ from heksher_client import __version__
 from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService, create_app
+from heksher_client.service.server import Server
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
 from tests.support.http import http_client, http_request
@@ -82,6 +83,7 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+EVERYWHERE = "--host=0.0.0.0"
 DECLARATION = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]}
 
 
@@ -135,6 +137,38 @@ def test_a_stopping_service_drains_requests(tmp_path: Path) -> None:
         assert ended.wait(TIMEOUT_SECONDS)
         thread.join()
         assert service.end(signal.SIGINT)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        ([EVERYWHERE], ["none exists: create one with", "tokens are sent unencrypted"]),
+        ([EVERYWHERE, "--no-access-control"], ["anyone who can reach this address can change all settings"]),
+        (["--access-control"], ["none exists: create one with"]),
+        (["--no-access-control"], []),
+    ],
+)  # fmt: skip
+def test_a_service_warns_about_what_is_not_protected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], warnings: list[str]
+) -> None:
+    """When it starts; as long as there is no token, about that as well."""
+    monkeypatch.setattr(Server, "serve_on", lambda _server, listener: listener.close())
+    database = ["--database", str(tmp_path / "s.db")]
+    code, output = run("serve", *database, "--port", "0", *options)
+    assert (code, output.count("Warning:")) == (0, len(warnings))
+    assert all(warning in output for warning in warnings)
+    run("service", "token", "add", "ops", *database)
+    assert "none exists" not in run("serve", *database, "--port", "0", *options)[1]
+
+
+def test_tokens_are_listed_with_their_role_and_their_end(tmp_path: Path) -> None:
+    database = ["--database", str(tmp_path / "s.db")]
+    run("service", "token", "add", "ops", "--role", "admin", *database)
+    run("service", "token", "add", "shop", "--days", "30", *database)
+    code, output = run("service", "token", "list", *database)
+    lines = output.splitlines()
+    assert (code, [line.split()[:2] for line in lines]) == (0, [["ops", "admin"], ["shop", "declare"]])
+    assert ["expires" in line for line in lines] == [False, True]
 
 
 @pytest.mark.slow
