@@ -77,6 +77,8 @@ class Endpoint:
         self.connections: Connections | None = None
         """Those of `client`, if no other code uses them, and it is synchronous."""
         self.hosts = ResolvedHosts()
+        self._urls: dict[str, Any] = {}
+        """By the target of the request, as the HTTP client has parsed them."""
         self.renew_client()
 
     @property
@@ -203,10 +205,12 @@ class Endpoint:
         headers.update({**request.headers, "Accept-Encoding": "gzip"})
         if user_agent := self._user_agent_for(self.client.headers.get("User-Agent", _HTTPX_USER_AGENT)):
             headers["User-Agent"] = user_agent
-        url = str(self.url).rstrip("/") + request.target
+        url = self._urls.get(request.target) or str(self.url).rstrip("/") + request.target
         built: httpx.Request = self.client.build_request(
             request.method, url, headers=dict(headers), cookies=self._cookies, content=request.content
         )
+        if self._shared_client is None:  # Another client may be one that expects text.
+            self._keep_url(request.target, built.url)
         timeouts = self._timeouts or built.extensions.get("timeout", {})
         limited = {step: seconds if timeout is None else min(timeout, seconds) for step, timeout in timeouts.items()}
         limits = {step: self._time_limit(timeouts[step], timeout, reason) for step, timeout in limited.items()}
@@ -216,6 +220,12 @@ class Endpoint:
             query = request.target.partition("?")[2]
             built.url = built.url.copy_with(query="&".join(filter(None, [query, str(params)])).encode())
         return built
+
+    def _keep_url(self, target: str, url: Any) -> None:
+        """Keep a parsed URL for the next refresh: that of a query of many settings takes a while to parse."""
+        if len(self._urls) >= _MAX_URLS:
+            self._urls.clear()
+        self._urls[target] = url
 
     def build_stream_request(self, stream: OpenStream) -> httpx.Request:
         """Build the request for a stream, which may send nothing for longer than a response may take."""
@@ -238,6 +248,8 @@ class Endpoint:
         return self._user_agent or (_USER_AGENT if client_user_agent.startswith(_HTTPX_USER_AGENT) else None)
 
 
+_MAX_URLS: Final = 200
+"""So many are kept. Ten thousand settings are queried with 40."""
 _HTTPX_USER_AGENT: Final = "python-httpx"
 """The beginning of the default user agent of HTTP clients."""
 _USER_AGENT: Final = f"heksher-client/{__version__}"

@@ -41,6 +41,7 @@ from heksher_client import (
     connect,
     login,
 )
+from heksher_client._core.refresh.effects import Request
 from heksher_client._core.refresh.protocol import HEALTH
 from heksher_client._core.settings.setting import entry_of
 from heksher_client._http.errors import as_http_error
@@ -140,6 +141,28 @@ def test_no_header_is_sent_twice_in_another_case(fake_service: FakeService) -> N
         client.ping()
         client.close()
     assert [request.headers["user-agent"] for request in fake_service.requests] == ["argument", "name"]
+
+
+def test_the_url_of_a_repeated_request_is_parsed_once(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the last requests; parameters of the program are added to each."""
+    urls: Any = httpx._urls
+    parse, parsed = urls.urlparse, []
+
+    def record(url: str, **parts: Any) -> Any:
+        parsed.append(url)
+        return parse(url, **parts)
+
+    monkeypatch.setattr(urls, "urlparse", record)
+    client = kind.make("http://host/base", 60, FEATURES)
+    first, again = (client._endpoint.build_request(Request("GET", "/q?a=1"), 1) for _ in range(2))
+    assert str(first.url) == str(again.url) == "http://host/base/q?a=1"
+    assert parsed.count("http://host/base/q?a=1") == 1
+    for number in range(500):
+        client._endpoint.build_request(Request("GET", f"/q?{number}"), 1)
+    assert len(client._endpoint._urls) <= 200
+    with_params = kind.make("http://host", 60, FEATURES, params={"key": "x"})
+    targets = {str(with_params._endpoint.build_request(Request("GET", "/q?a=1"), 1).url) for _ in range(3)}
+    assert targets == {"http://host/q?a=1&key=x"}
 
 
 def test_options_of_a_call_override_those_of_the_class_in_any_place() -> None:
