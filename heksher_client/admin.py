@@ -10,7 +10,7 @@ addition to its client. `AsyncAdminClient` has the same methods, to be awaited.
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from os import PathLike
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
 from heksher_client._core.refresh.administration import Administration, SettingOrName
 from heksher_client._core.refresh.effects import Flow
@@ -36,6 +36,7 @@ from heksher_client.profiles._connect import ProfileOptions, create_request_clie
 __all__ = [
     "AdminClient",
     "AsyncAdminClient",
+    "ChangeCriteria",
     "ChangeRecord",
     "ImportResult",
     "ImportedChange",
@@ -48,6 +49,40 @@ __all__ = [
 T = TypeVar("T")
 _INTERVAL: Final = 60.0
 """An interval that is never used: the clients are not set as main."""
+
+
+class ChangeCriteria(TypedDict, total=False):
+    """Criteria of changes, as keyword arguments of `changes` and `latest_changes`. None is the same as no criterion."""
+
+    setting: SettingOrName | None
+    """Only changes that affect this setting, by a present or former name."""
+    setting_part: str | None
+    """Only changes that affect a setting with this text in a present or former name, in any case."""
+    actor: str | None
+    """Only changes made with the token of this name; `schedule` for the changes of temporary rules at their times."""
+    actor_part: str | None
+    """Only changes made with a token with this text in its name, in any case."""
+    action: str | None
+    """Only this kind of changes, such as `rule added`."""
+    since: datetime | None
+    """Only changes since this time, which must have a time zone."""
+    feature: str | None
+    """Only changes of rules with a condition on this context feature, before or after the change."""
+    conditions: Mapping[str, str] | None
+    """Only changes of rules with these conditions, perhaps with others, before or after the change."""
+    value: str | None
+    """Only changes of rules or default values with this text in the JSON of the value, before or after the change."""
+
+
+def _checked_criteria(method: str, criteria: ChangeCriteria) -> dict[str, Any]:
+    """Return criteria as the service accepts them.
+
+    Raises:
+        TypeError: A criterion does not exist, or is of another type.
+        ValueError: The time has no time zone.
+    """
+    check_option_names(criteria, ChangeCriteria, f"{method}()")
+    return {**criteria, "since": _time_text("since", criteria.get("since"))}
 
 
 def _check_arguments(admin_class: type[Any], service_url: object, options: Mapping[str, Any]) -> None:
@@ -504,43 +539,32 @@ class AdminClient(Resource):
         return self._run(self._flows.import_document(document, exact=exact, dry_run=dry_run, revision=revision))
 
     def changes(
-        self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100
+        self, *, after: int = 0, limit: int = 100, **criteria: Unpack[ChangeCriteria]
     ) -> tuple[ChangeRecord, ...]:
-        """Return the changes after a revision, the oldest first.
+        """Return the first changes that meet all criteria, the oldest first.
 
         Only services of this package have a log of changes.
 
         Args:
-            after: The revision. For the next changes, it is that of the last one.
-            setting: Return only changes that affect this setting, by a present or former name.
+            after: Return only changes after this revision. For the next changes, it is that of the last one.
             limit: The maximum number of changes.
+            **criteria: See `ChangeCriteria`.
         """
-        return self._run(self._flows.changes(after, setting, limit))
+        return self._run(self._flows.changes(after, limit, _checked_criteria("changes", criteria)))
 
     def latest_changes(
-        self,
-        *,
-        setting: SettingOrName | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        before: int | None = None,
-        limit: int = 100,
+        self, *, before: int | None = None, limit: int = 100, **criteria: Unpack[ChangeCriteria]
     ) -> tuple[ChangeRecord, ...]:
-        """Return the last changes, the latest first.
+        """Return the last changes that meet all criteria, the latest first.
 
         Only services of this package have a log of changes.
 
         Args:
-            setting: Return only changes that affect this setting, by a present or former name.
-            actor: Return only changes made with the token of this name.
-            action: Return only this kind of changes, such as `rule added`.
-            since: Return only changes since this time, which must have a time zone.
             before: Return only changes before this revision. For the next changes, it is that of the last one.
             limit: The maximum number of changes.
+            **criteria: See `ChangeCriteria`.
         """
-        filters = {"actor": actor, "action": action, "since": _time_text("since", since)}
-        return self._run(self._flows.latest_changes(setting, before, limit, filters))
+        return self._run(self._flows.latest_changes(before, limit, _checked_criteria("latest_changes", criteria)))
 
     @property
     def _flows(self) -> Administration:
@@ -817,24 +841,16 @@ class AsyncAdminClient(Resource):
         return await self._run(self._flows.import_document(document, exact=exact, dry_run=dry_run, revision=revision))
 
     async def changes(
-        self, *, after: int = 0, setting: SettingOrName | None = None, limit: int = 100
+        self, *, after: int = 0, limit: int = 100, **criteria: Unpack[ChangeCriteria]
     ) -> tuple[ChangeRecord, ...]:
-        """Return the changes after a revision, the oldest first."""
-        return await self._run(self._flows.changes(after, setting, limit))
+        """Return the first changes that meet all criteria, the oldest first."""
+        return await self._run(self._flows.changes(after, limit, _checked_criteria("changes", criteria)))
 
     async def latest_changes(
-        self,
-        *,
-        setting: SettingOrName | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        before: int | None = None,
-        limit: int = 100,
+        self, *, before: int | None = None, limit: int = 100, **criteria: Unpack[ChangeCriteria]
     ) -> tuple[ChangeRecord, ...]:
-        """Return the last changes, the latest first."""
-        filters = {"actor": actor, "action": action, "since": _time_text("since", since)}
-        return await self._run(self._flows.latest_changes(setting, before, limit, filters))
+        """Return the last changes that meet all criteria, the latest first."""
+        return await self._run(self._flows.latest_changes(before, limit, _checked_criteria("latest_changes", criteria)))
 
     @property
     def _flows(self) -> Administration:

@@ -1,15 +1,16 @@
 """The command `heksher-client changes`: the change log of a service."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from heksher_client._core.settings.names import CONTEXT_NAME
 from heksher_client._logging import shortened
-from heksher_client.cli.arguments import Time
+from heksher_client.cli.arguments import Time, parse_pairs
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.json_values import format_value
@@ -17,30 +18,55 @@ from heksher_client.cli.output import format_conditions, json_option, local_time
 from heksher_client.cli.settings import require_declaration
 
 if TYPE_CHECKING:
-    from heksher_client.admin import AdminClient, ChangeRecord
+    from heksher_client.admin import AdminClient, ChangeCriteria, ChangeRecord
 
 _PAGE: Final = 100
 """Changes that are read at once."""
 _MAX_LENGTH: Final = 60
 """Characters of a value in the table."""
-_SCHEDULE: Final = "schedule"
-"""The author of changes that the service makes when the period of a rule begins or ends, for `--actor`."""
-_SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
 _MAX_REVISION: Final = 2**63 - 1
+
+
+def _parse_feature(context: click.Context, parameter: click.Parameter, text: str | None) -> "ChangeCriteria":  # noqa: ARG001
+    """Return the criteria for a context feature, or for a condition. A callback."""
+    if text is None:
+        return {}
+    if "=" in text:
+        return {"conditions": parse_pairs([text])}
+    if not re.fullmatch(CONTEXT_NAME, text):
+        raise click.BadParameter(f"{text!r} must have the form FEATURE or FEATURE=VALUE, for example environment=prod")
+    return {"feature": text}
 
 
 @click.command(short_help="Show the change log.")
 @click.argument("name", required=False, shell_complete=complete_setting)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most changes to show.")
+@click.option("--after", type=click.IntRange(0, _MAX_REVISION), help="Only changes after this revision.")
 @click.option(
-    "--after",
-    type=click.IntRange(0, _MAX_REVISION),
-    help="Show the first changes after this revision, instead of the latest changes.",
+    "--sort",
+    type=click.Choice(["newest", "oldest"]),
+    help="newest: show the latest changes, the latest first. oldest: show the first ones, the oldest first. "
+    "Default: the latest ones, the latest last; with --after, oldest.",
 )
 @click.option(
-    "--actor", metavar="NAME", help="Only changes made with the token of this name; schedule for the periods of rules."
+    "--setting", "setting_part", metavar="TEXT", help="Only settings with this text in a name, present or former."
+)
+@click.option(
+    "--actor",
+    "actor_part",
+    metavar="TEXT",
+    help="Only tokens with this text in their names; schedule for the periods of rules.",
 )
 @click.option("--action", metavar="TEXT", help="Only actions that contain this text, such as 'rule added' or rule.")
+@click.option(
+    "--feature",
+    metavar="FEATURE[=VALUE]",
+    callback=_parse_feature,
+    help="Only rules with a condition on this context feature, or with this condition, such as environment=prod.",
+)
+@click.option(
+    "--value", metavar="TEXT", help="Only rules and default values with this text in the value, before or after."
+)
 @click.option(
     "--since",
     type=Time(is_past=True),
@@ -53,25 +79,28 @@ def changes(
     name: str | None,
     limit: int,
     after: int | None,
-    actor: str | None,
+    sort: str | None,
     action: str | None,
-    since: datetime | None,
     profile: str | None,
     url: str | None,
     *,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Show the change log of a service, the latest change last.
 
-    With NAME, only changes of this setting, also under its former names. With --json, each change is one line of JSON.
+    With NAME, only changes of this setting, also under its former names. Texts are found in any case. With --json, each
+    change is one line of JSON.
     """
+    criteria: Any = {"setting": name, **options.pop("feature"), **options}
     with connect(profile, url) as client:
-        if after is None:
-            latest = _read_latest(client, name, actor, since)
-            found = list(islice((change for change in latest if (action or "") in change.action), limit))[::-1]
+        if sort == "oldest" or (sort is None and after is not None):
+            read = _read(client, after or 0, criteria)
         else:
-            is_wanted = _Filter(actor, action, since)
-            found = list(islice(filter(is_wanted.accepts, _read(client, name, after)), limit))
+            read = takewhile(lambda change: change.revision > (after or 0), _read_latest(client, criteria))
+        found = list(islice((change for change in read if (action or "").lower() in change.action), limit))
+        if sort is None and after is None:
+            found.reverse()
         if name is not None and not (found or client.latest_changes(setting=name, limit=1)):
             require_declaration(client, name)  # It is mistyped.
     if as_json:
@@ -86,36 +115,17 @@ def changes(
     print_table(("revision", "time", "actor", "action", "setting", "change"), rows, "No changes.")
 
 
-class _Filter:
-    """The changes after a revision that are shown. Of the latest changes, the service selects these itself."""
-
-    def __init__(self, actor: str | None, action: str | None, since: datetime | None) -> None:
-        self._actor, self._action, self._since = actor, action, since
-
-    def accepts(self, change: "ChangeRecord") -> bool:
-        if self._actor == _SCHEDULE:
-            if change.actor is not None or change.action not in _SCHEDULED_ACTIONS:
-                return False
-        elif self._actor is not None and change.actor != self._actor:
-            return False
-        if self._action is not None and self._action not in change.action:
-            return False
-        return self._since is None or datetime.fromisoformat(change.at) >= self._since
-
-
-def _read(client: "AdminClient", name: str | None, after: int) -> Iterator["ChangeRecord"]:
-    """Yield all changes after a revision, page by page, the oldest first."""
-    while page := client.changes(after=after, setting=name, limit=_PAGE):
+def _read(client: "AdminClient", after: int, criteria: "ChangeCriteria") -> Iterator["ChangeRecord"]:
+    """Yield the changes after a revision that the service selects, page by page, the oldest first."""
+    while page := client.changes(after=after, limit=_PAGE, **criteria):
         yield from page
         after = page[-1].revision
 
 
-def _read_latest(
-    client: "AdminClient", name: str | None, actor: str | None, since: datetime | None
-) -> Iterator["ChangeRecord"]:
+def _read_latest(client: "AdminClient", criteria: "ChangeCriteria") -> Iterator["ChangeRecord"]:
     """Yield the changes that the service selects, page by page, the latest first."""
     before = None
-    while page := client.latest_changes(setting=name, actor=actor, since=since, before=before, limit=_PAGE):
+    while page := client.latest_changes(before=before, limit=_PAGE, **criteria):
         yield from page
         before = page[-1].revision
 

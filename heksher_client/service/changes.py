@@ -1,7 +1,6 @@
 """The change log. Each change gets the next revision, and replaces the tags of the settings that it affects."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,17 +8,14 @@ from datetime import datetime
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, Text, bindparam, cast, func, insert, or_, select, union, update
+from sqlalchemy import Connection, Select, Text, bindparam, cast, func, insert, or_, select, update
 
-from heksher_client._core.settings.names import SETTING_NAME
 from heksher_client.service import clock
-from heksher_client.service.schema import ALIASES, CHANGES, SETTINGS, STATE
+from heksher_client.service.change_filter import ALL_CHANGES, SCHEDULED_ACTIONS, ChangeFilter, change_criteria
+from heksher_client.service.schema import CHANGES, SETTINGS, STATE
 
 CHANNEL: Final = "heksher"
 """The channel of PostgreSQL's notifications, by which the instances learn of changes."""
-SCHEDULE: Final = "schedule"
-"""The name for the author of changes that the service makes when the period of a rule begins or ends."""
-SCHEDULED_ACTIONS: Final = ("rule started", "rule ended")
 TOKEN_ACTIONS: Final = ("token added", "token revoked")
 ACTIONS: Final = (
     "rule added", "rule changed", "rule deleted", *SCHEDULED_ACTIONS, "setting declared", "setting changed",
@@ -43,22 +39,6 @@ class Change:
     """The state before the change, in JSON values."""
     new: Any
     """The state after the change, in JSON values."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeFilter:
-    """A selection of changes. All of its criteria must be met; those that are empty select all changes."""
-
-    setting: str | None = None
-    """A name of a setting, present or former."""
-    actor: str = ""
-    """The name of a token, or `SCHEDULE`."""
-    action: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-ALL_CHANGES: Final = ChangeFilter()
 
 
 def record_change(
@@ -192,22 +172,10 @@ def latest_changes(
 def _filtered(
     connection: Connection, query: Select[Any], selected: ChangeFilter, *, after: int, before: int | None, limit: int
 ) -> list[Change]:
-    query = query.where(CHANGES.c.revision > after)
+    query = query.where(CHANGES.c.revision > after, *change_criteria(connection, selected))
     if before is not None:
         query = query.where(CHANGES.c.revision < before)
-    if "\0" in selected.actor + selected.action:
-        return []  # PostgreSQL would raise an error.
-    if selected.actor == SCHEDULE:
-        query = query.where(CHANGES.c.actor.is_(None), CHANGES.c.action.in_(SCHEDULED_ACTIONS))
-    elif selected.actor:
-        query = query.where(CHANGES.c.actor == selected.actor)
-    if selected.action:
-        query = query.where(CHANGES.c.action == selected.action)
-    if selected.since is not None:
-        query = query.where(CHANGES.c.at >= selected.since)
-    if selected.until is not None:
-        query = query.where(CHANGES.c.at <= selected.until)
-    return _select(connection, query, selected.setting, limit)
+    return _read(connection, query.limit(limit))
 
 
 def recent_actors(connection: Connection, limit: int) -> list[str]:
@@ -222,33 +190,14 @@ def rule_changes(connection: Connection, rule_id: int, *, limit: int = 100) -> l
     beginning = json.dumps({"rule_id": rule_id}).removesuffix("}") + ","
     states = [cast(CHANGES.c.former, Text), cast(CHANGES.c.new, Text)]
     is_its = or_(*(func.substr(state, 1, len(beginning)) == beginning for state in states))
-    return _select(connection, select(CHANGES).where(is_its).order_by(CHANGES.c.revision.desc()), None, limit)
+    return _read(connection, select(CHANGES).where(is_its).order_by(CHANGES.c.revision.desc()).limit(limit))
 
 
-def _select(connection: Connection, query: Select[Any], setting: str | None, limit: int) -> list[Change]:
-    if setting is not None:
-        if not re.fullmatch(SETTING_NAME, setting):
-            return []  # PostgreSQL would raise an error for NUL.
-        # The column contains a JSON list of names, which cannot contain quotation marks. LIKE would ignore case in
-        # SQLite, which also limits its patterns.
-        affected = cast(CHANGES.c.settings, Text)
-        names = _all_names(connection, setting)
-        query = query.where(or_(*(func.replace(affected, f'"{name}"', "") != affected for name in names)))
-    rows = connection.execute(query.limit(limit))
-    return [Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new) for row in rows]
-
-
-def _all_names(connection: Connection, name: str) -> set[str]:
-    """Return the present name of a setting, its aliases, and the given name, which is one of them if it exists."""
-    named = union(
-        select(SETTINGS.c.id).where(SETTINGS.c.name == name),
-        select(ALIASES.c.setting_id).where(ALIASES.c.alias == name),
-    ).scalar_subquery()
-    names = union(
-        select(SETTINGS.c.name).where(SETTINGS.c.id.in_(named)),
-        select(ALIASES.c.alias).where(ALIASES.c.setting_id.in_(named)),
-    )
-    return {name, *connection.scalars(names)}
+def _read(connection: Connection, query: Select[Any]) -> list[Change]:
+    return [
+        Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new)
+        for row in connection.execute(query)
+    ]
 
 
 def new_tag() -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
-from sqlalchemy import Boolean, ColumnElement, func, or_
+from sqlalchemy import Boolean, ColumnElement, Integer, func, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -19,7 +19,7 @@ _JSON_SYNTAX: Final = frozenset('[]{}":, ')
 _ASCII_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
-def contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+def contains(column: ColumnElement[Any], text: str | ColumnElement[str]) -> ColumnElement[bool]:
     """Return the criterion that a column contains a text, in the same case."""
     # Not with LIKE, which ignores case in SQLite, and whose patterns SQLite limits.
     return func.replace(column, text, "") != column
@@ -64,6 +64,25 @@ def json_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     in_strings = [_in_json(spelling) for spelling in _spellings(text)]
     as_json = [escaped.replace('\\"', '"').replace("\\\\", "\\") for escaped in in_strings]
     return _contains_any(column, in_strings + as_json)
+
+
+class Position(FunctionElement[int]):
+    """The position of the first occurrence of a text in a column, in the same case: 1 at its beginning, 0 if none."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(Position)
+def _compile_position(element: Position, compiler: SQLCompiler, **options: Any) -> str:
+    column, text = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"instr({column}, {text})"
+
+
+@compiles(Position, "postgresql")
+def _compile_position_postgresql(element: Position, compiler: SQLCompiler, **options: Any) -> str:
+    column, text = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"strpos({column}, {text})"
 
 
 class _LowerContains(FunctionElement[bool]):

@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import Connection, func, or_, select, update
 
 from heksher_client.service import clock, store
-from heksher_client.service.changes import SCHEDULED_ACTIONS, record_change, record_together
+from heksher_client.service.change_filter import SCHEDULED_ACTIONS
+from heksher_client.service.changes import record_change, record_together
 from heksher_client.service.history import State
 from heksher_client.service.schema import RULES, SETTINGS, STATE
 from heksher_client.service.store import StoredRule

@@ -36,7 +36,7 @@ def test_filters_of_settings_are_in_the_address(page: Any) -> None:
     [
         ("/console", "q", "cache"),
         ("/console/settings/cache_size", "on.environment", "prod"),
-        ("/console/changes", "setting", "cache_size"),
+        ("/console/changes", "q", "cache_size"),
         ("/console/search", "q", "jim"),
     ],
 )

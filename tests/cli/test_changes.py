@@ -3,17 +3,19 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from heksher_client.cli import arguments, changes
+from heksher_client.service.changes import record_change
 from tests.support.commands import Run
 from tests.support.service import CannedResponse, WatchedService
 
 LOG = "GET /api/v1/change_log"
 
 
-def json_lines(text: str) -> list[dict[str, object]]:
+def json_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -35,11 +37,20 @@ def test_the_latest_changes_are_shown(run: Run, shop: WatchedService) -> None:
 
 def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
     """By action, token and time; after a revision, the first ones."""
-    added = json_lines(run("changes", "--action", "rule added", "--json").out)
+    added = json_lines(run("changes", "--action", "Rule added", "--json").out)
     assert [change["revision"] for change in added] == [5, 6, 7]
     first = json_lines(run("changes", "--after", "4", "--limit", "2", "--json").out)
     assert [change["revision"] for change in first] == [5, 6]
     assert run("changes", "--actor", "nobody").out == "No changes.\n"
+    for options, value in (
+        (["--feature", "environment=prod", "--value", "50"], 50),
+        (["--feature", "user", "--value", "100"], 100),
+        (["--setting", "E_SI", "--value", "10", "--after", "4"], 100),
+    ):
+        found = json_lines(run("changes", *options, "--json").out)
+        assert [change["new"] and change["new"]["value"] for change in found] == [value], options
+    outcome = run("changes", "--feature", "a b")
+    assert (outcome.status, "'a b' must have the form FEATURE or FEATURE=VALUE" in outcome.err) == (2, True)
     assert run("changes", "--after", "1", "--actor", "nobody").out == "No changes.\n"
     assert run("changes", "--after", "1", "--actor", "schedule").out == "No changes.\n"
     assert run("changes", "--after", "1", "--since", "2099-01-01").out == "No changes.\n"
@@ -53,6 +64,18 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
     assert (outcome.status, "'999999w' is not a time" in outcome.err) == (2, True)
     outcome = run("changes", "--since", "yesterday")
     assert (outcome.status, "'yesterday' is not a time: use one such as 2026-01-31T09:30" in outcome.err) == (2, True)
+
+
+def test_changes_are_sorted(run: Run, shop: WatchedService) -> None:
+    """The newest or the oldest first. Of the newest ones, those after a revision as well."""
+
+    def revisions(*options: str) -> list[int]:
+        return [change["revision"] for change in json_lines(run("changes", "--json", *options).out)]
+
+    assert revisions("--sort", "newest", "--limit", "2") == [7, 6]
+    assert revisions("--sort", "newest", "--after", "5") == [7, 6]
+    assert revisions("--sort", "oldest", "--action", "rule", "--limit", "2") == [5, 6]
+    assert revisions("--sort", "oldest", "--after", "5") == [6, 7]
 
 
 def test_a_long_log_is_read_in_pages(run: Run, shop: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,12 +133,13 @@ def test_each_kind_of_change_has_a_description(
 
 
 def test_the_schedule_is_an_author(run: Run, shop: WatchedService) -> None:
-    """After a revision as well, where the command selects the changes."""
-    change = {"revision": 9, "at": "2026-01-31T09:30:00", "actor": None, "action": "rule ended", "settings": []}
-    change |= {"former": None, "new": None}
-    log = {"changes": [change, change | {"action": "rule added"}, change | {"actor": "ops"}]}
-    shop.respond_with(LOG, CannedResponse.of(log), times=1)
-    assert len(json_lines(run("changes", "--after", "1", "--actor", "schedule", "--json").out)) == 1
+    """With a part of this name as well."""
+    assert shop.database is not None
+    with shop.database.begin() as connection:
+        record_change(connection, "rule ended", settings=["cache_size"])
+    for options in (["--actor", "schedule"], ["--actor", "SCHED", "--after", "1"]):
+        found = json_lines(run("changes", *options, "--json").out)
+        assert [change["action"] for change in found] == ["rule ended"]
 
 
 def test_a_deleted_setting_has_changes(run: Run, shop: WatchedService) -> None:

@@ -280,7 +280,10 @@ def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -
     assert (
         admin.latest_changes(setting="cache_size", action="rule added", before=changes[-1].revision) == changes[-2:-1]
     )
-    assert admin.latest_changes(actor="nobody") == ()
+    assert admin.latest_changes(actor="nobody") == admin.changes(actor_part="nobody") == ()
+    assert admin.changes(setting_part="SIZE", conditions={"user": "jim"}, value="300") == changes[-1:]
+    with pytest.raises(TypeError, match=r"latest_changes\(\) got an unexpected keyword argument 'author'"):
+        admin.latest_changes(author="ann")
     assert admin.latest_changes(since=datetime.now(UTC) + timedelta(days=1)) == ()
     with pytest.raises(ValueError, match="since must have a time zone"):
         admin.latest_changes(since=datetime(2026, 1, 31))

@@ -256,41 +256,27 @@ class Administration:
 
     # -- everything ----------------------------------------------------------------------------------------------------
 
-    def changes(self, after: int, setting: SettingOrName | None, limit: int) -> Flow[tuple[ChangeRecord, ...]]:
-        changes: list[ChangeRecord] = []
-        after, limit = _instance(after, int, "after"), _instance(limit, int, "limit")
-        while (missing := limit - len(changes)) > 0:
-            page_size = min(missing, _CHANGES_PER_REQUEST)
-            target = f"{_API}change_log?after={after:d}&limit={page_size}"
-            target += "" if setting is None else f"&setting={_name(setting)}"
-            request = Request("GET", target)
-            page = yield from self._requests.send(request, partial(parse_changes, request))
-            changes += page
-            if len(page) < page_size:
-                break
-            after = page[-1].revision
-        return tuple(changes)
+    def changes(self, after: int, limit: int, criteria: Mapping[str, Any]) -> Flow[tuple[ChangeRecord, ...]]:
+        return self._read_changes("after", _instance(after, int, "after"), limit, _changes_query(criteria))
 
     def latest_changes(
-        self, setting: SettingOrName | None, before: int | None, limit: int, filters: Mapping[str, str | None]
+        self, before: int | None, limit: int, criteria: Mapping[str, Any]
     ) -> Flow[tuple[ChangeRecord, ...]]:
-        changes: list[ChangeRecord] = []
-        options = {"setting": None if setting is None else _name(setting), **filters}
-        query = "".join(
-            f"&{name}={quote(_instance(text, str, name), safe='')}"
-            for name, text in options.items()
-            if text is not None
-        )
         before = None if before is None else _instance(before, int, "before")
+        return self._read_changes("before", before, limit, f"{_changes_query(criteria)}&latest=true")
+
+    def _read_changes(self, bound: str, revision: int | None, limit: int, query: str) -> Flow[tuple[ChangeRecord, ...]]:
+        """Read changes page by page, `after` or `before` a revision, which is then that of the last one."""
+        changes: list[ChangeRecord] = []
         while (missing := _instance(limit, int, "limit") - len(changes)) > 0:
             page_size = min(missing, _CHANGES_PER_REQUEST)
-            target = f"{_API}change_log?latest=true&limit={page_size}{query}"
-            request = Request("GET", target if before is None else f"{target}&before={before:d}")
+            target = f"{_API}change_log?limit={page_size}{query}"
+            request = Request("GET", target if revision is None else f"{target}&{bound}={revision:d}")
             page = yield from self._requests.send(request, partial(parse_changes, request))
             changes += page
             if len(page) < page_size:
                 break
-            before = page[-1].revision
+            revision = page[-1].revision
         return tuple(changes)
 
     def export(self) -> Flow[dict[str, Any]]:
@@ -470,6 +456,18 @@ def _conditions_query(conditions: Mapping[str, str]) -> str:
         return ""
     text = ",".join(f"{feature}:{escape_value(value)}" for feature, value in conditions.items())
     return f"&conditions={quote(text, safe=FILTER_CHARACTERS)}"
+
+
+def _changes_query(criteria: Mapping[str, Any]) -> str:
+    """Return the parameters that select changes, for a query that has others. A criterion of None is left out."""
+    given = {name: value for name, value in criteria.items() if value is not None}
+    conditions = _conditions(given.pop("conditions", {}))
+    if "setting" in given:
+        given["setting"] = _name(given["setting"])
+    if "feature" in given:
+        given["feature"] = _feature(given["feature"])
+    query = "".join(f"&{name}={quote(_instance(text, str, name), safe='')}" for name, text in given.items())
+    return query + _conditions_query({_feature(feature): value for feature, value in conditions.items()})
 
 
 def _rule_path(rule_id: int) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from heksher_client.service.changes import SCHEDULE, SCHEDULED_ACTIONS, Change
+from heksher_client.service.change_filter import SCHEDULE, SCHEDULED_ACTIONS
+from heksher_client.service.changes import Change
 from heksher_client.service.json_values import is_identical
 
 _NOTES: Final = ("comment", "link")

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
+from heksher_client._core.settings.context_values import normalize
 from heksher_client.service.addresses import reference
 from heksher_client.service.console.inputs import Fields
 
@@ -51,6 +52,14 @@ class Listing:
     def values(self, prefix: str, names: Iterable[str]) -> dict[str, str]:
         """Return the parameters with a prefix, by their names without it."""
         return {name: value for name in names if (value := self[f"{prefix}{name}"])}
+
+    def condition(self) -> tuple[str, str]:
+        """Return the context feature of the parameter `feature`, and the value that a rule requires.
+
+        The parameter is a context feature, or a condition like `environment=prod`. Otherwise, both are empty.
+        """
+        feature, _, required = self["feature"].partition("=")
+        return feature.strip(), normalize(required.strip())
 
     @property
     def sort(self) -> str:

@@ -8,10 +8,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
 from heksher_client.service.access import request_token, visible_changes
-from heksher_client.service.changes import ChangeFilter, changes, latest_changes
+from heksher_client.service.change_filter import ChangeFilter
+from heksher_client.service.changes import changes, latest_changes
 from heksher_client.service.event_stream import EventStream
-from heksher_client.service.routing import RequestDatabase, SettingName, documented, example
+from heksher_client.service.routes.rules import CONDITIONS_PATTERN, parse_conditions
+from heksher_client.service.routing import ContextName, RequestDatabase, SettingName, documented, example
 from heksher_client.service.schema import MAX_ID
+from heksher_client.service.text_criteria import MAX_TEXT
 
 router: Final = APIRouter()
 STREAM_PATH: Final = "/api/v1/changes"
@@ -53,15 +56,50 @@ def read_change_log(  # noqa: PLR0913 - the parameters of the request
     ] = "",
     action: Annotated[str, Query(max_length=255, description="Only changes of this kind, such as `rule added`.")] = "",
     since: Annotated[AwareDatetime | None, Query(description="Only changes since this time, with an offset.")] = None,
+    setting_part: Annotated[
+        str,
+        Query(max_length=255, description="Only changes of settings with this text in a name, present or former."),
+    ] = "",
+    actor_part: Annotated[
+        str, Query(max_length=255, description="Only changes made with tokens with this text in their names.")
+    ] = "",
+    feature: Annotated[
+        ContextName | None, Query(description="Only changes of rules with a condition on this context feature.")
+    ] = None,
+    conditions: Annotated[
+        str | None,
+        Query(
+            pattern=CONDITIONS_PATTERN,
+            description="Only changes of rules with these conditions, perhaps with others, like `user:jim,theme:dark`.",
+        ),
+    ] = None,
+    value: Annotated[
+        str,
+        Query(
+            max_length=MAX_TEXT,
+            description="Only changes of rules or default values with this text in the JSON of the value, before or "
+            "after the change.",
+        ),
+    ] = "",
 ) -> dict[str, Any]:
     """Return the changes that meet all given criteria: the first ones and the oldest first, or the last ones.
 
-    With `latest`, the last ones, and the latest first.
+    With `latest`, the last ones, and the latest first. Parts of names and values are found in any case.
 
     Without the role `admin`, `former` and `new` are null for `token added` and `token revoked`.
     """
     with database.read() as connection:
-        selected = ChangeFilter(setting, actor, action, since)
+        selected = ChangeFilter(
+            setting,
+            actor,
+            action,
+            since,
+            setting_part=setting_part,
+            actor_part=actor_part,
+            feature=feature or "",
+            conditions={} if conditions is None else parse_conditions(conditions, "conditions"),
+            value=value,
+        )
         read = latest_changes if latest else changes
         found = read(connection, selected=selected, after=after, before=before, limit=limit)
         return {"changes": [asdict(change) for change in visible_changes(request.scope, found)]}

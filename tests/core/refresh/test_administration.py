@@ -388,10 +388,12 @@ def change(revision: int) -> dict[str, Any]:
 def test_the_log_of_changes_is_read_in_pages() -> None:
     """Up to the limit, or to the end."""
     first = of_json({"changes": [change(i) for i in range(6, 1006)]})
-    changes, sent = run(lambda admin: admin.changes(5, "s", 1002), first, of_json({"changes": [change(2000)]}))
+    changes, sent = run(
+        lambda admin: admin.changes(5, 1002, {"setting": "s"}), first, of_json({"changes": [change(2000)]})
+    )
     assert [request.target for request in sent] == [
-        "/api/v1/change_log?after=5&limit=1000&setting=s",
-        "/api/v1/change_log?after=1005&limit=2&setting=s",
+        "/api/v1/change_log?limit=1000&setting=s&after=5",
+        "/api/v1/change_log?limit=2&setting=s&after=1005",
     ]
     assert (len(changes), changes[-1]) == (
         1001,
@@ -399,26 +401,27 @@ def test_the_log_of_changes_is_read_in_pages() -> None:
             2000, "2026-01-31T09:30:00+00:00", "ops", "rule changed", ("s",), {"value": 1}, {"value": 2}
         ),
     )  # fmt: skip
-    changes, (only,) = run(lambda admin: admin.changes(0, None, 1), of_json({"changes": [change(1)]}))
-    assert (len(changes), only.target) == (1, "/api/v1/change_log?after=0&limit=1")
-    assert run(lambda admin: admin.changes(0, None, 0)) == ((), [])
+    changes, (only,) = run(lambda admin: admin.changes(0, 1, {}), of_json({"changes": [change(1)]}))
+    assert (len(changes), only.target) == (1, "/api/v1/change_log?limit=1&after=0")
+    assert run(lambda admin: admin.changes(0, 0, {})) == ((), [])
 
 
 def test_the_latest_changes_are_read_in_pages() -> None:
     """Each page ends before the last one begins. Filters are encoded."""
     first = of_json({"changes": [change(i) for i in range(2005, 1005, -1)]})
-    filters = {"actor": "a&b", "action": None, "since": "2026-01-31T09:30:00+00:00"}
+    conditions = {"user": "jim,ann", "environment": "prod"}
+    criteria = {"setting": "s", "actor": "a&b", "action": None, "feature": "theme", "conditions": conditions}
     changes, sent = run(
-        lambda admin: admin.latest_changes("s", 2006, 1002, filters), first, of_json({"changes": [change(1)]})
+        lambda admin: admin.latest_changes(2006, 1002, criteria), first, of_json({"changes": [change(1)]})
     )
-    query = "setting=s&actor=a%26b&since=2026-01-31T09%3A30%3A00%2B00%3A00"
+    query = "setting=s&actor=a%26b&feature=theme&conditions=user:jim~2Cann,environment:prod&latest=true"
     assert [request.target for request in sent] == [
-        f"/api/v1/change_log?latest=true&limit=1000&{query}&before=2006",
-        f"/api/v1/change_log?latest=true&limit=2&{query}&before=1006",
+        f"/api/v1/change_log?limit=1000&{query}&before=2006",
+        f"/api/v1/change_log?limit=2&{query}&before=1006",
     ]
     assert (len(changes), changes[-1].revision) == (1001, 1)
-    changes, (only,) = run(lambda admin: admin.latest_changes(None, None, 1, {}), of_json({"changes": [change(1)]}))
-    assert (len(changes), only.target) == (1, "/api/v1/change_log?latest=true&limit=1")
+    changes, (only,) = run(lambda admin: admin.latest_changes(None, 1, {}), of_json({"changes": [change(1)]}))
+    assert (len(changes), only.target) == (1, "/api/v1/change_log?limit=1&latest=true")
 
 
 @pytest.mark.parametrize(
@@ -434,8 +437,8 @@ def test_the_latest_changes_are_read_in_pages() -> None:
         (lambda admin: admin.rule(1), of_json({"value": 1}), "200, but with invalid contents of the rule ("),
         (lambda admin: admin.rule(1), Response(500), "500"),
         (lambda admin: admin.rule(1), Response(200, b"<html>"), "200, but with invalid contents of the rule ("),
-        (lambda admin: admin.changes(0, None, 5), of_json({"changes": [{}]}), "200, but with invalid changes ("),
-        (lambda admin: admin.changes(0, None, 5), Response(404), "404"),
+        (lambda admin: admin.changes(0, 5, {}), of_json({"changes": [{}]}), "200, but with invalid changes ("),
+        (lambda admin: admin.changes(0, 5, {}), Response(404), "404"),
         (add_rule("s", 1, user="jim"), of_json({}, 201), "201, but without rule_id"),
         (add_rule("s", 1, user="jim"), of_json({"rule_id": "1"}, 201), "201, but without rule_id"),
     ],
@@ -458,9 +461,12 @@ def test_responses_outside_the_protocol_are_errors(
         (lambda admin: admin.rules("", {}), "'' is not a valid setting name"),
         (lambda admin: admin.rules("a,b", {}), "'a,b' is not a valid setting name"),
         (lambda admin: admin.rename_setting("a", "b c", "1.1"), "'b c' is not a valid setting name"),
-        (lambda admin: admin.changes(0, "a&b", 1), "'a&b' is not a valid setting name"),
-        (lambda admin: admin.changes("0", None, 1), "after must be of type int, not str"),
-        (lambda admin: admin.changes(0, None, "x"), "limit must be of type int, not str"),
+        (lambda admin: admin.changes(0, 1, {"setting": "a&b"}), "'a&b' is not a valid setting name"),
+        (lambda admin: admin.changes("0", 1, {}), "after must be of type int, not str"),
+        (lambda admin: admin.changes(0, "x", {}), "limit must be of type int, not str"),
+        (lambda admin: admin.changes(0, 1, {"value": 5}), "value must be of type str, not int"),
+        (lambda admin: admin.changes(0, 1, {"feature": "a&b"}), "'a&b'"),
+        (lambda admin: admin.changes(0, 1, {"conditions": {"a:b": "c"}}), "'a:b'"),
         (lambda admin: admin.delete_setting(5), "setting name must be of type str, not int"),
         (lambda admin: admin.delete_rule_metadata(1, 5, None), "metadata key must be of type str, not int"),
         (lambda admin: admin.rename_setting("a", "b", 2), "version must be of type str, not int"),

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BeforeValidator
 
 from heksher_client.service.access import visible_changes
-from heksher_client.service.changes import ACTIONS, SCHEDULE, ChangeFilter, changes, latest_changes, recent_actors
+from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
+from heksher_client.service.changes import ACTIONS, changes, latest_changes, recent_actors
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
 from heksher_client.service.console.outcomes import done_change
@@ -17,7 +18,7 @@ from heksher_client.service.console.undo import undo
 from heksher_client.service.routing import RequestDatabase, RequestError
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_PARAMETERS: Final = ("setting", "actor", "action", "from", "to", "before")
+_PARAMETERS: Final = ("setting", "q", "actor", "action", "feature", "value", "from", "to", "before")
 _MAX_CHANGES_FOR_ACTORS: Final = 1_000
 """The last changes, whose actors are suggested."""
 _Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
@@ -35,12 +36,17 @@ def list_changes(
 ) -> Response:
     """Show the changes that the filters select, the latest first. Days begin and end in UTC."""
     state = listing(request, "console/changes", _PARAMETERS)
+    feature, required = state.condition()
     selected = ChangeFilter(
-        state["setting"] or None,
-        state["actor"],
-        state["action"],
-        None if since is None else datetime.combine(since, time.min, UTC),
-        None if until is None else datetime.combine(until, time.max, UTC),
+        setting=state["setting"] or None,
+        setting_part=state["q"],
+        actor_part=state["actor"],
+        action=state["action"],
+        since=None if since is None else datetime.combine(since, time.min, UTC),
+        until=None if until is None else datetime.combine(until, time.max, UTC),
+        feature=feature,
+        conditions={feature: required} if required else {},
+        value=state["value"],
     )
     with database.read() as connection:
         found = latest_changes(connection, selected, before=before, limit=PAGE_SIZE + 1)

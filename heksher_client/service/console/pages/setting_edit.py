@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection
 
 from heksher_client.service import feature_operations, json_values, setting_operations, store
-from heksher_client.service.changes import ChangeFilter, latest_changes
+from heksher_client.service.change_filter import ChangeFilter
+from heksher_client.service.changes import latest_changes
 from heksher_client.service.console.forms import Form, text
 from heksher_client.service.console.inputs import (
     Fields,

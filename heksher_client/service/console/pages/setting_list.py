@@ -8,7 +8,6 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
-from heksher_client._core.settings.context_values import normalize
 from heksher_client._logging import shortened, visible_json
 from heksher_client.service import store
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
@@ -109,7 +108,7 @@ def _text(value: Any) -> str:
 def _selection(connection: Connection, state: Listing) -> Callable[[int, _Row], bool]:
     """Return a function that decides whether the filters select the setting with an id."""
     text, value, kind, owner = state["q"].lower(), state["value"], state["type"], state["owner"].lower()
-    feature, required = _condition(state)
+    feature, required = state.condition()
     with_condition = settings_with_rules(connection, RuleFilter({feature: required})) if required else set()
     with_value = settings_with_rules(connection, RuleFilter(value=value)) if value else set()
 
@@ -126,15 +125,9 @@ def _selection(connection: Connection, state: Listing) -> Callable[[int, _Row], 
     return is_selected
 
 
-def _condition(state: Listing) -> tuple[str, str]:
-    """Return the context feature of the filter, and the value that a rule must require; both may be empty."""
-    feature, _, required = state["feature"].partition("=")
-    return feature.strip(), normalize(required.strip())
-
-
 def _rules_query(state: Listing) -> str:
     """Return the query with which the page of a setting shows the rules that the filters have found."""
-    feature, required = _condition(state)
+    feature, required = state.condition()
     filters = {f"if.{feature}": required} if required else {}
     return Listing("", filters).link().removeprefix("?")
 

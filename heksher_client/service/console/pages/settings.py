@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import normalize
 from heksher_client.service import clock
-from heksher_client.service.changes import Change, ChangeFilter, changes, latest_changes
+from heksher_client.service.change_filter import ChangeFilter
+from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console.inputs import Fields, format_input, input_for
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
 from heksher_client.service.console.rendering import page
