@@ -308,6 +308,47 @@ def test_the_change_log_has_pages(browser: Browser, service: WatchedService) -> 
     assert "Earlier changes" not in browser.text
 
 
+def test_the_change_log_shows_the_oldest_changes_first(browser: Browser, service: WatchedService) -> None:
+    """In pages as well. The order and the filters stay in the address."""
+    add_rules(service, *(({"user": f"u{number}"}, number, {}) for number in range(110)))
+    newest = entries(browser, "/console/changes?feature=user&sort=newest")
+    assert re.findall('aria-sort="([a-z]+)"', browser.page) == ["descending"]
+    (oldest,) = re.findall(r'href="([^"]*)" hx-swap[^>]*>Time', browser.page)
+    assert oldest == "/console/changes?feature=user&sort=oldest"
+    first = entries(browser, oldest)
+    assert re.findall('aria-sort="([a-z]+)"', browser.page) == ["ascending"]
+    assert 'href="/console/changes?feature=user" hx-swap' in browser.page
+    assert 'type="hidden" name="sort" value="oldest"' in browser.page
+    (later,) = re.findall(r'href="([^"]*)" rel="next">Later changes', browser.page)
+    assert f"{oldest}&after=" in later
+    last = entries(browser, later)
+    assert (len(first), len(last), last[:-101:-1]) == (100, 12, newest[:12])
+    assert f'href="{oldest}">Oldest changes' in browser.page
+    assert "Later changes" not in browser.text
+    assert len(entries(browser, f"{oldest}&before=8")) == 2
+
+
+def test_the_change_log_links_to_what_exists(browser: Browser, service: WatchedService) -> None:
+    """To the rule and to the setting, also by its former name."""
+    service.declare("gone", "int", 1, ["user"])
+    rule = service.add_rule("gone", 2, user="jim")
+    service.call("DELETE", "/api/v1/settings/gone")
+    service.call("DELETE", "/api/v1/rules/1")
+    service.call("PUT", "/api/v1/settings/s/name", {"name": "t", "version": "1.1"})
+    entries(browser, "/console/changes?sort=oldest")
+    rules = re.findall(r'href="/console/rules/(\d+)\?back=([^"]*)" aria-label="([^"]*)"', browser.page)
+    assert [(each, label) for each, _, label in rules] == [(each, f"Rule added: rule {each}") for each in ("2", "3")]
+    assert {back for _, back, _ in rules} == {"%2Fconsole%2Fchanges%3Fsort%3Doldest"}
+    assert set(re.findall('href="/console/settings/([^"?]*)"', browser.page)) == {"s", "t"}
+    assert f"/console/rules/{rule}" not in browser.page
+    browser.go(f"/console/rules/2?back={rules[0][1]}")
+    assert 'href="/console/changes?sort=oldest">Cancel' in browser.page
+    assert set(re.findall('href="/console/settings/(.)"', browser.page)) == {"s"}
+    assert "Rule added: rule 2" not in browser.page
+    browser.go("/console/settings/t")
+    assert "Rule added: rule 2" in browser.page
+
+
 @pytest.fixture
 def log(browser: Browser, service: WatchedService) -> Browser:
     """A log with changes of two tokens."""
@@ -400,7 +441,7 @@ def test_a_change_shows_what_is_different(browser: Browser, service: WatchedServ
         "Setting deleted: t type float default value 7 version 2.0 depends on environment, user rules 4 "
         "metadata owner shop",
         "Setting changed: t type int → changed to float version 1.1 → changed to 2.0",
-        "Setting changed: s , t name s → changed to t version 1.0 → changed to 1.1",
+        "Setting changed: s, t name s → changed to t version 1.0 → changed to 1.1",
         "Context feature added environment, user, theme → changed to environment, user, theme, region",
         f"Rule changed: s user b conditions user a → changed to user b end {end} start 2001-02-03 04:05:00 UTC "
         "metadata ticket 5 → changed to 6 New",

@@ -1,13 +1,16 @@
 """Entries of the change log for people: who has made a change, and what it has changed, attribute by attribute."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from sqlalchemy import Connection, select, union
+
 from heksher_client.service.change_filter import SCHEDULE, SCHEDULED_ACTIONS
 from heksher_client.service.changes import Change
 from heksher_client.service.json_values import is_identical
+from heksher_client.service.schema import ALIASES, RULES, SETTINGS
 
 _NOTES: Final = ("comment", "link")
 """Metadata that describe the change, and not the rule."""
@@ -56,9 +59,37 @@ class ChangeEntry:
     """The name of a token, or `schedule`; empty without access control."""
     conditions: Mapping[str, str]
     """The conditions of the rule that has changed, if it is one."""
+    rule_id: int | None
+    """The id of this rule."""
     differences: Sequence[Difference]
     comment: Any
     link: Any
+
+
+class Existing(NamedTuple):
+    """The rules and settings of changes that exist, so that links can lead to them."""
+
+    rules: Collection[int]
+    """The ids of the rules."""
+    settings: Collection[str]
+    """The names, which may be aliases."""
+
+
+def existing(connection: Connection, changes: Sequence[Change]) -> Existing:
+    """Return the rules and settings of changes that exist."""
+    ids = {rule_id for change in changes if (rule_id := _rule_id(change)) is not None}
+    names = {name for change in changes for name in change.settings}
+    found = union(
+        select(SETTINGS.c.name).where(SETTINGS.c.name.in_(names)),
+        select(ALIASES.c.alias).where(ALIASES.c.alias.in_(names)),
+    )
+    rules = connection.scalars(select(RULES.c.id).where(RULES.c.id.in_(ids)))
+    return Existing(set(rules), set(connection.scalars(found)))
+
+
+def _rule_id(change: Change) -> int | None:
+    state = change.new or change.former
+    return state.get("rule_id") if isinstance(state, dict) else None
 
 
 def change_entry(change: Change) -> ChangeEntry:
@@ -66,18 +97,17 @@ def change_entry(change: Change) -> ChangeEntry:
     former, new = change.former, change.new
     actor = change.actor or (SCHEDULE if change.action in SCHEDULED_ACTIONS else "")
     if former is None and new is None:
-        return ChangeEntry(change, actor, {}, [Difference("", None, _HIDDEN)], "", "")
+        return ChangeEntry(change, actor, {}, None, [Difference("", None, _HIDDEN)], "", "")
     if not isinstance(former or new, dict):
         sides = [None if state is None else _shown("", state) for state in (former, new)]
-        return ChangeEntry(change, actor, {}, [Difference("", *sides)], "", "")
+        return ChangeEntry(change, actor, {}, None, [Difference("", *sides)], "", "")
     state = new or former
     notes = _notes(former, new)
     differences = list(_differences(former or {}, new or {}))
     if not differences and "value" in state:
         differences = [Difference("", None, _shown("value", state["value"]))]
-    return ChangeEntry(
-        change, actor, state.get("feature_values", {}), differences, notes.get("comment", ""), notes.get("link", "")
-    )
+    conditions, comment, link = state.get("feature_values", {}), notes.get("comment", ""), notes.get("link", "")
+    return ChangeEntry(change, actor, conditions, _rule_id(change), differences, comment, link)
 
 
 def _notes(former: Any, new: Any) -> dict[str, Any]:

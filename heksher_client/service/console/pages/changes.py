@@ -9,6 +9,7 @@ from pydantic import BeforeValidator
 from heksher_client.service.access import visible_changes
 from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
 from heksher_client.service.changes import ACTIONS, changes, latest_changes, recent_actors
+from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
 from heksher_client.service.console.outcomes import done_change
@@ -18,7 +19,9 @@ from heksher_client.service.console.undo import undo
 from heksher_client.service.routing import RequestDatabase, RequestError
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_PARAMETERS: Final = ("setting", "q", "actor", "action", "feature", "value", "from", "to", "before")
+_PARAMETERS: Final = ("setting", "q", "actor", "action", "feature", "value", "from", "to", "before", "after")
+_SORTS: Final = ("newest", "oldest")
+"""What comes first."""
 _MAX_CHANGES_FOR_ACTORS: Final = 1_000
 """The last changes, whose actors are suggested."""
 _Day = Annotated[date | None, BeforeValidator(lambda text: text or None)]
@@ -30,12 +33,13 @@ def list_changes(
     request: Request,
     database: RequestDatabase,
     before: Revision | None = None,
+    after: Revision = 0,
     done: Revision = 0,
     since: Annotated[_Day, Query(alias="from")] = None,
     until: Annotated[_Day, Query(alias="to")] = None,
 ) -> Response:
-    """Show the changes that the filters select, the latest first. Days begin and end in UTC."""
-    state = listing(request, "console/changes", _PARAMETERS)
+    """Show the changes that the filters select, the latest or the oldest first. Days begin and end in UTC."""
+    state = listing(request, "console/changes", _PARAMETERS, _SORTS)
     feature, required = state.condition()
     selected = ChangeFilter(
         setting=state["setting"] or None,
@@ -49,7 +53,8 @@ def list_changes(
         value=state["value"],
     )
     with database.read() as connection:
-        found = latest_changes(connection, selected, before=before, limit=PAGE_SIZE + 1)
+        read, bound = (changes, "after") if state.sort == "oldest" else (latest_changes, "before")
+        found = read(connection, selected=selected, after=after, before=before, limit=PAGE_SIZE + 1)
         shown, is_last = visible_changes(request.scope, found[:PAGE_SIZE]), len(found) <= PAGE_SIZE
         return page(
             request,
@@ -58,7 +63,8 @@ def list_changes(
             listing=state,
             back=f"/{state.link()}",
             changes=shown,
-            more=None if is_last else shown[-1].revision,
+            links=existing(connection, shown),
+            next_page=None if is_last else state.link(**{"before": "", "after": "", bound: shown[-1].revision}),
             actors=[*recent_actors(connection, _MAX_CHANGES_FOR_ACTORS), SCHEDULE],
             actions=ACTIONS,
             done=done_change(request, connection, done),

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from heksher_client.service import store
 from heksher_client.service.addresses import reference
 from heksher_client.service.changes import rule_changes
+from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form, query_fields, text
 from heksher_client.service.console.inputs import Fields, format_input, input_for, keep_line_breaks
 from heksher_client.service.console.listing import address_back
@@ -160,6 +161,7 @@ def rule_page(
         draft: The content of the form.
         status: The status of the response.
     """
+    history = rule_changes(connection, rule.id, limit=_MAX_CHANGES)
     return page(
         request,
         "rule.html",
@@ -170,7 +172,8 @@ def rule_page(
         # The rule that the content of the form was changed from.
         etag=text(form, "etag") or rule_etag(rule),
         metadata=_other_metadata(rule),
-        changes=rule_changes(connection, rule.id, limit=_MAX_CHANGES),
+        changes=history,
+        links=existing(connection, history)._replace(rules=()),
         back=f"/{address_back(form, page_of(setting))}",
         **rule_inputs(connection, setting),
     )

@@ -11,6 +11,7 @@ from heksher_client._core.settings.context_values import normalize
 from heksher_client.service import clock
 from heksher_client.service.change_filter import ChangeFilter
 from heksher_client.service.changes import Change, changes, latest_changes
+from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.inputs import Fields, format_input, input_for
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
 from heksher_client.service.console.rendering import page
@@ -81,6 +82,7 @@ def _setting_page(request: Request, connection: Connection, setting: StoredSetti
         limit=PAGE_SIZE,
         offset=pages.offset,
     )
+    last_changes = latest_changes(connection, ChangeFilter(setting=declaration.name), limit=_MAX_RECENT_CHANGES)
     return page(
         request,
         "setting.html",
@@ -99,7 +101,8 @@ def _setting_page(request: Request, connection: Connection, setting: StoredSetti
         is_filtered=selected != ALL_RULES,
         suggestions=condition_values(connection, setting.id, MAX_RULES_FOR_SUGGESTIONS),
         order=order,
-        changes=latest_changes(connection, ChangeFilter(setting=declaration.name), limit=_MAX_RECENT_CHANGES),
+        changes=last_changes,
+        links=existing(connection, last_changes),
         done=_last_change(connection, done, declaration.name),
         count=count,
         draft=Draft({}, format_input(declaration.type, declaration.default_value)),
