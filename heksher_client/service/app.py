@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from heksher_client._core.settings.names import CONTEXT_NAME
@@ -70,7 +70,9 @@ def _handle_database_error(request: Request, error: Exception) -> Response:
 
 
 async def _handle_http_error(request: Request, error: Any) -> Response:
-    """Redirect from a path with a slash at its end, and from the path prefix without one; respond to other errors.
+    """Redirect from addresses that are not those of a page or an endpoint; respond to other errors.
+
+    Such addresses are the path prefix without a slash, a path with a slash at its end, and those of the forms of pages.
 
     Starlette redirects as well, but to the host that the request names, which a proxy may have changed.
     """
@@ -82,8 +84,22 @@ async def _handle_http_error(request: Request, error: Any) -> Response:
         page = path.rstrip("/")
         return RedirectResponse("../" * (len(path) - len(page)) + quote(page.rpartition("/")[2]) + query)
     if is_page(request.scope):
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "GET":
+            return _redirect_to_page(request)
         return _error_response(request, error.status_code, "")
     return await http_exception_handler(request, error)
+
+
+def _redirect_to_page(request: Request) -> Response:
+    """Redirect from the address of a form, which a browser may load again without its fields, to the page above it."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    path = route_path(request.scope)
+    while path != "/console":
+        path = path.rpartition("/")[0]
+        scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
+        if any(route.matches(scope)[0] is Match.FULL for route in routes):
+            break
+    return RedirectResponse(reference(request.scope, quote(path.removeprefix("/"))), 303)
 
 
 def _redirect_to_console(request: Request) -> Response:

@@ -393,3 +393,24 @@ def test_a_page_that_does_not_exist_says_so(browser: Browser, path: str, message
     assert message in browser.text
     assert 'href="/console">Go to the settings' in browser.page
     assert browser.http.post(path, data={"csrf": browser.csrf}).status_code in (404, 405)
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("address", "page"),
+    [
+        ("undo/5", "changes"),
+        ("logout", ""),
+        ("features/user/move", "features"),
+        ("tokens/ci/revoke", "tokens"),
+        ("rules/1/value", "rules/1"),
+        ("rules/1/delete", "rules/1"),
+        ("settings/s/edit/type", "settings/s/edit"),
+        ("settings/s/edit/aliases/delete", "settings/s/edit"),
+    ],
+)
+def test_the_address_of_a_form_leads_to_its_page(browser: Browser, address: str, page: str) -> None:
+    """As a browser loads it again, or after a login."""
+    response = browser.go(f"/console/{address}")
+    assert (response.status_code, response.url.path) == (200, f"/console/{page}".rstrip("/"))
+    assert browser.http.put(f"/console/{address}", headers={"Content-Type": "text/plain"}).status_code == 405

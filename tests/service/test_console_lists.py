@@ -82,7 +82,8 @@ def settings(browser: Browser, service: WatchedService) -> Browser:
         ("sort=-rules", ["s", "limit", "plan", "hosts"]),
         ("sort=type", ["plan", "hosts", "limit", "s"]),
         ("sort=owner", ["plan", "hosts", "limit", "s"]),
-        ("sort=value", ["plan", "limit", "s", "hosts"]),
+        ("sort=value", ["s", "limit", "plan", "hosts"]),
+        ("sort=-value", ["hosts", "plan", "limit", "s"]),
         ("sort=nosuch", ["hosts", "limit", "plan", "s"]),
     ],
 )
@@ -136,8 +137,10 @@ def test_the_list_of_settings_has_pages(browser: Browser, service: WatchedServic
     assert listed(browser, "/console") == names[:100]
     assert "Page 1 of 2 Next Last" in browser.text
     assert 'href="/console?page=2" rel="next"' in browser.page
-    for text in ("2", "3", "999999999"):
+    for text, notice in (("2", ""), ("3", "There is no page 3: this is the last one."), ("999999999", "999,999,999")):
         assert listed(browser, f"/console?page={text}") == names[100:]
+        assert notice in browser.text
+        assert ("There is no page" in browser.text) is (notice != "")
     assert "First Previous Page 2 of 2" in browser.text
     for text in ("0", "-1", "x", "²", "9" * 5000):
         assert listed(browser, f"/console?page={text}") == names[:100]
@@ -196,6 +199,8 @@ def test_the_rules_of_a_setting_have_pages(browser: Browser, service: WatchedSer
     assert "208 of 208 rules, in order of priority" in browser.text
     assert "Page 1 of 3" in browser.text
     assert len(listed(browser, "/console/settings/s?page=3")) == 8
+    assert len(listed(browser, "/console/settings/s?page=4")) == 8
+    assert "There is no page 4: this is the last one." in browser.text
     browser.go("/console/settings/s?find=user=u20")
     assert "6 of 208 rules" in browser.text
     assert "Pages of rules" not in browser.page

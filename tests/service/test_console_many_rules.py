@@ -122,11 +122,30 @@ def test_an_error_in_the_change_of_many_rules_is_shown_at_its_field(
 
 
 @sqlite_only
-@pytest.mark.parametrize(
-    "query", ["", "back=/console", "rule=x", "rule=1:W/x", "all=1&find=nothing", "all=1&by=nobody"]
-)
-def test_a_selection_without_rules_is_an_error(editor: Editor, query: str) -> None:
+@pytest.mark.parametrize("query", ["rule=x", "rule=1:W/x"])
+def test_an_invalid_selection_is_an_error(editor: Editor, query: str) -> None:
     assert editor.go(f"{SETTING}/rules/selected?{query}").status_code == 422
+
+
+@sqlite_only
+@pytest.mark.parametrize("query", ["", "all=1&find=nothing"])
+def test_the_page_of_the_setting_says_that_no_rules_are_selected(editor: Editor, query: str) -> None:
+    """With the same filters. Notices about changes before are gone."""
+    response = editor.go(f"{SETTING}/rules/selected?{query}&back={SETTING}?find%3Djim%26done%3D5")
+    assert (response.status_code, response.url.raw_path.decode()) == (200, f"{SETTING}?find=jim&unselected=1")
+    assert "No rules are selected: select those to change in the table." in editor.text
+    assert "unselected" not in editor.page.partition("<main")[2]
+    assert editor.go(f"{SETTING}/rules/selected?{query}").url.raw_path.decode() == f"{SETTING}?unselected=1"
+
+
+@sqlite_only
+@pytest.mark.parametrize(("action", "value"), [("delete", ""), ("value", "1")])
+def test_a_form_without_rules_leads_back_as_well(editor: Editor, action: str, value: str) -> None:
+    """Those that its filter selected may have been deleted meanwhile."""
+    editor.go(SETTING)
+    form = {"csrf": editor.csrf, "filter": "find=nothing", "value": value}
+    response = editor.http.post(f"{SETTING}/rules/selected/{action}", data=form)
+    assert (response.status_code, "No rules are selected" in response.text) == (200, True)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from heksher_client.service.console.inputs import Fields
 PAGE_SIZE: Final = 100
 """Rows of a page."""
 _MAX_PAGE_DIGITS: Final = 9
+_NOTICES: Final = ("done", "count", "unselected")
+"""Parameters of an address that are about the form that led to it."""
 _MAX_BACK: Final = 2_000
 """Characters of an address that links contain, so that a page with many links does not become very long."""
 
@@ -27,6 +29,8 @@ class Pages:
     count: int
     size: int = PAGE_SIZE
     """Rows of a page."""
+    missing: int | None = None
+    """The page that the address has, if it is after the last one."""
 
     @property
     def offset(self) -> int:
@@ -100,7 +104,8 @@ class Listing:
         count = max(1, -(-total // size))
         text = self["page"]
         is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_PAGE_DIGITS
-        return Pages(min(max(1, int(text) if is_number else 1), count), count, size)
+        wanted = max(1, int(text)) if is_number else 1
+        return Pages(min(wanted, count), count, size, wanted if wanted > count else None)
 
 
 def listing(
@@ -142,12 +147,24 @@ def redirect_back(request: Request, form: Fields, default: str, revision: int, c
         revision: The revision of the change, or of the last one; 0 if nothing was changed.
         count: The number of changes.
     """
-    back = address_back(form, default)
-    parameters = {name: value for name, value in _query(back).items() if name not in ("done", "count")}
-    if revision:
-        parameters["done"] = str(revision)
-    if count > 1:
-        parameters["count"] = str(count)
+    return _redirect(request, address_back(form, default), done=revision, count=count if count > 1 else 0)
+
+
+def redirect_unselected(request: Request, form: Fields, default: str) -> Response:
+    """Redirect to the page that a form was submitted from, which will say that nothing is selected.
+
+    Args:
+        request: The request.
+        form: The submitted form.
+        default: The path of the page if the form does not have an address of the console in its field `back`.
+    """
+    return _redirect(request, address_back(form, default), unselected=1)
+
+
+def _redirect(request: Request, back: str, **notices: int) -> Response:
+    """Redirect to a page that shows a notice. Its address has no other notices."""
+    parameters = {name: value for name, value in _query(back).items() if name not in _NOTICES}
+    parameters |= {name: str(value) for name, value in notices.items() if value}
     query = f"?{urlencode(parameters)}" if parameters else ""
     return RedirectResponse(reference(request.scope, f"{quote(urlsplit(back).path)}{query}#done"), 303)
 

@@ -4,9 +4,11 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
 
 from heksher_client.service.access import visible_changes
+from heksher_client.service.addresses import reference
 from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
 from heksher_client.service.changes import ACTIONS, changes, latest_changes, recent_actors
 from heksher_client.service.console.change_entries import existing
@@ -69,6 +71,12 @@ def list_changes(
             actions=ACTIONS,
             done=done_change(request, connection, done),
         )
+
+
+@router.get("/undo/{revision}")
+def show_changes_of_undo(request: Request) -> Response:
+    """Redirect to the change log: a browser may load the address of the form again, without its fields."""
+    return RedirectResponse(reference(request.scope, "console/changes"), 303)
 
 
 @router.post("/undo/{revision}")

@@ -13,7 +13,7 @@ from heksher_client.service import store
 from heksher_client.service.addresses import reference
 from heksher_client.service.console.forms import Form, query_fields, text
 from heksher_client.service.console.inputs import Fields, format_input, input_for, keep_line_breaks
-from heksher_client.service.console.listing import Listing, address_back, listing
+from heksher_client.service.console.listing import Listing, address_back, listing, redirect_unselected
 from heksher_client.service.console.pages.confirmation import (
     MAX_LISTED,
     Plan,
@@ -42,6 +42,11 @@ class _Selection:
     rules: list[StoredRule]
     etags: Mapping[int, str]
     """The ETags of the rules when they were selected, also of those that no longer exist; empty for a filter."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing is selected, not even rules that no longer exist."""
+        return not (self.rules or self.etags)
 
 
 @router.get("/settings/{name}/rules/selected")
@@ -73,6 +78,8 @@ def _selection_page(
     status: int = 200,
 ) -> Response:
     selection = _select(connection, setting, form)
+    if selection.is_empty:
+        return redirect_unselected(request, form, page_of(setting))
     return page(
         request,
         "selected_rules.html",
@@ -105,6 +112,8 @@ def set_values(request: Request, name: str, database: RequestDatabase, form: For
         if errors:
             return _invalid(request, connection, setting, form, errors)
         selection = _select(connection, setting, form)
+        if selection.is_empty:
+            return redirect_unselected(request, form, page_of(setting))
         values = [keep_line_breaks(value, rule.value) for rule in selection.rules]
         changes = [
             RuleChange(rule, replace(rule, value=kept, metadata={**rule.metadata, **note}))
@@ -126,6 +135,8 @@ def delete_rules(request: Request, name: str, database: RequestDatabase, form: F
         if errors:
             return _invalid(request, connection, setting, form, errors)
         selection = _select(connection, setting, form)
+        if selection.is_empty:
+            return redirect_unselected(request, form, page_of(setting))
         changes = [RuleChange(rule, None) for rule in selection.rules]
         return Plan(setting, form, changes, selection.etags, note, is_previewed="filter" in form)
 
@@ -143,7 +154,7 @@ def _select(connection: Connection, setting: StoredSetting, form: Fields) -> _Se
     """Return the rules that a form selects.
 
     Raises:
-        RequestError: It selects no rules, or too many, or its filter has a condition that no rule can have.
+        RequestError: It selects too many rules, or its filter has a condition that no rule can have.
     """
     if "filter" in form:
         if removed := removed_features(parse_qs(text(form, "filter")), setting):
@@ -158,8 +169,6 @@ def _select(connection: Connection, setting: StoredSetting, form: Fields) -> _Se
         total = len(etags)
         found = store.rules_with_ids(connection, list(etags)) if total <= MAX_RULES else {}
         rules = [found[rule_id] for rule_id in etags if rule_id in found and found[rule_id].setting_id == setting.id]
-    if not total:
-        raise RequestError(422, "no rules are selected: go back, and select those to change")
     if total > MAX_RULES:
         raise RequestError(422, f"{total:,} rules are selected; at most {MAX_RULES:,} can be changed at once")
     return _Selection(rules, etags)

@@ -44,9 +44,15 @@ class _Row:
     description: str
 
 
+def _sort_key(value: Any, text: str) -> tuple[bool, Any]:
+    """Return the key of a default value: numbers are sorted as numbers, before all other values, and those by text."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (False, value) if is_number else (True, text)
+
+
 _SORTS: Final[Mapping[str, Callable[[_Row], Any]]] = {
     "name": lambda row: row.declaration.name,
-    "value": lambda row: row.value,
+    "value": lambda row: _sort_key(row.declaration.default_value, row.value),
     "rules": lambda row: row.rules,
     "type": lambda row: row.type,
     "owner": lambda row: row.owner,

@@ -105,6 +105,7 @@ def _setting_page(request: Request, connection: Connection, setting: StoredSetti
         links=existing(connection, last_changes),
         done=_last_change(connection, done, declaration.name),
         count=count,
+        unselected="unselected" in request.query_params,
         draft=Draft({}, format_input(declaration.type, declaration.default_value)),
         now=clock.now(),
         **_explanation(connection, setting, state, total),
