@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from heksher_client._core.settings.context_values import normalize
 from heksher_client._logging import visible_json
+from heksher_client.service.text_criteria import split_condition
 
 _SEPARATOR: Final = re.compile("([,:]) ?")
 
@@ -21,15 +22,19 @@ class Matcher:
 
         Args:
             text: The text. If it begins with the name of a context feature and an equals sign, like `user=ji`, only
-                conditions on this feature match, those whose value begins with the rest.
+                conditions on this feature match, those whose value begins with the rest. With a space instead, like
+                `user ji`, these conditions match as well.
             context_features: The context features of the service.
         """
         self.text = text.strip()
-        feature, separator, value = self.text.partition("=")
+        feature, separator, value = split_condition(self.text)
         by_name = {name.lower(): name for name in context_features} if separator else {}
-        self.feature = by_name.get(feature.strip().lower())
-        """The context feature of the condition; None if the text is not one."""
-        self._pattern = _pattern(self.text if self.feature is None else value.strip())
+        self._conditional = by_name.get(feature.lower())
+        """The context feature whose conditions match if their values begin with `_value`; None if there is none."""
+        self._value = _pattern(value)
+        self.feature = self._conditional if separator == "=" else None
+        """The same if nothing else matches."""
+        self._pattern = _pattern(self.text)
 
     def split(self, text: str) -> list[str]:
         """Split a name, or any other text except for conditions."""
@@ -37,10 +42,8 @@ class Matcher:
 
     def split_condition(self, feature: str, value: str) -> list[str]:
         """Split the value of a condition."""
-        if self.feature is None:
-            return self._pattern.split(value)
-        match = self._pattern.match(value) if feature == self.feature else None
-        return [value] if match is None else ["", match[0], value[match.end() :]]
+        match = self._value.match(value) if feature == self._conditional else None
+        return self.split(value) if match is None else ["", match[0], value[match.end() :]]
 
     def split_value(self, value: Any, *, is_metadata: bool = False, max_length: int | None = None) -> list[str]:
         """Split a value.

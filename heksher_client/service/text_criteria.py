@@ -39,18 +39,28 @@ def conditions_contain(text: str, *, whole: bool = False) -> ColumnElement[bool]
     """Return the criterion that the conditions of a rule contain a text.
 
     Args:
-        text: A part of a value or of the name of a context feature; or `user=ji`, which finds the rules for users whose
-            value begins with `ji`.
+        text: A part of a value or of the name of a context feature; or `user=ji` or `user ji`, which finds the rules
+            for users whose value begins with `ji`.
         whole: Whether a text with an equals sign is only a condition, and not a part of a value as well.
     """
     found = []
     for spelling in _spellings(normalize(text)):
-        feature, separator, value = spelling.partition("=")
+        feature, separator, value = split_condition(spelling)
         if separator:
-            found.append(f'"{feature.strip()}", "{_in_conditions(value.strip())}')
-        if not (separator and whole):
+            found.append(f'"{feature}", "{_in_conditions(value)}')
+        if not (separator == "=" and whole):
             found.append(_in_conditions(spelling))
     return _contains_any(RULES.c.conditions, found)
+
+
+def split_condition(text: str) -> tuple[str, str, str]:
+    """Split a text like `user=jim` or `user jim` into the feature, the equals sign or the space, and the value.
+
+    The last two are empty if the text has neither.
+    """
+    separator = "=" if "=" in text else " "
+    feature, found, value = text.strip().partition(separator)
+    return feature.strip(), found, value.strip()
 
 
 def json_contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

@@ -215,6 +215,8 @@ def test_a_search_ignores_the_case_of_letters(service: WatchedService) -> None:
     service.declare("s", "str", "Hello", ["user"])
     found = service.call("GET", "/api/v1/search?q=hELLO").json()["settings"]
     assert [(setting["name"], setting["matches"]) for setting in found] == [("s", ["default_value"])]
+    changes = service.call("GET", "/api/v1/change_log?value=hELLO").json()["changes"]
+    assert [change["action"] for change in changes] == ["setting declared"]
 
 
 @pytest.mark.parametrize(

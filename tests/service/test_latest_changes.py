@@ -24,7 +24,7 @@ def test_the_latest_changes_come_first(service: WatchedService) -> None:
     assert latest(service, before=t["revision"], limit=1) == [s]
     assert latest(service, setting="s") == [rule, s]
     assert latest(service, action="rule added") == [rule]
-    assert latest(service, actor="nobody") == []
+    assert latest(service, actor="nobody") == latest(service, actor="\0") == latest(service, actor="schedule") == []
     assert latest(service, since=rule["at"]) == [rule]
     assert latest(service, setting="nothing") == []
 

@@ -55,6 +55,8 @@ def shop(service: WatchedService) -> WatchedService:
         ("jim", {"shop.cache_size": ([], {1: ["conditions"], 2: ["conditions"], 3: ["metadata"]})}),
         ("user=JIM", {"shop.cache_size": ([], {1: ["conditions"], 2: ["conditions"]})}),
         ("User = jimm", {"shop.cache_size": ([], {2: ["conditions"]})}),
+        ("User  jimm", {"shop.cache_size": ([], {2: ["conditions"]})}),
+        ("environment jim", {}),
         ("user=", {"shop.cache_size": ([], {1: ["conditions"], 2: ["conditions"]})}),
         ("environment=jim", {}),
         ("x/?user=", {"shop.cache_size": ([], {3: ["metadata"]})}),
@@ -71,6 +73,15 @@ def test_a_text_is_found_wherever_settings_and_rules_contain_it(
 ) -> None:
     """In any case. If it is a condition, it is found in conditions only."""
     assert found(shop, text) == parts
+
+
+def test_a_condition_without_an_equals_sign_is_found_like_any_text_as_well(shop: WatchedService) -> None:
+    """As the console shows conditions."""
+    shop.declare("limit", "int", 1, ["user"], metadata={"note": "asked by user Jim"})
+    assert found(shop, "user jim") == {
+        "limit": (["metadata"], {}),
+        "shop.cache_size": ([], {1: ["conditions"], 2: ["conditions"]}),
+    }
 
 
 def test_aliases_are_searched(shop: WatchedService) -> None:
@@ -249,6 +260,9 @@ def test_all_occurrences_are_marked() -> None:
     assert Matcher("user=a", ["user"]).split("banana") == ["banana"]
     assert Matcher("user=a", ["user"]).split_condition("user", "anna") == ["", "a", "nna"]
     assert Matcher("user=a", ["user"]).split_condition("theme", "anna") == ["anna"]
+    assert Matcher("User a", ["user"]).split_condition("user", "anna") == ["", "a", "nna"]
+    assert Matcher("user a", ["user"]).split_condition("user", "my user a") == ["my ", "user a", ""]
+    assert Matcher("user a", ["theme"]).split_condition("user", "anna") == ["anna"]
     assert Matcher("user=a", ["user"]).split_condition("user", "banana") == ["banana"]
 
 
@@ -257,6 +271,13 @@ def test_the_rules_of_a_setting_are_found_by_the_same_text(browser: Browser, ser
     service.declare("s", "str", "x", ["user"])
     service.add_rule("s", "Über\n", user="Ägir=1")
     service.add_rule("s", "other", user="jim")
-    for query in ("find=ägir", "find=ÄGIR%3D1", "find=user%3Dägir%3D", "value=über", 'value="über\\n"'):
+    for query in (
+        "find=user+ägir",
+        "find=ägir",
+        "find=ÄGIR%3D1",
+        "find=user%3Dägir%3D",
+        "value=über",
+        'value="über\\n"',
+    ):
         browser.go(f"/console/settings/s?{query}")
         assert "1 of 2 rules" in browser.text, query

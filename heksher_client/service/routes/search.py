@@ -43,6 +43,7 @@ def search_all(
 
     It is searched for in names, aliases, metadata, default values, and in the conditions, values and metadata of rules.
     A text like `user=ji` is searched for in conditions only: it finds the rules for users whose value begins with `ji`.
+    `user ji` finds them as well, and all that contains this text.
     Of each setting, the result contains the first 5 rules; `rule_count` is the number of all that contain the text.
     `total` is the number of settings.
     """
