@@ -151,6 +151,7 @@ def test_l6_operators_use_the_console_below_a_path_prefix(placed: Placed, browse
     page = submit(browser, page, f"/undo/{re.findall(r'undo/([0-9]+)', page.text)[0]}")
     assert page.url.path == f"{PREFIX}/console/settings/s"
     pages = ["", "console", "console/", "console/settings/s", "console/changes", "console/settings/nosuch", "docs"]
+    pages += ["console/undo/1", "console/rules/1/value", "console/settings/s/edit/aliases/delete"]
     for path in pages:
         page = browser.get(f"{PREFIX}/{path}")
         assert page.status_code == (404 if path.endswith("nosuch") else 200), path
