@@ -252,6 +252,23 @@ def test_a_default_that_cannot_be_used_leaves_the_one_that_there_is(caplog: pyte
     )
 
 
+def test_a_value_that_is_rejected_without_a_text_is_logged_with_the_class_of_the_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Of a rule or a default."""
+    setting = Setting("s", int, ["user"], 1)
+
+    @setting.add_validator
+    def reject(value: int, rule: Rule[int] | None, setting: Setting[int]) -> int:
+        raise LookupError
+
+    assert decode_all(setting, [(2, [["user", "jim"]])], 3).first_rejected == ((1, "LookupError"),)
+    assert [message for _, message, _ in summaries(caplog.records)] == [
+        "setting s: the service's default value was rejected: LookupError",
+        "setting s: 1 rules were rejected, the first of them: (1, 'LookupError')",
+    ]
+
+
 def test_all_parts_of_a_default_that_are_dropped_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """In one record."""
     setting = Setting("s", HeksherSequence(int), ["user"], ())

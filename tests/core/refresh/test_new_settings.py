@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, State
+from heksher_client import DeclarationError, HeksherSequence, Reason, Setting, State, UnexpectedResponseError
 from heksher_client._core.refresh import protocol
 from heksher_client._core.refresh.declarations import Attempt, _declare
+from heksher_client._core.refresh.effects import Response
 from heksher_client._core.settings.declaration import Declaration
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.setting import entry_of
@@ -253,6 +254,28 @@ def test_d8_the_error_of_a_new_setting_has_both_reasons(service: FakeService, al
     assert (raised.value.setting, raised.value.status) == ("s", 400 if alias is None else 404)
     assert raised.value.method == "POST"
     assert in_service(service) == []
+
+
+def test_d8_the_second_reason_may_contain_a_colon(service: FakeService) -> None:
+    """It is quoted as a whole."""
+    setting = Setting("s", int, ["user"], 5, version="2.0")
+    attempt = _declare(entry_of(setting).declaration)
+    attempt.send(service.respond(protocol.declare(next(attempt))))
+    with pytest.raises(DeclarationError, match=r": 'default_value: too large: 5'$"):
+        attempt.send(Response(422, b"default_value: too large: 5"))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_d8_an_error_has_the_declaration_that_was_sent(service: FakeService, step: int) -> None:
+    """As it was sent in this step: it differs from that of the program in the second and the third one."""
+    setting = Setting("new", int, ["user"], 5, alias="old", version="2.0")
+    attempt = _declare(entry_of(setting).declaration)
+    sent = next(attempt)
+    for _ in range(step - 1):
+        sent = attempt.send(service.respond(protocol.declare(sent)))
+    with pytest.raises(UnexpectedResponseError) as raised:
+        attempt.send(Response(502))
+    assert raised.value.request_content == sent
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4])

@@ -251,6 +251,18 @@ def test_settings_are_found_by_their_names_in_the_service() -> None:
     assert states.names(iter(entries)) == {"a", "b", "c", "d", "e"}
 
 
+@pytest.mark.usefixtures("setting")
+def test_a_setting_is_denied_after_a_conflict_until_the_service_has_sent_something(entry: AnyEntry) -> None:
+    """One that the service has as declared was lost if it is missing later."""
+    states = States()
+    states.mark_declared(entry, "s", "uptodate")
+    assert not states.is_denied(entry)
+    states.mark_declared(entry, "s", "conflict", "the alias is of another setting")
+    assert states.is_denied(entry)
+    published_update(states, entry, Tracking())
+    assert not states.is_denied(entry)
+
+
 # -- updates -----------------------------------------------------------------------------------------------------------
 
 
@@ -359,9 +371,11 @@ def test_restored_rules_with_a_newer_default_are_still_restored_ones(entry: AnyE
     states.mark_default_replaced(entry, restored, newer)
     assert states.is_restored(entry)
     assert states.needs_lookup(entry, Tracking())
+    assert states.restored_tracking(entry) == Tracking()
 
     sent = published_update(states, entry, Tracking()).decoded.rule_set
     assert not states.is_restored(entry)
+    assert states.restored_tracking(entry) is None
     entry.publish(PublishedRules(newer))
     states.mark_default_replaced(entry, sent, newer)
     assert not states.is_restored(entry)
