@@ -27,10 +27,12 @@ def test_t1_a_condition_of_another_type_is_an_error(conditions: Any) -> None:
         Rule(conditions, 2)
 
 
-@pytest.mark.parametrize("conditions", [None, "user", 5, [("user", "jim")]])
-def test_t1_conditions_are_a_dict(conditions: Any) -> None:
-    """A list of pairs is the format of the service, and not of a `Rule`."""
-    with pytest.raises(TypeError, match="match_conditions must be a dict of values by feature, not"):
+@pytest.mark.parametrize(
+    ("conditions", "name"), [(None, "NoneType"), ("user", "str"), (5, "int"), ([("user", "jim")], "list")]
+)
+def test_t1_conditions_are_a_dict(conditions: Any, name: str) -> None:
+    """A list of pairs is the format of the service, and not of a `Rule`. The error names the type."""
+    with pytest.raises(TypeError, match=f"^match_conditions must be a dict of values by feature, not {name}$"):
         Rule(conditions, 2)
 
 

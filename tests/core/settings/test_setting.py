@@ -1,8 +1,10 @@
 """Settings without a client: validation of declarations, and reads."""
 
+import copy
 import gc
 import json
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -132,6 +134,17 @@ def test_a_subclass_can_override_get() -> None:
 
     setting = Audited("s", int, ["user"], 5)
     assert (setting.get(), setting.reads) == (5, 1)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_setting_cannot_be_copied_or_pickled(duplicate: Callable[[Any], object]) -> None:
+    """The error says why, and what to do instead."""
+    with pytest.raises(TypeError) as raised:
+        duplicate(Setting("s", int, ["user"], 5))
+    assert str(raised.value) == (
+        "setting s cannot be copied or pickled, as no client would update the copy: import it from the module that "
+        "declares it, or pass its value or its name"
+    )
 
 
 @pytest.mark.parametrize(
