@@ -44,11 +44,12 @@ class DrivenQueries(Queries):
         context_filter: str = "*",
         current: Collection[str] = frozenset(),
         is_retry: bool = False,
+        is_working: bool = False,
     ) -> QueryResults:
         """Query settings, and return the results."""
         self.rounds.clear()
         self.requests.clear()
-        flow = self.run(names, context_filter, frozenset(current), is_retry=is_retry)
+        flow = self.run(names, context_filter, frozenset(current), is_retry=is_retry, is_working=is_working)
         try:
             effect = next(flow)
             while True:
@@ -220,6 +221,90 @@ def test_twice_as_many_settings_are_queried_at_once_after_sixty_successes() -> N
     assert first_sizes(122) == [5] * 60 + [10] * 60 + [20] * 2
 
 
+def test_a_query_without_a_response_does_not_lower_the_number_of_names_in_one() -> None:
+    """The query with an unknown name is sent again without it, and as a whole."""
+    names = make_names(120)
+    queries = DrivenQueries()
+    queries.query(names)
+    ((first, second, *_),) = queries.rounds
+
+    def respond(names: list[str]) -> Reply:
+        if first[0] in names:
+            return Response(503)
+        return Response(404, repr([second[0]]).encode()) if second[0] in names else success(names)
+
+    queries.respond = respond
+    queries.query(names)
+    assert queries.rounds[1:] == [[second[1:]]]
+
+
+# -- settings whose queries fail ---------------------------------------------------------------------------------------
+
+
+def test_a_setting_whose_retry_failed_has_a_query_of_its_own_until_it_has_a_response() -> None:
+    """No other one was queried then, so it may be the reason."""
+    queries = DrivenQueries(lambda names: Response(503) if "a" in names else success(names))
+    queries.query("a", is_retry=True)
+    queries.query("abc")
+    assert queries.rounds == [[["b", "c"], ["a"]]]
+    queries.respond = success
+    queries.query("abc")
+    queries.query("abc")
+    assert queries.rounds == [[["a", "b", "c"]]]
+
+
+def test_the_settings_whose_queries_failed_have_their_own_after_the_others_were_given_up() -> None:
+    """They come last. The others may be available."""
+    queries = DrivenQueries(lambda names: Response(500))
+    with pytest.raises(UnexpectedResponseError):
+        queries.query("abcdefgh")
+    assert queries.rounds[3:] == [[["a"]], [["b", "c", "d"]], [["b"]]]
+    queries.respond = success
+    queries.query("abcdefgh")
+    assert queries.rounds == [[list("cdefgh"), ["a"], ["b"]]]
+
+
+def test_all_settings_of_a_retry_that_is_given_up_have_the_error_of_the_first_one() -> None:
+    """Those that were not queried as well: each is tried again at a time of its own."""
+    queries = DrivenQueries(lambda names: Response(500, names[0].encode()))
+    results = queries.query("abcdefgh", is_retry=True)
+    text = "GET /api/v1/query: the service responded with 500: "
+    assert {name: str(error) for name, error in results.failed.items()} == {
+        **dict.fromkeys("acdefgh", f"{text}'a'"),
+        "b": f"{text}'b'",
+    }
+
+
+def test_a_missing_setting_no_longer_has_a_query_of_its_own() -> None:
+    """It is declared again, and then queried with the others."""
+    queries = DrivenQueries(lambda names: Response(503))
+    queries.query("a", is_retry=True)
+    queries.respond = lambda names: Response(404, b"no such: ['a']") if "a" in names else success(names)
+    assert queries.query("ab").missing == {"a"}
+    queries.respond = success
+    queries.query("ab")
+    assert queries.rounds == [[["a", "b"]]]
+
+
+def test_a_refused_query_of_a_single_setting_is_not_repeated() -> None:
+    """It cannot be split."""
+    queries = DrivenQueries(lambda names: Response(422))
+    with pytest.raises(UnexpectedResponseError):
+        queries.query("a", is_working=True)
+    assert queries.rounds == [[["a"]]]
+
+
+def test_from_the_start_queries_are_split_after_the_first_second_and_fourth_failure() -> None:
+    """The service responds to other requests, so a single setting may be the reason. Or it is that of all."""
+    queries = DrivenQueries(lambda names: Response(503))
+    sizes = []
+    for _ in range(6):
+        with pytest.raises(UnexpectedResponseError):
+            queries.query("abcd", is_working=True)
+        sizes += queries.sizes()
+    assert sizes == [[4], [1] * 4, [1] * 4, [4], [1] * 4, [4]]
+
+
 # -- unmodified responses ----------------------------------------------------------------------------------------------
 
 
@@ -313,6 +398,19 @@ def test_a_response_to_a_repeated_query_replaces_the_settings_of_the_first_one()
     (part,) = results.parts.values()
     assert part.validity == Validity(Position("", 0, 5), Position("", 0, 5))
     assert (list(results.settings), results.modified) == (["b"], ["a"])
+
+
+def test_the_responses_to_two_repeated_queries_may_have_replaced_the_same_setting() -> None:
+    """It has a name in each of them, and was renamed again since."""
+    first, second = make_names(100)[:50], make_names(100)[50:]
+    queries = DrivenQueries(lambda names: success(["renamed"]))
+    results = queries.query(first + second)
+    assert len(results.parts) == 2
+    flow = queries.repeat(results, results.parts)
+    next(flow)
+    with suppress(StopIteration):
+        flow.send((success(["again"]), success(["again"])))
+    assert list(results.settings) == ["again"]
 
 
 @pytest.mark.parametrize(
