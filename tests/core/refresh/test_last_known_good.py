@@ -448,6 +448,28 @@ def test_d9_no_value_goes_back_if_contexts_are_tracked_after_the_start(
     client.close()
 
 
+def test_a_newer_response_is_restored_if_fewer_contexts_are_tracked_after_the_start(
+    service: FakeService, file: MemoryFile, setting: Setting[int]
+) -> None:
+    """The one that was restored had the rules for all contexts, and is older."""
+    with driven(service, last_known_good=file) as client:
+        rule_id = service.add_rule("s", 8, user="jim")
+        client.reload()  # with the rules for all contexts
+        client.track_contexts(user="jim")
+        service.change_rule(rule_id, 9)
+        client.reload()
+    reset_settings()
+
+    service.is_running = False
+    client = DrivenClient(service, last_known_good=file)
+    client.start()
+    assert setting.get(user="jim") == 8
+    client.track_contexts(user="jim")
+    client.advance(60)
+    assert setting.get(user="jim") == 9
+    client.close()
+
+
 def test_a_renamed_setting_uses_the_response_for_its_alias(
     service: FakeService, file: MemoryFile, setting: Setting[int]
 ) -> None:
@@ -726,6 +748,21 @@ def test_c12_a_disk_that_hangs_at_the_start_is_like_no_last_known_good(
 
 
 @pytest.mark.usefixtures("setting")
+def test_a_response_that_is_to_be_stored_later_does_not_keep_those_of_other_settings(
+    service: FakeService, file: MemoryFile
+) -> None:
+    """It is copied out of the response to the query, which may be much larger."""
+    file.error = NO_SPACE
+    with driven(service, last_known_good=file) as client:
+        file.error = None
+        client.refresh()
+        assert "if-none-match" in service.requests[-1].headers
+    assert file.content is not None
+    (row,) = file.content.settings["s"].values()
+    assert row.content.copy() is row.content  # Only what refers to another object is copied.
+
+
+@pytest.mark.usefixtures("setting")
 def test_the_status_does_not_wait_for_the_disk(
     service: FakeService, file: MemoryFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -798,3 +835,25 @@ def test_d7_the_response_of_a_setting_that_recovers_is_stored_by_the_next_refres
         assert stored(file, "s")["rules"][0]["value"] == 8
         client.refresh()
         assert "if-none-match" in service.requests[-1].headers
+
+
+def test_d7_the_responses_of_several_settings_that_recover_are_stored_by_one_refresh(
+    service: FakeService, file: MemoryFile
+) -> None:
+    """Each with its position, and copied out of the response to its query. They were received one after the other."""
+    _settings = [Setting(name, int, ["user"], 1) for name in ("good", "s", "t")]
+    service.offers_changes = True
+    refused = {"s", "t"}
+    service.respond_with(DECLARE, lambda request: CannedResponse(422) if request.json["name"] in refused else None)
+    with driven(service, last_known_good=file, update_interval=100, follow_changes=False) as client:
+        refused.remove("s")
+        client.advance(30)
+        refused.remove("t")
+        client.advance(60)
+        assert file.names() == {"good"}
+        client.refresh()
+        assert file.names() == {"good", "s", "t"}
+        assert file.content is not None
+        rows = [row for name in ("good", "s", "t") for row in file.content.settings[name].values()]
+        assert [row.position and row.position.revision for row in rows] == [1, 2, 3]
+        assert all(row.content.copy() is row.content for row in rows[1:])
