@@ -1,5 +1,7 @@
 """The time at which the next refresh is due."""
 
+from collections.abc import Callable
+
 import pytest
 
 from heksher_client import DeclarationError, ServiceUnavailableError, UnexpectedResponseError
@@ -78,6 +80,22 @@ def test_a_requested_refresh_is_due_whatever_the_interval() -> None:
     schedule.request(20.0)
     schedule.restart()
     assert schedule.wait() == 0.0
+
+
+def test_a_request_at_once_is_not_lost_while_a_later_one_is_made() -> None:
+    """A signal handler may interrupt the other one, for example when it has read the clock."""
+    interruptions: list[Callable[[], None]] = []
+
+    def clock() -> float:
+        while interruptions:
+            interruptions.pop()()
+        return 100.0
+
+    schedule = Schedule(60.0, jitter=0.0, max_backoff=10.0, clock=clock, random=lambda: 0.5)
+    schedule.succeeded()
+    interruptions.append(lambda: schedule.request(0.0))
+    schedule.request(5.0)
+    assert schedule.wait() == 0
 
 
 def test_a_refresh_with_old_responses_is_repeated_soon() -> None:
