@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -49,6 +50,25 @@ FREEZES: dict[str, Freeze] = {
     "time-machine": _travel,
     "replaced-functions": _replaced_functions,
 }
+
+
+@pytest.fixture(autouse=True)
+def _real_time_while_freezegun_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the real time to threads that ask for it while freezegun stops: its lists are empty then already."""
+    for name in ("monotonic", "perf_counter", "time"):
+        fake, real = (getattr(freezegun.api, f"{prefix}_{name}") for prefix in ("fake", "real"))
+        monkeypatch.setattr(freezegun.api, f"fake_{name}", _fake_or_real(fake, real))
+
+
+def _fake_or_real(fake: Callable[[], float], real: Callable[[], float]) -> Callable[[], float]:
+    @wraps(fake)  # freezegun wants its name
+    def read() -> float:
+        try:
+            return fake()
+        except IndexError:
+            return real()
+
+    return read
 
 
 @pytest.fixture(params=FREEZES)
