@@ -92,14 +92,16 @@ async def _handle_http_error(request: Request, error: Any) -> Response:
 
 def _redirect_to_page(request: Request) -> Response:
     """Redirect from the address of a form, which a browser may load again without its fields, to the page above it."""
-    routes: Sequence[BaseRoute] = request.app.routes
-    path = route_path(request.scope)
-    while path != "/console":
+    path = route_path(request.scope).rpartition("/")[0]
+    while not _has_page(request.app, path):  # At the latest, the console's first page is found.
         path = path.rpartition("/")[0]
-        scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
-        if any(route.matches(scope)[0] is Match.FULL for route in routes):
-            break
     return RedirectResponse(reference(request.scope, quote(path.removeprefix("/"))), 303)
+
+
+def _has_page(app: FastAPI, path: str) -> bool:
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
+    routes: Sequence[BaseRoute] = app.routes
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def _redirect_to_console(request: Request) -> Response:
