@@ -74,30 +74,28 @@ def add_rule(
     return store.add_rule(connection, setting, conditions, value, metadata, period=period)
 
 
-def set_rule_conditions(
-    connection: Connection, setting: StoredSetting, rule: StoredRule, conditions: Mapping[str, str]
-) -> None:
-    """Change the conditions of a rule. The same conditions are no change.
+def change_rule(connection: Connection, setting: StoredSetting, rule: StoredRule, **attributes: Any) -> None:
+    """Change attributes of a rule, as `store.change_rule` does. The same conditions are no change.
 
     Raises:
-        RequestError: The setting has another rule with these conditions, or is not configurable by one of the features.
+        RequestError: The value is not of the type of the setting, the setting has another rule with these conditions or
+            is not configurable by one of their features, or the period would end before it begins.
     """
-    _check_features(setting, conditions)
-    existing = store.find_rule(connection, setting.id, conditions)
-    if existing not in (None, rule.id):
-        raise RequestError(409, f"rule {existing} has these conditions already")
-    if existing is None:
-        store.change_rule(connection, setting, rule, conditions=sorted(conditions.items()))
-
-
-def set_rule_value(connection: Connection, setting: StoredSetting, rule: StoredRule, value: Any) -> None:
-    """Change the value of a rule.
-
-    Raises:
-        RequestError: The value is not of the type of the setting.
-    """
-    _check_value(setting, value)
-    store.change_rule(connection, setting, rule, value=value)
+    if "conditions" in attributes:
+        conditions = dict(attributes["conditions"])
+        _check_features(setting, conditions)
+        existing = store.find_rule(connection, setting.id, conditions)
+        if existing not in (None, rule.id):
+            raise RequestError(409, f"rule {existing} has these conditions already")
+        attributes["conditions"] = sorted(conditions.items())
+        if existing is not None:
+            del attributes["conditions"]
+    if "value" in attributes:
+        _check_value(setting, attributes["value"])
+    if "period" in attributes and attributes["period"].is_empty:
+        raise RequestError(400, "ends_at must be later than starts_at")
+    if attributes:
+        store.change_rule(connection, setting, rule, **attributes)
 
 
 def _check_features(setting: StoredSetting, conditions: Mapping[str, str]) -> None:

@@ -28,6 +28,8 @@ _MAX_ID_DIGITS: Final = 18
 _MAX_TYPE_LENGTH: Final = 65_536
 _MAX_FEATURES: Final = 100
 """Configurable features of a setting, and conditions of a rule."""
+MAX_NOTE: Final = 2_000
+"""Characters of a comment or a link."""
 _MAX_CONDITIONS_LENGTH: Final = 2_600
 """Bytes of the conditions of a rule as they are stored. They are a key, which PostgreSQL limits to 2,704 bytes."""
 
@@ -108,6 +110,8 @@ Time = Annotated[datetime, BeforeValidator(_parse_time), WithJsonSchema({"type":
 EndTime = Annotated[Time | None, AfterValidator(_check_end)]
 """The end of a period. The field `starts_at` of the same model must come before this one."""
 JSONValue = Annotated[Any, AfterValidator(json_values.check)]
+Note = Annotated[str, StringConstraints(max_length=MAX_NOTE), AfterValidator(json_values.check)]
+"""A comment or a link, the reason for a change."""
 
 
 class RequestError(Exception):

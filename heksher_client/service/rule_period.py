@@ -18,6 +18,11 @@ class Period(NamedTuple):
         """Return the period in an object that contains the values of `as_json`, and perhaps others."""
         return cls(*(datetime.fromisoformat(values[name]) if name in values else None for name in cls._fields))
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the period ends before it begins, or at the same time."""
+        return self.starts_at is not None and self.ends_at is not None and self.ends_at <= self.starts_at
+
     def contains(self, at: datetime) -> bool:
         """Return True if a time is in the period."""
         return (self.starts_at is None or self.starts_at <= at) and (self.ends_at is None or at < self.ends_at)

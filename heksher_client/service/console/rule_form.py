@@ -12,13 +12,12 @@ from heksher_client.service import store
 from heksher_client.service.console.forms import condition_errors, text
 from heksher_client.service.console.inputs import Fields, InputError, format_input, keep_line_breaks, parse_input
 from heksher_client.service.routes.rules import NewRule
+from heksher_client.service.routing import MAX_NOTE
 from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredRule, StoredSetting
 
 NOTE: Final = ("comment", "link")
 """The metadata keys of a rule with the reason for its last change."""
-MAX_NOTE: Final = 2_000
-"""Characters of a comment or a link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """The endpoints of rules."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, model_validator
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_values import FILTER_VALUE, unescape_value
@@ -20,6 +20,7 @@ from heksher_client.service.routing import (
     EndTime,
     JSONValue,
     MetadataKey,
+    Note,
     Precondition,
     RequestDatabase,
     RequestError,
@@ -37,9 +38,13 @@ router: Final = APIRouter(strict_content_type=False)  # as in the reference impl
 _CONDITIONS: Final = {"environment": "prod", "user": "ann"}
 _PERIOD: Final = {"starts_at": "2027-01-31T09:30:00Z", "ends_at": "2027-02-28T09:30:00Z"}
 _NEW_RULE: Final = {"setting": "cache_size", "feature_values": _CONDITIONS, "value": 500}
+_ATTRIBUTES: Final = ("feature_values", "value", "metadata", "starts_at", "ends_at")
+"""The attributes of a rule that one request can change."""
+_RULE_CHANGE: Final = {"value": 400, "metadata": {"comment": "slow queries"}, "ends_at": None}
 _NOT_FOUND: Final = {404: "There is no such rule."}
 _FOR_CHANGE: Final = _NOT_FOUND | PRECONDITION_FAILED
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
+_LINK: Final = "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"
 _CONDITION: Final = f"{CONTEXT_NAME}:{FILTER_VALUE}"
 CONDITIONS_PATTERN: Final = f"^{_CONDITION}(,{_CONDITION})*$"
 """Conditions in a query string, like `user:jim,theme:dark`."""
@@ -77,6 +82,34 @@ class RuleConditions(BaseModel):
 
 class RuleValue(BaseModel):
     value: JSONValue
+
+
+class RuleChange(BaseModel):
+    """Attributes of a rule to change. Those that are not given stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [name]} for name in _ATTRIBUTES]})
+
+    feature_values: Conditions = {}
+    value: JSONValue = None
+    metadata: dict[MetadataKey, JSONValue] = {}
+    starts_at: Time | None = None
+    ends_at: EndTime = None
+
+    @model_validator(mode="after")
+    def _check_not_empty(self) -> Self:
+        if self.model_fields_set.isdisjoint(_ATTRIBUTES):
+            raise ValueError(f"one of {', '.join(_ATTRIBUTES)} is required")
+        return self
+
+    def attributes(self, rule: StoredRule) -> dict[str, Any]:
+        """Return the attributes, as in `StoredRule`."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        attributes: dict[str, Any] = {name: given[name] for name in ("value", "metadata") if name in given}
+        if "feature_values" in given:
+            attributes["conditions"] = given["feature_values"]
+        if period := {name: given[name] for name in Period._fields if name in given}:
+            attributes["period"] = rule.period._replace(**period)
+        return attributes
 
 
 class NewMetadata(BaseModel):
@@ -178,16 +211,48 @@ def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -
 
 
 @router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(_FOR_CHANGE))
-def delete_rule(rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
-    """Delete a rule."""
+def delete_rule(
+    rule_id: RulePath,
+    database: RequestDatabase,
+    precondition: Precondition,
+    comment: Annotated[Note, Query(openapi_examples=example("the test is over"))] = "",
+    link: Annotated[Note, Query(pattern=_LINK, openapi_examples=example("https://example.com/OPS-17"))] = "",
+) -> None:
+    """Delete a rule. Its entry in the change log has the `comment` and the `link` in `former`."""
+    note = {name: text for name, text in (("comment", comment), ("link", link)) if text}
     with database.write() as connection:
         rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.delete_rule(connection, setting, rule)
+        store.delete_rule(connection, setting, rule, note=note)
 
 
 @router.patch(
-    "/api/v1/rules/{rule_id}", status_code=204, deprecated=True, responses=documented(_FOR_CHANGE | _WRONG_TYPE)
+    "/api/v1/rules/{rule_id}",
+    status_code=204,
+    responses=documented(
+        _FOR_CHANGE
+        | {
+            400: "The value is not of the setting's type, the setting is not configurable by one of the features, or "
+            "the period would end before it begins.",
+            409: "The setting has another rule with the same conditions.",
+        }
+    ),
 )
+def change_rule(
+    rule_id: RulePath,
+    body: Annotated[RuleChange, Body(openapi_examples=example(_RULE_CHANGE))],
+    database: RequestDatabase,
+    precondition: Precondition,
+) -> None:
+    """Change several attributes of a rule, with one entry in the change log.
+
+    `feature_values` and `metadata` replace all conditions and all metadata. A limit of the period that is null is
+    removed.
+    """
+    with database.write() as connection:
+        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        operations.change_rule(connection, setting, rule, **body.attributes(rule))
+
+
 @router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(_FOR_CHANGE | _WRONG_TYPE))
 def set_rule_value(
     rule_id: RulePath,
@@ -198,7 +263,7 @@ def set_rule_value(
     """Change the value of a rule."""
     with database.write() as connection:
         rule, setting = _require_unchanged(connection, rule_id, precondition)
-        operations.set_rule_value(connection, setting, rule, body.value)
+        operations.change_rule(connection, setting, rule, value=body.value)
 
 
 @router.put(
@@ -221,7 +286,7 @@ def set_rule_conditions(
     """Replace the conditions of a rule."""
     with database.write() as connection:
         rule, setting = _require_unchanged(connection, rule_id, precondition)
-        operations.set_rule_conditions(connection, setting, rule, body.feature_values)
+        operations.change_rule(connection, setting, rule, conditions=body.feature_values)
 
 
 @router.put("/api/v1/rules/{rule_id}/period", status_code=204, responses=documented(_FOR_CHANGE))
