@@ -29,7 +29,6 @@ from heksher_client.service.routing import (
     Time,
     documented,
     example,
-    without_key,
 )
 from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredRule, StoredSetting
@@ -41,8 +40,8 @@ _NEW_RULE: Final = {"setting": "cache_size", "feature_values": _CONDITIONS, "val
 _ATTRIBUTES: Final = ("feature_values", "value", "metadata", "starts_at", "ends_at")
 """The attributes of a rule that one request can change."""
 _RULE_CHANGE: Final = {"value": 400, "metadata": {"comment": "slow queries"}, "ends_at": None}
-_NOT_FOUND: Final = {404: "There is no such rule."}
-_FOR_CHANGE: Final = _NOT_FOUND | PRECONDITION_FAILED
+NOT_FOUND: Final = {404: "There is no such rule."}
+FOR_CHANGE: Final = NOT_FOUND | PRECONDITION_FAILED
 _WRONG_TYPE: Final = {400: "The value is not of the setting's type."}
 _LINK: Final = "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"
 _CONDITION: Final = f"{CONTEXT_NAME}:{FILTER_VALUE}"
@@ -59,7 +58,6 @@ _UNKNOWN_SETTING_OR_INVALID: Final = {
 }
 
 RulePath = Annotated[RuleId, Path(openapi_examples=example("1"))]
-KeyPath = Annotated[MetadataKey, Path(openapi_examples=example("ticket"))]
 
 
 class NewRule(BaseModel):
@@ -112,10 +110,6 @@ class RuleChange(BaseModel):
         return attributes
 
 
-class NewMetadata(BaseModel):
-    metadata: dict[MetadataKey, JSONValue]
-
-
 @router.post(
     "/api/v1/rules",
     status_code=201,
@@ -163,7 +157,7 @@ def parse_conditions(text: str, name: str) -> dict[str, str]:
     return conditions
 
 
-@router.get("/api/v1/rules/search", responses=documented(_NOT_FOUND, body={"rule_id": 1}))
+@router.get("/api/v1/rules/search", responses=documented(NOT_FOUND, body={"rule_id": 1}))
 def search_rule(
     setting: Annotated[SettingName, Query(openapi_examples=example("cache_size"))],
     feature_values: Annotated[str, Query(openapi_examples=example("user:jim"), pattern=CONDITIONS_PATTERN)],
@@ -184,7 +178,7 @@ def search_rule(
 @router.get(
     "/api/v1/rules/{rule_id}",
     responses=documented(
-        _NOT_FOUND,
+        NOT_FOUND,
         body={
             "setting": "cache_size",
             "value": 200,
@@ -210,7 +204,7 @@ def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -
         }
 
 
-@router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(_FOR_CHANGE))
+@router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(FOR_CHANGE))
 def delete_rule(
     rule_id: RulePath,
     database: RequestDatabase,
@@ -221,7 +215,7 @@ def delete_rule(
     """Delete a rule. Its entry in the change log has the `comment` and the `link` in `former`."""
     note = {name: text for name, text in (("comment", comment), ("link", link)) if text}
     with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        rule, setting = require_unchanged(connection, rule_id, precondition)
         store.delete_rule(connection, setting, rule, note=note)
 
 
@@ -229,7 +223,7 @@ def delete_rule(
     "/api/v1/rules/{rule_id}",
     status_code=204,
     responses=documented(
-        _FOR_CHANGE
+        FOR_CHANGE
         | {
             400: "The value is not of the setting's type, the setting is not configurable by one of the features, or "
             "the period would end before it begins.",
@@ -249,11 +243,11 @@ def change_rule(
     removed.
     """
     with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        rule, setting = require_unchanged(connection, rule_id, precondition)
         operations.change_rule(connection, setting, rule, **body.attributes(rule))
 
 
-@router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(_FOR_CHANGE | _WRONG_TYPE))
+@router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(FOR_CHANGE | _WRONG_TYPE))
 def set_rule_value(
     rule_id: RulePath,
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": 300}))],
@@ -262,7 +256,7 @@ def set_rule_value(
 ) -> None:
     """Change the value of a rule."""
     with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        rule, setting = require_unchanged(connection, rule_id, precondition)
         operations.change_rule(connection, setting, rule, value=body.value)
 
 
@@ -270,7 +264,7 @@ def set_rule_value(
     "/api/v1/rules/{rule_id}/conditions",
     status_code=204,
     responses=documented(
-        _FOR_CHANGE
+        FOR_CHANGE
         | {
             400: "The setting is not configurable by one of the features.",
             409: "The setting has another rule with the same conditions.",
@@ -285,11 +279,11 @@ def set_rule_conditions(
 ) -> None:
     """Replace the conditions of a rule."""
     with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        rule, setting = require_unchanged(connection, rule_id, precondition)
         operations.change_rule(connection, setting, rule, conditions=body.feature_values)
 
 
-@router.put("/api/v1/rules/{rule_id}/period", status_code=204, responses=documented(_FOR_CHANGE))
+@router.put("/api/v1/rules/{rule_id}/period", status_code=204, responses=documented(FOR_CHANGE))
 def set_rule_period(
     rule_id: RulePath,
     body: Annotated[RulePeriod, Body(openapi_examples=example(_PERIOD))],
@@ -298,81 +292,11 @@ def set_rule_period(
 ) -> None:
     """Replace the period in which a rule applies. A limit that is null is removed."""
     with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
+        rule, setting = require_unchanged(connection, rule_id, precondition)
         store.change_rule(connection, setting, rule, period=Period(body.starts_at, body.ends_at))
 
 
-@router.get(
-    "/api/v1/rules/{rule_id}/metadata", responses=documented(_NOT_FOUND, body={"metadata": {"ticket": "OPS-17"}})
-)
-def get_metadata(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]:
-    """Return the metadata of a rule."""
-    with database.read() as connection:
-        rule, _ = require_rule(connection, rule_id)
-        return {"metadata": dict(rule.metadata)}
-
-
-@router.post("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
-def add_metadata(
-    rule_id: RulePath,
-    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"until": "2027-01-01"}}))],
-    database: RequestDatabase,
-    precondition: Precondition,
-) -> None:
-    """Add metadata to a rule, and replace those with the same keys."""
-    with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.change_rule(connection, setting, rule, metadata={**rule.metadata, **body.metadata})
-
-
-@router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
-def replace_metadata(
-    rule_id: RulePath,
-    body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"ticket": "OPS-18"}}))],
-    database: RequestDatabase,
-    precondition: Precondition,
-) -> None:
-    """Replace the metadata of a rule."""
-    with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.change_rule(connection, setting, rule, metadata=body.metadata)
-
-
-@router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(_FOR_CHANGE))
-def delete_metadata(rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
-    """Delete the metadata of a rule."""
-    with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.change_rule(connection, setting, rule, metadata={})
-
-
-@router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(_FOR_CHANGE))
-def set_metadata_key(
-    rule_id: RulePath,
-    key: KeyPath,
-    body: Annotated[RuleValue, Body(openapi_examples=example({"value": "OPS-18"}))],
-    database: RequestDatabase,
-    precondition: Precondition,
-) -> None:
-    """Set a metadata key of a rule."""
-    with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.change_rule(connection, setting, rule, metadata={**rule.metadata, key: body.value})
-
-
-@router.delete(
-    "/api/v1/rules/{rule_id}/metadata/{key}",
-    status_code=204,
-    responses=documented({404: "There is no such rule or metadata key."} | PRECONDITION_FAILED),
-)
-def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase, precondition: Precondition) -> None:
-    """Delete a metadata key of a rule."""
-    with database.write() as connection:
-        rule, setting = _require_unchanged(connection, rule_id, precondition)
-        store.change_rule(connection, setting, rule, metadata=without_key(rule.metadata, key))
-
-
-def _require_unchanged(
+def require_unchanged(
     connection: Connection, rule_id: int, precondition: Precondition
 ) -> tuple[StoredRule, StoredSetting]:
     """Return a rule that is to be changed, and its setting.
