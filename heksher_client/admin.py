@@ -17,9 +17,13 @@ from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    FoundRule,
+    FoundSetting,
     ImportedChange,
     ImportResult,
+    RulePage,
     RuleRecord,
+    SearchResult,
     ServiceState,
     SettingRecord,
     TokenRecord,
@@ -38,9 +42,15 @@ __all__ = [
     "AsyncAdminClient",
     "ChangeCriteria",
     "ChangeRecord",
+    "FoundRule",
+    "FoundSetting",
     "ImportResult",
     "ImportedChange",
+    "RuleChanges",
+    "RuleCriteria",
+    "RulePage",
     "RuleRecord",
+    "SearchResult",
     "ServiceState",
     "SettingRecord",
     "TokenRecord",
@@ -85,6 +95,54 @@ def _checked_criteria(method: str, criteria: ChangeCriteria) -> dict[str, Any]:
     return {**criteria, "since": _time_text("since", criteria.get("since"))}
 
 
+class RuleCriteria(TypedDict, total=False):
+    """Criteria of the rules of a setting, as keyword arguments of `rules` and `rule_page`. None is no criterion."""
+
+    text: str | None
+    """Only rules with this text in a condition, such as `jim` or `user=jim`, in any case."""
+    value: str | None
+    """Only rules with this text in the JSON of the value, in any case."""
+    author: str | None
+    """Only rules whose last change was made with the token of this name."""
+
+
+def _checked_rule_criteria(method: str, criteria: RuleCriteria) -> Mapping[str, Any]:
+    """Return criteria of rules.
+
+    Raises:
+        TypeError: A criterion does not exist.
+    """
+    check_option_names(criteria, RuleCriteria, f"{method}()")
+    return criteria
+
+
+class RuleChanges(TypedDict, total=False):
+    """New attributes of a rule, as keyword arguments of `change_rule`. Those that are not given stay as they are."""
+
+    value: Any
+    """The new value: of the type of `setting`, if that is a `Setting`; otherwise a JSON value."""
+    conditions: Mapping[str, str]
+    """The values of context features that the rule requires. They replace all conditions."""
+    metadata: Mapping[str, Any]
+    """In JSON values. They replace all metadata."""
+    starts_at: datetime | None
+    """The time at which the rule begins to apply, with a time zone; None if there is none."""
+    ends_at: datetime | None
+    """The time from which on the rule does not apply any more, with a time zone; None if there is none."""
+
+
+def _checked_changes(changes: RuleChanges) -> dict[str, Any]:
+    """Return new attributes of a rule, with the times as the service accepts them.
+
+    Raises:
+        TypeError: An attribute does not exist, or a time is not a datetime.
+        ValueError: A time has no time zone.
+    """
+    check_option_names(changes, RuleChanges, "change_rule()")
+    checked: dict[str, Any] = dict(changes)
+    return checked | {name: _time_text(name, checked[name]) for name in ("starts_at", "ends_at") if name in checked}
+
+
 def _check_arguments(admin_class: type[Any], service_url: object, options: Mapping[str, Any]) -> None:
     """Check the arguments whose errors would name the inner client instead.
 
@@ -116,9 +174,13 @@ def _time_text(name: str, time: datetime | None) -> str | None:
     return time.isoformat()
 
 
+def _reason(comment: str | None, link: str | None) -> dict[str, str]:
+    return {key: text for key, text in (("comment", comment), ("link", link)) if text is not None}
+
+
 def _with_reason(metadata: Mapping[str, Any] | None, comment: str | None, link: str | None) -> Mapping[str, Any]:
     """Return the metadata of a new rule, with its comment and its link."""
-    reason = {key: text for key, text in (("comment", comment), ("link", link)) if text is not None}
+    reason = _reason(comment, link)
     given = {} if metadata is None else metadata
     return {**given, **reason} if reason else given
 
@@ -319,7 +381,14 @@ class AdminClient(Resource):
 
     # -- rules ---------------------------------------------------------------------------------------------------------
 
-    def rules(self, setting: SettingOrName, conditions: Mapping[str, str] | None = None) -> tuple[RuleRecord, ...]:
+    def rules(
+        self,
+        setting: SettingOrName,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        sort: str = "rule",
+        **criteria: Unpack[RuleCriteria],
+    ) -> tuple[RuleRecord, ...]:
         """Return the rules of a setting, without their ETags.
 
         Services of this package also return the rules that are not in effect at present.
@@ -329,11 +398,63 @@ class AdminClient(Resource):
         Args:
             setting: The setting.
             conditions: Return only the rules with these conditions, which may have others as well.
+            sort: The order: `rule` (the ID), `priority` (the strongest rule first), `value`, or `changed` (the last
+                change first). A hyphen before it reverses the order: `-rule`. Only services of this package have
+                `value` and `changed`.
+            **criteria: Return only the rules that meet these `RuleCriteria`. Only services of this package have them.
 
         Raises:
             UnknownContextError: No rule has the conditions, and the setting is not configurable at one of the features.
         """
-        return self._run(self._flows.rules(setting, {} if conditions is None else conditions))
+        checked = _checked_rule_criteria("rules", criteria)
+        return self._run(self._flows.rules(setting, {} if conditions is None else conditions, checked, sort))
+
+    def rule_page(
+        self,
+        setting: SettingOrName,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        sort: str = "priority",
+        limit: int = 100,
+        offset: int = 0,
+        **criteria: Unpack[RuleCriteria],
+    ) -> RulePage:
+        """Return some of the rules of a setting, without their ETags, and the number of all.
+
+        Args:
+            setting: The setting.
+            conditions: As for `rules`.
+            sort: The order, as for `rules`.
+            limit: The maximum number of rules.
+            offset: The number of rules before the first one.
+            **criteria: As for `rules`.
+
+        Raises:
+            UnknownContextError: As for `rules`.
+        """
+        checked = _checked_rule_criteria("rule_page", criteria)
+        flow = self._flows.rule_page(setting, {} if conditions is None else conditions, checked, sort, limit, offset)
+        return self._run(flow)
+
+    def temporary_rules(self) -> dict[str, tuple[RuleRecord, ...]]:
+        """Return the rules of all settings that have a start or an end, by the name of the setting.
+
+        Only services of this package have temporary rules.
+        """
+        return self._run(self._flows.temporary_rules())
+
+    def search(self, text: str, *, limit: int = 20, offset: int = 0) -> SearchResult:
+        """Search for a text in all settings, and in their rules.
+
+        Only services of this package have a search.
+
+        Args:
+            text: The text, in any case, which may be a part of a name, an alias, metadata, a value or a condition. One
+                like `user=ji` is searched for in conditions only.
+            limit: The maximum number of settings.
+            offset: The number of settings before the first one.
+        """
+        return self._run(self._flows.search(text, limit, offset))
 
     def rule(self, rule_id: int) -> RuleRecord | None:
         """Return a rule by its ID; None if it does not exist."""
@@ -425,6 +546,31 @@ class AdminClient(Resource):
         """
         self._run(self._flows.set_rule(rule_id, value, etag, setting))
 
+    def change_rule(
+        self,
+        rule_id: int,
+        *,
+        setting: SettingOrName | None = None,
+        etag: str | None = None,
+        **changes: Unpack[RuleChanges],
+    ) -> None:
+        """Change several attributes of a rule at once, with one entry in the log of changes.
+
+        Other services than those of this package can only change the value and the metadata, with two requests.
+
+        Args:
+            rule_id: The ID of the rule.
+            setting: The setting of the rule, which only converts the value.
+            etag: Change it only if the rule still has this ETag, as for `set_rule`. Use it with `metadata` that contain
+                those of the rule.
+            **changes: The new attributes, see `RuleChanges`.
+
+        Raises:
+            UnexpectedResponseError: As for `set_rule` and `set_rule_conditions`. The status is also 400 if the period
+                would end before it begins, and 404 or 405 if the service cannot make the change.
+        """
+        self._run(self._flows.change_rule(rule_id, _checked_changes(changes), etag, setting))
+
     def set_rule_conditions(self, rule_id: int, conditions: Mapping[str, str], *, etag: str | None = None) -> None:
         """Change the conditions of a rule.
 
@@ -452,9 +598,18 @@ class AdminClient(Resource):
         """
         self._run(self._flows.set_rule_period(rule_id, _period(starts_at, ends_at), etag))
 
-    def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
-        """Remove a rule; with an ETag, only if the rule still has it."""
-        self._run(self._flows.remove_rule(rule_id, etag))
+    def remove_rule(
+        self, rule_id: int, *, comment: str | None = None, link: str | None = None, etag: str | None = None
+    ) -> None:
+        """Remove a rule.
+
+        Args:
+            rule_id: The ID of the rule.
+            comment: The reason, for the log of changes of services of this package.
+            link: The address of a ticket or a page about it.
+            etag: Remove it only if the rule still has this ETag, as for `set_rule`.
+        """
+        self._run(self._flows.remove_rule(rule_id, etag, _reason(comment, link)))
 
     def add_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None) -> None:
         """Add metadata to a rule, and replace those with the same keys."""
@@ -711,10 +866,39 @@ class AsyncAdminClient(Resource):
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     async def rules(
-        self, setting: SettingOrName, conditions: Mapping[str, str] | None = None
+        self,
+        setting: SettingOrName,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        sort: str = "rule",
+        **criteria: Unpack[RuleCriteria],
     ) -> tuple[RuleRecord, ...]:
         """Return the rules of a setting, without their ETags."""
-        return await self._run(self._flows.rules(setting, {} if conditions is None else conditions))
+        checked = _checked_rule_criteria("rules", criteria)
+        return await self._run(self._flows.rules(setting, {} if conditions is None else conditions, checked, sort))
+
+    async def rule_page(
+        self,
+        setting: SettingOrName,
+        conditions: Mapping[str, str] | None = None,
+        *,
+        sort: str = "priority",
+        limit: int = 100,
+        offset: int = 0,
+        **criteria: Unpack[RuleCriteria],
+    ) -> RulePage:
+        """Return some of the rules of a setting, without their ETags, and the number of all."""
+        checked = _checked_rule_criteria("rule_page", criteria)
+        flow = self._flows.rule_page(setting, {} if conditions is None else conditions, checked, sort, limit, offset)
+        return await self._run(flow)
+
+    async def temporary_rules(self) -> dict[str, tuple[RuleRecord, ...]]:
+        """Return the rules of all settings that have a start or an end, by the name of the setting."""
+        return await self._run(self._flows.temporary_rules())
+
+    async def search(self, text: str, *, limit: int = 20, offset: int = 0) -> SearchResult:
+        """Search for a text in all settings, and in their rules."""
+        return await self._run(self._flows.search(text, limit, offset))
 
     async def rule(self, rule_id: int) -> RuleRecord | None:
         """Return a rule by its ID; None if it does not exist."""
@@ -779,6 +963,17 @@ class AsyncAdminClient(Resource):
         """Change the value of a rule."""
         await self._run(self._flows.set_rule(rule_id, value, etag, setting))
 
+    async def change_rule(
+        self,
+        rule_id: int,
+        *,
+        setting: SettingOrName | None = None,
+        etag: str | None = None,
+        **changes: Unpack[RuleChanges],
+    ) -> None:
+        """Change several attributes of a rule at once, with one entry in the log of changes."""
+        await self._run(self._flows.change_rule(rule_id, _checked_changes(changes), etag, setting))
+
     async def set_rule_conditions(
         self, rule_id: int, conditions: Mapping[str, str], *, etag: str | None = None
     ) -> None:
@@ -791,9 +986,11 @@ class AsyncAdminClient(Resource):
         """Change the period in which a rule applies."""
         await self._run(self._flows.set_rule_period(rule_id, _period(starts_at, ends_at), etag))
 
-    async def remove_rule(self, rule_id: int, *, etag: str | None = None) -> None:
-        """Remove a rule; with an ETag, only if the rule still has it."""
-        await self._run(self._flows.remove_rule(rule_id, etag))
+    async def remove_rule(
+        self, rule_id: int, *, comment: str | None = None, link: str | None = None, etag: str | None = None
+    ) -> None:
+        """Remove a rule."""
+        await self._run(self._flows.remove_rule(rule_id, etag, _reason(comment, link)))
 
     async def add_rule_metadata(self, rule_id: int, metadata: Mapping[str, Any], *, etag: str | None = None) -> None:
         """Add metadata to a rule, and replace those with the same keys."""

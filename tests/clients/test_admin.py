@@ -138,6 +138,61 @@ def test_the_reason_for_a_rule_is_in_its_metadata(admin: Admin) -> None:
     assert admin.rule(admin.add_rule("cache_size", 1, {"user": "a"}, comment="x")).metadata == {"comment": "x"}
 
 
+def test_several_attributes_of_a_rule_are_changed_at_once(admin: Admin) -> None:
+    """With one entry in the log of changes. Those that are not given stay as they are."""
+    end = datetime.now(UTC) + timedelta(days=2)
+    cache_size = Setting("cache_size", int, ["environment", "user"], 10)
+    rule_id = admin.add_rule(cache_size, 200, {"user": "jim"}, comment="slow")
+    rule = admin.rule(rule_id)
+    latest = admin.latest_changes(limit=1)[0].revision
+    admin.change_rule(rule_id, value=300, setting=cache_size, ends_at=end, metadata={"link": "x"}, etag=rule.etag)
+    (change,) = admin.changes(after=latest)
+    assert (change.action, change.former["value"], change.new["value"]) == ("rule changed", 200, 300)
+    admin.change_rule(rule_id, conditions={"user": "ann"}, starts_at=None)
+    changed = admin.rule(rule_id)
+    assert (changed.conditions, changed.value, changed.metadata) == ({"user": "ann"}, 300, {"link": "x"})
+    assert changed.period == {"ends_at": end.isoformat()}
+    with pytest.raises(UnexpectedResponseError, match="changed since it was read"):
+        admin.change_rule(rule_id, value=1, ends_at=None, etag=rule.etag)
+    with pytest.raises(TypeError, match=r"^change_rule\(\) got an unexpected keyword argument 'comment'"):
+        admin.change_rule(rule_id, comment="x")
+    with pytest.raises(ValueError, match="ends_at must have a time zone"):
+        admin.change_rule(rule_id, ends_at=datetime(2030, 1, 1))
+
+
+def test_the_reason_for_a_removal_is_in_the_log_of_changes(admin: Admin) -> None:
+    rule_id = admin.add_rule("cache_size", 200, {"user": "jim"})
+    admin.remove_rule(rule_id, comment="the test is over", link="https://example.com/1")
+    (change,) = admin.latest_changes(limit=1)
+    assert (change.former["comment"], change.former["link"]) == ("the test is over", "https://example.com/1")
+
+
+def test_rules_are_filtered_sorted_and_read_in_pages(admin: Admin) -> None:
+    """The service does so. Rules are found in all settings, by a text or as temporary ones."""
+    for value, user in ((3, "jim"), (20, "ann"), (100, "jane")):
+        admin.add_rule("cache_size", value, {"user": user})
+    temporary = admin.add_rule("cache_size", 5, {"environment": "prod"}, ends_at=datetime.now(UTC) + timedelta(days=1))
+    assert [rule.value for rule in admin.rules("cache_size", sort="-value")] == [100, 20, 5, 3]
+    assert [rule.value for rule in admin.rules("cache_size", sort="value", text="user=j")] == [3, 100]
+    assert [rule.value for rule in admin.rules("cache_size", value="0", author="")] == [20, 100]
+    assert admin.rules("cache_size", author="ops") == ()
+    page = admin.rule_page("cache_size", limit=1, offset=3)
+    assert ([rule.rule_id for rule in page.rules], page.total) == ([temporary], 4)
+    assert admin.rule_page("cache_size", {"user": "jim"}).total == 1
+    assert {name: [rule.rule_id for rule in rules] for name, rules in admin.temporary_rules().items()} == {
+        "cache_size": [temporary]
+    }
+    found = admin.search("ja")
+    assert [(each.name, [rule.conditions for rule in each.rules]) for each in found.settings] == [
+        ("cache_size", [{"user": "jane"}])
+    ]
+    assert (found.total, admin.search("ja", offset=1).settings) == (1, ())
+    with pytest.raises(TypeError, match=r"^rules\(\) got an unexpected keyword argument 'limit'"):
+        admin.rules("cache_size", limit=1)
+    with pytest.raises(TypeError, match=r"^rule_page\(\) got an unexpected keyword argument 'user'"):
+        admin.rule_page("cache_size", user="jim")
+
+
 def test_the_conditions_of_a_rule_are_replaced(admin: Admin) -> None:
     """Unless another rule has them."""
     first = admin.add_rule("cache_size", 1, {"user": "jim"})

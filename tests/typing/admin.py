@@ -10,7 +10,9 @@ from heksher_client.admin import (
     AsyncAdminClient,
     ChangeRecord,
     ImportResult,
+    RulePage,
     RuleRecord,
+    SearchResult,
     ServiceState,
     TokenRecord,
 )
@@ -26,6 +28,13 @@ def threaded() -> None:
         assert_type(admin.settings(), dict[str, SettingData])
         assert_type(admin.setting(cache_size), SettingData | None)
         assert_type(admin.rules("cache_size", {"user": "jim"}), tuple[RuleRecord, ...])
+        assert_type(admin.rules(cache_size, sort="-value", text="jim"), tuple[RuleRecord, ...])
+        assert_type(admin.rule_page(cache_size, limit=10, author="ops"), RulePage)
+        assert_type(admin.temporary_rules(), dict[str, tuple[RuleRecord, ...]])
+        assert_type(admin.search("jim"), SearchResult)
+        admin.rules(cache_size, limit=10)  # type: ignore[call-arg]
+        admin.change_rule(1, value=5, ends_at=None, setting=cache_size)
+        admin.change_rule(1, ends_at="2030-01-01")  # type: ignore[arg-type]
         assert_type(admin.service_state(), ServiceState)
         assert_type(admin.export(), dict[str, Any])
         assert_type(admin.import_document(admin.export(), exact=True, dry_run=True, revision=5), ImportResult)

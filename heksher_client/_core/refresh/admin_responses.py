@@ -13,8 +13,11 @@ from heksher_client._core.refresh.positions import Position, position
 from heksher_client._core.refresh.protocol import RawRule
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    FoundRule,
+    FoundSetting,
     ImportResult,
     RuleRecord,
+    SearchResult,
     TokenRecord,
 )
 from heksher_client._core.refresh.responses import json_object, parse_response, unexpected_response, with_prefix
@@ -70,14 +73,41 @@ class _Rules(msgspec.Struct):
     total: int
 
 
-class RulePage(NamedTuple):
-    """A page of a list of rules."""
+class RuleListing(NamedTuple):
+    """A list of rules, or a page of it."""
 
     rules: Sequence[tuple[str, RuleRecord]]
     """Each with its setting, in the list of the rules of all settings."""
     total: int
     """The number of rules on all pages."""
     position: Position | None
+
+
+class _FoundRule(msgspec.Struct):
+    rule_id: int
+    feature_values: tuple[tuple[str, str], ...]
+    value: Any
+    metadata: dict[str, Any]
+    matches: tuple[str, ...]
+
+
+class _FoundSetting(msgspec.Struct):
+    name: str
+    matches: tuple[str, ...]
+    rules: list[_FoundRule]
+    rule_count: int
+
+    def record(self) -> FoundSetting:
+        rules = (
+            FoundRule(rule.rule_id, dict(rule.feature_values), rule.value, rule.metadata, rule.matches)
+            for rule in self.rules
+        )
+        return FoundSetting(self.name, self.matches, tuple(rules), self.rule_count)
+
+
+class _Found(msgspec.Struct):
+    settings: list[_FoundSetting]
+    total: int
 
 
 class _Changes(msgspec.Struct):
@@ -96,6 +126,7 @@ _IMPORT: Final = msgspec.json.Decoder(ImportResult)
 _SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
 _RULE: Final = msgspec.json.Decoder(_SingleRule)
 _RULES: Final = msgspec.json.Decoder(_Rules)
+_FOUND: Final = msgspec.json.Decoder(_Found)
 _CHANGES: Final = msgspec.json.Decoder(_Changes)
 _TOKENS: Final = msgspec.json.Decoder(_Tokens)
 _NEW_TOKEN: Final = msgspec.json.Decoder(_NewToken)
@@ -142,28 +173,31 @@ def parse_rule(request: Request, rule_id: int, reply: Reply) -> RuleRecord | Non
     return RuleRecord(rule_id, dict(rule.feature_values), rule.value, rule.metadata, etag, *period)
 
 
-def parse_rules(request: Request, reply: Reply) -> RulePage | None:
-    """Parse a page of a list of rules; None if the service does not have the list, or the setting does not exist."""
+def parse_rules(request: Request, problem: str, reply: Reply) -> RuleListing | None:
+    """Parse a page of a list of rules; None if the service does not have the list, or the setting does not exist.
+
+    Args:
+        request: The request.
+        problem: The message of the error in these cases, instead of None; empty if there is none.
+        reply: The reply.
+    """
     response = parse_response(request, reply)
     if response.status in _MISSING_ENDPOINT:
+        if problem:
+            raise with_prefix(unexpected_response(request, response), problem)
         return None
     if response.status != 200:
         raise unexpected_response(request, response)
     page = _decode(_RULES, request, response, "rules")
-    return RulePage([(rule.setting, rule.record()) for rule in page.rules], page.total, position(reply))
+    return RuleListing([(rule.setting, rule.record()) for rule in page.rules], page.total, position(reply))
 
 
-def check_has_periods(request: Request, reply: Reply) -> None:
-    """Check that a service has temporary rules.
-
-    Raises:
-        UnexpectedResponseError: It does not have the list of them.
-    """
+def parse_search(request: Request, reply: Reply) -> SearchResult:
     response = parse_response(request, reply)
-    if response.status in _MISSING_ENDPOINT:
-        raise with_prefix(unexpected_response(request, response), "this service does not have temporary rules")
     if response.status != 200:
         raise unexpected_response(request, response)
+    page = _decode(_FOUND, request, response, "results of a search")
+    return SearchResult(tuple(setting.record() for setting in page.settings), page.total)
 
 
 def parse_created(request: Request, conditions: Mapping[str, str], reply: Reply) -> int:

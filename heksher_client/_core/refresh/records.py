@@ -42,6 +42,54 @@ class RuleRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RulePage:
+    """A page of the rules of a setting."""
+
+    rules: tuple[RuleRecord, ...]
+    """Without their ETags."""
+    total: int
+    """The number of rules on all pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRule:
+    """A rule that a search has found."""
+
+    rule_id: int
+    conditions: Mapping[str, str]
+    """The values of context features that the rule requires, in the order of the context features."""
+    value: Any
+    """A JSON value."""
+    metadata: Mapping[str, Any]
+    """In JSON values."""
+    matches: tuple[str, ...]
+    """The parts that contain the text: `conditions`, `value`, `metadata`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSetting:
+    """A setting that a search has found, itself or by its rules."""
+
+    name: str
+    matches: tuple[str, ...]
+    """The parts that contain the text: `name`, `alias`, `metadata`, `default_value`."""
+    rules: tuple[FoundRule, ...]
+    """The first rules that contain the text."""
+    rule_count: int
+    """The number of all rules that contain the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """A page of the settings that a search has found."""
+
+    settings: tuple[FoundSetting, ...]
+    """First those whose names contain the text."""
+    total: int
+    """The number of settings on all pages."""
+
+
+@dataclass(frozen=True, slots=True)
 class SettingRecord:
     """A setting as the service stores it, with its rules."""
 

@@ -17,9 +17,13 @@ from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.positions import Positions
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    FoundRule,
+    FoundSetting,
     ImportedChange,
     ImportResult,
+    RulePage,
     RuleRecord,
+    SearchResult,
     TokenRecord,
 )
 from heksher_client._core.refresh.service_requests import ServiceRequests
@@ -182,8 +186,7 @@ def test_conditions_on_an_unknown_context_feature_are_an_error() -> None:
         assert sent[2].target == "/api/v1/settings/s"
     assert run(lambda admin: admin.rules("s", {"user": "jim"}), LACKING, none, STORED)[0] == ()
     assert run(lambda admin: admin.rules("s", {"usr": "jim"}), LACKING, none, Response(404), FEATURES)[0] == ()
-    listed = of_json({"rules": [], "total": 0})
-    error, sent = run(lambda admin: admin.rules("s", {"a b": "x"}), listed, STORED)
+    error, sent = run(lambda admin: admin.rules("s", {"a b": "x"}), none, STORED)
     assert (str(error).split(";")[0], "conditions" in sent[0].target) == ("setting s has no context feature a b", False)
 
 
@@ -240,7 +243,7 @@ def test_rules_are_listed_in_pages() -> None:
     page = of_json({"rules": [listed_rule(1)], "total": 1})
     found, (only,) = run(lambda admin: admin.rules("s", {"user": "u1"}), page)
     assert (len(found), only.target) == (1, "/api/v1/settings/s/rules?sort=rule&conditions=user:u1&limit=1000&offset=0")
-    _, sent = run(lambda admin: admin.rules("s", {"user": "a,\xe9"}), page, STORED)
+    _, sent = run(lambda admin: admin.rules("s", {"user": "a,\xe9"}), page)
     assert "&conditions=user:a~2C%C3%A9&" in sent[0].target
 
 
@@ -259,8 +262,126 @@ def test_rules_are_listed_again_if_something_changes_between_pages() -> None:
     replies = [reply for attempt in range(5) for reply in pages(2 * attempt + 10, 2 * attempt + 11)]
     rules, sent = run(lambda admin: admin.rules("s", {}), *replies)
     assert (len(rules), len(sent)) == (1001, 10)
-    shrunk = of_json({"rules": [], "total": 5})
+    shrunk = of_json({"rules": [], "total": 5})  # The rules are gone.
     assert run(lambda admin: admin.rules("s", {}), shrunk) == ((), [Request("GET", sent[0].target)])
+
+
+def test_a_page_of_rules_is_requested_alone() -> None:
+    """With the criteria, the order, and the number of all rules. A large page is several of the service."""
+    page = of_json({"rules": [listed_rule(3)], "total": 5})
+    criteria = {"text": "user=j", "value": "a&b", "author": ""}
+    result, (sent,) = run(lambda admin: admin.rule_page("s", {"user": "jim"}, criteria, "-changed", 1, 2), page)
+    assert (result, sent.target) == (
+        RulePage((RuleRecord(3, {"user": "u3"}, 3, {}),), 5),
+        "/api/v1/settings/s/rules?sort=-changed&text=user%3Dj&value=a%26b&conditions=user:jim&limit=1&offset=2",
+    )
+    pages = [[listed_rule(i) for i in range(1, 1001)], [listed_rule(1001)]]
+    replies = [of_json({"rules": rules, "total": 5000}) for rules in pages]
+    result, sent_pages = run(lambda admin: admin.rule_page("s", {}, {}, "rule", 1001, 0), *replies)
+    assert (len(result.rules), result.total) == (1001, 5000)
+    assert [request.target.partition("&")[2] for request in sent_pages] == [
+        "limit=1000&offset=0",
+        "limit=1&offset=1000",
+    ]
+
+
+def test_other_services_have_the_order_of_rules_but_no_criteria() -> None:
+    """The client sorts and selects itself what the service does not list."""
+    conditions = [{"user": "jim"}, {"theme": "dark"}, {"environment": "prod", "theme": "dark"}]
+    rules = [
+        {"rule_id": i, "context_features": list(required.items()), "value": i} for i, required in enumerate(conditions)
+    ]
+    query = of_json({"settings": {"s": {"default_value": 0, "rules": rules}}})
+    for sort, ids in (("priority", [2, 1]), ("-priority", [0, 1])):
+        page, _ = run(partial(Administration.rule_page, setting="s", conditions={}, criteria={}, sort=sort, limit=2,
+                              offset=0), LACKING, query, FEATURES)  # fmt: skip
+        assert ([rule.rule_id for rule in page.rules], page.total) == (ids, 3)
+    page, _ = run(lambda admin: admin.rule_page("s", {}, {}, "-rule", 2, 1), LACKING, query)
+    assert [rule.rule_id for rule in page.rules] == [1, 0]
+    operations: list[Operation] = [
+        lambda admin: admin.rules("s", {}, {"text": "jim"}),
+        lambda admin: admin.rules("s", {}, {}, "changed"),
+    ]
+    for operation in operations:
+        refused, _ = run(operation, LACKING)
+        assert str(refused).startswith("the setting does not exist, or this service cannot filter and sort rules: GET")
+
+
+def test_temporary_rules_are_listed_by_setting() -> None:
+    listed = [listed_rule(i, setting=setting) for i, setting in enumerate(("a", "b", "a"))]
+    result, (sent,) = run(lambda admin: admin.temporary_rules(), of_json({"rules": listed, "total": 3}))
+    assert {name: [rule.rule_id for rule in rules] for name, rules in result.items()} == {"a": [0, 2], "b": [1]}
+    assert sent.target == "/api/v1/rules?only_temporary=true&limit=1000&offset=0"
+    refused, _ = run(lambda admin: admin.temporary_rules(), LACKING)
+    assert str(refused).startswith("this service does not have temporary rules: GET /api/v1/rules")
+
+
+def test_a_search_returns_settings_with_the_rules_that_contain_the_text() -> None:
+    """In pages of the service, which may have fewer settings than requested."""
+    rule = {"rule_id": 1, "feature_values": [["user", "jim"]], "value": 2, "metadata": {}, "matches": ["conditions"]}
+    setting = {"name": "s", "matches": ["name"], "rules": [rule], "rule_count": 7}
+    replies = [of_json({"settings": [setting], "total": 130}) for _ in range(2)]
+    result, sent = run(lambda admin: admin.search("jim & co", 500, 0), *replies)
+    found = FoundSetting("s", ("name",), (FoundRule(1, {"user": "jim"}, 2, {}, ("conditions",)),), 7)
+    assert result == SearchResult((found, found), 130)
+    assert [request.target for request in sent] == [
+        f"/api/v1/search?q=jim%20%26%20co&limit=100&offset={offset}" for offset in (0, 100)
+    ]
+    result, (only,) = run(lambda admin: admin.search("x", 5, 2), of_json({"settings": [], "total": 130}))
+    assert (result, only.target) == (SearchResult((), 130), "/api/v1/search?q=x&limit=5&offset=2")
+    assert run(lambda admin: admin.search("x", 5, 0), LACKING)[0].status == 404
+    assert "with invalid results of a search" in str(run(lambda admin: admin.search("x", 5, 0), of_json({}))[0])
+
+
+@pytest.mark.parametrize(
+    ("limit", "offset", "sort", "message"),
+    [
+        (0, 0, "rule", "limit must be at least 1"),
+        (1, -1, "rule", "offset must not be negative"),
+        ("1", 0, "rule", "limit must be of type int, not str"),
+        (1, 0, "name", "'name' is not a valid sort: use one of rule, priority, value, changed, or - and one of them"),
+    ],
+)
+def test_an_impossible_page_is_not_requested(limit: Any, offset: int, sort: str, message: str) -> None:
+    error, sent = run(lambda admin: admin.rule_page("s", {}, {}, sort, limit, offset))
+    assert (str(error), sent) == (message, [])
+
+
+LISTS = of_json({"rules": [], "total": 0})
+"""The response of services with lists of rules to the request that tells whether they have them."""
+
+
+def test_several_attributes_of_a_rule_are_changed_with_one_request() -> None:
+    """If the service is one of this package. One attribute that every service can change needs no check."""
+    changes = {"value": 1, "metadata": {"comment": "x"}, "conditions": {"user": "e\u0301"}, **TEMPORARY}
+    _, sent = run(lambda admin: admin.change_rule(1, changes, '"x"'), LISTS, Response(204))
+    assert (sent[1].method, sent[1].target, sent[1].headers["If-Match"]) == ("PATCH", "/api/v1/rules/1", '"x"')
+    body = {"value": 1, "metadata": {"comment": "x"}, "feature_values": {"user": "\xe9"}, **TEMPORARY}
+    assert json.loads(sent[1].content or b"") == body
+    setting = Setting("color", Color, ["user"], Color.RED)
+    _, (single,) = run(lambda admin: admin.change_rule(1, {"value": Color.BLUE}, None, setting), Response(204))
+    assert (single.method, single.target, single.content) == ("PUT", "/api/v1/rules/1/value", b'{"value": "b"}')
+
+
+def test_other_services_change_the_value_and_the_metadata_of_a_rule_one_after_the_other() -> None:
+    """They would ignore what else is in the request."""
+    changes = {"value": 1, "metadata": {"comment": "x"}}
+    _, sent = run(lambda admin: admin.change_rule(1, changes, None), LACKING, Response(204), Response(204))
+    assert [(request.method, request.target, json.loads(request.content or b"")) for request in sent[1:]] == [
+        ("PUT", "/api/v1/rules/1/value", {"value": 1}),
+        ("PUT", "/api/v1/rules/1/metadata", {"metadata": {"comment": "x"}}),
+    ]
+    refused, sent = run(lambda admin: admin.change_rule(1, {"value": 1, "ends_at": None}, None), LACKING)
+    assert str(refused).startswith("this service cannot change the conditions and the period of a rule: GET ")
+    assert len(sent) == 1
+    error, sent = run(lambda admin: admin.change_rule(1, {}, None))
+    assert (str(error), sent) == ("change_rule() requires a new value, conditions, metadata or a period", [])
+
+
+def test_the_reason_for_a_removal_is_sent() -> None:
+    reason = {"comment": "no & more", "link": "https://example.com/1"}
+    _, (sent,) = run(lambda admin: admin.remove_rule(1, None, reason), Response(204))
+    assert sent.target == "/api/v1/rules/1?comment=no%20%26%20more&link=https%3A%2F%2Fexample.com%2F1"
 
 
 TEMPORARY = {"starts_at": "2030-01-01T00:00:00+00:00", "ends_at": None}
