@@ -147,3 +147,29 @@ def new_token_options(command: Command) -> Command:
         help="read: read everything. declare: also declare settings, for programs. admin: change everything.",
     )
     return role(days(command))
+
+
+DASH_IN_VALUE: Final = {"ignore_unknown_options": True}
+"""Context settings of commands whose value may begin with a dash, like a negative number."""
+_HAS_SEPARATOR: Final = "heksher_client.has_separator"
+"""Key in the context's `meta`: True if the arguments contain `--`."""
+
+
+class ValueCommand(click.Command):
+    """A command with an argument VALUE that may begin with a dash: a negative number, or anything after `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and note whether they contain the separator."""
+        ctx.meta[_HAS_SEPARATOR] = "--" in args
+        return super().parse_args(ctx, args)
+
+
+def reject_option(value: str) -> None:
+    """Check that the value is not a mistyped option, which click passes on for the sake of negative numbers.
+
+    Raises:
+        click.UsageError: The value begins with a dash, and is neither a number nor after `--`.
+    """
+    is_intended = click.get_current_context().meta[_HAS_SEPARATOR] or re.match(r"-\.?\d", value)
+    if value.startswith("-") and not is_intended:
+        raise click.UsageError(f"no such option: {value} (for a value that begins with a dash, put -- before it)")
