@@ -1,7 +1,8 @@
-"""The commands `heksher-client rules add|set|remove`: change the rules of a setting."""
+"""The commands `heksher-client rules add|set|change|remove`: change the rules of a setting."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
@@ -15,6 +16,7 @@ from heksher_client.cli.arguments import (
     ValueCommand,
     context_argument,
     now,
+    parse_pairs,
     reject_option,
     require_link,
 )
@@ -37,12 +39,32 @@ _EXPECTED = click.option(
     metavar="VALUE",
     help="Change the rule only if it has this value, so that a change by somebody else is not lost.",
 )
+
+
+def _require_future(context: click.Context, parameter: click.Parameter, value: datetime | None) -> datetime | None:  # noqa: ARG001
+    """Return the end of a period, which must not have passed. A callback."""
+    if value is not None and value <= now():
+        raise click.BadParameter(f"{local_time(value.isoformat())} has passed")
+    return value
+
+
 _COMMENT = click.option("--comment", metavar="TEXT", help="Why, for the change log and for whoever reads the rule.")
 _LINK = click.option("--link", metavar="URL", callback=require_link, help="Link to a ticket, for example.")
-
-
-def _comment_metadata(comment: str | None, link: str | None) -> dict[str, str]:
-    return {key: text for key, text in (("comment", comment), ("link", link)) if text is not None}
+_FROM = click.option(
+    "--from",
+    "starts_at",
+    type=Time(),
+    metavar="TIME",
+    help="When the rule begins to apply: 2026-01-31T09:30, or a duration from now, such as 2h or 3d.",
+)
+_UNTIL = click.option(
+    "--until",
+    "ends_at",
+    type=Time(),
+    metavar="TIME",
+    callback=_require_future,
+    help="When the rule ends, in the same form.",
+)
 
 
 @click.command(cls=ValueCommand, context_settings=DASH_IN_VALUE, short_help="Add a rule.")
@@ -51,14 +73,8 @@ def _comment_metadata(comment: str | None, link: str | None) -> dict[str, str]:
 @_CONDITIONS
 @_COMMENT
 @_LINK
-@click.option(
-    "--from",
-    "starts_at",
-    type=Time(),
-    metavar="TIME",
-    help="When the rule begins to apply: 2026-01-31T09:30, or a duration from now, such as 2h or 3d.",
-)
-@click.option("--until", "ends_at", type=Time(), metavar="TIME", help="When the rule ends, in the same form.")
+@_FROM
+@_UNTIL
 @service_options
 @json_option
 def add(
@@ -83,8 +99,6 @@ def add(
         raise click.UsageError(
             "a rule requires a condition, for example user=jim; contexts without a matching rule get the default value"
         )
-    if (ends_at := details["ends_at"]) is not None and ends_at <= now():
-        raise click.BadParameter(f"{local_time(ends_at.isoformat())} has passed", param_hint="'--until'")
     with connect(profile, url) as client:
         data = require_declaration(client, name)
         check_features(data, conditions)
@@ -122,9 +136,7 @@ class _OpenRule(NamedTuple):
 
     client: "AdminClient"
     setting: "SettingData"
-    rule_id: int
-    value: Any
-    etag: str | None
+    record: "RuleRecord"
 
 
 @contextmanager
@@ -133,58 +145,140 @@ def _open_rule(options: _RuleOptions) -> Iterator[_OpenRule]:
     with connect(options["profile"], options["url"]) as client:
         data = require_declaration(client, options["name"])
         check_features(data, options["conditions"])
-        rule_id, value = _require_rule(client, data, options["conditions"])
-        yield _OpenRule(client, data, rule_id, value, _check_value(client, data, rule_id, options["expected"]))
+        rule_id = _require_rule(client, data, options["conditions"])
+        record = client.rule(rule_id)
+        if record is None:
+            raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
+        if (expected := options["expected"]) is not None:
+            _check_value(data, record, expected)
+        yield _OpenRule(client, data, record)
+
+
+class _ChangeOptions(_RuleOptions):
+    """The parameters of the commands that change a rule: its reason and its period."""
+
+    comment: str | None
+    link: str | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+    no_start: bool
+    no_end: bool
+
+
+def _change_options(command: Command) -> Command:
+    """Add the parameters of `_ChangeOptions` to a command, except those of `_RuleOptions`."""
+    no_start = click.option("--no-from", "no_start", is_flag=True, help="Remove the start of the rule.")
+    no_end = click.option("--no-until", "no_end", is_flag=True, help="Remove the end of the rule.")
+    return reduce(lambda with_later, add: add(with_later), (no_end, no_start, _UNTIL, _FROM, _LINK, _COMMENT), command)
+
+
+def _new_period(options: _ChangeOptions) -> dict[str, datetime | None]:
+    """Return the limits of the period that are to be changed.
+
+    Raises:
+        click.UsageError: A limit is to be set and removed.
+    """
+    limits = {"starts_at": options["starts_at"], "ends_at": options["ends_at"]}
+    period = {name: limit for name, limit in limits.items() if limit is not None}
+    removed = {name for name, is_removed in (("starts_at", options["no_start"]), ("ends_at", options["no_end"]))
+               if is_removed}  # fmt: skip
+    if removed & period.keys():
+        raise click.UsageError("use either --from or --no-from, and either --until or --no-until")
+    return {**period, **dict.fromkeys(removed)}
+
+
+def _new_metadata(options: _ChangeOptions, former: Mapping[str, Any], *, has_new_value: bool) -> dict[str, Any]:
+    """Return the metadata of a rule after a change. A new value does not keep the comment and the link of another."""
+    metadata = dict(former)
+    for key, text in (("comment", options["comment"]), ("link", options["link"])):
+        if text:
+            metadata[key] = text
+        elif has_new_value or text is not None:
+            metadata.pop(key, None)
+    return metadata
+
+
+def _change(rule: _OpenRule, options: _ChangeOptions, changes: Mapping[str, Any], *, has_new_value: bool) -> None:
+    """Make changes of a rule, and those of its period and its metadata, with one entry in the change log."""
+    changes = {**changes, **_new_period(options)}
+    metadata = _new_metadata(options, rule.record.metadata, has_new_value=has_new_value)
+    if metadata != rule.record.metadata:
+        changes["metadata"] = metadata
+    is_checked = options["expected"] is not None or "metadata" in changes
+    rule.client.change_rule(rule.record.rule_id, etag=rule.record.etag if is_checked else None, **changes)
 
 
 @click.command("set", cls=ValueCommand, context_settings=DASH_IN_VALUE, short_help="Change the value of a rule.")
 @_rule_options(has_value=True)
-@_COMMENT
-@_LINK
-def set_value(value: str, comment: str | None, link: str | None, **options: Unpack[_RuleOptions]) -> None:
+@_change_options
+def set_value(value: str, **options: Unpack[_ChangeOptions]) -> None:
     """Change the value of a rule of the setting NAME, and show its former value.
 
-    The rule is the one with exactly these conditions.
+    The rule is the one with exactly these conditions. Its comment and its link are the reason for its value: those of
+    the former value are removed, unless new ones replace them.
     """
     reject_option(value)
-    metadata = _comment_metadata(comment, link)
+    _new_period(options)
     with _open_rule(options) as rule:
-        new = parse_value(rule.setting, value)
-        rule.client.set_rule(rule.rule_id, new, etag=rule.etag)
-        if metadata:
-            rule.client.add_rule_metadata(rule.rule_id, metadata)
-    change = f" from {format_value(rule.value)} to {format_value(new)}"
-    _report("Changed", rule.rule_id, options["conditions"], change, as_json=options["as_json"])
+        new, former = parse_value(rule.setting, value), rule.record.value
+        _change(rule, options, {"value": new}, has_new_value=not is_equal(former, new))
+    change = f" from {format_value(former)} to {format_value(new)}"
+    _report("Changed", rule.record.rule_id, options["conditions"], change, as_json=options["as_json"])
+
+
+@click.command(short_help="Change conditions, period or comment.")
+@_rule_options(has_value=False)
+@click.option(
+    "--to",
+    "new_conditions",
+    metavar="FEATURE=VALUE",
+    multiple=True,
+    callback=lambda _context, _parameter, pairs: parse_pairs(pairs),
+    help="Condition of the rule after the change. Repeat the option for all of its conditions.",
+)
+@_change_options
+def change(new_conditions: Mapping[str, str], **options: Unpack[_ChangeOptions]) -> None:
+    """Change the conditions, the period, the comment or the link of a rule of the setting NAME.
+
+    The rule is the one with exactly these conditions. Its value stays as it is. An empty comment or link removes it.
+    """
+    has_reason = options["comment"] is not None or options["link"] is not None
+    if not (new_conditions or has_reason or _new_period(options)):
+        raise click.UsageError("use --to, --from, --until, --no-from, --no-until, --comment or --link")
+    with _open_rule(options) as rule:
+        check_features(rule.setting, new_conditions)
+        changes = {"conditions": new_conditions} if new_conditions else {}
+        _change(rule, options, changes, has_new_value=False)
+    text = f" to {format_conditions(new_conditions)}" if new_conditions else ""
+    _report("Changed", rule.record.rule_id, options["conditions"], text, as_json=options["as_json"])
 
 
 @click.command(short_help="Remove a rule.")
 @_rule_options(has_value=False)
-def remove(**options: Unpack[_RuleOptions]) -> None:
+@_COMMENT
+@_LINK
+def remove(comment: str | None, link: str | None, **options: Unpack[_RuleOptions]) -> None:
     """Remove a rule of the setting NAME.
 
-    The rule is the one with exactly these conditions.
+    The rule is the one with exactly these conditions. The comment and the link are in the change log.
     """
     with _open_rule(options) as rule:
-        rule.client.remove_rule(rule.rule_id, etag=rule.etag)
-    _report("Removed", rule.rule_id, options["conditions"], as_json=options["as_json"])
+        etag = None if options["expected"] is None else rule.record.etag
+        rule.client.remove_rule(rule.record.rule_id, comment=comment, link=link, etag=etag)
+    _report("Removed", rule.record.rule_id, options["conditions"], as_json=options["as_json"])
 
 
-def _check_value(client: "AdminClient", setting: "SettingData", rule_id: int, expected: str | None) -> str | None:
-    """Check that a rule has the expected value, and return the ETag with which it may be changed, if there is one.
+def _check_value(setting: "SettingData", rule: "RuleRecord", expected: str) -> None:
+    """Check that a rule has the expected value.
 
     Raises:
-        CommandError: It has another value, or no longer exists.
+        CommandError: It has another value.
     """
-    if expected is None:
-        return None
-    rule = client.rule(rule_id)
-    if rule is None:
-        raise CommandError(f"rule {rule_id} no longer exists: somebody else has removed it")
     if not is_equal(rule.value, parse_value(setting, expected, is_expected=True)):
         raise CommandError(
-            f"rule {rule_id} has the value {format_value(rule.value)}, and not {expected}: somebody else has changed it"
+            f"rule {rule.rule_id} has the value {format_value(rule.value)}, and not {expected}: "
+            "somebody else has changed it"
         )
-    return rule.etag
 
 
 def _find_rule(client: "AdminClient", setting: "SettingData", conditions: Mapping[str, str]) -> "RuleRecord | None":
@@ -193,8 +287,8 @@ def _find_rule(client: "AdminClient", setting: "SettingData", conditions: Mappin
     return next((rule for rule in candidates if rule.conditions.keys() == conditions.keys()), None)
 
 
-def _require_rule(client: "AdminClient", setting: "SettingData", conditions: Mapping[str, str]) -> tuple[int, Any]:
-    """Return the id and the value of the rule with exactly these conditions.
+def _require_rule(client: "AdminClient", setting: "SettingData", conditions: Mapping[str, str]) -> int:
+    """Return the id of the rule with exactly these conditions.
 
     Raises:
         CommandError: The rule does not exist.
@@ -206,7 +300,7 @@ def _require_rule(client: "AdminClient", setting: "SettingData", conditions: Map
             f"setting {name} has no rule with exactly these conditions: {format_conditions(conditions) or '(none)'}; "
             f"list its rules with `heksher-client rules {name}`"
         )
-    return rule.rule_id, rule.value
+    return rule.rule_id
 
 
 def _report(action: str, rule_id: int, conditions: Mapping[str, str], change: str = "", *, as_json: bool) -> None:

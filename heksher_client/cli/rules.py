@@ -11,8 +11,8 @@ from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import count, json_option, local_time, print_json, print_table
-from heksher_client.cli.rule_changes import add, remove, set_value
-from heksher_client.cli.settings import check_features, require_declaration, rule_set_of
+from heksher_client.cli.rule_changes import add, change, remove, set_value
+from heksher_client.cli.settings import check_features, require_declaration
 
 if TYPE_CHECKING:
     from heksher_client.admin import RuleRecord
@@ -36,7 +36,7 @@ def rules() -> None:
     """
 
 
-for _command in (add, remove, set_value):
+for _command in (add, set_value, change, remove):
     rules.add_command(_command)
 
 
@@ -68,17 +68,17 @@ def list_rules(
     With FEATURE=VALUE, only those with these conditions, which may have others as well.
     """
     with connect(profile, url) as client:
-        from heksher_client.admin import SettingRecord
-
         data, all_features = require_declaration(client, name), client.context_features()
         check_features(data, conditions)
-        by_id = {rule.rule_id: rule for rule in client.rules(data.name, conditions)}
-    rule_set = rule_set_of(SettingRecord(data, tuple(by_id.values())), all_features)
-    ranked = [by_id[rule.rule_id or 0] for rule in rule_set.rules()]
+        if limit is None and as_json:
+            shown = client.rules(data.name, conditions, sort="priority")
+            total = len(shown)
+        else:
+            page = client.rule_page(data.name, conditions, sort="priority", limit=limit or _ROWS)
+            shown, total = page.rules, page.total
     if as_json:
-        print_json([_rule_fields(rule) for rule in ranked[:limit]])
+        print_json([_rule_fields(rule) for rule in shown])
         return
-    shown = ranked[: limit or _ROWS]
     features = [feature for feature in all_features if feature in data.configurable_features]
     rows: list[list[object]] = [
         [rule.rule_id, *(rule.conditions.get(f, _ANY) for f in features), format_value(rule.value), *_notes(rule)]
@@ -89,10 +89,10 @@ def list_rules(
     columns = ["rule", *features, "value", *_NOTES]
     used = [i for i, column in enumerate(columns) if column not in _NOTES or any(row[i] for row in rows)]
     print_table([columns[i] for i in used], [[row[i] for i in used] for row in rows], "No rule has these conditions.")
-    if len(shown) < len(ranked):
+    if len(shown) < total:
         click.echo(
-            f"Note: {count(len(ranked) - len(shown), 'weaker rule is', 'weaker rules are')} not shown; use --limit "
-            f"{len(ranked)}, or conditions such as user=jim.",
+            f"Note: {count(total - len(shown), 'weaker rule is', 'weaker rules are')} not shown; use --limit "
+            f"{total}, or conditions such as user=jim.",
             err=True,
         )
 

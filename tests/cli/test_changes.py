@@ -22,12 +22,13 @@ def json_lines(text: str) -> list[dict[str, Any]]:
 def test_the_latest_changes_are_shown(run: Run, shop: WatchedService) -> None:
     """The latest one last: of all settings, or of one."""
     run("rules", "set", "cache_size", "101", "user=jim", "--comment", "faster")
+    run("rules", "change", "cache_size", "user=jim", "--comment", "")
     run("rules", "remove", "cache_size", "environment=prod")
     lines = run("changes", "--limit", "3").out.splitlines()
     assert lines[0].split() == ["revision", "time", "actor", "action", "setting", "change"]
     assert [re.split(" {2,}", line.split(None, 4)[4].rstrip()) for line in lines[1:]] == [
-        ["rule changed", "cache_size", "user=jim: 100 -> 101"],
-        ["rule changed", "cache_size", 'user=jim: metadata {} -> {"comment": "faster"} (faster)'],
+        ["rule changed", "cache_size", "user=jim: 100 -> 101 (faster)"],
+        ["rule changed", "cache_size", 'user=jim: metadata {"comment": "faster"} -> {}'],
         ["rule deleted", "cache_size", "environment=prod: 50"],
     ]
     assert [change["action"] for change in json_lines(run("changes", "shop.color", "--json").out)] == [

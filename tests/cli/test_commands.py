@@ -512,7 +512,7 @@ def test_values_are_printed_unchanged(run: Run, shop: WatchedService, tmp_path: 
     shop.add_rule("shop.color", "a:b:c :key: [bold]x[/bold]", user="jim")
     shop.add_rule("shop.color", wide, user="ann")
     lines = run("rules", "shop.color").out.splitlines()
-    assert [line.split(None, 2)[-1].strip() for line in lines[1:3]] == ["a:b:c :key: [bold]x[/bold]", wide]
+    assert [line.split(None, 2)[-1].strip() for line in lines[1:3]] == [wide, "a:b:c :key: [bold]x[/bold]"]
     empty = {"heksher": 1, "context_features": ["environment", "user"], "settings": []}
     (tmp_path / "empty.JSON").write_text(json.dumps(empty))
     assert "shop.color rule user=jim: a:b:c :key: [bold]x[/bold]\n" in run("diff", "empty.JSON", "shop").out

@@ -2,6 +2,7 @@
 
 import pytest
 
+from heksher_client.admin import AdminClient
 from heksher_client.cli.output import local_time
 from tests.support.commands import Run
 from tests.support.service import CannedResponse, WatchedService
@@ -143,23 +144,85 @@ def _period(rule: dict[str, str]) -> str:
     return f"from {local_time(rule['starts_at'])} until {local_time(rule['ends_at'])}"
 
 
+def metadata_of(run: Run, user: str) -> dict[str, str]:
+    (rule,) = run("rules", "cache_size", f"user={user}", "--json").json
+    return dict(rule["metadata"])
+
+
 def test_a_rule_has_a_comment_and_a_link(run: Run, shop: WatchedService) -> None:
-    """They are metadata of the rule. A change of its value may replace them."""
+    """They are the reason for its value, so a new value does not keep them. All is one entry in the change log."""
     comment = ("--comment", "slow queries", "--link", "https://example.com/1")
     assert run("rules", "add", "cache_size", "5", "user=ann", *comment).status == 0
-    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
-    assert rule["metadata"] == {"comment": "slow queries", "link": "https://example.com/1"}
+    reason = {"comment": "slow queries", "link": "https://example.com/1"}
+    assert metadata_of(run, "ann") == reason
+    shop.call("POST", "/api/v1/rules/4/metadata", {"metadata": {"team": "shop"}})
+    last = run("changes", "--json", "--limit", "1").json["revision"]
     assert run("rules", "set", "cache_size", "6", "user=ann", "--comment", "as before").status == 0
-    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
-    assert (rule["value"], rule["metadata"]["comment"]) == (6, "as before")
+    change = run("changes", "--json", "--after", str(last)).json
+    assert (change["former"]["value"], change["new"]["value"]) == (5, 6)
+    assert change["new"]["metadata"] == {"team": "shop", "comment": "as before"}
+    assert run("rules", "set", "cache_size", "6.0", "user=ann").status == 0
+    assert metadata_of(run, "ann")["comment"] == "as before"
+    assert run("rules", "set", "cache_size", "7", "user=ann").status == 0
+    assert metadata_of(run, "ann") == {"team": "shop"}
     for command in ("add", "set"):
         refused = run("rules", command, "cache_size", "7", "user=ann", "--link", "ftp://example.com")
         assert (refused.status, "'ftp://example.com' must begin with http:// or https://" in refused.err) == (2, True)
 
 
+def test_the_reason_for_a_removal_is_in_the_change_log(run: Run) -> None:
+    assert run("rules", "remove", "cache_size", "user=jim", "--comment", "the test is over").status == 0
+    (line,) = run("changes", "--limit", "1").out.splitlines()[1:]
+    assert line.endswith("user=jim: 100 (the test is over)")
+
+
+def test_conditions_period_and_comment_of_a_rule_are_changed(run: Run, shop: WatchedService) -> None:
+    """With one entry in the change log each time. The value stays, and so does what is not given."""
+    last = run("changes", "--json", "--limit", "1").json["revision"]
+    start = "2120-01-01T00:00Z"
+    changed = run(
+        "rules", "change", "cache_size", "user=jim", "--to", "user=ann", "--from", start, "--comment", "a sale"
+    )
+    assert changed.out == "Changed rule 2 (user=jim) to user=ann.\n"
+    assert run("rules", "change", "cache_size", "user=ann", "--until", "2120-02-01T00:00Z").status == 0
+    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
+    assert (rule["rule_id"], rule["value"], rule["metadata"]) == (2, 100, {"comment": "a sale"})
+    assert (rule["starts_at"][:10], rule["ends_at"][:10]) == ("2120-01-01", "2120-02-01")
+    assert run("rules", "change", "cache_size", "user=ann", "--no-from", "--comment", "").out == (
+        "Changed rule 2 (user=ann).\n"
+    )
+    assert run("rules", "set", "cache_size", "7", "user=ann", "--no-until", "--json").json == {"rule_id": 2}
+    (rule,) = run("rules", "cache_size", "user=ann", "--json").json
+    assert (rule["value"], rule["metadata"], rule["starts_at"], rule["ends_at"]) == (7, {}, None, None)
+    with AdminClient(shop.url) as admin:
+        assert [change.action for change in admin.changes(after=last)] == ["rule changed"] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("user=jim",), 2, "use --to, --from, --until, --no-from, --no-until, --comment or --link"),
+        (("user=jim", "--from", "1d", "--no-from"), 2, "use either --from or --no-from"),
+        (("user=jim", "--until", "2020-02-01T00:00Z"), 2, "has passed"),
+        (("user=jim", "--to", "user"), 2, "'user' must have the form FEATURE=VALUE"),
+        (("user=jim", "--to", "planet=mars"), 2, "cache_size does not depend on planet"),
+        (("user=jim", "--to", "environment=prod"), 1, "409: 'rule 3 has these conditions already'"),
+        (("user=jim", "--no-from", "--expected", "5"), 1, "rule 2 has the value 100, and not 5"),
+        (("user=tom", "--no-from"), 1, "no rule with exactly these conditions: user=tom"),
+    ],
+)
+def test_an_impossible_change_of_a_rule_is_refused(
+    run: Run, shop: WatchedService, arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    before = shop.call("GET", "/api/v1/rules/2").text
+    refused = run("rules", "change", "cache_size", *arguments)
+    assert (refused.status, message in refused.err) == (status, True), refused.err
+    assert shop.call("GET", "/api/v1/rules/2").text == before
+
+
 def test_an_unknown_option_is_not_taken_for_a_condition(run: Run, shop: WatchedService) -> None:
-    outcome = run("rules", "set", "cache_size", "8", "user=jim", "--until", "3d")
-    assert (outcome.status, "no such option: --until" in outcome.err) == (2, True)
+    outcome = run("rules", "set", "cache_size", "8", "user=jim", "--days", "3")
+    assert (outcome.status, "no such option: --days" in outcome.err) == (2, True)
 
 
 def test_a_refusal_is_shown_in_sentences(run: Run, shop: WatchedService) -> None:
@@ -186,3 +249,11 @@ def test_a_command_for_one_rule_does_not_read_all_rules(
     assert run("rules", *command, f"user={user}").status == 0
     (listed,) = [request for request in shop.requests if str(request) == "GET /api/v1/settings/cache_size/rules"]
     assert listed.query["conditions"] == f"user:{user}"
+
+
+def test_a_list_of_rules_reads_only_what_it_shows(run: Run, shop: WatchedService) -> None:
+    """The service selects the strongest ones."""
+    shop.requests.clear()
+    assert run("rules", "cache_size", "--limit", "2").status == 0
+    (listed,) = [request for request in shop.requests if str(request) == "GET /api/v1/settings/cache_size/rules"]
+    assert (listed.query["sort"], listed.query["limit"]) == ("priority", "2")
