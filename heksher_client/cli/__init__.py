@@ -40,6 +40,7 @@ _COMMAND_MODULES: Final = {
     "ping": "login",
     "profiles": "login",
     "rules": "rules",
+    "search": "search",
     "serve": "serve",
     "service": "service",
     "settings": "setting_commands",

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import require_text
+from heksher_client.cli.arguments import DASH_IN_VALUE, ValueCommand, reject_option, require_text
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError, suggestion
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import count, json_option, print_json, print_table
-from heksher_client.cli.settings import require_setting
+from heksher_client.cli.setting_values import parse_value
+from heksher_client.cli.settings import require_declaration
 
 if TYPE_CHECKING:
     from heksher_client._core.refresh.protocol import SettingData
-    from heksher_client.admin import SettingRecord
 
 _WILDCARDS: Final = frozenset("*?[")
 
@@ -79,8 +79,8 @@ _NAME = click.argument("name", shell_complete=complete_setting)
 def show(name: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Show the declaration of the setting NAME, and the number of its rules."""
     with connect(profile, url) as client:
-        record = require_setting(client, name)
-    data, rules = record.data, len(record.rules)
+        data = require_declaration(client, name)
+        rules = client.rule_page(data.name, limit=1).total
     if as_json:
         print_json(asdict(data) | {"rules": rules})
         return
@@ -99,6 +99,80 @@ def show(name: str, profile: str | None, url: str | None, *, as_json: bool) -> N
     for label, value in rows.items():
         if value is not None or label == "default":
             click.echo(f"{label:<25} {format_value(value)}")
+
+
+@settings.command(cls=ValueCommand, context_settings=DASH_IN_VALUE, short_help="Create a setting.")
+@click.argument("name")
+@click.argument("type_", metavar="TYPE", callback=require_text)
+@click.argument("default")
+@click.option(
+    "--feature",
+    "features",
+    metavar="NAME",
+    multiple=True,
+    required=True,
+    help="Context feature that rules may have conditions on; repeat the option for more.",
+)
+@click.option("--description", metavar="TEXT", help="Description of the setting.")
+@service_options
+@json_option
+def add(
+    name: str,
+    type_: str,
+    default: str,
+    features: tuple[str, ...],
+    description: str | None,
+    profile: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Create the setting NAME, so that it can have rules before a program declares it.
+
+    TYPE is in the notation of the service, for example int, 'Sequence<str>' or 'Enum["red","blue"]'. DEFAULT is JSON;
+    for the type str, it may be plain text. The version is 1.0. The declaration of a program with the same version must
+    have the same attributes; one with a higher version may change them.
+    """
+    from heksher_client._core.refresh.protocol import SettingData
+
+    reject_option(default)
+    metadata = {} if description is None else {"description": description}
+    data = SettingData(name, list(features), type_, None, metadata, [], "1.0")
+    value = parse_value(data, default)
+    with connect(profile, url) as client:
+        if client.setting(name) is not None or not client.create_setting(
+            name, type_, value, features, metadata=metadata
+        ):
+            raise CommandError(f"setting {name} already exists")
+    _report(f"Created setting {name}", data.version, {"name": name}, as_json=as_json)
+
+
+@settings.command(short_help="Add or delete an alias of a setting.")
+@_NAME
+@click.argument("alias_name", metavar="ALIAS", callback=require_text)
+@click.option("--delete", "is_deleted", is_flag=True, help="Delete the alias.")
+@service_options
+@json_option
+def alias(name: str, alias_name: str, profile: str | None, url: str | None, *, is_deleted: bool, as_json: bool) -> None:
+    """Add an alias to the setting NAME, by which programs can read it as well, or delete one.
+
+    The version of the setting stays as it is. `settings rename` adds the former name itself.
+    """
+    with connect(profile, url) as client:
+        data = require_declaration(client, name)
+        if is_deleted != (alias_name in data.aliases):
+            raise CommandError(
+                f"setting {data.name} {'has no' if is_deleted else 'already has the'} alias {alias_name}"
+            )
+        if is_deleted:
+            client.delete_alias(data.name, alias_name)
+        else:
+            client.add_alias(data.name, alias_name)
+    if as_json:
+        print_json({"name": data.name, "alias": alias_name})
+    else:
+        change = f"Deleted alias {alias_name} of" if is_deleted else f"Added alias {alias_name} to"
+        click.echo(escaped(f"{change} setting {data.name}."))
 
 
 _VERSION = click.option(
@@ -123,7 +197,7 @@ def rename(
     The former name becomes an alias, by which programs go on reading it.
     """
     with connect(profile, url) as client:
-        data = require_setting(client, name).data
+        data = require_declaration(client, name)
         version = _new_version(data, version)
         client.rename_setting(data.name, new_name, version=version)
     _report(f"Renamed setting {data.name} to {new_name}", version, {"name": new_name}, as_json=as_json)
@@ -145,7 +219,7 @@ def retype(
     new major version is required: --version 2.0.
     """
     with connect(profile, url) as client:
-        data = require_setting(client, name).data
+        data = require_declaration(client, name)
         version = _new_version(data, version)
         client.set_setting_type(data.name, new_type, version=version)
     text = f"Changed the type of setting {data.name} from {data.type} to {new_type}"
@@ -165,7 +239,7 @@ def describe(name: str, text: str, version: str | None, profile: str | None, url
     version replaces it.
     """
     with connect(profile, url) as client:
-        data = require_setting(client, name).data
+        data = require_declaration(client, name)
         version = _new_version(data, version)
         if text:
             client.add_setting_metadata(data.name, {"description": text}, version=version)
@@ -185,21 +259,22 @@ def describe(name: str, text: str, version: str | None, profile: str | None, url
 def delete(name: str, profile: str | None, url: str | None, *, yes: bool, as_json: bool) -> None:
     """Delete the setting NAME with its rules and aliases."""
     with connect(profile, url) as client:
-        record = require_setting(client, name)
+        data = require_declaration(client, name)
+        contents = _contents(data, client.rule_page(data.name, limit=1).total)
         if not yes:
-            click.confirm(f"Delete setting {_contents(record)}?", abort=True, err=True)
-        client.delete_setting(record.data.name)
+            click.confirm(f"Delete setting {contents}?", abort=True, err=True)
+        client.delete_setting(data.name)
     if as_json:
-        print_json({"name": record.data.name})
+        print_json({"name": data.name})
     else:
-        click.echo(f"Deleted setting {_contents(record)}.")
+        click.echo(f"Deleted setting {contents}.")
 
 
-def _contents(record: "SettingRecord") -> str:
+def _contents(data: "SettingData", rules: int) -> str:
     """Return the name of a setting, and what is deleted with it."""
-    contents = [count(len(record.rules), "rule")]
-    contents += [f"its aliases {', '.join(record.data.aliases)}"] if record.data.aliases else []
-    return escaped(f"{record.data.name} with {' and '.join(contents)}")
+    contents = [count(rules, "rule")]
+    contents += [f"its aliases {', '.join(data.aliases)}"] if data.aliases else []
+    return escaped(f"{data.name} with {' and '.join(contents)}")
 
 
 def _new_version(data: "SettingData", chosen: str | None) -> str:

@@ -465,14 +465,17 @@ def test_completion_prints_the_script_of_a_shell(run: Run, shell: str, text: str
 @pytest.mark.parametrize(
     ("words", "completed"),
     [
-        ("heksher-client se", {"serve", "service", "settings"}),
+        ("heksher-client se", {"search", "serve", "service", "settings"}),
         ("heksher-client get c", {"cache_size"}),
         ("heksher-client rules add shop", {"shop.color"}),
         ("heksher-client rules s", {"set", "shop.color"}),
         ("heksher-client diff s", {"shop", "s"}),
         ("heksher-client rules cache_size --lim", {"--limit"}),
         ("heksher-client rules --verb", {"--verbose"}),
-        ("heksher-client settings ", {"list", "show", "rename", "retype", "describe", "delete", *SETTINGS}),
+        (
+            "heksher-client settings ",
+            {"add", "alias", "list", "show", "rename", "retype", "describe", "delete", *SETTINGS},
+        ),
         ("heksher-client --profile shop get cache_", {"cache_size"}),
         ("heksher-client login s", {"shop"}),
         ("heksher-client ping --profile s", {"shop"}),

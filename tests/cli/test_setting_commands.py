@@ -69,6 +69,62 @@ def test_a_setting_is_renamed_retyped_described_and_deleted(run: Run, shop: Watc
     assert run("settings", "--json").json == []
 
 
+def test_a_setting_is_created(run: Run, shop: WatchedService) -> None:
+    """So that it can have rules before a program declares it."""
+    features = ("--feature", "user", "--feature", "environment")
+    assert run("settings", "add", "limit", "int", "-5", *features, "--description", "Orders").out == (
+        "Created setting limit; its version is 1.0 now.\n"
+    )
+    assert run("settings", "add", "title", "str", "a shop", "--feature", "user", "--json").json == {
+        "name": "title",
+        "version": "1.0",
+    }
+    (limit, title) = (run("settings", "show", name, "--json").json for name in ("limit", "title"))
+    assert (limit["type"], limit["default_value"], limit["metadata"]) == ("int", -5, {"description": "Orders"})
+    assert (limit["configurable_features"], title["default_value"]) == (["environment", "user"], "a shop")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("cache_size", "int", "5", "--feature", "user"), 1, "setting cache_size already exists"),
+        (("limit", "int", "x", "--feature", "user"), 1, "'x' is not valid JSON, and setting limit has type int"),
+        (("limit", "Sequence<int>", "[true]", "--feature", "user"), 1, "422"),
+        (("limit", "int", "5", "--feature", "planet"), 1, "planet"),
+        (("a b", "int", "5", "--feature", "user"), 1, "'a b' is not a valid setting name"),
+        (("limit", "int", "5"), 2, "Missing option '--feature'"),
+        (("limit", "int", "--five", "--feature", "user"), 2, "no such option: --five"),
+    ],
+)
+def test_an_impossible_setting_is_not_created(run: Run, arguments: tuple[str, ...], status: int, message: str) -> None:
+    refused = run("settings", "add", *arguments)
+    assert (refused.status, message in refused.err) == (status, True), refused.err
+    assert len(run("settings", "--json").json) == 2
+
+
+def test_aliases_are_added_and_deleted(run: Run, shop: WatchedService) -> None:
+    """By the name of the setting, or another alias."""
+    assert run("settings", "alias", "cache_size", "size").out == "Added alias size to setting cache_size.\n"
+    added = run("settings", "alias", "size", "cache.size", "--json")
+    assert added.json == {"name": "cache_size", "alias": "cache.size"}
+    assert run("settings", "show", "size", "--json").json["aliases"] == ["cache.size", "size"]
+    assert "setting cache_size already has the alias size" in run("settings", "alias", "cache_size", "size").err
+    assert "409" in run("settings", "alias", "cache_size", "shop.color").err
+    deleted = run("settings", "alias", "cache_size", "size", "--delete")
+    assert deleted.out == "Deleted alias size of setting cache_size.\n"
+    refused = run("settings", "alias", "cache_size", "size", "--delete")
+    assert (refused.status, "setting cache_size has no alias size" in refused.err) == (1, True)
+
+
+def test_the_number_of_rules_is_read_without_the_rules(run: Run, shop: WatchedService) -> None:
+    """Changes of the declaration read neither."""
+    shop.requests.clear()
+    assert run("settings", "show", "cache_size").status == 0
+    assert run("settings", "describe", "cache_size", "Entries").status == 0
+    (listed,) = [request for request in shop.requests if str(request) == "GET /api/v1/settings/cache_size/rules"]
+    assert listed.query["limit"] == "1"
+
+
 def test_context_features_are_listed_added_moved_and_deleted(run: Run, shop: WatchedService) -> None:
     """In their order, with the number of settings that depend on each."""
     assert [line.split() for line in run("features").out.splitlines()[1:]] == [["environment", "1"], ["user", "2"]]
