@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from os import PathLike
 from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, overload
 
-from heksher_client._core.refresh.administration import Administration, SettingOrName
+from heksher_client._core.refresh.admin_requests import SettingOrName
+from heksher_client._core.refresh.administration import Administration
 from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.records import (
