@@ -274,12 +274,12 @@ def test_a_preview_shows_what_wins_before_and_after(editor: Editor, service: Wat
     editor.press("Save", if__user="", if__environment="dev", value="20")
     assert "will change 1 rule. It affects protected values." in editor.text
     assert "2 of 2 affected contexts change their value" in editor.text
-    assert "user jim 2 7" in editor.text
-    assert "environment dev 7 20" in editor.text
+    assert "user jim protected 2 7" in editor.text
+    assert "environment dev protected 7 20" in editor.text
     assert rules(service)["user=jim"] == 2
     assert editor.go("/console/rules/1").status_code == 200
     editor.press("Delete rule")
-    assert "environment prod 1 7" in editor.text
+    assert "environment prod protected 1 7" in editor.text
     editor.follow("Cancel")
     assert editor.response.url.path == SETTING
     assert rules(service)["environment=prod"] == 1
@@ -292,13 +292,13 @@ def test_a_preview_knows_contexts_in_which_nothing_changes(editor: Editor, servi
     editor.go("/console/rules/4")
     editor.press("Delete rule")
     assert "0 of 1 affected context changes its value" in editor.text
-    assert "environment prod , user ann 1 no change" in editor.text
+    assert "environment prod , user ann protected 1 no change" in editor.text
     editor.go("/console/settings/s/rules")
     editor.press("Add rule", if__user="x", value="5", starts_at="2019-01-01T00:00", ends_at="2020-01-01T00:00")
-    assert "until 2020-01-01 00:00:00 UTC 7 no change" in editor.text
+    assert "until 2020-01-01 00:00:00 UTC protected 7 no change" in editor.text
     editor.go("/console/settings/s/rules")
     editor.press("Add rule", if__user="x", value="5", starts_at="2999-01-01T00:00")
-    assert "from 2999-01-01 00:00:00 UTC 7 5" in editor.text
+    assert "from 2999-01-01 00:00:00 UTC protected 7 5" in editor.text
 
 
 @pytest.mark.parametrize(

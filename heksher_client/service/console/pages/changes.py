@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
+from sqlalchemy import Connection
 
 from heksher_client.service.access import visible_changes
 from heksher_client.service.addresses import reference
@@ -15,7 +16,8 @@ from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
 from heksher_client.service.console.outcomes import done_change
-from heksher_client.service.console.pages.settings import Revision, redirect_to_setting
+from heksher_client.service.console.pages.confirmation import Plan, carry_out
+from heksher_client.service.console.pages.settings import Revision
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.undo import undo
 from heksher_client.service.routing import RequestDatabase, RequestError
@@ -87,8 +89,11 @@ def undo_change(
     form: Form,
 ) -> Response:
     """Undo a change of a rule."""
-    with database.write() as connection:
+
+    def plan(connection: Connection) -> Plan | Response:
         found = changes(connection, after=revision - 1, limit=1)
         if not found or found[0].revision != revision:
             raise RequestError(404, f"there is no change with the revision {revision}")
-        return redirect_to_setting(request, undo(connection, found[0]), connection, form)
+        return Plan(form, undo(connection, found))
+
+    return carry_out(request, database, plan)

@@ -18,8 +18,13 @@ from heksher_client.service.changes import Change, rule_changes
 from heksher_client.service.console.forms import resubmitted, text
 from heksher_client.service.console.inputs import Fields
 from heksher_client.service.console.listing import address_back, redirect_back
-from heksher_client.service.console.planned_changes import RuleChange, effects, make_changes, state_of
-from heksher_client.service.console.protection import is_protected
+from heksher_client.service.console.planned_changes import (
+    RuleChange,
+    SettingChanges,
+    effects,
+    make_changes,
+    state_of,
+)
 from heksher_client.service.console.rendering import page
 from heksher_client.service.history import read_state
 from heksher_client.service.operations import rule_etag
@@ -35,17 +40,32 @@ _SELECTED: Final = re.compile('([0-9]{1,18}):("[0-9a-f]+")?')
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes of the rules of a setting, and the form that asks for them."""
+    """Changes of rules, and the form that asks for them."""
 
-    setting: StoredSetting
     form: Fields
-    changes: Sequence[RuleChange]
+    parts: Sequence[SettingChanges]
+    """The changes by setting."""
     expected: Mapping[int, str] = field(default_factory=dict)
     """The ETags of the rules when the form was loaded, by their ids. An empty one is that of any state."""
     note: Mapping[str, str] = field(default_factory=dict)
     """The comment and the link of deletions."""
     is_previewed: bool = False
     """Whether a preview is shown however many rules change."""
+
+    @property
+    def changes(self) -> list[RuleChange]:
+        """The changes of all settings."""
+        return [change for part in self.parts for change in part.changes]
+
+    @property
+    def settings(self) -> list[StoredSetting]:
+        """The settings of the rules."""
+        return [part.setting for part in self.parts]
+
+    @property
+    def page(self) -> str:
+        """The address of the page to which the form leads back if it does not have another one."""
+        return page_of(self.settings[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +123,9 @@ def carry_out(
         plan = _check(request, connection, read_plan(connection))
         if isinstance(plan, Response):
             return plan
-        make_changes(connection, plan.setting, plan.changes, plan.note)
+        make_changes(connection, plan.parts, plan.note)
         revision = read_state(connection).revision if plan.changes else 0
-        return redirect_back(request, plan.form, page_of(plan.setting), revision, len(plan.changes))
+        return redirect_back(request, plan.form, plan.page, revision, len(plan.changes))
 
 
 def _check(request: Request, connection: Connection, plan: Plan | Response) -> Plan | Response:
@@ -115,39 +135,37 @@ def _check(request: Request, connection: Connection, plan: Plan | Response) -> P
     conflicts = _conflicts(connection, plan)
     if conflicts:
         return _show_conflicts(request, connection, plan, conflicts)
-    changes = [change for change in plan.changes if change.is_effective]
-    state = state_of(connection, plan.setting)
-    if changes and _needs_preview(plan, changes) and text(plan.form, "confirmed") != state:
-        return _show_preview(request, connection, plan, changes, state)
-    return replace(plan, changes=changes)
+    plan = replace(plan, parts=[part.effective for part in plan.parts])
+    if _needs_preview(plan) and text(plan.form, "confirmed") != state_of(connection, plan.settings):
+        return _show_preview(request, connection, plan)
+    return plan
 
 
-def _needs_preview(plan: Plan, changes: Sequence[RuleChange]) -> bool:
-    return plan.is_previewed or len(changes) > MAX_WITHOUT_PREVIEW or _is_any_protected(plan, changes)
+def _needs_preview(plan: Plan) -> bool:
+    if not plan.changes:
+        return False
+    is_large = len(plan.changes) > MAX_WITHOUT_PREVIEW
+    return plan.is_previewed or is_large or any(part.is_protected for part in plan.parts)
 
 
-def _is_any_protected(plan: Plan, changes: Sequence[RuleChange]) -> bool:
-    return any(is_protected(plan.setting, rule) for change in changes for rule in change.states)
-
-
-def _show_preview(
-    request: Request, connection: Connection, plan: Plan, changes: Sequence[RuleChange], state: str
-) -> Response:
-    found = effects(connection, plan.setting, changes)
+def _show_preview(request: Request, connection: Connection, plan: Plan) -> Response:
+    found = effects(connection, plan.parts)
     found.sort(key=lambda effect: not effect.is_change)
+    is_outdated = text(plan.form, "confirmed") != ""
     return page(
         request,
         "preview.html",
         connection,
-        setting=plan.setting.declaration,
-        counts=Counter(change.action for change in changes),
-        is_protected=_is_any_protected(plan, changes),
-        is_outdated=text(plan.form, "confirmed") != "",
+        status=409 if is_outdated else 200,
+        settings=[setting.declaration.name for setting in plan.settings],
+        counts=Counter(change.action for change in plan.changes),
+        is_protected=any(part.is_protected for part in plan.parts),
+        is_outdated=is_outdated,
         effects=found[:MAX_LISTED],
         total=len(found),
         changing=sum(effect.is_change for effect in found),
-        fields=resubmitted(plan.form, confirmed=[state]),
-        back=f"/{address_back(plan.form, page_of(plan.setting))}",
+        fields=resubmitted(plan.form, confirmed=[state_of(connection, plan.settings)]),
+        back=f"/{address_back(plan.form, plan.page)}",
     )
 
 
@@ -187,11 +205,11 @@ def _show_conflicts(request: Request, connection: Connection, plan: Plan, confli
         "conflict.html",
         connection,
         status=409,
-        setting=plan.setting.declaration,
+        setting=plan.settings[0].declaration,
         conflicts=conflicts[:MAX_LISTED],
         total=len(conflicts),
         others=len(others),
         replace_fields=resubmitted(plan.form, **replaced) if changed else None,
         keep_fields=resubmitted(plan.form, rule=others) if is_list and others else None,
-        back=f"/{address_back(plan.form, page_of(plan.setting))}",
+        back=f"/{address_back(plan.form, plan.page)}",
     )

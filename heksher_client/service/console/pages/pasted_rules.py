@@ -23,7 +23,7 @@ from heksher_client.service.console.pages.confirmation import (
 )
 from heksher_client.service.console.pages.rule_selections import MAX_RULES
 from heksher_client.service.console.pages.rules import rule_inputs
-from heksher_client.service.console.planned_changes import RuleChange
+from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.rule_form import Draft, draft_of_form, parse_rule, removed_features
 from heksher_client.service.operations import require_setting, rule_etag
@@ -97,7 +97,7 @@ def add_list(request: Request, name: str, database: RequestDatabase, form: Form)
             return _list_page(request, connection, setting, form, draft, existing=pasted.changed, status=409)
         changes = [RuleChange(None, rule) for rule in pasted.new]
         changes += pasted.changed if text(form, "existing") == "change" else []
-        return Plan(setting, form, changes)
+        return Plan(form, [SettingChanges(setting, changes)])
 
     return carry_out(request, database, plan)
 

@@ -22,7 +22,7 @@ from heksher_client.service.console.pages.confirmation import (
     selected_rules,
 )
 from heksher_client.service.console.pages.settings import RULE_FILTERS, rule_filter
-from heksher_client.service.console.planned_changes import RuleChange
+from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.rule_form import Draft, read_note, read_value, removed_features
 from heksher_client.service.operations import require_setting
@@ -119,7 +119,7 @@ def set_values(request: Request, name: str, database: RequestDatabase, form: For
             RuleChange(rule, replace(rule, value=kept, metadata={**rule.metadata, **note}))
             for rule, kept in zip(selection.rules, values, strict=True)
         ]
-        return Plan(setting, form, changes, selection.etags, is_previewed="filter" in form)
+        return Plan(form, [SettingChanges(setting, changes)], selection.etags, is_previewed="filter" in form)
 
     return carry_out(request, database, plan)
 
@@ -138,7 +138,7 @@ def delete_rules(request: Request, name: str, database: RequestDatabase, form: F
         if selection.is_empty:
             return redirect_unselected(request, form, page_of(setting))
         changes = [RuleChange(rule, None) for rule in selection.rules]
-        return Plan(setting, form, changes, selection.etags, note, is_previewed="filter" in form)
+        return Plan(form, [SettingChanges(setting, changes)], selection.etags, note, is_previewed="filter" in form)
 
     return carry_out(request, database, plan)
 

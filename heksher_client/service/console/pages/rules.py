@@ -18,7 +18,7 @@ from heksher_client.service.console.inputs import Fields, format_input, input_fo
 from heksher_client.service.console.listing import address_back
 from heksher_client.service.console.pages.confirmation import Plan, carry_out, deletion_of, page_of
 from heksher_client.service.console.pages.settings import MAX_RULES_FOR_SUGGESTIONS
-from heksher_client.service.console.planned_changes import RuleChange
+from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page, utc_time
 from heksher_client.service.console.rule_form import (
     NOTE,
@@ -71,7 +71,7 @@ def add_rule(request: Request, name: str, database: RequestDatabase, form: Form)
         if (source := _source(connection, setting, form)) is not None:
             metadata = {**_other_metadata(source), **rule.metadata}
             rule = replace(rule, value=keep_line_breaks(rule.value, source.value), metadata=metadata)
-        return Plan(setting, form, [RuleChange(None, rule)])
+        return Plan(form, [SettingChanges(setting, [RuleChange(None, rule)])])
 
     return carry_out(request, database, plan)
 
@@ -192,7 +192,7 @@ def change_rule(request: Request, rule_id: RuleId, database: RequestDatabase, fo
             changed = read_rule(connection, form, setting, rule)
         except DraftError as error:
             return rule_page(request, connection, setting, rule, form, error.draft, status=422)
-        return Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
+        return Plan(form, [SettingChanges(setting, [RuleChange(rule, changed)])], {rule_id: text(form, "etag")})
 
     return carry_out(request, database, plan)
 
@@ -221,7 +221,7 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
             return rule_page(request, connection, setting, rule, form, draft, status=422)
         value = keep_line_breaks(value, rule.value)
         changed = replace(rule, value=value, metadata={**rule.metadata, **note})
-        return Plan(setting, form, [RuleChange(rule, changed)], {rule_id: text(form, "etag")})
+        return Plan(form, [SettingChanges(setting, [RuleChange(rule, changed)])], {rule_id: text(form, "etag")})
 
     return carry_out(request, database, plan)
 
@@ -262,6 +262,6 @@ def delete_rule(request: Request, rule_id: RuleId, database: RequestDatabase, fo
         note = read_note(form, errors)
         if errors:
             raise RequestError(422, f"the rule was not deleted: {'; '.join(errors.values())}")
-        return Plan(setting, form, [RuleChange(rule, None)], {rule_id: text(form, "etag")}, note)
+        return Plan(form, [SettingChanges(setting, [RuleChange(rule, None)])], {rule_id: text(form, "etag")}, note)
 
     return carry_out(request, database, plan)

@@ -12,12 +12,11 @@ from heksher_client.service import clock
 from heksher_client.service.change_filter import ChangeFilter
 from heksher_client.service.changes import Change, changes, latest_changes
 from heksher_client.service.console.change_entries import existing
-from heksher_client.service.console.inputs import Fields, format_input, input_for
-from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
+from heksher_client.service.console.inputs import format_input, input_for
+from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.rule_form import Draft
 from heksher_client.service.console.why import explain
-from heksher_client.service.history import read_state
 from heksher_client.service.operations import require_setting, rule_etag
 from heksher_client.service.routing import RequestDatabase
 from heksher_client.service.rule_search import (
@@ -148,9 +147,3 @@ def _last_change(connection: Connection, revision: int, setting: str) -> Change 
     """Return the change of a revision, if it is the last change of the setting."""
     found = changes(connection, after=revision - 1, setting=setting, limit=2) if revision > 0 else []
     return found[0] if len(found) == 1 and found[0].revision == revision else None
-
-
-def redirect_to_setting(request: Request, setting: StoredSetting, connection: Connection, form: Fields) -> Response:
-    """Redirect to the page of a setting that was just changed, or to the page that the form was submitted from."""
-    default = f"console/settings/{setting.declaration.name}"
-    return redirect_back(request, form, default, read_state(connection).revision)
