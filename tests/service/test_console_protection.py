@@ -1,7 +1,11 @@
 """Protected settings and rules in the console: changes of them other than by the forms of rules."""
 
+import re
+from typing import Any
+
 import pytest
 
+from heksher_client.service.console.pages import setting_confirmation
 from tests.support.console_editor import Editor, log, rules, set_metadata
 from tests.support.service import WatchedService
 
@@ -38,3 +42,110 @@ def test_an_undo_of_the_deletion_of_a_protected_rule_is_previewed(editor: Editor
     assert "environment prod protected 7 1" in editor.text
     editor.press("Confirm")
     assert service.call("GET", "/api/v1/rules/1").json()["value"] == 1
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+EDIT = "/console/settings/s/edit"
+
+
+def declaration(service: WatchedService) -> dict[str, Any]:
+    found: dict[str, Any] = service.call("GET", "/api/v1/settings/s").json()
+    return found
+
+
+@pytest.mark.parametrize("metadata", [{"protected": True}, {"protected_contexts": {"environment": ["prod"]}}])
+def test_a_default_value_of_a_protected_setting_changes_after_a_confirmation(
+    editor: Editor, service: WatchedService, metadata: dict[str, Any]
+) -> None:
+    """The preview is that of the entry of the change log. It is bound to the setting and its rules."""
+    set_metadata(service, "settings/s", **metadata)
+    before = log(service)
+    editor.go(EDIT)
+    assert editor.press("Save default value", value="8").status_code == 200
+    assert "This will change s . It affects protected values." in editor.text
+    assert "default value 7 → changed to 8" in editor.text
+    assert "The value changes in the contexts that no rule matches." in editor.text
+    assert "contexts that no rule matches protected 7 8" in editor.text
+    assert log(service) == before
+    service.add_rule("s", 20, user="ann")
+    assert editor.press("Confirm").status_code == 409
+    assert "The setting or its rules have been changed since this preview was shown" in editor.text
+    assert declaration(service)["default_value"] == 7
+    response = editor.press("Confirm")
+    assert (response.url.path, declaration(service)["default_value"]) == (EDIT, 8)
+    assert len(log(service)) == len(before) + 2
+
+
+@pytest.mark.parametrize(
+    ("button", "fields", "shown"),
+    [
+        ("Rename", {"name": "t"}, "name s → changed to t"),
+        ("Change type", {"type": "float"}, "type int → changed to float"),
+        ("Change context features", {"feature": ["user", "environment", "theme"]}, "→ changed to environment, theme"),
+        ("Save metadata", {"content": ["false"]}, "metadata protected true → changed to false"),
+    ],
+)
+def test_other_changes_of_a_protected_setting_are_confirmed(
+    editor: Editor, service: WatchedService, button: str, fields: dict[str, Any], shown: str
+) -> None:
+    """Also one that removes the protection."""
+    set_metadata(service, "settings/s", protected=True)
+    before = declaration(service)
+    editor.go(EDIT)
+    editor.press(button, **fields)
+    assert shown in editor.text
+    assert "No value changes." in editor.text
+    assert declaration(service) == before
+    editor.follow("Cancel")
+    assert editor.response.url.path == EDIT
+    editor.press(button, **fields)
+    editor.press("Confirm")
+    assert declaration(service)["version"] != before["version"]
+
+
+def test_changes_that_protect_or_describe_a_setting_do_not_ask(editor: Editor, service: WatchedService) -> None:
+    """Nor do changes of a setting that is not protected, and aliases."""
+    editor.go(EDIT)
+    editor.press("Save default value", value="8")
+    editor.press("Save metadata", key=["protected"], content=["true"])
+    editor.press("Save metadata", description="what it is for")
+    editor.press("Add alias", alias="old")
+    assert declaration(service).items() >= {"default_value": 8, "aliases": ["old"], "metadata": {
+        "protected": True, "description": "what it is for"}}.items()  # fmt: skip
+
+
+@pytest.mark.parametrize("protected", ["settings/s", "rules/2"])
+def test_a_setting_with_protected_values_is_deleted_after_a_confirmation(
+    editor: Editor, service: WatchedService, protected: str
+) -> None:
+    """The preview lists the values that there are no longer. A change of a rule shows the setting again."""
+    set_metadata(service, protected, protected=True)
+    service.call("PUT", "/api/v1/rules/1/period", {"starts_at": "2999-01-01T00:00:00Z", "ends_at": None})
+    button = "Delete s and its 3 rules"
+    editor.go(EDIT)
+    editor.press(button)
+    assert "This will delete s . It affects protected values." in editor.text
+    assert "user jim protected 2 no value" in editor.text
+    assert "environment prod 1" not in editor.text.replace("protected ", "")
+    assert re.search("contexts that no rule matches (protected )?7 no value", editor.text)
+    assert len(rules(service)) == 2
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 20})
+    assert editor.press("Confirm").status_code == 409
+    assert "The setting or its rules have been changed since the page was loaded" in editor.text
+    editor.press(button)
+    service.call("PATCH", "/api/v1/context_features/user/index", {"to_before": "environment"})
+    assert editor.press("Confirm").status_code == 409
+    editor.press("Confirm")
+    assert service.call("GET", "/api/v1/settings").json() == {"settings": []}
+
+
+def test_the_preview_of_a_deletion_lists_the_first_values(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of perhaps thousands."""
+    set_metadata(service, "settings/s", protected=True)
+    monkeypatch.setattr(setting_confirmation, "MAX_LISTED", 2)
+    editor.go(EDIT)
+    editor.press("Delete s and its 3 rules")
+    assert "The first 2 of 4 values are listed." in editor.text

@@ -17,6 +17,7 @@ from heksher_client.service.console.protection import is_protected
 from heksher_client.service.console.why import values_in
 from heksher_client.service.history import read_state
 from heksher_client.service.json_values import is_identical
+from heksher_client.service.rule_period import Period
 from heksher_client.service.schema import SETTINGS
 from heksher_client.service.store import StoredRule, StoredSetting
 
@@ -81,6 +82,13 @@ class Effect:
     def is_change(self) -> bool:
         """True if the value differs afterwards."""
         return not is_identical(self.before, self.after)
+
+
+def rule_from_json(setting: StoredSetting, state: Mapping[str, Any]) -> StoredRule:
+    """Return the rule of a setting that an entry of the change log contains."""
+    conditions, period = tuple(sorted(state["feature_values"].items())), Period.from_json(state)
+    in_effect = period.contains(clock.now())
+    return StoredRule(state["rule_id"], setting.id, conditions, state["value"], state["metadata"], period, in_effect)
 
 
 def state_of(connection: Connection, settings: Iterable[StoredSetting]) -> str:

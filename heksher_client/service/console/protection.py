@@ -5,9 +5,17 @@ The metadata of a setting or a rule say so: `protected: true`, and for some of a
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from heksher_client.service.store import StoredRule, StoredSetting
+
+KEYS: Final = ("protected", "protected_contexts")
+"""The metadata keys of a setting that protect its values."""
+
+
+def is_any_protected(setting: StoredSetting) -> bool:
+    """Return True if the metadata of a setting protect any of its values."""
+    return any(setting.declaration.metadata.get(key) for key in KEYS)
 
 
 def is_protected(setting: StoredSetting, rule: StoredRule) -> bool:

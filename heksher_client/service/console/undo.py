@@ -7,11 +7,10 @@ from sqlalchemy import Connection
 
 from heksher_client.service import store
 from heksher_client.service.changes import Change
-from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
+from heksher_client.service.console.planned_changes import RuleChange, SettingChanges, rule_from_json
 from heksher_client.service.json_values import is_identical
 from heksher_client.service.operations import require_setting
 from heksher_client.service.routing import RequestError
-from heksher_client.service.rule_period import Period
 from heksher_client.service.store import StoredRule, StoredSetting
 
 UNDOABLE: Final = frozenset(["rule added", "rule changed", "rule deleted"])
@@ -73,5 +72,4 @@ def _former_rule(connection: Connection, setting: StoredSetting, former: Any, un
     existing = store.find_rule(connection, setting.id, conditions)
     if existing is not None and existing not in undone:
         raise RequestError(409, "cannot undo: another rule now has the same conditions")
-    required, period = tuple(sorted(conditions.items())), Period.from_json(former)
-    return StoredRule(former["rule_id"], setting.id, required, former["value"], former["metadata"], period)
+    return rule_from_json(setting, former)

@@ -38,6 +38,7 @@ from heksher_client.service.console.outcomes import (
     require_admin,
     validation_errors,
 )
+from heksher_client.service.console.pages.setting_confirmation import change_confirmed, save
 from heksher_client.service.console.pages.settings import Revision
 from heksher_client.service.console.rendering import page, utc_time
 from heksher_client.service.operations import require_setting, setting_etag
@@ -179,19 +180,22 @@ def delete_alias(request: Request, name: str, database: RequestDatabase, form: F
 @router.post("/delete")
 def delete_setting(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
     """Delete a setting, if neither it nor its rules have changed since the page showed what is deleted with it."""
-    with database.write() as connection:
+
+    def delete(connection: Connection) -> Response:
         setting = _require_setting(connection, name)
         if text(form, "tag") != setting_operations.content_tag(connection, setting):
             message = (
                 "The setting or its rules have been changed since the page was loaded: see below. Delete it again?"
             )
             return _page(request, connection, setting, status=409, entered=Entered("delete", form, {"": message}))
-        store.delete_setting(connection, setting)
+        change_confirmed(connection, form, setting, store.delete_setting)
         return redirect_to_done(request, connection, "console")
+
+    return save(request, database, form, delete)
 
 
 def _save(request: Request, name: str, database: RequestDatabase, form: Fields, what: str, change: Change) -> Response:
-    """Make a change, and redirect to the page; or show the page with the errors.
+    """Make a change, and redirect to the page; or show the page with the errors, or the one that asks for confirmation.
 
     Args:
         request: The request.
@@ -201,11 +205,12 @@ def _save(request: Request, name: str, database: RequestDatabase, form: Fields, 
         what: The name of the form.
         change: Checks the form, and makes the change.
     """
-    with database.write() as connection:
+
+    def make_change(connection: Connection) -> Response:
         setting = _require_setting(connection, name)
         try:
             _check_unchanged(connection, form, setting, what)
-            change(connection, setting)
+            change_confirmed(connection, form, setting, change)
         except FormError as error:
             status, entered = error.status, Entered(what, form, error.errors, error.rules)
         except ValidationError as error:
@@ -216,6 +221,8 @@ def _save(request: Request, name: str, database: RequestDatabase, form: Fields, 
             (changed,) = store.settings(connection, [setting.id])
             return redirect_to_done(request, connection, f"console/settings/{changed.declaration.name}/edit")
         return _page(request, connection, setting, status=status, entered=entered)
+
+    return save(request, database, form, make_change)
 
 
 def _page(
