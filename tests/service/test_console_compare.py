@@ -21,6 +21,7 @@ from tests.support.statements import statements_of
 
 STAGING_TO_PROD = "a.environment=staging&b.environment=prod"
 COPY = "/console/compare/copy"
+VALUES = "Values before and after"
 
 
 @pytest.fixture
@@ -164,11 +165,10 @@ def test_rules_are_copied_after_a_preview(browser: Browser, service: WatchedServ
     ]
     assert len(re.findall('name="rule" value="[12]"', browser.page)) == 2
     assert browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1").status_code == 200
-    assert "From environment staging to environment prod : 1 rule is added, 1 is changed." in browser.text
-    assert table(browser, "Changes") == [
-        "s environment prod changed from 4 to 1",
-        "s environment prod , user jim added: 2",
-    ]
+    assert "From environment staging to environment prod ." in browser.text
+    assert "This change of s will add 1 rule, change 1 rule. 2 of 2 affected contexts" in browser.text
+    assert "protected" not in browser.text
+    assert table(browser, VALUES) == ["environment prod 4 1", "environment prod , user jim 4 2"]
     response = submit_copy(browser, comment="roll out", link="https://example.com/1")
     assert response.url.path == "/console/compare"
     assert response.url.query.decode().startswith(f"{STAGING_TO_PROD}&done=")
@@ -215,7 +215,7 @@ def test_a_copy_is_shown_again_if_a_rule_changes_just_before_it(
 def test_only_the_selected_rules_are_copied(browser: Browser, service: WatchedService) -> None:
     """The comment of the copied rule remains if no other is given."""
     browser.go(f"{COPY}?{STAGING_TO_PROD}&rule=1&rule=3&rule=nonsense")
-    assert "0 rules are added, 1 is changed." in browser.text
+    assert "will change 1 rule." in browser.text
     assert "Copy 1 rule " in browser.text
     submit_copy(browser)
     changed = rules(service)[("environment", "prod"),]
@@ -241,10 +241,10 @@ def test_a_copy_is_shown_again_if_a_rule_has_been_changed(
     browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
     service.call("PUT", f"/api/v1/rules/{rule_id}/value", {"value": 9})
     assert submit_copy(browser, comment="roll out").status_code == 409
-    assert "Nothing was copied: rules have been changed since the page was loaded." in browser.text
+    assert "The rules have been changed since this preview was shown." in browser.text
     assert 'name="comment" value="roll out"' in browser.page
-    expected = {1: "changed from 4 to 9", 4: "changed from 9 to 1"}[rule_id]
-    assert table(browser, "Changes")[0] == f"s environment prod {expected}"
+    expected = {1: "4 9", 4: "9 1"}[rule_id]
+    assert table(browser, VALUES)[0] == f"environment prod {expected}"
     assert submit_copy(browser).url.path == "/console/compare"
     assert rules(service)[("environment", "prod"),].value == (9 if rule_id == 1 else 1)
 
@@ -293,14 +293,17 @@ def test_an_invalid_comment_or_link_of_a_copy_is_shown_at_its_field(
 
 
 def test_a_copy_is_shown_again_if_there_are_other_rules_to_copy(browser: Browser, service: WatchedService) -> None:
-    """If all rules were selected, a new one counts; if some were selected, it does not."""
+    """Also if only some were selected: any rule of their settings may decide a value. It is not copied then."""
     browser.go(f"{COPY}?{STAGING_TO_PROD}&rule=1")
     service.add_rule("s", 5, environment="staging", user="eve")
+    assert submit_copy(browser).status_code == 409
+    assert "will change 1 rule." in browser.text
     assert submit_copy(browser).url.path == "/console/compare"
+    assert (("environment", "prod"), ("user", "eve")) not in rules(service)
     browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
     service.add_rule("s", 5, environment="staging", user="joe")
     assert submit_copy(browser).status_code == 409
-    assert "3 rules are added" in browser.text
+    assert "will add 3 rules." in browser.text
 
 
 def test_a_copy_is_refused_if_somebody_else_has_made_it(browser: Browser, service: WatchedService) -> None:
@@ -311,11 +314,27 @@ def test_a_copy_is_refused_if_somebody_else_has_made_it(browser: Browser, servic
     assert "No rules to copy." in browser.text
 
 
+def test_the_preview_of_a_copy_shows_what_is_protected(browser: Browser, service: WatchedService) -> None:
+    """In all settings of the copied rules."""
+    service.call("PUT", "/api/v1/settings/s/metadata", {
+        "metadata": {"protected_contexts": {"user": ["jim"]}}, "version": "1.1"})  # fmt: skip
+    service.declare("t", "int", 7, ["environment"])
+    service.add_rule("t", 8, environment="staging")
+    browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
+    assert "This change of 2 settings will add 2 rules, change 1 rule. It affects protected values." in browser.text
+    assert table(browser, VALUES) == [
+        "s environment prod protected 4 1",
+        "s environment prod , user jim protected 4 2",
+        "t environment prod 7 8",
+    ]
+    assert submit_copy(browser).url.path == "/console/compare"
+    assert rules(service)[("environment", "prod"),].value == 8
+
+
 def test_a_copy_is_one_transaction(browser: Browser, service: WatchedService) -> None:
-    """If a rule cannot have its new conditions, none is copied."""
+    """If a rule cannot have its new conditions, none is copied. There is no preview then."""
     target = f"a.environment=staging&b.environment={'x' * 256}"
-    browser.go(f"{COPY}?{target}&every=1")
-    assert submit_copy(browser).status_code == 422
+    assert browser.go(f"{COPY}?{target}&every=1").status_code == 422
     assert "rule 1 of the setting s cannot be copied: " in browser.text
     assert "must have 1 to 255 characters" in browser.text
     assert len(rules(service)) == 5
@@ -336,7 +355,7 @@ def test_rules_that_cannot_be_copied_are_listed(browser: Browser, service: Watch
     browser.go(f"/console/compare?{STAGING_TO_PROD}")
     assert "102 rules of A are missing in B, or different there; here are the first 100." in browser.text
     browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
-    assert "Here are the first 100." in browser.text
+    assert "; the first 100 are listed." in browser.text
     assert submit_copy(browser).url.path == "/console/compare"
     browser.go("/console/compare?a.user=bob&b.environment=prod")
     assert "1 rule of A cannot be copied other, user bob : the setting is not configurable by environment" in (
@@ -353,9 +372,17 @@ def test_temporary_rules_are_copied_with_their_period(browser: Browser, service:
         store.change_rule(connection, setting, require_rule(connection, 1)[0], period=current, value=4)
         store.change_rule(connection, setting, require_rule(connection, 2)[0], period=past)
     browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
-    assert table(browser, "Changes") == ["s environment prod changed from 4 to 4 until 2100-01-01 00:00:00 UTC"]
+    assert table(browser, VALUES) == ["environment prod until 2100-01-01 00:00:00 UTC 4 no change"]
     submit_copy(browser)
     assert rules(service)[("environment", "prod"),].period == current
+    with service.database.begin() as connection:
+        begun = Period(datetime(2020, 1, 1, tzinfo=UTC))
+        store.change_rule(connection, setting, require_rule(connection, 4)[0], period=begun)
+    browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
+    assert table(browser, VALUES) == [
+        "environment prod until 2100-01-01 00:00:00 UTC 4 from 2020-01-01 00:00:00 UTC no change"
+    ]
+    submit_copy(browser)
     with service.database.begin() as connection:
         store.change_rule(connection, setting, require_rule(connection, 2)[0], period=current)
     browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
@@ -380,7 +407,7 @@ def test_only_admins_can_copy_rules(service: WatchedService, new_database: Calla
         assert table(browser, "Values of A and B") == ["s 1 rule 1 · Explain s in A 7 default value · Explain s in B"]
         assert ("Copy rules to B" in browser.text) is (role is Role.ADMIN)
         browser.go(f"{COPY}?{STAGING_TO_PROD}&every=1")
-        assert table(browser, "Changes") == ["s environment prod added: 1"]
+        assert table(browser, VALUES) == ["environment prod 7 1"]
         assert (f'action="{COPY}"' in browser.page) is (role is Role.ADMIN)
         browser.http.close()
 

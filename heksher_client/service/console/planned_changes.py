@@ -74,6 +74,8 @@ class Effect:
     setting: StoredSetting
     rule: StoredRule
     """Its last state with these conditions. It has no conditions for the contexts that no rule matches."""
+    former: StoredRule | None
+    """The rule with these conditions before the change."""
     before: Any
     after: Any
     is_protected: bool
@@ -113,6 +115,7 @@ def _effects(connection: Connection, part: SettingChanges, now: datetime) -> lis
     others = [rule for rule in store.rules(connection, [setting.id], only_in_effect=True) if rule.id not in changed]
     states = [rule for change in changes for rule in change.states]
     affected = {tuple(rule.conditions): rule for rule in states}
+    former = {tuple(change.former.conditions): change.former for change in changes if change.former is not None}
     protected = {tuple(rule.conditions) for rule in states if is_protected(setting, rule)}
     before, after = (
         values_in(
@@ -124,8 +127,8 @@ def _effects(connection: Connection, part: SettingChanges, now: datetime) -> lis
         for rules in zip(*changes, strict=True)
     )
     return [
-        Effect(setting, rule, former, new, is_protected=conditions in protected)
-        for (conditions, rule), former, new in zip(affected.items(), before, after, strict=True)
+        Effect(setting, rule, former.get(conditions), value, new, is_protected=conditions in protected)
+        for (conditions, rule), value, new in zip(affected.items(), before, after, strict=True)
     ]
 
 

@@ -1,10 +1,8 @@
 """The comparison of two contexts, and the copy of rules from one to the other."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from types import MappingProxyType
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
@@ -22,16 +20,15 @@ from heksher_client._core.settings.context_comparison import (
     plan_copy,
 )
 from heksher_client._core.settings.context_values import normalize
-from heksher_client.service import json_values, rule_search, store
-from heksher_client.service.changes import record_together
+from heksher_client.service import rule_search, store
 from heksher_client.service.console.forms import Form, condition_errors, text
 from heksher_client.service.console.inputs import Fields
-from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing, redirect_back
+from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
+from heksher_client.service.console.pages.confirmation import Plan, carry_out, preview
 from heksher_client.service.console.pages.settings import Revision
+from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.rule_form import NOTE, read_note
-from heksher_client.service.history import read_state
-from heksher_client.service.operations import rule_etag
 from heksher_client.service.routing import Conditions, RequestDatabase, RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
 
@@ -167,138 +164,88 @@ def _explanation(pair: ValuePair, context: Mapping[str, str]) -> str:
 # -- copy --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Preview:
-    """The copies that an operator has selected."""
-
-    comparison: _Comparison
-    copies: Sequence[PlannedCopy]
-    selection: Sequence[tuple[str, str]]
-    """The fields that select them: `rule` with the id of each, or `every`."""
-
-    @classmethod
-    def read(cls, connection: Connection, request: Request, form: Fields | None = None) -> "_Preview":
-        """Read the rules, and select copies.
-
-        Args:
-            connection: The connection of the transaction.
-            request: The request, whose query has the selection.
-            form: The submitted form, if any, which has it instead.
-        """
-        comparison = _Comparison.read(connection, request, form)
-        changes = [step for step in comparison.plan() if step.is_change]
-        query = request.query_params
-        fields = {name: query.getlist(name) for name in ("rule", "every")} if form is None else form
-        if fields.get("every"):
-            return cls(comparison, changes, [("every", "1")])
-        selected = set(fields.get("rule", []))
-        changes = [step for step in changes if str(step.rule.rule_id) in selected]
-        return cls(comparison, changes, [("rule", str(step.rule.rule_id)) for step in changes])
-
-    def digest(self) -> str:
-        """Return a text that changes if one of the copied rules, or one of those that they replace, changes."""
-        return sha256(json_values.encode([self._etags(step) for step in self.copies])).hexdigest()
-
-    def _etags(self, step: PlannedCopy) -> list[Any]:
-        rules = [step.rule, step.existing]
-        etags = [None if rule is None else rule_etag(self.comparison.rules[rule.rule_id]) for rule in rules]
-        return [*etags, dict(step.conditions)]
-
-
 @router.get("/compare/copy")
 def preview_copy(request: Request, database: RequestDatabase) -> Response:
     """Show what the copy of rules would change."""
+    query = request.query_params
     with database.read() as connection:
-        return _preview_page(request, connection, _Preview.read(connection, request))
-
-
-def _preview_page(
-    request: Request,
-    connection: Connection,
-    preview: _Preview,
-    *,
-    status: int = 200,
-    form: Fields | None = None,
-    errors: Mapping[str, str] = MappingProxyType({}),
-) -> Response:
-    """Return the page with the changes.
-
-    Args:
-        request: The request.
-        connection: The connection of the transaction.
-        preview: The changes.
-        status: The status of the response.
-        form: The submitted form, if the changes are no longer those that were confirmed, or if it has errors.
-        errors: The errors in its comment and link.
-    """
-    comparison, copies = preview.comparison, preview.copies
-    return page(
-        request,
-        "copy.html",
-        connection,
-        status=status,
-        first=comparison.first,
-        second=comparison.second,
-        back=comparison.state.link(),
-        copies=copies[:PAGE_SIZE],
-        found=len(copies),
-        added=sum(step.kind is CopyKind.ADDED for step in copies),
-        hidden=[*preview.selection, ("shown", preview.digest())],
-        notes={name: text(form or {}, name) for name in NOTE} | {"errors": errors},
-        has_changed=form is not None and not errors,
-    )
+        comparison = _Comparison.read(connection, request)
+        selection: Fields = {name: query.getlist(name) for name in ("rule", "every") if name in query}
+        plan = _plan(comparison, {**selection, "back": [f"/{comparison.state.link()}"]}, {})
+        return _nothing_to_copy(request, connection, comparison) if plan is None else preview(request, connection, plan)
 
 
 @router.post("/compare/copy")
 def copy_rules(request: Request, database: RequestDatabase, form: Form) -> Response:
     """Copy rules, if the changes are those that the page has shown."""
-    with database.read() as connection:  # So that nobody waits for a page.
-        found = _confirmed(request, connection, form)
-    if isinstance(found, Response):
-        return found
-    with database.write() as connection:
-        preview = _confirmed(request, connection, form)
-        if isinstance(preview, Response):
-            return preview
-        with record_together(connection):
-            _copy(connection, preview.comparison, preview.copies, read_note(form, {}))
-        return redirect_back(request, form, _PATH, read_state(connection).revision)
+
+    def read_plan(connection: Connection) -> Plan | Response:
+        comparison = _Comparison.read(connection, request, form)
+        errors: dict[str, str] = {}
+        plan = _plan(comparison, form, read_note(form, errors))
+        if plan is None:
+            return _nothing_to_copy(request, connection, comparison, status=409)
+        if errors:
+            shown = {**plan.shown, "notes": {**plan.shown["notes"], "errors": errors}}
+            return preview(request, connection, replace(plan, shown=shown), status=422)
+        return plan
+
+    return carry_out(request, database, read_plan)
 
 
-def _confirmed(request: Request, connection: Connection, form: Fields) -> _Preview | Response:
-    """Return the copies that a form confirms, or the page that shows them if they are others or the form has errors."""
-    preview = _Preview.read(connection, request, form)
-    if not preview.copies or text(form, "shown") != preview.digest():
-        return _preview_page(request, connection, preview, status=409, form=form)
-    errors: dict[str, str] = {}
-    read_note(form, errors)
-    if errors:
-        return _preview_page(request, connection, preview, status=422, form=form, errors=errors)
-    return preview
+def _plan(comparison: _Comparison, form: Fields, notes: Mapping[str, str]) -> Plan | None:
+    """Return the plan of the copies that a form selects; None if there is nothing to copy.
 
-
-def _copy(
-    connection: Connection, comparison: _Comparison, copies: Iterable[PlannedCopy], notes: Mapping[str, str]
-) -> None:
-    """Make the changes of a plan.
+    Args:
+        comparison: The contexts and the rules.
+        form: The form, or the query of the page. It has `rule` with the id of each rule, or `every`.
+        notes: The comment and the link.
 
     Raises:
         RequestError: A rule may not have the conditions.
     """
-    for step in copies:
-        setting, source = comparison.settings[step.setting], comparison.rules[step.rule.rule_id]
-        try:
-            conditions = _CONDITIONS.validate_python(step.conditions)
-        except ValidationError as error:
-            problem = ", ".join(condition_errors(error).values())
-            message = f"rule {source.id} of the setting {step.setting} cannot be copied: {problem}; nothing was copied"
-            raise RequestError(422, message) from None
-        if step.existing is None:
-            metadata = copied_metadata(source.metadata, {}, notes)
-            store.add_rule(connection, setting, conditions, source.value, metadata, period=source.period)
-        else:
-            existing = comparison.rules[step.existing.rule_id]
-            metadata = copied_metadata(source.metadata, existing.metadata, notes)
-            store.change_rule(
-                connection, setting, existing, value=source.value, metadata=metadata, period=source.period
-            )
+    steps = [step for step in comparison.plan() if step.is_change]
+    fields = {name: values for name, values in form.items() if name not in NOTE}
+    if not form.get("every"):
+        steps = [step for step in steps if str(step.rule.rule_id) in form.get("rule", [])]
+        fields["rule"] = [str(step.rule.rule_id) for step in steps]
+    if not steps:
+        return None
+    changes: dict[str, list[RuleChange]] = {}
+    for step in steps:
+        changes.setdefault(step.setting, []).append(_change(comparison, step, notes))
+    return Plan(
+        fields,
+        [SettingChanges(comparison.settings[name], found) for name, found in changes.items()],
+        is_previewed=True,
+        template="copy.html",
+        shown={
+            "first": comparison.first,
+            "second": comparison.second,
+            "notes": {name: text(form, name) for name in NOTE} | {"errors": {}},
+        },
+    )
+
+
+def _change(comparison: _Comparison, step: PlannedCopy, notes: Mapping[str, str]) -> RuleChange:
+    """Return the change that copies a rule."""
+    setting, source = comparison.settings[step.setting], comparison.rules[step.rule.rule_id]
+    if step.existing is not None:
+        existing = comparison.rules[step.existing.rule_id]
+        metadata = copied_metadata(source.metadata, existing.metadata, notes)
+        return RuleChange(existing, replace(existing, value=source.value, metadata=metadata, period=source.period))
+    try:
+        conditions = _CONDITIONS.validate_python(step.conditions)
+    except ValidationError as error:
+        problem = ", ".join(condition_errors(error).values())
+        message = f"rule {source.id} of the setting {step.setting} cannot be copied: {problem}; nothing was copied"
+        raise RequestError(422, message) from None
+    metadata = copied_metadata(source.metadata, {}, notes)
+    required = tuple(sorted(conditions.items()))
+    return RuleChange(None, StoredRule(0, setting.id, required, source.value, metadata, source.period))
+
+
+def _nothing_to_copy(
+    request: Request, connection: Connection, comparison: _Comparison, *, status: int = 200
+) -> Response:
+    return page(request, "nothing_to_copy.html", connection, status=status, back=comparison.state.link())

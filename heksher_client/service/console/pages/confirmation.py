@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request, Response
 from sqlalchemy import Connection
@@ -51,6 +51,10 @@ class Plan:
     """The comment and the link of deletions."""
     is_previewed: bool = False
     """Whether a preview is shown however many rules change."""
+    template: str = "preview.html"
+    """The template of the preview."""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """What this template shows in addition."""
 
     @property
     def changes(self) -> list[RuleChange]:
@@ -137,7 +141,7 @@ def _check(request: Request, connection: Connection, plan: Plan | Response) -> P
         return _show_conflicts(request, connection, plan, conflicts)
     plan = replace(plan, parts=[part.effective for part in plan.parts])
     if _needs_preview(plan) and text(plan.form, "confirmed") != state_of(connection, plan.settings):
-        return _show_preview(request, connection, plan)
+        return preview(request, connection, plan)
     return plan
 
 
@@ -148,24 +152,35 @@ def _needs_preview(plan: Plan) -> bool:
     return plan.is_previewed or is_large or any(part.is_protected for part in plan.parts)
 
 
-def _show_preview(request: Request, connection: Connection, plan: Plan) -> Response:
+def preview(request: Request, connection: Connection, plan: Plan, *, status: int = 200) -> Response:
+    """Return the page that shows what the changes of a plan do, and asks for a confirmation.
+
+    Args:
+        request: The request.
+        connection: The connection of the transaction.
+        plan: The plan.
+        status: The status of the response, unless the form confirms a state: this is not the present one.
+    """
     found = effects(connection, plan.parts)
     found.sort(key=lambda effect: not effect.is_change)
-    is_outdated = text(plan.form, "confirmed") != ""
+    state = state_of(connection, plan.settings)
+    is_outdated = text(plan.form, "confirmed") not in ("", state)
     return page(
         request,
-        "preview.html",
+        plan.template,
         connection,
-        status=409 if is_outdated else 200,
+        status=409 if is_outdated else status,
         settings=[setting.declaration.name for setting in plan.settings],
+        changes=len(plan.changes),
         counts=Counter(change.action for change in plan.changes),
         is_protected=any(part.is_protected for part in plan.parts),
         is_outdated=is_outdated,
         effects=found[:MAX_LISTED],
         total=len(found),
         changing=sum(effect.is_change for effect in found),
-        fields=resubmitted(plan.form, confirmed=[state_of(connection, plan.settings)]),
+        fields=resubmitted(plan.form, confirmed=[state]),
         back=f"/{address_back(plan.form, plan.page)}",
+        **plan.shown,
     )
 
 

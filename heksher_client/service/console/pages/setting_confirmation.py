@@ -104,10 +104,10 @@ def _effects(setting: StoredSetting, changed: StoredSetting | None, rules: list[
     default = setting.declaration.default_value
     for rule in rules:
         if rule.in_effect:
-            yield Effect(setting, rule, rule.value, None, is_protected=is_protected(setting, rule))
+            yield Effect(setting, rule, rule, rule.value, None, is_protected=is_protected(setting, rule))
     new = None if changed is None else changed.declaration.default_value
     if not is_identical(default, new):
-        yield Effect(setting, _NO_RULE, default, new, is_protected=is_any_protected(setting))
+        yield Effect(setting, _NO_RULE, None, default, new, is_protected=is_any_protected(setting))
 
 
 def _preview_page(request: Request, connection: Connection, form: Fields, preview: _Preview) -> Response:
