@@ -27,6 +27,16 @@ T = TypeVar("T")
     help="Require a token for each request. Default: required unless --host is a loopback address.",
 )
 @click.option("--root-path", metavar="PATH", default="", help="Path prefix of the service behind a proxy.")
+@click.option(
+    "--preview-above",
+    metavar="N",
+    type=click.IntRange(0),
+    default=10,
+    envvar="HEKSHER_PREVIEW_ABOVE",
+    show_default=True,
+    show_envvar=True,
+    help="Rules that the console changes at once without a preview.",
+)
 @click.option("--certificate", type=click.Path(exists=True), help="File with the TLS certificate, in PEM.")
 @click.option("--key", type=click.Path(exists=True), help="File with the private key of the certificate, in PEM.")
 @click.option("--access-log/--no-access-log", default=True, help="Log each request.")
@@ -45,6 +55,7 @@ def serve(
     *,
     access_control: bool | None,
     root_path: str,
+    preview_above: int,
     access_log: bool,
     drain: float,
     **tls: str | None,
@@ -68,7 +79,13 @@ def serve(
 
         access_logger.disabled = not access_log
         is_controlled = resolve_access_control(host, access_control)
-        app = create_app(database_url(database), features, access_control=is_controlled, root_path=root_path)
+        app = create_app(
+            database_url(database),
+            features,
+            access_control=is_controlled,
+            root_path=root_path,
+            preview_above=preview_above,
+        )
         options = {} if certificate is None else {"ssl_certfile": certificate, "ssl_keyfile": key}
         server = Server(app, drain=drain, stop_within=10, **options)
         try:

@@ -25,6 +25,7 @@ from heksher_client.service import routing, store
 from heksher_client.service.access import AccessControl, is_page, required_role
 from heksher_client.service.addresses import RootPath, check_root_path, reference, route_path
 from heksher_client.service.console import pages
+from heksher_client.service.console.pages.confirmation import DEFAULT_PREVIEW_ABOVE
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database, is_read_only
 from heksher_client.service.event_stream import EventStream
@@ -227,6 +228,7 @@ def create_app(
     *,
     access_control: bool | None = None,
     root_path: str = "",
+    preview_above: int = DEFAULT_PREVIEW_ABOVE,
 ) -> FastAPI:
     """Return the service as an ASGI application. It runs once: the end of its lifespan closes its database.
 
@@ -235,11 +237,14 @@ def create_app(
         context_features: Context features to add to the database if it lacks them, after those that it has.
         access_control: Whether requests need a token. By default they do unless they arrive at a loopback address.
         root_path: The path prefix of the service, like `/heksher`, whether a proxy removes it from requests or not.
+        preview_above: The number of rules that the console changes at once without a preview.
 
     Raises:
         TypeError: `context_features` is a string.
-        ValueError: A context feature has an invalid name, or the path prefix is invalid.
+        ValueError: A context feature has an invalid name, the path prefix is invalid, or the number is negative.
     """
+    if preview_above < 0:
+        raise ValueError(f"preview_above must be a number of rules, not {preview_above}")
     features = check_context_features(context_features)
     prefix = check_root_path(root_path)
     database = Database(database_url)
@@ -272,6 +277,7 @@ def create_app(
     app.state.metrics = metrics
     app.state.event_stream = event_stream
     app.state.query_cache = QueryCache()
+    app.state.preview_above = preview_above
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(RequestError, _handle_request_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)

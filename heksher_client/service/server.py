@@ -18,6 +18,7 @@ from heksher_client._clock import monotonic
 from heksher_client._resource import Resource
 from heksher_client.service.access import is_loopback
 from heksher_client.service.app import check_context_features, create_app
+from heksher_client.service.console.pages.confirmation import DEFAULT_PREVIEW_ABOVE
 from heksher_client.service.database import database_url
 from heksher_client.service.event_stream import EventStream
 
@@ -33,6 +34,7 @@ class LocalService(Resource):
         host: str = "127.0.0.1",
         port: int = 0,
         access_control: bool | None = None,
+        preview_above: int = DEFAULT_PREVIEW_ABOVE,
     ) -> None:
         """Create a service, without starting it.
 
@@ -44,6 +46,7 @@ class LocalService(Resource):
             port: The port to listen on; 0 for any free port.
             access_control: Whether requests need a token. By default they do if the host is not loopback. On loopback,
                 requests through a proxy are then refused.
+            preview_above: The number of rules that the console changes at once without a preview.
 
         Raises:
             TypeError: `context_features` is a string.
@@ -53,6 +56,7 @@ class LocalService(Resource):
         self._database = database
         self._host, self._port = host, port
         self._access_control = access_control
+        self._preview_above = preview_above
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -103,7 +107,12 @@ class LocalService(Resource):
 
     def _make_app(self, database_url: str | URL) -> FastAPI:
         access_control = resolve_access_control(self._host, self._access_control)
-        return create_app(database_url, self._context_features, access_control=access_control)
+        return create_app(
+            database_url,
+            self._context_features,
+            access_control=access_control,
+            preview_above=self._preview_above,
+        )
 
     def __enter__(self) -> Self:
         self.start()

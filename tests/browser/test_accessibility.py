@@ -32,6 +32,7 @@ PAGES = {
     "features": "/console/features",
     "tokens": "/console/tokens",
     "compare": "/console/compare?a.environment=staging&b.environment=prod",
+    "copy": "/console/compare/copy?a.environment=staging&b.environment=prod&every=1",
     "compare-all": "/console/compare?a.environment=prod&b.environment=staging&all=1",
     "login": "/console/login",
     "unknown": "/console/settings/unknown",

@@ -47,11 +47,9 @@ def test_changes_of_many_rules_are_recorded_together(editor: Editor, service: Wa
     assert rules(service) == {}
 
 
-def test_a_preview_does_not_keep_others_from_writing(
-    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_preview_does_not_keep_others_from_writing(editor: Editor, service: WatchedService) -> None:
     """It may take a second for thousands of rules. So do pages with errors, and those about conflicts."""
-    monkeypatch.setattr(confirmation, "MAX_WITHOUT_PREVIEW", 1)
+    service.set_preview_above(1)
     writes: list[None] = []
     assert service.database is not None
     service.database.on_commit = lambda: writes.append(None)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from heksher_client.service import LocalService, create_app
 from heksher_client.service.console.pages import setting_confirmation
 from tests.support.console_editor import Editor, log, rules, set_metadata
+from tests.support.http import http_client
 from tests.support.service import WatchedService
 
 # -- undo --------------------------------------------------------------------------------------------------------------
@@ -42,6 +44,25 @@ def test_an_undo_of_the_deletion_of_a_protected_rule_is_previewed(editor: Editor
     assert "environment prod protected 7 1" in editor.text
     editor.press("Confirm")
     assert service.call("GET", "/api/v1/rules/1").json()["value"] == 1
+
+
+# -- the number of rules -----------------------------------------------------------------------------------------------
+
+
+def test_changes_of_more_than_a_chosen_number_of_rules_are_previewed() -> None:
+    """Of a service without previews of single changes, or with."""
+    with LocalService(["user"], preview_above=0) as service, http_client(service.url) as http:
+        body = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]}
+        http.post("/api/v1/settings/declare", json=body).raise_for_status()
+        editor = Editor(service.url)
+        editor.go("/console/settings/s/rules")
+        editor.press("Add rule", if__user="jim", value="1")
+        assert "This change of s will add 1 rule. 1 of 1 affected context" in editor.text
+        editor.press("Confirm")
+        assert "Rule added" in editor.text
+        editor.http.close()
+    with pytest.raises(ValueError, match="preview_above must be a number of rules, not -1"):
+        create_app(preview_above=-1)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

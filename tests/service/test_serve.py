@@ -25,6 +25,7 @@ from heksher_client import __version__
 from heksher_client.cli import main
 from heksher_client.cli.database import report_database_errors
 from heksher_client.service import LocalService, create_app
+from heksher_client.service.console.pages.confirmation import DEFAULT_PREVIEW_ABOVE
 from heksher_client.service.server import Server
 from tests.support.clients import TIMEOUT_SECONDS, eventually
 from tests.support.commands import interruptible
@@ -104,6 +105,29 @@ def test_a_command_serves_a_database(tmp_path: Path) -> None:
         assert service.http.get("/api/v1/settings/s").json()["default_value"] == 7
         assert service.http.get("/api/v1/context_features").json()["context_features"][-1] == "theme"
         assert "service.access" not in service.end(signal.SIGINT)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "expected"),
+    [
+        ([], {}, DEFAULT_PREVIEW_ABOVE),
+        ([], {"HEKSHER_PREVIEW_ABOVE": "0"}, 0),
+        (["--preview-above", "25"], {"HEKSHER_PREVIEW_ABOVE": "0"}, 25),
+    ],
+)
+def test_the_number_of_rules_without_a_preview_is_an_option(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], variables: dict[str, str], expected: int
+) -> None:
+    """And a variable."""
+    given: list[int] = []
+
+    def create(*_: Any, preview_above: int, **__: Any) -> Any:
+        given.append(preview_above)
+        raise ValueError("not created")
+
+    monkeypatch.setattr("heksher_client.service.create_app", create)
+    assert CliRunner().invoke(main, ["serve", *options], env=variables).exit_code == 1
+    assert given == [expected]
 
 
 def test_l6_a_service_is_served_below_a_path_prefix(tmp_path: Path) -> None:

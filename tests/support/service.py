@@ -179,6 +179,11 @@ class WatchedService(RequestRecorder[CannedResponse], LocalService):
         """The database of the service since the last `reset`; None before."""
         return None if self._current_app is None else self._current_app.state.database
 
+    def set_preview_above(self, number: int) -> None:
+        """Set the number of rules that the console changes without a preview, until the next `reset`."""
+        assert self._current_app is not None
+        self._current_app.state.preview_above = number
+
     # Requests of an administrator, which are not recorded.
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:

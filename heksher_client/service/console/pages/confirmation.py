@@ -31,8 +31,8 @@ from heksher_client.service.operations import rule_etag
 from heksher_client.service.routing import RequestDatabase, RequestError
 from heksher_client.service.store import StoredRule, StoredSetting
 
-MAX_WITHOUT_PREVIEW: Final = 10
-"""Rules that a form changes without a preview, unless one of them is protected."""
+DEFAULT_PREVIEW_ABOVE: Final = 10
+"""Rules that a form changes without a preview, unless one of them is protected, or the service has another number."""
 MAX_LISTED: Final = 100
 """Rules and contexts that a page lists. It counts all of them."""
 _SELECTED: Final = re.compile('([0-9]{1,18}):("[0-9a-f]+")?')
@@ -140,15 +140,15 @@ def _check(request: Request, connection: Connection, plan: Plan | Response) -> P
     if conflicts:
         return _show_conflicts(request, connection, plan, conflicts)
     plan = replace(plan, parts=[part.effective for part in plan.parts])
-    if _needs_preview(plan) and text(plan.form, "confirmed") != state_of(connection, plan.settings):
+    if _needs_preview(request, plan) and text(plan.form, "confirmed") != state_of(connection, plan.settings):
         return preview(request, connection, plan)
     return plan
 
 
-def _needs_preview(plan: Plan) -> bool:
+def _needs_preview(request: Request, plan: Plan) -> bool:
     if not plan.changes:
         return False
-    is_large = len(plan.changes) > MAX_WITHOUT_PREVIEW
+    is_large = len(plan.changes) > request.app.state.preview_above
     return plan.is_previewed or is_large or any(part.is_protected for part in plan.parts)
 
 
