@@ -62,8 +62,9 @@ def record_change(
         settings: The names of the affected settings.
         affects_features: Whether the context features or their order change, which affects all query results.
     """
+    batch: _Batch | None = connection.info.get(_BATCH)
     row = {
-        "at": clock.now(),
+        "at": clock.now() if batch is None else batch.at,
         "actor": actor(connection),
         "action": action,
         "settings": list(settings),
@@ -71,11 +72,10 @@ def record_change(
         "new": new,
     }
     record = _Record(row, setting_id, affects_features)
-    batch: list[_Record] | None = connection.info.get(_BATCH)
     if batch is None:
         _write(connection, [record])
     else:
-        batch.append(record)
+        batch.records.append(record)
 
 
 class _Record(NamedTuple):
@@ -87,6 +87,14 @@ class _Record(NamedTuple):
     affects_features: bool
 
 
+class _Batch(NamedTuple):
+    """Changes that are recorded together."""
+
+    at: datetime
+    """The time of all of them, by which `changes_made_together` finds them."""
+    records: list[_Record]
+
+
 _BATCH: Final = "heksher.changes"
 """The key of the changes of a batch in the `info` of a connection."""
 
@@ -95,15 +103,16 @@ _BATCH: Final = "heksher.changes"
 def record_together(connection: Connection) -> Iterator[None]:
     """Add all changes of a block to the change log at its end, which takes a fraction of the time for thousands.
 
-    Until then, the block sees the former revision and the former tags.
+    Until then, the block sees the former revision and the former tags. The changes have the same time, and revisions
+    without a gap.
     """
-    batch: list[_Record] = []
+    batch = _Batch(clock.now(), [])
     connection.info[_BATCH] = batch
     try:
         yield
     finally:
         del connection.info[_BATCH]
-    _write(connection, batch)
+    _write(connection, batch.records)
 
 
 def _write(connection: Connection, records: Sequence[_Record]) -> None:
@@ -191,6 +200,26 @@ def rule_changes(connection: Connection, rule_id: int, *, limit: int = 100) -> l
     states = [cast(CHANGES.c.former, Text), cast(CHANGES.c.new, Text)]
     is_its = or_(*(func.substr(state, 1, len(beginning)) == beginning for state in states))
     return _read(connection, select(CHANGES).where(is_its).order_by(CHANGES.c.revision.desc()).limit(limit))
+
+
+def changes_made_together(connection: Connection, revision: int, *, limit: int) -> list[Change]:
+    """Return the changes that were recorded together with the change of a revision, the oldest first.
+
+    The change itself is one of them. There are none if no change has the revision.
+
+    Args:
+        connection: The connection of the transaction.
+        revision: The revision.
+        limit: The maximum number of changes before the change, and of those after it.
+    """
+    its = CHANGES.alias()
+    query = (
+        select(CHANGES)
+        .join(its, (its.c.at == CHANGES.c.at) & its.c.actor.is_not_distinct_from(CHANGES.c.actor))
+        .where(its.c.revision == revision, CHANGES.c.revision.between(revision - limit, revision + limit))
+        .order_by(CHANGES.c.revision)
+    )
+    return _read(connection, query)
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[Change]:

@@ -1,9 +1,16 @@
 """Changes of many rules at once in the console, in a browser without scripts."""
 
+from dataclasses import replace
+
 import pytest
 
+from heksher_client.service import store
+from heksher_client.service.changes import record_together
+from heksher_client.service.console import pages
 from heksher_client.service.console.pages import confirmation, rule_selections
 from heksher_client.service.history import State
+from heksher_client.service.operations import require_setting
+from heksher_client.service.store import StoredRule
 from tests.support.console_editor import SETTING, Editor, log, rules, selection, set_metadata, stored_rule
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
@@ -19,7 +26,7 @@ def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: Watc
     assert "2 selected rules" in editor.text
     response = editor.press("Set value", value="2", comment="equal for all")
     assert "find=jim" in str(response.url)
-    assert "2 rules. Each can be undone in the change log . The last one: Rule changed: 2" in editor.text
+    assert "2 rules. Each can be undone alone in the change log . The last one: Rule changed: 2" in editor.text
     assert rules(service) == {"environment=prod": 2, "user=jim": 2, "environment=prod,user=jim": 3}
     entries = log(service)[: len(log(service)) - before]
     assert [entry["new"]["metadata"] for entry in entries] == [{"comment": "equal for all"}] * 2
@@ -34,6 +41,83 @@ def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: Watc
     for entry in deleted:
         assert editor.http.post(f"/console/undo/{entry['revision']}", data={"csrf": editor.csrf}).status_code == 200
     assert len(rules(service)) == 3
+
+
+# -- undo --------------------------------------------------------------------------------------------------------------
+
+
+def test_changes_of_many_rules_are_undone_together(editor: Editor, service: WatchedService) -> None:
+    """After a preview. So is the undo itself, at the page of the setting and in the change log."""
+    service.add_rule("s", 4, user="ann")
+    former = rules(service)
+    editor.go(selection(service, 1, 2, 3))
+    editor.press("Delete rules")
+    editor.press("Undo all 3")
+    assert "This change of s will add 3 rules. 3 of 3 affected contexts change their value" in editor.text
+    assert rules(service) == {"user=ann": 4}
+    assert "find=jim" in str(editor.press("Confirm").url)
+    assert (rules(service), stored_rule(service, 1).value) == (former, 1)
+    editor.go("/console/changes")
+    editor.press("Undo all", action=f"/{log(service)[0]['revision']}/all")
+    assert "will delete 3 rules" in editor.text
+    editor.press("Confirm")
+    assert rules(service) == {"user=ann": 4}
+    assert "3 rules. Each can be undone alone" in editor.text
+
+
+def test_changes_of_rules_of_several_settings_are_undone_together(editor: Editor, service: WatchedService) -> None:
+    """As those of an import, which may change a rule and add another one with its former conditions."""
+    assert service.database is not None
+    service.declare("t", "int", 1, ["user"])
+    former, rule = rules(service), stored_rule(service, 2)
+    with service.database.begin() as connection, record_together(connection):
+        s, t = (require_setting(connection, name) for name in ("s", "t"))
+        store.change_rule(connection, s, rule, value=20)
+        store.change_rule(connection, s, replace(rule, value=20), conditions=(("user", "eve"),))
+        store.add_rule(connection, s, {"user": "jim"}, 21, {})
+        store.add_rule(connection, t, {"user": "jim"}, 22, {})
+        short_lived = store.add_rule(connection, t, {"user": "ann"}, 23, {})
+        store.delete_rule(connection, t, StoredRule(short_lived, t.id, (("user", "ann"),), 23, {}))
+    editor.go("/console/changes")
+    editor.press("Undo all")
+    assert "This change of 2 settings will change 1 rule, delete 2 rules." in editor.text
+    editor.press("Confirm")
+    assert (rules(service), rules(service, "t")) == (former, {})
+
+
+def test_a_change_of_one_rule_is_undone_alone(editor: Editor, service: WatchedService) -> None:
+    """Others may have been made before and after it."""
+    service.call("PUT", "/api/v1/rules/1/value", {"value": 10})
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 20})
+    service.call("PUT", "/api/v1/rules/3/value", {"value": 30})
+    editor.go("/console/changes")
+    assert "Undo all" not in editor.text
+    form = {"csrf": editor.csrf}
+    address = f"/console/undo/{log(service)[1]['revision']}/all"
+    assert "will change 1 rule" in editor.http.post(address, data=form).text
+    assert rules(service)["user=jim"] == 20
+
+
+def test_changes_made_together_are_not_undone_if_one_of_the_rules_has_changed_since(
+    editor: Editor, service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor if they are too many, or there are none."""
+    editor.go(selection(service, 1, 2, 3))
+    editor.press("Set value", value="9")
+    for revision, status, message in ((999, 404, "there is no change"), (1, 409, "only changes of rules")):
+        response = editor.http.post(f"/console/undo/{revision}/all", data={"csrf": editor.csrf})
+        assert (response.status_code, message in response.text) == (status, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pages.changes, "MAX_RULES", 2)
+        response = editor.http.post(f"/console/undo/{log(service)[1]['revision']}/all", data={"csrf": editor.csrf})
+        assert (response.status_code, "at most 2 changes can be undone at once" in response.text) == (422, True)
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 8})
+    assert editor.press("Undo all 3").status_code == 409
+    assert "cannot undo: rule 2 has been changed since" in editor.text
+    assert rules(service)["environment=prod"] == 9
+
+
+# -- transactions ------------------------------------------------------------------------------------------------------
 
 
 def test_changes_of_many_rules_are_recorded_together(editor: Editor, service: WatchedService) -> None:

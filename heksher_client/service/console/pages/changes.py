@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 from heksher_client.service.access import visible_changes
 from heksher_client.service.addresses import reference
 from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
-from heksher_client.service.changes import ACTIONS, changes, latest_changes, recent_actors
+from heksher_client.service.changes import ACTIONS, changes, changes_made_together, latest_changes, recent_actors
 from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
 from heksher_client.service.console.outcomes import done_change
 from heksher_client.service.console.pages.confirmation import Plan, carry_out
+from heksher_client.service.console.pages.rule_selections import MAX_RULES
 from heksher_client.service.console.pages.settings import Revision
 from heksher_client.service.console.rendering import page
 from heksher_client.service.console.undo import undo
@@ -39,6 +40,7 @@ def list_changes(
     before: Revision | None = None,
     after: Revision = 0,
     done: Revision = 0,
+    count: Revision = 1,
     since: Annotated[_Day, Query(alias="from")] = None,
     until: Annotated[_Day, Query(alias="to")] = None,
 ) -> Response:
@@ -72,6 +74,7 @@ def list_changes(
             actors=[*recent_actors(connection, _MAX_CHANGES_FOR_ACTORS), SCHEDULE],
             actions=ACTIONS,
             done=done_change(request, connection, done),
+            count=count,
         )
 
 
@@ -95,5 +98,20 @@ def undo_change(
         if not found or found[0].revision != revision:
             raise RequestError(404, f"there is no change with the revision {revision}")
         return Plan(form, undo(connection, found))
+
+    return carry_out(request, database, plan)
+
+
+@router.post("/undo/{revision}/all")
+def undo_changes(request: Request, revision: Revision, database: RequestDatabase, form: Form) -> Response:
+    """Undo all changes of rules that were made together with one, after a preview."""
+
+    def plan(connection: Connection) -> Plan | Response:
+        found = changes_made_together(connection, revision, limit=MAX_RULES)
+        if not found:
+            raise RequestError(404, f"there is no change with the revision {revision}")
+        if len(found) > MAX_RULES:
+            raise RequestError(422, f"at most {MAX_RULES:,} changes can be undone at once")
+        return Plan(form, undo(connection, found), is_previewed=True)
 
     return carry_out(request, database, plan)
