@@ -38,6 +38,10 @@ PRINTED = {
         "hosts: Sequence<str> = ('a', 'b')\nlimits: Mapping<int> = {'cpu': 2}\n"
     ),
     "values_as_json.py": '{"cpu": 2} True\n{\'cpu\': 2, \'memory\': 4}\n{"shop": "dark"}\n',
+    "diagnose.py": (
+        "state: fresh\nlast error: None\nmain client: True\ncache_size uptodate None\n"
+        "  rules: 2 not used: ()\nvalue: 200 because of a rule\n"
+    ),
     "explain.py": (
         "200\nrule\n"
         "Rule(match_conditions={'environment': 'prod', 'user': 'jim'}, value=200, rule_id=1)\n"
