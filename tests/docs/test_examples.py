@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -71,6 +72,8 @@ SEPARATE_TESTS = {
     "tutorial_async.py", "tutorial_thread.py", "validators.py",
 }  # fmt: skip
 """The examples that other tests run, in this module or with the feature that they show."""
+WITHOUT_REQUIREMENTS = {"manage-rules-from-a-script.md", "rename-a-setting.md"}
+"""The guides that use what others have installed and started."""
 PUBLIC_MODULES = (
     "admin", "credentials", "exceptions", "integrations.asgi", "integrations.django", "integrations.wsgi",
     "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
@@ -319,3 +322,14 @@ def test_links_within_the_repository_are_valid() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *PAGES]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_guides_require_extras_that_exist() -> None:
+    """Each guide begins with its requirements. A command that installs the package names its extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for page in (DOCS / "how-to").glob("*.md"):
+        text = page.read_text()
+        assert page.name in {"index.md", *WITHOUT_REQUIREMENTS} or "{admonition} Requirements" in text, page.name
+        for name, extras in re.findall(r"\bpip install\s+\"?(heksher_client)(?:\[([\w,]+)\])?", text):
+            assert name == project["name"]
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), (page.name, extras)
