@@ -1,6 +1,8 @@
 """The configuration of Sphinx. `tox run -e docs` builds the documentation."""
 
 import builtins
+import sys
+from pathlib import Path
 from types import MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
@@ -8,6 +10,8 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 from heksher_client import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `http_operations`
 
 project = "heksher_client"
 release = version = __version__
@@ -19,6 +23,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
     "sphinx_design",
+    "http_operations",
 ]
 html_theme = "furo"
 html_title = f"heksher_client {__version__}"

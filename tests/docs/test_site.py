@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from heksher_client.service import create_app
+
 pytest.importorskip("sphinx_click")
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -40,3 +42,11 @@ def test_code_in_docstrings_is_shown_as_code(reference: dict[str, str]) -> None:
     assert any('LocalService(["environment", "user", "theme"]' in block.replace("&quot;", '"') for block in code)
     assert any("as service:\n    ThreadHeksherClient(" in block for block in code)
     assert not any("“" in page for page in reference.values())
+
+
+def test_the_page_of_the_http_api_has_all_operations(reference: dict[str, str]) -> None:
+    """Its sections name paths, so a new one may be missing."""
+    text = re.sub(r"<[^>]+>", "", reference["http-api"])
+    for path, operations in create_app("sqlite://").openapi()["paths"].items():
+        for method in operations:
+            assert f"{method.upper()} {path}" in text, path
