@@ -4,17 +4,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from heksher_client.service.matcher import Matcher
 from tests.support.console import Browser
+from tests.support.http import http_client
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 
 
 def search(service: WatchedService, text: str, **parameters: Any) -> Any:
-    with httpx.Client(base_url=service.url, trust_env=False) as http:
+    with http_client(service.url) as http:
         response = http.get("/api/v1/search", params={"q": text, **parameters})
         assert response.status_code == 200, response.text
         return response.json()
@@ -150,7 +150,7 @@ def test_of_many_rules_the_first_are_returned_with_the_number_of_all(service: Wa
 @pytest.mark.parametrize("text", ["", "x" * 1_001])
 @sqlite_only
 def test_a_search_needs_a_text_of_limited_length(service: WatchedService, text: str) -> None:
-    with httpx.Client(base_url=service.url, trust_env=False) as http:
+    with http_client(service.url) as http:
         assert http.get("/api/v1/search", params={"q": text}).status_code == 422
 
 
