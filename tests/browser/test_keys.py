@@ -16,6 +16,11 @@ def focused(page: Any, attribute: str = "id") -> str:
     return str(page.evaluate(f"document.activeElement.getAttribute('{attribute}')"))
 
 
+def wait_for_focus(page: Any, element_id: str) -> None:
+    """Wait until an element has the focus, which a new page gives it after it is shown."""
+    page.wait_for_function("id => document.activeElement.id === id", arg=element_id)
+
+
 def tab_to(page: Any, selector: str, *, backwards: bool = False) -> None:
     """Press Tab until an element has the focus, which must then be visible."""
     for _ in range(40):
@@ -45,7 +50,7 @@ def test_an_operator_finds_a_setting_adds_a_rule_explains_a_value_and_undoes_the
     page.keyboard.type("77")
     page.keyboard.press("Enter")
     page.locator("#done", has_text="Rule added").wait_for()
-    assert focused(page) == "done"
+    wait_for_focus(page, "done")
     tab_to(page, "[id='on-user']")
     page.keyboard.type("zoe")
     page.get_by_text("rule 5 wins").wait_for()
@@ -85,7 +90,7 @@ def test_the_search_field_is_left_with_escape(page: Any) -> None:
     """Keys are text in a field, and with modifiers they belong to the browser."""
     page.goto("/console")
     page.keyboard.press("/")
-    assert focused(page) == "search"
+    wait_for_focus(page, "search")
     page.keyboard.type("g/j?")
     assert page.locator("#search").input_value() == "g/j?"
     page.keyboard.press("Escape")
@@ -116,7 +121,7 @@ def test_a_dialog_shows_the_keys_and_turns_them_off(page: Any) -> None:
     dialog.get_by_label("Use these keys").check()
     dialog.get_by_role("button", name="Close").click()
     page.keyboard.press("/")
-    assert focused(page) == "search"
+    wait_for_focus(page, "search")
 
 
 def test_times_are_those_of_the_reader(chromium: Any, service: LocalService) -> None:
