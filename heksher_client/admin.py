@@ -97,7 +97,7 @@ def _checked_criteria(method: str, criteria: ChangeCriteria) -> dict[str, Any]:
 
 
 class RuleCriteria(TypedDict, total=False):
-    """Criteria of the rules of a setting, as keyword arguments of `rules` and `rule_page`. None is no criterion."""
+    """Criteria of the rules of a setting, as keyword arguments of `rules` and `rule_page`. None is ignored."""
 
     text: str | None
     """Only rules with this text in a condition, such as `jim` or `user=jim`, in any case."""

@@ -48,7 +48,7 @@ def _require_future(context: click.Context, parameter: click.Parameter, value: d
     return value
 
 
-_COMMENT = click.option("--comment", metavar="TEXT", help="Why, for the change log and for whoever reads the rule.")
+_COMMENT = click.option("--comment", metavar="TEXT", help="The reason, for the change log and the list of rules.")
 _LINK = click.option("--link", metavar="URL", callback=require_link, help="Link to a ticket, for example.")
 _FROM = click.option(
     "--from",

@@ -159,8 +159,8 @@ class Queries:
         context_filter: str,
         current: frozenset[str],
         *,
-        is_retry: bool = False,
-        is_working: bool = False,
+        is_retry: bool,
+        is_working: bool,
     ) -> Flow[QueryResults]:
         """Query settings, with as few queries as the service can answer.
 

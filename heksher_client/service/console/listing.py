@@ -73,7 +73,7 @@ class Listing:
 
     @property
     def is_descending(self) -> bool:
-        """Whether the sort is reversed."""
+        """True if the sort is reversed."""
         return self["sort"] == f"-{self.sort}"
 
     def order(self, name: str) -> str:

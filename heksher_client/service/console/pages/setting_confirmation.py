@@ -25,7 +25,7 @@ from heksher_client.service.routing import RequestDatabase
 from heksher_client.service.store import StoredRule, StoredSetting
 
 _NO_RULE: Final = StoredRule(0, 0, (), None, {})
-"""Stands for the contexts that no rule matches."""
+"""The place of a rule in the preview, for the contexts that no rule matches."""
 
 
 @dataclass(frozen=True, slots=True)
