@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_hex
 from typing import Any, Final, NamedTuple
@@ -146,7 +146,6 @@ def changes(
     *,
     after: int,
     before: int | None = None,
-    setting: str | None = None,
     selected: ChangeFilter = ALL_CHANGES,
     limit: int = 100,
 ) -> list[Change]:
@@ -156,11 +155,9 @@ def changes(
         connection: The connection of the transaction.
         after: The revision.
         before: Return only changes before this revision.
-        setting: Return only changes that affect the setting with this name, under whichever of its names.
-        selected: Return only these changes. Its setting is that of `setting`, if it is given.
+        selected: Return only these changes.
         limit: The maximum number of changes.
     """
-    selected = selected if setting is None else replace(selected, setting=setting)
     query = select(CHANGES).order_by(CHANGES.c.revision)
     return _filtered(connection, query, selected, after=after, before=before, limit=limit)
 

@@ -145,5 +145,7 @@ def _explanation(connection: Connection, setting: StoredSetting, state: Listing,
 
 def _last_change(connection: Connection, revision: int, setting: str) -> Change | None:
     """Return the change of a revision, if it is the last change of the setting."""
-    found = changes(connection, after=revision - 1, setting=setting, limit=2) if revision > 0 else []
+    found = (
+        changes(connection, after=revision - 1, selected=ChangeFilter(setting=setting), limit=2) if revision > 0 else []
+    )
     return found[0] if len(found) == 1 and found[0].revision == revision else None
