@@ -79,6 +79,7 @@ def shell(
     opened.close()
 
 
+@pytest.mark.slow
 def test_a_shell_completes_a_setting_after_a_url(shell: Shell, shop: WatchedService) -> None:
     """Bash splits words at the colons of the URL."""
     assert "\n200\n" in shell.result(f"heksher-client get --url {shop.url} cache_\tuser=jim environment=prod")

@@ -40,6 +40,7 @@ def hidden_in(text: str) -> set[str]:
     return {character for character in text if character in HIDDEN}
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_l17_every_character_that_cannot_be_seen_is_escaped() -> None:
     """As by Python in text, and as by JSON in JSON."""
@@ -51,6 +52,7 @@ def test_l17_every_character_that_cannot_be_seen_is_escaped() -> None:
     assert escaped("".join(unprintable)).isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @given(
     st.recursive(

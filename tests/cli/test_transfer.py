@@ -97,6 +97,7 @@ def test_a_confirmed_import_is_for_the_revision_that_was_shown(
     assert run("import", file).out.endswith("Made 1 change.\n")
 
 
+@pytest.mark.slow
 def test_a_long_import_is_summarized(run: Run, document: dict[str, Any], tmp_path: Path) -> None:
     """A dry run shows each change."""
     document["settings"][1]["rules"] = [{"feature_values": {"user": f"u{i}"}, "value": "blue"} for i in range(1_000)]

@@ -247,6 +247,7 @@ def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str]
     assert not any("Fetching" in line for line in status.lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("profile")
 def test_no_color_disables_colors(command_environment: dict[str, str], tmp_path: Path) -> None:
     """On a terminal that supports them."""

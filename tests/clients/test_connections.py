@@ -1233,6 +1233,7 @@ async def test_the_async_client_can_use_an_application_in_the_same_process() -> 
     app.state.database.close()
 
 
+@pytest.mark.slow
 def test_the_example_of_an_application_in_the_same_process_runs() -> None:
     """As printed in the documentation."""
     example = Path(__file__).parents[2] / "docs" / "examples" / "in_process.py"

@@ -151,6 +151,7 @@ def test_an_invalid_path_raises_when_the_client_is_created(kind: Kind, invalid: 
         kind.make("http://127.0.0.1:9", 60, FEATURES, last_known_good=invalid)
 
 
+@pytest.mark.slow
 def test_c12_writing_to_a_hanging_disk_does_not_block_the_client(
     kind: Kind, service: WatchedService, path: Path, setting: Setting[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

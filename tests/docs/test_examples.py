@@ -199,6 +199,7 @@ def test_the_page_on_performance_shows_the_generated_code() -> None:
     assert shown == source(form)
 
 
+@pytest.mark.slow
 def test_the_example_tests_pass(service_environment: dict[str, str], tmp_path: Path) -> None:
     """They run as the tests of a separate program."""
     example = (EXAMPLES / "test_shop.py").read_text()

@@ -364,6 +364,7 @@ def test_c15_ctrl_c_at_any_point_of_the_start_of_a_thread_client(
     subject.client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_c15_ctrl_c_at_any_point_of_closing(service: FakeService, setting: Setting[int]) -> None:
     """It is raised at the end. Before the first step, nothing has happened."""

@@ -28,6 +28,7 @@ def returns(setting: Setting[int], user: str, value: int) -> bool:
     return eventually(lambda: setting.get(user=user) == value)
 
 
+@pytest.mark.slow
 def test_unchanged_responses_are_not_sent_again(kind: Kind, service: WatchedService, nginx: Nginx) -> None:
     """Although nginx compresses responses and makes their ETags weak."""
     setting = Setting("s", int, ["user"], 7)

@@ -53,6 +53,7 @@ def test_d9_a_replica_lags(
             assert client.client.status().state is State.FRESH
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_d9_all_replicas_lag(
     kind: Kind, service: LoopbackService, setting: Setting[int], caplog: pytest.LogCaptureFixture

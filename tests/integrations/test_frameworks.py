@@ -82,9 +82,9 @@ execute_from_command_line(["manage.py", "heksher"])
 @pytest.mark.parametrize(
     "pool",
     [
-        "prefork",
+        pytest.param("prefork", marks=pytest.mark.slow),
         "threads",
-        pytest.param("gevent", marks=pytest.mark.frameworks("gevent")),
+        pytest.param("gevent", marks=(pytest.mark.frameworks("gevent"), pytest.mark.slow)),
     ],
 )
 def test_celery(example_shop: WatchedService, example_environment: dict[str, str], tmp_path: Path, pool: str) -> None:
@@ -137,6 +137,7 @@ def test_celery(example_shop: WatchedService, example_environment: dict[str, str
         worker.wait()
 
 
+@pytest.mark.slow
 def test_jupyter(example_environment: dict[str, str]) -> None:
     """Each cell of the notebook runs in a kernel."""
     script = (

@@ -94,6 +94,7 @@ UWSGI = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.frameworks("pyuwsgi")
 @pytest.mark.parametrize(
     "options",
@@ -186,6 +187,7 @@ client.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.frameworks("gevent")
 @pytest.mark.parametrize("moment", ["started", "imported"])
 def test_c18_gevent_patches_a_program_with_a_client(

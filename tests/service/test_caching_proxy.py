@@ -85,6 +85,7 @@ def test_the_last_result_is_served_while_no_instance_is_available(site: Site, ki
     assert site.http.get(QUERY).json() == body
 
 
+@pytest.mark.slow
 def test_cached_results_are_served_to_the_same_token_only(site: Site) -> None:
     """A revoked token is refused once its cached results have expired."""
     assert site.http.get(QUERY).status_code == 200

@@ -234,6 +234,7 @@ def test_l4_the_page_of_a_setting_with_an_invalid_name_does_not_exist(browser: B
     assert (response.status_code, "does not exist" in response.text) == (404, True)
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 def test_texts_that_databases_refuse_are_compared_as_all_others(browser: Browser) -> None:
     """Texts of addresses and forms: NUL, and patterns that are too long."""

@@ -72,6 +72,7 @@ def test_a_setting_is_created(operator: Operator, service: WatchedService) -> No
     }
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("fields", "status", "message", "where"),
     [
@@ -206,6 +207,7 @@ def test_aliases_are_added_and_deleted(operator: Operator, service: WatchedServi
     assert (response.status_code, "the alias x of the setting s does not exist" in response.text) == (404, True)
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("form", "fields", "status", "message", "where"),
     [
@@ -425,6 +427,7 @@ def test_a_move_that_may_change_values_is_previewed(operator: Operator, service:
     assert order(service) == ["user", "environment", "theme"]
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("path", "fields", "status", "message"),
     [

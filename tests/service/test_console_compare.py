@@ -16,6 +16,7 @@ from heksher_client.service.setting_types import parse_setting_type
 from heksher_client.service.store import StoredRule
 from heksher_client.service.tokens import Role, add_token
 from tests.support.console import Browser
+from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 from tests.support.statements import statements_of
 
@@ -113,6 +114,8 @@ def test_a_context_may_be_empty(browser: Browser) -> None:
     assert "Copy rules to B" not in browser.text
 
 
+@sqlite_only
+@pytest.mark.slow
 def test_rows_are_divided_into_pages(browser: Browser, service: WatchedService) -> None:
     """With links to the next and the previous one."""
     for number in range(200):
@@ -249,6 +252,7 @@ def test_a_copy_is_shown_again_if_a_rule_has_been_changed(
     assert rules(service)[("environment", "prod"),].value == (9 if rule_id == 1 else 1)
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -340,6 +344,7 @@ def test_a_copy_is_one_transaction(browser: Browser, service: WatchedService) ->
     assert len(rules(service)) == 5
 
 
+@pytest.mark.slow
 def test_rules_that_cannot_be_copied_are_listed(browser: Browser, service: WatchedService) -> None:
     """With the reason; the first hundred of many."""
     browser.go("/console/compare?a.environment=staging&b.environment=prod&b.user=jim")

@@ -182,6 +182,7 @@ def test_a_duplicate_begins_with_the_content_of_the_rule(editor: Editor, service
     assert rules(service)["environment=prod,user=ann"] == 3
 
 
+@sqlite_only
 @pytest.mark.parametrize("text", ["one\r\ntwo", "one\rtwo\n", "one\ntwo"])
 def test_a_text_keeps_its_line_breaks(editor: Editor, service: WatchedService, text: str) -> None:
     """Browsers send all of them as CRLF. A change of something else leaves the text as it is, and so does a copy."""

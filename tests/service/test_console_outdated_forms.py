@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.console_editor import SETTING, Editor, rules
+from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 
 NO_LONGER = "the setting is no longer configurable by user, so no rule can require user=jim"
@@ -17,6 +18,7 @@ def remove_user(service: WatchedService) -> None:
     assert rules(service) == {"environment=prod": 1}
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("path", "button", "entered"),
     [

@@ -46,6 +46,7 @@ def selected(http: httpx.Client, context_filters: str) -> list[int]:
     return [rule["value"] for rule in response.json()["settings"]["s"]["rules"]]
 
 
+@pytest.mark.slow
 def test_rules_may_require_any_value(http: httpx.Client) -> None:
     """Each of them is found by a filter and by a search, and no others. An equal rule is a conflict."""
     ids = [add_rule(http, i, user=value).json()["rule_id"] for i, value in enumerate(VALUES)]

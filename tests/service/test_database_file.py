@@ -411,6 +411,7 @@ def increase(database: Database) -> int:
         return read_state(connection).revision
 
 
+@pytest.mark.slow
 def test_l13_instances_that_share_a_file_continue_without_their_log(file: Path) -> None:
     """The first one writes the changes of all to the file. Then the second one has nothing to lose."""
     url = f"sqlite:///{file}"

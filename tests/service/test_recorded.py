@@ -73,6 +73,7 @@ def test_the_local_service_responds_like_the_reference(path: Path, new_database:
                 assert json.dumps(normalize(body), sort_keys=True) == json.dumps(expected, sort_keys=True), i
 
 
+@pytest.mark.slow
 @pytest.mark.unmeasured
 @sqlite_only
 def test_different_bodies_have_different_etags(new_database: Callable[[], str]) -> None:

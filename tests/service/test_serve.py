@@ -88,6 +88,7 @@ EVERYWHERE = "--host=0.0.0.0"
 DECLARATION = {"name": "s", "type": "int", "default_value": 7, "configurable_features": ["user"]}
 
 
+@pytest.mark.slow
 def test_a_command_serves_a_database(tmp_path: Path) -> None:
     """The data survive a restart. The command prints the URL, logs requests, and stops gracefully after `--drain`."""
     database = str(tmp_path / "heksher.db")
@@ -130,6 +131,7 @@ def test_the_number_of_rules_without_a_preview_is_an_option(
     assert given == [expected]
 
 
+@pytest.mark.slow
 def test_l6_a_service_is_served_below_a_path_prefix(tmp_path: Path) -> None:
     """The printed addresses have it. An invalid one is an error in one line."""
     database = ["--database", str(tmp_path / "s.db")]

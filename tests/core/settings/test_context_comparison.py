@@ -222,6 +222,7 @@ def test_temporary_rules_are_copied_with_their_period_and_only_while_they_are_in
     assert [(step.rule.rule_id, step.kind) for step in plan] == [(1, CopyKind.CHANGED), (3, CopyKind.UNCHANGED)]
 
 
+@pytest.mark.slow
 @given(RULES, CONTEXTS.filter(bool), CONTEXTS.filter(bool))
 def test_after_a_copy_nothing_is_left_to_copy(
     rules: list[ComparedRule], source: dict[str, str], target: dict[str, str]
