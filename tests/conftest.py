@@ -14,7 +14,7 @@ import pytest
 
 from heksher_client._core.refresh.positions import newest_by_service
 from heksher_client._core.settings.registry import registry
-from tests.support.clients import AsyncKind, Gate, Kind, ThreadKind
+from tests.support.clients import AsyncKind, ClientClock, Gate, Kind, ThreadKind
 from tests.support.service import WatchedService
 
 # Without cached bytecode, each of the hundreds of processes of the tests would compile all modules.
@@ -124,6 +124,14 @@ def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     kind = AsyncKind()
     yield kind
     kind.stop()
+
+
+@pytest.fixture
+def client_clock(monkeypatch: pytest.MonkeyPatch) -> ClientClock:
+    """The clock of clients that are made later, so that their plans do not depend on the speed of the machine."""
+    clock = ClientClock()
+    monkeypatch.setattr("heksher_client._drivers.client._clock", clock)
+    return clock
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from heksher_client import (
 )
 from heksher_client._core.refresh.effects import Pause
 from heksher_client._core.settings.registry import registry
+from heksher_client._runtime.simple_queue import SimpleQueue
 from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
@@ -526,7 +527,16 @@ def test_closing_ends_a_refresh_between_two_requests(service: WatchedService) ->
 def test_closing_ends_a_pause_of_the_thread() -> None:
     """Before a declaration is sent again, say. The task of an async client is canceled."""
     client = ThreadClient("http://127.0.0.1:9")
+    is_waiting = threading.Event()
+
+    class Tokens(SimpleQueue[None]):
+        def get(self, block: bool = True, timeout: float | None = None) -> None:
+            is_waiting.set()
+            return super().get(block, timeout)
+
+    client._closed._tokens = Tokens()
     pause = in_thread(lambda: client._pause(Pause(3600)))
+    assert is_waiting.wait(TIMEOUT_SECONDS)
     client.close()
     pause.result(TIMEOUT_SECONDS)
 

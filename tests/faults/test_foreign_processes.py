@@ -18,6 +18,7 @@ import pytest
 from heksher_client import Setting, State
 from heksher_client._runtime import fork, gevent_patch, simple_queue
 from heksher_client._runtime.simple_queue import SimpleQueue, current_identity
+from heksher_client._runtime.wakeup import Wakeup
 from heksher_client.exceptions import ClientNotRunningError
 from tests.support.clients import TIMEOUT_SECONDS, Gate, Kind, ThreadKind, eventually, in_thread, running
 from tests.support.forks import exited_successfully, fork_and_check, succeeds_without_hooks
@@ -177,7 +178,7 @@ def test_c18_process_in_which_threads_do_not_run(
 
 
 def test_c18_threads_rest_in_the_master_of_uwsgi(
-    service: LoopbackService, setting: Setting[int], uwsgi: SimpleNamespace
+    service: LoopbackService, setting: Setting[int], uwsgi: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is forked while a thread runs would hang. The master refreshes on request only.
 
@@ -185,14 +186,21 @@ def test_c18_threads_rest_in_the_master_of_uwsgi(
     """
     uwsgi.has_threads, uwsgi.masterpid = 1, os.getpid
     service.offers_changes = True
+    waits: SimpleQueue[float | None] = SimpleQueue()
+    wait = Wakeup.wait
+
+    def record(wakeup: Wakeup, seconds: float | None = None) -> None:
+        waits.put(seconds)
+        wait(wakeup, seconds)
+
+    monkeypatch.setattr(Wakeup, "wait", record)
     with running(ThreadKind(), service.url, 0.01, stale_after=3600) as client:
-        assert eventually(lambda: not client.client._session._is_refreshing)
-        requests = len(service.requests)
-        service.add_rule("s", 8, user="jim")
-        assert not eventually(lambda: len(service.requests) > requests, 0.1)
+        assert waits.get(timeout=TIMEOUT_SECONDS) is None  # however short the interval is
         assert not client.client.status().is_following
+        service.add_rule("s", 8, user="jim")
         client.reload()
         assert setting.get(user="jim") == 8
+        assert waits.get(timeout=TIMEOUT_SECONDS) is None
         uwsgi.opt["py-call-uwsgi-fork-hooks"] = True
         client.reload()
         service.add_rule("s", 9, user="jim")

@@ -28,6 +28,7 @@ from tests.support.clients import (
     FEATURES,
     TIMEOUT_SECONDS,
     AsyncClient,
+    ClientClock,
     Gate,
     Kind,
     Subject,
@@ -310,10 +311,12 @@ def test_c6_waiting_call_raises_when_the_client_is_closed(
         assert setting.get(user="jim") == 7
 
 
-def test_c6_status_while_a_request_is_in_progress(kind: Kind, service: LoopbackService, setting: Setting[int]) -> None:
+def test_c6_status_while_a_request_is_in_progress(
+    kind: Kind, service: LoopbackService, setting: Setting[int], client_clock: ClientClock
+) -> None:
     """The next attempt is the current one."""
     with FaultServer(service) as proxy, running(kind, proxy.url) as client:
-        assert client.client.status().next_attempt > 3000
+        assert client.client.status().next_attempt == 3600
         proxy.inject(stall)
         proxy.requests.clear()
         client.client._session.refresh_soon()

@@ -21,7 +21,7 @@ from heksher_client import MissingContextError, Setting, ThreadHeksherClient
 from heksher_client._core.settings.observers import read_observers
 from heksher_client.telemetry import _instruments, instrument, instrumented
 from heksher_client.testing import Rule, SyncStubHeksherClient
-from tests.support.clients import Kind, ThreadClient, eventually, running
+from tests.support.clients import ClientClock, Kind, ThreadClient, eventually, running
 from tests.support.service import QUERY, CannedResponse, WatchedService
 
 
@@ -73,15 +73,18 @@ def sdk() -> Iterator[Sdk]:
     sdk.tracers.shutdown()
 
 
-def test_metrics_report_the_state_of_a_client(kind: Kind, service: WatchedService, sdk: Sdk) -> None:
+def test_metrics_report_the_state_of_a_client(
+    kind: Kind, service: WatchedService, sdk: Sdk, client_clock: ClientClock
+) -> None:
     """They report its rules and their age, its refreshes and their errors, until the instrumentation ends."""
     setting = Setting("s", int, ["user"], 7)
     with running(kind, service.url) as client, instrumented(client.client, **sdk.providers):
         service.add_rule("s", 8, user="jim")
         client.reload()
         assert eventually(lambda: bool(sdk.spans()))
+        client_clock.now += 5
         metrics = sdk.metrics()
-        assert 0 <= metrics["heksher.data.age"][()] < 60
+        assert metrics["heksher.data.age"] == {(): 5}
         assert metrics["heksher.rules"] == {(): 1}
         assert metrics["heksher.rules.rejected"] == {(): 0}
         assert metrics["heksher.settings"] == {(): 1}

@@ -193,6 +193,16 @@ def limited(client: Subject, seconds: float) -> Iterator[None]:
     requests.limits = former
 
 
+class ClientClock:
+    """The clock by which clients plan refreshes. It stands still until a test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Gate:
     """Holds threads, until a test opens it: for what the code under test must not wait for.
 
