@@ -22,7 +22,6 @@ from heksher_client import (
     connect_async,
     pinned,
 )
-from heksher_client._core.refresh.schedule import Schedule
 from heksher_client._core.settings.registry import registry
 from heksher_client._core.settings.snapshot import update_lock
 from heksher_client._http.endpoint import Endpoint
@@ -292,6 +291,47 @@ def test_c14_another_client_is_started_and_closed_in_a_signal_handler(
     subject.client.close()
 
 
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="only there are signals handled")
+def test_c14_real_signal_while_a_refresh_waits(kind: Kind, loopback: LoopbackService, setting: Setting[int]) -> None:
+    """The handler calls what it can call: in the main thread, which waits for the refresh or runs the event loop."""
+    client = (AsyncClient if kind.raises_at_start else ThreadClient)(loopback.url, follow_changes=False)
+    main, is_handled = threading.get_ident(), threading.Event()
+
+    def send_signal(_: RecordedRequest) -> None:
+        if not is_handled.is_set():
+            loopback.add_rule("s", 8, user="jim")
+            signal.pthread_kill(main, signal.SIGUSR1)
+            assert is_handled.wait(TIMEOUT_SECONDS)
+
+    def handle(*_: object) -> None:
+        client.set_defaults(user="jim")
+        client.track_contexts(user="jim")
+        assert (client.status().state, setting.get()) == (State.FRESH, 7)
+        is_handled.set()
+        if isinstance(client, ThreadClient):
+            client.reload()
+            assert setting.get() == 8
+
+    async def reload_twice(client: AsyncClient) -> None:
+        async with client:
+            loopback.respond_with(QUERY, send_signal)
+            await client.reload()
+            await client.reload()
+            assert setting.get() == 8
+
+    former = signal.signal(signal.SIGUSR1, handle)
+    try:
+        if isinstance(client, AsyncClient):
+            asyncio.run(reload_twice(client))
+        else:
+            with client:
+                loopback.respond_with(QUERY, send_signal)
+                client.reload()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert is_handled.is_set()
+
+
 @pytest.mark.parametrize("lock", ["of the package", "of the log", "of threads"])
 @pytest.mark.parametrize("call", ["reload", "start"])
 def test_c14_handler_that_interrupts_code_with_a_lock(
@@ -316,25 +356,6 @@ def test_c14_handler_that_interrupts_code_with_a_lock(
     client.reload()
     assert setting.get(user="jim") == (8 if call == "reload" else 7)
     client.close()
-
-
-def test_c14_request_of_a_handler_is_not_lost_in_a_delayed_one(kind: Kind, setting: Setting[int]) -> None:
-    """A request for a refresh at once that interrupts a delayed request."""
-    schedule: Schedule
-    times = [100.0]
-
-    def request_at_once() -> float:
-        if len(times) == 1:
-            times.append(101.0)
-            schedule.request(0)
-        return times[-1]
-
-    schedule = Schedule(3600, jitter=0, max_backoff=60, clock=lambda: 100.0, random=lambda: 0.5)
-    schedule.succeeded()
-    schedule._clock = request_at_once
-    schedule.request(30)
-    assert schedule.wait() == 0
-    assert (kind is not None, setting.get(user="jim")) == (True, 7)
 
 
 # -- Ctrl-C during the start -------------------------------------------------------------------------------------------

@@ -420,6 +420,35 @@ def test_n6_unknown_host_name(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> No
     subject.close()
 
 
+def test_n6_host_name_that_is_unknown_for_a_time(
+    kind: Kind, proxy: FaultServer, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The values stay, and the client recovers."""
+    setting = Setting("s", int, ["user"], 7)
+    look_up, is_known = socket.getaddrinfo, True
+
+    def look_up_if_known(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in ("service.invalid", b"service.invalid"):
+            return look_up(host, port, *args, **kwargs)
+        if not is_known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up("127.0.0.1", port, *args, **kwargs)
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up_if_known)
+    monkeypatch.setattr("heksher_client._http.resolved_hosts._LIFETIME", 0.0)
+    with running(kind, f"http://service.invalid:{proxy.port}") as client:
+        service.add_rule("s", 8, user="jim")
+        client.reload()
+        is_known = False
+        proxy.disconnect_all()
+        client.reload_expecting(ServiceUnavailableError)
+        assert setting.get(user="jim") == 8
+        is_known = True
+        service.add_rule("s", 9, user="ann")
+        client.reload()
+        assert setting.get(user="ann") == 9
+
+
 def server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("tests/data/tls/certificate.pem", "tests/data/tls/key.pem")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
 TABLE = TESTS.parent / "docs" / "reference" / "faults.md"
+NAME = r"test_((?:[nhpcdfklmotw][0-9]+_)+)"
+"""The beginning of the name of a test that has ids."""
 
 WITHOUT_KIND = {
     # Event loops and tasks, which the thread client does not have
@@ -35,16 +37,25 @@ def ids_of_rows() -> list[str]:
 
 @cache
 def ids_of_tests() -> list[tuple[set[str], bool]]:
-    """Return the ids in the name of each test, and whether it runs with both clients."""
+    """Return the ids in the name of each test, and whether it runs with both clients, whose drivers it needs."""
     found: list[tuple[set[str], bool]] = []
     for path in TESTS.rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                continue
-            if match := re.match(r"test_((?:[nhpcdfklmotw][0-9]+_)+)", node.name):
+        is_driven, code = path.is_relative_to(TESTS / "core"), path.read_text()
+        if not re.search(rf"def {NAME}", code):
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (match := re.match(NAME, node.name)):
                 ids = set(match[1].upper().strip("_").split("_"))
-                found.append((ids, "kind" in [argument.arg for argument in node.args.args]))
+                found.append((ids, not is_driven and uses_kind(node)))
     return found
+
+
+def uses_kind(test: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return True if a test has the fixture for both clients, and uses it. Other arguments may have the same name."""
+    arguments = [ast.unparse(argument) for argument in test.args.args]
+    return "kind: Kind" in arguments and any(
+        isinstance(node, ast.Name) and node.id == "kind" for node in ast.walk(test)
+    )
 
 
 def test_each_row_of_the_table_has_a_test() -> None:

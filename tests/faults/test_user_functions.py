@@ -5,8 +5,10 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial, wraps
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -30,7 +32,7 @@ from heksher_client._drivers.flow_runner import run_async
 from heksher_client.credentials import RefreshableToken, TokenFrom
 from heksher_client.integrations import asgi, wsgi
 from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
-from tests.support.clients import FEATURES, Kind, eventually, running
+from tests.support.clients import FEATURES, TIMEOUT_SECONDS, AsyncClient, Kind, ThreadClient, eventually, running
 from tests.support.fake_service import FakeService
 from tests.support.in_memory import running_in_memory, transport_to
 from tests.support.log_records import summaries
@@ -436,10 +438,23 @@ def test_c20_an_extractor_that_returns_a_coroutine_is_an_error() -> None:
         middleware({}, None)
 
 
-def test_m1_the_hook_for_errors_has_the_parameter_of_the_documentation(kind: Kind) -> None:
-    """It can be called by keyword, like those of the older client; so can those of stubs."""
-    base: Any = type(kind.make("http://host", 60, FEATURES)).__mro__[2]
-    base("http://host", 60, FEATURES).on_update_error(exc=ValueError())
+def test_m1_the_hook_for_errors_has_the_parameter_of_the_documentation(kind: Kind, service: WatchedService) -> None:
+    """A program can call it by keyword, like that of the older client; so it can those of stubs."""
+    setting, errors = Setting("s", int, ["user"], 7), SimpleQueue[Exception]()
+
+    class Program(AsyncClient if kind.raises_at_start else ThreadClient):  # type: ignore[misc]
+        def on_update_error(self, exc: Exception) -> None:
+            super().on_update_error(exc=exc)
+            errors.put(exc)
+
+    client = Program(service.url)
+    kind.call(client.set_as_main())
+    service.respond_with(QUERY, CannedResponse(503))
+    with suppress(UnexpectedResponseError):
+        kind.call(client.reload())
+    assert isinstance(errors.get(timeout=TIMEOUT_SECONDS), UnexpectedResponseError)
+    assert setting.get(user="jim") == 7
+    kind.call(client.aclose() if kind.raises_at_start else client.close())
     for stub in (SyncStubHeksherClient(), AsyncStubHeksherClient()):
         stub.on_update_error(exc=ValueError())
 

@@ -82,7 +82,7 @@ def test_a_requested_refresh_is_due_whatever_the_interval() -> None:
     assert schedule.wait() == 0.0
 
 
-def test_a_request_at_once_is_not_lost_while_a_later_one_is_made() -> None:
+def test_c14_request_at_once_is_not_lost_while_a_later_one_is_made() -> None:
     """A signal handler may interrupt the other one, for example when it has read the clock."""
     interruptions: list[Callable[[], None]] = []
 
