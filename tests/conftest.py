@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from heksher_client import Setting
 from heksher_client._core.refresh.positions import newest_by_service
 from heksher_client._core.settings.registry import registry
 from tests.support.clients import AsyncKind, ClientClock, Gate, Kind, ThreadKind
@@ -113,6 +114,12 @@ def service(_session_service: WatchedService) -> WatchedService:
     """An empty service with the features environment, user and theme. Tests must not stop it."""
     _session_service.reset()
     return _session_service
+
+
+@pytest.fixture
+def setting() -> Setting[int]:
+    """A setting with the default 7, and rules on the user."""
+    return Setting("s", int, ["user"], 7)
 
 
 @pytest.fixture(params=["async", "thread"])

@@ -1,7 +1,6 @@
 """The change stream of real clients: over connections that are lost, silent, closed, and behind nginx."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.support.clients import FEATURES, TIMEOUT_SECONDS, Kind, Subject, even
 from tests.support.http import http_client, http_request
 from tests.support.nginx import NGINX, Nginx
 from tests.support.service import CHANGES, CannedResponse, WatchedService
+from tests.support.threads import threads_of_clients
 
 
 @pytest.fixture
@@ -109,11 +109,7 @@ def test_closing_a_client_closes_its_stream(kind: Kind, streaming_service: Watch
     with following_client(kind, streaming_service.url):
         assert streams() == "heksher_streams 1.0"
     assert eventually(lambda: streams() == "heksher_streams 0.0")
-    assert eventually(lambda: not stream_threads())
-
-
-def stream_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "heksher-client-changes"]
+    assert eventually(lambda: not threads_of_clients("heksher-client-changes"))
 
 
 def test_a_client_can_be_closed_at_any_moment(kind: Kind, streaming_service: WatchedService) -> None:
@@ -122,7 +118,7 @@ def test_a_client_can_be_closed_at_any_moment(kind: Kind, streaming_service: Wat
     for i in range(20):
         with running(kind, streaming_service.url):
             eventually(lambda i=i: len(streaming_service.requests_to(CHANGES)) > i, i / 2000)  # type: ignore[misc]
-    assert eventually(lambda: not stream_threads())
+    assert eventually(lambda: not threads_of_clients("heksher-client-changes"))
 
 
 @pytest.mark.anyio

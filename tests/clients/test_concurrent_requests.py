@@ -11,7 +11,7 @@ from heksher_client import AsyncHeksherClient, Setting, ThreadHeksherClient
 from heksher_client._core.refresh.effects import MAX_CONCURRENT_REQUESTS
 from tests.support.clients import FEATURES, TIMEOUT_SECONDS, ThreadKind, eventually, running
 from tests.support.service import WatchedService
-from tests.support.threads import refuse_threads
+from tests.support.threads import refuse_threads, threads_of_clients
 
 
 @pytest.fixture
@@ -81,26 +81,20 @@ def test_a_request_whose_thread_exits_fails(many: list[Setting[int]]) -> None:
     )
     client.set_as_main()
     client.close()
-    for thread in threading.enumerate():
-        if thread.name == "heksher-client-request":
-            thread.join(TIMEOUT_SECONDS)
+    for thread in threads_of_clients("heksher-client-request"):
+        thread.join(TIMEOUT_SECONDS)
     assert names == {"heksher-client-request"}
     assert many[3].get(user="jim") == 3
-
-
-def client_threads() -> set[threading.Thread]:
-    """Return the threads of all clients in the process, which also has those of the service."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("heksher-client")}
 
 
 def test_the_number_of_threads_does_not_grow_with_requests(service: WatchedService) -> None:
     """Threads that send requests end with them, or are reused."""
     setting = Setting("s", int, ["user"], 7)
-    before = client_threads()
+    before = threads_of_clients()
     with running(ThreadKind(), service.url) as client:
         for _ in range(5):
             client.reload()
-        assert eventually(lambda: 1 <= len(client_threads() - before) <= 2)
+        assert eventually(lambda: 1 <= len(threads_of_clients() - before) <= 2)
     assert setting.get(user="jim") == 7
 
 

@@ -37,11 +37,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "settings.json"
 
 
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
 def make_unavailable(service: WatchedService) -> None:
     """Respond to all requests with an error from now on."""
     service.intercept = lambda request: CannedResponse(502)

@@ -27,11 +27,6 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 
 @pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
-@pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """A folder to which all users can write, as `/tmp`."""
     folder = tmp_path / "shared"

@@ -4,7 +4,7 @@ import gzip
 import logging
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -25,22 +25,10 @@ def service() -> FakeService:
     return service
 
 
-@pytest.fixture
-def proxy(service: FakeService) -> Iterator[FaultServer]:
-    """A server between the client and the service that injects faults."""
-    with FaultServer(service) as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open a stream that was refused again at once."""
     monkeypatch.setattr("heksher_client._core.refresh.change_stream._REFUSED_RETRY", 0.05)
-
-
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
 
 
 def event_stream(

@@ -1,7 +1,6 @@
 """Tests of programs that freeze the time, or replace functions of the module `time`."""
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +18,7 @@ from tests.support.faults import FaultServer, stall
 from tests.support.http import http_request
 from tests.support.in_memory import LoopbackService
 from tests.support.service import DECLARE, CannedResponse
-from tests.support.threads import refuse_threads
+from tests.support.threads import refuse_threads, threads_of_clients
 
 freezegun: Any = pytest.importorskip("freezegun", reason="pip install --group test")
 
@@ -75,11 +74,6 @@ def _fake_or_real(fake: Callable[[], float], real: Callable[[], float]) -> Calla
 def freeze(request: pytest.FixtureRequest) -> Freeze:
     """Each way to freeze the time in turn."""
     return FREEZES[request.param]
-
-
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
 
 
 def test_c19_client_that_lives_in_frozen_time(kind: Kind, freeze: Freeze, setting: Setting[int]) -> None:
@@ -218,7 +212,7 @@ def test_c19_timeout_outlives_its_loop() -> None:
 
     with freezegun.freeze_time(DATE):
         asyncio.run(restart())
-    assert eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "heksher-client-timer"])
+    assert eventually(lambda: not threads_of_clients("heksher-client-timer"))
 
 
 def test_c19_local_service(freeze: Freeze) -> None:

@@ -51,11 +51,6 @@ def service() -> FakeService:
 
 
 @pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
-@pytest.fixture
 def loopback() -> Iterator[LoopbackService]:
     """A service in memory, which has a URL."""
     with LoopbackService() as service:

@@ -67,13 +67,6 @@ def service() -> FakeService:
 
 
 @pytest.fixture
-def proxy(service: FakeService) -> Iterator[FaultServer]:
-    """A server between the client and the service that injects faults."""
-    with FaultServer(service) as server:
-        yield server
-
-
-@pytest.fixture
 def url_without_service() -> Iterator[str]:
     """The URL of a port that refuses connections."""
     with reserved_port() as port:

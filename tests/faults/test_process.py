@@ -52,11 +52,6 @@ def service() -> Iterator[LoopbackService]:
         yield service
 
 
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
 # -- forks -------------------------------------------------------------------------------------------------------------
 
 

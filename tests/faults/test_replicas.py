@@ -27,11 +27,6 @@ def service() -> Iterator[LoopbackService]:
         yield service
 
 
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("has_identity", [True, False])
 @pytest.mark.parametrize("follow_changes", [True, False])

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
@@ -33,31 +33,19 @@ from heksher_client.credentials import RefreshableToken, TokenFrom
 from heksher_client.integrations import asgi, wsgi
 from heksher_client.testing import AsyncStubHeksherClient, Rule, SyncStubHeksherClient
 from tests.support.clients import FEATURES, TIMEOUT_SECONDS, AsyncClient, Kind, ThreadClient, eventually, running
+from tests.support.deferred_functions import (
+    AsyncCallable,
+    Deferred,
+    async_generator_function,
+    coroutine_function,
+    generator_function,
+)
 from tests.support.fake_service import FakeService
 from tests.support.in_memory import running_in_memory, transport_to
 from tests.support.log_records import summaries
 from tests.support.oauth import OAuthServer
 from tests.support.service import QUERY, CannedResponse, WatchedService
 from tests.support.threads import threads_of_clients
-
-
-async def coroutine_function(*_: Any, **__: Any) -> Any:
-    """Return nothing, after it is awaited."""
-
-
-async def async_generator_function(*_: Any) -> AsyncIterator[None]:
-    yield
-
-
-def generator_function(*_: Any) -> Iterator[None]:
-    yield
-
-
-class AsyncCallable:
-    async def __call__(self, *_: Any) -> Any: ...
-
-    async def method(self, *_: Any) -> Any: ...
-
 
 current_user: ContextVar[str] = ContextVar("current_user")
 
@@ -133,11 +121,6 @@ def test_c20_a_wsgi_application_is_not_asynchronous() -> None:
     wsgi.ContextMiddleware(generator_function, {})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"wrap an ASGI application with integrations\.asgi"):
         wsgi.ContextMiddleware(coroutine_function, {})  # type: ignore[arg-type]
-
-
-class Deferred:
-    def __await__(self) -> Generator[None, None, None]:
-        yield
 
 
 @pytest.mark.parametrize("function", [coroutine_function, AsyncCallable(), async_generator_function, 5])

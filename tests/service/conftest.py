@@ -76,6 +76,13 @@ def service(_session_service: WatchedService, new_database: Callable[[], str]) -
     return _session_service
 
 
+@pytest.fixture
+def http(service: WatchedService) -> Iterator[httpx.Client]:
+    """A client of the service."""
+    with http_client(service.url) as client:
+        yield client
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def instances(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[httpx.Client]]:
     """Clients of two instances with one database, which contains the setting `s` and its rule 1."""

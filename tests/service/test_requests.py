@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +12,6 @@ from heksher_client.service import LocalService, access
 from heksher_client.service.console import forms
 from heksher_client.service.tokens import Role, add_token
 from tests.support.clients import TIMEOUT_SECONDS
-from tests.support.http import http_client
 from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
 
@@ -27,12 +25,6 @@ def service(_session_service: WatchedService) -> WatchedService:
     _session_service.reset(access_control=False)
     _session_service.declare("cache_size", "int", 10, ["environment", "user"])
     return _session_service
-
-
-@pytest.fixture
-def http(service: WatchedService) -> Iterator[httpx.Client]:
-    with http_client(service.url) as client:
-        yield client
 
 
 @pytest.fixture

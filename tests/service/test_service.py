@@ -35,12 +35,6 @@ from tests.support.service import WatchedService
 FEATURES = ["environment", "user", "theme"]
 
 
-@pytest.fixture
-def http(service: WatchedService) -> Iterator[httpx.Client]:
-    with http_client(service.url) as client:
-        yield client
-
-
 def declare(http: httpx.Client, **changes: Any) -> httpx.Response:
     body = {"name": "s", "type": "int", "default_value": 1, "configurable_features": ["user"], **changes}
     return http.post("/api/v1/settings/declare", json=body)

@@ -39,12 +39,6 @@ def service(service: WatchedService, clock: Clock) -> WatchedService:
     return service
 
 
-@pytest.fixture
-def http(service: WatchedService) -> Iterator[httpx.Client]:
-    with http_client(service.url) as client:
-        yield client
-
-
 def add(http: httpx.Client, value: int, user: str = "jim", **period: str) -> int:
     body = {"setting": "s", "feature_values": {"user": user}, "value": value, **period}
     response = http.post("/api/v1/rules", json=body)

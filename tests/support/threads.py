@@ -6,9 +6,9 @@ import threading
 import pytest
 
 
-def threads_of_clients() -> set[threading.Thread]:
-    """Return all threads of clients that run, which may be those of other tests."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("heksher-client")}
+def threads_of_clients(prefix: str = "heksher-client") -> set[threading.Thread]:
+    """Return the threads of clients that run, which may be those of other tests; all, or some by their names."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith(prefix)}
 
 
 def refuse_threads(patch: pytest.MonkeyPatch, prefix: str = "") -> list[threading.Thread]:

@@ -27,11 +27,6 @@ def file() -> MemoryFile:
     return MemoryFile()
 
 
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
 def store_rule(service: FakeService, file: MemoryFile) -> None:
     """Run a client that stores a rule, 8 for jim, and begin a new process."""
     with driven(service, last_known_good=file) as client:

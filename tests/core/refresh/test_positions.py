@@ -42,11 +42,6 @@ def any_service(service: FakeService, request: pytest.FixtureRequest) -> FakeSer
     return service
 
 
-@pytest.fixture
-def setting() -> Setting[int]:
-    return Setting("s", int, ["user"], 7)
-
-
 def polling(service: FakeService, **options: Any) -> Any:
     return driven(service, **{"follow_changes": False, "update_interval": 60, **options})
 

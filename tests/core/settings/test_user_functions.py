@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
@@ -19,30 +19,13 @@ from heksher_client._core.settings.user_functions import (
     plain_result,
     refuse_deferred,
 )
-
-
-async def coroutine_function(*_: Any) -> Any:
-    """Return nothing, after it is awaited."""
-
-
-async def async_generator_function(*_: Any) -> AsyncIterator[None]:
-    yield
-
-
-def generator_function(*_: Any) -> Generator[None, None, None]:
-    yield
-
-
-class AsyncCallable:
-    async def __call__(self, *_: Any) -> Any: ...
-
-    async def method(self, *_: Any) -> Any: ...
-
-
-class Deferred:
-    def __await__(self) -> Generator[None, None, None]:
-        yield
-
+from tests.support.deferred_functions import (
+    AsyncCallable,
+    Deferred,
+    async_generator_function,
+    coroutine_function,
+    generator_function,
+)
 
 DEFERRED = [
     coroutine_function,
