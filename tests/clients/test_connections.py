@@ -61,6 +61,7 @@ from tests.support.clients import (
 )
 from tests.support.fake_service import FakeService
 from tests.support.faults import Connection, FaultServer
+from tests.support.http import http_client
 from tests.support.in_memory import URL, in_memory, running_in_memory
 from tests.support.service import DECLARE, QUERY, CannedResponse, RecordedRequest, WatchedService
 
@@ -183,7 +184,7 @@ def test_options_of_a_call_override_those_of_the_class_in_any_place() -> None:
     assert Shop()._endpoint.auth == ("class", "x")
     assert Other()._endpoint.auth == ("other", "x")
     assert Other(http_client_args={"auth": ("argument", "x")})._endpoint.auth == ("argument", "x")
-    with httpx.Client() as http:
+    with http_client() as http:
         shared = Shop(http_client=http)
         assert (shared._endpoint.client, shared._endpoint.auth) == (http, ("class", "x"))
         sharing = types.new_class("Sharing", (Shop,), {"http_client": http})
@@ -313,11 +314,14 @@ def test_an_unknown_option_is_an_error() -> None:
         ({"error_classes": {4: BrokenError}}, "4 is not an HTTP status"),
         ({"auth": 5}, "auth must be a credential"),
         ({"http_client": object()}, "does not have build_request, send, headers, params"),
-        ({"http_client": httpx.AsyncClient()}, "must behave like an httpx.Client, not like AsyncClient"),
-        ({"http_client": httpx.Client(), "http_client_args": {"verify": False}}, "exclude each other"),
-        ({"http_client": httpx.Client(), "http_client_args": {"http2": False}}, "exclude each other"),
-        ({"http_client": httpx.Client(), "verify": False}, "give http_client or verify, not both"),
-        ({"http_client": httpx.Client(), "ca_file": "ca.pem"}, "give http_client or ca_file, not both"),
+        (
+            {"http_client": httpx.AsyncClient(timeout=TIMEOUT_SECONDS)},
+            "must behave like an httpx.Client, not like AsyncClient",
+        ),
+        ({"http_client": http_client(), "http_client_args": {"verify": False}}, "exclude each other"),
+        ({"http_client": http_client(), "http_client_args": {"http2": False}}, "exclude each other"),
+        ({"http_client": http_client(), "verify": False}, "give http_client or verify, not both"),
+        ({"http_client": http_client(), "ca_file": "ca.pem"}, "give http_client or ca_file, not both"),
         ({"verify": True, "ca_file": "ca.pem"}, "give verify or ca_file, not both"),
         (
             {"ca_file": "ca.pem", "http_client_args": {"verify": False}},
@@ -511,7 +515,7 @@ def test_a_renewed_http_client_reads_the_certificates_again() -> None:
 
 def test_an_http_client_replaces_the_certificates_of_a_class(kind: Kind) -> None:
     """As it does the `http_client_args` of a class, and the other way around."""
-    shared: Any = httpx.AsyncClient() if kind.raises_at_start else httpx.Client()
+    shared: Any = httpx.AsyncClient(timeout=TIMEOUT_SECONDS) if kind.raises_at_start else http_client()
     base = RecordingAsyncClient if kind.raises_at_start else RecordingThreadClient
     for options in ({"verify": False}, {"ca_file": TLS / "certificate.pem"}):
         with_option: Any = type("WithOption", (base,), {}, **options)
@@ -1200,7 +1204,7 @@ def test_a_shared_http_client_can_be_wrapped(service: WatchedService) -> None:
 
     asyncio.run(ping())
     with pytest.raises(TypeError, match="does not have aclose"):
-        AsyncHeksherClient(service.url, 60, FEATURES, http_client=httpx.Client())
+        AsyncHeksherClient(service.url, 60, FEATURES, http_client=http_client())
 
 
 def test_two_clients_can_share_an_http_client(kind: Kind, service: WatchedService, shared: Any) -> None:

@@ -15,6 +15,7 @@ from heksher_client.credentials import StaticToken
 from heksher_client.testing import SyncStubHeksherClient
 from tests.support.clients import FEATURES, Kind
 from tests.support.fake_service import FakeService
+from tests.support.http import http_client
 from tests.support.in_memory import URL, running_in_memory
 
 SECRETS: dict[str, Any] = {
@@ -121,7 +122,7 @@ def test_the_options_show_what_has_changed_since(kind: Kind, fake_service: FakeS
         ({"auth": httpx.DigestAuth("jim", "hidden")}, {"auth": "DigestAuth"}),
         ({"ca_file": Path("tests/data/tls/certificate.pem")}, {"verify": "tests/data/tls/certificate.pem"}),
         ({"verify": ssl.create_default_context()}, {"verify": "SSLContext"}),
-        ({"http_client": httpx.Client()}, {"http_client": "Client", "timeout": None, "verify": None}),
+        ({"http_client": http_client()}, {"http_client": "Client", "timeout": None, "verify": None}),
         (
             {"http_client_args": {"transport": httpx.HTTPTransport()}},
             {"verify": None},

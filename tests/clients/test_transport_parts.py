@@ -27,6 +27,7 @@ from heksher_client._runtime.worker_threads import (
 )
 from tests.support.clients import TIMEOUT_SECONDS, Gate
 from tests.support.forks import exited_successfully, fork_and_check
+from tests.support.http import http_client
 from tests.support.threads import refuse_threads
 
 
@@ -227,7 +228,7 @@ def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(
 
     A shared HTTP client is the program's to replace.
     """
-    with httpx.Client() as http:
+    with http_client() as http:
         options = {"service_url": "http://host", **({"http_client": http} if is_shared else {})}
         endpoint = Endpoint(options, httpx.Client)
         former = endpoint.client
@@ -241,7 +242,7 @@ def test_an_endpoint_replaces_its_http_client_unless_that_is_shared(
 
 def test_connections_are_dropped_only_if_the_http_client_can_be_replaced() -> None:
     """A shared one, and a transport of the program, are still in use."""
-    with httpx.Client() as http:
+    with http_client() as http:
         arguments: dict[str, Any] = {"verify": True}
         transport = {"transport": httpx.MockTransport(lambda request: httpx.Response(200))}
         for options, is_replaced in (
