@@ -4,7 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -310,14 +310,17 @@ def test_a_database_that_is_restored_makes_its_transitions_again(
 
 
 def test_a_stream_announces_a_transition_without_requests(
-    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+    service: WatchedService, http: httpx.Client, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader wakes at that time by itself."""
-    monkeypatch.undo()  # With the real clock.
-    with http_client(service.url) as http, stream(service.url) as changes:
+    monkeypatch.setattr("heksher_client.service.event_stream._MAX_WAIT", 3600.0)
+    monkeypatch.setattr(Database, "poll_interval", None)
+    with stream(service.url) as changes:
         changes.next()
-        add(http, 8, starts_at=(datetime.now(UTC) + timedelta(seconds=0.3)).isoformat())
-        added, started = changes.next(), changes.next()
+        add(http, 8, starts_at=clock.at(0.001))  # in 0.06 seconds
+        added = changes.next()
+        clock.move_to(0.001)
+        started = changes.next()
         assert (started["id"], started["data"]["settings"]) == (added["id"] + 1, ["s"])
         assert values(http) == [8]
 
