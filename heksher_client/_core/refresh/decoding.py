@@ -247,8 +247,9 @@ def _columns(features: tuple[str, ...], keys: list[tuple[str, ...]]) -> dict[str
 
 def _admit(group: RuleColumns[Any], entry: Entry[Any], tracking: Tracking, report: _Report) -> RuleColumns[Any]:
     """Return the rules that can match a context of the setting."""
-    if unknown := sorted(group.conditions.keys() - entry.declaration.configurable_features):
-        problem = f"it has conditions on {unknown}, which the declaration does not name"
+    known = entry.declaration.configurable_features
+    if unknown := [feature for feature in group.conditions if feature not in known]:
+        problem = f"it has conditions on {sorted(unknown)}, which the declaration does not name"
         report.rejected += [RejectedRule(rule_id, problem) for rule_id in group.rule_ids]
         return group.select([])
     if tracking.admits_all(group.conditions):

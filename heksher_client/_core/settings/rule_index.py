@@ -43,11 +43,6 @@ class RuleColumns(msgspec.Struct, Generic[T], frozen=True):
     def rule(self, row: int) -> Rule[T]:
         return Rule(FrozenDict(self.conditions_of(row)), self.values[row], self.rule_ids[row])
 
-    def sorted_by(self, position: Mapping[str, int]) -> "RuleColumns[T]":
-        """Return the same rules, with the features sorted by position."""
-        features = sorted(self.conditions, key=position.__getitem__)
-        return RuleColumns({feature: self.conditions[feature] for feature in features}, self.values, self.rule_ids)
-
     def select(self, rows: Iterable[int]) -> "RuleColumns[T]":
         """Return some of the rules, by row number."""
         rows = list(rows)
@@ -104,28 +99,33 @@ class RuleIndex(msgspec.Struct, Generic[T], frozen=True):
     """In the order in which a walk through the tree reaches the rules."""
 
     @classmethod
-    def build(cls, group: RuleColumns[T], levels: Sequence[str]) -> "Work[tuple[RuleIndex[T], list[Rule[T]]]]":
+    def build(
+        cls, group: RuleColumns[T], position: Mapping[str, int], levels: Sequence[str]
+    ) -> "Work[tuple[RuleIndex[T], list[Rule[T]]]]":
         """Index rules.
 
         Args:
-            group: The rules, with their features in the order of the service.
+            group: The rules.
+            position: The positions of the features in the order of the service.
             levels: The order in which features are nested.
 
         Returns:
             The index, and the rules dropped because another rule has the same conditions.
         """
-        own_levels = tuple(level for level in levels if level in group.conditions)
+        own_levels = tuple(filter(group.conditions.__contains__, levels))
+        # One tuple for both if there is a single feature: there may be thousands of settings.
+        features = own_levels if len(own_levels) < 2 else tuple(sorted(own_levels, key=position.__getitem__))
         duplicates: list[Rule[T]] = []
         while True:
             rule_ids: list[int | None] = []
             columns = [group.conditions[level] for level in own_levels]
             tree = yield from _nest(columns, group.values, group.rule_ids, rule_ids)
             if _count(tree, len(own_levels)) == len(rule_ids):
-                return cls(tuple(group.conditions), own_levels, tree, _compact(rule_ids)), duplicates
+                return cls(features, own_levels, tree, _compact(rule_ids)), duplicates
             group, duplicates = group.deduplicate()
 
     def __len__(self) -> int:
-        return _count(self.tree, len(self.levels))
+        return len(self.rule_ids)
 
     def find(self, context: Mapping[str, str]) -> T:
         """Return the value of the rule that matches; `ABSENT` if none does."""
@@ -165,11 +165,24 @@ def _nest(
     columns: Sequence[Sequence[str]], values: Sequence[Any], rule_ids: Sequence[int | None], walked: list[int | None]
 ) -> Work[Nested]:
     """Build the nested dicts, and append the rule ids in the order in which a walk reaches them."""
+    if len(values) == 1 or not columns:  # The most common case of a setting with few rules.
+        walked += rule_ids
+        tree = values[0]
+        for column in reversed(columns):
+            tree = {column[0]: tree}
+        return tree
     if len(columns) == 2:
         return (yield from _nest_two(columns[0], columns[1], values, rule_ids, walked))
-    if len(columns) < 2:
+    if len(columns) == 1:
         walked += rule_ids
-        return (yield from _nest_one(columns[0], values)) if columns else values[0]
+        return (yield from _nest_one(columns[0], values))
+    return (yield from _nest_more(columns, values, rule_ids, walked))
+
+
+def _nest_more(
+    columns: Sequence[Sequence[str]], values: Sequence[Any], rule_ids: Sequence[int | None], walked: list[int | None]
+) -> Work[Nested]:
+    """Nest three or more features: group the rules by the first one, and nest each group by the others."""
     first, *others = columns
     rows_by_value: dict[str, list[int]] = {}
     for start in range(0, len(first), STEP_SIZE):
@@ -243,6 +256,8 @@ def _count(tree: Nested, depth: int) -> int:
     """Count the rules in a tree."""
     if depth < 2:
         return len(tree) if depth else 1
+    if depth == 2:
+        return sum(map(len, tree.values()))
     return sum(_count(subtree, depth - 1) for subtree in tree.values())
 
 

@@ -81,7 +81,7 @@ class RuleSet(msgspec.Struct, Generic[T], frozen=True):
         levels = sorted(condition_values, key=lambda feature: (len(condition_values[feature]), position[feature]))
         indexes, duplicates = [], []
         while ranked:  # Each group is freed as soon as it is indexed: freeing all of them at once would take a while.
-            index, dropped = yield from RuleIndex.build(ranked.popleft(), levels)
+            index, dropped = yield from RuleIndex.build(ranked.popleft(), position, levels)
             indexes.append(index)
             duplicates += dropped
         kept = {level: frozenset(condition_values[level]) if level != levels[-1] else EMPTY_SET for level in levels}
@@ -115,7 +115,8 @@ class RuleSet(msgspec.Struct, Generic[T], frozen=True):
         self.last_feature_values.update(dict.fromkeys(chain.from_iterable(leaves)))
 
     def _indexes_with_last_feature(self) -> "list[RuleIndex[T]]":
-        return [index for index in self.indexes if index.levels and index.levels[-1] == self.last_feature]
+        last = self.last_feature
+        return [index for index in self.indexes if index.levels and index.levels[-1] == last]
 
     def resolve(self, context: Mapping[str, str]) -> T:
         """Return the value in a complete context."""
@@ -154,7 +155,7 @@ def _sort_by_priority(groups: Iterable[RuleColumns[T]], position: Mapping[str, i
     by_priority: dict[int, RuleColumns[T]] = {}
     for group in groups:
         # One bit for each feature, the highest for the last one: comparing the numbers is the documented comparison.
-        priority = sum(1 << position[feature] for feature in group.conditions)
+        priority = sum([1 << position[feature] for feature in group.conditions])
         known = by_priority.get(priority)
-        by_priority[priority] = group.sorted_by(position) if known is None else known + group
+        by_priority[priority] = group if known is None else known + group
     return deque(by_priority[priority] for priority in sorted(by_priority, reverse=True))

@@ -111,9 +111,11 @@ def test_values_of_the_last_feature_are_collected_in_steps_beyond_a_number_of_ru
 
 
 def test_conditions_are_in_the_order_of_the_context_features() -> None:
-    """The order in which they are received does not matter."""
-    (rule,) = build([Rule({"theme": "dark", "user": "jim"}, 1)]).rules()
-    assert list(rule.match_conditions) == ["user", "theme"]
+    """The order in which they are received does not matter, nor the one in which the features are nested."""
+    rules = [Rule({"theme": "dark", "user": "jim"}, 1), Rule({"user": "ann"}, 2)]
+    rule_set = build(rules)
+    assert list(rule_set.condition_values) == ["theme", "user"]
+    assert [list(rule.match_conditions) for rule in rule_set.rules()] == [["user", "theme"], ["user"]]
 
 
 def test_a_rule_is_immutable() -> None:
