@@ -80,29 +80,33 @@ class ResponseDecoder:
 
     def digest(self, content: msgspec.Raw) -> Flow[bytes]:
         """Return the digest of a response."""
-        work = len(content) // BYTES_PER_RULE
-        if work:
+        if work := len(content) // BYTES_PER_RULE:
             yield from self._budget.spend(work)
-        digest = sha256(content).digest()
-        if work:  # Parsing it takes as long, and may follow at once.
-            yield from self._budget.spend(work)
-        return digest
+        return sha256(content).digest()
 
     def decode(
         self, name: str, content: msgspec.Raw, digest: bytes, entries: Iterable[Entry[Any]]
     ) -> Flow[list[PreparedUpdate]]:
         """Decode the response for one name, for all settings that have it.
 
+        Args:
+            name: The name.
+            content: The response.
+            digest: Its digest; empty if it will not be compared with a later response.
+            entries: The settings.
+
         Raises:
             UnexpectedResponseError: It has no default value or no list of rules.
         """
         prepared = []
+        if work := len(content) // BYTES_PER_RULE:  # Parsing it takes as long as hashing it, which may be done already.
+            yield from self._budget.spend(work)
         queried = protocol.parse_queried_setting(name, content)
         spent = len(queried.rules)
         for entry in entries:
             validators = entry.validators
-            work = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
-            decoded = yield from self._budget.cooperatively(work, spent)
+            steps = decode_rules(entry, queried, tracking=self.tracking, order=self.order)
+            decoded = yield from self._budget.cooperatively(steps, spent)
             spent = 0  # The response was parsed once for all of them.
             applied = AppliedUpdate(decoded, validators, self.tracking, self.order, digest)
             prepared.append(PreparedUpdate(entry, applied, content if self._keeps_content else None))

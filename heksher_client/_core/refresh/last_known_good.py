@@ -163,8 +163,7 @@ class LastKnownGood:
             try:
                 response = _response_to_restore(entry, stored, tracking)
                 if response is not None:
-                    digest = yield from decoder.digest(response.content)
-                    prepared += yield from decoder.decode(entry.name, response.content, digest, [entry])
+                    prepared += yield from decoder.decode(entry.name, response.content, b"", [entry])
                     ages.append(response.age)
                     positions.append(response.position)
             except (NotStoredError, UnexpectedResponseError) as error:
