@@ -221,11 +221,13 @@ class SettingStates:
         self, by_name: Mapping[str, Sequence[AnyEntry]], tracking: Tracking, order: tuple[str, ...]
     ) -> frozenset[str]:
         """Return the names for which all settings are current: see `is_current`."""
-        return frozenset(
+        outdated = {
             name
             for name, entries in by_name.items()
-            if all(self.is_current(entry, tracking, order) for entry in entries)
-        )
+            for entry in entries
+            if not self.is_current(entry, tracking, order)
+        }
+        return frozenset(by_name).difference(outdated)
 
     def is_applied(self, entry: AnyEntry, digest: bytes, tracking: Tracking, order: tuple[str, ...]) -> bool:
         """True if what is published is the result of a response with this digest."""
