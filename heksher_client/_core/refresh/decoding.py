@@ -28,6 +28,8 @@ from heksher_client._logging import logger, text_of
 
 _BATCH_SIZE: Final = 1000
 """Rules grouped in one step."""
+_RULES_PER_SETTING: Final = 20
+"""Decoding a setting counts as processing so many rules, in addition to its own: there may be thousands without any."""
 _MAX_LISTED: Final = 20
 """Rules listed in one log record, or in the status of one setting."""
 
@@ -99,8 +101,8 @@ class ResponseDecoder:
             UnexpectedResponseError: It has no default value or no list of rules.
         """
         prepared = []
-        if work := len(content) // BYTES_PER_RULE:  # Parsing it takes as long as hashing it, which may be done already.
-            yield from self._budget.spend(work)
+        # Parsing it takes as long as hashing it, which may be done already.
+        yield from self._budget.spend(_RULES_PER_SETTING + len(content) // BYTES_PER_RULE)
         queried = protocol.parse_queried_setting(name, content)
         spent = len(queried.rules)
         for entry in entries:

@@ -21,6 +21,8 @@ from heksher_client._core.settings.setting import entry_of
 from tests.support.log_records import summaries
 
 T = TypeVar("T")
+SETTING_WORK = 20
+"""Decoding a setting counts as so many rules."""
 FEATURES = ("environment", "user", "theme")
 
 
@@ -323,6 +325,16 @@ def test_others_run_before_the_hashing_and_before_the_parsing_of_a_large_respons
     assert (hashing, parsing) == ([Pause()] * pauses[0], [Pause()] * pauses[1])
 
 
+def test_others_run_between_many_settings_without_rules() -> None:
+    """Each of them is some work."""
+    content = msgspec.Raw(b'{"default_value":0,"rules":[]}')
+    entry = entry_of(Setting("s", int, FEATURES, 0))
+    decoder = ResponseDecoder(Tracking(), FEATURES, WorkBudget())
+    count = 5000 // SETTING_WORK
+    pauses = [list(decoder.decode("s", content, b"", [entry])) for _ in range(2 * count)]
+    assert [number for number, pause in enumerate(pauses, 1) if pause] == [count, 2 * count]
+
+
 def test_the_parsing_of_a_response_counts_once_for_all_settings_of_a_name() -> None:
     """The conversion and the index are work for each of them."""
     entry = entry_of(Setting("s", int, FEATURES, 0))
@@ -336,5 +348,5 @@ def test_the_parsing_of_a_response_counts_once_for_all_settings_of_a_name() -> N
         return budget._spent
 
     for_each = spent(2) - spent(1)
-    parsing = len(content) // BYTES_PER_RULE + len(rules)
+    parsing = SETTING_WORK + len(content) // BYTES_PER_RULE + len(rules)
     assert (spent(1) - for_each, spent(3) - spent(2)) == (parsing, for_each)
