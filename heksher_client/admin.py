@@ -77,6 +77,8 @@ class ChangeCriteria(TypedDict, total=False):
     """Only this kind of changes, such as `rule added`."""
     since: datetime | None
     """Only changes since this time, which must have a time zone."""
+    until: datetime | None
+    """Only changes until this time, which must have a time zone."""
     feature: str | None
     """Only changes of rules with a condition on this context feature, before or after the change."""
     conditions: Mapping[str, str] | None
@@ -90,10 +92,11 @@ def _checked_criteria(method: str, criteria: ChangeCriteria) -> dict[str, Any]:
 
     Raises:
         TypeError: A criterion does not exist, or is of another type.
-        ValueError: The time has no time zone.
+        ValueError: A time has no time zone.
     """
     check_option_names(criteria, ChangeCriteria, f"{method}()")
-    return {**criteria, "since": _time_text("since", criteria.get("since"))}
+    limits = {"since": criteria.get("since"), "until": criteria.get("until")}
+    return {**criteria, **{name: _time_text(name, limit) for name, limit in limits.items()}}
 
 
 class RuleCriteria(TypedDict, total=False):

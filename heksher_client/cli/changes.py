@@ -73,6 +73,9 @@ def _parse_feature(context: click.Context, parameter: click.Parameter, text: str
     metavar="TIME",
     help="Only changes since this time: 2026-01-31T09:30, or a duration before now, such as 2h or 3d.",
 )
+@click.option(
+    "--until", type=Time(is_past=True), metavar="TIME", help="Only changes until this time, in the same form."
+)
 @service_options
 @json_option
 def changes(

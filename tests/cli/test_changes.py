@@ -58,6 +58,8 @@ def test_changes_are_filtered(run: Run, shop: WatchedService, monkeypatch: pytes
     assert run("changes", "--after", "1", "--action", "feature", "--json").out.count("\n") == 1
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert run("changes", "--since", tomorrow.isoformat()).out == "No changes.\n"
+    assert run("changes", "--until", "1h").out == "No changes.\n"
+    assert run("changes", "--until", tomorrow.isoformat(), "--limit", "1").out.count("\n") == 2
     assert run("changes", "--since", "1h", "--limit", "1").out.count("\n") == 2
     monkeypatch.setattr(arguments, "now", lambda: tomorrow)
     assert run("changes", "--since", "2h").out == "No changes.\n"

@@ -339,7 +339,9 @@ def test_the_whole_content_of_a_service(admin: Admin, service: WatchedService) -
     assert admin.changes(setting_part="SIZE", conditions={"user": "jim"}, value="300") == changes[-1:]
     with pytest.raises(TypeError, match=r"latest_changes\(\) got an unexpected keyword argument 'author'"):
         admin.latest_changes(author="ann")
-    assert admin.latest_changes(since=datetime.now(UTC) + timedelta(days=1)) == ()
+    day, now = timedelta(days=1), datetime.now(UTC)
+    assert admin.latest_changes(since=now + day) == admin.latest_changes(until=now - day) == ()
+    assert admin.changes(since=now - day, until=now + day) == changes
     with pytest.raises(ValueError, match="since must have a time zone"):
         admin.latest_changes(since=datetime(2026, 1, 31))
 

@@ -56,6 +56,7 @@ def read_change_log(  # noqa: PLR0913 - the parameters of the request
     ] = "",
     action: Annotated[str, Query(max_length=255, description="Only changes of this kind, such as `rule added`.")] = "",
     since: Annotated[AwareDatetime | None, Query(description="Only changes since this time, with an offset.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Only changes until this time, with an offset.")] = None,
     setting_part: Annotated[
         str,
         Query(max_length=255, description="Only changes of settings with this text in a name, present or former."),
@@ -94,6 +95,7 @@ def read_change_log(  # noqa: PLR0913 - the parameters of the request
             actor,
             action,
             since,
+            until,
             setting_part=setting_part,
             actor_part=actor_part,
             feature=feature or "",
