@@ -20,10 +20,12 @@ SETTING: dict[str, Any] = {
     "version": "1.0",
     "aliases": ["former"],
     "rules": [
-        {"rule_id": 3, "feature_values": {"environment": "prod", "user": "jim"}, "value": 5, "metadata": {"a": [1]}},
-        {"rule_id": 7, "feature_values": {"user": "ann"}, "value": 6, "metadata": {}},
+        {"rule_id": 3, "feature_values": {"environment": "prod", "user": "jim"}, "value": 5, "metadata": {"a": [1]},
+         "starts_at": None, "ends_at": None},
+        {"rule_id": 7, "feature_values": {"user": "ann"}, "value": 6, "metadata": {}, "starts_at": None,
+         "ends_at": None},
     ],
-}
+}  # fmt: skip
 DOCUMENT: dict[str, Any] = {"heksher": 1, "context_features": ["environment", "user", "theme"], "settings": [SETTING]}
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from functools import partial
@@ -37,8 +38,9 @@ def document(**changes: Any) -> dict[str, Any]:
                 "metadata": {"owner": "shop"}, "version": "2.3", "aliases": ["former"],
                 "rules": [
                     {"rule_id": 7, "feature_values": {"environment": "prod", "user": "jim"}, "value": 1e300,
-                     "metadata": {"ticket": 1}},
-                    {"rule_id": 3, "feature_values": {"user": "ann"}, "value": 2, "metadata": {}},
+                     "metadata": {"ticket": 1}, "starts_at": None, "ends_at": None},
+                    {"rule_id": 3, "feature_values": {"user": "ann"}, "value": 2, "metadata": {}, "starts_at": None,
+                     "ends_at": None},
                 ],
             },
             {
@@ -129,7 +131,7 @@ def test_an_import_names_all_that_it_changes_of_a_rule(database: Database) -> No
 
 
 def test_an_import_keeps_the_periods_of_rules(database: Database, clock: Clock) -> None:
-    """In UTC. A document without them makes rules permanent."""
+    """In UTC. A document with null for them makes rules permanent."""
     content = document()
     first, second = content["settings"][0]["rules"]
     first |= {"starts_at": "2030-01-01T14:30:00+02:00", "ends_at": clock.at(60)}
@@ -151,6 +153,70 @@ def test_an_import_keeps_the_periods_of_rules(database: Database, clock: Clock) 
     import_into(database, document())
     with database.begin(writes=False) as connection:
         assert [rule.in_effect for rule in store.rules(connection)] == [True, True]
+
+
+LEFT_OUT = {
+    "setting": ("metadata", "version", "aliases", "rules"),
+    "rule": ("rule_id", "metadata", "starts_at", "ends_at"),
+}
+
+
+def temporary(clock: Clock) -> dict[str, Any]:
+    """Return a document with a temporary rule."""
+    content = document()
+    content["settings"][0]["rules"][0] |= {"starts_at": clock.at(30), "ends_at": clock.at(60)}
+    return content
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in LEFT_OUT.items() for field in fields])
+def test_an_import_leaves_a_field_as_it_is_that_the_document_leaves_out(
+    database: Database, clock: Clock, kind: str, field: str
+) -> None:
+    import_into(database, temporary(clock))
+    before = export_from(database)
+    content = temporary(clock)
+    setting = content["settings"][0]
+    del (setting if kind == "setting" else setting["rules"][0])[field]
+    assert import_into(database, content) == []
+    setting["default_value"] = 7.5
+    assert len(import_into(database, content)) == 1
+    before["settings"][0]["default_value"] = 7.5
+    assert export_from(database) == before
+
+
+def test_an_exact_import_removes_what_the_document_leaves_out_except_the_version(
+    database: Database, clock: Clock
+) -> None:
+    import_into(database, temporary(clock))
+    content = document()
+    setting = content["settings"][0]
+    for field in ("metadata", "version", "aliases"):
+        del setting[field]
+    setting["rules"] = [{"feature_values": rule["feature_values"], "value": 3} for rule in setting["rules"]]
+    import_into(database, content, exact=True)
+    copied = export_from(database)["settings"][0]
+    assert (copied["metadata"], copied["version"], copied["aliases"]) == ({}, "2.3", [])
+    assert [(rule["metadata"], rule["starts_at"], rule["ends_at"]) for rule in copied["rules"]] == [
+        ({}, None, None)
+    ] * 2
+
+
+def test_a_value_of_null_removes_one_limit_of_a_period(database: Database, clock: Clock) -> None:
+    """The other one stays as it is. A period that would end before it begins is refused."""
+    import_into(database, temporary(clock))
+    (rule, _) = (content := document())["settings"][0]["rules"]
+    del rule["starts_at"]
+    rule["ends_at"] = clock.at(20)
+    message = (
+        f"^setting s: rule 7 would end before it begins: starts_at would be {re.escape(clock.at(30))}, and ends_at"
+    )
+    with pytest.raises(DocumentError, match=message) as caught:
+        import_into(database, content)
+    assert caught.value.path == ("settings", 0, "rules", 0)
+    rule["ends_at"] = None
+    import_into(database, content)
+    stored = next(rule for rule in export_from(database)["settings"][0]["rules"] if rule["rule_id"] == 7)
+    assert (stored["starts_at"], stored["ends_at"]) == (clock.at(30), None)
 
 
 def test_an_invalid_period_in_a_document_has_a_place(database: Database) -> None:

@@ -134,7 +134,8 @@ def _setting_document(record: SettingRecord) -> dict[str, Any]:
             "feature_values": dict(rule.conditions),
             "value": rule.value,
             "metadata": dict(rule.metadata),
-            **rule.period,
+            "starts_at": rule.starts_at,
+            "ends_at": rule.ends_at,
         }
         for rule in record.rules
     ]

@@ -68,7 +68,10 @@ _PLANNED: Final = {
 
 @router.get("/api/v1/export", responses=documented(body=_DOCUMENT))
 def export_document(database: RequestDatabase) -> JSONResponse:
-    """Return all context features, settings and rules as one document, which `POST /api/v1/import` accepts."""
+    """Return all context features, settings and rules as one document, which `POST /api/v1/import` accepts.
+
+    All rules have `starts_at` and `ends_at`, which are null if the rule has no such limit.
+    """
     with database.read() as connection:
         database.state(connection)
         return JSONResponse(import_export.export(connection))
@@ -100,6 +103,7 @@ def import_document(
 ) -> JSONResponse:
     """Make all changes that a document requires, in one transaction, and return them and the revision after them.
 
+    Fields of settings and rules that the document leaves out stay as they are. With `exact`, they are removed.
     With `dry_run`, return the changes without making them. With `exact`, delete what is not in the document. With
     `revision`, as a dry run returns it, make no change if there was another change since.
     """

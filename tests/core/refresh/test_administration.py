@@ -657,11 +657,9 @@ def test_the_state_is_a_document_of_an_export() -> None:
     assert state.settings["s"].find_rule({}) is None
     document = state.document()
     assert (document["heksher"], document["context_features"]) == (1, ["environment", "user", "theme"])
-    assert document["settings"] == [
-        SETTING
-        | {"rules": [{"rule_id": 1, "feature_values": {"user": "jim"}, "value": 2, "metadata": {"a": 1}}]},
-        SETTING | {"name": "t", "rules": []},
-    ]  # fmt: skip
+    exported = {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 2, "metadata": {"a": 1}}
+    exported |= {"starts_at": None, "ends_at": None}
+    assert document["settings"] == [SETTING | {"rules": [exported]}, SETTING | {"name": "t", "rules": []}]
 
 
 def test_an_export_without_an_endpoint_is_put_together() -> None:
