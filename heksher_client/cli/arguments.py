@@ -136,6 +136,16 @@ def parse_pairs(pairs: Iterable[str]) -> Mapping[str, str]:
     return values
 
 
+def yes_option(command: Command) -> Command:
+    """Add the option `--yes` to a command that asks for confirmation."""
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+
+
+def dry_run_option(command: Command) -> Command:
+    """Add the option `--dry-run` to a command that makes many changes."""
+    return click.option("--dry-run", is_flag=True, help="Show all changes without making them.")(command)
+
+
 def new_token_options(command: Command) -> Command:
     """Add the options `--role` and `--days` to a command that creates a token."""
     days = click.option("--days", type=click.IntRange(1, 36_500), help="Days until the token expires. Default: never.")

@@ -1,6 +1,6 @@
 """The connection of a command to a service: the options that select the service, and the client."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import share_option, shared_option
+from heksher_client.cli.arguments import Command, share_option, shared_option
 from heksher_client.cli.completion import complete_profile
 from heksher_client.cli.errors import CommandError, ExitStatus, is_temporary, report_errors
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from heksher_client.cli.command_client import CommandClient
     from heksher_client.exceptions import UnexpectedResponseError
 
-Command = Callable[..., Any]
 _CONNECT_SECONDS: Final = 10.0
 """The longest time to connect, also if the response may take minutes."""
 

@@ -23,7 +23,7 @@ from heksher_client._core.settings.context_comparison import (
 )
 from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import Command, parse_pairs, require_link
+from heksher_client.cli.arguments import Command, dry_run_option, parse_pairs, require_link, yes_option
 from heksher_client.cli.comparison import Difference, print_differences
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
@@ -194,8 +194,8 @@ def _side_fields(side: ContextValue) -> dict[str, Any]:
     callback=require_link,
     help="Link of the copied rules, to a ticket for example. Default: as it is.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@dry_run_option
+@yes_option
 @service_options
 @json_option
 def copy(

@@ -1,20 +1,18 @@
 """The database of the commands `serve` and `service`: the option that selects it, access to it, and its errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from getpass import getuser
 from socket import gethostname
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import require_text
+from heksher_client.cli.arguments import Command, require_text
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
-
-Command = Callable[..., Any]
 
 _DEFAULT_DATABASE: Final = "heksher.db"
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import require_text
+from heksher_client.cli.arguments import require_text, yes_option
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError, suggestion
@@ -62,7 +62,7 @@ def add(name: str, profile: str | None, url: str | None, *, as_json: bool) -> No
 @_NAME
 @click.option("--before", metavar="NAME", help="The context feature to move it before.")
 @click.option("--after", metavar="NAME", help="The context feature to move it after.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @service_options
 @json_option
 def move(

@@ -1,4 +1,4 @@
-"""The changes of an import, as `import` and `service import` show them."""
+"""The parameters of `import` and `service import`, and the changes of an import as they show them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,9 +7,17 @@ from typing import Final, Protocol
 import click
 
 from heksher_client._logging import escaped
+from heksher_client.cli.arguments import Command, dry_run_option, require_text, yes_option
 
 _MAX_LINES: Final = 20
 """Changes that are listed unless all of them are wanted."""
+
+
+def import_parameters(command: Command) -> Command:
+    """Add the argument FILE and the options `--exact`, `--dry-run` and `--yes` to a command that imports a file."""
+    exact = click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
+    file = click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
+    return file(exact(dry_run_option(yes_option(command))))
 
 
 class Change(Protocol):

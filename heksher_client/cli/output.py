@@ -16,8 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from heksher_client._logging import escaped, visible_json
-
-Command = Callable[..., Any]
+from heksher_client.cli.arguments import Command
 
 _PLAIN_WIDTH: Final = 120
 """Columns of output that does not go to a terminal."""

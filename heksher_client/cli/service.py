@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from heksher_client._logging import escaped, visible_json
-from heksher_client.cli.arguments import new_token_options, require_text
+from heksher_client.cli.arguments import new_token_options
 from heksher_client.cli.command_groups import SuggestingGroup
 from heksher_client.cli.database import (
     database_option,
@@ -15,7 +15,7 @@ from heksher_client.cli.database import (
     require_database,
 )
 from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, report_export, write_document
-from heksher_client.cli.import_plan import confirm_changes, print_changes
+from heksher_client.cli.import_plan import confirm_changes, import_parameters, print_changes
 from heksher_client.cli.output import count, progress
 
 
@@ -61,15 +61,14 @@ def export_all(database: str, file: str) -> None:
 
 
 @service.command("import", short_help="Import a file into the database.")
-@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
-@click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
-@click.option("--dry-run", is_flag=True, help="Show the changes without making them.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@import_parameters
 @database_option
 def import_all(database: str, file: str, *, exact: bool, dry_run: bool, yes: bool) -> None:
     """Import everything from FILE, which `export` has written.
 
     All changes are made in one transaction.
+
+    Metadata, versions and periods that FILE leaves out stay as they are; --exact removes them, except the versions.
     """
     with report_database_errors():
         from heksher_client.service import import_export

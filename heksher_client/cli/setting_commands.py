@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import DASH_IN_VALUE, ValueCommand, reject_option, require_text
+from heksher_client.cli.arguments import DASH_IN_VALUE, ValueCommand, reject_option, require_text, yes_option
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
@@ -253,7 +253,7 @@ def describe(name: str, text: str, version: str | None, profile: str | None, url
 
 @settings.command(short_help="Delete a setting with its rules.")
 @_NAME
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @service_options
 @json_option
 def delete(name: str, profile: str | None, url: str | None, *, yes: bool, as_json: bool) -> None:

@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from heksher_client.cli.arguments import require_text
 from heksher_client.cli.connection import connect, is_from_heksher, service_options
 from heksher_client.cli.errors import CommandError
 from heksher_client.cli.export_file import STDIO, ExportFile, parse_destination, report_export, write_document
-from heksher_client.cli.import_plan import confirm_changes, print_changes
+from heksher_client.cli.import_plan import confirm_changes, import_parameters, print_changes
 from heksher_client.cli.output import check_unattended, count, json_option, print_json, progress
 
 if TYPE_CHECKING:
@@ -35,10 +34,7 @@ def export_document(file: str, profile: str | None, url: str | None) -> None:
 
 
 @click.command("import", short_help="Import a file into a service.")
-@click.argument("file", type=click.Path(dir_okay=False), callback=require_text)
-@click.option("--exact", is_flag=True, help="Delete everything that is not in FILE.")
-@click.option("--dry-run", is_flag=True, help="Show all changes without making them.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@import_parameters
 @service_options
 @json_option
 def import_document(
@@ -49,6 +45,8 @@ def import_document(
     Requires a token with the role admin. All changes are made in one transaction, or none of them. If anything in the
     service has changed since the question for confirmation, nothing is imported. With - for FILE, JSON is read from
     standard input.
+
+    Metadata, versions and periods that FILE leaves out stay as they are; --exact removes them, except the versions.
     """
     check_unattended(as_json=as_json, is_decided=yes or dry_run)
     source = ExportFile(file)
