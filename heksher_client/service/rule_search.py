@@ -4,10 +4,10 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Numeric, Select, cast, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Numeric, Select, cast, false, func, not_, or_, select, tuple_
 
 from heksher_client.service import store
 from heksher_client.service.schema import RULES
@@ -18,6 +18,8 @@ SORTS: Final = ("priority", "rule", "value", "changed")
 """What rules can be sorted by: `priority` begins with the strongest rule, `changed` with the last change."""
 _MAX_LOOKED_UP: Final = 8
 """Values in a context of which all combinations are looked up, with an index. With more, all rules are read."""
+_MAX_KEYS: Final = 500
+"""Rules that one query looks up by their conditions."""
 _UNKNOWN_TIME: Final = datetime(1, 1, 1, tzinfo=UTC)
 """The time of changes that are not known. Databases differ in where they sort nulls."""
 
@@ -134,23 +136,50 @@ def condition_values(connection: Connection, setting_id: int, limit: int) -> dic
 
 
 def rules_with_values(
-    connection: Connection, values: Mapping[str, Collection[str]], setting_ids: Iterable[int] | None = None
+    connection: Connection,
+    values: Mapping[str, Collection[str]],
+    features: Iterable[str],
+    setting_ids: Collection[int] | None = None,
 ) -> list[StoredRule]:
     """Return the rules that require no other value of some context features than the given ones, sorted by id.
 
     Args:
         connection: The connection of the transaction.
         values: The values of the context features. Rules may have any conditions on other features.
+        features: Context features. The rules have a condition on one of them at least.
         setting_ids: The ids of the settings; None for all settings.
     """
-    query = select(RULES).order_by(RULES.c.id)
+    query = select(RULES).where(or_(false(), *map(has_feature, features))).order_by(RULES.c.id)
     if setting_ids is not None:
-        query = query.where(RULES.c.setting_id.in_(list(setting_ids)))
+        query = query.where(RULES.c.setting_id.in_(setting_ids))
     for feature, admitted in values.items():
         query = query.where(
             or_(not_(has_feature(feature)), *(_has_condition(feature, value) for value in sorted(admitted)))
         )
     return _read(connection, query)
+
+
+def rules_without_features(
+    connection: Connection, features: Iterable[str], setting_ids: Collection[int]
+) -> list[StoredRule]:
+    """Return the rules of settings that have no condition on some context features."""
+    is_wanted = [RULES.c.setting_id.in_(setting_ids), *(not_(has_feature(feature)) for feature in features)]
+    return _read(connection, select(RULES).where(*is_wanted))
+
+
+def rules_with_conditions(connection: Connection, wanted: Iterable[tuple[int, str]]) -> list[StoredRule]:
+    """Return the rules of settings with exactly these conditions.
+
+    Args:
+        connection: The connection of the transaction.
+        wanted: The ids of the settings, each with conditions as `encode_conditions` returns them.
+    """
+    key = tuple_(RULES.c.setting_id, RULES.c.conditions)
+    remaining = iter(wanted)
+    found: list[StoredRule] = []
+    while keys := list(islice(remaining, _MAX_KEYS)):
+        found += _read(connection, select(RULES).where(key.in_(keys)))
+    return found
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[StoredRule]:

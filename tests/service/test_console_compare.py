@@ -141,12 +141,16 @@ def test_only_rules_that_may_concern_the_contexts_are_read(browser: Browser, ser
     service.add_rule("s", 6, user='staging"], ["environment", "prod')
     assert service.database is not None
     with service.database.begin(writes=False) as connection:
-        values = {"environment": {"staging", "prod"}, "user": ["ann"]}
-        found = rule_search.rules_with_values(connection, values)
+        values, features = {"environment": {"staging", "prod"}, "user": ["ann"]}, ["environment", "user"]
+        found = rule_search.rules_with_values(connection, values, features)
         assert [rule.id for rule in found] == [1, 3, 4, 5]
         setting = require_setting(connection, "other")
-        assert rule_search.rules_with_values(connection, values, [setting.id]) == []
-        assert len(rule_search.rules_with_values(connection, {})) == 7
+        assert rule_search.rules_with_values(connection, values, features, [setting.id]) == []
+        assert [len(rule_search.rules_with_values(connection, {}, some)) for some in (["user"], features, [])] == [
+            4,
+            7,
+            0,
+        ]
 
 
 def test_a_context_value_may_be_any_text(browser: Browser) -> None:

@@ -90,7 +90,7 @@ def compare_contexts(
         rules = [rule for rule in setting.rules if rule.is_in_effect]
         features = order_with(order, chain(setting.features, *(rule.conditions for rule in rules)))
         rule_set = _rule_set(rules, features)
-        for further in _further_contexts(rules, features, first, second):
+        for further in further_contexts(rules, features, first, second):
             values = [
                 _resolve(setting, rule_set, {**dict.fromkeys(features, _NO_VALUE), **context, **further})
                 for context in (first, second)
@@ -111,12 +111,18 @@ def _resolve(
     return ContextValue(setting.default if rule is None else rule.value, rule)
 
 
-def _further_contexts(
+def further_contexts(
     rules: Iterable[ComparedRule], order: Sequence[str], first: Mapping[str, str], second: Mapping[str, str]
 ) -> Iterator[Mapping[str, str]]:
     """Yield the empty context, and then each that completes one of both to match a rule.
 
     A rule without a condition on their features matches in both contexts or in neither, so it adds none.
+
+    Args:
+        rules: The rules of a setting that are in effect.
+        order: The context features in the order of the service.
+        first: A context.
+        second: Another context.
     """
     found: dict[tuple[tuple[str, str], ...], None] = {(): None}
     given = {*first, *second}

@@ -1,6 +1,6 @@
 """The comparison of two contexts, and the copy of rules from one to the other."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlencode
@@ -10,7 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
 from heksher_client._core.settings.context_comparison import (
-    ComparedRule,
     ComparedSetting,
     CopyKind,
     PlannedCopy,
@@ -20,7 +19,8 @@ from heksher_client._core.settings.context_comparison import (
     plan_copy,
 )
 from heksher_client._core.settings.context_values import normalize
-from heksher_client.service import rule_search, store
+from heksher_client.service import store
+from heksher_client.service.compared_rules import read_comparison
 from heksher_client.service.console.forms import Form, condition_errors, text
 from heksher_client.service.console.inputs import Fields
 from heksher_client.service.console.listing import PAGE_SIZE, Listing, listing
@@ -74,12 +74,8 @@ class _Comparison:
         all_settings = store.settings(connection) if first or second else []
         settings = {setting.declaration.name: setting for setting in all_settings
                     if q in setting.declaration.name.lower()}  # fmt: skip
-        ids = [setting.id for setting in settings.values()] if q else None
-        # Other rules match neither context, are not copied, and are not like a copy.
-        values = {feature: {value, second.get(feature, value)} for feature, value in first.items()}
-        rules = rule_search.rules_with_values(connection, values, ids) if settings else []
-        compared = _compared(settings, rules, order)
-        return cls(state, first, second, order, settings, {rule.id: rule for rule in rules}, compared)
+        found = read_comparison(connection, settings.values(), order, first, second, is_selection=bool(q))
+        return cls(state, first, second, order, settings, found.rules, found.settings)
 
     def pairs(self) -> list[ValuePair]:
         """Return all pairs of values."""
@@ -97,26 +93,6 @@ class _Comparison:
         contexts = {f"{side}.{feature}": context.get(feature, "")
                     for side, context in sides.items() for feature in self.order}  # fmt: skip
         return self.state.link(page="", **contexts)
-
-
-def _compared(
-    settings: Mapping[str, StoredSetting], rules: Iterable[StoredRule], order: Sequence[str]
-) -> list[ComparedSetting]:
-    """Return settings with their rules in the form that can be compared."""
-    by_setting: dict[int, list[ComparedRule]] = {}
-    for rule in rules:
-        conditions = dict(rule.conditions_in(order))
-        compared = ComparedRule(rule.id, conditions, rule.value, rule.period, rule.in_effect)
-        by_setting.setdefault(rule.setting_id, []).append(compared)
-    return [
-        ComparedSetting(
-            name,
-            setting.declaration.default_value,
-            setting.declaration.configurable_features,
-            by_setting.get(setting.id, []),
-        )
-        for name, setting in settings.items()
-    ]
 
 
 @router.get("/compare")
