@@ -18,10 +18,12 @@ from heksher_client._core.refresh.effects import Flow
 from heksher_client._core.refresh.protocol import SettingData
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    ComparedValues,
     FoundRule,
     FoundSetting,
     ImportedChange,
     ImportResult,
+    ResolvedValue,
     RulePage,
     RuleRecord,
     SearchResult,
@@ -43,10 +45,12 @@ __all__ = [
     "AsyncAdminClient",
     "ChangeCriteria",
     "ChangeRecord",
+    "ComparedValues",
     "FoundRule",
     "FoundSetting",
     "ImportResult",
     "ImportedChange",
+    "ResolvedValue",
     "RuleChanges",
     "RuleCriteria",
     "RulePage",
@@ -668,6 +672,29 @@ class AdminClient(Resource):
         """
         return self._run(self._flows.service_state(on_progress))
 
+    def compare(
+        self,
+        first: Mapping[str, str],
+        second: Mapping[str, str],
+        *,
+        include_equal: bool = False,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> tuple[ComparedValues, ...]:
+        """Return the values of all settings that differ in two contexts, sorted by setting.
+
+        If a rule for one of the contexts has further conditions, the values in both contexts with these conditions are
+        returned as well.
+
+        Args:
+            first: A context, such as `{"environment": "staging"}`. Context features that it does not have meet no
+                condition.
+            second: Another context.
+            include_equal: Whether to return values that do not differ as well.
+            on_progress: Called with the number of settings whose rules have been read, and the number of all, if the
+                service cannot compare contexts itself.
+        """
+        return self._run(self._flows.compare(first, second, include_equal, on_progress))
+
     def export(self) -> dict[str, Any]:
         """Return everything as a document of JSON values, which `import_document` and `heksher-client diff` read.
 
@@ -1030,6 +1057,17 @@ class AsyncAdminClient(Resource):
     async def service_state(self, on_progress: Callable[[int, int], object] | None = None) -> ServiceState:
         """Return the context features, and all settings with their rules."""
         return await self._run(self._flows.service_state(on_progress))
+
+    async def compare(
+        self,
+        first: Mapping[str, str],
+        second: Mapping[str, str],
+        *,
+        include_equal: bool = False,
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> tuple[ComparedValues, ...]:
+        """Return the values of all settings that differ in two contexts, sorted by setting."""
+        return await self._run(self._flows.compare(first, second, include_equal, on_progress))
 
     async def export(self) -> dict[str, Any]:
         """Return everything as a document of JSON values, which `import_document` and `heksher-client diff` read."""

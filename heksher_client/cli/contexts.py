@@ -5,22 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import click
 from rich.markup import escape
 
-from heksher_client._core.settings.context_comparison import (
-    ComparedRule,
-    ComparedSetting,
-    ContextValue,
-    CopyKind,
-    PlannedCopy,
-    ValuePair,
-    compare_contexts,
-    copied_metadata,
-    plan_copy,
-)
+from heksher_client._core.refresh.comparison import compared_settings
+from heksher_client._core.settings.context_comparison import CopyKind, PlannedCopy, copied_metadata, plan_copy
 from heksher_client._json_values import is_equal
 from heksher_client._logging import escaped
 from heksher_client.cli.arguments import Command, dry_run_option, parse_pairs, require_link, yes_option
@@ -31,6 +22,7 @@ from heksher_client.cli.errors import CommandError, ExitStatus
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import (
     check_unattended,
+    count,
     format_conditions,
     json_option,
     print_json,
@@ -39,7 +31,10 @@ from heksher_client.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from heksher_client.admin import AdminClient, RuleRecord, ServiceState
+    from heksher_client.admin import AdminClient, ComparedValues, ResolvedValue, RuleRecord
+
+_ROWS: Final = 500
+"""Values in the table without `--limit`. More of them take seconds to lay out."""
 
 
 def _parse_context(
@@ -72,11 +67,17 @@ def _contexts_and_pattern(command: Command) -> Command:
 @click.command(short_help="Compare the values in two contexts.")
 @_contexts_and_pattern
 @click.option("--all", "show_all", is_flag=True, help="Show equal values as well.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help=f"The most values to show. Default: {_ROWS} for the table, and all with --json.",
+)
 @service_options
 @json_option
 def compare(
     first: Mapping[str, str],
     second: Mapping[str, str],
+    limit: int | None,
     *,
     show_all: bool,
     as_json: bool,
@@ -92,33 +93,31 @@ def compare(
 
     Exits with status 5 if values differ. To compare services, profiles or files, use `diff`.
     """
+    pattern = source["pattern"]
     with connect(source["profile"], source["url"]) as client:
-        state, settings = _read_settings(client, source["pattern"], {**first, **second})
+        _check_features(client, {**first, **second})
+        if pattern != "*":
+            _require_match(client, pattern, client.settings())
         first, second = {**client.defaults, **first}, {**client.defaults, **second}
-    pairs = list(compare_contexts(settings, state.context_features, first, second))
-    different = [pair for pair in pairs if pair.is_different]
-    shown = pairs if show_all else different
+        with progress("Comparing") as on_progress:
+            found = client.compare(first, second, include_equal=show_all, on_progress=on_progress)
+    pairs = [pair for pair in found if fnmatchcase(pair.setting, pattern)]
     if as_json:
-        print_json([_pair_fields(pair) for pair in shown])
+        print_json([_pair_fields(pair) for pair in pairs[:limit]])
     else:
-        _print_pairs(shown, first, second)
-    if different:
+        _print_pairs(pairs[: limit or _ROWS], first, second)
+        if len(pairs) > (limit or _ROWS):
+            hidden = count(len(pairs) - (limit or _ROWS), "value is", "values are")
+            click.echo(f"Note: {hidden} not shown; use --limit {len(pairs)}, NAME-PATTERN or --json.", err=True)
+    if any(pair.is_different for pair in pairs):
         click.get_current_context().exit(ExitStatus.DIFFERENT)
 
 
-def _read_settings(
-    client: "AdminClient", pattern: str, given: Iterable[str]
-) -> tuple["ServiceState", list[ComparedSetting]]:
-    """Return the state of a service, and the settings whose names match a pattern.
-
-    Args:
-        client: A client of the service.
-        pattern: The pattern.
-        given: The context features of the contexts.
+def _check_features(client: "AdminClient", given: Iterable[str]) -> None:
+    """Check that the context features of contexts exist.
 
     Raises:
-        click.UsageError: The service does not have a context feature.
-        CommandError: No setting matches.
+        click.UsageError: The service does not have one.
     """
     features = client.context_features()
     if unknown := ", ".join(feature for feature in given if feature not in features):
@@ -126,34 +125,29 @@ def _read_settings(
             f"the service does not have the context feature {unknown}; its context features are: "
             f"{escaped(', '.join(features)) or '(none)'}"
         )
-    with progress("Fetching rules") as on_progress:
-        state = client.service_state(on_progress)
-    matching = [record for name, record in sorted(state.settings.items()) if fnmatchcase(name, pattern)]
+
+
+def _require_match(client: "AdminClient", pattern: str, names: Iterable[str]) -> list[str]:
+    """Return the names that match a pattern, sorted.
+
+    Raises:
+        CommandError: None does, although settings are required.
+    """
+    matching = sorted(name for name in names if fnmatchcase(name, pattern))
     if not matching and pattern != "*":
         raise CommandError(
             f"no setting of {client.service_url} matches {pattern!r}; list the settings with `heksher-client settings`"
         )
-    return state, [
-        ComparedSetting(
-            record.data.name,
-            record.data.default_value,
-            record.data.configurable_features,
-            [
-                ComparedRule(rule.rule_id, rule.conditions, rule.value, rule.period, rule.in_effect)
-                for rule in record.rules
-            ],
-        )
-        for record in matching
-    ]
+    return matching
 
 
-def _print_pairs(pairs: Sequence[ValuePair], first: Mapping[str, str], second: Mapping[str, str]) -> None:
-    has_further = any(pair.further for pair in pairs)
+def _print_pairs(pairs: Sequence["ComparedValues"], first: Mapping[str, str], second: Mapping[str, str]) -> None:
+    has_further = any(pair.conditions for pair in pairs)
     columns = ["setting", *(["with"] if has_further else []), *(escape(format_conditions(c)) for c in (first, second))]
     rows = [
         [
             pair.setting,
-            *([format_conditions(pair.further)] if has_further else []),
+            *([format_conditions(pair.conditions)] if has_further else []),
             _format_side(pair.first),
             _format_side(pair.second),
         ]
@@ -162,23 +156,22 @@ def _print_pairs(pairs: Sequence[ValuePair], first: Mapping[str, str], second: M
     print_table(columns, rows, "No differences.")
 
 
-def _format_side(side: ContextValue) -> str:
-    return format_value(side.value) + (" (default)" if side.rule is None else "")
+def _format_side(side: "ResolvedValue") -> str:
+    return format_value(side.value) + (" (default)" if side.rule_id is None else "")
 
 
-def _pair_fields(pair: ValuePair) -> dict[str, Any]:
+def _pair_fields(pair: "ComparedValues") -> dict[str, Any]:
     return {
         "setting": pair.setting,
-        "conditions": dict(pair.further),
+        "conditions": dict(pair.conditions),
         "a": _side_fields(pair.first),
         "b": _side_fields(pair.second),
         "is_different": pair.is_different,
     }
 
 
-def _side_fields(side: ContextValue) -> dict[str, Any]:
-    rule = side.rule
-    fields = None if rule is None else {"rule_id": rule.rule_id, "conditions": dict(rule.conditions)}
+def _side_fields(side: "ResolvedValue") -> dict[str, Any]:
+    fields = None if side.rule_id is None else {"rule_id": side.rule_id, "conditions": dict(side.conditions)}
     return {"value": side.value, "rule": fields}
 
 
@@ -224,7 +217,11 @@ def copy(
         raise click.UsageError("A and B are the same context")
     check_unattended(as_json=as_json, is_decided=yes or dry_run)
     with connect(source["profile"], source["url"]) as client:
-        state, settings = _read_settings(client, source["pattern"], {**first, **second})
+        _check_features(client, {**first, **second})
+        with progress("Fetching rules") as on_progress:
+            state = client.service_state(on_progress)
+        names = _require_match(client, source["pattern"], state.settings)
+        settings = compared_settings(state.settings[name] for name in names)
         plan = list(plan_copy(settings, state.context_features, first, second))
         changes = [step for step in plan if step.is_change]
         if not as_json:

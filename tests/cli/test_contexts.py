@@ -45,6 +45,25 @@ def test_compare_shows_the_values_that_differ(run: Run, shop: WatchedService) ->
     assert ["shop.color", "red (default)", "red (default)"] in rows(outcome)
 
 
+@pytest.mark.parametrize("options", [(), ("--all",), ("--json",), ("shop.*", "--all")])
+def test_compare_works_with_a_service_that_cannot_compare(
+    run: Run, shop: WatchedService, options: tuple[str, ...]
+) -> None:
+    """It reads all rules instead."""
+    expected = run("compare", STAGING, PROD, *options)
+    shop.respond_with("GET /api/v1/compare", CannedResponse(404, b"Not Found"))
+    assert run("compare", STAGING, PROD, *options) == expected
+
+
+def test_compare_shows_as_many_values_as_wanted(run: Run) -> None:
+    """A note says how many are left out."""
+    outcome = run("compare", STAGING, PROD, "--limit", "1")
+    assert rows(outcome) == [["setting", STAGING, PROD], ["cache_size", "10 (default)", "50"]]
+    assert outcome.err == "Note: 1 value is not shown; use --limit 2, NAME-PATTERN or --json.\n"
+    outcome = run("compare", STAGING, PROD, "--limit", "1", "--json")
+    assert (len(outcome.json), outcome.status, outcome.err) == (1, 5, "")
+
+
 def test_compare_ends_with_status_0_if_the_values_are_equal(run: Run) -> None:
     """With `--all`, they are shown nevertheless."""
     assert run("compare", STAGING, PROD, "shop.*") == Outcome(0, "No differences.\n", "")
@@ -331,5 +350,5 @@ def test_large_services_are_read_with_few_requests(run: Run, shop: WatchedServic
     """50 settings with their rules by one request."""
     for number in range(60):
         shop.declare(f"s{number}", "int", 0, list(FEATURES))
-    assert run("compare", STAGING, PROD, "s*").status == 0
+    assert run("copy", STAGING, PROD, "s*").status == 0
     assert len([request for request in shop.requests if request.path == "/api/v1/query"]) == 2

@@ -187,6 +187,9 @@ def test_rules_are_filtered_sorted_and_read_in_pages(admin: Admin) -> None:
         ("cache_size", [{"user": "jane"}])
     ]
     assert (found.total, admin.search("ja", offset=1).settings) == (1, ())
+    (pair,) = admin.compare({"user": "jane"}, {"user": "nobody"})
+    assert (pair.setting, pair.first.conditions, pair.second.rule_id) == ("cache_size", {"user": "jane"}, None)
+    assert [each.is_different for each in admin.compare({}, {}, include_equal=True)] == [False]
     with pytest.raises(TypeError, match=r"^rules\(\) got an unexpected keyword argument 'limit'"):
         admin.rules("cache_size", limit=1)
     with pytest.raises(TypeError, match=r"^rule_page\(\) got an unexpected keyword argument 'user'"):

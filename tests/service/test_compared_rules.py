@@ -19,6 +19,8 @@ from heksher_client.service import compared_rules, rule_search, store
 from heksher_client.service.compared_rules import read_comparison
 from heksher_client.service.database import Database
 from heksher_client.service.import_export import apply, plan
+from tests.support.http import http_request
+from tests.support.service import WatchedService
 from tests.support.statements import statements_of
 
 FEATURES = ["environment", "user", "theme"]
@@ -107,3 +109,22 @@ def test_rules_that_match_in_both_contexts_are_read_only_if_they_may_decide(new_
     assert [dict(rule.conditions) for rule in found.rules.values()] == [specific[0], {"user": "jim"}]
     assert sum("FROM rules" in statement for statement in statements) == 2
     opened.close()
+
+
+def test_the_endpoint_compares_all_settings(service: WatchedService) -> None:
+    """Equal values are left out, unless they are wanted. A context may be empty."""
+    service.declare("s", "int", 7, ["environment", "user"])
+    service.declare("t", "str", "x", ["user"])
+    rule_id = service.add_rule("s", 8, user="jim", environment="a,b")
+
+    def compare(**parameters: Any) -> Any:
+        return http_request("GET", f"{service.url}/api/v1/compare", params=parameters).json()["pairs"]
+
+    conditions = [["environment", "a,b"], ["user", "jim"]]
+    decided = {"value": 8, "rule": {"rule_id": rule_id, "feature_values": conditions}}
+    pair = {"setting": "s", "feature_values": [["user", "jim"]], "first": decided, "second": {"value": 7}}
+    assert compare(first="environment:a~2Cb", second="environment:c") == [{**pair, "is_different": True}]
+    assert compare(first="user:jim,environment:a~2Cb") == [{**pair, "feature_values": [], "is_different": True}]
+    assert [one["setting"] for one in compare(include_equal=True)] == ["s", "t"]
+    response = http_request("GET", f"{service.url}/api/v1/compare", params={"first": "user"})
+    assert response.status_code == 422

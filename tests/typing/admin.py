@@ -9,6 +9,7 @@ from heksher_client.admin import (
     AdminClient,
     AsyncAdminClient,
     ChangeRecord,
+    ComparedValues,
     ImportResult,
     RulePage,
     RuleRecord,
@@ -32,6 +33,7 @@ def threaded() -> None:
         assert_type(admin.rule_page(cache_size, limit=10, author="ops"), RulePage)
         assert_type(admin.temporary_rules(), dict[str, tuple[RuleRecord, ...]])
         assert_type(admin.search("jim"), SearchResult)
+        assert_type(admin.compare({"user": "jim"}, {}, include_equal=True), tuple[ComparedValues, ...])
         admin.rules(cache_size, limit=10)  # type: ignore[call-arg]
         admin.change_rule(1, value=5, ends_at=None, setting=cache_size)
         admin.change_rule(1, ends_at="2030-01-01")  # type: ignore[arg-type]

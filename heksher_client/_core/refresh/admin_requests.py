@@ -111,12 +111,12 @@ def checked_conditions(conditions: Mapping[str, str]) -> dict[str, str]:
     return {feature: normalized_value(feature, value) for feature, value in items}
 
 
-def conditions_query(conditions: Mapping[str, str]) -> str:
+def conditions_query(conditions: Mapping[str, str], name: str = "conditions") -> str:
     """Return the parameter for rules with these conditions; empty if there are none, or no rule can have them."""
     if not conditions or not all(re.fullmatch(CONTEXT_NAME, feature) for feature in conditions):
         return ""
     text = ",".join(f"{feature}:{escape_value(value)}" for feature, value in conditions.items())
-    return f"&conditions={quote(text, safe=FILTER_CHARACTERS)}"
+    return f"&{name}={quote(text, safe=FILTER_CHARACTERS)}"
 
 
 def metadata_body(metadata: Mapping[str, Any]) -> dict[str, Any]:

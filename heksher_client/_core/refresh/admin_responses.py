@@ -13,9 +13,11 @@ from heksher_client._core.refresh.positions import Position, position
 from heksher_client._core.refresh.protocol import RawRule
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    ComparedValues,
     FoundRule,
     FoundSetting,
     ImportResult,
+    ResolvedValue,
     RuleRecord,
     SearchResult,
     TokenRecord,
@@ -110,6 +112,37 @@ class _Found(msgspec.Struct):
     total: int
 
 
+class _DecidingRule(msgspec.Struct):
+    rule_id: int
+    feature_values: tuple[tuple[str, str], ...]
+
+
+class _ResolvedValue(msgspec.Struct):
+    value: Any
+    rule: _DecidingRule | None = None
+
+    def record(self) -> ResolvedValue:
+        if self.rule is None:
+            return ResolvedValue(self.value)
+        return ResolvedValue(self.value, self.rule.rule_id, dict(self.rule.feature_values))
+
+
+class _Pair(msgspec.Struct):
+    setting: str
+    feature_values: tuple[tuple[str, str], ...]
+    first: _ResolvedValue
+    second: _ResolvedValue
+    is_different: bool
+
+    def record(self) -> ComparedValues:
+        conditions = dict(self.feature_values)
+        return ComparedValues(self.setting, conditions, self.first.record(), self.second.record(), self.is_different)
+
+
+class _Pairs(msgspec.Struct):
+    pairs: list[_Pair]
+
+
 class _Changes(msgspec.Struct):
     changes: list[ChangeRecord]
 
@@ -127,6 +160,7 @@ _SETTING: Final = msgspec.json.Decoder(_SettingWithMetadata)
 _RULE: Final = msgspec.json.Decoder(_SingleRule)
 _RULES: Final = msgspec.json.Decoder(_Rules)
 _FOUND: Final = msgspec.json.Decoder(_Found)
+_PAIRS: Final = msgspec.json.Decoder(_Pairs)
 _CHANGES: Final = msgspec.json.Decoder(_Changes)
 _TOKENS: Final = msgspec.json.Decoder(_Tokens)
 _NEW_TOKEN: Final = msgspec.json.Decoder(_NewToken)
@@ -198,6 +232,16 @@ def parse_search(request: Request, reply: Reply) -> SearchResult:
         raise unexpected_response(request, response)
     page = _decode(_FOUND, request, response, "results of a search")
     return SearchResult(tuple(setting.record() for setting in page.settings), page.total)
+
+
+def parse_comparison(request: Request, reply: Reply) -> tuple[ComparedValues, ...] | None:
+    """Return the pairs of values; None if the service does not have the endpoint."""
+    response = parse_response(request, reply)
+    if response.status in _MISSING_ENDPOINT:
+        return None
+    if response.status != 200:
+        raise unexpected_response(request, response)
+    return tuple(pair.record() for pair in _decode(_PAIRS, request, response, "values").pairs)
 
 
 def parse_created(request: Request, conditions: Mapping[str, str], reply: Reply) -> int:

@@ -22,16 +22,19 @@ from heksher_client._core.refresh.admin_requests import (
 )
 from heksher_client._core.refresh.admin_responses import (
     parse_changes,
+    parse_comparison,
     parse_created_token,
     parse_export,
     parse_import,
     parse_query_or_missing,
     parse_tokens,
 )
+from heksher_client._core.refresh.comparison import compare_state
 from heksher_client._core.refresh.effects import Flow, Request
 from heksher_client._core.refresh.positions import Position, oldest_position, position
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    ComparedValues,
     ImportResult,
     RuleRecord,
     ServiceState,
@@ -98,6 +101,22 @@ class Administration(RuleAdministration):
                 break
             revision = page[-1].revision
         return tuple(changes)
+
+    def compare(
+        self,
+        first: Mapping[str, str],
+        second: Mapping[str, str],
+        include_equal: bool,
+        on_progress: Callable[[int, int], object] | None,
+    ) -> Flow[tuple[ComparedValues, ...]]:
+        contexts = [_context(first, "first"), _context(second, "second")]
+        parameters = "".join(map(conditions_query, contexts, ("first", "second")))
+        request = Request("GET", f"{API}compare?include_equal={str(include_equal).lower()}{parameters}")
+        found = yield from self._requests.send(request, partial(parse_comparison, request))
+        if found is None:
+            state = yield from self.service_state(on_progress)
+            found = compare_state(state, *contexts, include_equal=include_equal)
+        return found
 
     def export(self) -> Flow[dict[str, Any]]:
         document = yield from self._requests.send(_EXPORT, partial(parse_export, _EXPORT))
@@ -168,6 +187,11 @@ class Administration(RuleAdministration):
                 return names, *result
             names = [name for name in names if name not in result]
         return (), {}, None
+
+
+def _context(context: Mapping[str, str], what: str) -> dict[str, str]:
+    checked = checked_conditions(checked_type(context, Mapping, what))
+    return {feature_name(feature): value for feature, value in checked.items()}
 
 
 def _token_name(name: str) -> str:

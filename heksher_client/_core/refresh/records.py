@@ -1,7 +1,7 @@
 """Records of a service: the rules, settings and changes that it stores, as administration returns them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from heksher_client._core.refresh.positions import Position
@@ -149,6 +149,32 @@ def _setting_document(record: SettingRecord) -> dict[str, Any]:
         "aliases": list(data.aliases),
         "rules": rules,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedValue:
+    """The value of a setting in a context, and the rule that decides it."""
+
+    value: Any
+    """A JSON value."""
+    rule_id: int | None = None
+    """None if it is the default value."""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    """The conditions of the rule, in the order of the context features."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedValues:
+    """The values of a setting in two contexts."""
+
+    setting: str
+    """The name of the setting."""
+    conditions: Mapping[str, str]
+    """Values of other context features that both contexts have in addition, because a rule requires them."""
+    first: ResolvedValue
+    second: ResolvedValue
+    is_different: bool
+    """True if the values differ."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final
 
 from heksher_client.service.routes import (
     change_log,
+    comparison,
     context_features,
     declarations,
     documents,
@@ -31,6 +32,7 @@ _MODULES: Final = (
     rule_metadata,
     rule_lists,
     search,
+    comparison,
     queries,
     change_log,
     tokens,

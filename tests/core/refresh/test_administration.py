@@ -17,10 +17,12 @@ from heksher_client._core.refresh.options import Options
 from heksher_client._core.refresh.positions import Positions
 from heksher_client._core.refresh.records import (
     ChangeRecord,
+    ComparedValues,
     FoundRule,
     FoundSetting,
     ImportedChange,
     ImportResult,
+    ResolvedValue,
     RulePage,
     RuleRecord,
     SearchResult,
@@ -314,6 +316,30 @@ def test_temporary_rules_are_listed_by_setting() -> None:
     assert sent.target == "/api/v1/rules?only_temporary=true&limit=1000&offset=0"
     refused, _ = run(lambda admin: admin.temporary_rules(), LACKING)
     assert str(refused).startswith("this service does not have temporary rules: GET /api/v1/rules")
+
+
+def test_a_comparison_returns_the_values_in_both_contexts() -> None:
+    """Of the service; or of its state, if it cannot compare. A context must be valid."""
+    rule = {"rule_id": 1, "feature_values": [["user", "jim"]]}
+    pair = {"setting": "s", "feature_values": [["theme", "a"]], "first": {"value": 2, "rule": rule},
+            "second": {"value": 1}, "is_different": True}  # fmt: skip
+    context = {"user": "jim", "environment": "a,b"}
+    result, (sent,) = run(lambda admin: admin.compare(context, {}, False, None), of_json({"pairs": [pair]}))
+    first = ResolvedValue(2, 1, {"user": "jim"})
+    assert result == (ComparedValues("s", {"theme": "a"}, first, ResolvedValue(1), is_different=True),)
+    assert sent.target == "/api/v1/compare?include_equal=false&first=user:jim,environment:a~2Cb"
+
+    listed = of_json({"settings": [SETTING]})
+    rules = {"s": {"rules": [{"rule_id": 1, "context_features": [["user", "jim"]], "value": 2}]}}
+    replies = [LACKING, FEATURES, listed, of_json({"settings": rules}), LACKING]
+    result, _ = run(lambda admin: admin.compare(context, {}, False, None), *replies)
+    assert result == (ComparedValues("s", {}, first, ResolvedValue(1), is_different=True),)
+    equal, _ = run(lambda admin: admin.compare({}, {}, True, None), *replies)
+    assert [one.is_different for one in equal] == [False]
+
+    assert run(lambda admin: admin.compare({}, {}, False, None), Response(500))[0].status == 500
+    assert "with invalid values" in str(run(lambda admin: admin.compare({}, {}, False, None), of_json({}))[0])
+    assert isinstance(run(lambda admin: admin.compare({"a b": "c"}, {}, False, None))[0], ValueError)
 
 
 def test_a_search_returns_settings_with_the_rules_that_contain_the_text() -> None:
