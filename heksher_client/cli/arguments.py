@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -161,6 +162,8 @@ def new_token_options(command: Command) -> Command:
 
 DASH_IN_VALUE: Final = {"ignore_unknown_options": True}
 """Context settings of commands whose value may begin with a dash, like a negative number."""
+_SIMILARITY: Final = 0.8
+"""How similar an option is to a mistyped one, from 0 to 1, to be suggested. All of them begin with dashes."""
 _HAS_SEPARATOR: Final = "heksher_client.has_separator"
 """Key in the context's `meta`: True if the arguments contain `--`."""
 
@@ -174,12 +177,21 @@ class ValueCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-def reject_option(value: str) -> None:
-    """Check that the value is not a mistyped option, which click passes on for the sake of negative numbers.
+def value_argument(name: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the argument of a `ValueCommand` that is a value."""
+    return click.argument(name, callback=_reject_option)
+
+
+def _reject_option(context: click.Context, parameter: click.Parameter, value: str) -> str:  # noqa: ARG001
+    """Return a value that is not a mistyped option, which click passes on for the sake of negative numbers. A callback.
 
     Raises:
         click.UsageError: The value begins with a dash, and is neither a number nor after `--`.
     """
-    is_intended = click.get_current_context().meta[_HAS_SEPARATOR] or re.match(r"-\.?\d", value)
+    is_intended = context.meta[_HAS_SEPARATOR] or re.match(r"-\.?\d", value)
     if value.startswith("-") and not is_intended:
-        raise click.UsageError(f"no such option: {value} (for a value that begins with a dash, put -- before it)")
+        options = [option for each in context.command.params for option in each.opts if option.startswith("--")]
+        similar = get_close_matches(value, options, cutoff=_SIMILARITY)
+        hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
+        raise click.UsageError(f"no such option: {value}{hint} (for a value that begins with a dash, put -- before it)")
+    return value

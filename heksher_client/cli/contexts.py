@@ -19,6 +19,7 @@ from heksher_client.cli.comparison import Difference, print_differences
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
 from heksher_client.cli.errors import CommandError, ExitStatus
+from heksher_client.cli.import_plan import confirm_changes
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import (
     check_unattended,
@@ -228,7 +229,7 @@ def copy(
             _print_plan(plan)
         if changes and not dry_run:
             if not yes:
-                click.confirm(f"Make these {len(changes)} changes?", abort=True, err=True)
+                confirm_changes(len(changes))
             rules = {rule.rule_id: rule for record in state.settings.values() for rule in record.rules}
             with progress("Copying rules") as on_progress:
                 _copy_rules(client, changes, rules, {"comment": comment, "link": link}, on_progress)

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 _NO_CREDENTIALS: Final = " (the credentials are missing, wrong or insufficient)"
 """A hint of the client for 401 and 403. The second one means that the token lacks a role."""
+_REMEDIES: Final = {
+    "in a minor version": "; use the next major version, such as --version 2.0",
+    "cannot resolve setting type": "; use int, float, str, bool, Enum[...] or Flags[...] with JSON values, "
+    "Sequence<TYPE> or Mapping<TYPE>",
+}
+"""Hints for refusals by a part of their texts."""
+_REFUSALS: Final = (400, 409, 412, 422)
+"""The statuses whose texts say why the service has refused a request. A proxy may send others, such as 404."""
 _MAX_SUGGESTIONS: Final = 3
 _SIMILARITY: Final = 0.65
 """How similar a name is to a mistyped one, from 0 to 1, to be suggested."""
@@ -60,21 +68,25 @@ def is_temporary(status: int) -> bool:
 
 
 def _refusal(error: "UnexpectedResponseError") -> str:
-    """Return why the service has refused a request, in words; an empty text if the response does not list reasons."""
+    """Return why the service has refused a request, in words; an empty text if the response has no reasons."""
     try:
         body = error.json()
         problems = body["conflicts"] if "conflicts" in body else list(map(_problem_text, body["detail"]))
         text = "; ".join(problems)
     except (ValueError, LookupError, TypeError):  # It is of another form.
+        is_text = (error.headers or {}).get("content-type", "").startswith("text/plain")
+        text = error.content.decode(errors="replace") if is_text and error.status in _REFUSALS else ""
+    if not text:
         return ""
-    hint = "; use the next major version, such as --version 2.0" if "in a minor version" in text else ""
+    hint = next((hint for part, hint in _REMEDIES.items() if part in text), "")
     return f"the service has refused the request ({error.status}): {text}{hint}"
 
 
 def _problem_text(problem: Mapping[str, Any]) -> str:
     """Return one of the problems that the service has found in a request, and its place in the body or the query."""
     place = ".".join(map(str, problem["loc"][1:]))
-    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{place}: {text}" if place else text
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The command `heksher-client features`: list and change the context features of a service, and their order."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +10,7 @@ from heksher_client.cli.arguments import require_text, yes_option
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError, suggestion
-from heksher_client.cli.output import json_option, print_json, print_table
+from heksher_client.cli.output import count, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from heksher_client.admin import AdminClient
@@ -77,20 +78,21 @@ def move(
 ) -> None:
     """Move the context feature NAME before or after another one.
 
-    This changes which rules win in all settings that depend on both.
+    This changes which rules win in all settings that depend on it and on one that it passes.
     """
-    if (before is None) == (after is None):
+    other = after or before or ""
+    if not other or (before is not None and after is not None):
         raise click.UsageError("use either --before or --after")
-    other = before if after is None else after
     with connect(profile, url) as client:
         known = client.context_features()
-        for feature in (name, str(other)):
-            _require_feature(known, feature)
-        if not yes:
-            affected = [s for s in client.settings().values() if {name, other} <= {*s.configurable_features}]
-            click.confirm(
-                f"Move {name}? This may change which rules win in {len(affected)} settings", abort=True, err=True
-            )
+        for feature in (name, other):
+            require_feature(known, feature)
+        passed = _passed(known, name, other, is_after=after is not None)
+        using = [{*data.configurable_features} for data in client.settings().values()]
+        affected = [features for features in using if name in features and features & passed]
+        if affected and not yes:
+            number = count(len(affected), "setting")
+            click.confirm(f"Move {name}? This may change which rules win in {number}", abort=True, err=True)
         client.move_context_feature(name, before=before, after=after)
         _report(client, f"Moved context feature {name}", as_json=as_json)
 
@@ -102,7 +104,7 @@ def move(
 def delete(name: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Delete the context feature NAME. No setting may be configurable by it."""
     with connect(profile, url) as client:
-        _require_feature(client.context_features(), name)
+        require_feature(client.context_features(), name)
         using = sorted(s.name for s in client.settings().values() if name in s.configurable_features)
         if using:
             more = "" if len(using) == 1 else f" and {len(using) - 1} more"
@@ -111,7 +113,15 @@ def delete(name: str, profile: str | None, url: str | None, *, as_json: bool) ->
         _report(client, f"Deleted context feature {name}", as_json=as_json)
 
 
-def _require_feature(known: tuple[str, ...], name: str) -> None:
+def _passed(order: Sequence[str], name: str, other: str, *, is_after: bool) -> set[str]:
+    """Return the context features that one passes when it is moved before or after another one."""
+    start, target = order.index(name), order.index(other)
+    if start < target:
+        return {*order[start + 1 : target + is_after]}
+    return {*order[target + is_after : start]}
+
+
+def require_feature(known: tuple[str, ...], name: str) -> None:
     """Check that a context feature exists.
 
     Raises:

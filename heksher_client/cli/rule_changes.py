@@ -17,8 +17,8 @@ from heksher_client.cli.arguments import (
     context_argument,
     now,
     parse_pairs,
-    reject_option,
     require_link,
+    value_argument,
 )
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, service_options
@@ -69,7 +69,7 @@ _UNTIL = click.option(
 
 @click.command(cls=ValueCommand, context_settings=DASH_IN_VALUE, short_help="Add a rule.")
 @_NAME
-@click.argument("value")
+@value_argument("value")
 @_CONDITIONS
 @_COMMENT
 @_LINK
@@ -94,7 +94,6 @@ def add(
 
     VALUE is JSON, for example 5, true or '["a", "b"]'. For a setting of type str, it may be plain text.
     """
-    reject_option(value)
     if not conditions:
         raise click.UsageError(
             "a rule requires a condition, for example user=jim; contexts without a matching rule get the default value"
@@ -126,7 +125,7 @@ def _rule_options(*, has_value: bool) -> Callable[[Command], Command]:
 
     A decorator adds a parameter before those that the command has already.
     """
-    value = (click.argument("value"),) if has_value else ()
+    value = (value_argument("value"),) if has_value else ()
     parameters = (_NAME, *value, _CONDITIONS, _EXPECTED, service_options, json_option)
     return lambda command: reduce(lambda with_later, add: add(with_later), reversed(parameters), command)
 
@@ -217,7 +216,6 @@ def set_value(value: str, **options: Unpack[_ChangeOptions]) -> None:
     The rule is the one with exactly these conditions. Its comment and its link are the reason for its value: those of
     the former value are removed, unless new ones replace them.
     """
-    reject_option(value)
     _new_period(options)
     with _open_rule(options) as rule:
         new, former = parse_value(rule.setting, value), rule.record.value

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from heksher_client._logging import escaped
-from heksher_client.cli.arguments import DASH_IN_VALUE, ValueCommand, reject_option, require_text, yes_option
+from heksher_client.cli.arguments import DASH_IN_VALUE, ValueCommand, require_text, value_argument, yes_option
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.completion import complete_setting
 from heksher_client.cli.connection import connect, group_options, service_options
 from heksher_client.cli.errors import CommandError, suggestion
+from heksher_client.cli.features import require_feature
 from heksher_client.cli.json_values import format_value
 from heksher_client.cli.output import count, json_option, print_json, print_table
 from heksher_client.cli.setting_values import parse_value
@@ -104,7 +105,7 @@ def show(name: str, profile: str | None, url: str | None, *, as_json: bool) -> N
 @settings.command(cls=ValueCommand, context_settings=DASH_IN_VALUE, short_help="Create a setting.")
 @click.argument("name")
 @click.argument("type_", metavar="TYPE", callback=require_text)
-@click.argument("default")
+@value_argument("default")
 @click.option(
     "--feature",
     "features",
@@ -135,11 +136,13 @@ def add(
     """
     from heksher_client._core.refresh.protocol import SettingData
 
-    reject_option(default)
     metadata = {} if description is None else {"description": description}
     data = SettingData(name, list(features), type_, None, metadata, [], "1.0")
     value = parse_value(data, default)
     with connect(profile, url) as client:
+        known = client.context_features()
+        for feature in features:
+            require_feature(known, feature)
         if client.setting(name) is not None or not client.create_setting(
             name, type_, value, features, metadata=metadata
         ):

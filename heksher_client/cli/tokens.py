@@ -9,6 +9,7 @@ from heksher_client._logging import escaped
 from heksher_client.cli.arguments import new_token_options, require_text
 from heksher_client.cli.command_groups import DefaultCommandGroup
 from heksher_client.cli.connection import connect, group_options, service_options
+from heksher_client.cli.errors import CommandError, suggestion
 from heksher_client.cli.output import json_option, local_time, print_json, print_table
 
 
@@ -73,6 +74,9 @@ def add(name: str, role: str, days: int | None, profile: str | None, url: str | 
 def revoke(name: str, profile: str | None, url: str | None, *, as_json: bool) -> None:
     """Revoke the token with the given NAME. The service refuses it within a second."""
     with connect(profile, url) as client:
+        names = [token.name for token in client.tokens()]
+        if name not in names:
+            raise CommandError(f"token {name} does not exist{suggestion(name, names)}")
         client.revoke_token(name)
     if as_json:
         print_json({"name": name})

@@ -12,7 +12,6 @@ from heksher_client.service import store
 from heksher_client.service.changes import record_together
 from heksher_client.service.document import FORMAT, Document, parse
 from heksher_client.service.import_planner import ImportPlanner, Step
-from heksher_client.service.rule_period import Period
 
 
 def export(connection: Connection) -> dict[str, Any]:
@@ -21,9 +20,10 @@ def export(connection: Connection) -> dict[str, Any]:
     rules: dict[int, list[dict[str, Any]]] = {}
     for rule in store.rules(connection):
         conditions = {feature: value for feature, value in rule.conditions_in(order)}  # noqa: C416 - of lists
-        exported = store.rule_as_json(rule) | {"feature_values": conditions}
+        exported = {"rule_id": rule.id, "feature_values": conditions, "value": rule.value}
         # All fields, as an import does not change those that a document leaves out.
-        rules.setdefault(rule.setting_id, []).append(exported | {name: exported.get(name) for name in Period._fields})
+        exported |= {"metadata": dict(rule.metadata), "starts_at": None, "ends_at": None, **rule.period.as_json()}
+        rules.setdefault(rule.setting_id, []).append(exported)
     return {
         "heksher": FORMAT,
         "context_features": order,

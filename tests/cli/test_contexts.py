@@ -338,6 +338,11 @@ def change_before(service: WatchedService, route: str, change: Callable[[Connect
     service.respond_with(route, intercept, times=1)
 
 
+def test_one_change_is_confirmed_in_the_singular(run: Run, staging: WatchedService) -> None:
+    outcome = run("copy", f"{STAGING},user=ann", f"{PROD},user=ann")
+    assert (outcome.status, outcome.err) == (1, "Make this change? [y/N]: Aborted!\n")
+
+
 def test_a_failure_in_the_middle_keeps_the_changes_before(run: Run, staging: WatchedService) -> None:
     """The exit status is that of the failure."""
     staging.respond_with("POST /api/v1/rules", CannedResponse(503, b"not today"))

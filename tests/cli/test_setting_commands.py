@@ -90,10 +90,12 @@ def test_a_setting_is_created(run: Run, shop: WatchedService) -> None:
         (("cache_size", "int", "5", "--feature", "user"), 1, "setting cache_size already exists"),
         (("limit", "int", "x", "--feature", "user"), 1, "'x' is not valid JSON, and setting limit has type int"),
         (("limit", "Sequence<int>", "[true]", "--feature", "user"), 1, "422"),
-        (("limit", "int", "5", "--feature", "planet"), 1, "planet"),
+        (("limit", "int", "5", "--feature", "usr"), 1, "context feature usr does not exist; did you mean user?"),
+        (("limit", "flot", "5", "--feature", "user"), 1, "type: cannot resolve setting type flot; use int, float, str"),
         (("a b", "int", "5", "--feature", "user"), 1, "'a b' is not a valid setting name"),
         (("limit", "int", "5"), 2, "Missing option '--feature'"),
-        (("limit", "int", "--five", "--feature", "user"), 2, "no such option: --five"),
+        (("limit", "int", "--five", "--feature", "user"), 2, "no such option: --five (for a value that begins with a"),
+        (("limit", "int", "--descriptoin", "x", "--feature", "user"), 2, "--descriptoin; did you mean --description?"),
     ],
 )
 def test_an_impossible_setting_is_not_created(run: Run, arguments: tuple[str, ...], status: int, message: str) -> None:
@@ -109,7 +111,8 @@ def test_aliases_are_added_and_deleted(run: Run, shop: WatchedService) -> None:
     assert added.json == {"name": "cache_size", "alias": "cache.size"}
     assert run("settings", "show", "size", "--json").json["aliases"] == ["cache.size", "size"]
     assert "setting cache_size already has the alias size" in run("settings", "alias", "cache_size", "size").err
-    assert "409" in run("settings", "alias", "cache_size", "shop.color").err
+    refused = run("settings", "alias", "cache_size", "shop.color")
+    assert refused.err.startswith("Error: the service has refused the request (409): ")
     deleted = run("settings", "alias", "cache_size", "size", "--delete")
     assert deleted.out == "Deleted alias size of setting cache_size.\n"
     refused = run("settings", "alias", "cache_size", "size", "--delete")
@@ -133,11 +136,24 @@ def test_context_features_are_listed_added_moved_and_deleted(run: Run, shop: Wat
     )
     assert run("features", "list", "--json").json[2] == {"name": "theme", "settings": 0}
     assert run("features", "move", "theme", "--before", "user", "--yes").out.endswith(": environment, theme, user\n")
-    refused = run("features", "move", "environment", "--after", "user")
-    assert (refused.status, "may change which rules win in 1 settings" in refused.err) == (1, True)
+    for move in (("environment", "--after", "user"), ("user", "--before", "environment")):
+        refused = run("features", "move", *move)
+        question = f"Move {move[0]}? This may change which rules win in 1 setting [y/N]: Aborted!\n"
+        assert (refused.status, refused.err) == (1, question)
     moved = run("features", "move", "environment", "--after", "user", "--yes", "--json").json
     assert moved == {"context_features": ["theme", "user", "environment"]}
     assert run("features", "delete", "theme").out.endswith("The order is: user, environment\n")
+
+
+def test_a_move_that_changes_no_setting_is_not_confirmed(run: Run, shop: WatchedService) -> None:
+    """No setting depends on the context feature and on one that it passes."""
+    run("features", "add", "theme")
+    for place in (("--before", "user"), ("--after", "user"), ("--before", "theme")):
+        assert run("features", "move", "theme", *place).status == 0
+    shop.declare("page", "int", 1, ["environment", "theme"])
+    assert run("features", "move", "theme", "--before", "user").status == 0
+    assert "win in 1 setting " in run("features", "move", "theme", "--before", "environment").err
+    assert "win in 2 settings " in run("features", "move", "environment", "--after", "user").err
 
 
 @pytest.mark.parametrize(
@@ -258,7 +274,7 @@ def test_conditions_period_and_comment_of_a_rule_are_changed(run: Run, shop: Wat
         (("user=jim", "--until", "2020-02-01T00:00Z"), 2, "has passed"),
         (("user=jim", "--to", "user"), 2, "'user' must have the form FEATURE=VALUE"),
         (("user=jim", "--to", "planet=mars"), 2, "cache_size does not depend on planet"),
-        (("user=jim", "--to", "environment=prod"), 1, "409: 'rule 3 has these conditions already'"),
+        (("user=jim", "--to", "environment=prod"), 1, "refused the request (409): rule 3 has these conditions already"),
         (("user=jim", "--no-from", "--expected", "5"), 1, "rule 2 has the value 100, and not 5"),
         (("user=tom", "--no-from"), 1, "no rule with exactly these conditions: user=tom"),
     ],

@@ -38,7 +38,7 @@ def test_an_expired_token_is_marked(run: Run, shop: WatchedService) -> None:
     [
         (("add", ""), 2, "it is empty"),
         (("add", "a b"), 1, ""),
-        (("revoke", "nobody"), 1, ""),
+        (("revoke", "nobody"), 1, "Error: token nobody does not exist\n"),
         (("add", "x", "--role", "owner"), 2, "'owner' is not one of 'read', 'declare', 'admin'"),
     ],
 )

@@ -145,6 +145,8 @@ def test_an_import_keeps_the_periods_of_rules(database: Database, clock: Clock) 
     clock.move_to(30)
     with database.read() as (connection, _):
         assert [rule.in_effect for rule in store.rules(connection)] == [False, True]
+    exported = {rule["rule_id"]: rule for rule in export_from(database)["settings"][0]["rules"]}
+    assert list(exported[3])[-2:] == list(exported[7])[-2:] == ["starts_at", "ends_at"]
     second["ends_at"] = clock.at(10)
     assert import_into(database, content) == [
         f'change rule 3 of setting s: user=ann period from {{"ends_at":"{clock.at(-10)}"}} '
