@@ -218,7 +218,7 @@ class RefreshableToken(_OAuthCredential):
             return
         try:
             plain_result(self._on_new_tokens, self._on_new_tokens(tokens), may_be_running=True)
-        except Exception as error:
+        except Exception as error:  # User code. The tokens are valid, whether they are stored or not.
             _log_unstored(error)
 
     def _store_async(self, loop: "asyncio.AbstractEventLoop", tokens: Tokens) -> None:

@@ -24,7 +24,7 @@ class AsyncPerformer(exchange.Performer):
         return self.performers
 
     async def __aexit__(self, *_: object) -> None:
-        with suppress(Exception):
+        with suppress(Exception):  # The transport of a program may raise anything. The exchange is over.
             await self._responses.aclose()
 
     async def await_token(self, effect: AwaitToken) -> None:

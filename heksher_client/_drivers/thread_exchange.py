@@ -34,7 +34,7 @@ class ThreadPerformer(exchange.Performer):
         return self.performers
 
     def __exit__(self, *_: object) -> None:
-        with suppress(Exception):
+        with suppress(Exception):  # The transport of a program may raise anything. The exchange is over.
             self._responses.close()
 
     def await_token(self, effect: AwaitToken) -> None:

@@ -210,7 +210,10 @@ class Endpoint:
             request.method, url, headers=dict(headers), cookies=self._cookies, content=request.content
         )
         if self._shared_client is None:  # Another client may be one that expects text.
-            self._keep_url(request.target, built.url)
+            # For the next refresh: the URL of a query of many settings takes a while to parse.
+            if len(self._urls) >= _MAX_URLS:
+                self._urls.clear()
+            self._urls[request.target] = built.url
         timeouts = self._timeouts or built.extensions.get("timeout", {})
         limited = {step: seconds if timeout is None else min(timeout, seconds) for step, timeout in timeouts.items()}
         limits = {step: self._time_limit(timeouts[step], timeout, reason) for step, timeout in limited.items()}
@@ -220,12 +223,6 @@ class Endpoint:
             query = request.target.partition("?")[2]
             built.url = built.url.copy_with(query="&".join(filter(None, [query, str(params)])).encode())
         return built
-
-    def _keep_url(self, target: str, url: Any) -> None:
-        """Keep a parsed URL for the next refresh: that of a query of many settings takes a while to parse."""
-        if len(self._urls) >= _MAX_URLS:
-            self._urls.clear()
-        self._urls[target] = url
 
     def build_stream_request(self, stream: OpenStream) -> httpx.Request:
         """Build the request for a stream, which may send nothing for longer than a response may take."""

@@ -211,7 +211,7 @@ def _send(endpoint: Endpoint, turns: "_Turns", request: httpx.Request, auth: Any
         arguments["auth"] = None if isinstance(auth, Credential) else auth
     try:
         response: httpx.Response = yield from _send_in_turn(turns, request, arguments)
-    except Exception as error:
+    except Exception as error:  # Each transport has its own error classes.
         if not (trace.is_reused and is_connection_error(error)):
             raise
         response = yield from _send_in_turn(turns, request, arguments)

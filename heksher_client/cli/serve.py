@@ -3,13 +3,16 @@
 import errno
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from heksher_client._version import __version__
 from heksher_client.cli.arguments import Seconds, require_text
 from heksher_client.cli.database import database_option, report_database_errors
+
+if TYPE_CHECKING:
+    from heksher_client.service.database import Database
 
 T = TypeVar("T")
 
@@ -71,11 +74,9 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with report_database_errors():
         from heksher_client.service import create_app, database_url
-        from heksher_client.service.access import is_loopback
         from heksher_client.service.addresses import check_root_path
         from heksher_client.service.metrics import access_log as access_logger
         from heksher_client.service.server import Server, listen, resolve_access_control, service_url
-        from heksher_client.service.tokens import list_tokens
 
         access_logger.disabled = not access_log
         is_controlled = resolve_access_control(host, access_control)
@@ -98,15 +99,7 @@ def serve(
     url += check_root_path(root_path)
     location = _redact_password(database)
     click.echo(f"Heksher service {__version__} on {location}: {url} (console: {url}/console, API: {url}/docs)")
-    if is_controlled:
-        with app.state.database.begin(writes=False) as connection:
-            has_tokens = bool(list_tokens(connection))
-        if not has_tokens:
-            _warn("requests require a token, and none exists: create one with `heksher-client service token add NAME`")
-        if certificate is None and not is_loopback(host):
-            _warn("tokens are sent unencrypted: use a proxy with TLS, or --certificate and --key")
-    elif not is_loopback(host):
-        _warn("requests do not require a token: anyone who can reach this address can change all settings")
+    _warn_about_access(app.state.database, host, is_controlled=is_controlled, is_encrypted=certificate is not None)
     server.serve_on(listener)
 
 
@@ -126,6 +119,22 @@ def _listen(listen: Callable[[str, int], T], host: str, port: int) -> T:
             f"port {port} of {host} is in use: stop the other program, or choose another port with --port "
             "(0 selects a free one)"
         ) from None
+
+
+def _warn_about_access(database: "Database", host: str, *, is_controlled: bool | None, is_encrypted: bool) -> None:
+    """Print a warning if nobody can use the service, or anyone may do so who can reach the address."""
+    from heksher_client.service.access import is_loopback
+    from heksher_client.service.tokens import list_tokens
+
+    if is_controlled:
+        with database.begin(writes=False) as connection:
+            has_tokens = bool(list_tokens(connection))
+        if not has_tokens:
+            _warn("requests require a token, and none exists: create one with `heksher-client service token add NAME`")
+        if not is_encrypted and not is_loopback(host):
+            _warn("tokens are sent unencrypted: use a proxy with TLS, or --certificate and --key")
+    elif not is_loopback(host):
+        _warn("requests do not require a token: anyone who can reach this address can change all settings")
 
 
 def _warn(text: str) -> None:

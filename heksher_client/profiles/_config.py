@@ -265,25 +265,17 @@ def load(
         name, path, file, has_url=has_url, is_optional=sends_requests_only and has_url
     )
     own_url = table.get("url")
-    urls = {
+    _check_first_url({
         url_name: overrides.get("url"),
         _variable("url"): environment.get("url"),
         f"{source}: url": own_url if isinstance(own_url, str) else None,  # Another type is refused below.
         "service_url of the client class": class_url,
-    }
-    url_source = next((name for name, url in urls.items() if url is not None), url_name)
-    check_url(urls[url_source], url_source)
+    })  # fmt: skip
     lends_options = sends_requests_only and not name and _is_foreign(own_url, overrides, environment)
     if lends_options:
         table = {key: value for key, value in table.items() if key not in _SERVER_FIELDS and may_lend_options}
         chosen = client_secret = None
-    try:
-        profile = convert(table, Profile, source)
-    except ConfigError as error:
-        if not lends_options:
-            raise
-        warn_unused(error)
-        profile, table = Profile(), {}
+    profile, table = _convert_profile(table, source, is_optional=lends_options)
     check_secret_destination(
         [
             ConfigSource("the client class", class_url, class_options or {}),
@@ -310,6 +302,36 @@ def load(
         lends_options,
         is_path_argument=path is not None,
     )
+
+
+def _check_first_url(urls: Mapping[str, str | None]) -> None:
+    """Check the URL that is used: the first one that is given, by its source.
+
+    Raises:
+        ConfigError: It is invalid.
+    """
+    source = next((name for name, url in urls.items() if url is not None), next(iter(urls)))
+    check_url(urls[source], source)
+
+
+def _convert_profile(table: dict[str, Any], source: str, *, is_optional: bool) -> tuple[Profile, dict[str, Any]]:
+    """Return a profile, and the table that it is made of.
+
+    Args:
+        table: The table of the profile.
+        source: Its place in the configuration file.
+        is_optional: Whether to log the error, and to use an empty profile, if it is invalid.
+
+    Raises:
+        ConfigError: It is invalid.
+    """
+    try:
+        return convert(table, Profile, source), table
+    except ConfigError as error:
+        if not is_optional:
+            raise
+        warn_unused(error)
+        return Profile(), {}
 
 
 def warn_unused(error: object) -> None:
