@@ -170,3 +170,38 @@ def test_the_preview_of_a_deletion_lists_the_first_values(
     editor.go(EDIT)
     editor.press("Delete s and its 3 rules")
     assert "The first 2 of 4 values are listed." in editor.text
+
+
+# -- context features --------------------------------------------------------------------------------------------------
+
+
+def test_a_move_of_context_features_of_a_protected_setting_is_confirmed(
+    editor: Editor, service: WatchedService
+) -> None:
+    """Even if no value changes, as any other change of the setting. The confirmation is bound to the rules as well."""
+    set_metadata(service, "settings/s", protected_contexts={"environment": ["prod"]})
+    order = service.call("GET", "/api/v1/context_features").json()
+    service.call("DELETE", "/api/v1/rules/1")
+    editor.go("/console/features")
+    editor.submit("/console/features/user/move", direction="up")
+    assert "No value changes" in editor.text
+    assert "One setting has protected values." in editor.text
+    assert "s protected 0 0" in editor.text
+    service.call("PUT", "/api/v1/rules/2/value", {"value": 20})
+    assert editor.press("Move user").status_code == 409
+    assert service.call("GET", "/api/v1/context_features").json() == order
+    assert editor.press("Move user").status_code == 200
+    assert "Context feature moved" in editor.text
+
+
+@pytest.mark.parametrize(("protected", "is_marked"), [("rules/1", True), ("rules/3", False)])
+def test_a_preview_of_a_move_marks_settings_with_protected_rules(
+    editor: Editor, service: WatchedService, protected: str, is_marked: bool
+) -> None:
+    """Rules on both features, or on neither, have the same priority afterwards."""
+    service.declare("free", "int", 1, ["user"])
+    set_metadata(service, protected, protected=True)
+    editor.go("/console/features")
+    editor.submit("/console/features/user/move", direction="up")
+    assert "Values of 1 setting may change" in editor.text
+    assert ("protected" in editor.text) == is_marked
