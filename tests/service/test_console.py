@@ -68,7 +68,7 @@ def test_an_undo_restores_conditions_and_periods(browser: Browser, service: Watc
     revision = service.call("GET", "/api/v1/change_log?after=0&limit=1000").json()["changes"][-1]["revision"]
 
     def undo_revision(number: int) -> int:
-        return browser.http.post(f"/console/undo/{number}", data={"csrf": browser.csrf}).status_code
+        return browser.http.post(f"/console/changes/{number}/undo", data={"csrf": browser.csrf}).status_code
 
     assert [undo_revision(number) for number in (revision, revision - 1)] == [200, 200]
     rule = service.call("GET", "/api/v1/rules/4").json()
@@ -102,7 +102,7 @@ def test_a_restored_rule_has_its_former_id_and_history(browser: Browser, service
 
 def undo(browser: Browser) -> str:
     """Return the action of the undo button for the last change."""
-    found = re.search(r'id="done".*?action="(/console/undo/\d+)"', browser.page, re.DOTALL)
+    found = re.search(r'id="done".*?action="(/console/changes/\d+/undo)"', browser.page, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -154,7 +154,7 @@ def test_a_deleted_rule_is_not_restored_if_it_no_longer_fits(
 def test_only_changes_of_rules_can_be_undone(browser: Browser, service: WatchedService) -> None:
     browser.go("/console/settings/s")
     for revision, status in [(1, 409), (999, 404)]:
-        response = browser.http.post(f"/console/undo/{revision}", data={"csrf": browser.csrf})
+        response = browser.http.post(f"/console/changes/{revision}/undo", data={"csrf": browser.csrf})
         assert response.status_code == status
 
 
@@ -274,7 +274,7 @@ def test_the_changes_of_a_setting_are_not_those_of_similar_names(browser: Browse
 
 
 @sqlite_only
-@pytest.mark.parametrize("action", ["/console/undo/99999999999999999999", "/console/rules/1.0/delete"])
+@pytest.mark.parametrize("action", ["/console/changes/99999999999999999999/undo", "/console/rules/1.0/delete"])
 def test_a_form_with_an_invalid_address_is_refused(browser: Browser, action: str) -> None:
     browser.go("/console/settings/s")
     assert browser.http.post(action, data={"csrf": browser.csrf}).status_code == 422
@@ -400,7 +400,8 @@ def test_a_page_that_does_not_exist_says_so(browser: Browser, path: str, message
 @pytest.mark.parametrize(
     ("address", "page"),
     [
-        ("undo/5", "changes"),
+        ("changes/5/undo", "changes"),
+        ("changes/5/undo/all", "changes"),
         ("logout", ""),
         ("features/user/move", "features"),
         ("tokens/ci/revoke", "tokens"),

@@ -188,7 +188,7 @@ def test_rules_are_copied_after_a_preview(browser: Browser, service: WatchedServ
     assert (added.value, added.metadata) == (2, notes)
     (changes,) = re.findall(r'href="(/console/changes\?before=\d+)"', browser.page)
     browser.go(changes)
-    for action in re.findall(r'action="(/console/undo/\d+)"', browser.page)[:2]:
+    for action in re.findall(r'action="(/console/changes/\d+/undo)"', browser.page)[:2]:
         browser.go(changes)
         browser.submit(action)
     assert {conditions: rule.value for conditions, rule in rules(service).items() if rule.id > 3} == {

@@ -37,9 +37,9 @@ def test_all_of_a_rule_is_changed_in_one_step(editor: Editor, service: WatchedSe
     assert rule.metadata == {"ticket": "OPS-1", "comment": "load test", "link": "https://tickets/1"}
     assert rule.period.as_json() == {"starts_at": "2020-01-01T00:00:00+00:00", "ends_at": "2999-12-31T23:59:59+00:00"}
     assert len(log(service)) == before + 1
-    editor.submit(f"/console/undo/{before + 1}")
+    editor.submit(f"/console/changes/{before + 1}/undo")
     assert (rules(service)["user=jim"], stored_rule(service, 2).period.as_json()) == (2, {})
-    editor.submit(f"/console/undo/{before + 2}")
+    editor.submit(f"/console/changes/{before + 2}/undo")
     editor.go("/console/rules/2")
     assert editor.field("starts_at") == ["2020-01-01T00:00"]
     assert editor.field("ends_at") == ["2999-12-31T23:59:59"]
@@ -155,7 +155,7 @@ def test_the_comment_of_a_deletion_is_in_its_log_entry_alone(editor: Editor, ser
         "comment": "the test is over", "link": "https://tickets/2",
     }  # fmt: skip
     assert entry["new"] is None
-    assert editor.http.post(f"/console/undo/{entry['revision']}", data={"csrf": editor.csrf}).status_code == 200
+    assert editor.http.post(f"/console/changes/{entry['revision']}/undo", data={"csrf": editor.csrf}).status_code == 200
     assert log(service)[0]["new"]["metadata"] == {"comment": "added for a test"}
 
 

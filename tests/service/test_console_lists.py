@@ -222,7 +222,7 @@ def test_filters_survive_a_change(browser: Browser, service: WatchedService) -> 
     response = browser.submit("/console/rules/2/value", value="22", back=page)
     assert response.url.raw_path.decode() == f"{page}&done=8"
     assert "Rule changed: 2 → changed to 22 for user jim" in browser.text
-    response = browser.submit("/console/undo/8", back=page)
+    response = browser.submit("/console/changes/8/undo", back=page)
     assert response.url.raw_path.decode() == f"{page}&done=9"
 
 
@@ -244,7 +244,7 @@ def test_a_form_may_lead_back_to_any_page_of_the_console(browser: Browser) -> No
     response = browser.submit("/console/rules/1/delete", back="/console")
     assert response.url.raw_path == b"/console?done=8"
     browser.go("/console/changes?action=rule+added")
-    response = browser.submit("/console/undo/6", back="/console/changes?action=rule+deleted")
+    response = browser.submit("/console/changes/6/undo", back="/console/changes?action=rule+deleted")
     assert response.url.raw_path == b"/console/changes?action=rule+deleted&done=9"
     assert "Rule deleted: 2 for user jim Undo" in browser.text
     browser.go("/console/changes?done=99")

@@ -39,7 +39,8 @@ def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: Watc
     deleted = log(service)[:2]
     assert [entry["former"]["comment"] for entry in deleted] == ["not needed"] * 2
     for entry in deleted:
-        assert editor.http.post(f"/console/undo/{entry['revision']}", data={"csrf": editor.csrf}).status_code == 200
+        address = f"/console/changes/{entry['revision']}/undo"
+        assert editor.http.post(address, data={"csrf": editor.csrf}).status_code == 200
     assert len(rules(service)) == 3
 
 
@@ -58,7 +59,7 @@ def test_changes_of_many_rules_are_undone_together(editor: Editor, service: Watc
     assert "find=jim" in str(editor.press("Confirm").url)
     assert (rules(service), stored_rule(service, 1).value) == (former, 1)
     editor.go("/console/changes")
-    editor.press("Undo all", action=f"/{log(service)[0]['revision']}/all")
+    editor.press("Undo all", action=f"/{log(service)[0]['revision']}/undo/all")
     assert "will delete 3 rules" in editor.text
     editor.press("Confirm")
     assert rules(service) == {"user=ann": 4}
@@ -93,7 +94,7 @@ def test_a_change_of_one_rule_is_undone_alone(editor: Editor, service: WatchedSe
     editor.go("/console/changes")
     assert "Undo all" not in editor.text
     form = {"csrf": editor.csrf}
-    address = f"/console/undo/{log(service)[1]['revision']}/all"
+    address = f"/console/changes/{log(service)[1]['revision']}/undo/all"
     assert "will change 1 rule" in editor.http.post(address, data=form).text
     assert rules(service)["user=jim"] == 20
 
@@ -105,11 +106,13 @@ def test_changes_made_together_are_not_undone_if_one_of_the_rules_has_changed_si
     editor.go(selection(service, 1, 2, 3))
     editor.press("Set value", value="9")
     for revision, status, message in ((999, 404, "there is no change"), (1, 409, "only changes of rules")):
-        response = editor.http.post(f"/console/undo/{revision}/all", data={"csrf": editor.csrf})
+        response = editor.http.post(f"/console/changes/{revision}/undo/all", data={"csrf": editor.csrf})
         assert (response.status_code, message in response.text) == (status, True)
     with monkeypatch.context() as patch:
         patch.setattr(pages.changes, "MAX_RULES", 2)
-        response = editor.http.post(f"/console/undo/{log(service)[1]['revision']}/all", data={"csrf": editor.csrf})
+        response = editor.http.post(
+            f"/console/changes/{log(service)[1]['revision']}/undo/all", data={"csrf": editor.csrf}
+        )
         assert (response.status_code, "at most 2 changes can be undone at once" in response.text) == (422, True)
     service.call("PUT", "/api/v1/rules/2/value", {"value": 8})
     assert editor.press("Undo all 3").status_code == 409

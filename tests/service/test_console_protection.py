@@ -21,7 +21,7 @@ def test_an_undo_of_a_protected_rule_is_previewed(editor: Editor, service: Watch
     service.call("PUT", "/api/v1/rules/1/value", {"value": 10})
     changed = log(service)[0]["revision"]
     editor.go("/console/changes")
-    editor.submit(f"/console/undo/{changed}", back="/console/changes?setting=s")
+    editor.submit(f"/console/changes/{changed}/undo", back="/console/changes?setting=s")
     assert "will change 1 rule. It affects protected values." in editor.text
     assert "environment prod protected 10 1" in editor.text
     assert rules(service)["environment=prod"] == 10
@@ -39,7 +39,7 @@ def test_an_undo_of_the_deletion_of_a_protected_rule_is_previewed(editor: Editor
     set_metadata(service, "rules/1", protected=True)
     service.call("DELETE", "/api/v1/rules/1")
     editor.go("/console/changes")
-    editor.submit(f"/console/undo/{log(service)[0]['revision']}")
+    editor.submit(f"/console/changes/{log(service)[0]['revision']}/undo")
     assert "will add 1 rule. It affects protected values." in editor.text
     assert "environment prod protected 7 1" in editor.text
     editor.press("Confirm")

@@ -148,10 +148,10 @@ def test_l6_operators_use_the_console_below_a_path_prefix(placed: Placed, browse
     assert "Rule added" in page.text
     page = submit(browser, page, "/rules/1/value", value="9")
     assert "Rule changed" in page.text
-    page = submit(browser, page, f"/undo/{re.findall(r'undo/([0-9]+)', page.text)[0]}")
+    page = submit(browser, page, f"/changes/{re.findall(r'changes/([0-9]+)/undo', page.text)[0]}/undo")
     assert page.url.path == f"{PREFIX}/console/settings/s"
     pages = ["", "console", "console/", "console/settings/s", "console/changes", "console/settings/nosuch", "docs"]
-    pages += ["console/undo/1", "console/rules/1/value", "console/settings/s/edit/aliases/delete"]
+    pages += ["console/changes/1/undo", "console/rules/1/value", "console/settings/s/edit/aliases/delete"]
     for path in pages:
         page = browser.get(f"{PREFIX}/{path}")
         assert page.status_code == (404 if path.endswith("nosuch") else 200), path

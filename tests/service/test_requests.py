@@ -256,7 +256,7 @@ def test_l7_a_form_without_its_token_is_refused_with_any_headers(
     assert "heksher_session" in http.cookies
     for csrf in ("", "0" * 64):
         for sent in (headers, {}):
-            response = http.post("/console/undo/1", data={"csrf": csrf}, headers=sent)
+            response = http.post("/console/changes/1/undo", data={"csrf": csrf}, headers=sent)
             assert response.status_code == 403
 
 

@@ -4,12 +4,10 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
 from sqlalchemy import Connection
 
 from heksher_client.service.access import visible_changes
-from heksher_client.service.addresses import reference
 from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
 from heksher_client.service.changes import ACTIONS, changes, changes_made_together, latest_changes, recent_actors
 from heksher_client.service.console.change_entries import existing
@@ -78,13 +76,7 @@ def list_changes(
         )
 
 
-@router.get("/undo/{revision}")
-def show_changes_of_undo(request: Request) -> Response:
-    """Redirect to the change log: a browser may load the address of the form again, without its fields."""
-    return RedirectResponse(reference(request.scope, "console/changes"), 303)
-
-
-@router.post("/undo/{revision}")
+@router.post("/changes/{revision}/undo")
 def undo_change(
     request: Request,
     revision: Revision,
@@ -102,7 +94,7 @@ def undo_change(
     return carry_out(request, database, plan)
 
 
-@router.post("/undo/{revision}/all")
+@router.post("/changes/{revision}/undo/all")
 def undo_changes(request: Request, revision: Revision, database: RequestDatabase, form: Form) -> Response:
     """Undo all changes of rules that were made together with one, after a preview."""
 

@@ -6,11 +6,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from sqlalchemy import Connection
 
 from heksher_client.service import store
-from heksher_client.service.addresses import reference
 from heksher_client.service.changes import rule_changes
 from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form, query_fields, text
@@ -195,13 +193,6 @@ def change_rule(request: Request, rule_id: RuleId, database: RequestDatabase, fo
         return Plan(form, [SettingChanges(setting, [RuleChange(rule, changed)])], {rule_id: text(form, "etag")})
 
     return carry_out(request, database, plan)
-
-
-@router.get("/rules/{rule_id}/value")
-@router.get("/rules/{rule_id}/delete")
-def show_rule_of_form(request: Request, rule_id: RuleId) -> Response:
-    """Redirect to the page of a rule: a browser may load the address of a form again."""
-    return RedirectResponse(reference(request.scope, f"console/rules/{rule_id}"))
 
 
 @router.post("/rules/{rule_id}/value")
