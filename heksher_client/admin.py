@@ -89,6 +89,8 @@ class ChangeCriteria(TypedDict, total=False):
     """Only changes of rules with these conditions, perhaps with others, before or after the change."""
     value: str | None
     """Only changes of rules or default values with this text in the JSON of the value, before or after the change."""
+    group: int | None
+    """Only changes that were made together: those with this `group`, their first revision."""
 
 
 def _checked_criteria(method: str, criteria: ChangeCriteria) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class ChangeFilter:
     value: str = ""
     """A part of the value of a rule, or of the default value of a setting, before or after the change. As JSON, in any
     case."""
+    group: int | None = None
+    """The group of changes that were made together."""
 
 
 ALL_CHANGES: Final = ChangeFilter()
@@ -49,19 +51,27 @@ def change_criteria(connection: Connection, selected: ChangeFilter) -> list[Colu
     """Return the criteria of the changes that a filter selects."""
     if "\0" in selected.actor + selected.action:
         return [false()]  # PostgreSQL would raise an error.
-    criteria = [*_setting_criteria(connection, selected), *_actor_criteria(selected)]
-    if selected.action:
-        criteria.append(CHANGES.c.action == selected.action)
-    if selected.since is not None:
-        criteria.append(CHANGES.c.at >= selected.since)
-    if selected.until is not None:
-        criteria.append(CHANGES.c.at <= selected.until)
+    criteria = [*_setting_criteria(connection, selected), *_actor_criteria(selected), *_change_criteria(selected)]
     if selected.feature:
         criteria.append(_any_rule(f'{json.dumps(selected.feature)}: "'))
     if selected.conditions:
         criteria.append(_any_rule(*(json.dumps({name: value})[1:-1] for name, value in selected.conditions.items())))
     if selected.value:
         criteria.append(_any_value(selected.value))
+    return criteria
+
+
+def _change_criteria(selected: ChangeFilter) -> list[ColumnElement[bool]]:
+    """Return the criteria of attributes of the change itself."""
+    criteria: list[ColumnElement[bool]] = []
+    if selected.action:
+        criteria.append(CHANGES.c.action == selected.action)
+    if selected.since is not None:
+        criteria.append(CHANGES.c.at >= selected.since)
+    if selected.until is not None:
+        criteria.append(CHANGES.c.at <= selected.until)
+    if selected.group is not None:
+        criteria.append(CHANGES.c.group_id == selected.group)
     return criteria
 
 

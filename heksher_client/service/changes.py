@@ -39,6 +39,8 @@ class Change:
     """The state before the change, in JSON values."""
     new: Any
     """The state after the change, in JSON values."""
+    group: int | None = None
+    """The first revision of the changes that were made together with this one; None if it was made alone."""
 
 
 def record_change(
@@ -91,7 +93,7 @@ class _Batch(NamedTuple):
     """Changes that are recorded together."""
 
     at: datetime
-    """The time of all of them, by which `changes_made_together` finds them."""
+    """The time of all of them."""
     records: list[_Record]
 
 
@@ -104,7 +106,7 @@ def record_together(connection: Connection) -> Iterator[None]:
     """Add all changes of a block to the change log at its end, which takes a fraction of the time for thousands.
 
     Until then, the block sees the former revision and the former tags. The changes have the same time, and revisions
-    without a gap.
+    without a gap. If there are several, they are a group.
     """
     batch = _Batch(clock.now(), [])
     connection.info[_BATCH] = batch
@@ -123,7 +125,8 @@ def _write(connection: Connection, records: Sequence[_Record]) -> None:
         state = state.values(context_features_tag=new_tag())
     last: int = connection.execute(state).scalar_one()
     first = last - len(records) + 1
-    rows = [{"revision": revision, **record.row} for revision, record in enumerate(records, first)]
+    group = first if len(records) > 1 else None
+    rows = [{"revision": revision, "group_id": group, **record.row} for revision, record in enumerate(records, first)]
     connection.execute(insert(CHANGES), rows)
     tags = [
         {"changed": setting_id, "new_tag": new_tag()} for setting_id in {each.setting_id for each in records} - {None}
@@ -199,29 +202,9 @@ def rule_changes(connection: Connection, rule_id: int, *, limit: int = 100) -> l
     return _read(connection, select(CHANGES).where(is_its).order_by(CHANGES.c.revision.desc()).limit(limit))
 
 
-def changes_made_together(connection: Connection, revision: int, *, limit: int) -> list[Change]:
-    """Return the changes that were recorded together with the change of a revision, the oldest first.
-
-    The change itself is one of them. There are none if no change has the revision.
-
-    Args:
-        connection: The connection of the transaction.
-        revision: The revision.
-        limit: The maximum number of changes before the change, and of those after it.
-    """
-    its = CHANGES.alias()
-    query = (
-        select(CHANGES)
-        .join(its, (its.c.at == CHANGES.c.at) & its.c.actor.is_not_distinct_from(CHANGES.c.actor))
-        .where(its.c.revision == revision, CHANGES.c.revision.between(revision - limit, revision + limit))
-        .order_by(CHANGES.c.revision)
-    )
-    return _read(connection, query)
-
-
 def _read(connection: Connection, query: Select[Any]) -> list[Change]:
     return [
-        Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new)
+        Change(row.revision, row.at, row.actor, row.action, row.settings, row.former, row.new, row.group_id)
         for row in connection.execute(query)
     ]
 

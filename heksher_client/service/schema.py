@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION: Final = "0006"
+VERSION: Final = "0007"
 """The schema version that this version of the service needs: its last migration."""
 FIRST_VERSION: Final = "0001"
 """The schema version of a database without the table `alembic_version`."""
@@ -88,6 +88,8 @@ CHANGES: Final = Table(
     Column("settings", ExactJSON, nullable=False),
     Column("former", ExactJSON, nullable=False),
     Column("new", ExactJSON, nullable=False),
+    # The first revision of the changes that were made together with this one; null if it was made alone.
+    Column("group_id", Integer, index=True),
 )
 
 CONTEXT_FEATURES: Final = Table(

@@ -1,5 +1,6 @@
 """Changes of many rules at once in the console, in a browser without scripts."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -84,6 +85,38 @@ def test_changes_of_rules_of_several_settings_are_undone_together(editor: Editor
     assert "This change of 2 settings will change 1 rule, delete 2 rules." in editor.text
     editor.press("Confirm")
     assert (rules(service), rules(service, "t")) == (former, {})
+
+
+def test_an_import_is_undone_as_a_whole_if_it_changed_only_rules(editor: Editor, service: WatchedService) -> None:
+    """Its first entry leads to all of them."""
+    document = service.call("GET", "/api/v1/export").json()
+    for rule in document["settings"][0]["rules"]:
+        rule["value"] += 100
+    changed = service.call("POST", "/api/v1/import", document).json()["revision"]
+    editor.go("/console/changes")
+    editor.follow("made together")
+    assert editor.response.url.params["group"] == str(changed - 2)
+    assert len(re.findall("Rule changed: rule", editor.page)) == 3
+    editor.press("Undo all")
+    assert "This change of s will change 3 rules." in editor.text
+    rule = {"feature_values": {"user": "jim"}, "value": 1}
+    document["settings"].append({**document["settings"][0], "name": "t", "rules": [rule]})
+    service.call("POST", "/api/v1/import", document)
+    editor.go("/console/settings/t")
+    assert "made together" in editor.text
+    assert "Undo all" not in editor.text
+
+
+@pytest.mark.usefixtures("clock")
+def test_changes_at_the_same_time_are_not_undone_together(editor: Editor, service: WatchedService) -> None:
+    """They were made by two forms."""
+    for value in (10, 20):
+        service.call("PUT", "/api/v1/rules/1/value", {"value": value})
+    last, former = log(service)[:2]
+    assert (last["at"], last["group"]) == (former["at"], None)
+    editor.go("/console/changes")
+    assert "Undo all" not in editor.text
+    assert "made together" not in editor.text
 
 
 def test_a_change_of_one_rule_is_undone_alone(editor: Editor, service: WatchedService) -> None:

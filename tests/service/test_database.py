@@ -18,6 +18,7 @@ from sqlalchemy import delete, text
 
 from heksher_client.cli import main
 from heksher_client.service import LocalService, create_app, store, tokens
+from heksher_client.service.changes import changes, record_together
 from heksher_client.service.database import Database, connect
 from heksher_client.service.declarations import Declaration
 from heksher_client.service.history import read_state
@@ -151,6 +152,26 @@ def test_the_migration_finds_authors_and_dates_of_rules_in_the_change_log(
     for rule_id in (changed, added):
         assert after[rule_id].changed_at is not None
         assert replace(after[rule_id], changed_at=before[rule_id].changed_at) == before[rule_id]
+    database.close()
+
+
+def test_the_migration_finds_changes_that_were_made_together(empty_database: Callable[[], str], tmp_path: Path) -> None:
+    """They have the same time and author, and revisions without a gap. Other changes are not in a group."""
+    url = empty_database()
+    database = Database(f"sqlite:///{tmp_path}/service.db" if url == "sqlite://" else url)
+    with database.begin() as connection:
+        store.add_context_feature(connection, "user")
+        with record_together(connection):
+            for name in ("environment", "theme"):
+                store.add_context_feature(connection, name)
+        groups = [change.group for change in changes(connection, after=0)]
+        connection.execute(text("DROP INDEX ix_changes_group_id"))
+        connection.execute(text("ALTER TABLE changes DROP COLUMN group_id"))
+        (script,) = [each for each in ScriptDirectory("heksher_client/service/migrations").walk_revisions()
+                     if each.revision == "0007"]  # fmt: skip
+        with Operations.context(MigrationContext.configure(connection)):
+            script.module.upgrade()
+        assert [change.group for change in changes(connection, after=0)] == groups == [None, 2, 2]
     database.close()
 
 

@@ -43,6 +43,18 @@ def test_all_criteria_apply_in_both_directions(service: WatchedService) -> None:
     assert latest(service, after=declared["revision"]) == [ann, jim]
 
 
+def test_changes_that_were_made_together_are_a_group(service: WatchedService) -> None:
+    """Of an import. Its name is the first revision."""
+    document = service.call("GET", "/api/v1/export").json()
+    document["context_features"] += ["region", "plan"]
+    service.call("POST", "/api/v1/import", document)
+    service.declare("s", "int", 1, ["user"])
+    alone, plan, region = latest(service, limit=3)
+    assert (alone["group"], plan["group"]) == (None, region["revision"])
+    assert latest(service, group=region["revision"]) == [plan, region]
+    assert latest(service, group=alone["revision"]) == []
+
+
 def test_changes_are_found_by_a_part_of_a_name_that_the_setting_has_now_or_had(service: WatchedService) -> None:
     """In any case, also if it was renamed since; and by a part of the name of a token."""
     for name in ("cache_size", "cache_age", "color"):

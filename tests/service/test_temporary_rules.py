@@ -102,6 +102,7 @@ def test_a_transition_is_a_change_with_a_revision_and_new_tags(http: httpx.Clien
         "settings": ["s"],
         "former": content,
         "new": content,
+        "group": None,
     }
 
 

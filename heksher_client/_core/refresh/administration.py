@@ -202,6 +202,8 @@ def _changes_query(criteria: Mapping[str, Any]) -> str:
     """Return the parameters that select changes, for a query that has others. A criterion of None is left out."""
     given = {name: value for name, value in criteria.items() if value is not None}
     conditions = checked_conditions(given.pop("conditions", {}))
+    if "group" in given:
+        given["group"] = str(checked_type(given["group"], int, "group"))
     if "setting" in given:
         given["setting"] = setting_name(given["setting"])
     if "feature" in given:

@@ -219,6 +219,11 @@ class ChangeRecord:
     """
     new: Any
     """The state after the change, in JSON values."""
+    group: int | None = None
+    """The first revision of the changes that were made together with this one, such as those of an import.
+
+    None if it was made alone, or the service does not say.
+    """
 
 
 @dataclass(frozen=True, slots=True)

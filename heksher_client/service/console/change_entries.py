@@ -9,8 +9,9 @@ from sqlalchemy import Connection, select, union
 
 from heksher_client.service.change_filter import SCHEDULE, SCHEDULED_ACTIONS
 from heksher_client.service.changes import Change
+from heksher_client.service.console.undo import UNDOABLE
 from heksher_client.service.json_values import is_identical
-from heksher_client.service.schema import ALIASES, RULES, SETTINGS
+from heksher_client.service.schema import ALIASES, CHANGES, RULES, SETTINGS
 
 _NOTES: Final = ("comment", "link")
 """Metadata that describe the change, and not the rule."""
@@ -67,16 +68,18 @@ class ChangeEntry:
 
 
 class Existing(NamedTuple):
-    """The rules and settings of changes that exist, so that links can lead to them."""
+    """The rules and settings of changes that exist, so that links can lead to them, and groups with an undo."""
 
     rules: Collection[int]
     """The ids of the rules."""
     settings: Collection[str]
     """The names, which may be aliases."""
+    undoable_groups: Collection[int]
+    """The groups of changes that consist of changes of rules."""
 
 
 def existing(connection: Connection, changes: Sequence[Change]) -> Existing:
-    """Return the rules and settings of changes that exist."""
+    """Return the rules and settings of changes that exist, and the groups that can be undone."""
     ids = {rule_id for change in changes if (rule_id := _rule_id(change)) is not None}
     names = {name for change in changes for name in change.settings}
     found = union(
@@ -84,7 +87,13 @@ def existing(connection: Connection, changes: Sequence[Change]) -> Existing:
         select(ALIASES.c.alias).where(ALIASES.c.alias.in_(names)),
     )
     rules = connection.scalars(select(RULES.c.id).where(RULES.c.id.in_(ids)))
-    return Existing(set(rules), set(connection.scalars(found)))
+    return Existing(set(rules), set(connection.scalars(found)), _undoable_groups(connection, changes))
+
+
+def _undoable_groups(connection: Connection, changes: Sequence[Change]) -> set[int]:
+    groups = {change.group for change in changes if change.group is not None}
+    has_others = select(CHANGES.c.group_id).where(CHANGES.c.group_id.in_(groups), CHANGES.c.action.not_in(UNDOABLE))
+    return groups.difference(connection.scalars(has_others.distinct()))
 
 
 def _rule_id(change: Change) -> int | None:

@@ -26,6 +26,7 @@ _CHANGE: Final = {
     "settings": ["cache_size"],
     "former": {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 100, "metadata": {"ticket": "OPS-17"}},
     "new": {"rule_id": 1, "feature_values": {"user": "jim"}, "value": 200, "metadata": {"ticket": "OPS-17"}},
+    "group": 5,
 }
 _DATA: Final = '{"settings":["cache_size"],"all":false,"within":0.0,"database":"5f0c2d7e9b1a4c36.1764460000000"}'
 _EVENT: Final = f"event: change\ndata: {_DATA}\nid: 6\n\n"
@@ -82,10 +83,18 @@ def read_change_log(  # noqa: PLR0913 - the parameters of the request
             "after the change.",
         ),
     ] = "",
+    group: Annotated[
+        int | None,
+        Query(
+            ge=1, le=MAX_ID, description="Only changes made together: those with this `group`, their first revision."
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     """Return the changes that meet all given criteria: the first ones and the oldest first, or the last ones.
 
     With `latest`, the last ones, and the latest first. Parts of names and values are found in any case.
+
+    Changes that were made together have the same `group`, which is null for others.
 
     Without the role `admin`, `former` and `new` are null for `token added` and `token revoked`.
     """
@@ -101,6 +110,7 @@ def read_change_log(  # noqa: PLR0913 - the parameters of the request
             feature=feature or "",
             conditions={} if conditions is None else parse_conditions(conditions, "conditions"),
             value=value,
+            group=group,
         )
         read = latest_changes if latest else changes
         found = read(connection, selected=selected, after=after, before=before, limit=limit)

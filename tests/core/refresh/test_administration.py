@@ -557,11 +557,18 @@ def test_the_latest_changes_are_read_in_pages() -> None:
     """Each page ends before the last one begins. Filters are encoded."""
     first = of_json({"changes": [change(i) for i in range(2005, 1005, -1)]})
     conditions = {"user": "jim,ann", "environment": "prod"}
-    criteria = {"setting": "s", "actor": "a&b", "action": None, "feature": "theme", "conditions": conditions}
+    criteria = {
+        "setting": "s",
+        "actor": "a&b",
+        "action": None,
+        "feature": "theme",
+        "conditions": conditions,
+        "group": 7,
+    }
     changes, sent = run(
         lambda admin: admin.latest_changes(2006, 1002, criteria), first, of_json({"changes": [change(1)]})
     )
-    query = "setting=s&actor=a%26b&feature=theme&conditions=user:jim~2Cann,environment:prod&latest=true"
+    query = "setting=s&actor=a%26b&feature=theme&group=7&conditions=user:jim~2Cann,environment:prod&latest=true"
     assert [request.target for request in sent] == [
         f"/api/v1/change_log?limit=1000&{query}&before=2006",
         f"/api/v1/change_log?limit=2&{query}&before=1006",

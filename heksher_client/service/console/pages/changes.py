@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from heksher_client.service.access import visible_changes
 from heksher_client.service.change_filter import SCHEDULE, ChangeFilter
-from heksher_client.service.changes import ACTIONS, changes, changes_made_together, latest_changes, recent_actors
+from heksher_client.service.changes import ACTIONS, Change, changes, latest_changes, recent_actors
 from heksher_client.service.console.change_entries import existing
 from heksher_client.service.console.forms import Form
 from heksher_client.service.console.listing import PAGE_SIZE, listing
@@ -22,7 +22,7 @@ from heksher_client.service.console.undo import undo
 from heksher_client.service.routing import RequestDatabase, RequestError
 
 router: Final = APIRouter(prefix="/console", include_in_schema=False)
-_PARAMETERS: Final = ("setting", "q", "actor", "action", "feature", "value", "from", "to", "before", "after")
+_PARAMETERS: Final = ("setting", "q", "actor", "action", "feature", "value", "from", "to", "before", "after", "group")
 _SORTS: Final = ("newest", "oldest")
 """What comes first."""
 _MAX_CHANGES_FOR_ACTORS: Final = 1_000
@@ -39,6 +39,7 @@ def list_changes(
     after: Revision = 0,
     done: Revision = 0,
     count: Revision = 1,
+    group: Annotated[Revision | None, BeforeValidator(lambda text: text or None)] = None,
     since: Annotated[_Day, Query(alias="from")] = None,
     until: Annotated[_Day, Query(alias="to")] = None,
 ) -> Response:
@@ -55,6 +56,7 @@ def list_changes(
         feature=feature,
         conditions={feature: required} if required else {},
         value=state["value"],
+        group=group,
     )
     with database.read() as connection:
         read, bound = (changes, "after") if state.sort == "oldest" else (latest_changes, "before")
@@ -86,10 +88,7 @@ def undo_change(
     """Undo a change of a rule."""
 
     def plan(connection: Connection) -> Plan | Response:
-        found = changes(connection, after=revision - 1, limit=1)
-        if not found or found[0].revision != revision:
-            raise RequestError(404, f"there is no change with the revision {revision}")
-        return Plan(form, undo(connection, found))
+        return Plan(form, undo(connection, [_require_change(connection, revision)]))
 
     return carry_out(request, database, plan)
 
@@ -99,11 +98,18 @@ def undo_changes(request: Request, revision: Revision, database: RequestDatabase
     """Undo all changes of rules that were made together with one, after a preview."""
 
     def plan(connection: Connection) -> Plan | Response:
-        found = changes_made_together(connection, revision, limit=MAX_RULES)
-        if not found:
-            raise RequestError(404, f"there is no change with the revision {revision}")
+        found = [_require_change(connection, revision)]
+        if (group := found[0].group) is not None:
+            found = changes(connection, after=0, selected=ChangeFilter(group=group), limit=MAX_RULES + 1)
         if len(found) > MAX_RULES:
             raise RequestError(422, f"at most {MAX_RULES:,} changes can be undone at once")
         return Plan(form, undo(connection, found), is_previewed=True)
 
     return carry_out(request, database, plan)
+
+
+def _require_change(connection: Connection, revision: int) -> Change:
+    found = changes(connection, after=revision - 1, limit=1)
+    if not found or found[0].revision != revision:
+        raise RequestError(404, f"there is no change with the revision {revision}")
+    return found[0]
