@@ -124,22 +124,25 @@ def test_another_rule_with_the_same_conditions_is_linked(editor: Editor) -> None
     assert "/console/rules/2?back=" in editor.page
 
 
-def test_a_comment_and_a_link_stay_with_a_new_rule_until_others_replace_them(
-    editor: Editor, service: WatchedService
-) -> None:
-    """A quick change of the value has them as well. If they are empty, the former ones stay."""
+def test_a_new_value_does_not_keep_the_comment_and_the_link_of_another(editor: Editor, service: WatchedService) -> None:
+    """As on the command line. With the same value, they stay until others replace them."""
     editor.go("/console/settings/s/rules")
     editor.press("Add rule", if__user="ann", value="4", comment="first", link="http://x")
     assert stored_rule(service, 4).metadata == {"comment": "first", "link": "http://x"}
     editor.go("/console/settings/s/rules")  # for its CSRF token
-    form = {"csrf": editor.csrf, "value": "5"}
+    form = {"csrf": editor.csrf, "value": "4"}
+    before = log(service)
     editor.http.post("/console/rules/4/value", data=form)
-    assert log(service)[0]["new"]["metadata"] == {"comment": "first", "link": "http://x"}
-    editor.http.post("/console/rules/4/value", data=form | {"value": "6", "comment": "second"})
+    assert log(service) == before
+    editor.http.post("/console/rules/4/value", data=form | {"comment": "second"})
     assert log(service)[0]["new"]["metadata"] == {"comment": "second", "link": "http://x"}
-    response = editor.http.post("/console/rules/4/value", data=form | {"link": "ftp://x", "comment": "third"})
+    editor.http.post("/console/rules/4/value", data=form | {"value": "5", "comment": "third"})
+    assert log(service)[0]["new"]["metadata"] == {"comment": "third"}
+    editor.http.post("/console/rules/4/value", data=form | {"value": "6"})
+    assert log(service)[0]["new"]["metadata"] == {}
+    response = editor.http.post("/console/rules/4/value", data=form | {"link": "ftp://x", "comment": "fourth"})
     assert (response.status_code, 'id="link-error"' in response.text) == (422, True)
-    assert 'value="third"' in response.text
+    assert 'value="fourth"' in response.text
     assert stored_rule(service, 4).value == 6
 
 

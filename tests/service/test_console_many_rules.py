@@ -21,7 +21,11 @@ from tests.support.statements import statements_of
 
 
 def test_selected_rules_get_a_value_or_are_deleted(editor: Editor, service: WatchedService) -> None:
-    """In one transaction, each with its own entry in the log. A rule that has the value already has none."""
+    """In one transaction, each with its own entry in the log. A rule that has the value already has none.
+
+    The link of the former value does not stay.
+    """
+    set_metadata(service, "rules/1", link="http://former")
     before = len(log(service))
     editor.go(selection(service, 1, 2))
     assert "2 selected rules" in editor.text
@@ -348,12 +352,12 @@ def test_existing_rules_of_a_list_are_changed_or_skipped(editor: Editor, service
     assert "1 rule exists already with another value or period" in editor.text
     assert "user jim 2 former ticket: OPS-1" in editor.text
     assert "ann" not in rules(service)
-    editor.press("Add rules", existing=choice, comment="later")
+    editor.press("Add rules", existing=choice, link="http://later")
     found = rules(service)
     assert (found["user=ann"], found["user=same"]) == (9, 9)
     assert found["user=jim"] == (9 if choice == "change" else 2)
-    expected = {"ticket": "OPS-1", "comment": "later" if choice == "change" else "former"}
-    assert stored_rule(service, 2).metadata == expected
+    expected = {"link": "http://later"} if choice == "change" else {"comment": "former"}
+    assert stored_rule(service, 2).metadata == {"ticket": "OPS-1", **expected}
 
 
 def test_an_existing_rule_is_not_changed_as_it_was_not_listed(editor: Editor, service: WatchedService) -> None:

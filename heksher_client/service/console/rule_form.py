@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from heksher_client.service import store
 from heksher_client.service.console.forms import condition_errors, text
 from heksher_client.service.console.inputs import Fields, InputError, format_input, keep_line_breaks, parse_input
+from heksher_client.service.json_values import is_identical
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.routing import MAX_NOTE
 from heksher_client.service.rule_period import Period
@@ -166,6 +167,17 @@ def read_value(form: Fields, setting: StoredSetting) -> tuple[Any, dict[str, str
     errors: dict[str, str] = {}
     value = _read(errors, "value", lambda: parse_input(setting.declaration.type, form.get("value", [])))
     return value, read_note(form, errors), errors
+
+
+def with_value(rule: StoredRule, value: Any, note: Mapping[str, str]) -> StoredRule:
+    """Return a rule with a value, and with a comment and a link as far as they are given.
+
+    Those of the rule are the reason for its value, so another value does not keep them.
+    """
+    value = keep_line_breaks(value, rule.value)
+    removed = () if is_identical(value, rule.value) else NOTE
+    metadata = {key: content for key, content in rule.metadata.items() if key not in removed}
+    return replace(rule, value=value, metadata={**metadata, **note})
 
 
 def format_time(at: datetime | None) -> str:

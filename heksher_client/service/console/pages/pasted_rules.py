@@ -25,7 +25,7 @@ from heksher_client.service.console.pages.rule_selections import MAX_RULES
 from heksher_client.service.console.pages.rules import rule_inputs
 from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page
-from heksher_client.service.console.rule_form import Draft, draft_of_form, parse_rule, removed_features
+from heksher_client.service.console.rule_form import Draft, draft_of_form, parse_rule, removed_features, with_value
 from heksher_client.service.operations import require_setting, rule_etag
 from heksher_client.service.routes.rules import NewRule
 from heksher_client.service.routing import RequestDatabase
@@ -142,9 +142,9 @@ def _compare(connection: Connection, setting: StoredSetting, rules: Sequence[Sto
         former = present.get(encode_conditions(dict(rule.conditions)))
         if former is None:
             new.append(rule)
-        elif RuleChange(former, replace(former, value=rule.value, period=rule.period)).is_effective:
-            metadata = {**former.metadata, **rule.metadata}
-            changed.append(RuleChange(former, replace(former, value=rule.value, period=rule.period, metadata=metadata)))
+        elif RuleChange(former, replace(with_value(former, rule.value, {}), period=rule.period)).is_effective:
+            noted = with_value(former, rule.value, rule.metadata)
+            changed.append(RuleChange(former, replace(noted, period=rule.period)))
     return _Pasted(new, changed)
 
 

@@ -1,7 +1,7 @@
 """Changes of many rules of a setting at once: those that an operator has selected, or all that a filter selects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, parse_qsl, quote, urlencode
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from heksher_client.service import store
 from heksher_client.service.addresses import reference
 from heksher_client.service.console.forms import Form, query_fields, text
-from heksher_client.service.console.inputs import Fields, format_input, input_for, keep_line_breaks
+from heksher_client.service.console.inputs import Fields, format_input, input_for
 from heksher_client.service.console.listing import Listing, address_back, listing, redirect_unselected
 from heksher_client.service.console.pages.confirmation import (
     MAX_LISTED,
@@ -24,7 +24,7 @@ from heksher_client.service.console.pages.confirmation import (
 from heksher_client.service.console.pages.settings import RULE_FILTERS, rule_filter
 from heksher_client.service.console.planned_changes import RuleChange, SettingChanges
 from heksher_client.service.console.rendering import page
-from heksher_client.service.console.rule_form import Draft, read_note, read_value, removed_features
+from heksher_client.service.console.rule_form import Draft, read_note, read_value, removed_features, with_value
 from heksher_client.service.operations import require_setting
 from heksher_client.service.routing import RequestDatabase, RequestError
 from heksher_client.service.rule_search import count_rules, search_rules
@@ -104,7 +104,7 @@ def show_setting_of_form(request: Request, name: str) -> Response:
 
 @router.post("/settings/{name}/rules/selected/value")
 def set_values(request: Request, name: str, database: RequestDatabase, form: Form) -> Response:
-    """Set the value of the selected rules, and their comment and link unless they are empty."""
+    """Set the value of the selected rules, and the reason for it."""
 
     def plan(connection: Connection) -> Plan | Response:
         setting = require_setting(connection, name)
@@ -114,11 +114,7 @@ def set_values(request: Request, name: str, database: RequestDatabase, form: For
         selection = _select(connection, setting, form)
         if selection.is_empty:
             return redirect_unselected(request, form, page_of(setting))
-        values = [keep_line_breaks(value, rule.value) for rule in selection.rules]
-        changes = [
-            RuleChange(rule, replace(rule, value=kept, metadata={**rule.metadata, **note}))
-            for rule, kept in zip(selection.rules, values, strict=True)
-        ]
+        changes = [RuleChange(rule, with_value(rule, value, note)) for rule in selection.rules]
         return Plan(form, [SettingChanges(setting, changes)], selection.etags, is_previewed="filter" in form)
 
     return carry_out(request, database, plan)

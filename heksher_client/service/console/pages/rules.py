@@ -28,6 +28,7 @@ from heksher_client.service.console.rule_form import (
     read_rule,
     read_value,
     removed_features,
+    with_value,
 )
 from heksher_client.service.operations import require_rule, require_setting, rule_etag
 from heksher_client.service.routing import RequestDatabase, RequestError, RuleId
@@ -197,7 +198,7 @@ def change_rule(request: Request, rule_id: RuleId, database: RequestDatabase, fo
 
 @router.post("/rules/{rule_id}/value")
 def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase, form: Form) -> Response:
-    """Change the value of a rule, and its comment and link unless they are empty."""
+    """Change the value of a rule, and the reason for it."""
 
     def plan(connection: Connection) -> Plan | Response:
         rule = store.rule(connection, rule_id)
@@ -206,12 +207,10 @@ def set_rule_value(request: Request, rule_id: RuleId, database: RequestDatabase,
         setting = store.setting_of(connection, rule)
         value, note, errors = read_value(form, setting)
         if errors:
-            present = draft_of_rule(setting, rule)
-            comment, link = note.get("comment", present.comment), note.get("link", present.link)
+            present, comment, link = draft_of_rule(setting, rule), text(form, "comment"), text(form, "link")
             draft = replace(present, value=form.get("value", []), comment=comment, link=link, errors=errors)
             return rule_page(request, connection, setting, rule, form, draft, status=422)
-        value = keep_line_breaks(value, rule.value)
-        changed = replace(rule, value=value, metadata={**rule.metadata, **note})
+        changed = with_value(rule, value, note)
         return Plan(form, [SettingChanges(setting, [RuleChange(rule, changed)])], {rule_id: text(form, "etag")})
 
     return carry_out(request, database, plan)
