@@ -23,7 +23,7 @@ from heksher_client.service.database import Database
 from heksher_client.service.tokens import Role, Token, find_session, find_token
 
 SESSION_COOKIE: Final = "heksher_session"
-_PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login/?|assets/.*)")
+_PUBLIC_PATHS: Final = re.compile(r"/?|/api/(health|ready)|/docs|/openapi\.json|/console/(login(/|/again)?|assets/.*)")
 _ADMIN_PATHS: Final = re.compile(r"/(api/v1|console)/tokens(/.*)?", re.DOTALL)
 """The role `admin` is required for all requests: also the names of tokens are for administrators only."""
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
@@ -268,11 +268,15 @@ def _remove_other_cookies(scope: Scope) -> None:
 
 
 def _redirect_to_login(scope: Scope) -> Response:
+    path = route_path(scope)
+    if scope["method"] == "POST" and path not in _READER_POSTS:
+        # The browser sends the fields of the form again, so that the login can keep them.
+        return RedirectResponse(reference(scope, f"console/login/again?next={quote(path, safe='')}"), 307)
     if "hx-request" in Headers(scope=scope):
         # htmx would follow a redirect, and insert the login form into the current page. So it loads this page again.
         return Response(status_code=401, headers={"HX-Refresh": "true"})
     next_page = "/console"
     if scope["method"] == "GET":
         query = scope["query_string"].decode("ascii", "replace")
-        next_page = route_path(scope) + (f"?{query}" if query else "")
+        next_page = path + (f"?{query}" if query else "")
     return RedirectResponse(reference(scope, f"console/login?next={quote(next_page, safe='')}"), 303)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -25,6 +25,7 @@ from heksher_client.service import routing, store
 from heksher_client.service.access import AccessControl, is_page, required_role
 from heksher_client.service.addresses import RootPath, check_root_path, reference, route_path
 from heksher_client.service.console import pages
+from heksher_client.service.console.forms import ExpiredFormError
 from heksher_client.service.console.pages.confirmation import DEFAULT_PREVIEW_ABOVE
 from heksher_client.service.console.rendering import render, render_api
 from heksher_client.service.database import Database, is_read_only
@@ -38,16 +39,20 @@ from heksher_client.service.routing import RequestError
 from heksher_client.service.tokens import Role
 
 
-def _error_response(request: Request, status: int, message: str) -> Response:
+def _error_response(
+    request: Request, status: int, message: str, entered: Mapping[str, Sequence[str]] | None = None
+) -> Response:
     """Return an error as a page of the console or in plain text."""
     if is_page(request.scope):
         is_missing = status == HTTPStatus.NOT_FOUND and request.method == "GET"
-        return render(request, "error.html", status, message=message, is_missing=is_missing)
+        return render(request, "error.html", status, message=message, is_missing=is_missing, entered=entered)
     return PlainTextResponse(message, status) if message else Response(status_code=status)
 
 
 def _handle_request_error(request: Request, error: Exception) -> Response:
-    return _error_response(request, *error.args)
+    entered = error.entered if isinstance(error, ExpiredFormError) else None
+    status, message = error.args
+    return _error_response(request, status, message, entered)
 
 
 def _handle_validation_error(request: Request, error: Exception) -> Response:

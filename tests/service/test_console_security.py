@@ -1,15 +1,20 @@
 """The protection of the console against other sites, and its login."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import delete
 
+from heksher_client.service import access, store
 from heksher_client.service.history import read_state
+from heksher_client.service.schema import SESSIONS
 from heksher_client.service.tokens import Role, add_token, revoke_token
 from tests.support.clients import eventually
 from tests.support.console import Browser, absolute, rule_values
+from tests.support.console_editor import Editor
 from tests.support.marks import sqlite_only
 from tests.support.service import WatchedService
 
@@ -208,3 +213,96 @@ def test_the_session_cookie_is_not_accepted_by_the_api(protected: tuple[Browser,
     browser.go("/console")
     browser.submit("/console/login", token=tokens["admin"], next="/console")
     assert browser.http.get("/api/v1/settings").status_code == 401
+
+
+# -- forms after the end of the session --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def expired(
+    protected: tuple[Browser, dict[str, str]], service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Editor, str]]:
+    """An operator whose session has ended, with the form for a new rule, and the token to log in with."""
+    _, tokens = protected
+    monkeypatch.setattr(access, "_CACHE_SECONDS", 0.0)
+    operator = Editor(service.url)
+    operator.go("/console/settings/s/rules?back=/console/settings/s?find=jim")
+    operator.press("Log in", token=tokens["admin"])
+    assert service.database is not None
+    with service.database.begin() as connection:
+        connection.execute(delete(SESSIONS))
+    yield operator, tokens["admin"]
+    operator.http.close()
+
+
+def stored_values(service: WatchedService) -> set[Any]:
+    """Return the values of all rules. The API would need a token."""
+    assert service.database is not None
+    with service.database.begin(writes=False) as connection:
+        return {rule.value for rule in store.rules(connection)}
+
+
+def test_a_form_is_submitted_after_another_login_if_the_session_has_ended(
+    expired: tuple[Editor, str], service: WatchedService
+) -> None:
+    """With what was entered, once it is confirmed. Nothing of it is in an address or a cookie."""
+    operator, token = expired
+    response = operator.press("Add rule", if__user="ann", value="9", comment="why")
+    assert "Your session has ended, so nothing has been saved yet." in operator.text
+    assert response.headers["hx-push-url"] == "false"
+    assert operator.press("Log in", token=token[:-1]).status_code == 422
+    response = operator.press("Log in", token=token)
+    assert "You are logged in again as admin ." in operator.text
+    assert "user ann value 9 comment why" in operator.text
+    assert stored_values(service) == {8}
+    for sent in (*response.history, response):
+        assert "why" not in f"{sent.url}{sent.headers}"
+    assert "?find=jim&done=" in str(operator.press("Continue").url)
+    assert stored_values(service) == {8, 9}
+    assert operator.http.get("/console/changes").url.path == "/console/changes"
+
+
+def test_what_was_entered_is_forgotten_if_its_author_cancels(
+    expired: tuple[Editor, str], service: WatchedService
+) -> None:
+    """The link leads to the page of the form."""
+    operator, token = expired
+    operator.press("Add rule", if__user="ann", value="9")
+    operator.press("Log in", token=token)
+    assert operator.follow("Cancel").url.path == "/console/settings/s/rules"
+    assert stored_values(service) == {8}
+
+
+@sqlite_only
+def test_a_logout_after_the_session_has_ended_leads_to_the_login_form(expired: tuple[Editor, str]) -> None:
+    """There is nothing to keep."""
+    operator, _ = expired
+    response = operator.press("Log out")
+    assert (response.url.path, response.url.params["next"]) == ("/console/login", "/console")
+    assert "Your session has ended" not in operator.text
+
+
+def test_the_login_keeps_only_forms_of_the_console(expired: tuple[Editor, str], service: WatchedService) -> None:
+    """Those with the CSRF token of the ended session. Other pages could make an operator submit theirs."""
+    operator, token = expired
+    csrf, form = {"csrf": operator.csrf}, {"value": "9", "if.user": "ann", "back": "/console"}
+    refused = operator.http.post("/console/settings/s/rules", data=form)
+    kept = {"token": token, "next": "/console/settings/s/rules", "form.value": "9"}
+    for response in (refused, operator.http.post("/console/login", data=kept)):
+        assert (response.status_code, "the session of this page has expired" in response.text) == (403, True)
+    assert "Log in" in operator.go("/console").text
+    response = operator.http.post("/console/login", data=kept | csrf | {"next": "https://evil.example/"})
+    assert (response.url.path, "form.value" in response.text) == ("/console", False)
+    assert stored_values(service) == {8}
+
+
+@sqlite_only
+def test_the_form_of_another_session_shows_what_was_entered(browser: Browser, service: WatchedService) -> None:
+    """So that it can be copied. Its author may have logged in again in another tab."""
+    browser.go("/console/settings/s")
+    form = {"csrf": "former", "back": "/console", "if.user": "ann", "value": "9", "comment": "why", "link": ""}
+    response = browser.http.post("/console/settings/s/rules", data=form)
+    browser.page = response.text
+    assert (response.status_code, browser.text.endswith(
+        "You entered: user ann value 9 comment why Go to the settings")) == (403, True)  # fmt: skip
+    assert rule_values(service) == {1, 2, 3}

@@ -1,6 +1,6 @@
 """Forms that pages submit: their fields, and the checks of where they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 from urllib.parse import parse_qs
 
@@ -15,6 +15,25 @@ MAX_FIELDS: Final = 25_000
 """Fields of a form. A type has room for fewer flags."""
 
 
+_HIDDEN_FIELDS: Final = ("csrf", "back", "confirmed", "copy", "etag", "filter", "rule", "setting", "tag")
+"""Fields that nobody enters, by their names."""
+
+
+class ExpiredFormError(RequestError):
+    """A form of a session that has ended. Its page shows what was entered."""
+
+    def __init__(self, error: RequestError, fields: Fields) -> None:
+        super().__init__(error.status, error.message)
+        self.entered = entered(fields)
+
+
+def entered(fields: Fields) -> Mapping[str, Sequence[str]]:
+    """Return what somebody has entered into a form, by the names of the inputs or context features."""
+    found = {name.removeprefix("if."): [value for value in values if value] for name, values in fields.items()
+             if name not in _HIDDEN_FIELDS}  # fmt: skip
+    return {name: values for name, values in found.items() if values}
+
+
 async def _read_form(request: Request) -> Fields:
     """Return the fields of a submitted form, after a check of its origin."""
     security.check_origin(request)
@@ -27,7 +46,10 @@ async def _read_form(request: Request) -> Fields:
 
 async def _read_checked_form(request: Request, fields: Annotated[Fields, Depends(_read_form)]) -> Fields:
     """Return the fields of a submitted form, after a check of its CSRF token."""
-    security.check_csrf_token(request, fields.get("csrf", [""])[0])
+    try:
+        security.check_csrf_token(request, fields.get("csrf", [""])[0])
+    except RequestError as error:
+        raise ExpiredFormError(error, fields) from None
     return fields
 
 

@@ -31,20 +31,25 @@ API_HEADERS: Final = HEADERS | {
 
 def session_of(request: Request) -> str:
     """Return the session of a request. Without access control, it only identifies a browser."""
-    session: str = session_cookie(request.scope) or getattr(request.state, "new_session", "")
+    session: str = getattr(request.state, "new_session", "") or session_cookie(request.scope)
     return session
 
 
+def begin_session(request: Request, session: str) -> None:
+    """Begin a session with this request: the page in the response has its cookie, and its CSRF token."""
+    request.state.new_session = session
+
+
 def ensure_session(request: Request, response: Response) -> None:
-    """Set a session cookie, unless the browser has sent one."""
-    if not session_cookie(request.scope):
-        set_session(request, response, request.state.new_session)
+    """Set the session cookie if the session begins with this request."""
+    if session := getattr(request.state, "new_session", ""):
+        set_session(request, response, session)
 
 
 def csrf_token(request: Request) -> str:
     """Return the token for the forms of a session. Other sites cannot read it."""
     if not session_of(request):
-        request.state.new_session = token_urlsafe(32)
+        begin_session(request, token_urlsafe(32))
     return sha256(f"form {session_of(request)}".encode()).hexdigest()
 
 
