@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
-from sqlalchemy import Boolean, ColumnElement, Integer, func, or_
+from sqlalchemy import ColumnElement, Integer, Text, cast, func, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -95,29 +95,15 @@ def _compile_position_postgresql(element: Position, compiler: SQLCompiler, **opt
     return f"strpos({column}, {text})"
 
 
-class _LowerContains(FunctionElement[bool]):
-    """The criterion that a column contains a text, once the letters A to Z in the column are in lower case."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(_LowerContains)
-def _compile(element: _LowerContains, compiler: SQLCompiler, **options: Any) -> str:
-    column, text = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"instr(lower({column}), {text}) > 0"
-
-
-@compiles(_LowerContains, "postgresql")
-def _compile_postgresql(element: _LowerContains, compiler: SQLCompiler, **options: Any) -> str:
-    column, text = (compiler.process(clause, **options) for clause in element.clauses)
-    # With another collation, `lower` depends on the locale, and takes longer.
-    return f'strpos(lower({column} COLLATE "C"), {text}) > 0'
+_ASCII_TEXT: Final = Text().with_variant(Text(collation="C"), "postgresql")
+"""A text whose letters A to Z only have another case. In PostgreSQL, that depends on the locale otherwise, and takes
+longer."""
 
 
 def _contains_any(column: ColumnElement[Any], texts: Iterable[str]) -> ColumnElement[bool]:
+    lower = func.lower(cast(column, _ASCII_TEXT))
     distinct = dict.fromkeys(text.translate(_ASCII_LOWER) for text in texts)
-    return or_(*(_LowerContains(column, text) for text in distinct))
+    return or_(*(Position(lower, text) > 0 for text in distinct))
 
 
 def _spellings(text: str) -> list[str]:
