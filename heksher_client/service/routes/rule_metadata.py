@@ -7,12 +7,11 @@ from pydantic import BaseModel
 
 from heksher_client.service import store
 from heksher_client.service.operations import require_rule
-from heksher_client.service.routes.rules import FOR_CHANGE, NOT_FOUND, RulePath, RuleValue, require_unchanged
+from heksher_client.service.routes.rules import FOR_CHANGE, NOT_FOUND, RulePath, RuleValue, UnchangedRule
 from heksher_client.service.routing import (
     PRECONDITION_FAILED,
     JSONValue,
     MetadataKey,
-    Precondition,
     RequestDatabase,
     documented,
     example,
@@ -40,49 +39,39 @@ def get_metadata(rule_id: RulePath, database: RequestDatabase) -> dict[str, Any]
 
 @router.post("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(FOR_CHANGE))
 def add_metadata(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"until": "2027-01-01"}}))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Add metadata to a rule, and replace those with the same keys."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, metadata={**rule.metadata, **body.metadata})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(FOR_CHANGE))
 def replace_metadata(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[NewMetadata, Body(openapi_examples=example({"metadata": {"ticket": "OPS-18"}}))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Replace the metadata of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, metadata=body.metadata)
 
 
 @router.delete("/api/v1/rules/{rule_id}/metadata", status_code=204, responses=documented(FOR_CHANGE))
-def delete_metadata(rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
+def delete_metadata(unchanged: UnchangedRule) -> None:
     """Delete the metadata of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, metadata={})
 
 
 @router.put("/api/v1/rules/{rule_id}/metadata/{key}", status_code=204, responses=documented(FOR_CHANGE))
 def set_metadata_key(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     key: KeyPath,
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": "OPS-18"}))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Set a metadata key of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, metadata={**rule.metadata, key: body.value})
 
 
@@ -91,8 +80,7 @@ def set_metadata_key(
     status_code=204,
     responses=documented({404: "There is no such rule or metadata key."} | PRECONDITION_FAILED),
 )
-def delete_metadata_key(rule_id: RulePath, key: KeyPath, database: RequestDatabase, precondition: Precondition) -> None:
+def delete_metadata_key(unchanged: UnchangedRule, key: KeyPath) -> None:
     """Delete a metadata key of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, metadata=without_key(rule.metadata, key))

@@ -1,8 +1,10 @@
 """The endpoints of rules."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Body, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, model_validator
 from sqlalchemy import Connection
@@ -58,6 +60,28 @@ _UNKNOWN_SETTING_OR_INVALID: Final = {
 }
 
 RulePath = Annotated[RuleId, Path(openapi_examples=example("1"))]
+
+
+class _UnchangedRule:
+    """The rule that a request changes."""
+
+    def __init__(self, rule_id: RulePath, database: RequestDatabase, precondition: Precondition) -> None:
+        self._rule_id, self._database, self._precondition = rule_id, database, precondition
+
+    @contextmanager
+    def write(self) -> Iterator[tuple[Connection, StoredRule, StoredSetting]]:
+        """Open a transaction that changes the rule: its connection, the rule, and the setting.
+
+        Raises:
+            RequestError: There is no such rule, or it has been changed since it was read.
+        """
+        with self._database.write() as connection:
+            rule, setting = require_rule(connection, self._rule_id)
+            self._precondition.check(rule_etag(rule))
+            yield connection, rule, setting
+
+
+UnchangedRule = Annotated[_UnchangedRule, Depends()]
 
 
 class NewRule(BaseModel):
@@ -206,16 +230,13 @@ def get_rule(rule_id: RulePath, database: RequestDatabase, response: Response) -
 
 @router.delete("/api/v1/rules/{rule_id}", status_code=204, responses=documented(FOR_CHANGE))
 def delete_rule(
-    rule_id: RulePath,
-    database: RequestDatabase,
-    precondition: Precondition,
+    unchanged: UnchangedRule,
     comment: Annotated[Note, Query(openapi_examples=example("the test is over"))] = "",
     link: Annotated[Note, Query(pattern=_LINK, openapi_examples=example("https://example.com/OPS-17"))] = "",
 ) -> None:
     """Delete a rule. Its entry in the change log has the `comment` and the `link` in `former`."""
     note = {name: text for name, text in (("comment", comment), ("link", link)) if text}
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.delete_rule(connection, setting, rule, note=note)
 
 
@@ -232,31 +253,25 @@ def delete_rule(
     ),
 )
 def change_rule(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[RuleChange, Body(openapi_examples=example(_RULE_CHANGE))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Change several attributes of a rule, with one entry in the change log.
 
     `feature_values` and `metadata` replace all conditions and all metadata. A limit of the period that is null is
     removed.
     """
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         operations.change_rule(connection, setting, rule, **body.attributes(rule))
 
 
 @router.put("/api/v1/rules/{rule_id}/value", status_code=204, responses=documented(FOR_CHANGE | _WRONG_TYPE))
 def set_rule_value(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[RuleValue, Body(openapi_examples=example({"value": 300}))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Change the value of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         operations.change_rule(connection, setting, rule, value=body.value)
 
 
@@ -272,38 +287,19 @@ def set_rule_value(
     ),
 )
 def set_rule_conditions(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[RuleConditions, Body(openapi_examples=example({"feature_values": _CONDITIONS}))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Replace the conditions of a rule."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         operations.change_rule(connection, setting, rule, conditions=body.feature_values)
 
 
 @router.put("/api/v1/rules/{rule_id}/period", status_code=204, responses=documented(FOR_CHANGE))
 def set_rule_period(
-    rule_id: RulePath,
+    unchanged: UnchangedRule,
     body: Annotated[RulePeriod, Body(openapi_examples=example(_PERIOD))],
-    database: RequestDatabase,
-    precondition: Precondition,
 ) -> None:
     """Replace the period in which a rule applies. A limit that is null is removed."""
-    with database.write() as connection:
-        rule, setting = require_unchanged(connection, rule_id, precondition)
+    with unchanged.write() as (connection, rule, setting):
         store.change_rule(connection, setting, rule, period=Period(body.starts_at, body.ends_at))
-
-
-def require_unchanged(
-    connection: Connection, rule_id: int, precondition: Precondition
-) -> tuple[StoredRule, StoredSetting]:
-    """Return a rule that is to be changed, and its setting.
-
-    Raises:
-        RequestError: There is no such rule, or it has been changed since it was read.
-    """
-    rule, setting = require_rule(connection, rule_id)
-    precondition.check(rule_etag(rule))
-    return rule, setting
