@@ -143,3 +143,26 @@ def test_times_are_those_of_the_reader(chromium: Any, service: LocalService) -> 
     )
     assert elapsed == 5.5 * 3_600_000
     context.close()
+
+
+def test_periods_are_shown_in_the_time_of_the_reader_and_entered_in_utc(chromium: Any, service: LocalService) -> None:
+    """The form shows the reader's time below what is entered."""
+    period = {"starts_at": None, "ends_at": "2999-12-01T09:30:00Z"}
+    http_request("PUT", f"{service.url}/api/v1/rules/1/period", json=period).raise_for_status()
+    context = chromium.new_context(base_url=service.url, timezone_id="Asia/Kolkata")
+    page = context.new_page()
+    page.goto("/console/settings/cache_size")
+    until = page.get_by_text("until 2999-12-01 15:00:00 GMT+5:30")
+    until.wait_for()
+    assert until.locator("time").get_attribute("title") == "2999-12-01 09:30:00 UTC"
+    page.get_by_role("link", name="Edit rule 1", exact=True).click()
+    page.get_by_label("Until UTC").wait_for()
+    shown = page.locator("output[for=ends_at]")
+    assert (page.get_by_label("Until UTC").input_value(), shown.inner_text()) == (
+        "2999-12-01T09:30", "2999-12-01 15:00 GMT+5:30",
+    )  # fmt: skip
+    page.get_by_label("Until UTC").fill("2999-12-01T20:00")
+    assert shown.inner_text() == "2999-12-02 01:30 GMT+5:30"
+    page.get_by_label("Until UTC").fill("")
+    assert shown.inner_text() == ""
+    context.close()

@@ -19,16 +19,38 @@ document.addEventListener("htmx:beforeHistoryUpdate", ({ detail }) => {
   if (isTyped) detail.history.type = "replace"
 })
 
+// A time in the reader's time zone, with as many characters as are to be shown.
+function localTime(at, length) {
+  const parts = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(at)
+  const zone = parts.find((part) => part.type === "timeZoneName").value
+  return `${at.toLocaleString("sv").slice(0, length)} ${zone}`
+}
+
 // Times are shown in the reader's time zone; their tooltips have them in UTC.
 function showLocalTimes(part) {
   for (const time of part.querySelectorAll("time[datetime]:not([data-utc])")) {
     const at = new Date(time.dateTime)
     const utc = time.textContent.trim()
     if (isNaN(at) || !utc.endsWith(" UTC")) continue
-    const parts = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(at)
-    const zone = parts.find((part) => part.type === "timeZoneName").value
     time.dataset.utc = time.title = utc
-    time.textContent = `${at.toLocaleString("sv").slice(0, utc.length - 4)} ${zone}` // as precise as before
+    time.textContent = localTime(at, utc.length - 4) // as precise as before
+  }
+}
+
+// Times are entered in UTC; the reader's time is shown below.
+function showEnteredTimes(part) {
+  for (const input of part.querySelectorAll("input[type=datetime-local]:not([data-shown])")) {
+    const shown = document.createElement("output")
+    const show = () => {
+      const at = new Date(`${input.value}Z`)
+      shown.textContent = isNaN(at) || !at.getTimezoneOffset() ? "" : localTime(at, input.value.length)
+    }
+    input.dataset.shown = "yes"
+    shown.className = "aside"
+    shown.htmlFor = input.id
+    input.after(shown)
+    input.addEventListener("input", show)
+    show()
   }
 }
 
@@ -121,6 +143,7 @@ document.addEventListener("keydown", (event) => {
 // The pages and parts of pages that htmx loads are enhanced as the first one is.
 function enhance(part) {
   showLocalTimes(part)
+  showEnteredTimes(part)
   part.querySelector("#done")?.focus({ preventScroll: true }) // Its undo button is next.
   const footer = document.querySelector("footer")
   if (footer && !footer.querySelector("button")) {
