@@ -72,8 +72,6 @@ SEPARATE_TESTS = {
     "tutorial_async.py", "tutorial_thread.py", "validators.py",
 }  # fmt: skip
 """The examples that other tests run, in this module or with the feature that they show."""
-WITHOUT_REQUIREMENTS = {"manage-rules-from-a-script.md", "rename-a-setting.md"}
-"""The guides that use what others have installed and started."""
 PUBLIC_MODULES = (
     "admin", "credentials", "exceptions", "integrations.asgi", "integrations.django", "integrations.wsgi",
     "openfeature", "profiles", "pytest_plugin", "service", "telemetry", "testing",
@@ -330,7 +328,7 @@ def test_guides_require_extras_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for page in (DOCS / "how-to").glob("*.md"):
         text = page.read_text()
-        assert page.name in {"index.md", *WITHOUT_REQUIREMENTS} or "{admonition} Requirements" in text, page.name
+        assert page.name == "index.md" or "{admonition} Requirements" in text, page.name
         for name, extras in re.findall(r"\bpip install\s+\"?(heksher_client)(?:\[([\w,]+)\])?", text):
             assert name == project["name"]
             assert set(extras.split(",")) <= set(project["optional-dependencies"]), (page.name, extras)
