@@ -25,7 +25,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_a_colon_in_the_description_of_an_attribute_does_not_create_a_type_field(reference: dict[str, str]) -> None:
     """The sentence stays complete: napoleon does not convert the part before the colon."""
     assert [name for name, page in reference.items() if re.search(r"<dt[^>]*>Type<", page)] == []
-    text = re.sub(r"<[^>]+>", "", reference["api"])
+    text = re.sub(r"<[^>]+>", "", reference["clients"])
     assert "True if the client is closed: it does not refresh any settings" in text
 
 
@@ -38,7 +38,7 @@ def test_inherited_members_of_builtin_types_are_not_shown(reference: dict[str, s
 
 def test_code_in_docstrings_is_shown_as_code(reference: dict[str, str]) -> None:
     """Quotes and indentation are kept, also at the end of a module docstring."""
-    code = [re.sub(r"<[^>]+>", "", block) for block in re.findall(r"<pre>.*?</pre>", reference["api"], re.DOTALL)]
+    code = [re.sub(r"<[^>]+>", "", block) for block in re.findall(r"<pre>.*?</pre>", reference["testing"], re.DOTALL)]
     assert any('LocalService(["environment", "user", "theme"]' in block.replace("&quot;", '"') for block in code)
     assert any("as service:\n    ThreadHeksherClient(" in block for block in code)
     assert not any("“" in page for page in reference.values())
