@@ -35,6 +35,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"heksher_client {__version__}"
+pygments_dark_style = "github-dark"
 html_static_path = ["_static"]
 html_favicon = "../heksher_client/service/console/assets/icon.svg"  # that of the console
 html_css_files = ["diagrams.css", "pages.css"]

@@ -8,18 +8,20 @@ from docutils import nodes
 from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
 
+from heksher_client import exceptions
+
 MODULES: Final = (
-    "credentials", "exceptions", "admin", "profiles", "service", "telemetry", "openfeature", "testing", "pytest_plugin"
+    "credentials", "admin", "profiles", "service", "telemetry", "openfeature", "testing", "pytest_plugin"
 )  # fmt: skip
 """The public modules, with those whose names are imported most often first. The package itself precedes them."""
-OWNERS: Final = {"client": "ThreadHeksherClient", "setting": "Setting"}
+OWNERS: Final = {"client": "ThreadHeksherClient", "setting": "Setting", "cache_size": "Setting"}
 """The classes of the objects that pages call by these names."""
 NO_LINKS_IN: Final = (nodes.title, nodes.reference, pending_xref, desc_signature)
 
 
 def targets() -> dict[str, str]:
     """Return the full name for each public name of the package."""
-    found: dict[str, str] = {}
+    found = {name: f"heksher_client.exceptions.{name}" for name in vars(exceptions) if name.endswith("Error")}
     for module in ("heksher_client", *(f"heksher_client.{name}" for name in MODULES)):
         for name in getattr(importlib.import_module(module), "__all__", ()):
             found.setdefault(name, f"{module}.{name}")

@@ -13,19 +13,16 @@ cache_size = Setting(
 )
 
 
-# [callbacks]
 @cache_size.on_change
 def resize(change: Change[int]) -> None:
     print(f"{len(change.added)} rules were added")
 
 
-# [iterators]
 async def follow(changes: Changes) -> None:
     async for change in changes:  # until the client closes
         seen.append(change.setting.name)
 
 
-# [end]
 async def main() -> None:
     client = AsyncHeksherClient(os.environ["HEKSHER_URL"], update_interval=60)
     task = asyncio.create_task(follow(client.changes()))

@@ -13,19 +13,16 @@ cache_size = Setting(
 )
 
 
-# [callbacks]
 @cache_size.on_change
 def resize(change: Change[int]) -> None:
     print(f"{len(change.added)} rules were added")
 
 
-# [iterators]
 def follow(changes: Changes) -> None:
     for change in changes:  # until the client closes
         seen.append(change.setting.name)
 
 
-# [end]
 client = ThreadHeksherClient(os.environ["HEKSHER_URL"], update_interval=60)
 seen: list[str] = []
 thread = Thread(target=follow, args=[client.changes()])

@@ -6,7 +6,7 @@ from heksher_client.admin import AdminClient
 
 RULES = [
     ("cache_size", {"environment": "prod", "user": "jim"}, 400),
-    ("cache_size", {"environment": "staging"}, 100),
+    ("cache_size", {"environment": "test"}, 100),
 ]
 
 url = os.environ.get("HEKSHER_URL", "http://127.0.0.1:9999")

@@ -1,22 +1,31 @@
-"""The commands of guides, with the output that the pages show."""
+"""The commands and programs of guides, followed literally."""
 
+import gc
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.test_examples import PRINTED
-from tests.docs.test_tutorial import DEFAULT_PORT, DOCS, all_match, blocks
-from tests.support.commands import environment, run_in_process
+from tests.docs.test_examples import PRINTED, PROCESSES, SEPARATE_TESTS
+from tests.docs.test_tutorial import DEFAULT_PORT, DOCS, all_match, blocks, follow, terminals
+from tests.support.commands import environment, run_in_process, run_program, run_script_in_process
 from tests.support.service import WatchedService
 
 pytestmark = [pytest.mark.unmeasured, pytest.mark.slow]
 
-DIFFERENCES = 5
-"""The exit status of commands that compare."""
-OTHER_COMMANDS = ("HEKSHER_CA_FILE=", "heksher-client service token add", "pytest ")
+STATUSES = {
+    "many-environments: heksher-client compare environment=staging environment=prod": 5,
+    "many-environments: heksher-client compare environment=staging environment=prod 'cache*'": 5,
+    "troubleshooting: heksher-client get cache_size users=jim": 2,
+    "troubleshooting: heksher-client ping --url http://127.0.0.1:1": 3,
+}
+"""The exit statuses of commands that find differences or nothing, ask a question, or show an error."""
+SEPARATE = SEPARATE_TESTS - {"rename_before.py", "rename_after.py", "validators.py"}
+"""The programs that need a server, a library or input; other tests run them."""
+OTHER_STEPS = ("HEKSHER_CA_FILE=", "heksher-client service token add", "heksher-client log", "pip ", "pytest ", "eval ")
 """The beginnings of commands that other tests run."""
 
 
@@ -42,7 +51,7 @@ def test_the_commands_for_troubleshooting_print_what_the_page_shows(shop: Watche
             printed = []
             continue
         (command,) = block.lines
-        if command.startswith(OTHER_COMMANDS):
+        if command.startswith(OTHER_STEPS):
             continue
         program, *arguments = command.split()
         assert program == "heksher-client"
@@ -53,31 +62,67 @@ def test_the_commands_for_troubleshooting_print_what_the_page_shows(shop: Watche
     assert printed == []
 
 
-@pytest.mark.parametrize("page", ["use-the-command-line", "many-environments"])
-def test_the_commands_of_a_guide_are_valid(page: str, shop: WatchedService, tmp_path: Path) -> None:
-    """A service may refuse a command because of its rules, but no option or argument is invalid."""
-    shop.declare("shop.color", "str", "blue", ["environment", "user"])
-    config = tmp_path / "config.toml"
-    config.write_text(f'format = 1\n[profiles.dev]\nurl = "{shop.url}"\n[profiles.prod]\nurl = "{shop.url}"\n')
-    env = environment(HEKSHER_URL=shop.url, HOME=str(tmp_path), HEKSHER_CONFIG=str(config))
-    commands = commands_of(page)
-    assert len(commands) > 5
-    for command, arguments in commands:
-        assert run_in_process(arguments, env, tmp_path).status in (0, 1, DIFFERENCES), command
+def test_all_guides_work_after_the_tutorial_in_the_order_of_the_navigation(tmp_path: Path) -> None:
+    """Readers keep one service, so no page may leave rules or settings that a later page does not expect."""
+    with terminals(tmp_path, "thread") as opened:
+        follow("tutorial.md", opened)
+        reader = Reader(tmp_path, opened.url)
+        for page in guides():
+            for step in steps(page):
+                reader.do(page, step)
+    assert reader.programs > 20
+    assert reader.commands > 50
 
 
-def test_a_value_is_rolled_out_with_the_commands_of_the_guide(tmp_path: Path) -> None:
-    """They succeed one after another, on a service without rules."""
-    with WatchedService(("environment", "user")) as service:
-        service.declare("cache_size", "int", 10, ["environment", "user"])
-        env = environment(HEKSHER_URL=service.url, HOME=str(tmp_path))
-        for command, arguments in commands_of("roll-a-rule-out"):
-            outcome = run_in_process(arguments, env, tmp_path)
-            assert (outcome.status, outcome.err) == (0, ""), command
+def guides() -> list[str]:
+    """Return the pages in the order of the navigation."""
+    text = (DOCS / "how-to" / "index.md").read_text()
+    blocks_of_pages = re.findall(r"^```\{toctree\}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    pages = re.findall(r"^[\w-]+$", "".join(blocks_of_pages), re.MULTILINE)
+    assert len(pages) == len(list((DOCS / "how-to").glob("*.md"))) - 1
+    return pages
 
 
-def commands_of(page: str) -> list[tuple[str, list[str]]]:
-    """Return the commands of a guide with their arguments, except those that do not end or need a shell."""
+def steps(page: str) -> Iterator[str]:
+    """Yield the commands of a guide, and `python` with each whole program that the guide shows."""
     text = (DOCS / "how-to" / f"{page}.md").read_text()
-    commands = re.findall(r"^ *heksher-client (.+?) *(?:#.*)?$", text, re.MULTILINE)
-    return [(command, shlex.split(command)) for command in commands if "watch" not in command and ">" not in command]
+    for name, commands in re.findall(
+        r"^```\{literalinclude\} \.\./examples/(\w+\.py)$|^ *```sh\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE
+    ):
+        yield from [f"python {name}"] if name else map(str.strip, commands.splitlines())
+
+
+class Reader:
+    """A reader who has saved all programs of the guides in one folder, and follows the pages with one service."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._folder = folder
+        config = folder / "config.toml"
+        config.write_text(f'format = 1\n[profiles.dev]\nurl = "{url}"\n[profiles.prod]\nurl = "{url}"\n')
+        # Python 3.12 warns about each fork of a process with threads.
+        filters = "ignore:This process:DeprecationWarning"
+        self._env = environment(
+            HEKSHER_URL=url, HEKSHER_PROFILE="dev", HOME=str(folder), HEKSHER_CONFIG=str(config), PYTHONWARNINGS=filters
+        )
+        self.programs = self.commands = 0
+
+    def do(self, page: str, step: str) -> None:
+        """Run a command or a program, unless other tests run it, and check that it succeeds."""
+        if step.startswith(OTHER_STEPS) or " > " in step or "watch" in step or step.split()[-1] in SEPARATE:
+            return
+        program, *arguments = shlex.split(step, comments=True)
+        if program == "python":
+            gc.collect()  # settings of former programs in this process
+            path = DOCS / "examples" / arguments[0]
+            if path.name in PROCESSES:
+                outcome = run_program([sys.executable, str(path)], self._env, self._folder)
+            else:
+                outcome = run_script_in_process(path, self._env, self._folder)
+            assert (outcome.status, outcome.err) == (0, ""), (page, step)
+            self.programs += 1
+        else:
+            assert program == "heksher-client", (page, step)
+            outcome = run_in_process(arguments, self._env, self._folder)
+            expected = STATUSES.get(f"{page}: {step.split('  ')[0]}", 0)
+            assert outcome.status == expected, (page, step, outcome)
+            self.commands += 1

@@ -121,8 +121,13 @@ def _content(stream: io.TextIOWrapper) -> str:
 
 def run_process(arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> Outcome:
     """Run `heksher-client` in a separate process. The arguments are those of `run_in_process`."""
+    return run_program([*COMMAND, *arguments], variables, directory)
+
+
+def run_program(command: Sequence[str], variables: Mapping[str, str], directory: Path) -> Outcome:
+    """Run any command in a separate process."""
     completed = subprocess.run(
-        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding=_DEFAULT_ENCODING,
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding=_DEFAULT_ENCODING,
         timeout=TIMEOUT_SECONDS, check=False, env=dict(variables), cwd=directory,
     )  # fmt: skip
     return Outcome(completed.returncode, completed.stdout, completed.stderr)
