@@ -10,14 +10,12 @@ cache_size = Setting(
 )
 
 
-# [health]
 def health(client: ThreadHeksherClient) -> tuple[dict[str, object], int]:
     status = client.status()
     body: dict[str, object] = {"state": status.state, "age": status.age}
     return body, 200 if status.is_healthy else 503
 
 
-# [client]
 client = connect(
     update_interval=60,
     start_timeout=10,
@@ -25,6 +23,5 @@ client = connect(
     last_known_good="settings.json",
     max_age=24 * 3600,
 )
-# [end]
 with client:
     print(cache_size.get(environment="prod", user="jim"), health(client)[1])
