@@ -50,10 +50,10 @@ def difference(heading: str) -> Callable[[TestT], TestT]:
 
 def described() -> set[str]:
     """Return the differences in the guide: its bold text, the rows of its tables, its bullets and its last headings."""
-    values = GUIDE.partition("## Values that may be different")[2].partition("## Errors")[0]
-    errors = GUIDE.partition("## Errors that come earlier")[2].partition("## What became")[0]
-    possible = GUIDE.partition("## What became possible")[2].partition("## What is no longer")[0]
-    gone = GUIDE.partition("## What is no longer there")[2].partition("## Hooks")[0]
+    values = GUIDE.partition("## Different values")[2].partition("## Different errors")[0]
+    errors = GUIDE.partition("## Different errors")[2].partition("## New features")[0]
+    possible = GUIDE.partition("## New features")[2].partition("## Removed names")[0]
+    gone = GUIDE.partition("## Removed names")[2].partition("## Hooks")[0]
     later = GUIDE[GUIDE.index("## Hooks") :]
     found = set(re.findall(r"^\*\*(.+?)\.?\*\*", values, re.MULTILINE))
     found |= {row for row in re.findall(r"^\| (.+?) \|", errors, re.MULTILINE) if row not in ("what", "---")}
@@ -370,7 +370,7 @@ def test_a_second_client_is_the_main_one_until_it_closes(kind: Kind, service: Wa
         assert setting.get(user="jim") == 1
 
 
-@difference("After a failed start, a closed client or a stub, settings go to the next client")
+@difference("After a failed start, a closed client or a stub, the next client updates the settings")
 def test_settings_belong_to_the_next_client(kind: Kind, service: WatchedService) -> None:
     setting = Setting("s", int, ["user"], 0)
     failing = Subject(kind, "http://127.0.0.1:9", 60, FEATURES)
@@ -387,7 +387,7 @@ def test_settings_belong_to_the_next_client(kind: Kind, service: WatchedService)
         assert setting.get(user="jim") == 1
 
 
-@difference("Several settings of one name, or under an old and a new name, all get the rules")
+@difference("Several settings with the same name, or with an old and a new name, all receive the rules")
 def test_settings_with_the_same_name_have_the_same_rules(kind: Kind, service: WatchedService) -> None:
     settings = [Setting("s", int, ["user"], 0), Setting("s", int, ["user"], 0)]
     with running(kind, service.url) as client:
@@ -566,7 +566,7 @@ def test_stubs_record_calls_check_values_and_restore_settings() -> None:
     assert setting.get(user="jim") == 0
 
 
-@difference("The log")
+@difference("Logs")
 def test_reads_log_nothing(kind: Kind, service: WatchedService, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "heksher_client")
     setting = Setting("s", int, ["user"], 0)
