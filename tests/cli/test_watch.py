@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ from tests.support.clients import TIMEOUT_SECONDS, ThreadClient, eventually
 from tests.support.commands import COMMAND, FEATURES, interruptible
 from tests.support.forks import fork_warning_ignored
 from tests.support.service import CannedResponse, WatchedService
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 class WatchProcess:
@@ -214,23 +217,6 @@ class Terminal:
         return any(cells[column].bold or cells[column].fg != "default" for column in range(20))
 
 
-def save_screenshot(env: dict[str, str], cwd: Path) -> None:
-    """Draw the screenshot of the documentation: `SCREENSHOTS=docs/images pytest tests/cli/test_watch.py -k tables`."""
-    console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
-    commands = ["rules cache_size", "get cache_size user=jim --why", "settings", "diff empty.json shop"]
-    (cwd / "empty.json").write_text('{"heksher": 1, "context_features": ["environment", "user"], "settings": []}')
-    for command in commands:
-        terminal = Terminal(*command.split(), env=env, cwd=cwd)
-        terminal.wait()
-        console.print(f"[bold]$ heksher-client {command}[/]", highlight=False)
-        for number, line in enumerate(terminal.screen.display[: len(terminal.lines)]):
-            cell = terminal.screen.buffer[number][0]
-            style = " ".join(filter(None, ["bold" if cell.bold else "", "" if cell.fg == "default" else cell.fg]))
-            console.print(line.rstrip(), style=style or None, highlight=False, markup=False)
-        console.print()
-    console.save_svg(str(Path(os.environ["SCREENSHOTS"]).resolve() / "commands.svg"), title="heksher-client")
-
-
 @pytest.mark.usefixtures("profile")
 def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str], tmp_path: Path) -> None:
     """Lines wrap at the width of the terminal. A progress bar is erased at the end."""
@@ -239,8 +225,6 @@ def test_a_terminal_shows_tables_with_styles(command_environment: dict[str, str]
     assert terminal.wait() == 0
     assert terminal.lines[:2] == ["rule     environment  user  value", "1        prod         jim   200"]
     assert terminal.is_styled(0)
-    if "SCREENSHOTS" in os.environ:
-        save_screenshot(env, tmp_path)
     status = Terminal("status", env=env, cwd=tmp_path)
     assert status.wait() == 0
     assert status.lines[0].startswith("service ")
@@ -271,3 +255,32 @@ def test_ctrl_c_ends_watch_gracefully(command_environment: dict[str, str], tmp_p
     terminal.command.sendintr()
     assert terminal.wait() == 0
     assert not any("Traceback" in line or "Abort" in line for line in terminal.lines)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("profile")
+def test_the_picture_of_the_commands_shows_their_present_output(
+    command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """If it has changed, draw it again: `SCREENSHOTS=docs/images pytest -m slow tests/cli/test_watch.py -k picture`."""
+    env = {name: value for name, value in command_environment.items() if name not in ("NO_COLOR", "COLUMNS")}
+    console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True)
+    commands = ["rules cache_size", "get cache_size user=jim --why", "settings", "diff empty.json shop"]
+    (tmp_path / "empty.json").write_text('{"heksher": 1, "context_features": ["environment", "user"], "settings": []}')
+    for command in commands:
+        terminal = Terminal(*command.split(), env=env, cwd=tmp_path)
+        terminal.wait()
+        console.print(f"[bold]$ heksher-client {command}[/]", highlight=False)
+        for number, line in enumerate(terminal.screen.display[: len(terminal.lines)]):
+            cell = terminal.screen.buffer[number][0]
+            style = " ".join(filter(None, ["bold" if cell.bold else "", "" if cell.fg == "default" else cell.fg]))
+            console.print(line.rstrip(), style=style or None, highlight=False, markup=False)
+        console.print()
+    drawn = console.export_svg(title="heksher-client")
+    if folder := os.environ.get("SCREENSHOTS"):
+        (Path(folder).resolve() / "commands.svg").write_text(drawn)
+    assert texts_of(drawn) == texts_of((IMAGES / "commands.svg").read_text())
+
+
+def texts_of(drawing: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", drawing)

@@ -25,7 +25,10 @@ STATUSES = {
 """The exit statuses of commands that find differences or nothing, ask a question, or show an error."""
 SEPARATE = SEPARATE_TESTS - {"rename_before.py", "rename_after.py", "validators.py"}
 """The programs that need a server, a library or input; other tests run them."""
-OTHER_STEPS = ("HEKSHER_CA_FILE=", "heksher-client service token add", "heksher-client log", "pip ", "pytest ", "eval ")
+OTHER_STEPS = (
+    "HEKSHER_CA_FILE=", "celery ", "curl ", "eval ", "gunicorn ", "heksher-client log", "heksher-client service token add", "pip ",
+    "pytest ", "uvicorn ",
+)  # fmt: skip
 """The beginnings of commands that other tests run."""
 
 
