@@ -41,7 +41,7 @@ def link_names(app: Sphinx, document: nodes.document) -> None:
 
 
 def target_of(text: str, known: dict[str, str]) -> str | None:
-    """Return the full name that a text stands for."""
+    """Return the full name for a text in code, or None."""
     found = re.fullmatch(r"(?:(\w+)\.)?(\w+)(?:\(.*\))?", text)
     if not found:
         return None

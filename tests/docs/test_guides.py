@@ -26,8 +26,8 @@ STATUSES = {
 SEPARATE = SEPARATE_TESTS - {"rename_before.py", "rename_after.py", "validators.py"}
 """The programs that need a server, a library or input; other tests run them."""
 OTHER_STEPS = (
-    "HEKSHER_CA_FILE=", "celery ", "curl ", "eval ", "gunicorn ", "heksher-client log", "heksher-client service token add", "pip ",
-    "pytest ", "uvicorn ",
+    "HEKSHER_CA_FILE=", "celery ", "curl ", "eval ", "gunicorn ", "heksher-client log", "heksher-client service token",
+    "pip ", "pytest ", "uvicorn ",
 )  # fmt: skip
 """The beginnings of commands that other tests run."""
 
