@@ -79,13 +79,14 @@ LONGEST_SIGNATURE = 4
 
 
 def inventory(project: str) -> tuple[str, str]:
-    """Return the URL of a project, and the path of an inventory of those of its names that the pages use.
+    """Return the URL of a project, and the path of an inventory with those of its names that the pages use.
 
     The text files in `inventories` are in the format of Sphinx, which expects them to be compressed. So the build needs
     no network, and names of projects without an inventory, such as httpx, are links as well.
     """
-    url, *names = (DOCS / "inventories" / f"{project}.txt").read_text().splitlines()
-    header = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n# Compressed with zlib:\n"
+    title, *names = (DOCS / "inventories" / f"{project}.txt").read_text().splitlines()
+    name, url = title.split()
+    header = f"# Sphinx inventory version 2\n# Project: {name}\n# Version: \n# Compressed with zlib:\n"
     path = DOCS.parent / ".cache" / "inventories" / f"{project}.inv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(header.encode() + zlib.compress("\n".join([*names, ""]).encode()))
@@ -111,6 +112,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", leave_out)
     app.connect("doctree-read", leave_builtins_alone)
     app.connect("doctree-read", use_public_names)
+    app.connect("doctree-read", show_dashes)
 
 
 def show_code(*event: Any) -> None:
@@ -159,3 +161,10 @@ def use_public_names(_app: Sphinx, document: Any) -> None:
         if public:
             reference["reftarget"] = public
             reference[:] = [nodes.Text(public.rpartition(".")[2])]
+
+
+def show_dashes(_app: Sphinx, document: Any) -> None:
+    """Show a dash between an argument and its description, for which Sphinx has two hyphens."""
+    for text in list(document.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))  # noqa: RUF001

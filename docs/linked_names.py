@@ -16,6 +16,8 @@ MODULES: Final = (
 """The public modules, with those whose names are imported most often first. The package itself precedes them."""
 OWNERS: Final = {"client": "ThreadHeksherClient", "setting": "Setting", "cache_size": "Setting"}
 """The classes of the objects that pages call by these names."""
+OTHER_MEANINGS: Final = frozenset({"login", "logout"})
+"""Names that are usually those of an extra or a command, without parentheses."""
 NO_LINKS_IN: Final = (nodes.title, nodes.reference, pending_xref, desc_signature)
 
 
@@ -49,7 +51,7 @@ def target_of(text: str, known: dict[str, str]) -> str | None:
     if owner:
         class_name = OWNERS.get(owner, owner)
         return f"{known[class_name]}.{name}" if class_name in known else None
-    return known.get(name)
+    return None if text in OTHER_MEANINGS else known.get(name)
 
 
 def is_inside(node: Any, kinds: tuple[type, ...]) -> bool:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from heksher_client.cli import main
 from heksher_client.service import create_app
 
 pytest.importorskip("sphinx_click")
@@ -50,3 +52,25 @@ def test_the_page_of_the_http_api_has_all_operations(reference: dict[str, str]) 
     for path, operations in create_app("sqlite://").openapi()["paths"].items():
         for method in operations:
             assert f"{method.upper()} {path}" in text, path
+
+
+def test_the_pages_of_commands_have_all_of_them(reference: dict[str, str]) -> None:
+    """Each page selects commands by their names, so a new one may be missing."""
+    pages = "".join(page for name, page in reference.items() if name.startswith("commands"))
+    for name in main.list_commands(click.Context(main)):
+        assert f'id="heksher-client-{name}"' in pages, name
+
+
+def test_a_setting_has_one_signature(reference: dict[str, str]) -> None:
+    """Its overloads are for type checkers."""
+    signatures = re.findall(r'<dt class="sig sig-object py" id="heksher_client.Setting">', reference["settings"])
+    assert len(signatures) == 1
+    assert "_IntClass" not in reference["settings"]
+
+
+def test_names_in_code_are_links(reference: dict[str, str]) -> None:
+    """To the reference, and to the pages of other projects, which the build does not need."""
+    assert 'href="clients.html#heksher_client.connect"' in reference["environment"]
+    assert 'href="settings.html#heksher_client.Setting.on_change"' in reference["clients"]
+    assert 'href="https://www.python-httpx.org/advanced/timeouts/"' in reference["clients"]
+    assert 'href="https://docs.python.org/3/library/contextvars.html#contextvars.ContextVar"' in reference["clients"]
