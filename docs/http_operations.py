@@ -24,12 +24,12 @@ class HttpOperations(SphinxDirective):
         paths = [path for path in document["paths"] if f"{path}/".startswith(f"{prefix}/")]
         if not paths:
             raise self.error(f"the service has no operations on {prefix}")
-        lines = ["| request | operation | parameters | status |", "| --- | --- | --- | --- |"]
+        lines = ["| request | operation | status |", "| --- | --- | --- |"]
         for path in paths:
             lines += rows(path, document["paths"][path])
-        container = nodes.container()
+        container = nodes.container(classes=["http-operations"])
         self.state.nested_parse(StringList(lines, source=__file__), self.content_offset, container)
-        return container.children
+        return [container]
 
 
 def rows(path: str, operations: Mapping[str, Any]) -> Iterator[str]:
@@ -39,9 +39,10 @@ def rows(path: str, operations: Mapping[str, Any]) -> Iterator[str]:
             operation = operations[method]
             description = " ".join(operation["description"].split("\n\n")[0].split()).replace("|", "\\|")
             parameters = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
-            names = ", ".join(f"`{name}`" for name in parameters)
+            if parameters:
+                description += f" Parameters: {', '.join(f'`{name}`' for name in parameters)}."
             statuses = ", ".join(sorted(operation["responses"]))
-            yield f"| `{method.upper()} {path}` | {description} | {names} | {statuses} |"
+            yield f"| `{method.upper()} {path}` | {description} | {statuses} |"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
