@@ -31,6 +31,9 @@ OTHER_STEPS = (
 )  # fmt: skip
 """The beginnings of commands that other tests run."""
 
+OTHER_OUTPUTS = {"troubleshooting", "web-frameworks"}
+"""The pages whose outputs other tests compare."""
+
 
 @pytest.fixture
 def shop() -> Iterator[WatchedService]:
@@ -72,7 +75,7 @@ def test_all_guides_work_after_the_tutorial_in_the_order_of_the_navigation(tmp_p
         reader = Reader(tmp_path, opened.url)
         for page in guides():
             for step in steps(page):
-                reader.do(page, step)
+                reader.read(page, step)
     assert reader.programs > 20
     assert reader.commands > 50
 
@@ -86,13 +89,18 @@ def guides() -> list[str]:
     return pages
 
 
-def steps(page: str) -> Iterator[str]:
-    """Yield the commands of a guide, and `python` with each whole program that the guide shows."""
+def steps(page: str) -> Iterator[list[str]]:
+    """Yield the blocks of commands of a guide, and `python` with each whole program that the guide shows.
+
+    The output that the guide shows after commands begins with an empty line.
+    """
     text = (DOCS / "how-to" / f"{page}.md").read_text()
-    for name, commands in re.findall(
-        r"^```\{literalinclude\} \.\./examples/(\w+\.py)$|^ *```sh\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE
+    for name, commands, output in re.findall(
+        r"^```\{literalinclude\} \.\./examples/(\w+\.py)$|^ *```sh\n(.*?)^ *```$|^```text\n(.*?)^```$",
+        text,
+        re.DOTALL | re.MULTILINE,
     ):
-        yield from [f"python {name}"] if name else map(str.strip, commands.splitlines())
+        yield ["", *output.splitlines()] if output else [f"python {name}"] if name else commands.splitlines()
 
 
 class Reader:
@@ -108,11 +116,19 @@ class Reader:
             HEKSHER_URL=url, HEKSHER_PROFILE="dev", HOME=str(folder), HEKSHER_CONFIG=str(config), PYTHONWARNINGS=filters
         )
         self.programs = self.commands = 0
+        self._printed: list[str] = []
 
-    def do(self, page: str, step: str) -> None:
-        """Run a command or a program, unless other tests run it, and check that it succeeds."""
+    def read(self, page: str, block: list[str]) -> None:
+        """Run commands, or compare their output with the one that the page shows."""
+        if block[0]:
+            self._printed = [self._do(page, command.strip()) for command in block]
+        elif page not in OTHER_OUTPUTS:
+            assert all_match(block[1:], "".join(self._printed).splitlines()), (page, block, self._printed)
+
+    def _do(self, page: str, step: str) -> str:
+        """Run a command or a program, unless other tests run it, check that it succeeds, and return its output."""
         if step.startswith(OTHER_STEPS) or " > " in step or "watch" in step or step.split()[-1] in SEPARATE:
-            return
+            return ""
         program, *arguments = shlex.split(step, comments=True)
         if program == "python":
             gc.collect()  # settings of former programs in this process
@@ -129,3 +145,4 @@ class Reader:
             expected = STATUSES.get(f"{page}: {step.split('  ')[0]}", 0)
             assert outcome.status == expected, (page, step, outcome)
             self.commands += 1
+        return outcome.out
