@@ -44,6 +44,8 @@ def link_names(app: Sphinx, document: nodes.document) -> None:
 
 def target_of(text: str, known: dict[str, str]) -> str | None:
     """Return the full name for a text in code, or None."""
+    if full := re.fullmatch(r"(heksher_client\.[\w.]+)(?:\(.*\))?", text):
+        return full[1]
     found = re.fullmatch(r"(?:(\w+)\.)?(\w+)(?:\(.*\))?", text)
     if not found:
         return None
