@@ -61,6 +61,8 @@ linkcheck_anchors = False
 
 PUBLIC_NAMES = {
     "_thread.allocate_lock": "threading.Lock",
+    "_thread.lock": "threading.Lock",  # Python 3.13 and later
+    "pathlib._local.Path": "pathlib.Path",
     "asyncio.locks.Lock": "asyncio.Lock",
     "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
     "heksher_client._auth.secret_string.SecretString": "SecretString",
