@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ class Terminals:
             shutil.copy(DOCS / "examples" / example, folder / name)
         self._screens = {name: folder / f"{name}.txt" for name in ("service", "program")}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._seen = 0
+        self._seen: list[str] = []
 
     def type(self, command: str) -> list[str]:
         """Run a command, and return the lines that it printed. The service and `watch.py` continue to run."""
@@ -78,7 +79,7 @@ class Terminals:
             return []
         if command == SERVE:
             self._start("service", [*COMMAND, *command.split()[1:], "--port", self._port])
-            assert eventually(lambda: "startup complete" in self._screens["service"].read_text())
+            assert eventually(lambda: "startup complete" in _errors(self._screens["service"]).read_text())
             return self._screens["service"].read_text().replace(self._port, DEFAULT_PORT).splitlines()[:1]
         if command == "python watch.py":
             self._start("program", [sys.executable, "watch.py"])
@@ -96,11 +97,11 @@ class Terminals:
         """Wait until the program has printed the shown lines. The page leaves out some of the records of an outage."""
 
         def is_complete() -> bool:
-            printed = self._program_lines()[self._seen :]
+            printed = Counter(self._program_lines()) - Counter(self._seen)
             return all(any(matches(line, other) for other in printed) for line in shown)
 
         assert eventually(is_complete), (shown, self._program_lines())
-        self._seen = len(self._program_lines())
+        self._seen = self._program_lines()
 
     def values(self) -> list[str]:
         """Return the values that the program has printed."""
@@ -118,13 +119,20 @@ class Terminals:
             process.wait()
 
     def _program_lines(self) -> list[str]:
-        return self._screens["program"].read_text().splitlines()
+        screen = self._screens["program"]
+        return [line for file in (screen, _errors(screen)) for line in file.read_text().splitlines()]
 
     def _start(self, name: str, command: list[str]) -> None:
-        with self._screens[name].open("w") as screen:
+        screen = self._screens[name]
+        # In one file, a record might be between a value and the end of its line, which Python writes separately.
+        with screen.open("w") as out, _errors(screen).open("w") as err:
             self._processes[name] = subprocess.Popen(
-                interruptible(command), stdout=screen, stderr=screen, env=self._env, cwd=self._folder
+                interruptible(command), stdout=out, stderr=err, env=self._env, cwd=self._folder
             )
+
+
+def _errors(screen: Path) -> Path:
+    return screen.with_suffix(".err")
 
 
 @contextmanager
