@@ -127,7 +127,14 @@ def test_what_is_not_a_filter_is_refused(text: str) -> None:
 def test_documents_have_any_value(tmp_path: Path) -> None:
     """An import is an export again, in JSON and YAML. Equal conditions in one document are refused."""
     rules = [
-        {"rule_id": i, "feature_values": {"user": value}, "value": i, "metadata": {}}
+        {
+            "rule_id": i,
+            "feature_values": {"user": value},
+            "value": i,
+            "metadata": {},
+            "starts_at": None,
+            "ends_at": None,
+        }
         for i, value in enumerate(VALUES, 1)
     ]
     setting = {"name": "s", "type": "int", "default_value": 0, "configurable_features": ["user"], "rules": rules}
