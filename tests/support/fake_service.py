@@ -52,7 +52,7 @@ class FakeSetting:
             "type": str(declared.type),
             "default_value": declared.default_value,
             "metadata": dict(declared.metadata),
-            "aliases": self.aliases,
+            "aliases": sorted(self.aliases),
             "version": declared.version,
         }
 
