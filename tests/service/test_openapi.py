@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.http import http_client
+from tests.support.marks import sqlite_only
 from tests.support.openapi import OPERATIONS
 from tests.support.service import WatchedService
 
@@ -76,6 +77,7 @@ def test_the_document_has_all_operations_with_their_parameters_bodies_and_errors
 
 
 @pytest.mark.generated
+@sqlite_only
 def test_generated_requests_are_answered_as_documented(described: WatchedService, tmp_path: Path) -> None:
     """With a documented status and body, and never with the status 500."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{described.url}/openapi.json"]
