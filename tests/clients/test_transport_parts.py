@@ -23,6 +23,7 @@ from heksher_client._runtime.worker_threads import (
     StreamThread,
     WorkerThreads,
     join,
+    join_all,
     run_in_daemon_threads,
 )
 from tests.support.clients import TIMEOUT_SECONDS, Gate
@@ -308,3 +309,14 @@ def test_c13_wait_for_a_thread_that_interrupts_the_same_wait() -> None:
     for joins in (1, 2):
         join(thread, TIMEOUT_SECONDS)
         assert thread.joins == joins
+
+
+def test_threads_of_clients_are_joined_for_a_limited_time(gate: Gate) -> None:
+    """One that goes on running delays the call no longer."""
+    thread = threading.Thread(target=gate.hold, name="heksher-client test", daemon=True)
+    thread.start()
+    join_all(0.01)
+    assert thread.is_alive()
+    gate.open()
+    join_all(TIMEOUT_SECONDS)
+    assert not thread.is_alive()
