@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -78,17 +77,6 @@ PUBLIC_MODULES = (
     pytest.param("integrations.celery", marks=pytest.mark.frameworks("celery")),
 )  # fmt: skip
 """The public modules of the package."""
-
-
-@pytest.fixture
-def shop() -> Iterator[WatchedService]:
-    """A service with rules that give jim a cache of 200 in production, and all others one of 50."""
-    with WatchedService(("environment", "user")) as service:
-        service.offers_changes = True
-        service.declare("cache_size", "int", 10, ["environment", "user"])
-        service.add_rule("cache_size", 200, user="jim", environment="prod")
-        service.add_rule("cache_size", 50, environment="prod")
-        yield service
 
 
 @pytest.fixture

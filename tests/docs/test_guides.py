@@ -35,17 +35,6 @@ OTHER_OUTPUTS = {"troubleshooting", "web-frameworks"}
 """The pages whose outputs other tests compare."""
 
 
-@pytest.fixture
-def shop() -> Iterator[WatchedService]:
-    """A service with rules that give jim a cache of 200 in production, and all others one of 50."""
-    with WatchedService(("environment", "user")) as service:
-        service.offers_changes = True
-        service.declare("cache_size", "int", 10, ["environment", "user"])
-        service.add_rule("cache_size", 200, user="jim", environment="prod")
-        service.add_rule("cache_size", 50, environment="prod")
-        yield service
-
-
 def test_the_commands_for_troubleshooting_print_what_the_page_shows(shop: WatchedService, tmp_path: Path) -> None:
     """Notes and errors are shown before the output."""
     env = environment(HEKSHER_URL=shop.url, HOME=str(tmp_path))

@@ -215,7 +215,7 @@ class ChangeRecord:
     former: Any
     """The state before the change, in JSON values.
 
-    None for a new object. For changes of tokens, `former` and `new` are None without the role `admin`.
+    None for a new object. Only the role `admin` can read the states of tokens: for others, `former` and `new` are None.
     """
     new: Any
     """The state after the change, in JSON values."""
